@@ -1,0 +1,134 @@
+"""Checkpoints that survive a crash and hold tensors and plain values only.
+
+A file has nnU-Net's keys, with the deployed network under ``network_weights``, so that stock prediction reads
+it; what resuming needs beyond that is under ``semi``. They are read with ``weights_only=True``: a file that
+travels cannot execute code.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from semi_nnunet.errors import Problem, UserError
+from semi_nnunet.files import write_atomically
+
+NEWEST_FIRST = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+
+
+def plain(value: Any) -> Any:
+    """``value`` with numpy scalars, devices and tuples turned into what ``weights_only=True`` reads back."""
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, tuple):
+        return tuple(plain(item) for item in value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, (torch.device, Path)):
+        return str(value)
+    return value
+
+
+def save(checkpoint: Mapping[str, Any], path: str | Path) -> None:
+    """Write ``checkpoint`` to ``path``; a crash or a full disk leaves the previous file intact."""
+    content = plain(checkpoint)
+    write_atomically(path, lambda temporary: torch.save(content, temporary))
+
+
+def read(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint of this package.
+
+    Raises:
+        UserError: the file is damaged, or holds something that is no tensor or plain value.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch checks no checksum when it reads
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"checksum of {damaged} is wrong")
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} was not written by a semi_nnunet trainer: it holds more than tensors and plain values and is not opened, "
+            f"because such a file can execute code. Fix: give a checkpoint of the trainer you are running"
+        ) from error
+    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}). Fix: delete it; an older checkpoint of the folder is then used"
+        ) from error
+    if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
+        raise UserError(f"{path} is no nnU-Net checkpoint")
+    return checkpoint
+
+
+def read_newest_valid(
+    path: str | Path, device: torch.device | str
+) -> tuple[dict[str, Any], Path, list[str]]:
+    """Read ``path`` or, where it is damaged, the most advanced readable checkpoint of its folder.
+
+    Returns:
+        The checkpoint, the file it came from, and a message for every file that was passed over.
+
+    Raises:
+        UserError: none can be read.
+    """
+    path = Path(path)
+    skipped: list[str] = []
+    try:
+        return read(path, device), path, skipped
+    except UserError as error:
+        skipped.append(str(error))
+    found: list[tuple[int, Path]] = []
+    for name in NEWEST_FIRST:
+        other = path.with_name(name)
+        if other != path and other.is_file():
+            try:
+                found.append((int(read(other)["current_epoch"]), other))
+            except UserError as error:
+                skipped.append(str(error))
+    if not found:
+        raise UserError("no checkpoint of the folder can be read:\n  " + "\n  ".join(skipped))
+    best = max(found, key=lambda item: item[0])[1]
+    return read(best, device), best, skipped
+
+
+def check_compatible(
+    checkpoint: Mapping[str, Any], path: str | Path, expected: Mapping[str, Any]
+) -> None:
+    """Refuse a checkpoint of another trainer, configuration, plan or number of classes.
+
+    Args:
+        checkpoint: as read.
+        path: for the message.
+        expected: what this training is; compared with ``checkpoint["semi"]["identity"]``.
+
+    Raises:
+        UserError: naming everything that differs.
+    """
+    if "semi" not in checkpoint:
+        raise UserError(
+            f"{path} was written by {checkpoint.get('trainer_name', 'another trainer')}, not by {expected['trainer']}: it lacks what resuming "
+            f"needs. Fix: pass it with -pretrained_weights to start from its weights"
+        )
+    identity = checkpoint["semi"]["identity"]
+    problems = [
+        Problem(
+            key,
+            f"this training has {value!r}, the checkpoint {identity.get(key)!r}",
+            "run the command the checkpoint was made with",
+        )
+        for key, value in plain(expected).items()
+        if identity.get(key) != value
+    ]
+    if problems:
+        raise UserError(f"{path} belongs to another training:", problems)

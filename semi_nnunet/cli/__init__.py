@@ -1,0 +1,1 @@
+"""The ``semi_nnunet`` command: one thin file per verb."""

@@ -1,0 +1,63 @@
+"""``semi_nnunet VERB ...``"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+import semi_nnunet
+from semi_nnunet.errors import UserError
+
+VERBS = {
+    "demo": "show on a phantom data set that unlabelled images help",
+    "doctor": "say what is set up, what is missing and how to mend it",
+    "preprocess": "verify, plan and preprocess a data set with its unlabelled images",
+    "plan": "write the semi-supervised settings into the plans, with the reason of each",
+    "split": "make a benchmark data set with hidden labels from a labelled one",
+    "register": "let nnU-Net's own commands find our trainers in every shell",
+    "trainers": "print the folder to set nnUNet_extTrainer to",
+    "export": "turn a trained model into one that stock nnU-Net runs",
+}
+
+
+def build_parser(verb: str | None) -> argparse.ArgumentParser:
+    """The parser of all verbs; only the file of ``verb`` is imported, the others are just listed."""
+    parser = argparse.ArgumentParser(prog="semi_nnunet", description=semi_nnunet.__doc__)
+    parser.add_argument(
+        "--version", action="version", version=f"semi_nnunet {semi_nnunet.__version__}"
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, summary in VERBS.items():
+        sub = verbs.add_parser(
+            name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if name == verb:
+            module = importlib.import_module(f"semi_nnunet.cli.{name}")
+            sub.description = module.__doc__
+            module.add_arguments(sub)
+            sub.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; a user's mistake ends with a message and exit code 2."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    verb = next((word for word in argv if not word.startswith("-")), None)
+    args = build_parser(verb).parse_args(argv)
+    try:
+        return int(args.run(args) or 0)
+    except UserError as error:
+        print(f"semi_nnunet {args.verb}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            f"semi_nnunet {args.verb}: interrupted; run the same command again to go on",
+            file=sys.stderr,
+        )
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

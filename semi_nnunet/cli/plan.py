@@ -1,0 +1,113 @@
+"""Write the semi-supervised settings into the plans, and print each with its reason.
+
+    semi_nnunet plan -d 42
+    semi_nnunet plan -d 42 --set epochs=300 SemiMeanTeacherTrainer.consistency_weight=5
+    semi_nnunet plan -d 42 --budget cpu              a small network and a short training, as plans nnUNetPlans_cpu
+    semi_nnunet plan -d 42 --name nnUNetPlans_seed1 --set seed=1
+
+Without it a trainer derives the same values when training starts. Planning again replaces what was planned before.
+With --name (or --budget) new plans are written beside the old ones; they use the same preprocessed data.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from semi_nnunet.data.layout import preprocessed_dataset
+from semi_nnunet.errors import UserError
+from semi_nnunet.files import read_json, write_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-d", dest="dataset", required=True, metavar="ID", help="number or name of the data set"
+    )
+    parser.add_argument(
+        "-p",
+        dest="plans",
+        default="nnUNetPlans",
+        metavar="PLANS",
+        help="plans to start from (default: %(default)s)",
+    )
+    parser.add_argument(
+        "-c", dest="configurations", nargs="+", metavar="CONFIG", help="print only these"
+    )
+    parser.add_argument(
+        "--budget",
+        metavar="cpu|SECONDS",
+        help="shrink network, patch, batch and length: cpu, or seconds per supervised step",
+    )
+    parser.add_argument(
+        "--device", default="cpu", help="to measure --budget SECONDS on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--set",
+        dest="assignments",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="give settings; KEY, CONFIG.KEY, TRAINER.KEY or TRAINER.CONFIG.KEY",
+    )
+    parser.add_argument("--name", metavar="NEW_PLANS", help="write new plans of this name")
+
+
+def run(args: argparse.Namespace) -> None:
+    import torch
+
+    from semi_nnunet.checkpoints import plain
+    from semi_nnunet.discovery.listing import trainer_classes
+    from semi_nnunet.planning.budget import CPU_LENGTH
+    from semi_nnunet.planning.plan import apply_budget, parse_assignments, plan_semi
+
+    folder = preprocessed_dataset(args.dataset)
+    plans_file = folder / f"{args.plans}.json"
+    if not plans_file.is_file():
+        raise UserError(
+            f"{plans_file} does not exist. Fix: semi_nnunet preprocess -d {args.dataset} first"
+        )
+    plans, dataset_json = read_json(plans_file), read_json(folder / "dataset.json")
+    given = parse_assignments(args.assignments)
+    name = args.name or (
+        f"{args.plans}_{args.budget.replace('.', 'p')}" if args.budget else args.plans
+    )
+    if args.budget:
+        plans = apply_budget(plans, dataset_json, args.budget, torch.device(args.device))
+        given = {**CPU_LENGTH, **given}
+    plans["plans_name"] = name
+    trainers = {
+        trainer: trainer_class.settings_class
+        for trainer, trainer_class in trainer_classes().items()
+    }
+    plans["semi"], rows = plan_semi(plans, dataset_json, folder, trainers, given)
+    write_json(folder / f"{name}.json", plain(plans))
+    print_rows(rows, args.configurations)
+    print_networks(plans, args.configurations)
+    print(
+        f"wrote {Path(folder) / name}.json"
+        + ("" if name == "nnUNetPlans" else f"; use it with -p {name}")
+    )
+
+
+def print_rows(rows: list, configurations: list[str] | None) -> None:
+    """A line for each setting; one that every trainer has stands once."""
+    shown = set()
+    for row in rows:
+        key = (row.configuration, row.trainer, row.setting)
+        if key in shown or (configurations and row.configuration not in configurations):
+            continue
+        if not any(row.configuration == other[0] and row.trainer == other[1] for other in shown):
+            print(f"\n{row.configuration}, {row.trainer}")
+        shown.add(key)
+        print(f"  {row.setting:<36}{row.value!s:<22}{row.reason}")
+
+
+def print_networks(plans: dict, configurations: list[str] | None) -> None:
+    """The network and patch of each configuration."""
+    print()
+    for name, configuration in plans["configurations"].items():
+        if "architecture" in configuration and (not configurations or name in configurations):
+            features = configuration["architecture"]["arch_kwargs"]["features_per_stage"]
+            print(
+                f"{name}: patch {list(configuration['patch_size'])}, batch {configuration['batch_size']}, features {list(features)}"
+            )

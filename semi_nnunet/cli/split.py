@@ -1,0 +1,80 @@
+"""Make a benchmark data set with hidden labels from a labelled one.
+
+    semi_nnunet split -d 4 -o 504 --labelled 20 --seed 1
+    semi_nnunet split -d 4 -o 504 --list labelled.txt
+
+Writes a new raw data set: the chosen cases in imagesTr and labelsTr, all other training cases in imagesUn; their
+labels go to a folder outside it. Planning and preprocessing then see only what is left.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from semi_nnunet.data.integrity import cases_in
+from semi_nnunet.data.layout import raw_dataset
+from semi_nnunet.data.splits import choose_labelled, describe, read_case_list, write_split
+from semi_nnunet.errors import UserError
+from semi_nnunet.files import read_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-d", dest="dataset", required=True, metavar="ID", help="the labelled data set"
+    )
+    parser.add_argument(
+        "-o",
+        dest="new_id",
+        required=True,
+        type=int,
+        metavar="NEW_ID",
+        help="number of the new data set",
+    )
+    parser.add_argument(
+        "--name",
+        help="name of the new data set (default: the old name and the number of labelled cases)",
+    )
+    parser.add_argument(
+        "--labelled", type=int, metavar="N", help="how many cases keep their labels"
+    )
+    parser.add_argument(
+        "--list",
+        metavar="FILE",
+        help="which cases: a text file, a JSON list, or a JSON object with a list named N",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the random choice (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--hidden-labels",
+        metavar="DIR",
+        help="where the hidden labels go (default: beside the new data set)",
+    )
+    parser.add_argument(
+        "--symlink", action="store_true", help="link to the files instead of copying them"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    source = raw_dataset(args.dataset)
+    chosen = None if args.list is None else read_case_list(args.list, args.labelled)
+    cases = list(cases_in(source / "imagesTr", read_json(source / "dataset.json")["file_ending"]))
+    labelled = choose_labelled(cases, args.labelled, chosen, args.seed)
+    name = args.name or f"{source.name.split('_', 1)[-1]}{len(labelled)}labelled"
+    target = source.parent / f"Dataset{args.new_id:03d}_{name}"
+    others = [
+        path.name for path in source.parent.glob(f"Dataset{args.new_id:03d}_*") if path != target
+    ]
+    if others:
+        raise UserError(
+            f"the number {args.new_id} is taken by {', '.join(others)}. Fix: choose another -o"
+        )
+    hidden = (
+        Path(args.hidden_labels)
+        if args.hidden_labels
+        else source.parent / f"hidden_labels_{target.name}"
+    )
+    counts = write_split(source, target, labelled, hidden, args.symlink)
+    print(f"wrote {target}: {describe(counts)} ({hidden})")
+    print(f"next: semi_nnunet preprocess -d {args.new_id}")

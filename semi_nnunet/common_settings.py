@@ -1,0 +1,75 @@
+"""The settings that every semi-supervised trainer has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from semi_nnunet.planning import rules
+from semi_nnunet.settings import planned, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemiSettings:
+    """How long, how much and how to train; a method's own settings class inherits these."""
+
+    seed: int = setting(0, "any number: initial weights, batches and views follow from it", low=0)
+    epochs: int = planned(rules.epochs, low=1)
+    steps_per_epoch: int = planned(rules.steps_per_epoch, low=1)
+    validation_steps_per_epoch: int = planned(rules.validation_steps_per_epoch, low=1)
+    labelled_batch_size: int = planned(rules.labelled_batch_size, low=1)
+    unlabelled_batch_size: int = planned(rules.unlabelled_batch_size, low=1)
+    accumulate_batches: int = setting(1, "one batch of each stream an optimizer step", low=1)
+
+    optimizer: str = setting(
+        "sgd", "nnU-Net's: SGD with Nesterov momentum", choices=("sgd", "adam")
+    )
+    initial_lr: float = setting(1e-2, "nnU-Net's; Adam wants about 1e-4", low=0)
+    momentum: float = setting(0.99, "nnU-Net's (SGD only)", low=0, below=1)
+    weight_decay: float = setting(3e-5, "nnU-Net's", low=0)
+    lr_schedule: str = setting(
+        "poly", "nnU-Net's: (1 - epoch / epochs)^0.9", choices=("poly", "plateau")
+    )
+    plateau_factor: float = setting(
+        0.1, "divide the rate by ten when the training loss stalls (plateau only)", low=0, below=1
+    )
+    plateau_patience_epochs: int = setting(
+        10, "epochs without a lower training loss (plateau only)", low=0
+    )
+    gradient_clip: float = setting(12.0, "nnU-Net's limit on the gradient's norm", low=0)
+
+    supervised_loss: str = setting(
+        "dice_ce", "nnU-Net's Dice + cross-entropy", choices=("dice_ce", "dice_focal")
+    )
+    focal_gamma: float = setting(2.0, "Lin et al. 2017, sec. 4.1 (dice_focal only)", low=0)
+    class_weights: tuple[float, ...] | None = setting(
+        None, "all classes count the same; else one weight per class or region", low=0
+    )
+    deep_supervision: bool = setting(True, "nnU-Net's")
+    mirror: bool = setting(True, "nnU-Net's; turn off where left and right are different classes")
+    labelled_appearance: float = setting(
+        0.0,
+        "nnU-Net's own augmentation only; a probability adds the strong view's appearance changes",
+        low=0,
+        high=1,
+    )
+
+    ramp_up: str = setting(
+        "gaussian",
+        "exp(-5 (1 - t)^2), Tarvainen & Valpola 2017",
+        choices=("gaussian", "linear", "constant"),
+    )
+    ramp_up_steps: int = planned(rules.ramp_up_steps, low=0)
+    unlabelled_foreground_oversampling: float = planned(
+        rules.unlabelled_foreground_oversampling, low=0, high=1
+    )
+    appearance_strength: float = planned(rules.appearance_strength, low=0)
+
+    save_every_epochs: int = setting(
+        10, "at most 10 epochs are lost to a crash (nnU-Net: 50)", low=1
+    )
+    early_stopping_patience_epochs: int = setting(
+        0, "0: off, as nnU-Net; else stop when the best moving-average Dice is that old", low=0
+    )
+    tensorboard: bool = setting(
+        False, "also write TensorBoard files (needs the extra semi_nnunet[tensorboard])"
+    )

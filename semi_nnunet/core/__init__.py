@@ -1,0 +1,1 @@
+"""Pure tensor functions: no trainer, no paths, torch only."""

@@ -1,0 +1,29 @@
+"""How far a prediction is from its target, over the voxels of a mask."""
+
+from __future__ import annotations
+
+import torch
+
+
+def masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Mean of ``values`` (B, C, *spatial) over channels and the voxels where ``mask`` (B, 1, *spatial) is True.
+
+    An empty mask gives 0, with a zero gradient.
+    """
+    if mask is None:
+        return values.mean()
+    weight = mask.to(values.dtype)
+    return (values * weight).sum() / (weight.sum() * values.shape[1]).clamp_min(1.0)
+
+
+def probability_mse(
+    prediction: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Squared difference of probabilities, averaged over voxels and classes, in float32.
+
+    Args:
+        prediction: probabilities of the student (B, C, *spatial).
+        target: probabilities of the teacher, same shape; takes no gradient.
+        mask: bool (B, 1, *spatial), True where the voxel counts; None: everywhere.
+    """
+    return masked_mean((prediction.float() - target.detach().float()) ** 2, mask)

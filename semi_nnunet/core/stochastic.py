@@ -1,0 +1,46 @@
+"""Make a deterministic network stochastic for a while: channel dropout on the encoder's features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def drop_channels(features: torch.Tensor, probability: float) -> torch.Tensor:
+    """Zero whole channels of ``features`` (B, C, *spatial) and rescale the rest (Tompson et al. 2015)."""
+    shape = features.shape[:2] + (1,) * (features.ndim - 2)
+    keep = torch.rand(shape, device=features.device) >= probability
+    return features * keep / (1.0 - probability)
+
+
+@contextmanager
+def feature_dropout(
+    network: nn.Module, probability: float, every_level: bool = False
+) -> Iterator[None]:
+    """Inside the block, drop channels of the features that ``network.encoder`` returns.
+
+    Args:
+        network: an nnU-Net network, whose encoder returns the list of its skip features, bottleneck last.
+        probability: of a channel to be dropped, in [0, 1); 0 changes nothing.
+        every_level: drop on every skip, not on the bottleneck alone.
+    """
+
+    def hook(module: nn.Module, inputs: Any, skips: Any) -> Any:
+        first = 0 if every_level else len(skips) - 1
+        return [
+            drop_channels(skip, probability) if level >= first else skip
+            for level, skip in enumerate(skips)
+        ]
+
+    if probability == 0:
+        yield
+        return
+    handle = network.encoder.register_forward_hook(hook)  # type: ignore[operator,union-attr]
+    try:
+        yield
+    finally:
+        handle.remove()

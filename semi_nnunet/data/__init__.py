@@ -1,0 +1,1 @@
+"""Raw data, its checks and its preprocessing."""

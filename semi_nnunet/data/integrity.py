@@ -1,0 +1,280 @@
+"""Is a raw nnU-Net data set with unlabelled images fit for use? Finds every bad file in one pass.
+
+Beside nnU-Net's imagesTr, labelsTr and imagesTs there is imagesUn: images nobody labelled, with the
+same names (``CASE_0000.ending``) and channels as imagesTr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import itertools
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+from tqdm import tqdm
+
+from semi_nnunet.data.file_bytes import COPY_AGAIN, short_reason
+from semi_nnunet.data.image_files import (
+    READER_SPACING_RTOL,
+    SPACING_RTOL,
+    FileFacts,
+    geometry_difference,
+    inspect_file,
+)
+from semi_nnunet.data.layout import UNLABELLED_IMAGES
+from semi_nnunet.data.raw_description import (
+    JSON,
+    RawCase,
+    cases_in,
+    declared_values,
+    layout_problems,
+    raw_cases,
+    read_description,
+    relative_to,
+)
+from semi_nnunet.errors import Problem, UserError
+
+__all__ = ["CaseReport", "cases_in", "check_dataset", "dataset_problems", "duplicate_problems"]
+
+POLL_S = 2.0  # how often to look whether the worker processes still live
+EXAMPLES_TRIED = 10  # files shown to nnU-Net's choice of a reader, as the first may be the bad one
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class CaseReport:
+    """What is wrong with one case.
+
+    Args:
+        case: its identifier.
+        subset: "labelled", "unlabelled" or "test".
+        content_hash: sha256 over shape and voxel values, decoded, so that recompression does not
+            hide equality; None if a file is unreadable.
+        problems: empty if the case is fine.
+    """
+
+    case: str
+    subset: str
+    content_hash: str | None
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """What all cases of a data set are held to."""
+
+    root: str
+    reader_class: type[Any]
+    num_channels: int
+    label_values: frozenset[int]
+    file_ending: str
+
+
+# ---- cases ----
+
+
+def check_dataset(
+    raw_dataset: str | Path, num_processes: int, show_progress: bool = True
+) -> list[CaseReport]:
+    """Read every image of imagesTr, imagesUn and imagesTs, and every label, once.
+
+    Args:
+        raw_dataset: the folder.
+        num_processes: up to 1 means in this process.
+        show_progress: draw a bar, if stderr is a terminal.
+
+    Returns:
+        one report per case: labelled, unlabelled, then test, each sorted by identifier.
+
+    Raises:
+        UserError: ``dataset.json`` cannot be used, no reader of nnU-Net's fits, or a worker died.
+    """
+    description = read_description(raw_dataset)
+    cases = raw_cases(raw_dataset, description, UNLABELLED_IMAGES)
+    rules = _Rules(
+        root=os.fspath(raw_dataset),
+        reader_class=_reader_class(description, [file for case in cases for file in case.images]),
+        num_channels=len(description["channel_names"]),
+        label_values=frozenset(declared_values(description["labels"])),
+        file_ending=description["file_ending"],
+    )
+    results = _run(partial(_numbered_report, rules), list(enumerate(cases)), num_processes)
+    hidden = None if show_progress else True  # None: hidden unless stderr is a terminal
+    bar = tqdm(results, total=len(cases), desc="checking", unit="case", disable=hidden)
+    return [report for _, report in sorted(bar, key=lambda result: result[0])]
+
+
+def _reader_class(description: dict[str, Any], files: Sequence[str]) -> type[Any]:
+    """nnU-Net's choice, by the first file that any of its readers can open."""
+    existing = (file for file in files if os.path.isfile(file) and os.path.getsize(file))
+    examples: list[str | None] = [*itertools.islice(existing, EXAMPLES_TRIED)]
+    for example in [*examples, None]:
+        printed = io.StringIO()  # nnU-Net prints tracebacks of the readers that do not fit
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            try:
+                return determine_reader_writer_from_dataset_json(
+                    description, example_file=example, verbose=False
+                )
+            except RuntimeError:
+                continue
+    what = f"nnU-Net has no reader for 'file_ending' {description['file_ending']!r}"
+    fix = "use .nii.gz, .nii, .mha, .nrrd, .gipl, .png, .bmp, .tif or .tiff"
+    raise UserError(f"{JSON} cannot be used:", [Problem(JSON, what, fix)])
+
+
+def _numbered_report(rules: _Rules, job: tuple[int, RawCase]) -> tuple[int, CaseReport]:
+    number, case = job
+    try:
+        return number, _report(rules, case)
+    except Exception as error:  # one strange case must not end the check of the others
+        what = f"cannot be checked: {short_reason(error)}"
+        problem = Problem(f"case {case.case} ({case.subset})", what, COPY_AGAIN)
+        return number, CaseReport(case.case, case.subset, None, (problem,))
+
+
+def _report(rules: _Rules, case: RawCase) -> CaseReport:
+    names = [relative_to(path, rules.root) for path in case.images]
+    inspect = partial(
+        inspect_file, reader_class=rules.reader_class, num_channels=rules.num_channels
+    )
+    facts = [inspect(path, name) for path, name in zip(case.images, names, strict=True)]
+    problems = [problem for fact in facts for problem in fact.problems]
+    problems += _channel_problems(rules, case, facts) + _mismatches(names, facts)
+    if case.label is not None:
+        where = relative_to(case.label, rules.root)
+        label = inspect(case.label, where, label_values=rules.label_values)
+        problems += [*label.problems, *_label_mismatch(where, label, names, facts)]
+    content_hash = None
+    if facts and all(fact.geometry for fact in facts):
+        digests = "".join(digest for fact in facts for digest in fact.channel_digests)
+        content_hash = hashlib.sha256(digests.encode()).hexdigest()
+    return CaseReport(case.case, case.subset, content_hash, tuple(problems))
+
+
+def _channel_problems(rules: _Rules, case: RawCase, facts: Sequence[FileFacts]) -> list[Problem]:
+    """Channel files that are missing or too many; a colour file holds several channels."""
+    per_file = max((len(fact.channel_digests) for fact in facts if fact.geometry), default=0)
+    if per_file == 0 and issubclass(rules.reader_class, NaturalImage2DIO):
+        return []  # unreadable, and reported as such; may be colour or not
+    if rules.num_channels % max(per_file, 1):
+        return []  # reported with the file
+    wanted = rules.num_channels // max(per_file, 1)
+    if not case.named_by_channel:
+        if len(case.images) == wanted:
+            return []
+        what = f"case {case.case!r} must list {wanted} images, got {len(case.images)}"
+        return [Problem(JSON, what, "correct its entry in 'dataset'")]
+    folder = os.path.dirname(relative_to(case.images[0], rules.root))
+    found = {int(path[: -len(rules.file_ending)][-4:]) for path in case.images}
+    declared = f"{JSON} declares {rules.num_channels} channels"
+    problems = []
+    for channel in sorted(found ^ set(range(wanted))):
+        where = os.path.join(folder, f"{case.case}_{channel:04d}{rules.file_ending}")
+        what, fix = (
+            ("is a channel too many", "remove the file")
+            if channel in found
+            else ("this channel is missing", "add the file, or remove the case")
+        )
+        problems.append(Problem(where, f"{what}: {declared}", f"{fix}, or correct {JSON}"))
+    return problems
+
+
+def _mismatches(names: Sequence[str], facts: Sequence[FileFacts]) -> list[Problem]:
+    """Channels that do not lie on the voxels of the case's first readable channel."""
+    readable = [(name, fact) for name, fact in zip(names, facts, strict=True) if fact.geometry]
+    problems = []
+    for name, fact in readable[1:]:
+        first_name, first = readable[0]
+        assert fact.geometry and first.geometry
+        difference = geometry_difference(fact.geometry, first.geometry, READER_SPACING_RTOL)
+        if len(fact.channel_digests) != len(first.channel_digests):
+            difference = "; ".join(filter(None, ["number of channels", difference]))
+        if difference:
+            what = f"channels of a case must agree, but {first_name} differs: {difference}"
+            problems.append(Problem(name, what, "resample the channels to one grid"))
+    return problems
+
+
+def _label_mismatch(
+    where: str, label: FileFacts, names: Sequence[str], facts: Sequence[FileFacts]
+) -> Iterator[Problem]:
+    """The label must lie on the image's voxels."""
+    for name, fact in zip(names, facts, strict=True):
+        if label.geometry and fact.geometry:
+            difference = geometry_difference(label.geometry, fact.geometry, SPACING_RTOL)
+            if difference:
+                what = f"label must lie on the voxels of {name}, but has {difference}"
+                yield Problem(where, what, "resample the label to the image, or mend the headers")
+            return
+
+
+# ---- processes ----
+
+
+def _run(function: Callable[[T], R], jobs: Sequence[T], num_processes: int) -> Iterator[R]:
+    """``function`` of each job, in any order; spawns processes if there are more than one."""
+    if num_processes <= 1 or len(jobs) <= 1:
+        yield from map(function, jobs)
+        return
+    with multiprocessing.get_context("spawn").Pool(min(num_processes, len(jobs))) as pool:
+        workers = list(pool._pool)  # type: ignore[attr-defined]  # a dead one loses its job silently
+        results = pool.imap_unordered(function, jobs)
+        for done in range(len(jobs)):
+            while True:
+                try:
+                    yield results.next(timeout=POLL_S)
+                    break
+                except multiprocessing.TimeoutError:
+                    if not all(worker.is_alive() for worker in workers):
+                        raise _worker_died(num_processes, done, len(jobs)) from None
+
+
+def _worker_died(num_processes: int, done: int, total: int) -> UserError:
+    return UserError(
+        f"a process that checks images was killed after {done} of {total} cases, probably because "
+        f"memory ran out with {num_processes} processes. Fix: use fewer, 1 needs the least"
+    )
+
+
+# ---- the data set as a whole ----
+
+
+def dataset_problems(raw_dataset: str | Path) -> list[Problem]:
+    """Problems of the data set as a whole, found from ``dataset.json`` and the file names alone."""
+    try:
+        description = read_description(raw_dataset)
+        _reader_class(description, [])
+    except UserError as error:
+        return list(error.problems)
+    cases = raw_cases(raw_dataset, description, UNLABELLED_IMAGES)
+    return layout_problems(os.fspath(raw_dataset), description, cases, UNLABELLED_IMAGES)
+
+
+def duplicate_problems(reports: list[CaseReport]) -> list[Problem]:
+    """Unlabelled images whose voxels equal those of a labelled or test image: leakage.
+
+    Equal unlabelled images are no error.
+    """
+    known = {
+        report.content_hash: report
+        for report in reports
+        if report.content_hash is not None and report.subset != "unlabelled"
+    }
+    problems = []
+    for report in reports:
+        twin = known.get(report.content_hash) if report.content_hash else None
+        if report.subset == "unlabelled" and twin is not None:
+            what = f"its voxels equal those of the {twin.subset} case {twin.case!r}, which it leaks"
+            where = f"{UNLABELLED_IMAGES}: case {report.case}"
+            problems.append(Problem(where, what, f"remove it from {UNLABELLED_IMAGES}"))
+    return problems

@@ -1,0 +1,108 @@
+"""Where things are: the folders that this package adds to nnU-Net's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
+from nnunetv2.utilities.dataset_name_id_conversion import (
+    find_candidate_datasets,
+    maybe_convert_to_dataset_name,
+)
+
+from semi_nnunet.errors import Problem, UserError
+
+UNLABELLED_IMAGES = "imagesUn"
+
+
+def unlabelled_folder(preprocessed_dataset: str | Path, data_identifier: str) -> Path:
+    """Preprocessed unlabelled images of one configuration: images and properties, no segmentations."""
+    return Path(preprocessed_dataset) / f"{data_identifier}_unlabeled"
+
+
+def manifest_file(case_folder: str | Path) -> Path:
+    """The list of finished cases of a preprocessed folder, beside it."""
+    folder = Path(case_folder)
+    return folder.with_name(folder.name + ".manifest.jsonl")
+
+
+def require_paths(*names: str) -> None:
+    """Check that nnU-Net's environment variables are set and are folders.
+
+    Args:
+        names: of "raw", "preprocessed", "results"; none given means all three.
+
+    Raises:
+        UserError: naming every one that is not.
+    """
+    paths = {"raw": nnUNet_raw, "preprocessed": nnUNet_preprocessed, "results": nnUNet_results}
+    problems = []
+    for name in names or paths:
+        value = paths[name].get()
+        if not value:
+            problems.append(
+                Problem(
+                    f"nnUNet_{name}",
+                    "the environment variable is not set",
+                    f"export nnUNet_{name}=/a/folder",
+                )
+            )
+        elif not Path(value).is_dir():
+            if name == "raw":
+                problems.append(
+                    Problem(
+                        f"nnUNet_{name}={value}",
+                        "is no folder",
+                        "create it or correct the variable",
+                    )
+                )
+            else:
+                Path(value).mkdir(parents=True, exist_ok=True)
+    if problems:
+        raise UserError("nnU-Net's folders are not set up:", problems)
+
+
+def dataset_name(name_or_id: str) -> str:
+    """The full name "DatasetXXX_Name" of a data set given by name or number.
+
+    Raises:
+        UserError: no or several data sets have that number.
+    """
+    if name_or_id.startswith("Dataset"):
+        return name_or_id
+    try:
+        number = int(name_or_id)
+    except ValueError:
+        raise UserError(
+            f"a data set is given by its number or its full name, got {name_or_id!r}. Fix: for example -d 42 or -d Dataset042_Pancreas"
+        ) from None
+    candidates = [str(name) for name in find_candidate_datasets(number)]
+    if len(candidates) != 1:
+        found = f"several: {', '.join(candidates)}" if candidates else "none"
+        raise UserError(
+            f"exactly one data set must have the number {number}, found {found} (looked in nnUNet_raw={nnUNet_raw.get()}, "
+            f"nnUNet_preprocessed={nnUNet_preprocessed.get()}, nnUNet_results={nnUNet_results.get()}). "
+            f"Fix: name the folder Dataset{number:03d}_SOMETHING in nnUNet_raw, or give the full name"
+        )
+    return str(maybe_convert_to_dataset_name(number))
+
+
+def raw_dataset(name_or_id: str) -> Path:
+    """The raw folder of a data set.
+
+    Raises:
+        UserError: it is not there.
+    """
+    require_paths("raw")
+    folder = Path(nnUNet_raw.require()) / dataset_name(name_or_id)
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder} does not exist. Fix: put the data set there, or correct -d or nnUNet_raw"
+        )
+    return folder
+
+
+def preprocessed_dataset(name_or_id: str) -> Path:
+    """The preprocessed folder of a data set, which may not exist yet."""
+    require_paths("preprocessed")
+    return Path(nnUNet_preprocessed.require()) / dataset_name(name_or_id)

@@ -1,0 +1,194 @@
+"""Batches as a function of (seed, stream, step, rank): workers, their order and restarts change nothing.
+
+nnU-Net's own patch sampling and batchgeneratorsv2 transforms run inside; torch's DataLoader brings the
+batches of the coming steps in worker processes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
+from batchgeneratorsv2.transforms.intensity.contrast import ContrastTransform
+from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
+from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResolutionTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import (
+    DownsampleSegForDSTransform,
+)
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
+from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from torch.utils.data import DataLoader, Dataset
+
+from semi_nnunet.seeds import seeded
+
+APPEARANCE = (
+    GaussianNoiseTransform,
+    GaussianBlurTransform,
+    MultiplicativeBrightnessTransform,
+    ContrastTransform,
+    SimulateLowResolutionTransform,
+    GammaTransform,
+)
+LABEL_ONLY = (DownsampleSegForDSTransform, ConvertSegmentationToRegionsTransform)
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """Patches with labels: ``x`` (B, C, *spatial), ``target`` as nnU-Net's loss wants it, ``keys`` the case ids."""
+
+    x: torch.Tensor
+    target: Any
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class UnlabelledBatch:
+    """Patches without labels.
+
+    Args:
+        x_weak: (B, C, *spatial), geometry only.
+        x_strong: the same voxels after appearance changes.
+        mask: bool (B, 1, *spatial), False in the padding outside the image.
+        keys: the case ids.
+    """
+
+    x_weak: torch.Tensor
+    x_strong: torch.Tensor
+    mask: torch.Tensor
+    keys: tuple[str, ...]
+
+
+def reproducible(transform: BasicTransform) -> BasicTransform:
+    """A copy of nnU-Net's transforms whose result depends on the random numbers alone.
+
+    nnU-Net's blur times two implementations and takes the faster one; they differ in the last bits.
+    """
+    transform = copy.deepcopy(transform)
+    for part in getattr(transform, "transforms", [transform]):
+        inner = part.transform if isinstance(part, RandomTransform) else part
+        if hasattr(inner, "benchmark"):
+            inner.benchmark = False
+    return transform
+
+
+def geometry_of(transforms: ComposeTransforms) -> ComposeTransforms:
+    """nnU-Net's training transforms without those that change appearance or only make targets.
+
+    What stays is applied to unlabelled images: crop, rotation, scaling, mirroring, and in a cascade the
+    augmentation of the previous stage's channels. The removal of the label -1 goes, too: it marks padding.
+    """
+
+    def stays(part: BasicTransform) -> bool:
+        inner = part.transform if isinstance(part, RandomTransform) else part
+        removes_padding = isinstance(inner, RemoveLabelTransform)
+        return not isinstance(inner, (*APPEARANCE, *LABEL_ONLY)) and not removes_padding
+
+    return ComposeTransforms([part for part in transforms.transforms if stays(part)])
+
+
+class UnlabelledSampling(nnUNetDataLoader):
+    """nnU-Net's patch sampling for images without labels: an ignore label in the data set plays no part."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.has_ignore = False
+
+
+class StepDataset(Dataset[list[dict[str, dict[str, Any]]]]):
+    """Item ``step`` is what optimizer step ``step`` trains on: a list of ``accumulate_batches`` batches.
+
+    Args:
+        streams: name -> nnU-Net data loader; each batch is {name: {"data", "target", "keys"}}.
+        seed: of the training.
+        rank: of the process, so that DDP processes see different patches.
+        accumulate_batches: batches an optimizer step adds up.
+    """
+
+    def __init__(
+        self,
+        streams: Mapping[str, nnUNetDataLoader],
+        seed: int,
+        rank: int,
+        accumulate_batches: int = 1,
+    ):
+        self.streams, self.seed, self.rank, self.accumulate_batches = (
+            dict(streams),
+            seed,
+            rank,
+            accumulate_batches,
+        )
+
+    def __getitem__(self, step: int) -> list[dict[str, dict[str, Any]]]:
+        return [
+            {name: self._batch(name, step, part) for name in self.streams}
+            for part in range(self.accumulate_batches)
+        ]
+
+    def _batch(self, stream: str, step: int, part: int) -> dict[str, Any]:
+        with seeded(self.seed, stream, step, self.rank, part):
+            batch = self.streams[stream].generate_train_batch()
+        return {**batch, "keys": tuple(str(key) for key in batch["keys"])}
+
+
+class StepLoader(Iterator[Any]):
+    """Endless iterator over the steps ``first, first + 1, ...``, wrapping around after ``period`` steps if given.
+
+    Args:
+        dataset: see :class:`StepDataset`.
+        first: the step to begin with, which is all that resuming needs.
+        workers: processes that prepare batches ahead; 0 prepares each in this process when it is asked for.
+        pin_memory: for a CUDA device.
+        period: the validation batches repeat after so many steps, so that epochs compare.
+    """
+
+    def __init__(
+        self,
+        dataset: StepDataset,
+        first: int,
+        workers: int,
+        pin_memory: bool,
+        period: int | None = None,
+    ):
+        self.dataset, self.first, self.workers, self.pin_memory, self.period = (
+            dataset,
+            first,
+            workers,
+            pin_memory,
+            period,
+        )
+        self._batches: Iterator[Any] | None = None
+
+    def _steps(self) -> Iterator[int]:
+        step = self.first
+        while True:
+            yield step if self.period is None else step % self.period
+            step += 1
+
+    def __next__(self) -> Any:
+        if self._batches is None:
+            self._batches = iter(
+                DataLoader(
+                    self.dataset,
+                    batch_size=None,
+                    sampler=self._steps(),  # type: ignore[arg-type]
+                    num_workers=self.workers,
+                    pin_memory=self.pin_memory,
+                    prefetch_factor=2 if self.workers else None,
+                    persistent_workers=False,
+                )
+            )
+        return next(self._batches)
+
+    def close(self) -> None:
+        """Stop the worker processes."""
+        self._batches = None

@@ -1,0 +1,93 @@
+"""The list of finished cases of a preprocessed folder: a line is written after the case's files are complete."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from semi_nnunet.data.layout import manifest_file
+from semi_nnunet.files import sha256_of_file
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One finished case.
+
+    Args:
+        case: its identifier.
+        source: what it was made from: a hash of the images (and label) and of how they were preprocessed.
+        files: file name -> [bytes, SHA-256].
+        facts: shape, spacing and intensity statistics of the preprocessed image.
+    """
+
+    case: str
+    source: str
+    files: dict[str, list[Any]]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, case: str, source: str, paths: list[Path], facts: Mapping[str, Any]) -> Entry:
+        """Describe the finished files ``paths``."""
+        return cls(
+            case,
+            source,
+            {p.name: [p.stat().st_size, sha256_of_file(p)] for p in paths},
+            dict(facts),
+        )
+
+    def is_present(self, folder: Path) -> bool:
+        """Whether every file is there with its size (fast)."""
+        return all(
+            (folder / name).is_file() and (folder / name).stat().st_size == size
+            for name, (size, _) in self.files.items()
+        )
+
+    def is_intact(self, folder: Path) -> bool:
+        """Whether every file is there with its checksum (reads all of it)."""
+        return self.is_present(folder) and all(
+            sha256_of_file(folder / name) == digest for name, (_, digest) in self.files.items()
+        )
+
+
+class Manifest:
+    """The finished cases of ``case_folder``; appended to by one process at a time.
+
+    A line torn by a crash is ignored, which means that its case is done again.
+    """
+
+    def __init__(self, case_folder: str | Path):
+        self.folder = Path(case_folder)
+        self.path = manifest_file(case_folder)
+
+    def read(self) -> dict[str, Entry]:
+        """Case -> its newest entry."""
+        entries: dict[str, Entry] = {}
+        if self.path.is_file():
+            for line in self.path.read_text().splitlines():
+                try:
+                    entry = Entry(**json.loads(line))
+                except (json.JSONDecodeError, TypeError):
+                    continue
+                entries[entry.case] = entry
+        return entries
+
+    def present(self) -> dict[str, Entry]:
+        """The entries whose files are all there."""
+        return {case: entry for case, entry in self.read().items() if entry.is_present(self.folder)}
+
+    def add(self, entry: Entry) -> None:
+        """Append ``entry`` and flush it to disk."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        torn = (
+            self.path.is_file()
+            and self.path.stat().st_size > 0
+            and not self.path.read_bytes().endswith(b"\n")
+        )
+        with open(self.path, "a") as file:
+            file.write(("\n" if torn else "") + json.dumps(asdict(entry)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())

@@ -1,0 +1,249 @@
+"""What a raw data set says it holds: ``dataset.json``, and the files that belong to each case."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semi_nnunet.errors import Problem, UserError
+
+JSON = "dataset.json"
+LABELS_OF_UNLABELLED = "labelsUn"
+
+
+@dataclass(frozen=True)
+class RawCase:
+    """One case of the raw data set.
+
+    Args:
+        case: its identifier.
+        subset: "labelled", "unlabelled" or "test".
+        images: its channel files.
+        label: its label file, None if it needs none.
+        named_by_channel: the images are named CASE_0000, CASE_0001, ..., not listed in JSON.
+    """
+
+    case: str
+    subset: str
+    images: tuple[str, ...]
+    label: str | None = None
+    named_by_channel: bool = True
+
+
+def cases_in(folder: str | Path, file_ending: str) -> dict[str, list[str]]:
+    """Case id -> its channel files (sorted), in O(number of files); nnU-Net's own is quadratic.
+
+    Files are named ``CASE_0000.ending``; others are left out. A missing folder gives {}.
+    """
+    pattern = re.compile(r"(.+)_\d{4}" + re.escape(file_ending), re.DOTALL)
+    cases: dict[str, list[str]] = {}
+    for name in files_in(folder):
+        if match := pattern.fullmatch(name):
+            cases.setdefault(match[1], []).append(os.path.join(folder, name))
+    return cases
+
+
+def files_in(folder: str | Path) -> list[str]:
+    """Sorted names of the files and links (dangling ones, too) in a folder; [] if it is missing."""
+    if not os.path.isdir(folder):
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if not entry.is_dir())
+
+
+def read_description(raw_dataset: str | Path) -> dict[str, Any]:
+    """Return ``dataset.json``, with "channel_names" also if it uses the old name "modality".
+
+    Raises:
+        UserError: it is absent, no JSON, or lacks what is needed; ``.problems`` has all of it.
+    """
+    try:
+        content = json.loads((Path(raw_dataset) / JSON).read_text())
+    except (OSError, ValueError) as error:
+        what = "is absent" if isinstance(error, FileNotFoundError) else f"is not JSON: {error}"
+        fix = "write it as nnU-Net's documentation/dataset_format.md says"
+        raise UserError(f"{JSON} cannot be used:", [Problem(JSON, what, fix)]) from error
+    if problems := _content_problems(content):
+        raise UserError(f"{JSON} cannot be used:", problems)
+    return {"channel_names": content.get("modality"), **content}
+
+
+def _content_problems(content: Any) -> list[Problem]:
+    if not isinstance(content, dict):
+        return [Problem(JSON, f"must be an object, got {type(content).__name__}", "rewrite it")]
+    content = {"channel_names": content.get("modality"), **content}
+    needed: dict[str, type] = {"channel_names": dict, "labels": dict, "numTraining": int}
+    problems = []
+    for key, kind in {**needed, "file_ending": str}.items():
+        value = content.get(key)
+        if value is None:
+            problems.append(Problem(JSON, f"lacks the key {key!r}", "add it"))
+        elif not isinstance(value, kind) or (not value and kind is not int):
+            what = f"{key!r} must be a non-empty {kind.__name__}, got {value!r}"
+            problems.append(Problem(JSON, what, "correct it"))
+    if isinstance(content.get("labels"), dict) and content["labels"]:
+        problems += _label_problems(content["labels"])
+    return problems + _listing_problems(content.get("dataset", {}))
+
+
+def _label_problems(labels: dict[str, Any]) -> list[Problem]:
+    fix = 'number them 0, 1, 2, ... with "background": 0 and "ignore", if any, last'
+    try:
+        values = sorted(declared_values(labels))
+    except (TypeError, ValueError):
+        return [Problem(JSON, f"'labels' must map names to whole numbers, got {labels}", fix)]
+    if labels.get("background") != 0:
+        what = f"the label 'background' must be 0, got {labels.get('background')!r}"
+        return [Problem(JSON, what, fix)]
+    if values != list(range(len(values))):
+        return [Problem(JSON, f"the labels must be consecutive, got {values}", fix)]
+    if labels.get("ignore", values[-1]) != values[-1]:
+        return [Problem(JSON, f"the label 'ignore' must be the highest of {values}", fix)]
+    return []
+
+
+def _listing_problems(listing: Any) -> list[Problem]:
+    fix = 'write {"CASE": {"images": ["path", ...], "label": "path"}}'
+    if not isinstance(listing, dict):
+        return [Problem(JSON, "'dataset' must be an object", fix)]
+    bad = [
+        case
+        for case, entry in listing.items()
+        if not isinstance(entry, dict)
+        or not isinstance(entry.get("label"), str)
+        or not isinstance(entry.get("images"), list)
+    ]
+    return [
+        Problem(JSON, f"'dataset' must give images and label of case {case!r}", fix) for case in bad
+    ]
+
+
+def declared_values(labels: dict[str, Any]) -> set[int]:
+    """All values that label files may hold: those of regions and of "ignore" included.
+
+    Raises:
+        TypeError, ValueError: a value is no whole number.
+    """
+    values: set[int] = set()
+    for label in labels.values():
+        values.update(
+            int(value) for value in (label if isinstance(label, (list, tuple)) else [label])
+        )
+    return values
+
+
+def raw_cases(
+    raw_dataset: str | Path, description: dict[str, Any], unlabelled: str
+) -> list[RawCase]:
+    """All cases: labelled (in imagesTr or listed in ``dataset.json``), unlabelled, test.
+
+    Args:
+        raw_dataset: the folder.
+        description: from :func:`read_description`.
+        unlabelled: name of the folder of unlabelled images.
+    """
+    root, ending = os.fspath(raw_dataset), description["file_ending"]
+    if "dataset" in description:
+        cases = [_listed_case(root, *item) for item in sorted(description["dataset"].items())]
+    else:
+        cases = [
+            RawCase(case, "labelled", tuple(files), os.path.join(root, "labelsTr", case + ending))
+            for case, files in cases_in(os.path.join(root, "imagesTr"), ending).items()
+        ]
+    for subset, folder in (("unlabelled", unlabelled), ("test", "imagesTs")):
+        found = cases_in(os.path.join(root, folder), ending)
+        cases += [RawCase(case, subset, tuple(files)) for case, files in found.items()]
+    return cases
+
+
+def _listed_case(root: str, case: str, entry: dict[str, Any]) -> RawCase:
+    """Paths may be absolute, relative to the data set, and hold environment variables."""
+    images, label = (
+        [os.path.normpath(os.path.join(root, os.path.expandvars(str(path)))) for path in paths]
+        for paths in (entry["images"], [entry["label"]])
+    )
+    return RawCase(case, "labelled", tuple(images), label[0], named_by_channel=False)
+
+
+def relative_to(path: str, root: str) -> str:
+    """``path`` within the data set, or in full if it is elsewhere."""
+    relative = os.path.relpath(path, root)
+    return path if relative.startswith("..") else relative
+
+
+def layout_problems(
+    root: str, description: dict[str, Any], cases: Sequence[RawCase], unlabelled: str
+) -> list[Problem]:
+    """What the names of files and cases show to be wrong; arguments as in :func:`raw_cases`."""
+    ending = description["file_ending"]
+    folders = [unlabelled, "imagesTs", *([] if "dataset" in description else ["imagesTr"])]
+    return [
+        *_training_problems(cases, description["numTraining"], root),
+        *_name_problems(root, cases, ending, folders),
+        *_unlabelled_problems(root, cases, ending, unlabelled),
+    ]
+
+
+def _training_problems(cases: Iterable[RawCase], num_training: int, root: str) -> Iterator[Problem]:
+    labelled = [case for case in cases if case.subset == "labelled"]
+    if len(labelled) != num_training:
+        what = f"'numTraining' must be the number of labelled cases, {len(labelled)}"
+        yield Problem(JSON, f"{what}, got {num_training}", "correct it, or add the absent cases")
+    for case in labelled:
+        if case.label is not None and not os.path.lexists(case.label):
+            where = relative_to(case.label, root)
+            yield Problem(where, "the file is absent", "add the file or remove its case")
+
+
+def _name_problems(
+    root: str, cases: Iterable[RawCase], ending: str, folders: Sequence[str]
+) -> Iterator[Problem]:
+    for case in cases:
+        if re.search(r"[\s/\\]", case.case) or not case.case.isprintable():
+            what = f"a case id must have no white space or path separators, got {case.case!r}"
+            yield Problem(f"case {case.case!r} ({case.subset})", what, "rename its files")
+    for folder in folders:
+        for name in files_in(os.path.join(root, folder)):
+            if name.endswith(ending) and not re.search(r"._\d{4}$", name[: -len(ending)]):
+                what = f"images must be named CASE_0000{ending}, CASE_0001{ending}, ..."
+                yield Problem(os.path.join(folder, name), what, "rename the file")
+
+
+def _unlabelled_problems(
+    root: str, cases: Iterable[RawCase], ending: str, unlabelled: str
+) -> Iterator[Problem]:
+    ids: dict[str, set[str]] = {"labelled": set(), "unlabelled": set(), "test": set()}
+    for case in cases:
+        ids[case.subset].add(case.case)
+    if not ids["unlabelled"]:
+        present = os.path.isdir(os.path.join(root, unlabelled))
+        what = f"holds no image CASE_0000{ending}" if present else "the folder is absent"
+        yield Problem(unlabelled, what, "put the images that nobody labelled there")
+    for name in files_in(os.path.join(root, unlabelled)):
+        sidecar = ending in (".tif", ".tiff") and name.endswith(".json")  # holds the spacing
+        if not (name.endswith(ending) or name.startswith(".") or sidecar):
+            what = f"must end with {ending}, which {JSON} declares"
+            yield Problem(f"{unlabelled}/{name}", what, "convert the file, or remove it")
+    for case_id in sorted(ids["unlabelled"]):
+        yield from _conflicts(root, case_id, ids, ending, unlabelled)
+
+
+def _conflicts(
+    root: str, case: str, ids: dict[str, set[str]], ending: str, unlabelled: str
+) -> Iterator[Problem]:
+    """An unlabelled case that is something else, too, or has a label."""
+    for subset in ("labelled", "test"):
+        if case in ids[subset]:
+            what = f"case {case!r} is unlabelled and also a {subset} case"
+            yield Problem(unlabelled, what, "keep it in one place")
+    folders = [LABELS_OF_UNLABELLED, *([] if case in ids["labelled"] else ["labelsTr"])]
+    for folder in folders:
+        if os.path.lexists(os.path.join(root, folder, case + ending)):
+            what = f"is a label of case {case!r}, which is unlabelled"
+            fix = "move its images to imagesTr, or the label out of the data set"
+            yield Problem(os.path.join(folder, case + ending), what, fix)

@@ -1,0 +1,143 @@
+"""Make a benchmark with hidden labels: some cases of a labelled data set become unlabelled ones in a new data set."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semi_nnunet.data.integrity import cases_in
+from semi_nnunet.data.layout import UNLABELLED_IMAGES
+from semi_nnunet.errors import UserError
+from semi_nnunet.files import read_json, write_json
+
+
+def choose_labelled(
+    cases: Sequence[str], number: int | None, chosen: Sequence[str] | None, seed: int
+) -> list[str]:
+    """The cases that keep their labels: those of a list (its first ``number``), or ``number`` drawn at random.
+
+    Raises:
+        UserError: neither is given, a case does not exist, or more are wanted than there are.
+    """
+    if number is None and chosen is None:
+        raise UserError(
+            "say which cases stay labelled. Fix: --labelled N draws N of them, --list FILE names them"
+        )
+    if chosen is None:
+        pool = [str(case) for case in np.random.default_rng(seed).permutation(sorted(cases))]
+    else:
+        pool = list(dict.fromkeys(chosen))
+        unknown = [case for case in pool if case not in set(cases)]
+        if unknown:
+            raise UserError(
+                f"the list names cases that are not in imagesTr: {', '.join(unknown[:10])}. Fix: correct the list"
+            )
+    if number is not None and not 1 <= number <= len(pool):
+        raise UserError(
+            f"--labelled must be between 1 and {len(pool)}, the cases to choose from, got {number}"
+        )
+    return sorted(pool[:number])
+
+
+def read_case_list(path: str | Path, number: int | None) -> list[str]:
+    """Case ids of a file: one a line, a JSON list, or a JSON object whose key ``str(number)`` is such a list.
+
+    Raises:
+        UserError: the file is absent or holds none of these.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"--list {path} does not exist")
+    if path.suffix != ".json":
+        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    content = read_json(path)
+    if isinstance(content, Mapping):
+        lists = {key: value for key, value in content.items() if isinstance(value, list)}
+        if str(number) not in lists:
+            raise UserError(
+                f"{path} holds lists named {', '.join(lists)}, none named {number}. Fix: give one of these as --labelled"
+            )
+        content = lists[str(number)]
+    if not (isinstance(content, list) and all(isinstance(case, str) for case in content)):
+        raise UserError(f"{path} must hold a list of case ids, got {json.dumps(content)[:80]}")
+    return content
+
+
+def write_split(
+    source: Path, target: Path, labelled: Sequence[str], hidden_labels: Path, symlink: bool
+) -> dict[str, int]:
+    """Write the benchmark data set ``target``; the labels of the cases that become unlabelled go to ``hidden_labels``.
+
+    Args:
+        source: a raw nnU-Net data set whose cases are all labelled.
+        target: the new raw data set; must not exist.
+        labelled: the cases that keep their labels.
+        hidden_labels: a folder outside ``target``.
+        symlink: link to the source's files instead of copying them.
+
+    Returns:
+        The number of cases in imagesTr, imagesUn, imagesTs and hidden labels.
+
+    Raises:
+        UserError: ``target`` exists, or ``hidden_labels`` lies inside it.
+    """
+    if target.exists():
+        raise UserError(
+            f"{target} exists already. Fix: choose another number or name, or remove it"
+        )
+    if target.resolve() in [hidden_labels.resolve(), *hidden_labels.resolve().parents]:
+        raise UserError(f"the hidden labels must lie outside the new data set, got {hidden_labels}")
+    description = read_json(source / "dataset.json")
+    if "dataset" in description:
+        raise UserError(
+            f"{source}/dataset.json lists its files one by one, which split cannot take apart. Fix: use the folders imagesTr and labelsTr"
+        )
+    ending = description["file_ending"]
+    aside = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    put = _Transfer(symlink)
+    for case, files in cases_in(source / "imagesTr", ending).items():
+        keep = case in set(labelled)
+        for file in files:
+            put(Path(file), aside / ("imagesTr" if keep else UNLABELLED_IMAGES))
+        put(source / "labelsTr" / f"{case}{ending}", aside / "labelsTr" if keep else hidden_labels)
+    for folder in (UNLABELLED_IMAGES, "imagesTs", "labelsTs"):
+        for path in sorted((source / folder).glob(f"*{ending}")):
+            put(path, aside / folder)
+    write_json(aside / "dataset.json", {**description, "numTraining": len(labelled)})
+    os.replace(aside, target)
+    counts = {
+        folder: len(cases_in(target / folder, ending))
+        for folder in ("imagesTr", UNLABELLED_IMAGES, "imagesTs")
+    }
+    return {**counts, "hidden labels": len(list(hidden_labels.glob(f"*{ending}")))}
+
+
+class _Transfer:
+    """Copy or link a file into a folder."""
+
+    def __init__(self, symlink: bool):
+        self.symlink = symlink
+
+    def __call__(self, source: Path, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / source.name
+        target.unlink(missing_ok=True)
+        if self.symlink:
+            target.symlink_to(source.resolve())
+        else:
+            shutil.copy2(source, target)
+
+
+def describe(counts: Mapping[str, Any]) -> str:
+    """ "4 in imagesTr, 116 in imagesUn, ..." """
+    return ", ".join(
+        f"{number} in {folder}" if folder.startswith("images") else f"{number} {folder}"
+        for folder, number in counts.items()
+    )

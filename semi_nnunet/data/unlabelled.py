@@ -1,0 +1,90 @@
+"""Preprocessed unlabelled images as nnU-Net's data loader wants them, without any segmentation on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+from batchgenerators.utilities.file_and_folder_operations import load_pickle
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
+
+LocationPrior = Mapping[Any, np.ndarray]
+
+
+def foreground_prior(
+    labelled: nnUNetBaseDataset, cases: Sequence[str], locations_per_class: int = 2000
+) -> dict[Any, np.ndarray]:
+    """Where the labelled training cases have foreground, relative to the image: class -> (N, 3) in [0, 1).
+
+    It tells where to look for foreground in images that nobody labelled, from labelled cases alone.
+    """
+    found: dict[Any, list[np.ndarray]] = {}
+    for case in sorted(cases):
+        data, _, _, properties = labelled.load_case(case)
+        for key, locations in properties["class_locations"].items():
+            if len(locations) and not (isinstance(key, tuple) and -1 in key):
+                step = max(1, len(locations) * len(cases) // locations_per_class)
+                relative = (np.asarray(locations)[::step, 1:] + 0.5) / np.asarray(data.shape[1:])
+                found.setdefault(key, []).append(relative)
+    return {key: np.concatenate(parts) for key, parts in found.items()}
+
+
+class UnlabelledDataset(nnUNetBaseDataset):
+    """Images of a ``*_unlabeled`` folder.
+
+    ``load_case`` returns nnU-Net's four values; the segmentation is a read-only array of zeros that takes no
+    memory and says "inside the image": nnU-Net's loader pads it with -1, which tells padding from image.
+
+    Args:
+        folder: the preprocessed folder.
+        cases: the identifiers to use.
+        prior: :func:`foreground_prior`, or {} to sample everywhere alike.
+        folder_with_segs_from_previous_stage: predictions of the previous stage of a cascade, or None.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        cases: Sequence[str],
+        prior: LocationPrior,
+        folder_with_segs_from_previous_stage: str | None = None,
+    ):
+        super().__init__(str(folder), list(cases), folder_with_segs_from_previous_stage)
+        self.prior = prior
+        blosc2.set_nthreads(1)
+
+    def load_case(self, identifier: str) -> tuple[Any, np.ndarray, Any, dict[str, Any]]:
+        data = self._open(Path(self.source_folder) / f"{identifier}.b2nd")
+        previous = self.folder_with_segs_from_previous_stage
+        seg_prev = None if previous is None else self._open(Path(previous) / f"{identifier}.b2nd")
+        properties = dict(load_pickle(str(Path(self.source_folder) / f"{identifier}.pkl")))
+        shape = data.shape[1:]
+        properties["class_locations"] = {
+            key: np.c_[np.zeros(len(relative), dtype=int), (relative * shape).astype(int)]
+            for key, relative in self.prior.items()
+        }
+        return data, np.broadcast_to(np.zeros((), dtype=np.int8), (1, *shape)), seg_prev, properties
+
+    @staticmethod
+    def _open(path: Path) -> Any:
+        options = (
+            {} if os.name == "nt" else {"mmap_mode": "r"}
+        )  # as nnU-Net: no memory maps on Windows
+        return blosc2.open(urlpath=str(path), mode="r", dparams={"nthreads": 1}, **options)
+
+    @staticmethod
+    def get_identifiers(folder: str) -> list[str]:
+        return sorted(path.stem for path in Path(folder).glob("*.b2nd"))
+
+    @staticmethod
+    def save_case(
+        data: np.ndarray,
+        seg: np.ndarray,
+        properties: dict[str, Any],
+        output_filename_truncated: str,
+    ) -> None:
+        raise NotImplementedError("unlabelled cases are written by semi_nnunet.data.preprocessing")

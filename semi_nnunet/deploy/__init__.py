@@ -1,0 +1,1 @@
+"""From a trained fold to a model that stock nnU-Net runs."""

@@ -1,0 +1,1 @@
+"""How nnU-Net's stock commands find our trainers."""

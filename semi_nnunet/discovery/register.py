@@ -1,0 +1,65 @@
+"""Tell the installed nnU-Net about our trainers."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from semi_nnunet.errors import UserError
+from semi_nnunet.files import write_atomically
+
+TRAINERS_FOLDER = Path(__file__).parent / "trainers"
+
+SHIM = '''"""Written by `semi_nnunet register`; `semi_nnunet register --undo` removes it."""
+
+import importlib.util
+
+if importlib.util.find_spec("semi_nnunet") is not None:  # uninstalled: nnU-Net goes on without us
+    from semi_nnunet.discovery.trainers.semi_nnunet_trainers import *  # noqa: F403
+'''
+
+
+def shim_file() -> Path:
+    """The file beside nnU-Net's own trainer variants.
+
+    Raises:
+        UserError: nnU-Net is not installed.
+    """
+    spec = importlib.util.find_spec("nnunetv2")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("nnunetv2 is not installed in this Python. Fix: pip install nnunetv2")
+    return (
+        Path(spec.submodule_search_locations[0])
+        / "training"
+        / "nnUNetTrainer"
+        / "variants"
+        / "semi_nnunet_shim.py"
+    )
+
+
+def is_registered() -> bool:
+    """Whether the shim is there and of this version."""
+    return shim_file().is_file() and shim_file().read_text() == SHIM
+
+
+def register() -> Path:
+    """Write the shim.
+
+    Raises:
+        UserError: nnU-Net's folder is not writable.
+    """
+    path = shim_file()
+    try:
+        write_atomically(path, lambda temporary: temporary.write_text(SHIM))
+    except UserError as error:
+        raise UserError(
+            f'cannot write into the installed nnU-Net ({path.parent}). Fix: export nnUNet_extTrainer="$(semi_nnunet trainers)" in your shell instead'
+        ) from error
+    return path
+
+
+def unregister() -> bool:
+    """Remove the shim; False if there was none."""
+    existed = shim_file().is_file()
+    shim_file().unlink(missing_ok=True)
+    return existed

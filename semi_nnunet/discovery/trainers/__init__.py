@@ -1,0 +1,1 @@
+"""Nothing but the one file that nnU-Net searches."""

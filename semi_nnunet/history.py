@@ -1,0 +1,137 @@
+"""What happened in every epoch: collected on the device, written as CSV and as a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+
+from semi_nnunet.files import write_atomically
+
+
+class StepRecords:
+    """Values of the steps of one epoch; they stay on the device until :meth:`means` copies them at once."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[torch.Tensor | float]] = {}
+
+    def add(self, name: str, value: torch.Tensor | float) -> None:
+        """Note a scalar."""
+        self._values.setdefault(name, []).append(
+            value.detach() if isinstance(value, torch.Tensor) else value
+        )
+
+    def means(self) -> dict[str, float]:
+        """The mean of each name since the last call; forgets them."""
+        means: dict[str, float] = {}
+        for name, values in self._values.items():
+            tensors = [
+                value.float().reshape(()) for value in values if isinstance(value, torch.Tensor)
+            ]
+            numbers = [float(value) for value in values if not isinstance(value, torch.Tensor)]
+            if tensors:
+                numbers += torch.stack(tensors).cpu().tolist()
+            means[name] = sum(numbers) / len(numbers)
+        self._values.clear()
+        return means
+
+
+class History:
+    """One row an epoch: {column: number}. Rows may have different columns."""
+
+    def __init__(self, rows: list[dict[str, float]] | None = None):
+        self.rows = rows or []
+
+    def add(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Append a row; a row of the same or a later epoch (of a run that was rolled back) goes."""
+        self.rows = [row for row in self.rows if row["epoch"] < epoch]
+        self.rows.append({"epoch": epoch, **values})
+
+    @property
+    def columns(self) -> list[str]:
+        """Every column that occurs, in order of appearance."""
+        return list(dict.fromkeys(column for row in self.rows for column in row))
+
+    def series(self, column: str) -> tuple[list[float], list[float]]:
+        """Epochs and values of a column."""
+        rows = [row for row in self.rows if column in row]
+        return [row["epoch"] for row in rows], [row[column] for row in rows]
+
+    def write_csv(self, path: str | Path) -> None:
+        """Write every row, atomically."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, restval="")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_atomically(path, lambda temporary: temporary.write_text(text.getvalue()))
+
+    def write_picture(self, path: str | Path) -> None:
+        """Draw the curves: losses, weights, Dice, and the other diagnostics."""
+        figure = draw_history(self)
+        write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=90))
+        plt.close(figure)
+
+
+PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("loss", ("loss/",)),
+    ("Dice on validation patches", ("dice/",)),
+    ("weight of the term", ("weight/",)),
+    ("fraction of voxels", ("mask_ratio", "foreground/")),
+    ("learning rate", ("learning_rate",)),
+)
+
+
+def draw_history(history: History) -> Figure:
+    """A panel for each kind of curve that occurs; log scale for losses and the learning rate where positive."""
+    panels = [
+        (title, [c for c in history.columns if c.startswith(prefixes)])
+        for title, prefixes in PANELS
+    ]
+    panels = [(title, columns) for title, columns in panels if columns]
+    figure, axes = plt.subplots(
+        1, max(1, len(panels)), figsize=(4.2 * max(1, len(panels)), 3.4), squeeze=False
+    )
+    for axis, (title, columns) in zip(axes[0], panels, strict=False):
+        for column in columns:
+            epochs, values = history.series(column)
+            axis.plot(
+                epochs,
+                values,
+                label=column.split("/", 1)[-1],
+                marker="o" if len(values) < 3 else None,
+            )
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("epoch")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+class TensorBoardLogger:
+    """Forward nnU-Net's and our values to TensorBoard; has the interface of nnU-Net's own W&B logger.
+
+    Raises:
+        ImportError: the extra ``semi_nnunet[tensorboard]`` is not installed.
+    """
+
+    def __init__(self, folder: str | Path):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(folder))
+
+    def update_config(self, config: Mapping[str, Any]) -> None:
+        self.writer.add_text("config", str(dict(config)))
+
+    def log(self, key: str, value: Any, step: int) -> None:
+        self.writer.add_scalar(key, value, step)
+        self.writer.flush()
+
+    def log_summary(self, key: str, value: Any) -> None:
+        self.writer.add_text(key, str(value))

@@ -1,0 +1,1 @@
+"""One paper, one file, one trainer; no method imports another."""

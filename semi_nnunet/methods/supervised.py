@@ -1,0 +1,21 @@
+"""Supervised nnU-Net under the same rules: the matched baseline of every other trainer.
+
+The same labelled batches, steps, schedule and augmentation as a semi-supervised trainer of the same seed; the
+unlabelled images are not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+from semi_nnunet.trainer import SemiTrainer, Term
+
+
+class SemiBaselineTrainer(SemiTrainer):
+    """Plain nnU-Net training with this package's loading, settings, history and checkpoints."""
+
+    uses_unlabelled = False
+
+    def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None) -> Iterable[Term]:
+        yield self.supervised(labelled)

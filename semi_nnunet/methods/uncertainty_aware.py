@@ -1,0 +1,110 @@
+"""Uncertainty-aware Mean Teacher (Yu et al., MICCAI 2019, arXiv:1907.07034).
+
+As Mean Teacher, but the student follows the teacher only where the teacher is sure. The teacher predicts each
+patch several times under noise and dropout; u is the entropy of the mean prediction (eq. 2-3), and a voxel
+counts where u < H (eq. 4), with H growing from 3/4 of the largest entropy to all of it.
+
+Differs from the paper: H is relative to ln C for C classes (the code has ln 2 in place), and nnU-Net's networks
+have no dropout, so channels of the bottleneck are dropped during the stochastic passes. The student's view is
+strong and mixed by default, as in this package's Mean Teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from semi_nnunet.augment.intensity import clamped_noise
+from semi_nnunet.augment.mixing import sample_box_mix
+from semi_nnunet.common_settings import SemiSettings
+from semi_nnunet.core.consistency import probability_mse
+from semi_nnunet.core.ema import EmaTeacher
+from semi_nnunet.core.ramps import gaussian_ramp
+from semi_nnunet.core.stochastic import feature_dropout
+from semi_nnunet.core.uncertainty import entropy, max_entropy
+from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+from semi_nnunet.planning import rules
+from semi_nnunet.settings import planned, setting
+from semi_nnunet.trainer import SemiTrainer, Term
+
+
+@dataclass(frozen=True, kw_only=True)
+class UncertaintyAwareSettings(SemiSettings):
+    ema_decay: float = planned(rules.ema_decay, low=0, below=1)
+    consistency_weight: float = setting(
+        10.0, "as Mean Teacher here (the paper's 0.1 is for its own loss scale)", low=0
+    )
+    stochastic_passes: int = setting(8, "T of the paper, sec. 2.2", low=2)
+    teacher_noise: float = setting(
+        0.1, "sd of the noise on the teacher's input, clamped at twice that (authors' code)", low=0
+    )
+    dropout: float = setting(
+        0.5,
+        "of bottleneck channels in the stochastic passes (the V-Net's bottleneck dropout)",
+        low=0,
+        below=1,
+    )
+    threshold_start: float = setting(
+        0.75, "of the largest entropy; rises to 1 over the training (authors' code)", low=0, high=1
+    )
+    cutmix_probability: float = setting(
+        1.0, "every unlabelled patch is mixed (French et al. 2020)", low=0, high=1
+    )
+    cutmix_edge: float = setting(
+        2 / 3, "of the box, relative to the patch (Bai et al. 2023)", low=0.01, high=1
+    )
+
+
+class SemiUncertaintyAwareTrainer(SemiTrainer):
+    settings_class = UncertaintyAwareSettings
+
+    def companions(self) -> dict[str, nn.Module]:
+        return {"teacher": EmaTeacher(self.bare_network)}
+
+    def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
+        yield self.supervised(labelled)
+        target = self.noisy_teacher_probs(unlabelled.x_weak)
+        certain = (
+            self.uncertainty(unlabelled.x_weak) < self.threshold(target.shape[1])
+        ) & unlabelled.mask
+        self.note_pseudo_labels(target, unlabelled.mask)
+        self.records.add("mask_ratio", certain.sum() / unlabelled.mask.sum().clamp_min(1))
+        mix = sample_box_mix(target, self.settings.cutmix_edge, self.settings.cutmix_probability)
+        prediction = self.probs(self.predict(mix(unlabelled.x_strong)))
+        yield Term(
+            "consistency",
+            probability_mse(prediction, mix(target), mix(certain)),
+            self.settings.consistency_weight,
+        )
+
+    def noisy_teacher_probs(self, x_weak: torch.Tensor) -> torch.Tensor:
+        """One teacher prediction of the patch under input noise."""
+        sd = self.settings.teacher_noise
+        return self.probs(
+            self.predict_with(self.companion("teacher"), x_weak + clamped_noise(x_weak, sd, 2 * sd))
+        )
+
+    def uncertainty(self, x_weak: torch.Tensor) -> torch.Tensor:
+        """Entropy of the mean of the stochastic passes, (B, 1, *spatial), in nats."""
+        passes = self.settings.stochastic_passes
+        with feature_dropout(self.companion("teacher").module, self.settings.dropout):
+            mean = self.noisy_teacher_probs(x_weak) / passes
+            for _ in range(passes - 1):
+                mean += self.noisy_teacher_probs(x_weak) / passes
+        return entropy(mean, exclusive=not self.label_manager.has_regions)
+
+    def threshold(self, channels: int) -> float:
+        """H of the paper at this step, in nats."""
+        start = self.settings.threshold_start
+        total_steps = self.num_epochs * self.num_iterations_per_epoch
+        fraction = start + (1.0 - start) * gaussian_ramp(self.step, total_steps)
+        return fraction * max_entropy(channels, exclusive=not self.label_manager.has_regions)
+
+    def after_optimizer_step(self, step: int) -> None:
+        self.companion("teacher").update(self.bare_network, step, self.settings.ema_decay)
+
+    def prediction_network(self) -> nn.Module:
+        return self.companion("teacher").module

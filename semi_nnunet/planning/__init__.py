@@ -1,0 +1,1 @@
+"""The stated rules by which settings follow from the data set."""

@@ -1,0 +1,67 @@
+"""Collect what the rules need to know, and resolve a trainer's settings from plans and rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from semi_nnunet.common_settings import SemiSettings
+from semi_nnunet.data.fingerprint import intensity_shift
+from semi_nnunet.data.layout import unlabelled_folder
+from semi_nnunet.data.manifest import Manifest
+from semi_nnunet.planning.rules import Facts
+from semi_nnunet.settings import Resolved, given_settings, resolve
+
+
+def collect_facts(
+    plans: Mapping[str, Any],
+    configuration: str,
+    dataset_json: Mapping[str, Any],
+    preprocessed: Path | None,
+) -> Facts:
+    """Facts about a data set and configuration.
+
+    Args:
+        plans: nnU-Net's plans.
+        configuration: for example "2d".
+        dataset_json: nnU-Net's data set description.
+        preprocessed: the data set's preprocessed folder; None, or not there (prediction only): no cases are known.
+    """
+    manager = PlansManager(dict(plans)).get_configuration(configuration)
+    labelled, unlabelled = {}, {}
+    if preprocessed is not None:
+        labelled = Manifest(preprocessed / manager.data_identifier).present()
+        unlabelled = Manifest(unlabelled_folder(preprocessed, manager.data_identifier)).present()
+    patch = tuple(int(size) for size in manager.patch_size)
+    return Facts(
+        labelled_cases=int(dataset_json.get("numTraining", len(labelled))),
+        unlabelled_cases=len(unlabelled),
+        batch_size=int(manager.batch_size),
+        patch_size=patch,
+        median_shape=tuple(float(size) for size in manager.median_image_size_in_voxels)[
+            -len(patch) :
+        ],
+        intensity_shift=intensity_shift(labelled.values(), unlabelled.values()),
+    )
+
+
+def resolve_settings(
+    settings_class: type[SemiSettings],
+    trainer: str,
+    configuration: str,
+    plans: Mapping[str, Any],
+    facts: Facts,
+) -> Resolved:
+    """The settings of ``trainer``: what ``plans["semi"]`` gives, the rules for the rest.
+
+    Raises:
+        UserError: unknown settings or values out of range, all of them.
+    """
+    semi = plans.get("semi", {})
+    given = given_settings(
+        semi, SemiSettings, settings_class, trainer, configuration, list(plans["configurations"])
+    )
+    return resolve(settings_class, facts, given)

@@ -1,0 +1,159 @@
+"""Write ``plans["semi"]``: every planned setting of every trainer and configuration, with its reason."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from semi_nnunet.common_settings import SemiSettings
+from semi_nnunet.errors import UserError
+from semi_nnunet.planning.budget import CPU, fit_to_seconds, shrink
+from semi_nnunet.planning.facts import collect_facts, resolve_settings
+from semi_nnunet.settings import Resolved
+
+Trainers = Mapping[str, type[SemiSettings]]
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRow:
+    """One line of what ``semi_nnunet plan`` prints."""
+
+    trainer: str
+    configuration: str
+    setting: str
+    value: Any
+    reason: str
+
+
+def apply_budget(
+    plans: Mapping[str, Any], dataset_json: Mapping[str, Any], budget: str, device: torch.device
+) -> dict[str, Any]:
+    """A copy of ``plans`` whose networks fit the budget: "cpu", or a number of seconds per supervised step.
+
+    Raises:
+        UserError: the budget is neither.
+    """
+    if budget != "cpu" and not _is_positive_number(budget):
+        raise UserError(f"--budget must be cpu or a number of seconds per step, got {budget!r}")
+    shrunken = copy.deepcopy(dict(plans))
+    manager = PlansManager(copy.deepcopy(dict(plans)))
+    heads = manager.get_label_manager(dataset_json).num_segmentation_heads
+    for name, configuration in plans["configurations"].items():
+        if "inherits_from" in configuration:
+            continue
+        if budget == "cpu":
+            smaller = shrink(configuration, CPU[len(configuration["patch_size"])])
+        else:
+            smaller = fit_to_seconds(
+                configuration,
+                float(budget),
+                determine_num_input_channels(manager, name, dict(dataset_json)),
+                heads,
+                device,
+            )
+        shrunken["configurations"][name] = smaller
+    return shrunken
+
+
+def _is_positive_number(text: str) -> bool:
+    try:
+        return float(text) > 0
+    except ValueError:
+        return False
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """``["seed=1", "2d.epochs=10", "SemiMeanTeacherTrainer.ema_decay=0.99"]`` as the layers of ``plans["semi"]``.
+
+    Raises:
+        UserError: an assignment has no "=".
+    """
+    semi: dict[str, Any] = {}
+    for assignment in assignments:
+        path, separator, text = assignment.partition("=")
+        if not separator:
+            raise UserError(
+                f"--set wants KEY=VALUE, TRAINER.KEY=VALUE or CONFIG.KEY=VALUE, got {assignment!r}"
+            )
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = {"True": True, "False": False, "None": None}.get(text, text)
+        *sections, key = path.split(".")
+        layer = semi
+        for section in sections:
+            layer = layer.setdefault(section, {})
+        layer[key] = value
+    return semi
+
+
+def plan_semi(
+    plans: Mapping[str, Any],
+    dataset_json: Mapping[str, Any],
+    preprocessed: Path,
+    trainers: Trainers,
+    given: Mapping[str, Any],
+) -> tuple[dict[str, Any], list[PlannedRow]]:
+    """Work out ``plans["semi"]``.
+
+    Args:
+        plans: nnU-Net's plans.
+        dataset_json: the data set's description.
+        preprocessed: its preprocessed folder.
+        trainers: trainer name -> its settings class.
+        given: the layers of :func:`parse_assignments`; they win over the rules.
+
+    Returns:
+        The content of ``plans["semi"]``, and every value with its reason.
+
+    Raises:
+        UserError: unknown trainers or settings, values out of range.
+    """
+    unknown = [key for key in given if key.endswith("Trainer") and key not in trainers]
+    if unknown:
+        raise UserError(
+            f"there is no trainer {', '.join(unknown)}. Fix: choose from {', '.join(trainers)}"
+        )
+    semi: dict[str, Any] = copy.deepcopy(dict(given))
+    rows: list[PlannedRow] = []
+    common = {field.name for field in dataclasses.fields(SemiSettings)}
+    for configuration in plans["configurations"]:
+        facts = collect_facts(plans, configuration, dataset_json, preprocessed)
+        for trainer, settings_class in trainers.items():
+            resolved = resolve_settings(
+                settings_class, trainer, configuration, {**plans, "semi": given}, facts
+            )
+            for name, value in _planned_values(resolved):
+                section = semi if name in common else semi.setdefault(trainer, {})
+                if name not in section.get(configuration, {}) or name not in common:
+                    section.setdefault(configuration, {})[name] = value
+            rows += _rows(trainer, configuration, resolved, common)
+    return semi, rows
+
+
+def _planned_values(resolved: Resolved) -> Iterator[tuple[str, Any]]:
+    for field in dataclasses.fields(resolved.settings):
+        if "rule" in field.metadata and not resolved.reasons[field.name].startswith("given in"):
+            yield field.name, getattr(resolved.settings, field.name)
+
+
+def _rows(
+    trainer: str, configuration: str, resolved: Resolved, common: set[str]
+) -> Iterator[PlannedRow]:
+    for field in dataclasses.fields(resolved.settings):
+        owner = "every trainer" if field.name in common else trainer
+        yield PlannedRow(
+            owner,
+            configuration,
+            field.name,
+            getattr(resolved.settings, field.name),
+            resolved.reasons[field.name],
+        )

@@ -1,0 +1,95 @@
+"""Every planned setting as one pure function of the facts: ``rule(facts, earlier values) -> (value, reason)``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Planned = tuple[Any, str]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the rules know of a data set and configuration.
+
+    Args:
+        labelled_cases: number of cases in imagesTr.
+        unlabelled_cases: number of preprocessed cases of imagesUn.
+        batch_size: of the nnU-Net plan.
+        patch_size: of the nnU-Net plan, in voxels.
+        median_shape: median image size after resampling, in voxels, as many axes as the patch.
+        intensity_shift: distance between the labelled and unlabelled intensity distributions, in standard
+            deviations of the labelled one (0: same); see :mod:`semi_nnunet.data.fingerprint`.
+    """
+
+    labelled_cases: int
+    unlabelled_cases: int
+    batch_size: int
+    patch_size: tuple[int, ...]
+    median_shape: tuple[float, ...]
+    intensity_shift: float = 0.0
+
+
+def epochs(facts: Facts, values: Mapping[str, Any]) -> Planned:
+    return 1000, "nnU-Net's default, so that results compare with it"
+
+
+def steps_per_epoch(facts: Facts, values: Mapping[str, Any]) -> Planned:
+    return 250, "nnU-Net's default"
+
+
+def validation_steps_per_epoch(facts: Facts, values: Mapping[str, Any]) -> Planned:
+    return 50, "nnU-Net's default"
+
+
+def total_steps(values: Mapping[str, Any]) -> int:
+    """Optimizer steps of the whole training."""
+    return int(values["epochs"]) * int(values["steps_per_epoch"])
+
+
+def labelled_batch_size(facts: Facts, values: Mapping[str, Any]) -> Planned:
+    return facts.batch_size, "batch size of the nnU-Net plan"
+
+
+def unlabelled_batch_size(facts: Facts, values: Mapping[str, Any]) -> Planned:
+    return values[
+        "labelled_batch_size"
+    ], "as many unlabelled as labelled patches a step (Mean Teacher, FixMatch in segmentation)"
+
+
+def ramp_up_steps(facts: Facts, values: Mapping[str, Any]) -> Planned:
+    steps = max(1, round(0.4 * total_steps(values)))
+    return steps, "40 % of the steps: the teacher must be useful before it is followed"
+
+
+def ema_decay(facts: Facts, values: Mapping[str, Any]) -> Planned:
+    horizon = min(1000, max(100, total_steps(values) // 30))
+    return (
+        1 - 1 / horizon,
+        f"averages about the last {horizon} steps: 1/30 of the training, between 100 and 1000 (Mean Teacher: .99 to .999)",
+    )
+
+
+def unlabelled_foreground_oversampling(facts: Facts, values: Mapping[str, Any]) -> Planned:
+    covered = math.prod(
+        min(1.0, patch / max(size, 1))
+        for patch, size in zip(facts.patch_size, facts.median_shape, strict=True)
+    )
+    if covered >= 0.5:
+        return 0.0, f"a patch covers {covered:.0%} of the median image: foreground is met anyway"
+    return (
+        0.33,
+        f"a patch covers {covered:.0%} of the median image: look where the labelled cases have foreground, as often as nnU-Net does",
+    )
+
+
+def appearance_strength(facts: Facts, values: Mapping[str, Any]) -> Planned:
+    strength = round(min(2.0, max(1.0, facts.intensity_shift / 0.5)), 2)
+    if strength > 1:
+        return (
+            strength,
+            f"the unlabelled intensities lie {facts.intensity_shift:.2f} sd from the labelled ones: stronger changes bridge the gap",
+        )
+    return 1.0, "labelled and unlabelled intensities agree: ranges of the Mean Teacher prototype"

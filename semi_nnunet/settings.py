@@ -1,0 +1,236 @@
+"""Settings of a method: frozen dataclasses whose values come from ``plans["semi"]`` or from stated rules.
+
+A field is declared with :func:`setting` (a constant default) or :func:`planned` (a rule computes it from
+:class:`~semi_nnunet.planning.rules.Facts` about the data set). Both carry the reason of the default, which
+``semi_nnunet plan`` prints. ``plans["semi"]`` overrides them in layers, the more specific one winning::
+
+    "semi": {
+        "seed": 1,                                              every trainer, every configuration
+        "2d": {"epochs": 100},                                  every trainer, this configuration
+        "SemiMeanTeacherTrainer": {"consistency_weight": 5,     this trainer, every configuration
+                                   "2d": {"ema_decay": 0.99}}   this trainer, this configuration
+    }
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from semi_nnunet.errors import Problem, UserError
+
+Rule = Callable[[Any, Mapping[str, Any]], tuple[Any, str]]
+S = TypeVar("S")
+
+
+def setting(
+    default: Any,
+    why: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+    choices: Sequence[Any] | None = None,
+) -> Any:
+    """Declare a setting with a constant default, its reason, and its range ([low, high] or [low, below))."""
+    metadata = {"why": why, "low": low, "high": high, "below": below, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def planned(rule: Rule, **limits: Any) -> Any:
+    """Declare a setting that ``rule(facts, earlier values) -> (value, reason)`` computes unless it is given."""
+    metadata = {"rule": rule, "low": None, "high": None, "below": None, "choices": None, **limits}
+    return dataclasses.field(kw_only=True, default=None, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """The settings of one trainer and configuration, with the reason of every value."""
+
+    settings: Any
+    reasons: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The values as plain JSON types."""
+        return dataclasses.asdict(self.settings)
+
+
+def resolve(settings_class: type, facts: Any, given: Mapping[str, tuple[Any, str]]) -> Resolved:
+    """Fill in the settings: what was given, else what the rule plans, else the default.
+
+    Args:
+        settings_class: the dataclass of the method.
+        facts: what the rules may use.
+        given: setting -> (value, where it was given).
+
+    Raises:
+        UserError: every value that is of the wrong type or outside its range.
+    """
+    values: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+    problems: list[Problem] = []
+    hints = typing.get_type_hints(settings_class)
+    for field in dataclasses.fields(settings_class):
+        if field.name in given:
+            value, where = given[field.name]
+            value = tuple(value) if isinstance(value, list) else value
+            wrong = _what_is_wrong(field, hints[field.name], value)
+            if wrong:
+                problems.append(
+                    Problem(f"{where}[{field.name!r}]", wrong, "give a value in the range")
+                )
+                value = field.default  # keep going, to report all problems in one pass
+            values[field.name], reasons[field.name] = value, f"given in {where}"
+        if values.get(field.name) is None and "rule" in field.metadata:
+            values[field.name], reasons[field.name] = field.metadata["rule"](facts, values)
+        elif field.name not in values:
+            values[field.name], reasons[field.name] = field.default, field.metadata["why"]
+    if problems:
+        raise UserError("Some settings are out of range:", problems)
+    return Resolved(settings_class(**values), reasons)
+
+
+def given_settings(
+    semi: Mapping[str, Any],
+    common: type,
+    settings_class: type,
+    trainer: str,
+    configuration: str,
+    configurations: Sequence[str],
+) -> dict[str, tuple[Any, str]]:
+    """Collect what ``plans["semi"]`` says for one trainer and configuration, the most specific layer last.
+
+    Args:
+        semi: ``plans["semi"]``.
+        common: the settings class shared by all trainers; only its keys may stand in the shared layers.
+        settings_class: the trainer's own settings class.
+        trainer: the trainer's class name.
+        configuration: for example "3d_fullres".
+        configurations: every configuration of the plans.
+
+    Raises:
+        UserError: every unknown key, with the nearest valid one.
+    """
+    own = semi.get(trainer, {})
+    problems: list[Problem] = []
+    given: dict[str, tuple[Any, str]] = {}
+    for layer, where, known, is_section in (
+        (
+            semi,
+            "plans['semi']",
+            common,
+            lambda key: key in configurations or key.endswith("Trainer"),
+        ),
+        (
+            semi.get(configuration, {}),
+            f"plans['semi'][{configuration!r}]",
+            common,
+            lambda key: False,
+        ),
+        (own, f"plans['semi'][{trainer!r}]", settings_class, lambda key: key in configurations),
+        (
+            own.get(configuration, {}) if isinstance(own, Mapping) else {},
+            f"plans['semi'][{trainer!r}][{configuration!r}]",
+            settings_class,
+            lambda key: False,
+        ),
+    ):
+        if not isinstance(layer, Mapping):
+            problems.append(
+                Problem(where, f"must be a JSON object, got {layer!r}", "write {...} there")
+            )
+            continue
+        names = [field.name for field in dataclasses.fields(known)]
+        for key, value in layer.items():
+            if is_section(key):
+                continue
+            if key in names:
+                given[key] = (value, where)
+            else:
+                problems.append(_unknown_key(key, where, names, settings_class, trainer))
+    if problems:
+        raise UserError("plans['semi'] holds something that is no setting:", problems)
+    return given
+
+
+def _unknown_key(
+    key: str, where: str, names: Sequence[str], settings_class: type, trainer: str
+) -> Problem:
+    if key in [field.name for field in dataclasses.fields(settings_class)]:
+        return Problem(
+            f"{where}[{key!r}]",
+            f"is a setting of {trainer} alone",
+            f"move it to plans['semi'][{trainer!r}]",
+        )
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.4)
+    fix = (
+        f"did you mean {near[0]!r}?" if near else f"remove it; the settings are {', '.join(names)}"
+    )
+    return Problem(f"{where}[{key!r}]", "unknown setting", fix)
+
+
+def _what_is_wrong(field: dataclasses.Field[Any], hint: Any, value: Any) -> str | None:
+    """The broken rule and the value, or None when the value is fine."""
+    limits = field.metadata
+    if value is None and ("rule" in limits or _allows_none(hint)):
+        return None
+    if not _is_of_type(value, hint):
+        return f"must be of type {_type_name(hint)}, got {value!r}"
+    if limits["choices"] is not None and value not in limits["choices"]:
+        return f"must be one of {', '.join(map(repr, limits['choices']))}, got {value!r}"
+    for number in value if isinstance(value, tuple) else (value,):
+        if (
+            isinstance(number, (int, float))
+            and not isinstance(number, bool)
+            and not _in_range(number, limits)
+        ):
+            return f"must be in {_range_name(limits)}, got {value!r}"
+    return None
+
+
+def _in_range(number: float, limits: Mapping[str, Any]) -> bool:
+    low, high, below = limits["low"], limits["high"], limits["below"]
+    return (
+        math.isfinite(number)
+        and (low is None or number >= low)
+        and (high is None or number <= high)
+        and (below is None or number < below)
+    )
+
+
+def _range_name(limits: Mapping[str, Any]) -> str:
+    low = "(-inf" if limits["low"] is None else f"[{limits['low']}"
+    if limits["below"] is not None:
+        return f"{low}, {limits['below']})"
+    return f"{low}, inf)" if limits["high"] is None else f"{low}, {limits['high']}]"
+
+
+def _allows_none(hint: Any) -> bool:
+    return isinstance(hint, types.UnionType) and type(None) in typing.get_args(hint)
+
+
+def _is_of_type(value: Any, hint: Any) -> bool:
+    if isinstance(hint, types.UnionType):
+        return any(
+            _is_of_type(value, option)
+            for option in typing.get_args(hint)
+            if option is not type(None)
+        )
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(
+            _is_of_type(item, typing.get_args(hint)[0]) for item in value
+        )
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint)
