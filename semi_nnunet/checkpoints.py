@@ -1,8 +1,8 @@
 """Checkpoints that survive a crash and hold tensors and plain values only.
 
-A file has nnU-Net's keys, with the deployed network under ``network_weights``, so that stock prediction reads
-it; what resuming needs beyond that is under ``semi``. They are read with ``weights_only=True``: a file that
-travels cannot execute code.
+A file has nnU-Net's keys, with the deployed network under ``network_weights``, so that stock
+prediction reads it; what resuming needs beyond that is under ``semi``. They are read with
+``weights_only=True``: a file that travels cannot execute code.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import torch
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import write_atomically
 
+DOS_FOLDER = 0x10
 NEWEST_FIRST = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 
 
 def plain(value: Any) -> Any:
-    """``value`` with numpy scalars, devices and tuples turned into what ``weights_only=True`` reads back."""
+    """``value`` with numpy values, devices and paths as what ``weights_only=True`` reads back."""
     if isinstance(value, Mapping):
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -52,23 +53,42 @@ def read(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]
         UserError: the file is damaged, or holds something that is no tensor or plain value.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch checks no checksum when it reads
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"checksum of {damaged} is wrong")
+        _check_archive(path)
         checkpoint = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} was not written by a semi_nnunet trainer: it holds more than tensors and plain values and is not opened, "
-            f"because such a file can execute code. Fix: give a checkpoint of the trainer you are running"
+            f"{path} was not written by a semi_nnunet trainer: it holds more than tensors and "
+            f"plain values and is not opened, because such a file can execute code. "
+            f"Fix: give a checkpoint of the trainer you are running"
         ) from error
-    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError) as error:
+    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
         raise UserError(
-            f"{path} is damaged ({error}). Fix: delete it; an older checkpoint of the folder is then used"
+            f"{path} cannot be read ({error}). Fix: mend the path or its permissions"
+        ) from error
+    except (MemoryError, torch.cuda.OutOfMemoryError):
+        raise  # the file is not to blame
+    except Exception as error:  # a flipped byte can raise almost anything in zipfile and torch
+        raise UserError(
+            f"{path} is damaged ({error}). "
+            f"Fix: delete it; an older checkpoint of the folder is then used"
         ) from error
     if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
         raise UserError(f"{path} is no nnU-Net checkpoint")
     return checkpoint
+
+
+def _check_archive(path: str | Path) -> None:
+    """What torch does not look at when it reads: checksums, and tensors marked as folders.
+
+    It would fill such a tensor with whatever is in the memory.
+    """
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"checksum of {damaged} is wrong")
+        for entry in archive.infolist():
+            if entry.external_attr & DOS_FOLDER:
+                raise zipfile.BadZipFile(f"{entry.filename} is marked as a folder")
 
 
 def read_newest_valid(
@@ -93,7 +113,7 @@ def read_newest_valid(
         other = path.with_name(name)
         if other != path and other.is_file():
             try:
-                found.append((int(read(other)["current_epoch"]), other))
+                found.append((int(read(other).get("current_epoch", 0)), other))
             except UserError as error:
                 skipped.append(str(error))
     if not found:
@@ -117,8 +137,9 @@ def check_compatible(
     """
     if "semi" not in checkpoint:
         raise UserError(
-            f"{path} was written by {checkpoint.get('trainer_name', 'another trainer')}, not by {expected['trainer']}: it lacks what resuming "
-            f"needs. Fix: pass it with -pretrained_weights to start from its weights"
+            f"{path} was written by {checkpoint.get('trainer_name', 'another trainer')}, not by "
+            f"{expected['trainer']}: it lacks what resuming needs. "
+            f"Fix: pass it with -pretrained_weights to start from its weights"
         )
     identity = checkpoint["semi"]["identity"]
     problems = [

@@ -63,6 +63,9 @@ class SemiSettings:
         rules.unlabelled_foreground_oversampling, low=0, high=1
     )
     appearance_strength: float = planned(rules.appearance_strength, low=0)
+    appearance_probability: float = setting(
+        0.5, "of each change of the strong view (prototype)", low=0, high=1
+    )
 
     save_every_epochs: int = setting(
         10, "at most 10 epochs are lost to a crash (nnU-Net: 50)", low=1

@@ -1,4 +1,4 @@
-"""How a mistake of the user's is reported: the rule, what was found, the fix, and never a traceback."""
+"""How a mistake of the user's is reported: the rule, what was found, the fix; no traceback."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class UserError(ValueError):
 def print_user_errors_plainly() -> None:
     """Make an uncaught :class:`UserError` end the program with its message instead of a traceback.
 
-    nnU-Net's own commands run our trainers, so this is the only place where we can catch what they raise.
+    nnU-Net's own commands run our trainers, so this is the only place where we can catch what they
+    raise.
     """
     if getattr(sys.excepthook, "prints_user_errors_plainly", False):
         return

@@ -7,14 +7,15 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from semi_nnunet.errors import UserError
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
-    """Call ``write`` with a temporary name beside ``path``, flush it to disk, then rename it to ``path``.
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
+    """Call ``write`` with a temporary name beside ``path``, flush it, then rename it to ``path``.
 
     Raises:
         UserError: the disk is full or not writable; ``path`` is then as it was.
@@ -25,17 +26,20 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
         write(temporary)
         _flush(temporary)
         os.replace(temporary, path)
-        _flush(path.parent)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         free = shutil.disk_usage(path.parent).free / 2**30 if path.parent.exists() else 0.0
         raise UserError(
-            f"could not write {path} ({type(error).__name__}: {error}); {free:.2f} GiB are free there. The previous file, if any, "
-            f"is intact. Fix: free some space or make the folder writable, then run the same command again"
+            f"could not write {path} ({type(error).__name__}: {error}); {free:.2f} GiB are free "
+            f"there. The previous file, if any, is intact. Fix: free some space or make the folder "
+            f"writable, then run the same command again"
         ) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    with suppress(OSError):  # the file is written; not every file system can flush a folder
+        _flush(path.parent)
 
 
 def _flush(path: Path) -> None:
@@ -56,12 +60,14 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: the file is absent or is not JSON.
+        UserError: the file is absent, cannot be read or is not JSON.
     """
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
 

@@ -16,7 +16,7 @@ from semi_nnunet.files import write_atomically
 
 
 class StepRecords:
-    """Values of the steps of one epoch; they stay on the device until :meth:`means` copies them at once."""
+    """Values of the steps of one epoch, on the device until :meth:`means` copies them at once."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[torch.Tensor | float]] = {}
@@ -78,6 +78,7 @@ class History:
         plt.close(figure)
 
 
+LOG_SCALE = ("loss", "learning rate")
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("loss", ("loss/",)),
     ("Dice on validation patches", ("dice/",)),
@@ -88,7 +89,10 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def draw_history(history: History) -> Figure:
-    """A panel for each kind of curve that occurs; log scale for losses and the learning rate where positive."""
+    """A panel for each kind of curve that occurs.
+
+    The losses and the learning rate have a logarithmic axis where all their values are positive.
+    """
     panels = [
         (title, [c for c in history.columns if c.startswith(prefixes)])
         for title, prefixes in PANELS
@@ -106,6 +110,9 @@ def draw_history(history: History) -> Figure:
                 label=column.split("/", 1)[-1],
                 marker="o" if len(values) < 3 else None,
             )
+        drawn = [value for column in columns for value in history.series(column)[1]]
+        if title in LOG_SCALE and all(value > 0 for value in drawn):
+            axis.set_yscale("log")
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.3)
@@ -115,7 +122,7 @@ def draw_history(history: History) -> Figure:
 
 
 class TensorBoardLogger:
-    """Forward nnU-Net's and our values to TensorBoard; has the interface of nnU-Net's own W&B logger.
+    """Forward nnU-Net's and our values to TensorBoard, with the interface of nnU-Net's W&B logger.
 
     Raises:
         ImportError: the extra ``semi_nnunet[tensorboard]`` is not installed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from semi_nnunet.common_settings import SemiSettings
 class PlateauSchedule:
     """Multiply the rate by a factor when the training loss has not fallen for some epochs.
 
-    nnU-Net calls ``step(epoch)`` at the start of an epoch; the loss is known at its end, by :meth:`observe`.
+    nnU-Net calls ``step(epoch)`` at the start of an epoch; the loss is known at its end, by
+    :meth:`observe`.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, factor: float, patience_epochs: int):
@@ -37,7 +39,7 @@ class PlateauSchedule:
         self.plateau.load_state_dict(state)
 
 
-Schedule = PolyLRScheduler | PlateauSchedule
+Schedule: TypeAlias = PolyLRScheduler | PlateauSchedule
 
 
 def build_optimizer(
@@ -65,7 +67,11 @@ def build_optimizer(
 
 
 def with_deep_supervision(loss: nn.Module, scales: int, lowest_weight: float) -> nn.Module:
-    """nnU-Net's weighting of the outputs: 1, 1/2, 1/4, ..., the lowest one ``lowest_weight``, normalised."""
+    """nnU-Net's weights of the outputs: 1, 1/2, ..., the lowest ``lowest_weight``, normalised.
+
+    A single output has weight 1 (nnU-Net divides 0 by 0 there).
+    """
     weights = np.array([1 / 2**i for i in range(scales)])
-    weights[-1] = lowest_weight
+    if scales > 1:
+        weights[-1] = lowest_weight
     return DeepSupervisionWrapper(loss, weights / weights.sum())

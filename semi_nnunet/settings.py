@@ -1,8 +1,9 @@
-"""Settings of a method: frozen dataclasses whose values come from ``plans["semi"]`` or from stated rules.
+"""Settings of a method: frozen dataclasses, filled from ``plans["semi"]`` or by stated rules.
 
-A field is declared with :func:`setting` (a constant default) or :func:`planned` (a rule computes it from
-:class:`~semi_nnunet.planning.rules.Facts` about the data set). Both carry the reason of the default, which
-``semi_nnunet plan`` prints. ``plans["semi"]`` overrides them in layers, the more specific one winning::
+A field is declared with :func:`setting` (a constant default) or :func:`planned` (a rule computes it
+from :class:`~semi_nnunet.planning.rules.Facts` about the data set). Both carry the reason of the
+default, which ``semi_nnunet plan`` prints. ``plans["semi"]`` overrides them in layers, the more
+specific one winning::
 
     "semi": {
         "seed": 1,                                              every trainer, every configuration
@@ -19,7 +20,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from semi_nnunet.errors import Problem, UserError
@@ -37,13 +38,13 @@ def setting(
     below: float | None = None,
     choices: Sequence[Any] | None = None,
 ) -> Any:
-    """Declare a setting with a constant default, its reason, and its range ([low, high] or [low, below))."""
+    """Declare a setting: its default, the reason, its range ([low, high] or [low, below))."""
     metadata = {"why": why, "low": low, "high": high, "below": below, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def planned(rule: Rule, **limits: Any) -> Any:
-    """Declare a setting that ``rule(facts, earlier values) -> (value, reason)`` computes unless it is given."""
+    """Declare a setting that ``rule(facts, earlier values) -> (value, reason)`` computes."""
     metadata = {"rule": rule, "low": None, "high": None, "below": None, "choices": None, **limits}
     return dataclasses.field(kw_only=True, default=None, metadata=metadata)
 
@@ -71,8 +72,25 @@ def resolve(settings_class: type, facts: Any, given: Mapping[str, tuple[Any, str
     Raises:
         UserError: every value that is of the wrong type or outside its range.
     """
+    problems = _value_problems(settings_class, given)
+    if problems:
+        raise UserError("Some settings are out of range:", problems)
     values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
+    for field in dataclasses.fields(settings_class):
+        if field.name in given:
+            value, where = given[field.name]
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+            reasons[field.name] = f"given in {where}"
+        if values.get(field.name) is None and "rule" in field.metadata:
+            values[field.name], reasons[field.name] = field.metadata["rule"](facts, values)
+        elif field.name not in values:
+            values[field.name], reasons[field.name] = field.default, field.metadata["why"]
+    return Resolved(settings_class(**values), reasons)
+
+
+def _value_problems(settings_class: type, given: Mapping[str, tuple[Any, str]]) -> list[Problem]:
+    """Every given value that is of the wrong type or outside its range."""
     problems: list[Problem] = []
     hints = typing.get_type_hints(settings_class)
     for field in dataclasses.fields(settings_class):
@@ -81,18 +99,9 @@ def resolve(settings_class: type, facts: Any, given: Mapping[str, tuple[Any, str
             value = tuple(value) if isinstance(value, list) else value
             wrong = _what_is_wrong(field, hints[field.name], value)
             if wrong:
-                problems.append(
-                    Problem(f"{where}[{field.name!r}]", wrong, "give a value in the range")
-                )
-                value = field.default  # keep going, to report all problems in one pass
-            values[field.name], reasons[field.name] = value, f"given in {where}"
-        if values.get(field.name) is None and "rule" in field.metadata:
-            values[field.name], reasons[field.name] = field.metadata["rule"](facts, values)
-        elif field.name not in values:
-            values[field.name], reasons[field.name] = field.default, field.metadata["why"]
-    if problems:
-        raise UserError("Some settings are out of range:", problems)
-    return Resolved(settings_class(**values), reasons)
+                name = f"{where}[{field.name!r}]"
+                problems.append(Problem(name, wrong, "give a value in the range"))
+    return problems
 
 
 def given_settings(
@@ -103,47 +112,28 @@ def given_settings(
     configuration: str,
     configurations: Sequence[str],
 ) -> dict[str, tuple[Any, str]]:
-    """Collect what ``plans["semi"]`` says for one trainer and configuration, the most specific layer last.
+    """Collect what ``plans["semi"]`` says for one trainer and configuration.
 
     Args:
         semi: ``plans["semi"]``.
-        common: the settings class shared by all trainers; only its keys may stand in the shared layers.
+        common: the settings class shared by all trainers; only its keys may stand in the shared
+            layers.
         settings_class: the trainer's own settings class.
         trainer: the trainer's class name.
         configuration: for example "3d_fullres".
         configurations: every configuration of the plans.
 
     Raises:
-        UserError: every unknown key, with the nearest valid one.
+        UserError: every unknown key, with the nearest valid one; and with them the wrong values.
     """
-    own = semi.get(trainer, {})
     problems: list[Problem] = []
     given: dict[str, tuple[Any, str]] = {}
-    for layer, where, known, is_section in (
-        (
-            semi,
-            "plans['semi']",
-            common,
-            lambda key: key in configurations or key.endswith("Trainer"),
-        ),
-        (
-            semi.get(configuration, {}),
-            f"plans['semi'][{configuration!r}]",
-            common,
-            lambda key: False,
-        ),
-        (own, f"plans['semi'][{trainer!r}]", settings_class, lambda key: key in configurations),
-        (
-            own.get(configuration, {}) if isinstance(own, Mapping) else {},
-            f"plans['semi'][{trainer!r}][{configuration!r}]",
-            settings_class,
-            lambda key: False,
-        ),
+    for layer, where, known, is_section in _layers(
+        semi, common, settings_class, trainer, configuration, configurations
     ):
         if not isinstance(layer, Mapping):
-            problems.append(
-                Problem(where, f"must be a JSON object, got {layer!r}", "write {...} there")
-            )
+            wrong = f"must be a JSON object, got {layer!r}"
+            problems.append(Problem(where, wrong, "write {...} there"))
             continue
         names = [field.name for field in dataclasses.fields(known)]
         for key, value in layer.items():
@@ -154,8 +144,39 @@ def given_settings(
             else:
                 problems.append(_unknown_key(key, where, names, settings_class, trainer))
     if problems:
+        problems += _value_problems(settings_class, given)
         raise UserError("plans['semi'] holds something that is no setting:", problems)
     return given
+
+
+def _layers(
+    semi: Any,
+    common: type,
+    settings_class: type,
+    trainer: str,
+    configuration: str,
+    configurations: Sequence[str],
+) -> Iterator[tuple[Any, str, type, Callable[[str], bool]]]:
+    """Each layer's content, its name, the class of its settings, and which keys are sections."""
+
+    def section(layer: Any, key: str) -> Any:
+        return layer.get(key, {}) if isinstance(layer, Mapping) else {}
+
+    def is_any_section(key: str) -> bool:
+        return key in configurations or key.endswith("Trainer")
+
+    def is_configuration(key: str) -> bool:
+        return key in configurations
+
+    def is_none(key: str) -> bool:
+        return False
+
+    root, own = "plans['semi']", section(semi, trainer)
+    in_own = f"{root}[{trainer!r}]"
+    yield semi, root, common, is_any_section
+    yield section(semi, configuration), f"{root}[{configuration!r}]", common, is_none
+    yield own, in_own, settings_class, is_configuration
+    yield section(own, configuration), f"{in_own}[{configuration!r}]", settings_class, is_none
 
 
 def _unknown_key(
@@ -211,11 +232,15 @@ def _range_name(limits: Mapping[str, Any]) -> str:
 
 
 def _allows_none(hint: Any) -> bool:
-    return isinstance(hint, types.UnionType) and type(None) in typing.get_args(hint)
+    return _is_union(hint) and type(None) in typing.get_args(hint)
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (types.UnionType, typing.Union)
 
 
 def _is_of_type(value: Any, hint: Any) -> bool:
-    if isinstance(hint, types.UnionType):
+    if _is_union(hint):
         return any(
             _is_of_type(value, option)
             for option in typing.get_args(hint)

@@ -1,14 +1,13 @@
-"""The one module that knows nnU-Net's trainer: everything a semi-supervised method does not have to care about.
+"""The one module that knows nnU-Net's trainer: all that a method need not care about.
 
-A method subclasses :class:`SemiTrainer`, names its companions (a teacher, say) and yields its loss terms;
-see ``semi_nnunet/methods/mean_teacher.py``. The trainer brings the batches, weighs and back-propagates the
-terms, keeps the history, and writes checkpoints from which training resumes exactly.
+A method subclasses :class:`SemiTrainer`, names its companions (a teacher, say) and yields its loss
+terms; see ``semi_nnunet/methods/mean_teacher.py``. The trainer brings the batches, weighs and
+back-propagates the terms, keeps the history, and writes checkpoints from which training resumes
+exactly.
 """
 
 from __future__ import annotations
 
-import math
-import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -18,6 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
@@ -28,7 +28,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 import semi_nnunet
 from semi_nnunet import checkpoints
-from semi_nnunet.augment.intensity import appearance_changes
+from semi_nnunet.augment.views import AppearanceView
+from semi_nnunet.cascade import predict_for_next_stages, require_predictions
 from semi_nnunet.common_settings import SemiSettings
 from semi_nnunet.core.losses import DiceAndVoxelLoss
 from semi_nnunet.core.ramps import ramp
@@ -39,10 +40,10 @@ from semi_nnunet.data.loading import (
     StepLoader,
     UnlabelledBatch,
     UnlabelledSampling,
-    geometry_of,
     reproducible,
 )
 from semi_nnunet.data.manifest import Manifest
+from semi_nnunet.data.streams import no_augmentation_processes, unlabelled_like
 from semi_nnunet.data.unlabelled import UnlabelledDataset, foreground_prior
 from semi_nnunet.errors import UserError, print_user_errors_plainly
 from semi_nnunet.files import write_json
@@ -55,8 +56,10 @@ from semi_nnunet.optimisation import (
 )
 from semi_nnunet.planning.facts import collect_facts, resolve_settings
 from semi_nnunet.seeds import derived_seed
+from semi_nnunet.watch import FiniteWatch, Seen, TimeLeft, collapse_warning
 
 NEVER = 2**31
+Batches = list[dict[str, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class EarlyStop(Exception):
 
 
 class SemiTrainer(nnUNetTrainer):
-    """An nnU-Net trainer whose loss is the sum of terms that a method yields.
+    """An nnU-Net trainer whose loss is the sum of the terms that a method yields.
 
     A method overrides :meth:`companions`, :meth:`terms`, :meth:`after_optimizer_step` and
     :meth:`prediction_network`, and sets ``settings_class``.
@@ -90,14 +93,14 @@ class SemiTrainer(nnUNetTrainer):
     settings_class: ClassVar[type[SemiSettings]] = SemiSettings
     uses_unlabelled: ClassVar[bool] = True
 
-    # ------------------------------------------------------------------ what a method says
+    # ---------------------------------------------------------------- what a method says
 
     def companions(self) -> dict[str, nn.Module]:
-        """Networks beside the student, by name; they are moved, saved and restored for the method."""
+        """Networks beside the student, by name; they are moved, saved and restored."""
         return {}
 
-    def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None) -> Iterable[Term]:
-        """The terms of the loss; each is back-propagated and freed before the next one is asked for."""
+    def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
+        """The terms of the loss; each is back-propagated and freed before the next is asked for."""
         raise NotImplementedError
 
     def after_optimizer_step(self, step: int) -> None:
@@ -107,7 +110,7 @@ class SemiTrainer(nnUNetTrainer):
         """The network to validate, save and deploy."""
         return self.bare_network
 
-    # ------------------------------------------------------------------ what a method may use
+    # ---------------------------------------------------------------- what a method may use
 
     @property
     def bare_network(self) -> nn.Module:
@@ -118,22 +121,30 @@ class SemiTrainer(nnUNetTrainer):
         """One of the :meth:`companions`."""
         return self._companions[name]
 
+    @property
+    def step(self) -> int:
+        """The optimizer step that is under way or comes next, from 0."""
+        return self.current_epoch * self.num_iterations_per_epoch + self._step_in_epoch
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.num_epochs * self.num_iterations_per_epoch
+
     def supervised(self, labelled: LabelledBatch) -> Term:
         """nnU-Net's loss of the student on the labelled patches."""
         self.records.add("foreground/labelled", self._labelled_foreground(labelled.target))
-        return Term(
-            "supervised", self.loss(self.network(labelled.x), labelled.target), ramped=False
-        )
+        loss = self.loss(self.network(labelled.x), labelled.target)
+        return Term("supervised", loss, ramped=False)
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         """The student's full-resolution logits (B, classes or regions, *spatial)."""
         output = self.network(x)
         if isinstance(output, torch.Tensor):
             return output
-        unused = (
-            sum(0.0 * other.sum() for other in output[1:]) if self.is_ddp else 0.0
-        )  # DDP wants every head to take part
-        return output[0] + unused
+        if self.is_ddp:  # wants every head to take part in the backward pass
+            return output[0] + sum(0.0 * other.sum() for other in output[1:])
+        return output[0]
 
     def predict_with(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """Full-resolution logits of another network, without gradient."""
@@ -144,24 +155,18 @@ class SemiTrainer(nnUNetTrainer):
     def probs(self, logits: torch.Tensor) -> torch.Tensor:
         """Probabilities in float32: softmax over classes, or a sigmoid for each region."""
         logits = logits.float()
-        return torch.sigmoid(logits) if self.label_manager.has_regions else torch.softmax(logits, 1)
-
-    def strong_view(self, x_weak: torch.Tensor) -> torch.Tensor:
-        """The same voxels after random appearance changes; channels of a cascade's previous stage stay."""
-        return self._change_appearance(x_weak, self._strong_changes)
+        return torch.sigmoid(logits) if self.label_manager.has_regions else logits.softmax(1)
 
     def note_pseudo_labels(self, probs: torch.Tensor, mask: torch.Tensor) -> None:
-        """Log how much of the voxels in ``mask`` the pseudo labels call foreground, and how many voxels count."""
-        foreground = (
-            (probs > 0.5).any(1, keepdim=True)
-            if self.label_manager.has_regions
-            else probs.argmax(1, keepdim=True) > 0
-        )
-        self.records.add(
-            "foreground/pseudo_label", (foreground & mask).sum() / mask.sum().clamp_min(1)
-        )
+        """Log the fraction of the voxels in ``mask`` that the pseudo labels call foreground."""
+        if self.label_manager.has_regions:
+            foreground = (probs > 0.5).any(1, keepdim=True)
+        else:
+            foreground = probs.argmax(1, keepdim=True) > 0
+        fraction = (foreground & mask).sum() / mask.sum().clamp_min(1)
+        self.records.add("foreground/pseudo_label", fraction)
 
-    # ------------------------------------------------------------------ nnU-Net's seams: set-up
+    # ---------------------------------------------------------------- nnU-Net's seams: set-up
 
     def __init__(
         self,
@@ -169,42 +174,43 @@ class SemiTrainer(nnUNetTrainer):
         configuration: str,
         fold: int,
         dataset_json: dict,
-        device: torch.device = torch.device("cuda"),
+        device: torch.device = torch.device("cuda"),  # noqa: B008
     ):
         print_user_errors_plainly()
-        plans = {
-            "continue_training": False,
-            **plans,
-        }  # nnU-Net takes that key out: not from the caller's dictionary
+        plans = {"continue_training": False, **plans}  # nnU-Net takes that key out: of a copy
         super().__init__(plans, configuration, fold, dataset_json, device)
-        preprocessed = (
-            None
-            if self.preprocessed_dataset_folder_base is None
-            else Path(self.preprocessed_dataset_folder_base)
+        base = self.preprocessed_dataset_folder_base
+        facts = collect_facts(
+            plans, configuration, dataset_json, None if base is None else Path(base)
         )
-        self.facts = collect_facts(plans, configuration, dataset_json, preprocessed)
-        self.resolved = resolve_settings(
-            self.settings_class, type(self).__name__, configuration, plans, self.facts
-        )
+        trainer = type(self).__name__
+        self.resolved = resolve_settings(self.settings_class, trainer, configuration, plans, facts)
         self.settings: Any = self.resolved.settings
-        self.num_epochs = self.settings.epochs
-        self.num_iterations_per_epoch = self.settings.steps_per_epoch
-        self.num_val_iterations_per_epoch = self.settings.validation_steps_per_epoch
-        self.initial_lr, self.weight_decay = self.settings.initial_lr, self.settings.weight_decay
-        self.enable_deep_supervision = self.settings.deep_supervision
-        self.save_every = NEVER  # nnU-Net would save before it knows whether the epoch was the best
-        self.configuration_manager.configuration["batch_size"] = self.settings.labelled_batch_size
-        self._strong_changes = appearance_changes(self.settings.appearance_strength)
-        self._labelled_changes = appearance_changes(
-            self.settings.appearance_strength, self.settings.labelled_appearance
-        )
+        self._apply_settings()
+        self.records, self.history, self.time_left = StepRecords(), History(), TimeLeft()
+        self.watch = FiniteWatch(every=100 if self.device.type == "cuda" else 1)
         self._companions: nn.ModuleDict | None = None
-        self.records, self.history = StepRecords(), History()
-        self._unchecked: list[tuple[str, torch.Tensor, tuple[str, ...]]] = []
-        self._best_epoch = 0
-        self._seconds_per_epoch: list[float] = []
-        self._step_in_epoch = 0
-        if self.settings.tensorboard:
+        self._epoch_values: dict[str, float] = {}
+        self._best_epoch = self._step_in_epoch = 0
+
+    def _apply_settings(self) -> None:
+        """Set nnU-Net's attributes from the settings."""
+        settings = self.settings
+        self.num_epochs = settings.epochs
+        self.num_iterations_per_epoch = settings.steps_per_epoch
+        self.num_val_iterations_per_epoch = settings.validation_steps_per_epoch
+        self.initial_lr, self.weight_decay = settings.initial_lr, settings.weight_decay
+        outputs = len(self.configuration_manager.pool_op_kernel_sizes) - 1
+        self.enable_deep_supervision = settings.deep_supervision and outputs > 1  # nnU-Net: 0 / 0
+        self.save_every = NEVER  # nnU-Net would save before it knows whether the epoch was the best
+        self.configuration_manager.configuration["batch_size"] = settings.labelled_batch_size
+        channels = len(self.dataset_json.get("channel_names") or self.dataset_json["modality"])
+        outside = [bool(use) for use in self.configuration_manager.use_mask_for_norm]
+        outside = outside if len(outside) == channels else [False] * channels
+        strength = settings.appearance_strength
+        self.strong_view = AppearanceView(strength, settings.appearance_probability, outside)
+        self.labelled_view = AppearanceView(strength, settings.labelled_appearance, outside)
+        if settings.tensorboard:
             self.logger.loggers.append(TensorBoardLogger(Path(self.output_folder) / "tensorboard"))
 
     def initialize(self) -> None:
@@ -212,7 +218,7 @@ class SemiTrainer(nnUNetTrainer):
         super().initialize()
 
     def build_companions(self) -> None:
-        """Make the companions, from the student as it is now; does nothing the second time."""
+        """Make the companions from the student as it is now; does nothing the second time."""
         if self._companions is None:
             torch.manual_seed(derived_seed(self.settings.seed, "companions"))
             self._companions = nn.ModuleDict(self.companions()).to(self.device)
@@ -221,139 +227,129 @@ class SemiTrainer(nnUNetTrainer):
         return build_optimizer(self.network.parameters(), self.settings)
 
     def _build_loss(self) -> nn.Module:
-        plain_nnunet = (
-            self.settings.supervised_loss == "dice_ce" and self.settings.class_weights is None
-        )
-        if plain_nnunet:
+        weights = self.settings.class_weights
+        if self.settings.supervised_loss == "dice_ce" and weights is None:
             return super()._build_loss()
         heads = self.label_manager.num_segmentation_heads
-        weights = self.settings.class_weights
         if weights is not None and len(weights) != heads:
             raise UserError(
-                f"class_weights must have one weight for each of the {heads} classes or regions, got {len(weights)}: {weights}"
+                f"class_weights must be one number for each of the {heads} classes (background "
+                f"included) or regions, got {len(weights)}: {weights}. Fix: correct plans['semi']"
             )
         loss = DiceAndVoxelLoss(
             regions=self.label_manager.has_regions,
             ignore_label=self.label_manager.ignore_label,
             batch_dice=self.configuration_manager.batch_dice,
             focal_gamma=self.settings.focal_gamma
-            if self.settings.supervised_loss == "dice_focal"
+            if "focal" in self.settings.supervised_loss
             else 0.0,
             class_weights=weights,
         ).to(self.device)
         if not self.enable_deep_supervision:
             return loss
-        return with_deep_supervision(
-            loss, len(self._get_deep_supervision_scales()), 1e-6 if self.is_ddp else 0.0
-        )
+        scales = len(self._get_deep_supervision_scales())
+        return with_deep_supervision(loss, scales, lowest_weight=1e-6 if self.is_ddp else 0.0)
 
     def _set_batch_size_and_oversample(self) -> None:
         if self.is_ddp and self.settings.labelled_batch_size < dist.get_world_size():
             raise UserError(
-                f"labelled_batch_size must be at least the number of GPUs, got {self.settings.labelled_batch_size} for {dist.get_world_size()}. "
-                f"Fix: train on fewer GPUs or raise plans['semi']['labelled_batch_size']"
+                f"labelled_batch_size must be at least the number of GPUs, "
+                f"{dist.get_world_size()}, got {self.settings.labelled_batch_size}. Fix: train on "
+                f"fewer GPUs or raise it in plans['semi']"
             )
         super()._set_batch_size_and_oversample()
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:
-        rotation, dummy_2d, initial_patch_size, mirror_axes = (
+        *geometry, mirror_axes = (
             super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         )
         if not self.settings.mirror:
             mirror_axes = self.inference_allowed_mirroring_axes = None
-        return rotation, dummy_2d, initial_patch_size, mirror_axes
+        return (*geometry, mirror_axes)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         decoder = getattr(unwrapped(self.network), "decoder", None)
         if decoder is not None:
             decoder.deep_supervision = enabled
 
-    # ------------------------------------------------------------------ nnU-Net's seams: data
+    # ---------------------------------------------------------------- nnU-Net's seams: data
+
+    def labelled_identifiers(self) -> list[str]:
+        """Every preprocessed labelled case."""
+        if self.dataset_class is None:
+            self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
+        return sorted(self.dataset_class.get_identifiers(self.preprocessed_dataset_folder))
 
     def do_split(self) -> tuple[list[str], list[str]]:
-        """nnU-Net's split; with fewer than five labelled cases, one fold each (nnU-Net fails there)."""
+        """nnU-Net's split; fewer than five labelled cases get one fold each."""
         splits_file = Path(self.preprocessed_dataset_folder_base) / "splits_final.json"
-        if self.fold != "all" and not splits_file.exists():
-            cases = sorted(
-                self._labelled_dataset_class().get_identifiers(self.preprocessed_dataset_folder)
-            )
+        cases = self.labelled_identifiers()
+        if self.fold != "all" and not splits_file.exists() and len(cases) < 5:
             if len(cases) < 2:
                 raise UserError(
-                    f"fold {self.fold} needs a validation case besides a training case, found {len(cases)} labelled. Fix: train fold 'all'"
+                    f"fold {self.fold} needs a training and a validation case, found {len(cases)} "
+                    f"labelled case. Fix: train fold 'all'"
                 )
-            if len(cases) < 5 and self.local_rank == 0:
+            if self.local_rank == 0:
                 write_json(splits_file, generate_crossval_split(cases, n_splits=len(cases)))
         training, validation = super().do_split()
-        if not training:
+        missing = sorted(set(training + validation) - set(cases))
+        if missing or not training:
+            what = (
+                f"names cases that are not preprocessed: {', '.join(missing)}"
+                if missing
+                else "is empty"
+            )
             raise UserError(
-                f"fold {self.fold} of {splits_file} has no training case. Fix: mend the file or choose another fold"
+                f"fold {self.fold} of {splits_file} {what}. Fix: mend or delete that file"
             )
         return training, validation
 
-    def _labelled_dataset_class(self) -> Any:
-        if self.dataset_class is None:
-            from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-
-            self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
-        return self.dataset_class
+    def _command_of_previous_stage(self) -> str:
+        stage = self.configuration_manager.previous_stage_name
+        where = f"{self.plans_manager.dataset_name} {stage} FOLD -tr {type(self).__name__}"
+        return f"train every fold of it: nnUNetv2_train {where}"
 
     def get_dataloaders(self) -> tuple[StepLoader, StepLoader]:
-        labelled, validation = self._nnunet_loaders()
-        streams = {"labelled": labelled}
-        if self.uses_unlabelled:
-            streams["unlabelled"] = self._unlabelled_loader(labelled)
-        workers = get_allowed_n_proc_DA()
-        on_gpu = self.device.type == "cuda"
-        first = self.current_epoch * self.num_iterations_per_epoch
-        training = StepDataset(
-            streams, self.settings.seed, self.local_rank, self.settings.accumulate_batches
+        previous = self.folder_with_segs_from_previous_stage
+        training_cases, validation_cases = self.do_split()
+        require_predictions(
+            previous, [*training_cases, *validation_cases], self._command_of_previous_stage()
         )
-        checking = StepDataset({"validation": validation}, self.settings.seed, self.local_rank)
-        return (
-            StepLoader(training, first, workers, on_gpu),
-            StepLoader(checking, 0, workers // 2, on_gpu, period=self.num_val_iterations_per_epoch),
-        )
-
-    def _nnunet_loaders(self) -> tuple[Any, Any]:
-        """nnU-Net's own loaders of the labelled training and validation cases, without its processes."""
-        with _no_augmentation_processes():
-            training, validation = super().get_dataloaders()
-        loaders = training.data_loader, validation.data_loader
-        for loader in loaders:
+        with no_augmentation_processes():
+            training, validation = (part.data_loader for part in super().get_dataloaders())
+        for loader in (training, validation):
             loader.transforms = reproducible(loader.transforms)
-        return loaders
+        streams = {"labelled": training}
+        if self.uses_unlabelled:
+            streams["unlabelled"] = self._unlabelled_stream(training)
+        seed, rank = self.settings.seed, self.local_rank
+        workers, on_gpu = get_allowed_n_proc_DA(), self.device.type == "cuda"
+        steps = StepDataset(streams, seed, rank, self.settings.accumulate_batches)
+        checks = StepDataset({"validation": validation}, seed, rank)
+        first = self.current_epoch * self.num_iterations_per_epoch
+        return (
+            StepLoader(steps, first, workers, on_gpu),
+            StepLoader(checks, 0, workers // 2, on_gpu, period=self.num_val_iterations_per_epoch),
+        )
 
-    def _unlabelled_loader(self, labelled: Any) -> UnlabelledSampling:
-        """The same crops and geometric augmentation as the labelled stream, on the unlabelled cases."""
-        cases = self.unlabelled_cases()
-        prior = (
-            foreground_prior(labelled._data, labelled._data.identifiers)
-            if self.settings.unlabelled_foreground_oversampling
-            else {}
-        )
-        dataset = UnlabelledDataset(
-            self.unlabelled_folder, cases, prior, self.folder_with_segs_from_previous_stage
-        )
-        two_d = labelled.patch_size_was_2d
-        return UnlabelledSampling(
-            dataset,
-            self._share_of_rank(self.settings.unlabelled_batch_size),
-            labelled.patch_size[1:] if two_d else labelled.patch_size,
-            labelled.final_patch_size[1:] if two_d else labelled.final_patch_size,
-            self.label_manager,
-            oversample_foreground_percent=self.settings.unlabelled_foreground_oversampling
-            if prior
-            else 0.0,
-            transforms=geometry_of(labelled.transforms),
-            probabilistic_oversampling=True,
-        )
+    def _unlabelled_stream(self, labelled: Any) -> UnlabelledSampling:
+        oversampling = self.settings.unlabelled_foreground_oversampling
+        prior = foreground_prior(labelled._data, labelled._data.identifiers) if oversampling else {}
+        previous, cases = self.folder_with_segs_from_previous_stage, self.unlabelled_cases()
+        require_predictions(previous, cases, self._command_of_previous_stage())
+        dataset = UnlabelledDataset(self.unlabelled_folder, cases, prior, previous)
+        batch_size = self._share_of_rank(self.settings.unlabelled_batch_size)
+        return unlabelled_like(labelled, dataset, batch_size, self.label_manager, oversampling)
 
     @property
     def unlabelled_folder(self) -> Path:
         """The preprocessed unlabelled images of this configuration."""
-        return unlabelled_folder(
-            self.preprocessed_dataset_folder_base, self.configuration_manager.data_identifier
+        base, identifier = (
+            self.preprocessed_dataset_folder_base,
+            self.configuration_manager.data_identifier,
         )
+        return unlabelled_folder(base, identifier)
 
     def unlabelled_cases(self) -> list[str]:
         """The finished unlabelled cases.
@@ -363,17 +359,17 @@ class SemiTrainer(nnUNetTrainer):
         """
         cases = sorted(Manifest(self.unlabelled_folder).present())
         if not cases:
+            plans = self.plans_manager
             raise UserError(
-                f"{type(self).__name__} needs unlabelled images, found none in {self.unlabelled_folder}. Fix: put them into imagesUn of the raw data set and run "
-                f"semi_nnunet preprocess -d {self.plans_manager.dataset_name} -c {self.configuration_name} -p {self.plans_manager.plans_name}"
+                f"{type(self).__name__} needs unlabelled images, found none in "
+                f"{self.unlabelled_folder}. Fix: put them into imagesUn of the raw data set and "
+                f"run semi_nnunet preprocess -d {plans.dataset_name} -c {self.configuration_name} -p {plans.plans_name}"
             )
-        labelled = set(
-            self._labelled_dataset_class().get_identifiers(self.preprocessed_dataset_folder)
-        )
-        both = sorted(labelled.intersection(cases))
+        both = sorted(set(self.labelled_identifiers()).intersection(cases))
         if both:
             raise UserError(
-                f"a case must be labelled or unlabelled, not both: {', '.join(both)}. Fix: remove it from imagesUn or imagesTr and preprocess again"
+                f"a case must be labelled or unlabelled, not both: {', '.join(both)}. Fix: remove "
+                f"it from imagesUn or imagesTr and run semi_nnunet preprocess again"
             )
         return cases
 
@@ -383,7 +379,7 @@ class SemiTrainer(nnUNetTrainer):
         ranks, rank = dist.get_world_size(), dist.get_rank()
         return max(1, batch_size // ranks + (rank < batch_size % ranks))
 
-    # ------------------------------------------------------------------ training
+    # ---------------------------------------------------------------- training
 
     def run_training(self) -> None:
         try:
@@ -393,137 +389,90 @@ class SemiTrainer(nnUNetTrainer):
             self.on_train_end()
 
     def on_train_start(self) -> None:
+        if not self.was_initialized:
+            self.initialize()
+        self.build_companions()  # after -pretrained_weights, before nnU-Net prints every attribute
         super().on_train_start()
-        self.build_companions()
         if self.local_rank == 0:
             self._write_settings()
 
     def _write_settings(self) -> None:
-        """Say what this training is: settings with reasons, facts, versions."""
+        """Say what this training is: settings with reasons, cases, versions."""
+        values, reasons = self.resolved.as_dict(), self.resolved.reasons
         record = {
             "trainer": type(self).__name__,
             "semi_nnunet": semi_nnunet.__version__,
             "torch": torch.__version__,
             "labelled_training_cases": list(self.do_split()[0]),
-            "unlabelled_cases": len(self.unlabelled_cases()) if self.uses_unlabelled else 0,
+            "unlabelled_cases": self.unlabelled_cases() if self.uses_unlabelled else [],
             "settings": {
-                key: {"value": value, "reason": self.resolved.reasons[key]}
-                for key, value in self.resolved.as_dict().items()
+                key: {"value": value, "reason": reasons[key]} for key, value in values.items()
             },
         }
         write_json(Path(self.output_folder) / "semi_settings.json", checkpoints.plain(record))
-        self.print_to_log_file(
-            "semi_nnunet settings:",
-            *(f"{key}={value}" for key, value in self.resolved.as_dict().items()),
-        )
-
-    @property
-    def step(self) -> int:
-        """The optimizer step that comes next, from 0."""
-        return self.current_epoch * self.num_iterations_per_epoch + self._step_in_epoch
+        self.print_to_log_file("semi_nnunet:", *(f"{key}={value}" for key, value in values.items()))
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
         self._step_in_epoch = 0
 
-    def train_step(self, batches: list[dict[str, dict[str, Any]]]) -> dict[str, float]:
-        """One optimizer step: the terms of every batch back-propagated one by one, then one update."""
-        torch.manual_seed(derived_seed(self.settings.seed, "step", self.step, self.local_rank))
+    def train_step(self, batch: Batches) -> dict[str, float]:
+        """One optimizer step: the terms of each batch are back-propagated, then one update."""
+        seed = derived_seed(self.settings.seed, "step", self.step, self.local_rank)
+        torch.manual_seed(seed)  # views, dropout and noise follow from the step alone
         self.optimizer.zero_grad(set_to_none=True)
-        for batch in batches:
-            labelled, unlabelled = self._to_device(batch)
-            keys = labelled.keys if unlabelled is None else labelled.keys + unlabelled.keys
+        for part in batch:
+            labelled, unlabelled = self._to_device(part)
             terms = iter(self.terms(labelled, unlabelled))
             while (term := self._next_term(terms)) is not None:
-                self._back_propagate(term, keys, 1.0 / len(batches))
-        self._check_finite(at_once=self.device.type != "cuda")
+                cases = (
+                    labelled.keys if term.name == "supervised" else labelled.keys + unlabelled.keys
+                )
+                self._back_propagate(term, cases, 1.0 / len(batch))
+        self.watch.look()
         self._update_weights()
         self.after_optimizer_step(self.step)
         self._step_in_epoch += 1
-        return {
-            "loss": 0.0
-        }  # the epoch's mean is taken from the records, without a device synchronisation here
+        return {}  # the losses stay on the device until the end of the epoch
 
-    def _to_device(
-        self, batch: dict[str, dict[str, Any]]
-    ) -> tuple[LabelledBatch, UnlabelledBatch | None]:
+    def _to_device(self, batch: dict[str, dict[str, Any]]) -> tuple[LabelledBatch, UnlabelledBatch]:
+        """The batch on the device; without an unlabelled stream its part has no samples."""
+
+        def move(value: Any) -> Any:
+            if isinstance(value, list):
+                return [move(item) for item in value]
+            return value.to(self.device, non_blocking=True)
+
         raw = batch["labelled"]
-        target = raw["target"]
-        x = raw["data"].to(self.device, non_blocking=True)
-        target = (
-            [t.to(self.device, non_blocking=True) for t in target]
-            if isinstance(target, list)
-            else target.to(self.device, non_blocking=True)
-        )
         labelled = LabelledBatch(
-            self._change_appearance(x, self._labelled_changes), target, raw["keys"]
+            self.labelled_view(move(raw["data"])), move(raw["target"]), raw["keys"]
         )
         if "unlabelled" not in batch:
-            return labelled, None
+            nothing = labelled.x[:0]
+            return labelled, UnlabelledBatch(nothing, nothing, nothing[:, :1].bool(), ())
         raw = batch["unlabelled"]
-        x_weak = raw["data"].to(self.device, non_blocking=True)
-        mask = raw["target"].to(self.device, non_blocking=True)[:, :1] >= 0
-        return labelled, UnlabelledBatch(x_weak, self.strong_view(x_weak), mask, raw["keys"])
-
-    def _change_appearance(self, x: torch.Tensor, changes: list[Any]) -> torch.Tensor:
-        if not changes:
-            return x
-        channels = len(self.dataset_json.get("channel_names") or self.dataset_json["modality"])
-        image, rest = x[:, :channels], x[:, channels:]
-        changed = image
-        for change in changes:
-            changed = change(changed)
-        masked = self.configuration_manager.use_mask_for_norm
-        if any(masked):  # nnU-Net keeps the outside of such channels at zero
-            outside = (image == 0).all(1, keepdim=True) & torch.tensor(
-                masked, device=x.device
-            ).view(1, -1, *[1] * (x.ndim - 2))
-            changed = changed.masked_fill(outside, 0.0)
-        return torch.cat([changed, rest], 1) if rest.shape[1] else changed
+        x_weak, inside = move(raw["data"]), move(raw["target"])[:, :1] >= 0  # -1: padding
+        return labelled, UnlabelledBatch(x_weak, self.strong_view(x_weak), inside, raw["keys"])
 
     def _next_term(self, terms: Iterator[Term]) -> Term | None:
-        with (
-            autocast(self.device.type, enabled=True)
-            if self.device.type == "cuda"
-            else nullcontext()
-        ):
+        with autocast("cuda") if self.device.type == "cuda" else nullcontext():
             return next(terms, None)
 
-    def _back_propagate(self, term: Term, keys: tuple[str, ...], share: float) -> None:
-        factor = (
-            ramp(self.settings.ramp_up, self.step, self.settings.ramp_up_steps)
-            if term.ramped
-            else 1.0
-        )
+    def _back_propagate(self, term: Term, cases: tuple[str, ...], share: float) -> None:
+        settings = self.settings
+        factor = ramp(settings.ramp_up, self.step, settings.ramp_up_steps) if term.ramped else 1.0
         weight = term.weight * factor
         self.records.add(f"loss/{term.name}", term.value)
         self.records.add(f"weight/{term.name}", weight)
-        self._unchecked.append((term.name, term.value.detach(), keys))
-        if weight == 0.0:
-            return
-        loss = term.value * (weight * share)
-        (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
-
-    def _check_finite(self, at_once: bool) -> None:
-        """Stop at a term that is NaN or infinite; on a GPU only now and then, because looking makes it wait."""
-        if not self._unchecked or not (at_once or len(self._unchecked) >= 100):
-            return
-        finite = torch.isfinite(
-            torch.stack([value.float() for _, value, _ in self._unchecked])
-        ).cpu()
-        checked, self._unchecked = self._unchecked, []
-        for (name, value, keys), good in zip(checked, finite.tolist(), strict=True):
-            if not good:
-                raise UserError(
-                    f"training stopped in epoch {self.current_epoch}: the term {name!r} became {value.item()} on the cases {', '.join(keys)}. "
-                    f"The checkpoints written before are intact. Fix: check these images (semi_nnunet preprocess verifies them) and the "
-                    f"learning rate, then continue with --c"
-                )
+        self.watch.add(Seen(term.name, term.value.detach(), self.step, cases))
+        if weight != 0.0:
+            loss = term.value * (weight * share)
+            (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
 
     def _update_weights(self) -> None:
         if self.grad_scaler is not None:
             self.grad_scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
         if self.grad_scaler is not None:
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
@@ -531,7 +480,7 @@ class SemiTrainer(nnUNetTrainer):
             self.optimizer.step()
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        self._check_finite(at_once=True)
+        self.watch.look(now=True)
         means = self._mean_over_ranks(self.records.means())
         names = [key.removeprefix("loss/") for key in means if key.startswith("loss/")]
         total = sum(means[f"loss/{name}"] * means[f"weight/{name}"] for name in names)
@@ -545,60 +494,64 @@ class SemiTrainer(nnUNetTrainer):
             return means
         gathered: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(gathered, means)
-        return {
-            key: float(np.mean([part[key] for part in gathered if key in part])) for key in means
-        }
+        return {key: float(np.mean([part[key] for part in gathered])) for key in means}
 
-    # ------------------------------------------------------------------ validation
+    # ---------------------------------------------------------------- validation
+
+    @property
+    def deploys_student(self) -> bool:
+        """Whether the student itself is the network that is deployed."""
+        return self.prediction_network() is self.bare_network
 
     @contextmanager
     def deployed(self) -> Iterator[None]:
         """Inside the block, ``self.network`` is the network that would be deployed."""
         student = self.network
-        if self.prediction_network() is not self.bare_network:
+        if not self.deploys_student:
             self.network = self.prediction_network()
         try:
             yield
         finally:
             self.network = student
 
-    def validation_step(self, batches: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
-        batch = batches[0]["validation"]
+    def validation_step(self, batch: Batches) -> dict[str, Any]:
+        raw = batch[0]["validation"]
         outputs = {}
-        if self.prediction_network() is not self.bare_network:
-            target = (
-                [t.clone() for t in batch["target"]]
-                if isinstance(batch["target"], list)
-                else batch["target"].clone()
-            )
-            student = super().validation_step(
-                {**batch, "target": target}
-            )  # nnU-Net overwrites the target's ignore label
+        if not self.deploys_student:  # first, on a copy: nnU-Net overwrites the ignore label
+            target = raw["target"]
+            copied = [t.clone() for t in target] if isinstance(target, list) else target.clone()
+            student = super().validation_step({**raw, "target": copied})
             outputs = {f"student_{key}": student[key] for key in ("tp_hard", "fp_hard", "fn_hard")}
         with self.deployed():
-            return {**super().validation_step(batch), **outputs}
+            return {**super().validation_step(raw), **outputs}
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
-        if "student_tp_hard" in val_outputs[0]:
-            tp, fp, fn = (
-                np.sum([output[f"student_{key}_hard"] for output in val_outputs], 0)
-                for key in ("tp", "fp", "fn")
+        with np.errstate(invalid="ignore"):  # a class may be absent from all patches
+            super().on_validation_epoch_end(val_outputs)
+            self._epoch_values["dice/deployed"] = float(
+                self.logger.get_value("mean_fg_dice", step=-1)
             )
-            with np.errstate(invalid="ignore"):
+            if not self.deploys_student:
+                tp, fp, fn = (
+                    np.sum([output[f"student_{key}_hard"] for output in val_outputs], 0)
+                    for key in ("tp", "fp", "fn")
+                )
                 self._epoch_values["dice/student"] = float(np.nanmean(2 * tp / (2 * tp + fp + fn)))
-        keys = [key for key in val_outputs[0] if not key.startswith("student_")]
-        with np.errstate(invalid="ignore"):
-            super().on_validation_epoch_end(
-                [{key: output[key] for key in keys} for output in val_outputs]
-            )
-        self._epoch_values["dice/deployed"] = float(self.logger.get_value("mean_fg_dice", step=-1))
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         self.build_companions()
         with self.deployed():
             super().perform_actual_validation(save_probabilities)
+            if (
+                self.uses_unlabelled
+                and self.configuration_manager.next_stage_names
+                and self.local_rank == 0
+            ):
+                self.set_deep_supervision_enabled(False)
+                predict_for_next_stages(self, self.unlabelled_cases())
+                self.set_deep_supervision_enabled(True)
 
-    # ------------------------------------------------------------------ end of an epoch
+    # ---------------------------------------------------------------- end of an epoch
 
     def on_epoch_start(self) -> None:
         super().on_epoch_start()
@@ -610,56 +563,36 @@ class SemiTrainer(nnUNetTrainer):
         super().on_epoch_end()  # saves checkpoint_best and counts the epoch
         if self._best_ema != best_before:
             self._best_epoch = epoch
-        if (epoch + 1) % self.settings.save_every_epochs == 0 and epoch + 1 < self.num_epochs:
+        done = epoch + 1
+        if done % self.settings.save_every_epochs == 0 and done < self.num_epochs:
             self._write_checkpoint(
-                Path(self.output_folder) / "checkpoint_latest.pth", next_epoch=epoch + 1
+                Path(self.output_folder) / "checkpoint_latest.pth", next_epoch=done
             )
         patience = self.settings.early_stopping_patience_epochs
         if patience and epoch - self._best_epoch >= patience:
             raise EarlyStop(
-                f"Early stop: no better moving-average Dice than {self._best_ema:.4f} (epoch {self._best_epoch}) for {patience} epochs"
+                f"Early stop: the moving-average Dice has not risen above {self._best_ema:.4f} "
+                f"(epoch {self._best_epoch}) for {patience} epochs"
             )
 
     def _log_epoch(self, epoch: int) -> None:
-        self.history.add(
-            epoch,
-            {**self._epoch_values, "seconds": round(time.monotonic() - self._epoch_started, 2)},
-        )
-        for key, value in self._epoch_values.items():
-            for logger in self.logger.loggers:
+        seconds = time.monotonic() - self._epoch_started
+        values = self._epoch_values
+        self.history.add(epoch, {**values, "seconds": round(seconds, 2)})
+        for logger in self.logger.loggers:
+            for key, value in values.items():
                 logger.log(f"semi/{key}", value, epoch)
-        self._warn_of_collapse()
-        self._print_time_left(epoch)
+        labelled, pseudo = values.get("foreground/labelled"), values.get("foreground/pseudo_label")
+        warning = collapse_warning(pseudo, labelled)
+        if warning and self.step >= self.settings.ramp_up_steps / 2:
+            self.print_to_log_file(warning)
+        left = self.time_left.after_epoch(seconds, self.num_epochs - epoch - 1)
+        self.print_to_log_file(f"{epoch + 1} of {self.num_epochs} epochs done, about {left} left")
         if self.local_rank == 0:
             self.history.write_csv(Path(self.output_folder) / "semi_history.csv")
             self.history.write_picture(Path(self.output_folder) / "semi_history.png")
 
-    def _warn_of_collapse(self) -> None:
-        pseudo, labelled = (
-            self._epoch_values.get(f"foreground/{which}") for which in ("pseudo_label", "labelled")
-        )
-        if (
-            pseudo is not None
-            and labelled
-            and pseudo < 0.01 * labelled
-            and self.step > self.settings.ramp_up_steps / 2
-        ):
-            self.print_to_log_file(
-                f"WARNING: the pseudo labels have nearly no foreground ({pseudo:.2e} of the voxels; the labels have {labelled:.2e}): the teacher collapses. "
-                f"Lower the weight of the unlabelled term, lengthen ramp_up_steps, or check that the unlabelled images show the same organs"
-            )
-
-    def _print_time_left(self, epoch: int) -> None:
-        self._seconds_per_epoch = [
-            *self._seconds_per_epoch[-9:],
-            time.monotonic() - self._epoch_started,
-        ]
-        left = (self.num_epochs - epoch - 1) * float(np.mean(self._seconds_per_epoch))
-        self.print_to_log_file(
-            f"{epoch + 1} of {self.num_epochs} epochs done, about {readable_time(left)} left"
-        )
-
-    # ------------------------------------------------------------------ checkpoints
+    # ---------------------------------------------------------------- checkpoints
 
     def identity(self) -> dict[str, Any]:
         """What must agree between a checkpoint and the training that continues from it."""
@@ -681,11 +614,13 @@ class SemiTrainer(nnUNetTrainer):
     def _write_checkpoint(self, path: Path, next_epoch: int) -> None:
         if self.local_rank != 0 or self.disable_checkpointing:
             return
-        scaler = self.grad_scaler
+        plateau = isinstance(self.lr_scheduler, PlateauSchedule)
         checkpoint = {
             "network_weights": self.prediction_network().state_dict(),
             "optimizer_state": self.optimizer.state_dict(),
-            "grad_scaler_state": None if scaler is None else scaler.state_dict(),
+            "grad_scaler_state": self.grad_scaler.state_dict()
+            if self.grad_scaler is not None
+            else None,
             "logging": self.logger.get_checkpoint(),
             "_best_ema": self._best_ema,
             "current_epoch": next_epoch,
@@ -698,9 +633,7 @@ class SemiTrainer(nnUNetTrainer):
                 "settings": self.resolved.as_dict(),
                 "student": self.bare_network.state_dict(),
                 "companions": {} if self._companions is None else self._companions.state_dict(),
-                "schedule": self.lr_scheduler.state_dict()
-                if isinstance(self.lr_scheduler, PlateauSchedule)
-                else None,
+                "schedule": self.lr_scheduler.state_dict() if plateau else None,
                 "history": self.history.rows,
                 "best_epoch": self._best_epoch,
             },
@@ -708,7 +641,10 @@ class SemiTrainer(nnUNetTrainer):
         checkpoints.save(checkpoint, path)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
-        """Continue from a file (or the newest valid one of its folder, if it is damaged) or a checkpoint's content."""
+        """Continue from a checkpoint's content, or from a file.
+
+        Where the file is damaged, from the most advanced readable checkpoint of its folder.
+        """
         if not self.was_initialized:
             self.initialize()
         path: str | Path = "the given checkpoint"
@@ -720,7 +656,7 @@ class SemiTrainer(nnUNetTrainer):
             )
             for message in skipped:
                 self.print_to_log_file(f"WARNING: {message}")
-            self.print_to_log_file(f"Continuing from {path}")
+            self.print_to_log_file(f"Loaded {path}")
         checkpoints.check_compatible(checkpoint, path, self.identity())
         self._restore(checkpoint)
 
@@ -740,62 +676,33 @@ class SemiTrainer(nnUNetTrainer):
         self.history, self._best_epoch = History(list(semi["history"])), semi["best_epoch"]
         now, then = checkpoints.plain(self.resolved.as_dict()), semi["settings"]
         changed = [
-            f"{key}: {then.get(key)!r} -> {value!r}"
-            for key, value in now.items()
-            if then.get(key) != value
+            f"{key}: {then.get(key)} -> {now[key]}" for key in now if then.get(key) != now[key]
         ]
         if changed:
             self.print_to_log_file(
-                "WARNING: settings have changed since the checkpoint was written:",
-                "; ".join(changed),
+                "WARNING: settings changed since the checkpoint:", "; ".join(changed)
             )
 
-    # ------------------------------------------------------------------ details
+    # ---------------------------------------------------------------- details
 
     def _labelled_foreground(self, target: Any) -> torch.Tensor:
         """Fraction of foreground among the annotated voxels of the full-resolution target."""
         full = target[0] if isinstance(target, list) else target
-        if self.label_manager.has_regions:
-            ignored = (
-                full[:, -1:].bool()
-                if self.label_manager.has_ignore_label
-                else torch.zeros_like(full[:, :1], dtype=torch.bool)
+        manager = self.label_manager
+        if manager.has_regions:
+            foreground = (full[:, : manager.num_segmentation_heads] > 0).any(1)
+            annotated = (
+                ~full[:, -1].bool() if manager.has_ignore_label else torch.ones_like(foreground)
             )
-            regions = full[:, : self.label_manager.num_segmentation_heads]
-            return ((regions > 0).any(1, keepdim=True) & ~ignored).sum() / (
-                ~ignored
-            ).sum().clamp_min(1)
-        annotated = full != (
-            self.label_manager.ignore_label if self.label_manager.has_ignore_label else -1
-        )
-        return ((full > 0) & annotated).sum() / annotated.sum().clamp_min(1)
+        else:
+            annotated = full != manager.ignore_label if manager.has_ignore_label else full >= 0
+            foreground = full > 0
+        return (foreground & annotated).sum() / annotated.sum().clamp_min(1)
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
     """The network inside the wrappers of DDP and torch.compile."""
     while isinstance(network, (DistributedDataParallel, OptimizedModule)):
-        network = (
-            network.module if isinstance(network, DistributedDataParallel) else network._orig_mod
-        )
+        is_ddp = isinstance(network, DistributedDataParallel)
+        network = network.module if is_ddp else network._orig_mod
     return network
-
-
-def readable_time(seconds: float) -> str:
-    """ "45 s", "12 min" or "3.5 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{math.ceil(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-@contextmanager
-def _no_augmentation_processes() -> Iterator[None]:
-    """nnU-Net starts loader processes unless told otherwise by a variable; ours start later, by torch's DataLoader."""
-    before = os.environ.get("nnUNet_n_proc_DA")
-    os.environ["nnUNet_n_proc_DA"] = "0"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["nnUNet_n_proc_DA"]
-        else:
-            os.environ["nnUNet_n_proc_DA"] = before

@@ -1,1 +1,1 @@
-"""Batched views, computed on the training device: random ``sample_params`` apart from deterministic ``apply``."""
+"""Batched views, on the training device: random ``sample_params``, deterministic ``apply``."""

@@ -31,7 +31,7 @@ class BatchTransform(ABC):
 
     @abstractmethod
     def sample_params(self, x: torch.Tensor) -> Params:
-        """Random parameters, the first axis of each being the sample, from torch's global generator."""
+        """Random parameters, first axis the sample, from torch's global generator."""
 
     @abstractmethod
     def apply(self, x: torch.Tensor, params: Params) -> torch.Tensor:
@@ -39,4 +39,5 @@ class BatchTransform(ABC):
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         chosen = torch.rand(x.shape[0], device=x.device) < self.probability
-        return torch.where(per_sample(chosen, x), self.apply(x, self.sample_params(x)), x)
+        changed = self.apply(x, self.sample_params(x)).to(x.dtype)
+        return torch.where(per_sample(chosen, x), changed, x)

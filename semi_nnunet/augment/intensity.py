@@ -1,4 +1,4 @@
-"""Appearance changes of normalised images (mean about 0, standard deviation about 1), one class each."""
+"""Appearance changes of normalised images (mean about 0, sd about 1), one class each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from semi_nnunet.augment.base import BatchTransform, Params, per_sample, uniform
 
 
 class Brightness(BatchTransform):
-    """x * factor + shift per sample and channel; factor in 1 +- scale, shift in +- shift standard deviations."""
+    """x * factor + shift per sample and channel; factor in 1 +- scale, shift in +- shift sd."""
 
     def __init__(self, scale: float, shift: float, probability: float = 0.5):
         super().__init__(probability)
@@ -27,7 +27,7 @@ class Brightness(BatchTransform):
 
 
 class Gamma(BatchTransform):
-    """Map each channel to [0, 1], raise it to exp(u), u in +- log_gamma, and map it back to its range."""
+    """Map each channel to [0, 1], raise it to exp(u), u in +- log_gamma, and map it back."""
 
     def __init__(self, log_gamma: float, probability: float = 0.5):
         super().__init__(probability)
@@ -60,7 +60,7 @@ class GaussianNoise(BatchTransform):
 
 
 class GaussianBlur(BatchTransform):
-    """Blur each sample by a separable Gaussian of sigma drawn in [low, high] voxels, radius 2 voxels."""
+    """Blur each sample by a separable Gaussian, sigma in [low, high] voxels, radius 2 voxels."""
 
     radius = 2
 
@@ -73,7 +73,8 @@ class GaussianBlur(BatchTransform):
 
     def apply(self, x: torch.Tensor, params: Params) -> torch.Tensor:
         offsets = torch.arange(-self.radius, self.radius + 1, device=x.device, dtype=x.dtype)
-        kernels = torch.exp(-(offsets**2) / (2 * params["sigma"].to(x.dtype)[:, None] ** 2))
+        sigma = params["sigma"].to(x.dtype).clamp_min(0.01)  # 0 would divide 0 by 0
+        kernels = torch.exp(-((offsets / sigma[:, None]) ** 2) / 2)
         kernels = kernels / kernels.sum(1, keepdim=True)
         for axis in range(2, x.ndim):
             x = self._blur_axis(x, kernels, axis)
@@ -92,7 +93,7 @@ class GaussianBlur(BatchTransform):
 
 
 def appearance_changes(strength: float, probability: float = 0.5) -> list[BatchTransform]:
-    """The appearance part of a strong view: what a prototype gained with, every range times ``strength``."""
+    """The appearance part of a strong view: a prototype's ranges, each times ``strength``."""
     if strength == 0 or probability == 0:
         return []
     return [

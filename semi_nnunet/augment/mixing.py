@@ -1,4 +1,7 @@
-"""Mix the samples of a batch by boxes: CutMix (Yun et al. 2019; for segmentation French et al. 2020, arXiv:1906.01916)."""
+"""Mix the samples of a batch by boxes: CutMix (Yun et al. 2019, arXiv:1905.04899).
+
+For segmentation: French et al. 2020, arXiv:1906.01916.
+"""
 
 from __future__ import annotations
 
@@ -30,21 +33,32 @@ class BoxMix:
 def sample_boxes(
     batch_size: int, spatial: Sequence[int], edge: float, device: torch.device
 ) -> torch.Tensor:
-    """One random box per sample, each edge ``edge`` times the patch's: bool (B, 1, *spatial), True inside."""
+    """One random box per sample, each edge ``edge`` times the patch's.
+
+    Returns:
+        bool (B, 1, *spatial), True inside the box.
+    """
     box = torch.ones((batch_size, 1, *spatial), dtype=torch.bool, device=device)
     for axis, size in enumerate(spatial):
         length = max(1, round(size * edge))
         start = (torch.rand(batch_size, device=device) * (size - length + 1)).long()
         position = torch.arange(size, device=device)
         inside = (position >= start[:, None]) & (position < start[:, None] + length)
-        box &= inside.view(batch_size, 1, *[size if a == axis else 1 for a in range(len(spatial))])
+        shape = [size if other == axis else 1 for other in range(len(spatial))]
+        box &= inside.view(batch_size, 1, *shape)
     return box
 
 
 def sample_box_mix(like: torch.Tensor, edge: float, probability: float) -> BoxMix:
-    """A random :class:`BoxMix` for tensors of the batch and patch size of ``like`` (B, C, *spatial).
+    """A random :class:`BoxMix` for tensors with the batch and patch size of ``like``.
 
-    The partner is the sample before; each sample is mixed with ``probability``. A batch of one stays as it is.
+    The partner is the sample before; each sample is mixed with ``probability``. A batch of one
+    stays as it is.
+
+    Args:
+        like: (B, C, *spatial).
+        edge: of the box, relative to the patch.
+        probability: of each sample to be mixed.
     """
     batch_size, spatial, device = like.shape[0], like.shape[2:], like.device
     box = sample_boxes(batch_size, spatial, edge, device)

@@ -23,7 +23,7 @@ VERBS = {
 
 
 def build_parser(verb: str | None) -> argparse.ArgumentParser:
-    """The parser of all verbs; only the file of ``verb`` is imported, the others are just listed."""
+    """The parser of all verbs; only the file of ``verb`` is imported, the others are listed."""
     parser = argparse.ArgumentParser(prog="semi_nnunet", description=semi_nnunet.__doc__)
     parser.add_argument(
         "--version", action="version", version=f"semi_nnunet {semi_nnunet.__version__}"

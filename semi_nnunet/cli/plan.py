@@ -2,21 +2,27 @@
 
     semi_nnunet plan -d 42
     semi_nnunet plan -d 42 --set epochs=300 SemiMeanTeacherTrainer.consistency_weight=5
-    semi_nnunet plan -d 42 --budget cpu              a small network and a short training, as plans nnUNetPlans_cpu
     semi_nnunet plan -d 42 --name nnUNetPlans_seed1 --set seed=1
+    semi_nnunet plan -d 42 --budget cpu
 
-Without it a trainer derives the same values when training starts. Planning again replaces what was planned before.
-With --name (or --budget) new plans are written beside the old ones; they use the same preprocessed data.
+Without it a trainer derives the same values when training starts. Planning again replaces what was
+planned before. With --name, or --budget (here nnUNetPlans_cpu: a small network, a short training),
+new plans are written beside the old ones; they use the same preprocessed data.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from semi_nnunet.data.layout import preprocessed_dataset
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from semi_nnunet.planning.plan import PlannedRow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,9 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    import torch
-
     from semi_nnunet.checkpoints import plain
+    from semi_nnunet.data.prepare import requested
     from semi_nnunet.discovery.listing import trainer_classes
     from semi_nnunet.planning.budget import CPU_LENGTH
     from semi_nnunet.planning.plan import apply_budget, parse_assignments, plan_semi
@@ -68,46 +73,55 @@ def run(args: argparse.Namespace) -> None:
         )
     plans, dataset_json = read_json(plans_file), read_json(folder / "dataset.json")
     given = parse_assignments(args.assignments)
-    name = args.name or (
-        f"{args.plans}_{args.budget.replace('.', 'p')}" if args.budget else args.plans
-    )
+    budgeted = f"{args.plans}_{args.budget.replace('.', 'p')}" if args.budget else args.plans
+    name = args.name or budgeted
     if args.budget:
-        plans = apply_budget(plans, dataset_json, args.budget, torch.device(args.device))
+        plans = apply_budget(plans, dataset_json, args.budget, device_of(args.device))
         given = {**CPU_LENGTH, **given}
+    if args.configurations:
+        requested(plans, args.configurations)  # raises if one does not exist
     plans["plans_name"] = name
-    trainers = {
-        trainer: trainer_class.settings_class
-        for trainer, trainer_class in trainer_classes().items()
-    }
+    trainers = {key: trainer.settings_class for key, trainer in trainer_classes().items()}
     plans["semi"], rows = plan_semi(plans, dataset_json, folder, trainers, given)
     write_json(folder / f"{name}.json", plain(plans))
     print_rows(rows, args.configurations)
     print_networks(plans, args.configurations)
-    print(
-        f"wrote {Path(folder) / name}.json"
-        + ("" if name == "nnUNetPlans" else f"; use it with -p {name}")
-    )
+    option = "" if name == "nnUNetPlans" else f"; use it with -p {name}"
+    print(f"wrote {folder / name}.json{option}")
 
 
-def print_rows(rows: list, configurations: list[str] | None) -> None:
+def device_of(name: str) -> torch.device:
+    """The device to measure on.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    import torch
+
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name} cannot be used ({reason}). Fix: --device cpu") from error
+
+
+def print_rows(rows: list[PlannedRow], configurations: list[str] | None) -> None:
     """A line for each setting; one that every trainer has stands once."""
-    shown = set()
+    groups: dict[tuple[str, str], dict[str, PlannedRow]] = {}
     for row in rows:
-        key = (row.configuration, row.trainer, row.setting)
-        if key in shown or (configurations and row.configuration not in configurations):
-            continue
-        if not any(row.configuration == other[0] and row.trainer == other[1] for other in shown):
-            print(f"\n{row.configuration}, {row.trainer}")
-        shown.add(key)
-        print(f"  {row.setting:<36}{row.value!s:<22}{row.reason}")
+        if not configurations or row.configuration in configurations:
+            groups.setdefault((row.configuration, row.trainer), {})[row.setting] = row
+    for (configuration, trainer), settings in groups.items():
+        print(f"\n{configuration}, {trainer}")
+        for name, row in settings.items():
+            print(f"  {name:<36}{row.value!s:<22}{row.reason}")
 
 
-def print_networks(plans: dict, configurations: list[str] | None) -> None:
+def print_networks(plans: dict[str, Any], configurations: list[str] | None) -> None:
     """The network and patch of each configuration."""
     print()
     for name, configuration in plans["configurations"].items():
         if "architecture" in configuration and (not configurations or name in configurations):
-            features = configuration["architecture"]["arch_kwargs"]["features_per_stage"]
-            print(
-                f"{name}: patch {list(configuration['patch_size'])}, batch {configuration['batch_size']}, features {list(features)}"
-            )
+            patch, batch = list(configuration["patch_size"]), configuration["batch_size"]
+            features = list(configuration["architecture"]["arch_kwargs"]["features_per_stage"])
+            print(f"{name}: patch {patch}, batch {batch}, features {features}")

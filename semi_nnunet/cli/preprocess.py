@@ -3,15 +3,16 @@
     semi_nnunet preprocess -d 42
     semi_nnunet preprocess -d 42 -c 2d 3d_fullres -np 4 --skip-bad
 
-Runs nnU-Net's fingerprint, planning and preprocessing for imagesTr (what nnUNetv2_plan_and_preprocess has done is
-kept), then preprocesses imagesUn with the same plans. It may be interrupted and run again: finished cases are kept.
+Runs nnU-Net's fingerprint, planning and preprocessing for imagesTr (what its own command
+nnUNetv2_plan_and_preprocess has done is kept), then preprocesses imagesUn with the same plans.
+It may be interrupted and run again: finished cases are kept.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from semi_nnunet.data.prepare import SKIPPED_FILE, prepare
+from semi_nnunet.data.layout import SKIPPED_FILE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,9 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-p",
         dest="plans",
-        default="nnUNetPlans",
         metavar="PLANS",
-        help="plans identifier (default: %(default)s)",
+        help="plans identifier (default: the planner's, nnUNetPlans)",
     )
     parser.add_argument(
         "-pl",
@@ -50,17 +50,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from semi_nnunet.data.prepare import default_plans_name, prepare
+
+    plans = args.plans or default_plans_name(args.planner)
+    processes = max(1, args.processes)
     ready = prepare(
-        args.dataset,
-        args.configurations,
-        args.plans,
-        args.planner,
-        max(1, args.processes),
-        args.skip_bad,
+        args.dataset, args.configurations, plans, args.planner, processes, args.skip_bad
     )
     for configuration, (labelled, unlabelled) in ready.items():
         print(f"{configuration}: {labelled} labelled and {unlabelled} unlabelled cases are ready")
-    plans = "" if args.plans == "nnUNetPlans" else f" -p {args.plans}"
+    option = "" if plans == "nnUNetPlans" else f" -p {plans}"
+    configuration = next(iter(ready))
     print(
-        f"next: nnUNetv2_train {args.dataset} {next(iter(ready))} 0 -tr SemiMeanTeacherTrainer{plans}"
+        f"next: nnUNetv2_train {args.dataset} {configuration} 0 -tr SemiMeanTeacherTrainer{option}"
     )

@@ -15,13 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.undo:
+    if not args.undo:
+        print(f"wrote {register()}")
         print(
-            f"removed {shim_file()}"
-            if unregister()
-            else f"nothing to remove: {shim_file()} is not there"
+            "nnUNetv2_train now finds SemiMeanTeacherTrainer and the others; --undo takes it back"
         )
+    elif unregister():
+        print(f"removed {shim_file()}")
     else:
-        print(
-            f"wrote {register()}\nnnUNetv2_train now finds SemiMeanTeacherTrainer and the others; semi_nnunet register --undo takes it back"
-        )
+        print(f"nothing to remove: {shim_file()} is not there")

@@ -3,8 +3,8 @@
     semi_nnunet split -d 4 -o 504 --labelled 20 --seed 1
     semi_nnunet split -d 4 -o 504 --list labelled.txt
 
-Writes a new raw data set: the chosen cases in imagesTr and labelsTr, all other training cases in imagesUn; their
-labels go to a folder outside it. Planning and preprocessing then see only what is left.
+Writes a new raw data set: the chosen cases in imagesTr and labelsTr, all other training cases in
+imagesUn; their labels go to a folder outside it. Planning and preprocessing see only what is left.
 """
 
 from __future__ import annotations

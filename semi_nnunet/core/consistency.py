@@ -6,9 +6,9 @@ import torch
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Mean of ``values`` (B, C, *spatial) over channels and the voxels where ``mask`` (B, 1, *spatial) is True.
+    """Mean of ``values`` (B, C, *spatial) over channels and the voxels of a (B, 1, *spatial) mask.
 
-    An empty mask gives 0, with a zero gradient.
+    An empty mask gives 0, with a zero gradient; None stands for a mask that is True everywhere.
     """
     if mask is None:
         return values.mean()

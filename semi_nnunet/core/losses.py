@@ -1,7 +1,8 @@
 """Supervised losses beside nnU-Net's own: Dice with cross-entropy or focal loss, and class weights.
 
-Same conventions as nnU-Net's losses: ``target`` is a label map (B, 1, *spatial) for softmax classes, or one
-channel per region, with the ignore mask as an additional last channel, for sigmoid regions.
+Same conventions as nnU-Net's losses: ``target`` is a label map (B, 1, *spatial) for softmax
+classes, or one channel per region, with the ignore mask as an additional last channel, for sigmoid
+regions.
 """
 
 from __future__ import annotations
@@ -12,20 +13,30 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from semi_nnunet.errors import UserError
+
 
 class DiceAndVoxelLoss(nn.Module):
-    """-(weighted mean soft Dice) + cross-entropy (gamma 0) or focal loss (Lin et al. 2017, arXiv:1708.02002, eq. 4).
+    """-(weighted mean soft Dice) + cross-entropy (gamma 0) or focal loss.
+
+    Focal loss: Lin et al. 2017, arXiv:1708.02002, eq. 4.
 
     Args:
         regions: sigmoid over overlapping regions instead of softmax over classes.
-        ignore_label: voxels of this label do not count; None: all count. For regions any value means that the
-            target's last channel is the ignore mask.
+        ignore_label: voxels of this label do not count; None: all count. For regions any value
+            means that the target's last channel is the ignore mask.
         batch_dice: Dice over the batch as one volume, as in the nnU-Net plan.
         focal_gamma: exponent of the focal loss; 0 is plain (binary) cross-entropy.
-        class_weights: one weight per class (background included) or region; they are normalised to mean 1.
+        class_weights: one weight per class (background included) or region; they are normalised
+            to mean 1. A weight of 0 takes the class out of the loss.
         smooth: added to numerator and denominator of the Dice.
 
-    With gamma 0 and no class weights this is nnU-Net's Dice + CE, a test compares the two.
+    With gamma 0 and no class weights this is nnU-Net's Dice + CE; a test compares the two. So also
+    where nnU-Net is inconsistent: the cross-entropy of regions is a mean over regions, but a sum
+    over them where there is an ignore label.
+
+    Raises:
+        UserError: class weights that are negative or all 0.
     """
 
     def __init__(
@@ -40,10 +51,8 @@ class DiceAndVoxelLoss(nn.Module):
         super().__init__()
         self.regions, self.ignore_label, self.batch_dice = regions, ignore_label, batch_dice
         self.focal_gamma, self.smooth = focal_gamma, smooth
-        weights = (
-            None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
-        )
-        self.register_buffer("class_weights", None if weights is None else weights / weights.mean())
+        self.class_weights: torch.Tensor | None
+        self.register_buffer("class_weights", normalised(class_weights))
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Loss of ``logits`` (B, C, *spatial), a scalar in float32."""
@@ -68,10 +77,13 @@ class DiceAndVoxelLoss(nn.Module):
         return torch.zeros_like(logits).scatter_(1, labels, 1.0), mask.float()
 
     def _weights(self, channels: int, like: torch.Tensor) -> torch.Tensor:
-        weights: torch.Tensor | None = self.class_weights
-        return (
-            torch.ones(channels, device=like.device) if weights is None else weights.to(like.device)
-        )
+        if self.class_weights is None:
+            return torch.ones(channels, device=like.device)
+        return self.class_weights.to(like.device)
+
+    def _focus(self, probs: torch.Tensor) -> torch.Tensor | float:
+        """(1 - p)^gamma; the derivative of a root at 0 is infinite, hence the floor."""
+        return (1.0 - probs).clamp_min(1e-8) ** self.focal_gamma if self.focal_gamma else 1.0
 
     def _voxel_loss(
         self, logits: torch.Tensor, onehot: torch.Tensor, mask: torch.Tensor
@@ -80,12 +92,12 @@ class DiceAndVoxelLoss(nn.Module):
         weights = self._weights(logits.shape[1], logits).view(shape)
         if self.regions:
             losses = F.binary_cross_entropy_with_logits(logits, onehot, reduction="none")
-            focus = (1.0 - torch.exp(-losses)) ** self.focal_gamma if self.focal_gamma else 1.0
-            return (focus * losses * weights * mask).sum() / (
-                mask.sum() * logits.shape[1]
-            ).clamp_min(1e-8)
+            losses = self._focus(torch.exp(-losses)) * losses * weights * mask
+            summed_over_regions = self.ignore_label is not None
+            per_voxel = 1 if summed_over_regions else logits.shape[1]
+            return losses.sum() / (mask.sum() * per_voxel).clamp_min(1e-8)
         log_probs = torch.log_softmax(logits, 1)
-        focus = (1.0 - log_probs.exp()) ** self.focal_gamma if self.focal_gamma else 1.0
+        focus = self._focus(log_probs.exp())
         losses = -(focus * log_probs * onehot * weights).sum(1, keepdim=True)
         voxel_weights = (onehot * weights).sum(1, keepdim=True) * mask
         return (losses * mask).sum() / voxel_weights.sum().clamp_min(1e-8)
@@ -98,13 +110,26 @@ class DiceAndVoxelLoss(nn.Module):
         intersection = (probs * onehot * mask).sum(axes)
         predicted, reference = (probs * mask).sum(axes), (onehot * mask).sum(axes)
         if self.batch_dice:
-            intersection, predicted, reference = (
-                intersection.sum(0),
-                predicted.sum(0),
-                reference.sum(0),
-            )
-        dice = (2 * intersection + self.smooth) / (predicted + reference + self.smooth).clamp_min(
-            1e-8
-        )
+            intersection, predicted = intersection.sum(0), predicted.sum(0)
+            reference = reference.sum(0)
+        total = (predicted + reference + self.smooth).clamp_min(1e-8)
+        dice = (2 * intersection + self.smooth) / total
         weights = self._weights(logits.shape[1], logits)[first:]
-        return (dice * weights).sum(-1).mean() / weights.sum()
+        return (dice * weights).sum(-1).mean() / weights.sum().clamp_min(1e-8)
+
+
+def normalised(weights: Sequence[float] | None) -> torch.Tensor | None:
+    """``weights`` divided by their mean.
+
+    Raises:
+        UserError: one is negative, or all are 0.
+    """
+    if weights is None:
+        return None
+    if not weights or min(weights) < 0 or max(weights) == 0:
+        raise UserError(
+            f"class_weights must be 0 or more and not all 0, got {tuple(weights)}: "
+            f"set plans['semi']['class_weights']"
+        )
+    values = torch.tensor(weights, dtype=torch.float32)
+    return values / values.mean()

@@ -6,7 +6,7 @@ import math
 
 
 def gaussian_ramp(step: float, length: float) -> float:
-    """exp(-5 (1 - t)^2) with t = step / length in [0, 1]; 1 where length is 0 (Tarvainen & Valpola 2017, sec. 4)."""
+    """exp(-5 (1 - t)^2), t = step / length in [0, 1] (Tarvainen & Valpola 2017); length 0: 1."""
     if length <= 0:
         return 1.0
     t = min(max(step / length, 0.0), 1.0)
@@ -19,7 +19,16 @@ def linear_ramp(step: float, length: float) -> float:
 
 
 def ramp(kind: str, step: float, length: float) -> float:
-    """The factor of the unlabelled terms at ``step``; ``kind`` is "gaussian", "linear" or "constant"."""
+    """The factor of the unlabelled terms at ``step``.
+
+    Args:
+        kind: "gaussian", "linear" or "constant".
+        step: from 0.
+        length: in steps.
+
+    Raises:
+        ValueError: another kind.
+    """
     if kind == "gaussian":
         return gaussian_ramp(step, length)
     if kind == "linear":

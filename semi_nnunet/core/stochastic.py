@@ -1,4 +1,4 @@
-"""Make a deterministic network stochastic for a while: channel dropout on the encoder's features."""
+"""Make a deterministic network stochastic for a while: channel dropout on encoder features."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 
 def drop_channels(features: torch.Tensor, probability: float) -> torch.Tensor:
-    """Zero whole channels of ``features`` (B, C, *spatial) and rescale the rest (Tompson et al. 2015)."""
+    """Zero whole channels of (B, C, *spatial), rescale the rest (Tompson et al. 2015)."""
     shape = features.shape[:2] + (1,) * (features.ndim - 2)
     keep = torch.rand(shape, device=features.device) >= probability
     return features * keep / (1.0 - probability)
@@ -24,7 +24,7 @@ def feature_dropout(
     """Inside the block, drop channels of the features that ``network.encoder`` returns.
 
     Args:
-        network: an nnU-Net network, whose encoder returns the list of its skip features, bottleneck last.
+        network: an nnU-Net network, whose encoder returns its skip features, bottleneck last.
         probability: of a channel to be dropped, in [0, 1); 0 changes nothing.
         every_level: drop on every skip, not on the bottleneck alone.
     """

@@ -11,8 +11,8 @@ def entropy(probs: torch.Tensor, exclusive: bool, eps: float = 1e-6) -> torch.Te
     """Entropy in nats of each voxel's distribution, (B, 1, *spatial), float32.
 
     Args:
-        probs: (B, C, *spatial): of softmax classes (``exclusive``), or of C independent sigmoid regions,
-            whose binary entropies are averaged.
+        probs: (B, C, *spatial): of softmax classes (``exclusive``), or of C independent sigmoid
+            regions, whose binary entropies are averaged.
         exclusive: whether the classes exclude each other.
     """
     p = probs.float()
@@ -23,5 +23,5 @@ def entropy(probs: torch.Tensor, exclusive: bool, eps: float = 1e-6) -> torch.Te
 
 
 def max_entropy(channels: int, exclusive: bool) -> float:
-    """The largest value of :func:`entropy`: ln C for C exclusive classes, ln 2 for independent regions."""
+    """The largest value of :func:`entropy`: ln C for exclusive classes, ln 2 for regions."""
     return math.log(channels) if exclusive else math.log(2.0)

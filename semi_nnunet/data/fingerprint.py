@@ -15,7 +15,13 @@ QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 def image_facts(
     data: np.ndarray, properties: Mapping[str, Any], voxels: int = 200_000
 ) -> dict[str, Any]:
-    """Shape, spacing (mm) and intensity quantiles per channel of a preprocessed image (C, z, y, x)."""
+    """Shape, original spacing (mm) and intensity quantiles of each channel.
+
+    Args:
+        data: a preprocessed image (C, z, y, x).
+        properties: nnU-Net's, of the case.
+        voxels: about how many to look at.
+    """
     stride = max(1, data[0].size // voxels)
     samples = data.reshape(data.shape[0], -1)[:, ::stride]
     inside = samples[:, np.any(samples != 0, axis=0)]
@@ -28,9 +34,9 @@ def image_facts(
 
 
 def intensity_shift(labelled: Iterable[Entry], unlabelled: Iterable[Entry]) -> float:
-    """Mean distance between the average intensity quantiles of two sets of images, 0 where one is empty.
+    """Mean distance between the average intensity quantiles of two sets; 0 where one is empty.
 
-    Images are normalised, so that the unit is about one standard deviation of the labelled images.
+    Images are normalised: the unit is about one standard deviation of the labelled images.
     """
     profiles = [
         np.array([entry.facts["quantiles"] for entry in entries if "quantiles" in entry.facts])

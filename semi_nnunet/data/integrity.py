@@ -260,21 +260,24 @@ def dataset_problems(raw_dataset: str | Path) -> list[Problem]:
     return layout_problems(os.fspath(raw_dataset), description, cases, UNLABELLED_IMAGES)
 
 
-def duplicate_problems(reports: list[CaseReport]) -> list[Problem]:
+def duplicate_problems(reports: Sequence[CaseReport]) -> dict[str, Problem]:
     """Unlabelled images whose voxels equal those of a labelled or test image: leakage.
 
     Equal unlabelled images are no error.
+
+    Returns:
+        the unlabelled case -> its problem.
     """
     known = {
         report.content_hash: report
         for report in reports
         if report.content_hash is not None and report.subset != "unlabelled"
     }
-    problems = []
+    problems = {}
     for report in reports:
         twin = known.get(report.content_hash) if report.content_hash else None
         if report.subset == "unlabelled" and twin is not None:
             what = f"its voxels equal those of the {twin.subset} case {twin.case!r}, which it leaks"
             where = f"{UNLABELLED_IMAGES}: case {report.case}"
-            problems.append(Problem(where, what, f"remove it from {UNLABELLED_IMAGES}"))
+            problems[report.case] = Problem(where, what, f"remove it from {UNLABELLED_IMAGES}")
     return problems

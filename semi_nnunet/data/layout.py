@@ -13,10 +13,11 @@ from nnunetv2.utilities.dataset_name_id_conversion import (
 from semi_nnunet.errors import Problem, UserError
 
 UNLABELLED_IMAGES = "imagesUn"
+SKIPPED_FILE = "semi_skipped.json"  # unlabelled cases that were set aside as bad
 
 
 def unlabelled_folder(preprocessed_dataset: str | Path, data_identifier: str) -> Path:
-    """Preprocessed unlabelled images of one configuration: images and properties, no segmentations."""
+    """Preprocessed unlabelled images of one configuration, without segmentations."""
     return Path(preprocessed_dataset) / f"{data_identifier}_unlabeled"
 
 
@@ -27,7 +28,7 @@ def manifest_file(case_folder: str | Path) -> Path:
 
 
 def require_paths(*names: str) -> None:
-    """Check that nnU-Net's environment variables are set and are folders.
+    """Check that nnU-Net's environment variables are set and are folders; creates all but raw.
 
     Args:
         names: of "raw", "preprocessed", "results"; none given means all three.
@@ -38,26 +39,17 @@ def require_paths(*names: str) -> None:
     paths = {"raw": nnUNet_raw, "preprocessed": nnUNet_preprocessed, "results": nnUNet_results}
     problems = []
     for name in names or paths:
-        value = paths[name].get()
+        variable, value = f"nnUNet_{name}", paths[name].get()
         if not value:
-            problems.append(
-                Problem(
-                    f"nnUNet_{name}",
-                    "the environment variable is not set",
-                    f"export nnUNet_{name}=/a/folder",
-                )
-            )
-        elif not Path(value).is_dir():
-            if name == "raw":
-                problems.append(
-                    Problem(
-                        f"nnUNet_{name}={value}",
-                        "is no folder",
-                        "create it or correct the variable",
-                    )
-                )
-            else:
-                Path(value).mkdir(parents=True, exist_ok=True)
+            what, fix = "the environment variable is not set", f"export {variable}=/a/folder"
+            problems.append(Problem(variable, what, fix))
+        elif Path(value).is_dir():
+            continue
+        elif name == "raw" or Path(value).exists():
+            fix = "create it or correct the variable"
+            problems.append(Problem(f"{variable}={value}", "is no folder", fix))
+        else:
+            Path(value).mkdir(parents=True, exist_ok=True)
     if problems:
         raise UserError("nnU-Net's folders are not set up:", problems)
 
@@ -74,15 +66,17 @@ def dataset_name(name_or_id: str) -> str:
         number = int(name_or_id)
     except ValueError:
         raise UserError(
-            f"a data set is given by its number or its full name, got {name_or_id!r}. Fix: for example -d 42 or -d Dataset042_Pancreas"
+            f"a data set is given by its number or its full name, got {name_or_id!r}. "
+            f"Fix: for example -d 42 or -d Dataset042_Pancreas"
         ) from None
     candidates = [str(name) for name in find_candidate_datasets(number)]
     if len(candidates) != 1:
         found = f"several: {', '.join(candidates)}" if candidates else "none"
+        folders = (nnUNet_raw, nnUNet_preprocessed, nnUNet_results)
+        looked = ", ".join(f"{folder.env_var_name}={folder.get()}" for folder in folders)
         raise UserError(
-            f"exactly one data set must have the number {number}, found {found} (looked in nnUNet_raw={nnUNet_raw.get()}, "
-            f"nnUNet_preprocessed={nnUNet_preprocessed.get()}, nnUNet_results={nnUNet_results.get()}). "
-            f"Fix: name the folder Dataset{number:03d}_SOMETHING in nnUNet_raw, or give the full name"
+            f"exactly one data set must have the number {number}, found {found} (in {looked}). "
+            f"Fix: name the folder Dataset{number:03d}_SOMETHING in nnUNet_raw, or give its name"
         )
     return str(maybe_convert_to_dataset_name(number))
 

@@ -1,7 +1,7 @@
-"""Batches as a function of (seed, stream, step, rank): workers, their order and restarts change nothing.
+"""Batches as a function of (seed, stream, step, rank): workers and restarts change nothing.
 
-nnU-Net's own patch sampling and batchgeneratorsv2 transforms run inside; torch's DataLoader brings the
-batches of the coming steps in worker processes.
+nnU-Net's own patch sampling and batchgeneratorsv2 transforms run inside; torch's DataLoader brings
+the batches of the coming steps in worker processes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,13 @@ LABEL_ONLY = (DownsampleSegForDSTransform, ConvertSegmentationToRegionsTransform
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """Patches with labels: ``x`` (B, C, *spatial), ``target`` as nnU-Net's loss wants it, ``keys`` the case ids."""
+    """Patches with labels.
+
+    Args:
+        x: (B, C, *spatial).
+        target: as nnU-Net's loss wants it.
+        keys: the case ids.
+    """
 
     x: torch.Tensor
     target: Any
@@ -84,8 +90,9 @@ def reproducible(transform: BasicTransform) -> BasicTransform:
 def geometry_of(transforms: ComposeTransforms) -> ComposeTransforms:
     """nnU-Net's training transforms without those that change appearance or only make targets.
 
-    What stays is applied to unlabelled images: crop, rotation, scaling, mirroring, and in a cascade the
-    augmentation of the previous stage's channels. The removal of the label -1 goes, too: it marks padding.
+    What stays is applied to unlabelled images: crop, rotation, scaling, mirroring, and in a cascade
+    the augmentation of the previous stage's channels. The removal of the label -1 goes, too: it
+    marks padding.
     """
 
     def stays(part: BasicTransform) -> bool:
@@ -97,7 +104,7 @@ def geometry_of(transforms: ComposeTransforms) -> ComposeTransforms:
 
 
 class UnlabelledSampling(nnUNetDataLoader):
-    """nnU-Net's patch sampling for images without labels: an ignore label in the data set plays no part."""
+    """nnU-Net's patch sampling for images without labels, where an ignore label plays no part."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -105,7 +112,7 @@ class UnlabelledSampling(nnUNetDataLoader):
 
 
 class StepDataset(Dataset[list[dict[str, dict[str, Any]]]]):
-    """Item ``step`` is what optimizer step ``step`` trains on: a list of ``accumulate_batches`` batches.
+    """Item ``step`` is what optimizer step ``step`` trains on: ``accumulate_batches`` batches.
 
     Args:
         streams: name -> nnU-Net data loader; each batch is {name: {"data", "target", "keys"}}.
@@ -121,12 +128,8 @@ class StepDataset(Dataset[list[dict[str, dict[str, Any]]]]):
         rank: int,
         accumulate_batches: int = 1,
     ):
-        self.streams, self.seed, self.rank, self.accumulate_batches = (
-            dict(streams),
-            seed,
-            rank,
-            accumulate_batches,
-        )
+        self.streams, self.seed, self.rank = dict(streams), seed, rank
+        self.accumulate_batches = accumulate_batches
 
     def __getitem__(self, step: int) -> list[dict[str, dict[str, Any]]]:
         return [
@@ -141,14 +144,14 @@ class StepDataset(Dataset[list[dict[str, dict[str, Any]]]]):
 
 
 class StepLoader(Iterator[Any]):
-    """Endless iterator over the steps ``first, first + 1, ...``, wrapping around after ``period`` steps if given.
+    """Endless iterator over the steps ``first, first + 1, ...``.
 
     Args:
         dataset: see :class:`StepDataset`.
         first: the step to begin with, which is all that resuming needs.
-        workers: processes that prepare batches ahead; 0 prepares each in this process when it is asked for.
+        workers: processes that prepare batches ahead; 0 prepares each here when it is asked for.
         pin_memory: for a CUDA device.
-        period: the validation batches repeat after so many steps, so that epochs compare.
+        period: wrap around after so many steps: epochs are validated on the same batches.
     """
 
     def __init__(
@@ -159,13 +162,8 @@ class StepLoader(Iterator[Any]):
         pin_memory: bool,
         period: int | None = None,
     ):
-        self.dataset, self.first, self.workers, self.pin_memory, self.period = (
-            dataset,
-            first,
-            workers,
-            pin_memory,
-            period,
-        )
+        self.dataset, self.first, self.period = dataset, first, period
+        self.workers, self.pin_memory = workers, pin_memory
         self._batches: Iterator[Any] | None = None
 
     def _steps(self) -> Iterator[int]:

@@ -1,4 +1,7 @@
-"""The list of finished cases of a preprocessed folder: a line is written after the case's files are complete."""
+"""The list of finished cases of a preprocessed folder.
+
+A case's line is written after its files are complete.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ class Entry:
 
     Args:
         case: its identifier.
-        source: what it was made from: a hash of the images (and label) and of how they were preprocessed.
+        source: what it was made from: a hash of images, label and the way of preprocessing.
         files: file name -> [bytes, SHA-256].
         facts: shape, spacing and intensity statistics of the preprocessed image.
     """
@@ -32,12 +35,10 @@ class Entry:
     @classmethod
     def of(cls, case: str, source: str, paths: list[Path], facts: Mapping[str, Any]) -> Entry:
         """Describe the finished files ``paths``."""
-        return cls(
-            case,
-            source,
-            {p.name: [p.stat().st_size, sha256_of_file(p)] for p in paths},
-            dict(facts),
-        )
+        files: dict[str, list[Any]] = {
+            path.name: [path.stat().st_size, sha256_of_file(path)] for path in paths
+        }
+        return cls(case, source, files, dict(facts))
 
     def is_present(self, folder: Path) -> bool:
         """Whether every file is there with its size (fast)."""
@@ -67,7 +68,7 @@ class Manifest:
         """Case -> its newest entry."""
         entries: dict[str, Entry] = {}
         if self.path.is_file():
-            for line in self.path.read_text().splitlines():
+            for line in self.path.read_text(errors="replace").splitlines():
                 try:
                     entry = Entry(**json.loads(line))
                 except (json.JSONDecodeError, TypeError):
@@ -82,12 +83,10 @@ class Manifest:
     def add(self, entry: Entry) -> None:
         """Append ``entry`` and flush it to disk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        torn = (
-            self.path.is_file()
-            and self.path.stat().st_size > 0
-            and not self.path.read_bytes().endswith(b"\n")
-        )
-        with open(self.path, "a") as file:
-            file.write(("\n" if torn else "") + json.dumps(asdict(entry)) + "\n")
+        with open(self.path, "a+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - 1))
+            torn = end > 0 and file.read(1) != b"\n"
+            file.write((b"\n" if torn else b"") + json.dumps(asdict(entry)).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())

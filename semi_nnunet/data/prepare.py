@@ -1,29 +1,37 @@
-"""From a raw data set with ``imagesUn`` to everything training needs: verify, plan, preprocess; resumable."""
+"""From a raw data set with ``imagesUn`` to all that training needs: verify, plan, preprocess.
+
+Every step may be interrupted; calling :func:`prepare` again does what is left.
+"""
 
 from __future__ import annotations
 
+import filecmp
+import inspect
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import nnunetv2
 from nnunetv2.experiment_planning.plan_and_preprocess_api import (
     extract_fingerprints,
     plan_experiments,
 )
+from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from semi_nnunet.data.integrity import (
     CaseReport,
-    cases_in,
     check_dataset,
     dataset_problems,
     duplicate_problems,
 )
 from semi_nnunet.data.layout import (
+    SKIPPED_FILE,
     UNLABELLED_IMAGES,
     preprocessed_dataset,
     raw_dataset,
@@ -31,17 +39,18 @@ from semi_nnunet.data.layout import (
     unlabelled_folder,
 )
 from semi_nnunet.data.preprocessing import Case, Recipe, adopt_stock_preprocessing, preprocess_cases
+from semi_nnunet.data.raw_description import raw_cases, read_description
 from semi_nnunet.errors import Problem, UserError
-from semi_nnunet.files import read_json, write_json
+from semi_nnunet.files import read_json, write_atomically, write_json
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
-SKIPPED_FILE = "semi_skipped.json"
+PLANNER = "ExperimentPlanner"
 
 
 def prepare(
     dataset: str,
     configurations: Sequence[str] | None,
-    plans_name: str,
+    plans_name: str | None,
     planner: str,
     num_processes: int,
     skip_bad: bool,
@@ -50,8 +59,8 @@ def prepare(
 
     Args:
         dataset: number or name.
-        configurations: which to preprocess; None: every one of the plans that has its own data.
-        plans_name: nnU-Net's plans identifier.
+        configurations: which to preprocess; None: nnU-Net's three, as far as the plans have them.
+        plans_name: nnU-Net's plans identifier; None: the planner's own.
         planner: nnU-Net's planner class, used where the plans do not exist yet.
         num_processes: worker processes.
         skip_bad: set bad unlabelled cases aside instead of stopping.
@@ -63,37 +72,38 @@ def prepare(
         UserError: every bad input, in one pass, before anything is written.
     """
     require_paths("raw", "preprocessed")
+    plans_name = plans_name or default_plans_name(planner)
     raw, preprocessed = raw_dataset(dataset), preprocessed_dataset(dataset)
+    say(f"checking {raw}")
     reports, skipped = verify(raw, num_processes, skip_bad)
     plans = plan_if_needed(raw, preprocessed, plans_name, planner, num_processes)
-    dataset_json = read_json(preprocessed / "dataset.json")
-    hashes = {(report.subset, report.case): report.content_hash or "" for report in reports}
-    labelled = labelled_cases(raw, dataset_json, hashes)
-    unlabelled = [
-        Case(name, tuple(files), None, hashes["unlabelled", name])
-        for name, files in cases_in(raw / UNLABELLED_IMAGES, dataset_json["file_ending"]).items()
-        if name not in skipped
-    ]
+    wanted = requested(plans, configurations)
+    labelled, unlabelled = cases_to_preprocess(raw, reports, skipped)
     write_json(preprocessed / SKIPPED_FILE, skipped)
-    ready = {}
-    for configuration in requested(plans, configurations):
-        recipe = Recipe(plans, configuration, dataset_json)
-        folder = preprocessed / PlansManager(plans).get_configuration(configuration).data_identifier
-        if adopt_stock_preprocessing(labelled, recipe, folder, preprocessed / "gt_segmentations"):
-            print(
-                f"{configuration}: took over {len(labelled)} labelled cases preprocessed by nnU-Net"
-            )
-        preprocess_cases(labelled, recipe, folder, num_processes, f"{configuration}, labelled")
-        preprocess_cases(
-            unlabelled,
-            recipe,
-            unlabelled_folder(preprocessed, folder.name),
-            num_processes,
-            f"{configuration}, unlabelled",
-        )
-        ready[configuration] = len(labelled), len(unlabelled)
-    copy_ground_truth(labelled, preprocessed / "gt_segmentations", dataset_json["file_ending"])
-    return ready
+    description = read_json(preprocessed / "dataset.json")
+    ground_truth = preprocessed / "gt_segmentations"
+    for configuration in wanted:
+        recipe = Recipe(plans, configuration, description)
+        folder = preprocessed / recipe.data_identifier
+        if adopt_stock_preprocessing(labelled, recipe, folder, ground_truth):
+            print(f"{configuration}: took over {len(labelled)} labelled cases that nnU-Net did")
+        for kind, cases, target in (
+            ("labelled", labelled, folder),
+            ("unlabelled", unlabelled, unlabelled_folder(preprocessed, folder.name)),
+        ):
+            say(f"preprocessing {configuration}, {kind}: {len(cases)} cases")
+            preprocess_cases(cases, recipe, target, num_processes, f"{configuration}, {kind}")
+    copy_ground_truth(labelled, ground_truth, description["file_ending"])
+    return {configuration: (len(labelled), len(unlabelled)) for configuration in wanted}
+
+
+def say(stage: str) -> None:
+    """Name the stage in a log; on a terminal the progress bars do."""
+    if not sys.stderr.isatty():
+        print(stage, flush=True)
+
+
+# ---- verify ----
 
 
 def verify(
@@ -111,74 +121,116 @@ def verify(
     if any(problem.where.endswith("dataset.json") for problem in general):
         raise UserError(f"{raw} cannot be used:", general)
     reports = check_dataset(raw, num_processes)
-    duplicates = duplicate_problems(reports)
-    bad_unlabelled = {
-        report.case: list(report.problems)
-        for report in reports
-        if report.subset == "unlabelled" and report.problems
-    }
-    for problem in duplicates:
-        bad_unlabelled.setdefault(case_of(problem, reports), []).append(problem)
-    serious = [
-        problem
-        for report in reports
-        if report.subset != "unlabelled"
-        for problem in report.problems
-    ]
-    of_unlabelled = [problem for problems in bad_unlabelled.values() for problem in problems]
-    everything = general + serious + ([] if skip_bad else of_unlabelled)
-    if everything:
-        hint = (
-            " (--skip-bad sets bad unlabelled cases aside)"
-            if of_unlabelled and not skip_bad
-            else ""
-        )
-        raise UserError(f"{len(everything)} problems in {raw}{hint}:", everything)
-    if bad_unlabelled:
-        print(
-            f"set aside {len(bad_unlabelled)} bad unlabelled cases:",
-            *(f"  {problem}" for problem in of_unlabelled),
-            sep="\n",
-        )
-    return reports, {
-        case: [str(problem) for problem in problems] for case, problems in bad_unlabelled.items()
-    }
+    bad: dict[str, list[Problem]] = {}
+    for report in reports:
+        if report.subset == "unlabelled" and report.problems:
+            bad[report.case] = list(report.problems)
+    for case, problem in duplicate_problems(reports).items():
+        bad.setdefault(case, []).append(problem)
+    serious = [p for report in reports if report.subset != "unlabelled" for p in report.problems]
+    of_unlabelled = [problem for problems in bad.values() for problem in problems]
+    stopping = without_repeats(general + serious + ([] if skip_bad else of_unlabelled))
+    if stopping:
+        hint = " (--skip-bad sets bad unlabelled cases aside)"
+        helps = bool(of_unlabelled) and not skip_bad
+        number = f"{len(stopping)} problem{'s' * (len(stopping) != 1)}"
+        raise UserError(f"{number} in {raw}{hint * helps}:", stopping)
+    if bad:
+        print(f"set aside {len(bad)} bad unlabelled cases:")
+        print(*(f"  {problem}" for problem in of_unlabelled), sep="\n")
+    return reports, {case: [str(problem) for problem in bad[case]] for case in bad}
 
 
-def case_of(problem: Problem, reports: Sequence[CaseReport]) -> str:
-    """The unlabelled case that a problem of duplicated content is about."""
-    names = sorted(
-        (report.case for report in reports if report.subset == "unlabelled"), key=len, reverse=True
-    )
-    return next(name for name in names if name in problem.where)
+def without_repeats(problems: Sequence[Problem]) -> list[Problem]:
+    """The first report of each problem; an absent file is noticed more than once."""
+    return list({(problem.where, problem.what): problem for problem in problems}.values())
+
+
+def cases_to_preprocess(
+    raw: Path, reports: Sequence[CaseReport], skipped: Mapping[str, Any]
+) -> tuple[list[Case], list[Case]]:
+    """The labelled and the unlabelled cases, without those set aside."""
+    hashes = {(report.subset, report.case): report.content_hash or "" for report in reports}
+    cases: dict[str, list[Case]] = {"labelled": [], "unlabelled": [], "test": []}
+    for raw_case in raw_cases(raw, read_description(raw), UNLABELLED_IMAGES):
+        if raw_case.subset == "labelled" or raw_case.case not in skipped:
+            content_hash = hashes[raw_case.subset, raw_case.case]
+            case = Case(raw_case.case, raw_case.images, raw_case.label, content_hash)
+            cases[raw_case.subset].append(case)
+    return cases["labelled"], cases["unlabelled"]
+
+
+# ---- plan ----
+
+
+def default_plans_name(planner: str) -> str:
+    """The name under which a planner of nnU-Net's writes its plans.
+
+    Raises:
+        UserError: there is no such planner.
+    """
+    folder = os.path.join(nnunetv2.__path__[0], "experiment_planning")
+    found = recursive_find_python_class(folder, planner, "nnunetv2.experiment_planning")
+    parameters = {} if found is None else inspect.signature(found).parameters
+    if "plans_name" not in parameters:
+        raise UserError(
+            f"nnU-Net has no planner {planner!r}. Fix: for example -pl nnUNetPlannerResEncM"
+        )
+    return str(parameters["plans_name"].default)
 
 
 def plan_if_needed(
     raw: Path, preprocessed: Path, plans_name: str, planner: str, num_processes: int
 ) -> dict[str, Any]:
-    """nnU-Net's fingerprint and plans; what is there and still fits is kept."""
+    """nnU-Net's fingerprint and plans; what is there and still fits is kept.
+
+    Planning anew, because labelled cases came or went, keeps ``plans["semi"]``.
+
+    Raises:
+        UserError: plans derived from others (see :mod:`semi_nnunet.cli.plan`) no longer fit.
+    """
     plans_file = preprocessed / f"{plans_name}.json"
+    fits = fingerprint_fits(raw, preprocessed)
+    before = read_json(plans_file) if plans_file.is_file() else {}
+    if before and fits:
+        return dict(before)
+    if before and is_derived(before):
+        raise UserError(
+            f"{plans_file} was derived from other plans, and the labelled cases or dataset.json "
+            f"have changed since. Fix: semi_nnunet preprocess -d {raw.name[7:10]} without -p, "
+            f"then make these plans again (semi_nnunet plan)"
+        )
+    say(f"planning {plans_name}")
+    default_plans_name(planner)  # raises if there is no such planner
     number = int(raw.name[7:10])
-    if not plans_file.is_file() or not _fingerprint_fits(raw, preprocessed):
-        with variable_unset("nnUNet_n_proc_DA"):  # nnU-Net's planner fails where it is 0
-            extract_fingerprints(
-                [number],
-                num_processes=num_processes,
-                clean=not _fingerprint_fits(raw, preprocessed),
-                verbose=False,
-            )
-            written = plan_experiments([number], planner, overwrite_plans_name=plans_name)
-        plans_file = preprocessed / f"{written}.json"
-    return dict(read_json(plans_file))
+    with variable_unset("nnUNet_n_proc_DA"):  # nnU-Net's planner fails where it is 0
+        extract_fingerprints([number], num_processes=num_processes, clean=not fits, verbose=False)
+        written = plan_experiments([number], planner, overwrite_plans_name=plans_name)
+    plans_file = preprocessed / f"{written}.json"
+    plans = dict(read_json(plans_file))
+    if "semi" in before:
+        plans["semi"] = before["semi"]
+        write_json(plans_file, plans)
+    return plans
 
 
-def _fingerprint_fits(raw: Path, preprocessed: Path) -> bool:
-    """Whether there is a fingerprint of as many cases as imagesTr holds now."""
-    path = preprocessed / "dataset_fingerprint.json"
-    return (
-        path.is_file()
-        and len(read_json(path)["spacings"]) == read_json(raw / "dataset.json")["numTraining"]
+def is_derived(plans: Mapping[str, Any]) -> bool:
+    """Whether plans use the data of plans of another name, as nnU-Net's planner never does."""
+    identifiers = [c.get("data_identifier") for c in plans["configurations"].values()]
+    own = f"{plans['plans_name']}_"
+    return any(identifier and not identifier.startswith(own) for identifier in identifiers)
+
+
+def fingerprint_fits(raw: Path, preprocessed: Path) -> bool:
+    """Whether nnU-Net's fingerprint is of as many cases as there are, and dataset.json the same."""
+    fingerprint, description = (
+        preprocessed / name for name in ("dataset_fingerprint.json", "dataset.json")
     )
+    if not (fingerprint.is_file() and description.is_file()):
+        return False
+    now = read_json(raw / "dataset.json")
+    known = len(read_json(fingerprint)["spacings"])
+    return bool(known == now["numTraining"] and read_json(description) == now)
 
 
 @contextmanager
@@ -192,44 +244,38 @@ def variable_unset(name: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def labelled_cases(
-    raw: Path, dataset_json: Mapping[str, Any], hashes: Mapping[tuple[str, str], str]
-) -> list[Case]:
-    """The training cases of a raw data set, as nnU-Net lists them."""
-    files = get_filenames_of_train_images_and_targets(str(raw), dict(dataset_json))
-    return [
-        Case(str(name), tuple(entry["images"]), entry["label"], hashes["labelled", str(name)])
-        for name, entry in files.items()
-    ]
-
-
 def requested(plans: Mapping[str, Any], configurations: Sequence[str] | None) -> list[str]:
-    """The configurations to preprocess; a cascade's second stage uses the data of 3d_fullres.
+    """The configurations to preprocess, one for each kind of data.
+
+    A cascade's second stage, for example, uses the data of 3d_fullres.
 
     Raises:
         UserError: one is not in the plans.
     """
-    available = [
-        name
-        for name in plans["configurations"]
-        if "inherits_from" not in plans["configurations"][name]
-    ]
+    available = plans["configurations"]
     if configurations is None:
-        return [name for name in CONFIGURATIONS if name in available]
-    unknown = [name for name in configurations if name not in plans["configurations"]]
+        configurations = [name for name in CONFIGURATIONS if name in available]
+    unknown = [name for name in configurations if name not in available]
     if unknown:
+        known = ", ".join(available)
         raise UserError(
-            f"the plans have no configuration {', '.join(unknown)}. Fix: choose from {', '.join(plans['configurations'])}"
+            f"the plans have no configuration {', '.join(unknown)}. Fix: choose from {known}"
         )
-    roots = [plans["configurations"][name].get("inherits_from", name) for name in configurations]
-    return list(dict.fromkeys(roots))
+    manager = PlansManager(dict(plans))
+    owners: dict[str, str] = {}  # of the data; a configuration comes after the one it inherits from
+    for name in available:
+        owners.setdefault(manager.get_configuration(name).data_identifier, name)
+    identifiers = [manager.get_configuration(name).data_identifier for name in configurations]
+    return list(dict.fromkeys(owners[identifier] for identifier in identifiers))
+
+
+# ---- labels for validation ----
 
 
 def copy_ground_truth(cases: Sequence[Case], folder: Path, file_ending: str) -> None:
-    """Copy the labels to where nnU-Net's validation looks for them, where they are missing or older."""
+    """Copy the labels to where nnU-Net's validation looks for them, where they differ."""
     folder.mkdir(parents=True, exist_ok=True)
     for case in cases:
-        target = folder / f"{case.name}{file_ending}"
-        source = Path(str(case.label))
-        if not target.is_file() or target.stat().st_mtime < source.stat().st_mtime:
-            shutil.copy2(source, target)
+        source, target = str(case.label), folder / f"{case.name}{file_ending}"
+        if not target.is_file() or not filecmp.cmp(source, target, shallow=False):
+            write_atomically(target, partial(shutil.copyfile, source))

@@ -1,10 +1,11 @@
-"""nnU-Net's preprocessing, case by case: interruptible, resumable, and for images without labels, too."""
+"""nnU-Net's preprocessing, case by case: resumable, and for images without labels, too."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import multiprocessing
+import pickle
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,6 +23,11 @@ from semi_nnunet.data.fingerprint import image_facts
 from semi_nnunet.data.layout import manifest_file
 from semi_nnunet.data.manifest import Entry, Manifest
 from semi_nnunet.errors import Problem, UserError
+from semi_nnunet.files import sha256_of_file
+
+LABELLED_ENDINGS = (".pkl", "_seg.b2nd", ".b2nd")  # the image last
+UNLABELLED_ENDINGS = (".pkl", ".b2nd")
+LOW_SPACE_GIB = 0.2
 
 
 @dataclass(frozen=True)
@@ -49,16 +55,17 @@ class Recipe:
     configuration: str
     dataset_json: dict[str, Any]
 
+    @property
+    def data_identifier(self) -> str:
+        """The name of the folder of preprocessed cases."""
+        manager = PlansManager(self.plans).get_configuration(self.configuration)
+        return str(manager.data_identifier)
+
     def fingerprint(self) -> str:
-        """Hash of what preprocessing depends on; the network, the batch and our settings do not matter."""
+        """Hash of what the result depends on; network, batch and our settings do not matter."""
         configuration = PlansManager(self.plans).get_configuration(self.configuration).configuration
-        relevant = {
-            key: value
-            for key, value in configuration.items()
-            if key.startswith(
-                ("spacing", "normalization", "use_mask", "resampling", "preprocessor")
-            )
-        }
+        prefixes = ("spacing", "normalization", "use_mask", "resampling", "preprocessor")
+        relevant = {key: configuration[key] for key in configuration if key.startswith(prefixes)}
         relevant["transpose_forward"] = self.plans["transpose_forward"]
         relevant["intensities"] = self.plans["foreground_intensity_properties_per_channel"]
         relevant["reader"] = self.plans["image_reader_writer"]
@@ -67,11 +74,7 @@ class Recipe:
 
     def source_of(self, case: Case) -> str:
         """What a finished case was made from: images, label and recipe."""
-        label = (
-            ""
-            if case.label is None
-            else hashlib.sha256(Path(case.label).read_bytes()).hexdigest()[:16]
-        )
+        label = "" if case.label is None else sha256_of_file(case.label)[:16]
         return f"{case.content_hash[:32]}-{label}-{self.fingerprint()}"
 
 
@@ -80,7 +83,7 @@ def preprocess_case(case: Case, recipe: Recipe, source: str, folder: Path) -> En
 
     An unlabelled case gets an image and properties, no segmentation.
     """
-    aside = folder.with_name(folder.name + ".tmp") / case.name
+    aside = _aside(folder) / case.name
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     plans = PlansManager(recipe.plans)
@@ -94,21 +97,21 @@ def preprocess_case(case: Case, recipe: Recipe, source: str, folder: Path) -> En
         configuration,
         recipe.dataset_json,
     )
-    image = blosc2.open(str(aside / f"{case.name}.b2nd"), mode="r")[:]
-    facts = image_facts(image, load_pickle(str(aside / f"{case.name}.pkl")))
-    endings = [".pkl", ".b2nd"] if case.label is None else [".pkl", "_seg.b2nd", ".b2nd"]
-    for ending in endings:
-        (aside / f"{case.name}{ending}").replace(folder / f"{case.name}{ending}")
+    facts = _facts(aside, case.name)
+    names = [
+        f"{case.name}{ending}"
+        for ending in (UNLABELLED_ENDINGS if case.label is None else LABELLED_ENDINGS)
+    ]
+    for name in names:
+        (aside / name).replace(folder / name)
     shutil.rmtree(aside)
-    return Entry.of(
-        case.name, source, [folder / f"{case.name}{ending}" for ending in endings], facts
-    )
+    return Entry.of(case.name, source, [folder / name for name in names], facts)
 
 
 def preprocess_cases(
     cases: Sequence[Case], recipe: Recipe, folder: Path, num_processes: int, title: str
 ) -> int:
-    """Preprocess the cases that are not finished yet; what stood in ``folder`` for other cases is removed.
+    """Preprocess the cases that are not finished yet; files of other cases are removed.
 
     Returns:
         How many cases had to be done.
@@ -127,35 +130,33 @@ def preprocess_cases(
     _remove_strangers(folder, finished)
     todo = [case for case in cases if case.name not in finished]
     problems: list[Problem] = []
-    with tqdm(
-        total=len(cases), initial=len(finished), desc=title, unit="case", disable=None
-    ) as bar:
+    options = {"total": len(cases), "initial": len(finished), "unit": "case", "disable": None}
+    with tqdm(desc=title, **options) as bar:
         for case, result in _run_all(todo, recipe, sources, folder, num_processes):
             if isinstance(result, Entry):
                 manifest.add(result)
             else:
-                problems.append(
-                    Problem(
-                        case.name,
-                        f"preprocessing failed ({type(result).__name__}: {result})",
-                        _advice(result),
-                    )
-                )
+                what = f"preprocessing failed ({type(result).__name__}: {result})"
+                problems.append(Problem(case.name, what, _advice(result, folder)))
             bar.update()
-    shutil.rmtree(folder.with_name(folder.name + ".tmp"), ignore_errors=True)
+    shutil.rmtree(_aside(folder), ignore_errors=True)
     if problems:
-        raise UserError(
-            f"{len(problems)} of {len(cases)} cases could not be preprocessed (the others are finished and stay):",
-            problems,
-        )
+        failed = f"{len(problems)} of {len(cases)} cases could not be preprocessed"
+        raise UserError(f"{failed} (the others are finished and stay):", problems)
     return len(todo)
 
 
-def _advice(error: BaseException) -> str:
+def _aside(folder: Path) -> Path:
+    """Where cases are written before they are complete: on the same disk as ``folder``."""
+    return folder.with_name(folder.name + ".tmp")
+
+
+def _advice(error: BaseException, folder: Path) -> str:
+    free_gib = shutil.disk_usage(folder).free / 2**30
     if isinstance(error, BrokenProcessPool):
-        return "a worker process was killed, most likely for want of memory: run again with a smaller -np"
-    if isinstance(error, OSError):
-        return "check the free space and permissions of nnUNet_preprocessed, then run again"
+        return "its process was killed, probably because memory ran out: run again with -np 1"
+    if isinstance(error, OSError) or free_gib < LOW_SPACE_GIB:
+        return f"{free_gib:.2f} GiB are free at {folder}: make room, or mend permissions; run again"
     return "mend or remove the case, then run again; only unfinished cases are done"
 
 
@@ -167,16 +168,33 @@ def _run_all(
     num_processes: int,
 ) -> Iterator[tuple[Case, Entry | BaseException]]:
     """Yield each case with its entry, or with what went wrong."""
-    if num_processes <= 1:
+    if num_processes <= 1 or not cases:
         for case in cases:
             try:
                 yield case, preprocess_case(case, recipe, sources[case.name], folder)
             except Exception as error:
                 yield case, error
         return
-    with ProcessPoolExecutor(
-        num_processes, mp_context=multiprocessing.get_context("spawn")
-    ) as pool:
+    again: list[Case] = []  # a killed process takes the cases of all others along
+    for case, result in _run_in_pool(cases, recipe, sources, folder, num_processes):
+        if isinstance(result, BrokenProcessPool):
+            again.append(case)
+        else:
+            yield case, result
+    for number, case in enumerate(again, start=1):  # alone, with all memory to itself
+        tqdm.write(f"a process was killed: doing {case.name} alone ({number} of {len(again)})")
+        yield from _run_in_pool([case], recipe, sources, folder, 1)
+
+
+def _run_in_pool(
+    cases: Sequence[Case],
+    recipe: Recipe,
+    sources: Mapping[str, str],
+    folder: Path,
+    num_processes: int,
+) -> Iterator[tuple[Case, Entry | BaseException]]:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(num_processes, len(cases)), mp_context=context) as pool:
         futures = {
             pool.submit(preprocess_case, case, recipe, sources[case.name], folder): case
             for case in cases
@@ -191,7 +209,7 @@ def _run_all(
 
 
 def _remove_strangers(folder: Path, finished: set[str]) -> None:
-    """Delete files of cases that are not finished, so that nothing half-written or outdated is ever read."""
+    """Delete the files of cases that are not finished: half-written or outdated ones."""
     for path in folder.iterdir():
         name = path.name.removesuffix(".pkl").removesuffix(".b2nd")
         if path.is_file() and name not in finished and name.removesuffix("_seg") not in finished:
@@ -203,21 +221,31 @@ def adopt_stock_preprocessing(
 ) -> bool:
     """Take over what nnU-Net's own command has preprocessed: write the manifest it does not have.
 
-    nnU-Net copies the labels to ``ground_truth`` when it has finished all configurations; a folder is taken over
-    only if they are all there, and every case's files, and nothing else.
+    nnU-Net copies the labels to ``ground_truth`` when it has finished all configurations; a folder
+    is taken over only if they are all there, and every case's files, readable, and nothing else.
     """
     if manifest_file(folder).exists() or not folder.is_dir() or not ground_truth.is_dir():
         return False
     ending = recipe.dataset_json["file_ending"]
-    expected = {f"{case.name}{end}" for case in cases for end in (".pkl", "_seg.b2nd", ".b2nd")}
+    expected = {f"{case.name}{end}" for case in cases for end in LABELLED_ENDINGS}
     if {path.name for path in folder.iterdir()} != expected or any(
         not (ground_truth / f"{case.name}{ending}").is_file() for case in cases
     ):
         return False
+    try:
+        facts = {case.name: _facts(folder, case.name) for case in cases}
+        for case in cases:
+            blosc2.open(str(folder / f"{case.name}_seg.b2nd"), mode="r")[:]
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        return False  # a file is damaged: all are made anew
     manifest = Manifest(folder)
     for case in cases:
-        image = blosc2.open(str(folder / f"{case.name}.b2nd"), mode="r")[:]
-        facts = image_facts(image, load_pickle(str(folder / f"{case.name}.pkl")))
-        paths = [folder / f"{case.name}{end}" for end in (".pkl", "_seg.b2nd", ".b2nd")]
-        manifest.add(Entry.of(case.name, recipe.source_of(case), paths, facts))
+        paths = [folder / f"{case.name}{end}" for end in LABELLED_ENDINGS]
+        manifest.add(Entry.of(case.name, recipe.source_of(case), paths, facts[case.name]))
     return True
+
+
+def _facts(folder: Path, case: str) -> dict[str, Any]:
+    """What the manifest says of a preprocessed image, read from its files."""
+    image = blosc2.open(str(folder / f"{case}.b2nd"), mode="r")[:]
+    return image_facts(image, load_pickle(str(folder / f"{case}.pkl")))

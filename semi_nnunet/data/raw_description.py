@@ -204,14 +204,25 @@ def _name_problems(
     root: str, cases: Iterable[RawCase], ending: str, folders: Sequence[str]
 ) -> Iterator[Problem]:
     for case in cases:
-        if re.search(r"[\s/\\]", case.case) or not case.case.isprintable():
-            what = f"a case id must have no white space or path separators, got {case.case!r}"
+        what = _wrong_with_id(case.case)
+        if what:
             yield Problem(f"case {case.case!r} ({case.subset})", what, "rename its files")
     for folder in folders:
         for name in files_in(os.path.join(root, folder)):
             if name.endswith(ending) and not re.search(r"._\d{4}$", name[: -len(ending)]):
                 what = f"images must be named CASE_0000{ending}, CASE_0001{ending}, ..."
                 yield Problem(os.path.join(folder, name), what, "rename the file")
+
+
+def _wrong_with_id(case: str) -> str | None:
+    """Spaces inside an id are fine; nnU-Net takes the preprocessed image CASE_seg for a label."""
+    if re.search(r"[/\\]", case) or not case.isprintable():
+        return f"a case id must be printable and have no path separators, got {case!r}"
+    if case != case.strip():
+        return f"a case id must not begin or end with a space, got {case!r}"
+    if case.endswith("_seg"):
+        return f"a case id must not end with '_seg', which marks labels, got {case!r}"
+    return None
 
 
 def _unlabelled_problems(

@@ -1,9 +1,13 @@
-"""Make a benchmark with hidden labels: some cases of a labelled data set become unlabelled ones in a new data set."""
+"""Make a benchmark with hidden labels from a labelled data set.
+
+Some of its cases are labelled in the new data set, the others unlabelled.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,21 +17,27 @@ import numpy as np
 
 from semi_nnunet.data.integrity import cases_in
 from semi_nnunet.data.layout import UNLABELLED_IMAGES
-from semi_nnunet.errors import UserError
+from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, write_json
 
 
 def choose_labelled(
     cases: Sequence[str], number: int | None, chosen: Sequence[str] | None, seed: int
 ) -> list[str]:
-    """The cases that keep their labels: those of a list (its first ``number``), or ``number`` drawn at random.
+    """The cases that keep their labels.
+
+    Args:
+        cases: all.
+        number: how many; None: all of ``chosen``.
+        chosen: a list, of which the first ``number`` are taken; None: draw them at random.
+        seed: of the draw.
 
     Raises:
         UserError: neither is given, a case does not exist, or more are wanted than there are.
     """
     if number is None and chosen is None:
         raise UserError(
-            "say which cases stay labelled. Fix: --labelled N draws N of them, --list FILE names them"
+            "some cases must stay labelled. Fix: --labelled N draws them, --list FILE names them"
         )
     if chosen is None:
         pool = [str(case) for case in np.random.default_rng(seed).permutation(sorted(cases))]
@@ -35,25 +45,30 @@ def choose_labelled(
         pool = list(dict.fromkeys(chosen))
         unknown = [case for case in pool if case not in set(cases)]
         if unknown:
-            raise UserError(
-                f"the list names cases that are not in imagesTr: {', '.join(unknown[:10])}. Fix: correct the list"
-            )
+            names = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
+            raise UserError(f"the list names cases that imagesTr lacks: {names}. Fix: correct it")
     if number is not None and not 1 <= number <= len(pool):
         raise UserError(
             f"--labelled must be between 1 and {len(pool)}, the cases to choose from, got {number}"
         )
+    if not pool:
+        raise UserError("at least one case must stay labelled, the list is empty")
     return sorted(pool[:number])
 
 
 def read_case_list(path: str | Path, number: int | None) -> list[str]:
-    """Case ids of a file: one a line, a JSON list, or a JSON object whose key ``str(number)`` is such a list.
+    """Case ids of a file: one a line, a JSON list, or a JSON object of such lists.
+
+    Args:
+        path: the file.
+        number: ``str(number)`` is the key of the wanted list of a JSON object.
 
     Raises:
         UserError: the file is absent or holds none of these.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"--list {path} does not exist")
+        raise UserError(f"--list {path} does not exist. Fix: correct the path")
     if path.suffix != ".json":
         return [line.strip() for line in path.read_text().splitlines() if line.strip()]
     content = read_json(path)
@@ -61,7 +76,8 @@ def read_case_list(path: str | Path, number: int | None) -> list[str]:
         lists = {key: value for key, value in content.items() if isinstance(value, list)}
         if str(number) not in lists:
             raise UserError(
-                f"{path} holds lists named {', '.join(lists)}, none named {number}. Fix: give one of these as --labelled"
+                f"{path} holds lists named {', '.join(lists) or 'nothing'}, none named {number}. "
+                f"Fix: give one of these as --labelled"
             )
         content = lists[str(number)]
     if not (isinstance(content, list) and all(isinstance(case, str) for case in content)):
@@ -72,20 +88,20 @@ def read_case_list(path: str | Path, number: int | None) -> list[str]:
 def write_split(
     source: Path, target: Path, labelled: Sequence[str], hidden_labels: Path, symlink: bool
 ) -> dict[str, int]:
-    """Write the benchmark data set ``target``; the labels of the cases that become unlabelled go to ``hidden_labels``.
+    """Write the benchmark data set ``target``.
 
     Args:
-        source: a raw nnU-Net data set whose cases are all labelled.
+        source: a raw nnU-Net data set.
         target: the new raw data set; must not exist.
         labelled: the cases that keep their labels.
-        hidden_labels: a folder outside ``target``.
+        hidden_labels: a folder outside ``target`` for the labels of cases that become unlabelled.
         symlink: link to the source's files instead of copying them.
 
     Returns:
         The number of cases in imagesTr, imagesUn, imagesTs and hidden labels.
 
     Raises:
-        UserError: ``target`` exists, or ``hidden_labels`` lies inside it.
+        UserError: ``target`` exists, ``hidden_labels`` lies inside it, or a label is missing.
     """
     if target.exists():
         raise UserError(
@@ -96,17 +112,27 @@ def write_split(
     description = read_json(source / "dataset.json")
     if "dataset" in description:
         raise UserError(
-            f"{source}/dataset.json lists its files one by one, which split cannot take apart. Fix: use the folders imagesTr and labelsTr"
+            f"{source}/dataset.json lists its files one by one, which split cannot take apart. "
+            f"Fix: use the folders imagesTr and labelsTr"
         )
     ending = description["file_ending"]
+    cases = cases_in(source / "imagesTr", ending)
+    labels = {case: source / "labelsTr" / f"{case}{ending}" for case in cases}
+    missing = [
+        Problem(f"labelsTr/{path.name}", "the file is absent", "add it, or remove its case")
+        for path in labels.values()
+        if not path.is_file()
+    ]
+    if missing:
+        raise UserError(f"every case of {source} needs a label:", missing)
     aside = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     put = _Transfer(symlink)
-    for case, files in cases_in(source / "imagesTr", ending).items():
+    for case, files in cases.items():
         keep = case in set(labelled)
         for file in files:
             put(Path(file), aside / ("imagesTr" if keep else UNLABELLED_IMAGES))
-        put(source / "labelsTr" / f"{case}{ending}", aside / "labelsTr" if keep else hidden_labels)
+        put(labels[case], aside / "labelsTr" if keep else hidden_labels)
     for folder in (UNLABELLED_IMAGES, "imagesTs", "labelsTs"):
         for path in sorted((source / folder).glob(f"*{ending}")):
             put(path, aside / folder)
@@ -120,12 +146,19 @@ def write_split(
 
 
 class _Transfer:
-    """Copy or link a file into a folder."""
+    """Copy or link a file into a folder, with the .json file that holds the spacing of a .tif."""
 
     def __init__(self, symlink: bool):
         self.symlink = symlink
 
     def __call__(self, source: Path, folder: Path) -> None:
+        self._put(source, folder)
+        if source.suffix in (".tif", ".tiff"):
+            for stem in (source.stem, re.sub(r"_\d{4}$", "", source.stem)):
+                if (sidecar := source.with_name(f"{stem}.json")).is_file():
+                    self._put(sidecar, folder)
+
+    def _put(self, source: Path, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / source.name
         target.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Preprocessed unlabelled images as nnU-Net's data loader wants them, without any segmentation on disk."""
+"""Preprocessed unlabelled images as nnU-Net's data loader wants them, without segmentations."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ LocationPrior = Mapping[Any, np.ndarray]
 def foreground_prior(
     labelled: nnUNetBaseDataset, cases: Sequence[str], locations_per_class: int = 2000
 ) -> dict[Any, np.ndarray]:
-    """Where the labelled training cases have foreground, relative to the image: class -> (N, 3) in [0, 1).
+    """Where labelled cases have foreground, relative to the image: class -> (N, 3) in [0, 1).
 
-    It tells where to look for foreground in images that nobody labelled, from labelled cases alone.
+    It tells where to look for foreground in images that nobody labelled, from labelled ones alone.
+
+    Args:
+        labelled: nnU-Net's data set.
+        cases: those to look at: the training cases.
+        locations_per_class: about how many to keep.
     """
     found: dict[Any, list[np.ndarray]] = {}
     for case in sorted(cases):
@@ -36,14 +41,15 @@ def foreground_prior(
 class UnlabelledDataset(nnUNetBaseDataset):
     """Images of a ``*_unlabeled`` folder.
 
-    ``load_case`` returns nnU-Net's four values; the segmentation is a read-only array of zeros that takes no
-    memory and says "inside the image": nnU-Net's loader pads it with -1, which tells padding from image.
+    ``load_case`` returns nnU-Net's four values; the segmentation is a read-only array of zeros that
+    takes no memory and says "inside the image": nnU-Net's loader pads it with -1, which tells
+    padding from image.
 
     Args:
         folder: the preprocessed folder.
         cases: the identifiers to use.
         prior: :func:`foreground_prior`, or {} to sample everywhere alike.
-        folder_with_segs_from_previous_stage: predictions of the previous stage of a cascade, or None.
+        folder_with_segs_from_previous_stage: predictions of a cascade's previous stage, or None.
     """
 
     def __init__(
@@ -71,14 +77,13 @@ class UnlabelledDataset(nnUNetBaseDataset):
 
     @staticmethod
     def _open(path: Path) -> Any:
-        options = (
-            {} if os.name == "nt" else {"mmap_mode": "r"}
-        )  # as nnU-Net: no memory maps on Windows
+        options = {} if os.name == "nt" else {"mmap_mode": "r"}  # as nnU-Net: not on Windows
         return blosc2.open(urlpath=str(path), mode="r", dparams={"nthreads": 1}, **options)
 
     @staticmethod
     def get_identifiers(folder: str) -> list[str]:
-        return sorted(path.stem for path in Path(folder).glob("*.b2nd"))
+        names = (path.stem for path in Path(folder).glob("*.b2nd"))
+        return sorted(name for name in names if not name.endswith("_seg"))
 
     @staticmethod
     def save_case(

@@ -53,7 +53,8 @@ def register() -> Path:
         write_atomically(path, lambda temporary: temporary.write_text(SHIM))
     except UserError as error:
         raise UserError(
-            f'cannot write into the installed nnU-Net ({path.parent}). Fix: export nnUNet_extTrainer="$(semi_nnunet trainers)" in your shell instead'
+            f"cannot write into the installed nnU-Net ({path.parent}). Fix: in your shell, "
+            f'export nnUNet_extTrainer="$(semi_nnunet trainers)" instead'
         ) from error
     return path
 

@@ -1,16 +1,19 @@
-"""Mean Teacher (Tarvainen & Valpola 2017, arXiv:1703.01780) with CutMix (French et al. 2020, arXiv:1906.01916).
+"""Mean Teacher (Tarvainen & Valpola 2017, arXiv:1703.01780) with CutMix (French et al. 2020).
 
-The teacher is a moving average of the student. It predicts the weak view of an unlabelled patch; the student,
-shown a strong view of the same voxels into which a box of another patch is pasted, must agree with the
-teacher's probabilities, mixed by the same box.
+The teacher is a moving average of the student. It predicts the weak view of an unlabelled patch;
+the student, shown a strong view of the same voxels into which a box of another patch is pasted,
+must agree with the teacher's probabilities, mixed by the same box.
 
-Differs from the paper: the views are voxel-aligned (geometry is shared, appearance is not), consistency is on
-full-resolution outputs of unlabelled patches alone, and boxes are mixed, without which Mean Teacher gains next
-to nothing over a well-trained nnU-Net. The published medical variants are settings:
+Differs from the paper: the views are voxel-aligned (geometry is shared, appearance is not),
+consistency is on full-resolution outputs of unlabelled patches alone, and boxes are mixed, without
+which Mean Teacher gains next to nothing over a well-trained nnU-Net. The published medical variants
+are settings:
 
-* classical (SSL4MIS): ``cutmix_probability 0, appearance_strength 0, teacher_noise 0.1, consistency_weight 0.1``
+* classical (SSL4MIS): ``cutmix_probability 0, appearance_strength 0, teacher_noise 0.1,
+  consistency_weight 0.1``
 * weight ramped to 50 (pancreas): ``cutmix_probability 0, consistency_weight 50``
-* decay .99, then .999 (OCT): ``ema_decay 0.99, ema_decay_after_ramp_up 0.999, supervised_loss "dice_focal"``
+* decay .99, then .999 (OCT): ``ema_decay 0.99, ema_decay_after_ramp_up 0.999, supervised_loss
+  "dice_focal"``
 """
 
 from __future__ import annotations
@@ -70,7 +73,7 @@ class SemiMeanTeacherTrainer(SemiTrainer):
         yield Term("consistency", consistency, self.settings.consistency_weight)
 
     def teacher_probs(self, x_weak: torch.Tensor) -> torch.Tensor:
-        """Probabilities of the teacher (B, classes or regions, *spatial), float32, without gradient."""
+        """The teacher's probabilities (B, classes or regions, *spatial), float32, no gradient."""
         sd = self.settings.teacher_noise
         x = x_weak + clamped_noise(x_weak, sd, 2 * sd) if sd else x_weak
         return self.probs(self.predict_with(self.companion("teacher"), x))

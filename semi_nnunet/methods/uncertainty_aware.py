@@ -1,12 +1,13 @@
 """Uncertainty-aware Mean Teacher (Yu et al., MICCAI 2019, arXiv:1907.07034).
 
-As Mean Teacher, but the student follows the teacher only where the teacher is sure. The teacher predicts each
-patch several times under noise and dropout; u is the entropy of the mean prediction (eq. 2-3), and a voxel
-counts where u < H (eq. 4), with H growing from 3/4 of the largest entropy to all of it.
+As Mean Teacher, but the student follows the teacher only where the teacher is sure. The teacher
+predicts each patch several times under noise and dropout; u is the entropy of the mean prediction
+(eq. 2-3), and a voxel counts where u < H (eq. 4), with H growing from 3/4 of the largest entropy to
+all of it.
 
-Differs from the paper: H is relative to ln C for C classes (the code has ln 2 in place), and nnU-Net's networks
-have no dropout, so channels of the bottleneck are dropped during the stochastic passes. The student's view is
-strong and mixed by default, as in this package's Mean Teacher.
+Differs from the paper: H is relative to ln C for C classes (the code has ln 2 in place), and
+nnU-Net's networks have no dropout, so channels of the bottleneck are dropped during the stochastic
+passes. The student's view is strong and mixed by default, as in this package's Mean Teacher.
 """
 
 from __future__ import annotations

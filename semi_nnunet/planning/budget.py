@@ -1,15 +1,14 @@
-"""Shrink an nnU-Net plan to what a budget allows: fewer features, a smaller patch and batch, fewer steps."""
+"""Shrink an nnU-Net plan to a budget: fewer features, a smaller patch and batch, fewer steps."""
 
 from __future__ import annotations
 
 import copy
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from nnunetv2.experiment_planning.experiment_planners.network_topology import (
     get_pool_and_conv_props,
@@ -48,32 +47,10 @@ LARGER = ((2.0, 4.0), (2.0, 2.0), (1.5, 1.5))
 def shrink(configuration: Mapping[str, Any], size: Size) -> dict[str, Any]:
     """A copy of a plan's configuration with at most ``size``; spacing and preprocessing stay.
 
-    The patch is reduced axis by axis, the one that is largest relative to the median image first, to sizes the
-    network's strides divide; strides and kernels are planned anew by nnU-Net's own rule.
+    nnU-Net's own rule plans strides and kernels anew for the smaller patch.
     """
     plan = copy.deepcopy(dict(configuration))
-    dimensions = len(plan["patch_size"])
-    median = [float(edge) for edge in plan["median_image_size_in_voxels"]][-dimensions:]
-    patch = [int(edge) for edge in plan["patch_size"]]
-    _, strides, kernels, patch, divisible = get_pool_and_conv_props(
-        plan["spacing"], patch, 4, 999999
-    )
-    while math.prod(int(edge) for edge in patch) > size.patch_voxels:
-        axis = int(
-            np.argmax(
-                [
-                    edge / m if edge > 2 * d else 0
-                    for edge, m, d in zip(patch, median, divisible, strict=True)
-                ]
-            )
-        )
-        smaller = [int(edge) for edge in patch]
-        smaller[axis] -= int(divisible[axis])
-        if smaller[axis] < 8:
-            break
-        _, strides, kernels, patch, divisible = get_pool_and_conv_props(
-            plan["spacing"], smaller, 4, 999999
-        )
+    patch, strides, kernels = _smaller_patch(configuration, size.patch_voxels)
     stages = len(strides)
     arch = plan["architecture"]["arch_kwargs"]
     blocks = "n_blocks_per_stage" if "n_blocks_per_stage" in arch else "n_conv_per_stage"
@@ -81,15 +58,58 @@ def shrink(configuration: Mapping[str, Any], size: Size) -> dict[str, Any]:
         n_stages=stages,
         strides=[[int(s) for s in stride] for stride in strides],
         kernel_sizes=[[int(k) for k in kernel] for kernel in kernels],
-        features_per_stage=[
-            min(size.features * 2**stage, size.features * 8) for stage in range(stages)
-        ],
+        features_per_stage=[size.features * 2 ** min(stage, 3) for stage in range(stages)],
     )
     arch[blocks] = list(arch[blocks])[:stages]
     arch["n_conv_per_stage_decoder"] = list(arch["n_conv_per_stage_decoder"])[: stages - 1]
     plan["patch_size"] = [int(edge) for edge in patch]
     plan["batch_size"] = max(2, size.batch_size)
     return plan
+
+
+def _smaller_patch(configuration: Mapping[str, Any], most_voxels: int) -> tuple[Any, Any, Any]:
+    """Patch, strides and kernels.
+
+    The patch is reduced axis by axis, the one that is largest relative to the median image first,
+    to sizes that the strides divide. It stays larger where less than 8 voxels along an axis or
+    less than three resolutions would be left: nnU-Net's deep supervision fails with two.
+    """
+    spacing = configuration["spacing"]
+    median = configuration["median_image_size_in_voxels"][-len(spacing) :]
+    best = _topology(spacing, configuration["patch_size"])
+    while math.prod(best.patch) > most_voxels:
+        axes = [
+            (edge > 2 * divisor, edge / max(1, middle), axis)
+            for axis, (edge, divisor, middle) in enumerate(
+                zip(best.patch, best.divisors, median, strict=True)
+            )
+            if edge - divisor >= 8
+        ]
+        for *_, axis in sorted(axes, reverse=True):
+            edges = list(best.patch)
+            edges[axis] -= best.divisors[axis]
+            smaller = _topology(spacing, edges)
+            if len(smaller.strides) >= 3 and math.prod(smaller.patch) < math.prod(best.patch):
+                best = smaller
+                break
+        else:
+            break
+    return best.patch, best.strides, best.kernels
+
+
+@dataclass(frozen=True)
+class _Topology:
+    patch: list[int]
+    strides: Sequence[Any]
+    kernels: Sequence[Any]
+    divisors: list[int]
+
+
+def _topology(spacing: Sequence[float], patch: Sequence[int]) -> _Topology:
+    """nnU-Net's planning rule: it pads the patch to what the strides divide."""
+    edges = [int(edge) for edge in patch]
+    _, strides, kernels, padded, divisors = get_pool_and_conv_props(spacing, edges, 4, 999999)
+    return _Topology([int(e) for e in padded], strides, kernels, [int(d) for d in divisors])
 
 
 def seconds_per_step(
@@ -129,7 +149,7 @@ def fit_to_seconds(
     heads: int,
     device: torch.device,
 ) -> dict[str, Any]:
-    """The largest shrunken plan whose supervised step takes at most ``seconds`` on ``device``, by trying."""
+    """The largest shrunken plan whose supervised step takes at most ``seconds``, by trying."""
     base = CPU[len(configuration["patch_size"])]
     plan = dict(configuration)
     for features, voxels in (*LARGER, *SMALLER):

@@ -28,7 +28,8 @@ def collect_facts(
         plans: nnU-Net's plans.
         configuration: for example "2d".
         dataset_json: nnU-Net's data set description.
-        preprocessed: the data set's preprocessed folder; None, or not there (prediction only): no cases are known.
+        preprocessed: the data set's preprocessed folder; None, or not there (as when predicting):
+            no cases are known.
     """
     manager = PlansManager(dict(plans)).get_configuration(configuration)
     labelled, unlabelled = {}, {}

@@ -1,4 +1,4 @@
-"""Write ``plans["semi"]``: every planned setting of every trainer and configuration, with its reason."""
+"""Write ``plans["semi"]``: each planned setting of each trainer and configuration, with reason."""
 
 from __future__ import annotations
 
@@ -36,7 +36,13 @@ class PlannedRow:
 def apply_budget(
     plans: Mapping[str, Any], dataset_json: Mapping[str, Any], budget: str, device: torch.device
 ) -> dict[str, Any]:
-    """A copy of ``plans`` whose networks fit the budget: "cpu", or a number of seconds per supervised step.
+    """A copy of ``plans`` whose networks fit the budget.
+
+    Args:
+        plans: nnU-Net's plans.
+        dataset_json: the data set's description.
+        budget: "cpu", or a number of seconds per supervised step.
+        device: to measure the seconds on.
 
     Raises:
         UserError: the budget is neither.
@@ -71,10 +77,10 @@ def _is_positive_number(text: str) -> bool:
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """``["seed=1", "2d.epochs=10", "SemiMeanTeacherTrainer.ema_decay=0.99"]`` as the layers of ``plans["semi"]``.
+    """``["seed=1", "2d.epochs=10"]`` as the layers of ``plans["semi"]``.
 
     Raises:
-        UserError: an assignment has no "=".
+        UserError: an assignment has no "=", or a name stands for both a value and a section.
     """
     semi: dict[str, Any] = {}
     for assignment in assignments:
@@ -83,16 +89,23 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
             raise UserError(
                 f"--set wants KEY=VALUE, TRAINER.KEY=VALUE or CONFIG.KEY=VALUE, got {assignment!r}"
             )
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = {"True": True, "False": False, "None": None}.get(text, text)
+        value = _value_of(text)
         *sections, key = path.split(".")
         layer = semi
         for section in sections:
             layer = layer.setdefault(section, {})
+            if not isinstance(layer, dict):
+                raise UserError(f"--set gives {section!r} a value and, in {assignment!r}, a part")
         layer[key] = value
     return semi
+
+
+def _value_of(text: str) -> Any:
+    """JSON, or Python's three words, or else a word."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return {"True": True, "False": False, "None": None}.get(text, text)
 
 
 def plan_semi(
@@ -127,16 +140,32 @@ def plan_semi(
     common = {field.name for field in dataclasses.fields(SemiSettings)}
     for configuration in plans["configurations"]:
         facts = collect_facts(plans, configuration, dataset_json, preprocessed)
-        for trainer, settings_class in trainers.items():
-            resolved = resolve_settings(
+        resolved = {
+            trainer: resolve_settings(
                 settings_class, trainer, configuration, {**plans, "semi": given}, facts
             )
-            for name, value in _planned_values(resolved):
-                section = semi if name in common else semi.setdefault(trainer, {})
-                if name not in section.get(configuration, {}) or name not in common:
-                    section.setdefault(configuration, {})[name] = value
-            rows += _rows(trainer, configuration, resolved, common)
+            for trainer, settings_class in trainers.items()
+        }
+        shared = {name for name in common if _is_shared(name, list(resolved.values()))}
+        for trainer, result in resolved.items():
+            for name, value in _planned_values(result):
+                section = semi if name in shared else semi.setdefault(trainer, {})
+                section.setdefault(configuration, {})[name] = value
+            rows += _rows(trainer, configuration, result, shared)
     return semi, rows
+
+
+def _is_shared(name: str, resolved: Sequence[Resolved]) -> bool:
+    """Whether all trainers have the same value of a setting for the same reason.
+
+    Not so if one of them was given its own, or another value that the rule depends on.
+    """
+    first = resolved[0]
+    return all(
+        getattr(one.settings, name) == getattr(first.settings, name)
+        and one.reasons[name] == first.reasons[name]
+        for one in resolved
+    )
 
 
 def _planned_values(resolved: Resolved) -> Iterator[tuple[str, Any]]:
@@ -146,14 +175,10 @@ def _planned_values(resolved: Resolved) -> Iterator[tuple[str, Any]]:
 
 
 def _rows(
-    trainer: str, configuration: str, resolved: Resolved, common: set[str]
+    trainer: str, configuration: str, resolved: Resolved, shared: set[str]
 ) -> Iterator[PlannedRow]:
     for field in dataclasses.fields(resolved.settings):
-        owner = "every trainer" if field.name in common else trainer
-        yield PlannedRow(
-            owner,
-            configuration,
-            field.name,
-            getattr(resolved.settings, field.name),
-            resolved.reasons[field.name],
-        )
+        name = field.name
+        owner = "every trainer" if name in shared else trainer
+        value, reason = getattr(resolved.settings, name), resolved.reasons[name]
+        yield PlannedRow(owner, configuration, name, value, reason)

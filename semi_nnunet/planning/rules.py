@@ -1,4 +1,4 @@
-"""Every planned setting as one pure function of the facts: ``rule(facts, earlier values) -> (value, reason)``."""
+"""Every planned setting as a pure function: ``rule(facts, earlier values) -> (value, reason)``."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ class Facts:
         batch_size: of the nnU-Net plan.
         patch_size: of the nnU-Net plan, in voxels.
         median_shape: median image size after resampling, in voxels, as many axes as the patch.
-        intensity_shift: distance between the labelled and unlabelled intensity distributions, in standard
-            deviations of the labelled one (0: same); see :mod:`semi_nnunet.data.fingerprint`.
+        intensity_shift: distance between the labelled and unlabelled intensity distributions, in
+            standard deviations of the labelled one (0: same); see
+            :mod:`semi_nnunet.data.fingerprint`.
     """
 
     labelled_cases: int
@@ -54,9 +55,10 @@ def labelled_batch_size(facts: Facts, values: Mapping[str, Any]) -> Planned:
 
 
 def unlabelled_batch_size(facts: Facts, values: Mapping[str, Any]) -> Planned:
-    return values[
-        "labelled_batch_size"
-    ], "as many unlabelled as labelled patches a step (Mean Teacher, FixMatch in segmentation)"
+    reason = (
+        "as many unlabelled as labelled patches a step (Mean Teacher, FixMatch in segmentation)"
+    )
+    return values["labelled_batch_size"], reason
 
 
 def ramp_up_steps(facts: Facts, values: Mapping[str, Any]) -> Planned:
@@ -66,9 +68,9 @@ def ramp_up_steps(facts: Facts, values: Mapping[str, Any]) -> Planned:
 
 def ema_decay(facts: Facts, values: Mapping[str, Any]) -> Planned:
     horizon = min(1000, max(100, total_steps(values) // 30))
-    return (
-        1 - 1 / horizon,
-        f"averages about the last {horizon} steps: 1/30 of the training, between 100 and 1000 (Mean Teacher: .99 to .999)",
+    return 1 - 1 / horizon, (
+        f"averages about the last {horizon} steps: 1/30 of the training, between 100 and 1000 "
+        f"(Mean Teacher: .99 to .999)"
     )
 
 
@@ -77,19 +79,19 @@ def unlabelled_foreground_oversampling(facts: Facts, values: Mapping[str, Any]) 
         min(1.0, patch / max(size, 1))
         for patch, size in zip(facts.patch_size, facts.median_shape, strict=True)
     )
+    found = f"a patch covers {covered:.0%} of the median image"
     if covered >= 0.5:
-        return 0.0, f"a patch covers {covered:.0%} of the median image: foreground is met anyway"
-    return (
-        0.33,
-        f"a patch covers {covered:.0%} of the median image: look where the labelled cases have foreground, as often as nnU-Net does",
+        return 0.0, f"{found}: foreground is met anyway"
+    return 0.33, (
+        f"{found}: look where the labelled cases have foreground, as often as nnU-Net does"
     )
 
 
 def appearance_strength(facts: Facts, values: Mapping[str, Any]) -> Planned:
     strength = round(min(2.0, max(1.0, facts.intensity_shift / 0.5)), 2)
     if strength > 1:
-        return (
-            strength,
-            f"the unlabelled intensities lie {facts.intensity_shift:.2f} sd from the labelled ones: stronger changes bridge the gap",
+        return strength, (
+            f"the unlabelled intensities lie {facts.intensity_shift:.2f} sd from the labelled: "
+            f"stronger changes bridge the gap"
         )
     return 1.0, "labelled and unlabelled intensities agree: ranges of the Mean Teacher prototype"

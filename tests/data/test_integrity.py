@@ -119,7 +119,7 @@ def test_a_clean_data_set_has_no_problems(tmp_path: Path, ending: str) -> None:
     ]
     assert [report.problems for report in reports] == [()] * 5
     assert len({report.content_hash for report in reports}) == 5
-    assert duplicate_problems(reports) == []
+    assert duplicate_problems(reports) == {}
 
 
 def make_png(root: Path, depth: int = 3) -> Path:
@@ -540,7 +540,7 @@ def test_a_label_of_an_unlabelled_case_is_named(data: Path, folder: str) -> None
     assert "'u'" in whole_problem(data, f"{folder}/u.nii.gz")
 
 
-@pytest.mark.parametrize("case", ["a b", "a\nb", "a\\b"])
+@pytest.mark.parametrize("case", ["a ", " a", "a\tb", "a\nb", "a\\b", "a_seg"])
 def test_an_unusable_case_id_is_named(data: Path, case: str) -> None:
     write(data / "imagesUn/u_0000.nii.gz", voxels(50))
     os.rename(data / "imagesUn/u_0000.nii.gz", data / f"imagesUn/{case}_0000.nii.gz")
@@ -552,7 +552,7 @@ def test_an_unusable_case_id_is_named(data: Path, case: str) -> None:
 
 def leaks(root: Path) -> list[str]:
     reports: list[CaseReport] = check_dataset(root, 1, False)
-    return [f"{problem.where} {problem.what}" for problem in duplicate_problems(reports)]
+    return [f"{problem.where} {problem.what}" for problem in duplicate_problems(reports).values()]
 
 
 @pytest.mark.parametrize("source", ["imagesTr/b", "imagesTs/t"])
@@ -580,3 +580,9 @@ def test_unreadable_images_are_no_duplicates(data: Path) -> None:
     for name in ("imagesTr/a", "imagesUn/u"):
         (data / f"{name}_0000.nii.gz").write_bytes(b"")
     assert leaks(data) == []
+
+
+def test_a_space_inside_a_case_id_is_fine(data: Path) -> None:
+    write(data / "imagesUn/one two_0000.nii.gz", voxels(50))
+    assert dataset_problems(data) == []
+    assert "one two" in {report.case for report in check_dataset(data, 1, False)}

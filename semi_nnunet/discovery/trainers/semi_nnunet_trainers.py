@@ -1,4 +1,7 @@
-"""The one file nnU-Net searches for our trainers: point ``nnUNet_extTrainer`` at its folder, or ``semi_nnunet register``."""
+"""The one file nnU-Net searches for our trainers.
+
+Point ``nnUNet_extTrainer`` at its folder, or use ``semi_nnunet register``.
+"""
 
 from semi_nnunet.methods.mean_teacher import SemiMeanTeacherTrainer
 from semi_nnunet.methods.supervised import SemiBaselineTrainer

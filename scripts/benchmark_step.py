@@ -1,0 +1,246 @@
+"""Time a Mean Teacher step against the sum of its parts; compare its memory with the baseline's.
+
+    python scripts/benchmark_step.py [--device cpu] [--configuration 2d] [--steps 20]
+
+Makes a phantom data set in a temporary folder, plans it with --budget cpu (or at full size with
+--full), and times on the
+same tensors: the labelled forward and backward pass, the student's on the unlabelled patches, the
+teacher's forward pass, and the whole training step. Loading is measured apart. Prints medians and
+ratios; it judges nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--configuration", default="2d")
+    parser.add_argument(
+        "--steps", type=int, default=20, help="counted repetitions (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--shape", type=int, nargs=3, default=(24, 64, 64), help="of the phantom's volumes"
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="nnU-Net's full plan instead of --budget cpu"
+    )
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--measure",
+        choices=["time", "memory:SemiBaselineTrainer", "memory:SemiMeanTeacherTrainer"],
+        help=argparse.SUPPRESS,
+    )
+    parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        print(json.dumps(measure(args)))
+        return
+    with tempfile.TemporaryDirectory() as root:
+        prepare(Path(root), args)
+        times = in_new_process(args, root, "time")
+        base = in_new_process(args, root, "memory:SemiBaselineTrainer")
+        mean_teacher = in_new_process(args, root, "memory:SemiMeanTeacherTrainer")
+    parts = sum(
+        times[name]
+        for name in ("labelled forward + backward", "student forward + backward", "teacher forward")
+    )
+    for name, seconds in times.items():
+        print(f"{name:<32}{1000 * seconds:9.1f} ms")
+    print(f"{'whole step / sum of parts':<32}{times['whole step'] / parts:9.3f}")
+    print(f"{'peak of the baseline step':<32}{base['peak_mib']:9.1f} MiB above the level before")
+    print(f"{'peak of the Mean Teacher step':<32}{mean_teacher['peak_mib']:9.1f} MiB")
+    print(f"{'Mean Teacher / baseline':<32}{mean_teacher['peak_mib'] / base['peak_mib']:9.3f}")
+
+
+def prepare(root: Path, args: argparse.Namespace) -> None:
+    """Phantom data, preprocessed and planned, under ``root``."""
+    set_paths(root)
+    from semi_nnunet.cli.main import main as semi_nnunet
+    from semi_nnunet.datasets.phantom import write_phantom_dataset
+
+    write_phantom_dataset(
+        root / "raw" / "Dataset901_Phantom",
+        labelled=4,
+        unlabelled=12,
+        test=0,
+        shape=tuple(args.shape),
+    )
+    quiet = open(os.devnull, "w")  # noqa: SIM115
+    stdout, sys.stdout = sys.stdout, quiet
+    try:
+        codes = [semi_nnunet(["preprocess", "-d", "901", "-c", args.configuration, "-np", "1"])]
+        if not args.full:
+            codes.append(semi_nnunet(["plan", "-d", "901", "--budget", "cpu"]))
+    finally:
+        sys.stdout = stdout
+    if any(codes):
+        sys.exit("the phantom could not be prepared")
+
+
+def set_paths(root: Path) -> None:
+    """nnU-Net's folders under ``root``; loading in this process, no compilation."""
+    for name in ("raw", "preprocessed", "results"):
+        (root / name).mkdir(exist_ok=True)
+        os.environ[f"nnUNet_{name}"] = str(root / name)
+    os.environ.update(nnUNet_compile="f", nnUNet_n_proc_DA="0")
+
+
+def in_new_process(args: argparse.Namespace, root: str, measure_what: str) -> dict[str, float]:
+    """Run this script's ``measure`` in a fresh process, so that memory peaks are its own."""
+    command = [
+        sys.executable,
+        __file__,
+        "--root",
+        root,
+        "--measure",
+        measure_what,
+        "--device",
+        args.device,
+    ]
+    command += [
+        "--configuration",
+        args.configuration,
+        "--steps",
+        str(args.steps),
+        "--threads",
+        str(args.threads),
+    ]
+    command += ["--full"] if args.full else []
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(output.strip().splitlines()[-1])
+
+
+def measure(args: argparse.Namespace) -> dict[str, float]:
+    """What a fresh process is asked to measure."""
+    import torch
+
+    set_paths(args.root)
+    torch.set_num_threads(args.threads)
+    kind, _, trainer_name = args.measure.partition(":")
+    trainer = start_trainer(args, trainer_name or "SemiMeanTeacherTrainer")
+    return time_parts(trainer, args.steps) if kind == "time" else peak_memory(trainer, args.steps)
+
+
+def start_trainer(args: argparse.Namespace, name: str):
+    """A trainer ready for its first step."""
+    import torch
+
+    from semi_nnunet.discovery.listing import trainer_classes
+    from semi_nnunet.files import read_json
+
+    folder = args.root / "preprocessed" / "Dataset901_Phantom"
+    plans = read_json(folder / ("nnUNetPlans.json" if args.full else "nnUNetPlans_cpu.json"))
+    trainer = trainer_classes()[name](
+        plans,
+        args.configuration,
+        "all",
+        read_json(folder / "dataset.json"),
+        torch.device(args.device),
+    )
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    return trainer
+
+
+def time_parts(trainer, steps: int) -> dict[str, float]:
+    """Median seconds of each part and of the whole step, in turn, so that drift hits all alike."""
+    import torch
+
+    batches = next(trainer.dataloader_train)
+    labelled, unlabelled = trainer._to_device(batches[0])
+    teacher = trainer.companion("teacher")
+    weight = 1.0
+
+    def back(loss) -> None:
+        (loss if trainer.grad_scaler is None else trainer.grad_scaler.scale(loss)).backward()
+
+    def autocast():
+        return torch.autocast(trainer.device.type, enabled=trainer.device.type == "cuda")
+
+    def supervised() -> None:
+        with autocast():
+            loss = trainer.loss(trainer.network(labelled.x), labelled.target)
+        back(loss)
+
+    def student() -> None:
+        with autocast():
+            loss = trainer.probs(trainer.predict(unlabelled.x_strong)).square().mean()
+        back(loss * weight)
+
+    def teach() -> None:
+        with autocast():
+            trainer.predict_with(teacher, unlabelled.x_weak)
+
+    def whole() -> None:
+        trainer.train_step(batches)
+
+    def load() -> None:
+        next(trainer.dataloader_train)
+
+    parts: dict[str, Callable[[], None]] = {
+        "labelled forward + backward": supervised,
+        "student forward + backward": student,
+        "teacher forward": teach,
+        "whole step": whole,
+        "loading (beside the step)": load,
+    }
+    times: dict[str, list[float]] = {name: [] for name in parts}
+    for repetition in range(steps + 3):
+        for name, part in parts.items():
+            trainer.optimizer.zero_grad(set_to_none=True)
+            started = time.perf_counter()
+            part()
+            if trainer.device.type == "cuda":
+                torch.cuda.synchronize()
+            if repetition >= 3:
+                times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def peak_memory(trainer, steps: int) -> dict[str, float]:
+    """Peak memory of training steps: of the GPU, else the process's above its level before."""
+    import torch
+
+    batches = next(trainer.dataloader_train)
+    if trainer.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = 0.0
+    else:
+        before = current_rss_mib()
+    for _ in range(min(steps, 5)):
+        trainer.train_step(batches)
+    peak = (
+        torch.cuda.max_memory_allocated() / 2**20
+        if trainer.device.type == "cuda"
+        else peak_rss_mib()
+    )
+    return {"peak_mib": peak - before}
+
+
+def current_rss_mib() -> float:
+    """Resident memory of this process now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+def peak_rss_mib() -> float:
+    """The largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""What a cascade needs beyond nnU-Net: the first stage's predictions of the unlabelled cases.
+
+nnU-Net stores those of the validation cases only; the second stage gets both as input channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnunetv2.inference.export_prediction import resample_and_save
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from tqdm import tqdm
+
+from semi_nnunet.data.layout import unlabelled_folder
+from semi_nnunet.data.unlabelled import UnlabelledDataset
+from semi_nnunet.errors import UserError
+
+
+def missing_predictions(folder: str | None, cases: Sequence[str]) -> list[str]:
+    """Cases without a stored prediction of the previous stage; none without such a stage."""
+    if folder is None:
+        return []
+    return [case for case in cases if not (Path(folder) / f"{case}.b2nd").is_file()]
+
+
+def require_predictions(folder: str | None, cases: Sequence[str], command: str) -> None:
+    """Check that every case has a prediction of the previous stage.
+
+    Raises:
+        UserError: naming those that have none, and the command that makes them.
+    """
+    missing = missing_predictions(folder, cases)
+    if missing:
+        shown = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")
+        raise UserError(
+            f"the cascade needs the previous stage's predictions in {folder}, they are missing for "
+            f"{len(missing)} cases: {shown}. Fix: {command}"
+        )
+
+
+def predict_for_next_stages(trainer: Any, cases: Sequence[str]) -> None:
+    """Predict ``cases`` with ``trainer.network`` and store the segmentations for every next stage.
+
+    Args:
+        trainer: a trainer whose network is the deployed one, in evaluation mode, without deep
+            supervision.
+        cases: unlabelled cases of its configuration.
+    """
+    plans, configuration = trainer.plans_manager, trainer.configuration_manager
+    predictor = nnUNetPredictor(device=trainer.device, allow_tqdm=False)
+    predictor.manual_initialization(
+        trainer.network, plans, configuration, None, trainer.dataset_json,
+        type(trainer).__name__, trainer.inference_allowed_mirroring_axes,
+    )  # fmt: skip
+    dataset = UnlabelledDataset(trainer.unlabelled_folder, cases, {})
+    for case in tqdm(cases, desc="unlabelled cases for the next stage", disable=None):
+        image, _, _, properties = dataset.load_case(case)
+        logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(image[:])).cpu()
+        for name in configuration.next_stage_names:
+            identifier = plans.get_configuration(name).data_identifier
+            folder = unlabelled_folder(trainer.preprocessed_dataset_folder_base, identifier)
+            target = UnlabelledDataset(folder, [case], {}).load_case(case)[0]
+            out = Path(trainer.output_folder_base) / "predicted_next_stage" / name / case
+            out.parent.mkdir(parents=True, exist_ok=True)
+            resample_and_save(
+                logits, list(target.shape[1:]), str(out), plans, configuration, properties,
+                trainer.dataset_json, torch.get_num_threads(), nnUNetDatasetBlosc2,
+            )  # fmt: skip

@@ -1,0 +1,36 @@
+"""Turn a trained model into a folder and a zip that stock nnU-Net installs and predicts from.
+
+    semi_nnunet export -d 42 -c 3d_fullres -tr SemiMeanTeacherTrainer -o exported
+
+and on a machine without this package
+
+    nnUNetv2_install_pretrained_model_from_zip exported/Dataset042_....zip
+    nnUNetv2_predict -d 42 -c 3d_fullres -i images -o predictions
+
+The deployed weights only, under nnU-Net's own trainer name; settings and provenance as plain JSON
+beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add, default = parser.add_argument, "default: %(default)s"
+    add("-d", dest="dataset", required=True, metavar="ID", help="number or name of the data set")
+    add("-c", dest="configuration", required=True, metavar="CONFIG", help="such as 3d_fullres")
+    add("-tr", dest="trainer", required=True, help="such as SemiMeanTeacherTrainer")
+    add("-p", dest="plans", default="nnUNetPlans", help=f"plans identifier ({default})")
+    add("-f", dest="folds", nargs="+", metavar="FOLD", help="default: every finished fold")
+    add("-chk", dest="checkpoint", default="checkpoint_final.pth", help=default)
+    add("-o", dest="out", required=True, type=Path, help="where folder and zip go")
+
+
+def run(args: argparse.Namespace) -> None:
+    from semi_nnunet.deploy.export import Model, export_model
+
+    model = Model(args.dataset, args.configuration, args.trainer, args.plans)
+    archive = export_model(model, args.out, args.folds, args.checkpoint)
+    print(f"wrote {archive}\nnext: nnUNetv2_install_pretrained_model_from_zip {archive}")

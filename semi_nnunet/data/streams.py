@@ -1,0 +1,56 @@
+"""The streams a trainer draws its batches from, made from nnU-Net's own loaders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+
+from semi_nnunet.data.loading import UnlabelledSampling, geometry_of
+from semi_nnunet.data.unlabelled import UnlabelledDataset
+
+
+def unlabelled_like(
+    labelled: nnUNetDataLoader,
+    dataset: UnlabelledDataset,
+    batch_size: int,
+    label_manager: Any,
+    foreground_oversampling: float,
+) -> UnlabelledSampling:
+    """A loader of unlabelled cases with the crops and geometric augmentation of ``labelled``.
+
+    Args:
+        labelled: nnU-Net's loader of the labelled training cases.
+        dataset: the unlabelled cases.
+        batch_size: patches of a batch.
+        label_manager: nnU-Net's.
+        foreground_oversampling: probability of a patch to lie where labelled cases have foreground.
+    """
+    first = 1 if labelled.patch_size_was_2d else 0  # nnU-Net keeps a 2-D patch as a flat 3-D one
+    return UnlabelledSampling(
+        dataset,
+        batch_size,
+        labelled.patch_size[first:],
+        labelled.final_patch_size[first:],
+        label_manager,
+        oversample_foreground_percent=foreground_oversampling if dataset.prior else 0.0,
+        transforms=geometry_of(labelled.transforms),
+        probabilistic_oversampling=True,
+    )
+
+
+@contextmanager
+def no_augmentation_processes() -> Iterator[None]:
+    """Keep nnU-Net, which asks a variable, from starting loader processes; ours start later."""
+    before = os.environ.get("nnUNet_n_proc_DA")
+    os.environ["nnUNet_n_proc_DA"] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["nnUNet_n_proc_DA"]
+        else:
+            os.environ["nnUNet_n_proc_DA"] = before

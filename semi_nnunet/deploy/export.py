@@ -1,0 +1,158 @@
+"""Turn a trained model into a folder and a zip that stock nnU-Net predicts from without us."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.paths import nnUNet_results
+
+import semi_nnunet
+from semi_nnunet import checkpoints
+from semi_nnunet.data.layout import dataset_name, require_paths
+from semi_nnunet.errors import Problem, UserError
+from semi_nnunet.files import read_json, sha256_of_file, write_atomically, write_json
+
+STOCK_TRAINER = "nnUNetTrainer"
+PROVENANCE_FILE = "semi_nnunet.json"
+SHIPPED = ("progress.png", "semi_history.png", "semi_history.csv", "debug.json")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model in nnUNet_results."""
+
+    dataset: str
+    configuration: str
+    trainer: str
+    plans: str
+
+    @property
+    def folder(self) -> Path:
+        """Where its folds are.
+
+        Raises:
+            UserError: it is not there.
+        """
+        require_paths("results")
+        folder = Path(nnUNet_results.require()) / self.relative_folder(self.trainer)
+        if not folder.is_dir():
+            fix = "train it first, or correct -d, -c, -tr and -p"
+            raise UserError(f"{folder} does not exist. Fix: {fix}")
+        return folder
+
+    def relative_folder(self, trainer: str) -> Path:
+        """nnU-Net's folder of this model under the name of ``trainer``."""
+        return Path(dataset_name(self.dataset)) / f"{trainer}__{self.plans}__{self.configuration}"
+
+
+def trained_folds(
+    model: Model, folds: Sequence[str] | None, checkpoint_name: str
+) -> dict[str, Path]:
+    """Fold -> its checkpoint; all that are finished if ``folds`` is None.
+
+    Raises:
+        UserError: one of ``folds``, or any fold at all, has no such checkpoint.
+    """
+    paths = sorted(model.folder.glob(f"fold_*/{checkpoint_name}"))
+    found = {path.parent.name.removeprefix("fold_"): path for path in paths}
+    if folds is None:
+        folds = list(found)
+    missing = [
+        Problem(f"fold {fold}", f"has no {checkpoint_name}", "finish its training")
+        for fold in folds
+        if fold not in found
+    ]
+    if missing:
+        known = ", ".join(found) or "none"
+        raise UserError(f"{model.folder} has {checkpoint_name} of the folds {known}:", missing)
+    if not folds:
+        raise UserError(f"{model.folder} has no {checkpoint_name}. Fix: finish the training")
+    return {fold: found[fold] for fold in folds}
+
+
+def export_model(
+    model: Model,
+    out: Path,
+    folds: Sequence[str] | None = None,
+    checkpoint_name: str = "checkpoint_final.pth",
+) -> Path:
+    """Write ``out/DatasetXXX_Name/nnUNetTrainer__plans__configuration`` and a zip of it.
+
+    Returns:
+        The zip, for ``nnUNetv2_install_pretrained_model_from_zip``.
+
+    Raises:
+        UserError: the model or a fold is missing or unreadable, or the target exists.
+    """
+    found = trained_folds(model, folds, checkpoint_name)
+    target = out / model.relative_folder(STOCK_TRAINER)
+    if target.exists():
+        raise UserError(f"{target} exists already. Fix: remove it or choose another -o")
+    aside = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    provenance = {}
+    for fold, path in found.items():
+        provenance[fold] = export_fold(path, aside / f"fold_{fold}")
+    plans = read_json(model.folder / "plans.json")
+    semi = plans.pop("semi", {})
+    write_json(aside / "plans.json", plans)
+    for name in ("dataset.json", "dataset_fingerprint.json"):
+        shutil.copy2(model.folder / name, aside / name)
+    about = {"semi_nnunet": semi_nnunet.__version__, "trainer": model.trainer}
+    write_json(aside / PROVENANCE_FILE, {**about, "plans['semi']": semi, "folds": provenance})
+    aside.replace(target)
+    name = "__".join((target.parent.name, model.trainer, model.plans, model.configuration))
+    archive = out / f"{name}.zip"
+    write_atomically(archive, lambda temporary: zip_folder(target, out, temporary))
+    return archive
+
+
+def export_fold(checkpoint_file: Path, target: Path) -> dict[str, Any]:
+    """Write a fold's checkpoint as nnU-Net's trainer would, with the deployed weights only.
+
+    Returns:
+        Where it came from: settings, epoch, identity and checksum.
+    """
+    checkpoint = checkpoints.read(checkpoint_file)
+    target.mkdir(parents=True)
+    semi = checkpoint.pop("semi")
+    checkpoints.save(stock_checkpoint(checkpoint), target / "checkpoint_final.pth")
+    for name in SHIPPED:
+        if (checkpoint_file.parent / name).is_file():
+            shutil.copy2(checkpoint_file.parent / name, target / name)
+    return {
+        "source_sha256": sha256_of_file(checkpoint_file),
+        "epoch": checkpoint["current_epoch"],
+        "identity": semi["identity"],
+        "settings": semi["settings"],
+    }
+
+
+def stock_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """What stock nnU-Net reads for prediction; optimizer and students stay behind."""
+    init_args = copy.deepcopy(dict(checkpoint["init_args"]))
+    init_args["plans"].pop("semi", None)
+    weights = checkpoint["network_weights"]
+    return {
+        "network_weights": {key: weights[key].detach().to("cpu", copy=True) for key in weights},
+        "init_args": init_args,
+        "trainer_name": STOCK_TRAINER,
+        "inference_allowed_mirroring_axes": checkpoint["inference_allowed_mirroring_axes"],
+        "current_epoch": checkpoint["current_epoch"],
+        "_best_ema": checkpoint["_best_ema"],
+        "logging": checkpoint["logging"],
+    }
+
+
+def zip_folder(folder: Path, root: Path, archive: Path) -> None:
+    """Zip ``folder`` with paths relative to ``root``, as nnU-Net's installer expects."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                file.write(path, path.relative_to(root))

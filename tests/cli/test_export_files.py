@@ -1,0 +1,53 @@
+"""What can be said of export without a trained model."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from semi_nnunet.deploy.export import STOCK_TRAINER, Model, export_model, trained_folds, zip_folder
+from semi_nnunet.errors import UserError
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    model = Model("Dataset001_X", "2d", "SemiMeanTeacherTrainer", "nnUNetPlans")
+    folder = tmp_path / "results" / model.relative_folder(model.trainer)
+    for fold in ("0", "3", "all"):
+        (folder / f"fold_{fold}").mkdir(parents=True)
+        (folder / f"fold_{fold}" / "checkpoint_final.pth").touch()
+    (folder / "fold_1").mkdir()
+    return model
+
+
+def test_finished_folds_are_found(model: Model) -> None:
+    assert list(trained_folds(model, None, "checkpoint_final.pth")) == ["0", "3", "all"]
+    assert list(trained_folds(model, ["3"], "checkpoint_final.pth")) == ["3"]
+
+
+def test_unfinished_folds_are_named(model: Model) -> None:
+    with pytest.raises(UserError) as error:
+        trained_folds(model, ["0", "1", "2"], "checkpoint_final.pth")
+    assert [problem.where for problem in error.value.problems] == ["fold 1", "fold 2"]
+    with pytest.raises(UserError, match=r"no checkpoint_best\.pth"):
+        trained_folds(model, None, "checkpoint_best.pth")
+
+
+def test_an_existing_target_is_refused(model: Model, tmp_path: Path) -> None:
+    (tmp_path / "out" / model.relative_folder(STOCK_TRAINER)).mkdir(parents=True)
+    with pytest.raises(UserError, match="exists already"):
+        export_model(model, tmp_path / "out")
+
+
+def test_the_zip_has_paths_as_nnunet_installs_them(tmp_path: Path) -> None:
+    folder = tmp_path / "Dataset001_X" / "nnUNetTrainer__nnUNetPlans__2d"
+    (folder / "fold_0").mkdir(parents=True)
+    (folder / "fold_0/checkpoint_final.pth").touch()
+    (folder / "plans.json").touch()
+    zip_folder(folder, tmp_path, tmp_path / "model.zip")
+    root = f"Dataset001_X/{folder.name}"
+    names = zipfile.ZipFile(tmp_path / "model.zip").namelist()
+    assert names == [f"{root}/fold_0/checkpoint_final.pth", f"{root}/plans.json"]

@@ -1,0 +1,102 @@
+"""A user's mistake ends with a message and exit code 2, never with a traceback."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semi_nnunet.cli.main import VERBS, main
+
+
+def test_the_list_of_verbs_comes_at_once_without_torch() -> None:
+    code = "import sys\nfrom semi_nnunet.cli.main import main\ntry: main(['--help'])\n"
+    code += "except SystemExit: print('torch' in sys.modules)"
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert time.monotonic() - started < 5  # 0.2 s where nothing else runs
+    assert all(verb in done.stdout for verb in VERBS)
+    assert done.stdout.endswith("False\n")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if importlib.util.find_spec(f"semi_nnunet.cli.{verb}") is None:
+        pytest.skip(f"{verb} is not there yet")
+    with pytest.raises(SystemExit) as end:
+        main([verb, "--help"])
+    assert end.value.code == 0
+    assert f"semi_nnunet {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("preprocess -d 777", "none"),
+        ("preprocess -d pancreas", "-d 42"),
+        ("preprocess -d Dataset777_Absent", "does not exist"),
+        ("preprocess -d 901 -np 1 -pl Nobody", "no planner 'Nobody'"),
+        ("preprocess -d 901 -np 1 -c 4d", "no configuration 4d"),
+        ("split -d 901 -o 902", "--labelled N"),
+        ("split -d 901 -o 902 --labelled 9", "between 1 and 5"),
+        ("split -d 901 -o 902 --list absent.txt", "does not exist"),
+        ("plan -d 901 -p Absent", "semi_nnunet preprocess"),
+        ("plan -d 901 --set seed", "KEY=VALUE"),
+        ("plan -d 901 --set seed=1 seed.x=2", "'seed'"),
+        ("plan -d 901 --set sed=1", "did you mean 'seed'"),
+        ("plan -d 901 --set NoTrainer.seed=1", "no trainer NoTrainer"),
+        ("plan -d 901 --set epochs=0", "must be in"),
+        ("plan -d 901 --budget soon", "--budget"),
+        ("plan -d 901 --budget 1 --device nowhere", "--device nowhere"),
+        ("plan -d 901 -c 4d", "no configuration 4d"),
+        ("export -d 901 -c 2d -tr SemiMeanTeacherTrainer -o out", "train it first"),
+    ],
+)
+def test_a_mistake_is_explained(
+    command: str,
+    says: str,
+    phantom: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = (phantom.preprocessed / "nnUNetPlans.json").read_bytes()
+    assert main(command.split()) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"semi_nnunet {command.split()[0]}: error: ")
+    assert says in message and "Traceback" not in message
+    assert (phantom.preprocessed / "nnUNetPlans.json").read_bytes() == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unset_variables_are_all_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("raw", "preprocessed"):
+        monkeypatch.delenv(f"nnUNet_{name}")
+    assert main(["preprocess", "-d", "1"]) == 2
+    message = capsys.readouterr().err
+    assert "export nnUNet_raw" in message and "export nnUNet_preprocessed" in message
+
+
+def test_an_interrupt_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("semi_nnunet.cli.trainers.run", interrupted)
+    assert main(["trainers"]) == 130
+    assert "run the same command again" in capsys.readouterr().err
+
+
+def test_trainers_prints_the_folder_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trainers"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert (Path(line) / "semi_nnunet_trainers.py").is_file()

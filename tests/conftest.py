@@ -1,0 +1,243 @@
+"""Tiny phantom data sets, planned and preprocessed once a session, and what every test needs.
+
+* ``phantom``: one data set prepared by ``semi_nnunet preprocess`` as a user would.
+* ``prepared_dataset(label_kind, channels)``: any kind of labels, with tiny networks.
+* ``prepared_cascade()``: with 3d_lowres and 3d_cascade_fullres.
+* ``shared_data``: real data, where they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from semi_nnunet.datasets.phantom import LABEL_KINDS, write_phantom_dataset
+
+pytest_plugins = ["tests.trainers"]
+
+torch.set_num_threads(1)
+
+SHAPE = (12, 32, 32)
+PLANS_NAME = "nnUNetPlans"
+CASCADE_NUMBER = 990
+KEPT_BETWEEN_TESTS = {
+    "nnUNet_compile": "f",
+    "nnUNet_n_proc_DA": "0",
+    "nnUNet_def_n_proc": "1",
+}
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """A planned and preprocessed data set; shared between tests, so do not write into it."""
+
+    name: str
+    raw: Path
+    preprocessed: Path
+    results: Path
+
+    @property
+    def number(self) -> int:
+        return int(self.name[7:10])
+
+    @property
+    def plans(self) -> dict[str, Any]:
+        """A fresh copy."""
+        return self.load_plans()
+
+    @property
+    def dataset_json(self) -> dict[str, Any]:
+        """A fresh copy."""
+        return dict(json.loads((self.preprocessed / "dataset.json").read_text()))
+
+    def load_plans(self, name: str = PLANS_NAME) -> dict[str, Any]:
+        return dict(json.loads((self.preprocessed / f"{name}.json").read_text()))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nnunet_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """nnU-Net's three folders for the session; what the user's shell has set plays no part."""
+    root = tmp_path_factory.mktemp("nnunet")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("raw", "preprocessed", "results"):
+            (root / name).mkdir()
+            patch.setenv(f"nnUNet_{name}", str(root / name))
+        for name, value in KEPT_BETWEEN_TESTS.items():
+            patch.setenv(name, value)
+        patch.delenv("nnUNet_extTrainer", raising=False)
+        yield root
+
+
+@pytest.fixture(scope="session")
+def phantom(nnunet_folders: Path) -> PreparedDataset:
+    """Data set 901: 5 labelled, 6 unlabelled, 2 test cases; made by ``semi_nnunet preprocess``."""
+    from semi_nnunet.cli.main import main
+
+    dataset = located(nnunet_folders, 901, "Phantom")
+    write_phantom_dataset(dataset.raw, labelled=5, unlabelled=6, test=2, shape=SHAPE)
+    with no_processes():
+        assert main(["preprocess", "-d", "901", "-np", "1", "-c", "2d", "3d_fullres"]) == 0
+    return dataset
+
+
+@pytest.fixture(scope="session")
+def prepared_dataset(nnunet_folders: Path) -> Callable[[str, int], PreparedDataset]:
+    """``prepared_dataset(label_kind, channels)``: 5 labelled, 4 unlabelled and 1 test case.
+
+    The networks of its plans (2d, 3d_fullres) are tiny, the patches smaller than the images.
+    """
+    made: dict[tuple[str, int], PreparedDataset] = {}
+
+    def prepared(label_kind: str = "labels", channels: int = 1) -> PreparedDataset:
+        key = (label_kind, channels)
+        if key not in made:
+            number = 910 + 10 * LABEL_KINDS.index(label_kind) + channels
+            made[key] = located(nnunet_folders, number, f"Tiny_{label_kind}_{channels}")
+            plan_tiny(made[key], label_kind, channels)
+            preprocess(made[key])
+        return made[key]
+
+    return prepared
+
+
+@pytest.fixture(scope="session")
+def prepared_cascade(nnunet_folders: Path) -> Callable[[], PreparedDataset]:
+    """``prepared_cascade()``: as ``prepared_dataset()``, with 3d_lowres and 3d_cascade_fullres."""
+    made: list[PreparedDataset] = []
+
+    def prepared() -> PreparedDataset:
+        if not made:
+            made.append(located(nnunet_folders, CASCADE_NUMBER, "Cascade"))
+            plan_tiny(made[0], "labels", 1)
+            add_cascade(made[0])
+            preprocess(made[0])
+        return made[0]
+
+    return prepared
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets beside the repository; see its README."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not (folder / "unpack.py").is_file():
+        pytest.skip(f"no real data: {folder} is not there")
+    return folder
+
+
+# ---- how the data sets are made ----
+
+
+def located(root: Path, number: int, name: str) -> PreparedDataset:
+    full = f"Dataset{number:03d}_{name}"
+    return PreparedDataset(full, *(root / k / full for k in ("raw", "preprocessed", "results")))
+
+
+def plan_tiny(dataset: PreparedDataset, label_kind: str, channels: int) -> None:
+    """Write the raw data set, its fingerprint and plans, the networks shrunken."""
+    from semi_nnunet.data.prepare import plan_if_needed
+    from semi_nnunet.planning.budget import Size, shrink
+
+    counts = {"labelled": 5, "unlabelled": 4, "test": 1}
+    write_phantom_dataset(
+        dataset.raw, **counts, shape=SHAPE, channels=channels, label_kind=label_kind
+    )
+    with no_processes():
+        plan_if_needed(dataset.raw, dataset.preprocessed, PLANS_NAME, "ExperimentPlanner", 1)
+    plans = dataset.plans
+    for configuration, size in (
+        ("2d", Size(4, 24 * 24, 2)),
+        ("3d_fullres", Size(4, 8 * 24 * 24, 2)),
+    ):
+        shrunken = shrink(plans["configurations"][configuration], size)
+        plans["configurations"][configuration] = shrunken
+    write_plans(dataset, plans)
+
+
+def add_cascade(dataset: PreparedDataset) -> None:
+    """3d_lowres with twice the in-plane spacing and half the patch, and the stage after it."""
+    from semi_nnunet.planning.budget import Size, shrink
+
+    plans = dataset.plans
+    configurations = plans["configurations"]
+    lowres = json.loads(json.dumps(configurations["3d_fullres"]))
+    halved = [1, 0.5, 0.5]
+    lowres |= {
+        "data_identifier": f"{PLANS_NAME}_3d_lowres",
+        "spacing": scaled(lowres["spacing"], [1, 2, 2]),
+        "median_image_size_in_voxels": scaled(lowres["median_image_size_in_voxels"], halved),
+        "patch_size": [int(edge) for edge in scaled(lowres["patch_size"], halved)],
+    }
+    lowres = shrink(lowres, Size(4, 12 * 16 * 16, 2))
+    configurations["3d_lowres"] = {**lowres, "next_stage": "3d_cascade_fullres"}
+    configurations["3d_cascade_fullres"] = {
+        "inherits_from": "3d_fullres",
+        "previous_stage": "3d_lowres",
+    }
+    write_plans(dataset, plans)
+
+
+def scaled(values: list[float], factors: list[float]) -> list[float]:
+    return [value * factor for value, factor in zip(values, factors, strict=True)]
+
+
+def write_plans(dataset: PreparedDataset, plans: dict[str, Any]) -> None:
+    (dataset.preprocessed / f"{PLANS_NAME}.json").write_text(json.dumps(plans, indent=4))
+
+
+def preprocess(dataset: PreparedDataset) -> None:
+    from semi_nnunet.data.prepare import prepare
+
+    with no_processes():
+        prepare(str(dataset.number), None, PLANS_NAME, "ExperimentPlanner", 1, False)
+
+
+class _InProcess:
+    """Stands in for ``multiprocessing`` and its pools; the work is done here and now."""
+
+    _pool: tuple[()] = ()
+
+    def get_context(self, method: str) -> _InProcess:
+        return self
+
+    def Pool(self, processes: int = 1) -> _InProcess:
+        return self
+
+    def __enter__(self) -> _InProcess:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def starmap(self, function: Callable[..., Any], jobs: Any) -> list[Any]:
+        return [function(*job) for job in jobs]
+
+    def starmap_async(self, function: Callable[..., Any], jobs: Any) -> Any:
+        """For the fingerprint, whose last argument is a number of samples: 10e7 in nnU-Net."""
+        results = self.starmap(function, [(*job[:-1], 2000) for job in jobs])
+        return SimpleNamespace(ready=lambda: True, get=lambda: results)
+
+
+@contextmanager
+def no_processes() -> Iterator[None]:
+    """Inside the block nnU-Net's planning starts no processes and draws few samples."""
+    from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor
+    from nnunetv2.utilities import utils
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fingerprint_extractor, "multiprocessing", _InProcess())
+        patch.setattr(utils, "Pool", _InProcess().Pool)
+        yield
+
+
+def pytest_report_header() -> str:
+    return f"torch {torch.__version__}, {torch.get_num_threads()} thread, pid {os.getpid()}"

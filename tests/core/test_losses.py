@@ -1,0 +1,242 @@
+"""Dice with cross-entropy or focal loss, against nnU-Net's own and against a hand-written one."""
+
+import pytest
+import torch
+from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from torch import nn
+
+from semi_nnunet.core.losses import DiceAndVoxelLoss
+from semi_nnunet.errors import UserError
+
+CHANNELS = 3
+IGNORED = 3
+SPATIAL = {"2d": (7, 6), "3d": (4, 5, 3)}
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    torch.manual_seed(1)
+
+
+def example(
+    regions: bool, ignore: bool, spatial: tuple[int, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random logits and a target in nnU-Net's convention."""
+    logits = 2 * torch.randn(2, CHANNELS, *spatial)
+    if regions:
+        target = (torch.rand(2, CHANNELS + ignore, *spatial) < 0.4).float()
+    else:
+        target = torch.randint(0, CHANNELS + ignore, (2, 1, *spatial)).float()
+    return logits, target
+
+
+def nnunet_loss(regions: bool, ignore: bool, batch_dice: bool) -> nn.Module:
+    """As ``nnUNetTrainer._build_loss`` makes it."""
+    dice = {"batch_dice": batch_dice, "smooth": 1e-5, "do_bg": regions, "ddp": False}
+    if regions:
+        return DC_and_BCE_loss(
+            {}, dice, use_ignore_label=ignore, dice_class=MemoryEfficientSoftDiceLoss
+        )
+    ignore_label = IGNORED if ignore else None
+    return DC_and_CE_loss(
+        dice, {}, ignore_label=ignore_label, dice_class=MemoryEfficientSoftDiceLoss
+    )
+
+
+def our_loss(regions: bool, ignore: bool, batch_dice: bool = False, **options) -> DiceAndVoxelLoss:
+    return DiceAndVoxelLoss(regions, IGNORED if ignore else None, batch_dice, **options)
+
+
+def value_and_gradient(loss: nn.Module, logits: torch.Tensor, target: torch.Tensor):
+    logits = logits.clone().requires_grad_()
+    value = loss(logits, target)
+    return value.detach(), torch.autograd.grad(value, logits)[0]
+
+
+@pytest.mark.parametrize("spatial", SPATIAL.values(), ids=SPATIAL)
+@pytest.mark.parametrize("batch_dice", [False, True])
+@pytest.mark.parametrize("ignore", [False, True])
+@pytest.mark.parametrize("regions", [False, True])
+def test_without_focus_and_weights_it_is_nnunets_loss(regions, ignore, batch_dice, spatial):
+    logits, target = example(regions, ignore, spatial)
+    theirs = value_and_gradient(nnunet_loss(regions, ignore, batch_dice), logits, target)
+    ours = value_and_gradient(our_loss(regions, ignore, batch_dice), logits, target)
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_equal_weights_change_nothing(regions):
+    logits, target = example(regions, True, (5, 5))
+    plain = value_and_gradient(our_loss(regions, True), logits, target)
+    weighted = our_loss(regions, True, class_weights=[7.0] * CHANNELS)
+    torch.testing.assert_close(value_and_gradient(weighted, logits, target), plain)
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_weights_count_relative_to_each_other(regions):
+    logits, target = example(regions, False, (5, 5))
+    once = our_loss(regions, False, focal_gamma=2, class_weights=[1, 2, 4])
+    tenfold = our_loss(regions, False, focal_gamma=2, class_weights=[10, 20, 40])
+    torch.testing.assert_close(once(logits, target), tenfold(logits, target))
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_a_weight_of_zero_removes_a_class(gamma, batch_dice):
+    """Its voxels may be labelled anything; its logit acts through the softmax alone."""
+    logits, target = example(False, False, (6, 6))
+    loss = our_loss(False, False, batch_dice, focal_gamma=gamma, class_weights=[1, 1, 0])
+    voxels = (target == 2).expand_as(logits)
+    onehot = nn.functional.one_hot(target[:, 0].long(), CHANNELS).movedim(-1, 1).float()
+    value, _ = value_and_gradient(our_voxel_part(loss), logits, target)
+    moved = logits + 5 * torch.randn_like(logits) * voxels
+    assert torch.equal(our_voxel_part(loss)(moved, target), value)
+    without = -dice_of_class(logits.softmax(1)[:, 1], onehot[:, 1], batch_dice)
+    torch.testing.assert_close(loss(logits, target) - value, without)
+
+
+def our_voxel_part(loss: DiceAndVoxelLoss) -> nn.Module:
+    class VoxelPart(nn.Module):
+        def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            return loss._voxel_loss(logits, *loss._onehot_and_mask(logits, target))
+
+    return VoxelPart()
+
+
+def dice_of_class(probs: torch.Tensor, onehot: torch.Tensor, batch_dice: bool) -> torch.Tensor:
+    """Soft Dice of (B, *spatial) with nnU-Net's smoothing."""
+    axes = tuple(range(0 if batch_dice else 1, probs.ndim))
+    intersection, total = (probs * onehot).sum(axes), (probs + onehot).sum(axes)
+    return ((2 * intersection + 1e-5) / (total + 1e-5)).mean()
+
+
+def test_a_weight_of_zero_removes_a_region():
+    logits, target = example(True, True, (6, 6))
+    loss = our_loss(True, True, focal_gamma=2, class_weights=[1, 0, 3])
+    value, gradient = value_and_gradient(loss, logits, target)
+    assert not gradient[:, 1].any() and gradient[:, 0].any()
+    target[:, 1] = 1 - target[:, 1]
+    assert torch.equal(loss(logits, target), value)
+
+
+def test_weights_on_the_background_alone_leave_no_dice_and_stay_finite():
+    logits, target = example(False, False, (6, 6))
+    loss = our_loss(False, False, class_weights=[1, 0, 0])
+    value, gradient = value_and_gradient(loss, logits, target)
+    assert value.isfinite() and gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("weights", [[0, 0, 0], [1, -1, 1], []])
+def test_weights_that_are_negative_or_all_zero_are_refused(weights):
+    with pytest.raises(UserError, match="class_weights must be 0 or more and not all 0"):
+        our_loss(False, False, class_weights=weights)
+
+
+def test_weighted_cross_entropy_is_torchs():
+    logits, target = example(False, True, (6, 6))
+    weights = torch.tensor([0.5, 1.0, 3.0])
+    loss = our_loss(False, True, class_weights=weights.tolist())
+    theirs = nn.CrossEntropyLoss(weights, ignore_index=IGNORED)
+    torch.testing.assert_close(
+        our_voxel_part(loss)(logits, target), theirs(logits, target[:, 0].long())
+    )
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 3.5])
+@pytest.mark.parametrize("weights", [None, [1.0, 2.0, 6.0]])
+def test_focal_loss_of_classes_equals_a_hand_written_one(gamma, weights):
+    logits, target = example(False, True, (5, 4))
+    probs = torch.softmax(logits, 1)
+    total, count = 0.0, 0.0
+    for b in range(2):
+        for i in range(5):
+            for j in range(4):
+                label = int(target[b, 0, i, j])
+                if label == IGNORED:
+                    continue
+                p = probs[b, label, i, j]
+                weight = 1.0 if weights is None else weights[label] / 3
+                total, count = total - weight * (1 - p) ** gamma * p.log(), count + weight
+    loss = our_loss(False, True, focal_gamma=gamma, class_weights=weights)
+    torch.testing.assert_close(our_voxel_part(loss)(logits, target), total / count)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_loss_of_regions_equals_a_hand_written_one(gamma):
+    logits, target = example(True, False, (5, 4))
+    p = torch.sigmoid(logits)
+    p = torch.where(target == 1, p, 1 - p)
+    expected = (-((1 - p) ** gamma) * p.log()).mean()
+    found = our_voxel_part(our_loss(True, False, focal_gamma=gamma))(logits, target)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("regions", [False, True])
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_ignored_voxels_do_not_influence_the_loss(regions, gamma, batch_dice):
+    logits, target = example(regions, True, (6, 6))
+    loss = our_loss(regions, True, batch_dice, focal_gamma=gamma, class_weights=[1, 2, 3])
+    value, gradient = value_and_gradient(loss, logits, target)
+    ignored = target[:, -1:] == 1 if regions else target == IGNORED
+    assert not gradient[ignored.expand_as(gradient)].any()
+    moved = torch.where(ignored, 5 * torch.randn_like(logits), logits)
+    torch.testing.assert_close(loss(moved, target), value)
+
+
+@pytest.mark.parametrize("regions", [False, True])
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_a_batch_that_is_ignored_entirely_gives_no_gradient(regions, gamma):
+    logits, target = example(regions, True, (4, 4))
+    if regions:
+        target[:, -1] = 1
+    else:
+        target[:] = IGNORED
+    value, gradient = value_and_gradient(our_loss(regions, True, focal_gamma=gamma), logits, target)
+    assert value.isfinite() and not gradient.any()
+
+
+@pytest.mark.parametrize("regions", [False, True])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_saturated_logits_give_finite_values_and_gradients(regions, gamma, sign):
+    _, target = example(regions, False, (4, 4))
+    labels = target.long()
+    onehot = labels if regions else torch.zeros(2, CHANNELS, 4, 4).scatter_(1, labels, 1)
+    logits = sign * 400.0 * (onehot - 0.5)
+    value, gradient = value_and_gradient(
+        our_loss(regions, False, focal_gamma=gamma), logits, target
+    )
+    assert value.isfinite() and gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_a_perfect_prediction_has_the_smallest_loss(regions):
+    _, target = example(regions, False, (6, 6))
+    labels = target.long()
+    onehot = labels if regions else torch.zeros(2, CHANNELS, 6, 6).scatter_(1, labels, 1)
+    perfect = our_loss(regions, False, focal_gamma=2)(100.0 * (onehot - 0.5), target)
+    assert perfect.item() == pytest.approx(-1, abs=1e-4)
+
+
+def test_the_focus_lowers_the_loss_of_easy_voxels_most():
+    target = torch.zeros(1, 1, 1, 2)
+    easy, hard = torch.tensor([3.0, -3.0]), torch.tensor([-1.0, 1.0])
+    logits = torch.stack([easy, hard], 1).view(1, 2, 1, 2)
+    target_of = [target[..., :1], target[..., 1:]]
+    ratio = [
+        (
+            our_voxel_part(DiceAndVoxelLoss(False, focal_gamma=2))(part, label)
+            / our_voxel_part(DiceAndVoxelLoss(False))(part, label)
+        ).item()
+        for part, label in zip(logits.split(1, -1), target_of, strict=True)
+    ]
+    assert ratio[0] < ratio[1] / 100
+
+
+def test_half_precision_logits_are_computed_in_float32():
+    logits, target = example(False, False, (4, 4))
+    value = our_loss(False, False)(logits.half(), target.short())
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, our_loss(False, False)(logits.half().float(), target))

@@ -1,0 +1,105 @@
+"""Channel dropout on the features of an encoder."""
+
+import pytest
+import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from torch import nn
+
+from semi_nnunet.core.stochastic import drop_channels, feature_dropout
+
+CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
+
+
+def small_unet(dimensions: int = 2) -> PlainConvUNet:
+    torch.manual_seed(0)
+    return PlainConvUNet(
+        input_channels=1,
+        n_stages=3,
+        features_per_stage=(4, 6, 8),
+        conv_op=CONVOLUTION[dimensions],
+        kernel_sizes=3,
+        strides=(1, 2, 2),
+        n_conv_per_stage=1,
+        num_classes=2,
+        n_conv_per_stage_decoder=1,
+        conv_bias=True,
+        nonlin=nn.LeakyReLU,
+    ).eval()
+
+
+def seen_by_the_decoder(network: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """The skip features as they reach the decoder."""
+    seen: list[torch.Tensor] = []
+    handle = network.decoder.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs[0]))
+    with torch.no_grad():
+        network(x)
+    handle.remove()
+    return seen
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_probability_zero_is_the_identity(dimensions):
+    network = small_unet(dimensions)
+    x = torch.randn(2, 1, *[8] * dimensions)
+    with torch.no_grad():
+        plain = network(x)
+        with feature_dropout(network, 0.0, every_level=True):
+            assert not network.encoder._forward_hooks
+            assert torch.equal(network(x), plain)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_inside_the_block_passes_differ_and_afterwards_they_do_not(dimensions):
+    network = small_unet(dimensions)
+    x = torch.randn(2, 1, *[8] * dimensions)
+    with torch.no_grad():
+        plain = network(x)
+        with feature_dropout(network, 0.5):
+            assert not torch.equal(network(x), network(x))
+        assert torch.equal(network(x), plain)
+    assert not network.encoder._forward_hooks
+
+
+def test_the_hook_is_removed_after_an_exception():
+    network = small_unet()
+    with pytest.raises(RuntimeError, match="in the block"), feature_dropout(network, 0.5):
+        raise RuntimeError("in the block")
+    assert not network.encoder._forward_hooks
+
+
+@pytest.mark.parametrize("every_level", [False, True])
+def test_whole_channels_are_dropped_and_the_rest_rescaled(every_level):
+    network = small_unet()
+    x = torch.randn(4, 1, 8, 8)
+    plain = seen_by_the_decoder(network, x)
+    with feature_dropout(network, 0.5, every_level):
+        dropped = seen_by_the_decoder(network, x)
+    for level, (before, after) in enumerate(zip(plain, dropped, strict=True)):
+        if level < len(plain) - 1 and not every_level:
+            assert torch.equal(before, after)
+            continue
+        gone = (after == 0).all((2, 3))
+        assert gone.any() and not gone.all()
+        torch.testing.assert_close(after[~gone], 2 * before[~gone])
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5, 0.8])
+def test_the_expectation_is_preserved(probability):
+    torch.manual_seed(0)
+    features = torch.ones(200, 500, 1, 1)
+    dropped = drop_channels(features, probability)
+    assert dropped.mean().item() == pytest.approx(1, abs=0.03)
+    assert (dropped == 0).float().mean().item() == pytest.approx(probability, abs=0.01)
+
+
+def test_samples_lose_different_channels():
+    torch.manual_seed(0)
+    dropped = drop_channels(torch.ones(2, 64, 2, 2, 2), 0.5)
+    assert not torch.equal(dropped[0], dropped[1])
+
+
+def test_gradients_flow_to_the_kept_channels_alone():
+    features = torch.ones(1, 50, 2, 2, requires_grad=True)
+    dropped = drop_channels(features, 0.5)
+    dropped.sum().backward()
+    torch.testing.assert_close(features.grad, dropped.detach())

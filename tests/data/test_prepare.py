@@ -1,0 +1,171 @@
+"""``prepare`` reports everything at once, writes nothing until all is well, and can go on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.data import prepare as module
+from semi_nnunet.data.prepare import copy_ground_truth, default_plans_name, prepare, requested
+from semi_nnunet.data.preprocessing import Case
+from semi_nnunet.errors import UserError
+
+
+class Copy:
+    """A raw and preprocessed data set of one's own."""
+
+    def __init__(self, dataset: Any, root: Path):
+        self.raw = root / "raw" / dataset.name
+        self.preprocessed = root / "preprocessed" / dataset.name
+        self.number = str(dataset.number)
+        shutil.copytree(dataset.raw, self.raw)
+        shutil.copytree(dataset.preprocessed, self.preprocessed)
+
+    def prepare(self, skip_bad: bool = False) -> dict[str, tuple[int, int]]:
+        return prepare(self.number, ["2d"], None, "ExperimentPlanner", 1, skip_bad)
+
+
+@pytest.fixture
+def copy(prepared_dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copy:
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    return Copy(prepared_dataset("labels", 1), tmp_path)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name.removesuffix("_0000.nii.gz") for path in folder.iterdir())
+
+
+def test_all_problems_come_in_one_pass_and_nothing_is_written(copy: Copy) -> None:
+    shutil.rmtree(copy.preprocessed)
+    first, second = names(copy.raw / "imagesUn")[:2]
+    (copy.raw / f"imagesUn/{first}_0000.nii.gz").write_text("no image")
+    labelled = names(copy.raw / "imagesTr")
+    target = copy.raw / f"imagesUn/{second}_0000.nii.gz"
+    shutil.copy(copy.raw / f"imagesTr/{labelled[0]}_0000.nii.gz", target)
+    (copy.raw / f"labelsTr/{labelled[1]}.nii.gz").unlink()
+    with pytest.raises(UserError, match="--skip-bad") as error:
+        copy.prepare()
+    places = [problem.where for problem in error.value.problems]
+    assert places == [
+        f"labelsTr/{labelled[1]}.nii.gz",
+        f"imagesUn/{first}_0000.nii.gz",
+        f"imagesUn: case {second}",
+    ]
+    assert not copy.preprocessed.exists()
+
+
+def test_bad_unlabelled_cases_are_set_aside_on_request(
+    copy: Copy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, leaked = names(copy.raw / "imagesUn")[:2]
+    (copy.raw / f"imagesUn/{bad}_0000.nii.gz").write_text("no image")
+    known = copy.raw / f"imagesTr/{names(copy.raw / 'imagesTr')[0]}_0000.nii.gz"
+    shutil.copy(known, copy.raw / f"imagesUn/{leaked}_0000.nii.gz")
+    assert copy.prepare(skip_bad=True) == {"2d": (5, 2)}
+    assert "set aside 2 bad unlabelled cases" in capsys.readouterr().out
+    listed = json.loads((copy.preprocessed / "semi_skipped.json").read_text())
+    assert list(listed) == [bad, leaked]
+    stems = {
+        p.name.split(".")[0] for p in (copy.preprocessed / "nnUNetPlans_2d_unlabeled").iterdir()
+    }
+    assert not stems & {bad, leaked}
+
+
+def test_a_bad_labelled_case_is_never_set_aside(copy: Copy) -> None:
+    case = names(copy.raw / "imagesTr")[0]
+    (copy.raw / f"imagesTr/{case}_0000.nii.gz").write_text("no image")
+    with pytest.raises(UserError, match=case):
+        copy.prepare(skip_bad=True)
+
+
+def test_without_unlabelled_images_it_says_where_they_go(copy: Copy) -> None:
+    shutil.rmtree(copy.raw / "imagesUn")
+    with pytest.raises(UserError, match="imagesUn: the folder is absent"):
+        copy.prepare()
+
+
+def test_running_again_does_nothing_and_tells_a_log_its_stages(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("semi_nnunet.data.preprocessing.preprocess_case", None)
+    assert copy.prepare() == {"2d": (5, 4)}
+    out = capsys.readouterr().out
+    assert f"checking {copy.raw}" in out and "preprocessing 2d, unlabelled: 4 cases" in out
+
+
+def test_spaces_in_case_ids_work_with_nnunet(copy: Copy) -> None:
+    for folder, end in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):
+        old = sorted((copy.raw / folder).iterdir())[0]
+        old.rename(old.with_name(f"a case{end}"))
+    assert copy.prepare() == {"2d": (5, 4)}
+    assert (copy.preprocessed / "nnUNetPlans_2d/a case.b2nd").is_file()
+
+
+def test_planning_anew_keeps_our_settings(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans_file = copy.preprocessed / "nnUNetPlans.json"
+    plans = json.loads(plans_file.read_text())
+    plans_file.write_text(json.dumps({**plans, "semi": {"seed": 5}}))
+    (copy.preprocessed / "dataset_fingerprint.json").unlink()
+
+    def planned(*_: Any, overwrite_plans_name: str) -> str:
+        plans_file.write_text(json.dumps(plans))
+        return overwrite_plans_name
+
+    monkeypatch.setattr(module, "extract_fingerprints", lambda *_, **__: None)
+    monkeypatch.setattr(module, "plan_experiments", planned)
+    copy.prepare()
+    assert json.loads(plans_file.read_text())["semi"] == {"seed": 5}
+
+
+def test_derived_plans_are_not_planned_anew(copy: Copy) -> None:
+    plans = json.loads((copy.preprocessed / "nnUNetPlans.json").read_text())
+    derived = copy.preprocessed / "nnUNetPlans_cpu.json"
+    derived.write_text(json.dumps({**plans, "plans_name": "nnUNetPlans_cpu"}))
+    (copy.preprocessed / "dataset_fingerprint.json").unlink()
+    with pytest.raises(UserError, match="derived from other plans"):
+        prepare(copy.number, ["2d"], "nnUNetPlans_cpu", "ExperimentPlanner", 1, False)
+
+
+def test_a_planner_has_its_own_plans_name() -> None:
+    assert default_plans_name("ExperimentPlanner") == "nnUNetPlans"
+    assert default_plans_name("nnUNetPlannerResEncM") == "nnUNetResEncUNetMPlans"
+    with pytest.raises(UserError, match="no planner 'Nobody'"):
+        default_plans_name("Nobody")
+
+
+def test_a_cascade_uses_the_data_of_its_first_stages(prepared_cascade: Any) -> None:
+    plans = prepared_cascade().plans
+    assert requested(plans, None) == ["2d", "3d_fullres", "3d_lowres"]
+    assert requested(plans, ["3d_cascade_fullres", "3d_fullres"]) == ["3d_fullres"]
+    with pytest.raises(UserError, match="no configuration 4d"):
+        requested(plans, ["4d"])
+
+
+def test_a_configuration_with_data_of_its_own_is_preprocessed_itself(phantom: Any) -> None:
+    plans = phantom.plans
+    own = {"inherits_from": "2d", "data_identifier": "nnUNetPlans_fine", "spacing": [0.5, 0.5]}
+    plans["configurations"] |= {"fine": own, "big": {"inherits_from": "2d", "batch_size": 50}}
+    assert requested(plans, ["fine", "big"]) == ["fine", "2d"]
+
+
+def test_a_torn_copy_of_a_label_is_mended(tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").write_text("the label")
+    (tmp_path / "gt").mkdir()
+    (tmp_path / "gt/a.nii.gz").write_text("the l")  # newer, as a killed copy is
+    copy_ground_truth([Case("a", (), str(tmp_path / "a.nii.gz"), "")], tmp_path / "gt", ".nii.gz")
+    assert (tmp_path / "gt/a.nii.gz").read_text() == "the label"
+
+
+def test_the_command_ends_with_what_to_do_next(
+    phantom: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["preprocess", "-d", "901", "-c", "3d_fullres", "-np", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "3d_fullres: 5 labelled and 6 unlabelled cases are ready" in out
+    assert "nnUNetv2_train 901 3d_fullres 0 -tr SemiMeanTeacherTrainer" in out

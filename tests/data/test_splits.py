@@ -1,0 +1,180 @@
+"""A benchmark with hidden labels is a partition of the labelled cases."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.data.splits import choose_labelled, read_case_list, write_split
+from semi_nnunet.errors import UserError
+
+CASES = tuple("abcdef")
+
+
+def make_source(root: Path, ending: str = ".nii.gz", channels: int = 2) -> Path:
+    source = root / "Dataset040_Whole"
+    for folder in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+        (source / folder).mkdir(parents=True)
+    for case in CASES:
+        for channel in range(channels):
+            name = f"{case}_{channel:04d}{ending}"
+            (source / "imagesTr" / name).write_text(f"image {case} {channel}")
+        (source / "labelsTr" / f"{case}{ending}").write_text(f"label {case}")
+    (source / f"imagesTs/t_0000{ending}").write_text("test image")
+    (source / f"labelsTs/t{ending}").write_text("test label")
+    content = {"file_ending": ending, "numTraining": len(CASES), "labels": {"background": 0}}
+    (source / "dataset.json").write_text(json.dumps(content))
+    return source
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name.split(".")[0].split("_0")[0] for path in folder.glob("*")}
+
+
+@given(st.sets(st.text("abcdefgh", min_size=1, max_size=4), min_size=1), st.data())
+def test_a_random_choice_is_a_subset_of_the_wanted_size(
+    cases: set[str], data: st.DataObject
+) -> None:
+    number = data.draw(st.integers(1, len(cases)))
+    seed = data.draw(st.integers(0, 2**32))
+    chosen = choose_labelled(sorted(cases), number, None, seed)
+    assert len(chosen) == len(set(chosen)) == number
+    assert set(chosen) <= cases
+    shuffled = data.draw(st.permutations(sorted(cases)))
+    assert choose_labelled(shuffled, number, None, seed) == chosen
+
+
+def test_another_seed_chooses_others() -> None:
+    cases = [f"case_{number}" for number in range(50)]
+    assert choose_labelled(cases, 10, None, 0) != choose_labelled(cases, 10, None, 1)
+
+
+def test_fewer_labelled_cases_of_the_same_seed_are_nested() -> None:
+    cases = [f"case_{number}" for number in range(50)]
+    assert set(choose_labelled(cases, 5, None, 3)) < set(choose_labelled(cases, 10, None, 3))
+
+
+@pytest.mark.parametrize(
+    ("number", "chosen", "says"),
+    [
+        (None, None, "--labelled N"),
+        (0, None, "between 1 and 6"),
+        (7, None, "between 1 and 6"),
+        (3, ["a", "b"], "between 1 and 2"),
+        (None, ["a", "z"], "z"),
+        (None, [], "at least one"),
+    ],
+)
+def test_a_choice_that_is_not_possible_is_refused(
+    number: int | None, chosen: list[str] | None, says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        choose_labelled(CASES, number, chosen, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cases.txt", "b\n\n a \n"),
+        ("cases.json", '["b", "a"]'),
+        ("cases.json", '{"2": ["b", "a"], "1": ["c"], "note": "x"}'),
+    ],
+)
+def test_a_case_list_may_be_text_or_json(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert read_case_list(tmp_path / name, 2) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [('{"2": ["b"]}', "none named 3"), ("[1, 2]", "list of case ids"), ("{", "JSON")],
+)
+def test_a_case_list_that_is_none_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "cases.json").write_text(text)
+    with pytest.raises(UserError, match=says):
+        read_case_list(tmp_path / "cases.json", 3)
+
+
+@pytest.mark.parametrize("symlink", [False, True])
+def test_the_new_data_set_is_a_partition_and_its_hidden_labels_lie_outside(
+    tmp_path: Path, symlink: bool
+) -> None:
+    source, target, hidden = make_source(tmp_path), tmp_path / "Dataset041_New", tmp_path / "hidden"
+    counts = write_split(source, target, ["a", "c"], hidden, symlink)
+    assert counts == {"imagesTr": 2, "imagesUn": 4, "imagesTs": 1, "hidden labels": 4}
+    assert names(target / "imagesTr") == names(target / "labelsTr") == {"a", "c"}
+    assert names(target / "imagesUn") == names(hidden) == {"b", "d", "e", "f"}
+    assert {path.name for path in target.iterdir()} == {
+        *("imagesTr", "labelsTr", "imagesUn", "imagesTs", "labelsTs", "dataset.json")
+    }
+    assert json.loads((target / "dataset.json").read_text())["numTraining"] == 2
+    for path in target.rglob("*_0000.nii.gz"):
+        kind = "imagesTs" if "imagesTs" in path.parts else "imagesTr"
+        assert path.read_text() == (source / kind / path.name).read_text()
+        assert path.is_symlink() == symlink
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_an_interrupted_split_is_simply_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target, hidden = make_source(tmp_path), tmp_path / "Dataset041_New", tmp_path / "hidden"
+    monkeypatch.setattr("semi_nnunet.data.splits.write_json", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_split(source, target, ["a"], hidden, False)
+    assert not target.exists()
+    monkeypatch.undo()
+    write_split(source, target, ["a", "b"], hidden, False)
+    assert names(target / "imagesTr") == {"a", "b"}
+
+
+def test_an_existing_target_is_refused(tmp_path: Path) -> None:
+    source = make_source(tmp_path)
+    (tmp_path / "Dataset041_New").mkdir()
+    with pytest.raises(UserError, match="exists already"):
+        write_split(source, tmp_path / "Dataset041_New", ["a"], tmp_path / "hidden", False)
+
+
+def test_hidden_labels_inside_the_new_data_set_are_refused(tmp_path: Path) -> None:
+    source, target = make_source(tmp_path), tmp_path / "Dataset041_New"
+    with pytest.raises(UserError, match="outside"):
+        write_split(source, target, ["a"], target / "labelsUn", False)
+    assert not target.exists()
+
+
+def test_a_case_without_a_label_is_refused(tmp_path: Path) -> None:
+    source = make_source(tmp_path)
+    (source / "labelsTr/b.nii.gz").unlink()
+    with pytest.raises(UserError, match=r"labelsTr/b\.nii\.gz"):
+        write_split(source, tmp_path / "Dataset041_New", ["a"], tmp_path / "hidden", True)
+    assert {path.name for path in tmp_path.iterdir()} == {source.name}
+
+
+def test_the_spacing_of_a_tif_goes_with_it(tmp_path: Path) -> None:
+    source = make_source(tmp_path, ".tif", channels=1)
+    for folder in ("imagesTr", "labelsTr"):
+        for case in CASES:
+            (source / folder / f"{case}.json").write_text("{}")
+    write_split(source, tmp_path / "Dataset041_New", ["a"], tmp_path / "hidden", False)
+    for place in ("imagesTr/a", "labelsTr/a", "imagesUn/b", "../hidden/b"):
+        assert (tmp_path / "Dataset041_New" / f"{place}.json").is_file()
+
+
+def test_the_command_names_the_new_data_set_and_refuses_a_number_that_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_source(tmp_path)
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    command = ["split", "-d", "Dataset040_Whole", "-o", "41", "--labelled", "2"]
+    assert main(command) == 0
+    assert (tmp_path / "Dataset041_Whole2labelled/imagesUn").is_dir()
+    assert len(list((tmp_path / "hidden_labels_Dataset041_Whole2labelled").iterdir())) == 4
+    assert "semi_nnunet preprocess -d 41" in capsys.readouterr().out
+    assert main(command) == 2
+    assert main([*command, "--name", "Other"]) == 2
+    assert "is taken by Dataset041_Whole2labelled" in capsys.readouterr().err

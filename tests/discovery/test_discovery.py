@@ -1,0 +1,63 @@
+"""nnU-Net finds our trainers, registered or through its variable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+from semi_nnunet.discovery import register as module
+from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.discovery.register import TRAINERS_FOLDER, is_registered, register, unregister
+from semi_nnunet.errors import UserError
+from semi_nnunet.methods.mean_teacher import SemiMeanTeacherTrainer
+
+
+@pytest.fixture
+def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "variants" / "semi_nnunet_shim.py"
+    path.parent.mkdir()
+    monkeypatch.setattr(module, "shim_file", lambda: path)
+    return path
+
+
+def test_registering_and_undoing_leave_no_trace(shim: Path) -> None:
+    assert not is_registered() and not unregister()
+    for _ in range(2):
+        assert register() == shim and is_registered()
+    assert unregister() and list(shim.parent.iterdir()) == []
+
+
+def test_the_shim_exports_the_trainers(shim: Path) -> None:
+    names: dict[str, object] = {}
+    exec(register().read_text(), names)
+    assert names["SemiMeanTeacherTrainer"] is SemiMeanTeacherTrainer
+
+
+def test_an_outdated_shim_is_not_registered(shim: Path) -> None:
+    shim.write_text("old")
+    assert not is_registered()
+
+
+def test_a_folder_that_cannot_be_written_names_the_variable(
+    shim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise UserError("read-only")
+
+    monkeypatch.setattr(module, "write_atomically", refuse)
+    with pytest.raises(UserError, match="nnUNet_extTrainer"):
+        register()
+
+
+def test_nnunet_finds_the_very_class_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_extTrainer", str(TRAINERS_FOLDER))
+    found = recursive_find_trainer_class_by_name("SemiMeanTeacherTrainer")
+    assert found is SemiMeanTeacherTrainer
+
+
+def test_every_trainer_is_listed_under_its_own_name() -> None:
+    assert {name: c.__name__ for name, c in trainer_classes().items()} == {
+        name: name for name in trainer_classes()
+    }

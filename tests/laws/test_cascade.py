@@ -1,0 +1,46 @@
+"""Law g, the cascade: the second stage sees the first stage's predictions of all cases."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from semi_nnunet.errors import UserError
+from tests.trainers import TRAINERS, WITHOUT_RAMP, run_epochs
+
+
+@pytest.mark.parametrize("name", list(TRAINERS))
+def test_g_cascade_trains_on_predictions_of_the_first_stage(name, make_trainer, prepared_cascade):
+    dataset = prepared_cascade()
+    first = make_trainer(name, "3d_lowres", dataset=dataset, start=False, epochs=1, fold="all")
+    run_epochs(first, 1)
+    first.on_train_end()
+    first.perform_actual_validation()
+    stored = Path(first.output_folder_base) / "predicted_next_stage" / "3d_cascade_fullres"
+    cases = set(first.labelled_identifiers())
+    cases |= set(first.unlabelled_cases()) if first.uses_unlabelled else set()
+    assert {path.stem for path in stored.glob("*.b2nd")} == cases
+
+    second = make_trainer(name, "3d_cascade_fullres", dataset=dataset, fold="all", **WITHOUT_RAMP)
+    batch = next(second.dataloader_train)
+    labelled, unlabelled = second._to_device(batch[0])
+    assert labelled.x.shape[1] == 1 + 3
+    if second.uses_unlabelled:
+        previous = unlabelled.x_weak[:, 1:]
+        assert previous.shape[1] == 3 and set(previous.unique().tolist()) <= {0.0, 1.0}
+        assert torch.equal(
+            previous, unlabelled.x_strong[:, 1:]
+        )  # appearance leaves these channels alone
+    second.train_step(batch)
+    second.on_train_epoch_end([{}])
+    assert all(np.isfinite(value) for value in second._epoch_values.values())
+
+    victim = next(iter(sorted(cases)))
+    (stored / f"{victim}.b2nd").unlink()
+    with pytest.raises(UserError, match=f"{victim}.*nnUNetv2_train .* 3d_lowres FOLD -tr {name}"):
+        make_trainer(name, "3d_cascade_fullres", dataset=dataset, fold="all")
+    shutil.rmtree(stored)

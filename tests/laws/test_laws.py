@@ -1,0 +1,288 @@
+"""The laws that every trainer obeys: a to j; k, that it helps, is in test_gain.py."""
+
+from __future__ import annotations
+
+import copy
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
+
+from semi_nnunet.core.ema import EmaTeacher
+from semi_nnunet.errors import UserError
+from tests.trainers import (
+    TRAINERS,
+    UNLABELLED_TRAINERS,
+    WITHOUT_RAMP,
+    run_epochs,
+    same_weights,
+    weights_of,
+)
+
+every_trainer = pytest.mark.parametrize("name", list(TRAINERS))
+every_unlabelled_trainer = pytest.mark.parametrize("name", list(UNLABELLED_TRAINERS))
+
+
+def unlabelled_terms(trainer, batch):
+    """The terms of one batch besides the supervised one."""
+    return [term for term in trainer.terms(*trainer._to_device(batch)) if term.name != "supervised"]
+
+
+@every_unlabelled_trainer
+def test_a_unlabelled_term_gives_the_student_a_gradient(name, make_trainer):
+    trainer = make_trainer(name, **WITHOUT_RAMP)
+    trainer.train_step(
+        next(trainer.dataloader_train)
+    )  # a teacher that equals the student agrees with it
+    for term in unlabelled_terms(trainer, next(trainer.dataloader_train)[0]):
+        trainer.optimizer.zero_grad(set_to_none=True)
+        term.value.backward()
+        norms = [p.grad.norm().item() for p in trainer.network.parameters() if p.grad is not None]
+        assert norms and max(norms) > 0, term.name
+
+
+@every_unlabelled_trainer
+def test_a_unlabelled_term_changes_the_weights(name, make_trainer):
+    after = []
+    for weight in (0.0, 10.0):
+        trainer = make_trainer(name, consistency_weight=weight, **WITHOUT_RAMP)
+        trainer.train_step(next(trainer.dataloader_train))
+        after.append(weights_of(trainer.bare_network))
+    assert not same_weights(*after)
+
+
+@every_unlabelled_trainer
+def test_b_no_gradient_reaches_a_teacher(name, make_trainer):
+    trainer = make_trainer(name, **WITHOUT_RAMP)
+    trainer.train_step(next(trainer.dataloader_train))
+    teachers = [module for module in trainer._companions.values() if isinstance(module, EmaTeacher)]
+    assert teachers
+    for parameter in (p for teacher in teachers for p in teacher.parameters()):
+        assert parameter.grad is None and not parameter.requires_grad
+    optimised = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert not optimised & {id(p) for teacher in teachers for p in teacher.parameters()}
+
+
+@every_trainer
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_c_with_zero_weights_steps_equal_plain_nnunet(name, configuration, make_trainer):
+    zero = {"consistency_weight": 0.0} if TRAINERS[name].uses_unlabelled else {}
+    trainer = make_trainer(name, configuration, **zero)
+    dataset_plans = copy.deepcopy(trainer.plans_manager.plans)
+    plain = nnUNetTrainer(
+        {**dataset_plans, "continue_training": False},
+        configuration,
+        0,
+        trainer.dataset_json,
+        torch.device("cpu"),
+    )
+    plain.num_epochs = trainer.num_epochs
+    plain.initialize()
+    plain.network.load_state_dict(weights_of(trainer.bare_network))
+    plain.set_deep_supervision_enabled(True)
+    plain.network.train()
+    for epoch in range(2):
+        for each in (trainer, plain):
+            each.current_epoch = epoch
+            each.lr_scheduler.step(epoch)
+        trainer._step_in_epoch = 0
+        for _ in range(2):
+            batch = next(trainer.dataloader_train)
+            raw = batch[0]["labelled"]
+            plain.train_step(
+                {"data": raw["data"].clone(), "target": [t.clone() for t in raw["target"]]}
+            )
+            trainer.train_step(batch)
+    assert same_weights(weights_of(trainer.bare_network), weights_of(plain.network))
+
+
+@every_trainer
+def test_d_resuming_equals_never_having_stopped(name, make_trainer, tmp_path):
+    trainer = make_trainer(name, start=False)
+    run_epochs(trainer, 4)
+    whole = weights_of(trainer.bare_network), weights_of(trainer._companions), trainer.history.rows
+    shutil.rmtree(tmp_path / "results")
+    trainer = make_trainer(name, start=False)
+    run_epochs(trainer, 2)
+    checkpoint = Path(trainer.output_folder) / "checkpoint_latest.pth"
+    assert checkpoint.is_file()
+    resumed = make_trainer(name, start=False)
+    resumed.load_checkpoint(str(checkpoint))
+    run_epochs(resumed, 4)
+    assert same_weights(whole[0], weights_of(resumed.bare_network))
+    assert same_weights(whole[1], weights_of(resumed._companions))
+    for before, after in zip(whole[2], resumed.history.rows, strict=True):
+        assert {**before, "seconds": 0} == {**after, "seconds": 0}
+
+
+@every_unlabelled_trainer
+def test_e_garbage_where_hidden_labels_might_be_changes_nothing(
+    name, make_trainer, prepared_dataset, monkeypatch
+):
+    dataset = prepared_dataset("labels", 1)
+    trainer = make_trainer(name, dataset=dataset)
+    batch = next(trainer.dataloader_train)
+    trainer.train_step(batch)
+    clean = weights_of(trainer.bare_network)
+    folder = trainer.unlabelled_folder
+    case = trainer.unlabelled_cases()[0]
+    planted = [
+        folder / f"{case}_seg.b2nd",
+        dataset.raw / "labelsUn" / f"{case}.nii.gz",
+        dataset.preprocessed / "gt_segmentations" / f"{case}.nii.gz",
+    ]
+    try:
+        for path in planted:
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"garbage" * 1000)
+        trainer = make_trainer(name, dataset=dataset)
+        again = next(trainer.dataloader_train)
+        trainer.train_step(again)
+    finally:
+        for path in planted:
+            path.unlink(missing_ok=True)
+        (dataset.raw / "labelsUn").rmdir()
+    for stream in ("labelled", "unlabelled"):
+        assert torch.equal(batch[0][stream]["data"], again[0][stream]["data"])
+    assert same_weights(clean, weights_of(trainer.bare_network))
+
+
+@every_unlabelled_trainer
+@pytest.mark.parametrize("fold", [0, 3])
+def test_e_no_validation_case_is_in_the_unlabelled_pool(name, fold, make_trainer):
+    trainer = make_trainer(name, fold=fold)
+    training, validation = trainer.do_split()
+    streams = trainer.dataloader_train.dataset.streams
+    pool = set(streams["unlabelled"]._data.identifiers)
+    assert pool and not pool & set(validation) and not pool & set(training)
+    assert set(streams["labelled"]._data.identifiers) == set(training)
+    test = {
+        path.name.removesuffix("_0000.nii.gz")
+        for path in (Path(trainer.preprocessed_dataset_folder_base)).glob("imagesTs/*")
+    }
+    assert not pool & test
+
+
+@every_trainer
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ["labels", "regions", "ignore", "regions_ignore"])
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_g_every_kind_of_labels_trains_and_validates(
+    name, configuration, kind, channels, make_trainer
+):
+    trainer = make_trainer(name, configuration, kind, channels, **WITHOUT_RAMP)
+    before = weights_of(trainer.bare_network)
+    trainer.train_step(next(trainer.dataloader_train))
+    trainer.on_train_epoch_end([{}])
+    assert not same_weights(before, weights_of(trainer.bare_network))
+    assert all(np.isfinite(value) for value in trainer._epoch_values.values())
+    trainer.on_validation_epoch_start()
+    with torch.no_grad():
+        trainer.on_validation_epoch_end([trainer.validation_step(next(trainer.dataloader_val))])
+    heads = trainer.label_manager.num_segmentation_heads
+    assert len(trainer.logger.get_value("dice_per_class_or_region", step=-1)) == heads - (
+        kind in ("labels", "ignore")
+    )
+
+
+@every_trainer
+def test_g_deep_supervision_off(name, make_trainer):
+    trainer = make_trainer(name, deep_supervision=False, **WITHOUT_RAMP)
+    trainer.train_step(next(trainer.dataloader_train))
+    trainer.on_train_epoch_end([{}])
+    assert all(np.isfinite(value) for value in trainer._epoch_values.values())
+
+
+@every_trainer
+def test_g_residual_encoder(name, make_trainer, prepared_dataset):
+    class Residual:
+        """The tiny data set with nnU-Net's residual encoder network in its plans."""
+
+        def __init__(self):
+            self.plans, self.dataset_json = (
+                prepared_dataset("labels", 1).plans,
+                prepared_dataset("labels", 1).dataset_json,
+            )
+            architecture = self.plans["configurations"]["2d"]["architecture"]
+            architecture["network_class_name"] = (
+                "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
+            )
+            kwargs = architecture["arch_kwargs"]
+            kwargs["n_blocks_per_stage"] = [1] * len(kwargs.pop("n_conv_per_stage"))
+
+    trainer = make_trainer(name, dataset=Residual(), **WITHOUT_RAMP)
+    assert type(trainer.bare_network).__name__ == "ResidualEncoderUNet"
+    trainer.train_step(next(trainer.dataloader_train))
+    trainer.on_train_epoch_end([{}])
+    assert all(np.isfinite(value) for value in trainer._epoch_values.values())
+
+
+@every_trainer
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_h_terms_are_finite_under_autocast(name, configuration, make_trainer):
+    trainer = make_trainer(name, configuration, **WITHOUT_RAMP)
+    labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        terms = [(term.name, term.value) for term in trainer.terms(labelled, unlabelled)]
+    assert all(torch.isfinite(value) and value.dtype == torch.float32 for _, value in terms)
+
+
+@every_trainer
+def test_i_a_nan_term_stops_training_by_name_and_the_checkpoint_stays(name, make_trainer):
+    trainer = make_trainer(name)
+    good = Path(trainer.output_folder) / "checkpoint_latest.pth"
+    trainer.save_checkpoint(str(good))
+    content = good.read_bytes()
+    before = weights_of(trainer.bare_network)
+    batch = next(trainer.dataloader_train)
+    stream = "unlabelled" if trainer.uses_unlabelled else "labelled"
+    batch[0][stream]["data"][0, 0] = float("nan")
+    term = "consistency" if trainer.uses_unlabelled else "supervised"
+    with pytest.raises(UserError, match=re.escape(f"the term '{term}' became nan")) as stopped:
+        trainer.train_step(batch)
+    assert all(case in str(stopped.value) for case in batch[0][stream]["keys"])
+    assert good.read_bytes() == content
+    assert same_weights(before, weights_of(trainer.bare_network))
+
+
+class Pointwise(nn.Module):
+    """A network that looks at each voxel alone, so that it commutes with cutting and pasting."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 1)
+        self.encoder = nn.Sequential()
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+@every_unlabelled_trainer
+def test_j_teacher_and_student_see_the_same_voxels(name, make_trainer):
+    """Without appearance changes a pointwise student agrees with its teacher, CutMix or not."""
+    trainer = make_trainer(name, appearance_strength=0.0, teacher_noise=0.0, **WITHOUT_RAMP)
+    trainer.network = Pointwise()
+    trainer._companions["teacher"] = EmaTeacher(trainer.network)
+    if hasattr(trainer.settings, "dropout"):
+        object.__setattr__(trainer.settings, "dropout", 0.0)
+    torch.manual_seed(0)
+    labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    trainer.supervised = lambda batch: None
+    consistency = [term for term in trainer.terms(labelled, unlabelled) if term is not None]
+    assert [term.value.item() for term in consistency] == [pytest.approx(0.0, abs=1e-12)]
+
+
+@every_unlabelled_trainer
+def test_j_the_strong_view_changes_appearance_not_geometry(name, make_trainer):
+    trainer = make_trainer(name, "3d_fullres", appearance_probability=1.0)
+    _, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    assert not torch.equal(unlabelled.x_weak, unlabelled.x_strong)
+    for weak, strong in zip(unlabelled.x_weak[:, 0], unlabelled.x_strong[:, 0], strict=True):
+        aligned = np.corrcoef(weak.flatten(), strong.flatten())[0, 1]
+        shifted = np.corrcoef(weak.flatten(), strong.roll(3, -1).flatten())[0, 1]
+        assert aligned > 0.6 and aligned > shifted

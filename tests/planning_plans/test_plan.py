@@ -1,0 +1,154 @@
+"""What ``plan`` writes is what the trainers then use, and a budget gives networks that run."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.planning.budget import Size, seconds_per_step, shrink
+from semi_nnunet.planning.facts import collect_facts, resolve_settings
+from semi_nnunet.planning.plan import apply_budget, parse_assignments, plan_semi
+
+TRAINERS = {name: trainer.settings_class for name, trainer in trainer_classes().items()}
+GIVEN = [
+    [],
+    ["epochs=10", "2d.epochs=20", "seed=3"],
+    ["SemiMeanTeacherTrainer.epochs=10", "SemiMeanTeacherTrainer.2d.ema_decay=0.5"],
+    ["SemiMeanTeacherTrainer.labelled_batch_size=7", "2d.ramp_up_steps=5"],
+]
+
+
+def test_assignments_become_layers() -> None:
+    words = ["seed=1", "2d.epochs=10", "T.2d.mirror=False", "optimizer=adam", "x=[1, 2]", "y=None"]
+    assert parse_assignments(words) == {
+        "seed": 1,
+        "2d": {"epochs": 10},
+        "T": {"2d": {"mirror": False}},
+        "optimizer": "adam",
+        "x": [1, 2],
+        "y": None,
+    }
+
+
+@pytest.mark.parametrize("assignments", GIVEN)
+def test_the_written_plans_give_the_settings_that_were_planned(
+    assignments: list[str], phantom: Any
+) -> None:
+    semi_given = parse_assignments(assignments)
+    folder, description = phantom.preprocessed, phantom.dataset_json
+    semi, _ = plan_semi(phantom.plans, description, folder, TRAINERS, semi_given)
+    for configuration in phantom.plans["configurations"]:
+        facts = collect_facts(phantom.plans, configuration, description, folder)
+        for trainer, kind in TRAINERS.items():
+            planned, written = (
+                resolve_settings(kind, trainer, configuration, {**phantom.plans, "semi": s}, facts)
+                for s in (semi_given, json.loads(json.dumps(semi)))
+            )
+            assert written.settings == planned.settings
+
+
+def test_the_command_writes_plans_of_another_name(
+    phantom: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = "plan -d 901 --name nnUNetPlans_x --set seed=9 2d.epochs=5 -c 2d"
+    assert main(command.split()) == 0
+    out = capsys.readouterr().out
+    assert "use it with -p nnUNetPlans_x" in out and "3d_fullres" not in out
+    plans = phantom.load_plans("nnUNetPlans_x")
+    assert plans["plans_name"] == "nnUNetPlans_x"
+    assert plans["semi"]["seed"] == 9 and plans["semi"]["2d"]["epochs"] == 5
+    assert "semi" not in phantom.plans
+
+
+def build(configuration: dict[str, Any], heads: int = 4) -> torch.nn.Module:
+    architecture = configuration["architecture"]
+    return get_network_from_plans(
+        architecture["network_class_name"],
+        architecture["arch_kwargs"],
+        architecture["_kw_requires_import"],
+        1,
+        heads,
+        deep_supervision=True,
+    )
+
+
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_the_cpu_budget_gives_a_smaller_network_that_runs(configuration: str, phantom: Any) -> None:
+    plans = apply_budget(phantom.plans, phantom.dataset_json, "cpu", torch.device("cpu"))
+    small, full = (p["configurations"][configuration] for p in (plans, phantom.plans))
+    count = [sum(p.numel() for p in build(c).parameters()) for c in (small, full)]
+    assert count[0] < count[1] / 2
+    assert small["spacing"] == full["spacing"]
+    assert small["data_identifier"] == full["data_identifier"]
+    heads = build(small)(torch.zeros(1, 1, *small["patch_size"]))
+    assert list(heads[0].shape[2:]) == small["patch_size"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    patch=st.lists(st.integers(8, 160), min_size=2, max_size=3),
+    spacing=st.floats(0.3, 6),
+    voxels=st.integers(100, 10**6),
+)
+def test_a_shrunken_patch_fits_its_strides_and_never_grows(
+    patch: list[int], spacing: float, voxels: int
+) -> None:
+    arch = {
+        "features_per_stage": [32] * 9,
+        "n_conv_per_stage": [2] * 9,
+        "n_conv_per_stage_decoder": [2] * 8,
+    }
+    plan = {
+        "patch_size": patch,
+        "spacing": [spacing] + [1.0] * (len(patch) - 1),
+        "median_image_size_in_voxels": [2 * edge for edge in patch],
+        "architecture": {"arch_kwargs": arch},
+    }
+    whole, small = shrink(plan, Size(8, 10**9, 2)), shrink(plan, Size(8, voxels, 2))
+    kwargs = small["architecture"]["arch_kwargs"]
+    divisors = [math.prod(axis) for axis in zip(*kwargs["strides"], strict=True)]
+    pairs = zip(small["patch_size"], divisors, strict=True)
+    assert all(edge % divisor == 0 for edge, divisor in pairs)
+    assert math.prod(small["patch_size"]) <= math.prod(whole["patch_size"])
+    stages = kwargs["n_stages"]
+    assert stages >= min(3, whole["architecture"]["arch_kwargs"]["n_stages"])
+    assert len(kwargs["features_per_stage"]) == len(kwargs["n_conv_per_stage"]) == stages
+    assert plan["patch_size"] == patch  # the original is as it was
+
+
+def test_a_budget_of_seconds_is_kept_where_it_can_be(
+    phantom: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def features_as_seconds(configuration: dict[str, Any], *_: Any) -> float:
+        sizes.append(configuration["architecture"]["arch_kwargs"]["features_per_stage"][0])
+        return float(sizes[-1])
+
+    monkeypatch.setattr("semi_nnunet.planning.budget.seconds_per_step", features_as_seconds)
+    plans = apply_budget(phantom.plans, phantom.dataset_json, "13", torch.device("cpu"))
+    for configuration in plans["configurations"].values():
+        assert configuration["architecture"]["arch_kwargs"]["features_per_stage"][0] == 12
+
+
+def test_a_step_takes_time(prepared_dataset: Any) -> None:
+    plans = prepared_dataset("labels", 1).plans
+    configuration = plans["configurations"]["2d"]
+    assert 0 < seconds_per_step(configuration, 1, 4, torch.device("cpu"), repeats=1) < 60
+
+
+def test_the_budget_command_writes_plans_beside_the_old_ones(phantom: Any) -> None:
+    assert main(["plan", "-d", "901", "--budget", "cpu"]) == 0
+    plans = phantom.load_plans("nnUNetPlans_cpu")
+    assert plans["semi"]["epochs"] == 24
+    assert Path(phantom.preprocessed / "nnUNetPlans.json").is_file()

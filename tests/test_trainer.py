@@ -1,0 +1,291 @@
+"""What the settings do to a training, and how a trainer refuses what cannot work."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from semi_nnunet.errors import UserError
+from tests.trainers import run_epochs, same_weights, weights_of
+
+
+def test_same_seed_gives_the_same_training_and_another_seed_another(make_trainer):
+    after = []
+    for seed in (0, 0, 1):
+        trainer = make_trainer("SemiMeanTeacherTrainer", seed=seed)
+        trainer.train_step(next(trainer.dataloader_train))
+        after.append(weights_of(trainer.bare_network))
+    assert same_weights(after[0], after[1]) and not same_weights(after[0], after[2])
+
+
+def test_baseline_and_mean_teacher_of_a_seed_see_the_same_labelled_batches(make_trainer):
+    trainers = [make_trainer(name) for name in ("SemiBaselineTrainer", "SemiMeanTeacherTrainer")]
+    assert same_weights(*(weights_of(trainer.bare_network) for trainer in trainers))
+    for _ in range(2):
+        first, second = (next(trainer.dataloader_train)[0]["labelled"] for trainer in trainers)
+        assert torch.equal(first["data"], second["data"]) and first["keys"] == second["keys"]
+
+
+def test_accumulated_batches_average_their_gradients(make_trainer):
+    trainer = make_trainer("SemiBaselineTrainer", accumulate_batches=2, gradient_clip=1e9)
+    batches = next(trainer.dataloader_train)
+    assert len(batches) == 2 and not torch.equal(
+        batches[0]["labelled"]["data"], batches[1]["labelled"]["data"]
+    )
+    gradients = []
+    for batch in batches:
+        trainer.optimizer.zero_grad()
+        trainer.supervised(trainer._to_device(batch)[0]).value.backward()
+        gradients.append(
+            [p.grad.clone() if p.grad is not None else None for p in trainer.network.parameters()]
+        )
+    trainer._update_weights = lambda: None
+    trainer.train_step(batches)
+    for parameter, first, second in zip(trainer.network.parameters(), *gradients, strict=True):
+        if first is not None:
+            torch.testing.assert_close(parameter.grad, (first + second) / 2)
+
+
+def test_one_labelled_to_five_unlabelled_patches(make_trainer):
+    trainer = make_trainer("SemiMeanTeacherTrainer", labelled_batch_size=1, unlabelled_batch_size=5)
+    batch = next(trainer.dataloader_train)[0]
+    assert batch["labelled"]["data"].shape[0] == 1 and batch["unlabelled"]["data"].shape[0] == 5
+    trainer.train_step([batch])
+
+
+def test_unlabelled_mask_is_false_in_the_padding_alone(make_trainer):
+    trainer = make_trainer("SemiMeanTeacherTrainer", "3d_fullres", mirror=False)
+    loader = trainer.dataloader_train.dataset.streams["unlabelled"]
+    loader.patch_size = loader.final_patch_size = (
+        40,
+        40,
+        40,
+    )  # larger than the image on every axis
+    loader.need_to_pad = np.zeros(3, dtype=int)
+    loader.transforms = None
+    _, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    shape = (
+        trainer.dataloader_train.dataset.streams["unlabelled"]
+        ._data.load_case(unlabelled.keys[0])[0]
+        .shape
+    )
+    assert unlabelled.mask[0].sum() == np.prod(shape[1:])
+    assert (unlabelled.x_weak[~unlabelled.mask] == 0).all()
+
+
+def test_mirroring_can_be_turned_off_for_training_and_prediction(make_trainer):
+    trainer = make_trainer("SemiMeanTeacherTrainer", mirror=False)
+    assert trainer.inference_allowed_mirroring_axes is None
+    for stream in trainer.dataloader_train.dataset.streams.values():
+        assert "Mirror" not in str([type(part).__name__ for part in stream.transforms.transforms])
+    assert make_trainer("SemiMeanTeacherTrainer").inference_allowed_mirroring_axes == (0, 1)
+
+
+@pytest.mark.parametrize("kind", ["labels", "regions", "regions_ignore"])
+def test_published_variant_with_focal_loss_adam_and_plateau_trains_and_resumes(make_trainer, kind):
+    variant = {
+        "ema_decay": 0.99, "ema_decay_after_ramp_up": 0.999, "supervised_loss": "dice_focal",
+        "optimizer": "adam",
+        "initial_lr": 1e-4, "lr_schedule": "plateau", "plateau_patience_epochs": 0,
+        "labelled_batch_size": 1,
+        "unlabelled_batch_size": 5, "cutmix_probability": 0.0, "teacher_noise": 0.1,
+    }  # fmt: skip
+    trainer = make_trainer("SemiMeanTeacherTrainer", kind=kind, start=False, **variant)
+    run_epochs(trainer, 4)
+    rates = trainer.history.series("learning_rate")[1]
+    resumed = make_trainer("SemiMeanTeacherTrainer", kind=kind, start=False, **variant)
+    trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
+    resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
+    assert resumed.lr_scheduler.state_dict() == trainer.lr_scheduler.state_dict()
+    assert resumed.optimizer.param_groups[0]["lr"] == trainer.optimizer.param_groups[0]["lr"]
+    assert all(np.isfinite(rates))
+
+
+def test_class_weights_must_match_the_classes(make_trainer):
+    make_trainer("SemiBaselineTrainer", class_weights=[0.5, 1, 1, 4])
+    with pytest.raises(UserError, match=r"each of the 4 classes.*got 2"):
+        make_trainer("SemiBaselineTrainer", class_weights=[1, 2])
+
+
+def test_weights_ramp_up_and_are_logged(make_trainer):
+    trainer = make_trainer(
+        "SemiMeanTeacherTrainer", start=False, consistency_weight=7.0, ramp_up_steps=4
+    )
+    run_epochs(trainer, 3)
+    weights = trainer.history.series("weight/consistency")[1]
+    assert weights[0] < weights[1] < weights[2] == 7.0
+    assert trainer.history.series("weight/supervised")[1] == [1.0] * 3
+
+
+def test_history_is_written_for_people_and_programs(make_trainer):
+    trainer = make_trainer("SemiUncertaintyAwareTrainer", start=False)
+    run_epochs(trainer, 2)
+    folder = Path(trainer.output_folder)
+    rows = list(csv.DictReader((folder / "semi_history.csv").open()))
+    expected = {
+        *("epoch", "learning_rate", "loss/supervised", "loss/consistency", "weight/consistency"),
+        *("mask_ratio", "foreground/pseudo_label", "foreground/labelled"),
+        *("dice/deployed", "dice/student"),
+    }
+    assert len(rows) == 2 and expected <= set(rows[0])
+    assert (folder / "semi_history.png").stat().st_size > 5000
+    settings = json.loads((folder / "semi_settings.json").read_text())
+    assert settings["settings"]["ema_decay"]["reason"] and len(settings["unlabelled_cases"]) == 4
+
+
+def test_other_loggers_get_our_values_too(make_trainer):
+    class Spy:
+        def __init__(self):
+            self.seen = {}
+
+        def update_config(self, config):
+            pass
+
+        def log(self, key, value, step):
+            self.seen[key] = value
+
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
+    spy = Spy()
+    trainer.logger.loggers.append(spy)
+    run_epochs(trainer, 1)
+    assert {"semi/loss/consistency", "semi/dice/student", "train_losses"} <= set(spy.seen)
+
+
+def test_early_stopping_ends_the_training_with_a_final_checkpoint(make_trainer):
+    trainer = make_trainer(
+        "SemiBaselineTrainer",
+        start=False,
+        epochs=50,
+        early_stopping_patience_epochs=2,
+        initial_lr=0.0,
+    )
+    trainer.run_training()
+    assert trainer.current_epoch < 50
+    assert (Path(trainer.output_folder) / "checkpoint_final.pth").is_file()
+    assert not (Path(trainer.output_folder) / "checkpoint_latest.pth").exists()
+
+
+def test_teacher_that_collapses_is_warned_of(make_trainer):
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False, ramp_up_steps=1)
+    trainer.initialize()
+    trainer.build_companions()
+    log = []
+    trainer.print_to_log_file = lambda *args, **kwargs: log.append(" ".join(map(str, args)))
+    background = trainer.companion("teacher").module.decoder.seg_layers[-1].bias
+    with torch.no_grad():
+        background[0] = 1e4
+    trainer.after_optimizer_step = lambda step: None
+    run_epochs(trainer, 1)
+    assert any("the teacher collapses" in line for line in log)
+
+
+def test_few_labelled_cases_get_one_fold_each(make_trainer, prepared_dataset, tmp_path):
+    trainer = make_trainer("SemiBaselineTrainer", start=False)
+    cases = trainer.labelled_identifiers()[:3]
+    trainer.labelled_identifiers = lambda: cases
+    trainer.preprocessed_dataset_folder_base = str(tmp_path)  # no splits_final.json there
+    folds = []
+    for fold in range(3):
+        trainer.fold = fold
+        folds.append(trainer.do_split())
+    assert sorted(case for _, validation in folds for case in validation) == cases
+    assert all(sorted(training + validation) == cases for training, validation in folds)
+
+
+def test_one_labelled_case_can_only_be_trained_on_all(make_trainer, tmp_path):
+    trainer = make_trainer("SemiBaselineTrainer", start=False)
+    cases = trainer.labelled_identifiers()[:1]
+    trainer.labelled_identifiers = lambda: cases
+    trainer.preprocessed_dataset_folder_base = str(tmp_path)
+    with pytest.raises(UserError, match="Fix: train fold 'all'"):
+        trainer.do_split()
+
+
+def test_no_unlabelled_images_is_said_before_the_first_step(make_trainer, monkeypatch, tmp_path):
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
+    monkeypatch.setattr(type(trainer), "unlabelled_folder", tmp_path / "nothing")
+    with pytest.raises(UserError, match="semi_nnunet preprocess -d Dataset"):
+        trainer.on_train_start()
+
+
+def test_unknown_setting_stops_at_once_and_names_the_nearest(make_trainer):
+    with pytest.raises(UserError, match="did you mean 'ema_decay'"):
+        make_trainer("SemiMeanTeacherTrainer", start=False, ema_deccay=0.9)
+
+
+def test_plans_given_by_the_caller_stay_as_they_were(prepared_dataset):
+    from semi_nnunet.methods.supervised import SemiBaselineTrainer
+
+    dataset = prepared_dataset("labels", 1)
+    plans = {**dataset.plans, "continue_training": True}
+    before = json.dumps(plans, sort_keys=True)
+    SemiBaselineTrainer(plans, "2d", 0, dataset.dataset_json, torch.device("cpu"))
+    assert json.dumps(plans, sort_keys=True) == before
+
+
+def test_checkpoint_of_another_training_is_refused(make_trainer):
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False, epochs=1)
+    run_epochs(trainer, 1)
+    path = str(Path(trainer.output_folder) / "checkpoint_best.pth")
+    with pytest.raises(UserError, match="belongs to another training") as refused:
+        make_trainer("SemiUncertaintyAwareTrainer", "3d_fullres", start=False).load_checkpoint(path)
+    assert {problem.where for problem in refused.value.problems} >= {
+        "trainer",
+        "configuration",
+        "architecture",
+    }
+    with pytest.raises(UserError, match="classes or regions"):
+        make_trainer("SemiMeanTeacherTrainer", kind="regions", start=False).load_checkpoint(path)
+
+
+def test_damaged_newest_checkpoint_falls_back_to_the_best_readable_one(make_trainer):
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
+    run_epochs(trainer, 2)
+    folder = Path(trainer.output_folder)
+    latest = folder / "checkpoint_latest.pth"
+    latest.write_bytes(latest.read_bytes()[:-1000])
+    resumed = make_trainer("SemiMeanTeacherTrainer", start=False)
+    log = []
+    resumed.print_to_log_file = lambda *args, **kwargs: log.append(" ".join(map(str, args)))
+    resumed.load_checkpoint(str(latest))
+    assert 0 < resumed.current_epoch <= 2
+    assert any("WARNING" in line and "checkpoint_latest.pth is damaged" in line for line in log)
+
+
+def test_changed_settings_are_named_when_training_continues(make_trainer):
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
+    run_epochs(trainer, 1)
+    resumed = make_trainer("SemiMeanTeacherTrainer", start=False, consistency_weight=3.0)
+    log = []
+    resumed.print_to_log_file = lambda *args, **kwargs: log.append(" ".join(map(str, args)))
+    resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
+    assert any("consistency_weight: 10.0 -> 3.0" in line for line in log)
+
+
+def test_validation_leaves_ignored_voxels_out_for_student_and_teacher_alike(make_trainer):
+    trainer = make_trainer("SemiMeanTeacherTrainer", kind="ignore")
+    trainer.companion("teacher").module.load_state_dict(trainer.bare_network.state_dict())
+    trainer.on_validation_epoch_start()
+    with torch.no_grad():
+        output = trainer.validation_step(next(trainer.dataloader_val))
+    for key in ("tp_hard", "fp_hard", "fn_hard"):
+        np.testing.assert_array_equal(output[key], output[f"student_{key}"])
+
+
+def test_pretrained_weights_reach_the_teacher(make_trainer):
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
+    trainer.initialize()
+    with torch.no_grad():
+        for parameter in (
+            trainer.bare_network.parameters()
+        ):  # as nnU-Net's -pretrained_weights does, before training
+            parameter.fill_(0.5)
+    trainer.on_train_start()
+    assert all(
+        (parameter == 0.5).all() for parameter in trainer.companion("teacher").module.parameters()
+    )

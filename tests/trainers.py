@@ -1,0 +1,83 @@
+"""Trainers on tiny phantom data sets, as every law wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.trainer import SemiTrainer
+
+SHORT = {"epochs": 4, "steps_per_epoch": 2, "validation_steps_per_epoch": 1, "save_every_epochs": 1}
+TRAINERS = trainer_classes()
+UNLABELLED_TRAINERS = {name: cls for name, cls in TRAINERS.items() if cls.uses_unlabelled}
+WITHOUT_RAMP = {"ramp_up": "constant"}
+
+
+@pytest.fixture
+def make_trainer(
+    prepared_dataset: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """``make_trainer(trainer, configuration, kind, channels, fold, dataset, **settings)``.
+
+    Settings of a method are sorted into its own section. Results go to the test's own folder.
+    """
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+
+    def make(
+        trainer: str | type[SemiTrainer],
+        configuration: str = "2d",
+        kind: str = "labels",
+        channels: int = 1,
+        fold: int | str = 0,
+        dataset: Any = None,
+        start: bool = True,
+        **settings: Any,
+    ) -> SemiTrainer:
+        trainer_class = TRAINERS[trainer] if isinstance(trainer, str) else trainer
+        dataset = dataset or prepared_dataset(kind, channels)
+        plans = dataset.plans
+        plans["semi"] = {trainer_class.__name__: {**SHORT, **settings}}
+        made = trainer_class(plans, configuration, fold, dataset.dataset_json, torch.device("cpu"))
+        made.logger.plot_progress_png = lambda folder: None  # nnU-Net's picture takes half a second
+        made.plot_network_architecture = lambda: None
+        if start:
+            made.on_train_start()
+            made.on_train_epoch_start()
+        return made
+
+    return make
+
+
+def weights_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of all weights."""
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+def same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Equal bit for bit."""
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
+
+
+def run_epochs(trainer: SemiTrainer, last: int) -> None:
+    """Train until ``last`` epochs are done, then stop as if killed after that epoch."""
+    trainer.on_train_start()
+    for _ in range(trainer.current_epoch, last):
+        trainer.on_epoch_start()
+        trainer.on_train_epoch_start()
+        trainer.on_train_epoch_end(
+            [
+                trainer.train_step(next(trainer.dataloader_train))
+                for _ in range(trainer.num_iterations_per_epoch)
+            ]
+        )
+        with torch.no_grad():
+            trainer.on_validation_epoch_start()
+            trainer.on_validation_epoch_end([trainer.validation_step(next(trainer.dataloader_val))])
+        trainer.on_epoch_end()
