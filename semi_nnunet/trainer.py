@@ -363,7 +363,8 @@ class SemiTrainer(nnUNetTrainer):
             raise UserError(
                 f"{type(self).__name__} needs unlabelled images, found none in "
                 f"{self.unlabelled_folder}. Fix: put them into imagesUn of the raw data set and "
-                f"run semi_nnunet preprocess -d {plans.dataset_name} -c {self.configuration_name} -p {plans.plans_name}"
+                f"run semi_nnunet preprocess -d {plans.dataset_name} "
+                f"-c {self.configuration_name} -p {plans.plans_name}"
             )
         both = sorted(set(self.labelled_identifiers()).intersection(cases))
         if both:

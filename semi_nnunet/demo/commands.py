@@ -1,0 +1,267 @@
+"""Run the commands a user would type, as child processes with progress on the screen and a log."""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+from semi_nnunet.errors import UserError
+
+LAST_LINES = 15
+LOG_STEP = 0.1  # in a log file, a line for every tenth of the training
+PATIENCE_S = 5.0  # between asking a child to end and killing it
+
+# What the console scripts call. Scripts may lie anywhere; the Python that runs us has the modules.
+ENTRY_POINTS = {
+    "semi_nnunet": ("semi_nnunet.cli.main", "main"),
+    "nnUNetv2_train": ("nnunetv2.run.run_training", "run_training_entry"),
+    "nnUNetv2_predict": ("nnunetv2.inference.predict_from_raw_data", "predict_entry_point"),
+    "nnUNetv2_evaluate_folder": (
+        "nnunetv2.evaluation.evaluate_predictions",
+        "evaluate_folder_entry_point",
+    ),
+}
+
+EPOCH_DONE = re.compile(r"\b(\d+) of (\d+) epochs done, about (.+) left")
+PSEUDO_DICE = re.compile(r"\bPseudo dice \[(.*)\]")
+NUMBER = re.compile(r"(?<![\w.])(?:nan|\d+\.?\d*(?:e-?\d+)?)(?![\w.])")  # not the 64 of np.float64
+
+
+@dataclass(frozen=True)
+class EpochState:
+    """Where a training is.
+
+    Args:
+        done, total: epochs.
+        left: readable time, as the trainer estimates it.
+        dice: mean over the organs, None before it is known.
+    """
+
+    done: int
+    total: int
+    left: str
+    dice: float | None = None
+
+    def __str__(self) -> str:
+        dice = "" if self.dice is None else f", Dice {self.dice:.2f}"
+        left = "" if self.done == self.total else f", about {self.left} left"
+        return f"epoch {self.done} of {self.total}{dice}{left}"
+
+
+def parse_epoch(line: str) -> EpochState | None:
+    """The state in a line of our trainer's output, None in any other line."""
+    found = EPOCH_DONE.search(line)
+    return found and EpochState(int(found[1]), int(found[2]), found[3])
+
+
+def parse_dice(line: str) -> float | None:
+    """The mean of the organs' Dice in nnU-Net's line of an epoch, None in any other line."""
+    found = PSEUDO_DICE.search(line)
+    values = [float(number) for number in NUMBER.findall(found[1])] if found else []
+    known = [value for value in values if value == value]
+    return sum(known) / len(known) if known else None
+
+
+class Progress:
+    """One stage on the screen: a live line on a terminal, now and then a line elsewhere.
+
+    A training shows epoch, Dice and time left; other commands the time that has passed.
+    """
+
+    def __init__(self, screen: TextIO | None = None):
+        self.screen = screen or sys.stdout
+        self.live = self.screen.isatty()
+        self.started = time.monotonic()
+        self._epoch: EpochState | None = None
+        self._shown = 0.0
+        self._width = 0
+
+    def feed(self, line: str) -> None:
+        """Take in one line of a child's output."""
+        epoch, dice = parse_epoch(line), parse_dice(line)
+        if epoch is not None:
+            self._epoch = epoch
+        if dice is not None and self._epoch is not None:  # nnU-Net prints the Dice after our line
+            self._epoch = EpochState(self._epoch.done, self._epoch.total, self._epoch.left, dice)
+            self._show_epoch(self._epoch)
+
+    def tick(self) -> None:
+        """Called a few times a second: keeps the live line alive."""
+        if self.live:
+            passed = f"{time.monotonic() - self.started:4.0f} s"
+            self._rewrite(f"      {passed}   {self._epoch or ''}")
+
+    def finish(self) -> None:
+        """Remove the live line."""
+        if self.live:
+            self._rewrite("")
+            self.screen.write("\r")
+            self.screen.flush()
+
+    def _show_epoch(self, epoch: EpochState) -> None:
+        share = epoch.done / epoch.total
+        if not self.live and (share >= self._shown + LOG_STEP - 1e-9 or epoch.done == epoch.total):
+            self._shown = share
+            print(f"      {epoch}", file=self.screen, flush=True)
+
+    def _rewrite(self, text: str) -> None:
+        self.screen.write("\r" + text.ljust(self._width))
+        self.screen.flush()
+        self._width = len(text)
+
+
+def typed(words: Sequence[str | Path]) -> str:
+    """The command line as a user would type it; paths below the working folder are relative."""
+    here = Path.cwd()
+    return shlex.join(
+        str(word.relative_to(here) if word.is_relative_to(here) else word)
+        if isinstance(word, Path)
+        else word
+        for word in words
+    )
+
+
+def arguments_of(words: Sequence[str | Path]) -> list[str]:
+    """The same command for :class:`subprocess.Popen`, run by this very Python."""
+    module, function = ENTRY_POINTS[str(words[0])]
+    name = f"import sys; sys.argv[0] = {str(words[0])!r}"
+    code = f"{name}; from {module} import {function} as run; sys.exit(run())"
+    return [sys.executable, "-c", code, *map(str, words[1:])]
+
+
+def run_command(
+    words: Sequence[str | Path],
+    environment: Mapping[str, str],
+    log: Path,
+    progress: Progress | None = None,
+) -> None:
+    """Run a command to its end; its output is appended to ``log``.
+
+    Args:
+        words: the command line, beginning with a name in ``ENTRY_POINTS``.
+        environment: variables added to ours.
+        progress: what to show; closed at the end.
+
+    Raises:
+        UserError: the command failed; the message has its last lines and the log's path.
+    """
+    progress = progress or Progress()
+    last: deque[str] = deque(maxlen=LAST_LINES)
+    try:
+        with log.open("a", encoding="utf-8") as file, _child(words, environment) as process:
+            for line in _lines(process):
+                if line is None:
+                    progress.tick()
+                    continue
+                file.write(line)
+                file.flush()
+                if line.strip():
+                    last.append(line.rstrip()[:300])
+                progress.feed(line)
+            code = process.wait()
+    finally:
+        progress.finish()
+    if code:
+        shown = "\n".join(f"    {line}" for line in last)
+        raise UserError(
+            f"{words[0]} failed (exit code {code}). Its last lines:\n{shown}\n"
+            f"The command was: {typed(words)}\nIts whole output is in {log}"
+        )
+
+
+@contextmanager
+def _child(
+    words: Sequence[str | Path], environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[str]]:
+    """A started command; whatever ends the block also ends the command and all that it started."""
+    process = subprocess.Popen(
+        arguments_of(words),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "100", **environment},
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,  # a group of its own, so that its workers end with it
+    )
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a child's whole group: politely, then not."""
+    _signal_group(process, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(PATIENCE_S)
+    _signal_group(process, getattr(signal, "SIGKILL", signal.SIGTERM))
+    process.wait()
+
+
+def _signal_group(process: subprocess.Popen[str], number: int) -> None:
+    if hasattr(os, "killpg"):
+        try:
+            os.killpg(process.pid, number)
+        except (ProcessLookupError, PermissionError):  # macOS: the group has only just ended
+            return
+    elif process.poll() is None:
+        process.kill()
+
+
+def _lines(process: subprocess.Popen[str]) -> Iterator[str | None]:
+    """The child's lines; None whenever none came for a while, so that the screen stays alive."""
+    lines: queue.Queue[str | None] = queue.Queue()
+
+    def read() -> None:
+        for line in process.stdout or ():
+            lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=0.5)
+        except queue.Empty:
+            if process.poll() is not None:  # a worker left behind may hold the pipe open
+                return
+            yield None
+            continue
+        if line is None:
+            return
+        yield line
+
+
+@contextmanager
+def ended_like_ctrl_c() -> Iterator[None]:
+    """Inside the block, SIGTERM and a closed terminal end us and our children as Ctrl-C does."""
+    before: dict[int, Any] = {}
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        in_main = threading.current_thread() is threading.main_thread()
+        if number and in_main and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores it
+            before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

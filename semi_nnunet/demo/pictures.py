@@ -1,0 +1,183 @@
+"""The demo's two pictures, drawn from arrays and numbers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from semi_nnunet.history import History
+
+METHOD_COLOURS = ("#6b7280", "#0072b2", "#d55e00")  # the first is the baseline
+ORGAN_COLOURS = ("#e69f00", "#56b4e9", "#f0479b", "#009e73", "#f0e442")  # told apart by everybody
+OPACITY = 0.55
+SMALL, MEDIUM = 9, 11
+MINUS = "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One test case: what is there and what each method found.
+
+    Args:
+        title: stands beside the row.
+        image: (z, y, x).
+        reference: labels (z, y, x).
+        predictions: {method: labels (z, y, x)}.
+        dice: {method: mean over the organs}.
+    """
+
+    title: str
+    image: np.ndarray
+    reference: np.ndarray
+    predictions: Mapping[str, np.ndarray]
+    dice: Mapping[str, float]
+
+
+def signed(value: float) -> str:
+    """A difference with its sign, "+0.012" or "−0.012"."""
+    rounded = round(value, 3) + 0.0  # no negative zero
+    return f"{'+' if rounded >= 0 else MINUS}{abs(rounded):.3f}"
+
+
+def draw_curves(histories: Mapping[str, History]) -> Figure:
+    """Dice, losses, consistency weight and pseudo-label foreground over the epochs.
+
+    Args:
+        histories: {method: its history}; the first one is the baseline.
+    """
+    figure = Figure(figsize=(10, 7), layout="constrained", facecolor="white")
+    figure.get_layout_engine().set(w_pad=0.15, h_pad=0.12)
+    dice, loss, consistency, foreground = figure.subplots(2, 2).flat
+    for (method, history), colour in zip(histories.items(), METHOD_COLOURS, strict=False):
+        _line(dice, history, "dice/deployed", colour, method)
+        _line(loss, history, "loss/supervised", colour, method)
+        _line(foreground, history, "foreground/pseudo_label", colour, f"pseudo labels, {method}")
+    last, colour = list(histories.values())[-1], METHOD_COLOURS[len(histories) - 1]
+    _line(foreground, last, "foreground/labelled", METHOD_COLOURS[0], "labels")
+    _draw_consistency(consistency, last, colour)
+    dice.set_ylim(0, 1)
+    _start_at_zero(foreground)
+    titles = {
+        dice: "Dice on patches of the labelled cases",
+        loss: "supervised loss (cross-entropy \N{MINUS SIGN} Dice)",
+        consistency: "consistency of student and teacher",
+        foreground: "share of foreground voxels",
+    }
+    for axis, title in titles.items():
+        _dress(axis, title)
+    return figure
+
+
+def _line(axis: Axes, history: History, column: str, colour: str, label: str) -> None:
+    epochs, values = history.series(column)
+    if epochs:
+        marker = "o" if len(epochs) < 3 else None
+        axis.plot([e + 1 for e in epochs], values, color=colour, label=label, lw=2, marker=marker)
+
+
+def _start_at_zero(axis: Axes) -> None:
+    """From zero to well above the curves, where the legend lies."""
+    highest = max((max(line.get_ydata(), default=0) for line in axis.lines), default=0)
+    axis.set_ylim(0, 1.35 * highest or 1)
+
+
+def _draw_consistency(axis: Axes, history: History, colour: str) -> None:
+    """The unweighted term on the left axis, its weight on the right one."""
+    _line(axis, history, "loss/consistency", colour, "consistency loss (left)")
+    right = axis.twinx()
+    epochs, weights = history.series("weight/consistency")
+    right.plot([e + 1 for e in epochs], weights, color="black", lw=1.5, ls="--")
+    for either in (axis, right):
+        _start_at_zero(either)
+    right.tick_params(labelsize=SMALL)
+    right.spines["top"].set_visible(False)
+    axis.plot([], [], color="black", lw=1.5, ls="--", label="its weight (right)")
+
+
+def _dress(axis: Axes, title: str) -> None:
+    axis.set_title(title, fontsize=MEDIUM, loc="left", fontweight="bold")
+    axis.set_xlabel("epoch", fontsize=SMALL)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.tick_params(labelsize=SMALL)
+    axis.grid(alpha=0.25)
+    axis.spines["top"].set_visible(False)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=SMALL, frameon=False, ncols=2 if axis.get_ylim()[0] == 0 else 1)
+
+
+def draw_overlays(comparisons: Sequence[Comparison], organs: Mapping[int, str]) -> Figure:
+    """A row for each case: the image, the reference, and each method with its Dice.
+
+    Shown is the slice with the most reference foreground.
+
+    Args:
+        comparisons: the cases, from top to bottom.
+        organs: {label: name}.
+    """
+    columns = 2 + len(comparisons[0].predictions)
+    figure = Figure(
+        figsize=(2.7 * columns + 0.4, 2.95 * len(comparisons) + 0.6),
+        layout="constrained",
+        facecolor="white",
+    )
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.08)
+    axes = figure.subplots(len(comparisons), columns, squeeze=False)
+    for row, comparison in zip(axes, comparisons, strict=True):
+        _draw_row(row, comparison, tuple(organs))
+    for axis, title in zip(
+        axes[0], ("image", "reference", *comparisons[0].predictions), strict=True
+    ):
+        axis.set_title(title, fontsize=MEDIUM, fontweight="bold")
+    handles = [
+        Patch(color=ORGAN_COLOURS[i % len(ORGAN_COLOURS)], label=name)
+        for i, name in enumerate(organs.values())
+    ]
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=len(handles),
+        fontsize=MEDIUM,
+        frameon=False,
+        title="organs of the phantom",
+    )
+    return figure
+
+
+def _draw_row(axes: Sequence[Axes], comparison: Comparison, labels: Sequence[int]) -> None:
+    z = int((comparison.reference > 0).sum((1, 2)).argmax())
+    image = comparison.image[z].astype(float)
+    low, high = np.percentile(image, (1, 99.5))
+    grey = np.clip((image - low) / max(high - low, 1e-8), 0, 1)
+    baseline = next(iter(comparison.dice.values()))
+    panels = [(None, ""), (comparison.reference[z], f"slice {z + 1} of {len(comparison.image)}")]
+    for i, (method, prediction) in enumerate(comparison.predictions.items()):
+        dice = comparison.dice[method]
+        gain = f" ({signed(dice - baseline)})" if i else ""
+        panels.append((prediction[z], f"Dice {dice:.3f}{gain}"))
+    for axis, (segmentation, caption) in zip(axes, panels, strict=True):
+        axis.imshow(coloured(grey, segmentation, labels), interpolation="nearest")
+        axis.set(xticks=[], yticks=[])
+        axis.set_xlabel(caption, fontsize=MEDIUM)
+        axis.spines[:].set_visible(False)
+    axes[0].set_ylabel(comparison.title, fontsize=MEDIUM)
+
+
+def coloured(
+    grey: np.ndarray, segmentation: np.ndarray | None, labels: Sequence[int]
+) -> np.ndarray:
+    """A grey slice (y, x) in 0 to 1 with the organs laid over it in colour, (y, x, 3)."""
+    picture = np.repeat(grey[..., None], 3, axis=-1)
+    if segmentation is None:
+        return picture
+    for i, label in enumerate(labels):
+        colour = np.array(to_rgb(ORGAN_COLOURS[i % len(ORGAN_COLOURS)]))
+        here = segmentation == label
+        picture[here] = (1 - OPACITY) * picture[here] + OPACITY * colour
+    return picture

@@ -1,0 +1,148 @@
+"""Running children: their progress is understood, their failures are told, none outlives us."""
+
+import io
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from semi_nnunet.demo import commands
+from semi_nnunet.demo.commands import (
+    EpochState,
+    Progress,
+    arguments_of,
+    ended_like_ctrl_c,
+    parse_dice,
+    parse_epoch,
+    run_command,
+    typed,
+)
+from semi_nnunet.errors import UserError
+
+EPOCH_LINE = "2026-11-20 10:00:00.306897: 7 of 22 epochs done, about 2 min left \n"
+DICE_LINE = "2026-11-20 10:00:00.3: Pseudo dice [np.float32(0.75), np.float32(0.25), 0.5] \n"
+
+
+class Screen(io.StringIO):
+    def __init__(self, terminal: bool):
+        super().__init__()
+        self.isatty = lambda: terminal
+
+
+def epoch(done: int, of: int) -> str:
+    return f"1: {done} of {of} epochs done, about 5 s left"
+
+
+@pytest.fixture
+def python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``run_command(("python", code), ...)`` runs the code."""
+    monkeypatch.setattr(
+        commands, "arguments_of", lambda words: [commands.sys.executable, "-c", str(words[1])]
+    )
+
+
+def test_our_epoch_line_is_understood():
+    assert parse_epoch(EPOCH_LINE) == EpochState(7, 22, "2 min")
+    assert parse_epoch(DICE_LINE) is None
+
+
+def test_the_dice_is_the_mean_of_the_organs_that_occur():
+    assert parse_dice(DICE_LINE) == pytest.approx(0.5)
+    assert parse_dice("Pseudo dice [np.float64(nan), np.float64(0.4)]") == pytest.approx(0.4)
+    assert parse_dice("Pseudo dice [np.float32(9e-05), np.float32(0.0)]") == pytest.approx(4.5e-5)
+    assert parse_dice("Pseudo dice [nan]") is None
+    assert parse_dice(EPOCH_LINE) is None
+
+
+def test_a_log_file_gets_a_line_for_every_tenth_of_the_training():
+    screen = Screen(terminal=False)
+    progress = Progress(screen)
+    for done in range(1, 41):
+        progress.feed(epoch(done, 40))
+        progress.feed(DICE_LINE)
+        progress.tick()
+    progress.finish()
+    lines = screen.getvalue().splitlines()
+    assert len(lines) == 10
+    assert lines[0].strip() == "epoch 4 of 40, Dice 0.50, about 5 s left"
+    assert lines[-1].strip() == "epoch 40 of 40, Dice 0.50"
+    assert "\r" not in screen.getvalue()
+
+
+def test_a_terminal_gets_one_line_that_is_rewritten():
+    screen = Screen(terminal=True)
+    progress = Progress(screen)
+    progress.feed(epoch(3, 40))
+    progress.feed(DICE_LINE)
+    progress.tick()
+    progress.finish()
+    assert "\n" not in screen.getvalue()
+    assert "epoch 3 of 40, Dice 0.50, about 5 s left" in screen.getvalue()
+    assert not screen.getvalue().split("\r")[-2].strip()  # wiped at the end
+
+
+def test_commands_are_shown_as_one_types_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("nnUNetv2_predict", "-i", tmp_path / "some images", "-o", Path("/elsewhere"))
+    assert typed(words) == "nnUNetv2_predict -i 'some images' -o /elsewhere"
+
+
+@pytest.mark.parametrize("name", commands.ENTRY_POINTS)
+def test_every_command_has_an_entry_point(name: str):
+    module, function = commands.ENTRY_POINTS[name]
+    assert callable(getattr(__import__(module, fromlist=[function]), function))
+    assert arguments_of((name, "-d", "900"))[-2:] == ["-d", "900"]
+
+
+def test_output_goes_to_the_log_with_the_given_environment(tmp_path: Path, python: None):
+    code = "import os; print('hello', os.environ['GREETED'])"
+    run_command(("python", code), {"GREETED": "world"}, tmp_path / "a.log")
+    assert (tmp_path / "a.log").read_text() == "hello world\n"
+
+
+def test_a_failure_is_told_with_its_last_lines_and_its_log(tmp_path: Path, python: None):
+    code = "for i in range(100): print('line', i)\nraise SystemExit(3)"
+    with pytest.raises(UserError, match=r"exit code 3") as failure:
+        run_command(("python", code), {}, tmp_path / "a.log")
+    message = str(failure.value)
+    assert str(tmp_path / "a.log") in message
+    assert "line 85\n" in message and "line 99" in message and "line 84\n" not in message
+
+
+def test_interruption_ends_the_child_and_its_workers(tmp_path: Path, python: None):
+    class Interrupting(Progress):
+        def feed(self, line: str) -> None:
+            raise KeyboardInterrupt
+
+    code = (
+        "import subprocess, sys, time\n"
+        "sleep = [sys.executable, '-c', 'import time; time.sleep(99)']\n"
+        "print(subprocess.Popen(sleep).pid, flush=True); time.sleep(99)"
+    )
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_command(("python", code), {}, tmp_path / "a.log", Interrupting())
+    assert time.monotonic() - started < 20
+    worker = int((tmp_path / "a.log").read_text())
+    assert gone(worker)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; one that nobody has collected yet counts."""
+    for _ in range(50):
+        try:
+            os.kill(pid, 0)
+            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                return True
+        except (ProcessLookupError, FileNotFoundError):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_a_termination_signal_counts_as_ctrl_c():
+    with pytest.raises(KeyboardInterrupt), ended_like_ctrl_c():
+        os.kill(os.getpid(), commands.signal.SIGTERM)
+        time.sleep(5)
+    assert commands.signal.getsignal(commands.signal.SIGTERM) == commands.signal.SIG_DFL
