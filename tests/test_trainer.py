@@ -289,3 +289,17 @@ def test_pretrained_weights_reach_the_teacher(make_trainer):
     assert all(
         (parameter == 0.5).all() for parameter in trainer.companion("teacher").module.parameters()
     )
+
+
+def test_unlabelled_foreground_is_looked_for_in_slices_but_not_in_patches_as_large_as_the_image(
+    phantom,
+):
+    from semi_nnunet.planning.facts import collect_facts
+    from semi_nnunet.planning.rules import unlabelled_foreground_oversampling as rule
+
+    plans, description = phantom.plans, phantom.dataset_json
+    shares = {
+        name: rule(collect_facts(plans, name, description, phantom.preprocessed), {})[0]
+        for name in ("2d", "3d_fullres")
+    }
+    assert shares == {"2d": 0.33, "3d_fullres": 0.0}

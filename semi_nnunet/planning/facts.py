@@ -37,14 +37,16 @@ def collect_facts(
         labelled = Manifest(preprocessed / manager.data_identifier).present()
         unlabelled = Manifest(unlabelled_folder(preprocessed, manager.data_identifier)).present()
     patch = tuple(int(size) for size in manager.patch_size)
+    median = tuple(float(size) for size in manager.median_image_size_in_voxels)[-len(patch) :]
+    slices = float(plans["original_median_shape_after_transp"][0])
+    if len(patch) == 2 and slices > 1:
+        patch, median = (1, *patch), (slices, *median)
     return Facts(
         labelled_cases=int(dataset_json.get("numTraining", len(labelled))),
         unlabelled_cases=len(unlabelled),
         batch_size=int(manager.batch_size),
         patch_size=patch,
-        median_shape=tuple(float(size) for size in manager.median_image_size_in_voxels)[
-            -len(patch) :
-        ],
+        median_shape=median,
         intensity_shift=intensity_shift(labelled.values(), unlabelled.values()),
     )
 

@@ -18,7 +18,7 @@ class Facts:
         labelled_cases: number of cases in imagesTr.
         unlabelled_cases: number of preprocessed cases of imagesUn.
         batch_size: of the nnU-Net plan.
-        patch_size: of the nnU-Net plan, in voxels.
+        patch_size: of the nnU-Net plan, in voxels; a 2-D patch of volumes is one slice thick.
         median_shape: median image size after resampling, in voxels, as many axes as the patch.
         intensity_shift: distance between the labelled and unlabelled intensity distributions, in
             standard deviations of the labelled one (0: same); see

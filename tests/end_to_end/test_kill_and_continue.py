@@ -1,0 +1,98 @@
+"""A real nnUNetv2_train, killed with SIGKILL and continued with --c, ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.discovery.register import TRAINERS_FOLDER
+
+PLANS = "nnUNetPlans_kill"
+TRAIN = "from nnunetv2.run.run_training import run_training_entry as run; run()"
+PREDICT = "from nnunetv2.inference.predict_from_raw_data import predict_entry_point as run; run()"
+
+
+def start(code: str, arguments: list[str], results: Path) -> subprocess.Popen:
+    """One of nnU-Net's own commands, in a process group of its own."""
+    environment = {
+        **os.environ,
+        "nnUNet_results": str(results),
+        "nnUNet_extTrainer": str(TRAINERS_FOLDER),
+        "OMP_WAIT_POLICY": "passive",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-u", "-c", code, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def train(results: Path, *options: str, kill_at: str | None = None) -> str:
+    """Run nnUNetv2_train to its end, or kill it when a line holds ``kill_at``; returns what it said."""
+    arguments = ["901", "2d", "0", "-tr", "SemiMeanTeacherTrainer", "-p", PLANS, "-device", "cpu"]
+    process = start(TRAIN, [*arguments, *options], results)
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if kill_at is not None and kill_at in line:
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+    process.wait()
+    assert kill_at is not None or process.returncode == 0, "".join(said[-20:])
+    return "".join(said)
+
+
+def final_checkpoint(results: Path) -> dict:
+    path = next(results.glob("Dataset901_*/*/fold_0/checkpoint_final.pth"))
+    return torch.load(path, weights_only=True)
+
+
+@pytest.mark.slow
+def test_killed_and_continued_training_equals_an_uninterrupted_one(phantom, tmp_path):
+    settings = ["epochs=5", "steps_per_epoch=3", "validation_steps_per_epoch=1"]
+    settings += ["save_every_epochs=1", "2d.labelled_batch_size=2", "2d.unlabelled_batch_size=2"]
+    plan = ["plan", "-d", "901", "--name", PLANS, "--budget", "cpu", "--set", *settings]
+    assert main(plan) == 0
+    train(tmp_path / "whole")
+    train(tmp_path / "killed", kill_at="Epoch 2")
+    assert not list((tmp_path / "killed").glob("*/*/fold_0/checkpoint_final.pth"))
+    said = train(tmp_path / "killed", "--c")
+    assert "Loaded " in said
+    whole, continued = final_checkpoint(tmp_path / "whole"), final_checkpoint(tmp_path / "killed")
+    for part in ("network_weights", "student"):
+        first, second = (
+            each[part] if part in each else each["semi"][part] for each in (whole, continued)
+        )
+        assert all(torch.equal(first[name], second[name]) for name in first), part
+
+    images, out = phantom.raw / "imagesTs", tmp_path / "predictions"
+    where = ["-d", "901", "-c", "2d", "-f", "0", "-tr", "SemiMeanTeacherTrainer", "-p", PLANS]
+    options = ["-i", str(images), "-o", str(out), "-device", "cpu", "-npp", "1", "-nps", "1"]
+    process = start(PREDICT, [*where, *options], tmp_path / "killed")
+    said, _ = process.communicate()
+    assert process.returncode == 0, said[-2000:]
+    expected = {path.name.replace("_0000", "") for path in images.iterdir()}
+    assert expected and expected == {path.name for path in out.glob("*.nii.gz")}
+
+
+@pytest.mark.slow
+def test_users_mistake_in_the_stock_command_is_a_message_not_a_traceback(phantom, tmp_path):
+    plans = PLANS + "_wrong"
+    assert main(["plan", "-d", "901", "--name", plans]) == 0
+    path = phantom.preprocessed / f"{plans}.json"
+    path.write_text(path.read_text().replace('"semi": {', '"semi": {"ema_decai": 1.5, ', 1))
+    arguments = ["901", "2d", "0", "-tr", "SemiMeanTeacherTrainer", "-p", plans, "-device", "cpu"]
+    process = start(TRAIN, arguments, tmp_path)
+    said, _ = process.communicate()
+    assert process.returncode != 0
+    assert "semi_nnunet: error:" in said and "ema_decai" in said and "Traceback" not in said

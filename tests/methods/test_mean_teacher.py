@@ -1,0 +1,93 @@
+"""The Mean Teacher's own arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from semi_nnunet.augment.mixing import sample_box_mix
+from tests.trainers import WITHOUT_RAMP, weights_of
+
+NAME = "SemiMeanTeacherTrainer"
+
+
+def consistency_by_hand(trainer, unlabelled, mix) -> float:
+    """Mean over voxels and classes of the squared difference, voxel by voxel, in double precision."""
+    trainer.network.eval()
+    with torch.no_grad():
+        teacher = trainer.probs(trainer.companion("teacher")(unlabelled.x_weak)[0]).numpy()
+        student = trainer.probs(trainer.network(mix(unlabelled.x_strong))[0]).numpy()
+    box, partner = mix.box.numpy(), mix.partner.numpy()
+    inside = unlabelled.mask.numpy()
+    total, count = 0.0, 0
+    for sample, channels in enumerate(student):
+        for y, x in np.ndindex(channels.shape[1:]):
+            source = partner[sample] if box[sample, 0, y, x] else sample
+            if inside[source, 0, y, x]:
+                difference = channels[:, y, x].astype(float) - teacher[source, :, y, x]
+                total += float((difference**2).sum())
+                count += channels.shape[0]
+    return total / count
+
+
+@pytest.mark.parametrize("kind", ["labels", "regions"])
+def test_consistency_equals_a_voxelwise_loop(kind, make_trainer):
+    trainer = make_trainer(NAME, kind=kind, **WITHOUT_RAMP)
+    trainer.train_step(next(trainer.dataloader_train))
+    labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    torch.manual_seed(3)
+    supervised, consistency = trainer.terms(labelled, unlabelled)
+    assert (supervised.name, supervised.ramped) == ("supervised", False)
+    torch.manual_seed(3)
+    mix = sample_box_mix(trainer.teacher_probs(unlabelled.x_weak), 2 / 3, 1.0)
+    by_hand = consistency_by_hand(trainer, unlabelled, mix)
+    assert consistency.value.item() == pytest.approx(by_hand, rel=1e-4)
+    assert consistency.weight == 10.0 and consistency.ramped
+
+
+def test_teacher_is_the_moving_average_of_the_students(make_trainer):
+    trainer = make_trainer(NAME, ema_decay=0.6, steps_per_epoch=6)
+    expected = None
+    for step in range(5):
+        trainer.train_step(next(trainer.dataloader_train))
+        student = weights_of(trainer.bare_network)
+        a = min(1 - 1 / (step + 1), 0.6)
+        if expected is None:
+            expected = student
+        else:
+            expected = {key: a * expected[key] + (1 - a) * student[key] for key in student}
+    for key, value in weights_of(trainer.companion("teacher").module).items():
+        torch.testing.assert_close(value, expected[key])
+
+
+def test_decay_rises_after_the_ramp_where_that_is_set(make_trainer):
+    trainer = make_trainer(NAME, ema_decay=0.5, ema_decay_after_ramp_up=0.9, ramp_up_steps=10)
+    used = []
+    trainer.companion("teacher").update = lambda student, step, decay: used.append(decay)
+    for step in (0, 9, 10, 11):
+        trainer.after_optimizer_step(step)
+    assert used == [0.5, 0.5, 0.9, 0.9]
+
+
+def test_classical_variant_shows_the_student_the_patch_itself_and_the_teacher_noise(make_trainer):
+    trainer = make_trainer(
+        NAME, cutmix_probability=0.0, appearance_strength=0.0, teacher_noise=0.1, **WITHOUT_RAMP
+    )
+    labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    seen = {}
+    teacher = trainer.companion("teacher").module
+    trainer.network.register_forward_pre_hook(lambda m, args: seen.update(student=args[0]))
+    teacher.register_forward_pre_hook(lambda m, args: seen.update(teacher=args[0]))
+    list(trainer.terms(labelled, unlabelled))
+    assert torch.equal(seen["student"], unlabelled.x_weak)
+    noise = seen["teacher"] - unlabelled.x_weak
+    assert 0.05 < noise.std() < 0.12 and noise.abs().max() <= 0.2 + 1e-5
+
+
+def test_what_is_deployed_is_the_teacher(make_trainer):
+    trainer = make_trainer(NAME)
+    assert trainer.prediction_network() is trainer.companion("teacher").module
+    with trainer.deployed():
+        assert trainer.network is trainer.companion("teacher").module
+    assert trainer.network is trainer.bare_network
