@@ -1,4 +1,4 @@
-"""A real nnUNetv2_train, killed with SIGKILL and continued with --c, ends as if nothing had happened."""
+"""A real nnUNetv2_train, killed with SIGKILL and continued, ends as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def start(code: str, arguments: list[str], results: Path) -> subprocess.Popen:
 
 
 def train(results: Path, *options: str, kill_at: str | None = None) -> str:
-    """Run nnUNetv2_train to its end, or kill it when a line holds ``kill_at``; returns what it said."""
+    """Run nnUNetv2_train to its end, or kill it at a line with ``kill_at``; what it said."""
     arguments = ["901", "2d", "0", "-tr", "SemiMeanTeacherTrainer", "-p", PLANS, "-device", "cpu"]
     process = start(TRAIN, [*arguments, *options], results)
     said = []

@@ -13,7 +13,7 @@ NAME = "SemiMeanTeacherTrainer"
 
 
 def consistency_by_hand(trainer, unlabelled, mix) -> float:
-    """Mean over voxels and classes of the squared difference, voxel by voxel, in double precision."""
+    """Mean squared difference over voxels and classes, voxel by voxel, in double precision."""
     trainer.network.eval()
     with torch.no_grad():
         teacher = trainer.probs(trainer.companion("teacher")(unlabelled.x_weak)[0]).numpy()
