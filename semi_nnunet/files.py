@@ -50,6 +50,13 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def remove_leftovers(folder: str | Path) -> None:
+    """Delete the temporary files that killed writers left in ``folder``; nobody may be writing there."""
+    for path in Path(folder).glob(".*.tmp"):
+        if path.is_file():
+            path.unlink()
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Write ``content`` as indented JSON, atomically."""
     text = json.dumps(content, indent=4, sort_keys=False)

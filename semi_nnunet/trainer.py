@@ -46,7 +46,7 @@ from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.streams import no_augmentation_processes, unlabelled_like
 from semi_nnunet.data.unlabelled import UnlabelledDataset, foreground_prior
 from semi_nnunet.errors import UserError, print_user_errors_plainly
-from semi_nnunet.files import write_json
+from semi_nnunet.files import remove_leftovers, write_json
 from semi_nnunet.history import History, StepRecords, TensorBoardLogger
 from semi_nnunet.optimisation import (
     PlateauSchedule,
@@ -395,6 +395,7 @@ class SemiTrainer(nnUNetTrainer):
         self.build_companions()  # after -pretrained_weights, before nnU-Net prints every attribute
         super().on_train_start()
         if self.local_rank == 0:
+            remove_leftovers(self.output_folder)
             self._write_settings()
 
     def _write_settings(self) -> None:

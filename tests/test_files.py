@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.errors import UserError
-from semi_nnunet.files import read_json, sha256_of_file, write_atomically, write_json
+from semi_nnunet.files import (
+    read_json,
+    remove_leftovers,
+    sha256_of_file,
+    write_atomically,
+    write_json,
+)
 
 OLD, NEW = b"old " * 500, b"new!" * 700
 
@@ -210,3 +216,12 @@ def test_sha256_is_that_of_the_bytes(tmp_path, size):
     content = os.urandom(size)
     (tmp_path / "x").write_bytes(content)
     assert sha256_of_file(tmp_path / "x") == hashlib.sha256(content).hexdigest()
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
+    left = tmp_path / ".checkpoint_latest.pth.4711.tmp"
+    kept = [tmp_path / name for name in ("checkpoint_latest.pth", ".hidden", "notes.tmp")]
+    for path in (left, *kept):
+        path.write_text("x")
+    remove_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)

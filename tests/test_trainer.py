@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 
 from semi_nnunet.errors import UserError
@@ -291,15 +292,17 @@ def test_pretrained_weights_reach_the_teacher(make_trainer):
     )
 
 
-def test_unlabelled_foreground_is_looked_for_in_slices_but_not_in_patches_as_large_as_the_image(
-    phantom,
-):
+def test_unlabelled_foreground_is_looked_for_where_few_slices_show_any(phantom):
+    from dataclasses import replace
+
     from semi_nnunet.planning.facts import collect_facts
     from semi_nnunet.planning.rules import unlabelled_foreground_oversampling as rule
 
-    plans, description = phantom.plans, phantom.dataset_json
-    shares = {
-        name: rule(collect_facts(plans, name, description, phantom.preprocessed), {})[0]
-        for name in ("2d", "3d_fullres")
-    }
-    assert shares == {"2d": 0.33, "3d_fullres": 0.0}
+    facts = collect_facts(phantom.plans, "2d", phantom.dataset_json, phantom.preprocessed)
+    shown = [
+        (SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))) > 0).any((1, 2)).mean()
+        for path in sorted((phantom.raw / "labelsTr").glob("*.nii.gz"))
+    ]
+    assert facts.foreground_slices == pytest.approx(np.mean(shown), abs=1e-3)
+    assert rule(facts, {})[0] == 0.0  # the patch is the slice
+    assert rule(replace(facts, foreground_slices=0.2), {})[0] == 0.33

@@ -33,6 +33,19 @@ def image_facts(
     }
 
 
+def label_facts(segmentation: np.ndarray) -> dict[str, Any]:
+    """Fraction of slices (1, z, y, x) that show any foreground."""
+    return {"foreground_slices": round(float((segmentation > 0).any((0, 2, 3)).mean()), 4)}
+
+
+def foreground_slices(labelled: Iterable[Entry]) -> float:
+    """Mean of :func:`label_facts` over the labelled cases; 1 where it is not known."""
+    known = [
+        entry.facts["foreground_slices"] for entry in labelled if "foreground_slices" in entry.facts
+    ]
+    return float(np.mean(known)) if known else 1.0
+
+
 def intensity_shift(labelled: Iterable[Entry], unlabelled: Iterable[Entry]) -> float:
     """Mean distance between the average intensity quantiles of two sets; 0 where one is empty.
 

@@ -19,7 +19,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
-from semi_nnunet.data.fingerprint import image_facts
+from semi_nnunet.data.fingerprint import image_facts, label_facts
 from semi_nnunet.data.layout import manifest_file
 from semi_nnunet.data.manifest import Entry, Manifest
 from semi_nnunet.errors import Problem, UserError
@@ -97,7 +97,7 @@ def preprocess_case(case: Case, recipe: Recipe, source: str, folder: Path) -> En
         configuration,
         recipe.dataset_json,
     )
-    facts = _facts(aside, case.name)
+    facts = _facts(aside, case.name, with_label=case.label is not None)
     names = [
         f"{case.name}{ending}"
         for ending in (UNLABELLED_ENDINGS if case.label is None else LABELLED_ENDINGS)
@@ -233,7 +233,7 @@ def adopt_stock_preprocessing(
     ):
         return False
     try:
-        facts = {case.name: _facts(folder, case.name) for case in cases}
+        facts = {case.name: _facts(folder, case.name, with_label=True) for case in cases}
         for case in cases:
             blosc2.open(str(folder / f"{case.name}_seg.b2nd"), mode="r")[:]
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
@@ -245,7 +245,10 @@ def adopt_stock_preprocessing(
     return True
 
 
-def _facts(folder: Path, case: str) -> dict[str, Any]:
-    """What the manifest says of a preprocessed image, read from its files."""
+def _facts(folder: Path, case: str, with_label: bool) -> dict[str, Any]:
+    """What the manifest says of a preprocessed case, read from its files."""
     image = blosc2.open(str(folder / f"{case}.b2nd"), mode="r")[:]
-    return image_facts(image, load_pickle(str(folder / f"{case}.pkl")))
+    facts = image_facts(image, load_pickle(str(folder / f"{case}.pkl")))
+    if with_label:
+        facts |= label_facts(blosc2.open(str(folder / f"{case}_seg.b2nd"), mode="r")[:])
+    return facts

@@ -9,7 +9,7 @@ from typing import Any
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.common_settings import SemiSettings
-from semi_nnunet.data.fingerprint import intensity_shift
+from semi_nnunet.data.fingerprint import foreground_slices, intensity_shift
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.planning.rules import Facts
@@ -38,9 +38,6 @@ def collect_facts(
         unlabelled = Manifest(unlabelled_folder(preprocessed, manager.data_identifier)).present()
     patch = tuple(int(size) for size in manager.patch_size)
     median = tuple(float(size) for size in manager.median_image_size_in_voxels)[-len(patch) :]
-    slices = float(plans["original_median_shape_after_transp"][0])
-    if len(patch) == 2 and slices > 1:
-        patch, median = (1, *patch), (slices, *median)
     return Facts(
         labelled_cases=int(dataset_json.get("numTraining", len(labelled))),
         unlabelled_cases=len(unlabelled),
@@ -48,6 +45,7 @@ def collect_facts(
         patch_size=patch,
         median_shape=median,
         intensity_shift=intensity_shift(labelled.values(), unlabelled.values()),
+        foreground_slices=foreground_slices(labelled.values()),
     )
 
 

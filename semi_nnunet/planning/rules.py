@@ -18,11 +18,12 @@ class Facts:
         labelled_cases: number of cases in imagesTr.
         unlabelled_cases: number of preprocessed cases of imagesUn.
         batch_size: of the nnU-Net plan.
-        patch_size: of the nnU-Net plan, in voxels; a 2-D patch of volumes is one slice thick.
+        patch_size: of the nnU-Net plan, in voxels.
         median_shape: median image size after resampling, in voxels, as many axes as the patch.
         intensity_shift: distance between the labelled and unlabelled intensity distributions, in
             standard deviations of the labelled one (0: same); see
             :mod:`semi_nnunet.data.fingerprint`.
+        foreground_slices: fraction of the labelled cases' slices that show foreground.
     """
 
     labelled_cases: int
@@ -31,6 +32,7 @@ class Facts:
     patch_size: tuple[int, ...]
     median_shape: tuple[float, ...]
     intensity_shift: float = 0.0
+    foreground_slices: float = 1.0
 
 
 def epochs(facts: Facts, values: Mapping[str, Any]) -> Planned:
@@ -80,6 +82,9 @@ def unlabelled_foreground_oversampling(facts: Facts, values: Mapping[str, Any]) 
         for patch, size in zip(facts.patch_size, facts.median_shape, strict=True)
     )
     found = f"a patch covers {covered:.0%} of the median image"
+    if len(facts.patch_size) == 2:
+        covered *= facts.foreground_slices
+        found += f", {facts.foreground_slices:.0%} of the slices show foreground"
     if covered >= 0.5:
         return 0.0, f"{found}: foreground is met anyway"
     return 0.33, (
