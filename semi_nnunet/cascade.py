@@ -13,6 +13,7 @@ import torch
 from nnunetv2.inference.export_prediction import resample_and_save
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from torch import distributed as dist
 from tqdm import tqdm
 
 from semi_nnunet.data.layout import unlabelled_folder
@@ -57,16 +58,38 @@ def predict_for_next_stages(trainer: Any, cases: Sequence[str]) -> None:
         type(trainer).__name__, trainer.inference_allowed_mirroring_axes,
     )  # fmt: skip
     dataset = UnlabelledDataset(trainer.unlabelled_folder, cases, {})
-    for case in tqdm(cases, desc="unlabelled cases for the next stage", disable=None):
+    ranks = dist.get_world_size() if trainer.is_ddp else 1
+    mine = list(cases)[trainer.local_rank :: ranks]
+    for case in tqdm(mine, desc="unlabelled cases for the next stage", disable=None):
         image, _, _, properties = dataset.load_case(case)
         logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(image[:])).cpu()
         for name in configuration.next_stage_names:
-            identifier = plans.get_configuration(name).data_identifier
-            folder = unlabelled_folder(trainer.preprocessed_dataset_folder_base, identifier)
-            target = UnlabelledDataset(folder, [case], {}).load_case(case)[0]
-            out = Path(trainer.output_folder_base) / "predicted_next_stage" / name / case
-            out.parent.mkdir(parents=True, exist_ok=True)
-            resample_and_save(
-                logits, list(target.shape[1:]), str(out), plans, configuration, properties,
-                trainer.dataset_json, torch.get_num_threads(), nnUNetDatasetBlosc2,
-            )  # fmt: skip
+            store_for(trainer, name, case, logits, properties)
+    if trainer.is_ddp:
+        dist.barrier()
+
+
+def store_for(
+    trainer: Any, stage: str, case: str, logits: torch.Tensor, properties: dict[str, Any]
+) -> None:
+    """Resample a prediction to the images of ``stage`` and store it, written aside and renamed."""
+    plans = trainer.plans_manager
+    identifier = plans.get_configuration(stage).data_identifier
+    folder = unlabelled_folder(trainer.preprocessed_dataset_folder_base, identifier)
+    if not (folder / f"{case}.b2nd").is_file():
+        trainer.print_to_log_file(
+            f"{case} is not preprocessed for {stage}: its prediction is not stored. "
+            f"Fix: semi_nnunet preprocess, then this training again with --val"
+        )
+        return
+    target = UnlabelledDataset(folder, [case], {}).load_case(case)[0]
+    out = Path(trainer.output_folder_base) / "predicted_next_stage" / stage
+    aside = out.with_name(f".{stage}.{trainer.local_rank}.tmp")
+    for path in (out, aside):
+        path.mkdir(parents=True, exist_ok=True)
+    resample_and_save(
+        logits, list(target.shape[1:]), str(aside / case), plans, trainer.configuration_manager,
+        properties, trainer.dataset_json, torch.get_num_threads(), nnUNetDatasetBlosc2,
+    )  # fmt: skip
+    (aside / f"{case}.b2nd").replace(out / f"{case}.b2nd")
+    aside.rmdir()

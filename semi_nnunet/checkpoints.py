@@ -91,10 +91,19 @@ def _check_archive(path: str | Path) -> None:
                 raise zipfile.BadZipFile(f"{entry.filename} is marked as a folder")
 
 
+def read_this(
+    path: str | Path, device: torch.device | str
+) -> tuple[dict[str, Any], Path, list[str]]:
+    """Read ``path`` and no other file; returns what :func:`read_newest_valid` does."""
+    return read(path, device), Path(path), []
+
+
 def read_newest_valid(
     path: str | Path, device: torch.device | str
 ) -> tuple[dict[str, Any], Path, list[str]]:
-    """Read ``path`` or, where it is damaged, the most advanced readable checkpoint of its folder.
+    """Read the most advanced readable checkpoint of the folder of ``path``, to continue from.
+
+    nnU-Net names ``path`` by what exists; it may be damaged, or older than the best one.
 
     Returns:
         The checkpoint, the file it came from, and a message for every file that was passed over.
@@ -103,23 +112,26 @@ def read_newest_valid(
         UserError: none can be read.
     """
     path = Path(path)
+    others = [path.with_name(name) for name in NEWEST_FIRST if name != path.name]
     skipped: list[str] = []
-    try:
-        return read(path, device), path, skipped
-    except UserError as error:
-        skipped.append(str(error))
-    found: list[tuple[int, Path]] = []
-    for name in NEWEST_FIRST:
-        other = path.with_name(name)
-        if other != path and other.is_file():
-            try:
-                found.append((int(read(other).get("current_epoch", 0)), other))
-            except UserError as error:
-                skipped.append(str(error))
-    if not found:
+    newest: tuple[dict[str, Any], Path] | None = None
+    for candidate in [path, *(other for other in others if other.is_file())]:
+        try:
+            checkpoint = read(candidate, device)
+        except UserError as error:
+            skipped.append(str(error))
+            continue
+        if newest is None or _epoch(checkpoint) > _epoch(newest[0]):
+            newest = checkpoint, candidate
+        if candidate.name == NEWEST_FIRST[0]:
+            break
+    if newest is None:
         raise UserError("no checkpoint of the folder can be read:\n  " + "\n  ".join(skipped))
-    best = max(found, key=lambda item: item[0])[1]
-    return read(best, device), best, skipped
+    return *newest, skipped
+
+
+def _epoch(checkpoint: Mapping[str, Any]) -> int:
+    return int(checkpoint.get("current_epoch", 0))
 
 
 def check_compatible(

@@ -23,7 +23,7 @@ class SemiSettings:
     optimizer: str = setting(
         "sgd", "nnU-Net's: SGD with Nesterov momentum", choices=("sgd", "adam")
     )
-    initial_lr: float = setting(1e-2, "nnU-Net's; Adam wants about 1e-4", low=0)
+    initial_lr: float = planned(rules.initial_lr, low=0)
     momentum: float = setting(0.99, "nnU-Net's (SGD only)", low=0, below=1)
     weight_decay: float = setting(3e-5, "nnU-Net's", low=0)
     lr_schedule: str = setting(
@@ -35,7 +35,7 @@ class SemiSettings:
     plateau_patience_epochs: int = setting(
         10, "epochs without a lower training loss (plateau only)", low=0
     )
-    gradient_clip: float = setting(12.0, "nnU-Net's limit on the gradient's norm", low=0)
+    gradient_clip: float = setting(12.0, "nnU-Net's limit on the gradient's norm; 0: none", low=0)
 
     supervised_loss: str = setting(
         "dice_ce", "nnU-Net's Dice + cross-entropy", choices=("dice_ce", "dice_focal")
@@ -59,6 +59,9 @@ class SemiSettings:
         choices=("gaussian", "linear", "constant"),
     )
     ramp_up_steps: int = planned(rules.ramp_up_steps, low=0)
+    unlabelled_weight: float = setting(
+        1.0, "factor on every unlabelled term; 0 is supervised training", low=0
+    )
     unlabelled_foreground_oversampling: float = planned(
         rules.unlabelled_foreground_oversampling, low=0, high=1
     )

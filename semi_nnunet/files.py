@@ -51,7 +51,7 @@ def _flush(path: Path) -> None:
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Delete the temporary files that killed writers left in ``folder``; nobody may be writing there."""
+    """Delete the temporary files of killed writers in ``folder``; nobody may be writing there."""
     for path in Path(folder).glob(".*.tmp"):
         if path.is_file():
             path.unlink()

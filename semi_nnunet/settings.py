@@ -20,7 +20,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from semi_nnunet.errors import Problem, UserError
@@ -111,6 +111,7 @@ def given_settings(
     trainer: str,
     configuration: str,
     configurations: Sequence[str],
+    trainers: Collection[str] = (),
 ) -> dict[str, tuple[Any, str]]:
     """Collect what ``plans["semi"]`` says for one trainer and configuration.
 
@@ -122,11 +123,12 @@ def given_settings(
         trainer: the trainer's class name.
         configuration: for example "3d_fullres".
         configurations: every configuration of the plans.
+        trainers: the trainers there are, to tell a misspelt section from another trainer's.
 
     Raises:
         UserError: every unknown key, with the nearest valid one; and with them the wrong values.
     """
-    problems: list[Problem] = []
+    problems = list(_misspelt_trainers(semi, trainers))
     given: dict[str, tuple[Any, str]] = {}
     for layer, where, known, is_section in _layers(
         semi, common, settings_class, trainer, configuration, configurations
@@ -149,6 +151,15 @@ def given_settings(
     return given
 
 
+def _misspelt_trainers(semi: Any, trainers: Collection[str]) -> Iterator[Problem]:
+    """Sections that are nearly a trainer's name; those of other packages are left alone."""
+    for key in semi if isinstance(semi, Mapping) else ():
+        near = difflib.get_close_matches(key, trainers, n=1, cutoff=0.85)
+        if key.endswith("Trainer") and key not in trainers and near:
+            fix = f"did you mean {near[0]!r}?"
+            yield Problem(f"plans['semi'][{key!r}]", "there is no such trainer", fix)
+
+
 def _layers(
     semi: Any,
     common: type,
@@ -163,7 +174,7 @@ def _layers(
         return layer.get(key, {}) if isinstance(layer, Mapping) else {}
 
     def is_any_section(key: str) -> bool:
-        return key in configurations or key.endswith("Trainer")
+        return key in configurations or key == trainer or key.endswith("Trainer")
 
     def is_configuration(key: str) -> bool:
         return key in configurations

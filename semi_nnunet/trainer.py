@@ -31,6 +31,7 @@ from semi_nnunet import checkpoints
 from semi_nnunet.augment.views import AppearanceView
 from semi_nnunet.cascade import predict_for_next_stages, require_predictions
 from semi_nnunet.common_settings import SemiSettings
+from semi_nnunet.core.ema import EmaTeacher
 from semi_nnunet.core.losses import DiceAndVoxelLoss
 from semi_nnunet.core.ramps import ramp
 from semi_nnunet.data.layout import unlabelled_folder
@@ -110,6 +111,11 @@ class SemiTrainer(nnUNetTrainer):
         """The network to validate, save and deploy."""
         return self.bare_network
 
+    @property
+    def smallest_unlabelled_batch(self) -> int:
+        """How many unlabelled patches a step needs: two where they are mixed."""
+        return 2 if getattr(self.settings, "cutmix_probability", 0) > 0 else 1
+
     # ---------------------------------------------------------------- what a method may use
 
     @property
@@ -118,8 +124,8 @@ class SemiTrainer(nnUNetTrainer):
         return unwrapped(self.network)
 
     def companion(self, name: str) -> Any:
-        """One of the :meth:`companions`."""
-        return self._companions[name]
+        """One of the :meth:`companions`, ready to be called."""
+        return self._wrapped.get(name, self._companions[name])
 
     @property
     def step(self) -> int:
@@ -177,19 +183,24 @@ class SemiTrainer(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008
     ):
         print_user_errors_plainly()
-        plans = {"continue_training": False, **plans}  # nnU-Net takes that key out: of a copy
-        super().__init__(plans, configuration, fold, dataset_json, device)
+        own_plans = {"continue_training": False, **plans}  # nnU-Net takes that key out
+        super().__init__(own_plans, configuration, fold, dataset_json, device)
         base = self.preprocessed_dataset_folder_base
         facts = collect_facts(
             plans, configuration, dataset_json, None if base is None else Path(base)
         )
         trainer = type(self).__name__
-        self.resolved = resolve_settings(self.settings_class, trainer, configuration, plans, facts)
+        self.resolved = resolve_settings(
+            self.settings_class, trainer, configuration, plans, facts, known_trainers()
+        )
         self.settings: Any = self.resolved.settings
         self._apply_settings()
         self.records, self.history, self.time_left = StepRecords(), History(), TimeLeft()
         self.watch = FiniteWatch(every=100 if self.device.type == "cuda" else 1)
-        self._companions: nn.ModuleDict | None = None
+        self._companions, self._wrapped = nn.ModuleDict(), {}
+        self._resuming = plans.get("continue_training", True)  # nnU-Net says False with --val
+        self._stopped_early = False
+        self._cases: dict[str, list[str]] = {}
         self._epoch_values: dict[str, float] = {}
         self._best_epoch = self._step_in_epoch = 0
 
@@ -210,21 +221,35 @@ class SemiTrainer(nnUNetTrainer):
         strength = settings.appearance_strength
         self.strong_view = AppearanceView(strength, settings.appearance_probability, outside)
         self.labelled_view = AppearanceView(strength, settings.labelled_appearance, outside)
-        if settings.tensorboard:
+        if settings.tensorboard and self.local_rank == 0:
             self.logger.loggers.append(TensorBoardLogger(Path(self.output_folder) / "tensorboard"))
 
     def initialize(self) -> None:
         torch.manual_seed(derived_seed(self.settings.seed, "weights"))
         super().initialize()
 
-    def build_companions(self) -> None:
-        """Make the companions from the student as it is now; does nothing the second time."""
-        if self._companions is None:
-            torch.manual_seed(derived_seed(self.settings.seed, "companions"))
-            self._companions = nn.ModuleDict(self.companions()).to(self.device)
+        for name in self._trained_companions() if self.is_ddp else ():
+            self._wrapped[name] = DistributedDataParallel(self._companions[name])
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Schedule]:
-        return build_optimizer(self.network.parameters(), self.settings)
+        """The optimizer of the student and of the companions that are trained; makes them."""
+        torch.manual_seed(derived_seed(self.settings.seed, "companions"))
+        self._companions.update(self.companions())
+        self._companions.to(self.device)
+        parameters = [p for network in self._trained_networks() for p in network.parameters()]
+        return build_optimizer(parameters, self.settings)
+
+    def _trained_companions(self) -> list[str]:
+        """Names of the companions that take a gradient."""
+        return [
+            name
+            for name, module in self._companions.items()
+            if any(parameter.requires_grad for parameter in module.parameters())
+        ]
+
+    def _trained_networks(self) -> list[nn.Module]:
+        """The student and the companions that take a gradient."""
+        return [self.network, *(self._companions[name] for name in self._trained_companions())]
 
     def _build_loss(self) -> nn.Module:
         weights = self.settings.class_weights
@@ -290,8 +315,8 @@ class SemiTrainer(nnUNetTrainer):
                     f"fold {self.fold} needs a training and a validation case, found {len(cases)} "
                     f"labelled case. Fix: train fold 'all'"
                 )
-            if self.local_rank == 0:
-                write_json(splits_file, generate_crossval_split(cases, n_splits=len(cases)))
+            split = generate_crossval_split(cases, n_splits=len(cases))
+            write_json(splits_file, checkpoints.plain(split))  # every rank the same, atomically
         training, validation = super().do_split()
         missing = sorted(set(training + validation) - set(cases))
         if missing or not training:
@@ -340,6 +365,12 @@ class SemiTrainer(nnUNetTrainer):
         require_predictions(previous, cases, self._command_of_previous_stage())
         dataset = UnlabelledDataset(self.unlabelled_folder, cases, prior, previous)
         batch_size = self._share_of_rank(self.settings.unlabelled_batch_size)
+        if batch_size < self.smallest_unlabelled_batch:
+            raise UserError(
+                f"{type(self).__name__} needs at least {self.smallest_unlabelled_batch} unlabelled "
+                f"patches on each GPU, to mix one into another, got unlabelled_batch_size "
+                f"{self.settings.unlabelled_batch_size} for all. Fix: raise it in plans['semi']"
+            )
         return unlabelled_like(labelled, dataset, batch_size, self.label_manager, oversampling)
 
     @property
@@ -378,7 +409,7 @@ class SemiTrainer(nnUNetTrainer):
         if not self.is_ddp:
             return batch_size
         ranks, rank = dist.get_world_size(), dist.get_rank()
-        return max(1, batch_size // ranks + (rank < batch_size % ranks))
+        return batch_size // ranks + (rank < batch_size % ranks)
 
     # ---------------------------------------------------------------- training
 
@@ -387,16 +418,31 @@ class SemiTrainer(nnUNetTrainer):
             super().run_training()
         except EarlyStop as reason:
             self.print_to_log_file(str(reason))
+            self._stopped_early = True
             self.on_train_end()
 
     def on_train_start(self) -> None:
         if not self.was_initialized:
             self.initialize()
-        self.build_companions()  # after -pretrained_weights, before nnU-Net prints every attribute
+        if self.step == 0:  # -pretrained_weights came after the companions were made
+            for module in self._companions.values():
+                if isinstance(module, EmaTeacher):
+                    module.update(self.bare_network, step=0, decay=0.0)
         super().on_train_start()
+        self._cases = self._current_cases()
         if self.local_rank == 0:
             remove_leftovers(self.output_folder)
             self._write_settings()
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        for loader in (self.dataloader_train, self.dataloader_val):
+            loader.close()
+
+    def _current_cases(self) -> dict[str, list[str]]:
+        """The labelled training cases and the unlabelled cases."""
+        unlabelled = self.unlabelled_cases() if self.uses_unlabelled else []
+        return {"labelled": [str(c) for c in self.do_split()[0]], "unlabelled": unlabelled}
 
     def _write_settings(self) -> None:
         """Say what this training is: settings with reasons, cases, versions."""
@@ -405,8 +451,8 @@ class SemiTrainer(nnUNetTrainer):
             "trainer": type(self).__name__,
             "semi_nnunet": semi_nnunet.__version__,
             "torch": torch.__version__,
-            "labelled_training_cases": list(self.do_split()[0]),
-            "unlabelled_cases": self.unlabelled_cases() if self.uses_unlabelled else [],
+            "labelled_training_cases": self._cases["labelled"],
+            "unlabelled_cases": self._cases["unlabelled"],
             "settings": {
                 key: {"value": value, "reason": reasons[key]} for key, value in values.items()
             },
@@ -431,8 +477,7 @@ class SemiTrainer(nnUNetTrainer):
                     labelled.keys if term.name == "supervised" else labelled.keys + unlabelled.keys
                 )
                 self._back_propagate(term, cases, 1.0 / len(batch))
-        self.watch.look()
-        self._update_weights()
+        self._update_weights(self._all_keys(batch))
         self.after_optimizer_step(self.step)
         self._step_in_epoch += 1
         return {}  # the losses stay on the device until the end of the epoch
@@ -462,7 +507,11 @@ class SemiTrainer(nnUNetTrainer):
 
     def _back_propagate(self, term: Term, cases: tuple[str, ...], share: float) -> None:
         settings = self.settings
-        factor = ramp(settings.ramp_up, self.step, settings.ramp_up_steps) if term.ramped else 1.0
+        factor = (
+            settings.unlabelled_weight * ramp(settings.ramp_up, self.step, settings.ramp_up_steps)
+            if term.ramped
+            else 1.0
+        )
         weight = term.weight * factor
         self.records.add(f"loss/{term.name}", term.value)
         self.records.add(f"weight/{term.name}", weight)
@@ -471,10 +520,19 @@ class SemiTrainer(nnUNetTrainer):
             loss = term.value * (weight * share)
             (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
 
-    def _update_weights(self) -> None:
+    @staticmethod
+    def _all_keys(batch: Batches) -> tuple[str, ...]:
+        return tuple(key for part in batch for stream in part.values() for key in stream["keys"])
+
+    def _update_weights(self, cases: tuple[str, ...]) -> None:
         if self.grad_scaler is not None:
             self.grad_scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
+        limit = self.settings.gradient_clip or float("inf")
+        for network in self._trained_networks():
+            norm = nn.utils.clip_grad_norm_(network.parameters(), limit)
+            if self.grad_scaler is None:  # a scaler skips such a step and goes on
+                self.watch.add(Seen("gradient", norm.detach(), self.step, cases))
+        self.watch.look()
         if self.grad_scaler is not None:
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
@@ -538,17 +596,13 @@ class SemiTrainer(nnUNetTrainer):
                     np.sum([output[f"student_{key}_hard"] for output in val_outputs], 0)
                     for key in ("tp", "fp", "fn")
                 )
-                self._epoch_values["dice/student"] = float(np.nanmean(2 * tp / (2 * tp + fp + fn)))
+                dice = {"dice/student": float(np.nanmean(2 * tp / (2 * tp + fp + fn)))}
+                self._epoch_values.update(self._mean_over_ranks(dice))
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        self.build_companions()
         with self.deployed():
             super().perform_actual_validation(save_probabilities)
-            if (
-                self.uses_unlabelled
-                and self.configuration_manager.next_stage_names
-                and self.local_rank == 0
-            ):
+            if self.uses_unlabelled and self.configuration_manager.next_stage_names:
                 self.set_deep_supervision_enabled(False)
                 predict_for_next_stages(self, self.unlabelled_cases())
                 self.set_deep_supervision_enabled(True)
@@ -560,11 +614,11 @@ class SemiTrainer(nnUNetTrainer):
         self._epoch_started = time.monotonic()
 
     def on_epoch_end(self) -> None:
-        epoch, best_before = self.current_epoch, self._best_ema
+        epoch = self.current_epoch
         self._log_epoch(epoch)
-        super().on_epoch_end()  # saves checkpoint_best and counts the epoch
-        if self._best_ema != best_before:
+        if self._best_ema is None or self.logger.get_value("ema_fg_dice", step=-1) > self._best_ema:
             self._best_epoch = epoch
+        super().on_epoch_end()  # saves checkpoint_best and counts the epoch
         done = epoch + 1
         if done % self.settings.save_every_epochs == 0 and done < self.num_epochs:
             self._write_checkpoint(
@@ -586,13 +640,21 @@ class SemiTrainer(nnUNetTrainer):
                 logger.log(f"semi/{key}", value, epoch)
         labelled, pseudo = values.get("foreground/labelled"), values.get("foreground/pseudo_label")
         warning = collapse_warning(pseudo, labelled)
-        if warning and self.step >= self.settings.ramp_up_steps / 2:
+        patience = min(self.settings.ramp_up_steps / 2, 10 * self.num_iterations_per_epoch)
+        if warning and self.step >= patience:
             self.print_to_log_file(warning)
         left = self.time_left.after_epoch(seconds, self.num_epochs - epoch - 1)
         self.print_to_log_file(f"{epoch + 1} of {self.num_epochs} epochs done, about {left} left")
         if self.local_rank == 0:
+            self._write_history()
+
+    def _write_history(self) -> None:
+        """For people to look at; a full disk must not cost the training."""
+        try:
             self.history.write_csv(Path(self.output_folder) / "semi_history.csv")
             self.history.write_picture(Path(self.output_folder) / "semi_history.png")
+        except UserError as error:
+            self.print_to_log_file(f"WARNING: {error}")
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -634,10 +696,12 @@ class SemiTrainer(nnUNetTrainer):
                 "identity": self.identity(),
                 "settings": self.resolved.as_dict(),
                 "student": self.bare_network.state_dict(),
-                "companions": {} if self._companions is None else self._companions.state_dict(),
+                "companions": self._companions.state_dict(),
                 "schedule": self.lr_scheduler.state_dict() if plateau else None,
                 "history": self.history.rows,
                 "best_epoch": self._best_epoch,
+                "stopped_early": self._stopped_early,
+                "cases": self._cases,
             },
         }
         checkpoints.save(checkpoint, path)
@@ -653,9 +717,8 @@ class SemiTrainer(nnUNetTrainer):
         if isinstance(filename_or_checkpoint, dict):
             checkpoint = filename_or_checkpoint
         else:
-            checkpoint, path, skipped = checkpoints.read_newest_valid(
-                filename_or_checkpoint, self.device
-            )
+            read = checkpoints.read_newest_valid if self._resuming else checkpoints.read_this
+            checkpoint, path, skipped = read(filename_or_checkpoint, self.device)
             for message in skipped:
                 self.print_to_log_file(f"WARNING: {message}")
             self.print_to_log_file(f"Loaded {path}")
@@ -665,8 +728,7 @@ class SemiTrainer(nnUNetTrainer):
     def _restore(self, checkpoint: dict[str, Any]) -> None:
         semi = checkpoint["semi"]
         self.bare_network.load_state_dict(semi["student"])
-        self.build_companions()
-        self._companions.load_state_dict(semi["companions"])  # type: ignore[union-attr]
+        self._companions.load_state_dict(semi["companions"])
         self.optimizer.load_state_dict(checkpoint["optimizer_state"])
         if self.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
             self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
@@ -676,10 +738,17 @@ class SemiTrainer(nnUNetTrainer):
         self.current_epoch, self._best_ema = checkpoint["current_epoch"], checkpoint["_best_ema"]
         self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
         self.history, self._best_epoch = History(list(semi["history"])), semi["best_epoch"]
+        self._stopped_early = semi["stopped_early"]
+        if self._stopped_early:
+            self.num_epochs = self.current_epoch  # done: nnU-Net goes on to the validation
         now, then = checkpoints.plain(self.resolved.as_dict()), semi["settings"]
         changed = [
             f"{key}: {then.get(key)} -> {now[key]}" for key in now if then.get(key) != now[key]
         ]
+        for kind, cases in self._current_cases().items():
+            before = set(semi["cases"].get(kind, cases))
+            if before != set(cases):
+                changed.append(f"{kind} cases: {len(before)} -> {len(cases)}")
         if changed:
             self.print_to_log_file(
                 "WARNING: settings changed since the checkpoint:", "; ".join(changed)
@@ -700,6 +769,12 @@ class SemiTrainer(nnUNetTrainer):
             annotated = full != manager.ignore_label if manager.has_ignore_label else full >= 0
             foreground = full > 0
         return (foreground & annotated).sum() / annotated.sum().clamp_min(1)
+
+
+def known_trainers(of: type = SemiTrainer) -> list[str]:
+    """Names of the trainers that are imported, which in nnU-Net's commands are all of ours."""
+    below = [name for trainer in of.__subclasses__() for name in known_trainers(trainer)]
+    return [of.__name__, *below]
 
 
 def unwrapped(network: nn.Module) -> nn.Module:

@@ -12,6 +12,7 @@ import SimpleITK
 import torch
 
 from semi_nnunet.errors import UserError
+from semi_nnunet.trainer import SemiTrainer, Term
 from tests.trainers import run_epochs, same_weights, weights_of
 
 
@@ -45,7 +46,7 @@ def test_accumulated_batches_average_their_gradients(make_trainer):
         gradients.append(
             [p.grad.clone() if p.grad is not None else None for p in trainer.network.parameters()]
         )
-    trainer._update_weights = lambda: None
+    trainer._update_weights = lambda cases: None
     trainer.train_step(batches)
     for parameter, first, second in zip(trainer.network.parameters(), *gradients, strict=True):
         if first is not None:
@@ -174,12 +175,10 @@ def test_early_stopping_ends_the_training_with_a_final_checkpoint(make_trainer):
 def test_teacher_that_collapses_is_warned_of(make_trainer):
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False, ramp_up_steps=1)
     trainer.initialize()
-    trainer.build_companions()
     log = []
     trainer.print_to_log_file = lambda *args, **kwargs: log.append(" ".join(map(str, args)))
-    background = trainer.companion("teacher").module.decoder.seg_layers[-1].bias
-    with torch.no_grad():
-        background[0] = 1e4
+    with torch.no_grad():  # the student, which the teacher copies when training starts
+        trainer.bare_network.decoder.seg_layers[-1].bias[0] = 1e4
     trainer.after_optimizer_step = lambda step: None
     run_epochs(trainer, 1)
     assert any("the teacher collapses" in line for line in log)
@@ -306,3 +305,121 @@ def test_unlabelled_foreground_is_looked_for_where_few_slices_show_any(phantom):
     assert facts.foreground_slices == pytest.approx(np.mean(shown), abs=1e-3)
     assert rule(facts, {})[0] == 0.0  # the patch is the slice
     assert rule(replace(facts, foreground_slices=0.2), {})[0] == 0.33
+
+
+class TwoStudents(SemiTrainer):
+    """Each network learns from the labels and from the other's prediction, in the fewest lines."""
+
+    def companions(self):
+        build = self.build_network_architecture
+        plans, configuration = self.plans_manager, self.configuration_manager
+        heads = self.label_manager.num_segmentation_heads
+        return {"second": build(plans, configuration, self.num_input_channels, heads)}
+
+    def terms(self, labelled, unlabelled):
+        yield self.supervised(labelled)
+        second = self.companion("second")
+        yield Term("second", self.loss(second(labelled.x), labelled.target), ramped=False)
+        difference = self.probs(self.predict(unlabelled.x_strong)) - self.probs(
+            second(unlabelled.x_strong)[0]
+        )
+        yield Term("agreement", difference.square().mean())
+
+
+def test_companion_that_takes_a_gradient_is_trained_saved_and_resumed(make_trainer):
+    trainer = make_trainer(TwoStudents, start=False)
+    trainer.initialize()
+    start = weights_of(trainer.companion("second"))
+    assert not same_weights(start, weights_of(trainer.bare_network))  # its own initial weights
+    run_epochs(trainer, 1)
+    assert not same_weights(start, weights_of(trainer.companion("second")))
+    path = str(Path(trainer.output_folder) / "checkpoint_latest.pth")
+    run_epochs_from = make_trainer(TwoStudents, start=False)
+    run_epochs_from.load_checkpoint(path)
+    for each in (trainer, run_epochs_from):
+        run_epochs(each, 3)
+    assert same_weights(
+        weights_of(trainer.companion("second")), weights_of(run_epochs_from.companion("second"))
+    )
+
+
+def test_mixing_needs_two_unlabelled_patches(make_trainer):
+    with pytest.raises(UserError, match=r"at least 2 unlabelled patches on each GPU.*got .* 1 "):
+        make_trainer("SemiMeanTeacherTrainer", unlabelled_batch_size=1)
+    make_trainer("SemiMeanTeacherTrainer", unlabelled_batch_size=1, cutmix_probability=0.0)
+
+
+def test_gradient_that_is_no_number_stops_training_before_the_weights_change(make_trainer):
+    trainer = make_trainer("SemiBaselineTrainer")
+    before = weights_of(trainer.bare_network)
+    trainer.bare_network.decoder.seg_layers[-1].weight.register_hook(lambda g: g * float("nan"))
+    batch = next(trainer.dataloader_train)
+    with pytest.raises(UserError, match="'gradient' became nan") as stopped:
+        trainer.train_step(batch)
+    assert batch[0]["labelled"]["keys"][0] in str(stopped.value)
+    assert same_weights(before, weights_of(trainer.bare_network))
+
+
+def test_no_gradient_clipping_where_the_limit_is_zero(make_trainer):
+    after = []
+    for limit in (0.0, 1e9, 1e-3):
+        trainer = make_trainer("SemiBaselineTrainer", gradient_clip=limit)
+        trainer.train_step(next(trainer.dataloader_train))
+        after.append(weights_of(trainer.bare_network))
+    assert same_weights(after[0], after[1]) and not same_weights(after[0], after[2])
+
+
+def test_training_that_stopped_early_stays_so_when_continued(make_trainer):
+    given = {"epochs": 50, "early_stopping_patience_epochs": 1, "initial_lr": 0.0}
+    trainer = make_trainer("SemiBaselineTrainer", start=False, **given)
+    trainer.run_training()
+    final = Path(trainer.output_folder) / "checkpoint_final.pth"
+    again = make_trainer("SemiBaselineTrainer", start=False, **given)
+    again.load_checkpoint(str(final))
+    again.run_training()
+    assert again.current_epoch == trainer.current_epoch < 50
+    assert len(again.history.rows) == len(trainer.history.rows)
+
+
+def test_more_advanced_best_checkpoint_is_continued_from(make_trainer):
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False, save_every_epochs=2)
+    run_epochs(trainer, 3)
+    trainer.current_epoch -= 1
+    trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_best.pth"))
+    resumed = make_trainer("SemiMeanTeacherTrainer", start=False, save_every_epochs=2)
+    resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
+    assert resumed.current_epoch == 3
+
+
+def test_validation_reads_the_named_checkpoint_and_no_other(make_trainer, prepared_dataset):
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
+    run_epochs(trainer, 1)
+    final = Path(trainer.output_folder) / "checkpoint_final.pth"
+    final.write_bytes(b"damaged")
+    validating = make_trainer("SemiMeanTeacherTrainer", start=False)
+    validating._resuming = False  # as nnUNetv2_train --val
+    with pytest.raises(UserError, match=r"checkpoint_final\.pth is damaged"):
+        validating.load_checkpoint(str(final))
+
+
+def test_pool_that_changed_since_the_checkpoint_is_named(make_trainer):
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
+    run_epochs(trainer, 1)
+    resumed = make_trainer("SemiMeanTeacherTrainer", start=False)
+    pool = resumed.unlabelled_cases()
+    resumed.unlabelled_cases = lambda: pool[:-1]
+    log = []
+    resumed.print_to_log_file = lambda *args, **kwargs: log.append(" ".join(map(str, args)))
+    resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
+    assert any("unlabelled cases: 4 -> 3" in line for line in log)
+
+
+def test_misspelt_trainer_section_is_refused_and_another_packages_left_alone(prepared_dataset):
+    from semi_nnunet.methods.mean_teacher import SemiMeanTeacherTrainer
+
+    dataset = prepared_dataset("labels", 1)
+    arguments = ("2d", 0, dataset.dataset_json, torch.device("cpu"))
+    plans = {**dataset.plans, "semi": {"SemiMeanTeecherTrainer": {}}}
+    with pytest.raises(UserError, match="did you mean 'SemiMeanTeacherTrainer'"):
+        SemiMeanTeacherTrainer(plans, *arguments)
+    SemiMeanTeacherTrainer({**plans, "semi": {"SomebodyElsesTrainer": {"x": 1}}}, *arguments)

@@ -5,9 +5,10 @@
     semi_nnunet plan -d 42 --name nnUNetPlans_seed1 --set seed=1
     semi_nnunet plan -d 42 --budget cpu
 
-Without it a trainer derives the same values when training starts. Planning again replaces what was
-planned before. With --name, or --budget (here nnUNetPlans_cpu: a small network, a short training),
-new plans are written beside the old ones; they use the same preprocessed data.
+Without it a trainer derives the same values when training starts. Planning again keeps what was
+given by --set or edited by hand, unless --reset, and plans the rest anew. With --name, or --budget
+(here nnUNetPlans_cpu: a small network, a short training), new plans are written beside the old
+ones; they use the same preprocessed data.
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="give settings; KEY, CONFIG.KEY, TRAINER.KEY or TRAINER.CONFIG.KEY",
     )
     parser.add_argument("--name", metavar="NEW_PLANS", help="write new plans of this name")
+    parser.add_argument(
+        "--reset", action="store_true", help="forget what was given or edited before"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -63,7 +67,13 @@ def run(args: argparse.Namespace) -> None:
     from semi_nnunet.data.prepare import requested
     from semi_nnunet.discovery.listing import trainer_classes
     from semi_nnunet.planning.budget import CPU_LENGTH
-    from semi_nnunet.planning.plan import apply_budget, parse_assignments, plan_semi
+    from semi_nnunet.planning.plan import (
+        apply_budget,
+        given_before,
+        merged,
+        parse_assignments,
+        plan_semi,
+    )
 
     folder = preprocessed_dataset(args.dataset)
     plans_file = folder / f"{args.plans}.json"
@@ -73,16 +83,19 @@ def run(args: argparse.Namespace) -> None:
         )
     plans, dataset_json = read_json(plans_file), read_json(folder / "dataset.json")
     given = parse_assignments(args.assignments)
+    before = {} if args.reset else given_before(plans)
     budgeted = f"{args.plans}_{args.budget.replace('.', 'p')}" if args.budget else args.plans
     name = args.name or budgeted
     if args.budget:
         plans = apply_budget(plans, dataset_json, args.budget, device_of(args.device))
-        given = {**CPU_LENGTH, **given}
+        before = merged(CPU_LENGTH, before)
     if args.configurations:
         requested(plans, args.configurations)  # raises if one does not exist
     plans["plans_name"] = name
     trainers = {key: trainer.settings_class for key, trainer in trainer_classes().items()}
+    given = merged(before, given)
     plans["semi"], rows = plan_semi(plans, dataset_json, folder, trainers, given)
+    plans["semi_planned"] = {"given": given, "semi": plans["semi"]}
     write_json(folder / f"{name}.json", plain(plans))
     print_rows(rows, args.configurations)
     print_networks(plans, args.configurations)

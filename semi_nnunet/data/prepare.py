@@ -38,6 +38,7 @@ from semi_nnunet.data.layout import (
     require_paths,
     unlabelled_folder,
 )
+from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.preprocessing import Case, Recipe, adopt_stock_preprocessing, preprocess_cases
 from semi_nnunet.data.raw_description import raw_cases, read_description
 from semi_nnunet.errors import Problem, UserError
@@ -208,8 +209,9 @@ def plan_if_needed(
         written = plan_experiments([number], planner, overwrite_plans_name=plans_name)
     plans_file = preprocessed / f"{written}.json"
     plans = dict(read_json(plans_file))
-    if "semi" in before:
-        plans["semi"] = before["semi"]
+    kept = {key: before[key] for key in ("semi", "semi_planned") if key in before}
+    if kept:
+        plans |= kept
         write_json(plans_file, plans)
     return plans
 
@@ -222,7 +224,11 @@ def is_derived(plans: Mapping[str, Any]) -> bool:
 
 
 def fingerprint_fits(raw: Path, preprocessed: Path) -> bool:
-    """Whether nnU-Net's fingerprint is of as many cases as there are, and dataset.json the same."""
+    """Whether nnU-Net's fingerprint is of the labelled cases there are now.
+
+    It is not if their number or dataset.json has changed, or if a case that was labelled is none
+    any more: its hidden label would live on in the intensities of the plans.
+    """
     fingerprint, description = (
         preprocessed / name for name in ("dataset_fingerprint.json", "dataset.json")
     )
@@ -230,7 +236,22 @@ def fingerprint_fits(raw: Path, preprocessed: Path) -> bool:
         return False
     now = read_json(raw / "dataset.json")
     known = len(read_json(fingerprint)["spacings"])
-    return bool(known == now["numTraining"] and read_json(description) == now)
+    cases = raw_cases(raw, read_description(raw), UNLABELLED_IMAGES)
+    labelled = {case.case for case in cases if case.subset == "labelled"}
+    same_cases = preprocessed_as_labelled(preprocessed) <= labelled
+    return bool(known == now["numTraining"] and read_json(description) == now and same_cases)
+
+
+def preprocessed_as_labelled(preprocessed: Path) -> set[str]:
+    """Every case that some configuration has preprocessed with its label."""
+    names = (path.name for path in preprocessed.glob("*.manifest.jsonl"))
+    folders = [preprocessed / name.removesuffix(".manifest.jsonl") for name in names]
+    return {
+        case
+        for folder in folders
+        if not folder.name.endswith("_unlabeled")
+        for case in Manifest(folder).present()
+    }
 
 
 @contextmanager

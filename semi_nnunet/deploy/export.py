@@ -101,6 +101,7 @@ def export_model(
         provenance[fold] = export_fold(path, aside / f"fold_{fold}")
     plans = read_json(model.folder / "plans.json")
     semi = plans.pop("semi", {})
+    plans.pop("semi_planned", None)
     write_json(aside / "plans.json", plans)
     for name in ("dataset.json", "dataset_fingerprint.json"):
         shutil.copy2(model.folder / name, aside / name)
@@ -137,7 +138,8 @@ def export_fold(checkpoint_file: Path, target: Path) -> dict[str, Any]:
 def stock_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """What stock nnU-Net reads for prediction; optimizer and students stay behind."""
     init_args = copy.deepcopy(dict(checkpoint["init_args"]))
-    init_args["plans"].pop("semi", None)
+    for key in ("semi", "semi_planned"):
+        init_args["plans"].pop(key, None)
     weights = checkpoint["network_weights"]
     return {
         "network_weights": {key: weights[key].detach().to("cpu", copy=True) for key in weights},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ def resolve_settings(
     configuration: str,
     plans: Mapping[str, Any],
     facts: Facts,
+    trainers: Collection[str] = (),
 ) -> Resolved:
     """The settings of ``trainer``: what ``plans["semi"]`` gives, the rules for the rest.
 
@@ -63,6 +64,12 @@ def resolve_settings(
     """
     semi = plans.get("semi", {})
     given = given_settings(
-        semi, SemiSettings, settings_class, trainer, configuration, list(plans["configurations"])
+        semi,
+        SemiSettings,
+        settings_class,
+        trainer,
+        configuration,
+        list(plans["configurations"]),
+        trainers,
     )
     return resolve(settings_class, facts, given)

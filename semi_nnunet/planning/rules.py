@@ -63,6 +63,12 @@ def unlabelled_batch_size(facts: Facts, values: Mapping[str, Any]) -> Planned:
     return values["labelled_batch_size"], reason
 
 
+def initial_lr(facts: Facts, values: Mapping[str, Any]) -> Planned:
+    if values["optimizer"] == "adam":
+        return 1e-4, "the published medical Mean Teacher's with Adam"
+    return 1e-2, "nnU-Net's with SGD"
+
+
 def ramp_up_steps(facts: Facts, values: Mapping[str, Any]) -> Planned:
     steps = max(1, round(0.4 * total_steps(values)))
     return steps, "40 % of the steps: the teacher must be useful before it is followed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 import shutil
 from pathlib import Path
@@ -26,6 +27,10 @@ from tests.trainers import (
 
 every_trainer = pytest.mark.parametrize("name", list(TRAINERS))
 every_unlabelled_trainer = pytest.mark.parametrize("name", list(UNLABELLED_TRAINERS))
+two_extremes = pytest.mark.parametrize(
+    ("configuration", "kind", "channels"),
+    [("2d", "labels", 1), ("3d_fullres", "regions_ignore", 3)],
+)
 
 
 def unlabelled_terms(trainer, batch):
@@ -34,8 +39,11 @@ def unlabelled_terms(trainer, batch):
 
 
 @every_unlabelled_trainer
-def test_a_unlabelled_term_gives_the_student_a_gradient(name, make_trainer):
-    trainer = make_trainer(name, **WITHOUT_RAMP)
+@two_extremes
+def test_a_unlabelled_term_gives_the_student_a_gradient(
+    name, configuration, kind, channels, make_trainer
+):
+    trainer = make_trainer(name, configuration, kind, channels, **WITHOUT_RAMP)
     trainer.train_step(
         next(trainer.dataloader_train)
     )  # a teacher that equals the student agrees with it
@@ -47,21 +55,24 @@ def test_a_unlabelled_term_gives_the_student_a_gradient(name, make_trainer):
 
 
 @every_unlabelled_trainer
-def test_a_unlabelled_term_changes_the_weights(name, make_trainer):
+@two_extremes
+def test_a_unlabelled_term_changes_the_weights(name, configuration, kind, channels, make_trainer):
     after = []
-    for weight in (0.0, 10.0):
-        trainer = make_trainer(name, consistency_weight=weight, **WITHOUT_RAMP)
+    for weight in (0.0, 1.0):
+        given = {"unlabelled_weight": weight, **WITHOUT_RAMP}
+        trainer = make_trainer(name, configuration, kind, channels, **given)
         trainer.train_step(next(trainer.dataloader_train))
         after.append(weights_of(trainer.bare_network))
     assert not same_weights(*after)
 
 
 @every_unlabelled_trainer
-def test_b_no_gradient_reaches_a_teacher(name, make_trainer):
-    trainer = make_trainer(name, **WITHOUT_RAMP)
+@two_extremes
+def test_b_no_gradient_reaches_a_teacher(name, configuration, kind, channels, make_trainer):
+    trainer = make_trainer(name, configuration, kind, channels, **WITHOUT_RAMP)
     trainer.train_step(next(trainer.dataloader_train))
     teachers = [module for module in trainer._companions.values() if isinstance(module, EmaTeacher)]
-    assert teachers
+    assert teachers or trainer._trained_companions()
     for parameter in (p for teacher in teachers for p in teacher.parameters()):
         assert parameter.grad is None and not parameter.requires_grad
     optimised = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
@@ -71,8 +82,7 @@ def test_b_no_gradient_reaches_a_teacher(name, make_trainer):
 @every_trainer
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
 def test_c_with_zero_weights_steps_equal_plain_nnunet(name, configuration, make_trainer):
-    zero = {"consistency_weight": 0.0} if TRAINERS[name].uses_unlabelled else {}
-    trainer = make_trainer(name, configuration, **zero)
+    trainer = make_trainer(name, configuration, unlabelled_weight=0.0)
     dataset_plans = copy.deepcopy(trainer.plans_manager.plans)
     plain = nnUNetTrainer(
         {**dataset_plans, "continue_training": False},
@@ -102,27 +112,37 @@ def test_c_with_zero_weights_steps_equal_plain_nnunet(name, configuration, make_
 
 
 @every_trainer
-def test_d_resuming_equals_never_having_stopped(name, make_trainer, tmp_path):
-    trainer = make_trainer(name, start=False)
+@two_extremes
+@pytest.mark.parametrize("from_best", [False, True])
+def test_d_resuming_equals_never_having_stopped(
+    name, configuration, kind, channels, from_best, make_trainer, tmp_path
+):
+    case = {"configuration": configuration, "kind": kind, "channels": channels, "start": False}
+    trainer = make_trainer(name, **case)
     run_epochs(trainer, 4)
     whole = weights_of(trainer.bare_network), weights_of(trainer._companions), trainer.history.rows
+    trainer_best = trainer._best_epoch
     shutil.rmtree(tmp_path / "results")
-    trainer = make_trainer(name, start=False)
+    trainer = make_trainer(name, **case)
     run_epochs(trainer, 2)
     checkpoint = Path(trainer.output_folder) / "checkpoint_latest.pth"
     assert checkpoint.is_file()
-    resumed = make_trainer(name, start=False)
+    if from_best:  # killed before the first regular checkpoint
+        checkpoint.unlink()
+        checkpoint = checkpoint.with_name("checkpoint_best.pth")
+    resumed = make_trainer(name, **case)
     resumed.load_checkpoint(str(checkpoint))
     run_epochs(resumed, 4)
     assert same_weights(whole[0], weights_of(resumed.bare_network))
     assert same_weights(whole[1], weights_of(resumed._companions))
+    assert resumed._best_epoch == trainer_best
     for before, after in zip(whole[2], resumed.history.rows, strict=True):
         assert {**before, "seconds": 0} == {**after, "seconds": 0}
 
 
 @every_unlabelled_trainer
 def test_e_garbage_where_hidden_labels_might_be_changes_nothing(
-    name, make_trainer, prepared_dataset, monkeypatch
+    name, make_trainer, prepared_dataset
 ):
     dataset = prepared_dataset("labels", 1)
     trainer = make_trainer(name, dataset=dataset)
@@ -161,10 +181,9 @@ def test_e_no_validation_case_is_in_the_unlabelled_pool(name, fold, make_trainer
     pool = set(streams["unlabelled"]._data.identifiers)
     assert pool and not pool & set(validation) and not pool & set(training)
     assert set(streams["labelled"]._data.identifiers) == set(training)
-    test = {
-        path.name.removesuffix("_0000.nii.gz")
-        for path in (Path(trainer.preprocessed_dataset_folder_base)).glob("imagesTs/*")
-    }
+    raw = Path(os.environ["nnUNet_raw"]) / trainer.plans_manager.dataset_name
+    test = {path.name.removesuffix("_0000.nii.gz") for path in (raw / "imagesTs").iterdir()}
+    assert test
     assert not pool & test
 
 
@@ -233,8 +252,11 @@ def test_h_terms_are_finite_under_autocast(name, configuration, make_trainer):
 
 
 @every_trainer
-def test_i_a_nan_term_stops_training_by_name_and_the_checkpoint_stays(name, make_trainer):
-    trainer = make_trainer(name)
+@two_extremes
+def test_i_a_nan_term_stops_training_by_name_and_the_checkpoint_stays(
+    name, configuration, kind, channels, make_trainer
+):
+    trainer = make_trainer(name, configuration, kind, channels)
     good = Path(trainer.output_folder) / "checkpoint_latest.pth"
     trainer.save_checkpoint(str(good))
     content = good.read_bytes()
@@ -242,7 +264,8 @@ def test_i_a_nan_term_stops_training_by_name_and_the_checkpoint_stays(name, make
     batch = next(trainer.dataloader_train)
     stream = "unlabelled" if trainer.uses_unlabelled else "labelled"
     batch[0][stream]["data"][0, 0] = float("nan")
-    term = "consistency" if trainer.uses_unlabelled else "supervised"
+    names = [term.name for term in trainer.terms(*trainer._to_device(batch[0]))]
+    term = names[1] if trainer.uses_unlabelled else names[0]
     with pytest.raises(UserError, match=re.escape(f"the term '{term}' became nan")) as stopped:
         trainer.train_step(batch)
     assert all(case in str(stopped.value) for case in batch[0][stream]["keys"])
@@ -265,11 +288,11 @@ class Pointwise(nn.Module):
 @every_unlabelled_trainer
 def test_j_teacher_and_student_see_the_same_voxels(name, make_trainer):
     """Without appearance changes a pointwise student agrees with its teacher, CutMix or not."""
-    trainer = make_trainer(name, appearance_strength=0.0, teacher_noise=0.0, **WITHOUT_RAMP)
+    fields = TRAINERS[name].settings_class.__dataclass_fields__
+    quiet = {key: 0.0 for key in ("teacher_noise", "dropout") if key in fields}
+    trainer = make_trainer(name, appearance_strength=0.0, **quiet, **WITHOUT_RAMP)
     trainer.network = Pointwise()
     trainer._companions["teacher"] = EmaTeacher(trainer.network)
-    if hasattr(trainer.settings, "dropout"):
-        object.__setattr__(trainer.settings, "dropout", 0.0)
     torch.manual_seed(0)
     labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
     trainer.supervised = lambda batch: None

@@ -152,3 +152,27 @@ def test_the_budget_command_writes_plans_beside_the_old_ones(phantom: Any) -> No
     plans = phantom.load_plans("nnUNetPlans_cpu")
     assert plans["semi"]["epochs"] == 24
     assert Path(phantom.preprocessed / "nnUNetPlans.json").is_file()
+
+
+def test_planning_again_keeps_what_was_given_and_edited(phantom) -> None:
+    arguments = ["plan", "-d", "901", "--name", "nnUNetPlans_again"]
+    path = phantom.preprocessed / "nnUNetPlans_again.json"
+    assert main([*arguments, "--budget", "cpu", "--set", "mirror=false", "epochs=7"]) == 0
+    plans = json.loads(path.read_text())
+    plans["semi"]["2d"]["ramp_up_steps"] = 3  # by hand
+    path.write_text(json.dumps(plans))
+    again = ["plan", "-d", "901", "-p", "nnUNetPlans_again", "--name", "nnUNetPlans_seed1"]
+    assert main([*again, "--set", "seed=1", "SemiMeanTeacherTrainer.ema_decay=0.5"]) == 0
+    seeded = phantom.load_plans("nnUNetPlans_seed1")
+    settings = settings_of(seeded, phantom)
+    assert (settings.mirror, settings.epochs, settings.steps_per_epoch) == (False, 7, 50)
+    assert (settings.seed, settings.ramp_up_steps, settings.ema_decay) == (1, 3, 0.5)
+    assert main([*again, "--reset"]) == 0
+    reset = settings_of(phantom.load_plans("nnUNetPlans_seed1"), phantom)
+    assert (reset.mirror, reset.epochs, reset.seed) == (True, 1000, 0)
+
+
+def settings_of(plans: dict[str, Any], phantom) -> Any:
+    facts = collect_facts(plans, "2d", phantom.dataset_json, phantom.preprocessed)
+    name = "SemiMeanTeacherTrainer"
+    return resolve_settings(TRAINERS[name], name, "2d", plans, facts).settings
