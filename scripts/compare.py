@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
+    refuse_other_settings(args)
     runs = [
         Run(trainer, seed, f"{args.plans}_{args.label}_seed{seed}")
         for seed in args.seeds
@@ -86,6 +87,17 @@ def main() -> None:
     with ThreadPoolExecutor(args.jobs) as pool:
         scores = dict(zip(runs, pool.map(lambda run: finished_score(args, run), runs), strict=True))
     report(args, scores, time.time() - started)
+
+
+def refuse_other_settings(args: argparse.Namespace) -> None:
+    """What was trained under other settings must not be reported under these."""
+    now = [args.dataset, args.configuration, args.plans, args.budget, sorted(args.assignments)]
+    path = args.out / "settings.json"
+    if path.is_file() and json.loads(path.read_text()) != now:
+        sys.exit(
+            f"{args.out} holds results of other settings ({path}). Choose another --out and --label"
+        )
+    path.write_text(json.dumps(now))
 
 
 def plan(args: argparse.Namespace, seed: int) -> None:
