@@ -1,0 +1,88 @@
+"""Law k: on a phantom, every trainer that uses unlabelled images has more Dice than the baseline.
+
+Small enough for a test: one organ, 32 x 32 slices, 150 steps of Adam. The demo and
+``docs/results.md`` measure the gain with the default settings.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+from semi_nnunet.data.prepare import prepare
+from semi_nnunet.datasets.phantom import write_phantom_dataset
+from semi_nnunet.planning.budget import Size, shrink
+from tests.conftest import PLANS_NAME, PreparedDataset, located, no_processes, write_plans
+from tests.trainers import UNLABELLED_TRAINERS
+
+SETTINGS = {
+    "epochs": 6,
+    "steps_per_epoch": 25,
+    "mirror": False,
+    "optimizer": "adam",
+    "initial_lr": 3e-3,
+    "save_every_epochs": 100,
+}
+
+
+@pytest.fixture(scope="module")
+def one_organ(nnunet_folders: Path) -> PreparedDataset:
+    """4 labelled, 24 unlabelled and 8 test cases of which only the large organ is labelled."""
+    dataset = located(nnunet_folders, 700, "OneOrgan")
+    write_phantom_dataset(dataset.raw, labelled=4, unlabelled=24, test=8, shape=(10, 32, 32))
+    for path in dataset.raw.glob("labelsT*/*.nii.gz"):
+        label = SimpleITK.ReadImage(str(path))
+        SimpleITK.WriteImage(SimpleITK.Cast(label == 1, SimpleITK.sitkUInt8), str(path))
+    description = dataset.raw / "dataset.json"
+    content = json.loads(description.read_text())
+    description.write_text(json.dumps({**content, "labels": {"background": 0, "large": 1}}))
+    with no_processes():
+        prepare(str(dataset.number), ["2d"], PLANS_NAME, "ExperimentPlanner", 1, False)
+    plans = dataset.plans
+    plans["configurations"]["2d"] = shrink(plans["configurations"]["2d"], Size(8, 32 * 32, 8))
+    write_plans(dataset, plans)
+    return dataset
+
+
+def dice_on_test_cases(trainer, raw: Path) -> float:
+    """Mean Dice of the deployed network over the test cases."""
+    predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+    preprocessor = trainer.configuration_manager.preprocessor_class(verbose=False)
+    plans = trainer.plans_manager, trainer.configuration_manager
+    scores = []
+    with trainer.deployed():
+        trainer.set_deep_supervision_enabled(False)
+        predictor.manual_initialization(
+            trainer.network, *plans, None, trainer.dataset_json, "test", None
+        )
+        for image in sorted((raw / "imagesTs").glob("*.nii.gz")):
+            label = raw / "labelsTs" / image.name.replace("_0000", "")
+            data, reference, _ = preprocessor.run_case(
+                [str(image)], str(label), *plans, trainer.dataset_json
+            )
+            logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(data))
+            predicted, expected = logits.argmax(0).numpy() == 1, reference[0] == 1
+            overlap = (predicted & expected).sum()
+            scores.append(2 * overlap / (predicted.sum() + expected.sum()))
+    return float(np.mean(scores))
+
+
+@pytest.mark.slow
+def test_k_unlabelled_images_raise_the_dice(make_trainer, one_organ):
+    dice = {}
+    for name in ["SemiBaselineTrainer", *UNLABELLED_TRAINERS]:
+        trainer = make_trainer(name, dataset=one_organ, fold="all", start=False, **SETTINGS)
+        trainer.disable_checkpointing = True
+        trainer.run_training()
+        dice[name] = dice_on_test_cases(trainer, one_organ.raw)
+    baseline = dice.pop("SemiBaselineTrainer")
+    assert baseline > 0.6, "the baseline itself must have learned"
+    assert {name: value - baseline > 0.01 for name, value in dice.items()} == dict.fromkeys(
+        dice, True
+    ), f"baseline {baseline:.3f}, {dice}"
