@@ -65,6 +65,9 @@ class SemiSettings:
     unlabelled_foreground_oversampling: float = planned(
         rules.unlabelled_foreground_oversampling, low=0, high=1
     )
+    unlabelled_rotation_and_scaling: bool = setting(
+        False, "the teacher is surest on the image as it is; True: as nnU-Net does labelled patches"
+    )
     appearance_strength: float = planned(rules.appearance_strength, low=0)
     appearance_probability: float = setting(
         0.5, "of each change of the strong view (prototype)", low=0, high=1

@@ -371,7 +371,14 @@ class SemiTrainer(nnUNetTrainer):
                 f"patches on each GPU, to mix one into another, got unlabelled_batch_size "
                 f"{self.settings.unlabelled_batch_size} for all. Fix: raise it in plans['semi']"
             )
-        return unlabelled_like(labelled, dataset, batch_size, self.label_manager, oversampling)
+        return unlabelled_like(
+            labelled,
+            dataset,
+            batch_size,
+            self.label_manager,
+            oversampling,
+            self.settings.unlabelled_rotation_and_scaling,
+        )
 
     @property
     def unlabelled_folder(self) -> Path:

@@ -423,3 +423,26 @@ def test_misspelt_trainer_section_is_refused_and_another_packages_left_alone(pre
     with pytest.raises(UserError, match="did you mean 'SemiMeanTeacherTrainer'"):
         SemiMeanTeacherTrainer(plans, *arguments)
     SemiMeanTeacherTrainer({**plans, "semi": {"SomebodyElsesTrainer": {"x": 1}}}, *arguments)
+
+
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_unlabelled_patches_are_pieces_of_the_image_unless_rotation_is_asked_for(
+    configuration, make_trainer
+):
+    trainer = make_trainer("SemiMeanTeacherTrainer", configuration, mirror=False)
+    _, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    assert unlabelled.mask.all()  # the images are larger than the patch
+    dataset = trainer.dataloader_train.dataset.streams["unlabelled"]._data
+    for patch, case in zip(unlabelled.x_weak[:, 0].numpy(), unlabelled.keys, strict=True):
+        image = dataset.load_case(case)[0][0]
+        patch = patch if patch.ndim == 3 else patch[None]
+        pieces = np.lib.stride_tricks.sliding_window_view(image, patch.shape)
+        assert (pieces == patch).all((-3, -2, -1)).any()
+    rotated = make_trainer(
+        "SemiMeanTeacherTrainer", configuration, unlabelled_rotation_and_scaling=True
+    )
+    kinds = [
+        type(part).__name__
+        for part in rotated.dataloader_train.dataset.streams["unlabelled"].transforms.transforms
+    ]
+    assert "SpatialTransform" in kinds

@@ -19,9 +19,14 @@ from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
 from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
 from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResolutionTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import (
     DownsampleSegForDSTransform,
+)
+from batchgeneratorsv2.transforms.utils.pseudo2d import (
+    Convert2DTo3DTransform,
+    Convert3DTo2DTransform,
 )
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
@@ -39,6 +44,7 @@ APPEARANCE = (
     SimulateLowResolutionTransform,
     GammaTransform,
 )
+INTERPOLATED = (SpatialTransform, Convert3DTo2DTransform, Convert2DTo3DTransform)
 LABEL_ONLY = (DownsampleSegForDSTransform, ConvertSegmentationToRegionsTransform)
 
 
@@ -87,18 +93,17 @@ def reproducible(transform: BasicTransform) -> BasicTransform:
     return transform
 
 
-def geometry_of(transforms: ComposeTransforms) -> ComposeTransforms:
+def geometry_of(transforms: ComposeTransforms, interpolated: bool = True) -> ComposeTransforms:
     """nnU-Net's training transforms without those that change appearance or only make targets.
 
-    What stays is applied to unlabelled images: crop, rotation, scaling, mirroring, and in a cascade
-    the augmentation of the previous stage's channels. The removal of the label -1 goes, too: it
-    marks padding.
+    What stays is applied to unlabelled images: mirroring, in a cascade the augmentation of the
+    previous stage's channels, and, if ``interpolated``, rotation, scaling and the crop that goes
+    with them. The removal of the label -1 goes, too: it marks padding.
     """
+    goes = (*APPEARANCE, *LABEL_ONLY, RemoveLabelTransform, *(() if interpolated else INTERPOLATED))
 
     def stays(part: BasicTransform) -> bool:
-        inner = part.transform if isinstance(part, RandomTransform) else part
-        removes_padding = isinstance(inner, RemoveLabelTransform)
-        return not isinstance(inner, (*APPEARANCE, *LABEL_ONLY)) and not removes_padding
+        return not isinstance(part.transform if isinstance(part, RandomTransform) else part, goes)
 
     return ComposeTransforms([part for part in transforms.transforms if stays(part)])
 
@@ -109,6 +114,15 @@ class UnlabelledSampling(nnUNetDataLoader):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.has_ignore = False
+
+    def get_bbox(self, data_shape: Any, *args: Any, **kwargs: Any) -> tuple[list[int], list[int]]:
+        """nnU-Net's box, moved back inside where it looked for foreground beyond the upper end."""
+        lower, _ = super().get_bbox(data_shape, *args, **kwargs)
+        for axis, (size, patch, pad) in enumerate(
+            zip(data_shape, self.patch_size, self.need_to_pad, strict=True)
+        ):
+            lower[axis] = min(lower[axis], max(size - patch, 0) + pad // 2 + pad % 2)
+        return lower, [start + patch for start, patch in zip(lower, self.patch_size, strict=True)]
 
 
 class StepDataset(Dataset[list[dict[str, dict[str, Any]]]]):

@@ -161,6 +161,7 @@ def test_geometry_is_exactly_the_spatial_parts() -> None:
     every = nnunet_transforms(regions=[(1, 2), (2,)], ignore=4)
     assert {RemoveLabelTransform, DownsampleSegForDSTransform} <= set(kinds(every))
     assert kinds(geometry_of(every)) == [SpatialTransform, MirrorTransform]
+    assert kinds(geometry_of(every, interpolated=False)) == [MirrorTransform]
     assert len(kinds(every)) > 8  # the original is as it was
 
 
