@@ -69,6 +69,8 @@ def devices() -> Iterator[Finding]:
             device = torch.cuda.get_device_properties(index)
             memory = f"{device.total_memory / 2**30:.0f} GiB"
             yield Finding("device", f"cuda:{index} {device.name}, {memory}")
+    elif torch.backends.mps.is_available():
+        yield Finding("device", "Apple GPU: train with -device mps")
     else:
         how = "train with -device cpu and the plans of semi_nnunet plan --budget cpu"
         yield Finding("device", f"no GPU, a CPU with {os.cpu_count()} cores: {how}")

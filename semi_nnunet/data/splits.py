@@ -101,7 +101,8 @@ def write_split(
         The number of cases in imagesTr, imagesUn, imagesTs and hidden labels.
 
     Raises:
-        UserError: ``target`` exists, ``hidden_labels`` lies inside it, or a label is missing.
+        UserError: ``target`` exists, ``hidden_labels`` lies inside it, a label is missing, or a
+            case of ``source`` is labelled and unlabelled.
     """
     if target.exists():
         raise UserError(
@@ -125,6 +126,12 @@ def write_split(
     ]
     if missing:
         raise UserError(f"every case of {source} needs a label:", missing)
+    both = sorted(set(cases) & set(cases_in(source / UNLABELLED_IMAGES, ending)))
+    if both:
+        raise UserError(
+            f"{source} has cases in imagesTr and in {UNLABELLED_IMAGES}: {', '.join(both)}. "
+            f"Fix: remove them from one of the two"
+        )
     aside = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     put = _Transfer(symlink)
@@ -142,7 +149,7 @@ def write_split(
         folder: len(cases_in(target / folder, ending))
         for folder in ("imagesTr", UNLABELLED_IMAGES, "imagesTs")
     }
-    return {**counts, "hidden labels": len(list(hidden_labels.glob(f"*{ending}")))}
+    return {**counts, "hidden labels": len(cases) - len(labelled)}
 
 
 class _Transfer:

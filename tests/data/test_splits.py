@@ -155,6 +155,15 @@ def test_a_case_without_a_label_is_refused(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {source.name}
 
 
+def test_a_case_that_is_labelled_and_unlabelled_is_refused(tmp_path: Path) -> None:
+    source = make_source(tmp_path)
+    (source / "imagesUn").mkdir()
+    (source / "imagesUn/b_0000.nii.gz").write_text("another image")
+    with pytest.raises(UserError, match=r"in imagesTr and in imagesUn: b\."):
+        write_split(source, tmp_path / "Dataset041_New", ["a"], tmp_path / "hidden", False)
+    assert {path.name for path in tmp_path.iterdir()} == {source.name}
+
+
 def test_the_spacing_of_a_tif_goes_with_it(tmp_path: Path) -> None:
     source = make_source(tmp_path, ".tif", channels=1)
     for folder in ("imagesTr", "labelsTr"):
