@@ -137,7 +137,7 @@ def test_history_is_written_for_people_and_programs(make_trainer):
     assert len(rows) == 2 and expected <= set(rows[0])
     assert (folder / "semi_history.png").stat().st_size > 5000
     settings = json.loads((folder / "semi_settings.json").read_text())
-    assert settings["settings"]["ema_decay"]["reason"] and len(settings["unlabelled_cases"]) == 4
+    assert settings["settings"]["ema_decay"]["reason"] and len(settings["cases"]["unlabelled"]) == 4
 
 
 def test_other_loggers_get_our_values_too(make_trainer):
