@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from semi_nnunet.files import write_atomically
@@ -78,14 +80,27 @@ class History:
         plt.close(figure)
 
 
-LOG_SCALE = ("loss", "learning rate")
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("loss", ("loss/",)),
-    ("Dice on validation patches", ("dice/",)),
+    ("supervised loss", ("loss/supervised",)),
+    ("unlabelled terms, unweighted", ("loss/",)),
     ("weight of the term", ("weight/",)),
+    ("Dice on validation patches", ("dice/",)),
     ("fraction of voxels", ("mask_ratio", "foreground/")),
     ("learning rate", ("learning_rate",)),
 )
+LOG_SCALE = ("supervised loss", "unlabelled terms, unweighted", "learning rate")
+COLUMNS = 3
+
+
+def panels_of(history: History) -> list[tuple[str, list[str]]]:
+    """Title and columns of each panel that has any; a column belongs to the first that fits."""
+    panels, left = [], history.columns
+    for title, prefixes in PANELS:
+        columns = [column for column in left if column.startswith(prefixes)]
+        left = [column for column in left if column not in columns]
+        if columns:
+            panels.append((title, columns))
+    return panels
 
 
 def draw_history(history: History) -> Figure:
@@ -93,32 +108,33 @@ def draw_history(history: History) -> Figure:
 
     The losses and the learning rate have a logarithmic axis where all their values are positive.
     """
-    panels = [
-        (title, [c for c in history.columns if c.startswith(prefixes)])
-        for title, prefixes in PANELS
-    ]
-    panels = [(title, columns) for title, columns in panels if columns]
-    figure, axes = plt.subplots(
-        1, max(1, len(panels)), figsize=(4.2 * max(1, len(panels)), 3.4), squeeze=False
-    )
-    for axis, (title, columns) in zip(axes[0], panels, strict=False):
-        for column in columns:
-            epochs, values = history.series(column)
-            axis.plot(
-                epochs,
-                values,
-                label=column.split("/", 1)[-1],
-                marker="o" if len(values) < 3 else None,
-            )
-        drawn = [value for column in columns for value in history.series(column)[1]]
-        if title in LOG_SCALE and all(value > 0 for value in drawn):
-            axis.set_yscale("log")
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel("epoch")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    figure.tight_layout()
+    panels = panels_of(history)
+    rows = max(1, -(-len(panels) // COLUMNS))
+    with matplotlib.rc_context(rc=matplotlib.rcParamsDefault):  # nnU-Net's plot leaves huge fonts
+        figure, axes = plt.subplots(
+            rows, COLUMNS, figsize=(4.2 * COLUMNS, 3.2 * rows), squeeze=False
+        )
+        for axis, (title, columns) in zip(axes.flat, panels, strict=False):
+            draw_panel(axis, title, {column: history.series(column) for column in columns})
+        for axis in list(axes.flat)[max(1, len(panels)) :]:
+            axis.remove()
+        figure.tight_layout()
     return figure
+
+
+def draw_panel(
+    axis: Axes, title: str, curves: Mapping[str, tuple[list[float], list[float]]]
+) -> None:
+    """The curves of one panel, labelled by the last part of their column's name."""
+    for column, (epochs, values) in curves.items():
+        marker = "o" if len(values) < 3 else None
+        axis.plot(epochs, values, label=column.split("/", 1)[-1], marker=marker)
+    if title in LOG_SCALE and all(value > 0 for _, values in curves.values() for value in values):
+        axis.set_yscale("log")
+    axis.set_title(title, fontsize=10)
+    axis.set_xlabel("epoch")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
 
 
 class TensorBoardLogger:

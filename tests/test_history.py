@@ -110,7 +110,8 @@ def test_the_picture_has_a_panel_for_each_kind_of_curve_and_a_line_for_each_colu
     figure = draw_history(example())
     titles = {axis.get_title(): len(axis.lines) for axis in figure.axes}
     assert titles == {
-        "loss": 2,
+        "supervised loss": 1,
+        "unlabelled terms, unweighted": 1,
         "Dice on validation patches": 1,
         "fraction of voxels": 1,
         "learning rate": 1,
@@ -124,7 +125,7 @@ def test_positive_losses_have_a_logarithmic_axis_and_nnunets_negative_ones_a_lin
     for history, scale in ((positive, "log"), (negative, "linear")):
         figure = draw_history(history)
         scales = {axis.get_title(): axis.get_yscale() for axis in figure.axes}
-        assert scales["loss"] == scale
+        assert scales["supervised loss"] == scale
         assert scales["learning rate"] == "log" and scales["fraction of voxels"] == "linear"
         plt.close(figure)
 
