@@ -58,6 +58,7 @@ class SemiSettings:
         "exp(-5 (1 - t)^2), Tarvainen & Valpola 2017",
         choices=("gaussian", "linear", "constant"),
     )
+    ramp_up_start_steps: int = planned(rules.ramp_up_start_steps, low=0)
     ramp_up_steps: int = planned(rules.ramp_up_steps, low=0)
     unlabelled_weight: float = setting(
         1.0, "factor on every unlabelled term; 0 is supervised training", low=0

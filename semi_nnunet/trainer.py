@@ -285,13 +285,16 @@ class SemiTrainer(ReproducibleTrainer):
         with autocast("cuda") if self.device.type == "cuda" else nullcontext():
             return next(terms, None)
 
-    def _back_propagate(self, term: Term, cases: tuple[str, ...], share: float) -> None:
+    def unlabelled_factor(self) -> float:
+        """What the weights of the unlabelled terms are multiplied by in this step."""
         settings = self.settings
-        factor = (
-            settings.unlabelled_weight * ramp(settings.ramp_up, self.step, settings.ramp_up_steps)
-            if term.ramped
-            else 1.0
-        )
+        since = self.step - settings.ramp_up_start_steps
+        if since < 0:
+            return 0.0
+        return settings.unlabelled_weight * ramp(settings.ramp_up, since, settings.ramp_up_steps)
+
+    def _back_propagate(self, term: Term, cases: tuple[str, ...], share: float) -> None:
+        factor = self.unlabelled_factor() if term.ramped else 1.0
         weight = term.weight * factor
         self.records.add(f"loss/{term.name}", term.value)
         self.records.add(f"weight/{term.name}", weight)
@@ -324,8 +327,7 @@ class SemiTrainer(ReproducibleTrainer):
         values = self._epoch_values
         labelled, pseudo = values.get("foreground/labelled"), values.get("foreground/pseudo_label")
         warning = collapse_warning(pseudo, labelled)
-        patience = min(self.settings.ramp_up_steps / 2, 10 * self.num_iterations_per_epoch)
-        if warning and self.step >= patience:
+        if warning and self.step >= self.settings.ramp_up_start_steps:
             self.print_to_log_file(warning)
 
     # ---------------------------------------------------------------- the deployed network

@@ -116,7 +116,11 @@ def test_class_weights_must_match_the_classes(make_trainer):
 
 def test_weights_ramp_up_and_are_logged(make_trainer):
     trainer = make_trainer(
-        "SemiMeanTeacherTrainer", start=False, consistency_weight=7.0, ramp_up_steps=4
+        "SemiMeanTeacherTrainer",
+        start=False,
+        consistency_weight=7.0,
+        ramp_up_start_steps=0,
+        ramp_up_steps=4,
     )
     run_epochs(trainer, 3)
     weights = trainer.history.series("weight/consistency")[1]
@@ -173,7 +177,7 @@ def test_early_stopping_ends_the_training_with_a_final_checkpoint(make_trainer):
 
 
 def test_teacher_that_collapses_is_warned_of(make_trainer):
-    trainer = make_trainer("SemiMeanTeacherTrainer", start=False, ramp_up_steps=1)
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False, ramp_up_start_steps=0)
     trainer.initialize()
     log = []
     trainer.print_to_log_file = lambda *args, **kwargs: log.append(" ".join(map(str, args)))
@@ -446,3 +450,27 @@ def test_unlabelled_patches_are_pieces_of_the_image_unless_rotation_is_asked_for
         for part in rotated.dataloader_train.dataset.streams["unlabelled"].transforms.transforms
     ]
     assert "SpatialTransform" in kinds
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "linear", "constant"])
+def test_unlabelled_terms_wait_for_the_start_of_the_ramp(kind, make_trainer):
+    trainer = make_trainer(
+        "SemiMeanTeacherTrainer", ramp_up=kind, ramp_up_start_steps=3, ramp_up_steps=4
+    )
+    factors = []
+    for trainer._step_in_epoch in range(9):
+        factors.append(trainer.unlabelled_factor())
+    assert factors[:3] == [0.0, 0.0, 0.0] and factors[7:] == [1.0, 1.0]
+    assert factors == sorted(factors)
+
+
+def test_planned_ramp_is_over_before_the_training(phantom):
+    from semi_nnunet.methods.mean_teacher import MeanTeacherSettings
+    from semi_nnunet.planning.facts import collect_facts, resolve_settings
+
+    facts = collect_facts(phantom.plans, "2d", phantom.dataset_json, phantom.preprocessed)
+    for epochs in (1, 7, 24, 60, 1000):
+        plans = {**phantom.plans, "semi": {"epochs": epochs, "steps_per_epoch": 50}}
+        planned = resolve_settings(MeanTeacherSettings, "T", "2d", plans, facts).settings
+        assert planned.ramp_up_start_steps + planned.ramp_up_steps <= 0.81 * epochs * 50
+        assert planned.ramp_up_start_steps <= 2000

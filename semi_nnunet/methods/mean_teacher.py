@@ -79,12 +79,10 @@ class SemiMeanTeacherTrainer(SemiTrainer):
         return self.probs(self.predict_with(self.companion("teacher"), x))
 
     def after_optimizer_step(self, step: int) -> None:
-        later = self.settings.ema_decay_after_ramp_up
-        decay = (
-            later
-            if later is not None and step >= self.settings.ramp_up_steps
-            else self.settings.ema_decay
-        )
+        settings = self.settings
+        ramped_up = step >= settings.ramp_up_start_steps + settings.ramp_up_steps
+        later = settings.ema_decay_after_ramp_up
+        decay = later if later is not None and ramped_up else settings.ema_decay
         self.companion("teacher").update(self.bare_network, step, decay)
 
     def prediction_network(self) -> nn.Module:

@@ -69,6 +69,14 @@ def initial_lr(facts: Facts, values: Mapping[str, Any]) -> Planned:
     return 1e-2, "nnU-Net's with SGD"
 
 
+def ramp_up_start_steps(facts: Facts, values: Mapping[str, Any]) -> Planned:
+    steps = min(2000, round(0.4 * total_steps(values)))
+    return steps, (
+        "the unlabelled terms wait until the labels have taught every class, or they hold back the "
+        "classes that the teacher does not know yet: 2000 steps, at most 40 % of all"
+    )
+
+
 def ramp_up_steps(facts: Facts, values: Mapping[str, Any]) -> Planned:
     steps = max(1, round(0.4 * total_steps(values)))
     return steps, "40 % of the steps: the teacher must be useful before it is followed"
