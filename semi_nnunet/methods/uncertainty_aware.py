@@ -100,8 +100,7 @@ class SemiUncertaintyAwareTrainer(SemiTrainer):
     def threshold(self, channels: int) -> float:
         """H of the paper at this step, in nats."""
         start = self.settings.threshold_start
-        total_steps = self.num_epochs * self.num_iterations_per_epoch
-        fraction = start + (1.0 - start) * gaussian_ramp(self.step, total_steps)
+        fraction = start + (1.0 - start) * gaussian_ramp(self.step, self.total_steps)
         return fraction * max_entropy(channels, exclusive=not self.label_manager.has_regions)
 
     def after_optimizer_step(self, step: int) -> None:
