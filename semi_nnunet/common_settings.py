@@ -83,3 +83,15 @@ class SemiSettings:
     tensorboard: bool = setting(
         False, "also write TensorBoard files (needs the extra semi_nnunet[tensorboard])"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutMixSettings(SemiSettings):
+    """How unlabelled patches are mixed (:meth:`semi_nnunet.trainer.SemiTrainer.cutmix`)."""
+
+    cutmix_probability: float = setting(
+        1.0, "every unlabelled patch is mixed (French et al. 2020)", low=0, high=1
+    )
+    cutmix_edge: float = setting(
+        2 / 3, "of the box, relative to the patch (Bai et al. 2023)", low=0.01, high=1
+    )

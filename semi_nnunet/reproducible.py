@@ -16,6 +16,7 @@ import torch
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.crossval_split import generate_crossval_split
+from nnunetv2.utilities.ddp_allgather import AllGatherGrad
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import distributed as dist
 from torch import nn
@@ -114,6 +115,8 @@ class ReproducibleTrainer(nnUNetTrainer):
         return [self.network]
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Schedule]:
+        if not self.enable_deep_supervision:
+            without_unused_heads(self.bare_network)
         parameters = [p for network in self.trained_networks() for p in network.parameters()]
         return build_optimizer(parameters, self.settings)
 
@@ -135,6 +138,7 @@ class ReproducibleTrainer(nnUNetTrainer):
             if "focal" in self.settings.supervised_loss
             else 0.0,
             class_weights=weights,
+            sum_over_ranks=sum_over_ranks if self.is_ddp else None,
         ).to(self.device)
         if not self.enable_deep_supervision:
             return loss
@@ -142,12 +146,15 @@ class ReproducibleTrainer(nnUNetTrainer):
         return with_deep_supervision(loss, scales, lowest_weight=1e-6 if self.is_ddp else 0.0)
 
     def _set_batch_size_and_oversample(self) -> None:
-        if self.is_ddp and self.settings.labelled_batch_size < dist.get_world_size():
-            raise UserError(
-                f"labelled_batch_size must be at least the number of GPUs, "
-                f"{dist.get_world_size()}, got {self.settings.labelled_batch_size}. Fix: train on "
-                f"fewer GPUs or raise it in plans['semi']"
-            )
+        if self.is_ddp:
+            ranks, size = dist.get_world_size(), self.settings.labelled_batch_size
+            gathers = self.configuration_manager.batch_dice  # nnU-Net's gathering wants equal parts
+            if size < ranks or (gathers and size % ranks):
+                what = "a multiple of" if gathers else "at least"
+                raise UserError(
+                    f"labelled_batch_size must be {what} the number of GPUs, {ranks}, got {size}. "
+                    f"Fix: train on fewer GPUs or change it in plans['semi']"
+                )
         super()._set_batch_size_and_oversample()
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:
@@ -177,17 +184,20 @@ class ReproducibleTrainer(nnUNetTrainer):
         return sorted(self.dataset_class.get_identifiers(self.preprocessed_dataset_folder))
 
     def do_split(self) -> tuple[list[str], list[str]]:
-        """nnU-Net's split; fewer than five labelled cases get one fold each."""
+        """nnU-Net's split; fewer than five labelled cases get one fold each.
+
+        The file is written here, whole, because one DDP process may read what another writes.
+        """
         splits_file = Path(self.preprocessed_dataset_folder_base) / "splits_final.json"
         cases = self.labelled_identifiers()
-        if self.fold != "all" and not splits_file.exists() and len(cases) < 5:
+        if self.fold != "all" and not splits_file.exists():
             if len(cases) < 2:
                 raise UserError(
                     f"fold {self.fold} needs a training and a validation case, found {len(cases)} "
                     f"labelled case. Fix: train fold 'all'"
                 )
-            split = generate_crossval_split(cases, n_splits=len(cases))
-            write_json(splits_file, checkpoints.plain(split))  # every rank the same, atomically
+            split = generate_crossval_split(cases, n_splits=min(5, len(cases)))
+            write_json(splits_file, checkpoints.plain(split))
         training, validation = super().do_split()
         missing = sorted(set(training + validation) - set(cases))
         if missing or not training:
@@ -450,6 +460,21 @@ class ReproducibleTrainer(nnUNetTrainer):
             self.print_to_log_file(
                 "WARNING: settings changed since the checkpoint:", "; ".join(changed)
             )
+
+
+def without_unused_heads(network: nn.Module) -> None:
+    """Let no gradient be expected of the lower outputs, which are built also where unused.
+
+    DDP silently does not average any gradient while it waits for theirs.
+    """
+    heads = getattr(getattr(network, "decoder", None), "seg_layers", [])
+    for head in list(heads)[:-1]:
+        head.requires_grad_(False)
+
+
+def sum_over_ranks(x: torch.Tensor) -> torch.Tensor:
+    """``x`` added up over the DDP processes, with its gradient."""
+    return AllGatherGrad.apply(x).sum(0)
 
 
 def known_trainers(of: type = ReproducibleTrainer) -> list[str]:

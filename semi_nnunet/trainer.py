@@ -19,8 +19,10 @@ from torch import autocast, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from semi_nnunet.augment.mixing import BoxMix, sample_box_mix
 from semi_nnunet.augment.views import AppearanceView
 from semi_nnunet.cascade import predict_for_next_stages, require_predictions
+from semi_nnunet.common_settings import CutMixSettings
 from semi_nnunet.core.ema import EmaTeacher
 from semi_nnunet.core.ramps import ramp
 from semi_nnunet.data.layout import unlabelled_folder
@@ -83,7 +85,8 @@ class SemiTrainer(ReproducibleTrainer):
     @property
     def smallest_unlabelled_batch(self) -> int:
         """How many unlabelled patches a step needs: two where they are mixed."""
-        return 2 if getattr(self.settings, "cutmix_probability", 0) > 0 else 1
+        settings = self.settings
+        return 2 if isinstance(settings, CutMixSettings) and settings.cutmix_probability else 1
 
     # ---------------------------------------------------------------- what a method may use
 
@@ -116,6 +119,10 @@ class SemiTrainer(ReproducibleTrainer):
         """Probabilities in float32: softmax over classes, or a sigmoid for each region."""
         logits = logits.float()
         return torch.sigmoid(logits) if self.label_manager.has_regions else logits.softmax(1)
+
+    def cutmix(self, like: torch.Tensor) -> BoxMix:
+        """A random CutMix for tensors with the batch and patch size of ``like``."""
+        return sample_box_mix(like, self.settings.cutmix_edge, self.settings.cutmix_probability)
 
     def note_pseudo_labels(self, probs: torch.Tensor, mask: torch.Tensor) -> None:
         """Log the fraction of the voxels in ``mask`` that the pseudo labels call foreground."""

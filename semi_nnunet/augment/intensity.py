@@ -104,6 +104,6 @@ def appearance_changes(strength: float, probability: float = 0.5) -> list[BatchT
     ]
 
 
-def clamped_noise(x: torch.Tensor, sd: float, limit: float) -> torch.Tensor:
-    """clamp(N(0, sd), -limit, limit), the input noise of the published medical Mean Teachers."""
-    return (torch.randn_like(x) * sd).clamp(-limit, limit)
+def add_clamped_noise(x: torch.Tensor, sd: float) -> torch.Tensor:
+    """x + clamp(N(0, sd), -2 sd, 2 sd), the input noise of the published medical Mean Teachers."""
+    return x + (torch.randn_like(x) * sd).clamp(-2 * sd, 2 * sd) if sd else x

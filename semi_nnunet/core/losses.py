@@ -7,7 +7,7 @@ regions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -30,6 +30,8 @@ class DiceAndVoxelLoss(nn.Module):
         class_weights: one weight per class (background included) or region; they are normalised
             to mean 1. A weight of 0 takes the class out of the loss.
         smooth: added to numerator and denominator of the Dice.
+        sum_over_ranks: adds up a tensor over the processes of a DDP training, so that the batch is
+            that of all of them (batch_dice only).
 
     With gamma 0 and no class weights this is nnU-Net's Dice + CE; a test compares the two. So also
     where nnU-Net is inconsistent: the cross-entropy of regions is a mean over regions, but a sum
@@ -47,10 +49,12 @@ class DiceAndVoxelLoss(nn.Module):
         focal_gamma: float = 0.0,
         class_weights: Sequence[float] | None = None,
         smooth: float = 1e-5,
+        sum_over_ranks: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ):
         super().__init__()
         self.regions, self.ignore_label, self.batch_dice = regions, ignore_label, batch_dice
         self.focal_gamma, self.smooth = focal_gamma, smooth
+        self.sum_over_ranks = sum_over_ranks
         self.class_weights: torch.Tensor | None
         self.register_buffer("class_weights", normalised(class_weights))
 
@@ -110,8 +114,10 @@ class DiceAndVoxelLoss(nn.Module):
         intersection = (probs * onehot * mask).sum(axes)
         predicted, reference = (probs * mask).sum(axes), (onehot * mask).sum(axes)
         if self.batch_dice:
-            intersection, predicted = intersection.sum(0), predicted.sum(0)
-            reference = reference.sum(0)
+            sums = torch.stack([part.sum(0) for part in (intersection, predicted, reference)])
+            if self.sum_over_ranks is not None:
+                sums = self.sum_over_ranks(sums)
+            intersection, predicted, reference = sums
         total = (predicted + reference + self.smooth).clamp_min(1e-8)
         dice = (2 * intersection + self.smooth) / total
         weights = self._weights(logits.shape[1], logits)[first:]

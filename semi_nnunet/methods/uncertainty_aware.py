@@ -16,25 +16,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
-from semi_nnunet.augment.intensity import clamped_noise
-from semi_nnunet.augment.mixing import sample_box_mix
-from semi_nnunet.common_settings import SemiSettings
+from semi_nnunet.augment.intensity import add_clamped_noise
+from semi_nnunet.common_settings import CutMixSettings
 from semi_nnunet.core.consistency import probability_mse
-from semi_nnunet.core.ema import EmaTeacher
 from semi_nnunet.core.ramps import gaussian_ramp
 from semi_nnunet.core.stochastic import feature_dropout
 from semi_nnunet.core.uncertainty import entropy, max_entropy
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
-from semi_nnunet.planning import rules
-from semi_nnunet.settings import planned, setting
-from semi_nnunet.trainer import SemiTrainer, Term
+from semi_nnunet.settings import setting
+from semi_nnunet.teacher import TeacherSettings, TeacherTrainer
+from semi_nnunet.trainer import Term
 
 
 @dataclass(frozen=True, kw_only=True)
-class UncertaintyAwareSettings(SemiSettings):
-    ema_decay: float = planned(rules.ema_decay, low=0, below=1)
+class UncertaintyAwareSettings(CutMixSettings, TeacherSettings):
     consistency_weight: float = setting(
         10.0, "as Mean Teacher here (the paper's 0.1 is for its own loss scale)", low=0
     )
@@ -51,19 +47,10 @@ class UncertaintyAwareSettings(SemiSettings):
     threshold_start: float = setting(
         0.75, "of the largest entropy; rises to 1 over the training (authors' code)", low=0, high=1
     )
-    cutmix_probability: float = setting(
-        1.0, "every unlabelled patch is mixed (French et al. 2020)", low=0, high=1
-    )
-    cutmix_edge: float = setting(
-        2 / 3, "of the box, relative to the patch (Bai et al. 2023)", low=0.01, high=1
-    )
 
 
-class SemiUncertaintyAwareTrainer(SemiTrainer):
+class SemiUncertaintyAwareTrainer(TeacherTrainer):
     settings_class = UncertaintyAwareSettings
-
-    def companions(self) -> dict[str, nn.Module]:
-        return {"teacher": EmaTeacher(self.bare_network)}
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
         yield self.supervised(labelled)
@@ -73,20 +60,14 @@ class SemiUncertaintyAwareTrainer(SemiTrainer):
         ) & unlabelled.mask
         self.note_pseudo_labels(target, unlabelled.mask)
         self.records.add("mask_ratio", certain.sum() / unlabelled.mask.sum().clamp_min(1))
-        mix = sample_box_mix(target, self.settings.cutmix_edge, self.settings.cutmix_probability)
+        mix = self.cutmix(target)
         prediction = self.probs(self.predict(mix(unlabelled.x_strong)))
-        yield Term(
-            "consistency",
-            probability_mse(prediction, mix(target), mix(certain)),
-            self.settings.consistency_weight,
-        )
+        consistency = probability_mse(prediction, mix(target), mix(certain))
+        yield Term("consistency", consistency, self.settings.consistency_weight)
 
     def noisy_teacher_probs(self, x_weak: torch.Tensor) -> torch.Tensor:
         """One teacher prediction of the patch under input noise."""
-        sd = self.settings.teacher_noise
-        return self.probs(
-            self.predict_with(self.companion("teacher"), x_weak + clamped_noise(x_weak, sd, 2 * sd))
-        )
+        return self.teacher_probs(add_clamped_noise(x_weak, self.settings.teacher_noise))
 
     def uncertainty(self, x_weak: torch.Tensor) -> torch.Tensor:
         """Entropy of the mean of the stochastic passes, (B, 1, *spatial), in nats."""
@@ -102,9 +83,3 @@ class SemiUncertaintyAwareTrainer(SemiTrainer):
         start = self.settings.threshold_start
         fraction = start + (1.0 - start) * gaussian_ramp(self.step, self.total_steps)
         return fraction * max_entropy(channels, exclusive=not self.label_manager.has_regions)
-
-    def after_optimizer_step(self, step: int) -> None:
-        self.companion("teacher").update(self.bare_network, step, self.settings.ema_decay)
-
-    def prediction_network(self) -> nn.Module:
-        return self.companion("teacher").module

@@ -11,8 +11,8 @@ from semi_nnunet.augment.intensity import (
     Gamma,
     GaussianBlur,
     GaussianNoise,
+    add_clamped_noise,
     appearance_changes,
-    clamped_noise,
 )
 
 CHANGES = {
@@ -187,13 +187,13 @@ def test_blur_of_no_width_is_the_identity():
     assert torch.equal(GaussianBlur(0, 0).apply(x, {"sigma": torch.zeros(1)}), x)
 
 
-def test_clamped_noise_is_clamped_and_centred():
-    x = torch.zeros(2, 1, 100, 100)
-    noise = clamped_noise(x, 0.1, 0.2)
+def test_clamped_noise_is_clamped_at_two_sd_and_centred():
+    x = torch.ones(2, 1, 100, 100)
+    noise = add_clamped_noise(x, 0.1) - x
     assert noise.abs().max().item() == pytest.approx(0.2)
     assert noise.mean().item() == pytest.approx(0, abs=0.005)
     assert noise.std().item() == pytest.approx(0.1, rel=0.1)
-    assert not clamped_noise(x, 0.0, 0.0).any()
+    assert add_clamped_noise(x, 0.0) is x
 
 
 # ---- all of them together

@@ -1,0 +1,50 @@
+"""What methods with an averaged teacher share: the teacher, its settings, its deployment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from semi_nnunet.common_settings import SemiSettings
+from semi_nnunet.core.ema import EmaTeacher
+from semi_nnunet.planning import rules
+from semi_nnunet.settings import planned, setting
+from semi_nnunet.trainer import SemiTrainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSettings(SemiSettings):
+    """How the teacher follows the student."""
+
+    ema_decay: float = planned(rules.ema_decay, low=0, below=1)
+    ema_decay_after_ramp_up: float | None = setting(
+        None, "the same decay throughout (the OCT variant rises to .999)", low=0, below=1
+    )
+
+
+class TeacherTrainer(SemiTrainer):
+    """A student and a teacher whose weights are a moving average of the student's.
+
+    The teacher is what is validated, saved and deployed (Tarvainen & Valpola 2017).
+    """
+
+    settings_class = TeacherSettings
+
+    def companions(self) -> dict[str, nn.Module]:
+        return {"teacher": EmaTeacher(self.bare_network)}
+
+    def teacher_probs(self, x: torch.Tensor) -> torch.Tensor:
+        """The teacher's probabilities (B, classes or regions, *spatial), float32, no gradient."""
+        return self.probs(self.predict_with(self.companion("teacher"), x))
+
+    def after_optimizer_step(self, step: int) -> None:
+        settings = self.settings
+        ramped_up = step >= settings.ramp_up_start_steps + settings.ramp_up_steps
+        later = settings.ema_decay_after_ramp_up
+        decay = later if later is not None and ramped_up else settings.ema_decay
+        self.companion("teacher").update(self.bare_network, step, decay)
+
+    def prediction_network(self) -> nn.Module:
+        return self.companion("teacher").module
