@@ -7,12 +7,14 @@ module and :mod:`semi_nnunet.trainer` are the only ones that know nnU-Net's trai
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.crossval_split import generate_crossval_split
@@ -44,6 +46,7 @@ from semi_nnunet.seeds import derived_seed
 from semi_nnunet.watch import FiniteWatch, TimeLeft
 
 NEVER = 2**31
+NNUNET_SCALES = (0.85, 1.25)  # from which nnU-Net works out how large a patch to rotate and scale
 
 
 class EarlyStop(Exception):
@@ -158,12 +161,19 @@ class ReproducibleTrainer(nnUNetTrainer):
         super()._set_batch_size_and_oversample()
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:
-        *geometry, mirror_axes = (
+        rotation, flat, first_patch_size, mirror_axes = (
             super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         )
         if not self.settings.mirror:
             mirror_axes = self.inference_allowed_mirroring_axes = None
-        return (*geometry, mirror_axes)
+        if self.settings.max_rotation_degrees is not None:
+            limit = math.radians(self.settings.max_rotation_degrees)
+            rotation = (max(rotation[0], -limit), min(rotation[1], limit))
+            patch_size = self.configuration_manager.patch_size
+            first_patch_size = get_patch_size(patch_size, *[rotation] * 3, NNUNET_SCALES)
+            if flat:  # rotated in the plane only
+                first_patch_size[0] = patch_size[0]
+        return rotation, flat, first_patch_size, mirror_axes
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         decoder = getattr(unwrapped(self.network), "decoder", None)

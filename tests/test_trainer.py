@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,20 @@ def test_unlabelled_mask_is_false_in_the_padding_alone(make_trainer):
     )
     assert unlabelled.mask[0].sum() == np.prod(shape[1:])
     assert (unlabelled.x_weak[~unlabelled.mask] == 0).all()
+
+
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_rotation_can_be_limited(make_trainer, configuration):
+    def geometry(**settings):
+        trainer = make_trainer("SemiBaselineTrainer", configuration, start=False, **settings)
+        return trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+
+    stock_range, flat, stock_patch, axes = geometry()
+    limited_range, *_ = geometry(max_rotation_degrees=10)
+    assert limited_range == pytest.approx((-math.radians(10), math.radians(10)))
+    again = geometry(max_rotation_degrees=180)  # nnU-Net never rotates further
+    assert again[0] == stock_range and list(again[2]) == list(stock_patch)
+    assert again[1] == flat and again[3] == axes
 
 
 def test_mirroring_can_be_turned_off_for_training_and_prediction(make_trainer):
