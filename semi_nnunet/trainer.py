@@ -24,6 +24,8 @@ from semi_nnunet.augment.views import AppearanceView
 from semi_nnunet.cascade import predict_for_next_stages, require_predictions
 from semi_nnunet.common_settings import CutMixSettings
 from semi_nnunet.core.ema import EmaTeacher
+from semi_nnunet.core.losses import DiceAndVoxelLoss, onehot_and_mask
+from semi_nnunet.core.pseudo_labels import ClassThresholds, is_foreground
 from semi_nnunet.core.ramps import ramp
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch, UnlabelledSampling
@@ -32,7 +34,7 @@ from semi_nnunet.data.streams import unlabelled_like
 from semi_nnunet.data.unlabelled import UnlabelledDataset, foreground_prior
 from semi_nnunet.errors import UserError
 from semi_nnunet.optimisation import Schedule
-from semi_nnunet.reproducible import ReproducibleTrainer
+from semi_nnunet.reproducible import ReproducibleTrainer, without_unused_heads
 from semi_nnunet.seeds import derived_seed
 from semi_nnunet.watch import Seen, collapse_warning
 
@@ -82,6 +84,10 @@ class SemiTrainer(ReproducibleTrainer):
         """The network to validate, save and deploy."""
         return self.bare_network
 
+    def validated_networks(self) -> dict[str, nn.Module]:
+        """Networks whose validation Dice is logged beside that of the deployed one, by name."""
+        return {} if self.deploys_student else {"student": self.bare_network}
+
     @property
     def smallest_unlabelled_batch(self) -> int:
         """How many unlabelled patches a step needs: two where they are mixed."""
@@ -94,15 +100,31 @@ class SemiTrainer(ReproducibleTrainer):
         """One of the :meth:`companions`, ready to be called."""
         return self._wrapped.get(name, self._companions[name])
 
-    def supervised(self, labelled: LabelledBatch) -> Term:
-        """nnU-Net's loss of the student on the labelled patches."""
-        self.records.add("foreground/labelled", self._labelled_foreground(labelled.target))
-        loss = self.loss(self.network(labelled.x), labelled.target)
-        return Term("supervised", loss, ramped=False)
+    def another_network(self, name: str) -> nn.Module:
+        """A network of the same plan as the student, with other initial weights."""
+        torch.manual_seed(derived_seed(self.settings.seed, "weights", name))
+        network = self.build_network_architecture(
+            self.plans_manager,
+            self.configuration_manager,
+            self.num_input_channels,
+            self.label_manager.num_segmentation_heads,
+            self.enable_deep_supervision,
+        )
+        if not self.enable_deep_supervision:
+            without_unused_heads(network)
+        return network
 
-    def predict(self, x: torch.Tensor) -> torch.Tensor:
-        """The student's full-resolution logits (B, classes or regions, *spatial)."""
-        output = self.network(x)
+    def supervised(
+        self, labelled: LabelledBatch, network: nn.Module | None = None, name: str = "supervised"
+    ) -> Term:
+        """nnU-Net's loss of the student, or of another network, on the labelled patches."""
+        self.records.add("foreground/labelled", self._labelled_foreground(labelled.target))
+        loss = self.loss((network or self.network)(labelled.x), labelled.target)
+        return Term(name, loss, ramped=False)
+
+    def predict(self, x: torch.Tensor, network: nn.Module | None = None) -> torch.Tensor:
+        """Full-resolution logits (B, classes or regions, *spatial) of the student or another."""
+        output = (network or self.network)(x)
         if isinstance(output, torch.Tensor):
             return output
         if self.is_ddp:  # wants every head to take part in the backward pass
@@ -118,20 +140,49 @@ class SemiTrainer(ReproducibleTrainer):
     def probs(self, logits: torch.Tensor) -> torch.Tensor:
         """Probabilities in float32: softmax over classes, or a sigmoid for each region."""
         logits = logits.float()
-        return torch.sigmoid(logits) if self.label_manager.has_regions else logits.softmax(1)
+        return logits.softmax(1) if self.exclusive else torch.sigmoid(logits)
 
     def cutmix(self, like: torch.Tensor) -> BoxMix:
         """A random CutMix for tensors with the batch and patch size of ``like``."""
         return sample_box_mix(like, self.settings.cutmix_edge, self.settings.cutmix_probability)
 
-    def note_pseudo_labels(self, probs: torch.Tensor, mask: torch.Tensor) -> None:
-        """Log the fraction of the voxels in ``mask`` that the pseudo labels call foreground."""
-        if self.label_manager.has_regions:
-            foreground = (probs > 0.5).any(1, keepdim=True)
-        else:
-            foreground = probs.argmax(1, keepdim=True) > 0
-        fraction = (foreground & mask).sum() / mask.sum().clamp_min(1)
-        self.records.add("foreground/pseudo_label", fraction)
+    @property
+    def exclusive(self) -> bool:
+        """Whether the classes exclude each other (softmax), or are regions (sigmoid)."""
+        return not self.label_manager.has_regions
+
+    def pseudo_label_loss(
+        self, logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """nnU-Net's Dice + cross-entropy against ``target`` on the voxels of ``mask``.
+
+        The Dice is that of the batch: of a class that one patch does not show, the patch says
+        little. See :meth:`semi_nnunet.core.losses.DiceAndVoxelLoss.masked`.
+        """
+        return self._pseudo_label_loss.masked(logits, target, mask)
+
+    def annotation(self, target: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """The labels at full resolution: one-hot or regions, and a mask of what is annotated."""
+        manager = self.label_manager
+        full = target[0] if isinstance(target, list) else target
+        return onehot_and_mask(
+            full, manager.num_segmentation_heads, manager.has_regions, manager.ignore_label
+        )
+
+    def class_thresholds(self) -> ClassThresholds:
+        """The confidence thresholds of the settings; a companion, because they are learned."""
+        settings, classes = self.settings, self.label_manager.num_segmentation_heads
+        return ClassThresholds(classes, settings.threshold, settings.class_wise_threshold)
+
+    def note_pseudo_labels(
+        self, probs: torch.Tensor, mask: torch.Tensor, trusted: torch.Tensor | None = None
+    ) -> None:
+        """Log which fraction of the voxels in ``mask`` is foreground, and which is trusted."""
+        voxels = mask.sum().clamp_min(1)
+        foreground = is_foreground(probs, self.exclusive) & mask
+        self.records.add("foreground/pseudo_label", foreground.sum() / voxels)
+        if trusted is not None:
+            self.records.add("mask_ratio", trusted.sum() / voxels)
 
     # ---------------------------------------------------------------- set-up
 
@@ -144,6 +195,7 @@ class SemiTrainer(ReproducibleTrainer):
         strength = settings.appearance_strength
         self.strong_view = AppearanceView(strength, settings.appearance_probability, outside)
         self.labelled_view = AppearanceView(strength, settings.labelled_appearance, outside)
+        self._pseudo_label_loss = DiceAndVoxelLoss(not self.exclusive, batch_dice=True)
         self._companions, self._wrapped = nn.ModuleDict(), {}
 
     def initialize(self) -> None:
@@ -260,9 +312,8 @@ class SemiTrainer(ReproducibleTrainer):
             labelled, unlabelled = self._to_device(part)
             terms = iter(self.terms(labelled, unlabelled))
             while (term := self._next_term(terms)) is not None:
-                cases = (
-                    labelled.keys if term.name == "supervised" else labelled.keys + unlabelled.keys
-                )
+                supervised = term.name.startswith("supervised")
+                cases = labelled.keys + (() if supervised else unlabelled.keys)
                 self._back_propagate(term, cases, 1.0 / len(batch))
         self._update_weights(self._all_keys(batch))
         self.after_optimizer_step(self.step)
@@ -279,14 +330,15 @@ class SemiTrainer(ReproducibleTrainer):
 
         raw = batch["labelled"]
         labelled = LabelledBatch(
-            self.labelled_view(move(raw["data"])), move(raw["target"]), raw["keys"]
+            self.labelled_view(move(raw["data"])), move(raw["target"]), tuple(raw["keys"])
         )
         if "unlabelled" not in batch:
             nothing = labelled.x[:0]
             return labelled, UnlabelledBatch(nothing, nothing, nothing[:, :1].bool(), ())
         raw = batch["unlabelled"]
         x_weak, inside = move(raw["data"]), move(raw["target"])[:, :1] >= 0  # -1: padding
-        return labelled, UnlabelledBatch(x_weak, self.strong_view(x_weak), inside, raw["keys"])
+        keys = tuple(raw["keys"])
+        return labelled, UnlabelledBatch(x_weak, self.strong_view(x_weak), inside, keys)
 
     def _next_term(self, terms: Iterator[Term]) -> Term | None:
         with autocast("cuda") if self.device.type == "cuda" else nullcontext():
@@ -329,6 +381,14 @@ class SemiTrainer(ReproducibleTrainer):
         else:
             self.optimizer.step()
 
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        self._companions.train()  # a teacher stays in evaluation mode
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        self._companions.eval()
+
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         super().on_train_epoch_end(train_outputs)
         values = self._epoch_values
@@ -347,9 +407,14 @@ class SemiTrainer(ReproducibleTrainer):
     @contextmanager
     def deployed(self) -> Iterator[None]:
         """Inside the block, ``self.network`` is the network that would be deployed."""
+        with self._as_network(None if self.deploys_student else self.prediction_network()):
+            yield
+
+    @contextmanager
+    def _as_network(self, network: nn.Module | None) -> Iterator[None]:
+        """Inside the block, ``self.network`` is the given one; None leaves it."""
         student = self.network
-        if not self.deploys_student:
-            self.network = self.prediction_network()
+        self.network = network or student
         try:
             yield
         finally:
@@ -358,27 +423,28 @@ class SemiTrainer(ReproducibleTrainer):
     def validation_step(self, batch: Batches) -> dict[str, Any]:
         raw = batch[0]["validation"]
         outputs = {}
-        if not self.deploys_student:  # first, on a copy: nnU-Net overwrites the ignore label
-            target = raw["target"]
+        for name, network in self.validated_networks().items():
+            target = raw["target"]  # a copy of it: nnU-Net overwrites the ignore label
             copied = [t.clone() for t in target] if isinstance(target, list) else target.clone()
-            student = super().validation_step({**raw, "target": copied})
-            outputs = {f"student_{key}": student[key] for key in ("tp_hard", "fp_hard", "fn_hard")}
+            with self._as_network(network):
+                output = super().validation_step({**raw, "target": copied})
+            outputs |= {f"{name}_{key}": output[f"{key}_hard"] for key in ("tp", "fp", "fn")}
         with self.deployed():
             return {**super().validation_step(raw), **outputs}
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
         with np.errstate(invalid="ignore"):  # a class may be absent from all patches
             super().on_validation_epoch_end(val_outputs)
-            self._epoch_values["dice/deployed"] = float(
-                self.logger.get_value("mean_fg_dice", step=-1)
-            )
-            if not self.deploys_student:
+            dice = {}
+            for name in self.validated_networks():
                 tp, fp, fn = (
-                    np.sum([output[f"student_{key}_hard"] for output in val_outputs], 0)
+                    np.sum([output[f"{name}_{key}"] for output in val_outputs], 0)
                     for key in ("tp", "fp", "fn")
                 )
-                dice = {"dice/student": float(np.nanmean(2 * tp / (2 * tp + fp + fn)))}
-                self._epoch_values.update(self.mean_over_ranks(dice))
+                dice[f"dice/{name}"] = float(np.nanmean(2 * tp / (2 * tp + fp + fn)))
+        dice = self.mean_over_ranks(dice)  # nnU-Net's is of all ranks together
+        dice["dice/deployed"] = float(self.logger.get_value("mean_fg_dice", step=-1))
+        self._epoch_values.update(dice)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         with self.deployed():
@@ -402,14 +468,6 @@ class SemiTrainer(ReproducibleTrainer):
 
     def _labelled_foreground(self, target: Any) -> torch.Tensor:
         """Fraction of foreground among the annotated voxels of the full-resolution target."""
-        full = target[0] if isinstance(target, list) else target
-        manager = self.label_manager
-        if manager.has_regions:
-            foreground = (full[:, : manager.num_segmentation_heads] > 0).any(1)
-            annotated = (
-                ~full[:, -1].bool() if manager.has_ignore_label else torch.ones_like(foreground)
-            )
-        else:
-            annotated = full != manager.ignore_label if manager.has_ignore_label else full >= 0
-            foreground = full > 0
+        onehot, annotated = self.annotation(target)
+        foreground = is_foreground(onehot, self.exclusive)
         return (foreground & annotated).sum() / annotated.sum().clamp_min(1)

@@ -67,3 +67,9 @@ def sample_box_mix(like: torch.Tensor, edge: float, probability: float) -> BoxMi
         box & chosen.view(-1, *[1] * (like.ndim - 1)),
         torch.arange(batch_size, device=device).roll(1),
     )
+
+
+def mixup_weight(alpha: float) -> float:
+    """lambda' = max(lambda, 1 - lambda), lambda ~ Beta(alpha, alpha) (MixMatch, eq. 8-9)."""
+    weight = float(torch.distributions.Beta(alpha, alpha).sample())
+    return max(weight, 1.0 - weight)

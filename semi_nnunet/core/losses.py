@@ -60,25 +60,22 @@ class DiceAndVoxelLoss(nn.Module):
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Loss of ``logits`` (B, C, *spatial), a scalar in float32."""
-        logits = logits.float()
-        onehot, mask = self._onehot_and_mask(logits, target)
-        return self._voxel_loss(logits, onehot, mask) - self._dice(logits, onehot, mask)
+        classes = logits.shape[1]
+        onehot, mask = onehot_and_mask(target, classes, self.regions, self.ignore_label)
+        return self.masked(logits, onehot, mask)
 
-    def _onehot_and_mask(
-        self, logits: torch.Tensor, target: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.regions:
-            if self.ignore_label is None:
-                return target.float(), torch.ones_like(target[:, :1], dtype=torch.float32)
-            return target[:, :-1].float(), 1.0 - target[:, -1:].float()
-        labels = target[:, :1].long()
-        mask = (
-            torch.ones_like(labels, dtype=torch.bool)
-            if self.ignore_label is None
-            else labels != self.ignore_label
-        )
-        labels = torch.where(mask, labels, 0)
-        return torch.zeros_like(logits).scatter_(1, labels, 1.0), mask.float()
+    def masked(
+        self, logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """The same against probabilities, on some of the voxels.
+
+        Args:
+            logits: (B, C, *spatial).
+            target: one-hot or soft, same shape.
+            mask: (B, 1, *spatial), bool or 0 / 1, where a voxel counts.
+        """
+        logits, target, mask = logits.float(), target.float(), mask.float()
+        return self._voxel_loss(logits, target, mask) - self._dice(logits, target, mask)
 
     def _weights(self, channels: int, like: torch.Tensor) -> torch.Tensor:
         if self.class_weights is None:
@@ -122,6 +119,30 @@ class DiceAndVoxelLoss(nn.Module):
         dice = (2 * intersection + self.smooth) / total
         weights = self._weights(logits.shape[1], logits)[first:]
         return (dice * weights).sum(-1).mean() / weights.sum().clamp_min(1e-8)
+
+
+def onehot_and_mask(
+    target: torch.Tensor, classes: int, regions: bool, ignore_label: int | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """nnU-Net's target as float (B, C, *spatial) and bool (B, 1, *spatial), False where ignored.
+
+    Args:
+        target: label map or regions, see above.
+        classes: C, the number of classes or regions.
+        regions: which of the two it is.
+        ignore_label: see :class:`DiceAndVoxelLoss`.
+    """
+    if regions:
+        if ignore_label is None:
+            return target.float(), torch.ones_like(target[:, :1], dtype=torch.bool)
+        return target[:, :-1].float(), target[:, -1:] == 0
+    labels = target[:, :1].long()
+    mask = torch.ones_like(labels, dtype=torch.bool)
+    if ignore_label is not None:
+        mask = labels != ignore_label
+        labels = torch.where(mask, labels, 0)
+    shape = (labels.shape[0], classes, *labels.shape[2:])
+    return torch.zeros(shape, device=labels.device).scatter_(1, labels, 1.0), mask
 
 
 def normalised(weights: Sequence[float] | None) -> torch.Tensor | None:

@@ -58,8 +58,7 @@ class SemiUncertaintyAwareTrainer(TeacherTrainer):
         certain = (
             self.uncertainty(unlabelled.x_weak) < self.threshold(target.shape[1])
         ) & unlabelled.mask
-        self.note_pseudo_labels(target, unlabelled.mask)
-        self.records.add("mask_ratio", certain.sum() / unlabelled.mask.sum().clamp_min(1))
+        self.note_pseudo_labels(target, unlabelled.mask, certain)
         mix = self.cutmix(target)
         prediction = self.probs(self.predict(mix(unlabelled.x_strong)))
         consistency = probability_mse(prediction, mix(target), mix(certain))

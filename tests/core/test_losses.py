@@ -6,7 +6,7 @@ from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_lo
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import nn
 
-from semi_nnunet.core.losses import DiceAndVoxelLoss
+from semi_nnunet.core.losses import DiceAndVoxelLoss, onehot_and_mask
 from semi_nnunet.errors import UserError
 
 CHANNELS = 3
@@ -99,7 +99,8 @@ def test_a_weight_of_zero_removes_a_class(gamma, batch_dice):
 def our_voxel_part(loss: DiceAndVoxelLoss) -> nn.Module:
     class VoxelPart(nn.Module):
         def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-            return loss._voxel_loss(logits, *loss._onehot_and_mask(logits, target))
+            onehot, mask = onehot_and_mask(target, logits.shape[1], loss.regions, loss.ignore_label)
+            return loss._voxel_loss(logits, onehot, mask)
 
     return VoxelPart()
 

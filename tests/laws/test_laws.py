@@ -25,6 +25,7 @@ from tests.trainers import (
     weights_of,
 )
 
+MIXES_WITH_LABELLED = {"SemiBCPTrainer", "SemiMixMatchTrainer"}  # see their own tests
 every_trainer = pytest.mark.parametrize("name", list(TRAINERS))
 every_unlabelled_trainer = pytest.mark.parametrize("name", list(UNLABELLED_TRAINERS))
 two_extremes = pytest.mark.parametrize(
@@ -34,13 +35,14 @@ two_extremes = pytest.mark.parametrize(
 
 
 def unlabelled_terms(trainer, batch):
-    """The terms of one batch besides the supervised one."""
-    return [term for term in trainer.terms(*trainer._to_device(batch)) if term.name != "supervised"]
+    """The terms of one batch besides the supervised ones."""
+    terms = trainer.terms(*trainer._to_device(batch))
+    return [term for term in terms if not term.name.startswith("supervised")]
 
 
 @every_unlabelled_trainer
 @two_extremes
-def test_a_unlabelled_term_gives_the_student_a_gradient(
+def test_a_unlabelled_term_gives_a_student_a_gradient(
     name, configuration, kind, channels, make_trainer
 ):
     trainer = make_trainer(name, configuration, kind, channels, **WITHOUT_RAMP)
@@ -50,7 +52,8 @@ def test_a_unlabelled_term_gives_the_student_a_gradient(
     for term in unlabelled_terms(trainer, next(trainer.dataloader_train)[0]):
         trainer.optimizer.zero_grad(set_to_none=True)
         term.value.backward()
-        norms = [p.grad.norm().item() for p in trainer.network.parameters() if p.grad is not None]
+        parameters = (p for network in trainer.trained_networks() for p in network.parameters())
+        norms = [p.grad.norm().item() for p in parameters if p.grad is not None]
         assert norms and max(norms) > 0, term.name
 
 
@@ -256,7 +259,7 @@ def test_h_terms_are_finite_under_autocast(name, configuration, make_trainer):
 def test_i_a_nan_term_stops_training_by_name_and_the_checkpoint_stays(
     name, configuration, kind, channels, make_trainer
 ):
-    trainer = make_trainer(name, configuration, kind, channels)
+    trainer = make_trainer(name, configuration, kind, channels, **WITHOUT_RAMP)
     good = Path(trainer.output_folder) / "checkpoint_latest.pth"
     trainer.save_checkpoint(str(good))
     content = good.read_bytes()
@@ -264,8 +267,8 @@ def test_i_a_nan_term_stops_training_by_name_and_the_checkpoint_stays(
     batch = next(trainer.dataloader_train)
     stream = "unlabelled" if trainer.uses_unlabelled else "labelled"
     batch[0][stream]["data"][0, 0] = float("nan")
-    names = [term.name for term in trainer.terms(*trainer._to_device(batch[0]))]
-    term = names[1] if trainer.uses_unlabelled else names[0]
+    terms = list(trainer.terms(*trainer._to_device(batch[0])))
+    term = next(term.name for term in terms if not torch.isfinite(term.value))
     with pytest.raises(UserError, match=re.escape(f"the term '{term}' became nan")) as stopped:
         trainer.train_step(batch)
     assert all(case in str(stopped.value) for case in batch[0][stream]["keys"])
@@ -282,22 +285,27 @@ class Pointwise(nn.Module):
         self.encoder = nn.Sequential()
 
     def forward(self, x):
-        return self.conv(x)
+        return 1e4 * self.conv(x)
 
 
-@every_unlabelled_trainer
+@pytest.mark.parametrize("name", sorted(set(UNLABELLED_TRAINERS) - MIXES_WITH_LABELLED))
 def test_j_teacher_and_student_see_the_same_voxels(name, make_trainer):
-    """Without appearance changes a pointwise student agrees with its teacher, CutMix or not."""
+    """Without appearance changes a pointwise student agrees with its teacher, CutMix or not.
+
+    It is sure of every voxel, so that also Dice + cross-entropy reach their minimum, -1.
+    """
     fields = TRAINERS[name].settings_class.__dataclass_fields__
     quiet = {key: 0.0 for key in ("teacher_noise", "dropout") if key in fields}
     trainer = make_trainer(name, appearance_strength=0.0, **quiet, **WITHOUT_RAMP)
-    trainer.network = Pointwise()
-    trainer._companions["teacher"] = EmaTeacher(trainer.network)
+    network = trainer.network = Pointwise()
+    for key in {"teacher", "second"} & set(trainer._companions):
+        trainer._companions[key] = EmaTeacher(network) if key == "teacher" else network
     torch.manual_seed(0)
     labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
-    trainer.supervised = lambda batch: None
-    consistency = [term for term in trainer.terms(labelled, unlabelled) if term is not None]
-    assert [term.value.item() for term in consistency] == [pytest.approx(0.0, abs=1e-12)]
+    trainer.supervised = lambda *args: None
+    unlabelled_terms = [term for term in trainer.terms(labelled, unlabelled) if term is not None]
+    for term in unlabelled_terms:
+        assert min(abs(term.value.item() - least) for least in (0.0, -1.0)) < 1e-3, term.name
 
 
 @every_unlabelled_trainer

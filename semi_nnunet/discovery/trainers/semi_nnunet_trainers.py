@@ -3,8 +3,22 @@
 Point ``nnUNet_extTrainer`` at its folder, or use ``semi_nnunet register``.
 """
 
+from semi_nnunet.methods.copy_paste import SemiBCPTrainer
+from semi_nnunet.methods.cross_pseudo_supervision import SemiCPSTrainer
+from semi_nnunet.methods.fixmatch import SemiFixMatchTrainer
 from semi_nnunet.methods.mean_teacher import SemiMeanTeacherTrainer
+from semi_nnunet.methods.mixmatch import SemiMixMatchTrainer
 from semi_nnunet.methods.supervised import SemiBaselineTrainer
 from semi_nnunet.methods.uncertainty_aware import SemiUncertaintyAwareTrainer
+from semi_nnunet.methods.unimatch import SemiUniMatchTrainer
 
-__all__ = ["SemiBaselineTrainer", "SemiMeanTeacherTrainer", "SemiUncertaintyAwareTrainer"]
+__all__ = [
+    "SemiBCPTrainer",
+    "SemiBaselineTrainer",
+    "SemiCPSTrainer",
+    "SemiFixMatchTrainer",
+    "SemiMeanTeacherTrainer",
+    "SemiMixMatchTrainer",
+    "SemiUncertaintyAwareTrainer",
+    "SemiUniMatchTrainer",
+]

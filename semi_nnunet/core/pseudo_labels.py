@@ -1,0 +1,116 @@
+"""From probabilities to pseudo labels: argmax, confidence, sharpening, thresholds.
+
+``probs`` are (B, C, *spatial): of softmax classes (``exclusive``), the first of them background, or
+of C independent sigmoid regions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import nn
+from torch.nn import functional as F
+
+
+def hard_pseudo_label(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
+    """One-hot of the most probable class (background is one), or regions above 1/2; float32."""
+    if not exclusive:
+        return (probs > 0.5).float()
+    return F.one_hot(probs.argmax(1), probs.shape[1]).movedim(-1, 1).float()
+
+
+def is_foreground(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
+    """Bool (B, 1, *spatial): a class other than background, or any region."""
+    if not exclusive:
+        return (probs > 0.5).any(1, keepdim=True)
+    return probs.argmax(1, keepdim=True) > 0
+
+
+def sharpen(probs: torch.Tensor, temperature: float, exclusive: bool) -> torch.Tensor:
+    """p^(1/T) / sum of it over the classes (MixMatch, eq. 7); a region against its complement."""
+    powered = probs.float() ** (1.0 / temperature)
+    if not exclusive:
+        return powered / (powered + (1.0 - probs.float()) ** (1.0 / temperature))
+    return powered / powered.sum(1, keepdim=True)
+
+
+def keep_largest_component(target: torch.Tensor, exclusive: bool) -> torch.Tensor:
+    """One-hot labels or regions with all but the largest component of each taken away.
+
+    Components are those of each (patch, class), neighbours touching by faces, edges or corners;
+    what is taken away becomes background.
+    """
+    kept = target.clone()
+    for sample in kept:
+        for label in sample[1:] if exclusive else sample:
+            array = label.cpu().numpy() > 0
+            components, count = ndimage.label(array, np.ones((3,) * array.ndim))
+            if count > 1:
+                largest = np.bincount(components.ravel())[1:].argmax() + 1
+                label.mul_(torch.from_numpy(components == largest).to(label.device))
+    if exclusive:
+        kept[:, 0] = 1.0 - kept[:, 1:].sum(1)
+    return kept
+
+
+def confidence(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
+    """Of each class where it is predicted: (B, C, *spatial), its probability, elsewhere 0.
+
+    Of regions: the larger of p and 1 - p, everywhere.
+    """
+    if not exclusive:
+        return torch.maximum(probs, 1.0 - probs)
+    return probs * hard_pseudo_label(probs, exclusive)
+
+
+class ClassThresholds(nn.Module):
+    """A confidence threshold for each class, so that hard classes are not silenced.
+
+    The mean confidence m_c of the voxels predicted as class c is averaged over the steps, and
+    tau_c = tau m_c / max m (FreeMatch, Wang et al. 2023, arXiv:2205.07246, eq. 8, with FixMatch's
+    constant tau in place of a learned one). A class that was not predicted yet has m_c = 1 / C.
+
+    Args:
+        classes: C, of softmax classes or regions.
+        threshold: tau.
+        class_wise: False: tau for every class (FixMatch).
+        decay: of the moving average.
+    """
+
+    mean: torch.Tensor
+
+    def __init__(self, classes: int, threshold: float, class_wise: bool, decay: float = 0.99):
+        super().__init__()
+        self.threshold, self.class_wise, self.decay = threshold, class_wise, decay
+        self.register_buffer("mean", torch.full((classes,), 1.0 / classes))
+
+    @torch.no_grad()
+    def forward(self, probs: torch.Tensor, mask: torch.Tensor, exclusive: bool) -> torch.Tensor:
+        """Where the pseudo labels are to be trusted, bool (B, 1, *spatial); regions: all of them.
+
+        Args:
+            probs: (B, C, *spatial); they are averaged into m before.
+            mask: bool (B, 1, *spatial), of the voxels to look at.
+            exclusive: see above.
+        """
+        sure = confidence(probs, exclusive)
+        if self.class_wise:
+            self._update(sure, hard_pseudo_label(probs, exclusive) * mask)
+        shape = (1, -1) + (1,) * (probs.ndim - 2)
+        reached = sure >= self.thresholds().view(shape)
+        if exclusive:
+            return (reached & (sure > 0)).any(1, keepdim=True) & mask
+        return reached.all(1, keepdim=True) & mask
+
+    def thresholds(self) -> torch.Tensor:
+        """tau_c, (C,)."""
+        if not self.class_wise:
+            return torch.full_like(self.mean, self.threshold)
+        return self.threshold * self.mean / self.mean.max()
+
+    def _update(self, sure: torch.Tensor, predicted: torch.Tensor) -> None:
+        axes = (0, *range(2, sure.ndim))
+        voxels = predicted.sum(axes)
+        mean = (sure * predicted).sum(axes) / voxels.clamp_min(1.0)
+        self.mean.copy_(torch.where(voxels > 0, torch.lerp(mean, self.mean, self.decay), self.mean))

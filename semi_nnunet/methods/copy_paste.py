@@ -1,0 +1,101 @@
+"""Bidirectional Copy-Paste (Bai et al., CVPR 2023, arXiv:2305.00673).
+
+A box of an unlabelled patch is pasted into a labelled one, and the other way round, images and
+labels alike, the unlabelled side with the teacher's labels (eq. 2-5). The student is taught on both
+mixtures, the labelled voxels with weight 1, the pseudo-labelled ones with alpha (eq. 8). Before the
+unlabelled terms begin, boxes are pasted between labelled patches (the paper's pre-training).
+
+Differs from the paper: one training, whose first steps are the pre-training, so that the teacher
+goes on from there; plain labelled patches are seen, too, with nnU-Net's deep supervision; the
+unlabelled patch is in its strong view (``appearance_strength 0``: the paper's); the largest
+component is kept only where that is asked for, because it is wrong for organs in several pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from semi_nnunet.augment.mixing import sample_boxes
+from semi_nnunet.core.pseudo_labels import hard_pseudo_label, keep_largest_component
+from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+from semi_nnunet.settings import setting
+from semi_nnunet.teacher import TeacherSettings, TeacherTrainer
+from semi_nnunet.trainer import Term
+
+
+@dataclass(frozen=True, kw_only=True)
+class BCPSettings(TeacherSettings):
+    box_edge: float = setting(2 / 3, "of the patch (beta, sec. 4.2)", low=0.01, below=1)
+    mixture_weight: float = setting(1.0, "of each mixture (eq. 9)", low=0)
+    pseudo_label_weight: float = setting(0.5, "alpha of eq. 8, of pseudo-labelled voxels", low=0)
+    largest_component: bool = setting(
+        False, "an organ may come in several pieces; the paper keeps the largest (LA, ACDC)"
+    )
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a mixture: image, one-hot labels, mask of the voxels that have one."""
+
+    x: torch.Tensor
+    target: torch.Tensor
+    mask: torch.Tensor
+
+    def half(self, second: bool) -> Side:
+        """The first or the second half of the patches; a single patch is both."""
+        if self.x.shape[0] == 1:
+            return self
+        middle = (self.x.shape[0] + 1) // 2
+        return self.part(slice(middle, None) if second else slice(middle))
+
+    def part(self, patches: slice) -> Side:
+        """Some of the patches."""
+        return Side(self.x[patches], self.target[patches], self.mask[patches])
+
+
+class SemiBCPTrainer(TeacherTrainer):
+    settings_class = BCPSettings
+
+    @property
+    def smallest_unlabelled_batch(self) -> int:
+        return 2
+
+    def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
+        settings = self.settings
+        yield self.supervised(labelled)
+        known = Side(labelled.x, *self.annotation(labelled.target))
+        if self.step < settings.ramp_up_start_steps:
+            loss = self.mixture_loss(known.half(False), known.half(True), 1.0, 1.0)
+            weight = settings.unlabelled_weight * settings.mixture_weight
+            yield Term("pre_training", loss, weight, ramped=False)
+            return
+        probs = self.teacher_probs(unlabelled.x_weak)
+        self.note_pseudo_labels(probs, unlabelled.mask)
+        target = hard_pseudo_label(probs, self.exclusive)
+        if settings.largest_component:
+            target = keep_largest_component(target, self.exclusive)
+        guessed = Side(unlabelled.x_strong, target, unlabelled.mask)
+        alpha = settings.pseudo_label_weight
+        inward = self.mixture_loss(known.half(False), guessed.half(False), 1.0, alpha)
+        yield Term("unlabelled_into_labelled", inward, settings.mixture_weight)
+        outward = self.mixture_loss(guessed.half(True), known.half(True), alpha, 1.0)
+        yield Term("labelled_into_unlabelled", outward, settings.mixture_weight)
+
+    def mixture_loss(
+        self, around: Side, inside: Side, around_weight: float, inside_weight: float
+    ) -> torch.Tensor:
+        """Loss on ``around`` with a box of ``inside`` pasted in, each region with its weight."""
+        size = min(around.x.shape[0], inside.x.shape[0])
+        around, inside = (
+            Side(s.x[:size], s.target[:size], s.mask[:size]) for s in (around, inside)
+        )
+        spatial = around.x.shape[2:]
+        box = sample_boxes(1, spatial, self.settings.box_edge, around.x.device)  # as the paper's
+        logits = self.predict(torch.where(box, inside.x, around.x))
+        target = torch.where(box, inside.target, around.target)
+        return around_weight * self.pseudo_label_loss(
+            logits, target, around.mask & ~box
+        ) + inside_weight * self.pseudo_label_loss(logits, target, inside.mask & box)

@@ -1,0 +1,75 @@
+"""Cross Pseudo Supervision (Chen et al., CVPR 2021, arXiv:2106.01226).
+
+Two networks of the same plan and different initial weights; each is taught by the other's argmax
+(eq. 4), on unlabelled patches mixed by boxes (CPS + CutMix, sec. 4.2). Background is a class like
+the others.
+
+Differs from the paper: the pseudo labels come from the weak view and teach the strong view of the
+same voxels; the loss is nnU-Net's Dice + cross-entropy; the weight is ramped (``ramp_up constant,
+ramp_up_start_steps 0``: the paper's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from semi_nnunet.common_settings import CutMixSettings
+from semi_nnunet.core.pseudo_labels import hard_pseudo_label
+from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+from semi_nnunet.settings import setting
+from semi_nnunet.trainer import SemiTrainer, Term
+
+RECENT_EPOCHS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class CPSSettings(CutMixSettings):
+    cps_weight: float = setting(1.0, "with CutMix (authors' code; without, 1.5)", low=0)
+    deploy: str = setting(
+        "better",
+        f"on validation patches, mean of the last {RECENT_EPOCHS} epochs",
+        choices=("first", "second", "better"),
+    )
+
+
+class SemiCPSTrainer(SemiTrainer):
+    settings_class = CPSSettings
+
+    def companions(self) -> dict[str, nn.Module]:
+        return {"second": self.another_network("second")}
+
+    def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
+        first, second = self.network, self.companion("second")
+        yield self.supervised(labelled)
+        yield self.supervised(labelled, second, "supervised_second")
+        from_first = self.pseudo_label(first, unlabelled)
+        from_second = self.pseudo_label(second, unlabelled)
+        mix = self.cutmix(from_first)
+        x, mask = mix(unlabelled.x_strong), mix(unlabelled.mask)
+        for name, network, target in (
+            ("first_from_second", first, from_second),
+            ("second_from_first", second, from_first),
+        ):
+            loss = self.pseudo_label_loss(self.predict(x, network), mix(target), mask)
+            yield Term(name, loss, self.settings.cps_weight)
+
+    def pseudo_label(self, network: nn.Module, unlabelled: UnlabelledBatch) -> torch.Tensor:
+        """A network's argmax on the weak view, one-hot, without gradient."""
+        probs = self.probs(self.predict_with(network, unlabelled.x_weak))
+        self.note_pseudo_labels(probs, unlabelled.mask)
+        return hard_pseudo_label(probs, self.exclusive)
+
+    def validated_networks(self) -> dict[str, nn.Module]:
+        return {"first": self.bare_network, "second": self._companions["second"]}
+
+    def prediction_network(self) -> nn.Module:
+        networks = self.validated_networks()
+        if self.settings.deploy != "better":
+            return networks[self.settings.deploy]
+        recent = self.history.rows[-RECENT_EPOCHS:]
+        dice = {name: sum(row[f"dice/{name}"] for row in recent) for name in networks}
+        return networks["second" if dice["second"] > dice["first"] else "first"]

@@ -1,0 +1,47 @@
+"""FixMatch (Sohn et al. 2020, arXiv:2001.07685) for segmentation.
+
+The prediction on the weak view, where it is confident enough, is the label of the strong view of
+the same voxels.
+
+Differs from the paper: the moving average, which the paper evaluates, also gives the pseudo labels;
+the threshold is that of each class (FreeMatch), because one for all silences small organs; boxes
+are mixed (CutMix); the loss is nnU-Net's Dice + cross-entropy. ``class_wise_threshold false,
+cutmix_probability 0`` is the paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from semi_nnunet.common_settings import CutMixSettings, ThresholdSettings
+from semi_nnunet.core.pseudo_labels import hard_pseudo_label
+from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+from semi_nnunet.settings import setting
+from semi_nnunet.teacher import TeacherSettings, TeacherTrainer
+from semi_nnunet.trainer import Term
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixMatchSettings(CutMixSettings, ThresholdSettings, TeacherSettings):
+    strong_weight: float = setting(0.5, "of the two halves of UniMatch's FixMatch (L_s)", low=0)
+
+
+class SemiFixMatchTrainer(TeacherTrainer):
+    settings_class = FixMatchSettings
+
+    def companions(self) -> dict[str, nn.Module]:
+        return {**super().companions(), "thresholds": self.class_thresholds()}
+
+    def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
+        yield self.supervised(labelled)
+        probs = self.teacher_probs(unlabelled.x_weak)
+        target = hard_pseudo_label(probs, self.exclusive)
+        confident = self.companion("thresholds")(probs, unlabelled.mask, self.exclusive)
+        self.note_pseudo_labels(probs, unlabelled.mask, confident)
+        mix = self.cutmix(target)
+        logits = self.predict(mix(unlabelled.x_strong))
+        loss = self.pseudo_label_loss(logits, mix(target), mix(confident))
+        yield Term("strong", loss, self.settings.strong_weight)

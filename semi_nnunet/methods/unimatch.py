@@ -1,0 +1,56 @@
+"""UniMatch (Yang et al., CVPR 2023, arXiv:2208.09910).
+
+FixMatch with two strong views of each patch, mixed by boxes of their own, and a third stream in
+which features are perturbed instead of the image: half of the channels of every skip are dropped.
+The loss is (L_x + (L_s1 + L_s2) / 4 + L_fp / 2) / 2 (eq. 6 and the authors' medical code); here
+L_x has weight 1, as in every trainer of this package, and the others theirs.
+
+Differs from the paper: the moving average gives the pseudo labels; the threshold is that of each
+class (FreeMatch); appearance changes are this package's; the loss is Dice + cross-entropy (the
+medical code: Dice).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from semi_nnunet.common_settings import CutMixSettings, ThresholdSettings
+from semi_nnunet.core.pseudo_labels import hard_pseudo_label
+from semi_nnunet.core.stochastic import feature_dropout
+from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+from semi_nnunet.settings import setting
+from semi_nnunet.teacher import TeacherSettings, TeacherTrainer
+from semi_nnunet.trainer import Term
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniMatchSettings(CutMixSettings, ThresholdSettings, TeacherSettings):
+    strong_weight: float = setting(0.25, "of each strong view (eq. 6)", low=0)
+    feature_weight: float = setting(0.5, "of the stream with perturbed features (eq. 6)", low=0)
+    dropout: float = setting(0.5, "of the channels of every skip (sec. 3.2)", low=0, below=1)
+
+
+class SemiUniMatchTrainer(TeacherTrainer):
+    settings_class = UniMatchSettings
+
+    def companions(self) -> dict[str, nn.Module]:
+        return {**super().companions(), "thresholds": self.class_thresholds()}
+
+    def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
+        yield self.supervised(labelled)
+        probs = self.teacher_probs(unlabelled.x_weak)
+        target = hard_pseudo_label(probs, self.exclusive)
+        confident = self.companion("thresholds")(probs, unlabelled.mask, self.exclusive)
+        self.note_pseudo_labels(probs, unlabelled.mask, confident)
+        second_view = self.strong_view(unlabelled.x_weak)
+        for name, view in (("strong_1", unlabelled.x_strong), ("strong_2", second_view)):
+            mix = self.cutmix(target)
+            loss = self.pseudo_label_loss(self.predict(mix(view)), mix(target), mix(confident))
+            yield Term(name, loss, self.settings.strong_weight)
+        with feature_dropout(self.bare_network, self.settings.dropout, every_level=True):
+            logits = self.predict(unlabelled.x_weak)
+        loss = self.pseudo_label_loss(logits, target, confident)
+        yield Term("features", loss, self.settings.feature_weight)

@@ -1,0 +1,100 @@
+"""Bidirectional copy-paste."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import semi_nnunet.methods.copy_paste as copy_paste
+from tests.methods.by_hand import dice_ce_by_hand
+from tests.trainers import WITHOUT_RAMP
+
+NAME = "SemiBCPTrainer"
+
+
+def pasted(around, inside, box):
+    """Voxel by voxel."""
+    out = around.clone()
+    for b in range(len(out)):
+        for _, *voxel in np.argwhere(box[0].numpy()):
+            out[(b, slice(None), *voxel)] = inside[(b, slice(None), *voxel)]
+    return out
+
+
+@pytest.mark.parametrize("kind", ["labels", "ignore", "regions_ignore"])
+def test_boxes_go_both_ways_with_their_weights(kind, make_trainer, monkeypatch):
+    settings = {"labelled_batch_size": 4, "unlabelled_batch_size": 4, **WITHOUT_RAMP}
+    trainer = make_trainer(NAME, kind=kind, **settings)
+    trainer.train_step(next(trainer.dataloader_train))
+    labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    boxes, draw = [], copy_paste.sample_boxes
+    monkeypatch.setattr(
+        copy_paste, "sample_boxes", lambda *args: (boxes.append(draw(*args)), boxes[-1])[1]
+    )
+    _, into_labelled, into_unlabelled = trainer.terms(labelled, unlabelled)
+    probs = trainer.teacher_probs(unlabelled.x_weak)
+    if trainer.exclusive:
+        guess = torch.zeros_like(probs).scatter_(1, probs.argmax(1, keepdim=True), 1)
+    else:
+        guess = (probs > 0.5).float()
+    known, annotated = trainer.annotation(labelled.target)
+    first, second = slice(0, 2), slice(2, 4)
+
+    def expected(half, box, a, b, weights):
+        (xa, ta, ma), (xb, tb, mb) = a, b
+        with torch.no_grad():
+            logits = trainer.predict(pasted(xa[half], xb[half], box))
+        target = pasted(ta[half], tb[half], box)
+        regions = (ma[half] & ~box, mb[half] & box)
+        return sum(
+            weight * dice_ce_by_hand(logits, target, region, trainer.exclusive)
+            for weight, region in zip(weights, regions, strict=True)
+        )
+
+    sure, guessed = (
+        (labelled.x, known, annotated),
+        (unlabelled.x_strong, guess, unlabelled.mask),
+    )
+    by_hand = expected(first, boxes[0], sure, guessed, (1.0, 0.5))
+    assert into_labelled.value.item() == pytest.approx(by_hand, abs=2e-5)
+    by_hand = expected(second, boxes[1], guessed, sure, (0.5, 1.0))
+    assert into_unlabelled.value.item() == pytest.approx(by_hand, abs=2e-5)
+
+
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_box_follows_the_patch(configuration, make_trainer, monkeypatch):
+    trainer = make_trainer(NAME, configuration, **WITHOUT_RAMP)
+    boxes, draw = [], copy_paste.sample_boxes
+    monkeypatch.setattr(
+        copy_paste, "sample_boxes", lambda *args: (boxes.append(draw(*args)), boxes[-1])[1]
+    )
+    trainer.train_step(next(trainer.dataloader_train))
+    patch = trainer.configuration_manager.patch_size
+    assert len(boxes) == 2
+    for box in boxes:
+        assert box.sum() == np.prod([round(edge * 2 / 3) for edge in patch])
+
+
+def test_pre_training_pastes_labelled_into_labelled_and_needs_no_teacher(make_trainer):
+    trainer = make_trainer(NAME, ramp_up_start_steps=2)
+    trainer.teacher_probs = None  # would fail if called
+    labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    assert [term.name for term in trainer.terms(labelled, unlabelled)] == [
+        "supervised",
+        "pre_training",
+    ]
+    trainer.train_step(next(trainer.dataloader_train))
+    means = trainer.records.means()
+    assert means["weight/pre_training"] == 1.0
+
+
+def test_largest_component_is_a_setting(make_trainer, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        copy_paste, "keep_largest_component", lambda target, e: (calls.append(e), target)[1]
+    )
+    for asked in (False, True):
+        trainer = make_trainer(NAME, largest_component=asked, **WITHOUT_RAMP)
+        trainer.train_step(next(trainer.dataloader_train))
+        assert len(calls) == int(asked)

@@ -1,0 +1,141 @@
+"""MixMatch for dense labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from semi_nnunet.augment.invertible import GridView
+from semi_nnunet.augment.mixing import mixup_weight
+from semi_nnunet.methods.mixmatch import adaptive_mean
+from tests.methods.by_hand import dice_ce_by_hand
+from tests.trainers import WITHOUT_RAMP
+
+NAME = "SemiMixMatchTrainer"
+
+
+class LooksLeft(nn.Module):
+    """Predicts each voxel from itself and the one to its left: not symmetric under flips."""
+
+    def forward(self, x):
+        return torch.cat([x, 2 * x.roll(1, -1), x**2, -x], 1)
+
+
+def test_guess_is_averaged_in_the_patchs_own_frame(make_trainer):
+    """Averaging before undoing the flip is the classic bug."""
+    trainer = make_trainer(NAME, temperature=1.0)
+    network = LooksLeft()
+    trainer.companion("teacher").module = network
+    x = torch.randn(2, 1, 6, 6)
+    views = [GridView(), GridView((1,)), GridView((0,), (0, 1), 1)]
+    guess = trainer.guess([view(x) for view in views], views)
+    expected = torch.zeros(2, 4, 6, 6)
+    straight = network(x).softmax(1)
+    flipped = network(x.flip(-1)).softmax(1).flip(-1)
+    turned = network(x.rot90(1, (2, 3)).flip(2)).softmax(1).flip(2).rot90(-1, (2, 3))
+    expected = (straight + flipped + turned) / 3
+    torch.testing.assert_close(guess, expected)
+
+
+def test_guess_is_sharpened(make_trainer):
+    trainer = make_trainer(NAME, temperature=0.5)
+    x = torch.randn(1, 1, 4, 4)
+    trainer.companion("teacher").module = LooksLeft()
+    p = LooksLeft()(x).softmax(1).double().numpy() ** 2
+    guess = trainer.guess([x], [GridView()])
+    np.testing.assert_allclose(guess.numpy(), p / p.sum(1, keepdims=True), rtol=1e-4)
+
+
+@pytest.mark.parametrize("guesser", ["teacher", "student"])
+def test_the_guesser_is_a_setting(guesser, make_trainer):
+    trainer = make_trainer(NAME, guesser=guesser, **WITHOUT_RAMP)
+    used = []
+    predict_with = trainer.predict_with
+    trainer.predict_with = lambda network, x: (used.append(network), predict_with(network, x))[1]
+    trainer.train_step(next(trainer.dataloader_train))
+    expected = trainer.network if guesser == "student" else trainer.companion("teacher")
+    assert len(used) == 2 and all(network is expected for network in used)
+
+
+def test_mixup_keeps_each_patch_the_larger_part():
+    torch.manual_seed(0)
+    weights = np.array([mixup_weight(0.75) for _ in range(2000)])
+    assert weights.min() >= 0.5 and weights.max() <= 1
+    drawn = np.random.default_rng(0).beta(0.75, 0.75, 20000)
+    assert weights.mean() == pytest.approx(np.maximum(drawn, 1 - drawn).mean(), abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["labels", "regions_ignore"])
+def test_both_terms_equal_a_slow_version(kind, make_trainer):
+    trainer = make_trainer(NAME, kind=kind, **WITHOUT_RAMP)
+    trainer.train_step(next(trainer.dataloader_train))
+    labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    views = [GridView((0,)), GridView((1,))]
+    strong = [view(unlabelled.x_weak) * 1.1 for view in views]
+    queue, strong_queue = iter(views), iter(strong)
+    trainer.sample_view = lambda: next(queue)
+    trainer.strong_view = lambda x: next(strong_queue)
+    patches = len(labelled.x) + 2 * len(unlabelled.x_weak)
+    partner, weight = torch.arange(patches).roll(2), 0.7
+    trainer.sample_mix = lambda like: lambda x: weight * x + (1 - weight) * x[partner]
+    _, mixed_labelled, mixed_unlabelled = trainer.terms(labelled, unlabelled)
+    guess = trainer.guess(strong, views)
+    onehot, annotated = trainer.annotation(labelled.target)
+    xs = [*labelled.x, *strong[0], *strong[1]]
+    targets = [*onehot, *(g.flip(1) for g in guess), *(g.flip(2) for g in guess)]
+    inside = unlabelled.mask
+    masks = [*annotated, *(m.flip(1) for m in inside), *(m.flip(2) for m in inside)]
+
+    def mixed(parts):
+        rows = [
+            weight * parts[i].double() + (1 - weight) * parts[partner[i]].double()
+            for i in range(patches)
+        ]
+        return torch.stack(rows)
+
+    x, target = mixed(xs).float(), mixed(targets)
+    mask = torch.stack([masks[i] & masks[partner[i]] for i in range(patches)])
+    known = len(labelled.x)
+    with torch.no_grad():
+        outputs = trainer.network(x[:known])
+        prediction = trainer.probs(trainer.network(x[known:])[0]).double()
+    expected = 0.0
+    for output, factor in zip(outputs, trainer.loss.weight_factors, strict=True):
+        if factor:
+            spatial = output.shape[2:]
+            pooled = adaptive_mean(mask[:known].float(), spatial) > 0.5
+            expected += factor * dice_ce_by_hand(
+                output, adaptive_mean(target[:known], spatial), pooled, trainer.exclusive
+            )
+    assert mixed_labelled.value.item() == pytest.approx(expected, abs=2e-5)
+    keep = mask[known:].expand_as(prediction)
+    expected = ((prediction - target[known:]) ** 2)[keep].mean().item()
+    assert mixed_unlabelled.value.item() == pytest.approx(expected, rel=1e-4)
+    assert (mixed_labelled.weight, mixed_unlabelled.weight) == (1.0, 10.0)
+
+
+def test_soft_targets_are_averaged_for_deep_supervision():
+    target = torch.rand(2, 3, 8, 6).softmax(1)
+    pooled = adaptive_mean(target, torch.Size((4, 3)))
+    expected = target.view(2, 3, 4, 2, 3, 2).mean((3, 5))
+    torch.testing.assert_close(pooled, expected)
+    torch.testing.assert_close(pooled.sum(1), torch.ones(2, 4, 3))
+
+
+def test_cutmix_instead_of_mixup(make_trainer):
+    trainer = make_trainer(NAME, mixing="cutmix", **WITHOUT_RAMP)
+    x = torch.rand(6, 1, 24, 24)
+    mixed = trainer.sample_mix(x)(x)
+    from_elsewhere = (mixed != x).float().mean().item()
+    assert 0 < from_elsewhere <= (1 / 3) ** 2 + 0.01
+    assert torch.isin(mixed, x).all()
+    trainer.train_step(next(trainer.dataloader_train))
+
+
+def test_no_geometric_view_where_orientation_carries_meaning(make_trainer):
+    trainer = make_trainer(NAME, mirror=False)
+    assert {trainer.sample_view() for _ in range(10)} == {GridView()}
+    trainer = make_trainer(NAME)
+    assert len({trainer.sample_view() for _ in range(60)}) > 4
