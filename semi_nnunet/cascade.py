@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 from nnunetv2.inference.export_prediction import resample_and_save
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from torch import distributed as dist
-from tqdm import tqdm
 
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.unlabelled import UnlabelledDataset
 from semi_nnunet.errors import UserError
+from semi_nnunet.pool import predict_pool
 
 
 def missing_predictions(folder: str | None, cases: Sequence[str]) -> list[str]:
@@ -44,27 +43,17 @@ def require_predictions(folder: str | None, cases: Sequence[str], command: str) 
 
 
 def predict_for_next_stages(trainer: Any, cases: Sequence[str]) -> None:
-    """Predict ``cases`` with ``trainer.network`` and store the segmentations for every next stage.
+    """Predict ``cases`` with the deployed network and store the segmentations for every next stage.
 
     Args:
-        trainer: a trainer whose network is the deployed one, in evaluation mode, without deep
-            supervision.
+        trainer: a :class:`~semi_nnunet.trainer.SemiTrainer`.
         cases: unlabelled cases of its configuration.
     """
-    plans, configuration = trainer.plans_manager, trainer.configuration_manager
-    predictor = nnUNetPredictor(device=trainer.device, allow_tqdm=False)
-    predictor.manual_initialization(
-        trainer.network, plans, configuration, None, trainer.dataset_json,
-        type(trainer).__name__, trainer.inference_allowed_mirroring_axes,
-    )  # fmt: skip
-    dataset = UnlabelledDataset(trainer.unlabelled_folder, cases, {})
-    ranks = dist.get_world_size() if trainer.is_ddp else 1
-    mine = list(cases)[trainer.local_rank :: ranks]
-    for case in tqdm(mine, desc="unlabelled cases for the next stage", disable=None):
-        image, _, _, properties = dataset.load_case(case)
-        logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(image[:])).cpu()
-        for name in configuration.next_stage_names:
-            store_for(trainer, name, case, logits, properties)
+    title = "unlabelled cases for the next stage"
+    networks = {"deployed": trainer.prediction_network()}
+    for case, logits, properties in predict_pool(trainer, networks, cases, title, mirror=True):
+        for name in trainer.configuration_manager.next_stage_names:
+            store_for(trainer, name, case, logits["deployed"], properties)
     if trainer.is_ddp:
         dist.barrier()
 

@@ -66,6 +66,12 @@ class SemiSettings:
         choices=("gaussian", "linear", "constant"),
     )
     ramp_up_start_steps: int = planned(rules.ramp_up_start_steps, low=0)
+    ramp_up_start_dice: float = setting(
+        0.3,
+        "unlabelled terms begin earlier, once every class has this validation Dice; 1: never",
+        low=0,
+        high=1,
+    )
     ramp_up_steps: int = planned(rules.ramp_up_steps, low=0)
     unlabelled_weight: float = setting(
         1.0, "factor on every unlabelled term; 0 is supervised training", low=0
@@ -75,6 +81,19 @@ class SemiSettings:
     )
     unlabelled_rotation_and_scaling: bool = setting(
         False, "the teacher is surest on the image as it is; True: as nnU-Net does labelled patches"
+    )
+    filter_epochs: tuple[int, ...] = setting(
+        (),
+        "no filtering; else at the start of these epochs the surest images are kept (UIF)",
+        low=1,
+    )
+    filter_keep: float = setting(
+        0.1, "fraction, or number above 1, of the unlabelled images (FLARE22: 200 of 2000)", low=0
+    )
+    filter_score: str = setting(
+        "disagreement",
+        "of two networks, as the FLARE22 seed's CPS; or see semi_nnunet/filtering.py",
+        choices=("disagreement", "checkpoints", "entropy", "change"),
     )
     appearance_strength: float = planned(rules.appearance_strength, low=0)
     appearance_probability: float = setting(

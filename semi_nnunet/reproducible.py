@@ -275,6 +275,15 @@ class ReproducibleTrainer(nnUNetTrainer):
 
     def on_train_end(self) -> None:
         super().on_train_end()
+        self._close_loaders()
+
+    def restart_loaders(self) -> None:
+        """Make the batches of the coming steps anew: the cases have changed."""
+        self._close_loaders()
+        self.dataloader_train, self.dataloader_val = self.get_dataloaders()
+        self._cases = self.current_cases()
+
+    def _close_loaders(self) -> None:
         for loader in (self.dataloader_train, self.dataloader_val):
             loader.close()
 

@@ -33,6 +33,7 @@ from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.streams import unlabelled_like
 from semi_nnunet.data.unlabelled import UnlabelledDataset, foreground_prior
 from semi_nnunet.errors import UserError
+from semi_nnunet.filtering import check_filter, filter_cases, snapshot_epochs, take_snapshot
 from semi_nnunet.optimisation import Schedule
 from semi_nnunet.reproducible import ReproducibleTrainer, without_unused_heads
 from semi_nnunet.seeds import derived_seed
@@ -197,6 +198,8 @@ class SemiTrainer(ReproducibleTrainer):
         self.labelled_view = AppearanceView(strength, settings.labelled_appearance, outside)
         self._pseudo_label_loss = DiceAndVoxelLoss(not self.exclusive, batch_dice=True)
         self._companions, self._wrapped = nn.ModuleDict(), {}
+        self._kept: set[str] | None = None  # None: no filtering yet
+        self.ramp_start: int = settings.ramp_up_start_steps  # earlier, when every class is known
 
     def initialize(self) -> None:
         super().initialize()
@@ -228,6 +231,8 @@ class SemiTrainer(ReproducibleTrainer):
             for module in self._companions.values():
                 if isinstance(module, EmaTeacher):
                     module.update(self.bare_network, step=0, decay=0.0)
+        if self.uses_unlabelled:
+            check_filter(self)
         super().on_train_start()
 
     # ---------------------------------------------------------------- data
@@ -240,7 +245,7 @@ class SemiTrainer(ReproducibleTrainer):
     def _unlabelled_stream(self, labelled: Any) -> UnlabelledSampling:
         oversampling = self.settings.unlabelled_foreground_oversampling
         prior = foreground_prior(labelled._data, labelled._data.identifiers) if oversampling else {}
-        previous, cases = self.folder_with_segs_from_previous_stage, self.unlabelled_cases()
+        previous, cases = self.folder_with_segs_from_previous_stage, self.training_pool()
         require_predictions(previous, cases, self.command_of_previous_stage())
         dataset = UnlabelledDataset(self.unlabelled_folder, cases, prior, previous)
         batch_size = self._share_of_rank(self.settings.unlabelled_batch_size)
@@ -291,8 +296,13 @@ class SemiTrainer(ReproducibleTrainer):
             )
         return cases
 
+    def training_pool(self) -> list[str]:
+        """The unlabelled cases to train on: all, or what the last filtering kept and is there."""
+        cases = self.unlabelled_cases()
+        return cases if self._kept is None else [case for case in cases if case in self._kept]
+
     def current_cases(self) -> dict[str, list[str]]:
-        unlabelled = self.unlabelled_cases() if self.uses_unlabelled else []
+        unlabelled = self.training_pool() if self.uses_unlabelled else []
         return {**super().current_cases(), "unlabelled": unlabelled}
 
     def _share_of_rank(self, batch_size: int) -> int:
@@ -347,10 +357,22 @@ class SemiTrainer(ReproducibleTrainer):
     def unlabelled_factor(self) -> float:
         """What the weights of the unlabelled terms are multiplied by in this step."""
         settings = self.settings
-        since = self.step - settings.ramp_up_start_steps
+        since = self.step - self.ramp_start
         if since < 0:
             return 0.0
         return settings.unlabelled_weight * ramp(settings.ramp_up, since, settings.ramp_up_steps)
+
+    def _start_ramp_if_every_class_is_known(self) -> None:
+        """At the end of an epoch: a class that the labels have not taught yet would be held back.
+
+        A class that no validation patch shows is not known.
+        """
+        next_step = (self.current_epoch + 1) * self.num_iterations_per_epoch
+        dice = self.logger.get_value("dice_per_class_or_region", step=-1)
+        known = all(value >= self.settings.ramp_up_start_dice for value in dice)
+        if known and next_step < self.ramp_start:
+            self.ramp_start = next_step
+            self.print_to_log_file(f"every class is known: unlabelled terms from step {next_step}")
 
     def _back_propagate(self, term: Term, cases: tuple[str, ...], share: float) -> None:
         factor = self.unlabelled_factor() if term.ramped else 1.0
@@ -381,6 +403,19 @@ class SemiTrainer(ReproducibleTrainer):
         else:
             self.optimizer.step()
 
+    def on_epoch_start(self) -> None:
+        super().on_epoch_start()
+        settings = self.settings
+        if not self.uses_unlabelled or not settings.filter_epochs:
+            return
+        if settings.filter_score == "checkpoints" and self.current_epoch in snapshot_epochs(
+            settings.filter_epochs
+        ):
+            take_snapshot(self)
+        if self.current_epoch in settings.filter_epochs:
+            self._kept = set(filter_cases(self))
+            self.restart_loaders()
+
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
         self._companions.train()  # a teacher stays in evaluation mode
@@ -394,7 +429,7 @@ class SemiTrainer(ReproducibleTrainer):
         values = self._epoch_values
         labelled, pseudo = values.get("foreground/labelled"), values.get("foreground/pseudo_label")
         warning = collapse_warning(pseudo, labelled)
-        if warning and self.step >= self.settings.ramp_up_start_steps:
+        if warning and self.step >= self.ramp_start:
             self.print_to_log_file(warning)
 
     # ---------------------------------------------------------------- the deployed network
@@ -445,22 +480,27 @@ class SemiTrainer(ReproducibleTrainer):
         dice = self.mean_over_ranks(dice)  # nnU-Net's is of all ranks together
         dice["dice/deployed"] = float(self.logger.get_value("mean_fg_dice", step=-1))
         self._epoch_values.update(dice)
+        self._start_ramp_if_every_class_is_known()
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         with self.deployed():
             super().perform_actual_validation(save_probabilities)
-            if self.uses_unlabelled and self.configuration_manager.next_stage_names:
-                self.set_deep_supervision_enabled(False)
-                predict_for_next_stages(self, self.unlabelled_cases())
-                self.set_deep_supervision_enabled(True)
+        if self.uses_unlabelled and self.configuration_manager.next_stage_names:
+            predict_for_next_stages(self, self.unlabelled_cases())
 
     def checkpoint_content(self, next_epoch: int) -> dict[str, Any]:
         content = super().checkpoint_content(next_epoch)
         content["network_weights"] = self.prediction_network().state_dict()
+        kept = self._kept
         content["semi"]["companions"] = self._companions.state_dict()
+        content["semi"]["kept"] = None if kept is None else sorted(kept)
+        content["semi"]["ramp_start"] = self.ramp_start
         return content
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
+        self.ramp_start = checkpoint["semi"].get("ramp_start", self.ramp_start)
+        kept = checkpoint["semi"].get("kept")
+        self._kept = None if kept is None else set(kept)
         super().restore(checkpoint)
         self._companions.load_state_dict(checkpoint["semi"]["companions"])
 

@@ -489,3 +489,36 @@ def test_planned_ramp_is_over_before_the_training(phantom):
         planned = resolve_settings(MeanTeacherSettings, "T", "2d", plans, facts).settings
         assert planned.ramp_up_start_steps + planned.ramp_up_steps <= 0.81 * epochs * 50
         assert planned.ramp_up_start_steps <= 2000
+
+
+def test_unlabelled_terms_begin_when_every_class_is_known(make_trainer):
+    trainer = make_trainer(
+        "SemiMeanTeacherTrainer", ramp_up="constant", ramp_up_start_steps=6, ramp_up_start_dice=0.3
+    )
+    dice = [0.9, 0.29, 0.9]
+    trainer.logger.get_value = lambda key, step: dice
+    assert trainer.ramp_start == 6 and trainer.unlabelled_factor() == 0.0
+    trainer._start_ramp_if_every_class_is_known()
+    dice[1] = float("nan")  # no validation patch shows it
+    trainer._start_ramp_if_every_class_is_known()
+    assert trainer.ramp_start == 6
+    dice[1] = 0.3
+    trainer._start_ramp_if_every_class_is_known()
+    assert trainer.ramp_start == 2  # the first step of the next epoch
+    assert trainer.unlabelled_factor() == 0.0
+    trainer.current_epoch = 1
+    assert trainer.unlabelled_factor() == 1.0
+    dice[1] = 0.0  # it stays begun
+    trainer._start_ramp_if_every_class_is_known()
+    assert trainer.ramp_start == 2
+    assert trainer.checkpoint_content(2)["semi"]["ramp_start"] == 2
+
+
+def test_an_early_begin_is_continued_after_a_resume(make_trainer):
+    settings = {"start": False, "ramp_up_start_steps": 6, "ramp_up_start_dice": 0.0}
+    trainer = make_trainer("SemiMeanTeacherTrainer", "3d_fullres", **settings)
+    run_epochs(trainer, 2)
+    began = trainer.ramp_start
+    resumed = make_trainer("SemiMeanTeacherTrainer", "3d_fullres", **settings)
+    resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
+    assert resumed.ramp_start == began

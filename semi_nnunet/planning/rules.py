@@ -72,8 +72,8 @@ def initial_lr(facts: Facts, values: Mapping[str, Any]) -> Planned:
 def ramp_up_start_steps(facts: Facts, values: Mapping[str, Any]) -> Planned:
     steps = min(2000, round(0.4 * total_steps(values)))
     return steps, (
-        "the unlabelled terms wait until the labels have taught every class, or they hold back the "
-        "classes that the teacher does not know yet: 2000 steps, at most 40 % of all"
+        "the unlabelled terms wait until the labels have taught every class (ramp_up_start_dice), "
+        "or they hold back what the teacher does not know yet: at most 2000 steps, 40 % of all"
     )
 
 

@@ -1,0 +1,84 @@
+"""Predict preprocessed unlabelled cases: for a cascade's next stage, and to filter them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
+from torch import distributed as dist
+from torch import nn
+from tqdm import tqdm
+
+from semi_nnunet.data.unlabelled import UnlabelledDataset
+
+
+def predict_pool(
+    trainer: Any,
+    networks: Mapping[str, nn.Module],
+    cases: Sequence[str],
+    title: str,
+    mirror: bool,
+) -> Iterator[tuple[str, dict[str, torch.Tensor], dict[str, Any]]]:
+    """Predict this process's share of ``cases`` by nnU-Net's sliding window.
+
+    Args:
+        trainer: whose configuration and unlabelled folder they are.
+        networks: by name; they are in evaluation mode and without deep supervision meanwhile.
+        cases: preprocessed unlabelled cases.
+        title: of the progress bar.
+        mirror: whether to average over mirrored images, as nnU-Net does.
+
+    Yields:
+        case, logits (C, *spatial) of each network on the CPU, and nnU-Net's properties.
+    """
+    predictor = nnUNetPredictor(use_mirroring=mirror, device=trainer.device, allow_tqdm=False)
+    dataset = UnlabelledDataset(
+        trainer.unlabelled_folder, cases, {}, trainer.folder_with_segs_from_previous_stage
+    )
+    ranks = dist.get_world_size() if trainer.is_ddp else 1
+    with ExitStack() as stack:
+        for network in networks.values():
+            stack.enter_context(ready_to_predict(network))
+        for case in tqdm(list(cases)[trainer.local_rank :: ranks], desc=title, disable=None):
+            image, _, previous, properties = dataset.load_case(case)
+            x = torch.from_numpy(with_previous_stage(image[:], previous, trainer.label_manager))
+            logits = {}
+            for name, network in networks.items():
+                predictor.manual_initialization(
+                    network, trainer.plans_manager, trainer.configuration_manager, None,
+                    trainer.dataset_json, type(trainer).__name__,
+                    trainer.inference_allowed_mirroring_axes,
+                )  # fmt: skip
+                logits[name] = predictor.predict_sliding_window_return_logits(x).cpu()
+            yield case, logits, properties
+
+
+def with_previous_stage(image: np.ndarray, previous: Any, label_manager: Any) -> np.ndarray:
+    """The input channels: the image and, in a cascade, the previous stage's labels one-hot."""
+    if previous is None:
+        return image
+    onehot = convert_labelmap_to_one_hot(
+        previous[:], label_manager.foreground_labels, output_dtype=image.dtype
+    )
+    return np.vstack((image, onehot))
+
+
+@contextmanager
+def ready_to_predict(network: nn.Module) -> Iterator[None]:
+    """Inside the block, in evaluation mode and with one output."""
+    training, decoder = network.training, getattr(network, "decoder", None)
+    deep = getattr(decoder, "deep_supervision", None)
+    network.eval()
+    if deep is not None:
+        decoder.deep_supervision = False
+    try:
+        yield
+    finally:
+        network.train(training)
+        if deep is not None:
+            decoder.deep_supervision = deep
