@@ -66,12 +66,12 @@ def build_optimizer(
     return optimizer, PolyLRScheduler(optimizer, settings.initial_lr, settings.epochs)
 
 
-def with_deep_supervision(loss: nn.Module, scales: int, lowest_weight: float) -> nn.Module:
-    """nnU-Net's weights of the outputs: 1, 1/2, ..., the lowest ``lowest_weight``, normalised.
+def with_deep_supervision(loss: nn.Module, scales: int) -> nn.Module:
+    """nnU-Net's weights of the outputs: 1, 1/2, ..., the lowest 0, normalised.
 
     A single output has weight 1 (nnU-Net divides 0 by 0 there).
     """
     weights = np.array([1 / 2**i for i in range(scales)])
     if scales > 1:
-        weights[-1] = lowest_weight
+        weights[-1] = 0.0
     return DeepSupervisionWrapper(loss, weights / weights.sum())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -112,14 +113,16 @@ class ReproducibleTrainer(nnUNetTrainer):
     def initialize(self) -> None:
         torch.manual_seed(derived_seed(self.settings.seed, "weights"))
         super().initialize()
+        if isinstance(self.network, DistributedDataParallel):
+            # the gradients of all terms are averaged once a step (average_gradients); DDP would do
+            # so in every backward pass, for one network, and wants all its parameters used
+            self.network = self.network.module
 
     def trained_networks(self) -> list[nn.Module]:
         """Every network that takes a gradient."""
         return [self.network]
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Schedule]:
-        if not self.enable_deep_supervision:
-            without_unused_heads(self.bare_network)
         parameters = [p for network in self.trained_networks() for p in network.parameters()]
         return build_optimizer(parameters, self.settings)
 
@@ -146,7 +149,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         if not self.enable_deep_supervision:
             return loss
         scales = len(self._get_deep_supervision_scales())
-        return with_deep_supervision(loss, scales, lowest_weight=1e-6 if self.is_ddp else 0.0)
+        return with_deep_supervision(loss, scales)
 
     def _set_batch_size_and_oversample(self) -> None:
         if self.is_ddp:
@@ -182,7 +185,7 @@ class ReproducibleTrainer(nnUNetTrainer):
 
     @property
     def bare_network(self) -> nn.Module:
-        """The student without the wrappers of DDP and torch.compile."""
+        """The student without the wrapper of torch.compile."""
         return unwrapped(self.network)
 
     # ---------------------------------------------------------------- nnU-Net's seams: data
@@ -481,14 +484,16 @@ class ReproducibleTrainer(nnUNetTrainer):
             )
 
 
-def without_unused_heads(network: nn.Module) -> None:
-    """Let no gradient be expected of the lower outputs, which are built also where unused.
-
-    DDP silently does not average any gradient while it waits for theirs.
-    """
-    heads = getattr(getattr(network, "decoder", None), "seg_layers", [])
-    for head in list(heads)[:-1]:
-        head.requires_grad_(False)
+def average_gradients(networks: Iterable[nn.Module]) -> None:
+    """Average the gradients over the DDP processes, in one message."""
+    gradients = [p.grad for net in networks for p in net.parameters() if p.grad is not None]
+    together = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(together)
+    together /= dist.get_world_size()
+    for gradient, part in zip(
+        gradients, together.split([gradient.numel() for gradient in gradients]), strict=True
+    ):
+        gradient.copy_(part.view_as(gradient))
 
 
 def sum_over_ranks(x: torch.Tensor) -> torch.Tensor:
@@ -503,8 +508,5 @@ def known_trainers(of: type = ReproducibleTrainer) -> list[str]:
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
-    """The network inside the wrappers of DDP and torch.compile."""
-    while isinstance(network, (DistributedDataParallel, OptimizedModule)):
-        is_ddp = isinstance(network, DistributedDataParallel)
-        network = network.module if is_ddp else network._orig_mod
-    return network
+    """The network inside the wrapper of torch.compile."""
+    return network._orig_mod if isinstance(network, OptimizedModule) else network

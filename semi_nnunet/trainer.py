@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import autocast, nn
 from torch import distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from semi_nnunet.augment.mixing import BoxMix, sample_box_mix
 from semi_nnunet.augment.views import AppearanceView
@@ -35,7 +34,7 @@ from semi_nnunet.data.unlabelled import UnlabelledDataset, foreground_prior
 from semi_nnunet.errors import UserError
 from semi_nnunet.filtering import check_filter, filter_cases, snapshot_epochs, take_snapshot
 from semi_nnunet.optimisation import Schedule
-from semi_nnunet.reproducible import ReproducibleTrainer, without_unused_heads
+from semi_nnunet.reproducible import ReproducibleTrainer, average_gradients
 from semi_nnunet.seeds import derived_seed
 from semi_nnunet.watch import Seen, collapse_warning
 
@@ -98,22 +97,19 @@ class SemiTrainer(ReproducibleTrainer):
     # ---------------------------------------------------------------- what a method may use
 
     def companion(self, name: str) -> Any:
-        """One of the :meth:`companions`, ready to be called."""
-        return self._wrapped.get(name, self._companions[name])
+        """One of the :meth:`companions`."""
+        return self._companions[name]
 
     def another_network(self, name: str) -> nn.Module:
         """A network of the same plan as the student, with other initial weights."""
         torch.manual_seed(derived_seed(self.settings.seed, "weights", name))
-        network = self.build_network_architecture(
+        return self.build_network_architecture(
             self.plans_manager,
             self.configuration_manager,
             self.num_input_channels,
             self.label_manager.num_segmentation_heads,
             self.enable_deep_supervision,
         )
-        if not self.enable_deep_supervision:
-            without_unused_heads(network)
-        return network
 
     def supervised(
         self, labelled: LabelledBatch, network: nn.Module | None = None, name: str = "supervised"
@@ -126,17 +122,12 @@ class SemiTrainer(ReproducibleTrainer):
     def predict(self, x: torch.Tensor, network: nn.Module | None = None) -> torch.Tensor:
         """Full-resolution logits (B, classes or regions, *spatial) of the student or another."""
         output = (network or self.network)(x)
-        if isinstance(output, torch.Tensor):
-            return output
-        if self.is_ddp:  # wants every head to take part in the backward pass
-            return output[0] + sum(0.0 * other.sum() for other in output[1:])
-        return output[0]
+        return output if isinstance(output, torch.Tensor) else output[0]
 
     def predict_with(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """Full-resolution logits of another network, without gradient."""
         with torch.no_grad():
-            output = network(x)
-        return output if isinstance(output, torch.Tensor) else output[0]
+            return self.predict(x, network)
 
     def probs(self, logits: torch.Tensor) -> torch.Tensor:
         """Probabilities in float32: softmax over classes, or a sigmoid for each region."""
@@ -197,14 +188,9 @@ class SemiTrainer(ReproducibleTrainer):
         self.strong_view = AppearanceView(strength, settings.appearance_probability, outside)
         self.labelled_view = AppearanceView(strength, settings.labelled_appearance, outside)
         self._pseudo_label_loss = DiceAndVoxelLoss(not self.exclusive, batch_dice=True)
-        self._companions, self._wrapped = nn.ModuleDict(), {}
+        self._companions = nn.ModuleDict()
         self._kept: set[str] | None = None  # None: no filtering yet
         self.ramp_start: int = settings.ramp_up_start_steps  # earlier, when every class is known
-
-    def initialize(self) -> None:
-        super().initialize()
-        for name in self._trained_companions() if self.is_ddp else ():
-            self._wrapped[name] = DistributedDataParallel(self._companions[name])
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Schedule]:
         """Make the companions, and the optimizer of all networks that take a gradient."""
@@ -389,6 +375,8 @@ class SemiTrainer(ReproducibleTrainer):
         return tuple(key for part in batch for stream in part.values() for key in stream["keys"])
 
     def _update_weights(self, cases: tuple[str, ...]) -> None:
+        if self.is_ddp:
+            average_gradients(self.trained_networks())
         if self.grad_scaler is not None:
             self.grad_scaler.unscale_(self.optimizer)
         limit = self.settings.gradient_clip or float("inf")

@@ -65,7 +65,11 @@ class DiceAndVoxelLoss(nn.Module):
         return self.masked(logits, onehot, mask)
 
     def masked(
-        self, logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
+        self,
+        logits: torch.Tensor,
+        target: torch.Tensor,
+        mask: torch.Tensor,
+        class_weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The same against probabilities, on some of the voxels.
 
@@ -73,24 +77,23 @@ class DiceAndVoxelLoss(nn.Module):
             logits: (B, C, *spatial).
             target: one-hot or soft, same shape.
             mask: (B, 1, *spatial), bool or 0 / 1, where a voxel counts.
+            class_weights: (C,), in place of those of the constructor.
         """
         logits, target, mask = logits.float(), target.float(), mask.float()
-        return self._voxel_loss(logits, target, mask) - self._dice(logits, target, mask)
-
-    def _weights(self, channels: int, like: torch.Tensor) -> torch.Tensor:
-        if self.class_weights is None:
-            return torch.ones(channels, device=like.device)
-        return self.class_weights.to(like.device)
+        weights = self.class_weights if class_weights is None else class_weights
+        weights = torch.ones(logits.shape[1]) if weights is None else weights
+        weights = weights.to(logits.device)
+        voxels = self._voxel_loss(logits, target, mask, weights)
+        return voxels - self._dice(logits, target, mask, weights)
 
     def _focus(self, probs: torch.Tensor) -> torch.Tensor | float:
         """(1 - p)^gamma; the derivative of a root at 0 is infinite, hence the floor."""
         return (1.0 - probs).clamp_min(1e-8) ** self.focal_gamma if self.focal_gamma else 1.0
 
     def _voxel_loss(
-        self, logits: torch.Tensor, onehot: torch.Tensor, mask: torch.Tensor
+        self, logits: torch.Tensor, onehot: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
-        shape = (1, -1) + (1,) * (logits.ndim - 2)
-        weights = self._weights(logits.shape[1], logits).view(shape)
+        weights = weights.view(1, -1, *[1] * (logits.ndim - 2))
         if self.regions:
             losses = F.binary_cross_entropy_with_logits(logits, onehot, reduction="none")
             losses = self._focus(torch.exp(-losses)) * losses * weights * mask
@@ -103,7 +106,9 @@ class DiceAndVoxelLoss(nn.Module):
         voxel_weights = (onehot * weights).sum(1, keepdim=True) * mask
         return (losses * mask).sum() / voxel_weights.sum().clamp_min(1e-8)
 
-    def _dice(self, logits: torch.Tensor, onehot: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _dice(
+        self, logits: torch.Tensor, onehot: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
         probs = torch.sigmoid(logits) if self.regions else torch.softmax(logits, 1)
         first = 0 if self.regions else 1  # background has no Dice
         probs, onehot = probs[:, first:], onehot[:, first:]
@@ -117,7 +122,7 @@ class DiceAndVoxelLoss(nn.Module):
             intersection, predicted, reference = sums
         total = (predicted + reference + self.smooth).clamp_min(1e-8)
         dice = (2 * intersection + self.smooth) / total
-        weights = self._weights(logits.shape[1], logits)[first:]
+        weights = weights[first:]
         return (dice * weights).sum(-1).mean() / weights.sum().clamp_min(1e-8)
 
 

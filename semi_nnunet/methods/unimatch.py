@@ -50,7 +50,8 @@ class SemiUniMatchTrainer(TeacherTrainer):
             mix = self.cutmix(target)
             loss = self.pseudo_label_loss(self.predict(mix(view)), mix(target), mix(confident))
             yield Term(name, loss, self.settings.strong_weight)
-        with feature_dropout(self.bare_network, self.settings.dropout, every_level=True):
-            logits = self.predict(unlabelled.x_weak)
+        network = self.bare_network  # a compiled one would not notice the perturbation
+        with feature_dropout(network, self.settings.dropout, every_level=True):
+            logits = self.predict(unlabelled.x_weak, network)
         loss = self.pseudo_label_loss(logits, target, confident)
         yield Term("features", loss, self.settings.feature_weight)

@@ -100,7 +100,9 @@ def our_voxel_part(loss: DiceAndVoxelLoss) -> nn.Module:
     class VoxelPart(nn.Module):
         def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
             onehot, mask = onehot_and_mask(target, logits.shape[1], loss.regions, loss.ignore_label)
-            return loss._voxel_loss(logits, onehot, mask)
+            weights = loss.class_weights
+            weights = torch.ones(logits.shape[1]) if weights is None else weights
+            return loss._voxel_loss(logits, onehot, mask, weights)
 
     return VoxelPart()
 
@@ -241,3 +243,11 @@ def test_half_precision_logits_are_computed_in_float32():
     value = our_loss(False, False)(logits.half(), target.short())
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, our_loss(False, False)(logits.half().float(), target))
+
+
+def test_class_weights_may_be_those_of_the_moment():
+    logits, target = example(False, False, (6, 5))
+    onehot, mask = onehot_and_mask(target, CHANNELS, False, None)
+    weights = torch.tensor([0.5, 2.0, 0.5])
+    now = our_loss(False, False).masked(logits, onehot, mask, weights)
+    torch.testing.assert_close(now, our_loss(False, False, class_weights=[1, 4, 1])(logits, target))
