@@ -21,7 +21,6 @@ from torch import distributed as dist
 from semi_nnunet.augment.mixing import BoxMix, sample_box_mix
 from semi_nnunet.augment.views import AppearanceView
 from semi_nnunet.cascade import predict_for_next_stages, require_predictions
-from semi_nnunet.common_settings import CutMixSettings
 from semi_nnunet.core.ema import EmaTeacher
 from semi_nnunet.core.losses import DiceAndVoxelLoss, onehot_and_mask
 from semi_nnunet.core.pseudo_labels import ClassThresholds, is_foreground
@@ -91,8 +90,7 @@ class SemiTrainer(ReproducibleTrainer):
     @property
     def smallest_unlabelled_batch(self) -> int:
         """How many unlabelled patches a step needs: two where they are mixed."""
-        settings = self.settings
-        return 2 if isinstance(settings, CutMixSettings) and settings.cutmix_probability else 1
+        return 2 if getattr(self.settings, "cutmix_probability", 0) > 0 else 1
 
     # ---------------------------------------------------------------- what a method may use
 
@@ -100,13 +98,18 @@ class SemiTrainer(ReproducibleTrainer):
         """One of the :meth:`companions`."""
         return self._companions[name]
 
-    def another_network(self, name: str) -> nn.Module:
-        """A network of the same plan as the student, with other initial weights."""
+    def another_network(self, name: str, input_channels: int | None = None) -> nn.Module:
+        """A network of the same plan as the student, with other initial weights.
+
+        Args:
+            name: which its weights follow from, with the seed.
+            input_channels: as many as the student's, or another number.
+        """
         torch.manual_seed(derived_seed(self.settings.seed, "weights", name))
         return self.build_network_architecture(
             self.plans_manager,
             self.configuration_manager,
-            self.num_input_channels,
+            input_channels or self.num_input_channels,
             self.label_manager.num_segmentation_heads,
             self.enable_deep_supervision,
         )
@@ -144,14 +147,18 @@ class SemiTrainer(ReproducibleTrainer):
         return not self.label_manager.has_regions
 
     def pseudo_label_loss(
-        self, logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
+        self,
+        logits: torch.Tensor,
+        target: torch.Tensor,
+        mask: torch.Tensor,
+        class_weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """nnU-Net's Dice + cross-entropy against ``target`` on the voxels of ``mask``.
 
         The Dice is that of the batch: of a class that one patch does not show, the patch says
         little. See :meth:`semi_nnunet.core.losses.DiceAndVoxelLoss.masked`.
         """
-        return self._pseudo_label_loss.masked(logits, target, mask)
+        return self._pseudo_label_loss.masked(logits, target, mask, class_weights)
 
     def annotation(self, target: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """The labels at full resolution: one-hot or regions, and a mask of what is annotated."""

@@ -25,7 +25,7 @@ from tests.trainers import (
     weights_of,
 )
 
-MIXES_WITH_LABELLED = {"SemiBCPTrainer", "SemiMixMatchTrainer"}  # see their own tests
+TESTED_ON_ITS_OWN = {"SemiBCPTrainer", "SemiMixMatchTrainer", "SemiDiffusionTrainer"}
 every_trainer = pytest.mark.parametrize("name", list(TRAINERS))
 every_unlabelled_trainer = pytest.mark.parametrize("name", list(UNLABELLED_TRAINERS))
 two_extremes = pytest.mark.parametrize(
@@ -288,7 +288,7 @@ class Pointwise(nn.Module):
         return 1e4 * self.conv(x)
 
 
-@pytest.mark.parametrize("name", sorted(set(UNLABELLED_TRAINERS) - MIXES_WITH_LABELLED))
+@pytest.mark.parametrize("name", sorted(set(UNLABELLED_TRAINERS) - TESTED_ON_ITS_OWN))
 def test_j_teacher_and_student_see_the_same_voxels(name, make_trainer):
     """Without appearance changes a pointwise student agrees with its teacher, CutMix or not.
 

@@ -5,6 +5,7 @@ Point ``nnUNet_extTrainer`` at its folder, or use ``semi_nnunet register``.
 
 from semi_nnunet.methods.copy_paste import SemiBCPTrainer
 from semi_nnunet.methods.cross_pseudo_supervision import SemiCPSTrainer
+from semi_nnunet.methods.diffusion import SemiDiffusionTrainer
 from semi_nnunet.methods.fixmatch import SemiFixMatchTrainer
 from semi_nnunet.methods.mean_teacher import SemiMeanTeacherTrainer
 from semi_nnunet.methods.mixmatch import SemiMixMatchTrainer
@@ -16,6 +17,7 @@ __all__ = [
     "SemiBCPTrainer",
     "SemiBaselineTrainer",
     "SemiCPSTrainer",
+    "SemiDiffusionTrainer",
     "SemiFixMatchTrainer",
     "SemiMeanTeacherTrainer",
     "SemiMixMatchTrainer",

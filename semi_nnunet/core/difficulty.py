@@ -1,0 +1,66 @@
+"""Weights of classes that are hard to learn (DHC, Wang & Li, MICCAI 2023, arXiv:2307.11960).
+
+A class is difficult where its Dice falls more than it rises, or is low.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class DifficultyWeights(nn.Module):
+    """Class weights from the Dice of successive steps.
+
+    With d the Dice of a class and D = d_t - d_(t-1):
+    learn <- EMA(max(D, 0) ln(d_t / d_(t-1))), unlearn <- EMA(min(D, 0) ln(d_t / d_(t-1))),
+    w = C (unlearn / learn)^(1/5) EMA(1 - d), the averages over ``horizon`` steps.
+
+    Differs from A&D, which leaves w unbounded (a ratio to the power of 1/5 reaches 40):
+    ``normalised`` divides by the mean, so that the loss keeps its size.
+
+    Args:
+        classes: C.
+        horizon: A of the paper, in steps.
+        normalised: to mean 1.
+    """
+
+    previous: torch.Tensor
+    learn: torch.Tensor
+    unlearn: torch.Tensor
+    low: torch.Tensor
+
+    def __init__(self, classes: int, horizon: int = 50, normalised: bool = True):
+        super().__init__()
+        self.horizon, self.normalised = horizon, normalised
+        self.register_buffer("previous", torch.full((classes,), 1e-8))
+        for name in ("learn", "unlearn"):
+            self.register_buffer(name, torch.zeros(classes))
+        self.register_buffer("low", torch.ones(classes))
+
+    @torch.no_grad()
+    def forward(self, dice: torch.Tensor) -> torch.Tensor:
+        """Take note of a step's Dice (C,) of each class, in [0, 1]; the weights (C,)."""
+        dice = dice.float().clamp_min(1e-8)
+        change, ratio = dice - self.previous, torch.log(dice / self.previous)
+        for average, value in (
+            (self.learn, change.clamp_min(0) * ratio),
+            (self.unlearn, change.clamp_max(0) * ratio),
+            (self.low, 1.0 - dice),
+        ):
+            average.lerp_(value, 1.0 / self.horizon)
+        self.previous.copy_(dice)
+        weights = ((self.unlearn + 1e-8) / (self.learn + 1e-8)) ** 0.2 * self.low
+        if self.normalised:
+            return weights / weights.mean().clamp_min(1e-8)
+        return weights * len(weights)
+
+
+def hard_dice(
+    labels: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, smooth: float = 1e-8
+) -> torch.Tensor:
+    """Dice (C,) of each class over the batch, one-hot (B, C, *spatial), on the mask's voxels."""
+    axes = (0, *range(2, labels.ndim))
+    labels, target = labels * mask, target * mask
+    both = (labels * target).sum(axes)
+    return (2 * both + smooth) / (labels.sum(axes) + target.sum(axes) + smooth)

@@ -1,0 +1,178 @@
+"""A&D: Aggregating & Decoupling (Wang & Li, NeurIPS 2023, arXiv:2310.11320).
+
+One encoder is shared by three decoders. xi denoises noisy labels given the image (labelled data,
+sec. 3.1), psi learns with weights for difficult classes (labelled data, sec. 3.2), theta learns on
+unlabelled data from the sum of what both say (eq. 9) and is what is deployed.
+
+Differs from the paper by default; ``fidelity paper`` is the paper's: its DDIM clamps logits, which
+makes every step worse, and its branch can denoise a label without looking at the image. Here x_0 is
+a soft-max, labels are small beside the noise and t is drawn towards T, so that one step from pure
+noise is a prediction; theta also learns from the labels, instead of being pulled towards the mean
+of the two other decoders, which is no sensible network late in training; difficulty weights are
+normalised; boxes are mixed (CutMix).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from semi_nnunet.common_settings import SemiSettings
+from semi_nnunet.core.difficulty import DifficultyWeights, hard_dice
+from semi_nnunet.core.noise_schedule import NoiseSchedule
+from semi_nnunet.core.pseudo_labels import hard_pseudo_label
+from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+from semi_nnunet.networks.diffusion_branches import DiffusionBranches, smooth
+from semi_nnunet.settings import planned, setting
+from semi_nnunet.trainer import SemiTrainer, Term
+
+
+def either(paper: Any, ours: Any, why: str, **limits: Any) -> Any:
+    """A setting whose default depends on ``fidelity``."""
+
+    def rule(facts: Any, values: Any) -> tuple[Any, str]:
+        return (paper, "the paper's") if values["fidelity"] == "paper" else (ours, why)
+
+    return planned(rule, **limits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionSettings(SemiSettings):
+    fidelity: str = setting(
+        "improved", "the paper's settings do not reproduce", choices=("improved", "paper")
+    )
+    pseudo_label_weight: float = either(10.0, 1.0, "on nnU-Net's Dice + cross-entropy", low=0)
+    diffusion_labels: bool = setting(True, "False: theta learns from psi alone (ablation)")
+    sampling_steps: int = either(10, 1, "as good as ten at a tenth of the cost (prototype)", low=1)
+    sampling_interval_steps: int = setting(1, "xi is asked every so many steps", low=1)
+    clamped_logits: bool = either(True, False, "every DDIM step makes clamped ones worse")
+    label_scale: float = either(1.0, 0.2, "the image is needed at most times t", low=0.01, high=1)
+    time_power: float = either(1.0, 3.0, "t is drawn towards T, where sampling begins", low=1)
+    reparameterised: bool = either(True, False, "Gumbel noise and smoothing blur small organs")
+    theta_on_labels: bool = either(False, True, "pseudo labels alone lag behind (prototype)")
+    averaging: str = either(
+        "both",
+        "none",
+        "the mean of xi and psi is no sensible network",
+        choices=("both", "psi", "none"),
+    )
+    averaging_decay: float = setting(0.99, "m (sec. 3.3)", low=0, below=1)
+    normalised_difficulty: bool = either(False, True, "without, a class may weigh 40 times more")
+    difficulty_horizon_steps: int = setting(50, "A (authors' code)", low=1)
+    cutmix_probability: float = either(0.0, 1.0, "every patch is mixed (prototype)", low=0, high=1)
+    cutmix_edge: float = setting(2 / 3, "of the box, relative to the patch", low=0.01, high=1)
+
+
+class SemiDiffusionTrainer(SemiTrainer):
+    settings_class = DiffusionSettings
+
+    def companions(self) -> dict[str, nn.Module]:
+        settings, classes = self.settings, self.label_manager.num_segmentation_heads
+        wider = self.another_network("xi", self.num_input_channels + classes)
+        return {
+            "branches": DiffusionBranches(wider, self.another_network("psi")),
+            "schedule": NoiseSchedule(),
+            "difficulty": DifficultyWeights(
+                classes, settings.difficulty_horizon_steps, settings.normalised_difficulty
+            ),
+        }
+
+    def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
+        settings, encoder = self.settings, self.bare_network.encoder
+        branches, schedule = self.companion("branches"), self.companion("schedule")
+        target, mask = self.annotation(labelled.target)
+        if settings.theta_on_labels:
+            yield self.supervised(labelled)
+        t = schedule.sample_t(len(target), settings.time_power)
+        x_t = schedule.q_sample(self.to_signal(target), t, torch.randn_like(target))
+        logits = branches.denoise(encoder, labelled.x, x_t, t)
+        found = hard_pseudo_label(self.probs(logits.detach()), self.exclusive)
+        own = settings.unlabelled_weight  # on labels, but of no use without the pseudo labels
+        loss = self.pseudo_label_loss(logits, target, mask)
+        yield Term("denoising", loss, own, ramped=False)
+        weights = self.companion("difficulty")(hard_dice(found, target, mask))
+        logits = branches.predict_psi(encoder, labelled.x)
+        loss = self.pseudo_label_loss(logits, target, mask, weights)
+        yield Term("difficulty", loss, own, ramped=False)
+        if self._step_in_epoch == 0:
+            self.log_branches(labelled.x, target, mask)
+        probs = self.pseudo_probs(unlabelled.x_weak)
+        self.note_pseudo_labels(probs, unlabelled.mask)
+        guess = hard_pseudo_label(probs, self.exclusive)
+        mix = self.cutmix(guess)
+        logits = self.predict(mix(unlabelled.x_strong))
+        loss = self.pseudo_label_loss(logits, mix(guess), mix(unlabelled.mask))
+        yield Term("pseudo_label", loss, settings.pseudo_label_weight)
+
+    def to_signal(self, probs: torch.Tensor) -> torch.Tensor:
+        """x_0 of labels or probabilities: b (2 y - 1), b the label scale."""
+        return self.settings.label_scale * (2.0 * probs - 1.0)
+
+    def from_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """x_0 as the network predicts it."""
+        if self.settings.clamped_logits:
+            return logits.float().clamp(-1.0, 1.0)
+        return self.to_signal(self.probs(logits))
+
+    @torch.no_grad()
+    def xi_probs(self, x: torch.Tensor) -> torch.Tensor:
+        """What the diffusion branch says of an image, sampled from pure noise."""
+        settings, encoder = self.settings, self.bare_network.encoder
+        noise = torch.randn(len(x), self.label_manager.num_segmentation_heads, *x.shape[2:])
+        logits = self.companion("schedule").ddim(
+            lambda x_t, t: self.companion("branches").denoise(encoder, x, x_t, t).float(),
+            self.from_logits,
+            noise.to(x.device),
+            settings.sampling_steps,
+        )
+        if not settings.reparameterised:
+            return self.probs(logits)
+        x_0 = self.from_logits(logits)
+        if self.exclusive:
+            return smooth(F.gumbel_softmax(x_0, tau=1.0, dim=1))
+        return smooth(torch.sigmoid(x_0 + torch.randn_like(x_0)))
+
+    @torch.no_grad()
+    def psi_probs(self, x: torch.Tensor) -> torch.Tensor:
+        """What the branch with difficulty weights says of an image."""
+        return self.probs(self.companion("branches").predict_psi(self.bare_network.encoder, x))
+
+    def pseudo_probs(self, x: torch.Tensor) -> torch.Tensor:
+        """Mean of both branches' probabilities (eq. 9), or psi's where xi is not asked."""
+        psi, settings = self.psi_probs(x), self.settings
+        if not settings.diffusion_labels or self.step % settings.sampling_interval_steps:
+            return psi
+        return (psi + self.xi_probs(x)) / 2
+
+    def log_branches(self, x: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> None:
+        """Dice of both branches on labelled patches, once an epoch."""
+        first = 1 if self.exclusive else 0
+        for name, probs in (("xi", self.xi_probs(x)), ("psi", self.psi_probs(x))):
+            dice = hard_dice(hard_pseudo_label(probs, self.exclusive), target, mask)
+            self.records.add(f"dice/{name}", dice[first:].mean())
+
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        super().on_train_epoch_end(train_outputs)
+        xi, psi = (self._epoch_values[f"dice/{name}"] for name in ("xi", "psi"))
+        if xi < psi - 0.2:
+            self.print_to_log_file(
+                f"WARNING: on labelled patches the diffusion branch has Dice {xi:.2f}, psi "
+                f"{psi:.2f}: the pseudo labels of diffusion contribute nothing yet"
+            )
+
+    @torch.no_grad()
+    def after_optimizer_step(self, step: int) -> None:
+        settings, branches = self.settings, self.companion("branches")
+        if settings.averaging == "none" or settings.unlabelled_weight == 0:
+            return
+        xi, psi = (dict(part.named_parameters()) for part in (branches.xi, branches.psi))
+        for name, theta in self.bare_network.decoder.named_parameters():
+            if name in psi:  # not the encoder that nnU-Net's decoders carry along
+                both = settings.averaging == "both"
+                other = (xi[name] + psi[name]) / 2 if both else psi[name]
+                theta.lerp_(other, 1.0 - settings.averaging_decay)

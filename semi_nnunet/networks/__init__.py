@@ -1,0 +1,1 @@
+"""Networks that are no plain nnU-Net."""

@@ -1,0 +1,132 @@
+"""What A&D adds to a planned U-Net: a stem for noisy labels, time, and two decoders.
+
+Wang & Li, NeurIPS 2023, arXiv:2310.11320, sec. 3. The U-Net's own encoder is shared by all three
+paths and its own decoder is theta, so that what is deployed is the planned network, under its
+plain keys.
+
+Differs from the paper: the network is nnU-Net's plan in place of a V-Net; the embedded time is
+added after every stage (there: after nearly every block); psi and theta read the image through the
+U-Net's own first layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from semi_nnunet.errors import UserError
+
+EMBEDDING, HIDDEN = 128, 512
+
+
+def time_embedding(t: torch.Tensor, size: int = EMBEDDING) -> torch.Tensor:
+    """Sinusoids (B, size) of steps (B,) (Vaswani et al. 2017)."""
+    half = size // 2
+    frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, device=t.device) / half)
+    angles = t.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], 1)
+
+
+class DiffusionBranches(nn.Module):
+    """The parts of A&D that are trained beside the student.
+
+    Args:
+        wider: a network of the student's plan whose input is the image and one channel for each
+            class; its first layers become the stem of noisy labels, its decoder xi.
+        psi: another network of the student's plan, whose decoder becomes psi.
+    """
+
+    def __init__(self, wider: nn.Module, psi: nn.Module):
+        super().__init__()
+        for network in (wider, psi):
+            require_unet(network)
+        encoder = wider.encoder
+        stem = getattr(encoder, "stem", None)
+        self.replaces_stage = stem is None  # else the stem before the stages
+        self.stem = encoder.stages[0] if stem is None else stem
+        self.xi, self.psi = without_encoder(wider.decoder), without_encoder(psi.decoder)
+        channels = list(encoder.output_channels)
+        self.time = nn.Sequential(
+            nn.Linear(EMBEDDING, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, HIDDEN), nn.SiLU()
+        )
+        self.to_encoder = nn.ModuleList(nn.Linear(HIDDEN, count) for count in channels)
+        self.to_decoder = nn.ModuleList(nn.Linear(HIDDEN, c) for c in reversed(channels[:-1]))
+
+    def predict_psi(self, encoder: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """psi's full-resolution logits (B, C, *spatial) of an image."""
+        return decode(self.psi, encoder(x), None)
+
+    def denoise(
+        self, encoder: nn.Module, x: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor
+    ) -> torch.Tensor:
+        """xi's logits of x_0, from image, noisy labels x_t (B, C, *spatial) and t (B,)."""
+        embedded = self.time(time_embedding(t))
+        h = self.stem(torch.cat([x, x_t], 1))
+        stages = list(encoder.stages)
+        skips = []
+        for level, stage in enumerate(stages):
+            h = h if level == 0 and self.replaces_stage else stage(h)
+            h = h + bias(self.to_encoder[level], embedded, h)
+            skips.append(h)
+        return decode(self.xi, skips, [(layer, embedded) for layer in self.to_decoder])
+
+
+def decode(
+    decoder: nn.Module,
+    skips: Sequence[torch.Tensor],
+    times: Sequence[tuple[nn.Module, torch.Tensor]] | None,
+) -> torch.Tensor:
+    """nnU-Net's decoder at full resolution, with the embedded time added after every stage."""
+    x = skips[-1]
+    for level, (up, stage) in enumerate(zip(decoder.transpconvs, decoder.stages, strict=True)):
+        x = stage(torch.cat([up(x), skips[-(level + 2)]], 1))
+        if times is not None:
+            x = x + bias(*times[level], x)
+    return decoder.seg_layers[-1](x)
+
+
+def bias(layer: nn.Module, embedded: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The embedded time (B, HIDDEN) as (B, channels, 1, ...)."""
+    return layer(embedded).view(*like.shape[:2], *[1] * (like.ndim - 2))
+
+
+def without_encoder(decoder: nn.Module) -> nn.Module:
+    """nnU-Net's decoders carry their encoder along; these use the student's."""
+    decoder.encoder = None
+    return decoder
+
+
+def require_unet(network: nn.Module) -> None:
+    """Check that a network has the parts that are shared.
+
+    Raises:
+        UserError: it has not.
+    """
+    decoder = getattr(network, "decoder", None)
+    parts = [
+        getattr(getattr(network, "encoder", None), "stages", None),
+        *(getattr(decoder, name, None) for name in ("transpconvs", "stages", "seg_layers")),
+    ]
+    if any(part is None for part in parts):
+        raise UserError(
+            f"SemiDiffusionTrainer shares the encoder of a U-Net of nnU-Net's (PlainConvUNet, "
+            f"ResidualEncoderUNet), got {type(network).__name__}. Fix: plan one of these, or "
+            f"choose another trainer"
+        )
+
+
+def smooth(probs: torch.Tensor) -> torch.Tensor:
+    """Gaussian of sd 1 on 3 voxels along every axis, each channel alone, zero outside (paper)."""
+    kernel = torch.exp(-torch.tensor([1.0, 0.0, 1.0]) / 2).to(probs)
+    kernel = kernel / kernel.sum()
+    channels, convolve = probs.shape[1], F.conv2d if probs.ndim == 4 else F.conv3d
+    for axis in range(2, probs.ndim):
+        shape, padding = [1] * (probs.ndim - 2), [0] * (probs.ndim - 2)
+        shape[axis - 2], padding[axis - 2] = 3, 1
+        weight = kernel.view(1, 1, *shape).expand(channels, 1, *shape)
+        probs = convolve(probs, weight, padding=tuple(padding), groups=channels)
+    return probs

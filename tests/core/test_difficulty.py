@@ -1,0 +1,54 @@
+"""Weights of difficult classes."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from semi_nnunet.core.difficulty import DifficultyWeights, hard_dice
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_weights_equal_a_loop(normalised):
+    weights = DifficultyWeights(3, horizon=10, normalised=normalised)
+    learn, unlearn, low, previous = [0.0] * 3, [0.0] * 3, [1.0] * 3, [1e-8] * 3
+    rng = np.random.default_rng(0)
+    for _ in range(25):
+        dice = rng.uniform(0.01, 1, 3)
+        found = weights(torch.tensor(dice))
+        expected = []
+        for k in range(3):
+            change, ratio = dice[k] - previous[k], math.log(dice[k] / previous[k])
+            learn[k] += (max(change, 0) * ratio - learn[k]) / 10
+            unlearn[k] += (min(change, 0) * ratio - unlearn[k]) / 10
+            low[k] += (1 - dice[k] - low[k]) / 10
+            previous[k] = dice[k]
+            expected.append(((unlearn[k] + 1e-8) / (learn[k] + 1e-8)) ** 0.2 * low[k])
+        expected = np.array(expected)
+        expected = expected / expected.mean() if normalised else expected * 3
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3)
+
+
+def test_a_class_that_gets_worse_weighs_more_than_one_that_gets_better():
+    weights = DifficultyWeights(2)
+    for step in range(20):
+        found = weights(torch.tensor([0.2 + 0.03 * step, 0.8 - 0.03 * step]))
+    assert found[1] > found[0]
+
+
+def test_normalised_weights_keep_the_size_of_the_loss():
+    weights = DifficultyWeights(3, normalised=True)
+    for dice in ([1.0, 0.0, 0.0], [1.0, 0.9, 0.0], [1.0, 0.1, 0.0], [1.0, 1.0, 1.0]):
+        found = weights(torch.tensor(dice))
+        assert torch.isfinite(found).all() and found.mean().item() == pytest.approx(1.0)
+
+
+def test_dice_counts_the_masks_voxels_alone():
+    labels, target = torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)
+    labels[0, 1, :2], target[0, 1, 1:3] = 1, 1
+    mask = torch.ones(1, 1, 4, 4)
+    assert hard_dice(labels, target, mask)[1].item() == pytest.approx(0.5)
+    mask[:, :, 0] = 0
+    assert hard_dice(labels, target, mask)[1].item() == pytest.approx(2 * 4 / 12)
+    assert hard_dice(labels, target, mask)[0].item() == pytest.approx(1.0)  # neither has any

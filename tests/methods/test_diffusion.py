@@ -1,0 +1,154 @@
+"""A&D: what each decoder learns from, and the paper's settings."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.methods.by_hand import dice_ce_by_hand
+from tests.trainers import WITHOUT_RAMP, weights_of
+
+NAME = "SemiDiffusionTrainer"
+
+
+def next_batch(trainer):
+    return trainer._to_device(next(trainer.dataloader_train)[0])
+
+
+@pytest.mark.parametrize("kind", ["labels", "regions"])
+def test_each_decoder_learns_from_its_own_term(kind, make_trainer):
+    trainer = make_trainer(NAME, kind=kind, **WITHOUT_RAMP)
+    branches, student = trainer.companion("branches"), trainer.network
+    learns = {}
+    for term in trainer.terms(*next_batch(trainer)):
+        trainer.optimizer.zero_grad(set_to_none=True)
+        term.value.backward()
+        parts = {"theta": student.decoder, "psi": branches.psi, "xi": branches.xi}
+        learns[term.name] = {
+            name for name, part in parts.items() if part.seg_layers[-1].weight.grad is not None
+        }
+        assert student.encoder.stages[-1][0].convs[0].conv.weight.grad is not None  # shared
+    assert learns == {
+        "supervised": {"theta"},
+        "denoising": {"xi"},
+        "difficulty": {"psi"},
+        "pseudo_label": {"theta"},
+    }
+
+
+@pytest.mark.parametrize("kind", ["labels", "regions"])
+@pytest.mark.parametrize("diffusion_labels", [True, False])
+def test_theta_learns_the_sum_of_both_branches(kind, diffusion_labels, make_trainer):
+    trainer = make_trainer(
+        NAME, kind=kind, diffusion_labels=diffusion_labels, cutmix_probability=0.0, **WITHOUT_RAMP
+    )
+    trainer.train_step(next(trainer.dataloader_train))
+    labelled, unlabelled = next_batch(trainer)
+    trainer._step_in_epoch = 1
+    xi = trainer.xi_probs(unlabelled.x_weak)
+    trainer.xi_probs = lambda x: xi
+    *_, pseudo_label = trainer.terms(labelled, unlabelled)
+    psi = trainer.probs(
+        trainer.companion("branches").predict_psi(trainer.network.encoder, unlabelled.x_weak)
+    ).detach()
+    together = psi + xi if diffusion_labels else 2 * psi
+    if kind == "labels":
+        target = torch.zeros_like(psi).scatter_(1, together.argmax(1, keepdim=True), 1)
+    else:
+        target = (together > 1).float()
+    with torch.no_grad():
+        logits = trainer.network(unlabelled.x_strong)[0]
+    expected = dice_ce_by_hand(logits, target, unlabelled.mask, trainer.exclusive)
+    assert pseudo_label.value.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_defaults_cost_two_passes_more_than_training_needs(make_trainer):
+    trainer = make_trainer(NAME, **WITHOUT_RAMP)
+    trainer.train_step(next(trainer.dataloader_train))  # the first of the epoch also logs
+    decoded = []
+    branches = trainer.companion("branches")
+    for name, decoder in (("xi", branches.xi), ("psi", branches.psi)):
+        decoder.seg_layers[-1].register_forward_hook(
+            lambda module, i, o, name=name: decoded.append((name, torch.is_grad_enabled()))
+        )
+    trainer.train_step(next(trainer.dataloader_train))
+    assert sorted(decoded) == [("psi", False), ("psi", True), ("xi", False), ("xi", True)]
+
+
+def test_sampling_steps_and_interval(make_trainer):
+    trainer = make_trainer(NAME, sampling_steps=4, sampling_interval_steps=3, **WITHOUT_RAMP)
+    _, unlabelled = next_batch(trainer)
+    passes = []
+    denoise = trainer.companion("branches").denoise
+    trainer.companion("branches").denoise = lambda *a: (passes.append(a[3][0].item()), denoise(*a))[
+        1
+    ]
+    for step in range(6):
+        trainer.current_epoch, trainer._step_in_epoch = divmod(step, 2)
+        trainer.pseudo_probs(unlabelled.x_weak)
+    assert passes == [999, 666, 333, 0] * 2
+
+
+def test_papers_settings(make_trainer):
+    trainer = make_trainer(NAME, fidelity="paper", **WITHOUT_RAMP)
+    settings = trainer.settings
+    assert (settings.label_scale, settings.sampling_steps, settings.time_power) == (1.0, 10, 1.0)
+    assert settings.clamped_logits and settings.reparameterised and not settings.theta_on_labels
+    assert settings.averaging == "both" and settings.pseudo_label_weight == 10.0
+    assert settings.cutmix_probability == 0.0 and not settings.normalised_difficulty
+    names = [term.name for term in trainer.terms(*next_batch(trainer))]
+    assert names == ["denoising", "difficulty", "pseudo_label"]
+    logits = torch.tensor([[-3.0, 0.5, 2.0]]).view(1, 3, 1, 1)
+    assert trainer.from_logits(logits).flatten().tolist() == [-1.0, 0.5, 1.0]
+    trainer.train_step(next(trainer.dataloader_train))
+    assert all(torch.isfinite(v).all() for v in weights_of(trainer.network).values())
+
+
+def test_one_setting_of_the_paper_at_a_time(make_trainer):
+    trainer = make_trainer(NAME, fidelity="paper", sampling_steps=2)
+    assert trainer.settings.sampling_steps == 2 and trainer.settings.clamped_logits
+
+
+def test_signal_of_labels_and_of_predictions_is_the_same(make_trainer):
+    trainer = make_trainer(NAME)
+    onehot = torch.eye(4)[None, :, :, None]
+    assert trainer.to_signal(onehot).unique().tolist() == pytest.approx([-0.2, 0.2])
+    torch.testing.assert_close(trainer.from_logits(100 * onehot), trainer.to_signal(onehot))
+
+
+@pytest.mark.parametrize("averaging", ["both", "psi", "none"])
+def test_theta_is_averaged_towards_the_others(averaging, make_trainer):
+    trainer = make_trainer(NAME, averaging=averaging, averaging_decay=0.9)
+    branches, theta = trainer.companion("branches"), trainer.network.decoder
+    before = weights_of(theta)
+    trainer.after_optimizer_step(0)
+    after = weights_of(theta)
+    for name in ("stages.0.convs.0.conv.weight", "seg_layers.1.bias", "transpconvs.0.weight"):
+        xi, psi = (weights_of(part)[name] for part in (branches.xi, branches.psi))
+        other = {"both": (xi + psi) / 2, "psi": psi, "none": before[name]}[averaging]
+        torch.testing.assert_close(after[name], 0.9 * before[name] + 0.1 * other)
+    for name in before:
+        if name.startswith("encoder"):
+            assert torch.equal(before[name], after[name])
+
+
+def test_both_branches_are_watched(make_trainer):
+    trainer = make_trainer(NAME, **WITHOUT_RAMP)
+    messages = []
+    trainer.print_to_log_file = lambda *args, **kwargs: messages.append(" ".join(map(str, args)))
+    for _ in range(2):
+        trainer.train_step(next(trainer.dataloader_train))
+    trainer.on_train_epoch_end([{}])
+    values = trainer._epoch_values
+    assert 0 <= values["dice/xi"] <= 1 and 0 <= values["dice/psi"] <= 1
+    trainer.records.add("dice/xi", 0.1)
+    trainer.records.add("dice/psi", 0.8)
+    trainer.on_train_epoch_end([{}])
+    assert any("diffusion contribute nothing yet" in message for message in messages)
+
+
+def test_what_is_deployed_is_the_planned_network_under_its_plain_keys(make_trainer):
+    trainer, plain = make_trainer(NAME), make_trainer("SemiBaselineTrainer")
+    content = trainer.checkpoint_content(1)
+    assert content["network_weights"].keys() == plain.bare_network.state_dict().keys()
+    assert trainer.prediction_network() is trainer.bare_network

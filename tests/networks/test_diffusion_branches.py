@@ -1,0 +1,105 @@
+"""The parts that A&D adds to a planned U-Net."""
+
+import pytest
+import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from scipy.ndimage import correlate1d
+from torch import nn
+
+from semi_nnunet.errors import UserError
+from semi_nnunet.networks.diffusion_branches import DiffusionBranches, smooth, time_embedding
+
+KINDS = ["plain", "residual"]
+
+
+def unet(kind: str, dimensions: int, channels: int) -> nn.Module:
+    conv, norm = (
+        (nn.Conv2d, nn.InstanceNorm2d) if dimensions == 2 else (nn.Conv3d, nn.InstanceNorm3d)
+    )
+    shared = {
+        "input_channels": channels, "n_stages": 3, "features_per_stage": [4, 8, 16],
+        "conv_op": conv, "kernel_sizes": 3, "strides": [1, 2, 2], "num_classes": 3,
+        "n_conv_per_stage_decoder": [1, 1], "conv_bias": True, "norm_op": norm,
+        "norm_op_kwargs": {"affine": True}, "nonlin": nn.LeakyReLU, "deep_supervision": True,
+    }  # fmt: skip
+    if kind == "plain":
+        return PlainConvUNet(n_conv_per_stage=[1, 1, 1], **shared)
+    return ResidualEncoderUNet(n_blocks_per_stage=[1, 1, 1], **shared)
+
+
+def branches(kind: str, dimensions: int) -> tuple[nn.Module, DiffusionBranches]:
+    torch.manual_seed(0)
+    student = unet(kind, dimensions, 2)
+    return student, DiffusionBranches(unet(kind, dimensions, 5), unet(kind, dimensions, 2))
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_branches_answer_at_full_resolution(kind, dimensions):
+    student, parts = branches(kind, dimensions)
+    x = torch.randn(2, 2, *[8] * dimensions)
+    x_t, t = torch.randn(2, 3, *[8] * dimensions), torch.tensor([3, 999])
+    assert parts.predict_psi(student.encoder, x).shape == x_t.shape
+    assert parts.denoise(student.encoder, x, x_t, t).shape == x_t.shape
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_encoder_is_shared_and_not_owned(kind):
+    student, parts = branches(kind, 2)
+    owned = {id(p) for p in parts.parameters()}
+    assert not owned & {id(p) for p in student.parameters()}
+    x, x_t, t = torch.randn(2, 2, 8, 8), torch.randn(2, 3, 8, 8), torch.tensor([3, 999])
+    for value in (parts.predict_psi(student.encoder, x), parts.denoise(student.encoder, x, x_t, t)):
+        student.zero_grad(set_to_none=True)
+        value.square().sum().backward()
+        reached = [p.grad is not None and bool(p.grad.any()) for p in student.encoder.parameters()]
+        assert sum(reached) > len(reached) / 4
+        assert all(p.grad is None for p in student.decoder.seg_layers.parameters())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_denoising_depends_on_image_noise_and_time(kind):
+    student, parts = branches(kind, 2)
+    x, x_t, t = torch.randn(1, 2, 8, 8), torch.randn(1, 3, 8, 8), torch.tensor([500])
+
+    def answer(x, x_t, t):
+        return parts.denoise(student.encoder, x, x_t, t)
+
+    reference = answer(x, x_t, t)
+    assert torch.equal(reference, answer(x, x_t, t))
+    for changed in ((x + 1, x_t * 2, t), (x, x_t + torch.randn_like(x_t), t), (x, x_t, t - 400)):
+        assert not torch.allclose(reference, answer(*changed), atol=1e-4)
+
+
+def test_every_parameter_of_the_branches_is_of_use():
+    student, parts = branches("plain", 2)
+    x, x_t, t = torch.randn(2, 2, 8, 8), torch.randn(2, 3, 8, 8), torch.tensor([3, 999])
+    loss = parts.denoise(student.encoder, x, x_t, t) + parts.predict_psi(student.encoder, x)
+    loss.square().sum().backward()
+    unused = {name for name, p in parts.named_parameters() if p.grad is None}
+    assert all("seg_layers.0" in name for name in unused)  # the low-resolution outputs
+
+
+def test_times_are_told_apart():
+    embedded = time_embedding(torch.tensor([0, 1, 500, 999]))
+    assert embedded.shape == (4, 128)
+    distances = torch.cdist(embedded, embedded) + torch.eye(4) * 10
+    assert distances.min() > 0.3
+    assert embedded[0, :64].tolist() == [1.0] * 64 and embedded[0, 64:].tolist() == [0.0] * 64
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_smoothing_is_a_gaussian_of_three_voxels(dimensions):
+    probs = torch.rand(2, 3, *[6] * dimensions)
+    expected = probs.double().numpy()
+    kernel = torch.exp(-torch.tensor([1.0, 0.0, 1.0]).double() / 2)
+    for axis in range(2, 2 + dimensions):
+        expected = correlate1d(expected, (kernel / kernel.sum()).numpy(), axis, mode="constant")
+    torch.testing.assert_close(
+        smooth(probs).double(), torch.from_numpy(expected), atol=1e-6, rtol=0
+    )
+
+
+def test_another_architecture_is_refused():
+    with pytest.raises(UserError, match="shares the encoder of a U-Net of nnU-Net's"):
+        DiffusionBranches(nn.Conv2d(2, 3, 1), nn.Conv2d(2, 3, 1))
