@@ -121,18 +121,3 @@ class CutMixSettings(SemiSettings):
     cutmix_edge: float = setting(
         2 / 3, "of the box, relative to the patch (Bai et al. 2023)", low=0.01, high=1
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ThresholdSettings(SemiSettings):
-    """Which pseudo labels are trusted (:class:`semi_nnunet.core.pseudo_labels.ClassThresholds`)."""
-
-    threshold: float = setting(
-        0.95,
-        "confidence of a trusted pseudo label (FixMatch; UniMatch's medical code)",
-        low=0.5,
-        below=1,
-    )
-    class_wise_threshold: bool = setting(
-        True, "lower for classes the teacher is less sure of (FreeMatch): small organs are kept"
-    )

@@ -1,4 +1,4 @@
-"""What methods with an averaged teacher share: the teacher, its settings, its deployment."""
+"""What methods with an averaged teacher share: the teacher, and which of its labels to trust."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from semi_nnunet.common_settings import SemiSettings
+from semi_nnunet.common_settings import CutMixSettings, SemiSettings
 from semi_nnunet.core.ema import EmaTeacher
+from semi_nnunet.core.pseudo_labels import ClassThresholds, hard_pseudo_label
+from semi_nnunet.data.loading import UnlabelledBatch
 from semi_nnunet.planning import rules
 from semi_nnunet.settings import planned, setting
 from semi_nnunet.trainer import SemiTrainer
@@ -48,3 +50,36 @@ class TeacherTrainer(SemiTrainer):
 
     def prediction_network(self) -> nn.Module:
         return self.companion("teacher").module
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfidentTeacherSettings(CutMixSettings, TeacherSettings):
+    """Which pseudo labels are trusted."""
+
+    threshold: float = setting(
+        0.95,
+        "confidence of a trusted pseudo label (FixMatch; UniMatch's medical code)",
+        low=0.5,
+        below=1,
+    )
+    class_wise_threshold: bool = setting(
+        True, "lower for classes the teacher is less sure of (FreeMatch): small organs are kept"
+    )
+
+
+class ConfidentTeacherTrainer(TeacherTrainer):
+    """A teacher whose confident predictions are labels."""
+
+    settings_class = ConfidentTeacherSettings
+
+    def companions(self) -> dict[str, nn.Module]:
+        settings, classes = self.settings, self.label_manager.num_segmentation_heads
+        thresholds = ClassThresholds(classes, settings.threshold, settings.class_wise_threshold)
+        return {**super().companions(), "thresholds": thresholds}
+
+    def confident_labels(self, unlabelled: UnlabelledBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The teacher's labels of the weak view, one-hot, and where to trust them, bool."""
+        probs = self.teacher_probs(unlabelled.x_weak)
+        confident = self.companion("thresholds")(probs, unlabelled.mask, self.exclusive)
+        self.note_pseudo_labels(probs, unlabelled.mask, confident)
+        return hard_pseudo_label(probs, self.exclusive), confident

@@ -23,7 +23,7 @@ from semi_nnunet.augment.views import AppearanceView
 from semi_nnunet.cascade import predict_for_next_stages, require_predictions
 from semi_nnunet.core.ema import EmaTeacher
 from semi_nnunet.core.losses import DiceAndVoxelLoss, onehot_and_mask
-from semi_nnunet.core.pseudo_labels import ClassThresholds, is_foreground
+from semi_nnunet.core.pseudo_labels import is_foreground
 from semi_nnunet.core.ramps import ramp
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch, UnlabelledSampling
@@ -167,11 +167,6 @@ class SemiTrainer(ReproducibleTrainer):
         return onehot_and_mask(
             full, manager.num_segmentation_heads, manager.has_regions, manager.ignore_label
         )
-
-    def class_thresholds(self) -> ClassThresholds:
-        """The confidence thresholds of the settings; a companion, because they are learned."""
-        settings, classes = self.settings, self.label_manager.num_segmentation_heads
-        return ClassThresholds(classes, settings.threshold, settings.class_wise_threshold)
 
     def note_pseudo_labels(
         self, probs: torch.Tensor, mask: torch.Tensor, trusted: torch.Tensor | None = None

@@ -14,33 +14,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from torch import nn
-
-from semi_nnunet.common_settings import CutMixSettings, ThresholdSettings
-from semi_nnunet.core.pseudo_labels import hard_pseudo_label
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings import setting
-from semi_nnunet.teacher import TeacherSettings, TeacherTrainer
+from semi_nnunet.teacher import ConfidentTeacherSettings, ConfidentTeacherTrainer
 from semi_nnunet.trainer import Term
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixMatchSettings(CutMixSettings, ThresholdSettings, TeacherSettings):
+class FixMatchSettings(ConfidentTeacherSettings):
     strong_weight: float = setting(0.5, "of the two halves of UniMatch's FixMatch (L_s)", low=0)
 
 
-class SemiFixMatchTrainer(TeacherTrainer):
+class SemiFixMatchTrainer(ConfidentTeacherTrainer):
     settings_class = FixMatchSettings
-
-    def companions(self) -> dict[str, nn.Module]:
-        return {**super().companions(), "thresholds": self.class_thresholds()}
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
         yield self.supervised(labelled)
-        probs = self.teacher_probs(unlabelled.x_weak)
-        target = hard_pseudo_label(probs, self.exclusive)
-        confident = self.companion("thresholds")(probs, unlabelled.mask, self.exclusive)
-        self.note_pseudo_labels(probs, unlabelled.mask, confident)
+        target, confident = self.confident_labels(unlabelled)
         mix = self.cutmix(target)
         logits = self.predict(mix(unlabelled.x_strong))
         loss = self.pseudo_label_loss(logits, mix(target), mix(confident))

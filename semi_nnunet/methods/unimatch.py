@@ -15,36 +15,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from torch import nn
-
-from semi_nnunet.common_settings import CutMixSettings, ThresholdSettings
-from semi_nnunet.core.pseudo_labels import hard_pseudo_label
 from semi_nnunet.core.stochastic import feature_dropout
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings import setting
-from semi_nnunet.teacher import TeacherSettings, TeacherTrainer
+from semi_nnunet.teacher import ConfidentTeacherSettings, ConfidentTeacherTrainer
 from semi_nnunet.trainer import Term
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniMatchSettings(CutMixSettings, ThresholdSettings, TeacherSettings):
+class UniMatchSettings(ConfidentTeacherSettings):
     strong_weight: float = setting(0.25, "of each strong view (eq. 6)", low=0)
     feature_weight: float = setting(0.5, "of the stream with perturbed features (eq. 6)", low=0)
     dropout: float = setting(0.5, "of the channels of every skip (sec. 3.2)", low=0, below=1)
 
 
-class SemiUniMatchTrainer(TeacherTrainer):
+class SemiUniMatchTrainer(ConfidentTeacherTrainer):
     settings_class = UniMatchSettings
-
-    def companions(self) -> dict[str, nn.Module]:
-        return {**super().companions(), "thresholds": self.class_thresholds()}
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
         yield self.supervised(labelled)
-        probs = self.teacher_probs(unlabelled.x_weak)
-        target = hard_pseudo_label(probs, self.exclusive)
-        confident = self.companion("thresholds")(probs, unlabelled.mask, self.exclusive)
-        self.note_pseudo_labels(probs, unlabelled.mask, confident)
+        target, confident = self.confident_labels(unlabelled)
         second_view = self.strong_view(unlabelled.x_weak)
         for name, view in (("strong_1", unlabelled.x_strong), ("strong_2", second_view)):
             mix = self.cutmix(target)
