@@ -83,10 +83,10 @@ def ramp_up_steps(facts: Facts, values: Mapping[str, Any]) -> Planned:
 
 
 def ema_decay(facts: Facts, values: Mapping[str, Any]) -> Planned:
-    horizon = min(1000, max(100, total_steps(values) // 30))
+    horizon = min(1000, max(10, total_steps(values) // 30))
     return 1 - 1 / horizon, (
-        f"averages about the last {horizon} steps: 1/30 of the training, between 100 and 1000 "
-        f"(Mean Teacher: .99 to .999)"
+        f"averages about the last {horizon} steps: 1/30 of the training, at most 1000 (Mean "
+        f"Teacher: .99 to .999); a teacher that lags behind does not know what came last"
     )
 
 
