@@ -145,7 +145,7 @@ def start_trainer(args: argparse.Namespace, name: str):
 
     folder = args.root / "preprocessed" / "Dataset901_Phantom"
     plans = read_json(folder / ("nnUNetPlans.json" if args.full else "nnUNetPlans_cpu.json"))
-    plans["semi"] = {"ramp_up": "constant", "ramp_up_start_steps": 0}  # every term from step 0
+    plans["semi"] = {"ramp_up": "constant", "unlabelled_start_steps": 0}  # every term from step 0
     trainer = trainer_classes()[name](
         plans,
         args.configuration,

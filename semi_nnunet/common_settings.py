@@ -65,8 +65,8 @@ class SemiSettings:
         "exp(-5 (1 - t)^2), Tarvainen & Valpola 2017",
         choices=("gaussian", "linear", "constant"),
     )
-    ramp_up_start_steps: int = planned(rules.ramp_up_start_steps, low=0)
-    ramp_up_start_dice: float = setting(
+    unlabelled_start_steps: int = planned(rules.unlabelled_start_steps, low=0)
+    unlabelled_start_dice: float = setting(
         0.3,
         "unlabelled terms begin earlier, once every class has this validation Dice; 1: never",
         low=0,

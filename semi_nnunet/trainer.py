@@ -192,7 +192,7 @@ class SemiTrainer(ReproducibleTrainer):
         self._pseudo_label_loss = DiceAndVoxelLoss(not self.exclusive, batch_dice=True)
         self._companions = nn.ModuleDict()
         self._kept: set[str] | None = None  # None: no filtering yet
-        self.ramp_start: int = settings.ramp_up_start_steps  # earlier, when every class is known
+        self.start_step: int = settings.unlabelled_start_steps  # or when every class is known
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Schedule]:
         """Make the companions, and the optimizer of all networks that take a gradient."""
@@ -345,21 +345,22 @@ class SemiTrainer(ReproducibleTrainer):
     def unlabelled_factor(self) -> float:
         """What the weights of the unlabelled terms are multiplied by in this step."""
         settings = self.settings
-        since = self.step - self.ramp_start
-        if since < 0:
+        if self.step < self.start_step:
             return 0.0
-        return settings.unlabelled_weight * ramp(settings.ramp_up, since, settings.ramp_up_steps)
+        return settings.unlabelled_weight * ramp(
+            settings.ramp_up, self.step, settings.ramp_up_steps
+        )
 
-    def _start_ramp_if_every_class_is_known(self) -> None:
+    def _start_if_every_class_is_known(self) -> None:
         """At the end of an epoch: a class that the labels have not taught yet would be held back.
 
         A class that no validation patch shows is not known.
         """
         next_step = (self.current_epoch + 1) * self.num_iterations_per_epoch
         dice = self.logger.get_value("dice_per_class_or_region", step=-1)
-        known = all(value >= self.settings.ramp_up_start_dice for value in dice)
-        if known and next_step < self.ramp_start:
-            self.ramp_start = next_step
+        known = all(value >= self.settings.unlabelled_start_dice for value in dice)
+        if known and next_step < self.start_step:
+            self.start_step = next_step
             self.print_to_log_file(f"every class is known: unlabelled terms from step {next_step}")
 
     def _back_propagate(self, term: Term, cases: tuple[str, ...], share: float) -> None:
@@ -419,7 +420,7 @@ class SemiTrainer(ReproducibleTrainer):
         values = self._epoch_values
         labelled, pseudo = values.get("foreground/labelled"), values.get("foreground/pseudo_label")
         warning = collapse_warning(pseudo, labelled)
-        if warning and self.step >= self.ramp_start:
+        if warning and self.step >= self.start_step:
             self.print_to_log_file(warning)
 
     # ---------------------------------------------------------------- the deployed network
@@ -470,7 +471,7 @@ class SemiTrainer(ReproducibleTrainer):
         dice = self.mean_over_ranks(dice)  # nnU-Net's is of all ranks together
         dice["dice/deployed"] = float(self.logger.get_value("mean_fg_dice", step=-1))
         self._epoch_values.update(dice)
-        self._start_ramp_if_every_class_is_known()
+        self._start_if_every_class_is_known()
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         with self.deployed():
@@ -484,11 +485,11 @@ class SemiTrainer(ReproducibleTrainer):
         kept = self._kept
         content["semi"]["companions"] = self._companions.state_dict()
         content["semi"]["kept"] = None if kept is None else sorted(kept)
-        content["semi"]["ramp_start"] = self.ramp_start
+        content["semi"]["start_step"] = self.start_step
         return content
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
-        self.ramp_start = checkpoint["semi"].get("ramp_start", self.ramp_start)
+        self.start_step = checkpoint["semi"].get("start_step", self.start_step)
         kept = checkpoint["semi"].get("kept")
         self._kept = None if kept is None else set(kept)
         super().restore(checkpoint)

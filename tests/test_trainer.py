@@ -12,6 +12,7 @@ import pytest
 import SimpleITK
 import torch
 
+from semi_nnunet.core.ramps import ramp
 from semi_nnunet.errors import UserError
 from semi_nnunet.trainer import SemiTrainer, Term
 from tests.trainers import run_epochs, same_weights, weights_of
@@ -134,7 +135,7 @@ def test_weights_ramp_up_and_are_logged(make_trainer):
         "SemiMeanTeacherTrainer",
         start=False,
         consistency_weight=7.0,
-        ramp_up_start_steps=0,
+        unlabelled_start_steps=0,
         ramp_up_steps=4,
     )
     run_epochs(trainer, 3)
@@ -192,7 +193,7 @@ def test_early_stopping_ends_the_training_with_a_final_checkpoint(make_trainer):
 
 
 def test_teacher_that_collapses_is_warned_of(make_trainer):
-    trainer = make_trainer("SemiMeanTeacherTrainer", start=False, ramp_up_start_steps=0)
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False, unlabelled_start_steps=0)
     trainer.initialize()
     log = []
     trainer.print_to_log_file = lambda *args, **kwargs: log.append(" ".join(map(str, args)))
@@ -468,15 +469,15 @@ def test_unlabelled_patches_are_pieces_of_the_image_unless_rotation_is_asked_for
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "linear", "constant"])
-def test_unlabelled_terms_wait_for_the_start_of_the_ramp(kind, make_trainer):
+def test_unlabelled_terms_wait_while_the_ramp_goes_on(kind, make_trainer):
     trainer = make_trainer(
-        "SemiMeanTeacherTrainer", ramp_up=kind, ramp_up_start_steps=3, ramp_up_steps=4
+        "SemiMeanTeacherTrainer", ramp_up=kind, unlabelled_start_steps=3, ramp_up_steps=4
     )
     factors = []
     for trainer._step_in_epoch in range(9):
         factors.append(trainer.unlabelled_factor())
-    assert factors[:3] == [0.0, 0.0, 0.0] and factors[7:] == [1.0, 1.0]
-    assert factors == sorted(factors)
+    assert factors[:3] == [0.0, 0.0, 0.0] and factors[4:] == [1.0] * 5
+    assert factors[3] == pytest.approx(ramp(kind, 3, 4))
 
 
 def test_planned_ramp_is_over_before_the_training(phantom):
@@ -487,38 +488,41 @@ def test_planned_ramp_is_over_before_the_training(phantom):
     for epochs in (1, 7, 24, 60, 1000):
         plans = {**phantom.plans, "semi": {"epochs": epochs, "steps_per_epoch": 50}}
         planned = resolve_settings(MeanTeacherSettings, "T", "2d", plans, facts).settings
-        assert planned.ramp_up_start_steps + planned.ramp_up_steps <= 0.81 * epochs * 50
-        assert planned.ramp_up_start_steps <= 2000
+        assert planned.unlabelled_start_steps <= min(2000, 0.41 * epochs * 50)
+        assert planned.ramp_up_steps <= 0.41 * epochs * 50
 
 
 def test_unlabelled_terms_begin_when_every_class_is_known(make_trainer):
     trainer = make_trainer(
-        "SemiMeanTeacherTrainer", ramp_up="constant", ramp_up_start_steps=6, ramp_up_start_dice=0.3
+        "SemiMeanTeacherTrainer",
+        ramp_up="constant",
+        unlabelled_start_steps=6,
+        unlabelled_start_dice=0.3,
     )
     dice = [0.9, 0.29, 0.9]
     trainer.logger.get_value = lambda key, step: dice
-    assert trainer.ramp_start == 6 and trainer.unlabelled_factor() == 0.0
-    trainer._start_ramp_if_every_class_is_known()
+    assert trainer.start_step == 6 and trainer.unlabelled_factor() == 0.0
+    trainer._start_if_every_class_is_known()
     dice[1] = float("nan")  # no validation patch shows it
-    trainer._start_ramp_if_every_class_is_known()
-    assert trainer.ramp_start == 6
+    trainer._start_if_every_class_is_known()
+    assert trainer.start_step == 6
     dice[1] = 0.3
-    trainer._start_ramp_if_every_class_is_known()
-    assert trainer.ramp_start == 2  # the first step of the next epoch
+    trainer._start_if_every_class_is_known()
+    assert trainer.start_step == 2  # the first step of the next epoch
     assert trainer.unlabelled_factor() == 0.0
     trainer.current_epoch = 1
     assert trainer.unlabelled_factor() == 1.0
     dice[1] = 0.0  # it stays begun
-    trainer._start_ramp_if_every_class_is_known()
-    assert trainer.ramp_start == 2
-    assert trainer.checkpoint_content(2)["semi"]["ramp_start"] == 2
+    trainer._start_if_every_class_is_known()
+    assert trainer.start_step == 2
+    assert trainer.checkpoint_content(2)["semi"]["start_step"] == 2
 
 
 def test_an_early_begin_is_continued_after_a_resume(make_trainer):
-    settings = {"start": False, "ramp_up_start_steps": 6, "ramp_up_start_dice": 0.0}
+    settings = {"start": False, "unlabelled_start_steps": 6, "unlabelled_start_dice": 0.0}
     trainer = make_trainer("SemiMeanTeacherTrainer", "3d_fullres", **settings)
     run_epochs(trainer, 2)
-    began = trainer.ramp_start
+    began = trainer.start_step
     resumed = make_trainer("SemiMeanTeacherTrainer", "3d_fullres", **settings)
     resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
-    assert resumed.ramp_start == began
+    assert resumed.start_step == began

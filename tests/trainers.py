@@ -15,7 +15,7 @@ from semi_nnunet.trainer import SemiTrainer
 SHORT = {"epochs": 4, "steps_per_epoch": 2, "validation_steps_per_epoch": 1, "save_every_epochs": 1}
 TRAINERS = trainer_classes()
 UNLABELLED_TRAINERS = {name: cls for name, cls in TRAINERS.items() if cls.uses_unlabelled}
-WITHOUT_RAMP = {"ramp_up": "constant", "ramp_up_start_steps": 0}
+WITHOUT_RAMP = {"ramp_up": "constant", "unlabelled_start_steps": 0}
 
 
 @pytest.fixture

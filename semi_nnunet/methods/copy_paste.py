@@ -67,7 +67,7 @@ class SemiBCPTrainer(TeacherTrainer):
         settings = self.settings
         yield self.supervised(labelled)
         known = Side(labelled.x, *self.annotation(labelled.target))
-        if self.step < self.ramp_start:
+        if self.step < self.start_step:
             loss = self.mixture_loss(known.half(False), known.half(True), 1.0, 1.0)
             weight = settings.unlabelled_weight * settings.mixture_weight
             yield Term("pre_training", loss, weight, ramped=False)

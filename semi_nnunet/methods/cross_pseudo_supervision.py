@@ -6,7 +6,7 @@ the others.
 
 Differs from the paper: the pseudo labels come from the weak view and teach the strong view of the
 same voxels; the loss is nnU-Net's Dice + cross-entropy; the weight is ramped (``ramp_up constant,
-ramp_up_start_steps 0``: the paper's).
+unlabelled_start_steps 0``: the paper's).
 """
 
 from __future__ import annotations

@@ -69,11 +69,11 @@ def initial_lr(facts: Facts, values: Mapping[str, Any]) -> Planned:
     return 1e-2, "nnU-Net's with SGD"
 
 
-def ramp_up_start_steps(facts: Facts, values: Mapping[str, Any]) -> Planned:
+def unlabelled_start_steps(facts: Facts, values: Mapping[str, Any]) -> Planned:
     steps = min(2000, round(0.4 * total_steps(values)))
     return steps, (
-        "the unlabelled terms wait until the labels have taught every class (ramp_up_start_dice), "
-        "or they hold back what the teacher does not know yet: at most 2000 steps, 40 % of all"
+        "the unlabelled terms wait until the labels have taught every class, or they would hold "
+        "back what the teacher does not know yet: at most 2000 steps, 40 % of all"
     )
 
 

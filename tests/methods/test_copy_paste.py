@@ -77,7 +77,7 @@ def test_box_follows_the_patch(configuration, make_trainer, monkeypatch):
 
 
 def test_pre_training_pastes_labelled_into_labelled_and_needs_no_teacher(make_trainer):
-    trainer = make_trainer(NAME, ramp_up_start_steps=2)
+    trainer = make_trainer(NAME, unlabelled_start_steps=2)
     trainer.teacher_probs = None  # would fail if called
     labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
     assert [term.name for term in trainer.terms(labelled, unlabelled)] == [

@@ -63,7 +63,7 @@ def test_teacher_is_the_moving_average_of_the_students(make_trainer):
 
 def test_decay_rises_after_the_ramp_where_that_is_set(make_trainer):
     trainer = make_trainer(
-        NAME, ema_decay=0.5, ema_decay_after_ramp_up=0.9, ramp_up_start_steps=4, ramp_up_steps=6
+        NAME, ema_decay=0.5, ema_decay_after_ramp_up=0.9, unlabelled_start_steps=4, ramp_up_steps=10
     )
     used = []
     trainer.companion("teacher").update = lambda student, step, decay: used.append(decay)
