@@ -293,8 +293,8 @@ def test_validation_leaves_ignored_voxels_out_for_student_and_teacher_alike(make
     trainer.on_validation_epoch_start()
     with torch.no_grad():
         output = trainer.validation_step(next(trainer.dataloader_val))
-    for key in ("tp_hard", "fp_hard", "fn_hard"):
-        np.testing.assert_array_equal(output[key], output[f"student_{key}"])
+    for key in ("tp", "fp", "fn"):
+        np.testing.assert_array_equal(output[f"{key}_hard"], output[f"student_{key}"])
 
 
 def test_pretrained_weights_reach_the_teacher(make_trainer):

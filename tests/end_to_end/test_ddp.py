@@ -17,13 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tests.trainers import SHORT, TRAINERS, WITHOUT_RAMP, run_epochs, same_weights, weights_of
 
 RANKS = 2
-SETTINGS = {
-    **SHORT,
-    "epochs": 2,
-    "ramp_up": "constant",
-    "unlabelled_start_steps": 0,
-    "momentum": 0.0,
-}
+SETTINGS = {**SHORT, **WITHOUT_RAMP, "epochs": 2, "momentum": 0.0}
 
 
 def test_two_processes_train_one_network_and_one_teacher(prepared_dataset: Any, tmp_path: Path):
