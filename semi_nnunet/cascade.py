@@ -5,6 +5,7 @@ nnU-Net stores those of the validation cases only; the second stage gets both as
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,12 +74,11 @@ def store_for(
         return
     target = UnlabelledDataset(folder, [case], {}).load_case(case)[0]
     out = Path(trainer.output_folder_base) / "predicted_next_stage" / stage
-    aside = out.with_name(f".{stage}.{trainer.local_rank}.tmp")
-    for path in (out, aside):
-        path.mkdir(parents=True, exist_ok=True)
-    resample_and_save(
-        logits, list(target.shape[1:]), str(aside / case), plans, trainer.configuration_manager,
-        properties, trainer.dataset_json, torch.get_num_threads(), nnUNetDatasetBlosc2,
-    )  # fmt: skip
-    (aside / f"{case}.b2nd").replace(out / f"{case}.b2nd")
-    aside.rmdir()
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=out.parent) as aside:  # folds may meet here
+        resample_and_save(
+            logits, list(target.shape[1:]), str(Path(aside) / case), plans,
+            trainer.configuration_manager, properties, trainer.dataset_json,
+            torch.get_num_threads(), nnUNetDatasetBlosc2,
+        )  # fmt: skip
+        (Path(aside) / f"{case}.b2nd").replace(out / f"{case}.b2nd")

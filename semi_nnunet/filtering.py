@@ -26,7 +26,6 @@ from semi_nnunet.core.case_uncertainty import (
     foreground_entropy,
     voxel_change,
 )
-from semi_nnunet.core.pseudo_labels import hard_pseudo_label
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import write_atomically
 from semi_nnunet.pool import predict_pool
@@ -103,18 +102,20 @@ def all_scores(trainer: Any) -> dict[str, float]:
     )
     for case, logits, _ in pool:
         probs = {name: trainer.probs(value[None])[0] for name, value in logits.items()}
-        labels = {name: foreground_labels(p, trainer.exclusive) for name, p in probs.items()}
-        if trainer.settings.filter_score == "change":
-            now = labels["deployed"]
+        score = trainer.settings.filter_score
+        if score == "entropy":
+            scores[case] = foreground_entropy(probs["deployed"], trainer.exclusive)
+            continue
+        labels = [foreground_labels(p, trainer.exclusive) for p in probs.values()]
+        if score == "change":
+            now = labels[-1]
             if before is not None:
                 scores[case] = voxel_change(read_labels(before / f"{case}.npz", case), now)
             write_labels(rounds / str(epoch) / f"{case}.npz", now)
-        elif trainer.settings.filter_score == "entropy":
-            scores[case] = foreground_entropy(probs["deployed"], trainer.exclusive)
-        elif trainer.settings.filter_score == "checkpoints":
-            scores[case] = checkpoint_disagreement(list(labels.values()))
+        elif score == "checkpoints":
+            scores[case] = checkpoint_disagreement(labels)
         else:
-            scores[case] = disagreement(*labels.values())
+            scores[case] = disagreement(*labels)
     if not trainer.is_ddp:
         return scores
     parts: list[Any] = [None] * dist.get_world_size()
@@ -140,8 +141,10 @@ def networks_to_compare(trainer: Any) -> dict[str, nn.Module]:
 
 def foreground_labels(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
     """Bool (F, *spatial): the foreground classes, or the regions."""
-    labels = hard_pseudo_label(probs[None], exclusive)[0] > 0
-    return labels[1:] if exclusive else labels
+    if not exclusive:
+        return probs > 0.5
+    predicted = probs.argmax(0)
+    return torch.stack([predicted == label for label in range(1, len(probs))])
 
 
 # ---- checkpoints at 1/3 and 2/3 of the way (ST++)
@@ -149,7 +152,7 @@ def foreground_labels(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
 
 def snapshot_epochs(filter_epochs: tuple[int, ...]) -> set[int]:
     """The epochs at whose start the deployed network is set aside, for every filtering."""
-    return {round(epoch * part / 3) for epoch in filter_epochs for part in (1, 2)}
+    return {epoch * part // 3 for epoch in filter_epochs for part in (1, 2)}
 
 
 def take_snapshot(trainer: Any) -> None:

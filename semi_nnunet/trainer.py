@@ -313,6 +313,8 @@ class SemiTrainer(ReproducibleTrainer):
                 supervised = term.name.startswith("supervised")
                 cases = labelled.keys + (() if supervised else unlabelled.keys)
                 self._back_propagate(term, cases, 1.0 / len(batch))
+                if term.ramped and self.unlabelled_factor() == 0.0:
+                    break  # the unlabelled terms wait, and so does the work for the others
         self._update_weights(self._all_keys(batch))
         self.after_optimizer_step(self.step)
         self._step_in_epoch += 1
@@ -339,7 +341,9 @@ class SemiTrainer(ReproducibleTrainer):
         return labelled, UnlabelledBatch(x_weak, self.strong_view(x_weak), inside, keys)
 
     def _next_term(self, terms: Iterator[Term]) -> Term | None:
-        with autocast("cuda") if self.device.type == "cuda" else nullcontext():
+        """The next term; no cast weight is kept for it that was cast without gradient before."""
+        on_gpu = self.device.type == "cuda"
+        with autocast("cuda", cache_enabled=False) if on_gpu else nullcontext():
             return next(terms, None)
 
     def unlabelled_factor(self) -> float:
@@ -485,12 +489,15 @@ class SemiTrainer(ReproducibleTrainer):
         kept = self._kept
         content["semi"]["companions"] = self._companions.state_dict()
         content["semi"]["kept"] = None if kept is None else sorted(kept)
-        content["semi"]["start_step"] = self.start_step
+        began_early = self.start_step < self.settings.unlabelled_start_steps
+        content["semi"]["start_step"] = self.start_step if began_early else None
         return content
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
-        self.start_step = checkpoint["semi"].get("start_step", self.start_step)
-        kept = checkpoint["semi"].get("kept")
+        semi = checkpoint["semi"]
+        if semi.get("start_step") is not None:
+            self.start_step = semi["start_step"]
+        kept = semi.get("kept")
         self._kept = None if kept is None else set(kept)
         super().restore(checkpoint)
         self._companions.load_state_dict(checkpoint["semi"]["companions"])

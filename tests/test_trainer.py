@@ -523,6 +523,7 @@ def test_an_early_begin_is_continued_after_a_resume(make_trainer):
     trainer = make_trainer("SemiMeanTeacherTrainer", "3d_fullres", **settings)
     run_epochs(trainer, 2)
     began = trainer.start_step
+    assert began < 6
     resumed = make_trainer("SemiMeanTeacherTrainer", "3d_fullres", **settings)
     resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
     assert resumed.start_step == began

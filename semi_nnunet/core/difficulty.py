@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from semi_nnunet.core.processes import sum_over_processes
+
 
 class DifficultyWeights(nn.Module):
     """Class weights from the Dice of successive steps.
@@ -59,8 +61,16 @@ class DifficultyWeights(nn.Module):
 def hard_dice(
     labels: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, smooth: float = 1e-8
 ) -> torch.Tensor:
-    """Dice (C,) of each class over the batch, one-hot (B, C, *spatial), on the mask's voxels."""
+    """Dice (C,) of each class over the batch of all processes, on the mask's voxels.
+
+    Args:
+        labels: one-hot (B, C, *spatial).
+        target: the same of the truth.
+        mask: (B, 1, *spatial).
+        smooth: added to numerator and denominator.
+    """
     axes = (0, *range(2, labels.ndim))
     labels, target = labels * mask, target * mask
-    both = (labels * target).sum(axes)
-    return (2 * both + smooth) / (labels.sum(axes) + target.sum(axes) + smooth)
+    sums = torch.stack([(labels * target).sum(axes), labels.sum(axes) + target.sum(axes)])
+    both, sizes = sum_over_processes(sums)
+    return (2 * both + smooth) / (sizes + smooth)

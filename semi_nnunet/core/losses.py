@@ -77,14 +77,16 @@ class DiceAndVoxelLoss(nn.Module):
             logits: (B, C, *spatial).
             target: one-hot or soft, same shape.
             mask: (B, 1, *spatial), bool or 0 / 1, where a voxel counts.
-            class_weights: (C,), in place of those of the constructor.
+            class_weights: (C,), in place of those of the constructor; they are not normalised,
+                so that their mean scales the Dice.
         """
         logits, target, mask = logits.float(), target.float(), mask.float()
         weights = self.class_weights if class_weights is None else class_weights
         weights = torch.ones(logits.shape[1]) if weights is None else weights
         weights = weights.to(logits.device)
+        scale = 1.0 if class_weights is None else weights.mean()
         voxels = self._voxel_loss(logits, target, mask, weights)
-        return voxels - self._dice(logits, target, mask, weights)
+        return voxels - scale * self._dice(logits, target, mask, weights)
 
     def _focus(self, probs: torch.Tensor) -> torch.Tensor | float:
         """(1 - p)^gamma; the derivative of a root at 0 is infinite, hence the floor."""

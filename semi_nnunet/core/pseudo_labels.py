@@ -10,14 +10,16 @@ import numpy as np
 import torch
 from scipy import ndimage
 from torch import nn
-from torch.nn import functional as F
+
+from semi_nnunet.core.processes import sum_over_processes
 
 
 def hard_pseudo_label(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
     """One-hot of the most probable class (background is one), or regions above 1/2; float32."""
     if not exclusive:
         return (probs > 0.5).float()
-    return F.one_hot(probs.argmax(1), probs.shape[1]).movedim(-1, 1).float()
+    onehot = torch.zeros(probs.shape, device=probs.device)
+    return onehot.scatter_(1, probs.argmax(1, keepdim=True), 1.0)
 
 
 def is_foreground(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
@@ -29,10 +31,10 @@ def is_foreground(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
 
 def sharpen(probs: torch.Tensor, temperature: float, exclusive: bool) -> torch.Tensor:
     """p^(1/T) / sum of it over the classes (MixMatch, eq. 7); a region against its complement."""
-    powered = probs.float() ** (1.0 / temperature)
+    p = probs.float().clamp(1e-30, 1.0)
     if not exclusive:
-        return powered / (powered + (1.0 - probs.float()) ** (1.0 / temperature))
-    return powered / powered.sum(1, keepdim=True)
+        return torch.sigmoid((torch.log(p) - torch.log((1.0 - p).clamp_min(1e-30))) / temperature)
+    return torch.softmax(torch.log(p) / temperature, 1)  # p^(1/T) itself may be 0 for all
 
 
 def keep_largest_component(target: torch.Tensor, exclusive: bool) -> torch.Tensor:
@@ -111,6 +113,8 @@ class ClassThresholds(nn.Module):
 
     def _update(self, sure: torch.Tensor, predicted: torch.Tensor) -> None:
         axes = (0, *range(2, sure.ndim))
-        voxels = predicted.sum(axes)
-        mean = (sure * predicted).sum(axes) / voxels.clamp_min(1.0)
-        self.mean.copy_(torch.where(voxels > 0, torch.lerp(mean, self.mean, self.decay), self.mean))
+        sums = torch.stack([predicted.sum(axes), (sure * predicted).sum(axes)])
+        voxels, total = sum_over_processes(sums)
+        mean = total / voxels.clamp_min(1.0)
+        usable = (voxels > 0) & torch.isfinite(mean)
+        self.mean.copy_(torch.where(usable, torch.lerp(mean, self.mean, self.decay), self.mean))

@@ -46,14 +46,18 @@ class Side:
 
     def half(self, second: bool) -> Side:
         """The first or the second half of the patches; a single patch is both."""
-        if self.x.shape[0] == 1:
-            return self
-        middle = (self.x.shape[0] + 1) // 2
-        return self.part(slice(middle, None) if second else slice(middle))
+        middle = (len(self.x) + 1) // 2
+        return self.of(torch.arange(len(self.x))[middle:] if second else torch.arange(middle))
 
-    def part(self, patches: slice) -> Side:
-        """Some of the patches."""
-        return Side(self.x[patches], self.target[patches], self.mask[patches])
+    def repeated(self, size: int) -> Side:
+        """The patches over and over, ``size`` of them."""
+        return self.of(torch.arange(size) % len(self.x))
+
+    def of(self, patches: torch.Tensor) -> Side:
+        """Some of the patches, by index; all where there would be none."""
+        index = patches if len(patches) else torch.arange(len(self.x))
+        index = index.to(self.x.device)
+        return Side(self.x[index], self.target[index], self.mask[index])
 
 
 class SemiBCPTrainer(TeacherTrainer):
@@ -67,9 +71,9 @@ class SemiBCPTrainer(TeacherTrainer):
         settings = self.settings
         yield self.supervised(labelled)
         known = Side(labelled.x, *self.annotation(labelled.target))
+        weight = settings.unlabelled_weight * settings.mixture_weight  # not ramped, as the paper's
         if self.step < self.start_step:
             loss = self.mixture_loss(known.half(False), known.half(True), 1.0, 1.0)
-            weight = settings.unlabelled_weight * settings.mixture_weight
             yield Term("pre_training", loss, weight, ramped=False)
             return
         probs = self.teacher_probs(unlabelled.x_weak)
@@ -80,9 +84,9 @@ class SemiBCPTrainer(TeacherTrainer):
         guessed = Side(unlabelled.x_strong, target, unlabelled.mask)
         alpha = settings.pseudo_label_weight
         inward = self.mixture_loss(known.half(False), guessed.half(False), 1.0, alpha)
-        yield Term("unlabelled_into_labelled", inward, settings.mixture_weight)
+        yield Term("unlabelled_into_labelled", inward, weight, ramped=False)
         outward = self.mixture_loss(guessed.half(True), known.half(True), alpha, 1.0)
-        yield Term("labelled_into_unlabelled", outward, settings.mixture_weight)
+        yield Term("labelled_into_unlabelled", outward, weight, ramped=False)
 
     def mixture_loss(
         self, around: Side, inside: Side, around_weight: float, inside_weight: float

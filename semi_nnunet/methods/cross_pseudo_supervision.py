@@ -64,7 +64,7 @@ class SemiCPSTrainer(SemiTrainer):
         return hard_pseudo_label(probs, self.exclusive)
 
     def validated_networks(self) -> dict[str, nn.Module]:
-        return {"first": self.bare_network, "second": self._companions["second"]}
+        return {"first": self.bare_network, "second": self.companion("second")}
 
     def prediction_network(self) -> nn.Module:
         networks = self.validated_networks()

@@ -4,12 +4,14 @@ One encoder is shared by three decoders. xi denoises noisy labels given the imag
 sec. 3.1), psi learns with weights for difficult classes (labelled data, sec. 3.2), theta learns on
 unlabelled data from the sum of what both say (eq. 9) and is what is deployed.
 
-Differs from the paper by default; ``fidelity paper`` is the paper's: its DDIM clamps logits, which
-makes every step worse, and its branch can denoise a label without looking at the image. Here x_0 is
-a soft-max, labels are small beside the noise and t is drawn towards T, so that one step from pure
-noise is a prediction; theta also learns from the labels, instead of being pulled towards the mean
-of the two other decoders, which is no sensible network late in training; difficulty weights are
-normalised; boxes are mixed (CutMix).
+Differs from the paper by default: its DDIM clamps logits, which makes every step worse, and its
+branch can denoise a label without looking at the image. Here x_0 is a soft-max, labels are small
+beside the noise and t is drawn towards T, so that one step from pure noise is a prediction; theta
+also learns from the labels, instead of being pulled towards the mean of the two other decoders,
+which is no sensible network late in training; difficulty weights are normalised; boxes are mixed
+(CutMix). ``fidelity paper`` sets all this as the paper has it; give ``unlabelled_start_steps 0,
+appearance_strength 0`` and all steps as ``ramp_up_steps`` for the rest. The losses are nnU-Net's,
+those of psi, xi and the pseudo labels at full resolution.
 """
 
 from __future__ import annotations
@@ -86,10 +88,13 @@ class SemiDiffusionTrainer(SemiTrainer):
         settings, encoder = self.settings, self.bare_network.encoder
         branches, schedule = self.companion("branches"), self.companion("schedule")
         target, mask = self.annotation(labelled.target)
-        if settings.theta_on_labels:
+        if settings.theta_on_labels or settings.unlabelled_weight == 0:
             yield self.supervised(labelled)
         t = schedule.sample_t(len(target), settings.time_power)
-        x_t = schedule.q_sample(self.to_signal(target), t, torch.randn_like(target))
+        x_0 = (
+            self.to_signal(target) * mask
+        )  # 0 where nothing is known: neither class nor background
+        x_t = schedule.q_sample(x_0, t, torch.randn_like(target))
         logits = branches.denoise(encoder, labelled.x, x_t, t)
         found = hard_pseudo_label(self.probs(logits.detach()), self.exclusive)
         own = settings.unlabelled_weight  # on labels, but of no use without the pseudo labels
@@ -123,11 +128,11 @@ class SemiDiffusionTrainer(SemiTrainer):
     def xi_probs(self, x: torch.Tensor) -> torch.Tensor:
         """What the diffusion branch says of an image, sampled from pure noise."""
         settings, encoder = self.settings, self.bare_network.encoder
-        noise = torch.randn(len(x), self.label_manager.num_segmentation_heads, *x.shape[2:])
+        shape = (len(x), self.label_manager.num_segmentation_heads, *x.shape[2:])
         logits = self.companion("schedule").ddim(
             lambda x_t, t: self.companion("branches").denoise(encoder, x, x_t, t).float(),
             self.from_logits,
-            noise.to(x.device),
+            torch.randn(shape, device=x.device),
             settings.sampling_steps,
         )
         if not settings.reparameterised:

@@ -109,18 +109,18 @@ class SemiMixMatchTrainer(TeacherTrainer):
         if isinstance(outputs, torch.Tensor):
             return self.pseudo_label_loss(outputs, target, mask)
         losses = [
-            self.pseudo_label_loss(
-                output,
-                adaptive_mean(target, output.shape[2:]),
-                adaptive_mean(mask.float(), output.shape[2:]) > 0.5,
-            )
+            self.pseudo_label_loss(output, *pooled(target, mask, output.shape[2:]))
             for output in outputs
         ]
         weights = self.loss.weight_factors
         return sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
 
 
-def adaptive_mean(x: torch.Tensor, spatial: torch.Size) -> torch.Tensor:
-    """``x`` (B, C, *spatial) averaged down: a soft target stays a distribution."""
+def pooled(
+    target: torch.Tensor, mask: torch.Tensor, spatial: torch.Size
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A soft target averaged over the voxels of its mask, and where that is most of them."""
     pool = F.adaptive_avg_pool2d if len(spatial) == 2 else F.adaptive_avg_pool3d
-    return pool(x, tuple(spatial))
+    counted = pool(mask.float(), tuple(spatial))
+    mean = pool(target * mask, tuple(spatial)) / counted.clamp_min(1e-6)
+    return mean, counted > 0.5

@@ -75,10 +75,10 @@ class SemiUncertaintyAwareTrainer(TeacherTrainer):
             mean = self.noisy_teacher_probs(x_weak) / passes
             for _ in range(passes - 1):
                 mean += self.noisy_teacher_probs(x_weak) / passes
-        return entropy(mean, exclusive=not self.label_manager.has_regions)
+        return entropy(mean, exclusive=self.exclusive)
 
     def threshold(self, channels: int) -> float:
         """H of the paper at this step, in nats."""
         start = self.settings.threshold_start
         fraction = start + (1.0 - start) * gaussian_ramp(self.step, self.total_steps)
-        return fraction * max_entropy(channels, exclusive=not self.label_manager.has_regions)
+        return fraction * max_entropy(channels, exclusive=self.exclusive)

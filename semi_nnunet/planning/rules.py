@@ -79,7 +79,9 @@ def unlabelled_start_steps(facts: Facts, values: Mapping[str, Any]) -> Planned:
 
 def ramp_up_steps(facts: Facts, values: Mapping[str, Any]) -> Planned:
     steps = max(1, round(0.4 * total_steps(values)))
-    return steps, "40 % of the steps: the teacher must be useful before it is followed"
+    return steps, (
+        "40 % of the steps, from the first one on: the teacher must be useful before it is followed"
+    )
 
 
 def ema_decay(facts: Facts, values: Mapping[str, Any]) -> Planned:

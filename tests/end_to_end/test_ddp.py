@@ -20,15 +20,23 @@ RANKS = 2
 SETTINGS = {**SHORT, **WITHOUT_RAMP, "epochs": 2, "momentum": 0.0}
 
 
-def test_two_processes_train_one_network_and_one_teacher(prepared_dataset: Any, tmp_path: Path):
-    first, second = train_on_two(
-        prepared_dataset("labels", 1), tmp_path, "SemiMeanTeacherTrainer", unlabelled_batch_size=4
-    )
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SemiMeanTeacherTrainer",
+        "SemiFixMatchTrainer",  # learns thresholds
+        "SemiCPSTrainer",  # trains two networks
+        "SemiDiffusionTrainer",  # several paths through one encoder
+    ],
+)
+def test_two_processes_train_the_same_networks(name, prepared_dataset: Any, tmp_path: Path):
+    dataset = prepared_dataset("labels", 1)
+    first, second = train_on_two(dataset, tmp_path, name, unlabelled_batch_size=4)
     assert same_weights(first["student"], second["student"])
-    assert same_weights(first["teacher"], second["teacher"])
+    assert same_weights(first["companions"], second["companions"])
     assert first["history"] == second["history"]  # means over the processes
     assert first["saved"] is not None and second["saved"] is None  # one writes
-    assert same_weights(first["saved"]["network_weights"], first["teacher"])
+    assert same_weights(first["saved"]["network_weights"], first["deployed"])
 
 
 def test_processes_share_the_batches_and_see_different_patches(
@@ -111,7 +119,8 @@ def train_on_one(rank: int, folder: str) -> None:
     file = Path(trainer.output_folder) / "checkpoint_final.pth"
     result = {
         "student": weights_of(trainer.bare_network),
-        "teacher": weights_of(trainer.prediction_network()),
+        "companions": weights_of(trainer._companions),
+        "deployed": weights_of(trainer.prediction_network()),
         "history": rows,
         "batches": batches,
         "saved": torch.load(file, weights_only=False) if rank == 0 else None,

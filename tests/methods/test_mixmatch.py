@@ -9,7 +9,7 @@ from torch import nn
 
 from semi_nnunet.augment.invertible import GridView
 from semi_nnunet.augment.mixing import mixup_weight
-from semi_nnunet.methods.mixmatch import adaptive_mean
+from semi_nnunet.methods.mixmatch import pooled
 from tests.methods.by_hand import dice_ce_by_hand
 from tests.trainers import WITHOUT_RAMP
 
@@ -104,11 +104,8 @@ def test_both_terms_equal_a_slow_version(kind, make_trainer):
     expected = 0.0
     for output, factor in zip(outputs, trainer.loss.weight_factors, strict=True):
         if factor:
-            spatial = output.shape[2:]
-            pooled = adaptive_mean(mask[:known].float(), spatial) > 0.5
-            expected += factor * dice_ce_by_hand(
-                output, adaptive_mean(target[:known], spatial), pooled, trainer.exclusive
-            )
+            small, most = pooled(target[:known], mask[:known], output.shape[2:])
+            expected += factor * dice_ce_by_hand(output, small, most, trainer.exclusive)
     assert mixed_labelled.value.item() == pytest.approx(expected, abs=2e-5)
     keep = mask[known:].expand_as(prediction)
     expected = ((prediction - target[known:]) ** 2)[keep].mean().item()
@@ -118,10 +115,22 @@ def test_both_terms_equal_a_slow_version(kind, make_trainer):
 
 def test_soft_targets_are_averaged_for_deep_supervision():
     target = torch.rand(2, 3, 8, 6).softmax(1)
-    pooled = adaptive_mean(target, torch.Size((4, 3)))
+    everywhere = torch.ones(2, 1, 8, 6, dtype=torch.bool)
+    small, most = pooled(target, everywhere, torch.Size((4, 3)))
     expected = target.view(2, 3, 4, 2, 3, 2).mean((3, 5))
-    torch.testing.assert_close(pooled, expected)
-    torch.testing.assert_close(pooled.sum(1), torch.ones(2, 4, 3))
+    torch.testing.assert_close(small, expected)
+    torch.testing.assert_close(small.sum(1), torch.ones(2, 4, 3))
+    assert most.all()
+
+
+def test_ignored_voxels_have_no_part_in_the_average():
+    target, mask = torch.zeros(1, 2, 2, 2), torch.ones(1, 1, 2, 2, dtype=torch.bool)
+    target[0, 1] = 1.0
+    target[0, :, 0, 0], mask[0, 0, 0, 0] = torch.tensor([1.0, 0.0]), False  # ignored: "background"
+    small, most = pooled(target, mask, torch.Size((1, 1)))
+    assert small.flatten().tolist() == pytest.approx([0.0, 1.0]) and most.all()
+    mask[0, 0, 0] = mask[0, 0, 1, 0] = False
+    assert not pooled(target, mask, torch.Size((1, 1)))[1].any()
 
 
 def test_cutmix_instead_of_mixup(make_trainer):
