@@ -22,14 +22,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from semi_nnunet.common_settings import SemiSettings
 from semi_nnunet.core.difficulty import DifficultyWeights, hard_dice
-from semi_nnunet.core.noise_schedule import NoiseSchedule
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
-from semi_nnunet.networks.diffusion_branches import DiffusionBranches, smooth
+from semi_nnunet.networks.diffusion_branches import DiffusionBranches, LabelDiffusion
 from semi_nnunet.settings import planned, setting
 from semi_nnunet.trainer import SemiTrainer, Term
 
@@ -76,32 +74,27 @@ class SemiDiffusionTrainer(SemiTrainer):
     def companions(self) -> dict[str, nn.Module]:
         settings, classes = self.settings, self.label_manager.num_segmentation_heads
         wider = self.another_network("xi", self.num_input_channels + classes)
+        branches = DiffusionBranches(wider, self.another_network("psi"))
+        names = ("label_scale", "time_power", "clamped_logits", "reparameterised", "sampling_steps")
+        diffusion = {name: getattr(settings, name) for name in names}
+        horizon, normalised = settings.difficulty_horizon_steps, settings.normalised_difficulty
         return {
-            "branches": DiffusionBranches(wider, self.another_network("psi")),
-            "schedule": NoiseSchedule(),
-            "difficulty": DifficultyWeights(
-                classes, settings.difficulty_horizon_steps, settings.normalised_difficulty
-            ),
+            "diffusion": LabelDiffusion(branches, self.exclusive, **diffusion),
+            "difficulty": DifficultyWeights(classes, horizon, normalised),
         }
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
         settings, encoder = self.settings, self.bare_network.encoder
-        branches, schedule = self.companion("branches"), self.companion("schedule")
         target, mask = self.annotation(labelled.target)
-        if settings.theta_on_labels or settings.unlabelled_weight == 0:
-            yield self.supervised(labelled)
-        t = schedule.sample_t(len(target), settings.time_power)
-        x_0 = (
-            self.to_signal(target) * mask
-        )  # 0 where nothing is known: neither class nor background
-        x_t = schedule.q_sample(x_0, t, torch.randn_like(target))
-        logits = branches.denoise(encoder, labelled.x, x_t, t)
-        found = hard_pseudo_label(self.probs(logits.detach()), self.exclusive)
         own = settings.unlabelled_weight  # on labels, but of no use without the pseudo labels
+        if settings.theta_on_labels or own == 0:
+            yield self.supervised(labelled)
+        logits = self.companion("diffusion").denoise_labels(encoder, labelled.x, target, mask)
+        found = hard_pseudo_label(self.probs(logits.detach()), self.exclusive)
         loss = self.pseudo_label_loss(logits, target, mask)
         yield Term("denoising", loss, own, ramped=False)
         weights = self.companion("difficulty")(hard_dice(found, target, mask))
-        logits = branches.predict_psi(encoder, labelled.x)
+        logits = self.companion("diffusion").branches.predict_psi(encoder, labelled.x)
         loss = self.pseudo_label_loss(logits, target, mask, weights)
         yield Term("difficulty", loss, own, ramped=False)
         if self._step_in_epoch == 0:
@@ -114,38 +107,15 @@ class SemiDiffusionTrainer(SemiTrainer):
         loss = self.pseudo_label_loss(logits, mix(guess), mix(unlabelled.mask))
         yield Term("pseudo_label", loss, settings.pseudo_label_weight)
 
-    def to_signal(self, probs: torch.Tensor) -> torch.Tensor:
-        """x_0 of labels or probabilities: b (2 y - 1), b the label scale."""
-        return self.settings.label_scale * (2.0 * probs - 1.0)
-
-    def from_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """x_0 as the network predicts it."""
-        if self.settings.clamped_logits:
-            return logits.float().clamp(-1.0, 1.0)
-        return self.to_signal(self.probs(logits))
-
-    @torch.no_grad()
     def xi_probs(self, x: torch.Tensor) -> torch.Tensor:
         """What the diffusion branch says of an image, sampled from pure noise."""
-        settings, encoder = self.settings, self.bare_network.encoder
-        shape = (len(x), self.label_manager.num_segmentation_heads, *x.shape[2:])
-        logits = self.companion("schedule").ddim(
-            lambda x_t, t: self.companion("branches").denoise(encoder, x, x_t, t).float(),
-            self.from_logits,
-            torch.randn(shape, device=x.device),
-            settings.sampling_steps,
-        )
-        if not settings.reparameterised:
-            return self.probs(logits)
-        x_0 = self.from_logits(logits)
-        if self.exclusive:
-            return smooth(F.gumbel_softmax(x_0, tau=1.0, dim=1))
-        return smooth(torch.sigmoid(x_0 + torch.randn_like(x_0)))
+        return self.companion("diffusion").sample(self.bare_network.encoder, x)
 
     @torch.no_grad()
     def psi_probs(self, x: torch.Tensor) -> torch.Tensor:
         """What the branch with difficulty weights says of an image."""
-        return self.probs(self.companion("branches").predict_psi(self.bare_network.encoder, x))
+        branches = self.companion("diffusion").branches
+        return self.probs(branches.predict_psi(self.bare_network.encoder, x))
 
     def pseudo_probs(self, x: torch.Tensor) -> torch.Tensor:
         """Mean of both branches' probabilities (eq. 9), or psi's where xi is not asked."""
@@ -172,7 +142,8 @@ class SemiDiffusionTrainer(SemiTrainer):
 
     @torch.no_grad()
     def after_optimizer_step(self, step: int) -> None:
-        settings, branches = self.settings, self.companion("branches")
+        """theta <- m theta + (1 - m) mean of the others (sec. 3.3), where that is asked for."""
+        settings, branches = self.settings, self.companion("diffusion").branches
         if settings.averaging == "none" or settings.unlabelled_weight == 0:
             return
         xi, psi = (dict(part.named_parameters()) for part in (branches.xi, branches.psi))

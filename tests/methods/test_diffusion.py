@@ -18,7 +18,7 @@ def next_batch(trainer):
 @pytest.mark.parametrize("kind", ["labels", "regions"])
 def test_each_decoder_learns_from_its_own_term(kind, make_trainer):
     trainer = make_trainer(NAME, kind=kind, **WITHOUT_RAMP)
-    branches, student = trainer.companion("branches"), trainer.network
+    branches, student = trainer.companion("diffusion").branches, trainer.network
     learns = {}
     for term in trainer.terms(*next_batch(trainer)):
         trainer.optimizer.zero_grad(set_to_none=True)
@@ -49,7 +49,9 @@ def test_theta_learns_the_sum_of_both_branches(kind, diffusion_labels, make_trai
     trainer.xi_probs = lambda x: xi
     *_, pseudo_label = trainer.terms(labelled, unlabelled)
     psi = trainer.probs(
-        trainer.companion("branches").predict_psi(trainer.network.encoder, unlabelled.x_weak)
+        trainer.companion("diffusion").branches.predict_psi(
+            trainer.network.encoder, unlabelled.x_weak
+        )
     ).detach()
     together = psi + xi if diffusion_labels else 2 * psi
     if kind == "labels":
@@ -66,7 +68,7 @@ def test_defaults_cost_two_passes_more_than_training_needs(make_trainer):
     trainer = make_trainer(NAME, **WITHOUT_RAMP)
     trainer.train_step(next(trainer.dataloader_train))  # the first of the epoch also logs
     decoded = []
-    branches = trainer.companion("branches")
+    branches = trainer.companion("diffusion").branches
     for name, decoder in (("xi", branches.xi), ("psi", branches.psi)):
         decoder.seg_layers[-1].register_forward_hook(
             lambda module, i, o, name=name: decoded.append((name, torch.is_grad_enabled()))
@@ -79,10 +81,9 @@ def test_sampling_steps_and_interval(make_trainer):
     trainer = make_trainer(NAME, sampling_steps=4, sampling_interval_steps=3, **WITHOUT_RAMP)
     _, unlabelled = next_batch(trainer)
     passes = []
-    denoise = trainer.companion("branches").denoise
-    trainer.companion("branches").denoise = lambda *a: (passes.append(a[3][0].item()), denoise(*a))[
-        1
-    ]
+    branches = trainer.companion("diffusion").branches
+    denoise = branches.denoise
+    branches.denoise = lambda *args: (passes.append(args[3][0].item()), denoise(*args))[1]
     for step in range(6):
         trainer.current_epoch, trainer._step_in_epoch = divmod(step, 2)
         trainer.pseudo_probs(unlabelled.x_weak)
@@ -99,7 +100,7 @@ def test_papers_settings(make_trainer):
     names = [term.name for term in trainer.terms(*next_batch(trainer))]
     assert names == ["denoising", "difficulty", "pseudo_label"]
     logits = torch.tensor([[-3.0, 0.5, 2.0]]).view(1, 3, 1, 1)
-    assert trainer.from_logits(logits).flatten().tolist() == [-1.0, 0.5, 1.0]
+    assert trainer.companion("diffusion").from_logits(logits).flatten().tolist() == [-1.0, 0.5, 1.0]
     trainer.train_step(next(trainer.dataloader_train))
     assert all(torch.isfinite(v).all() for v in weights_of(trainer.network).values())
 
@@ -110,16 +111,30 @@ def test_one_setting_of_the_paper_at_a_time(make_trainer):
 
 
 def test_signal_of_labels_and_of_predictions_is_the_same(make_trainer):
-    trainer = make_trainer(NAME)
+    diffusion = make_trainer(NAME).companion("diffusion")
     onehot = torch.eye(4)[None, :, :, None]
-    assert trainer.to_signal(onehot).unique().tolist() == pytest.approx([-0.2, 0.2])
-    torch.testing.assert_close(trainer.from_logits(100 * onehot), trainer.to_signal(onehot))
+    assert diffusion.to_signal(onehot).unique().tolist() == pytest.approx([-0.2, 0.2])
+    torch.testing.assert_close(diffusion.from_logits(100 * onehot), diffusion.to_signal(onehot))
+
+
+def test_ignored_voxels_are_no_class_in_the_noised_labels(make_trainer):
+    trainer = make_trainer(NAME, kind="ignore", **WITHOUT_RAMP)
+    diffusion, seen = trainer.companion("diffusion"), []
+    q_sample = diffusion.schedule.q_sample
+    diffusion.schedule.q_sample = lambda x_0, t, noise: (seen.append(x_0), q_sample(x_0, t, noise))[
+        1
+    ]
+    labelled, unlabelled = next_batch(trainer)
+    _, mask = trainer.annotation(labelled.target)
+    list(trainer.terms(labelled, unlabelled))
+    assert not mask.all() and not (seen[0] * ~mask).any()
+    assert (seen[0].abs().amax(1, keepdim=True)[mask] > 0.1).all()
 
 
 @pytest.mark.parametrize("averaging", ["both", "psi", "none"])
 def test_theta_is_averaged_towards_the_others(averaging, make_trainer):
     trainer = make_trainer(NAME, averaging=averaging, averaging_decay=0.9)
-    branches, theta = trainer.companion("branches"), trainer.network.decoder
+    branches, theta = trainer.companion("diffusion").branches, trainer.network.decoder
     before = weights_of(theta)
     trainer.after_optimizer_step(0)
     after = weights_of(theta)
