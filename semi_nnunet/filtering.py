@@ -31,6 +31,11 @@ from semi_nnunet.files import write_atomically
 from semi_nnunet.pool import predict_pool
 
 
+def ranked(scores: Mapping[str, float]) -> list[str]:
+    """The cases, the surest first."""
+    return sorted(scores, key=lambda case: (scores[case], case))
+
+
 def surest(scores: Mapping[str, float], keep: float) -> list[str]:
     """The cases of least uncertainty, in alphabetical order.
 
@@ -39,7 +44,7 @@ def surest(scores: Mapping[str, float], keep: float) -> list[str]:
         keep: a fraction of the cases (at most 1), or a number of them (above 1); at least one is.
     """
     count = max(1, round(keep * len(scores)) if keep <= 1 else int(keep))
-    return sorted(sorted(scores, key=lambda case: (scores[case], case))[:count])
+    return sorted(ranked(scores)[:count])
 
 
 def check_filter(trainer: Any) -> None:
@@ -84,7 +89,7 @@ def write_table(path: Path, scores: Mapping[str, float], kept: list[str]) -> Non
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["case", "uncertainty", "kept"])
-    for case in sorted(scores, key=lambda case: (scores[case], case)):
+    for case in ranked(scores):
         rows.writerow([case, f"{scores[case]:.6f}", int(case in kept)])
     write_atomically(path, lambda temporary: Path(temporary).write_text(text.getvalue()))
 

@@ -36,7 +36,7 @@ def predict_pool(
     Yields:
         case, logits (C, *spatial) of each network on the CPU, and nnU-Net's properties.
     """
-    predictor = nnUNetPredictor(use_mirroring=mirror, device=trainer.device, allow_tqdm=False)
+    predictors = {name: predictor_of(trainer, net, mirror) for name, net in networks.items()}
     dataset = UnlabelledDataset(
         trainer.unlabelled_folder, cases, {}, trainer.folder_with_segs_from_previous_stage
     )
@@ -47,15 +47,21 @@ def predict_pool(
         for case in tqdm(list(cases)[trainer.local_rank :: ranks], desc=title, disable=None):
             image, _, previous, properties = dataset.load_case(case)
             x = torch.from_numpy(with_previous_stage(image[:], previous, trainer.label_manager))
-            logits = {}
-            for name, network in networks.items():
-                predictor.manual_initialization(
-                    network, trainer.plans_manager, trainer.configuration_manager, None,
-                    trainer.dataset_json, type(trainer).__name__,
-                    trainer.inference_allowed_mirroring_axes,
-                )  # fmt: skip
-                logits[name] = predictor.predict_sliding_window_return_logits(x).cpu()
+            logits = {
+                name: predictor.predict_sliding_window_return_logits(x).cpu()
+                for name, predictor in predictors.items()
+            }
             yield case, logits, properties
+
+
+def predictor_of(trainer: Any, network: nn.Module, mirror: bool) -> nnUNetPredictor:
+    """nnU-Net's predictor with a network of the trainer's plan."""
+    predictor = nnUNetPredictor(use_mirroring=mirror, device=trainer.device, allow_tqdm=False)
+    predictor.manual_initialization(
+        network, trainer.plans_manager, trainer.configuration_manager, None,
+        trainer.dataset_json, type(trainer).__name__, trainer.inference_allowed_mirroring_axes,
+    )  # fmt: skip
+    return predictor
 
 
 def with_previous_stage(image: np.ndarray, previous: Any, label_manager: Any) -> np.ndarray:

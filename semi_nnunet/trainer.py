@@ -23,7 +23,7 @@ from semi_nnunet.augment.views import AppearanceView
 from semi_nnunet.cascade import predict_for_next_stages, require_predictions
 from semi_nnunet.core.ema import EmaTeacher
 from semi_nnunet.core.losses import DiceAndVoxelLoss, onehot_and_mask
-from semi_nnunet.core.pseudo_labels import is_foreground
+from semi_nnunet.core.pseudo_labels import is_foreground, to_probs
 from semi_nnunet.core.ramps import ramp
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch, UnlabelledSampling
@@ -134,8 +134,7 @@ class SemiTrainer(ReproducibleTrainer):
 
     def probs(self, logits: torch.Tensor) -> torch.Tensor:
         """Probabilities in float32: softmax over classes, or a sigmoid for each region."""
-        logits = logits.float()
-        return logits.softmax(1) if self.exclusive else torch.sigmoid(logits)
+        return to_probs(logits, self.exclusive)
 
     def cutmix(self, like: torch.Tensor) -> BoxMix:
         """A random CutMix for tensors with the batch and patch size of ``like``."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
+from semi_nnunet.core.pseudo_labels import is_foreground
 from semi_nnunet.core.uncertainty import entropy, max_entropy
 
 
@@ -47,7 +48,7 @@ def foreground_entropy(probs: torch.Tensor, exclusive: bool) -> float:
         probs: (C, *spatial), see :mod:`semi_nnunet.core.pseudo_labels`.
         exclusive: see there.
     """
-    found = probs.argmax(0) > 0 if exclusive else (probs > 0.5).any(0)
+    found = is_foreground(probs[None], exclusive)[0, 0]
     if not found.any():
         return 1.0
     pool = F.max_pool2d if found.ndim == 2 else F.max_pool3d

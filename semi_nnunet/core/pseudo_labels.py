@@ -1,4 +1,4 @@
-"""From probabilities to pseudo labels: argmax, confidence, sharpening, thresholds.
+"""From logits to pseudo labels: argmax, confidence, sharpening, thresholds.
 
 ``probs`` are (B, C, *spatial): of softmax classes (``exclusive``), the first of them background, or
 of C independent sigmoid regions.
@@ -12,6 +12,11 @@ from scipy import ndimage
 from torch import nn
 
 from semi_nnunet.core.processes import sum_over_processes
+
+
+def to_probs(logits: torch.Tensor, exclusive: bool) -> torch.Tensor:
+    """Softmax over the classes, or a sigmoid for each region; float32."""
+    return logits.float().softmax(1) if exclusive else torch.sigmoid(logits.float())
 
 
 def hard_pseudo_label(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
@@ -97,12 +102,13 @@ class ClassThresholds(nn.Module):
             exclusive: see above.
         """
         sure = confidence(probs, exclusive)
+        predicted = sure > 0 if exclusive else probs > 0.5
         if self.class_wise:
-            self._update(sure, hard_pseudo_label(probs, exclusive) * mask)
+            self._update(sure, predicted * mask)
         shape = (1, -1) + (1,) * (probs.ndim - 2)
         reached = sure >= self.thresholds().view(shape)
         if exclusive:
-            return (reached & (sure > 0)).any(1, keepdim=True) & mask
+            return (reached & predicted).any(1, keepdim=True) & mask
         return reached.all(1, keepdim=True) & mask
 
     def thresholds(self) -> torch.Tensor:

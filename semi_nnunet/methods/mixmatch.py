@@ -21,7 +21,7 @@ import torch
 from torch.nn import functional as F
 
 from semi_nnunet.augment.invertible import GridView, sample_grid_view, square_planes
-from semi_nnunet.augment.mixing import mixup_weight, sample_boxes
+from semi_nnunet.augment.mixing import BoxMix, mixup_weight, sample_boxes
 from semi_nnunet.core.consistency import probability_mse
 from semi_nnunet.core.pseudo_labels import sharpen
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
@@ -99,7 +99,7 @@ class SemiMixMatchTrainer(TeacherTrainer):
             weight = mixup_weight(self.settings.alpha)
             return lambda tensor: weight * tensor + (1.0 - weight) * tensor[partner]
         box = sample_boxes(like.shape[0], like.shape[2:], self.settings.cutmix_edge, like.device)
-        return lambda tensor: torch.where(box, tensor[partner], tensor)
+        return BoxMix(box, partner)
 
     def soft_supervised(
         self, x: torch.Tensor, target: torch.Tensor, mask: torch.Tensor

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from semi_nnunet.core.noise_schedule import NoiseSchedule
+from semi_nnunet.core.pseudo_labels import to_probs
 from semi_nnunet.errors import UserError
 
 EMBEDDING, HIDDEN = 128, 512
@@ -149,10 +150,6 @@ class LabelDiffusion(nn.Module):
         self.clamped_logits, self.reparameterised = clamped_logits, reparameterised
         self.sampling_steps = sampling_steps
 
-    def probs(self, logits: torch.Tensor) -> torch.Tensor:
-        """Probabilities in float32."""
-        return logits.float().softmax(1) if self.exclusive else torch.sigmoid(logits.float())
-
     def to_signal(self, probs: torch.Tensor) -> torch.Tensor:
         """x_0 of labels or probabilities."""
         return self.label_scale * (2.0 * probs - 1.0)
@@ -161,7 +158,7 @@ class LabelDiffusion(nn.Module):
         """x_0 as the network predicts it."""
         if self.clamped_logits:
             return logits.float().clamp(-1.0, 1.0)
-        return self.to_signal(self.probs(logits))
+        return self.to_signal(to_probs(logits, self.exclusive))
 
     def denoise_labels(
         self, encoder: nn.Module, x: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
@@ -186,7 +183,7 @@ class LabelDiffusion(nn.Module):
             self.sampling_steps,
         )
         if not self.reparameterised:
-            return self.probs(logits)
+            return to_probs(logits, self.exclusive)
         x_0 = self.from_logits(logits)
         if self.exclusive:
             return smooth(F.gumbel_softmax(x_0, tau=1.0, dim=1))
