@@ -135,13 +135,14 @@ def networks_to_compare(trainer: Any) -> dict[str, nn.Module]:
         return {"deployed": deployed}
     if score == "checkpoints":
         return {**snapshots(trainer), "deployed": deployed}
-    others = [n for n in trainer.validated_networks().values() if n is not deployed]
+    networks = [*trainer.deployed_networks(), *trainer.validated_networks().values()]
+    others = [network for network in networks if network is not networks[0]]
     if not others:
         raise UserError(
             f"filter_score 'disagreement' compares two networks, {type(trainer).__name__} has one. "
             f"Fix: choose 'entropy', 'checkpoints' or 'change' in plans['semi']"
         )
-    return {"other": others[0], "deployed": deployed}
+    return {"other": others[0], "deployed": networks[0]}
 
 
 def foreground_labels(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
@@ -163,7 +164,7 @@ def snapshot_epochs(filter_epochs: tuple[int, ...]) -> set[int]:
 def take_snapshot(trainer: Any) -> None:
     """Set the deployed network aside."""
     if trainer.local_rank == 0:
-        weights = {"network_weights": trainer.prediction_network().state_dict()}
+        weights = {"network_weights": trainer.deployed_networks()[0].state_dict()}
         checkpoints.save(weights, snapshot_file(trainer, trainer.current_epoch))
     if trainer.is_ddp:
         dist.barrier()

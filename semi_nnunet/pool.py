@@ -15,6 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from semi_nnunet.data.unlabelled import UnlabelledDataset
+from semi_nnunet.networks.average import deep_supervision_switches
 
 
 def predict_pool(
@@ -77,14 +78,14 @@ def with_previous_stage(image: np.ndarray, previous: Any, label_manager: Any) ->
 @contextmanager
 def ready_to_predict(network: nn.Module) -> Iterator[None]:
     """Inside the block, in evaluation mode and with one output."""
-    training, decoder = network.training, getattr(network, "decoder", None)
-    deep = getattr(decoder, "deep_supervision", None)
+    training, switches = network.training, deep_supervision_switches(network)
+    before = [switch.deep_supervision for switch in switches]
     network.eval()
-    if deep is not None:
-        decoder.deep_supervision = False
+    for switch in switches:
+        switch.deep_supervision = False
     try:
         yield
     finally:
         network.train(training)
-        if deep is not None:
-            decoder.deep_supervision = deep
+        for switch, enabled in zip(switches, before, strict=True):
+            switch.deep_supervision = enabled

@@ -36,6 +36,7 @@ from semi_nnunet.data.streams import no_augmentation_processes
 from semi_nnunet.errors import UserError, print_user_errors_plainly
 from semi_nnunet.files import remove_leftovers, write_json
 from semi_nnunet.history import History, StepRecords, TensorBoardLogger
+from semi_nnunet.networks.average import deep_supervision_switches
 from semi_nnunet.optimisation import (
     PlateauSchedule,
     Schedule,
@@ -179,9 +180,8 @@ class ReproducibleTrainer(nnUNetTrainer):
         return rotation, flat, first_patch_size, mirror_axes
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        decoder = getattr(unwrapped(self.network), "decoder", None)
-        if decoder is not None:
-            decoder.deep_supervision = enabled
+        for switch in deep_supervision_switches(unwrapped(self.network)):
+            switch.deep_supervision = enabled
 
     @property
     def bare_network(self) -> nn.Module:

@@ -32,6 +32,7 @@ from semi_nnunet.data.streams import unlabelled_like
 from semi_nnunet.data.unlabelled import UnlabelledDataset, foreground_prior
 from semi_nnunet.errors import UserError
 from semi_nnunet.filtering import check_filter, filter_cases, snapshot_epochs, take_snapshot
+from semi_nnunet.networks.average import NetworkAverage
 from semi_nnunet.optimisation import Schedule
 from semi_nnunet.reproducible import ReproducibleTrainer, average_gradients
 from semi_nnunet.seeds import derived_seed
@@ -80,7 +81,11 @@ class SemiTrainer(ReproducibleTrainer):
         """Called after the student's weights changed in optimizer step ``step`` (from 0)."""
 
     def prediction_network(self) -> nn.Module:
-        """The network to validate, save and deploy."""
+        """The network to validate, save and deploy, or a :class:`NetworkAverage` of several.
+
+        nnU-Net predicts from one network for each fold: the first of an average. ``semi_nnunet
+        export`` makes folds of all of them, which nnU-Net averages.
+        """
         return self.bare_network
 
     def validated_networks(self) -> dict[str, nn.Module]:
@@ -362,7 +367,7 @@ class SemiTrainer(ReproducibleTrainer):
         next_step = (self.current_epoch + 1) * self.num_iterations_per_epoch
         dice = self.logger.get_value("dice_per_class_or_region", step=-1)
         known = all(value >= self.settings.unlabelled_start_dice for value in dice)
-        if known and next_step < self.start_step:
+        if self.uses_unlabelled and known and next_step < self.start_step:
             self.start_step = next_step
             self.print_to_log_file(f"every class is known: unlabelled terms from step {next_step}")
 
@@ -433,6 +438,11 @@ class SemiTrainer(ReproducibleTrainer):
         """Whether the student itself is the network that is deployed."""
         return self.prediction_network() is self.bare_network
 
+    def deployed_networks(self) -> list[nn.Module]:
+        """The :meth:`prediction_network`, or those it averages."""
+        network = self.prediction_network()
+        return list(network.members) if isinstance(network, NetworkAverage) else [network]
+
     @contextmanager
     def deployed(self) -> Iterator[None]:
         """Inside the block, ``self.network`` is the network that would be deployed."""
@@ -484,9 +494,11 @@ class SemiTrainer(ReproducibleTrainer):
 
     def checkpoint_content(self, next_epoch: int) -> dict[str, Any]:
         content = super().checkpoint_content(next_epoch)
-        content["network_weights"] = self.prediction_network().state_dict()
+        deployed, *others = (network.state_dict() for network in self.deployed_networks())
+        content["network_weights"] = deployed
         kept = self._kept
         content["semi"]["companions"] = self._companions.state_dict()
+        content["semi"]["averaged_with"] = others
         content["semi"]["kept"] = None if kept is None else sorted(kept)
         began_early = self.start_step < self.settings.unlabelled_start_steps
         content["semi"]["start_step"] = self.start_step if began_early else None

@@ -33,4 +33,9 @@ def run(args: argparse.Namespace) -> None:
 
     model = Model(args.dataset, args.configuration, args.trainer, args.plans)
     archive = export_model(model, args.out, args.folds, args.checkpoint)
-    print(f"wrote {archive}\nnext: nnUNetv2_install_pretrained_model_from_zip {archive}")
+    folds = sorted(path.name[5:] for path in model.exported_to(args.out).glob("fold_*"))
+    print(
+        f"wrote {archive}\nnext: nnUNetv2_install_pretrained_model_from_zip {archive}\n"
+        f"      nnUNetv2_predict -d {args.dataset} -c {args.configuration} -p {args.plans} "
+        f"-f {' '.join(folds)} -i IMAGES -o PREDICTIONS"
+    )

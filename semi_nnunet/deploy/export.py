@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from nnunetv2.paths import nnUNet_results
 
 import semi_nnunet
@@ -50,6 +52,10 @@ class Model:
         """nnU-Net's folder of this model under the name of ``trainer``."""
         return Path(dataset_name(self.dataset)) / f"{trainer}__{self.plans}__{self.configuration}"
 
+    def exported_to(self, out: Path) -> Path:
+        """Where stock nnU-Net's form of this model lies below ``out``."""
+        return out / self.relative_folder(STOCK_TRAINER)
+
 
 def trained_folds(
     model: Model, folds: Sequence[str] | None, checkpoint_name: str
@@ -84,6 +90,9 @@ def export_model(
 ) -> Path:
     """Write ``out/DatasetXXX_Name/nnUNetTrainer__plans__configuration`` and a zip of it.
 
+    Where a fold deploys the average of several networks, the others become folds of their own,
+    with the first free numbers: nnU-Net averages folds.
+
     Returns:
         The zip, for ``nnUNetv2_install_pretrained_model_from_zip``.
 
@@ -91,14 +100,17 @@ def export_model(
         UserError: the model or a fold is missing or unreadable, or the target exists.
     """
     found = trained_folds(model, folds, checkpoint_name)
-    target = out / model.relative_folder(STOCK_TRAINER)
+    target = model.exported_to(out)
     if target.exists():
         raise UserError(f"{target} exists already. Fix: remove it or choose another -o")
     aside = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     provenance = {}
+    free_numbers = itertools.count(
+        max((int(fold) + 1 for fold in found if fold != "all"), default=0)
+    )
     for fold, path in found.items():
-        provenance[fold] = export_fold(path, aside / f"fold_{fold}")
+        provenance |= export_fold(path, fold, free_numbers, aside)
     plans = read_json(model.folder / "plans.json")
     semi = plans.pop("semi", {})
     plans.pop("semi_planned", None)
@@ -114,33 +126,48 @@ def export_model(
     return archive
 
 
-def export_fold(checkpoint_file: Path, target: Path) -> dict[str, Any]:
-    """Write a fold's checkpoint as nnU-Net's trainer would, with the deployed weights only.
+def export_fold(
+    checkpoint_file: Path, fold: str, free_numbers: Iterator[int], model: Path
+) -> dict[str, dict[str, Any]]:
+    """Write a fold as nnU-Net's trainer would, with the deployed weights only.
+
+    Args:
+        checkpoint_file: what was trained.
+        fold: name of the fold.
+        free_numbers: names of the folds of further networks to average with.
+        model: the folder for the folds.
 
     Returns:
-        Where it came from: settings, epoch, identity and checksum.
+        Fold -> where it came from: settings, epoch, identity and checksum.
     """
     checkpoint = checkpoints.read(checkpoint_file)
-    target.mkdir(parents=True)
     semi = checkpoint.pop("semi")
-    checkpoints.save(stock_checkpoint(checkpoint), target / "checkpoint_final.pth")
-    for name in SHIPPED:
-        if (checkpoint_file.parent / name).is_file():
-            shutil.copy2(checkpoint_file.parent / name, target / name)
-    return {
+    provenance = {
+        "trained_fold": fold,
         "source_sha256": sha256_of_file(checkpoint_file),
         "epoch": checkpoint["current_epoch"],
         "identity": semi["identity"],
         "settings": semi["settings"],
     }
+    others = semi.get("averaged_with", [])
+    names = [fold, *(str(next(free_numbers)) for _ in others)]
+    for name, weights in zip(names, [checkpoint["network_weights"], *others], strict=True):
+        target = model / f"fold_{name}"
+        target.mkdir(parents=True)
+        checkpoints.save(stock_checkpoint(checkpoint, weights), target / "checkpoint_final.pth")
+        for shipped in SHIPPED:
+            if (checkpoint_file.parent / shipped).is_file():
+                shutil.copy2(checkpoint_file.parent / shipped, target / shipped)
+    return dict.fromkeys(names, provenance)
 
 
-def stock_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+def stock_checkpoint(
+    checkpoint: Mapping[str, Any], weights: Mapping[str, torch.Tensor]
+) -> dict[str, Any]:
     """What stock nnU-Net reads for prediction; optimizer and students stay behind."""
     init_args = copy.deepcopy(dict(checkpoint["init_args"]))
     for key in ("semi", "semi_planned"):
         init_args["plans"].pop(key, None)
-    weights = checkpoint["network_weights"]
     return {
         "network_weights": {key: weights[key].detach().to("cpu", copy=True) for key in weights},
         "init_args": init_args,

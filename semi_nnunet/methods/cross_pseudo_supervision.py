@@ -20,6 +20,7 @@ from torch import nn
 from semi_nnunet.common_settings import CutMixSettings
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+from semi_nnunet.networks.average import NetworkAverage
 from semi_nnunet.settings import setting
 from semi_nnunet.trainer import SemiTrainer, Term
 
@@ -36,8 +37,9 @@ class CPSSettings(CutMixSettings):
     )
     deploy: str = setting(
         "better",
-        f"on validation patches, mean of the last {RECENT_EPOCHS} epochs",
-        choices=("first", "second", "better"),
+        f"on validation patches, mean of the last {RECENT_EPOCHS} epochs; 'average' is the mean "
+        "of both networks' logits where semi_nnunet export makes a fold of each",
+        choices=("first", "second", "better", "average"),
     )
 
 
@@ -73,8 +75,11 @@ class SemiCPSTrainer(SemiTrainer):
 
     def prediction_network(self) -> nn.Module:
         networks = self.validated_networks()
-        if self.settings.deploy != "better":
+        if self.settings.deploy in networks:
             return networks[self.settings.deploy]
         recent = self.history.rows[-RECENT_EPOCHS:]
         dice = {name: sum(row[f"dice/{name}"] for row in recent) for name in networks}
-        return networks["second" if dice["second"] > dice["first"] else "first"]
+        best_first = [
+            networks[name] for name in sorted(networks, key=dice.__getitem__, reverse=True)
+        ]
+        return NetworkAverage(best_first) if self.settings.deploy == "average" else best_first[0]

@@ -15,6 +15,7 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from semi_nnunet.cli.main import main
+from semi_nnunet.pool import predictor_of, ready_to_predict
 from tests.trainers import TRAINERS, run_epochs
 
 PREDICT_WITHOUT_US = """
@@ -72,6 +73,25 @@ def test_f_exported_model_gives_the_same_logits(name, configuration, make_traine
         trainer.network.eval()
         expected = ours.predict_sliding_window_return_logits(image)
     assert torch.equal(stock.predict_logits_from_preprocessed_data(image), expected)
+
+
+def test_an_average_is_exported_as_folds_that_stock_nnunet_averages(make_trainer, tmp_path):
+    trainer = make_trainer("SemiCPSTrainer", start=False, epochs=1, deploy="average")
+    run_epochs(trainer, 1)
+    trainer.on_train_end()
+    folder = export(trainer, tmp_path / "exported")
+    assert {path.name for path in folder.glob("fold_*")} == {"fold_0", "fold_1"}
+    stock = nnUNetPredictor(use_mirroring=True, device=torch.device("cpu"), allow_tqdm=False)
+    stock.initialize_from_trained_model_folder(str(folder), ("0", "1"), "checkpoint_final.pth")
+    image = torch.randn((1, 12, 32, 32), generator=torch.Generator().manual_seed(0))
+    networks = (trainer.bare_network, trainer.companion("second"))
+    expected = 0
+    for network in networks:
+        with ready_to_predict(network):
+            ours = predictor_of(trainer, network, mirror=True)
+            expected = expected + ours.predict_sliding_window_return_logits(image).float()
+    logits = stock.predict_logits_from_preprocessed_data(image)
+    assert torch.allclose(logits.float(), expected / 2, atol=1e-2)  # nnU-Net's are float16
 
 
 def test_f_export_runs_where_this_package_is_not_installed(make_trainer, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from semi_nnunet.filtering import networks_to_compare
 from tests.methods.by_hand import dice_ce_by_hand, mixed_by_hand
 from tests.trainers import WITHOUT_RAMP, run_epochs, same_weights, weights_of
 
@@ -103,3 +104,33 @@ def test_both_are_validated_and_the_better_one_is_saved(make_trainer):
     better = trainer.companion("second") if second_is_better else trainer.bare_network
     content = trainer.checkpoint_content(2)
     assert same_weights(content["network_weights"], weights_of(better))
+
+
+def test_the_average_is_validated_and_its_better_member_saved_for_stock_prediction(make_trainer):
+    trainer = make_trainer(NAME, start=False, deploy="average")
+    run_epochs(trainer, 1)
+    networks = {"first": trainer.bare_network, "second": trainer.companion("second")}
+    dice = {name: trainer.history.rows[-1][f"dice/{name}"] for name in networks}
+    better, other = sorted(networks, key=lambda name: -dice[name])
+    content = trainer.checkpoint_content(1)
+    assert same_weights(content["network_weights"], weights_of(networks[better]))
+    (saved,) = content["semi"]["averaged_with"]
+    assert same_weights(saved, weights_of(networks[other]))
+    x = torch.randn(2, 1, 32, 32)
+    with trainer.deployed(), torch.no_grad():
+        outputs = trainer.network(x)
+        assert len(outputs) > 1
+        for level, *parts in zip(outputs, *(net(x) for net in networks.values()), strict=True):
+            assert torch.allclose(level, (parts[0] + parts[1]) / 2, atol=1e-6)
+        trainer.set_deep_supervision_enabled(False)
+        assert trainer.network(x).shape[2:] == x.shape[2:]
+    trainer.set_deep_supervision_enabled(True)
+
+
+def test_images_are_filtered_by_both_networks_where_the_average_is_deployed(make_trainer):
+    trainer = make_trainer(NAME, deploy="average", filter_epochs=[1])
+    compared = networks_to_compare(trainer).values()
+    assert {id(net) for net in compared} == {
+        id(trainer.bare_network),
+        id(trainer.companion("second")),
+    }
