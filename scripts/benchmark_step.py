@@ -1,17 +1,21 @@
-"""Time a Mean Teacher step against the sum of its parts; compare its memory with the baseline's.
+"""Time a training step against its network passes; compare its memory with the baseline's.
 
-    python scripts/benchmark_step.py [--device cpu] [--configuration 2d] [--steps 20]
+    python scripts/benchmark_step.py [--device cpu] [--configuration 2d] [--steps 20] [--methods]
 
 Makes a phantom data set in a temporary folder, plans it with --budget cpu (or at full size with
 --full), and times on the
 same tensors: the labelled forward and backward pass, the student's on the unlabelled patches, the
-teacher's forward pass, and the whole training step. Loading is measured apart. Prints medians and
+teacher's forward pass, and the whole training step. Loading is measured apart. --methods: instead,
+the whole step of every trainer, in turn in one process, beside the time its network passes would
+take at the speed of the baseline's: floating-point operations (counted by torch) of the method's
+step / of the baseline's x the time of the labelled forward and backward pass. Prints medians and
 ratios; it judges nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -20,8 +24,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+BASELINE = "SemiBaselineTrainer"
 
 
 def main() -> None:
@@ -41,10 +47,9 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument(
-        "--measure",
-        choices=["time", "memory:SemiBaselineTrainer", "memory:SemiMeanTeacherTrainer"],
-        help=argparse.SUPPRESS,
+        "--methods", action="store_true", help="every trainer instead of Mean Teacher's parts"
     )
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
@@ -52,8 +57,11 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as root:
         prepare(Path(root), args)
+        if args.methods:
+            print_methods(args, root)
+            return
         times = in_new_process(args, root, "time")
-        base = in_new_process(args, root, "memory:SemiBaselineTrainer")
+        base = in_new_process(args, root, f"memory:{BASELINE}")
         mean_teacher = in_new_process(args, root, "memory:SemiMeanTeacherTrainer")
     parts = sum(
         times[name]
@@ -65,6 +73,24 @@ def main() -> None:
     print(f"{'peak of the baseline step':<32}{base['peak_mib']:9.1f} MiB above the level before")
     print(f"{'peak of the Mean Teacher step':<32}{mean_teacher['peak_mib']:9.1f} MiB")
     print(f"{'Mean Teacher / baseline':<32}{mean_teacher['peak_mib'] / base['peak_mib']:9.3f}")
+
+
+def print_methods(args: argparse.Namespace, root: str) -> None:
+    """A Markdown table of every trainer's step."""
+    costs = in_new_process(args, root, "methods")
+    peaks = {name: in_new_process(args, root, f"memory:{name}")["peak_mib"] for name in costs}
+    base, peak = costs[BASELINE], peaks[BASELINE]
+    print(
+        "| trainer | step, ms | / baseline's | operations / baseline's | step / its passes "
+        "| peak memory / baseline's |\n" + "|---" * 6 + "|"
+    )
+    for name, cost in costs.items():
+        operations = cost["operations"] / base["operations"]
+        passes = operations * base["passes"]
+        print(
+            f"| {name} | {1000 * cost['step']:.0f} | {cost['step'] / base['step']:.2f} "
+            f"| {operations:.2f} | {cost['step'] / passes:.2f} | {peaks[name] / peak:.2f} |"
+        )
 
 
 def prepare(root: Path, args: argparse.Namespace) -> None:
@@ -100,7 +126,7 @@ def set_paths(root: Path) -> None:
     os.environ.update(nnUNet_compile="f", nnUNet_n_proc_DA="0")
 
 
-def in_new_process(args: argparse.Namespace, root: str, measure_what: str) -> dict[str, float]:
+def in_new_process(args: argparse.Namespace, root: str, measure_what: str) -> dict[str, Any]:
     """Run this script's ``measure`` in a fresh process, so that memory peaks are its own."""
     command = [
         sys.executable,
@@ -125,13 +151,15 @@ def in_new_process(args: argparse.Namespace, root: str, measure_what: str) -> di
     return json.loads(output.strip().splitlines()[-1])
 
 
-def measure(args: argparse.Namespace) -> dict[str, float]:
+def measure(args: argparse.Namespace) -> dict[str, Any]:
     """What a fresh process is asked to measure."""
     import torch
 
     set_paths(args.root)
     torch.set_num_threads(args.threads)
     kind, _, trainer_name = args.measure.partition(":")
+    if kind == "methods":
+        return time_methods(args)
     trainer = start_trainer(args, trainer_name or "SemiMeanTeacherTrainer")
     return time_parts(trainer, args.steps) if kind == "time" else peak_memory(trainer, args.steps)
 
@@ -158,59 +186,90 @@ def start_trainer(args: argparse.Namespace, name: str):
     return trainer
 
 
+def time_methods(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Trainer -> median seconds of its step and its operations; the baseline's passes alone."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from semi_nnunet.discovery.listing import trainer_classes
+
+    names = [BASELINE, *(name for name in trainer_classes() if name != BASELINE)]
+    trainers = {name: start_trainer(args, name) for name in names}
+    batches = {name: next(trainer.dataloader_train) for name, trainer in trainers.items()}
+    costs = {}
+    for name, trainer in trainers.items():
+        trainer.train_step(batches[name])  # the first step of an epoch does more
+        with FlopCounterMode(display=False) as counter:
+            trainer.train_step(batches[name])
+        costs[name] = {"operations": float(counter.get_total_flops())}
+    parts = {
+        name: functools.partial(trainer.train_step, batches[name])
+        for name, trainer in trainers.items()
+    }
+    base = trainers[BASELINE]
+    labelled, _ = base._to_device(batches[BASELINE][0])
+    parts["passes"] = functools.partial(labelled_pass, base, labelled)
+    times = medians_in_turn(parts, args.steps, base.device)
+    costs[BASELINE]["passes"] = times.pop("passes")
+    for name, seconds in times.items():
+        costs[name]["step"] = seconds
+    return costs
+
+
+def labelled_pass(trainer, labelled) -> None:
+    """Forward and backward on the labelled patches."""
+    import torch
+
+    trainer.optimizer.zero_grad(set_to_none=True)
+    with torch.autocast(trainer.device.type, enabled=trainer.device.type == "cuda"):
+        loss = trainer.loss(trainer.network(labelled.x), labelled.target)
+    (loss if trainer.grad_scaler is None else trainer.grad_scaler.scale(loss)).backward()
+
+
+def medians_in_turn(parts, repetitions: int, device) -> dict[str, float]:
+    """Median seconds of each part, one after the other, so that drift hits all alike."""
+    import torch
+
+    times: dict[str, list[float]] = {name: [] for name in parts}
+    for repetition in range(repetitions + 3):
+        for name, part in parts.items():
+            started = time.perf_counter()
+            part()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if repetition >= 3:
+                times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
 def time_parts(trainer, steps: int) -> dict[str, float]:
-    """Median seconds of each part and of the whole step, in turn, so that drift hits all alike."""
+    """Median seconds of each part and of the whole step."""
     import torch
 
     batches = next(trainer.dataloader_train)
     labelled, unlabelled = trainer._to_device(batches[0])
     teacher = trainer.companion("teacher")
-    weight = 1.0
-
-    def back(loss) -> None:
-        (loss if trainer.grad_scaler is None else trainer.grad_scaler.scale(loss)).backward()
 
     def autocast():
         return torch.autocast(trainer.device.type, enabled=trainer.device.type == "cuda")
 
-    def supervised() -> None:
-        with autocast():
-            loss = trainer.loss(trainer.network(labelled.x), labelled.target)
-        back(loss)
-
     def student() -> None:
+        trainer.optimizer.zero_grad(set_to_none=True)
         with autocast():
             loss = trainer.probs(trainer.predict(unlabelled.x_strong)).square().mean()
-        back(loss * weight)
+        (loss if trainer.grad_scaler is None else trainer.grad_scaler.scale(loss)).backward()
 
     def teach() -> None:
         with autocast():
             trainer.predict_with(teacher, unlabelled.x_weak)
 
-    def whole() -> None:
-        trainer.train_step(batches)
-
-    def load() -> None:
-        next(trainer.dataloader_train)
-
-    parts: dict[str, Callable[[], None]] = {
-        "labelled forward + backward": supervised,
+    parts = {
+        "labelled forward + backward": functools.partial(labelled_pass, trainer, labelled),
         "student forward + backward": student,
         "teacher forward": teach,
-        "whole step": whole,
-        "loading (beside the step)": load,
+        "whole step": functools.partial(trainer.train_step, batches),
+        "loading (beside the step)": functools.partial(next, trainer.dataloader_train),
     }
-    times: dict[str, list[float]] = {name: [] for name in parts}
-    for repetition in range(steps + 3):
-        for name, part in parts.items():
-            trainer.optimizer.zero_grad(set_to_none=True)
-            started = time.perf_counter()
-            part()
-            if trainer.device.type == "cuda":
-                torch.cuda.synchronize()
-            if repetition >= 3:
-                times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return medians_in_turn(parts, steps, trainer.device)
 
 
 def peak_memory(trainer, steps: int) -> dict[str, float]:
