@@ -44,7 +44,10 @@ def setting(
 
 
 def planned(rule: Rule, **limits: Any) -> Any:
-    """Declare a setting that ``rule(facts, earlier values) -> (value, reason)`` computes."""
+    """Declare a setting that ``rule(facts, values) -> (value, reason)`` computes.
+
+    The values are those that were given, the constant ones, and those planned before it.
+    """
     metadata = {"rule": rule, "low": None, "high": None, "below": None, "choices": None, **limits}
     return dataclasses.field(kw_only=True, default=None, metadata=metadata)
 
@@ -77,16 +80,19 @@ def resolve(settings_class: type, facts: Any, given: Mapping[str, tuple[Any, str
         raise UserError("Some settings are out of range:", problems)
     values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
-    for field in dataclasses.fields(settings_class):
+    fields = dataclasses.fields(settings_class)
+    for field in fields:
         if field.name in given:
             value, where = given[field.name]
             values[field.name] = tuple(value) if isinstance(value, list) else value
             reasons[field.name] = f"given in {where}"
+        elif "rule" not in field.metadata:
+            values[field.name], reasons[field.name] = field.default, field.metadata["why"]
+    for field in fields:  # a rule sees every constant, and what was planned before
         if values.get(field.name) is None and "rule" in field.metadata:
             values[field.name], reasons[field.name] = field.metadata["rule"](facts, values)
-        elif field.name not in values:
-            values[field.name], reasons[field.name] = field.default, field.metadata["why"]
-    return Resolved(settings_class(**values), reasons)
+    in_order = {field.name: reasons[field.name] for field in fields}
+    return Resolved(settings_class(**values), in_order)
 
 
 def _value_problems(settings_class: type, given: Mapping[str, tuple[Any, str]]) -> list[Problem]:

@@ -1,5 +1,6 @@
 """Layers, checks and reasons of the settings."""
 
+import dataclasses
 import json
 import math
 from dataclasses import FrozenInstanceError, dataclass
@@ -74,6 +75,21 @@ def test_the_more_specific_layer_wins():
 def test_sections_of_other_trainers_and_configurations_are_passed_over():
     semi = {"SemiOtherTrainer": {"foo": 1}, "3d_fullres": {"seed": 9}, TRAINER: {"3d_fullres": {}}}
     assert settled(semi).settings.seed == 0
+
+
+def test_a_rule_sees_the_constants_declared_after_it():
+    @dataclass(frozen=True, kw_only=True)
+    class Faithful(Method):
+        epochs: int = planned(
+            lambda facts, values: (7 if values["fidelity"] == "paper" else 9, "by fidelity")
+        )
+        fidelity: str = setting("improved", "better", choices=("improved", "paper"))
+
+    assert resolve(Faithful, {}, {}).settings.epochs == 9
+    faithful = resolve(Faithful, {}, {"fidelity": ("paper", "a test")})
+    assert (faithful.settings.epochs, faithful.settings.half_of_them) == (7, 3)
+    names = [field.name for field in dataclasses.fields(Faithful)]
+    assert list(faithful.reasons) == names
 
 
 def test_a_given_value_reaches_the_rules_after_it():

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from semi_nnunet.errors import UserError
+
 
 def drop_channels(features: torch.Tensor, probability: float) -> torch.Tensor:
     """Zero whole channels of (B, C, *spatial), rescale the rest (Tompson et al. 2015)."""
@@ -27,6 +29,9 @@ def feature_dropout(
         network: an nnU-Net network, whose encoder returns its skip features, bottleneck last.
         probability: of a channel to be dropped, in [0, 1); 0 changes nothing.
         every_level: drop on every skip, not on the bottleneck alone.
+
+    Raises:
+        UserError: the network has no encoder.
     """
 
     def hook(module: nn.Module, inputs: Any, skips: Any) -> Any:
@@ -39,7 +44,13 @@ def feature_dropout(
     if probability == 0:
         yield
         return
-    handle = network.encoder.register_forward_hook(hook)  # type: ignore[operator,union-attr]
+    encoder = getattr(network, "encoder", None)
+    if encoder is None:
+        raise UserError(
+            f"this trainer disturbs the features between encoder and decoder; {type(network)} has "
+            f"no 'encoder'. Fix: plan a U-Net of nnU-Net's, or choose another trainer"
+        )
+    handle = encoder.register_forward_hook(hook)
     try:
         yield
     finally:

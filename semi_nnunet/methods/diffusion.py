@@ -9,63 +9,43 @@ branch can denoise a label without looking at the image. Here x_0 is a soft-max,
 beside the noise and t is drawn towards T, so that one step from pure noise is a prediction; theta
 also learns from the labels, instead of being pulled towards the mean of the two other decoders,
 which is no sensible network late in training; difficulty weights are normalised; boxes are mixed
-(CutMix). ``fidelity paper`` sets all this as the paper has it; give ``unlabelled_start_steps 0,
-appearance_strength 0`` and all steps as ``ramp_up_steps`` for the rest. The losses are nnU-Net's,
-those of psi, xi and the pseudo labels at full resolution.
+(CutMix). ``fidelity paper`` sets all this as the paper has it. The losses are nnU-Net's, those of
+psi, xi and the pseudo labels at full resolution.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
-from semi_nnunet.common_settings import SemiSettings
 from semi_nnunet.core.difficulty import DifficultyWeights, hard_dice
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
-from semi_nnunet.networks.diffusion_branches import DiffusionBranches, LabelDiffusion
-from semi_nnunet.settings import planned, setting
+from semi_nnunet.networks.diffusion_branches import DiffusionBranches
+from semi_nnunet.networks.label_diffusion import LabelDiffusion, LabelDiffusionSettings, paper_or
+from semi_nnunet.planning import rules
+from semi_nnunet.settings import setting
 from semi_nnunet.trainer import SemiTrainer, Term
 
 
-def either(paper: Any, ours: Any, why: str, **limits: Any) -> Any:
-    """A setting whose default depends on ``fidelity``."""
-
-    def rule(facts: Any, values: Any) -> tuple[Any, str]:
-        return (paper, "the paper's") if values["fidelity"] == "paper" else (ours, why)
-
-    return planned(rule, **limits)
-
-
 @dataclass(frozen=True, kw_only=True)
-class DiffusionSettings(SemiSettings):
-    fidelity: str = setting(
-        "improved", "the paper's settings do not reproduce", choices=("improved", "paper")
-    )
-    pseudo_label_weight: float = either(10.0, 1.0, "on nnU-Net's Dice + cross-entropy", low=0)
+class DiffusionSettings(LabelDiffusionSettings):
+    unlabelled_start_steps: int = paper_or(0, rules.unlabelled_start_steps, low=0)
+    ramp_up_steps: int = paper_or(rules.every_step, rules.ramp_up_steps, low=0)
+    appearance_strength: float = paper_or(0.0, rules.appearance_strength, low=0)
+    cutmix_probability: float = paper_or(0.0, 1.0, "every patch is mixed", low=0, high=1)
+    pseudo_label_weight: float = paper_or(10.0, 1.0, "on nnU-Net's Dice + cross-entropy", low=0)
     diffusion_labels: bool = setting(True, "False: theta learns from psi alone (ablation)")
-    sampling_steps: int = either(10, 1, "as good as ten at a tenth of the cost (prototype)", low=1)
-    sampling_interval_steps: int = setting(1, "xi is asked every so many steps", low=1)
-    clamped_logits: bool = either(True, False, "every DDIM step makes clamped ones worse")
-    label_scale: float = either(1.0, 0.2, "the image is needed at most times t", low=0.01, high=1)
-    time_power: float = either(1.0, 3.0, "t is drawn towards T, where sampling begins", low=1)
-    reparameterised: bool = either(True, False, "Gumbel noise and smoothing blur small organs")
-    theta_on_labels: bool = either(False, True, "pseudo labels alone lag behind (prototype)")
-    averaging: str = either(
-        "both",
-        "none",
-        "the mean of xi and psi is no sensible network",
-        choices=("both", "psi", "none"),
+    theta_on_labels: bool = paper_or(False, True, "pseudo labels alone lag behind (prototype)")
+    averaging: str = paper_or(
+        "both", "none", "theta is no mean of xi and psi", choices=("both", "psi", "none")
     )
     averaging_decay: float = setting(0.99, "m (sec. 3.3)", low=0, below=1)
-    normalised_difficulty: bool = either(False, True, "without, a class may weigh 40 times more")
+    normalised_difficulty: bool = paper_or(False, True, "without, a class may weigh 40 times more")
     difficulty_horizon_steps: int = setting(50, "A (authors' code)", low=1)
-    cutmix_probability: float = either(0.0, 1.0, "every patch is mixed (prototype)", low=0, high=1)
-    cutmix_edge: float = setting(2 / 3, "of the box, relative to the patch", low=0.01, high=1)
 
 
 class SemiDiffusionTrainer(SemiTrainer):
@@ -75,11 +55,9 @@ class SemiDiffusionTrainer(SemiTrainer):
         settings, classes = self.settings, self.label_manager.num_segmentation_heads
         wider = self.another_network("xi", self.num_input_channels + classes)
         branches = DiffusionBranches(wider, self.another_network("psi"))
-        names = ("label_scale", "time_power", "clamped_logits", "reparameterised", "sampling_steps")
-        diffusion = {name: getattr(settings, name) for name in names}
         horizon, normalised = settings.difficulty_horizon_steps, settings.normalised_difficulty
         return {
-            "diffusion": LabelDiffusion(branches, self.exclusive, **diffusion),
+            "diffusion": LabelDiffusion(branches, self.exclusive, settings),
             "difficulty": DifficultyWeights(classes, horizon, normalised),
         }
 

@@ -16,10 +16,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from semi_nnunet.core.noise_schedule import NoiseSchedule
-from semi_nnunet.core.pseudo_labels import to_probs
 from semi_nnunet.errors import UserError
 
 EMBEDDING, HIDDEN = 128, 512
@@ -119,85 +116,3 @@ def require_unet(network: nn.Module) -> None:
             f"ResidualEncoderUNet), got {type(network).__name__}. Fix: plan one of these, or "
             f"choose another trainer"
         )
-
-
-class LabelDiffusion(nn.Module):
-    """The diffusion branch of A&D: labels are noised, denoised given the image, and sampled.
-
-    Args:
-        branches: the networks.
-        exclusive: softmax classes, or regions (sigmoid).
-        label_scale: b of x_0 = b (2 y - 1); small beside the noise, so that the image is needed.
-        time_power: t has density proportional to t^(time_power - 1); 1 is uniform.
-        clamped_logits: x_0 is the clamped logits (the paper's), else b (2 p - 1) of probabilities.
-        reparameterised: samples get Gumbel noise and are smoothed (the paper's).
-        sampling_steps: network passes of a sample.
-    """
-
-    def __init__(
-        self,
-        branches: DiffusionBranches,
-        exclusive: bool,
-        label_scale: float,
-        time_power: float,
-        clamped_logits: bool,
-        reparameterised: bool,
-        sampling_steps: int,
-    ):
-        super().__init__()
-        self.branches, self.schedule = branches, NoiseSchedule()
-        self.exclusive, self.label_scale, self.time_power = exclusive, label_scale, time_power
-        self.clamped_logits, self.reparameterised = clamped_logits, reparameterised
-        self.sampling_steps = sampling_steps
-
-    def to_signal(self, probs: torch.Tensor) -> torch.Tensor:
-        """x_0 of labels or probabilities."""
-        return self.label_scale * (2.0 * probs - 1.0)
-
-    def from_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """x_0 as the network predicts it."""
-        if self.clamped_logits:
-            return logits.float().clamp(-1.0, 1.0)
-        return self.to_signal(to_probs(logits, self.exclusive))
-
-    def denoise_labels(
-        self, encoder: nn.Module, x: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
-    ) -> torch.Tensor:
-        """Logits of labels (B, C, *spatial) that were noised at random times.
-
-        Where the mask (B, 1, *spatial) is False nothing is known: x_0 is 0, no class at all.
-        """
-        t = self.schedule.sample_t(len(target), self.time_power)
-        x_0 = self.to_signal(target) * mask
-        x_t = self.schedule.q_sample(x_0, t, torch.randn_like(target))
-        return self.branches.denoise(encoder, x, x_t, t)
-
-    @torch.no_grad()
-    def sample(self, encoder: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        """Probabilities (B, C, *spatial) of an image's labels, from pure noise."""
-        shape = (len(x), self.branches.xi.num_classes, *x.shape[2:])
-        logits = self.schedule.ddim(
-            lambda x_t, t: self.branches.denoise(encoder, x, x_t, t).float(),
-            self.from_logits,
-            torch.randn(shape, device=x.device),
-            self.sampling_steps,
-        )
-        if not self.reparameterised:
-            return to_probs(logits, self.exclusive)
-        x_0 = self.from_logits(logits)
-        if self.exclusive:
-            return smooth(F.gumbel_softmax(x_0, tau=1.0, dim=1))
-        return smooth(torch.sigmoid(x_0 + torch.randn_like(x_0)))
-
-
-def smooth(probs: torch.Tensor) -> torch.Tensor:
-    """Gaussian of sd 1 on 3 voxels along every axis, each channel alone, zero outside (paper)."""
-    kernel = torch.exp(-torch.tensor([1.0, 0.0, 1.0]) / 2).to(probs)
-    kernel = kernel / kernel.sum()
-    channels, convolve = probs.shape[1], F.conv2d if probs.ndim == 4 else F.conv3d
-    for axis in range(2, probs.ndim):
-        shape, padding = [1] * (probs.ndim - 2), [0] * (probs.ndim - 2)
-        shape[axis - 2], padding[axis - 2] = 3, 1
-        weight = kernel.view(1, 1, *shape).expand(channels, 1, *shape)
-        probs = convolve(probs, weight, padding=tuple(padding), groups=channels)
-    return probs

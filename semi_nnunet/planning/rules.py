@@ -1,4 +1,4 @@
-"""Every planned setting as a pure function: ``rule(facts, earlier values) -> (value, reason)``."""
+"""Every planned setting as a pure function: ``rule(facts, values) -> (value, reason)``."""
 
 from __future__ import annotations
 
@@ -82,6 +82,10 @@ def ramp_up_steps(facts: Facts, values: Mapping[str, Any]) -> Planned:
     return steps, (
         "40 % of the steps, from the first one on: the teacher must be useful before it is followed"
     )
+
+
+def every_step(facts: Facts, values: Mapping[str, Any]) -> Planned:
+    return total_steps(values), "the weight grows until the end"
 
 
 def ema_decay(facts: Facts, values: Mapping[str, Any]) -> Planned:

@@ -6,6 +6,7 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
 from semi_nnunet.core.stochastic import drop_channels, feature_dropout
+from semi_nnunet.errors import UserError
 
 CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -103,3 +104,11 @@ def test_gradients_flow_to_the_kept_channels_alone():
     dropped = drop_channels(features, 0.5)
     dropped.sum().backward()
     torch.testing.assert_close(features.grad, dropped.detach())
+
+
+def test_a_network_without_an_encoder_is_refused_by_name():
+    with (
+        pytest.raises(UserError, match=r"Conv2d.*no 'encoder'.*Fix"),
+        feature_dropout(torch.nn.Conv2d(1, 1, 1), 0.5),
+    ):
+        pass

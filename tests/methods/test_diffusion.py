@@ -91,8 +91,10 @@ def test_sampling_steps_and_interval(make_trainer):
 
 
 def test_papers_settings(make_trainer):
-    trainer = make_trainer(NAME, fidelity="paper", **WITHOUT_RAMP)
+    trainer = make_trainer(NAME, fidelity="paper", ramp_up="constant")
     settings = trainer.settings
+    assert settings.unlabelled_start_steps == 0 and settings.appearance_strength == 0.0
+    assert settings.ramp_up_steps == trainer.total_steps
     assert (settings.label_scale, settings.sampling_steps, settings.time_power) == (1.0, 10, 1.0)
     assert settings.clamped_logits and settings.reparameterised and not settings.theta_on_labels
     assert settings.averaging == "both" and settings.pseudo_label_weight == 10.0
@@ -103,6 +105,12 @@ def test_papers_settings(make_trainer):
     assert trainer.companion("diffusion").from_logits(logits).flatten().tolist() == [-1.0, 0.5, 1.0]
     trainer.train_step(next(trainer.dataloader_train))
     assert all(torch.isfinite(v).all() for v in weights_of(trainer.network).values())
+
+
+def test_improved_defaults_of_shared_settings_are_those_of_every_trainer(make_trainer):
+    ours, common = make_trainer(NAME).settings, make_trainer("SemiFixMatchTrainer").settings
+    for name in ("unlabelled_start_steps", "ramp_up_steps", "appearance_strength"):
+        assert getattr(ours, name) == getattr(common, name)
 
 
 def test_one_setting_of_the_paper_at_a_time(make_trainer):

@@ -7,7 +7,8 @@ from scipy.ndimage import correlate1d
 from torch import nn
 
 from semi_nnunet.errors import UserError
-from semi_nnunet.networks.diffusion_branches import DiffusionBranches, smooth, time_embedding
+from semi_nnunet.networks.diffusion_branches import DiffusionBranches, time_embedding
+from semi_nnunet.networks.label_diffusion import smooth
 
 KINDS = ["plain", "residual"]
 

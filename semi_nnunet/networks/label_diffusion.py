@@ -1,0 +1,123 @@
+"""The diffusion branch of A&D: labels are noised, denoised given the image, and sampled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from semi_nnunet.common_settings import CutMixSettings
+from semi_nnunet.core.noise_schedule import NoiseSchedule
+from semi_nnunet.core.pseudo_labels import to_probs
+from semi_nnunet.networks.diffusion_branches import DiffusionBranches
+from semi_nnunet.settings import planned, setting
+
+
+def paper_or(paper: Any, ours: Any, why: str = "", **limits: Any) -> Any:
+    """A setting whose default depends on ``fidelity``; a rule in place of a value plans it."""
+
+    def rule(facts: Any, values: Any) -> tuple[Any, str]:
+        faithful = values["fidelity"] == "paper"
+        chosen = paper if faithful else ours
+        return (
+            chosen(facts, values)
+            if callable(chosen)
+            else (chosen, "the paper's" if faithful else why)
+        )
+
+    return planned(rule, **limits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelDiffusionSettings(CutMixSettings):
+    """How labels are noised and sampled."""
+
+    fidelity: str = setting(
+        "improved", "the paper's settings do not reproduce", choices=("improved", "paper")
+    )
+    sampling_steps: int = paper_or(10, 1, "as good as ten at a tenth of the cost", low=1)
+    sampling_interval_steps: int = setting(1, "xi is asked every so many steps", low=1)
+    clamped_logits: bool = paper_or(
+        True, False, "every DDIM step makes clamped logits worse: x_0 is b (2 p - 1) of soft-max p"
+    )
+    label_scale: float = paper_or(
+        1.0, 0.2, "b: labels small beside the noise, so that the image is needed", low=0.01, high=1
+    )
+    time_power: float = paper_or(
+        1.0, 3.0, "t has density t^2, drawn towards T, where sampling begins (1: uniform)", low=1
+    )
+    reparameterised: bool = paper_or(
+        True, False, "Gumbel noise and smoothing of samples blur small organs"
+    )
+
+
+class LabelDiffusion(nn.Module):
+    """The diffusion branch of A&D: labels are noised, denoised given the image, and sampled.
+
+    Args:
+        branches: the networks.
+        exclusive: softmax classes, or regions (sigmoid).
+        settings: how labels are noised and sampled.
+    """
+
+    def __init__(
+        self, branches: DiffusionBranches, exclusive: bool, settings: LabelDiffusionSettings
+    ):
+        super().__init__()
+        self.branches, self.schedule = branches, NoiseSchedule()
+        self.exclusive, self.settings = exclusive, settings
+
+    def to_signal(self, probs: torch.Tensor) -> torch.Tensor:
+        """x_0 = b (2 y - 1) of labels or probabilities y."""
+        return self.settings.label_scale * (2.0 * probs - 1.0)
+
+    def from_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """x_0 as the network predicts it."""
+        if self.settings.clamped_logits:
+            return logits.float().clamp(-1.0, 1.0)
+        return self.to_signal(to_probs(logits, self.exclusive))
+
+    def denoise_labels(
+        self, encoder: nn.Module, x: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits of labels (B, C, *spatial) that were noised at random times.
+
+        Where the mask (B, 1, *spatial) is False nothing is known: x_0 is 0, no class at all.
+        """
+        t = self.schedule.sample_t(len(target), self.settings.time_power)
+        x_0 = self.to_signal(target) * mask
+        x_t = self.schedule.q_sample(x_0, t, torch.randn_like(target))
+        return self.branches.denoise(encoder, x, x_t, t)
+
+    @torch.no_grad()
+    def sample(self, encoder: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """Probabilities (B, C, *spatial) of an image's labels, from pure noise."""
+        shape = (len(x), self.branches.xi.num_classes, *x.shape[2:])
+        logits = self.schedule.ddim(
+            lambda x_t, t: self.branches.denoise(encoder, x, x_t, t).float(),
+            self.from_logits,
+            torch.randn(shape, device=x.device),
+            self.settings.sampling_steps,
+        )
+        if not self.settings.reparameterised:
+            return to_probs(logits, self.exclusive)
+        x_0 = self.from_logits(logits)
+        if self.exclusive:
+            return smooth(F.gumbel_softmax(x_0, tau=1.0, dim=1))
+        return smooth(torch.sigmoid(x_0 + torch.randn_like(x_0)))
+
+
+def smooth(probs: torch.Tensor) -> torch.Tensor:
+    """Gaussian of sd 1 on 3 voxels along every axis, each channel alone, zero outside (paper)."""
+    kernel = torch.exp(-torch.tensor([1.0, 0.0, 1.0]) / 2).to(probs)
+    kernel = kernel / kernel.sum()
+    channels, convolve = probs.shape[1], F.conv2d if probs.ndim == 4 else F.conv3d
+    for axis in range(2, probs.ndim):
+        shape, padding = [1] * (probs.ndim - 2), [0] * (probs.ndim - 2)
+        shape[axis - 2], padding[axis - 2] = 3, 1
+        weight = kernel.view(1, 1, *shape).expand(channels, 1, *shape)
+        probs = convolve(probs, weight, padding=tuple(padding), groups=channels)
+    return probs
