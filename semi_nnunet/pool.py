@@ -39,7 +39,7 @@ def predict_pool(
     """
     predictors = {name: predictor_of(trainer, net, mirror) for name, net in networks.items()}
     dataset = UnlabelledDataset(
-        trainer.unlabelled_folder, cases, {}, trainer.folder_with_segs_from_previous_stage
+        trainer.pool.folder, cases, {}, trainer.folder_with_segs_from_previous_stage
     )
     ranks = dist.get_world_size() if trainer.is_ddp else 1
     with ExitStack() as stack:

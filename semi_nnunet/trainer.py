@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,18 +24,17 @@ from semi_nnunet.cascade import predict_for_next_stages, require_predictions
 from semi_nnunet.core.ema import EmaTeacher
 from semi_nnunet.core.losses import DiceAndVoxelLoss, onehot_and_mask
 from semi_nnunet.core.pseudo_labels import is_foreground, to_probs
-from semi_nnunet.core.ramps import ramp
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch, UnlabelledSampling
-from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.streams import unlabelled_like
-from semi_nnunet.data.unlabelled import UnlabelledDataset, foreground_prior
+from semi_nnunet.data.unlabelled import UnlabelledCases, UnlabelledDataset, foreground_prior
 from semi_nnunet.errors import UserError
 from semi_nnunet.filtering import check_filter, filter_cases, snapshot_epochs, take_snapshot
 from semi_nnunet.networks.average import NetworkAverage
 from semi_nnunet.optimisation import Schedule
 from semi_nnunet.reproducible import ReproducibleTrainer, average_gradients
 from semi_nnunet.seeds import derived_seed
+from semi_nnunet.unlabelled_weight import UnlabelledWeight
 from semi_nnunet.watch import Seen, collapse_warning
 
 Batches = list[dict[str, dict[str, Any]]]
@@ -195,8 +194,7 @@ class SemiTrainer(ReproducibleTrainer):
         self.labelled_view = AppearanceView(strength, settings.labelled_appearance, outside)
         self._pseudo_label_loss = DiceAndVoxelLoss(not self.exclusive, batch_dice=True)
         self._companions = nn.ModuleDict()
-        self._kept: set[str] | None = None  # None: no filtering yet
-        self.start_step: int = settings.unlabelled_start_steps  # or when every class is known
+        self.unlabelled_weight = UnlabelledWeight(settings)
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Schedule]:
         """Make the companions, and the optimizer of all networks that take a gradient."""
@@ -239,7 +237,7 @@ class SemiTrainer(ReproducibleTrainer):
         prior = foreground_prior(labelled._data, labelled._data.identifiers) if oversampling else {}
         previous, cases = self.folder_with_segs_from_previous_stage, self.training_pool()
         require_predictions(previous, cases, self.command_of_previous_stage())
-        dataset = UnlabelledDataset(self.unlabelled_folder, cases, prior, previous)
+        dataset = UnlabelledDataset(self.pool.folder, cases, prior, previous)
         batch_size = self._share_of_rank(self.settings.unlabelled_batch_size)
         if batch_size < self.smallest_unlabelled_batch:
             raise UserError(
@@ -256,42 +254,27 @@ class SemiTrainer(ReproducibleTrainer):
             self.settings.unlabelled_rotation_and_scaling,
         )
 
-    @property
-    def unlabelled_folder(self) -> Path:
+    @cached_property
+    def pool(self) -> UnlabelledCases:
         """The preprocessed unlabelled images of this configuration."""
-        base, identifier = (
+        plans = self.plans_manager
+        base, name = (
             self.preprocessed_dataset_folder_base,
             self.configuration_manager.data_identifier,
         )
-        return unlabelled_folder(base, identifier)
+        return UnlabelledCases(
+            unlabelled_folder(base, name),
+            f"semi_nnunet preprocess -d {plans.dataset_name} -c {self.configuration_name} "
+            f"-p {plans.plans_name}",
+        )
 
     def unlabelled_cases(self) -> list[str]:
-        """The finished unlabelled cases.
-
-        Raises:
-            UserError: there are none, or one of them is also labelled.
-        """
-        cases = sorted(Manifest(self.unlabelled_folder).present())
-        if not cases:
-            plans = self.plans_manager
-            raise UserError(
-                f"{type(self).__name__} needs unlabelled images, found none in "
-                f"{self.unlabelled_folder}. Fix: put them into imagesUn of the raw data set and "
-                f"run semi_nnunet preprocess -d {plans.dataset_name} "
-                f"-c {self.configuration_name} -p {plans.plans_name}"
-            )
-        both = sorted(set(self.labelled_identifiers()).intersection(cases))
-        if both:
-            raise UserError(
-                f"a case must be labelled or unlabelled, not both: {', '.join(both)}. Fix: remove "
-                f"it from imagesUn or imagesTr and run semi_nnunet preprocess again"
-            )
-        return cases
+        """The finished unlabelled cases."""
+        return self.pool.all(self.labelled_identifiers())
 
     def training_pool(self) -> list[str]:
-        """The unlabelled cases to train on: all, or what the last filtering kept and is there."""
-        cases = self.unlabelled_cases()
-        return cases if self._kept is None else [case for case in cases if case in self._kept]
+        """The unlabelled cases to train on: all, or what the last filtering kept."""
+        return self.pool.to_train_on(self.labelled_identifiers())
 
     def current_cases(self) -> dict[str, list[str]]:
         unlabelled = self.training_pool() if self.uses_unlabelled else []
@@ -317,7 +300,7 @@ class SemiTrainer(ReproducibleTrainer):
                 supervised = term.name.startswith("supervised")
                 cases = labelled.keys + (() if supervised else unlabelled.keys)
                 self._back_propagate(term, cases, 1.0 / len(batch))
-                if term.ramped and self.unlabelled_factor() == 0.0:
+                if term.ramped and self.unlabelled_weight.at(self.step) == 0.0:
                     break  # the unlabelled terms wait, and so does the work for the others
         self._update_weights(self._all_keys(batch))
         self.after_optimizer_step(self.step)
@@ -350,29 +333,14 @@ class SemiTrainer(ReproducibleTrainer):
         with autocast("cuda", cache_enabled=False) if on_gpu else nullcontext():
             return next(terms, None)
 
-    def unlabelled_factor(self) -> float:
-        """What the weights of the unlabelled terms are multiplied by in this step."""
-        settings = self.settings
-        if self.step < self.start_step:
-            return 0.0
-        return settings.unlabelled_weight * ramp(
-            settings.ramp_up, self.step, settings.ramp_up_steps
-        )
-
     def _start_if_every_class_is_known(self) -> None:
-        """At the end of an epoch: a class that the labels have not taught yet would be held back.
-
-        A class that no validation patch shows is not known.
-        """
         next_step = (self.current_epoch + 1) * self.num_iterations_per_epoch
         dice = self.logger.get_value("dice_per_class_or_region", step=-1)
-        known = all(value >= self.settings.unlabelled_start_dice for value in dice)
-        if self.uses_unlabelled and known and next_step < self.start_step:
-            self.start_step = next_step
+        if self.unlabelled_weight.after_validation(dice, next_step):
             self.print_to_log_file(f"every class is known: unlabelled terms from step {next_step}")
 
     def _back_propagate(self, term: Term, cases: tuple[str, ...], share: float) -> None:
-        factor = self.unlabelled_factor() if term.ramped else 1.0
+        factor = self.unlabelled_weight.at(self.step) if term.ramped else 1.0
         weight = term.weight * factor
         self.records.add(f"loss/{term.name}", term.value)
         self.records.add(f"weight/{term.name}", weight)
@@ -412,7 +380,7 @@ class SemiTrainer(ReproducibleTrainer):
         ):
             take_snapshot(self)
         if self.current_epoch in settings.filter_epochs:
-            self._kept = set(filter_cases(self))
+            self.pool.kept = set(filter_cases(self))
             self.restart_loaders()
 
     def on_train_epoch_start(self) -> None:
@@ -428,7 +396,7 @@ class SemiTrainer(ReproducibleTrainer):
         values = self._epoch_values
         labelled, pseudo = values.get("foreground/labelled"), values.get("foreground/pseudo_label")
         warning = collapse_warning(pseudo, labelled)
-        if warning and self.step >= self.start_step:
+        if warning and self.step >= self.unlabelled_weight.start_step:
             self.print_to_log_file(warning)
 
     # ---------------------------------------------------------------- the deployed network
@@ -484,7 +452,8 @@ class SemiTrainer(ReproducibleTrainer):
         dice = self.mean_over_ranks(dice)  # nnU-Net's is of all ranks together
         dice["dice/deployed"] = float(self.logger.get_value("mean_fg_dice", step=-1))
         self._epoch_values.update(dice)
-        self._start_if_every_class_is_known()
+        if self.uses_unlabelled:
+            self._start_if_every_class_is_known()
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         with self.deployed():
@@ -496,20 +465,18 @@ class SemiTrainer(ReproducibleTrainer):
         content = super().checkpoint_content(next_epoch)
         deployed, *others = (network.state_dict() for network in self.deployed_networks())
         content["network_weights"] = deployed
-        kept = self._kept
+        kept = self.pool.kept
         content["semi"]["companions"] = self._companions.state_dict()
         content["semi"]["averaged_with"] = others
         content["semi"]["kept"] = None if kept is None else sorted(kept)
-        began_early = self.start_step < self.settings.unlabelled_start_steps
-        content["semi"]["start_step"] = self.start_step if began_early else None
+        content["semi"]["start_step"] = self.unlabelled_weight.state()
         return content
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
         semi = checkpoint["semi"]
-        if semi.get("start_step") is not None:
-            self.start_step = semi["start_step"]
+        self.unlabelled_weight.restore(semi.get("start_step"))
         kept = semi.get("kept")
-        self._kept = None if kept is None else set(kept)
+        self.pool.kept = None if kept is None else set(kept)
         super().restore(checkpoint)
         self._companions.load_state_dict(checkpoint["semi"]["companions"])
 

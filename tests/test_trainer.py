@@ -228,7 +228,7 @@ def test_one_labelled_case_can_only_be_trained_on_all(make_trainer, tmp_path):
 
 def test_no_unlabelled_images_is_said_before_the_first_step(make_trainer, monkeypatch, tmp_path):
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
-    monkeypatch.setattr(type(trainer), "unlabelled_folder", tmp_path / "nothing")
+    trainer.pool.folder = tmp_path / "nothing"
     with pytest.raises(UserError, match="semi_nnunet preprocess -d Dataset"):
         trainer.on_train_start()
 
@@ -426,8 +426,7 @@ def test_pool_that_changed_since_the_checkpoint_is_named(make_trainer):
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
     run_epochs(trainer, 1)
     resumed = make_trainer("SemiMeanTeacherTrainer", start=False)
-    pool = resumed.unlabelled_cases()
-    resumed.unlabelled_cases = lambda: pool[:-1]
+    resumed.pool.all = lambda labelled, everything=resumed.unlabelled_cases(): everything[:-1]
     log = []
     resumed.print_to_log_file = lambda *args, **kwargs: log.append(" ".join(map(str, args)))
     resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
@@ -475,7 +474,7 @@ def test_unlabelled_terms_wait_while_the_ramp_goes_on(kind, make_trainer):
     )
     factors = []
     for trainer._step_in_epoch in range(9):
-        factors.append(trainer.unlabelled_factor())
+        factors.append(trainer.unlabelled_weight.at(trainer.step))
     assert factors[:3] == [0.0, 0.0, 0.0] and factors[4:] == [1.0] * 5
     assert factors[3] == pytest.approx(ramp(kind, 3, 4))
 
@@ -501,20 +500,23 @@ def test_unlabelled_terms_begin_when_every_class_is_known(make_trainer):
     )
     dice = [0.9, 0.29, 0.9]
     trainer.logger.get_value = lambda key, step: dice
-    assert trainer.start_step == 6 and trainer.unlabelled_factor() == 0.0
+    assert (
+        trainer.unlabelled_weight.start_step == 6
+        and trainer.unlabelled_weight.at(trainer.step) == 0.0
+    )
     trainer._start_if_every_class_is_known()
     dice[1] = float("nan")  # no validation patch shows it
     trainer._start_if_every_class_is_known()
-    assert trainer.start_step == 6
+    assert trainer.unlabelled_weight.start_step == 6
     dice[1] = 0.3
     trainer._start_if_every_class_is_known()
-    assert trainer.start_step == 2  # the first step of the next epoch
-    assert trainer.unlabelled_factor() == 0.0
+    assert trainer.unlabelled_weight.start_step == 2  # the first step of the next epoch
+    assert trainer.unlabelled_weight.at(trainer.step) == 0.0
     trainer.current_epoch = 1
-    assert trainer.unlabelled_factor() == 1.0
+    assert trainer.unlabelled_weight.at(trainer.step) == 1.0
     dice[1] = 0.0  # it stays begun
     trainer._start_if_every_class_is_known()
-    assert trainer.start_step == 2
+    assert trainer.unlabelled_weight.start_step == 2
     assert trainer.checkpoint_content(2)["semi"]["start_step"] == 2
 
 
@@ -522,8 +524,8 @@ def test_an_early_begin_is_continued_after_a_resume(make_trainer):
     settings = {"start": False, "unlabelled_start_steps": 6, "unlabelled_start_dice": 0.0}
     trainer = make_trainer("SemiMeanTeacherTrainer", "3d_fullres", **settings)
     run_epochs(trainer, 2)
-    began = trainer.start_step
+    began = trainer.unlabelled_weight.start_step
     assert began < 6
     resumed = make_trainer("SemiMeanTeacherTrainer", "3d_fullres", **settings)
     resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
-    assert resumed.start_step == began
+    assert resumed.unlabelled_weight.start_step == began

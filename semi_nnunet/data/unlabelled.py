@@ -12,6 +12,9 @@ import numpy as np
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 
+from semi_nnunet.data.manifest import Manifest
+from semi_nnunet.errors import UserError
+
 LocationPrior = Mapping[Any, np.ndarray]
 
 
@@ -36,6 +39,44 @@ def foreground_prior(
                 relative = (np.asarray(locations)[::step, 1:] + 0.5) / np.asarray(data.shape[1:])
                 found.setdefault(key, []).append(relative)
     return {key: np.concatenate(parts) for key, parts in found.items()}
+
+
+class UnlabelledCases:
+    """The unlabelled cases of a training: all that are finished, and those that filtering kept.
+
+    Args:
+        folder: the preprocessed folder.
+        command: that makes it, for the error that there are none.
+    """
+
+    def __init__(self, folder: Path, command: str):
+        self.folder, self.command = folder, command
+        self.kept: set[str] | None = None  # None: no filtering yet
+
+    def all(self, labelled: Sequence[str]) -> list[str]:
+        """The finished cases.
+
+        Raises:
+            UserError: there are none, or one of them is also labelled.
+        """
+        cases = sorted(Manifest(self.folder).present())
+        if not cases:
+            raise UserError(
+                f"training on unlabelled images needs some, found none in {self.folder}. Fix: put "
+                f"them into imagesUn of the raw data set and run {self.command}"
+            )
+        both = sorted(set(labelled).intersection(cases))
+        if both:
+            raise UserError(
+                f"a case must be labelled or unlabelled, not both: {', '.join(both)}. Fix: remove "
+                f"it from imagesUn or imagesTr and run {self.command} again"
+            )
+        return cases
+
+    def to_train_on(self, labelled: Sequence[str]) -> list[str]:
+        """All cases, or what the last filtering kept of them."""
+        cases = self.all(labelled)
+        return cases if self.kept is None else [case for case in cases if case in self.kept]
 
 
 class UnlabelledDataset(nnUNetBaseDataset):

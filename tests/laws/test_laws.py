@@ -152,7 +152,7 @@ def test_e_garbage_where_hidden_labels_might_be_changes_nothing(
     batch = next(trainer.dataloader_train)
     trainer.train_step(batch)
     clean = weights_of(trainer.bare_network)
-    folder = trainer.unlabelled_folder
+    folder = trainer.pool.folder
     case = trainer.unlabelled_cases()[0]
     planted = [
         folder / f"{case}_seg.b2nd",
