@@ -426,7 +426,8 @@ def test_pool_that_changed_since_the_checkpoint_is_named(make_trainer):
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
     run_epochs(trainer, 1)
     resumed = make_trainer("SemiMeanTeacherTrainer", start=False)
-    resumed.pool.all = lambda labelled, everything=resumed.unlabelled_cases(): everything[:-1]
+    pool = resumed.unlabelled_cases()
+    resumed.pool.all = lambda labelled: pool[:-1]
     log = []
     resumed.print_to_log_file = lambda *args, **kwargs: log.append(" ".join(map(str, args)))
     resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))

@@ -18,6 +18,7 @@ VERBS = {
     "split": "make a benchmark data set with hidden labels from a labelled one",
     "register": "let nnU-Net's own commands find our trainers in every shell",
     "trainers": "print the folder to set nnUNet_extTrainer to",
+    "evaluate": "measure predictions: overlap, surfaces, volumes of every case and class",
     "export": "turn a trained model into one that stock nnU-Net runs",
 }
 

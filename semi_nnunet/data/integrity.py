@@ -10,13 +10,12 @@ import contextlib
 import hashlib
 import io
 import itertools
-import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
@@ -42,13 +41,11 @@ from semi_nnunet.data.raw_description import (
     relative_to,
 )
 from semi_nnunet.errors import Problem, UserError
+from semi_nnunet.parallel import in_processes
 
 __all__ = ["CaseReport", "cases_in", "check_dataset", "dataset_problems", "duplicate_problems"]
 
-POLL_S = 2.0  # how often to look whether the worker processes still live
 EXAMPLES_TRIED = 10  # files shown to nnU-Net's choice of a reader, as the first may be the bad one
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -103,18 +100,19 @@ def check_dataset(
     cases = raw_cases(raw_dataset, description, UNLABELLED_IMAGES)
     rules = _Rules(
         root=os.fspath(raw_dataset),
-        reader_class=_reader_class(description, [file for case in cases for file in case.images]),
+        reader_class=reader_class(description, [file for case in cases for file in case.images]),
         num_channels=len(description["channel_names"]),
         label_values=frozenset(declared_values(description["labels"])),
         file_ending=description["file_ending"],
     )
-    results = _run(partial(_numbered_report, rules), list(enumerate(cases)), num_processes)
+    jobs = list(enumerate(cases))
+    results = in_processes(partial(_numbered_report, rules), jobs, num_processes, "checks images")
     hidden = None if show_progress else True  # None: hidden unless stderr is a terminal
     bar = tqdm(results, total=len(cases), desc="checking", unit="case", disable=hidden)
     return [report for _, report in sorted(bar, key=lambda result: result[0])]
 
 
-def _reader_class(description: dict[str, Any], files: Sequence[str]) -> type[Any]:
+def reader_class(description: dict[str, Any], files: Sequence[str]) -> type[Any]:
     """nnU-Net's choice, by the first file that any of its readers can open."""
     existing = (file for file in files if os.path.isfile(file) and os.path.getsize(file))
     examples: list[str | None] = [*itertools.islice(existing, EXAMPLES_TRIED)]
@@ -218,34 +216,6 @@ def _label_mismatch(
             return
 
 
-# ---- processes ----
-
-
-def _run(function: Callable[[T], R], jobs: Sequence[T], num_processes: int) -> Iterator[R]:
-    """``function`` of each job, in any order; spawns processes if there are more than one."""
-    if num_processes <= 1 or len(jobs) <= 1:
-        yield from map(function, jobs)
-        return
-    with multiprocessing.get_context("spawn").Pool(min(num_processes, len(jobs))) as pool:
-        workers = list(pool._pool)  # type: ignore[attr-defined]  # a dead one loses its job silently
-        results = pool.imap_unordered(function, jobs)
-        for done in range(len(jobs)):
-            while True:
-                try:
-                    yield results.next(timeout=POLL_S)
-                    break
-                except multiprocessing.TimeoutError:
-                    if not all(worker.is_alive() for worker in workers):
-                        raise _worker_died(num_processes, done, len(jobs)) from None
-
-
-def _worker_died(num_processes: int, done: int, total: int) -> UserError:
-    return UserError(
-        f"a process that checks images was killed after {done} of {total} cases, probably because "
-        f"memory ran out with {num_processes} processes. Fix: use fewer, 1 needs the least"
-    )
-
-
 # ---- the data set as a whole ----
 
 
@@ -253,7 +223,7 @@ def dataset_problems(raw_dataset: str | Path) -> list[Problem]:
     """Problems of the data set as a whole, found from ``dataset.json`` and the file names alone."""
     try:
         description = read_description(raw_dataset)
-        _reader_class(description, [])
+        reader_class(description, [])
     except UserError as error:
         return list(error.problems)
     cases = raw_cases(raw_dataset, description, UNLABELLED_IMAGES)

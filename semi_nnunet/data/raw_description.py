@@ -56,14 +56,18 @@ def files_in(folder: str | Path) -> list[str]:
         return sorted(entry.name for entry in entries if not entry.is_dir())
 
 
-def read_description(raw_dataset: str | Path) -> dict[str, Any]:
+def read_description(raw_dataset: str | Path, name: str = JSON) -> dict[str, Any]:
     """Return ``dataset.json``, with "channel_names" also if it uses the old name "modality".
+
+    Args:
+        raw_dataset: the folder.
+        name: of the file, if it has another.
 
     Raises:
         UserError: it is absent, no JSON, or lacks what is needed; ``.problems`` has all of it.
     """
     try:
-        content = json.loads((Path(raw_dataset) / JSON).read_text())
+        content = json.loads((Path(raw_dataset) / name).read_text())
     except (OSError, ValueError) as error:
         what = "is absent" if isinstance(error, FileNotFoundError) else f"is not JSON: {error}"
         fix = "write it as nnU-Net's documentation/dataset_format.md says"

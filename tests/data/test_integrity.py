@@ -17,6 +17,7 @@ import SimpleITK as sitk
 import tifffile
 from PIL import Image
 
+from semi_nnunet import parallel
 from semi_nnunet.data import integrity
 from semi_nnunet.data.integrity import (
     CaseReport,
@@ -430,7 +431,7 @@ def test_two_processes_report_what_one_does(data: Path) -> None:
 
 def test_a_killed_process_ends_the_run_with_a_message() -> None:
     with pytest.raises(UserError, match="fewer"):
-        list(integrity._run(os._exit, [1, 1, 1], 2))
+        list(parallel.in_processes(os._exit, [1, 1, 1], 2, "checks images"))
 
 
 def test_a_crash_of_the_check_becomes_a_problem_of_the_file(

@@ -1,0 +1,96 @@
+"""Measure predictions against references: overlap, surfaces and volumes of every case and class.
+
+    semi_nnunet evaluate -i predictions -r $nnUNet_raw/Dataset042_Pancreas/labelsTs
+
+Writes metrics.csv (a row for each case and class), metrics.json (with the means and what each
+column is) and nnU-Net's summary.json. Distances are in mm on the native grid; surface metrics come
+in both conventions in use, which give different numbers: *_edge as MONAI and medpy, *_surfel as
+DeepMind's surface-distance and FLARE. A class that neither mask shows is not counted; one that only
+one of them shows has overlap 0 and, for a distance, the diagonal of the image.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from semi_nnunet.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add, default = parser.add_argument, "default: %(default)s"
+    add("-i", dest="predictions", required=True, type=Path, help="folder of predicted files")
+    add("-r", dest="references", required=True, type=Path, help="folder of reference files")
+    add("-o", dest="out", type=Path, help="where the tables go (default: beside the predictions)")
+    add(
+        "--dataset-json",
+        type=Path,
+        help="says what the classes or regions are (default: the one with the predictions, which "
+        "nnUNetv2_predict writes, or of the references' data set)",
+    )
+    add(
+        "--tolerances", type=float, nargs="+", default=[1.0, 2.0], metavar="MM",
+        help=f"up to which distance surfaces agree, for NSD ({default})",
+    )  # fmt: skip
+    add(
+        "--class-tolerances", nargs="+", default=[], metavar="CLASS=MM",
+        help="one tolerance for each class, as FLARE has them: columns nsd_*_own",
+    )  # fmt: skip
+    add("--voxels", action="store_true", help="measure in voxels, as papers on LA and ACDC do")
+    add(
+        "--missed-distance", type=float, metavar="MM",
+        help="distance of a class that only one mask shows (default: the diagonal of the image)",
+    )  # fmt: skip
+    add("--partial", action="store_true", help="not every reference needs a prediction")
+    add("-np", dest="num_processes", type=int, default=2, help=f"processes ({default})")
+
+
+def run(args: argparse.Namespace) -> None:
+    from semi_nnunet.data.raw_description import read_description
+    from semi_nnunet.evaluation.folder import evaluate, find_pairs, make_protocol
+    from semi_nnunet.evaluation.metrics import Measure
+    from semi_nnunet.evaluation.tables import printed, write_tables
+
+    unit = "voxels" if args.voxels else "mm"
+    own = class_tolerances(args.class_tolerances)
+    for size in (*args.tolerances, *own.values()):
+        if not size >= 0:
+            raise UserError(f"a tolerance must be 0 or more, got {size:g}. Fix: correct it")
+    dataset_json = args.dataset_json or find_dataset_json(args.predictions, args.references)
+    ending = read_description(dataset_json.parent, dataset_json.name)["file_ending"]
+    pairs = find_pairs(args.predictions, args.references, ending, args.partial)
+    names = {f"{size:g}{unit}": size for size in args.tolerances}
+    measure = Measure(names, unit, args.missed_distance)
+    protocol = make_protocol(dataset_json, pairs[0].reference, measure, own)
+    rows = evaluate(pairs, protocol, args.num_processes)
+    out = args.out or args.predictions
+    out.mkdir(parents=True, exist_ok=True)
+    content = write_tables(out, rows, pairs, protocol)
+    print(printed(content, unit))
+    print(f"{len(pairs)} cases; wrote metrics.csv, metrics.json and summary.json to {out}")
+
+
+def class_tolerances(words: list[str]) -> dict[str, float]:
+    """``["liver=5", ...]`` as numbers."""
+    try:
+        return {name: float(size) for name, size in (word.rsplit("=", 1) for word in words)}
+    except ValueError:
+        raise UserError(
+            f"--class-tolerances must be CLASS=MM ..., got {' '.join(words)}. Fix: correct it"
+        ) from None
+
+
+def find_dataset_json(predictions: Path, references: Path) -> Path:
+    """The ``dataset.json`` of the predictions, or of the data set of the references."""
+    candidates = [
+        predictions / "dataset.json",
+        references / "dataset.json",
+        references.parent / "dataset.json",
+    ]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise UserError(
+        f"no dataset.json says what the classes are; looked for "
+        f"{', '.join(map(str, candidates))}. Fix: give --dataset-json"
+    )

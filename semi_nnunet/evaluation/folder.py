@@ -1,0 +1,228 @@
+"""Evaluate a folder of predictions: every case and class, on the native grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from tqdm import tqdm
+
+from semi_nnunet.data.file_bytes import BrokenFileError, check_presence, scan_raw, short_reason
+from semi_nnunet.data.image_files import (
+    SPACING_RTOL,
+    Geometry,
+    geometry_difference,
+    label_problem,
+    read_with_nnunet,
+)
+from semi_nnunet.data.integrity import reader_class
+from semi_nnunet.data.raw_description import declared_values, files_in, read_description
+from semi_nnunet.errors import Problem, UserError
+from semi_nnunet.evaluation.metrics import Measure, mask_metrics
+from semi_nnunet.parallel import in_processes
+
+COUNTS = ("TP", "FP", "FN", "TN", "n_pred", "n_ref")  # nnU-Net's, in voxels
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A predicted file and its reference."""
+
+    case: str
+    prediction: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found for one class of one case."""
+
+    case: str
+    name: str
+    metrics: dict[str, float]
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What all cases are held to, and measured by.
+
+    Args:
+        reader: nnU-Net's reader of these files.
+        classes: name -> the values that are this class, or this region.
+        allowed: the values that a file may hold.
+        ignore: the value of voxels that do not count, or None.
+        measures: name of the class -> in what it is measured.
+    """
+
+    reader: type[Any]
+    classes: Mapping[str, tuple[int, ...]]
+    allowed: frozenset[int]
+    ignore: int | None
+    measures: Mapping[str, Measure]
+
+
+def find_pairs(predictions: Path, references: Path, ending: str, partial_ok: bool) -> list[Pair]:
+    """Match the files of two folders by their names.
+
+    Raises:
+        UserError: a folder has no such file, or a file has no counterpart. A reference without a
+            prediction is none if ``partial_ok``.
+    """
+    ours, theirs = (
+        {name.removesuffix(ending) for name in files_in(folder) if name.endswith(ending)}
+        for folder in (predictions, references)
+    )
+    problems = [
+        Problem(str(folder), f"holds no file *{ending}", "correct the folder, or dataset.json")
+        for folder, names in ((predictions, ours), (references, theirs))
+        if not names
+    ]
+    if not problems:
+        fix = f"add the reference to {references}, or remove the prediction"
+        problems += [
+            Problem(f"{case}{ending}", "is predicted and has no reference", fix)
+            for case in sorted(ours - theirs)
+        ]
+        fix = "predict it, or give --partial to evaluate what is there"
+        problems += [
+            Problem(f"{case}{ending}", f"has no prediction in {predictions}", fix)
+            for case in sorted(theirs - ours)
+            if not partial_ok
+        ]
+    if problems:
+        raise UserError("Predictions and references do not match:", problems)
+    return [
+        Pair(case, str(predictions / f"{case}{ending}"), str(references / f"{case}{ending}"))
+        for case in sorted(ours & theirs)
+    ]
+
+
+def make_protocol(
+    dataset_json: Path, example: str, measure: Measure, own_tolerances: Mapping[str, float]
+) -> Protocol:
+    """Classes or regions and reader from ``dataset.json``.
+
+    Args:
+        dataset_json: of the data set.
+        example: one of the files, to choose the reader by.
+        measure: of every class.
+        own_tolerances: class -> its tolerance, reported as the tolerance "own"; {}: none.
+
+    Raises:
+        UserError: ``dataset.json`` cannot be used, or a class and its tolerance do not match.
+    """
+    description = read_description(dataset_json.parent, dataset_json.name)
+    labels = description["labels"]
+    manager = LabelManager(labels, description.get("regions_class_order"))
+    classes = {
+        name: tuple(value) if isinstance(value, (list, tuple)) else (int(value),)
+        for name, value in labels.items()
+        if name not in ("background", "ignore")
+    }
+    if own_tolerances and set(own_tolerances) != set(classes):
+        raise UserError(
+            f"a tolerance for each class must name all of them, {', '.join(classes)}; got "
+            f"{', '.join(own_tolerances)}. Fix: correct --class-tolerances"
+        )
+    measures = {
+        name: Measure(
+            {**measure.tolerances, **({"own": own_tolerances[name]} if own_tolerances else {})},
+            measure.unit,
+            measure.missed_distance,
+        )
+        for name in classes
+    }
+    allowed = frozenset(declared_values(labels))
+    reader = reader_class(description, [example])
+    return Protocol(reader, classes, allowed, manager.ignore_label, measures)
+
+
+def evaluate(pairs: Sequence[Pair], protocol: Protocol, num_processes: int) -> list[Row]:
+    """Check all files, then measure all classes of all cases.
+
+    Raises:
+        UserError: every file that cannot be read, holds a value that is not declared, or does not
+            lie on the voxels of its reference.
+    """
+    jobs, what = list(enumerate(pairs)), "evaluates"
+    checks = in_processes(partial(numbered_problems, protocol), jobs, num_processes, what)
+    bar = tqdm(checks, total=len(jobs), desc="checking", unit="case", disable=None)
+    problems = [problem for _, found in sorted(bar) for problem in found]
+    if problems:
+        raise UserError("Some files cannot be evaluated:", problems)
+    results = in_processes(partial(numbered_rows, protocol), jobs, num_processes, what)
+    bar = tqdm(results, total=len(jobs), desc="evaluating", unit="case", disable=None)
+    return [row for _, rows in sorted(bar, key=lambda result: result[0]) for row in rows]
+
+
+def numbered_problems(protocol: Protocol, job: tuple[int, Pair]) -> tuple[int, list[Problem]]:
+    """What is wrong with a case; for a process of its own."""
+    number, pair = job
+    problems, geometries = [], []
+    for path in (pair.prediction, pair.reference):
+        try:
+            check_presence(path)
+            scan_raw(path)
+            array, geometry, _ = read_with_nnunet(path, protocol.reader, is_label=True)
+        except BrokenFileError as error:
+            problems.append(Problem(path, str(error), error.fix))
+            continue
+        geometries.append(geometry)
+        if wrong := label_problem(array, protocol.allowed):
+            problems.append(Problem(path, *wrong))
+    if len(geometries) < 2:
+        return number, problems
+    if difference := geometry_difference(geometries[0], geometries[1], SPACING_RTOL):
+        what = f"must lie on the voxels of its reference, but has {difference}"
+        fix = "resample it to the reference, or mend the headers"
+        problems.append(Problem(pair.prediction, what, fix))
+    return number, problems
+
+
+def numbered_rows(protocol: Protocol, job: tuple[int, Pair]) -> tuple[int, list[Row]]:
+    """The metrics of a case; for a process of its own."""
+    number, pair = job
+    try:
+        return number, case_rows(protocol, pair)
+    except Exception as error:  # one strange case is named
+        raise UserError(f"case {pair.case} cannot be evaluated: {short_reason(error)}") from error
+
+
+def case_rows(protocol: Protocol, pair: Pair) -> list[Row]:
+    """The metrics of every class of a case."""
+    prediction, geometry, _ = read_with_nnunet(pair.prediction, protocol.reader, is_label=True)
+    reference, _, _ = read_with_nnunet(pair.reference, protocol.reader, is_label=True)
+    prediction, reference, spacing = in_its_dimensions(prediction[0], reference[0], geometry)
+    counts = reference != protocol.ignore if protocol.ignore is not None else None
+    rows = []
+    for name, values in protocol.classes.items():
+        ours, theirs = np.isin(prediction, values), np.isin(reference, values)
+        if counts is not None:
+            ours, theirs = ours & counts, theirs & counts
+        voxels = ours.size if counts is None else int(np.count_nonzero(counts))
+        metrics = mask_metrics(ours, theirs, spacing, protocol.measures[name])
+        rows.append(Row(pair.case, name, metrics, confusion(ours, theirs, voxels)))
+    return rows
+
+
+def in_its_dimensions(
+    prediction: np.ndarray, reference: np.ndarray, geometry: Geometry
+) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+    """A single slice is an image of two dimensions: its surface is its contour."""
+    if prediction.shape[0] == 1:
+        return prediction[0], reference[0], geometry.spacing[1:]
+    return prediction, reference, geometry.spacing
+
+
+def confusion(ours: np.ndarray, theirs: np.ndarray, voxels: int) -> dict[str, int]:
+    """nnU-Net's counts."""
+    tp = int(np.count_nonzero(ours & theirs))
+    n_pred, n_ref = int(np.count_nonzero(ours)), int(np.count_nonzero(theirs))
+    fp, fn = n_pred - tp, n_ref - tp
+    return dict(zip(COUNTS, (tp, fp, fn, voxels - tp - fp - fn, n_pred, n_ref), strict=True))

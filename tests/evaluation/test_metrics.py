@@ -1,0 +1,143 @@
+"""Metrics of masks, against hand-made values, medpy and MONAI."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+
+from semi_nnunet.evaluation.metrics import (
+    Measure,
+    column_meanings,
+    mask_metrics,
+    weighted_percentile,
+)
+from semi_nnunet.evaluation.surfaces import element_sizes, surface_distances
+
+MM = Measure({"1mm": 1.0, "2mm": 2.0})
+SPACINGS = {2: (1.2, 0.7), 3: (3.0, 1.0, 0.8)}
+
+
+def blobs(dimensions: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two masks that overlap in part, several parts each, some on the image's border."""
+    rng, shape = np.random.default_rng(seed), (30, 26) if dimensions == 2 else (14, 20, 18)
+    common = rng.normal(size=shape)
+    fields = [gaussian_filter(common + 0.7 * rng.normal(size=shape), 2) for _ in range(2)]
+    return fields[0] > 0.05, fields[1] > 0.04
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_edge_metrics_agree_with_medpy(dimensions, seed):
+    binary = pytest.importorskip("medpy.metric.binary")
+    (ours, theirs), spacing = blobs(dimensions, seed), SPACINGS[dimensions]
+    found = mask_metrics(ours, theirs, spacing, MM)
+    assert found["dice"] == pytest.approx(binary.dc(ours, theirs))
+    assert found["iou"] == pytest.approx(binary.jc(ours, theirs))
+    assert found["hd95_edge_mm"] == pytest.approx(binary.hd95(ours, theirs, spacing))
+    assert found["asd_edge_mm"] == pytest.approx(binary.asd(ours, theirs, spacing))
+    in_voxels = mask_metrics(ours, theirs, spacing, Measure({}, "voxels"))
+    assert in_voxels["hd95_edge_voxels"] == pytest.approx(binary.hd95(ours, theirs))
+    assert in_voxels["asd_edge_voxels"] == pytest.approx(binary.asd(ours, theirs))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_both_conventions_agree_with_monai(dimensions, seed):
+    metrics = pytest.importorskip("monai.metrics")
+    (ours, theirs), spacing = blobs(dimensions, seed), SPACINGS[dimensions]
+    found = mask_metrics(ours, theirs, spacing, MM)
+    masks = [torch.tensor(mask)[None, None] for mask in (ours, theirs)]
+    shared = {"include_background": True, "spacing": spacing}
+
+    def surface_dice(tolerance: float, surfel: bool) -> float:
+        return metrics.compute_surface_dice(
+            *masks, [tolerance], use_subvoxels=surfel, **shared
+        ).item()
+
+    for name, tolerance in MM.tolerances.items():
+        assert found[f"nsd_edge_{name}"] == pytest.approx(surface_dice(tolerance, False), abs=1e-6)
+        assert found[f"nsd_surfel_{name}"] == pytest.approx(surface_dice(tolerance, True), abs=1e-6)
+    mean = metrics.compute_average_surface_distance(*masks, symmetric=True, **shared)
+    assert found["assd_edge_mm"] == pytest.approx(mean.item(), rel=1e-5)
+    assert found["nsd_edge_1mm"] != pytest.approx(found["nsd_surfel_1mm"], abs=0.01)
+
+
+def test_areas_are_those_of_the_published_table():
+    tables = pytest.importorskip("monai.metrics.utils")
+    for spacing in ((1.0, 1.0, 1.0), (3.0, 0.7, 1.3)):
+        published, _ = tables.create_table_neighbour_code_to_surface_area(spacing)
+        assert sorted(element_sizes(spacing)) == pytest.approx(
+            sorted(map(float, published)), abs=1e-5
+        )
+    lengths, _ = tables.create_table_neighbour_code_to_contour_length((1.2, 0.7))
+    assert sorted(element_sizes((1.2, 0.7))) == pytest.approx(sorted(map(float, lengths)), abs=1e-6)
+
+
+def test_a_cube_against_itself_and_shifted():
+    cube = np.zeros((12, 12, 12), dtype=bool)
+    cube[3:8, 3:8, 3:8] = True
+    same = mask_metrics(cube, cube, (2, 1, 1), MM)
+    assert same["dice"] == same["iou"] == same["nsd_edge_1mm"] == same["nsd_surfel_1mm"] == 1.0
+    assert same["hd95_edge_mm"] == same["asd_edge_mm"] == same["assd_surfel_mm"] == 0.0
+    assert same["volume_difference_ml"] == 0.0
+    moved = mask_metrics(np.roll(cube, 2, axis=0), cube, (2, 1, 1), MM)
+    assert moved["hd95_edge_mm"] == pytest.approx(4.0)
+    assert moved["dice"] == pytest.approx(0.6)
+    bigger = np.zeros_like(cube)
+    bigger[2:8, 3:8, 3:8] = True
+    grown = mask_metrics(bigger, cube, (2, 1, 1), MM)
+    assert grown["volume_difference_ml"] == pytest.approx(25 * 2 / 1000)
+    assert grown["relative_volume_difference"] == pytest.approx(0.2)
+
+
+def test_a_shape_that_only_one_mask_shows_is_as_bad_as_can_be():
+    nothing = np.zeros((10, 10), dtype=bool)
+    dot = nothing.copy()
+    dot[4, 4] = True
+    for pair in ((nothing, dot), (dot, nothing)):
+        found = mask_metrics(*pair, (3.0, 4.0), MM)
+        assert found["dice"] == found["nsd_edge_2mm"] == found["nsd_surfel_1mm"] == 0.0
+        assert found["hd95_edge_mm"] == found["assd_surfel_mm"] == pytest.approx(50.0)
+        assert list(found) == list(column_meanings(MM))
+    given_distance = mask_metrics(nothing, dot, (1, 1), Measure({}, missed_distance=7.0))
+    assert given_distance["hd95_surfel_mm"] == 7.0
+
+
+def test_where_there_is_nothing_to_find_nothing_is_counted():
+    nothing = np.zeros((5, 5), dtype=bool)
+    found = mask_metrics(nothing, nothing, (1, 1), MM)
+    undefined = {column for column, value in found.items() if math.isnan(value)}
+    assert undefined == set(found) - {"volume_difference_ml"}
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("convention", ["edge", "surfel"])
+def test_distances_agree_with_a_search_over_all_pairs(convention, dimensions):
+    from semi_nnunet.evaluation.surfaces import CONVENTIONS
+
+    (ours, theirs), spacing = blobs(dimensions, 3), SPACINGS[dimensions]
+    found = surface_distances(ours, theirs, spacing, convention)
+    points = [np.argwhere(CONVENTIONS[convention](mask, spacing)) for mask in (ours, theirs)]
+    apart = (points[0][:, None] - points[1][None]) * np.asarray(spacing)
+    expected = np.linalg.norm(apart, axis=-1)
+    assert np.sort(found.to_reference) == pytest.approx(np.sort(expected.min(1)))
+    assert np.sort(found.to_prediction) == pytest.approx(np.sort(expected.min(0)))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 5)), min_size=1, max_size=30))
+def test_a_weighted_percentile_is_that_of_repeated_values(pairs):
+    values, weights = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
+    repeated = np.sort(np.repeat(values, weights.astype(int)))
+    place = math.ceil(0.95 * len(repeated) - 1e-9) - 1
+    assert weighted_percentile(values, weights, 95) == repeated[max(place, 0)]
+
+
+def test_every_column_says_its_convention():
+    for column, meaning in column_meanings(MM).items():
+        assert ("edge" in column) == ("voxels count alike" in meaning)
+        assert ("surfel" in column) == ("by their area" in meaning)
