@@ -82,7 +82,11 @@ class TimeLeft:
     def after_epoch(self, seconds: float, epochs_left: int) -> str:
         """The estimate after an epoch that took ``seconds``, as "45 s", "12 min" or "3.5 h"."""
         self._seconds = [*self._seconds[-9:], seconds]
-        left = epochs_left * sum(self._seconds) / len(self._seconds)
-        if left < 90:
-            return f"{left:.0f} s"
-        return f"{left / 60:.0f} min" if left < 5400 else f"{left / 3600:.1f} h"
+        return readable_time(epochs_left * sum(self._seconds) / len(self._seconds))
+
+
+def readable_time(seconds: float) -> str:
+    """Such as "45 s", "12 min" or "3.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

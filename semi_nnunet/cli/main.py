@@ -18,6 +18,8 @@ VERBS = {
     "split": "make a benchmark data set with hidden labels from a labelled one",
     "register": "let nnU-Net's own commands find our trainers in every shell",
     "trainers": "print the folder to set nnUNet_extTrainer to",
+    "crossval": "train and measure trainers x configurations x folds x seeds as a list of jobs",
+    "status": "say what is done, running and begun of a data set's trainings",
     "evaluate": "measure predictions: overlap, surfaces, volumes of every case and class",
     "export": "turn a trained model into one that stock nnU-Net runs",
 }

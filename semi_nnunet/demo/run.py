@@ -17,7 +17,6 @@ import SimpleITK as sitk
 import torch
 
 from semi_nnunet.datasets.phantom import Shape, write_phantom_dataset
-from semi_nnunet.demo.commands import Progress, ended_like_ctrl_c, run_command, typed
 from semi_nnunet.demo.pictures import Comparison, draw_curves, draw_overlays
 from semi_nnunet.demo.results import (
     METHODS,
@@ -32,6 +31,7 @@ from semi_nnunet.discovery.register import TRAINERS_FOLDER
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, write_atomically, write_json
 from semi_nnunet.history import History
+from semi_nnunet.runs.commands import Progress, ended_like_ctrl_c, run_command, typed
 
 MARKER = ".semi_nnunet_demo"
 DATASET = "Dataset900_Phantom"

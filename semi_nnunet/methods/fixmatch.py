@@ -6,8 +6,8 @@ the same voxels.
 Differs from the paper: the moving average, which the paper evaluates, also gives the pseudo labels;
 the threshold is that of each class (FreeMatch), because one for all silences small organs; boxes
 are mixed (CutMix); the loss is nnU-Net's Dice + cross-entropy; the weight is ramped.
-``class_wise_threshold false, cutmix_probability 0, ramp_up constant, unlabelled_start_steps 0`` is
-the paper's.
+``class_wise_threshold false, cutmix_probability 0, ramp_up constant, unlabelled_start_steps 0,
+strong_weight 1`` is the paper's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from semi_nnunet.trainer import Term
 
 @dataclass(frozen=True, kw_only=True)
 class FixMatchSettings(ConfidentTeacherSettings):
-    strong_weight: float = setting(1.0, "lambda_u (sec. 2.2)", low=0)
+    strong_weight: float = setting(
+        0.5, "1 (sec. 2.2) follows pseudo labels as firmly as labels (Hippocampus)", low=0
+    )
 
 
 class SemiFixMatchTrainer(ConfidentTeacherTrainer):

@@ -53,7 +53,7 @@ def test_strong_view_is_taught_by_confident_pseudo_labels_of_the_weak_one(kind, 
         trainer.exclusive,
     )
     assert strong.value.item() == pytest.approx(expected, abs=1e-5)
-    assert (strong.weight, strong.ramped) == (1.0, True)
+    assert (strong.weight, strong.ramped) == (0.5, True)
 
 
 def test_nothing_confident_teaches_nothing(make_trainer):

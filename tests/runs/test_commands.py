@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.demo import commands
-from semi_nnunet.demo.commands import (
+from semi_nnunet.errors import UserError
+from semi_nnunet.runs import commands
+from semi_nnunet.runs.commands import (
     EpochState,
     Progress,
     arguments_of,
@@ -18,7 +19,6 @@ from semi_nnunet.demo.commands import (
     run_command,
     typed,
 )
-from semi_nnunet.errors import UserError
 
 EPOCH_LINE = "2026-11-20 10:00:00.306897: 7 of 22 epochs done, about 2 min left \n"
 DICE_LINE = "2026-11-20 10:00:00.3: Pseudo dice [np.float32(0.75), np.float32(0.25), 0.5] \n"
@@ -38,7 +38,9 @@ def epoch(done: int, of: int) -> str:
 def python(monkeypatch: pytest.MonkeyPatch) -> None:
     """``run_command(("python", code), ...)`` runs the code."""
     monkeypatch.setattr(
-        commands, "arguments_of", lambda words: [commands.sys.executable, "-c", str(words[1])]
+        commands,
+        "arguments_of",
+        lambda words, threads=None: [commands.sys.executable, "-c", str(words[1])],
     )
 
 

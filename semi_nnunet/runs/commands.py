@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from semi_nnunet.errors import UserError
+from semi_nnunet.watch import readable_time
 
 LAST_LINES = 15
 LOG_STEP = 0.1  # in a log file, a line for every tenth of the training
@@ -76,6 +77,10 @@ def parse_dice(line: str) -> float | None:
     return sum(known) / len(known) if known else None
 
 
+class Cancelled(Exception):
+    """A command was ended because somebody asked for it."""
+
+
 class Progress:
     """One stage on the screen: a live line on a terminal, now and then a line elsewhere.
 
@@ -98,6 +103,12 @@ class Progress:
         if dice is not None and self._epoch is not None:  # nnU-Net prints the Dice after our line
             self._epoch = EpochState(self._epoch.done, self._epoch.total, self._epoch.left, dice)
             self._show_epoch(self._epoch)
+
+    @property
+    def state(self) -> str:
+        """Epoch, Dice and time left of a training, else the time that has passed."""
+        passed = readable_time(time.monotonic() - self.started)
+        return str(self._epoch) if self._epoch is not None else f"for {passed}"
 
     def tick(self) -> None:
         """Called a few times a second: keeps the live line alive."""
@@ -135,11 +146,19 @@ def typed(words: Sequence[str | Path]) -> str:
     )
 
 
-def arguments_of(words: Sequence[str | Path]) -> list[str]:
-    """The same command for :class:`subprocess.Popen`, run by this very Python."""
+def arguments_of(words: Sequence[str | Path], threads: int | None = None) -> list[str]:
+    """The same command for :class:`subprocess.Popen`, run by this very Python.
+
+    Args:
+        words: the command line, beginning with a name in ``ENTRY_POINTS``.
+        threads: what nnU-Net is to find when it counts the cores, all of which it would take for
+            one training on the CPU; None leaves it.
+    """
     module, function = ENTRY_POINTS[str(words[0])]
-    name = f"import sys; sys.argv[0] = {str(words[0])!r}"
-    code = f"{name}; from {module} import {function} as run; sys.exit(run())"
+    code = f"import sys; sys.argv[0] = {str(words[0])!r}; "
+    if threads is not None:
+        code += f"import multiprocessing; multiprocessing.cpu_count = lambda: {threads}; "
+    code += f"from {module} import {function} as run; sys.exit(run())"
     return [sys.executable, "-c", code, *map(str, words[1:])]
 
 
@@ -148,6 +167,8 @@ def run_command(
     environment: Mapping[str, str],
     log: Path,
     progress: Progress | None = None,
+    threads: int | None = None,
+    stop: threading.Event | None = None,
 ) -> None:
     """Run a command to its end; its output is appended to ``log``.
 
@@ -155,15 +176,24 @@ def run_command(
         words: the command line, beginning with a name in ``ENTRY_POINTS``.
         environment: variables added to ours.
         progress: what to show; closed at the end.
+        threads: as in :func:`arguments_of`.
+        stop: end the command when this is set.
 
     Raises:
         UserError: the command failed; the message has its last lines and the log's path.
+        Cancelled: ``stop`` was set.
     """
     progress = progress or Progress()
+    log.parent.mkdir(parents=True, exist_ok=True)
     last: deque[str] = deque(maxlen=LAST_LINES)
     try:
-        with log.open("a", encoding="utf-8") as file, _child(words, environment) as process:
+        with (
+            log.open("a", encoding="utf-8") as file,
+            _child(words, environment, threads) as process,
+        ):
             for line in _lines(process):
+                if stop is not None and stop.is_set():
+                    raise Cancelled
                 if line is None:
                     progress.tick()
                     continue
@@ -185,11 +215,11 @@ def run_command(
 
 @contextmanager
 def _child(
-    words: Sequence[str | Path], environment: Mapping[str, str]
+    words: Sequence[str | Path], environment: Mapping[str, str], threads: int | None
 ) -> Iterator[subprocess.Popen[str]]:
     """A started command; whatever ends the block also ends the command and all that it started."""
     process = subprocess.Popen(
-        arguments_of(words),
+        arguments_of(words, threads),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

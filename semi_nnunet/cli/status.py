@@ -1,0 +1,41 @@
+"""Say what is done, running and begun of a data set's trainings, and how long to go.
+
+    semi_nnunet status -d 42
+
+Looks at the results folder alone, so that it also shows what another machine, or nnU-Net's own
+commands, trained there.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-d", dest="dataset", required=True, metavar="ID", help="number or name of the data set")
+    add("-p", dest="plans", default="nnUNetPlans", help="default: %(default)s")
+
+
+def run(args: argparse.Namespace) -> None:
+    from semi_nnunet.runs.crossval import folders_of, found_jobs
+    from semi_nnunet.runs.local import LOCK
+    from semi_nnunet.runs.lock import holder_of
+    from semi_nnunet.watch import readable_time
+
+    jobs = found_jobs(folders_of(args.dataset), args.plans)
+    if not jobs:
+        print("nothing was trained yet")
+    for job in jobs:
+        holder, left = holder_of(job.folder / LOCK), job.seconds_left()
+        if holder:
+            state = f"running, {holder}"
+        elif job.is_done:
+            state = "done"
+        elif job.is_trained:
+            state = "trained; predictions or metrics are missing"
+        else:
+            state = "begun"
+        if left is not None:
+            state += f"; {job.epochs_done()} epochs done, about {readable_time(left)} left"
+        print(f"{job}: {state}")

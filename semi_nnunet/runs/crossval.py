@@ -1,0 +1,156 @@
+"""Which jobs a cross-validation consists of, checked before the first one starts."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from semi_nnunet.data.layout import dataset_name, require_paths, unlabelled_folder
+from semi_nnunet.data.manifest import Manifest
+from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.errors import Problem, UserError
+from semi_nnunet.files import read_json, write_json
+from semi_nnunet.runs.job import ALL, Folders, Job
+
+STOCK_TRAINER = "nnUNetTrainer"
+
+
+def folders_of(dataset: str) -> Folders:
+    """nnU-Net's folders of a data set given by name or number."""
+    require_paths()
+    name = dataset_name(dataset)
+    roots = (nnUNet_raw, nnUNet_preprocessed, nnUNet_results)
+    raw, preprocessed, results = (Path(root.require()) / name for root in roots)
+    return Folders(raw, preprocessed, results)
+
+
+def make_jobs(
+    folders: Folders,
+    plans: str,
+    configurations: Sequence[str],
+    trainers: Sequence[str],
+    folds: Sequence[str],
+    seeds: int,
+) -> list[Job]:
+    """Every trainer x configuration x fold x seed; writes the plans of the seeds above 0.
+
+    Seed 0 uses the plans themselves, so that a fold trained by hand counts.
+
+    Raises:
+        UserError: all that would keep a job from running.
+    """
+    plans_file = folders.preprocessed / f"{plans}.json"
+    if not plans_file.is_file():
+        name = folders.preprocessed.name
+        raise UserError(f"{plans_file} does not exist. Fix: semi_nnunet preprocess -d {name} first")
+    content = read_json(plans_file)
+    problems = [
+        *unknown("trainer", trainers, {*trainer_classes(), STOCK_TRAINER}),
+        *unknown("configuration", configurations, content["configurations"]),
+        *fold_problems(folders, folds),
+    ]
+    if not problems:
+        problems = list(data_problems(folders, content, plans, configurations, trainers))
+    if problems:
+        raise UserError("The cross-validation cannot start:", problems)
+    names = [plans, *(write_seed(folders, plans, content, seed) for seed in range(1, seeds))]
+    return [
+        Job(folders, trainer, configuration, fold, seed, name)
+        for (seed, name), configuration, fold, trainer in itertools.product(
+            enumerate(names), configurations, folds, trainers
+        )
+    ]
+
+
+def unknown(what: str, names: Sequence[str], known: Collection[str]) -> Iterator[Problem]:
+    """Names that do not exist, each with the nearest that does."""
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            fix = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
+            yield Problem(f"{what} {name!r}", "does not exist", fix)
+
+
+def fold_problems(folders: Folders, folds: Sequence[str]) -> Iterator[Problem]:
+    """Folds that the split does not have; nnU-Net would make up a random one."""
+    splits = folders.preprocessed / "splits_final.json"
+    if splits.is_file():
+        count = len(read_json(splits))
+    else:
+        labelled = read_json(folders.preprocessed / "dataset.json")["numTraining"]
+        count = min(5, int(labelled)) if labelled > 1 else 0
+    for fold in folds:
+        if fold != ALL and not (fold.isdigit() and int(fold) < count):
+            fix = f"choose from {', '.join([*map(str, range(count)), ALL])}"
+            yield Problem(f"fold {fold!r}", f"there are {count} folds", fix)
+
+
+def data_problems(
+    folders: Folders,
+    content: dict[str, Any],
+    plans: str,
+    configurations: Sequence[str],
+    trainers: Sequence[str],
+) -> Iterator[Problem]:
+    """Data that is not preprocessed."""
+    classes, dataset = trainer_classes(), folders.preprocessed.name
+    manager = PlansManager(content)
+    users = [name for name in trainers if name in classes and classes[name].uses_unlabelled]
+    for configuration in configurations:
+        identifier = manager.get_configuration(configuration).data_identifier
+        command = f"semi_nnunet preprocess -d {dataset} -c {configuration} -p {plans}"
+        folder = folders.preprocessed / identifier
+        if not folder.is_dir():
+            yield Problem(str(folder), f"{configuration} is not preprocessed", command)
+            continue
+        unlabelled = unlabelled_folder(folders.preprocessed, identifier)
+        if users and not Manifest(unlabelled).present():
+            what = f"{', '.join(users)} needs unlabelled images, found none"
+            yield Problem(str(unlabelled), what, f"put them into imagesUn and run {command}")
+
+
+def seed_name(plans: str, seed: int) -> str:
+    """The plans of a seed; seed 0 has the plans themselves."""
+    return f"{plans}_seed{seed}" if seed else plans
+
+
+def write_seed(folders: Folders, plans: str, content: dict[str, Any], seed: int) -> str:
+    """Write the same plans with another seed; returns their name.
+
+    Raises:
+        UserError: they exist with other settings, and something was trained with them.
+    """
+    name = seed_name(plans, seed)
+    changed = {**content, "plans_name": name, "semi": {**content.get("semi", {}), "seed": seed}}
+    changed.pop("semi_planned", None)
+    path = folders.preprocessed / f"{name}.json"
+    if path.is_file() and read_json(path) == changed:
+        return name
+    trained = sorted(folders.results.glob(f"*__{name}__*/fold_*/checkpoint_*.pth"))
+    if path.is_file() and trained:
+        raise UserError(
+            f"{path} differs from {plans} by more than the seed, and {trained[0].parent} was "
+            f"trained with it. Fix: move these results away, or give the new plans another name "
+            f"(semi_nnunet plan --name)"
+        )
+    write_json(path, changed)
+    return name
+
+
+def found_jobs(folders: Folders, plans: str) -> list[Job]:
+    """Every fold in the results folder that was trained, or begun, with the plans and any seed."""
+    jobs = []
+    for folder in sorted(folders.results.glob("*__*__*/fold_*")):
+        trainer, name, configuration = folder.parent.name.split("__")
+        seed = name.removeprefix(f"{plans}_seed")
+        number = 0 if name == plans else int(seed) if seed != name and seed.isdigit() else None
+        if number is not None:
+            fold = folder.name.removeprefix("fold_")
+            jobs.append(Job(folders, trainer, configuration, fold, number, name))
+    return jobs

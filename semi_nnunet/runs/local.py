@@ -1,0 +1,187 @@
+"""Run jobs side by side on this machine: a GPU each, or the CPU's cores shared among them."""
+
+from __future__ import annotations
+
+import io
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TextIO
+
+from semi_nnunet.discovery.register import TRAINERS_FOLDER
+from semi_nnunet.errors import UserError
+from semi_nnunet.runs.commands import Cancelled, Progress, run_command
+from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.lock import held
+from semi_nnunet.watch import readable_time
+
+LOCK = ".semi_crossval.lock"
+LOOK_EVERY_S = 1.0
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What jobs may use.
+
+    Args:
+        device: cpu, cuda or mps.
+        gpus: those of CUDA to use, one job on each at a time; () on another device.
+        jobs: at a time.
+        threads: of the CPU for each job.
+    """
+
+    device: str
+    gpus: tuple[str, ...]
+    jobs: int
+    threads: int
+
+    def slots(self) -> list[dict[str, str]]:
+        """The variables of each place where a job can run."""
+        if self.gpus:
+            places = [self.gpus[i % len(self.gpus)] for i in range(self.jobs)]
+            return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in places]
+        return [{"OMP_NUM_THREADS": str(self.threads)} for _ in range(self.jobs)]
+
+
+@dataclass
+class Outcome:
+    """How a job ended: "done", "done before", "failed" or "elsewhere", and why."""
+
+    job: Job
+    state: str
+    reason: str = ""
+
+
+class Board:
+    """What runs, on the screen: on a terminal a live line for each job, elsewhere its changes."""
+
+    def __init__(self, total: int, screen: TextIO | None = None):
+        self.total, self.finished = total, 0
+        self.screen = screen or sys.stdout
+        self.live = self.screen.isatty()
+        self._running: dict[Job, tuple[str, Progress]] = {}
+        self._lines = 0
+        self._writing = threading.Lock()
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        with self._writing:
+            self._clear()
+            print(text, file=self.screen, flush=True)
+            self._draw()
+
+    def start(self, job: Job, what: str) -> Progress:
+        """A command of the job has begun."""
+        progress = Progress(io.StringIO())  # the board shows the progress of all
+        self._running[job] = (what, progress)
+        if not self.live:
+            self.say(f"        {job}: {what}")
+        return progress
+
+    def end(self, outcome: Outcome) -> None:
+        """A job has ended."""
+        self._running.pop(outcome.job, None)
+        self.finished += 1
+        reason = f": {outcome.reason}" if outcome.reason else ""
+        self.say(f"[{self.finished:>3}/{self.total}] {outcome.job} {outcome.state}{reason}")
+
+    def refresh(self) -> None:
+        """Draw the live lines anew."""
+        with self._writing:
+            self._clear()
+            self._draw()
+
+    def _clear(self) -> None:
+        if self.live and self._lines:
+            self.screen.write(f"\x1b[{self._lines}F\x1b[J")
+            self._lines = 0
+
+    def _draw(self) -> None:
+        if not self.live:
+            return
+        for job, (what, progress) in list(self._running.items()):
+            print(f"        {job}: {what} {progress.state}", file=self.screen)
+            self._lines += 1
+        self.screen.flush()
+
+
+def run_jobs(
+    jobs: Sequence[Job], resources: Resources, npz: bool, screen: TextIO | None = None
+) -> list[Outcome]:
+    """Run what is left of the jobs; one that fails does not stop the others.
+
+    Raises:
+        KeyboardInterrupt: after the running commands have been ended.
+    """
+    board, stop = Board(len(jobs), screen), threading.Event()
+    slots: queue.Queue[dict[str, str]] = queue.Queue()
+    for slot in resources.slots():
+        slots.put(slot)
+    processes = max(1, resources.threads // 2)
+
+    def work(job: Job) -> Outcome:
+        with borrowed(slots) as variables:
+            outcome = run_job(job, resources, variables, npz, processes, board, stop)
+        board.end(outcome)
+        return outcome
+
+    with ThreadPoolExecutor(resources.jobs) as pool:
+        futures = [pool.submit(work, job) for job in jobs]
+        try:
+            while not all(future.done() for future in futures):
+                time.sleep(LOOK_EVERY_S)
+                board.refresh()
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [future.result() for future in futures]
+
+
+@contextmanager
+def borrowed(slots: queue.Queue[dict[str, str]]) -> Iterator[dict[str, str]]:
+    """A free place, given back after the block."""
+    slot = slots.get()
+    try:
+        yield slot
+    finally:
+        slots.put(slot)
+
+
+def run_job(
+    job: Job,
+    resources: Resources,
+    variables: Mapping[str, str],
+    npz: bool,
+    processes: int,
+    board: Board,
+    stop: threading.Event,
+) -> Outcome:
+    """Run the commands that are left of one job."""
+    if job.is_done:
+        return Outcome(job, "done before")
+    with held(job.folder / LOCK) as other:
+        if other is not None:
+            return Outcome(job, "elsewhere", f"{other} works on it")
+        started = time.monotonic()
+        threads = None if resources.gpus else resources.threads
+        try:
+            for words in job.commands(resources.device, npz, processes):
+                progress = board.start(job, str(words[0]))
+                environment = {**child_environment(), **variables}
+                run_command(words, environment, job.log, progress, threads, stop)
+        except Cancelled:
+            return Outcome(job, "interrupted")
+        except UserError as error:
+            return Outcome(job, "failed", str(error))
+        return Outcome(job, "done", f"in {readable_time(time.monotonic() - started)}")
+
+
+def child_environment() -> dict[str, str]:
+    """nnU-Net finds our trainers; threads that wait do not spin."""
+    return {"nnUNet_extTrainer": str(TRAINERS_FOLDER), "OMP_WAIT_POLICY": "passive"}
