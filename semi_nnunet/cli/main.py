@@ -20,6 +20,7 @@ VERBS = {
     "trainers": "print the folder to set nnUNet_extTrainer to",
     "crossval": "train and measure trainers x configurations x folds x seeds as a list of jobs",
     "status": "say what is done, running and begun of a data set's trainings",
+    "compare": "say whether trainers beat the baseline: paired, over folds and seeds",
     "evaluate": "measure predictions: overlap, surfaces, volumes of every case and class",
     "export": "turn a trained model into one that stock nnU-Net runs",
 }

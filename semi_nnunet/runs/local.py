@@ -173,7 +173,7 @@ def run_job(
         try:
             for words in job.commands(resources.device, npz, processes):
                 progress = board.start(job, str(words[0]))
-                environment = {**child_environment(), **variables}
+                environment = {**child_environment(resources), **variables}
                 run_command(words, environment, job.log, progress, threads, stop)
         except Cancelled:
             return Outcome(job, "interrupted")
@@ -182,6 +182,13 @@ def run_job(
         return Outcome(job, "done", f"in {readable_time(time.monotonic() - started)}")
 
 
-def child_environment() -> dict[str, str]:
-    """nnU-Net finds our trainers; threads that wait do not spin."""
-    return {"nnUNet_extTrainer": str(TRAINERS_FOLDER), "OMP_WAIT_POLICY": "passive"}
+def child_environment(resources: Resources) -> dict[str, str]:
+    """nnU-Net finds our trainers, and takes no more than a job's share of the machine."""
+    on_gpu = bool(resources.gpus)
+    workers = max(1, resources.threads - 1) if on_gpu else 0  # the CPU trains; it loads in between
+    return {
+        "nnUNet_extTrainer": str(TRAINERS_FOLDER),
+        "nnUNet_n_proc_DA": str(min(12, workers)),
+        "nnUNet_def_n_proc": str(max(1, resources.threads // 2)),
+        "OMP_WAIT_POLICY": "passive",
+    }

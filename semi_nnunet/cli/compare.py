@@ -1,0 +1,82 @@
+"""Say whether trainers are better than the baseline: paired case by case, over folds and seeds.
+
+    semi_nnunet compare -d 42
+    semi_nnunet compare -d 42 --metric nsd_surfel_2mm --baseline nnUNetTrainer
+
+Looks at what was trained with the plans (and their seeds) in nnUNet_results. A case's difference is
+the mean over its classes, and over the folds and seeds that predicted it; its mean comes with a
+bootstrap interval over cases (95 %) and Wilcoxon's test, corrected for the number of trainers
+(Holm). "better" needs both. The best model is chosen on validation cases alone, never on imagesTs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from semi_nnunet.evaluation.comparison import Value
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add, default = parser.add_argument, "default: %(default)s"
+    add("-d", dest="dataset", required=True, metavar="ID", help="number or name of the data set")
+    add("-p", dest="plans", default="nnUNetPlans", help=default)
+    add("-c", dest="configurations", nargs="+", metavar="CONFIG", help="only these")
+    add("-tr", dest="trainers", nargs="+", metavar="TRAINER", help="only these and the baseline")
+    add("--baseline", default="SemiBaselineTrainer", metavar="TRAINER", help=default)
+    add("--metric", default="dice", help=f"a column of metrics.csv ({default})")
+    add("-o", dest="out", type=Path, help="also write the tables there, as Markdown")
+
+
+def run(args: argparse.Namespace) -> None:
+    from semi_nnunet.errors import UserError
+    from semi_nnunet.evaluation.comparison import Model, read_values
+    from semi_nnunet.files import write_atomically
+    from semi_nnunet.runs.crossval import folders_of, found_jobs
+
+    wanted = [*args.trainers, args.baseline] if args.trainers else None
+    jobs = [
+        job
+        for job in found_jobs(folders_of(args.dataset), args.plans)
+        if (wanted is None or job.trainer in wanted)
+        and (args.configurations is None or job.configuration in args.configurations)
+    ]
+    parts = []
+    for subset in ("validation", "test"):
+        tables = [
+            (Model(job.trainer, job.configuration), job.fold, job.seed, job.tables()[subset])
+            for job in jobs
+            if subset in job.tables()
+        ]
+        values, missing = read_values(tables, args.metric)
+        parts += [f"not measured yet: {path}" for path in missing]
+        if values:
+            parts.append(report_of(subset, values, args.baseline, args.metric))
+    if not parts:
+        raise UserError(
+            f"nothing that was trained with {args.plans} has been measured. Fix: semi_nnunet "
+            f"crossval -d {args.dataset} -p {args.plans} -c ..."
+        )
+    text = "\n\n".join(parts) + "\n"
+    print(text, end="")
+    if args.out:
+        write_atomically(args.out, lambda path: path.write_text(text))
+
+
+def report_of(subset: str, values: list[Value], baseline: str, metric: str) -> str:
+    """The tables of the validation or the test cases."""
+    from semi_nnunet.evaluation.comparison import best_model, class_table, compare, overall_table
+
+    found = compare(values, baseline, metric)
+    parts = [f"## {subset} cases", overall_table(found, metric), class_table(found, metric)]
+    if subset == "validation":
+        best = best_model(values, metric)
+        parts.append(
+            "The trainings have no fold and seed in common: none is chosen."
+            if best is None
+            else f"Best on the validation cases: {best[0].trainer} {best[0].configuration} "
+            f"({metric} {best[1]:.4f})."
+        )
+    return "\n\n".join(parts)

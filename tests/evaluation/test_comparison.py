@@ -1,0 +1,143 @@
+"""Paired comparison of trainings."""
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.errors import UserError
+from semi_nnunet.evaluation.comparison import (
+    Model,
+    Value,
+    best_model,
+    compare,
+    overall_table,
+    read_values,
+)
+from semi_nnunet.evaluation.statistics import paired_difference
+
+BASE, OURS, OTHER = (Model(name, "2d") for name in ("Base", "Ours", "Other"))
+
+
+def values(
+    model: Model, gain: float, seeds: int = 2, noise: float = 0.005, folds: int = 1
+) -> list[Value]:
+    rng = np.random.default_rng(sum(map(ord, model.trainer)))
+    return [
+        Value(model, str(fold), seed, f"case{fold}{case}", name, 0.7 + 0.01 * case + gain + error)
+        for fold in range(folds)
+        for seed in range(seeds)
+        for case in range(12)
+        for name in ("liver", "tumour")
+        for error in [noise * rng.normal()]
+    ]
+
+
+def test_a_gain_of_every_case_is_found_and_noise_is_not():
+    ours, other = compare(
+        [*values(BASE, 0), *values(OURS, 0.02), *values(OTHER, 0)], "Base", "dice"
+    )
+    assert ours.model == OURS and ours.verdict("dice") == "better"
+    assert ours.overall.mean == pytest.approx(0.02, abs=0.005)
+    assert ours.overall.low < 0.02 < ours.overall.high
+    assert other.verdict("dice") == "no evidence of a gain"
+    assert set(ours.seeds) == {0, 1} and set(ours.classes) == {"liver", "tumour"}
+    worse = compare([*values(BASE, 0.02), *values(OURS, 0)], "Base", "dice")[0]
+    assert worse.verdict("dice") == "WORSE" and "WORSE" in overall_table([worse], "dice")
+    assert worse.verdict("hd95_edge_mm") == "better"
+
+
+def test_differences_are_the_cases_means_over_classes_and_seeds():
+    rows = [*values(BASE, 0, noise=0.05), *values(OURS, 0.01, noise=0.05)]
+    (found,) = compare(rows, "Base", "dice")
+    by_case = {}
+    for case in sorted({row.case for row in rows}):
+        means = [
+            np.mean([row.value for row in rows if row.case == case and row.model == model])
+            for model in (OURS, BASE)
+        ]
+        by_case[case] = means[0] - means[1]
+    expected = paired_difference(list(by_case.values()))
+    assert found.overall.mean == pytest.approx(expected.mean)
+    assert found.overall.p == pytest.approx(expected.p)
+    assert found.mean - found.baseline_mean == pytest.approx(expected.mean)
+
+
+def test_only_what_both_trained_is_compared():
+    rows = [*values(BASE, 0, seeds=1, noise=0), *values(OURS, 0.01, seeds=3, noise=0)]
+    (found,) = compare(rows, "Base", "dice")
+    assert set(found.seeds) == {0} and found.overall.cases == 12
+    with pytest.raises(UserError, match="no trainer has a fold and seed in common"):
+        compare(values(OURS, 0), "Base", "dice")
+
+
+def test_a_class_that_a_case_does_not_show_is_left_out_there():
+    rows = [*values(BASE, 0, noise=0), *values(OURS, 0.02, noise=0)]
+    rows = [
+        row
+        if row.name == "liver" or row.case != "case00"
+        else Value(*list(vars(row).values())[:-1], math.nan)
+        for row in rows
+    ]
+    (found,) = compare(rows, "Base", "dice")
+    assert found.overall.mean == pytest.approx(0.02)
+    assert found.classes["tumour"][0].cases == 11 and found.classes["liver"][0].cases == 12
+
+
+def test_the_best_is_chosen_on_what_all_predicted():
+    rows = [*values(BASE, 0, noise=0), *values(OURS, 0.01, noise=0)]
+    extra = [Value(BASE, "9", 0, "easy", "liver", 1.0)]
+    best = best_model([*rows, *extra], "dice")
+    assert best is not None and best[0] == OURS
+    assert best_model([*rows, *extra], "hd95_edge_mm")[0] == BASE
+    assert (
+        best_model([*values(BASE, 0), *extra[:0], Value(OURS, "9", 9, "x", "y", 1.0)], "dice")
+        is None
+    )
+
+
+def write_table(path: Path, rows: list[Value]) -> None:
+    path.parent.mkdir(parents=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["case", "class", "dice"])
+        for row in rows:
+            writer.writerow([row.case, row.name, "" if math.isnan(row.value) else row.value])
+
+
+def test_the_command_reads_folds_and_seeds_and_chooses_on_validation_cases(
+    tmp_path, monkeypatch, capsys
+):
+    for name in ("raw", "preprocessed", "results"):
+        (tmp_path / name / "Dataset007_Seven").mkdir(parents=True)
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    labels = tmp_path / "raw" / "Dataset007_Seven" / "labelsTs"
+    labels.mkdir()
+    (labels / "x.nii.gz").touch()
+    for trainer, gain in (("SemiBaselineTrainer", 0.0), ("SemiMeanTeacherTrainer", 0.02)):
+        for seed, plans in enumerate(("nnUNetPlans", "nnUNetPlans_seed1")):
+            for fold in "01":
+                rows = [v for v in values(Model(trainer, "2d"), gain, folds=2)]
+                rows = [v for v in rows if v.fold == fold and v.seed == seed]
+                folder = tmp_path / "results" / "Dataset007_Seven" / f"{trainer}__{plans}__2d"
+                write_table(folder / f"fold_{fold}" / "validation" / "metrics.csv", rows)
+                if fold == "0":
+                    write_table(folder / f"fold_{fold}" / "test" / "metrics.csv", rows)
+    assert main(["compare", "-d", "7", "-o", str(tmp_path / "table.md")]) == 0
+    said = capsys.readouterr().out
+    assert "## validation cases" in said and "24 of 24" in said
+    assert "Best on the validation cases: SemiMeanTeacherTrainer 2d" in said
+    assert "## test cases" in said and "not measured yet" in said
+    assert said.count("better") >= 2 and (tmp_path / "table.md").read_text() == said
+    assert main(["compare", "-d", "7", "--metric", "hd95"]) == 2
+    assert "choose from dice" in capsys.readouterr().err
+    assert main(["compare", "-d", "7", "-p", "other"]) == 2
+    assert "nothing that was trained with other" in capsys.readouterr().err
+
+
+def test_tables_that_are_not_there_are_named(tmp_path):
+    found, missing = read_values([(OURS, "0", 0, tmp_path / "metrics.csv")], "dice")
+    assert found == [] and missing == [str(tmp_path / "metrics.csv")]
