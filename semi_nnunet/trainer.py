@@ -333,11 +333,18 @@ class SemiTrainer(ReproducibleTrainer):
         with autocast("cuda", cache_enabled=False) if on_gpu else nullcontext():
             return next(terms, None)
 
-    def _start_if_every_class_is_known(self) -> None:
+    def _begin_if_classes_are_known(self) -> None:
         next_step = (self.current_epoch + 1) * self.num_iterations_per_epoch
         dice = self.logger.get_value("dice_per_class_or_region", step=-1)
         if self.unlabelled_weight.after_validation(dice, next_step):
-            self.print_to_log_file(f"every class is known: unlabelled terms from step {next_step}")
+            self.print_to_log_file(f"the unlabelled terms begin at step {next_step}")
+        elif next_step >= max(1, self.settings.unlabelled_start_steps) and (
+            not self.unlabelled_weight.predicts
+        ):
+            self.print_to_log_file(
+                "WARNING: no class is predicted yet, the unlabelled terms go on waiting. A longer "
+                "training may be needed (plans['semi']: epochs)"
+            )
 
     def _back_propagate(self, term: Term, cases: tuple[str, ...], share: float) -> None:
         factor = self.unlabelled_weight.at(self.step) if term.ramped else 1.0
@@ -396,7 +403,7 @@ class SemiTrainer(ReproducibleTrainer):
         values = self._epoch_values
         labelled, pseudo = values.get("foreground/labelled"), values.get("foreground/pseudo_label")
         warning = collapse_warning(pseudo, labelled)
-        if warning and self.step >= self.unlabelled_weight.start_step:
+        if warning and self.unlabelled_weight.has_begun(self.step):
             self.print_to_log_file(warning)
 
     # ---------------------------------------------------------------- the deployed network
@@ -453,7 +460,7 @@ class SemiTrainer(ReproducibleTrainer):
         dice["dice/deployed"] = float(self.logger.get_value("mean_fg_dice", step=-1))
         self._epoch_values.update(dice)
         if self.uses_unlabelled:
-            self._start_if_every_class_is_known()
+            self._begin_if_classes_are_known()
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         with self.deployed():
@@ -469,12 +476,12 @@ class SemiTrainer(ReproducibleTrainer):
         content["semi"]["companions"] = self._companions.state_dict()
         content["semi"]["averaged_with"] = others
         content["semi"]["kept"] = None if kept is None else sorted(kept)
-        content["semi"]["start_step"] = self.unlabelled_weight.state()
+        content["semi"]["unlabelled_weight"] = self.unlabelled_weight.state()
         return content
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
         semi = checkpoint["semi"]
-        self.unlabelled_weight.restore(semi.get("start_step"))
+        self.unlabelled_weight.restore(semi["unlabelled_weight"])
         kept = semi.get("kept")
         self.pool.kept = None if kept is None else set(kept)
         super().restore(checkpoint)

@@ -473,6 +473,7 @@ def test_unlabelled_terms_wait_while_the_ramp_goes_on(kind, make_trainer):
     trainer = make_trainer(
         "SemiMeanTeacherTrainer", ramp_up=kind, unlabelled_start_steps=3, ramp_up_steps=4
     )
+    trainer.unlabelled_weight.predicts = True
     factors = []
     for trainer._step_in_epoch in range(9):
         factors.append(trainer.unlabelled_weight.at(trainer.step))
@@ -501,24 +502,38 @@ def test_unlabelled_terms_begin_when_every_class_is_known(make_trainer):
     )
     dice = [0.9, 0.29, 0.9]
     trainer.logger.get_value = lambda key, step: dice
-    assert (
-        trainer.unlabelled_weight.start_step == 6
-        and trainer.unlabelled_weight.at(trainer.step) == 0.0
-    )
-    trainer._start_if_every_class_is_known()
+    weight = trainer.unlabelled_weight
+    assert weight.start_step == 6 and weight.at(trainer.step) == 0.0
+    trainer._begin_if_classes_are_known()
     dice[1] = float("nan")  # no validation patch shows it
-    trainer._start_if_every_class_is_known()
-    assert trainer.unlabelled_weight.start_step == 6
+    trainer._begin_if_classes_are_known()
+    assert weight.start_step == 6
     dice[1] = 0.3
-    trainer._start_if_every_class_is_known()
-    assert trainer.unlabelled_weight.start_step == 2  # the first step of the next epoch
-    assert trainer.unlabelled_weight.at(trainer.step) == 0.0
+    trainer._begin_if_classes_are_known()
+    assert weight.start_step == 2  # the first step of the next epoch
+    assert weight.at(trainer.step) == 0.0
     trainer.current_epoch = 1
-    assert trainer.unlabelled_weight.at(trainer.step) == 1.0
+    assert weight.at(trainer.step) == 1.0
     dice[1] = 0.0  # it stays begun
-    trainer._start_if_every_class_is_known()
-    assert trainer.unlabelled_weight.start_step == 2
-    assert trainer.checkpoint_content(2)["semi"]["start_step"] == 2
+    trainer._begin_if_classes_are_known()
+    assert weight.start_step == 2
+    state = trainer.checkpoint_content(2)["semi"]["unlabelled_weight"]
+    assert state == {"start_step": 2, "predicts": True}
+
+
+def test_unlabelled_terms_go_on_waiting_while_nothing_is_predicted(make_trainer):
+    trainer = make_trainer("SemiMeanTeacherTrainer", ramp_up="constant", unlabelled_start_steps=2)
+    weight, dice, log = trainer.unlabelled_weight, [0.0, float("nan"), 0.05], []
+    trainer.logger.get_value = lambda key, step: dice
+    trainer.print_to_log_file = lambda *args, **kwargs: log.append(" ".join(map(str, args)))
+    trainer._begin_if_classes_are_known()
+    trainer.current_epoch = 1
+    assert weight.at(trainer.step) == 0.0 and "WARNING: no class is predicted yet" in log[-1]
+    dice[2] = 0.2  # one class suffices then
+    trainer._begin_if_classes_are_known()
+    assert weight.at(trainer.step + 2) == 1.0 and "begin at step 4" in log[-1]
+    trainer._begin_if_classes_are_known()
+    assert len(log) == 2  # said once
 
 
 def test_an_early_begin_is_continued_after_a_resume(make_trainer):
