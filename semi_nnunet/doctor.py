@@ -129,24 +129,27 @@ def dataset(folder: Path, preprocessed: Path | None) -> Finding:
     labelled = len(cases_in(folder / "imagesTr", ending))
     unlabelled = len(cases_in(folder / UNLABELLED_IMAGES, ending))
     ready = {} if preprocessed is None else ready_cases(preprocessed)
-    wanted = labelled, unlabelled - (0 if preprocessed is None else skipped(preprocessed))
+    aside = 0 if preprocessed is None else skipped(preprocessed)
+    wanted = labelled, unlabelled - aside
     behind = any(have < want for n in ready.values() for have, want in zip(n, wanted, strict=True))
     fix = None
     if unlabelled and (behind or not ready):
         fix = f"semi_nnunet preprocess -d {int(folder.name[7:10])}"
     done = ", ".join(f"{name} {n[0]}+{n[1]}" for name, n in ready.items()) or "nothing"
     state = f"{labelled} labelled, {unlabelled} unlabelled; preprocessed: {done}"
+    state += f" ({aside} set aside as bad: {SKIPPED_FILE})" if aside else ""
     return Finding(folder.name, state, fix)
 
 
 def ready_cases(preprocessed: Path) -> dict[str, tuple[int, int]]:
     """Preprocessed folder -> numbers of labelled and unlabelled cases that are there."""
     ready = {}
-    for path in sorted(preprocessed.glob("*.manifest.jsonl")):
-        folder = path.with_name(path.name.removesuffix(".manifest.jsonl"))
-        if not folder.name.endswith("_unlabeled"):
+    for folder in sorted(path for path in preprocessed.glob("*") if path.is_dir()):
+        by_nnunet = len(list(folder.glob("*_seg.b2nd")))
+        ours = len(Manifest(folder).present())
+        if (by_nnunet or ours) and not folder.name.endswith("_unlabeled"):
             other = unlabelled_folder(preprocessed, folder.name)
-            ready[folder.name] = len(Manifest(folder).present()), len(Manifest(other).present())
+            ready[folder.name] = ours or by_nnunet, len(Manifest(other).present())
     return ready
 
 

@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from semi_nnunet.files import write_atomically
 
@@ -61,9 +62,9 @@ class History:
         return list(dict.fromkeys(column for row in self.rows for column in row))
 
     def series(self, column: str) -> tuple[list[float], list[float]]:
-        """Epochs and values of a column."""
+        """Epochs, from 1 as people count, and values of a column."""
         rows = [row for row in self.rows if column in row]
-        return [row["epoch"] for row in rows], [row[column] for row in rows]
+        return [row["epoch"] + 1 for row in rows], [row[column] for row in rows]
 
     def write_csv(self, path: str | Path) -> None:
         """Write every row, atomically."""
@@ -80,12 +81,13 @@ class History:
         plt.close(figure)
 
 
+DICE = "Dice on validation patches"
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("supervised loss", ("loss/supervised",)),
     ("unlabelled terms, unweighted", ("loss/",)),
     ("weight of the term", ("weight/",)),
-    ("Dice on validation patches", ("dice/",)),
-    ("fraction of voxels", ("mask_ratio", "foreground/")),
+    (DICE, ("dice/",)),
+    ("fraction of voxels: foreground, trusted", ("mask_ratio", "foreground/")),
     ("learning rate", ("learning_rate",)),
 )
 LOG_SCALE = ("supervised loss", "unlabelled terms, unweighted", "learning rate")
@@ -131,6 +133,9 @@ def draw_panel(
         axis.plot(epochs, values, label=column.split("/", 1)[-1], marker=marker)
     if title in LOG_SCALE and all(value > 0 for _, values in curves.values() for value in values):
         axis.set_yscale("log")
+    if title == DICE:
+        axis.set_ylim(0, 1)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_title(title, fontsize=10)
     axis.set_xlabel("epoch")
     axis.grid(alpha=0.3)

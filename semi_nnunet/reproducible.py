@@ -8,8 +8,10 @@ module and :mod:`semi_nnunet.trainer` are the only ones that know nnU-Net's trai
 from __future__ import annotations
 
 import math
+import platform
 import time
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -190,8 +192,23 @@ class ReproducibleTrainer(nnUNetTrainer):
 
     # ---------------------------------------------------------------- nnU-Net's seams: data
 
+    @property
+    def preprocess_command(self) -> str:
+        """What makes the preprocessed cases."""
+        where = f"-c {self.configuration_name} -p {self.plans_manager.plans_name}"
+        return f"semi_nnunet preprocess -d {self.plans_manager.dataset_name} {where}"
+
     def labelled_identifiers(self) -> list[str]:
-        """Every preprocessed labelled case."""
+        """Every preprocessed labelled case.
+
+        Raises:
+            UserError: the configuration is not preprocessed.
+        """
+        if not Path(self.preprocessed_dataset_folder).is_dir():
+            raise UserError(
+                f"{self.configuration_name} is not preprocessed, there is no "
+                f"{self.preprocessed_dataset_folder}. Fix: {self.preprocess_command}"
+            )
         if self.dataset_class is None:
             self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         return sorted(self.dataset_class.get_identifiers(self.preprocessed_dataset_folder))
@@ -296,7 +313,9 @@ class ReproducibleTrainer(nnUNetTrainer):
         record = {
             "trainer": type(self).__name__,
             "semi_nnunet": semi_nnunet.__version__,
+            "nnunetv2": version("nnunetv2"),
             "torch": torch.__version__,
+            "python": platform.python_version(),
             "cases": self._cases,
             "settings": {
                 key: {"value": value, "reason": reasons[key]} for key, value in values.items()

@@ -106,7 +106,7 @@ def _value_problems(settings_class: type, given: Mapping[str, tuple[Any, str]]) 
             wrong = _what_is_wrong(field, hints[field.name], value)
             if wrong:
                 name = f"{where}[{field.name!r}]"
-                problems.append(Problem(name, wrong, "give a value in the range"))
+                problems.append(Problem(name, wrong, "correct the value"))
     return problems
 
 

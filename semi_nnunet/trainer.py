@@ -257,16 +257,11 @@ class SemiTrainer(ReproducibleTrainer):
     @cached_property
     def pool(self) -> UnlabelledCases:
         """The preprocessed unlabelled images of this configuration."""
-        plans = self.plans_manager
         base, name = (
             self.preprocessed_dataset_folder_base,
             self.configuration_manager.data_identifier,
         )
-        return UnlabelledCases(
-            unlabelled_folder(base, name),
-            f"semi_nnunet preprocess -d {plans.dataset_name} -c {self.configuration_name} "
-            f"-p {plans.plans_name}",
-        )
+        return UnlabelledCases(unlabelled_folder(base, name), self.preprocess_command)
 
     def unlabelled_cases(self) -> list[str]:
         """The finished unlabelled cases."""

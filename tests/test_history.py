@@ -84,7 +84,7 @@ def test_rows_of_a_rolled_back_run_are_replaced():
 
 
 def test_a_series_skips_the_epochs_without_it():
-    assert example().series("mask_ratio") == ([2, 3], [0.9, 0.9])
+    assert example().series("mask_ratio") == ([3, 4], [0.9, 0.9])
     assert example().series("absent") == ([], [])
 
 
@@ -113,7 +113,7 @@ def test_the_picture_has_a_panel_for_each_kind_of_curve_and_a_line_for_each_colu
         "supervised loss": 1,
         "unlabelled terms, unweighted": 1,
         "Dice on validation patches": 1,
-        "fraction of voxels": 1,
+        "fraction of voxels: foreground, trusted": 1,
         "learning rate": 1,
     }
     plt.close(figure)
@@ -126,7 +126,10 @@ def test_positive_losses_have_a_logarithmic_axis_and_nnunets_negative_ones_a_lin
         figure = draw_history(history)
         scales = {axis.get_title(): axis.get_yscale() for axis in figure.axes}
         assert scales["supervised loss"] == scale
-        assert scales["learning rate"] == "log" and scales["fraction of voxels"] == "linear"
+        assert (
+            scales["learning rate"] == "log"
+            and scales["fraction of voxels: foreground, trusted"] == "linear"
+        )
         plt.close(figure)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import math
@@ -231,6 +232,34 @@ def test_no_unlabelled_images_is_said_before_the_first_step(make_trainer, monkey
     trainer.pool.folder = tmp_path / "nothing"
     with pytest.raises(UserError, match="semi_nnunet preprocess -d Dataset"):
         trainer.on_train_start()
+
+
+def test_a_configuration_that_is_not_preprocessed_is_said_with_the_command(make_trainer, tmp_path):
+    trainer = make_trainer("SemiBaselineTrainer", start=False)
+    trainer.preprocessed_dataset_folder = str(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"2d is not preprocessed.*semi_nnunet preprocess -d"):
+        trainer.do_split()
+
+
+def test_reasons_are_those_of_the_rules_also_after_planning(prepared_dataset):
+    from semi_nnunet.methods.mean_teacher import MeanTeacherSettings, SemiMeanTeacherTrainer
+    from semi_nnunet.planning.plan import plan_semi
+
+    dataset = prepared_dataset("labels", 1)
+    trainers = {"SemiMeanTeacherTrainer": MeanTeacherSettings}
+    given = {"epochs": 7}
+    plans = dict(dataset.plans)
+    plans["semi"], _ = plan_semi(
+        plans, dataset.dataset_json, Path(dataset.preprocessed), trainers, given
+    )
+    plans["semi_planned"] = {"given": given, "semi": copy.deepcopy(plans["semi"])}
+    plans["semi"]["2d"]["ramp_up_steps"] = 3  # edited by hand
+    trainer = SemiMeanTeacherTrainer(plans, "2d", 0, dataset.dataset_json, torch.device("cpu"))
+    reasons = trainer.resolved.reasons
+    assert reasons["epochs"] == "given in plans['semi']"
+    assert reasons["ramp_up_steps"] == "given in plans['semi']['2d']"
+    assert reasons["labelled_batch_size"] == "batch size of the nnU-Net plan"
+    assert reasons["ema_decay"].startswith("averages about the last")
 
 
 def test_unknown_setting_stops_at_once_and_names_the_nearest(make_trainer):

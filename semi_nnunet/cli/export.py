@@ -37,5 +37,5 @@ def run(args: argparse.Namespace) -> None:
     print(
         f"wrote {archive}\nnext: nnUNetv2_install_pretrained_model_from_zip {archive}\n"
         f"      nnUNetv2_predict -d {args.dataset} -c {args.configuration} -p {args.plans} "
-        f"-f {' '.join(folds)} -i IMAGES -o PREDICTIONS"
+        f"-f {' '.join(folds)} -i IMAGES -o PREDICTIONS   (without a GPU: -device cpu)"
     )

@@ -56,10 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"semi_nnunet {args.verb}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            f"semi_nnunet {args.verb}: interrupted; run the same command again to go on",
-            file=sys.stderr,
-        )
+        then = "starts anew" if args.verb == "demo" else "goes on"
+        print(f"semi_nnunet {args.verb}: interrupted; the same command {then}", file=sys.stderr)
         return 130
 
 

@@ -14,6 +14,7 @@ ones; they use the same preprocessed data.
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semi_nnunet.data.layout import preprocessed_dataset
@@ -38,7 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="plans to start from (default: %(default)s)",
     )
     parser.add_argument(
-        "-c", dest="configurations", nargs="+", metavar="CONFIG", help="print only these"
+        "-c",
+        dest="configurations",
+        nargs="+",
+        metavar="CONFIG",
+        help="print only these (default: those that are preprocessed)",
     )
     parser.add_argument(
         "--budget",
@@ -67,20 +72,19 @@ def run(args: argparse.Namespace) -> None:
     from semi_nnunet.data.prepare import requested
     from semi_nnunet.discovery.listing import trainer_classes
     from semi_nnunet.planning.budget import CPU_LENGTH
-    from semi_nnunet.planning.plan import (
-        apply_budget,
-        given_before,
-        merged,
-        parse_assignments,
-        plan_semi,
-    )
+    from semi_nnunet.planning.layers import given_before, merged
+    from semi_nnunet.planning.plan import apply_budget, parse_assignments, plan_semi
 
     folder = preprocessed_dataset(args.dataset)
     plans_file = folder / f"{args.plans}.json"
     if not plans_file.is_file():
-        raise UserError(
-            f"{plans_file} does not exist. Fix: semi_nnunet preprocess -d {args.dataset} first"
+        known = [path.stem for path in sorted(folder.glob("*.json")) if is_plans(path)]
+        fix = (
+            f"choose -p from {', '.join(known)}"
+            if known
+            else f"semi_nnunet preprocess -d {args.dataset} first"
         )
+        raise UserError(f"{plans_file} does not exist. Fix: {fix}")
     plans, dataset_json = read_json(plans_file), read_json(folder / "dataset.json")
     given = parse_assignments(args.assignments)
     before = {} if args.reset else given_before(plans)
@@ -97,10 +101,30 @@ def run(args: argparse.Namespace) -> None:
     plans["semi"], rows = plan_semi(plans, dataset_json, folder, trainers, given)
     plans["semi_planned"] = {"given": given, "semi": plans["semi"]}
     write_json(folder / f"{name}.json", plain(plans))
-    print_rows(rows, args.configurations)
-    print_networks(plans, args.configurations)
+    shown = args.configurations or preprocessed_configurations(plans, folder)
+    print_rows(rows, shown)
+    print_networks(plans, shown)
     option = "" if name == "nnUNetPlans" else f"; use it with -p {name}"
     print(f"wrote {folder / name}.json{option}")
+
+
+def is_plans(path: Path) -> bool:
+    """Whether a JSON file is nnU-Net's plans."""
+    content = read_json(path)
+    return isinstance(content, dict) and "plans_name" in content
+
+
+def preprocessed_configurations(plans: dict[str, Any], folder: Path) -> list[str]:
+    """Those that can be trained; all, if none can be yet."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(plans)
+    found = [
+        name
+        for name in plans["configurations"]
+        if (folder / manager.get_configuration(name).data_identifier).is_dir()
+    ]
+    return found or list(plans["configurations"])
 
 
 def device_of(name: str) -> torch.device:

@@ -50,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    import torch
+
     from semi_nnunet.data.prepare import default_plans_name, prepare
 
     plans = args.plans or default_plans_name(args.planner)
@@ -61,6 +63,10 @@ def run(args: argparse.Namespace) -> None:
         print(f"{configuration}: {labelled} labelled and {unlabelled} unlabelled cases are ready")
     option = "" if plans == "nnUNetPlans" else f" -p {plans}"
     configuration = next(iter(ready))
-    print(
-        f"next: nnUNetv2_train {args.dataset} {configuration} 0 -tr SemiMeanTeacherTrainer{option}"
-    )
+    train = f"nnUNetv2_train {args.dataset} {configuration} 0 -tr SemiMeanTeacherTrainer"
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        device = "" if torch.cuda.is_available() else " -device mps"
+        print(f"next: {train}{option}{device}")
+        return
+    print(f"next, as there is no GPU: semi_nnunet plan -d {args.dataset}{option} --budget cpu")
+    print(f"      {train} -p {plans}_cpu -device cpu")

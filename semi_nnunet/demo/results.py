@@ -45,13 +45,20 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     """Dice of each organ and method; readable on a terminal, too."""
     methods = list(results["dice"])
     rows = [("Dice on the test cases", *methods, "gain")]
-    for name, gain in results["gain"].items():
+    for name in results["gain"]:
+        gain = shown_gain(results["dice"], name)
         organ = name if name == "mean" else f"organ: {name}"
         rows.append((organ, *(f"{results['dice'][m][name]:.3f}" for m in methods), signed(gain)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = [f"{'-' * (width - 1)}{':' if i else '-'}" for i, width in enumerate(widths)]
     lines = [rows[0], rule, *rows[1:]]
     return "\n".join(f"| {' | '.join(_cells(line, widths))} |" for line in lines)
+
+
+def shown_gain(dice: Mapping[str, Mapping[str, float]], name: str) -> float:
+    """The gain between the numbers as they are printed."""
+    first, second = (round(values[name], 3) for values in dice.values())
+    return second - first
 
 
 def _cells(line: Sequence[str], widths: Sequence[int]) -> list[str]:
@@ -64,7 +71,7 @@ def _cells(line: Sequence[str], widths: Sequence[int]) -> list[str]:
 def conclusion(results: Mapping[str, Any]) -> str:
     """What the table says, whichever way it went."""
     baseline, teacher = (results["dice"][method]["mean"] for method in METHODS)
-    gain, count = teacher - baseline, results["cases"]
+    gain, count = shown_gain(results["dice"], "mean"), results["cases"]
     cases = results["dice_per_case"]
     better = sum(cases["Mean Teacher"][c] > d for c, d in cases["baseline"].items())
     change = f"from {baseline:.3f} to {teacher:.3f} ({signed(gain)})"

@@ -22,7 +22,7 @@ from semi_nnunet.files import read_json, sha256_of_file, write_atomically, write
 
 STOCK_TRAINER = "nnUNetTrainer"
 PROVENANCE_FILE = "semi_nnunet.json"
-SHIPPED = ("progress.png", "semi_history.png", "semi_history.csv", "debug.json")
+SHIPPED = ("progress.png", "semi_history.png", "semi_history.csv")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from semi_nnunet.common_settings import SemiSettings
 from semi_nnunet.data.fingerprint import foreground_slices, intensity_shift
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
+from semi_nnunet.planning.layers import given_before
 from semi_nnunet.planning.rules import Facts
 from semi_nnunet.settings import Resolved, given_settings, resolve
 
@@ -62,14 +63,19 @@ def resolve_settings(
     Raises:
         UserError: unknown settings or values out of range, all of them.
     """
-    semi = plans.get("semi", {})
-    given = given_settings(
-        semi,
-        SemiSettings,
-        settings_class,
-        trainer,
-        configuration,
-        list(plans["configurations"]),
-        trainers,
-    )
-    return resolve(settings_class, facts, given)
+
+    def given_in(semi: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
+        configurations = list(plans["configurations"])
+        return given_settings(
+            semi, SemiSettings, settings_class, trainer, configuration, configurations, trainers
+        )
+
+    found = resolve(settings_class, facts, given_in(plans.get("semi", {})))
+    by_people = given_in(given_before(plans))
+    planned = resolve(settings_class, facts, by_people)
+    reasons = dict(found.reasons)
+    for name, reason in reasons.items():
+        if reason.startswith("given in") and name not in by_people:  # semi_nnunet plan wrote it
+            same = getattr(planned.settings, name) == getattr(found.settings, name)
+            reasons[name] = planned.reasons[name] if same else "planned when the data were others"
+    return Resolved(found.settings, reasons)

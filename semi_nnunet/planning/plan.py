@@ -108,39 +108,6 @@ def _value_of(text: str) -> Any:
         return {"True": True, "False": False, "None": None}.get(text, text)
 
 
-def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Two sets of layers as one; where both give a setting, the second wins."""
-    result = copy.deepcopy(dict(first))
-    for key, value in second.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merged(result[key], value) if both else copy.deepcopy(value)
-    return result
-
-
-def given_before(plans: Mapping[str, Any]) -> dict[str, Any]:
-    """What a person gave these plans: by ``--set`` earlier, or by editing ``plans["semi"]``.
-
-    :func:`plan_semi`'s result is kept under ``plans["semi_planned"]`` beside what it was given, so
-    that an edited value differs from it.
-    """
-    planned = plans.get("semi_planned", {})
-    edited = _differing(plans.get("semi", {}), planned.get("semi", {}))
-    return merged(planned.get("given", {}), edited)
-
-
-def _differing(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of ``now`` that ``before`` does not have."""
-    result: dict[str, Any] = {}
-    for key, value in now.items():
-        if isinstance(value, Mapping) and isinstance(before.get(key), Mapping):
-            inner = _differing(value, before[key])
-            if inner:
-                result[key] = inner
-        elif key not in before or before[key] != value:
-            result[key] = copy.deepcopy(value)
-    return result
-
-
 def plan_semi(
     plans: Mapping[str, Any],
     dataset_json: Mapping[str, Any],
@@ -170,12 +137,13 @@ def plan_semi(
         )
     semi: dict[str, Any] = copy.deepcopy(dict(given))
     rows: list[PlannedRow] = []
+    asked = {**plans, "semi": given, "semi_planned": {}}
     common = {field.name for field in dataclasses.fields(SemiSettings)}
     for configuration in plans["configurations"]:
         facts = collect_facts(plans, configuration, dataset_json, preprocessed)
         resolved = {
             trainer: resolve_settings(
-                settings_class, trainer, configuration, {**plans, "semi": given}, facts, trainers
+                settings_class, trainer, configuration, asked, facts, trainers
             )
             for trainer, settings_class in trainers.items()
         }

@@ -58,7 +58,7 @@ class EpochState:
     dice: float | None = None
 
     def __str__(self) -> str:
-        dice = "" if self.dice is None else f", Dice {self.dice:.2f}"
+        dice = "" if self.dice is None else f", Dice of patches {self.dice:.2f}"
         left = "" if self.done == self.total else f", about {self.left} left"
         return f"epoch {self.done} of {self.total}{dice}{left}"
 

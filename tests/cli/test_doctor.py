@@ -79,3 +79,19 @@ def test_a_broken_description_is_named(tmp_path: Path) -> None:
 def test_a_long_name_does_not_run_into_the_state() -> None:
     short, long = str(Finding("a", "state")), str(Finding("Dataset001_" + 20 * "x", "state"))
     assert short.index("state") == long.splitlines()[1].index("state")
+
+
+def test_cases_that_nnunet_preprocessed_are_counted_and_those_set_aside_told(
+    phantom: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "preprocessed" / "nnUNetPlans_2d"
+    folder.mkdir(parents=True)
+    for case in ("a", "b"):
+        (folder / f"{case}.b2nd").touch()
+        (folder / f"{case}_seg.b2nd").touch()
+    assert doctor.ready_cases(folder.parent) == {"nnUNetPlans_2d": (2, 0)}
+    (folder.parent / doctor.SKIPPED_FILE).write_text('["x", "y"]')
+    assert (
+        "(2 set aside as bad: semi_skipped.json)"
+        in doctor.dataset(phantom.raw, folder.parent).state
+    )

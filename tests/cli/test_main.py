@@ -45,7 +45,7 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
         ("split -d 901 -o 902", "--labelled N"),
         ("split -d 901 -o 902 --labelled 9", "between 1 and 5"),
         ("split -d 901 -o 902 --list absent.txt", "does not exist"),
-        ("plan -d 901 -p Absent", "semi_nnunet preprocess"),
+        ("plan -d 901 -p Absent", "choose -p from nnUNetPlans"),
         ("plan -d 901 --set seed", "KEY=VALUE"),
         ("plan -d 901 --set seed=1 seed.x=2", "'seed'"),
         ("plan -d 901 --set sed=1", "did you mean 'seed'"),
@@ -93,7 +93,7 @@ def test_an_interrupt_says_how_to_go_on(
 
     monkeypatch.setattr("semi_nnunet.cli.trainers.run", interrupted)
     assert main(["trainers"]) == 130
-    assert "run the same command again" in capsys.readouterr().err
+    assert "interrupted; the same command goes on" in capsys.readouterr().err
 
 
 def test_trainers_prints_the_folder_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:

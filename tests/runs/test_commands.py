@@ -67,8 +67,8 @@ def test_a_log_file_gets_a_line_for_every_tenth_of_the_training():
     progress.finish()
     lines = screen.getvalue().splitlines()
     assert len(lines) == 10
-    assert lines[0].strip() == "epoch 4 of 40, Dice 0.50, about 5 s left"
-    assert lines[-1].strip() == "epoch 40 of 40, Dice 0.50"
+    assert lines[0].strip() == "epoch 4 of 40, Dice of patches 0.50, about 5 s left"
+    assert lines[-1].strip() == "epoch 40 of 40, Dice of patches 0.50"
     assert "\r" not in screen.getvalue()
 
 
@@ -80,7 +80,7 @@ def test_a_terminal_gets_one_line_that_is_rewritten():
     progress.tick()
     progress.finish()
     assert "\n" not in screen.getvalue()
-    assert "epoch 3 of 40, Dice 0.50, about 5 s left" in screen.getvalue()
+    assert "epoch 3 of 40, Dice of patches 0.50, about 5 s left" in screen.getvalue()
     assert not screen.getvalue().split("\r")[-2].strip()  # wiped at the end
 
 
