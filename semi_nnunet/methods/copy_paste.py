@@ -29,7 +29,9 @@ from semi_nnunet.trainer import Term
 @dataclass(frozen=True, kw_only=True)
 class BCPSettings(TeacherSettings):
     box_edge: float = setting(2 / 3, "of the patch (beta, sec. 4.2)", low=0.01, below=1)
-    mixture_weight: float = setting(1.0, "of each mixture (eq. 9)", low=0)
+    mixture_weight: float = setting(
+        0.5, "of each mixture: half of Dice + cross-entropy (authors' code)", low=0
+    )
     pseudo_label_weight: float = setting(0.5, "alpha of eq. 8, of pseudo-labelled voxels", low=0)
     largest_component: bool = setting(
         False, "an organ may come in several pieces; the paper keeps the largest (LA, ACDC)"

@@ -86,7 +86,7 @@ def test_pre_training_pastes_labelled_into_labelled_and_needs_no_teacher(make_tr
     ]
     trainer.train_step(next(trainer.dataloader_train))
     means = trainer.records.means()
-    assert means["weight/pre_training"] == 1.0
+    assert means["weight/pre_training"] == 0.5
 
 
 def test_largest_component_is_a_setting(make_trainer, monkeypatch):
