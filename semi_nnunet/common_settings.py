@@ -66,12 +66,6 @@ class SemiSettings:
         choices=("gaussian", "linear", "constant"),
     )
     unlabelled_start_steps: int = planned(rules.unlabelled_start_steps, low=0)
-    unlabelled_start_dice: float = setting(
-        0.3,
-        "unlabelled terms begin earlier, once every class has this validation Dice; 1: never",
-        low=0,
-        high=1,
-    )
     ramp_up_steps: int = planned(rules.ramp_up_steps, low=0)
     unlabelled_weight: float = setting(
         1.0, "factor on every unlabelled term; 0 is supervised training", low=0

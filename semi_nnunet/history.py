@@ -86,7 +86,7 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("supervised loss", ("loss/supervised",)),
     ("unlabelled terms, unweighted", ("loss/",)),
     ("weight of the term", ("weight/",)),
-    (DICE, ("dice/",)),
+    (DICE, ("dice/", "trust")),
     ("fraction of voxels: foreground, trusted", ("mask_ratio", "foreground/")),
     ("learning rate", ("learning_rate",)),
 )

@@ -43,7 +43,7 @@ class TeacherTrainer(SemiTrainer):
 
     def after_optimizer_step(self, step: int) -> None:
         settings = self.settings
-        ramped_up = step >= max(self.unlabelled_weight.start_step, settings.ramp_up_steps)
+        ramped_up = step >= settings.ramp_up_steps
         later = settings.ema_decay_after_ramp_up
         decay = later if later is not None and ramped_up else settings.ema_decay
         self.companion("teacher").update(self.bare_network, step, decay)

@@ -34,7 +34,7 @@ from semi_nnunet.networks.average import NetworkAverage
 from semi_nnunet.optimisation import Schedule
 from semi_nnunet.reproducible import ReproducibleTrainer, average_gradients
 from semi_nnunet.seeds import derived_seed
-from semi_nnunet.unlabelled_weight import UnlabelledWeight
+from semi_nnunet.unlabelled_weight import UnlabelledWeight, trust_of_classes
 from semi_nnunet.watch import Seen, collapse_warning
 
 Batches = list[dict[str, dict[str, Any]]]
@@ -328,19 +328,6 @@ class SemiTrainer(ReproducibleTrainer):
         with autocast("cuda", cache_enabled=False) if on_gpu else nullcontext():
             return next(terms, None)
 
-    def _begin_if_classes_are_known(self) -> None:
-        next_step = (self.current_epoch + 1) * self.num_iterations_per_epoch
-        dice = self.logger.get_value("dice_per_class_or_region", step=-1)
-        if self.unlabelled_weight.after_validation(dice, next_step):
-            self.print_to_log_file(f"the unlabelled terms begin at step {next_step}")
-        elif next_step >= max(1, self.settings.unlabelled_start_steps) and (
-            not self.unlabelled_weight.predicts
-        ):
-            self.print_to_log_file(
-                "WARNING: no class is predicted yet, the unlabelled terms go on waiting. A longer "
-                "training may be needed (plans['semi']: epochs)"
-            )
-
     def _back_propagate(self, term: Term, cases: tuple[str, ...], share: float) -> None:
         factor = self.unlabelled_weight.at(self.step) if term.ramped else 1.0
         weight = term.weight * factor
@@ -398,7 +385,7 @@ class SemiTrainer(ReproducibleTrainer):
         values = self._epoch_values
         labelled, pseudo = values.get("foreground/labelled"), values.get("foreground/pseudo_label")
         warning = collapse_warning(pseudo, labelled)
-        if warning and self.unlabelled_weight.has_begun(self.step):
+        if warning and self.unlabelled_weight.trust > 0:
             self.print_to_log_file(warning)
 
     # ---------------------------------------------------------------- the deployed network
@@ -438,6 +425,8 @@ class SemiTrainer(ReproducibleTrainer):
             with self._as_network(network):
                 output = super().validation_step({**raw, "target": copied})
             outputs |= {f"{name}_{key}": output[f"{key}_hard"] for key in ("tp", "fp", "fn")}
+        full = raw["target"][0] if isinstance(raw["target"], list) else raw["target"]
+        outputs["voxels"] = full[:, 0].numel()
         with self.deployed():
             return {**super().validation_step(raw), **outputs}
 
@@ -455,7 +444,26 @@ class SemiTrainer(ReproducibleTrainer):
         dice["dice/deployed"] = float(self.logger.get_value("mean_fg_dice", step=-1))
         self._epoch_values.update(dice)
         if self.uses_unlabelled:
-            self._begin_if_classes_are_known()
+            self._trust_as_validated(val_outputs)
+
+    def _trust_as_validated(self, val_outputs: list[dict]) -> None:
+        """Weigh the unlabelled terms of the next epoch by the validation of this one."""
+        tp, fp, fn = (
+            np.sum([output[f"{key}_hard"] for output in val_outputs], 0)
+            for key in ("tp", "fp", "fn")
+        )
+        of_classes = trust_of_classes(tp, fp, fn, sum(output["voxels"] for output in val_outputs))
+        weight, next_step = self.unlabelled_weight, self.step
+        trust = weight.trust_after(of_classes, next_step)
+        trust = self.mean_over_ranks({"trust": trust})["trust"]
+        if trust > 0 and weight.trust == 0:
+            self.print_to_log_file(f"the unlabelled terms begin at step {next_step}")
+        if trust == 0 and next_step >= self.settings.unlabelled_start_steps:
+            self.print_to_log_file(
+                "WARNING: no class is predicted yet, the unlabelled terms wait. A longer training "
+                "may be needed (plans['semi']: epochs)"
+            )
+        weight.trust = self._epoch_values["trust"] = trust
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         with self.deployed():
@@ -471,12 +479,12 @@ class SemiTrainer(ReproducibleTrainer):
         content["semi"]["companions"] = self._companions.state_dict()
         content["semi"]["averaged_with"] = others
         content["semi"]["kept"] = None if kept is None else sorted(kept)
-        content["semi"]["unlabelled_weight"] = self.unlabelled_weight.state()
+        content["semi"]["trust"] = self.unlabelled_weight.trust
         return content
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
         semi = checkpoint["semi"]
-        self.unlabelled_weight.restore(semi["unlabelled_weight"])
+        self.unlabelled_weight.trust = semi.get("trust", self.unlabelled_weight.trust)
         kept = semi.get("kept")
         self.pool.kept = None if kept is None else set(kept)
         super().restore(checkpoint)

@@ -16,6 +16,7 @@ import torch
 from semi_nnunet.core.ramps import ramp
 from semi_nnunet.errors import UserError
 from semi_nnunet.trainer import SemiTrainer, Term
+from semi_nnunet.unlabelled_weight import trust_of_classes
 from tests.trainers import run_epochs, same_weights, weights_of
 
 
@@ -498,16 +499,15 @@ def test_unlabelled_patches_are_pieces_of_the_image_unless_rotation_is_asked_for
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "linear", "constant"])
-def test_unlabelled_terms_wait_while_the_ramp_goes_on(kind, make_trainer):
-    trainer = make_trainer(
-        "SemiMeanTeacherTrainer", ramp_up=kind, unlabelled_start_steps=3, ramp_up_steps=4
-    )
-    trainer.unlabelled_weight.predicts = True
-    factors = []
-    for trainer._step_in_epoch in range(9):
-        factors.append(trainer.unlabelled_weight.at(trainer.step))
-    assert factors[:3] == [0.0, 0.0, 0.0] and factors[4:] == [1.0] * 5
-    assert factors[3] == pytest.approx(ramp(kind, 3, 4))
+def test_weight_of_unlabelled_terms_is_ramp_times_trust(kind, make_trainer):
+    trainer = make_trainer("SemiMeanTeacherTrainer", ramp_up=kind, ramp_up_steps=4)
+    weight = trainer.unlabelled_weight
+    assert weight.trust == 0.0 and weight.at(100) == 0.0
+    weight.trust = 0.5
+    assert [weight.at(step) for step in range(9)] == [0.5 * ramp(kind, s, 4) for s in range(9)]
+    papers = make_trainer("SemiMeanTeacherTrainer", ramp_up=kind, unlabelled_start_steps=0)
+    assert papers.unlabelled_weight.at(10**6) == 1.0
+    assert papers.unlabelled_weight.trust_after(np.array([0.0]), 1) == 1.0
 
 
 def test_planned_ramp_is_over_before_the_training(phantom):
@@ -522,55 +522,52 @@ def test_planned_ramp_is_over_before_the_training(phantom):
         assert planned.ramp_up_steps <= 0.41 * epochs * 50
 
 
-def test_unlabelled_terms_begin_when_every_class_is_known(make_trainer):
-    trainer = make_trainer(
-        "SemiMeanTeacherTrainer",
-        ramp_up="constant",
-        unlabelled_start_steps=6,
-        unlabelled_start_dice=0.3,
-    )
-    dice = [0.9, 0.29, 0.9]
-    trainer.logger.get_value = lambda key, step: dice
-    weight = trainer.unlabelled_weight
-    assert weight.start_step == 6 and weight.at(trainer.step) == 0.0
-    trainer._begin_if_classes_are_known()
-    dice[1] = float("nan")  # no validation patch shows it
-    trainer._begin_if_classes_are_known()
-    assert weight.start_step == 6
-    dice[1] = 0.3
-    trainer._begin_if_classes_are_known()
-    assert weight.start_step == 2  # the first step of the next epoch
-    assert weight.at(trainer.step) == 0.0
-    trainer.current_epoch = 1
-    assert weight.at(trainer.step) == 1.0
-    dice[1] = 0.0  # it stays begun
-    trainer._begin_if_classes_are_known()
-    assert weight.start_step == 2
-    state = trainer.checkpoint_content(2)["semi"]["unlabelled_weight"]
-    assert state == {"start_step": 2, "predicts": True}
+def test_trust_is_dice_above_that_of_calling_everything_the_class():
+    tp, fp, fn = np.array([50, 30, 0, 0]), np.array([50, 70, 10, 10]), np.array([0, 20, 5, 0])
+    trust = trust_of_classes(tp, fp, fn, 100)
+    assert trust[0] == 0.0  # half is the class, everything was called it
+    chance, dice = 2 * 0.5 / 1.5, 60 / 150
+    assert trust[1] == max(0.0, (dice - chance) / (1 - chance)) == 0.0
+    assert trust[2] == 0.0 and np.isnan(trust[3])
+    perfect = trust_of_classes(np.array([40]), np.array([0]), np.array([0]), 100)
+    assert perfect.tolist() == [1.0]
+    half = trust_of_classes(np.array([1]), np.array([1]), np.array([1]), 10**6)
+    assert half[0] == pytest.approx(0.5, abs=1e-5)
 
 
-def test_unlabelled_terms_go_on_waiting_while_nothing_is_predicted(make_trainer):
-    trainer = make_trainer("SemiMeanTeacherTrainer", ramp_up="constant", unlabelled_start_steps=2)
-    weight, dice, log = trainer.unlabelled_weight, [0.0, float("nan"), 0.05], []
-    trainer.logger.get_value = lambda key, step: dice
-    trainer.print_to_log_file = lambda *args, **kwargs: log.append(" ".join(map(str, args)))
-    trainer._begin_if_classes_are_known()
-    trainer.current_epoch = 1
-    assert weight.at(trainer.step) == 0.0 and "WARNING: no class is predicted yet" in log[-1]
-    dice[2] = 0.2  # one class suffices then
-    trainer._begin_if_classes_are_known()
-    assert weight.at(trainer.step + 2) == 1.0 and "begin at step 4" in log[-1]
-    trainer._begin_if_classes_are_known()
-    assert len(log) == 2  # said once
+def test_the_least_known_class_decides_at_first_then_the_mean(make_trainer):
+    weight = make_trainer("SemiMeanTeacherTrainer", unlabelled_start_steps=6).unlabelled_weight
+    known = np.array([0.9, 0.3, float("nan")])  # no validation patch shows the third
+    assert weight.trust_after(known, 4) == 0.0
+    assert weight.trust_after(known[:2], 4) == pytest.approx(0.3)
+    assert weight.trust_after(known, 6) == pytest.approx(0.6)
+    assert weight.trust_after(known[2:], 8) == 0.0
 
 
-def test_an_early_begin_is_continued_after_a_resume(make_trainer):
-    settings = {"start": False, "unlabelled_start_steps": 6, "unlabelled_start_dice": 0.0}
+def test_validation_sets_the_trust_of_the_next_epoch(make_trainer):
+    trainer = make_trainer("SemiMeanTeacherTrainer", unlabelled_start_steps=4, start=False)
+    log = []
+    say, trainer.print_to_log_file = trainer.print_to_log_file, lambda *a, **k: log.append(str(a))
+    run_epochs(trainer, 1)
+    tp = {"tp_hard": np.array([8, 8, 8]), "fp_hard": np.zeros(3), "fn_hard": np.zeros(3)}
+    trainer.unlabelled_weight.trust, trainer._step_in_epoch = 0.0, 0
+    trainer._trust_as_validated([{**tp, "voxels": 10**6}])
+    assert trainer.unlabelled_weight.trust == 1.0
+    assert trainer._epoch_values["trust"] == 1.0
+    assert any("the unlabelled terms begin at step 2" in line for line in log)
+    trainer.current_epoch = 3
+    nothing = {key: np.zeros(3) for key in tp}
+    trainer._trust_as_validated([{**nothing, "voxels": 10**6}])
+    assert trainer.unlabelled_weight.trust == 0.0 and "no class is predicted yet" in log[-1]
+    trainer.print_to_log_file = say
+
+
+def test_trust_is_continued_after_a_resume(make_trainer):
+    settings = {"start": False, "unlabelled_start_steps": 6}
     trainer = make_trainer("SemiMeanTeacherTrainer", "3d_fullres", **settings)
-    run_epochs(trainer, 2)
-    began = trainer.unlabelled_weight.start_step
-    assert began < 6
+    run_epochs(trainer, 1)
+    trainer.unlabelled_weight.trust = 0.25
+    content = trainer.checkpoint_content(1)
     resumed = make_trainer("SemiMeanTeacherTrainer", "3d_fullres", **settings)
-    resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
-    assert resumed.unlabelled_weight.start_step == began
+    resumed.load_checkpoint(content)
+    assert resumed.unlabelled_weight.trust == 0.25

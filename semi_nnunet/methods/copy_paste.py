@@ -74,7 +74,7 @@ class SemiBCPTrainer(TeacherTrainer):
         yield self.supervised(labelled)
         known = Side(labelled.x, *self.annotation(labelled.target))
         weight = settings.unlabelled_weight * settings.mixture_weight  # not ramped, as the paper's
-        if not self.unlabelled_weight.has_begun(self.step):
+        if self.unlabelled_weight.trust == 0:
             loss = self.mixture_loss(known.half(False), known.half(True), 1.0, 1.0)
             yield Term("pre_training", loss, weight, ramped=False)
             return

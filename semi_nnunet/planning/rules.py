@@ -72,8 +72,8 @@ def initial_lr(facts: Facts, values: Mapping[str, Any]) -> Planned:
 def unlabelled_start_steps(facts: Facts, values: Mapping[str, Any]) -> Planned:
     steps = min(2000, round(0.4 * total_steps(values)))
     return steps, (
-        "the unlabelled terms wait until the labels have taught every class, or they would hold "
-        "back what the teacher does not know yet: at most 2000 steps, 40 % of all"
+        "until then (40 %, at most 2000) the unlabelled terms weigh by how well the least known "
+        "class is predicted, then by the mean of the classes; 0: the same weight however bad"
     )
 
 

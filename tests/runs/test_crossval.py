@@ -1,12 +1,10 @@
 """Lists of jobs: what they consist of, what is refused, and a whole one on the phantom."""
 
 import csv
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -17,25 +15,9 @@ from semi_nnunet.runs.crossval import found_jobs, make_jobs
 from semi_nnunet.runs.job import Folders, Job
 from semi_nnunet.runs.local import Resources, run_jobs
 from semi_nnunet.runs.lock import held
+from tests.runs.tiny import TINY
 
 TRAINERS = ["SemiBaselineTrainer", "SemiMeanTeacherTrainer"]
-TINY = {
-    "epochs": 2, "steps_per_epoch": 1, "validation_steps_per_epoch": 1, "save_every_epochs": 1,
-    "ramp_up": "constant", "unlabelled_start_steps": 0,
-}  # fmt: skip
-
-
-@pytest.fixture
-def folders(prepared_dataset, tmp_path, monkeypatch) -> Folders:
-    """The phantom with plans "tiny", which train two steps; results in the test's own folder."""
-    dataset = prepared_dataset("labels", 1)
-    preprocessed = Path(dataset.preprocessed)
-    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
-    write_json(preprocessed / "tiny.json", {**dataset.plans, "plans_name": "tiny", "semi": TINY})
-    raw = Path(os.environ["nnUNet_raw"]) / preprocessed.name
-    yield Folders(raw, preprocessed, tmp_path / "results" / preprocessed.name)
-    for path in preprocessed.glob("tiny*.json"):
-        path.unlink()
 
 
 def test_a_job_for_every_trainer_configuration_fold_and_seed(folders):

@@ -1,0 +1,67 @@
+"""Run jobs on a SLURM cluster: one task of a job array each, requeued when its time is up."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from semi_nnunet.errors import UserError
+from semi_nnunet.files import write_atomically
+
+WARNING_S = 120  # before the time limit: the training is stopped, and continued in a new task
+
+
+def batch_script(
+    arguments: Sequence[str], indices: Sequence[int], at_a_time: int, logs: Path, sbatch: str
+) -> str:
+    """The script of an array whose task N runs job N of the list.
+
+    Args:
+        arguments: of ``semi_nnunet crossval``, from which every task makes the same list.
+        indices: of the jobs that are left.
+        at_a_time: how many tasks may run at once.
+        logs: folder for SLURM's logs.
+        sbatch: further options of sbatch, such as "--partition=gpu --gres=gpu:1".
+    """
+    command = shlex.join([sys.executable, "-m", "semi_nnunet.cli.main", "crossval", *arguments])
+    return f"""#!/bin/bash
+#SBATCH --job-name=semi_nnunet
+#SBATCH --array={",".join(map(str, indices))}%{at_a_time}
+#SBATCH --output={logs}/%A_%a.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@{WARNING_S}
+{"".join(f"#SBATCH {option}" + chr(10) for option in shlex.split(sbatch))}
+# when the time is nearly up: stop, and go on from the checkpoint in a new task
+trap 'scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"' USR1
+{command} --only "$SLURM_ARRAY_TASK_ID" &
+child=$!
+trap 'kill -TERM "$child"' TERM
+while kill -0 "$child" 2> /dev/null; do wait "$child"; done
+wait "$child"
+"""
+
+
+def submit(script: str, path: Path) -> str:
+    """Write the script and hand it to sbatch; returns the number of the array.
+
+    Raises:
+        UserError: there is no sbatch here, or it refuses.
+    """
+    if shutil.which("sbatch") is None:
+        raise UserError(
+            "--launcher slurm needs sbatch, found none. Fix: run it on the cluster's login node"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda temporary: temporary.write_text(script))
+    done = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(
+            f"sbatch refused {path}: {done.stderr.strip()}. Fix: correct --sbatch, for example "
+            f"--sbatch '--partition=gpu --gres=gpu:1 --time=1-00:00:00'"
+        )
+    return done.stdout.strip().split(";")[0]

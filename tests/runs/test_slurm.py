@@ -1,0 +1,82 @@
+"""The batch script of a cluster, run by a stand-in for sbatch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.errors import UserError
+from semi_nnunet.runs.slurm import batch_script, submit
+
+SBATCH = """#!{python}
+import os, re, subprocess, sys
+script = open(sys.argv[-1]).read()
+tasks = re.search(r"--array=([\\d,]+)%", script)[1].split(",")
+for task in tasks:
+    env = {{**os.environ, "SLURM_ARRAY_TASK_ID": task}}
+    subprocess.run(["bash", sys.argv[-1]], env=env, check=True, stdout=sys.stderr)
+print("4711;cluster")
+"""
+
+
+@pytest.fixture
+def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An sbatch that runs every task of an array at once, one after the other."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "sbatch"
+    program.write_text(SBATCH.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return program
+
+
+def test_every_task_runs_its_job_alone(sbatch, tmp_path, monkeypatch):
+    ran = tmp_path / "ran"
+    words = ["-d", "7", "-tr", "A B"]  # a name with a space stays one word
+    script = batch_script(words, [0, 2], 2, tmp_path, "--partition=gpu --gres=gpu:1")
+    assert "#SBATCH --partition=gpu\n#SBATCH --gres=gpu:1\n" in script
+    assert "#SBATCH --array=0,2%2" in script and "#SBATCH --requeue" in script
+    fake = f"import sys; open({str(ran)!r}, 'a').write(repr(sys.argv[1:]) + chr(10))"
+    script = script.replace("-m semi_nnunet.cli.main", f'-c "{fake}"')
+    assert submit(script, tmp_path / "logs" / "array.sh") == "4711"
+    lines = [eval(line) for line in ran.read_text().splitlines()]
+    assert lines == [["crossval", *words, "--only", number] for number in ("0", "2")]
+
+
+def test_a_task_that_is_ended_ends_its_training(tmp_path):
+    script = batch_script([], [0], 1, tmp_path, "").replace(
+        "-m semi_nnunet.cli.main crossval", "-c 'import time; print(1, flush=True); time.sleep(60)'"
+    )
+    path = tmp_path / "array.sh"
+    path.write_text(script)
+    process = subprocess.Popen(["bash", str(path)], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    process.terminate()
+    assert process.wait(10) != 0
+    assert not process.stdout.read()  # closed: nobody lives who could write to it
+
+
+def test_a_refusal_is_told_with_its_reason(sbatch, tmp_path):
+    sbatch.write_text("#!/bin/sh\necho 'invalid partition specified: gpuu' >&2\nexit 1\n")
+    with pytest.raises(UserError, match=r"invalid partition specified: gpuu.*Fix"):
+        submit("#!/bin/bash\n", tmp_path / "array.sh")
+
+
+def test_without_sbatch_the_fix_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="login node"):
+        submit("#!/bin/bash\n", tmp_path / "array.sh")
+
+
+def test_the_array_trains_what_is_left(sbatch, folders, capsys):
+    where = ["-d", folders.raw.name, "-c", "2d", "-p", "tiny", "-f", "0", "--device", "cpu"]
+    words = ["crossval", *where, "-tr", "SemiBaselineTrainer", "--launcher", "slurm"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "submitted 1 of 1 jobs as array 4711" in said
+    assert main(words) == 0
+    assert "all 1 jobs are done" in capsys.readouterr().out
