@@ -15,6 +15,7 @@ VERBS = {
     "doctor": "say what is set up, what is missing and how to mend it",
     "preprocess": "verify, plan and preprocess a data set with its unlabelled images",
     "plan": "write the semi-supervised settings into the plans, with the reason of each",
+    "convert": "make a raw data set from the files of a published benchmark",
     "split": "make a benchmark data set with hidden labels from a labelled one",
     "register": "let nnU-Net's own commands find our trainers in every shell",
     "trainers": "print the folder to set nnUNet_extTrainer to",
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"semi_nnunet {args.verb}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        then = "starts anew" if args.verb == "demo" else "goes on"
+        then = "starts anew" if args.verb in ("demo", "convert") else "goes on"
         print(f"semi_nnunet {args.verb}: interrupted; the same command {then}", file=sys.stderr)
         return 130
 

@@ -1,1 +1,1 @@
-"""Data sets to try the trainers on."""
+"""Data sets: a phantom to try the trainers on, and converters of published benchmarks."""

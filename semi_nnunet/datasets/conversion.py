@@ -1,0 +1,145 @@
+"""Write an nnU-Net raw data set from somebody else's files: all of it, or nothing.
+
+Every case whose label is known goes to imagesTr and labelsTr with its label: ``semi_nnunet split``
+hides labels afterwards. imagesUn gets the cases nobody labelled. The published validation cases,
+if there are any, go to imagesVal and labelsVal, which no training sees.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from semi_nnunet.data.file_bytes import COPY_AGAIN, BrokenFileError, short_reason
+from semi_nnunet.errors import Problem, UserError
+from semi_nnunet.files import read_json, write_json
+from semi_nnunet.parallel import in_processes
+
+RECORD = "conversion.json"  # how the data set was made
+SUBSETS = "labelled_subsets.json"  # for semi_nnunet split --list
+PARTS = {"Tr": "training", "Un": "unlabelled", "Val": "validation", "Ts": "test"}
+
+Step = Callable[[Path], None]  # writes one file; importable by a new process
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case of the new data set.
+
+    Args:
+        name: its identifier.
+        part: a key of ``PARTS``.
+        image: writes the image to the path it is given.
+        label: writes the label; None if there is none.
+        where: the source, for errors.
+    """
+
+    name: str
+    part: str
+    image: Step
+    label: Step | None
+    where: str
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A data set that can be written.
+
+    Args:
+        name: of the new data set, without its number.
+        channels: names of the image's channels; several mean one colour file.
+        labels: names of the values 1, 2, ...
+        cases: all of them.
+        reference: whom to cite.
+        subsets: the published choices of labelled cases, by their number.
+        file_ending: of images and labels.
+    """
+
+    name: str
+    channels: Sequence[str]
+    labels: Sequence[str]
+    cases: Sequence[Case]
+    reference: str
+    subsets: Sequence[Sequence[str]] = ()
+    file_ending: str = ".nii.gz"
+    counts: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        counts = {part: sum(case.part == part for case in self.cases) for part in PARTS}
+        object.__setattr__(self, "counts", counts)
+
+    def dataset_json(self) -> dict[str, Any]:
+        """The content of dataset.json."""
+        labels = {"background": 0} | {name: i for i, name in enumerate(self.labels, start=1)}
+        return {
+            "name": self.name,
+            "reference": self.reference,
+            "channel_names": {str(i): name for i, name in enumerate(self.channels)},
+            "labels": labels,
+            "numTraining": self.counts["Tr"],
+            "file_ending": self.file_ending,
+        }
+
+
+def write_conversion(
+    conversion: Conversion, target: Path, record: Mapping[str, Any], num_processes: int
+) -> bool:
+    """Write the data set aside, then rename it: an interrupted one is never taken for finished.
+
+    Args:
+        conversion: what to write.
+        target: the new raw data set.
+        record: how it was asked for; goes to conversion.json.
+        num_processes: up to 1 means in this process.
+
+    Returns:
+        False if the same conversion had been done before; then nothing is written.
+
+    Raises:
+        UserError: ``target`` holds something else, or source files cannot be used.
+    """
+    content = {**record, "cases": conversion.counts}
+    if target.exists():
+        made = target / RECORD
+        if made.is_file() and read_json(made) == content:
+            return False
+        raise UserError(
+            f"{target} exists already and was not made by this command. Fix: remove it, or choose "
+            f"another -d"
+        )
+    aside = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    for case in conversion.cases:
+        for kind in ("images", "labels") if case.label else ("images",):
+            (aside / f"{kind}{case.part}").mkdir(parents=True, exist_ok=True)
+    work = partial(_write_case, aside, conversion.file_ending)
+    results = in_processes(work, conversion.cases, num_processes, "converts images")
+    bar = tqdm(results, total=len(conversion.cases), desc="converting", unit="case", disable=None)
+    problems = [problem for problem in bar if problem]
+    if problems:
+        shutil.rmtree(aside)
+        raise UserError("Nothing was written, as some files cannot be converted:", problems)
+    if conversion.subsets:
+        write_json(aside / SUBSETS, {str(len(cases)): list(cases) for cases in conversion.subsets})
+    write_json(aside / "dataset.json", conversion.dataset_json())
+    write_json(aside / RECORD, content)
+    aside.rename(target)
+    return True
+
+
+def _write_case(aside: Path, ending: str, case: Case) -> Problem | None:
+    try:
+        case.image(aside / f"images{case.part}" / f"{case.name}_0000{ending}")
+        if case.label is not None:
+            case.label(aside / f"labels{case.part}" / f"{case.name}{ending}")
+    except BrokenFileError as error:
+        return Problem(case.where, str(error), error.fix)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:  # what readers raise
+        return Problem(case.where, f"cannot be converted: {short_reason(error)}", COPY_AGAIN)
+    return None

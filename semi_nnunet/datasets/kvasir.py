@@ -1,0 +1,62 @@
+"""Kvasir-SEG: colour endoscopy of polyps (Jha et al., MMM 2020), 1000 pictures.
+
+    SRC/images/cju0qkwl35piu0993l0dewei2.jpg
+    SRC/masks/cju0qkwl35piu0993l0dewei2.jpg                     white is polyp; JPEG, so thresholded
+
+80 % are for training, 20 % for the test, drawn by --seed. Hide labels by `semi_nnunet split`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from semi_nnunet.datasets.conversion import Case, Conversion
+from semi_nnunet.datasets.options import add_incomplete, add_seed, add_size, add_test_percent
+from semi_nnunet.datasets.pictures import colour, mask
+from semi_nnunet.datasets.source import Source, held_out
+
+PICTURES = 1000
+ENDING = r"\.(?:jpg|jpeg|png)"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_test_percent(parser)
+    add_size(parser)
+    add_seed(parser)
+    add_incomplete(parser)
+
+
+def convert(
+    source: Path,
+    test_percent: int = 20,
+    size: int | None = None,
+    seed: int = 0,
+    incomplete: bool = False,
+) -> Conversion:
+    """Plan the conversion; raises UserError for missing and unexpected files."""
+    folder = Source(source, "Kvasir-SEG")
+    found = folder.find(
+        (".jpg", ".jpeg", ".png"),
+        image=rf"images/(?P<id>[^/]+){ENDING}",
+        mask=rf"masks/(?P<id>[^/]+){ENDING}",
+    )
+    images, masks = found["image"], found["mask"]
+    folder.need_pairs(images, masks, "images/{}.jpg", "masks/{}.jpg")
+    folder.need_number(len(images), PICTURES, "pictures", incomplete)
+    folder.check()
+    number = round(len(images) * test_percent / 100)
+    tested = held_out(images, number, seed, "--test-percent: the number of test cases")
+    cases = [
+        Case(
+            name,
+            "Ts" if name in tested else "Tr",
+            partial(colour, image, size),
+            partial(mask, [masks[name]], image, size),
+            f"images/{image.name}",
+        )
+        for name, image in images.items()
+    ]
+    reference = "Jha et al., MMM 2020"
+    return Conversion("KvasirSEG", ("R", "G", "B"), ("polyp",), cases, reference, (), ".png")

@@ -1,0 +1,102 @@
+"""MSD Pancreas: CT (Medical Segmentation Decathlon, Task07; Antonelli et al. 2022), 281 volumes.
+
+    SRC/dataset.json                                            lists the training cases
+    SRC/imagesTr/pancreas_001.nii.gz
+    SRC/labelsTr/pancreas_001.nii.gz                            1 pancreas, 2 tumour
+    SRC/imagesTs/...                                            no labels: not used
+
+Pancreas and tumour become one class. 56 cases, drawn by --seed, are for the test, 225 for training,
+of which `semi_nnunet split --labelled 30` leaves 195 unlabelled. --size 256 resizes every slice to
+256 x 256 over the same field of view.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from semi_nnunet.datasets.conversion import Case, Conversion
+from semi_nnunet.datasets.options import add_seed, add_size, add_symlink
+from semi_nnunet.datasets.source import Files, Source, held_out
+from semi_nnunet.datasets.volumes import (
+    place,
+    read_volume,
+    relabelled,
+    resized_in_plane,
+    save_volume,
+)
+from semi_nnunet.errors import UserError
+from semi_nnunet.files import read_json
+
+MERGED = {0: 0, 1: 1, 2: 1}
+SCAN = r"(?P<id>pancreas_\d{3})"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--test", type=int, default=56, metavar="N", help="test cases (default: %(default)s)"
+    )
+    add_size(parser)
+    add_seed(parser)
+    add_symlink(parser)
+
+
+def convert(
+    source: Path,
+    test: int = 56,
+    size: int | None = None,
+    seed: int = 0,
+    symlink: bool = False,
+) -> Conversion:
+    """Plan the conversion; raises UserError for missing and unexpected files."""
+    folder = Source(source, "MSD Task07_Pancreas")
+    found = folder.find(
+        (".nii.gz",),
+        image=rf"imagesTr/{SCAN}\.nii\.gz",
+        label=rf"labelsTr/{SCAN}\.nii\.gz",
+        test=r"imagesTs/pancreas_\d{3}\.nii\.gz",
+    )
+    scans = _listed(folder)
+    folder.need(scans, found["image"], "imagesTr/{}.nii.gz")
+    folder.need(scans, found["label"], "labelsTr/{}.nii.gz")
+    for scan in sorted({*found["image"], *found["label"]} - {*scans} if scans else ()):
+        folder.note(scan, "dataset.json does not list it", "move it away")
+    folder.check()
+    tested = held_out(scans, test, seed, "--test")
+    cases = [_case(found, scan, "Ts" if scan in tested else "Tr", size, symlink) for scan in scans]
+    reference = "Antonelli et al., Nature Communications 2022"
+    return Conversion("Pancreas", ("CT",), ("pancreas",), cases, reference)
+
+
+def _listed(folder: Source) -> list[str]:
+    """The training cases as dataset.json lists them."""
+    try:
+        entries = read_json(folder.root / "dataset.json")["training"]
+        names = [re.fullmatch(rf".*/{SCAN}\.nii\.gz", entry["image"]) for entry in entries]
+        return sorted(match["id"] for match in names if match)
+    except (UserError, KeyError, TypeError) as error:
+        what = f"must list the training cases under 'training' ({error})"
+        folder.note("dataset.json", what, "copy it again from the download")
+        return []
+
+
+def _case(
+    found: Mapping[str, Files], scan: str, part: str, size: int | None, symlink: bool
+) -> Case:
+    image, label = found["image"][scan], found["label"][scan]
+    step = partial(place, image, symlink) if size is None else partial(write_slices, image, size)
+    return Case(scan, part, step, partial(write_label, label, size), scan)
+
+
+def write_slices(source: Path, size: int, target: Path) -> None:
+    """Write an image with resized slices."""
+    save_volume(resized_in_plane(read_volume(source), size, is_label=False), target)
+
+
+def write_label(source: Path, size: int | None, target: Path) -> None:
+    """Write a label of one class."""
+    label = relabelled(read_volume(source), MERGED)
+    save_volume(label if size is None else resized_in_plane(label, size, is_label=True), target)

@@ -1,0 +1,90 @@
+"""Read, change and write the 2-D pictures of a conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from skimage import io
+from skimage.transform import resize
+
+from semi_nnunet.data.file_bytes import BrokenFileError
+
+MASK_THRESHOLD = 127  # JPEG blurs the 0 and 255 of a mask
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """A picture as (y, x, 3), 8 bits a colour; grey becomes colour, transparency is dropped."""
+    picture = io.imread(path)
+    picture = np.stack([picture] * 3, axis=-1) if picture.ndim == 2 else picture[..., :3]
+    if picture.dtype != np.uint8 or picture.shape[-1] != 3:
+        what = f"must be grey or colour of 8 bits, got {picture.dtype} {picture.shape}"
+        raise BrokenFileError(what, "convert the picture")
+    return picture
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """A picture as (y, x), 8 bits; colours are averaged."""
+    return read_rgb(path).mean(axis=-1).round().astype(np.uint8)
+
+
+def read_masks(paths: Sequence[Path]) -> np.ndarray:
+    """The union of masks, (y, x), 0 and 1: a voxel that any channel of any of them shows.
+
+    Raises:
+        BrokenFileError: they differ in size.
+    """
+    masks = [_bright(io.imread(path)) for path in paths]
+    if len({mask.shape for mask in masks}) > 1:
+        what = f"masks of one picture must have one size, got {[mask.shape for mask in masks]}"
+        raise BrokenFileError(what, "resize them to the picture")
+    return np.any(masks, axis=0).astype(np.uint8)
+
+
+def _bright(mask: np.ndarray) -> np.ndarray:
+    if mask.dtype == bool:
+        return mask
+    mask = mask if mask.ndim == 2 else mask[..., :3].max(axis=-1)
+    return np.asarray(mask > MASK_THRESHOLD)
+
+
+def resized(picture: np.ndarray, size: int | None, is_label: bool) -> np.ndarray:
+    """The picture as size x size; None leaves it. Labels by nearest neighbour, images linearly."""
+    if size is None:
+        return picture
+    shape = (size, size, *picture.shape[2:])
+    order, smooth = (0, False) if is_label else (1, True)
+    result = resize(picture, shape, order, preserve_range=True, anti_aliasing=smooth)
+    return result.round().astype(picture.dtype)
+
+
+def save_picture(picture: np.ndarray, target: Path) -> None:
+    """Write a PNG file."""
+    io.imsave(target, picture, check_contrast=False)
+
+
+# ---- steps of a conversion ----
+
+
+def colour(source: Path, size: int | None, target: Path) -> None:
+    """Write a colour picture."""
+    save_picture(resized(read_rgb(source), size, False), target)
+
+
+def grey(source: Path, size: int | None, target: Path) -> None:
+    """Write a grey picture."""
+    save_picture(resized(read_grey(source), size, False), target)
+
+
+def mask(sources: Sequence[Path], image: Path, size: int | None, target: Path) -> None:
+    """Write a mask of 0 and 1.
+
+    Raises:
+        BrokenFileError: its size is not that of the image.
+    """
+    union, shape = read_masks(sources), io.imread(image).shape[:2]
+    if union.shape != shape:
+        what = f"{sources[0].name} must have the size of the image, {shape}, got {union.shape}"
+        raise BrokenFileError(what, "resize the mask to the picture")
+    save_picture(resized(union, size, True), target)

@@ -1,0 +1,160 @@
+"""RETOUCH: retinal OCT, three vendors (Bogunovic et al., TMI 2019), 70 training volumes.
+
+    SRC/.../RETOUCH-TrainingSet-Cirrus/TRAIN001/oct.mhd         oct.raw, reference.mhd and .raw
+    SRC/.../RETOUCH-TrainingSet-Spectralis/TRAIN025/...         24, 24 and 22 volumes of
+    SRC/.../RETOUCH-TrainingSet-Topcon/TRAIN049/...             Cirrus, Spectralis and Topcon
+
+Slices become grey pictures of 256 x 256, masks by nearest neighbour. Which 430 labelled, 2148
+unlabelled and 107 validation slices the published experiment had is not known. Here whole volumes,
+one of each vendor, are for the test, so that no test slice has its neighbour in training: 107
+slices, evenly spaced over them, and 2578 over all others. labelled_subsets.json has the first 430
+of these: whole volumes, the vendors in turn, in an order drawn by --seed. No choice looks at the
+labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from semi_nnunet.data.file_bytes import BrokenFileError
+from semi_nnunet.datasets.conversion import Case, Conversion
+from semi_nnunet.datasets.options import add_incomplete, add_seed, add_size
+from semi_nnunet.datasets.pictures import resized, save_picture
+from semi_nnunet.datasets.source import Files, Source, shuffled
+from semi_nnunet.errors import UserError
+
+VOLUMES = {"Cirrus": 24, "Spectralis": 24, "Topcon": 22}
+LABELS = ("intraretinal_fluid", "subretinal_fluid", "pigment_epithelial_detachment")
+VOLUME = r"RETOUCH-TrainingSet-(?P<id>(?:Cirrus|Spectralis|Topcon)/TRAIN\d{3})"
+Slices = list[tuple[str, int]]  # volume, number
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    for name, default, what in (
+        ("--labelled", 430, "slices of labelled_subsets.json"),
+        ("--training", 2578, "training slices"),
+        ("--test", 107, "test slices"),
+    ):
+        text = f"number of {what} (default: %(default)s)"
+        parser.add_argument(name, type=int, default=default, metavar="N", help=text)
+    add_size(parser, 256)
+    add_seed(parser)
+    add_incomplete(parser)
+
+
+def convert(
+    source: Path,
+    labelled: int = 430,
+    training: int = 2578,
+    test: int = 107,
+    size: int = 256,
+    seed: int = 0,
+    incomplete: bool = False,
+) -> Conversion:
+    """Plan the conversion; raises UserError for missing and unexpected files."""
+    folder = Source(source, "RETOUCH")
+    found = folder.find(
+        (".mhd",),
+        oct=rf"{VOLUME}/oct\.mhd",
+        reference=rf"{VOLUME}/reference\.mhd",
+        test=r"RETOUCH-TestSet-\w+/TEST\d{3}/oct\.mhd",
+    )
+    folder.need_pairs(found["oct"], found["reference"], "{}/oct.mhd", "{}/reference.mhd")
+    for volume, path in {**found["oct"], **found["reference"]}.items():
+        raw = path.with_suffix(".raw")
+        folder.need([volume], {volume: raw} if raw.is_file() else {}, f"{{}}/{raw.name}")
+    order = {vendor: _of_vendor(found["oct"], vendor, seed) for vendor in VOLUMES}
+    for vendor, volumes in order.items():
+        folder.need_number(len(volumes), VOLUMES[vendor], f"{vendor} volumes", incomplete)
+    folder.check()
+    tested = [volumes[0] for volumes in order.values()]
+    rest = [v for turn in zip_longest(*(v[1:] for v in order.values())) for v in turn if v]
+    test_slices = evenly_spaced(_slices(found["oct"], tested), test, "--test")
+    slices = evenly_spaced(_slices(found["oct"], rest), training, "--training")
+    if not 1 <= labelled <= len(slices):
+        raise UserError(f"--labelled must be between 1 and {len(slices)}, got {labelled}")
+    cases = [
+        Case(
+            _name(volume, number),
+            part,
+            partial(write_slice, found["oct"][volume], number, size),
+            partial(write_mask, found["reference"][volume], number, size),
+            f"{volume}, slice {number}",
+        )
+        for part, chosen in (("Tr", slices), ("Ts", test_slices))
+        for volume, number in chosen
+    ]
+    subset = [_name(*one) for one in slices[:labelled]]
+    reference = "Bogunovic et al., TMI 2019"
+    return Conversion("RETOUCH", ("OCT",), LABELS, cases, reference, [subset], ".png")
+
+
+def _of_vendor(volumes: Files, vendor: str, seed: int) -> list[str]:
+    return shuffled([volume for volume in volumes if volume.startswith(f"{vendor}/")], seed)
+
+
+def _name(volume: str, number: int) -> str:
+    return f"{volume.replace('/', '_')}_{number:03d}"
+
+
+def _slices(volumes: Files, names: Sequence[str]) -> Slices:
+    return [(name, z) for name in names for z in range(_reader(volumes[name]).GetSize()[2])]
+
+
+def evenly_spaced(slices: Slices, number: int, option: str) -> Slices:
+    """``number`` of the slices, the same distance apart.
+
+    Raises:
+        UserError: there are fewer; ``option`` set the number.
+    """
+    if not 1 <= number <= len(slices):
+        raise UserError(f"{option} must be between 1 and {len(slices)}, got {number}")
+    return [slices[int(i)] for i in np.floor(np.arange(number) * len(slices) / number)]
+
+
+def _reader(path: Path) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise UserError(f"{path} cannot be read. Fix: copy it again from its source") from error
+    return reader
+
+
+def read_slice(path: Path, number: int) -> np.ndarray:
+    """One slice (y, x), read without the others."""
+    reader = _reader(path)
+    width, height, depth = reader.GetSize()
+    if not 0 <= number < depth:
+        raise BrokenFileError(f"{path.name} must have a slice {number}, got {depth} slices")
+    reader.SetExtractIndex([0, 0, number])
+    reader.SetExtractSize([width, height, 0])
+    return np.asarray(sitk.GetArrayFromImage(reader.Execute()))
+
+
+def write_slice(source: Path, number: int, size: int, target: Path) -> None:
+    """Write a slice of an OCT volume; more than 8 bits are scaled by the volume's range."""
+    picture = read_slice(source, number)
+    if picture.dtype != np.uint8:
+        volume = sitk.GetArrayViewFromImage(sitk.ReadImage(str(source)))
+        low, high = float(volume.min()), float(volume.max())
+        scaled = (picture.astype(np.float64) - low) / max(high - low, 1e-8) * 255
+        picture = scaled.round().astype(np.uint8)
+    save_picture(resized(picture, size, is_label=False), target)
+
+
+def write_mask(source: Path, number: int, size: int, target: Path) -> None:
+    """Write a slice of a reference segmentation."""
+    picture = read_slice(source, number)
+    if not np.isin(picture, range(len(LABELS) + 1)).all():
+        what = f"label values must be 0 to {len(LABELS)}, got {np.unique(picture)[:10]}"
+        raise BrokenFileError(what, "mend the label")
+    save_picture(resized(picture.astype(np.uint8), size, is_label=True), target)

@@ -1,0 +1,61 @@
+"""Synapse: abdominal CT of the BTCV challenge ("Beyond the Cranial Vault"), 13 organs.
+
+    SRC/.../img0001.nii.gz                                      0001-0010 and 0021-0040
+    SRC/.../label0001.nii.gz
+
+Both as the challenge has them (averaged-training-images, averaged-training-labels; or img, label).
+4 labelled, 16 unlabelled, 4 validation (imagesVal) and 6 test cases as in A&D (Wang & Li 2023) and
+DHC; labelled_subsets.json has the 4. Nothing is resized: volumes keep their voxels.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from semi_nnunet.datasets.conversion import Case, Conversion
+from semi_nnunet.datasets.options import add_symlink
+from semi_nnunet.datasets.source import Source
+from semi_nnunet.datasets.volumes import place, relabel
+
+ALL = tuple(f"{number:04d}" for number in (*range(1, 11), *range(21, 41)))
+LABELLED = ("0009", "0021", "0025", "0034")
+VALIDATION = ("0001", "0007", "0023", "0030")
+TEST = ("0008", "0027", "0029", "0033", "0037", "0039")
+LABELS = (
+    *("spleen", "right_kidney", "left_kidney", "gallbladder", "esophagus", "liver", "stomach"),
+    *("aorta", "inferior_vena_cava", "portal_and_splenic_vein", "pancreas"),
+    *("right_adrenal_gland", "left_adrenal_gland"),
+)
+SAME_VALUES = {value: value for value in range(14)}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_symlink(parser)
+
+
+def convert(source: Path, symlink: bool = False) -> Conversion:
+    """Plan the conversion; raises UserError for missing and unexpected files."""
+    folder = Source(source, "Synapse (BTCV)")
+    found = folder.find(
+        (".nii.gz",),
+        image=r"img(?P<id>00[0-4]\d)\.nii\.gz",
+        label=r"label(?P<id>00[0-4]\d)\.nii\.gz",
+        test=r"img00[678]\d\.nii\.gz",  # the challenge's, whose labels are secret
+    )
+    folder.need(ALL, found["image"], "img{}.nii.gz")
+    folder.need(ALL, found["label"], "label{}.nii.gz")
+    folder.check()
+    cases = [
+        Case(
+            f"synapse_{number}",
+            "Val" if number in VALIDATION else "Ts" if number in TEST else "Tr",
+            partial(place, found["image"][number], symlink),
+            partial(relabel, found["label"][number], SAME_VALUES),
+            f"label{number}.nii.gz",
+        )
+        for number in ALL
+    ]
+    subsets = [[f"synapse_{number}" for number in LABELLED]]
+    return Conversion("Synapse", ("CT",), LABELS, cases, "Landman et al., MICCAI 2015", subsets)
