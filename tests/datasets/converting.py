@@ -1,0 +1,121 @@
+"""Tiny files in the layouts of published data sets, and looks at what became of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from skimage import io
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.data.integrity import check_dataset, dataset_problems, duplicate_problems
+
+SPACING = (0.5, 0.75, 2.0)
+
+
+class Converter:
+    """Run ``semi_nnunet convert`` in a raw folder of the test's own."""
+
+    def __init__(self, raw: Path, capsys: pytest.CaptureFixture[str]):
+        self.raw, self.capsys = raw, capsys
+
+    def __call__(self, name: str, source: Path, *options: object, number: int = 700) -> Path:
+        """Convert, check the result, convert again; returns the data set."""
+        command = ["convert", name, str(source), "-d", str(number), "-np", "1"]
+        command += [str(option) for option in options]
+        assert main(command) == 0, self.capsys.readouterr().err
+        (dataset,) = self.raw.glob(f"Dataset{number}_*")
+        assert_sound(dataset)
+        before = {path: path.lstat().st_mtime_ns for path in dataset.rglob("*")}
+        assert main(command) == 0
+        assert {path: path.lstat().st_mtime_ns for path in dataset.rglob("*")} == before
+        assert "nothing to do" in self.capsys.readouterr().out
+        assert not list(self.raw.glob(".*"))
+        return dataset
+
+    def error(self, name: str, source: Path, *options: object) -> str:
+        """The message of a conversion that must fail, leaving nothing."""
+        before = sorted(self.raw.iterdir())
+        command = ["convert", name, str(source), "-d", "701", "-np", "1", *map(str, options)]
+        assert main(command) == 2
+        assert sorted(self.raw.iterdir()) == before
+        return self.capsys.readouterr().err
+
+    def split(self, dataset: Path, labelled: int) -> Path:
+        """Hide labels by the published list; returns the new data set, which is sound."""
+        subsets = str(dataset / "labelled_subsets.json")
+        command = ["split", "-d", dataset.name, "-o", "702", "--list", subsets]
+        assert main([*command, "--labelled", str(labelled)]) == 0
+        (new,) = self.raw.glob("Dataset702_*")
+        assert dataset_problems(new) == []
+        reports = check_dataset(new, 1, show_progress=False)
+        assert duplicate_problems(reports) == {}
+        return new
+
+
+def assert_sound(dataset: Path) -> None:
+    """Nothing is wrong with it, but that a fully labelled one has no imagesUn yet."""
+    problems = dataset_problems(dataset)
+    if not (dataset / "imagesUn").exists():
+        problems = [problem for problem in problems if problem.where != "imagesUn"]
+    assert problems == []
+    for report in check_dataset(dataset, 1, show_progress=False):
+        assert report.problems == ()
+    for labels in dataset.glob("labels*"):
+        images = {path.name.replace("_0000.", ".") for path in parts(dataset, "images", labels)}
+        assert images == {path.name for path in labels.iterdir()}
+
+
+def parts(dataset: Path, kind: str, like: Path) -> list[Path]:
+    return list((dataset / f"{kind}{like.name.removeprefix('labels')}").iterdir())
+
+
+def write_volume(
+    path: Path,
+    seed: int = 0,
+    labels: tuple[int, ...] | None = None,
+    shape: tuple[int, ...] = (4, 6, 8),
+    dtype: Any = np.int16,
+) -> np.ndarray:
+    """An image of noise, or a label that holds every one of the values; (..., z, y, x)."""
+    rng = np.random.default_rng(seed)
+    if labels is None:
+        array = rng.integers(-100, 400, shape).astype(dtype)
+    else:
+        array = np.resize(labels, shape).astype(dtype)
+    image = sitk.GetImageFromArray(array, isVector=False)
+    image.SetSpacing((*SPACING, 1.0)[: len(shape)])
+    image.SetOrigin((10.0, -5.0, 3.0, 0.0)[: len(shape)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image, str(path))
+    return array
+
+
+def write_picture(path: Path, array: np.ndarray, **options: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    io.imsave(path, array, check_contrast=False, **options)
+
+
+def read(path: Path) -> np.ndarray:
+    """The voxels of a volume (z, y, x) or a picture."""
+    if path.suffix == ".png":
+        return np.asarray(io.imread(path))
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
+def cases(folder: Path) -> set[str]:
+    """Case names of a folder of images or labels."""
+    names = {path.name.removesuffix(".nii.gz").removesuffix(".png") for path in folder.glob("*")}
+    return {name.removesuffix("_0000") if "images" in folder.name else name for name in names}
+
+
+def counts(dataset: Path) -> dict[str, int]:
+    return {path.name: len(list(path.iterdir())) for path in dataset.iterdir() if path.is_dir()}
+
+
+def subsets(dataset: Path) -> dict[str, list[str]]:
+    return dict(json.loads((dataset / "labelled_subsets.json").read_text()))
