@@ -140,6 +140,6 @@ def _write_case(aside: Path, ending: str, case: Case) -> Problem | None:
             case.label(aside / f"labels{case.part}" / f"{case.name}{ending}")
     except BrokenFileError as error:
         return Problem(case.where, str(error), error.fix)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:  # what readers raise
+    except Exception as error:  # one strange file must not hide the others
         return Problem(case.where, f"cannot be converted: {short_reason(error)}", COPY_AGAIN)
     return None

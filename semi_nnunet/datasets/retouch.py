@@ -67,7 +67,7 @@ def convert(
         test=r"RETOUCH-TestSet-\w+/TEST\d{3}/oct\.mhd",
     )
     folder.need_pairs(found["oct"], found["reference"], "{}/oct.mhd", "{}/reference.mhd")
-    for volume, path in {**found["oct"], **found["reference"]}.items():
+    for volume, path in (*found["oct"].items(), *found["reference"].items()):
         raw = path.with_suffix(".raw")
         folder.need([volume], {volume: raw} if raw.is_file() else {}, f"{{}}/{raw.name}")
     order = {vendor: _of_vendor(found["oct"], vendor, seed) for vendor in VOLUMES}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +110,7 @@ class Source:
             raise UserError(f"{self.root} is not {self.title} as published; {how}:", self.problems)
 
 
-def shuffled(names: Collection[str], seed: int) -> list[str]:
+def shuffled(names: Iterable[str], seed: int) -> list[str]:
     """The names in a random order that depends on nothing else than themselves and the seed."""
     return [str(name) for name in np.random.default_rng(seed).permutation(sorted(names))]
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from numpy.typing import ArrayLike
+from PIL import Image
 from skimage import io
 
 from semi_nnunet.cli.main import main
@@ -77,7 +79,7 @@ def parts(dataset: Path, kind: str, like: Path) -> list[Path]:
 def write_volume(
     path: Path,
     seed: int = 0,
-    labels: tuple[int, ...] | None = None,
+    labels: ArrayLike | None = None,
     shape: tuple[int, ...] = (4, 6, 8),
     dtype: Any = np.int16,
 ) -> np.ndarray:
@@ -86,7 +88,7 @@ def write_volume(
     if labels is None:
         array = rng.integers(-100, 400, shape).astype(dtype)
     else:
-        array = np.resize(labels, shape).astype(dtype)
+        array = np.resize(np.asarray(labels), shape).astype(dtype)
     image = sitk.GetImageFromArray(array, isVector=False)
     image.SetSpacing((*SPACING, 1.0)[: len(shape)])
     image.SetOrigin((10.0, -5.0, 3.0, 0.0)[: len(shape)])
@@ -95,9 +97,9 @@ def write_volume(
     return array
 
 
-def write_picture(path: Path, array: np.ndarray, **options: object) -> None:
+def write_picture(path: Path, array: np.ndarray, **options: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    io.imsave(path, array, check_contrast=False, **options)
+    Image.fromarray(array).save(path, **options)
 
 
 def read(path: Path) -> np.ndarray:

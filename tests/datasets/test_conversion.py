@@ -1,0 +1,78 @@
+"""A conversion writes all or nothing, and knows its own work."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from semi_nnunet.datasets.conversion import Case, Conversion, write_conversion
+from semi_nnunet.errors import UserError
+from tests.datasets.converting import counts
+
+
+def write_text(text: str, target: Path) -> None:
+    if text == "bad":
+        raise RuntimeError("ITK ERROR: the file is torn")
+    target.write_text(text)
+
+
+def conversion(*images: str) -> Conversion:
+    cases = [
+        Case(f"case{i}", part, partial(write_text, image), label, f"source{i}")
+        for i, image in enumerate(images)
+        for part in [("Tr", "Un", "Val", "Ts")[i % 4]]
+        for label in [None if part == "Un" else partial(write_text, "label")]
+    ]
+    return Conversion("Toy", ("CT",), ("organ",), cases, "nobody", [["case0"]])
+
+
+def test_every_part_has_its_folders(tmp_path: Path) -> None:
+    target = tmp_path / "Dataset001_Toy"
+    assert write_conversion(conversion(*"abcd"), target, {"converter": "toy"}, 1)
+    assert counts(target) == {
+        **{"imagesTr": 1, "labelsTr": 1, "imagesUn": 1, "imagesVal": 1, "labelsVal": 1},
+        **{"imagesTs": 1, "labelsTs": 1},
+    }
+    assert (target / "imagesUn/case1_0000.nii.gz").read_text() == "b"
+    description = json.loads((target / "dataset.json").read_text())
+    assert description["labels"] == {"background": 0, "organ": 1}
+    assert description["channel_names"] == {"0": "CT"} and description["numTraining"] == 1
+    assert json.loads((target / "labelled_subsets.json").read_text()) == {"1": ["case0"]}
+
+
+def test_the_same_conversion_is_done_once(tmp_path: Path) -> None:
+    target = tmp_path / "Dataset001_Toy"
+    assert write_conversion(conversion("a"), target, {"seed": 0}, 1)
+    assert not write_conversion(conversion("other"), target, {"seed": 0}, 1)
+    for other, record in ((conversion("a"), {"seed": 1}), (conversion("a", "b"), {"seed": 0})):
+        with pytest.raises(UserError, match="was not made by this command"):
+            write_conversion(other, target, record, 1)
+    assert (target / "imagesTr/case0_0000.nii.gz").read_text() == "a"
+
+
+def test_all_files_that_cannot_be_converted_are_named_and_none_is_left(tmp_path: Path) -> None:
+    target = tmp_path / "Dataset001_Toy"
+    with pytest.raises(UserError) as error:
+        write_conversion(conversion("bad", "b", "bad"), target, {}, 1)
+    assert [problem.where for problem in error.value.problems] == ["source0", "source2"]
+    assert "the file is torn" in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_leftovers_of_an_interrupted_conversion_do_not_survive(tmp_path: Path) -> None:
+    target = tmp_path / "Dataset001_Toy"
+    leftover = tmp_path / ".Dataset001_Toy.tmp/imagesTr/old_0000.nii.gz"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_text("")
+    write_conversion(conversion("a"), target, {}, 1)
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+    assert counts(target)["imagesTr"] == 1
+
+
+def test_processes_write_the_same(tmp_path: Path) -> None:
+    target = tmp_path / "Dataset001_Toy"
+    write_conversion(conversion(*"abcd"), target, {}, 2)
+    assert counts(target)["imagesTs"] == 1
