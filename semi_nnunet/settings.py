@@ -75,7 +75,7 @@ def resolve(settings_class: type, facts: Any, given: Mapping[str, tuple[Any, str
     Raises:
         UserError: every value that is of the wrong type or outside its range.
     """
-    problems = _value_problems(settings_class, given)
+    problems = value_problems(settings_class, given)
     if problems:
         raise UserError("Some settings are out of range:", problems)
     values: dict[str, Any] = {}
@@ -95,7 +95,7 @@ def resolve(settings_class: type, facts: Any, given: Mapping[str, tuple[Any, str
     return Resolved(settings_class(**values), in_order)
 
 
-def _value_problems(settings_class: type, given: Mapping[str, tuple[Any, str]]) -> list[Problem]:
+def value_problems(settings_class: type, given: Mapping[str, tuple[Any, str]]) -> list[Problem]:
     """Every given value that is of the wrong type or outside its range."""
     problems: list[Problem] = []
     hints = typing.get_type_hints(settings_class)
@@ -152,7 +152,7 @@ def given_settings(
             else:
                 problems.append(_unknown_key(key, where, names, settings_class, trainer))
     if problems:
-        problems += _value_problems(settings_class, given)
+        problems += value_problems(settings_class, given)
         raise UserError("plans['semi'] holds something that is no setting:", problems)
     return given
 

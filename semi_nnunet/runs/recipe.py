@@ -1,0 +1,208 @@
+"""Recipes: published experiments as JSON files (``plans/``), every word of them checked.
+
+A recipe says from which files (``semi_nnunet convert``), which cases stay labelled (``split``),
+what is trained with which settings (``plan --set``, ``crossval``), what was published, and how
+comparable the outcome is::
+
+    {
+        "title": "LA, 4 of 80 labelled",
+        "converter": "la2018",
+        "options": {},                              of the converter, with "_" for "-"
+        "labelled": {"number": 4, "published": true},       or {"number": 4, "seed": 0}, or null
+        "configurations": ["3d_fullres"],
+        "trainers": ["SemiBaselineTrainer", "SemiMeanTeacherTrainer"],
+        "settings": {"SemiMeanTeacherTrainer.ema_decay": 0.99},
+        "budget": null,                             as plan --budget
+        "folds": ["all"],
+        "seeds": 3,
+        "published": [{"method": "UA-MT", "metric": "Dice", "value": 82.26, "source": "..."}],
+        "comparable": "..."
+    }
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from semi_nnunet.cli.convert import CONVERTERS
+from semi_nnunet.common_settings import SemiSettings
+from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.errors import Problem, UserError
+from semi_nnunet.files import read_json
+from semi_nnunet.planning.plan import parse_assignments
+from semi_nnunet.runs.crossval import unknown
+from semi_nnunet.settings import given_settings, value_problems
+
+CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Which cases stay labelled.
+
+    Args:
+        number: of cases.
+        published: they are a list of labelled_subsets.json.
+        seed: else, of ``semi_nnunet split``'s choice.
+    """
+
+    number: int
+    published: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number that somebody reported, and where."""
+
+    method: str
+    metric: str
+    value: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One experiment; see the head of this file."""
+
+    title: str
+    converter: str
+    labelled: Labelled | None
+    configurations: tuple[str, ...]
+    trainers: tuple[str, ...]
+    published: tuple[Published, ...]
+    comparable: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    budget: str | None = None
+    folds: tuple[str, ...] = ("all",)
+    seeds: int = 3
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        UserError: naming all that is wrong with it.
+    """
+    content = read_json(path)
+    problems = [*_shape_problems(content, Recipe, "")]
+    if not problems:
+        problems = [*_option_problems(content), *_training_problems(content)]
+    if problems:
+        raise UserError(f"{path} is no recipe:", list(dict.fromkeys(problems)))
+    labelled = content["labelled"]
+    parts: dict[str, Any] = {
+        "labelled": None if labelled is None else Labelled(**labelled),
+        "published": tuple(Published(**entry) for entry in content["published"]),
+    }
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+    return Recipe(**(plain | parts))
+
+
+# ---- the keys and the types of their values ----
+
+RULES: dict[str, tuple[str, Any]] = {  # type of a field -> rule in words, test
+    "str": ("a text", lambda v: isinstance(v, str) and v.strip()),
+    "str | None": ("a text or null", lambda v: v is None or isinstance(v, str)),
+    "bool": ("true or false", lambda v: isinstance(v, bool)),
+    "int": ("a whole number from 0", lambda v: type(v) is int and v >= 0),
+    "float": ("a number", lambda v: isinstance(v, (int, float)) and not isinstance(v, bool)),
+    "tuple[str, ...]": (
+        "a list of texts",
+        lambda v: isinstance(v, list) and v and all(isinstance(one, str) for one in v),
+    ),
+    "Mapping[str, Any]": ("an object", lambda v: isinstance(v, dict)),
+    "Labelled | None": ("an object or null", lambda v: v is None or isinstance(v, dict)),
+    "tuple[Published, ...]": ("a list of objects", lambda v: isinstance(v, list)),
+}
+
+
+def _shape_problems(content: Any, wanted: type, where: str) -> Iterator[Problem]:
+    """Unknown and missing keys, and values of the wrong type, of ``content`` and its parts."""
+    if not isinstance(content, dict):
+        yield Problem(where or "the file", f"must be an object, got {content!r}", "write {...}")
+        return
+    known = {one.name: one for one in fields(wanted)}
+    yield from unknown(f"key {where}".strip(), list(content), known)
+    for name, one in known.items():
+        if name not in content:
+            if one.default is MISSING and one.default_factory is MISSING:
+                yield Problem(f"{where}{name}", "is missing", "add it")
+            continue
+        rule, fits = RULES[str(one.type)]
+        if not fits(content[name]):
+            yield Problem(f"{where}{name}", f"must be {rule}, got {content[name]!r}", "correct it")
+        elif one.type == "Labelled | None" and content[name] is not None:
+            yield from _shape_problems(content[name], Labelled, f"{name}.")
+        elif one.type == "tuple[Published, ...]":
+            for i, entry in enumerate(content[name]):
+                yield from _shape_problems(entry, Published, f"{name}[{i}].")
+
+
+# ---- what the keys name ----
+
+
+def _option_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
+    """The converter, its options, the numbers of labelled cases and of seeds."""
+    yield from unknown("converter", [content["converter"]], CONVERTERS)
+    if content["converter"] in CONVERTERS:
+        module = importlib.import_module(f"semi_nnunet.datasets.{content['converter']}")
+        parameters = dict(inspect.signature(module.convert).parameters)
+        del parameters["source"]
+        yield from unknown("option", list(content.get("options", {})), parameters)
+        for name, parameter in parameters.items():
+            if parameter.default is parameter.empty and name not in content.get("options", {}):
+                yield Problem(f"options.{name}", "is missing", "add it")
+    for name, number in (
+        ("labelled.number", (content["labelled"] or {}).get("number", 1)),
+        ("seeds", content.get("seeds", 1)),
+    ):
+        if number < 1:
+            yield Problem(name, f"must be 1 or more, got {number}", "correct it")
+
+
+def _training_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
+    """Trainers, configurations, folds, budget and settings."""
+    classes = trainer_classes()
+    yield from unknown("trainer", content["trainers"], classes)
+    yield from unknown("configuration", content["configurations"], CONFIGURATIONS)
+    for fold in content.get("folds", ()):
+        if fold != "all" and not fold.isdigit():
+            yield Problem(f"fold {fold!r}", "must be 'all' or a number", "correct it")
+    budget = content.get("budget")
+    if budget not in (None, "cpu") and not budget.replace(".", "", 1).isdigit():
+        rule = f"must be null, 'cpu' or seconds per step, got {budget!r}"
+        yield Problem("budget", rule, "correct it")
+    trainers = [name for name in content["trainers"] if name in classes]
+    yield from _setting_problems(content.get("settings", {}), trainers, content["configurations"])
+
+
+def _setting_problems(
+    settings: Mapping[str, Any], trainers: Sequence[str], configurations: Sequence[str]
+) -> Iterator[Problem]:
+    """Settings that none of the trainers has, or whose values are out of range."""
+    try:
+        semi = parse_assignments([f"{key}={json.dumps(value)}" for key, value in settings.items()])
+    except UserError as error:
+        yield Problem("settings", str(error), "correct them")
+        return
+    sections = [key for key in semi if key.endswith("Trainer")]
+    yield from unknown("trainer of settings", sections, trainers)
+    for trainer in trainers:
+        kind = trainer_classes()[trainer].settings_class
+        for configuration in configurations:
+            try:
+                given = given_settings(
+                    semi, SemiSettings, kind, trainer, configuration, CONFIGURATIONS
+                )
+            except UserError as error:
+                yield from error.problems
+                continue
+            yield from value_problems(kind, given)

@@ -1,0 +1,132 @@
+"""Every recipe in plans/ can be followed; a wrong one is explained."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semi_nnunet.cli.convert import CONVERTERS
+from semi_nnunet.cli.main import build_parser
+from semi_nnunet.errors import UserError
+from semi_nnunet.runs.recipe import Labelled, load_recipe
+
+PLANS = sorted((Path(__file__).resolve().parents[2] / "plans").glob("*.json"))
+PUBLISHED_NUMBERS = {
+    "acdc": {6, 14, 28},
+    "la2018": {4, 8, 16},
+    "mmwhs": {16},
+    "mnms": {8, 10, 12, 22, 26, 30},
+    "retouch": {430},
+    "synapse": {4},
+}
+GOOD: dict[str, Any] = {
+    "title": "LA, 4 of 80 labelled",
+    "converter": "mmwhs",
+    "options": {"target": "mr"},
+    "labelled": {"number": 4, "seed": 1},
+    "configurations": ["2d"],
+    "trainers": ["SemiBaselineTrainer", "SemiMeanTeacherTrainer"],
+    "settings": {"SemiMeanTeacherTrainer.ema_decay": 0.99, "2d.epochs": 3, "mirror": False},
+    "published": [{"method": "UA-MT", "metric": "Dice", "value": 0.8226, "source": "Table 2"}],
+    "comparable": "not at all",
+}
+
+
+def write(folder: Path, content: Any) -> Path:
+    path = folder / "recipe.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_every_recipe_loads(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert "SemiBaselineTrainer" in recipe.trainers
+    assert len(recipe.comparable) > 100
+    if recipe.labelled and recipe.labelled.published:
+        assert recipe.labelled.number in PUBLISHED_NUMBERS[recipe.converter]
+    for number in recipe.published:
+        assert number.metric in ("Dice", "IoU", "NSD") and 0 < number.value < 1
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_the_options_of_every_recipe_can_be_given_to_its_converter(path: Path) -> None:
+    recipe = load_recipe(path)
+    command = ["convert", recipe.converter, "SRC", "-d", "1"]
+    for name, value in recipe.options.items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
+    parsed = vars(build_parser("convert").parse_args(command))
+    assert {name: parsed[name] for name in recipe.options} == recipe.options
+
+
+def test_every_converter_has_a_recipe_and_every_published_list_one() -> None:
+    recipes = [load_recipe(path) for path in PLANS]
+    assert {recipe.converter for recipe in recipes} == set(CONVERTERS)
+    for name, numbers in PUBLISHED_NUMBERS.items():
+        found = {r.labelled.number for r in recipes if r.converter == name and r.labelled}
+        assert found == numbers
+
+
+@pytest.mark.parametrize("name", CONVERTERS)
+def test_every_converter_says_which_files_it_expects(name: str) -> None:
+    text = importlib.import_module(f"semi_nnunet.datasets.{name}").__doc__ or ""
+    assert "    SRC/" in text
+
+
+def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, GOOD))
+    assert recipe.labelled == Labelled(number=4, published=False, seed=1)
+    assert recipe.published[0].value == 0.8226
+    assert recipe.folds == ("all",) and recipe.seeds == 3 and recipe.budget is None
+    assert load_recipe(write(tmp_path, GOOD | {"labelled": None, "budget": "0.5"})).labelled is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"trainer": []}, "did you mean 'trainers'"),
+        ({"title": ""}, "title: must be a text"),
+        ({"seeds": "3"}, "seeds: must be a whole number"),
+        ({"seeds": 0}, "seeds: must be 1 or more"),
+        ({"labelled": {"numbre": 4}}, "did you mean 'number'"),
+        ({"labelled": {"number": 0}}, "labelled.number: must be 1 or more"),
+        ({"published": [{"method": "A"}]}, "published[0].source: is missing"),
+        ({"converter": "mmwsh"}, "did you mean 'mmwhs'"),
+        ({"options": {}}, "options.target: is missing"),
+        ({"options": {"target": "mr", "sed": 1}}, "did you mean 'seed'"),
+        ({"trainers": ["SemiMeanTeacher"]}, "did you mean 'SemiMeanTeacherTrainer'"),
+        ({"configurations": ["3d_fulres"]}, "did you mean '3d_fullres'"),
+        ({"folds": ["five"]}, "must be 'all' or a number"),
+        ({"budget": "gpu"}, "must be null, 'cpu' or seconds"),
+        ({"settings": {"epoch": 3}}, "did you mean 'epochs'"),
+        ({"settings": {"epochs": 0}}, "must be in [1, inf), got 0"),
+        ({"settings": {"SemiCPSTrainer.deploy": "first"}}, "trainer of settings 'SemiCPSTrainer'"),
+        ({"settings": {"seed": 1, "seed.x": 2}}, "'seed'"),
+    ],
+)
+def test_what_is_wrong_is_named_with_the_fix(
+    tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        load_recipe(write(tmp_path, GOOD | changes))
+    assert says in str(error.value)
+
+
+def test_all_problems_come_at_once(tmp_path: Path) -> None:
+    content = copy.deepcopy(GOOD) | {"trainers": ["Nobody"], "folds": ["x"], "converter": "acd"}
+    with pytest.raises(UserError) as error:
+        load_recipe(write(tmp_path, content))
+    assert len(error.value.problems) >= 3
+
+
+def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="must be an object"):
+        load_recipe(write(tmp_path, [GOOD]))
+    del (content := copy.deepcopy(GOOD))["trainers"]
+    with pytest.raises(UserError, match="trainers: is missing"):
+        load_recipe(write(tmp_path, content))
