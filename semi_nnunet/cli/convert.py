@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> None:
         )
     record = {"converter": args.converter, **options}
     written = write_conversion(conversion, target, record, args.processes)
-    found = ", ".join(f"{number} in images{part}" for part, number in conversion.counts.items())
+    counts = conversion.counts.items()
+    found = ", ".join(f"{number} in images{part}" for part, number in counts if number)
     print(f"{'wrote' if written else 'there is nothing to do, it is done:'} {target}: {found}")
     if conversion.counts["Un"]:
         print(f"next: semi_nnunet preprocess -d {args.new_id}")

@@ -8,7 +8,7 @@ With --target A: the vendors B, C and D are for training and all of A for the te
 100 images of A, B, C, D), as in A&D (Wang & Li 2023). A case is one labelled frame, end diastole or
 end systole. labelled_subsets.json has 2 % and 5 % of the subjects of each training vendor, rounded
 up: 10 and 26 images for A, 8 and 22 for B, 12 and 30 for C and D. Which subjects is not published:
---seed draws them. The 25 subjects without labels are not used.
+--seed draws them. The 25 subjects of Training/Unlabeled are not used.
 
 Frames are written whole: A&D cuts slices by the labels of test cases, too.
 """
@@ -55,10 +55,10 @@ def convert(source: Path, target: str, seed: int = 0) -> Conversion:
             where = folder.within(found["image"][code])
             folder.note(where, "the table has no such subject", "move it away")
     folder.need(found["label"], found["image"], "{}_sa.nii.gz")
-    unlabelled = [c for c, path in found["image"].items() if path.parents[1].name == "Unlabeled"]
-    folder.need([c for c in subjects if c not in unlabelled], found["label"], "{}_sa_gt.nii.gz")
+    unused = [c for c, path in found["image"].items() if path.parents[1].name == "Unlabeled"]
+    labelled = {code: row for code, row in subjects.items() if code not in unused}
+    folder.need(labelled, found["label"], "{}_sa_gt.nii.gz")
     folder.check()
-    labelled = {code: row for code, row in subjects.items() if code in found["label"]}
     cases = [
         _case(found, code, row, phase, "Ts" if row["Vendor"] == target else "Tr")
         for code, row in sorted(labelled.items())

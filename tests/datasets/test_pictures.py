@@ -1,0 +1,59 @@
+"""Pictures of any kind become grey or colour, masks 0 and 1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semi_nnunet.data.file_bytes import BrokenFileError
+from semi_nnunet.datasets.pictures import read_grey, read_masks, read_rgb, resized
+from tests.datasets.converting import write_picture
+
+GREY = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
+
+
+@pytest.mark.parametrize("kind", ["L", "RGB", "RGBA", "LA"])
+def test_grey_is_grey_however_it_is_stored(tmp_path: Path, kind: str) -> None:
+    Image.fromarray(GREY).convert(kind).save(tmp_path / "picture.png")
+    np.testing.assert_array_equal(read_grey(tmp_path / "picture.png"), GREY)
+    assert read_rgb(tmp_path / "picture.png").shape == (4, 6, 3)
+
+
+def test_sixteen_bits_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(GREY.astype(np.uint16) * 100).save(tmp_path / "picture.png")
+    with pytest.raises(BrokenFileError, match="8 bits, got uint16"):
+        read_rgb(tmp_path / "picture.png")
+
+
+@pytest.mark.parametrize("kind", ["1", "L", "RGB", "RGBA"])
+def test_masks_of_any_kind_are_united(tmp_path: Path, kind: str) -> None:
+    first, second = np.zeros((2, 4, 6), np.uint8)
+    first[0, :3], second[2, 2:] = 255, 255
+    for name, mask in (("a.png", first), ("b.png", second)):
+        Image.fromarray(mask).convert(kind).save(tmp_path / name)
+    union = read_masks([tmp_path / "a.png", tmp_path / "b.png"])
+    np.testing.assert_array_equal(union, ((first > 0) | (second > 0)).astype(np.uint8))
+
+
+def test_masks_of_different_size_are_refused(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png", np.zeros((4, 6), np.uint8))
+    write_picture(tmp_path / "b.png", np.zeros((6, 4), np.uint8))
+    with pytest.raises(BrokenFileError, match="one size"):
+        read_masks([tmp_path / "a.png", tmp_path / "b.png"])
+
+
+@pytest.mark.parametrize("size", [3, 9, 16])
+def test_resizing_a_mask_makes_no_new_values(size: int) -> None:
+    mask = np.random.default_rng(0).choice([0, 1, 3], (12, 10)).astype(np.uint8)
+    small = resized(mask, size, is_label=True)
+    assert small.shape == (size, size) and small.dtype == np.uint8
+    assert set(np.unique(small)) <= {0, 1, 3}
+    colours = resized(np.stack([mask] * 3, axis=-1), size, is_label=False)
+    assert colours.shape == (size, size, 3) and colours.max() <= 3
+
+
+def test_no_size_changes_nothing() -> None:
+    assert resized(GREY, None, is_label=False) is GREY
