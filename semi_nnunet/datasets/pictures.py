@@ -16,8 +16,8 @@ MASK_THRESHOLD = 127  # JPEG blurs the 0 and 255 of a mask
 
 def read_rgb(path: Path) -> np.ndarray:
     """A picture as (y, x, 3), 8 bits a colour; grey becomes colour, transparency is dropped."""
-    picture = io.imread(path)
-    picture = np.stack([picture] * 3, axis=-1) if picture.ndim == 2 else picture[..., :3]
+    picture = _opaque(io.imread(path))
+    picture = np.stack([picture] * 3, axis=-1) if picture.ndim == 2 else picture
     if picture.dtype != np.uint8 or picture.shape[-1] != 3:
         what = f"must be grey or colour of 8 bits, got {picture.dtype} {picture.shape}"
         raise BrokenFileError(what, "convert the picture")
@@ -45,8 +45,16 @@ def read_masks(paths: Sequence[Path]) -> np.ndarray:
 def _bright(mask: np.ndarray) -> np.ndarray:
     if mask.dtype == bool:
         return mask
-    mask = mask if mask.ndim == 2 else mask[..., :3].max(axis=-1)
+    mask = _opaque(mask)
+    mask = mask if mask.ndim == 2 else mask.max(axis=-1)
     return np.asarray(mask > MASK_THRESHOLD)
+
+
+def _opaque(picture: np.ndarray) -> np.ndarray:
+    """Without transparency: (y, x) if grey, else (y, x, 3)."""
+    if picture.ndim == 3 and picture.shape[-1] <= 2:
+        return picture[..., 0]
+    return picture if picture.ndim == 2 else picture[..., :3]
 
 
 def resized(picture: np.ndarray, size: int | None, is_label: bool) -> np.ndarray:

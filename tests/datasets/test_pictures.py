@@ -12,14 +12,14 @@ from semi_nnunet.data.file_bytes import BrokenFileError
 from semi_nnunet.datasets.pictures import read_grey, read_masks, read_rgb, resized
 from tests.datasets.converting import write_picture
 
-GREY = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
+GREY = np.arange(48, dtype=np.uint8).reshape(8, 6) * 5
 
 
 @pytest.mark.parametrize("kind", ["L", "RGB", "RGBA", "LA"])
 def test_grey_is_grey_however_it_is_stored(tmp_path: Path, kind: str) -> None:
     Image.fromarray(GREY).convert(kind).save(tmp_path / "picture.png")
     np.testing.assert_array_equal(read_grey(tmp_path / "picture.png"), GREY)
-    assert read_rgb(tmp_path / "picture.png").shape == (4, 6, 3)
+    assert read_rgb(tmp_path / "picture.png").shape == (8, 6, 3)
 
 
 def test_sixteen_bits_are_refused(tmp_path: Path) -> None:
@@ -28,9 +28,9 @@ def test_sixteen_bits_are_refused(tmp_path: Path) -> None:
         read_rgb(tmp_path / "picture.png")
 
 
-@pytest.mark.parametrize("kind", ["1", "L", "RGB", "RGBA"])
+@pytest.mark.parametrize("kind", ["1", "L", "LA", "RGB", "RGBA"])
 def test_masks_of_any_kind_are_united(tmp_path: Path, kind: str) -> None:
-    first, second = np.zeros((2, 4, 6), np.uint8)
+    first, second = np.zeros((2, 8, 6), np.uint8)
     first[0, :3], second[2, 2:] = 255, 255
     for name, mask in (("a.png", first), ("b.png", second)):
         Image.fromarray(mask).convert(kind).save(tmp_path / name)
@@ -39,8 +39,8 @@ def test_masks_of_any_kind_are_united(tmp_path: Path, kind: str) -> None:
 
 
 def test_masks_of_different_size_are_refused(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.png", np.zeros((4, 6), np.uint8))
-    write_picture(tmp_path / "b.png", np.zeros((6, 4), np.uint8))
+    write_picture(tmp_path / "a.png", np.zeros((8, 6), np.uint8))
+    write_picture(tmp_path / "b.png", np.zeros((6, 8), np.uint8))
     with pytest.raises(BrokenFileError, match="one size"):
         read_masks([tmp_path / "a.png", tmp_path / "b.png"])
 
