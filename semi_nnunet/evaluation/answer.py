@@ -1,0 +1,213 @@
+"""The answer to "does it help?" in plain sentences: no gain is claimed without evidence.
+
+Which method is the best is chosen on validation cases; test cases confirm it, or do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from semi_nnunet.evaluation.comparison import Compared, Model, best_model, higher_is_better
+from semi_nnunet.evaluation.measured import Measured
+from semi_nnunet.evaluation.wording import (
+    count,
+    in_points,
+    listed,
+    metric_title,
+    model_name,
+    number,
+    p_value,
+    short_name,
+    unit_of_difference,
+)
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the reader wants to know first.
+
+    Args:
+        verdict: "better", "worse" or "open".
+        headline: it in a sentence.
+        sentences: by how much, and how sure.
+        compared: the method that it is about, on the cases that it is about.
+        subset: those cases.
+    """
+
+    verdict: str
+    headline: str
+    sentences: tuple[str, ...]
+    compared: Compared | None = None
+    subset: str = ""
+
+
+def answer(measured: Sequence[Measured], baseline: str) -> Answer:
+    """What the comparisons say.
+
+    Args:
+        measured: validation or test cases, or both.
+        baseline: the trainer that the others are compared with.
+    """
+    sets = {item.subset: item for item in measured if item.compared}
+    if not sets:
+        return nothing_to_compare(measured, baseline)
+    validation, test = sets.get("validation"), sets.get("test")
+    chosen = best_model(validation.values, validation.metric) if validation else None
+    model = chosen[0] if chosen else None
+    if validation and model and model.trainer == baseline:
+        return baseline_is_best(validation, test, model)
+    judge = test if test and (model is None or find(test, model)) else validation
+    assert judge is not None
+    item = find(judge, model) if model else None
+    item = item or largest_gain(judge)
+    verdict = verdict_of(item, judge.metric)
+    headline = headline_of(judge, item, verdict, chosen_by_validation=item.model == model)
+    sentences = [difference_sentence(judge, item), evidence_sentence(judge, item)]
+    sentences += choice_sentences(judge, item, validation, chosen is not None)
+    return Answer(verdict, headline, tuple(sentences), item, judge.subset)
+
+
+def find(measured: Measured, model: Model) -> Compared | None:
+    """The model's comparison, if it has one."""
+    return next((item for item in measured.compared if item.model == model), None)
+
+
+def largest_gain(measured: Measured) -> Compared:
+    """Of all methods."""
+    sign = 1 if higher_is_better(measured.metric) else -1
+    return max(measured.compared, key=lambda item: sign * item.overall.mean)
+
+
+def verdict_of(item: Compared, metric: str) -> str:
+    """As one word."""
+    return {"better": "better", "WORSE": "worse"}.get(item.verdict(metric), "open")
+
+
+def names_of(measured: Measured, item: Compared) -> tuple[str, str]:
+    """The method's and the baseline's."""
+    base = next(m for m in measured.models if m.configuration == item.model.configuration)
+    return model_name(item.model, measured.models), model_name(base, measured.models)
+
+
+def nothing_to_compare(measured: Sequence[Measured], baseline: str) -> Answer:
+    """One trainer alone, or no baseline."""
+    models = list(dict.fromkeys(model for item in measured for model in item.models))
+    names = listed([model_name(model, models) for model in models])
+    what = f"Measured so far: {names}. "
+    what += (
+        "No other method has a fold and seed in common with it."
+        if any(model.trainer == baseline for model in models)
+        else f"The baseline {short_name(baseline)} is not among them."
+    )
+    fix = "Train both with the same folds and seeds: semi_nnunet crossval."
+    return Answer("open", "There is nothing to compare yet.", (what, fix))
+
+
+def baseline_is_best(validation: Measured, test: Measured | None, model: Model) -> Answer:
+    """The methods did not pay."""
+    item = largest_gain(validation)
+    best = model_name(model, validation.models)
+    sentences = [
+        "The best of the others, on the validation cases: " + difference_sentence(validation, item),
+        evidence_sentence(validation, item),
+    ]
+    if test and (again := find(test, item.model)):
+        sentences.append("The same on the test cases: " + difference_sentence(test, again))
+    headline = f"No: on the validation cases, {best} itself is the best."
+    return Answer(
+        "worse" if verdict_of(item, validation.metric) == "worse" else "open",
+        headline, tuple(sentences), item, "validation",
+    )  # fmt: skip
+
+
+def headline_of(judge: Measured, item: Compared, verdict: str, chosen_by_validation: bool) -> str:
+    """Yes, no, or not known."""
+    name, base = names_of(judge, item)
+    better = [other for other in judge.compared if verdict_of(other, judge.metric) == "better"]
+    if verdict == "worse":
+        return f"No: {name} is worse than {base} on the {judge.subset} cases."
+    if verdict == "open":
+        return f"No evidence that {name} is better than {base}."
+    if judge.subset == "validation":
+        return f"{name} is better than {base} on the validation cases; no test cases confirm it."
+    if len(judge.compared) > 1 and not chosen_by_validation:
+        return (
+            f"Yes: {len(better)} of {len(judge.compared)} methods "
+            f"{'is' if len(better) == 1 else 'are'} better than {base} on the test cases."
+        )
+    return f"Yes: {name} is better than {base} on the test cases."
+
+
+def difference_sentence(measured: Measured, item: Compared) -> str:
+    """By how much, with its interval."""
+    metric, d = measured.metric, item.overall
+    name, base = names_of(measured, item)
+    said = (
+        f"{name} reaches {metric_title(metric)} {number(item.mean, metric)}, {base} "
+        f"{number(item.baseline_mean, metric)}: {in_points(d.mean, metric)} "
+        f"{unit_of_difference(metric)}".rstrip()
+    )
+    if d.cases < 2:
+        return f"{said}, on one case: nothing can be said about chance."
+    low, high = in_points(d.low, metric), in_points(d.high, metric)
+    return f"{said}, 95 % interval {low} to {high}."
+
+
+def evidence_sentence(measured: Measured, item: Compared) -> str:
+    """On how many cases, seeds and folds."""
+    d, methods = item.overall, len(measured.compared)
+    cases = count(d.cases, f"{measured.subset} case")
+    corrected = f", corrected for {methods} methods" if methods > 1 else ""
+    folds = common_folds(measured, item)
+    said = (
+        f"Better in {d.better} of {cases} ({p_value(item.p_holm)}{corrected}); "
+        f"{count(len(item.seeds), 'seed')}, {'fold' if len(folds) == 1 else 'folds'} "
+        f"{', '.join(folds)}. {seeds_sentence(measured, item)}"
+    )
+    if 2 ** (1 - d.cases) * methods >= LEVEL:  # all cases on one side would not be enough
+        said += f" With {count(d.cases, 'case')} this test cannot show more, whatever the gain."
+    return said
+
+
+def common_folds(measured: Measured, item: Compared) -> list[str]:
+    """The folds that the method and the baseline have in common."""
+    base = next(m for m in measured.models if m.configuration == item.model.configuration)
+    ours, theirs = (
+        {(v.fold, v.seed) for v in measured.values if v.model == model}
+        for model in (item.model, base)
+    )
+    return sorted({fold for fold, _ in ours & theirs})
+
+
+def seeds_sentence(measured: Measured, item: Compared) -> str:
+    """The difference of each seed."""
+    if len(item.seeds) < 2:
+        return "With one seed, how much chance in training matters is not known."
+    parts = [
+        f"{in_points(difference, measured.metric)} (seed {seed})"
+        for seed, difference in sorted(item.seeds.items())
+    ]
+    return f"By seed: {', '.join(parts)}."
+
+
+def choice_sentences(
+    judge: Measured, item: Compared, validation: Measured | None, chosen: bool
+) -> list[str]:
+    """How the method was chosen."""
+    if len(judge.compared) == 1 and judge.subset == "test":
+        return []
+    name, _ = names_of(judge, item)
+    methods = count(len(judge.compared), "method")
+    if judge.subset == "validation":
+        if len(judge.compared) == 1:
+            return []
+        return [f"{name} was chosen among {methods} on these same cases, which flatters it."]
+    if validation and chosen:
+        return [f"{name} is the best on the validation cases, among {methods} and the baseline."]
+    return [
+        f"{name} shows the largest difference of {methods}; no validation cases chose it, so that "
+        f"it is the best of them is not confirmed."
+    ]

@@ -1,0 +1,139 @@
+"""Layers to lay over a slice: contours of every class, and where two segmentations disagree."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import binary_dilation, binary_erosion
+
+Classes = Mapping[str, tuple[int, ...]]  # name -> the values that are this class, or region
+Layer = np.ndarray  # (H, W), numbers of colours in PALETTE
+
+CLASS_COLOURS = ("#e69f00", "#56b4e9", "#f0479b", "#009e73", "#f0e442", "#cc79a7", "#d55e00")
+MENDED, BROKEN, WRONG = "#56b4e9", "#d55e00", "#f2f2f2"  # told apart by everybody, also on grey
+NOTHING, HALO, WHITE, FIRST_CLASS = 0, 1, 2, 3
+FIRST_FILL = FIRST_CLASS + len(CLASS_COLOURS)
+FIRST_ERROR = FIRST_FILL + len(CLASS_COLOURS)  # mended, broken, wrong
+PALETTE: tuple[tuple[str, float], ...] = (  # colour and opacity
+    ("#000000", 0.0),
+    ("#000000", 0.55),
+    ("#ffffff", 1.0),
+    *((colour, 1.0) for colour in CLASS_COLOURS),
+    *((colour, 0.38) for colour in CLASS_COLOURS),
+    (MENDED, 0.9),
+    (BROKEN, 0.9),
+    (WRONG, 0.75),
+)
+PIXELS, LINE_PIXELS = 440, 3  # of a layer's longer side; of a line
+
+
+def colour_of(number: int) -> str:
+    """Of a class, by its place among the classes."""
+    return CLASS_COLOURS[number % len(CLASS_COLOURS)]
+
+
+def layers_of(
+    labels: Mapping[str, np.ndarray], classes: Classes, size: tuple[float, float]
+) -> tuple[dict[str, bytes], int]:
+    """The layers of one slice as PNG, and in how many voxels "method" is wrong.
+
+    Args:
+        labels: "reference", "method" and perhaps "baseline" -> (Y, X).
+        classes: what is drawn.
+        size: physical height and width.
+    """
+    seen = {name: enlarged(array, size) for name, array in labels.items()}
+    found = {"reference": filled(seen["reference"], classes)}
+    for name in ("baseline", "method"):
+        if name in seen:
+            found[name] = outlined(seen[name], seen["reference"], classes)
+    errors = {
+        name: is_wrong(array, labels["reference"], classes)
+        for name, array in labels.items()
+        if name != "reference"
+    }
+    found["disagreement"] = enlarged(
+        disagreement(errors["method"], errors.get("baseline", errors["method"])), size
+    )
+    return {name: png(layer) for name, layer in found.items()}, int(errors["method"].sum())
+
+
+def enlarged(array: np.ndarray, size: tuple[float, float]) -> np.ndarray:
+    """The nearest voxel of (Y, X) at every pixel of a layer."""
+    rows, columns = (
+        np.arange(pixels) * voxels // pixels
+        for voxels, pixels in zip(
+            array.shape,
+            (max(1, round(PIXELS * side / max(size))) for side in size),
+            strict=True,
+        )
+    )
+    return array[np.ix_(rows, columns)]
+
+
+def filled(labels: np.ndarray, classes: Classes) -> Layer:
+    """Every class in its colour, with its contour."""
+    layer = np.zeros(labels.shape, np.uint8)
+    for number, values in enumerate(classes.values()):
+        layer[np.isin(labels, values)] = FIRST_FILL + number % len(CLASS_COLOURS)
+    return draw_contours(layer, labels, classes)
+
+
+def outlined(labels: np.ndarray, reference: np.ndarray, classes: Classes) -> Layer:
+    """The contours of every class over those of the reference, which are white."""
+    layer = np.zeros(labels.shape, np.uint8)
+    lines = [contour(np.isin(reference, values)) for values in classes.values()]
+    line = np.any(lines, axis=0)
+    layer[binary_dilation(line)] = HALO
+    layer[line] = WHITE
+    return draw_contours(layer, labels, classes)
+
+
+def draw_contours(layer: Layer, labels: np.ndarray, classes: Classes) -> Layer:
+    """Add the contour of every class, which overlap if they are regions."""
+    for number, values in enumerate(classes.values()):
+        line = contour(np.isin(labels, values))
+        layer[binary_dilation(line) & (layer != WHITE) & ~line & (layer < FIRST_CLASS)] = HALO
+        layer[line] = FIRST_CLASS + number % len(CLASS_COLOURS)
+    return layer
+
+
+def contour(mask: np.ndarray) -> np.ndarray:
+    """The outermost pixels of a mask (H, W), as thick as a line."""
+    if not mask.any():
+        return mask
+    return np.asarray(mask & ~binary_erosion(mask, iterations=LINE_PIXELS))
+
+
+def is_wrong(labels: np.ndarray, reference: np.ndarray, classes: Classes) -> np.ndarray:
+    """Where any class differs from the reference's."""
+    wrong = np.zeros(labels.shape, bool)
+    for values in classes.values():
+        wrong |= np.isin(labels, values) != np.isin(reference, values)
+    return wrong
+
+
+def disagreement(method: np.ndarray, baseline: np.ndarray) -> Layer:
+    """Where only the baseline is wrong, only the method, and both."""
+    layer = np.zeros(method.shape, np.uint8)
+    for number, where in enumerate((baseline & ~method, method & ~baseline, method & baseline)):
+        layer[where] = FIRST_ERROR + number
+    return layer
+
+
+def png(layer: Layer) -> bytes:
+    """A file of few colours, transparent where nothing is drawn."""
+    picture = Image.fromarray(layer, "P")
+    picture.putpalette([channel for colour, _ in PALETTE for channel in rgb(colour)])
+    file = io.BytesIO()
+    opacities: Sequence[int] = [round(255 * opacity) for _, opacity in PALETTE]
+    picture.save(file, "PNG", optimize=True, transparency=bytes(opacities))
+    return file.getvalue()
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Of "#rrggbb"."""
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

@@ -1,0 +1,172 @@
+"""What was measured on one set of cases, validation or test: means, differences, every case."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from semi_nnunet.errors import UserError
+from semi_nnunet.evaluation.comparison import (
+    Compared,
+    Model,
+    Value,
+    by_model,
+    compare,
+    higher_is_better,
+    in_words,
+    mean_of_classes,
+    read_values,
+)
+from semi_nnunet.evaluation.statistics import Difference, verdict
+from semi_nnunet.evaluation.tables import mean_of
+
+ALL_CLASSES = "all classes"
+ASKED_FOR_FIRST = ("dice", "iou", "hd95_edge", "assd_edge", "nsd_surfel")
+Table = tuple[Model, str, int, Path]  # model, fold, seed, metrics.csv
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean of a method, and how it differs from the baseline's on the same folds and seeds."""
+
+    value: float
+    difference: Difference | None = None
+    p: float = 1.0
+    said: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method: all classes together, then each."""
+
+    model: Model
+    trainings: int
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class MetricTable:
+    """Methods x classes of one metric."""
+
+    metric: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One set of cases.
+
+    Args:
+        subset: "validation" or "test".
+        metric: the one that the answer is about.
+        values: of that metric.
+        compared: the methods beside the baseline; [] if there is nothing in common.
+        tables: of every metric that is shown, that one first.
+    """
+
+    subset: str
+    metric: str
+    values: tuple[Value, ...]
+    compared: tuple[Compared, ...]
+    tables: tuple[MetricTable, ...]
+
+    @property
+    def models(self) -> list[Model]:
+        return [row.model for row in self.tables[0].rows]
+
+    @property
+    def classes(self) -> list[str]:
+        return list(dict.fromkeys(value.name for value in self.values))
+
+    @property
+    def cases(self) -> list[str]:
+        return sorted({value.case for value in self.values})
+
+    def of_cases(self) -> dict[Model, dict[str, dict[str, float]]]:
+        """Model -> case -> class, or "all classes" -> mean over folds and seeds."""
+        return {model: means_of_cases(table) for model, table in by_model(self.values).items()}
+
+
+def measure(subset: str, tables: Sequence[Table], baseline: str, metric: str) -> Measured | None:
+    """Read and compare; None if nothing of these cases was measured.
+
+    Raises:
+        UserError: a table lacks the metric.
+    """
+    values = [v for v in read_values(tables, metric)[0] if v.name]
+    if not values:
+        return None
+    there = [table for table in tables if table[3].is_file()]
+    shown = [metric, *(name for name in shown_metrics([t[3] for t in there]) if name != metric)]
+    found = {name: read_values(there, name)[0] for name in shown}
+    compared = {name: compared_or_none(found[name], baseline, name) for name in shown}
+    made = tuple(metric_table(found[name], compared[name], baseline, name) for name in shown)
+    return Measured(subset, metric, tuple(values), tuple(compared[metric]), made)
+
+
+def compared_or_none(values: Sequence[Value], baseline: str, metric: str) -> list[Compared]:
+    """Nothing to compare is no mistake here."""
+    try:
+        return compare(values, baseline, metric)
+    except UserError:
+        return []
+
+
+def shown_metrics(paths: Sequence[Path]) -> list[str]:
+    """The columns that all tables have of those that people ask for first."""
+    columns = []
+    for path in paths:
+        with path.open(newline="") as file:
+            columns.append(next(csv.reader(file), []))
+    common = [name for name in columns[0] if all(name in other for other in columns)]
+    return [name for first in ASKED_FOR_FIRST for name in common if name.startswith(first)]
+
+
+def metric_table(
+    values: Sequence[Value], compared: Sequence[Compared], baseline: str, metric: str
+) -> MetricTable:
+    """The baseline first, then the others by their names."""
+    tables = by_model(v for v in values if v.value == v.value)
+    names = list(dict.fromkeys(value.name for value in values))
+    beside = {item.model: item for item in compared}
+    rows = []
+    for model in sorted(tables, key=lambda m: (m.trainer != baseline, m.trainer, m.configuration)):
+        pairs = {key: (value, 0.0) for key, value in tables[model].items()}
+        own = [name for name in names if any(key[3] == name for key in pairs)]
+        cells = [Cell(mean_of_classes(pairs, own, 0))]
+        for name in names:
+            cells.append(Cell(mean_of([v for key, (v, _) in pairs.items() if key[3] == name])))
+        if model in beside:
+            cells = with_differences(cells, beside[model], names, metric)
+        rows.append(Row(model, len({key[:2] for key in pairs}), tuple(cells)))
+    return MetricTable(metric, (ALL_CLASSES, *names), tuple(rows))
+
+
+def with_differences(
+    cells: Sequence[Cell], item: Compared, names: Sequence[str], metric: str
+) -> list[Cell]:
+    """The same values with their differences from the baseline."""
+    found = [(item.overall, item.p_holm), *(item.classes.get(name) for name in names)]
+    better = higher_is_better(metric)
+    return [
+        Cell(cell.value, *pair, in_words(verdict(*pair), better)) if pair else cell
+        for cell, pair in zip(cells, found, strict=True)
+    ]
+
+
+def means_of_cases(
+    table: Mapping[tuple[str, int, str, str], float],
+) -> dict[str, dict[str, float]]:
+    """Case -> class -> mean over folds and seeds; "all classes": the mean of those."""
+    parts: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for (_, _, case, name), value in table.items():
+        parts[case][name].append(value)
+    means = {
+        case: {name: mean_of(numbers) for name, numbers in classes.items()}
+        for case, classes in parts.items()
+    }
+    return {case: {ALL_CLASSES: mean_of(list(m.values())), **m} for case, m in means.items()}
