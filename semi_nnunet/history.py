@@ -51,6 +51,12 @@ class History:
     def __init__(self, rows: list[dict[str, float]] | None = None):
         self.rows = rows or []
 
+    @classmethod
+    def read_csv(cls, path: str | Path) -> History:
+        """What :meth:`write_csv` wrote; empty fields are left out."""
+        with open(path, newline="") as text:
+            return cls([{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(text)])
+
     def add(self, epoch: int, values: Mapping[str, float]) -> None:
         """Append a row; a row of the same or a later epoch (of a run that was rolled back) goes."""
         self.rows = [row for row in self.rows if row["epoch"] < epoch]

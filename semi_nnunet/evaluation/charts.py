@@ -13,8 +13,6 @@ import numpy as np
 from markupsafe import Markup, escape
 
 STRIP = 30  # height of a row of intervals or boxes, in pixels
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 320, 168, 40, 20, 6  # of a panel of curves
-MAX_POINTS = 160  # of a curve
 SERIES = 6  # colours of the page
 
 
@@ -121,103 +119,4 @@ def change_row(axis: Axis, before: float, after: float, better: bool, label: str
         f'<line class="bar {kind}" x1="{a}%" x2="{b}%" y1="8" y2="8"/>'
         f'<circle class="hollow" cx="{a}%" cy="8" r="3.5"/>'
         f'<circle class="dot {kind}" cx="{b}%" cy="8" r="4"/></svg>'
-    )
-
-
-Curve = tuple[Sequence[float], Sequence[float]]  # x and y
-
-
-def curves(
-    lines: Sequence[tuple[int, Curve]], label: str, log: bool = False, unit_range: bool = False
-) -> Markup:
-    """A panel of curves over epochs.
-
-    Args:
-        lines: number of the colour, and the points.
-        label: for readers that do not see.
-        log: a logarithmic axis, if all values are positive.
-        unit_range: from 0 to 1.
-    """
-    ys = [y for _, (_, values) in lines for y in values if math.isfinite(y)]
-    log = log and bool(ys) and min(ys) > 0
-    vertical = axis_of([math.log10(y) for y in ys] if log else ys, (0, 1) if unit_range else ())
-    if unit_range:
-        vertical = Axis(0, 1, (0, 0.25, 0.5, 0.75, 1))
-    last = max((x for _, (xs, _) in lines for x in xs), default=1)
-    parts = []
-    for tick in vertical.ticks:
-        y = TOP + (HEIGHT - TOP - BOTTOM) * (1 - vertical.percent(tick) / 100)
-        text = f"{10**tick:.2g}" if log else vertical.written(tick)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="y" x="{LEFT - 5}" y="{y + 3.5:.1f}">{text}</text>')
-    for epoch in sorted({1, round((1 + last) / 2), int(last)}):
-        x = LEFT + (WIDTH - LEFT - 8) * (epoch - 1) / max(1, last - 1)
-        parts.append(f'<text class="x" x="{x:.1f}" y="{HEIGHT - 5}">{epoch}</text>')
-    for colour, (xs, values) in lines:
-        parts.append(polyline(colour, thinned(xs), thinned(values), last, vertical, log))
-    return Markup(
-        f'<svg class="panel" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
-    )
-
-
-def polyline(
-    colour: int,
-    xs: Sequence[float],
-    ys: Sequence[float],
-    last: float,
-    vertical: Axis,
-    log: bool,
-) -> str:
-    """One curve; a dot where there is but one point."""
-    points = []
-    for x, y in zip(xs, ys, strict=True):
-        if math.isfinite(y):
-            share = vertical.percent(math.log10(y) if log else y) / 100
-            across = LEFT + (WIDTH - LEFT - 8) * (x - 1) / max(1, last - 1)
-            points.append(f"{across:.1f},{TOP + (HEIGHT - TOP - BOTTOM) * (1 - share):.1f}")
-    style = f'style="--c:var(--series-{colour % SERIES})"'
-    if len(points) == 1:
-        x, y = points[0].split(",")
-        return f'<circle class="alone" {style} cx="{x}" cy="{y}" r="3"/>'
-    dashed = f"curve dash-{colour % SERIES}"
-    return f'<polyline class="{dashed}" {style} points="{" ".join(points)}"/>'
-
-
-def thinned(values: Sequence[float]) -> list[float]:
-    """At most MAX_POINTS of them, the first and the last among them."""
-    places = np.linspace(0, len(values) - 1, min(MAX_POINTS, len(values))).round().astype(int)
-    return [values[place] for place in places]
-
-
-def histogram(kept: Sequence[float], dropped: Sequence[float], bins: int = 24) -> Markup:
-    """How many cases have which uncertainty: kept ones below, dropped ones on top of them."""
-    everything = [*kept, *dropped]
-    axis = axis_of(everything)
-    edges = np.linspace(min(everything), max(everything) + 1e-9, bins + 1)
-    below, above = (np.histogram(values, edges)[0] for values in (kept, dropped))
-    tallest, floor = max(1, int((below + above).max())), HEIGHT - BOTTOM
-    parts = [f'<line class="grid" x1="{LEFT}" x2="{WIDTH}" y1="{floor}" y2="{floor}"/>']
-    parts.append(f'<text class="y" x="{LEFT - 5}" y="{TOP + 8}">{tallest}</text>')
-    parts.append(f'<text class="y" x="{LEFT - 5}" y="{floor}">0</text>')
-    for i in range(bins):
-        left, right = (
-            LEFT + (WIDTH - LEFT) * axis.percent(float(edge)) / 100 for edge in edges[i : i + 2]
-        )
-        bottom = float(floor)
-        for name, amount in (("kept", int(below[i])), ("dropped", int(above[i]))):
-            height = (floor - TOP) * amount / tallest
-            bottom -= height
-            if amount:
-                parts.append(
-                    f'<rect class="{name}" x="{left:.1f}" width="{max(1, right - left - 1):.1f}" '
-                    f'y="{bottom:.1f}" height="{height:.1f}"/>'
-                )
-    for tick in axis.ticks:
-        x = LEFT + (WIDTH - LEFT) * axis.percent(tick) / 100
-        parts.append(f'<text class="x" x="{x:.1f}" y="{HEIGHT - 5}">{axis.written(tick)}</text>')
-    label = f"Histogram of the uncertainty of {len(kept)} kept and {len(dropped)} dropped cases"
-    return Markup(
-        f'<svg class="panel" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
-        f"{''.join(parts)}</svg>"
     )

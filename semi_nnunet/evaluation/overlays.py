@@ -46,6 +46,7 @@ class Slice:
 
     Args:
         number: of the slice, from 1.
+        depth: of how many slices.
         ratio: physical width / height.
         image: PNG, or JPEG if it has colours.
         layers: panel -> transparent PNG.
@@ -53,6 +54,7 @@ class Slice:
     """
 
     number: int
+    depth: int
     ratio: float
     image: bytes
     layers: dict[str, bytes]
@@ -72,8 +74,8 @@ def slices_of(drawn: Drawn, classes: Classes, limit: int = 24) -> list[Slice]:
     height, width = (size for i, size in enumerate(drawn.spacing) if i != axis)
     whole = (slice(None), slice(None))
     box = region_of_interest(list(labels.values())) if len(image[0]) > 1 else whole
-    image = image[(slice(None), slice(None), *box)]
-    labels = {name: array[(slice(None), *box)] for name, array in labels.items()}
+    image = image[:, :, box[0], box[1]]
+    labels = {name: array[:, box[0], box[1]] for name, array in labels.items()}
     window = grey_window(image)
     size = (image.shape[2] * height, image.shape[3] * width)
     found = []
@@ -81,7 +83,7 @@ def slices_of(drawn: Drawn, classes: Classes, limit: int = 24) -> list[Slice]:
         here = {name: array[z] for name, array in labels.items()}
         layers, wrong = layers_of(here, classes, size)
         picture = colours_of(image[:, z]) if drawn.colour else greys_of(image[0, z], window)
-        found.append(Slice(z + 1, size[1] / size[0], picture, layers, wrong))
+        found.append(Slice(z + 1, image.shape[1], size[1] / size[0], picture, layers, wrong))
     return found
 
 

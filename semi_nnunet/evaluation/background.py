@@ -1,0 +1,178 @@
+"""What the numbers rest on, for the report: data, plans, settings with reasons, versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import semi_nnunet
+from semi_nnunet.data.fingerprint import intensity_shift
+from semi_nnunet.data.layout import UNLABELLED_IMAGES, unlabelled_folder
+from semi_nnunet.data.manifest import Manifest
+from semi_nnunet.data.raw_description import cases_in
+from semi_nnunet.files import read_json
+from semi_nnunet.runs.job import Folders, Job
+
+VERSIONS = ("semi_nnunet", "nnunetv2", "torch", "python")
+Facts = list[tuple[str, str]]  # name and value, a line each
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of one trainer and configuration: name, value, reason; and what differs between runs."""
+
+    name: str
+    rows: list[tuple[str, str, str]]
+    note: str
+
+
+@dataclass(frozen=True)
+class Background:
+    """All of it."""
+
+    data: Facts
+    plans: list[tuple[str, Facts]]
+    settings: list[Settings]
+    versions: Facts
+    commands: list[str]
+
+
+def background(folders: Folders, plans: str, jobs: Sequence[Job]) -> Background:
+    """Collect what is there; what is not is left out."""
+    content = optional_json(folders.preprocessed / f"{plans}.json")
+    configurations = list(dict.fromkeys(job.configuration for job in jobs))
+    return Background(
+        data_facts(folders, content, configurations),
+        [(name, plan_facts(content, name)) for name in configurations if content],
+        settings_of(jobs),
+        versions_of(jobs),
+        commands_of(folders, plans, jobs),
+    )
+
+
+def optional_json(path: Path) -> dict[str, Any]:
+    """{} if it is not there."""
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def data_facts(folders: Folders, plans: Mapping[str, Any], configurations: Sequence[str]) -> Facts:
+    """Cases, channels, labels, and the fingerprint."""
+    description = optional_json(folders.preprocessed / "dataset.json")
+    facts = [("data set", folders.preprocessed.name)]
+    if description:
+        channels = description.get("channel_names") or description.get("modality") or {}
+        labels = [f"{name} {value}" for name, value in description.get("labels", {}).items()]
+        facts += [
+            ("channels", ", ".join(map(str, channels.values()))),
+            ("labels", "; ".join(labels)),
+        ]
+        facts.append(("labelled cases", str(description.get("numTraining", "not known"))))
+        for name, folder in (("unlabelled cases", UNLABELLED_IMAGES), ("test cases", "imagesTs")):
+            cases = cases_in(folders.raw / folder, description.get("file_ending", ""))
+            facts.append((name, str(len(cases))))
+    fingerprint = optional_json(folders.preprocessed / "dataset_fingerprint.json")
+    facts += fingerprint_facts(fingerprint)
+    for name in configurations:
+        identifier = plans.get("configurations", {}).get(name, {}).get("data_identifier")
+        if identifier:
+            labelled = Manifest(folders.preprocessed / identifier).read()
+            unlabelled = Manifest(unlabelled_folder(folders.preprocessed, identifier)).read()
+            if labelled and unlabelled:
+                shift = intensity_shift(labelled.values(), unlabelled.values())
+                what = f"{shift:.2f} standard deviations (0: alike)"
+                facts.append((f"intensities, unlabelled from labelled, {name}", what))
+    return facts
+
+
+def fingerprint_facts(fingerprint: Mapping[str, Any]) -> Facts:
+    """Shapes, spacings and the foreground's intensities of the labelled cases."""
+    facts = []
+    for key, name, form in (
+        ("shapes_after_crop", "shape", "{:.0f}"),
+        ("spacings", "spacing (mm)", "{:.3g}"),
+    ):
+        if values := fingerprint.get(key):
+            low, middle, high = (
+                " x ".join(form.format(v) for v in row)
+                for row in (np.min(values, 0), np.median(values, 0), np.max(values, 0))
+            )
+            facts.append(
+                (f"{name}, median", middle if low == high else f"{middle} ({low} to {high})")
+            )
+    channels = fingerprint.get("foreground_intensity_properties_per_channel", {})
+    for channel, values in channels.items():
+        text = f"mean {values['mean']:.4g}, sd {values['std']:.4g}, median {values['median']:.4g}"
+        facts.append((f"foreground intensity, channel {channel}", text))
+    return facts
+
+
+def plan_facts(plans: Mapping[str, Any], name: str) -> Facts:
+    """What nnU-Net planned for a configuration."""
+    own = dict(plans["configurations"].get(name, {}))
+    while parent := own.pop("inherits_from", None):
+        own = {**plans["configurations"][parent], **own}
+    shown = ("patch_size", "batch_size", "spacing", "normalization_schemes", "data_identifier")
+    facts = [(key.replace("_", " "), written(own[key])) for key in shown if key in own]
+    network = own.get("architecture", {})
+    if network:
+        features = network.get("arch_kwargs", {}).get("features_per_stage")
+        kind = str(network.get("network_class_name", "")).rsplit(".", 1)[-1]
+        facts.append(("network", f"{kind}, features {written(features)}" if features else kind))
+    return facts
+
+
+def written(value: Any) -> str:
+    """A value of JSON for people."""
+    if isinstance(value, list):
+        return " x ".join(written(v) for v in value) if value else "none"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def settings_of(jobs: Sequence[Job]) -> list[Settings]:
+    """Of each trainer and configuration: those of its first training that left any."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for job in jobs:
+        if record := optional_json(job.folder / "semi_settings.json"):
+            groups.setdefault((job.trainer, job.configuration), []).append(record["settings"])
+    found = []
+    for (trainer, configuration), records in groups.items():
+        first = records[0]
+        rows = [
+            (key, written(item["value"]), str(item.get("reason", "")))
+            for key, item in first.items()
+        ]
+        differ = [
+            key
+            for key, item in first.items()
+            if any(other.get(key, {}).get("value") != item["value"] for other in records)
+        ]
+        note = f"differs between its trainings: {', '.join(differ)}" if differ else ""
+        found.append(Settings(f"{trainer} {configuration}", rows, note))
+    return found
+
+
+def versions_of(jobs: Sequence[Job]) -> Facts:
+    """With which software was trained, and with which this report was made."""
+    found: dict[str, set[str]] = {}
+    for job in jobs:
+        record = optional_json(job.folder / "semi_settings.json")
+        for name in VERSIONS:
+            if name in record:
+                found.setdefault(name, set()).add(str(record[name]))
+    facts = [(name, ", ".join(sorted(values))) for name, values in found.items()]
+    return [*facts, ("this report", f"semi_nnunet {semi_nnunet.__version__}")]
+
+
+def commands_of(folders: Folders, plans: str, jobs: Sequence[Job]) -> list[str]:
+    """What to type to get the same trainings and tables."""
+    name = folders.preprocessed.name
+    trainings = [
+        f"nnUNetv2_train {name} {job.configuration} {job.fold} -tr {job.trainer} -p {job.plans}"
+        for job in jobs
+    ]
+    return [*trainings, f"semi_nnunet compare -d {name} -p {plans}"]

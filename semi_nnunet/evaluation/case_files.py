@@ -1,0 +1,104 @@
+"""Where everything that was drawn on a case lies, and how it is read."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from semi_nnunet.data.image_files import Geometry, read_with_nnunet
+from semi_nnunet.data.layout import UNLABELLED_IMAGES
+from semi_nnunet.data.raw_description import raw_cases, read_description
+from semi_nnunet.evaluation.comparison import Model
+from semi_nnunet.evaluation.folder import Protocol, make_protocol
+from semi_nnunet.evaluation.metrics import Measure
+from semi_nnunet.runs.job import METRICS, TEST_FOLDER, Folders, Job
+
+
+@dataclass(frozen=True)
+class Files:
+    """Everything drawn on one case, of trainings of the same fold and seed."""
+
+    case: str
+    image: Path
+    labels: dict[str, Path]  # "reference", "method", perhaps "baseline"
+    tables: dict[str, Path]  # "method", perhaps "baseline" -> metrics.csv
+    fold: str
+    seed: int
+
+
+class CaseFiles:
+    """Where the files of the cases of one subset lie.
+
+    Raises:
+        UserError: the raw data set is not there.
+    """
+
+    def __init__(self, folders: Folders, subset: str, jobs: Sequence[Job]):
+        self.folders, self.subset, self.jobs = folders, subset, jobs
+        description = read_description(folders.raw)
+        self.ending = description["file_ending"]
+        kind = "test" if subset == "test" else "labelled"
+        self.images = {
+            case.case: Path(case.images[0])
+            for case in raw_cases(folders.raw, description, UNLABELLED_IMAGES)
+            if case.subset == kind and case.images
+        }
+
+    def reference(self, case: str) -> Path:
+        folder = self.folders.raw / "labelsTs"
+        if self.subset != "test":
+            folder = self.folders.preprocessed / "gt_segmentations"
+        return folder / f"{case}{self.ending}"
+
+    def find(self, case: str, method: Model, baseline: Model | None) -> Files | None:
+        """The files of a case, by the first fold and seed that both predicted; None: not all."""
+        wanted = {"method": method, **({"baseline": baseline} if baseline else {})}
+        found = {name: self.predictions(model, case) for name, model in wanted.items()}
+        common = set.intersection(*(set(paths) for paths in found.values()))
+        reference = self.reference(case)
+        if not (common and case in self.images and reference.is_file()):
+            return None
+        key = min(common)
+        labels = {name: paths[key] for name, paths in found.items()}
+        tables = {name: path.parent / METRICS for name, path in labels.items()}
+        return Files(case, self.images[case], {"reference": reference, **labels}, tables, *key)
+
+    def predictions(self, model: Model, case: str) -> dict[tuple[str, int], Path]:
+        """Fold and seed -> the predicted file."""
+        name = TEST_FOLDER if self.subset == "test" else "validation"
+        paths = {
+            (job.fold, job.seed): job.folder / name / f"{case}{self.ending}"
+            for job in self.jobs
+            if (job.trainer, job.configuration) == (model.trainer, model.configuration)
+        }
+        return {key: path for key, path in paths.items() if path.is_file()}
+
+
+def protocol_of(files: CaseFiles, found: Sequence[Files]) -> Protocol:
+    """Reader and classes."""
+    description = files.folders.preprocessed / "dataset.json"
+    if not description.is_file():
+        description = files.folders.raw / "dataset.json"
+    return make_protocol(description, str(found[0].labels["reference"]), Measure({}), {})
+
+
+def read(path: Path, protocol: Protocol, is_label: bool) -> tuple[np.ndarray, Geometry]:
+    array, geometry, _ = read_with_nnunet(str(path), protocol.reader, is_label)
+    return array, geometry
+
+
+def is_flat(files: Files, protocol: Protocol) -> bool:
+    """Whether the data set is one of 2-D images."""
+    return read(files.labels["reference"], protocol, True)[0].shape[1] == 1
+
+
+def rows_of(path: Path, case: str) -> dict[str, dict[str, str]]:
+    """Class -> the row of metrics.csv."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as file:
+        return {row["class"]: row for row in csv.DictReader(file) if row["case"] == case}

@@ -1,0 +1,122 @@
+"""What each training left behind, for the report: its curves, and its filtering of images."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from semi_nnunet.evaluation.curves import curves, histogram
+from semi_nnunet.evaluation.wording import count, short_name
+from semi_nnunet.history import DICE, LOG_SCALE, History, panels_of
+from semi_nnunet.runs.job import Job
+from semi_nnunet.watch import readable_time
+
+MOST_UNCERTAIN = 10
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A chart and its legend: number of the colour, and name."""
+
+    title: str
+    legend: list[tuple[int, str]]
+    chart: Markup
+
+
+@dataclass(frozen=True)
+class Run:
+    """The curves of one training; none, and a sentence, where it has no history."""
+
+    name: str
+    summary: str
+    panels: list[Panel]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The unlabelled images as one filtering left them: (case, uncertainty, kept) and a chart."""
+
+    name: str
+    summary: str
+    chart: Markup
+    most_uncertain: list[tuple[str, float, bool]]
+
+
+def run_name(job: Job) -> str:
+    return f"{short_name(job.trainer)} {job.configuration}, fold {job.fold}, seed {job.seed}"
+
+
+def history_of(job: Job) -> History:
+    """Empty if it left none, as nnU-Net's own trainers do."""
+    path = job.folder / "semi_history.csv"
+    return History.read_csv(path) if path.is_file() else History()
+
+
+def run_of(job: Job) -> Run:
+    """The curves of a training."""
+    history = history_of(job)
+    if not history.rows:
+        return Run(run_name(job), "no semi_history.csv: only our trainers write one", [])
+    panels = []
+    for title, columns in panels_of(history):
+        lines = [(number, history.series(column)) for number, column in enumerate(columns)]
+        legend = [(number, column.split("/", 1)[-1]) for number, column in enumerate(columns)]
+        label = f"{title} of {run_name(job)} over the epochs"
+        chart = curves(lines, label, log=title in LOG_SCALE, unit_range=title == DICE)
+        panels.append(Panel(title, [(n, name.replace("_", " ")) for n, name in legend], chart))
+    return Run(run_name(job), summary_of(history), panels)
+
+
+def summary_of(history: History) -> str:
+    """Epochs, time and the last Dice."""
+    said = [count(len(history.rows), "epoch")]
+    seconds = sum(history.series("seconds")[1])
+    if seconds:
+        said.append(readable_time(seconds))
+    if dice := history.series("dice/deployed")[1]:
+        said.append(f"Dice on validation patches {dice[-1]:.3f}")
+    return ", ".join(said)
+
+
+def all_dice(jobs: Sequence[Job]) -> Panel | None:
+    """The Dice of the deployed network of every training, a colour for each trainer."""
+    trainers = list(dict.fromkeys(job.trainer for job in jobs))
+    lines = [
+        (trainers.index(job.trainer), series)
+        for job in jobs
+        if (series := history_of(job).series("dice/deployed"))[0]
+    ]
+    if not lines:
+        return None
+    legend = [(n, short_name(t)) for n, t in enumerate(trainers) if n in dict(lines)]
+    title = f"{DICE}, deployed network, every training"
+    return Panel(title, legend, curves(lines, title, unit_range=True))
+
+
+def pools_of(job: Job) -> list[Pool]:
+    """Every filtering of a training, in the order of the epochs."""
+    paths = sorted(job.folder.glob("filter_epoch_*.csv"), key=epoch_of)
+    return [pool_of(job, path) for path in paths]
+
+
+def epoch_of(path: Path) -> int:
+    return int(path.stem.rsplit("_", 1)[-1])
+
+
+def pool_of(job: Job, path: Path) -> Pool:
+    """One filtering."""
+    with path.open(newline="") as file:
+        rows = [
+            (row["case"], float(row["uncertainty"]), row["kept"] == "1")
+            for row in csv.DictReader(file)
+        ]
+    kept = [uncertainty for _, uncertainty, is_kept in rows if is_kept]
+    dropped = [uncertainty for _, uncertainty, is_kept in rows if not is_kept]
+    summary = f"{len(kept)} of {count(len(rows), 'unlabelled image')} kept"
+    worst = sorted(rows, key=lambda row: -row[1])[:MOST_UNCERTAIN]
+    name = f"{run_name(job)}, epoch {epoch_of(path)}"
+    return Pool(name, summary, histogram(kept, dropped) if rows else Markup(""), worst)

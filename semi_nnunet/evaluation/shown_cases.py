@@ -1,0 +1,223 @@
+"""Which cases the report shows as pictures, and the files they are made of."""
+
+from __future__ import annotations
+
+import math
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from semi_nnunet.data.file_bytes import BrokenFileError
+from semi_nnunet.errors import UserError
+from semi_nnunet.evaluation.case_files import CaseFiles, Files, is_flat, protocol_of, read, rows_of
+from semi_nnunet.evaluation.comparison import Model, higher_is_better
+from semi_nnunet.evaluation.folder import Protocol
+from semi_nnunet.evaluation.measured import ALL_CLASSES, Measured
+from semi_nnunet.evaluation.overlays import Drawn, Slice, slices_of
+from semi_nnunet.evaluation.wording import metric_title, model_name, number
+
+MAX_SLICES, MAX_IMAGES = 24, 60  # of a volume; of a set of 2-D images
+SCORES = ("dice", "iou"), ("dice", "hd95_edge")  # of 2-D images; of volumes
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One position of a viewer's slider: data URIs, and what was measured."""
+
+    caption: str
+    ratio: float
+    image: str
+    layers: dict[str, str]
+    scores: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """A case, or a set of 2-D images, to scroll through.
+
+    Args:
+        title: why it is shown.
+        note: what is shown of it.
+        panels: key of the layer -> title; "image" has none.
+        columns: of the scores.
+        frames: the slices, or images.
+        start: the frame to begin with.
+        cases: the case of each frame.
+    """
+
+    title: str
+    note: str
+    panels: dict[str, str]
+    columns: list[str]
+    frames: list[Frame]
+    start: int
+    cases: list[str]
+
+
+def viewers(
+    files: CaseFiles, measured: Measured, method: Model, baseline: Model | None
+) -> tuple[list[Viewer], str]:
+    """The worst, the median and the best case, and the one that lost most; or every 2-D image.
+
+    Returns:
+        the viewers, and a sentence on what could not be shown.
+    """
+    ranked = ranked_cases(measured, method)
+    found = {case: files.find(case, method, baseline) for case in ranked}
+    there = [case for case in ranked if found[case]]
+    if not there:
+        return [], "Images, references or predictions of the cases are not there any more."
+    protocol = protocol_of(files, [f for f in found.values() if f])
+    names = names_of_panels(measured, method, baseline)
+    problems, made = [], []
+    first = found[there[0]]
+    assert first is not None
+    if is_flat(first, protocol):
+        places = np.linspace(0, len(there) - 1, min(MAX_IMAGES, len(there))).round().astype(int)
+        titled = [("Every image, the worst first", [there[place] for place in places])]
+        if len(places) < len(there):
+            titled = [(f"{len(places)} of {len(there)} images, the worst first", titled[0][1])]
+    else:
+        titled = [
+            (title, [case]) for title, case in notable(there, measured, method, baseline).items()
+        ]
+    for title, cases in titled:
+        try:
+            of_cases = [item for case in cases if (item := found[case])]
+            made.append(viewer(title, of_cases, protocol, names, measured))
+        except (BrokenFileError, OSError, ValueError) as error:
+            problems.append(f"{title} cannot be shown: {error}.")
+    return made, " ".join(problems)
+
+
+def ranked_cases(measured: Measured, method: Model) -> list[str]:
+    """The worst first; cases without a value are left out."""
+    means = {case: m[ALL_CLASSES] for case, m in measured.of_cases()[method].items()}
+    sign = 1 if higher_is_better(measured.metric) else -1
+    known = [case for case, value in means.items() if not math.isnan(value)]
+    return sorted(known, key=lambda case: (sign * means[case], case))
+
+
+def notable(
+    ranked: Sequence[str], measured: Measured, method: Model, baseline: Model | None
+) -> dict[str, str]:
+    """Title -> case."""
+    found = {"Worst case": ranked[0], "Median case": ranked[len(ranked) // 2]}
+    found["Best case"] = ranked[-1]
+    if baseline:
+        means = measured.of_cases()
+        sign = 1 if higher_is_better(measured.metric) else -1
+        losses = {
+            case: sign * (means[method][case][ALL_CLASSES] - means[baseline][case][ALL_CLASSES])
+            for case in ranked
+            if case in means[baseline]
+        }
+        lost = min(losses, key=losses.__getitem__, default=None)
+        if lost and losses[lost] < 0:
+            found["Lost most against the baseline"] = lost
+    return {title: case for title, case in found.items() if is_first(title, case, found)}
+
+
+def is_first(title: str, case: str, found: Mapping[str, str]) -> bool:
+    """Whether no earlier title shows the same case."""
+    return next(t for t, c in found.items() if c == case) == title
+
+
+def names_of_panels(measured: Measured, method: Model, baseline: Model | None) -> dict[str, str]:
+    names = {"image": "Image", "reference": "Reference"}
+    if baseline:
+        names["baseline"] = model_name(baseline, measured.models)
+    names["method"] = model_name(method, measured.models)
+    return {**names, "disagreement": "Disagreement" if baseline else "Errors"}
+
+
+def viewer(
+    title: str,
+    files: Sequence[Files],
+    protocol: Protocol,
+    names: Mapping[str, str],
+    measured: Measured,
+) -> Viewer:
+    """Of the slices of one volume, or of several 2-D images.
+
+    Raises:
+        UserError, BrokenFileError: a file cannot be read, or does not fit.
+    """
+    frames, starts, cases = [], [], []
+    flat = len(files) > 1 or is_flat(files[0], protocol)
+    columns: list[str] = []
+    for number_of, item in enumerate(files, 1):
+        slices = slices_of_case(item, protocol)
+        columns, scores = scores_of(item, flat)
+        for one in slices:
+            caption = f"slice {one.number} of {one.depth}"
+            if flat:
+                caption = f"{item.case} ({number_of} of {len(files)})"
+            frames.append(as_frame(one, caption, scores))
+            starts.append(one.wrong)
+            cases.append(item.case)
+    start = 0 if flat else int(np.argmax(starts))
+    return Viewer(title, note_of(files, measured, flat), dict(names), columns, frames, start, cases)
+
+
+def slices_of_case(files: Files, protocol: Protocol) -> list[Slice]:
+    """The pictures."""
+    image, geometry = read(files.image, protocol, False)
+    labels = {name: read(path, protocol, True)[0][0] for name, path in files.labels.items()}
+    for name, array in labels.items():
+        if array.shape != image.shape[1:]:
+            raise UserError(
+                f"{files.labels[name].name} ({name}) has the shape {array.shape}, its image "
+                f"{image.shape[1:]}"
+            )
+    natural = protocol.reader.__name__ == "NaturalImage2DIO"
+    spacing = (1.0, 1.0, 1.0) if natural else geometry.spacing
+    colour = natural and len(image) >= 3
+    drawn = Drawn(image, labels, spacing, colour, protocol.ignore)
+    return slices_of(drawn, protocol.classes, MAX_SLICES)
+
+
+def scores_of(files: Files, flat: bool) -> tuple[list[str], list[list[str]]]:
+    """The head, and a row for each class, of what was measured of these very predictions."""
+    rows = {name: rows_of(path, files.case) for name, path in files.tables.items()}
+    order = [name for name in ("baseline", "method") if name in rows]
+    some = next(iter(rows["method"].values()), {})
+    metrics = [column for first in SCORES[not flat] for column in some if column.startswith(first)]
+    head, table = ["class"], []
+    for metric in metrics:
+        head += [f"{metric_title(metric)}, {name}" for name in order]
+    for name in rows["method"]:
+        cells = [name]
+        for metric in metrics:
+            texts = [rows[which].get(name, {}).get(metric, "") for which in order]
+            cells += [number(float(text) if text else math.nan, metric) for text in texts]
+        table.append(cells)
+    return head, table
+
+
+def note_of(files: Sequence[Files], measured: Measured, flat: bool) -> str:
+    """What is shown."""
+    one = files[0]
+    shown = f"predictions of fold {one.fold}, seed {one.seed}"
+    if flat:
+        return f"The {shown}; Dice and IoU are theirs."
+    title, parts = metric_title(measured.metric), []
+    means = measured.of_cases()
+    for model in measured.models:
+        if one.case in means[model]:
+            value = number(means[model][one.case][ALL_CLASSES], measured.metric)
+            parts.append(f"{model_name(model, measured.models)} {value}")
+    return f"{one.case}. {title}, mean over classes and seeds: {', '.join(parts)}. Below: {shown}."
+
+
+def as_frame(one: Slice, caption: str, scores: list[list[str]]) -> Frame:
+    kind = "jpeg" if one.image.startswith(b"\xff\xd8") else "png"
+    layers = {name: data_uri(layer) for name, layer in one.layers.items()}
+    return Frame(caption, round(one.ratio, 4), data_uri(one.image, kind), layers, scores)
+
+
+def data_uri(content: bytes, kind: str = "png") -> str:
+    """Inline, so that the report needs no other file."""
+    return f"data:image/{kind};base64,{b64encode(content).decode()}"
