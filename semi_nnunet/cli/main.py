@@ -22,6 +22,7 @@ VERBS = {
     "crossval": "train and measure trainers x configurations x folds x seeds as a list of jobs",
     "status": "say what is done, running and begun of a data set's trainings",
     "compare": "say whether trainers beat the baseline: paired, over folds and seeds",
+    "report": "write the answer, tables, curves and cases as one HTML file to open offline",
     "evaluate": "measure predictions: overlap, surfaces, volumes of every case and class",
     "export": "turn a trained model into one that stock nnU-Net runs",
 }

@@ -150,7 +150,7 @@ def viewer(
     columns: list[str] = []
     for number_of, item in enumerate(files, 1):
         slices = slices_of_case(item, protocol)
-        columns, scores = scores_of(item, flat)
+        columns, scores = scores_of(item, flat, names)
         for one in slices:
             caption = f"slice {one.number} of {one.depth}"
             if flat:
@@ -179,7 +179,9 @@ def slices_of_case(files: Files, protocol: Protocol) -> list[Slice]:
     return slices_of(drawn, protocol.classes, MAX_SLICES)
 
 
-def scores_of(files: Files, flat: bool) -> tuple[list[str], list[list[str]]]:
+def scores_of(
+    files: Files, flat: bool, names: Mapping[str, str]
+) -> tuple[list[str], list[list[str]]]:
     """The head, and a row for each class, of what was measured of these very predictions."""
     rows = {name: rows_of(path, files.case) for name, path in files.tables.items()}
     order = [name for name in ("baseline", "method") if name in rows]
@@ -187,7 +189,7 @@ def scores_of(files: Files, flat: bool) -> tuple[list[str], list[list[str]]]:
     metrics = [column for first in SCORES[not flat] for column in some if column.startswith(first)]
     head, table = ["class"], []
     for metric in metrics:
-        head += [f"{metric_title(metric)}, {name}" for name in order]
+        head += [f"{metric_title(metric)}, {names[name]}" for name in order]
     for name in rows["method"]:
         cells = [name]
         for metric in metrics:

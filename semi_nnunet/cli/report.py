@@ -1,0 +1,39 @@
+"""Write one HTML file that says whether the methods help, and shows what went wrong where.
+
+    semi_nnunet report -d 42
+    semi_nnunet report -d 42 -p nnUNetPlans_cpu --baseline nnUNetTrainer -o report.html
+
+Looks at what was trained with the plans (and their seeds) in nnUNet_results: the answer first, then
+methods and classes, every case, the worst, median and best case as pictures, the curves of every
+training, the filtering of unlabelled images, plans and settings. Needs no network to be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add, default = parser.add_argument, "default: %(default)s"
+    add("-d", dest="dataset", required=True, metavar="ID", help="number or name of the data set")
+    add("-p", dest="plans", default="nnUNetPlans", help=default)
+    add("--baseline", default="SemiBaselineTrainer", metavar="TRAINER", help=default)
+    add("--metric", default="dice", help=f"a column of metrics.csv ({default})")
+    add("-o", dest="out", type=Path, default=Path("report.html"), help=default)
+
+
+def run(args: argparse.Namespace) -> None:
+    from semi_nnunet.errors import UserError
+    from semi_nnunet.evaluation.report import render
+    from semi_nnunet.evaluation.report_data import collect
+    from semi_nnunet.files import write_atomically
+    from semi_nnunet.runs.crossval import folders_of
+
+    if not args.out.absolute().parent.is_dir():
+        raise UserError(f"{args.out.parent} is no folder. Fix: create it, or correct -o")
+    report = collect(folders_of(args.dataset), args.plans, args.baseline, args.metric)
+    page = render(report)
+    write_atomically(args.out, lambda path: path.write_text(page, encoding="utf-8"))
+    print(report.answer.headline, *report.answer.sentences, sep="\n")
+    print(f"wrote {args.out} ({len(page.encode()) / 2**20:.1f} MB)")

@@ -1,0 +1,101 @@
+"use strict";
+document.documentElement.classList.add("scripted");
+const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+// Sort a table by the column whose head is pressed; numbers by their size, the undefined last.
+function sortBy(head) {
+  const table = head.closest("table"), place = [...head.parentNode.children].indexOf(head);
+  const numeric = head.classList.contains("number");
+  const before = head.getAttribute("aria-sort");
+  const direction = before === "none" ? (numeric ? -1 : 1) : before === "ascending" ? -1 : 1;
+  all("th[aria-sort]", table).forEach((other) => other.setAttribute("aria-sort", "none"));
+  head.setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
+  const keyed = [...table.tBodies[0].rows].map((row) => [row.cells[place].dataset.value, row]);
+  keyed.sort(([a, ], [b, ]) => {
+    if (!numeric) return direction * a.localeCompare(b, undefined, { numeric: true });
+    const x = parseFloat(a), y = parseFloat(b);
+    return isNaN(x) - isNaN(y) || direction * (x - y) || 0;
+  });
+  table.tBodies[0].append(...keyed.map(([, row]) => row));
+}
+all(".sort").forEach((button) => button.addEventListener("click", () => sortBy(button.closest("th"))));
+
+// Hide the rows that do not fit what was typed (part of the cell) or chosen (the whole cell).
+function filterTable(id) {
+  const controls = all(`[data-filters="${id}"]`), rows = [...document.getElementById(id).tBodies[0].rows];
+  for (const row of rows) {
+    row.hidden = !controls.every((control) => {
+      const cell = row.cells[control.dataset.column].dataset.value.toLowerCase();
+      const wanted = control.value.trim().toLowerCase();
+      return !wanted || (control.type === "search" ? cell.includes(wanted) : cell === wanted);
+    });
+  }
+  const shown = rows.filter((row) => !row.hidden).length;
+  document.getElementById(`count-${id}`).textContent = `${shown} of ${rows.length} rows`;
+}
+all("[data-filters]").forEach((control) => {
+  control.addEventListener("input", () => filterTable(control.dataset.filters));
+  filterTable(control.dataset.filters);
+});
+
+// Show one metric of several.
+all("[data-shows]").forEach((select) => {
+  const show = () => all(`[data-group="${select.dataset.shows}"]`).forEach((block) => {
+    block.hidden = block.dataset.name !== select.value;
+  });
+  select.addEventListener("input", show);
+  show();
+});
+
+// Scroll through the slices of a case, or through 2-D images.
+const viewers = all(".viewer").map((figure) => {
+  const frames = JSON.parse(figure.querySelector("script").textContent);
+  const range = figure.querySelector("input");
+  const show = (place) => {
+    const frame = frames[place];
+    range.value = place;
+    range.setAttribute("aria-valuetext", frame.caption);
+    all(".stack", figure).forEach((stack) => { stack.style.aspectRatio = frame.ratio; });
+    all(".base", figure).forEach((image, i) => { image.src = frame.image; image.alt = i ? "" : frame.caption; });
+    all(".layer", figure).forEach((image) => {
+      image.src = frame.layers[image.dataset.layer];
+      image.alt = `${image.dataset.alt}, ${frame.caption}`;
+    });
+    all(".caption", figure).forEach((text) => { text.textContent = frame.caption; });
+    const body = figure.querySelector(".scores tbody");
+    body.replaceChildren(...frame.scores.map((cells) => {
+      const row = document.createElement("tr");
+      cells.forEach((cell, i) => {
+        const td = document.createElement("td");
+        td.textContent = cell;
+        td.className = i ? "number" : "";
+        row.append(td);
+      });
+      return row;
+    }));
+  };
+  const within = (place) => Math.min(frames.length - 1, Math.max(0, place));
+  range.addEventListener("input", () => show(Number(range.value)));
+  all(".step", figure).forEach((button) => button.addEventListener("click", () => {
+    show(within(Number(range.value) + Number(button.dataset.step)));
+  }));
+  show(Number(range.value));
+  return show;
+});
+all("[data-viewer]").forEach((link) => link.addEventListener("click", () => {
+  viewers[link.dataset.viewer](Number(link.dataset.frame));
+}));
+
+// On paper nothing is folded.
+let folded = [];
+function unfold() {
+  if (!folded.length) folded = all("details:not([open])");
+  folded.forEach((details) => { details.open = true; });
+}
+function fold() {
+  folded.forEach((details) => { details.open = false; });
+  folded = [];
+}
+addEventListener("beforeprint", unfold);
+addEventListener("afterprint", fold);
+matchMedia("print").addEventListener("change", (media) => (media.matches ? unfold() : fold()));
