@@ -21,6 +21,7 @@ from semi_nnunet.evaluation.wording import (
     short_name,
     unit_of_difference,
 )
+from semi_nnunet.runs.job import ALL
 
 LEVEL = 0.05
 
@@ -161,11 +162,10 @@ def evidence_sentence(measured: Measured, item: Compared) -> str:
     d, methods = item.overall, len(measured.compared)
     cases = count(d.cases, f"{measured.subset} case")
     corrected = f", corrected for {methods} methods" if methods > 1 else ""
-    folds = common_folds(measured, item)
     said = (
         f"Better in {d.better} of {cases} ({p_value(item.p_holm)}{corrected}); "
-        f"{count(len(item.seeds), 'seed')}, {'fold' if len(folds) == 1 else 'folds'} "
-        f"{', '.join(folds)}. {seeds_sentence(measured, item)}"
+        f"{count(len(item.seeds), 'seed')}, {folds_in_words(common_folds(measured, item))}. "
+        f"{seeds_sentence(measured, item)}"
     )
     if 2 ** (1 - d.cases) * methods >= LEVEL:  # all cases on one side would not be enough
         said += f" With {count(d.cases, 'case')} this test cannot show more, whatever the gain."
@@ -180,6 +180,13 @@ def common_folds(measured: Measured, item: Compared) -> list[str]:
         for model in (item.model, base)
     )
     return sorted({fold for fold, _ in ours & theirs})
+
+
+def folds_in_words(folds: Sequence[str]) -> str:
+    """ "folds 0 and 1", "fold all (trained on every labelled case)"."""
+    if list(folds) == [ALL]:
+        return "fold all (trained on every labelled case)"
+    return f"{'fold' if len(folds) == 1 else 'folds'} {listed(folds)}"
 
 
 def seeds_sentence(measured: Measured, item: Compared) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,10 @@ from semi_nnunet.data.fingerprint import intensity_shift
 from semi_nnunet.data.layout import UNLABELLED_IMAGES, unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.raw_description import cases_in
+from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.evaluation.wording import short_name
 from semi_nnunet.files import read_json
+from semi_nnunet.runs.crossval import STOCK_TRAINER
 from semi_nnunet.runs.job import Folders, Job
 
 VERSIONS = ("semi_nnunet", "nnunetv2", "torch", "python")
@@ -36,6 +40,7 @@ class Background:
     """All of it."""
 
     data: Facts
+    methods: Facts
     plans: list[tuple[str, Facts]]
     settings: list[Settings]
     versions: Facts
@@ -48,6 +53,7 @@ def background(folders: Folders, plans: str, jobs: Sequence[Job]) -> Background:
     configurations = list(dict.fromkeys(job.configuration for job in jobs))
     return Background(
         data_facts(folders, content, configurations),
+        [(short_name(name), about(name)) for name in dict.fromkeys(job.trainer for job in jobs)],
         [(name, plan_facts(content, name)) for name in configurations if content],
         settings_of(jobs),
         versions_of(jobs),
@@ -109,6 +115,15 @@ def fingerprint_facts(fingerprint: Mapping[str, Any]) -> Facts:
         text = f"mean {values['mean']:.4g}, sd {values['std']:.4g}, median {values['median']:.4g}"
         facts.append((f"foreground intensity, channel {channel}", text))
     return facts
+
+
+def about(trainer: str) -> str:
+    """A line on a trainer: the first of its file."""
+    if trainer == STOCK_TRAINER:
+        return f"{trainer}: nnU-Net's own, which learns from the labelled cases alone."
+    cls = trainer_classes().get(trainer)
+    text = (sys.modules[cls.__module__].__doc__ or "") if cls else ""
+    return f"{trainer}: {text.strip().splitlines()[0]}" if text.strip() else trainer
 
 
 def plan_facts(plans: Mapping[str, Any], name: str) -> Facts:

@@ -28,9 +28,15 @@ class Axis:
         return round(100 * (value - self.low) / (self.high - self.low), 2)
 
     def written(self, tick: float) -> str:
-        step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else abs(tick) or 1
-        behind = max(0, -math.floor(math.log10(step) + 1e-9))
+        """With as many digits as the finest tick needs."""
+        behind = next(
+            n for n in range(13) if n == 12 or all(close(t, round(t, n)) for t in self.ticks)
+        )
         return f"{tick:.{behind}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def close(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12)
 
 
 def axis_of(values: Sequence[float], also: Sequence[float] = (), wanted: int = 4) -> Axis:

@@ -12,8 +12,10 @@ from scipy.ndimage import binary_dilation, binary_erosion
 Classes = Mapping[str, tuple[int, ...]]  # name -> the values that are this class, or region
 Layer = np.ndarray  # (H, W), numbers of colours in PALETTE
 
-CLASS_COLOURS = ("#e69f00", "#56b4e9", "#f0479b", "#009e73", "#f0e442", "#cc79a7", "#d55e00")
-MENDED, BROKEN, WRONG = "#56b4e9", "#d55e00", "#f2f2f2"  # told apart by everybody, also on grey
+# Told apart by everybody, on grey, and from one another: classes are never blue or orange, which
+# mean better and worse.
+CLASS_COLOURS = ("#f0e442", "#f0479b", "#00b385", "#a586ff", "#c08a3e", "#ffa8bd")
+MENDED, BROKEN, WRONG = "#56b4e9", "#d55e00", "#f2f2f2"
 NOTHING, HALO, WHITE, FIRST_CLASS = 0, 1, 2, 3
 FIRST_FILL = FIRST_CLASS + len(CLASS_COLOURS)
 FIRST_ERROR = FIRST_FILL + len(CLASS_COLOURS)  # mended, broken, wrong

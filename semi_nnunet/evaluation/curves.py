@@ -16,7 +16,7 @@ Curve = tuple[Sequence[float], Sequence[float]]  # x and y
 
 
 def curves(
-    lines: Sequence[tuple[int, Curve]], label: str, log: bool = False, unit_range: bool = False
+    lines: Sequence[tuple[int, Curve]], label: str, log: bool = False, also: Sequence[float] = ()
 ) -> Markup:
     """A panel of curves over epochs.
 
@@ -24,18 +24,16 @@ def curves(
         lines: number of the colour, and the points.
         label: for readers that do not see.
         log: a logarithmic axis, if all values are positive.
-        unit_range: from 0 to 1.
+        also: values that the axis must show.
     """
     ys = [y for _, (_, values) in lines for y in values if math.isfinite(y)]
     log = log and bool(ys) and min(ys) > 0
-    vertical = axis_of([math.log10(y) for y in ys] if log else ys, (0, 1) if unit_range else ())
-    if unit_range:
-        vertical = Axis(0, 1, (0, 0.25, 0.5, 0.75, 1))
+    vertical = axis_of_powers(ys) if log else axis_of(ys, also)
     last = max((x for _, (xs, _) in lines for x in xs), default=1)
     parts = []
     for tick in vertical.ticks:
         y = TOP + (HEIGHT - TOP - BOTTOM) * (1 - vertical.percent(tick) / 100)
-        text = f"{10**tick:.2g}" if log else vertical.written(tick)
+        text = f"{10**tick:.4g}" if log else vertical.written(tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="y" x="{LEFT - 5}" y="{y + 3.5:.1f}">{text}</text>')
     for epoch in sorted({1, round((1 + last) / 2), int(last)}):
@@ -47,6 +45,18 @@ def curves(
         f'<svg class="panel" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
     )
+
+
+def axis_of_powers(values: Sequence[float]) -> Axis:
+    """Around the logarithms of positive numbers, with ticks at 1, 2 and 5 times powers of ten."""
+    plain = axis_of([math.log10(value) for value in values])
+    powers = range(math.floor(plain.low), math.ceil(plain.high) + 1)
+    for factors in ((1,), (1, 3), (1, 2, 5)):
+        every = sorted(power + math.log10(factor) for power in powers for factor in factors)
+        ticks = tuple(tick for tick in every if plain.low <= tick <= plain.high)
+        if len(ticks) >= 3:
+            break
+    return Axis(plain.low, plain.high, ticks[:: -(-len(ticks) // 6)] if ticks else plain.ticks)
 
 
 def polyline(

@@ -63,6 +63,8 @@ def render(report: Report) -> str:
         say=wording,
         css=Markup((TEMPLATES / "report.css").read_text()),
         javascript=Markup((TEMPLATES / "report.js").read_text()),
+        counts=counts(report),
+        worst_first="ascending" if higher_is_better(metric) else "descending",
         today=f"{datetime.now():%d %B %Y}",
         metric_title=wording.metric_title(metric),
         baseline_name=short_name(report.baseline.trainer) if report.baseline else "",
@@ -76,6 +78,13 @@ def render(report: Report) -> str:
         all_classes=ALL_CLASSES,
         isnan=math.isnan,
     )
+
+
+def counts(report: Report) -> str:
+    """How many cases there are of each kind."""
+    facts = dict(report.background.data)
+    kinds = ("labelled", "unlabelled", "test")
+    return ", ".join(f"{facts[f'{k} cases']} {k}" for k in kinds if f"{k} cases" in facts)
 
 
 def classes_of(report: Report) -> list[str]:

@@ -10,7 +10,7 @@ from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.answer import Answer, answer
 from semi_nnunet.evaluation.background import Background, background
 from semi_nnunet.evaluation.case_files import CaseFiles
-from semi_nnunet.evaluation.comparison import Model
+from semi_nnunet.evaluation.comparison import Model, higher_is_better
 from semi_nnunet.evaluation.measured import Measured, Table, measure
 from semi_nnunet.evaluation.run_pages import Panel, Pool, Run, all_dice, pools_of, run_of
 from semi_nnunet.evaluation.shown_cases import Viewer, viewers
@@ -138,7 +138,7 @@ def shown_models(
 
 
 def case_rows(measured: Measured, method: Model, baseline: Model | None) -> list[CaseRow]:
-    """Every class of every case, and all classes together."""
+    """Every class of every case, and all classes together; what lost most comes first."""
     means, rows = measured.of_cases(), []
     for case in measured.cases:
         names = dict.fromkeys(
@@ -150,4 +150,10 @@ def case_rows(measured: Measured, method: Model, baseline: Model | None) -> list
             if baseline in value and method in value:
                 difference = value[method] - value[baseline]
             rows.append(CaseRow(case, name, tuple(value[m] for m in measured.models), difference))
-    return rows
+    sign = 1 if higher_is_better(measured.metric) else -1
+    return sorted(rows, key=lambda row: worst_first(sign * row.difference, row.case))
+
+
+def worst_first(gain: float, case: str) -> tuple[bool, float, str]:
+    """Undefined ones last."""
+    return math.isnan(gain), 0.0 if math.isnan(gain) else gain, case

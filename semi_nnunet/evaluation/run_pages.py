@@ -63,10 +63,11 @@ def run_of(job: Job) -> Run:
         return Run(run_name(job), "no semi_history.csv: only our trainers write one", [])
     panels = []
     for title, columns in panels_of(history):
-        lines = [(number, history.series(column)) for number, column in enumerate(columns)]
-        legend = [(number, column.split("/", 1)[-1]) for number, column in enumerate(columns)]
+        lines = [(number, history.series(column)) for number, column in enumerate(columns, 1)]
+        legend = [(number, column.split("/", 1)[-1]) for number, column in enumerate(columns, 1)]
         label = f"{title} of {run_name(job)} over the epochs"
-        chart = curves(lines, label, log=title in LOG_SCALE, unit_range=title == DICE)
+        also = (0.0, 1.0) if title == DICE else () if title in LOG_SCALE else (0.0,)
+        chart = curves(lines, label, log=title in LOG_SCALE, also=also)
         panels.append(Panel(title, [(n, name.replace("_", " ")) for n, name in legend], chart))
     return Run(run_name(job), summary_of(history), panels)
 
@@ -94,7 +95,7 @@ def all_dice(jobs: Sequence[Job]) -> Panel | None:
         return None
     legend = [(n, short_name(t)) for n, t in enumerate(trainers) if n in dict(lines)]
     title = f"{DICE}, deployed network, every training"
-    return Panel(title, legend, curves(lines, title, unit_range=True))
+    return Panel(title, legend, curves(lines, title, also=(0.0, 1.0)))
 
 
 def pools_of(job: Job) -> list[Pool]:
