@@ -64,6 +64,7 @@ def render(report: Report) -> str:
         css=Markup((TEMPLATES / "report.css").read_text()),
         javascript=Markup((TEMPLATES / "report.js").read_text()),
         counts=counts(report),
+        open_run=report.first_run,
         worst_first="ascending" if higher_is_better(metric) else "descending",
         today=f"{datetime.now():%d %B %Y}",
         metric_title=wording.metric_title(metric),

@@ -45,8 +45,8 @@ class Report:
         cases: subset -> a row for every class of every case.
         viewers: cases as pictures, and why some, or all, are missing.
         runs: the curves of every training; dice: all of them together.
+        first_run: the place of the method's first training among them.
         pools: every filtering of the unlabelled images.
-        unlabelled: how many images every training could use, if that is known.
         background: data, plans, settings, versions, commands.
     """
 
@@ -62,6 +62,7 @@ class Report:
     viewers_note: str
     viewers_subset: str
     runs: list[Run]
+    first_run: int
     dice: Panel | None
     pools: list[Pool]
     background: Background
@@ -112,6 +113,7 @@ def collect(folders: Folders, plans: str, baseline: str, metric: str = "dice") -
         note,
         subset,
         [run_of(job) for job in jobs],
+        next(i for i, job in enumerate(jobs) if job.trainer == method.trainer),
         all_dice(jobs),
         [pool for job in jobs for pool in pools_of(job)],
         background(folders, plans, jobs),

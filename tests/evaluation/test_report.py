@@ -1,0 +1,311 @@
+"""``semi_nnunet report``: what the page says is what was measured."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.evaluation.answer import answer
+from semi_nnunet.evaluation.charts import Axis, axis_of, box_row, interval_row
+from semi_nnunet.evaluation.comparison import Model, Value, compare
+from semi_nnunet.evaluation.curves import curves, histogram
+from semi_nnunet.evaluation.measured import ALL_CLASSES, Measured, metric_table
+from semi_nnunet.evaluation.wording import (
+    DASH,
+    MINUS,
+    in_points,
+    metric_title,
+    short_name,
+    signed,
+)
+from tests.evaluation.results_tree import BASE, OTHER, OURS, Tree, whole_tree
+
+NAN = float("nan")
+
+
+class Page(HTMLParser):
+    """Tables as lists of rows of (data-value, text), images, and all text."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.images: list[dict] = []
+        self.tables: dict[str, list[list[tuple[str, str]]]] = {}
+        self.text, self.group, self.cell = "", "", None
+        self.feed(html)
+
+    def handle_starttag(self, tag, pairs):
+        found = dict(pairs)
+        if tag == "img":
+            self.images.append(found)
+        if "data-group" in found:
+            self.group = f"{found['data-group']} {found['data-name']}"
+        elif tag == "section":
+            self.group = ""
+        elif tag == "table":
+            self.tables.setdefault(found.get("id", self.group), [])
+            self.rows = self.tables[found.get("id", self.group)]
+        elif tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append((found.get("data-value", ""), ""))
+            self.cell = self.rows[-1]
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.cell = None
+
+    def handle_data(self, data):
+        self.text += data
+        if self.cell:
+            value, text = self.cell[-1]
+            self.cell[-1] = (value, text + data)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Tree:
+    return whole_tree(tmp_path_factory.mktemp("tree"))
+
+
+@pytest.fixture(scope="module")
+def html(tree) -> str:
+    out = tree.root / "report.html"
+    with pytest.MonkeyPatch.context() as patch:
+        tree.set_paths(patch)
+        assert main(["report", "-d", "7", "-o", str(out)]) == 0
+    return out.read_text()
+
+
+@pytest.fixture
+def page(html) -> Page:
+    return Page(html)
+
+
+def csv_values(tree: Tree, trainer: str) -> dict[tuple[str, str], list[float]]:
+    """(case, class) -> the Dice of each seed, straight from metrics.csv."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for plans in ("nnUNetPlans", "nnUNetPlans_seed1"):
+        path = tree.results / f"{trainer}__{plans}__2d" / "fold_0" / "test" / "metrics.csv"
+        with path.open() as file:
+            for row in csv.DictReader(file):
+                found.setdefault((row["case"], row["class"]), []).append(float(row["dice"]))
+    return found
+
+
+def test_the_answer_comes_first_and_agrees_with_the_statistics(html, page, tree, monkeypatch):
+    assert "Yes: MeanTeacher is better than Baseline on the test cases." in page.text
+    ours, base = (csv_values(tree, trainer) for trainer in (OURS, BASE))
+    gain = np.mean([np.mean(ours[key]) - np.mean(base[key]) for key in ours])
+    assert f"{in_points(gain, 'dice')} points, 95 % interval" in page.text
+    assert "Better in 7 of 7 test cases" in page.text and "2 seeds, fold 0" in page.text
+    assert html.index("Yes: MeanTeacher") < html.index("Methods and classes</h2>")
+
+
+def test_all_numbers_of_the_tables_are_those_of_metrics_csv(page, tree):
+    rows = {row[0][0]: row for row in page.tables["metric-test dice"][1:]}
+    for trainer in (BASE, OURS):
+        values = csv_values(tree, trainer)
+        classes = {
+            name: np.mean([value for key, value in values.items() if key[1] == name])
+            for name in ("liver", "tumour")
+        }
+        shown = [float(value) for value, _ in rows[trainer][1:]]
+        assert shown == pytest.approx([2, np.mean(list(classes.values())), *classes.values()])
+        for (_, text), value in zip(rows[trainer][2:], classes.values(), strict=False):
+            assert re.match(r"0\.\d{3}", text) and value > 0
+    ours, base = csv_values(tree, OURS), csv_values(tree, BASE)
+    cases = page.tables["cases-test"][1:]
+    assert len(cases) == 7 * 3
+    for row in cases:
+        case, name = row[0][0], row[1][0]
+        keys = [(case, n) for n in (("liver", "tumour") if name == ALL_CLASSES else (name,))]
+        before, after = (float(np.mean([t[key] for key in keys])) for t in (base, ours))
+        difference, _, *values = (value for value, _ in row[2:])
+        assert float(difference) == pytest.approx(after - before)
+        assert [float(value) for value in values] == pytest.approx([before, after])
+        assert row[2][1] == signed(after - before, "dice")
+
+
+def test_what_lost_most_comes_first(page):
+    differences = [float(row[2][0]) for row in page.tables["cases-test"][1:]]
+    assert differences == sorted(differences)
+
+
+def test_nothing_is_fetched_and_every_picture_is_described(html, page):
+    outside = re.sub(r'<script type="application/json">.*?</script>', "", html, flags=re.DOTALL)
+    assert not re.search(r"(https?:)?//\w", re.sub(r"data:image/\w+;base64,[^\"]+", "", outside))
+    assert "@import" not in html and "url(" not in html and "<link" not in html
+    assert page.images and all("alt" in image for image in page.images)
+    layers = [image for image in page.images if "data-layer" in image]
+    assert layers and all(image["alt"] for image in layers)
+    assert all(image.get("src", "data:").startswith("data:") for image in page.images)
+    assert len(html) < 2**20
+
+
+def test_cases_are_shown_with_their_slices_and_scores(html, page, tree):
+    scripts = re.findall(r'<script type="application/json">(.*?)</script>', html, flags=re.DOTALL)
+    frames = [json.loads(script) for script in scripts]
+    assert 3 <= len(frames) <= 4 and all(len(case) > 1 for case in frames)
+    for word in ("Worst case", "Median case", "Best case", "slice", "Disagreement", "seed 0"):
+        assert word in page.text
+    with (tree.results / f"{OURS}__nnUNetPlans__2d/fold_0/test/metrics.csv").open() as file:
+        written = {f"{float(row['dice']):.3f}" for row in csv.DictReader(file)}
+    assert {row[2] for case in frames for row in case[0]["scores"]} <= written
+
+
+def test_curves_filtering_and_settings_are_there_and_escaped(html, page):
+    for word in ("learning rate", "consistency", "pseudo label", "mask ratio", "student"):
+        assert word in page.text
+    assert "8 of 12 unlabelled images kept" in page.text and "pool_11" in page.text
+    assert "given in plans['semi'] <b>&" in page.text and "<b>&" not in html
+    assert "nnUNetv2_train Dataset007_Seven 2d 0 -tr SemiMeanTeacherTrainer" in page.text
+    assert "Mean Teacher (Tarvainen" in page.text
+
+
+def test_what_is_missing_is_said_and_is_no_error(tmp_path, monkeypatch, capsys):
+    tree = Tree(tmp_path, cases=3)
+    tree.set_paths(monkeypatch)
+    tree.train("nnUNetTrainer")
+    shutil.rmtree(tree.raw / "imagesTs")
+    out = tmp_path / "report.html"
+    assert main(["report", "-d", "7", "-o", str(out)]) == 0
+    text = Page(out.read_text()).text
+    assert "There is nothing to compare yet." in text
+    assert "The baseline Baseline is not among them" in text
+    assert "no semi_history.csv" in text and "No training filtered them" in text
+    assert "not there any more" in text and "No semi_settings.json" in text
+    tree.train(BASE)
+    assert main(["report", "-d", "7", "-o", str(out), "--baseline", "nnUNetTrainer"]) == 0
+    said = capsys.readouterr().out
+    assert "With one seed" in said and "With 3 cases this test cannot show more" in said
+
+
+def test_nothing_measured_is_explained(tmp_path, monkeypatch, capsys):
+    tree = Tree(tmp_path, cases=1)
+    tree.set_paths(monkeypatch)
+    assert main(["report", "-d", "7", "-o", str(tmp_path / "r.html")]) == 2
+    assert "Fix: semi_nnunet crossval" in capsys.readouterr().err
+    assert main(["report", "-d", "7", "-o", str(tmp_path / "no" / "r.html")]) == 2
+    assert "is no folder" in capsys.readouterr().err
+
+
+def test_colour_images_are_pages_of_their_own_with_dice_and_iou(tmp_path, monkeypatch):
+    tree = whole_tree(tmp_path, shape=(32, 24), cases=5)
+    tree.set_paths(monkeypatch)
+    out = tmp_path / "report.html"
+    assert main(["report", "-d", "7", "-o", str(out)]) == 0
+    html = out.read_text()
+    (script,) = re.findall(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)
+    frames = json.loads(script)
+    assert len(frames) == 5 and "(1 of 5)" in frames[0]["caption"]
+    assert frames[0]["image"].startswith("data:image/jpeg") and frames[0]["ratio"] == 24 / 32
+    text = Page(html).text
+    assert "Every image, the worst first" in text and "IoU, MeanTeacher" in text
+    worst = [float(np.mean([float(row[2]) for row in frame["scores"]])) for frame in frames]
+    assert worst[0] < worst[-1]
+
+
+# ---- the answer ----
+
+
+def values(trainer: str, gain: float, cases: int = 12, noise: float = 0.004) -> list[Value]:
+    rng = np.random.default_rng(len(trainer))
+    return [
+        Value(Model(trainer, "2d"), "0", seed, f"c{case}", name, 0.7 + gain + noise * rng.normal())
+        for seed in (0, 1)
+        for case in range(cases)
+        for name in ("liver", "tumour")
+    ]
+
+
+def measured(subset: str, metric: str = "dice", **gains: float) -> Measured:
+    rows = [v for trainer, gain in gains.items() for v in values(trainer, gain)]
+    found = compare(rows, BASE, metric) if BASE in gains and len(gains) > 1 else []
+    return Measured(
+        subset, metric, tuple(rows), tuple(found), (metric_table(rows, found, BASE, metric),)
+    )
+
+
+def test_validation_cases_choose_and_test_cases_confirm():
+    chosen = measured("validation", **{BASE: 0, OURS: 0.03, OTHER: 0.02})
+    said = answer([measured("test", **{BASE: 0, OURS: 0.02, OTHER: 0.04}), chosen], BASE)
+    assert said.verdict == "better" and said.subset == "test"
+    assert said.headline == "Yes: MeanTeacher is better than Baseline on the test cases."
+    assert any("best on the validation cases, among 2 methods" in s for s in said.sentences)
+    said = answer([measured("test", **{BASE: 0, OURS: 0, OTHER: 0.04}), chosen], BASE)
+    assert said.verdict == "open"
+    assert said.headline == "No evidence that MeanTeacher is better than Baseline."
+
+
+def test_no_gain_is_claimed_without_evidence():
+    said = answer([measured("test", **{BASE: 0, OURS: 0.0001})], BASE)
+    assert said.headline.startswith("No evidence") and "Yes" not in " ".join(said.sentences)
+    said = answer([measured("test", **{BASE: 0, OURS: -0.02})], BASE)
+    assert said.verdict == "worse" and said.headline.startswith("No: MeanTeacher is worse")
+
+
+def test_validation_cases_alone_do_not_say_yes():
+    said = answer([measured("validation", **{BASE: 0, OURS: 0.03, OTHER: 0.02})], BASE)
+    assert "no test cases confirm it" in said.headline
+    assert any("flatters" in sentence for sentence in said.sentences)
+    said = answer([measured("validation", **{BASE: 0.05, OURS: 0.03})], BASE)
+    assert said.headline == "No: on the validation cases, Baseline itself is the best."
+
+
+def test_several_methods_without_validation_are_not_ranked():
+    said = answer([measured("test", **{BASE: 0, OURS: 0.03, OTHER: 0.02})], BASE)
+    assert said.headline == "Yes: 2 of 2 methods are better than Baseline on the test cases."
+    assert any("not confirmed" in sentence for sentence in said.sentences)
+    assert "corrected for 2 methods" in " ".join(said.sentences)
+
+
+def test_shorter_distances_are_better():
+    said = answer([measured("test", "hd95_edge_mm", **{BASE: 0, OURS: -0.1})], BASE)
+    assert said.verdict == "better" and f"{MINUS}0.10 mm" in said.sentences[0]
+
+
+def test_one_trainer_alone_is_nothing_to_compare():
+    said = answer([measured("test", **{BASE: 0})], BASE)
+    assert "No other method" in said.sentences[0] and said.compared is None
+
+
+# ---- words and charts ----
+
+
+def test_numbers_and_names_are_written_for_people():
+    assert signed(-0.0001, "dice") == "0.000" and signed(-0.012, "dice") == f"{MINUS}0.012"
+    assert (
+        in_points(0.0142, "dice") == "+1.4" and in_points(-0.631, "hd95_edge_mm") == f"{MINUS}0.63"
+    )
+    assert signed(NAN, "dice") == DASH and metric_title("nsd_surfel_2mm") == "NSD (surfel, 2mm)"
+    assert short_name(OURS) == "MeanTeacher" and short_name("nnUNetTrainer") == "nnUNetTrainer"
+
+
+def test_an_axis_has_round_ticks_and_room():
+    axis = axis_of([0.61, 0.94])
+    assert axis.low < 0.61 and axis.high > 0.94 and axis.ticks == (0.6, 0.7, 0.8, 0.9)
+    assert [axis.written(tick) for tick in axis.ticks] == ["0.6", "0.7", "0.8", "0.9"]
+    assert Axis(0, 1, (0, 0.25, 0.5)).written(0.25) == "0.25"
+    assert axis_of([NAN]).ticks and axis_of([3.0, 3.0]).high > 3
+
+
+def test_charts_are_drawn_of_anything():
+    axis = Axis(0, 1, (0, 0.5, 1))
+    row = interval_row(axis, 0.5, 0.25, 0.75, "better", "a & b")
+    assert 'x1="25.0%"' in row and 'cx="50.0%"' in row and "a &amp; b" in row
+    assert '<line class="bar' not in interval_row(axis, 0.5, NAN, NAN, "", "one case")
+    box = box_row(axis, {"<x>": 0.2, "y": 0.4, "z": NAN}, 0, "box")
+    assert box.count('class="case"') == 2 and "&lt;x&gt;" in box
+    assert 'class="box"' not in box_row(axis, {"z": NAN}, 0, "nothing")
+    many = curves([(1, (range(1, 1001), np.linspace(1, 0.001, 1000).tolist()))], "x", log=True)
+    assert many.count(",") <= 160 and ">0.01<" in many
+    assert 'class="alone"' in curves([(0, ([1], [0.5]))], "one epoch")
+    assert curves([(0, ([1, 2], [NAN, NAN]))], "nothing")
+    bars = histogram([0.1, 0.2], [0.2, 0.9])
+    assert 'class="kept"' in bars and 'class="dropped"' in bars

@@ -1,0 +1,228 @@
+"""The report in a real browser: headless Chromium, driven by selenium; skipped where it is not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semi_nnunet.cli.main import main
+from tests.evaluation.results_tree import Tree, whole_tree
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    selenium = pytest.importorskip("selenium.webdriver", reason="needs selenium (extra test)")
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    driver = shutil.which("chromedriver")
+    if not (found and driver):
+        pytest.skip("needs chromium and chromedriver (Debian: chromium chromium-driver)")
+    options = selenium.ChromeOptions()
+    options.binary_location = found
+    # a container's root has no sandbox, and its /dev/shm is small
+    for word in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "disable-gpu"):
+        options.add_argument(f"--{word}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = selenium.ChromeService(driver, env={**os.environ, "no_proxy": "*"})
+    try:
+        started = selenium.Chrome(options, service)
+    except Exception as error:
+        pytest.skip(f"chromium does not start: {str(error).splitlines()[0]}")
+    yield started
+    started.quit()
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Tree:
+    return whole_tree(tmp_path_factory.mktemp("tree"))
+
+
+@pytest.fixture(scope="module")
+def file(tree) -> Path:
+    out = tree.root / "report.html"
+    with pytest.MonkeyPatch.context() as patch:
+        tree.set_paths(patch)
+        assert main(["report", "-d", "7", "-o", str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def page(browser, file) -> Any:
+    """The page, freshly opened on a desktop."""
+    size(browser, 1280)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    browser.get(file.as_uri())
+    return browser
+
+
+def size(browser: Any, width: int) -> None:
+    metrics = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def of(page: Any, script: str) -> Any:
+    return page.execute_script(f"return {script}")
+
+
+def column(page: Any, table: str, place: int) -> list[str]:
+    """What is sorted by, of the rows that are shown."""
+    return of(
+        page,
+        f"[...document.querySelectorAll('{table} tbody tr')].filter(r => r.offsetParent)"
+        f".map(r => r.cells[{place}].dataset.value)",
+    )
+
+
+def press(page: Any, selector: str, place: int = 0) -> None:
+    of(page, f"document.querySelectorAll('{selector}')[{place}].click()")
+
+
+def choose(page: Any, selector: str, value: str) -> None:
+    of(
+        page,
+        f"(e => {{ e.value = '{value}'; e.dispatchEvent(new Event('input')); }})"
+        f"(document.querySelector('{selector}'))",
+    )
+
+
+def test_nothing_is_logged_and_nothing_is_fetched(page):
+    entries = page.get_log("browser")
+    page.refresh()
+    entries += page.get_log("browser")
+    assert [e for e in entries if "favicon" not in e["message"]] == []
+    fetched = of(page, "performance.getEntriesByType('resource').map(e => e.name)")
+    assert all(name.startswith("data:") for name in fetched)
+
+
+def test_every_image_is_shown(page):
+    broken = of(
+        page,
+        "[...document.images].filter(i => !(i.complete && i.naturalWidth > 0)).length",
+    )
+    assert broken == 0 and of(page, "document.images.length") > 10
+
+
+def test_a_press_on_a_head_sorts_and_a_second_one_the_other_way(page):
+    table = "#cases-test"
+    press(page, f"{table} .sort", 2)
+    first = [float(v) for v in column(page, table, 2)]
+    press(page, f"{table} .sort", 2)
+    second = [float(v) for v in column(page, table, 2)]
+    assert len(first) == 7 and len(set(first)) > 1
+    assert first == sorted(first, reverse=True) and second == sorted(first)
+    press(page, f"{table} .sort", 0)
+    assert column(page, table, 0) == sorted(column(page, table, 0))
+    assert of(page, f"document.querySelector('{table} th').ariaSort") == "ascending"
+
+
+def test_filters_hide_rows_and_say_how_many_are_left(page):
+    table = "#cases-test"
+    assert len(column(page, table, 0)) == 7 and set(column(page, table, 1)) == {"all classes"}
+    choose(page, "select[data-filters=cases-test]", "tumour")
+    assert set(column(page, table, 1)) == {"tumour"}
+    choose(page, "input[data-filters=cases-test]", "TEST_3")
+    assert column(page, table, 0) == ["test_3"]
+    assert of(page, "document.getElementById('count-cases-test').textContent") == "1 of 21 rows"
+    choose(page, "select[data-filters=cases-test]", "")
+    assert len(column(page, table, 0)) == 3
+
+
+def test_another_metric_can_be_chosen(page):
+    shown = "[...document.querySelectorAll('.metric')].filter(m => m.offsetParent)"
+    assert of(page, f"{shown}.map(m => m.dataset.name)") == ["dice"]
+    choose(page, "[data-shows]", "hd95_edge_mm")
+    assert of(page, f"{shown}.map(m => m.dataset.name)") == ["hd95_edge_mm"]
+
+
+def test_the_slider_changes_the_slice_and_the_keyboard_moves_it(page):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    state = (
+        "(f => [f.querySelector('.base').src, f.querySelector('.layer').src, "
+        "f.querySelector('.layer').alt, f.querySelector('output').textContent])"
+        "(document.querySelector('.viewer'))"
+    )
+    choose(page, ".viewer input", "0")
+    before = of(page, state)
+    choose(page, ".viewer input", "1")
+    after = of(page, state)
+    assert all(one != other for one, other in zip(before, after, strict=True))
+    page.find_element(By.CSS_SELECTOR, ".viewer input").send_keys(Keys.ARROW_LEFT)
+    assert of(page, state) == before
+    press(page, ".viewer .step", 1)
+    assert of(page, state) == after
+    press(page, ".viewer .step", 0)
+    press(page, ".viewer .step", 0)  # not beyond the first
+    assert of(page, state) == before
+
+
+def test_a_case_of_the_table_leads_to_its_pictures(page):
+    choose(page, ".viewer input", "0")
+    shown = "[...document.querySelectorAll('#cases-test tr:not([hidden]) a[data-viewer=\"0\"]')]"
+    start = of(page, f"{shown}[0].dataset.frame")
+    of(page, f"{shown}[0].click()")
+    assert page.current_url.endswith("#viewer-0")
+    assert of(page, "document.querySelector('.viewer input').value") == start
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_the_page_never_scrolls_sideways(page, width):
+    size(page, width)
+    of(page, "document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    assert of(page, "document.documentElement.scrollWidth") <= width
+    escaping = of(
+        page,
+        "[...document.querySelectorAll('main *')].filter(e => !e.closest('.wide, pre, svg') && "
+        f"e.getBoundingClientRect().right > {width} + 1).map(e => e.outerHTML.slice(0, 80))",
+    )
+    assert escaping == []
+
+
+def test_on_paper_nothing_is_hidden(page):
+    choose(page, "input[data-filters=cases-test]", "test_3")
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    page.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 50))")
+    assert of(page, "document.querySelectorAll('details:not([open])').length") == 0
+    assert len(column(page, "#cases-test", 0)) == 21
+    hidden = of(
+        page,
+        "[...document.querySelectorAll('main p, main td, main h2, main h3, main dd, main img, "
+        "main svg.panel, main pre')].filter(e => e.getClientRects().length === 0)"
+        ".map(e => e.outerHTML.slice(0, 80))",
+    )
+    assert hidden == []
+    clipped = "[...document.querySelectorAll('.wide')].filter(e => e.scrollHeight > e.clientHeight"
+    assert of(page, f"{clipped} + 1).length") == 0
+    assert len(page.print_page()) > 10_000
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "screen"})
+    page.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 50))")
+    assert of(page, "document.querySelectorAll('details:not([open])').length") > 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_stand_out_in_light_and_dark(page, scheme):
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    background = of(page, "getComputedStyle(document.body).backgroundColor")
+    for selector in ("body", ".note", "h1 .mark", "#methods .difference", ".tally"):
+        colour = of(page, f"getComputedStyle(document.querySelector('{selector}')).color")
+        assert contrast(colour, background) >= 4.5, (selector, colour, background)
+
+
+def contrast(one: str, other: str) -> float:
+    """As WCAG 2 defines it, of two "rgb(...)"."""
+
+    def luminance(colour: str) -> float:
+        channels = [int(part) / 255 for part in colour[4:-1].split(",")]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    bright, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
