@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 import time
@@ -290,9 +289,7 @@ def write_pictures(demo: Demo, results: Mapping[str, Any]) -> None:
 
 def read_history(file: Path) -> History:
     """A trainer's semi_history.csv; empty fields are left out."""
-    with file.open(newline="") as text:
-        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(text)]
-    return History(rows)
+    return History.read_csv(file)
 
 
 def read_comparison(demo: Demo, results: Mapping[str, Any], title: str, case: str) -> Comparison:

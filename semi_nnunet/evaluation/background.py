@@ -78,7 +78,8 @@ def data_facts(folders: Folders, plans: Mapping[str, Any], configurations: Seque
             ("labels", "; ".join(labels)),
         ]
         facts.append(("labelled cases", str(description.get("numTraining", "not known"))))
-        for name, folder in (("unlabelled cases", UNLABELLED_IMAGES), ("test cases", "imagesTs")):
+        folders_of = {"unlabelled cases": UNLABELLED_IMAGES, "test cases": "imagesTs"}
+        for name, folder in folders_of.items() if folders.raw.is_dir() else ():
             cases = cases_in(folders.raw / folder, description.get("file_ending", ""))
             facts.append((name, str(len(cases))))
     fingerprint = optional_json(folders.preprocessed / "dataset_fingerprint.json")
@@ -145,6 +146,8 @@ def written(value: Any) -> str:
     """A value of JSON for people."""
     if isinstance(value, list):
         return " x ".join(written(v) for v in value) if value else "none"
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -47,7 +47,7 @@ def axis_of(values: Sequence[float], also: Sequence[float] = (), wanted: int = 4
     low, high = low - room, high + room
     rough = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= 0.7 * rough)
     first, last = math.ceil(low / step), math.floor(high / step)
     return Axis(low, high, tuple(round(n * step, 12) for n in range(first, last + 1)))
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from statistics import median
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -103,7 +104,9 @@ def intervals(report: Report) -> list[Chart]:
     rows += [(of_class, *pair) for of_class, pair in item.classes.items()]
     found.append(interval_chart(f"{name}, by class", rows, measured))
     if len(measured.compared) > 1:
-        rows = [of_method(other, measured) for other in measured.compared]
+        sign = -1 if higher_is_better(measured.metric) else 1
+        ranked = sorted(measured.compared, key=lambda other: sign * other.overall.mean)
+        rows = [of_method(other, measured) for other in ranked]
         found.append(interval_chart("Every method, all classes", rows, measured))
     return found
 
@@ -139,16 +142,15 @@ def boxes(measured: Measured) -> list[Chart]:
     means = measured.of_cases()
     names = [ALL_CLASSES, *measured.classes]
     values = [value for cases in means.values() for row in cases.values() for value in row.values()]
-    axis = axis_of(values)
+    axis = axis_of(values, wanted=3)
     found = []
     for name in names:
         rows = []
         for colour, model in enumerate(measured.models):
             of_cases = {case: row[name] for case, row in means[model].items() if name in row}
             title = model_name(model, measured.models)
-            known = sorted(value for value in of_cases.values() if not math.isnan(value))
-            middle = known[len(known) // 2] if known else math.nan
-            text = number(middle, measured.metric)
+            known = [value for value in of_cases.values() if not math.isnan(value)]
+            text = number(median(known) if known else math.nan, measured.metric)
             label = f"{title}, {name}: {len(known)} cases, median {text}"
             rows.append(ChartRow(title, box_row(axis, of_cases, colour, label), text))
         found.append(Chart(name, rows, ticks(axis)))

@@ -12,7 +12,7 @@ from semi_nnunet.evaluation.background import Background, background
 from semi_nnunet.evaluation.case_files import CaseFiles
 from semi_nnunet.evaluation.comparison import Model, higher_is_better
 from semi_nnunet.evaluation.measured import Measured, Table, measure
-from semi_nnunet.evaluation.run_pages import Panel, Pool, Run, all_dice, pools_of, run_of
+from semi_nnunet.evaluation.run_pages import Panel, Pool, Run, all_dice, pools_of, run_name, run_of
 from semi_nnunet.evaluation.shown_cases import Viewer, viewers
 from semi_nnunet.runs.crossval import found_jobs
 from semi_nnunet.runs.job import Folders, Job
@@ -42,6 +42,7 @@ class Report:
         method: the method that cases are shown of; None if nothing was measured of it.
         baseline: what it is compared with, if there is anything.
         measured: test cases, validation cases; those there are.
+        unmeasured: trainings without any table of metrics yet.
         cases: subset -> a row for every class of every case.
         viewers: cases as pictures, and why some, or all, are missing.
         runs: the curves of every training; dice: all of them together.
@@ -57,6 +58,7 @@ class Report:
     method: Model
     baseline: Model | None
     measured: list[Measured]
+    unmeasured: list[str]
     cases: dict[str, list[CaseRow]]
     viewers: list[Viewer]
     viewers_note: str
@@ -108,6 +110,11 @@ def collect(folders: Folders, plans: str, baseline: str, metric: str = "dice") -
         method,
         base,
         measured,
+        [
+            run_name(job)
+            for job in jobs
+            if not any(path.is_file() for path in job.tables().values())
+        ],
         {item.subset: case_rows(item, method, base) for item in measured},
         pictures,
         note,

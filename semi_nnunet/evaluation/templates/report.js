@@ -11,7 +11,7 @@ function sortBy(head) {
   all("th[aria-sort]", table).forEach((other) => other.setAttribute("aria-sort", "none"));
   head.setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
   const keyed = [...table.tBodies[0].rows].map((row) => [row.cells[place].dataset.value, row]);
-  keyed.sort(([a, ], [b, ]) => {
+  keyed.sort(([a], [b]) => {
     if (!numeric) return direction * a.localeCompare(b, undefined, { numeric: true });
     const x = parseFloat(a), y = parseFloat(b);
     return isNaN(x) - isNaN(y) || direction * (x - y) || 0;
