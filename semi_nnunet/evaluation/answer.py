@@ -146,11 +146,9 @@ def difference_sentence(measured: Measured, item: Compared) -> str:
     """By how much, with its interval."""
     metric, d = measured.metric, item.overall
     name, base = names_of(measured, item)
-    said = (
-        f"{name} reaches {metric_title(metric)} {number(item.mean, metric)}, {base} "
-        f"{number(item.baseline_mean, metric)}: {in_points(d.mean, metric)} "
-        f"{unit_of_difference(metric)}".rstrip()
-    )
+    ours, theirs = (number(mean, metric, 1) for mean in (item.mean, item.baseline_mean))
+    gain = f"{in_points(d.mean, metric)} {unit_of_difference(metric)}".rstrip()
+    said = f"{name} reaches {metric_title(metric)} {ours}, {base} {theirs}: {gain}"
     if d.cases < 2:
         return f"{said}, on one case: nothing can be said about chance."
     low, high = in_points(d.low, metric), in_points(d.high, metric)

@@ -99,10 +99,10 @@ def intervals(report: Report) -> list[Chart]:
     if (item := report.answer.compared) is None:
         return []
     measured = next(m for m in report.measured if m.subset == report.answer.subset)
-    name = model_name(item.model, measured.models)
+    title = f"{model_name(item.model, measured.models)}, by class"
     rows = [(ALL_CLASSES, item.overall, item.p_holm)]
-    rows += [(of_class, *pair) for of_class, pair in item.classes.items()]
-    found.append(interval_chart(f"{name}, by class", rows, measured))
+    rows += [(name, *item.classes[name]) for name in measured.classes if name in item.classes]
+    found.append(interval_chart(title, rows, measured))
     if len(measured.compared) > 1:
         sign = -1 if higher_is_better(measured.metric) else 1
         ranked = sorted(measured.compared, key=lambda other: sign * other.overall.mean)
@@ -138,14 +138,13 @@ def interval_chart(
 
 
 def boxes(measured: Measured) -> list[Chart]:
-    """For each class, a box for each method, all over the same axis."""
+    """For each class, a box for each method over the axis of that class."""
     means = measured.of_cases()
     names = [ALL_CLASSES, *measured.classes]
-    values = [value for cases in means.values() for row in cases.values() for value in row.values()]
-    axis = axis_of(values, wanted=3)
     found = []
     for name in names:
-        rows = []
+        shown = [row[name] for cases in means.values() for row in cases.values() if name in row]
+        axis, rows = axis_of(shown, wanted=3), []
         for colour, model in enumerate(measured.models):
             of_cases = {case: row[name] for case, row in means[model].items() if name in row}
             title = model_name(model, measured.models)

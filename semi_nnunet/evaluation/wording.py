@@ -42,14 +42,14 @@ def digits(metric: str) -> int:
     return 3 if metric.startswith(OVERLAPS) else 2
 
 
-def number(value: float, metric: str) -> str:
+def number(value: float, metric: str, more_digits: int = 0) -> str:
     """A value of the metric; a dash where it is not defined."""
     if math.isnan(value):
         return DASH
-    return signless(f"{value:.{digits(metric)}f}")
+    return true_minus(f"{value:.{digits(metric) + more_digits}f}")
 
 
-def signless(text: str) -> str:
+def true_minus(text: str) -> str:
     """A true minus, and none before zero."""
     if text.startswith("-"):
         return MINUS + text[1:] if text.strip("-0.") else text[1:]
@@ -65,7 +65,7 @@ def with_sign(value: float, behind: int) -> str:
     """ "+1.5", "−0.3"; "0.0" has none."""
     if math.isnan(value):
         return DASH
-    text = signless(f"{value:.{behind}f}")
+    text = true_minus(f"{value:.{behind}f}")
     return text if text.startswith(MINUS) or not text.strip("0.") else f"+{text}"
 
 
