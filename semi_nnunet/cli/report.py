@@ -25,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.errors import UserError
-    from semi_nnunet.evaluation.report import render
-    from semi_nnunet.evaluation.report_data import collect
     from semi_nnunet.files import write_atomically
+    from semi_nnunet.report.page import render
+    from semi_nnunet.report.report_data import collect
     from semi_nnunet.runs.crossval import folders_of
 
     if not args.out.absolute().parent.is_dir():

@@ -17,8 +17,8 @@ from semi_nnunet.data.layout import UNLABELLED_IMAGES, unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.raw_description import cases_in
 from semi_nnunet.discovery.listing import trainer_classes
-from semi_nnunet.evaluation.wording import short_name
 from semi_nnunet.files import read_json
+from semi_nnunet.report.wording import short_name
 from semi_nnunet.runs.crossval import STOCK_TRAINER
 from semi_nnunet.runs.job import Folders, Job
 

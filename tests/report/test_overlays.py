@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semi_nnunet.evaluation.contours import (
+from semi_nnunet.report.contours import (
     CLASS_COLOURS,
     FIRST_CLASS,
     FIRST_ERROR,
@@ -20,7 +20,7 @@ from semi_nnunet.evaluation.contours import (
     layers_of,
     outlined,
 )
-from semi_nnunet.evaluation.overlays import (
+from semi_nnunet.report.overlays import (
     Drawn,
     chosen_slices,
     region_of_interest,

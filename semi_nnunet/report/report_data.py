@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from semi_nnunet.errors import UserError
-from semi_nnunet.evaluation.answer import Answer, answer
-from semi_nnunet.evaluation.background import Background, background
-from semi_nnunet.evaluation.case_files import CaseFiles
 from semi_nnunet.evaluation.comparison import Model, higher_is_better
-from semi_nnunet.evaluation.measured import Measured, Table, measure
-from semi_nnunet.evaluation.run_pages import Panel, Pool, Run, all_dice, pools_of, run_name, run_of
-from semi_nnunet.evaluation.shown_cases import Viewer, viewers
+from semi_nnunet.report.answer import Answer, answer
+from semi_nnunet.report.background import Background, background
+from semi_nnunet.report.case_files import CaseFiles
+from semi_nnunet.report.measured import Measured, Table, measure
+from semi_nnunet.report.run_pages import Panel, Pool, Run, all_dice, pools_of, run_name, run_of
+from semi_nnunet.report.shown_cases import Viewer, viewers
 from semi_nnunet.runs.crossval import found_jobs
 from semi_nnunet.runs.job import Folders, Job
 

@@ -1,4 +1,4 @@
-"""Make the page of a :class:`~semi_nnunet.evaluation.report_data.Report`: one file, all inside."""
+"""Make the page of a :class:`~semi_nnunet.report.report_data.Report`: one file, all inside."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from statistics import median
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from semi_nnunet.evaluation import wording
-from semi_nnunet.evaluation.charts import (
+from semi_nnunet.evaluation.comparison import Compared, higher_is_better, in_words
+from semi_nnunet.evaluation.statistics import Difference, verdict
+from semi_nnunet.report import wording
+from semi_nnunet.report.charts import (
     Axis,
     axis_of,
     box_row,
@@ -20,13 +22,11 @@ from semi_nnunet.evaluation.charts import (
     interval_row,
     ticks,
 )
-from semi_nnunet.evaluation.comparison import Compared, higher_is_better, in_words
-from semi_nnunet.evaluation.contours import BROKEN, MENDED, WRONG, colour_of
-from semi_nnunet.evaluation.measured import ALL_CLASSES, Measured
-from semi_nnunet.evaluation.report_data import CaseRow, Report
-from semi_nnunet.evaluation.shown_cases import Viewer
-from semi_nnunet.evaluation.statistics import Difference, verdict
-from semi_nnunet.evaluation.wording import in_points, model_name, number, short_name
+from semi_nnunet.report.contours import BROKEN, MENDED, WRONG, colour_of
+from semi_nnunet.report.measured import ALL_CLASSES, Measured
+from semi_nnunet.report.report_data import CaseRow, Report
+from semi_nnunet.report.shown_cases import Viewer
+from semi_nnunet.report.wording import in_points, model_name, number, short_name
 
 TEMPLATES = Path(__file__).parent / "templates"
 

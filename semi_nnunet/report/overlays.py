@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from semi_nnunet.evaluation.contours import Classes, layers_of
+from semi_nnunet.report.contours import Classes, layers_of
 
 IMAGE_PIXELS = 400  # at most, of the longer side
 MARGIN, LEAST_MARGIN = 0.35, 8  # around what is drawn: of its size, and in voxels

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from semi_nnunet.cli.main import main
-from tests.evaluation.results_tree import Tree, whole_tree
+from tests.report.results_tree import Tree, whole_tree
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

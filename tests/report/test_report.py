@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.evaluation.answer import answer
-from semi_nnunet.evaluation.charts import Axis, axis_of, box_row, interval_row
 from semi_nnunet.evaluation.comparison import Model, Value, compare
-from semi_nnunet.evaluation.curves import curves, histogram
-from semi_nnunet.evaluation.measured import ALL_CLASSES, Measured, metric_table
-from semi_nnunet.evaluation.wording import (
+from semi_nnunet.report.answer import answer
+from semi_nnunet.report.charts import Axis, axis_of, box_row, interval_row
+from semi_nnunet.report.curves import curves, histogram
+from semi_nnunet.report.measured import ALL_CLASSES, Measured, metric_table
+from semi_nnunet.report.wording import (
     DASH,
     MINUS,
     in_points,
@@ -25,7 +25,7 @@ from semi_nnunet.evaluation.wording import (
     short_name,
     signed,
 )
-from tests.evaluation.results_tree import BASE, OTHER, OURS, Tree, whole_tree
+from tests.report.results_tree import BASE, OTHER, OURS, Tree, whole_tree
 
 NAN = float("nan")
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup, escape
 
-from semi_nnunet.evaluation.charts import SERIES, Axis, axis_of
+from semi_nnunet.report.charts import SERIES, Axis, axis_of
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 320, 168, 40, 20, 6
 MAX_POINTS = 160  # of a curve

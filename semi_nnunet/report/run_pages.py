@@ -9,9 +9,9 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from semi_nnunet.evaluation.curves import curves, histogram
-from semi_nnunet.evaluation.wording import count, short_name
 from semi_nnunet.history import DICE, LOG_SCALE, History, panels_of
+from semi_nnunet.report.curves import curves, histogram
+from semi_nnunet.report.wording import count, short_name
 from semi_nnunet.runs.job import Job
 from semi_nnunet.watch import readable_time
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from semi_nnunet.evaluation.comparison import Compared, Model, best_model, higher_is_better
-from semi_nnunet.evaluation.measured import Measured
-from semi_nnunet.evaluation.wording import (
+from semi_nnunet.report.measured import Measured
+from semi_nnunet.report.wording import (
     count,
     in_points,
     listed,

@@ -1,0 +1,1 @@
+"""One self-contained HTML page: does it help, how sure, and where."""
