@@ -15,7 +15,8 @@ import numpy as np
 from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.statistics import Difference, holm, paired_difference, verdict
 
-LOWER_IS_BETTER = ("hd95", "asd", "assd", "volume", "relative")
+SIGNED = ("volume", "relative")  # too much is as bad as too little
+LOWER_IS_BETTER = ("hd95", "asd", "assd", *SIGNED)
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ def read_values(
             raise UserError(f"{path} has no column {metric!r}. Fix: choose from {columns}")
         for row in rows:
             value = float(row[metric]) if row[metric] else math.nan
+            value = abs(value) if metric.startswith(SIGNED) else value
             values.append(Value(model, fold, seed, row["case"], row["class"], value))
     return values, missing
 

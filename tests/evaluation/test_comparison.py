@@ -138,6 +138,14 @@ def test_the_command_reads_folds_and_seeds_and_chooses_on_validation_cases(
     assert "nothing that was trained with other" in capsys.readouterr().err
 
 
+def test_too_much_volume_is_as_bad_as_too_little(tmp_path):
+    (tmp_path / "metrics.csv").write_text(
+        "case,class,volume_difference_ml\na,liver,-3\nb,liver,2\n"
+    )
+    found, _ = read_values([(OURS, "0", 0, tmp_path / "metrics.csv")], "volume_difference_ml")
+    assert [value.value for value in found] == [3.0, 2.0]
+
+
 def test_tables_that_are_not_there_are_named(tmp_path):
     found, missing = read_values([(OURS, "0", 0, tmp_path / "metrics.csv")], "dice")
     assert found == [] and missing == [str(tmp_path / "metrics.csv")]
