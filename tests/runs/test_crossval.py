@@ -139,12 +139,18 @@ def test_interrupted_it_ends_its_trainings_and_goes_on_from_the_checkpoint(folde
     deadline = time.monotonic() + 120
     while not latest.is_file() and time.monotonic() < deadline:
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130, log.read_text()
+    process.send_signal(signal.SIGTERM)  # SIGINT is ignored below a shell in the background
+    try:
+        assert process.wait(60) == 130, log.read_text()
+    finally:
+        process.kill()
     done = job.epochs_done()
     assert 0 < done < 400 and not job.is_trained
-    running = subprocess.run(
-        ["pgrep", "-f", f"{folders.raw.name}.*-p tiny"], capture_output=True
-    ).stdout
+    look = ["pgrep", "-f", f"{folders.raw.name}.*-p tiny"]
+    deadline = time.monotonic() + 10  # killed processes take a moment to go
+    while (running := subprocess.run(look, capture_output=True).stdout) and (
+        time.monotonic() < deadline
+    ):
+        time.sleep(0.2)
     assert not running
     assert "--c" in next(job.commands("cpu", False, 1))
