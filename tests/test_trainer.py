@@ -499,12 +499,12 @@ def test_unlabelled_patches_are_pieces_of_the_image_unless_rotation_is_asked_for
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "linear", "constant"])
-def test_weight_of_unlabelled_terms_is_ramp_times_trust(kind, make_trainer):
+def test_weight_of_unlabelled_terms_is_ramp_times_trust_squared(kind, make_trainer):
     trainer = make_trainer("SemiMeanTeacherTrainer", ramp_up=kind, ramp_up_steps=4)
     weight = trainer.unlabelled_weight
     assert weight.trust == 0.0 and weight.at(100) == 0.0
     weight.trust = 0.5
-    assert [weight.at(step) for step in range(9)] == [0.5 * ramp(kind, s, 4) for s in range(9)]
+    assert [weight.at(step) for step in range(9)] == [0.25 * ramp(kind, s, 4) for s in range(9)]
     papers = make_trainer("SemiMeanTeacherTrainer", ramp_up=kind, unlabelled_start_steps=0)
     assert papers.unlabelled_weight.at(10**6) == 1.0
     assert papers.unlabelled_weight.trust_after(np.array([0.0]), 1) == 1.0
