@@ -16,7 +16,7 @@ R = TypeVar("R")
 def in_processes(
     function: Callable[[T], R], jobs: Sequence[T], num_processes: int, what: str
 ) -> Iterator[R]:
-    """``function`` of each job, in any order; spawns processes if there are more than one.
+    """``function`` of each job, in their order; spawns processes if there are more than one.
 
     Args:
         function: importable by a new process.
@@ -32,7 +32,7 @@ def in_processes(
         return
     with multiprocessing.get_context("spawn").Pool(min(num_processes, len(jobs))) as pool:
         workers = list(pool._pool)  # type: ignore[attr-defined]  # a dead one loses its job silently
-        results = pool.imap_unordered(function, jobs)
+        results = pool.imap(function, jobs)
         for done in range(len(jobs)):
             while True:
                 try:

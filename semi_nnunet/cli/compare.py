@@ -32,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.errors import UserError
-    from semi_nnunet.evaluation.comparison import Model, read_values
+    from semi_nnunet.evaluation.comparison import read_values
     from semi_nnunet.files import write_atomically
-    from semi_nnunet.runs.crossval import folders_of, found_jobs
+    from semi_nnunet.runs.crossval import folders_of, found_jobs, tables_of
 
     wanted = [*args.trainers, args.baseline] if args.trainers else None
     jobs = [
@@ -45,12 +45,7 @@ def run(args: argparse.Namespace) -> None:
     ]
     parts = []
     for subset in ("validation", "test"):
-        tables = [
-            (Model(job.trainer, job.configuration), job.fold, job.seed, job.tables()[subset])
-            for job in jobs
-            if subset in job.tables()
-        ]
-        values, missing = read_values(tables, args.metric)
+        values, missing = read_values(tables_of(jobs, subset), args.metric)
         parts += [f"not measured yet: {path}" for path in missing]
         if values:
             parts.append(report_of(subset, values, args.baseline, args.metric))

@@ -57,13 +57,13 @@ def run(args: argparse.Namespace) -> int:
     jobs = make_jobs(
         folders, args.plans, args.configurations, args.trainers, args.folds, args.seeds
     )
-    name, before = folders.results.name, sum(job.is_done for job in jobs)
     if args.launcher == "slurm":
         submit_to_slurm(args, folders, jobs)
         return 0
     resources = find_resources(args.device, args.jobs)
     if args.only is not None:
         jobs = [jobs[args.only]]
+    name, before = folders.results.name, sum(job.is_done for job in jobs)
     places = f"GPUs {', '.join(resources.gpus)}" if resources.gpus else resources.device
     print(f"{name}: {len(jobs)} jobs, {before} done before; on {places}", flush=True)
     with ended_like_ctrl_c():

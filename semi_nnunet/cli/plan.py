@@ -17,7 +17,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semi_nnunet.data.layout import preprocessed_dataset
+from semi_nnunet.data.layout import preprocessed_dataset, read_plans
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, write_json
 
@@ -71,25 +71,15 @@ def run(args: argparse.Namespace) -> None:
     from semi_nnunet.checkpoints import plain
     from semi_nnunet.data.prepare import requested
     from semi_nnunet.discovery.listing import trainer_classes
-    from semi_nnunet.planning.budget import CPU_LENGTH
+    from semi_nnunet.planning.budget import CPU_LENGTH, plans_of_budget
     from semi_nnunet.planning.layers import given_before, merged
     from semi_nnunet.planning.plan import apply_budget, parse_assignments, plan_semi
 
     folder = preprocessed_dataset(args.dataset)
-    plans_file = folder / f"{args.plans}.json"
-    if not plans_file.is_file():
-        known = [path.stem for path in sorted(folder.glob("*.json")) if is_plans(path)]
-        fix = (
-            f"choose -p from {', '.join(known)}"
-            if known
-            else f"semi_nnunet preprocess -d {args.dataset} first"
-        )
-        raise UserError(f"{plans_file} does not exist. Fix: {fix}")
-    plans, dataset_json = read_json(plans_file), read_json(folder / "dataset.json")
+    plans, dataset_json = read_plans(folder, args.plans), read_json(folder / "dataset.json")
     given = parse_assignments(args.assignments)
     before = {} if args.reset else given_before(plans)
-    budgeted = f"{args.plans}_{args.budget.replace('.', 'p')}" if args.budget else args.plans
-    name = args.name or budgeted
+    name = args.name or plans_of_budget(args.plans, args.budget)
     if args.budget:
         plans = apply_budget(plans, dataset_json, args.budget, device_of(args.device))
         before = merged(CPU_LENGTH, before)
@@ -106,12 +96,6 @@ def run(args: argparse.Namespace) -> None:
     print_networks(plans, shown)
     option = "" if name == "nnUNetPlans" else f"; use it with -p {name}"
     print(f"wrote {folder / name}.json{option}")
-
-
-def is_plans(path: Path) -> bool:
-    """Whether a JSON file is nnU-Net's plans."""
-    content = read_json(path)
-    return isinstance(content, dict) and "plans_name" in content
 
 
 def preprocessed_configurations(plans: dict[str, Any], folder: Path) -> list[str]:

@@ -37,5 +37,5 @@ def run(args: argparse.Namespace) -> None:
         else:
             state = "begun"
         if left is not None:
-            state += f"; {job.epochs_done()} epochs done, about {readable_time(left)} left"
+            state += f"; {len(job.history().rows)} epochs done, about {readable_time(left)} left"
         print(f"{job}: {state}")

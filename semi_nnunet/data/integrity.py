@@ -105,11 +105,9 @@ def check_dataset(
         label_values=frozenset(declared_values(description["labels"])),
         file_ending=description["file_ending"],
     )
-    jobs = list(enumerate(cases))
-    results = in_processes(partial(_numbered_report, rules), jobs, num_processes, "checks images")
+    results = in_processes(partial(_safe_report, rules), cases, num_processes, "checks images")
     hidden = None if show_progress else True  # None: hidden unless stderr is a terminal
-    bar = tqdm(results, total=len(cases), desc="checking", unit="case", disable=hidden)
-    return [report for _, report in sorted(bar, key=lambda result: result[0])]
+    return list(tqdm(results, total=len(cases), desc="checking", unit="case", disable=hidden))
 
 
 def reader_class(description: dict[str, Any], files: Sequence[str]) -> type[Any]:
@@ -130,14 +128,13 @@ def reader_class(description: dict[str, Any], files: Sequence[str]) -> type[Any]
     raise UserError(f"{JSON} cannot be used:", [Problem(JSON, what, fix)])
 
 
-def _numbered_report(rules: _Rules, job: tuple[int, RawCase]) -> tuple[int, CaseReport]:
-    number, case = job
+def _safe_report(rules: _Rules, case: RawCase) -> CaseReport:
     try:
-        return number, _report(rules, case)
+        return _report(rules, case)
     except Exception as error:  # one strange case must not end the check of the others
         what = f"cannot be checked: {short_reason(error)}"
         problem = Problem(f"case {case.case} ({case.subset})", what, COPY_AGAIN)
-        return number, CaseReport(case.case, case.subset, None, (problem,))
+        return CaseReport(case.case, case.subset, None, (problem,))
 
 
 def _report(rules: _Rules, case: RawCase) -> CaseReport:

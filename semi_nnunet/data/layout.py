@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 from nnunetv2.utilities.dataset_name_id_conversion import (
@@ -11,8 +12,10 @@ from nnunetv2.utilities.dataset_name_id_conversion import (
 )
 
 from semi_nnunet.errors import Problem, UserError
+from semi_nnunet.files import read_json
 
 UNLABELLED_IMAGES = "imagesUn"
+STOCK_TRAINER = "nnUNetTrainer"  # nnU-Net's own
 SKIPPED_FILE = "semi_skipped.json"  # unlabelled cases that were set aside as bad
 
 
@@ -100,3 +103,27 @@ def preprocessed_dataset(name_or_id: str) -> Path:
     """The preprocessed folder of a data set, which may not exist yet."""
     require_paths("preprocessed")
     return Path(nnUNet_preprocessed.require()) / dataset_name(name_or_id)
+
+
+def read_plans(preprocessed: Path, name: str) -> dict[str, Any]:
+    """The plans of a preprocessed data set.
+
+    Raises:
+        UserError: there are none of that name; the fix names those there are.
+    """
+    path = preprocessed / f"{name}.json"
+    if path.is_file():
+        return dict(read_json(path))
+    known = [other.stem for other in sorted(preprocessed.glob("*.json")) if is_plans(other)]
+    fix = (
+        f"choose -p from {', '.join(known)}"
+        if known
+        else f"semi_nnunet preprocess -d {preprocessed.name} first"
+    )
+    raise UserError(f"{path} does not exist. Fix: {fix}")
+
+
+def is_plans(path: Path) -> bool:
+    """Whether a JSON file is nnU-Net's plans."""
+    content = read_json(path)
+    return isinstance(content, dict) and "plans_name" in content

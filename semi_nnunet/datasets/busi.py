@@ -20,7 +20,7 @@ from pathlib import Path
 from semi_nnunet.datasets.conversion import Case, Conversion
 from semi_nnunet.datasets.options import add_incomplete, add_seed, add_size, add_test_percent
 from semi_nnunet.datasets.pictures import grey, mask
-from semi_nnunet.datasets.source import Source, held_out
+from semi_nnunet.datasets.source import Source, held_out_percent
 
 NUMBERS = {"benign": 437, "malignant": 210, "normal": 133}
 PICTURE = r"(?P<id>(?:benign|malignant|normal) \(\d+\)"
@@ -58,8 +58,7 @@ def convert(
         folder.need_number(len(images), NUMBERS[kind], f"{kind} pictures", incomplete)
         if folder.problems:
             continue
-        number = round(len(images) * test_percent / 100)
-        tested = held_out(images, number, seed, f"--test-percent: the {kind} test cases")
+        tested = held_out_percent(images, test_percent, seed, f"{kind} test cases")
         for name, image in images.items():
             part = "Ts" if name in tested else "Tr"
             label = partial(mask, masks[name], image, size)

@@ -15,7 +15,7 @@ from pathlib import Path
 from semi_nnunet.datasets.conversion import Case, Conversion
 from semi_nnunet.datasets.options import add_incomplete, add_seed, add_size, add_test_percent
 from semi_nnunet.datasets.pictures import colour, mask
-from semi_nnunet.datasets.source import Source, held_out
+from semi_nnunet.datasets.source import Source, held_out_percent
 
 PICTURES = 1000
 ENDING = r"\.(?:jpg|jpeg|png)"
@@ -46,8 +46,7 @@ def convert(
     folder.need_pairs(images, masks, "images/{}.jpg", "masks/{}.jpg")
     folder.need_number(len(images), PICTURES, "pictures", incomplete)
     folder.check()
-    number = round(len(images) * test_percent / 100)
-    tested = held_out(images, number, seed, "--test-percent: the number of test cases")
+    tested = held_out_percent(images, test_percent, seed, "number of test cases")
     cases = [
         Case(
             name,

@@ -124,3 +124,8 @@ def held_out(names: Collection[str], number: int, seed: int, option: str) -> set
     if not 1 <= number < len(names):
         raise UserError(f"{option} must be between 1 and {len(names) - 1}, got {number}")
     return set(shuffled(names, seed)[:number])
+
+
+def held_out_percent(names: Collection[str], percent: int, seed: int, what: str) -> set[str]:
+    """A random choice of --test-percent of the cases, which are called ``what`` in the error."""
+    return held_out(names, round(len(names) * percent / 100), seed, f"--test-percent: the {what}")

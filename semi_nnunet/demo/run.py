@@ -279,17 +279,12 @@ def report(demo: Demo, started: float) -> dict[str, Any]:
 
 
 def write_pictures(demo: Demo, results: Mapping[str, Any]) -> None:
-    histories = {m: read_history(demo.model(m) / "semi_history.csv") for m in METHODS}
+    histories = {m: History.read_csv(demo.model(m) / "semi_history.csv") for m in METHODS}
     figures = {"curves.png": draw_curves(histories)}
     comparisons = [read_comparison(demo, results, *row) for row in chosen_cases(results)]
     figures["overlays.png"] = draw_overlays(comparisons, ORGANS)
     for name, figure in figures.items():
         figure.savefig(demo.out / name, dpi=120)
-
-
-def read_history(file: Path) -> History:
-    """A trainer's semi_history.csv; empty fields are left out."""
-    return History.read_csv(file)
 
 
 def read_comparison(demo: Demo, results: Mapping[str, Any], title: str, case: str) -> Comparison:

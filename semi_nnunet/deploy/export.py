@@ -16,11 +16,10 @@ from nnunetv2.paths import nnUNet_results
 
 import semi_nnunet
 from semi_nnunet import checkpoints
-from semi_nnunet.data.layout import dataset_name, require_paths
+from semi_nnunet.data.layout import STOCK_TRAINER, dataset_name, require_paths
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, sha256_of_file, write_atomically, write_json
 
-STOCK_TRAINER = "nnUNetTrainer"
 PROVENANCE_FILE = "semi_nnunet.json"
 SHIPPED = ("progress.png", "semi_history.png", "semi_history.csv")
 

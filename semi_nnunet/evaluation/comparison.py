@@ -27,6 +27,9 @@ class Model:
     configuration: str
 
 
+Table = tuple[Model, str, int, Path]  # model, fold, seed, metrics.csv
+
+
 @dataclass(frozen=True)
 class Value:
     """A metric of one class of one case, as one training predicted it."""
@@ -78,9 +81,7 @@ def in_words(found: str, higher_better: bool) -> str:
     return "better" if (found == "higher") == higher_better else "WORSE"
 
 
-def read_values(
-    tables: Iterable[tuple[Model, str, int, Path]], metric: str
-) -> tuple[list[Value], list[str]]:
+def read_values(tables: Iterable[Table], metric: str) -> tuple[list[Value], list[str]]:
     """Collect a metric from tables of :mod:`semi_nnunet.evaluation.tables`.
 
     Args:

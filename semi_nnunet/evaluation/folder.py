@@ -150,20 +150,18 @@ def evaluate(pairs: Sequence[Pair], protocol: Protocol, num_processes: int) -> l
         UserError: every file that cannot be read, holds a value that is not declared, or does not
             lie on the voxels of its reference.
     """
-    jobs, what = list(enumerate(pairs)), "evaluates"
-    checks = in_processes(partial(numbered_problems, protocol), jobs, num_processes, what)
-    bar = tqdm(checks, total=len(jobs), desc="checking", unit="case", disable=None)
-    problems = [problem for _, found in sorted(bar) for problem in found]
+    checks = in_processes(partial(case_problems, protocol), pairs, num_processes, "evaluates")
+    bar = tqdm(checks, total=len(pairs), desc="checking", unit="case", disable=None)
+    problems = [problem for found in bar for problem in found]
     if problems:
         raise UserError("Some files cannot be evaluated:", problems)
-    results = in_processes(partial(numbered_rows, protocol), jobs, num_processes, what)
-    bar = tqdm(results, total=len(jobs), desc="evaluating", unit="case", disable=None)
-    return [row for _, rows in sorted(bar, key=lambda result: result[0]) for row in rows]
+    results = in_processes(partial(safe_rows, protocol), pairs, num_processes, "evaluates")
+    bar = tqdm(results, total=len(pairs), desc="evaluating", unit="case", disable=None)
+    return [row for rows in bar for row in rows]
 
 
-def numbered_problems(protocol: Protocol, job: tuple[int, Pair]) -> tuple[int, list[Problem]]:
-    """What is wrong with a case; for a process of its own."""
-    number, pair = job
+def case_problems(protocol: Protocol, pair: Pair) -> list[Problem]:
+    """What is wrong with a case."""
     problems, geometries = [], []
     for path in (pair.prediction, pair.reference):
         try:
@@ -177,20 +175,19 @@ def numbered_problems(protocol: Protocol, job: tuple[int, Pair]) -> tuple[int, l
         if wrong := label_problem(array, protocol.allowed):
             problems.append(Problem(path, *wrong))
     if len(geometries) < 2:
-        return number, problems
+        return problems
     if difference := geometry_difference(geometries[0], geometries[1], SPACING_RTOL):
         what = f"must lie on the voxels of its reference, but has {difference}"
         fix = "resample it to the reference, or mend the headers"
         problems.append(Problem(pair.prediction, what, fix))
-    return number, problems
+    return problems
 
 
-def numbered_rows(protocol: Protocol, job: tuple[int, Pair]) -> tuple[int, list[Row]]:
-    """The metrics of a case; for a process of its own."""
-    number, pair = job
+def safe_rows(protocol: Protocol, pair: Pair) -> list[Row]:
+    """The metrics of a case; a strange one is named."""
     try:
-        return number, case_rows(protocol, pair)
-    except Exception as error:  # one strange case is named
+        return case_rows(protocol, pair)
+    except Exception as error:
         raise UserError(f"case {pair.case} cannot be evaluated: {short_reason(error)}") from error
 
 

@@ -44,6 +44,11 @@ SMALLER = (
 LARGER = ((2.0, 4.0), (2.0, 2.0), (1.5, 1.5))
 
 
+def plans_of_budget(plans: str, budget: str | None) -> str:
+    """The name of plans that were shrunk, for example nnUNetPlans_cpu; their own without budget."""
+    return f"{plans}_{budget.replace('.', 'p')}" if budget else plans
+
+
 def shrink(configuration: Mapping[str, Any], size: Size) -> dict[str, Any]:
     """A copy of a plan's configuration with at most ``size``; spacing and preprocessing stay.
 

@@ -13,13 +13,12 @@ import numpy as np
 
 import semi_nnunet
 from semi_nnunet.data.fingerprint import intensity_shift
-from semi_nnunet.data.layout import UNLABELLED_IMAGES, unlabelled_folder
+from semi_nnunet.data.layout import STOCK_TRAINER, UNLABELLED_IMAGES, unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.raw_description import cases_in
 from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.files import read_json
 from semi_nnunet.report.wording import short_name
-from semi_nnunet.runs.crossval import STOCK_TRAINER
 from semi_nnunet.runs.job import Folders, Job
 
 VERSIONS = ("semi_nnunet", "nnunetv2", "torch", "python")
@@ -51,12 +50,13 @@ def background(folders: Folders, plans: str, jobs: Sequence[Job]) -> Background:
     """Collect what is there; what is not is left out."""
     content = optional_json(folders.preprocessed / f"{plans}.json")
     configurations = list(dict.fromkeys(job.configuration for job in jobs))
+    records = [optional_json(job.folder / "semi_settings.json") for job in jobs]
     return Background(
         data_facts(folders, content, configurations),
         [(short_name(name), about(name)) for name in dict.fromkeys(job.trainer for job in jobs)],
         [(name, plan_facts(content, name)) for name in configurations if content],
-        settings_of(jobs),
-        versions_of(jobs),
+        settings_of(jobs, records),
+        versions_of(records),
         commands_of(folders, plans, jobs),
     )
 
@@ -151,11 +151,11 @@ def written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def settings_of(jobs: Sequence[Job]) -> list[Settings]:
+def settings_of(jobs: Sequence[Job], of_jobs: Sequence[Mapping[str, Any]]) -> list[Settings]:
     """Of each trainer and configuration: those of its first training that left any."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for job in jobs:
-        if record := optional_json(job.folder / "semi_settings.json"):
+    for job, record in zip(jobs, of_jobs, strict=True):
+        if record:
             groups.setdefault((job.trainer, job.configuration), []).append(record["settings"])
     found = []
     for (trainer, configuration), records in groups.items():
@@ -174,11 +174,10 @@ def settings_of(jobs: Sequence[Job]) -> list[Settings]:
     return found
 
 
-def versions_of(jobs: Sequence[Job]) -> Facts:
+def versions_of(records: Sequence[Mapping[str, Any]]) -> Facts:
     """With which software was trained, and with which this report was made."""
     found: dict[str, set[str]] = {}
-    for job in jobs:
-        record = optional_json(job.folder / "semi_settings.json")
+    for record in records:
         for name in VERSIONS:
             if name in record:
                 found.setdefault(name, set()).add(str(record[name]))

@@ -12,6 +12,7 @@ from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.comparison import (
     Compared,
     Model,
+    Table,
     Value,
     by_model,
     compare,
@@ -25,7 +26,6 @@ from semi_nnunet.evaluation.tables import mean_of
 
 ALL_CLASSES = "all classes"
 ASKED_FOR_FIRST = ("dice", "iou", "hd95_edge", "assd_edge", "nsd_surfel")
-Table = tuple[Model, str, int, Path]  # model, fold, seed, metrics.csv
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ def measure(subset: str, tables: Sequence[Table], baseline: str, metric: str) ->
         return None
     there = [table for table in tables if table[3].is_file()]
     shown = [metric, *(name for name in shown_metrics([t[3] for t in there]) if name != metric)]
-    found = {name: read_values(there, name)[0] for name in shown}
+    found = {name: read_values(there, name)[0] for name in shown if name != metric}
+    found[metric] = values
     compared = {name: compared_or_none(found[name], baseline, name) for name in shown}
     made = tuple(metric_table(found[name], compared[name], baseline, name) for name in shown)
     return Measured(subset, metric, tuple(values), tuple(compared[metric]), made)

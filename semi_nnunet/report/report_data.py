@@ -11,11 +11,11 @@ from semi_nnunet.evaluation.comparison import Model, higher_is_better
 from semi_nnunet.report.answer import Answer, answer
 from semi_nnunet.report.background import Background, background
 from semi_nnunet.report.case_files import CaseFiles
-from semi_nnunet.report.measured import Measured, Table, measure
+from semi_nnunet.report.measured import Measured, measure
 from semi_nnunet.report.run_pages import Panel, Pool, Run, all_dice, pools_of, run_name, run_of
 from semi_nnunet.report.shown_cases import Viewer, viewers
-from semi_nnunet.runs.crossval import found_jobs
-from semi_nnunet.runs.job import Folders, Job
+from semi_nnunet.runs.crossval import found_jobs, tables_of
+from semi_nnunet.runs.job import Folders
 
 SUBSETS = ("test", "validation")  # what confirms comes first
 
@@ -125,15 +125,6 @@ def collect(folders: Folders, plans: str, baseline: str, metric: str = "dice") -
         [pool for job in jobs for pool in pools_of(job)],
         background(folders, plans, jobs),
     )
-
-
-def tables_of(jobs: Sequence[Job], subset: str) -> list[Table]:
-    """The tables of metrics of one set of cases."""
-    return [
-        (Model(job.trainer, job.configuration), job.fold, job.seed, job.tables()[subset])
-        for job in jobs
-        if subset in job.tables()
-    ]
 
 
 def shown_models(

@@ -50,15 +50,9 @@ def run_name(job: Job) -> str:
     return f"{short_name(job.trainer)} {job.configuration}, fold {job.fold}, seed {job.seed}"
 
 
-def history_of(job: Job) -> History:
-    """Empty if it left none, as nnU-Net's own trainers do."""
-    path = job.folder / "semi_history.csv"
-    return History.read_csv(path) if path.is_file() else History()
-
-
 def run_of(job: Job) -> Run:
     """The curves of a training."""
-    history = history_of(job)
+    history = job.history()
     if not history.rows:
         return Run(run_name(job), "no semi_history.csv: only our trainers write one", [])
     panels = []
@@ -89,7 +83,7 @@ def all_dice(jobs: Sequence[Job]) -> Panel | None:
     lines = [
         (trainers.index(job.trainer), series)
         for job in jobs
-        if (series := history_of(job).series("dice/deployed"))[0]
+        if (series := job.history().series("dice/deployed"))[0]
     ]
     if not lines:
         return None

@@ -25,6 +25,7 @@ from semi_nnunet.watch import readable_time
 LAST_LINES = 15
 LOG_STEP = 0.1  # in a log file, a line for every tenth of the training
 PATIENCE_S = 5.0  # between asking a child to end and killing it
+PATIENCE_WITH_VERBS_S = 30.0  # they end children of their own first
 
 # What the console scripts call. Scripts may lie anywhere; the Python that runs us has the modules.
 ENTRY_POINTS = {
@@ -40,6 +41,8 @@ ENTRY_POINTS = {
 EPOCH_DONE = re.compile(r"\b(\d+) of (\d+) epochs done, about (.+) left")
 PSEUDO_DICE = re.compile(r"\bPseudo dice \[(.*)\]")
 NUMBER = re.compile(r"(?<![\w.])(?:nan|\d+\.?\d*(?:e-?\d+)?)(?![\w.])")  # not the 64 of np.float64
+
+Words = Sequence[str | Path]  # a command line, beginning with a name in ENTRY_POINTS
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ class Progress:
         self._width = len(text)
 
 
-def typed(words: Sequence[str | Path]) -> str:
+def typed(words: Words) -> str:
     """The command line as a user would type it; paths below the working folder are relative."""
     here = Path.cwd()
     return shlex.join(
@@ -146,7 +149,7 @@ def typed(words: Sequence[str | Path]) -> str:
     )
 
 
-def arguments_of(words: Sequence[str | Path], threads: int | None = None) -> list[str]:
+def arguments_of(words: Words, threads: int | None = None) -> list[str]:
     """The same command for :class:`subprocess.Popen`, run by this very Python.
 
     Args:
@@ -163,7 +166,7 @@ def arguments_of(words: Sequence[str | Path], threads: int | None = None) -> lis
 
 
 def run_command(
-    words: Sequence[str | Path],
+    words: Words,
     environment: Mapping[str, str],
     log: Path,
     progress: Progress | None = None,
@@ -213,9 +216,18 @@ def run_command(
         )
 
 
+def run_verb(words: Words) -> int:
+    """Run a command of ours as if it were typed, on the same screen; returns its exit code."""
+    process = subprocess.Popen(arguments_of(words), start_new_session=True)
+    try:
+        return process.wait()
+    finally:
+        _end(process, PATIENCE_WITH_VERBS_S)
+
+
 @contextmanager
 def _child(
-    words: Sequence[str | Path], environment: Mapping[str, str], threads: int | None
+    words: Words, environment: Mapping[str, str], threads: int | None
 ) -> Iterator[subprocess.Popen[str]]:
     """A started command; whatever ends the block also ends the command and all that it started."""
     process = subprocess.Popen(
@@ -232,19 +244,19 @@ def _child(
     try:
         yield process
     finally:
-        _end(process)
+        _end(process, PATIENCE_S)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[Any], patience_s: float) -> None:
     """End a child's whole group: politely, then not."""
     _signal_group(process, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
-        process.wait(PATIENCE_S)
+        process.wait(patience_s)
     _signal_group(process, getattr(signal, "SIGKILL", signal.SIGTERM))
     process.wait()
 
 
-def _signal_group(process: subprocess.Popen[str], number: int) -> None:
+def _signal_group(process: subprocess.Popen[Any], number: int) -> None:
     if hasattr(os, "killpg"):
         try:
             os.killpg(process.pid, number)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.data.layout import dataset_name, require_paths, unlabelled_folder
+from semi_nnunet.data.layout import (
+    STOCK_TRAINER,
+    dataset_name,
+    read_plans,
+    require_paths,
+    unlabelled_folder,
+)
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.errors import Problem, UserError
+from semi_nnunet.evaluation.comparison import Model, Table
 from semi_nnunet.files import read_json, write_json
 from semi_nnunet.runs.job import ALL, Folders, Job
-
-STOCK_TRAINER = "nnUNetTrainer"
 
 
 def folders_of(dataset: str) -> Folders:
@@ -45,11 +50,7 @@ def make_jobs(
     Raises:
         UserError: all that would keep a job from running.
     """
-    plans_file = folders.preprocessed / f"{plans}.json"
-    if not plans_file.is_file():
-        name = folders.preprocessed.name
-        raise UserError(f"{plans_file} does not exist. Fix: semi_nnunet preprocess -d {name} first")
-    content = read_json(plans_file)
+    content = read_plans(folders.preprocessed, plans)
     problems = [
         *unknown("trainer", trainers, {*trainer_classes(), STOCK_TRAINER}),
         *unknown("configuration", configurations, content["configurations"]),
@@ -154,3 +155,12 @@ def found_jobs(folders: Folders, plans: str) -> list[Job]:
             fold = folder.name.removeprefix("fold_")
             jobs.append(Job(folders, trainer, configuration, fold, number, name))
     return jobs
+
+
+def tables_of(jobs: Iterable[Job], subset: str) -> list[Table]:
+    """The metrics of one set of cases, "validation" or "test", of every job that measures it."""
+    return [
+        (Model(job.trainer, job.configuration), job.fold, job.seed, job.tables()[subset])
+        for job in jobs
+        if subset in job.tables()
+    ]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from semi_nnunet.evaluation.tables import CSV as METRICS
 from semi_nnunet.files import read_json
+from semi_nnunet.history import History
+from semi_nnunet.runs.commands import Words
 
 ALL = "all"  # the fold that trains on every labelled case and validates on them
-TEST_FOLDER, METRICS = "test", "metrics.csv"
-Words = tuple[str | Path, ...]
+TEST_FOLDER = "test"
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,10 @@ class Job:
         measured = all(path.is_file() for path in self.tables().values())
         return self.is_trained and self.is_validated and predicted and measured
 
-    def epochs_done(self) -> int:
-        """As its history says; 0 without one."""
+    def history(self) -> History:
+        """Empty if it left none, as nnU-Net's own trainers do."""
         path = self.folder / "semi_history.csv"
-        if not path.is_file():
-            return 0
-        with path.open(newline="") as file:
-            return sum(1 for _ in csv.DictReader(file))
+        return History.read_csv(path) if path.is_file() else History()
 
     def commands(self, device: str, npz: bool, processes: int) -> Iterator[Words]:
         """The commands that are left, each looked at when the one before has ended.
@@ -139,12 +137,9 @@ class Job:
 
     def seconds_left(self) -> float | None:
         """Of the training, from its last epochs; None where its history does not tell."""
-        path = self.folder / "semi_history.csv"
-        settings = self.folder / "semi_settings.json"
-        if self.is_trained or not (path.is_file() and settings.is_file()):
+        settings, seconds = self.folder / "semi_settings.json", self.history().series("seconds")[1]
+        if self.is_trained or not (seconds and settings.is_file()):
             return None
-        with path.open(newline="") as file:
-            seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
         epochs = read_json(settings)["settings"]["epochs"]["value"]
         recent = seconds[-10:]
-        return (epochs - len(seconds)) * sum(recent) / len(recent) if recent else None
+        return (epochs - len(seconds)) * sum(recent) / len(recent)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.deploy.export import STOCK_TRAINER, Model, export_model, trained_folds, zip_folder
+from semi_nnunet.data.layout import STOCK_TRAINER
+from semi_nnunet.deploy.export import Model, export_model, trained_folds, zip_folder
 from semi_nnunet.errors import UserError
 
 

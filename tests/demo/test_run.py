@@ -12,7 +12,6 @@ from semi_nnunet.demo.run import (
     Demo,
     check_device,
     prepare_folder,
-    read_history,
     remove,
 )
 from semi_nnunet.errors import UserError
@@ -64,7 +63,7 @@ def test_children_write_below_the_demo_and_the_user_variables_are_not_used(tmp_p
 def test_an_empty_field_of_the_history_is_left_out(tmp_path: Path):
     written = History([{"epoch": 0, "a": 1.0}, {"epoch": 1, "a": 2.0, "b": 3.0}])
     written.write_csv(tmp_path / "semi_history.csv")
-    assert read_history(tmp_path / "semi_history.csv").rows == written.rows
+    assert History.read_csv(tmp_path / "semi_history.csv").rows == written.rows
 
 
 def test_the_trainers_exist():

@@ -76,7 +76,7 @@ def test_jobs_end_to_end_and_again(folders, capsys):
         for path in job.tables().values():
             with path.open() as file:
                 assert {"dice", "hd95_edge_mm"} <= set(next(csv.DictReader(file)))
-        assert job.epochs_done() == 2
+        assert len(job.history().rows) == 2
     before = {job: (job.folder / "checkpoint_final.pth").stat().st_mtime_ns for job in jobs}
     assert main([*words, "-tr", "SemiMeanTeacherTrainer", "--device", "cpu"]) == 0
     assert "2 done before" in capsys.readouterr().out
@@ -144,7 +144,7 @@ def test_interrupted_it_ends_its_trainings_and_goes_on_from_the_checkpoint(folde
         assert process.wait(60) == 130, log.read_text()
     finally:
         process.kill()
-    done = job.epochs_done()
+    done = len(job.history().rows)
     assert 0 < done < 400 and not job.is_trained
     look = ["pgrep", "-f", f"{folders.raw.name}.*-p tiny"]
     deadline = time.monotonic() + 10  # killed processes take a moment to go
