@@ -35,6 +35,12 @@ class SemiSettings:
     plateau_patience_epochs: int = setting(
         10, "epochs without a lower training loss (plateau only)", low=0
     )
+    mixed_precision: str = setting(
+        "nnunet",
+        "float16 on CUDA, none elsewhere; bfloat16 needs no loss scaling, and is faster on CPUs "
+        "that have it",
+        choices=("nnunet", "bfloat16", "none"),
+    )
     gradient_clip: float = setting(12.0, "nnU-Net's limit on the gradient's norm; 0: none", low=0)
 
     supervised_loss: str = setting(

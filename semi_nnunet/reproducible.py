@@ -110,6 +110,8 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.enable_deep_supervision = settings.deep_supervision and outputs > 1  # nnU-Net: 0 / 0
         self.save_every = NEVER  # nnU-Net would save before it knows whether the epoch was the best
         self.configuration_manager.configuration["batch_size"] = settings.labelled_batch_size
+        if self.mixed_precision_dtype is not torch.float16:
+            self.grad_scaler = None  # only float16 has gradients too small for it
         if settings.tensorboard and self.local_rank == 0:
             self.logger.loggers.append(TensorBoardLogger(Path(self.output_folder) / "tensorboard"))
 
@@ -184,6 +186,14 @@ class ReproducibleTrainer(nnUNetTrainer):
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         for switch in deep_supervision_switches(unwrapped(self.network)):
             switch.deep_supervision = enabled
+
+    @property
+    def mixed_precision_dtype(self) -> torch.dtype | None:
+        """What the networks compute in, where that is not their weights' float32."""
+        choice = self.settings.mixed_precision
+        if choice == "nnunet":
+            return torch.float16 if self.device.type == "cuda" else None
+        return torch.bfloat16 if choice == "bfloat16" else None
 
     @property
     def bare_network(self) -> nn.Module:

@@ -38,6 +38,7 @@ from semi_nnunet.unlabelled_weight import UnlabelledWeight, trust_of_classes
 from semi_nnunet.watch import Seen, collapse_warning
 
 Batches = list[dict[str, dict[str, Any]]]
+COUNTS = ("tp", "fp", "fn")
 
 
 @dataclass(frozen=True)
@@ -123,12 +124,19 @@ class SemiTrainer(ReproducibleTrainer):
     ) -> Term:
         """nnU-Net's loss of the student, or of another network, on the labelled patches."""
         self.records.add("foreground/labelled", self._labelled_foreground(labelled.target))
-        loss = self.loss((network or self.network)(labelled.x), labelled.target)
+        loss = self.loss(self.outputs(labelled.x, network), labelled.target)
         return Term(name, loss, ramped=False)
+
+    def outputs(self, x: torch.Tensor, network: nn.Module | None = None) -> Any:
+        """All that the student, or another network, says of ``x``, in float32: logits, or a list of
+        them, full resolution first, with deep supervision.
+        """
+        output = (network or self.network)(x)
+        return output.float() if isinstance(output, torch.Tensor) else [o.float() for o in output]
 
     def predict(self, x: torch.Tensor, network: nn.Module | None = None) -> torch.Tensor:
         """Full-resolution logits (B, classes or regions, *spatial) of the student or another."""
-        output = (network or self.network)(x)
+        output = self.outputs(x, network)
         return output if isinstance(output, torch.Tensor) else output[0]
 
     def predict_with(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -324,8 +332,9 @@ class SemiTrainer(ReproducibleTrainer):
 
     def _next_term(self, terms: Iterator[Term]) -> Term | None:
         """The next term; no cast weight is kept for it that was cast without gradient before."""
-        on_gpu = self.device.type == "cuda"
-        with autocast("cuda", cache_enabled=False) if on_gpu else nullcontext():
+        dtype = self.mixed_precision_dtype
+        cast = autocast(self.device.type, dtype, cache_enabled=False) if dtype else nullcontext()
+        with cast:
             return next(terms, None)
 
     def _back_propagate(self, term: Term, cases: tuple[str, ...], share: float) -> None:
@@ -424,7 +433,7 @@ class SemiTrainer(ReproducibleTrainer):
             copied = [t.clone() for t in target] if isinstance(target, list) else target.clone()
             with self._as_network(network):
                 output = super().validation_step({**raw, "target": copied})
-            outputs |= {f"{name}_{key}": output[f"{key}_hard"] for key in ("tp", "fp", "fn")}
+            outputs |= {f"{name}_{key}": output[f"{key}_hard"] for key in COUNTS}
         full = raw["target"][0] if isinstance(raw["target"], list) else raw["target"]
         outputs["voxels"] = full[:, 0].numel()
         with self.deployed():
@@ -435,10 +444,7 @@ class SemiTrainer(ReproducibleTrainer):
             super().on_validation_epoch_end(val_outputs)
             dice = {}
             for name in self.validated_networks():
-                tp, fp, fn = (
-                    np.sum([output[f"{name}_{key}"] for output in val_outputs], 0)
-                    for key in ("tp", "fp", "fn")
-                )
+                tp, fp, fn = summed_counts(val_outputs, f"{name}_{{}}")
                 dice[f"dice/{name}"] = float(np.nanmean(2 * tp / (2 * tp + fp + fn)))
         dice = self.mean_over_ranks(dice)  # nnU-Net's is of all ranks together
         dice["dice/deployed"] = float(self.logger.get_value("mean_fg_dice", step=-1))
@@ -448,11 +454,8 @@ class SemiTrainer(ReproducibleTrainer):
 
     def _trust_as_validated(self, val_outputs: list[dict]) -> None:
         """Weigh the unlabelled terms of the next epoch by the validation of this one."""
-        tp, fp, fn = (
-            np.sum([output[f"{key}_hard"] for output in val_outputs], 0)
-            for key in ("tp", "fp", "fn")
-        )
-        of_classes = trust_of_classes(tp, fp, fn, sum(output["voxels"] for output in val_outputs))
+        voxels = sum(output["voxels"] for output in val_outputs)
+        of_classes = trust_of_classes(*summed_counts(val_outputs, "{}_hard"), voxels)
         weight, next_step = self.unlabelled_weight, self.step
         trust = weight.trust_after(of_classes, next_step)
         trust = self.mean_over_ranks({"trust": trust})["trust"]
@@ -497,3 +500,13 @@ class SemiTrainer(ReproducibleTrainer):
         onehot, annotated = self.annotation(target)
         foreground = is_foreground(onehot, self.exclusive)
         return (foreground & annotated).sum() / annotated.sum().clamp_min(1)
+
+
+def summed_counts(val_outputs: list[dict], name: str) -> list[np.ndarray]:
+    """True positives, false positives and false negatives of the classes, each (classes,).
+
+    Args:
+        val_outputs: of the validation steps.
+        name: of a count in them, "{}" for tp, fp or fn.
+    """
+    return [np.sum([output[name.format(key)] for output in val_outputs], 0) for key in COUNTS]

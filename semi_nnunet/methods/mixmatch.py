@@ -105,7 +105,7 @@ class SemiMixMatchTrainer(TeacherTrainer):
         self, x: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
         """Dice + cross-entropy of every output against the target averaged over its voxels."""
-        outputs = self.network(x)
+        outputs = self.outputs(x)
         if isinstance(outputs, torch.Tensor):
             return self.pseudo_label_loss(outputs, target, mask)
         losses = [

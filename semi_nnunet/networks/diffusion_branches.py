@@ -79,13 +79,13 @@ def decode(
     skips: Sequence[torch.Tensor],
     times: Sequence[tuple[nn.Module, torch.Tensor]] | None,
 ) -> torch.Tensor:
-    """nnU-Net's decoder at full resolution, with the embedded time added after every stage."""
+    """nnU-Net's decoder: full-resolution logits, float32; the time is added after every stage."""
     x = skips[-1]
     for level, (up, stage) in enumerate(zip(decoder.transpconvs, decoder.stages, strict=True)):
         x = stage(torch.cat([up(x), skips[-(level + 2)]], 1))
         if times is not None:
             x = x + bias(*times[level], x)
-    return decoder.seg_layers[-1](x)
+    return decoder.seg_layers[-1](x).float()
 
 
 def bias(layer: nn.Module, embedded: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import re
 import shutil
@@ -246,12 +247,21 @@ def test_g_residual_encoder(name, make_trainer, prepared_dataset):
 
 @every_trainer
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
-def test_h_terms_are_finite_under_autocast(name, configuration, make_trainer):
-    trainer = make_trainer(name, configuration, **WITHOUT_RAMP)
-    labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        terms = [(term.name, term.value) for term in trainer.terms(labelled, unlabelled)]
-    assert all(torch.isfinite(value) and value.dtype == torch.float32 for _, value in terms)
+def test_h_in_bfloat16_terms_and_weights_are_float32(name, configuration, make_trainer):
+    terms = {}
+    for precision in ("none", "bfloat16"):
+        trainer = make_trainer(name, configuration, mixed_precision=precision, **WITHOUT_RAMP)
+        labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+        asked = iter(trainer.terms(labelled, unlabelled))
+        terms[precision] = list(iter(functools.partial(trainer._next_term, asked), None))
+    values = [term.value for term in terms["bfloat16"]]
+    assert all(torch.isfinite(value) and value.dtype == torch.float32 for value in values)
+    sum(values).backward()
+    parameters = [p for network in trainer.trained_networks() for p in network.parameters()]
+    assert all(p.dtype == torch.float32 for p in parameters)
+    full, half = (parts[0].value.item() for parts in terms.values())  # the same labelled patches
+    if name != "SemiMixMatchTrainer":  # its first term is of mixed patches
+        assert 0 < abs(full - half) < 0.02 * full
 
 
 @every_trainer
