@@ -6,11 +6,11 @@
 
 Every case whose label is known gets it; hide labels next, in a new data set:
 
-    semi_nnunet split -d 502 -o 602 --list "$nnUNet_raw"/Dataset502_ACDC/labelled_subsets.json \\
-        --labelled 6
+    semi_nnunet split -d 502 -o 602 --labelled 6 --published
 
-The published choices of labelled cases are in labelled_subsets.json. Missing and unexpected files
-are all named before anything is written. The recipes of published experiments are in plans/.
+The published choices of labelled cases are in its labelled_subsets.json. Missing and unexpected
+files are all named before anything is written. Recipes of published experiments, which semi_nnunet
+run follows, are in plans/.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2.paths import nnUNet_raw
 
     from semi_nnunet.data.layout import require_paths
-    from semi_nnunet.datasets.conversion import SUBSETS, write_conversion
+    from semi_nnunet.datasets.conversion import write_conversion
     from semi_nnunet.errors import UserError
 
     require_paths("raw")
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
     if conversion.counts["Un"]:
         print(f"next: semi_nnunet preprocess -d {args.new_id}")
         return
-    choice = f"--list {target / SUBSETS} --labelled N" if conversion.subsets else "--labelled N"
+    choice = "--labelled N" + (" --published" if conversion.subsets else "")
     numbers = ", ".join(str(len(cases)) for cases in conversion.subsets)
     print(f"next: semi_nnunet split -d {args.new_id} -o NEW_ID {choice}", end="")
     print(f" (N: {numbers})" if numbers else "")

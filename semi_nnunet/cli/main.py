@@ -20,6 +20,7 @@ VERBS = {
     "register": "let nnU-Net's own commands find our trainers in every shell",
     "trainers": "print the folder to set nnUNet_extTrainer to",
     "crossval": "train and measure trainers x configurations x folds x seeds as a list of jobs",
+    "run": "follow the recipe of a published experiment, from its files to the report",
     "status": "say what is done, running and begun of a data set's trainings",
     "compare": "say whether trainers beat the baseline: paired, over folds and seeds",
     "report": "write the answer, tables, curves and cases as one HTML file to open offline",

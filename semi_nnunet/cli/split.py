@@ -2,9 +2,11 @@
 
     semi_nnunet split -d 4 -o 504 --labelled 20 --seed 1
     semi_nnunet split -d 4 -o 504 --list labelled.txt
+    semi_nnunet split -d 502 -o 602 --labelled 6 --published
 
 Writes a new raw data set: the chosen cases in imagesTr and labelsTr, all other training cases in
 imagesUn; their labels go to a folder outside it. Planning and preprocessing see only what is left.
+--published takes the list of N cases that semi_nnunet convert found in the literature.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from pathlib import Path
 
 from semi_nnunet.data.integrity import cases_in
 from semi_nnunet.data.layout import raw_dataset
-from semi_nnunet.data.splits import choose_labelled, describe, read_case_list, write_split
+from semi_nnunet.data.splits import SUBSETS, choose_labelled, describe, read_case_list, write_split
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json
 
@@ -38,10 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labelled", type=int, metavar="N", help="how many cases keep their labels"
     )
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
         "--list",
         metavar="FILE",
         help="which cases: a text file, a JSON list, or a JSON object with a list named N",
+    )
+    which.add_argument(
+        "--published", action="store_true", help=f"the list named N of the data set's {SUBSETS}"
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="of the random choice (default: %(default)s)"
@@ -58,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     source = raw_dataset(args.dataset)
-    chosen = None if args.list is None else read_case_list(args.list, args.labelled)
+    file = source / SUBSETS if args.published else args.list
+    chosen = None if file is None else read_case_list(file, args.labelled)
     cases = list(cases_in(source / "imagesTr", read_json(source / "dataset.json")["file_ending"]))
     labelled = choose_labelled(cases, args.labelled, chosen, args.seed)
     name = args.name or f"{source.name.split('_', 1)[-1]}{len(labelled)}labelled"
@@ -75,6 +82,7 @@ def run(args: argparse.Namespace) -> None:
         if args.hidden_labels
         else source.parent / f"hidden_labels_{target.name}"
     )
-    counts = write_split(source, target, labelled, hidden, args.symlink)
-    print(f"wrote {target}: {describe(counts)} ({hidden})")
+    written = write_split(source, target, labelled, hidden, args.symlink)
+    said = "wrote" if written else "there is nothing to do, it is done:"
+    print(f"{said} {target}: {describe(target)}; hidden labels: {hidden}")
     print(f"next: semi_nnunet preprocess -d {args.new_id}")

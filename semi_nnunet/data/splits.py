@@ -11,7 +11,6 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,9 @@ from semi_nnunet.data.integrity import cases_in
 from semi_nnunet.data.layout import UNLABELLED_IMAGES
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, write_json
+
+SUBSETS = "labelled_subsets.json"  # the published lists, by their number of cases
+RECORD = "split.json"  # in the new data set: what it was made from
 
 
 def choose_labelled(
@@ -68,7 +70,9 @@ def read_case_list(path: str | Path, number: int | None) -> list[str]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"--list {path} does not exist. Fix: correct the path")
+        raise UserError(
+            f"there is no list {path}. Fix: correct the path, or name the cases by --list"
+        )
     if path.suffix != ".json":
         return [line.strip() for line in path.read_text().splitlines() if line.strip()]
     content = read_json(path)
@@ -87,26 +91,31 @@ def read_case_list(path: str | Path, number: int | None) -> list[str]:
 
 def write_split(
     source: Path, target: Path, labelled: Sequence[str], hidden_labels: Path, symlink: bool
-) -> dict[str, int]:
+) -> bool:
     """Write the benchmark data set ``target``.
 
     Args:
         source: a raw nnU-Net data set.
-        target: the new raw data set; must not exist.
+        target: the new raw data set.
         labelled: the cases that keep their labels.
         hidden_labels: a folder outside ``target`` for the labels of cases that become unlabelled.
         symlink: link to the source's files instead of copying them.
 
     Returns:
-        The number of cases in imagesTr, imagesUn, imagesTs and hidden labels.
+        False if the same split had been made before; then nothing is written.
 
     Raises:
-        UserError: ``target`` exists, ``hidden_labels`` lies inside it, a label is missing, or a
-            case of ``source`` is labelled and unlabelled.
+        UserError: ``target`` is something else, ``hidden_labels`` lies inside it, a label is
+            missing, or a case of ``source`` is labelled and unlabelled.
     """
+    record = {"source": source.name, "labelled": list(labelled)}
     if target.exists():
+        made = target / RECORD
+        if made.is_file() and read_json(made) == record:
+            return False
         raise UserError(
-            f"{target} exists already. Fix: choose another number or name, or remove it"
+            f"{target} exists already and was not made by this command. Fix: choose another number "
+            f"or name, or remove it"
         )
     if target.resolve() in [hidden_labels.resolve(), *hidden_labels.resolve().parents]:
         raise UserError(f"the hidden labels must lie outside the new data set, got {hidden_labels}")
@@ -144,12 +153,9 @@ def write_split(
         for path in sorted((source / folder).glob(f"*{ending}")):
             put(path, aside / folder)
     write_json(aside / "dataset.json", {**description, "numTraining": len(labelled)})
+    write_json(aside / RECORD, record)
     os.replace(aside, target)
-    counts = {
-        folder: len(cases_in(target / folder, ending))
-        for folder in ("imagesTr", UNLABELLED_IMAGES, "imagesTs")
-    }
-    return {**counts, "hidden labels": len(cases) - len(labelled)}
+    return True
 
 
 class _Transfer:
@@ -175,9 +181,8 @@ class _Transfer:
             shutil.copy2(source, target)
 
 
-def describe(counts: Mapping[str, Any]) -> str:
+def describe(dataset: Path) -> str:
     """ "4 in imagesTr, 116 in imagesUn, ..." """
-    return ", ".join(
-        f"{number} in {folder}" if folder.startswith("images") else f"{number} {folder}"
-        for folder, number in counts.items()
-    )
+    ending = read_json(dataset / "dataset.json")["file_ending"]
+    folders = ("imagesTr", UNLABELLED_IMAGES, "imagesTs")
+    return ", ".join(f"{len(cases_in(dataset / name, ending))} in {name}" for name in folders)

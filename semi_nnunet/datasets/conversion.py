@@ -17,12 +17,12 @@ from typing import Any
 from tqdm import tqdm
 
 from semi_nnunet.data.file_bytes import COPY_AGAIN, BrokenFileError, short_reason
+from semi_nnunet.data.splits import SUBSETS
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, write_json
 from semi_nnunet.parallel import in_processes
 
 RECORD = "conversion.json"  # how the data set was made
-SUBSETS = "labelled_subsets.json"  # for semi_nnunet split --list
 PARTS = {"Tr": "training", "Un": "unlabelled", "Val": "validation", "Ts": "test"}
 
 Step = Callable[[Path], None]  # writes one file; importable by a new process

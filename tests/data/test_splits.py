@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data.splits import choose_labelled, read_case_list, write_split
+from semi_nnunet.data.splits import choose_labelled, describe, read_case_list, write_split
 from semi_nnunet.errors import UserError
 
 CASES = tuple("abcdef")
@@ -105,12 +105,13 @@ def test_the_new_data_set_is_a_partition_and_its_hidden_labels_lie_outside(
     tmp_path: Path, symlink: bool
 ) -> None:
     source, target, hidden = make_source(tmp_path), tmp_path / "Dataset041_New", tmp_path / "hidden"
-    counts = write_split(source, target, ["a", "c"], hidden, symlink)
-    assert counts == {"imagesTr": 2, "imagesUn": 4, "imagesTs": 1, "hidden labels": 4}
+    assert write_split(source, target, ["a", "c"], hidden, symlink)
+    assert describe(target) == "2 in imagesTr, 4 in imagesUn, 1 in imagesTs"
     assert names(target / "imagesTr") == names(target / "labelsTr") == {"a", "c"}
     assert names(target / "imagesUn") == names(hidden) == {"b", "d", "e", "f"}
     assert {path.name for path in target.iterdir()} == {
-        *("imagesTr", "labelsTr", "imagesUn", "imagesTs", "labelsTs", "dataset.json")
+        *("imagesTr", "labelsTr", "imagesUn", "imagesTs", "labelsTs"),
+        *("dataset.json", "split.json"),
     }
     assert json.loads((target / "dataset.json").read_text())["numTraining"] == 2
     for path in target.rglob("*_0000.nii.gz"):
@@ -138,6 +139,16 @@ def test_an_existing_target_is_refused(tmp_path: Path) -> None:
     (tmp_path / "Dataset041_New").mkdir()
     with pytest.raises(UserError, match="exists already"):
         write_split(source, tmp_path / "Dataset041_New", ["a"], tmp_path / "hidden", False)
+
+
+def test_the_same_split_again_changes_nothing_and_another_one_is_refused(tmp_path: Path) -> None:
+    source, target, hidden = make_source(tmp_path), tmp_path / "Dataset041_New", tmp_path / "hidden"
+    assert write_split(source, target, ["a"], hidden, False)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert not write_split(source, target, ["a"], hidden, False)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    with pytest.raises(UserError, match="exists already"):
+        write_split(source, target, ["b"], hidden, False)
 
 
 def test_hidden_labels_inside_the_new_data_set_are_refused(tmp_path: Path) -> None:
@@ -184,6 +195,20 @@ def test_the_command_names_the_new_data_set_and_refuses_a_number_that_is_taken(
     assert (tmp_path / "Dataset041_Whole2labelled/imagesUn").is_dir()
     assert len(list((tmp_path / "hidden_labels_Dataset041_Whole2labelled").iterdir())) == 4
     assert "semi_nnunet preprocess -d 41" in capsys.readouterr().out
-    assert main(command) == 2
+    assert main(command) == 0
+    assert "nothing to do" in capsys.readouterr().out
     assert main([*command, "--name", "Other"]) == 2
     assert "is taken by Dataset041_Whole2labelled" in capsys.readouterr().err
+
+
+def test_the_command_takes_the_published_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = make_source(tmp_path)
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    command = ["split", "-d", "Dataset040_Whole", "-o", "41", "--labelled", "2", "--published"]
+    assert main(command) == 2
+    assert f"there is no list {source}/labelled_subsets.json" in capsys.readouterr().err
+    (source / "labelled_subsets.json").write_text('{"2": ["f", "b"]}')
+    assert main(command) == 0
+    assert names(tmp_path / "Dataset041_Whole2labelled/imagesTr") == {"b", "f"}

@@ -14,6 +14,7 @@ from semi_nnunet.cli.convert import CONVERTERS
 from semi_nnunet.cli.main import build_parser
 from semi_nnunet.errors import UserError
 from semi_nnunet.runs.recipe import Labelled, load_recipe
+from semi_nnunet.runs.stages import option_words
 
 PLANS = sorted((Path(__file__).resolve().parents[2] / "plans").glob("*.json"))
 PUBLISHED_NUMBERS = {
@@ -57,9 +58,7 @@ def test_every_recipe_loads(path: Path) -> None:
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
 def test_the_options_of_every_recipe_can_be_given_to_its_converter(path: Path) -> None:
     recipe = load_recipe(path)
-    command = ["convert", recipe.converter, "SRC", "-d", "1"]
-    for name, value in recipe.options.items():
-        command += [f"--{name.replace('_', '-')}", str(value)]
+    command = ["convert", recipe.converter, "SRC", "-d", "1", *option_words(recipe)]
     parsed = vars(build_parser("convert").parse_args(command))
     assert {name: parsed[name] for name in recipe.options} == recipe.options
 

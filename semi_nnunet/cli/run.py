@@ -1,0 +1,105 @@
+"""Follow a recipe: from the files of a published benchmark to the report, in one command.
+
+    semi_nnunet run plans/la_4.json ~/LA -d 501 -o 601
+    semi_nnunet run plans/la_4.json ~/LA -d 501 -o 601 --dry-run
+    semi_nnunet run plans/la_4.json -d 501 -o 601 --from crossval
+
+The stages are verbs of this program: convert, split, preprocess, plan, crossval (which trains,
+predicts and measures), compare and report. Each is printed as it could be typed. Run it again to go
+on: every stage skips what it has done. -d is the number of the data set with all labels, -o that of
+the one in which some are hidden. To change budget, seeds or trainers, edit a copy of the recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from semi_nnunet.runs.recipe import Recipe
+    from semi_nnunet.runs.stages import Place
+
+STAGES = ("convert", "split", "preprocess", "plan", "crossval", "compare", "report")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("recipe", type=Path, metavar="RECIPE", help="a JSON file, such as plans/la_4.json")
+    add("source", type=Path, nargs="?", metavar="SRC", help="folder of the downloaded files")
+    add("-d", dest="converted", type=int, required=True, metavar="ID", help="number of a data set")
+    add("-o", dest="split", type=int, metavar="NEW_ID", help="number of the one with hidden labels")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--only", choices=STAGES, metavar="STAGE", help=", ".join(STAGES))
+    part.add_argument("--from", dest="first", choices=STAGES, metavar="STAGE", help="and the rest")
+    add("--dry-run", action="store_true", help="print the commands")
+    add("--device", help="cpu, cuda or mps (default: cuda if there is one)")
+    add("--jobs", type=int, help="trainings at a time (default: one for each GPU; 1 on the CPU)")
+    add("-np", dest="processes", type=int, default=2, help="to convert with (default: %(default)s)")
+    add("--report", type=Path, help="the HTML file (default: RECIPE's name, .html, here)")
+
+
+def run(args: argparse.Namespace) -> None:
+    from semi_nnunet.errors import UserError
+    from semi_nnunet.runs.commands import ended_like_ctrl_c, run_verb, typed
+    from semi_nnunet.runs.recipe import load_recipe
+    from semi_nnunet.runs.stages import commands
+
+    recipe = load_recipe(args.recipe)
+    stages = commands(recipe, place_of(args, recipe))
+    first = STAGES.index(args.only or args.first or STAGES[0])
+    wanted = [args.only] if args.only else STAGES[first:]
+    chosen = {stage: words for stage, words in stages.items() if stage in wanted}
+    if not chosen:
+        raise UserError(f"{args.recipe} has no stage {args.only}. Fix: choose from {[*stages]}")
+    print(f"# {recipe.title}")
+    for number, (stage, words) in enumerate(chosen.items(), start=1):
+        if args.dry_run:
+            print(typed(words))
+            continue
+        print(f"\n# {number} of {len(chosen)}: {stage}\n{typed(words)}", flush=True)
+        with ended_like_ctrl_c():
+            code = run_verb(words)
+        if code:
+            raise UserError(
+                f"the stage {stage} failed, see above. Fix: mend what it names and run the same "
+                f"command again; what is done is skipped"
+            )
+    print("\n# published")
+    for one in recipe.published:
+        print(f"#   {one.method}: {one.metric} {one.value} ({one.source})")
+    print(f"# {recipe.comparable}")
+
+
+def place_of(args: argparse.Namespace, recipe: Recipe) -> Place:
+    """Where to follow the recipe.
+
+    Raises:
+        UserError: a folder or number is missing, or one too many.
+    """
+    from semi_nnunet.errors import Problem, UserError
+    from semi_nnunet.runs.stages import Place
+
+    problems = []
+    if recipe.labelled and args.split in (None, args.converted):
+        what = "the recipe hides labels in a new data set, which needs a number of its own"
+        problems.append(Problem("-o", what, "add -o NEW_ID"))
+    if recipe.labelled is None and args.split is not None:
+        problems.append(Problem("-o", "the recipe hides no labels", "leave it out"))
+    converts = args.only in (None, STAGES[0]) and args.first in (None, STAGES[0])
+    if converts and args.source is None:
+        fix = (
+            f"add the folder of the files that semi_nnunet convert {recipe.converter} --help lists"
+        )
+        problems.append(Problem("SRC", "is missing", f"{fix}, or --from split"))
+    if problems:
+        raise UserError("The recipe cannot be followed:", problems)
+    return Place(
+        args.source if converts else None,
+        str(args.converted),
+        str(args.split or args.converted),
+        args.report or Path(args.recipe.stem + ".html").absolute(),
+        args.processes,
+        args.device,
+        args.jobs,
+    )

@@ -1,0 +1,77 @@
+"""The stages of a recipe: each is a command that a user could type, and skips what is done."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from semi_nnunet.planning.budget import plans_of_budget
+from semi_nnunet.runs.commands import Words
+from semi_nnunet.runs.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a recipe is followed.
+
+    Args:
+        source: folder of the downloaded files; None where nothing is converted.
+        converted: number or name of the data set with all labels.
+        used: of the one that is trained on; the same where the recipe hides no labels.
+        report: the HTML file.
+        processes: for converting and preprocessing.
+        device, jobs: as ``crossval``; None leaves the choice to it.
+    """
+
+    source: Path | None
+    converted: str
+    used: str
+    report: Path
+    processes: int
+    device: str | None = None
+    jobs: int | None = None
+
+
+def commands(recipe: Recipe, place: Place) -> dict[str, Words]:
+    """The command of every stage that the recipe has, in order."""
+    plans = ("-p", plans_of_budget("nnUNetPlans", recipe.budget))
+    processes, configurations = ("-np", str(place.processes)), ("-c", *recipe.configurations)
+    used = ("-d", place.used)
+    settings = [
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in recipe.settings.items()
+    ]
+    found: dict[str, Words] = {}
+    if place.source is not None:
+        target = (place.source, "-d", place.converted, *processes)
+        found["convert"] = ("convert", recipe.converter, *target, *option_words(recipe))
+    if recipe.labelled is not None:
+        labelled = recipe.labelled
+        choice = ("--published",) if labelled.published else ("--seed", str(labelled.seed))
+        where = ("-d", place.converted, "-o", place.used)
+        found["split"] = ("split", *where, "--labelled", str(labelled.number), *choice)
+    found["preprocess"] = ("preprocess", *used, *configurations, *processes)
+    found["plan"] = (
+        *("plan", *used),
+        *(("--budget", recipe.budget) if recipe.budget else ()),
+        *(("--set", *settings) if settings else ()),
+    )
+    found["crossval"] = (
+        *("crossval", *used, *plans, *configurations, "-tr", *recipe.trainers),
+        *("-f", *recipe.folds, "--seeds", str(recipe.seeds)),
+        *(("--device", place.device) if place.device else ()),
+        *(("--jobs", str(place.jobs)) if place.jobs else ()),
+    )
+    found["compare"] = ("compare", *used, *plans)
+    found["report"] = ("report", *used, *plans, "-o", place.report)
+    return {stage: ("semi_nnunet", *words) for stage, words in found.items()}
+
+
+def option_words(recipe: Recipe) -> list[str]:
+    """The options of the converter as they are typed."""
+    words = []
+    for name, value in recipe.options.items():
+        flag = f"--{name.replace('_', '-')}"
+        words += ([flag] if value else []) if isinstance(value, bool) else [flag, str(value)]
+    return words

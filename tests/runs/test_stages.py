@@ -1,0 +1,180 @@
+"""A recipe is followed from the downloaded files to the report; each stage is a command of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semi_nnunet.cli import run as verb
+from semi_nnunet.cli.main import build_parser, main
+from semi_nnunet.planning.plan import parse_assignments
+from semi_nnunet.runs.recipe import load_recipe
+from semi_nnunet.runs.stages import Place, commands
+from tests.datasets.converting import write_picture
+
+PLANS = sorted((Path(__file__).resolve().parents[2] / "plans").glob("*.json"))
+PLACE = Place(Path("SRC"), "501", "601", Path("report.html"), processes=2)
+RECIPE = {
+    "title": "Polyps that nobody saw",
+    "converter": "kvasir",
+    "options": {"incomplete": True},
+    "labelled": {"number": 3, "seed": 0},
+    "configurations": ["2d"],
+    "trainers": ["SemiBaselineTrainer", "SemiMeanTeacherTrainer"],
+    "settings": {
+        **{"epochs": 2, "steps_per_epoch": 1, "validation_steps_per_epoch": 1},
+        **{"save_every_epochs": 1, "SemiMeanTeacherTrainer.ramp_up": "constant"},
+    },
+    "budget": "cpu",
+    "seeds": 1,
+    "published": [{"method": "Somebody's", "metric": "Dice", "value": 0.75, "source": "Table 1"}],
+    "comparable": "not at all",
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe, the pictures it asks for, and nnU-Net's folders."""
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        mask = np.zeros((32, 32, 3), np.uint8)
+        mask[4:20, 8 : 14 + i] = 255
+        picture = np.clip(rng.normal(100, 30, mask.shape) + mask / 4, 0, 255).astype(np.uint8)
+        write_picture(tmp_path / f"files/images/cju{i:02d}.jpg", picture, quality=90)
+        write_picture(tmp_path / f"files/masks/cju{i:02d}.jpg", mask, quality=60)
+    (tmp_path / "files/kavsir_bboxes.json").write_text("{}")
+    (tmp_path / "recipe.json").write_text(json.dumps(RECIPE))
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("nnUNet_compile", "f")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+FOLLOW = ["run", "recipe.json", "files", "-d", "511", "-o", "611", "--device", "cpu"]
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_every_stage_of_every_recipe_is_a_command_of_ours(path: Path) -> None:
+    recipe = load_recipe(path)
+    found = commands(recipe, PLACE)
+    assert [stage for stage in verb.STAGES if stage in found] == list(found)
+    assert ("split" in found) == (recipe.labelled is not None)
+    parsed = {}
+    for stage, words in found.items():
+        program, name, *_ = words
+        assert (program, name) == ("semi_nnunet", stage)
+        parsed[stage] = build_parser(stage).parse_args([str(word) for word in words[1:]])
+    given = parse_assignments(parsed["plan"].assignments)
+    assert given == parse_assignments([f"{k}={json.dumps(v)}" for k, v in recipe.settings.items()])
+    assert tuple(parsed["crossval"].trainers) == recipe.trainers
+    assert parsed["crossval"].seeds == recipe.seeds
+
+
+def test_plans_of_a_budget_are_used_everywhere(place: Path) -> None:
+    recipe = load_recipe("recipe.json")
+    found = commands(replace(recipe, budget="0.5"), PLACE)
+    for stage in ("crossval", "compare", "report"):
+        assert "nnUNetPlans_0p5" in found[stage]
+    assert "nnUNetPlans_0p5" not in found["preprocess"]
+
+
+def test_from_files_to_report_and_again(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(FOLLOW) == 0
+    out = capfd.readouterr().out
+    assert "SemiMeanTeacherTrainer 2d fold all seed 0 done" in out
+    assert "Somebody's: Dice 0.75 (Table 1)" in out
+    assert "SemiMeanTeacherTrainer" in (place / "recipe.html").read_text()
+    models = {path.name for path in (place / "results").glob("Dataset611_*/*__*")}
+    assert models == {f"{name}__nnUNetPlans_cpu__2d" for name in RECIPE["trainers"]}
+    checkpoints = list((place / "results").rglob("checkpoint_final.pth"))
+    before = [path.stat().st_mtime_ns for path in checkpoints]
+    assert main(FOLLOW) == 0  # nothing is done twice
+    out = capfd.readouterr().out
+    assert out.count("there is nothing to do") == 2 and "2 jobs, 2 done before" in out
+    assert [path.stat().st_mtime_ns for path in checkpoints] == before
+
+
+def test_a_dry_run_prints_commands_and_touches_nothing(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(place.rglob("*"))
+    assert main([*FOLLOW, "--dry-run", "--from", "plan"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    typed = [line.split()[1] for line in lines if line and not line.startswith("#")]
+    assert typed == ["plan", "crossval", "compare", "report"]
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["run", "recipe.json", "-d", "1", "-o", "2"], "SRC: is missing"),
+        (["run", "recipe.json", "files", "-d", "1"], "add -o NEW_ID"),
+        (["run", "recipe.json", "files", "-d", "1", "-o", "1"], "a number of its own"),
+        (["run", "absent.json", "files", "-d", "1", "-o", "2"], "absent.json"),
+    ],
+)
+def test_what_is_missing_is_named(
+    place: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    assert main(words) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_stage_that_fails_ends_the_run_by_name(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    next((place / "files/masks").iterdir()).unlink()
+    (place / "recipe.json").write_text(json.dumps(RECIPE | {"options": {}}))
+    assert main(FOLLOW) == 2
+    out, err = capfd.readouterr()
+    assert "the stage convert failed" in err and "split" not in out
+
+
+def test_sigterm_ends_the_stage_too(place: Path) -> None:
+    recipe = RECIPE | {"settings": {"epochs": 1000, "SemiMeanTeacherTrainer.epochs": 1000}}
+    (place / "recipe.json").write_text(json.dumps(recipe))
+    for stage in ("convert", "split", "preprocess", "plan"):
+        assert main([*FOLLOW, "--only", stage]) == 0
+    command = [sys.executable, "-m", "semi_nnunet.cli.main", *FOLLOW, "--from", "crossval"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: children_named(str(place), "Dataset611"))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 130
+        assert not children_named(str(place), "Dataset611")
+    finally:
+        process.kill()
+
+
+def children_named(place: str, text: str) -> list[int]:
+    """Processes that train the data set with the test's own folders."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().decode()
+            environment = (folder / "environ").read_bytes().decode()
+        except OSError:
+            continue
+        if text in command and "nnUNetv2_train" in command and place in environment:
+            found.append(int(folder.name))
+    return [number for number in found if number != os.getpid()]
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.2)
