@@ -109,6 +109,11 @@ class SemiSettings:
     tensorboard: bool = setting(
         False, "also write TensorBoard files (needs the extra semi_nnunet[tensorboard])"
     )
+    mlflow: bool = setting(
+        False,
+        "also write to nnUNet_results/mlflow.db, or MLFLOW_TRACKING_URI (needs the extra "
+        "semi_nnunet[mlflow])",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

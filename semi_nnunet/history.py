@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -146,26 +145,3 @@ def draw_panel(
     axis.set_xlabel("epoch")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-
-
-class TensorBoardLogger:
-    """Forward nnU-Net's and our values to TensorBoard, with the interface of nnU-Net's W&B logger.
-
-    Raises:
-        ImportError: the extra ``semi_nnunet[tensorboard]`` is not installed.
-    """
-
-    def __init__(self, folder: str | Path):
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer = SummaryWriter(str(folder))
-
-    def update_config(self, config: Mapping[str, Any]) -> None:
-        self.writer.add_text("config", str(dict(config)))
-
-    def log(self, key: str, value: Any, step: int) -> None:
-        self.writer.add_scalar(key, value, step)
-        self.writer.flush()
-
-    def log_summary(self, key: str, value: Any) -> None:
-        self.writer.add_text(key, str(value))

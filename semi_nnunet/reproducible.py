@@ -37,7 +37,7 @@ from semi_nnunet.data.loading import StepDataset, StepLoader, reproducible
 from semi_nnunet.data.streams import no_augmentation_processes
 from semi_nnunet.errors import UserError, print_user_errors_plainly
 from semi_nnunet.files import remove_leftovers, write_json
-from semi_nnunet.history import History, StepRecords, TensorBoardLogger
+from semi_nnunet.history import History, StepRecords
 from semi_nnunet.networks.average import deep_supervision_switches
 from semi_nnunet.optimisation import (
     PlateauSchedule,
@@ -47,6 +47,7 @@ from semi_nnunet.optimisation import (
 )
 from semi_nnunet.planning.facts import collect_facts, resolve_settings
 from semi_nnunet.seeds import derived_seed
+from semi_nnunet.trackers import MlflowTracker, TensorBoardTracker, Tracker
 from semi_nnunet.watch import FiniteWatch, TimeLeft
 
 NEVER = 2**31
@@ -112,8 +113,21 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.configuration_manager.configuration["batch_size"] = settings.labelled_batch_size
         if self.mixed_precision_dtype is not torch.float16:
             self.grad_scaler = None  # only float16 has gradients too small for it
-        if settings.tensorboard and self.local_rank == 0:
-            self.logger.loggers.append(TensorBoardLogger(Path(self.output_folder) / "tensorboard"))
+        self._trackers = self._make_trackers() if self.local_rank == 0 else []
+        self.logger.loggers += self._trackers
+
+    def _make_trackers(self) -> list[Tracker]:
+        folder, found = Path(self.output_folder), list[Tracker]()
+        if self.settings.tensorboard:
+            found.append(TensorBoardTracker(folder))
+        if self.settings.mlflow:
+            run, experiment = f"{folder.parent.name} {folder.name}", self.plans_manager.dataset_name
+            found.append(
+                MlflowTracker(folder, experiment, run, self.logger.resume, folder.parents[2])
+            )
+        for tracker in found:
+            tracker.update_config(self.resolved.as_dict())
+        return found
 
     def initialize(self) -> None:
         torch.manual_seed(derived_seed(self.settings.seed, "weights"))
@@ -306,6 +320,8 @@ class ReproducibleTrainer(nnUNetTrainer):
     def on_train_end(self) -> None:
         super().on_train_end()
         self._close_loaders()
+        for tracker in self._trackers:
+            tracker.close()
 
     def restart_loaders(self) -> None:
         """Make the batches of the coming steps anew: the cases have changed."""

@@ -10,7 +10,7 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.image import imread
 
-from semi_nnunet.history import History, StepRecords, TensorBoardLogger, draw_history
+from semi_nnunet.history import History, StepRecords, draw_history
 
 
 def example() -> History:
@@ -139,25 +139,3 @@ def test_a_value_that_is_not_finite_does_not_break_the_picture(tmp_path):
     history.write_picture(tmp_path / "history.png")
     history.write_csv(tmp_path / "history.csv")
     assert read_csv(tmp_path / "history.csv")[-1]["loss/supervised"] == "nan"
-
-
-# ---- TensorBoard
-
-
-def test_tensorboard_files_hold_what_was_logged(tmp_path):
-    pytest.importorskip("tensorboard", reason="the extra semi_nnunet[tensorboard] is missing")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    logger = TensorBoardLogger(tmp_path / "tensorboard")
-    logger.update_config({"epochs": 3})
-    for epoch in range(3):
-        logger.log("semi/loss", np.float64(epoch / 2), epoch)
-    logger.log_summary("final_dice", 0.8)
-    logger.writer.close()
-    assert list((tmp_path / "tensorboard").glob("events*"))
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert [(event.step, event.value) for event in events.Scalars("semi/loss")] == [
-        (0, 0.0),
-        (1, 0.5),
-        (2, 1.0),
-    ]
