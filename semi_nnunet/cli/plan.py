@@ -8,7 +8,8 @@
 Without it a trainer derives the same values when training starts. Planning again keeps what was
 given by --set or edited by hand, unless --reset, and plans the rest anew. With --name, or --budget
 (here nnUNetPlans_cpu: a small network, a short training), new plans are written beside the old
-ones; they use the same preprocessed data.
+ones; they use the same preprocessed data. But where the small patch of a --budget would show less
+than half of an image, images are made coarser, and are to be preprocessed anew.
 """
 
 from __future__ import annotations
@@ -80,8 +81,9 @@ def run(args: argparse.Namespace) -> None:
     given = parse_assignments(args.assignments)
     before = {} if args.reset else given_before(plans)
     name = args.name or plans_of_budget(args.plans, args.budget)
+    ready = ready_configurations(plans, folder)
     if args.budget:
-        plans = apply_budget(plans, dataset_json, args.budget, device_of(args.device))
+        plans = apply_budget(plans, dataset_json, args.budget, device_of(args.device), name)
         before = merged(CPU_LENGTH, before)
     if args.configurations:
         requested(plans, args.configurations)  # raises if one does not exist
@@ -91,24 +93,27 @@ def run(args: argparse.Namespace) -> None:
     plans["semi"], rows = plan_semi(plans, dataset_json, folder, trainers, given)
     plans["semi_planned"] = {"given": given, "semi": plans["semi"]}
     write_json(folder / f"{name}.json", plain(plans))
-    shown = args.configurations or preprocessed_configurations(plans, folder)
+    shown = args.configurations or ready or list(plans["configurations"])
     print_rows(rows, shown)
     print_networks(plans, shown)
     option = "" if name == "nnUNetPlans" else f"; use it with -p {name}"
     print(f"wrote {folder / name}.json{option}")
+    left = set(shown) - set(ready_configurations(plans, folder))
+    if coarser := [key for key in ready if key in left]:
+        where = f"-d {args.dataset} -p {name} -c {' '.join(coarser)}"
+        print(f"next, as its spacing is new: semi_nnunet preprocess {where}")
 
 
-def preprocessed_configurations(plans: dict[str, Any], folder: Path) -> list[str]:
-    """Those that can be trained; all, if none can be yet."""
+def ready_configurations(plans: dict[str, Any], folder: Path) -> list[str]:
+    """Those that are preprocessed."""
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     manager = PlansManager(plans)
-    found = [
+    return [
         name
         for name in plans["configurations"]
         if (folder / manager.get_configuration(name).data_identifier).is_dir()
     ]
-    return found or list(plans["configurations"])
 
 
 def device_of(name: str) -> torch.device:
@@ -139,10 +144,11 @@ def print_rows(rows: list[PlannedRow], configurations: list[str] | None) -> None
 
 
 def print_networks(plans: dict[str, Any], configurations: list[str] | None) -> None:
-    """The network and patch of each configuration."""
+    """The network, patch and spacing of each configuration."""
     print()
     for name, configuration in plans["configurations"].items():
         if "architecture" in configuration and (not configurations or name in configurations):
             patch, batch = list(configuration["patch_size"]), configuration["batch_size"]
             features = list(configuration["architecture"]["arch_kwargs"]["features_per_stage"])
-            print(f"{name}: patch {patch}, batch {batch}, features {features}")
+            spacing = [float(f"{edge:.3g}") for edge in configuration["spacing"]]
+            print(f"{name}: patch {patch} at {spacing}, batch {batch}, features {features}")

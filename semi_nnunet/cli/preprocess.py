@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from semi_nnunet.data.layout import SKIPPED_FILE
+from semi_nnunet.data.layout import SKIPPED_FILE, preprocessed_dataset, read_plans
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,9 +64,11 @@ def run(args: argparse.Namespace) -> None:
     option = "" if plans == "nnUNetPlans" else f" -p {plans}"
     configuration = next(iter(ready))
     train = f"nnUNetv2_train {args.dataset} {configuration} 0 -tr SemiMeanTeacherTrainer"
-    if torch.cuda.is_available() or torch.backends.mps.is_available():
-        device = "" if torch.cuda.is_available() else " -device mps"
-        print(f"next: {train}{option}{device}")
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    planned = "semi_planned" in read_plans(preprocessed_dataset(args.dataset), plans)
+    if has_gpu or planned:
+        other = " -device mps" if has_gpu else " -device cpu"
+        print(f"next: {train}{option}{'' if torch.cuda.is_available() else other}")
         return
     print(f"next, as there is no GPU: semi_nnunet plan -d {args.dataset}{option} --budget cpu")
     print(f"      {train} -p {plans}_cpu -device cpu")

@@ -49,11 +49,11 @@ def run(args: argparse.Namespace) -> None:
     stages = commands(recipe, place_of(args, recipe))
     first = STAGES.index(args.only or args.first or STAGES[0])
     wanted = [args.only] if args.only else STAGES[first:]
-    chosen = {stage: words for stage, words in stages.items() if stage in wanted}
+    chosen = [(stage, words) for stage in stages if stage in wanted for words in stages[stage]]
     if not chosen:
         raise UserError(f"{args.recipe} has no stage {args.only}. Fix: choose from {[*stages]}")
     print(f"# {recipe.title}")
-    for number, (stage, words) in enumerate(chosen.items(), start=1):
+    for number, (stage, words) in enumerate(chosen, start=1):
         if args.dry_run:
             print(typed(words))
             continue

@@ -1,4 +1,7 @@
-"""Shrink an nnU-Net plan to a budget: fewer features, a smaller patch and batch, fewer steps."""
+"""Shrink an nnU-Net plan to a budget: fewer features, a smaller patch and batch, fewer steps.
+
+Where the smaller patch would show too little of an image, the image is made coarser.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from nnunetv2.experiment_planning.experiment_planners.network_topology import (
     get_pool_and_conv_props,
@@ -33,6 +37,8 @@ class Size:
 
 CPU = {2: Size(16, 96 * 96, 12), 3: Size(16, 40 * 40 * 40, 2)}
 CPU_LENGTH = {"epochs": 24, "steps_per_epoch": 50, "validation_steps_per_epoch": 5}
+SHOWN = 0.5  # of the median image's voxels, by a patch (nnU-Net, for 3d_lowres: a quarter)
+COARSER = 1.03  # the factor of its search
 SMALLER = (
     (1.0, 1.0),
     (0.75, 1.0),
@@ -47,6 +53,37 @@ LARGER = ((2.0, 4.0), (2.0, 2.0), (1.5, 1.5))
 def plans_of_budget(plans: str, budget: str | None) -> str:
     """The name of plans that were shrunk, for example nnUNetPlans_cpu; their own without budget."""
     return f"{plans}_{budget.replace('.', 'p')}" if budget else plans
+
+
+def fit(configuration: Mapping[str, Any], size: Size) -> dict[str, Any]:
+    """A copy of a plan's configuration with at most ``size``, of images as coarse as that needs."""
+    return shrink(coarsen(configuration, size.patch_voxels), size)
+
+
+def coarsen(configuration: Mapping[str, Any], patch_voxels: int) -> dict[str, Any]:
+    """A copy for images of which ``patch_voxels`` show enough: the spacing grows, if it must.
+
+    As nnU-Net plans 3d_lowres: all axes alike, but first those of less than half the spacing of
+    the coarsest. The share is ours: in 600 steps on polyps, patches that showed 14, 25, 56 and 100
+    % of the picture gave the baseline a Dice of .47, .53, .63 and .68; but thin structures vanish
+    from what is too coarse.
+    """
+    plan = copy.deepcopy(dict(configuration))
+    before = np.array(configuration["spacing"], dtype=float)
+    median = np.array(configuration["median_image_size_in_voxels"][-len(before) :], dtype=float)
+    spacing = before.copy()
+    while patch_voxels < SHOWN * np.prod(median * before / spacing):
+        fine = spacing.max() / spacing > 2
+        spacing[fine if fine.any() else slice(None)] *= COARSER
+    if np.array_equal(spacing, before):
+        return plan
+    median = np.ceil(median * before / spacing)
+    plan["spacing"] = [round(float(edge), 4) for edge in spacing]
+    plan["median_image_size_in_voxels"] = [float(edge) for edge in median]
+    plan["patch_size"] = [
+        int(min(edge, middle)) for edge, middle in zip(plan["patch_size"], median, strict=True)
+    ]
+    return plan
 
 
 def shrink(configuration: Mapping[str, Any], size: Size) -> dict[str, Any]:
@@ -163,7 +200,7 @@ def fit_to_seconds(
             int(base.patch_voxels * voxels),
             max(2, int(base.batch_size * min(1.0, voxels))),
         )
-        plan = shrink(configuration, size)
+        plan = fit(configuration, size)
         if seconds_per_step(plan, channels, heads, device) <= seconds:
             return plan
     return plan

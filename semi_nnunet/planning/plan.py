@@ -15,7 +15,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.common_settings import SemiSettings
 from semi_nnunet.errors import UserError
-from semi_nnunet.planning.budget import CPU, fit_to_seconds, shrink
+from semi_nnunet.planning.budget import CPU, fit, fit_to_seconds
 from semi_nnunet.planning.facts import collect_facts, resolve_settings
 from semi_nnunet.settings import Resolved
 
@@ -34,12 +34,17 @@ class PlannedRow:
 
 
 def apply_budget(
-    plans: Mapping[str, Any], dataset_json: Mapping[str, Any], budget: str, device: torch.device
+    plans: Mapping[str, Any],
+    dataset_json: Mapping[str, Any],
+    budget: str,
+    device: torch.device,
+    name: str,
 ) -> dict[str, Any]:
     """A copy of ``plans`` whose networks fit the budget.
 
     Args:
         plans: nnU-Net's plans.
+        name: of the new plans; data of another spacing than before is named after them.
         dataset_json: the data set's description.
         budget: "cpu", or a number of seconds per supervised step.
         device: to measure the seconds on.
@@ -52,20 +57,23 @@ def apply_budget(
     shrunken = copy.deepcopy(dict(plans))
     manager = PlansManager(copy.deepcopy(dict(plans)))
     heads = manager.get_label_manager(dataset_json).num_segmentation_heads
-    for name, configuration in plans["configurations"].items():
+    for key, configuration in plans["configurations"].items():
         if "inherits_from" in configuration:
             continue
         if budget == "cpu":
-            smaller = shrink(configuration, CPU[len(configuration["patch_size"])])
+            smaller = fit(configuration, CPU[len(configuration["patch_size"])])
         else:
             smaller = fit_to_seconds(
                 configuration,
                 float(budget),
-                determine_num_input_channels(manager, name, dict(dataset_json)),
+                determine_num_input_channels(manager, key, dict(dataset_json)),
                 heads,
                 device,
             )
-        shrunken["configurations"][name] = smaller
+        if smaller["spacing"] != configuration["spacing"]:
+            smaller["data_identifier"] = f"{name}_{key}"
+        shrunken["configurations"][key] = smaller
+    shrunken["plans_name"] = name
     return shrunken
 
 

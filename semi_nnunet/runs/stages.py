@@ -33,8 +33,8 @@ class Place:
     jobs: int | None = None
 
 
-def commands(recipe: Recipe, place: Place) -> dict[str, Words]:
-    """The command of every stage that the recipe has, in order."""
+def commands(recipe: Recipe, place: Place) -> dict[str, list[Words]]:
+    """The commands of every stage that the recipe has, in order."""
     plans = ("-p", plans_of_budget("nnUNetPlans", recipe.budget))
     processes, configurations = ("-np", str(place.processes)), ("-c", *recipe.configurations)
     used = ("-d", place.used)
@@ -42,30 +42,31 @@ def commands(recipe: Recipe, place: Place) -> dict[str, Words]:
         f"{key}={value if isinstance(value, str) else json.dumps(value)}"
         for key, value in recipe.settings.items()
     ]
-    found: dict[str, Words] = {}
+    found: dict[str, list[tuple[str | Path, ...]]] = {}
     if place.source is not None:
         target = (place.source, "-d", place.converted, *processes)
-        found["convert"] = ("convert", recipe.converter, *target, *option_words(recipe))
+        found["convert"] = [("convert", recipe.converter, *target, *option_words(recipe))]
     if recipe.labelled is not None:
         labelled = recipe.labelled
         choice = ("--published",) if labelled.published else ("--seed", str(labelled.seed))
         where = ("-d", place.converted, "-o", place.used)
-        found["split"] = ("split", *where, "--labelled", str(labelled.number), *choice)
-    found["preprocess"] = ("preprocess", *used, *configurations, *processes)
-    found["plan"] = (
-        *("plan", *used),
-        *(("--budget", recipe.budget) if recipe.budget else ()),
-        *(("--set", *settings) if settings else ()),
-    )
-    found["crossval"] = (
-        *("crossval", *used, *plans, *configurations, "-tr", *recipe.trainers),
-        *("-f", *recipe.folds, "--seeds", str(recipe.seeds)),
-        *(("--device", place.device) if place.device else ()),
-        *(("--jobs", str(place.jobs)) if place.jobs else ()),
-    )
-    found["compare"] = ("compare", *used, *plans)
-    found["report"] = ("report", *used, *plans, "-o", place.report)
-    return {stage: ("semi_nnunet", *words) for stage, words in found.items()}
+        found["split"] = [("split", *where, "--labelled", str(labelled.number), *choice)]
+    preprocess = ("preprocess", *used, *configurations, *processes)
+    found["preprocess"] = [preprocess]
+    budget = ("--budget", recipe.budget) if recipe.budget else ()
+    found["plan"] = [("plan", *used, *budget, *(("--set", *settings) if settings else ()))]
+    if recipe.budget:  # its spacing may be another
+        found["plan"].append((*preprocess, *plans))
+    crossval = ("crossval", *used, *plans, *configurations, "-tr", *recipe.trainers)
+    device = ("--device", place.device) if place.device else ()
+    jobs = ("--jobs", str(place.jobs)) if place.jobs else ()
+    repeated = ("-f", *recipe.folds, "--seeds", str(recipe.seeds))
+    found["crossval"] = [(*crossval, *repeated, *device, *jobs)]
+    found["compare"] = [("compare", *used, *plans)]
+    found["report"] = [("report", *used, *plans, "-o", place.report)]
+    return {
+        stage: [("semi_nnunet", *words) for words in several] for stage, several in found.items()
+    }
 
 
 def option_words(recipe: Recipe) -> list[str]:

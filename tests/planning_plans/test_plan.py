@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,9 +16,11 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.listing import trainer_classes
-from semi_nnunet.planning.budget import Size, seconds_per_step, shrink
+from semi_nnunet.planning.budget import COARSER, SHOWN, Size, coarsen, seconds_per_step, shrink
 from semi_nnunet.planning.facts import collect_facts, resolve_settings
 from semi_nnunet.planning.plan import apply_budget, parse_assignments, plan_semi
+
+CPU = torch.device("cpu")
 
 TRAINERS = {name: trainer.settings_class for name, trainer in trainer_classes().items()}
 GIVEN = [
@@ -84,7 +87,7 @@ def build(configuration: dict[str, Any], heads: int = 4) -> torch.nn.Module:
 
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
 def test_the_cpu_budget_gives_a_smaller_network_that_runs(configuration: str, phantom: Any) -> None:
-    plans = apply_budget(phantom.plans, phantom.dataset_json, "cpu", torch.device("cpu"))
+    plans = apply_budget(phantom.plans, phantom.dataset_json, "cpu", CPU, "small")
     small, full = (p["configurations"][configuration] for p in (plans, phantom.plans))
     count = [sum(p.numel() for p in build(c).parameters()) for c in (small, full)]
     assert count[0] < count[1] / 2
@@ -92,6 +95,34 @@ def test_the_cpu_budget_gives_a_smaller_network_that_runs(configuration: str, ph
     assert small["data_identifier"] == full["data_identifier"]
     heads = build(small)(torch.zeros(1, 1, *small["patch_size"]))
     assert list(heads[0].shape[2:]) == small["patch_size"]
+
+
+def image_of(shape: list[int], spacing: list[float]) -> dict[str, Any]:
+    return {"spacing": spacing, "median_image_size_in_voxels": shape, "patch_size": shape}
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "expected"),
+    [
+        ([96, 192], [1.0, 1.0], [1.0, 1.0]),  # half is shown
+        ([192, 384], [1.0, 1.0], [2.0, 2.0]),
+        ([192, 192], [0.5, 0.5], [0.5 * 2**0.5] * 2),
+    ],
+)
+def test_images_are_made_coarser_until_the_patch_shows_half(
+    shape: list[int], spacing: list[float], expected: list[float]
+) -> None:
+    plan = coarsen(image_of(shape, spacing), 96 * 96)
+    assert plan["spacing"] == pytest.approx(expected, rel=COARSER - 1)
+    assert SHOWN * np.prod(np.array(shape) * spacing / np.array(plan["spacing"])) <= 96 * 96
+    assert plan["patch_size"] == plan["median_image_size_in_voxels"]
+
+
+def test_thick_slices_stay_as_they_are_while_the_plane_is_finer() -> None:
+    plan = coarsen(image_of([20, 200, 200], [5.0, 1.0, 1.0]), 10 * 100 * 100)
+    assert plan["spacing"] == pytest.approx([5, 2, 2], rel=COARSER - 1)
+    plan = coarsen(image_of([20, 200, 200], [5.0, 1.0, 1.0]), 10 * 60 * 60)
+    assert plan["spacing"][0] > 5 and plan["spacing"][1] == plan["spacing"][2] > 2.5
 
 
 @settings(max_examples=40, deadline=None)
@@ -136,7 +167,7 @@ def test_a_budget_of_seconds_is_kept_where_it_can_be(
         return float(sizes[-1])
 
     monkeypatch.setattr("semi_nnunet.planning.budget.seconds_per_step", features_as_seconds)
-    plans = apply_budget(phantom.plans, phantom.dataset_json, "13", torch.device("cpu"))
+    plans = apply_budget(phantom.plans, phantom.dataset_json, "13", CPU, "small")
     for configuration in plans["configurations"].values():
         assert configuration["architecture"]["arch_kwargs"]["features_per_stage"][0] == 12
 

@@ -16,10 +16,11 @@ import pytest
 
 from semi_nnunet.cli import run as verb
 from semi_nnunet.cli.main import build_parser, main
+from semi_nnunet.files import read_json
 from semi_nnunet.planning.plan import parse_assignments
 from semi_nnunet.runs.recipe import load_recipe
 from semi_nnunet.runs.stages import Place, commands
-from tests.datasets.converting import write_picture
+from tests.datasets.converting import read, write_picture
 
 PLANS = sorted((Path(__file__).resolve().parents[2] / "plans").glob("*.json"))
 PLACE = Place(Path("SRC"), "501", "601", Path("report.html"), processes=2)
@@ -46,8 +47,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A recipe, the pictures it asks for, and nnU-Net's folders."""
     rng = np.random.default_rng(0)
     for i in range(10):
-        mask = np.zeros((32, 32, 3), np.uint8)
-        mask[4:20, 8 : 14 + i] = 255
+        mask = np.zeros((200, 200, 3), np.uint8)  # 96 x 96 show too little
+        mask[40:160, 80 : 120 + 5 * i] = 255
         picture = np.clip(rng.normal(100, 30, mask.shape) + mask / 4, 0, 255).astype(np.uint8)
         write_picture(tmp_path / f"files/images/cju{i:02d}.jpg", picture, quality=90)
         write_picture(tmp_path / f"files/masks/cju{i:02d}.jpg", mask, quality=60)
@@ -72,10 +73,11 @@ def test_every_stage_of_every_recipe_is_a_command_of_ours(path: Path) -> None:
     assert [stage for stage in verb.STAGES if stage in found] == list(found)
     assert ("split" in found) == (recipe.labelled is not None)
     parsed = {}
-    for stage, words in found.items():
+    for words in (words for several in found.values() for words in several):
         program, name, *_ = words
-        assert (program, name) == ("semi_nnunet", stage)
-        parsed[stage] = build_parser(stage).parse_args([str(word) for word in words[1:]])
+        assert program == "semi_nnunet"
+        parsed[name] = build_parser(name).parse_args([str(word) for word in words[1:]])
+    assert set(parsed) == set(found)
     given = parse_assignments(parsed["plan"].assignments)
     assert given == parse_assignments([f"{k}={json.dumps(v)}" for k, v in recipe.settings.items()])
     assert tuple(parsed["crossval"].trainers) == recipe.trainers
@@ -86,8 +88,9 @@ def test_plans_of_a_budget_are_used_everywhere(place: Path) -> None:
     recipe = load_recipe("recipe.json")
     found = commands(replace(recipe, budget="0.5"), PLACE)
     for stage in ("crossval", "compare", "report"):
-        assert "nnUNetPlans_0p5" in found[stage]
-    assert "nnUNetPlans_0p5" not in found["preprocess"]
+        assert "nnUNetPlans_0p5" in found[stage][0]
+    before, after = found["preprocess"][0], found["plan"][1]
+    assert after == (*before, "-p", "nnUNetPlans_0p5")
 
 
 def test_from_files_to_report_and_again(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -98,6 +101,10 @@ def test_from_files_to_report_and_again(place: Path, capfd: pytest.CaptureFixtur
     assert "SemiMeanTeacherTrainer" in (place / "recipe.html").read_text()
     models = {path.name for path in (place / "results").glob("Dataset611_*/*__*")}
     assert models == {f"{name}__nnUNetPlans_cpu__2d" for name in RECIPE["trainers"]}
+    small = read_json(next((place / "preprocessed").glob("Dataset611_*/nnUNetPlans_cpu.json")))
+    assert small["configurations"]["2d"]["spacing"][0] > 1
+    predicted = next((place / "results").rglob("test/*.png"))
+    assert read(predicted).shape == (200, 200)
     checkpoints = list((place / "results").rglob("checkpoint_final.pth"))
     before = [path.stat().st_mtime_ns for path in checkpoints]
     assert main(FOLLOW) == 0  # nothing is done twice
@@ -113,7 +120,7 @@ def test_a_dry_run_prints_commands_and_touches_nothing(
     assert main([*FOLLOW, "--dry-run", "--from", "plan"]) == 0
     lines = capsys.readouterr().out.splitlines()
     typed = [line.split()[1] for line in lines if line and not line.startswith("#")]
-    assert typed == ["plan", "crossval", "compare", "report"]
+    assert typed == ["plan", "preprocess", "crossval", "compare", "report"]
     assert sorted(place.rglob("*")) == before
 
 
