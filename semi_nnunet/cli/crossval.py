@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=int, default=1, help=f"how many ({default})")
     add("--device", help="cpu, cuda or mps (default: cuda if there is one)")
     add("--jobs", type=int, help="at a time (default: one for each GPU; 1 on the CPU)")
-    add("--npz", action="store_true", help="keep probabilities, for nnUNetv2_ensemble")
+    add("--npz", action="store_true", help="keep probabilities, for semi_nnunet ensemble")
     add("--launcher", choices=["local", "slurm"], default="local", help=default)
     add("--sbatch", default="", metavar="OPTIONS", help="options of sbatch (slurm only)")
     add("--only", type=int, help=argparse.SUPPRESS)  # the job of a task of the array
@@ -55,7 +55,13 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--seeds and --jobs must be 1 or more. Fix: correct them")
     folders = folders_of(args.dataset)
     jobs = make_jobs(
-        folders, args.plans, args.configurations, args.trainers, args.folds, args.seeds
+        folders,
+        args.plans,
+        args.configurations,
+        args.trainers,
+        args.folds,
+        args.seeds,
+        args.npz,
     )
     if args.launcher == "slurm":
         submit_to_slurm(args, folders, jobs)
@@ -67,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     places = f"GPUs {', '.join(resources.gpus)}" if resources.gpus else resources.device
     print(f"{name}: {len(jobs)} jobs, {before} done before; on {places}", flush=True)
     with ended_like_ctrl_c():
-        outcomes = run_jobs(jobs, resources, args.npz)
+        outcomes = run_jobs(jobs, resources)
     left = [outcome for outcome in outcomes if outcome.state in ("failed", "elsewhere")]
     if left:
         print(f"{len(left)} of {len(jobs)} jobs are not done; run the same command again to go on:")

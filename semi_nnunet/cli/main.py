@@ -23,6 +23,7 @@ VERBS = {
     "run": "follow the recipe of a published experiment, from its files to the report",
     "status": "say what is done, running and begun of a data set's trainings",
     "compare": "say whether trainers beat the baseline: paired, over folds and seeds",
+    "ensemble": "average the predictions of trainers, configurations, folds and seeds",
     "report": "write the answer, tables, curves and cases as one HTML file to open offline",
     "evaluate": "measure predictions: overlap, surfaces, volumes of every case and class",
     "export": "turn a trained model into one that stock nnU-Net runs",

@@ -42,6 +42,7 @@ def make_jobs(
     trainers: Sequence[str],
     folds: Sequence[str],
     seeds: int,
+    npz: bool = False,
 ) -> list[Job]:
     """Every trainer x configuration x fold x seed; writes the plans of the seeds above 0.
 
@@ -62,7 +63,7 @@ def make_jobs(
         raise UserError("The cross-validation cannot start:", problems)
     names = [plans, *(write_seed(folders, plans, content, seed) for seed in range(1, seeds))]
     return [
-        Job(folders, trainer, configuration, fold, seed, name)
+        Job(folders, trainer, configuration, fold, seed, name, npz)
         for (seed, name), configuration, fold, trainer in itertools.product(
             enumerate(names), configurations, folds, trainers
         )

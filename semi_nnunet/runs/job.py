@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,20 @@ class Folders:
         folder = self.raw / "imagesTs"
         return folder if folder.is_dir() and any(folder.iterdir()) else None
 
+    def evaluation(
+        self, predictions: Path, references: Path, processes: int, partial: bool = False
+    ) -> Words:
+        """The command that measures predictions."""
+        description = self.preprocessed / "dataset.json"
+        where = ("-i", predictions, "-r", references, "--dataset-json", description)
+        options = ("--partial",) if partial else ()
+        return ("semi_nnunet", "evaluate", *where, "-np", str(processes), *options)
+
+    @property
+    def references(self) -> Path:
+        """The labels of the labelled cases, which nnU-Net keeps."""
+        return self.preprocessed / "gt_segmentations"
+
     @property
     def test_labels(self) -> Path | None:
         """labelsTs, if it holds anything."""
@@ -47,6 +62,7 @@ class Job:
         fold: a number, or "all".
         seed: it has in the comparison.
         plans: identifier of the plans that hold the seed.
+        npz: keep the probabilities, for ensembles.
     """
 
     folders: Folders
@@ -55,6 +71,7 @@ class Job:
     fold: str
     seed: int
     plans: str
+    npz: bool = False
 
     def __str__(self) -> str:
         return f"{self.trainer} {self.configuration} fold {self.fold} seed {self.seed}"
@@ -77,37 +94,53 @@ class Job:
 
     @property
     def is_validated(self) -> bool:
-        return (self.folder / "validation" / "summary.json").is_file()
+        return self._predicted("validation") and (self.validation / "summary.json").is_file()
+
+    @property
+    def is_tested(self) -> bool:
+        return not self.folders.test_images or self._predicted(TEST_FOLDER)
+
+    @property
+    def validation(self) -> Path:
+        """nnU-Net's predictions of the validation cases."""
+        return self.folder / "validation"
+
+    @property
+    def test(self) -> Path:
+        """The predictions of imagesTs."""
+        return self.folder / TEST_FOLDER
+
+    def _predicted(self, subset: str) -> bool:
+        folder = self.folder / subset
+        return folder.is_dir() and (not self.npz or any(folder.glob("*.npz")))
 
     def tables(self) -> dict[str, Path]:
         """The metrics of each set of cases this job evaluates; training cases are none."""
-        found = {} if self.fold == ALL else {"validation": self.folder / "validation" / METRICS}
+        found = {} if self.fold == ALL else {"validation": self.validation / METRICS}
         if self.folders.test_labels:
-            found["test"] = self.folder / TEST_FOLDER / METRICS
+            found["test"] = self.test / METRICS
         return found
 
     @property
     def is_done(self) -> bool:
-        predicted = not self.folders.test_images or (self.folder / TEST_FOLDER).is_dir()
         measured = all(path.is_file() for path in self.tables().values())
-        return self.is_trained and self.is_validated and predicted and measured
+        return self.is_trained and self.is_validated and self.is_tested and measured
 
     def history(self) -> History:
         """Empty if it left none, as nnU-Net's own trainers do."""
         path = self.folder / "semi_history.csv"
         return History.read_csv(path) if path.is_file() else History()
 
-    def commands(self, device: str, npz: bool, processes: int) -> Iterator[Words]:
+    def commands(self, device: str, processes: int) -> Iterator[Words]:
         """The commands that are left, each looked at when the one before has ended.
 
         Args:
             device: for nnU-Net's commands.
-            npz: keep the probabilities, for ensembles.
             processes: that read, write and measure beside the network.
         """
         dataset = self.folders.results.name
         model = ("-tr", self.trainer, "-p", self.plans)
-        keep = ("--npz",) if npz else ()
+        keep = ("--npz",) if self.npz else ()
         if not (self.is_trained and self.is_validated):
             if self.is_trained:
                 again: Words = ("--val",)
@@ -115,25 +148,20 @@ class Job:
                 again = ("--c",) if any(self.folder.glob("checkpoint_*.pth")) else ()
             fold = (dataset, self.configuration, self.fold)
             yield ("nnUNetv2_train", *fold, *model, "-device", device, *keep, *again)
-        validation, test = self.folder / "validation", self.folder / TEST_FOLDER
+        validation, test = self.validation, self.test
         if "validation" in self.tables() and not (validation / METRICS).is_file():
-            references = self.folders.preprocessed / "gt_segmentations"
-            yield self._evaluation(validation, references, processes, "--partial")
-        if self.folders.test_images and not test.is_dir():
+            yield self.folders.evaluation(validation, self.folders.references, processes, True)
+        if not self.is_tested:
             aside = test.with_name(f".{TEST_FOLDER}.tmp")
             where = ("-d", dataset, "-c", self.configuration, "-f", self.fold, *model)
             files = ("-i", self.folders.test_images, "-o", aside, "-device", device)
             workers = ("-npp", str(processes), "-nps", str(processes))
-            probabilities = ("--save_probabilities",) if npz else ()
+            probabilities = ("--save_probabilities",) if self.npz else ()
             yield ("nnUNetv2_predict", *where, *files, *workers, *probabilities)
+            shutil.rmtree(test, ignore_errors=True)  # was predicted before, without probabilities
             aside.replace(test)
         if self.folders.test_labels and not (test / METRICS).is_file():
-            yield self._evaluation(test, self.folders.test_labels, processes)
-
-    def _evaluation(self, predictions: Path, references: Path, processes: int, *more: str) -> Words:
-        description = self.folders.preprocessed / "dataset.json"
-        where = ("-i", predictions, "-r", references, "--dataset-json", description)
-        return ("semi_nnunet", "evaluate", *where, "-np", str(processes), *more)
+            yield self.folders.evaluation(test, self.folders.test_labels, processes)
 
     def seconds_left(self) -> float | None:
         """Of the training, from its last epochs; None where its history does not tell."""

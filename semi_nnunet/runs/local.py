@@ -111,7 +111,7 @@ class Board:
 
 
 def run_jobs(
-    jobs: Sequence[Job], resources: Resources, npz: bool, screen: TextIO | None = None
+    jobs: Sequence[Job], resources: Resources, screen: TextIO | None = None
 ) -> list[Outcome]:
     """Run what is left of the jobs; one that fails does not stop the others.
 
@@ -126,7 +126,7 @@ def run_jobs(
 
     def work(job: Job) -> Outcome:
         with borrowed(slots) as variables:
-            outcome = run_job(job, resources, variables, npz, processes, board, stop)
+            outcome = run_job(job, resources, variables, processes, board, stop)
         board.end(outcome)
         return outcome
 
@@ -157,7 +157,6 @@ def run_job(
     job: Job,
     resources: Resources,
     variables: Mapping[str, str],
-    npz: bool,
     processes: int,
     board: Board,
     stop: threading.Event,
@@ -171,7 +170,7 @@ def run_job(
         started = time.monotonic()
         threads = None if resources.gpus else resources.threads
         try:
-            for words in job.commands(resources.device, npz, processes):
+            for words in job.commands(resources.device, processes):
                 progress = board.start(job, str(words[0]))
                 environment = {**child_environment(resources), **variables}
                 run_command(words, environment, job.log, progress, threads, stop)

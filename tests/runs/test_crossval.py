@@ -90,7 +90,7 @@ def fake_job(folders: Folders, trainer: str) -> Job:
 
 
 def test_a_job_that_fails_is_told_and_the_others_go_on(folders, monkeypatch, capsys):
-    def commands(job, device, npz, processes):
+    def commands(job, device, processes):
         code = "import sys; sys.exit('no such thing')" if job.trainer == "Bad" else "print(1)"
         yield ("python", code)
 
@@ -100,7 +100,7 @@ def test_a_job_that_fails_is_told_and_the_others_go_on(folders, monkeypatch, cap
         lambda words, threads=None: [sys.executable, "-c", str(words[1])],
     )
     jobs = [fake_job(folders, name) for name in ("Good", "Bad", "AlsoGood")]
-    outcomes = run_jobs(jobs, Resources("cpu", (), 2, 1), npz=False)
+    outcomes = run_jobs(jobs, Resources("cpu", (), 2, 1))
     assert [outcome.state for outcome in outcomes] == ["done", "failed", "done"]
     assert "no such thing" in outcomes[1].reason and str(jobs[1].log) in outcomes[1].reason
     assert "no such thing" in jobs[1].log.read_text()
@@ -119,7 +119,7 @@ def test_a_job_that_another_process_works_on_is_left_to_it(folders):
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:
         process.stdout.readline()
-        (outcome,) = run_jobs([job], Resources("cpu", (), 1, 1), npz=False)
+        (outcome,) = run_jobs([job], Resources("cpu", (), 1, 1))
         assert outcome.state == "elsewhere" and f"process {process.pid}" in outcome.reason
     finally:
         process.kill()
@@ -153,4 +153,4 @@ def test_interrupted_it_ends_its_trainings_and_goes_on_from_the_checkpoint(folde
     ):
         time.sleep(0.2)
     assert not running
-    assert "--c" in next(job.commands("cpu", False, 1))
+    assert "--c" in next(job.commands("cpu", 1))

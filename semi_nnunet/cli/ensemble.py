@@ -1,0 +1,103 @@
+"""Average what trainers, configurations, folds and seeds predict, and measure whether it helps.
+
+    semi_nnunet crossval -d 42 -c 2d 3d_fullres -tr SemiMeanTeacherTrainer SemiCPSTrainer --npz
+    semi_nnunet ensemble -d 42 -tr SemiMeanTeacherTrainer SemiCPSTrainer -o together
+    semi_nnunet ensemble -d 42 -tr SemiMeanTeacherTrainer -c 2d 3d_fullres --weights 1 2 -o weighted
+
+The members are all trainings with the plans and their seeds that fit. nnU-Net averages their
+probabilities: of imagesTs those of all members, of the validation cases those of the members of
+their fold. Choose members and weights by the validation cases, not by the test.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from semi_nnunet.runs.ensemble import Member
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add, default = parser.add_argument, "default: %(default)s"
+    add("-d", dest="dataset", required=True, metavar="ID", help="number or name of the data set")
+    add("-o", dest="out", type=Path, required=True, help="folder for test/ and validation/")
+    add("-p", dest="plans", default="nnUNetPlans", help=default)
+    add("-c", dest="configurations", nargs="+", metavar="CONFIG", help="default: all")
+    add("-tr", dest="trainers", nargs="+", metavar="TRAINER", help="default: all")
+    add("-f", dest="folds", nargs="+", metavar="FOLD", help="default: all that were trained")
+    add("--seeds", type=int, nargs="+", metavar="SEED", help="default: all")
+    add(
+        "--weights", type=int, nargs="+", metavar="N",
+        help="how often each trainer with each configuration counts (default: once)",
+    )  # fmt: skip
+    add("-np", dest="processes", type=int, default=2, help=f"processes ({default})")
+
+
+def run(args: argparse.Namespace) -> None:
+    from semi_nnunet.errors import UserError
+    from semi_nnunet.runs.commands import run_verb, typed
+    from semi_nnunet.runs.crossval import folders_of, found_jobs
+    from semi_nnunet.runs.ensemble import VALIDATION, groups, problems, weighted, write_ensemble
+    from semi_nnunet.runs.job import TEST_FOLDER
+
+    folders = folders_of(args.dataset)
+    wanted = {
+        "trainer": args.trainers,
+        "configuration": args.configurations,
+        "fold": args.folds,
+        "seed": args.seeds,
+    }
+    jobs = [
+        job
+        for job in found_jobs(folders, args.plans)
+        if job.is_trained
+        and all(names is None or getattr(job, key) in names for key, names in wanted.items())
+    ]
+    if not jobs:
+        raise UserError(
+            f"no training fits. Fix: semi_nnunet status -d {args.dataset} -p {args.plans} lists "
+            f"them"
+        )
+    jobs.sort(key=lambda job: place_in(args.trainers, job.trainer))
+    jobs.sort(key=lambda job: place_in(args.configurations, job.configuration))
+    members = weighted(jobs, args.weights)
+    found = [*problems(members, VALIDATION), *problems(members, TEST_FOLDER)]
+    if found:
+        raise UserError("These cannot be averaged:", found)
+    references = {VALIDATION: folders.references, TEST_FOLDER: folders.test_labels}
+    for subset, labels in references.items():
+        if not groups(members, subset):
+            continue
+        out = args.out / subset
+        write_ensemble(members, subset, out, args.processes)
+        print(f"wrote the mean of {len(members)} members to {out}", flush=True)
+        if labels is None:
+            continue
+        words = folders.evaluation(out, labels, args.processes, subset == VALIDATION)
+        if run_verb(words):
+            raise UserError(f"the ensemble could not be measured. Fix: see above; {typed(words)}")
+        print_members(members, subset, out)
+
+
+def place_in(names: Sequence[str] | None, name: str) -> int:
+    """Where the user named it."""
+    return 0 if names is None else names.index(name)
+
+
+def print_members(members: Sequence[Member], subset: str, out: Path) -> None:
+    """The Dice of each member beside the ensemble's."""
+    from semi_nnunet.evaluation.comparison import Model, read_values
+    from semi_nnunet.evaluation.tables import CSV, mean_of
+
+    tables = [(str(member.job), member.job.tables().get(subset)) for member in members]
+    tables.append(("ensemble", out / CSV))
+    print(f"\nmean Dice of the {subset} cases")
+    for name, table in tables:
+        if table is None:
+            continue
+        values, missing = read_values([(Model("", ""), "", 0, table)], "dice")
+        shown = "not measured" if missing else f"{mean_of([one.value for one in values]):.4f}"
+        print(f"  {name:<60}{shown}")

@@ -1,0 +1,119 @@
+"""Ensembles are the mean of the members' probabilities; what cannot be averaged is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.errors import UserError
+from semi_nnunet.files import read_json
+from semi_nnunet.runs.crossval import found_jobs
+from semi_nnunet.runs.ensemble import (
+    VALIDATION,
+    Member,
+    groups,
+    problems,
+    weighted,
+    write_ensemble,
+)
+from semi_nnunet.runs.job import Folders, Job
+
+TRAINER = "SemiMeanTeacherTrainer"
+
+
+def mean_labels(folders: list[Path], weights: list[int], case: str) -> np.ndarray:
+    probabilities = [np.load(folder / f"{case}.npz")["probabilities"] for folder in folders]
+    return np.average(np.stack(probabilities), axis=0, weights=weights).argmax(0)
+
+
+def test_it_is_the_mean_of_the_members(folders, tmp_path, capfd):
+    dataset = ["-d", folders.raw.name, "-p", "tiny"]
+    jobs = [*dataset, "-c", "2d", "-tr", TRAINER, "-f", "0", "--seeds", "2"]
+    assert main(["crossval", *jobs, "--device", "cpu", "--npz"]) == 0
+    out = tmp_path / "together"
+    assert main(["ensemble", *dataset, "-o", str(out)]) == 0
+    tables = capfd.readouterr().out.split("mean Dice of the ")[1:]
+    assert [table.split()[0] for table in tables] == ["validation", "test"]
+    for table in tables:
+        assert table.count(f"  {TRAINER} 2d fold") == 2 and table.count("  ensemble ") == 1
+    members = found_jobs(folders, "tiny")
+    for subset in ("test", "validation"):
+        inputs = [job.folder / subset for job in members]
+        cases = [path.stem for path in inputs[0].glob("*.npz")]
+        assert cases and (out / subset / "metrics.csv").is_file()
+        for case in cases:
+            got = sitk.GetArrayFromImage(sitk.ReadImage(str(out / subset / f"{case}.nii.gz")))
+            assert np.array_equal(got, mean_labels(inputs, [1, 1], case))
+    assert [one["weight"] for one in read_json(out / "test/members.json")] == [1, 1]
+    merged = write_weighted(members, [1, 3], tmp_path / "weighted")
+    inputs = [job.test for job in members]
+    for path in merged.glob("*.nii.gz"):
+        case = path.name.removesuffix(".nii.gz")
+        got = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+        assert np.array_equal(got, mean_labels(inputs, [1, 3], case))
+
+
+def write_weighted(jobs: list[Job], weights: list[int], out: Path) -> Path:
+    members = [Member(job, weight) for job, weight in zip(jobs, weights, strict=True)]
+    write_ensemble(members, "test", out, processes=1)
+    return out
+
+
+def test_probabilities_that_were_not_kept_are_predicted_without_another_training(folders):
+    done = Job(folders, TRAINER, "2d", "0", 0, "tiny")
+    for folder in (done.validation, done.test):
+        folder.mkdir(parents=True)
+        (folder / "metrics.csv").touch()
+    (done.validation / "summary.json").touch()
+    (done.folder / "checkpoint_final.pth").touch()
+    assert done.is_done and not list(done.commands("cpu", 1))
+    assert len(problems(weighted([done], None), "test")) == 1
+    wanted = replace(done, npz=True)
+    assert not wanted.is_done
+    commands = wanted.commands("cpu", 1)
+    validation = next(commands)
+    assert validation[0] == "nnUNetv2_train" and {"--val", "--npz"} <= set(validation)
+    (done.validation / "case.npz").touch()
+    assert "--save_probabilities" in next(commands)
+
+
+def job(trainer: str, fold: str, seed: int = 0) -> Job:
+    return Job(Folders(Path("raw"), Path("pre"), Path("res")), trainer, "2d", fold, seed, "plans")
+
+
+def test_weights_are_of_models_in_the_order_they_were_named():
+    jobs = [job("A", "0"), job("B", "0"), job("A", "1"), job("B", "1")]
+    assert [member.weight for member in weighted(jobs, [1, 2])] == [1, 2, 1, 2]
+    for wrong in ([1], [1, 2, 3], [0, 1]):
+        with pytest.raises(UserError, match="in this order: A 2d, B 2d"):
+            weighted(jobs, wrong)
+
+
+def test_validation_cases_are_averaged_over_members_of_their_fold_alone():
+    members = weighted([job("A", "0"), job("A", "1"), job("A", "all"), job("B", "0")], None)
+    found = [[str(m.job)[:15] for m in group] for group in groups(members, VALIDATION)]
+    assert found == [["A 2d fold 0 see", "B 2d fold 0 see"], ["A 2d fold 1 see"]]
+    names = [str(problem) for problem in problems(members, VALIDATION)]
+    assert any("B 2d seed 0: is not trained in all folds" in name for name in names)
+
+
+def test_a_member_that_lacks_a_case_is_named(tmp_path):
+    folders = Folders(tmp_path / "raw", tmp_path / "pre", tmp_path / "res")
+    jobs = [replace(job(name, "0"), folders=folders) for name in ("A", "B")]
+    for number, one in enumerate(jobs):
+        one.validation.mkdir(parents=True)
+        for case in ("x", "y")[number:]:
+            (one.validation / f"{case}.npz").touch()
+    (problem,) = problems(weighted(jobs, None), VALIDATION)
+    assert "B 2d fold 0" in str(problem) and "lacks the probabilities of x.npz" in str(problem)
+
+
+def test_that_nothing_fits_is_said(folders, capsys, tmp_path):
+    words = ["ensemble", "-d", folders.raw.name, "-p", "tiny", "-o", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "no training fits" in capsys.readouterr().err
