@@ -93,7 +93,8 @@ def submit_to_slurm(args: argparse.Namespace, folders: Folders, jobs: Sequence[J
     if not left:
         print(f"all {len(jobs)} jobs are done; next: semi_nnunet compare -d {args.dataset}")
         return
-    words = ["-d", args.dataset, "-p", args.plans, "--seeds", str(args.seeds), "--jobs", "1"]
+    words = ["crossval", "-d", args.dataset, "-p", args.plans]
+    words += ["--seeds", str(args.seeds), "--jobs", "1"]
     words += ["-c", *args.configurations, "-tr", *args.trainers, "-f", *args.folds]
     words += ["--device", args.device] if args.device else []
     words += ["--npz"] if args.npz else []

@@ -19,7 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.runs.crossval import folders_of, found_jobs
-    from semi_nnunet.runs.local import LOCK
     from semi_nnunet.runs.lock import holder_of
     from semi_nnunet.watch import readable_time
 
@@ -27,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     if not jobs:
         print("nothing was trained yet")
     for job in jobs:
-        holder, left = holder_of(job.folder / LOCK), job.seconds_left()
+        holder, left = holder_of(job.lock), job.seconds_left()
         if holder:
             state = f"running, {holder}"
         elif job.is_done:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 from semi_nnunet.errors import UserError
@@ -17,6 +18,12 @@ import importlib.util
 if importlib.util.find_spec("semi_nnunet") is not None:  # uninstalled: nnU-Net goes on without us
     from semi_nnunet.discovery.trainers.semi_nnunet_trainers import *  # noqa: F403
 '''
+
+
+def trainer_folders() -> str:
+    """The value of nnUNet_extTrainer by which nnU-Net finds our trainers, and the user's own."""
+    ours, before = str(TRAINERS_FOLDER), os.environ.get("nnUNet_extTrainer", "")
+    return os.pathsep.join([ours, *(p for p in before.split(os.pathsep) if p not in ("", ours))])
 
 
 def shim_file() -> Path:

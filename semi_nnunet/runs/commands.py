@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -38,7 +38,7 @@ ENTRY_POINTS = {
     ),
 }
 
-EPOCH_DONE = re.compile(r"\b(\d+) of (\d+) epochs done, about (.+) left")
+SOME_DONE = re.compile(r"\b(\d+) of (\d+) (epoch|case)s done, about (.+) left")
 PSEUDO_DICE = re.compile(r"\bPseudo dice \[(.*)\]")
 NUMBER = re.compile(r"(?<![\w.])(?:nan|\d+\.?\d*(?:e-?\d+)?)(?![\w.])")  # not the 64 of np.float64
 
@@ -46,30 +46,32 @@ Words = Sequence[str | Path]  # a command line, beginning with a name in ENTRY_P
 
 
 @dataclass(frozen=True)
-class EpochState:
-    """Where a training is.
+class State:
+    """Where a command is.
 
     Args:
-        done, total: epochs.
-        left: readable time, as the trainer estimates it.
+        done, total: epochs of a training, or cases.
+        unit: "epoch" or "case".
+        left: readable time, as the command estimates it.
         dice: mean over the organs, None before it is known.
     """
 
     done: int
     total: int
+    unit: str
     left: str
     dice: float | None = None
 
     def __str__(self) -> str:
         dice = "" if self.dice is None else f", Dice of patches {self.dice:.2f}"
         left = "" if self.done == self.total else f", about {self.left} left"
-        return f"epoch {self.done} of {self.total}{dice}{left}"
+        return f"{self.unit} {self.done} of {self.total}{dice}{left}"
 
 
-def parse_epoch(line: str) -> EpochState | None:
-    """The state in a line of our trainer's output, None in any other line."""
-    found = EPOCH_DONE.search(line)
-    return found and EpochState(int(found[1]), int(found[2]), found[3])
+def parse_state(line: str) -> State | None:
+    """The state in a line of our commands' output, None in any other line."""
+    found = SOME_DONE.search(line)
+    return found and State(int(found[1]), int(found[2]), found[3], found[4])
 
 
 def parse_dice(line: str) -> float | None:
@@ -87,37 +89,40 @@ class Cancelled(Exception):
 class Progress:
     """One stage on the screen: a live line on a terminal, now and then a line elsewhere.
 
-    A training shows epoch, Dice and time left; other commands the time that has passed.
+    A training shows epoch, Dice and time left, a labelling cases and time left; other commands the
+    time that has passed.
     """
 
     def __init__(self, screen: TextIO | None = None):
         self.screen = screen or sys.stdout
         self.live = self.screen.isatty()
         self.started = time.monotonic()
-        self._epoch: EpochState | None = None
+        self._state: State | None = None
         self._shown = 0.0
         self._width = 0
 
     def feed(self, line: str) -> None:
         """Take in one line of a child's output."""
-        epoch, dice = parse_epoch(line), parse_dice(line)
-        if epoch is not None:
-            self._epoch = epoch
-        if dice is not None and self._epoch is not None:  # nnU-Net prints the Dice after our line
-            self._epoch = EpochState(self._epoch.done, self._epoch.total, self._epoch.left, dice)
-            self._show_epoch(self._epoch)
+        state, dice = parse_state(line), parse_dice(line)
+        if state is not None:
+            self._state = state
+            if state.unit == "case":
+                self._show(state)
+        if dice is not None and self._state is not None:  # nnU-Net prints the Dice after our line
+            self._state = replace(self._state, dice=dice)
+            self._show(self._state)
 
     @property
     def state(self) -> str:
-        """Epoch, Dice and time left of a training, else the time that has passed."""
+        """Epochs or cases and the time left where they are known, else the time that has passed."""
         passed = readable_time(time.monotonic() - self.started)
-        return str(self._epoch) if self._epoch is not None else f"for {passed}"
+        return str(self._state) if self._state is not None else f"for {passed}"
 
     def tick(self) -> None:
         """Called a few times a second: keeps the live line alive."""
         if self.live:
             passed = f"{time.monotonic() - self.started:4.0f} s"
-            self._rewrite(f"      {passed}   {self._epoch or ''}")
+            self._rewrite(f"      {passed}   {self._state or ''}")
 
     def finish(self) -> None:
         """Remove the live line."""
@@ -126,11 +131,11 @@ class Progress:
             self.screen.write("\r")
             self.screen.flush()
 
-    def _show_epoch(self, epoch: EpochState) -> None:
-        share = epoch.done / epoch.total
-        if not self.live and (share >= self._shown + LOG_STEP - 1e-9 or epoch.done == epoch.total):
+    def _show(self, state: State) -> None:
+        share = state.done / state.total
+        if not self.live and (share >= self._shown + LOG_STEP - 1e-9 or state.done == state.total):
             self._shown = share
-            print(f"      {epoch}", file=self.screen, flush=True)
+            print(f"      {state}", file=self.screen, flush=True)
 
     def _rewrite(self, text: str) -> None:
         self.screen.write("\r" + text.ljust(self._width))

@@ -88,6 +88,11 @@ class Job:
         return self.folder / "semi_crossval.log"
 
     @property
+    def lock(self) -> Path:
+        """Held while a crossval works on it."""
+        return self.folder / ".semi_crossval.lock"
+
+    @property
     def is_trained(self) -> bool:
         """A fold that was trained by hand counts."""
         return (self.folder / "checkpoint_final.pth").is_file()
@@ -151,10 +156,11 @@ class Job:
         validation, test = self.validation, self.test
         if "validation" in self.tables() and not (validation / METRICS).is_file():
             yield self.folders.evaluation(validation, self.folders.references, processes, True)
-        if not self.is_tested:
+        images = self.folders.test_images
+        if images and not self.is_tested:
             aside = test.with_name(f".{TEST_FOLDER}.tmp")
             where = ("-d", dataset, "-c", self.configuration, "-f", self.fold, *model)
-            files = ("-i", self.folders.test_images, "-o", aside, "-device", device)
+            files = ("-i", images, "-o", aside, "-device", device)
             workers = ("-npp", str(processes), "-nps", str(processes))
             probabilities = ("--save_probabilities",) if self.npz else ()
             yield ("nnUNetv2_predict", *where, *files, *workers, *probabilities)

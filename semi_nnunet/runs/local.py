@@ -11,17 +11,35 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TextIO
+from pathlib import Path
+from typing import Protocol, TextIO
 
-from semi_nnunet.discovery.register import TRAINERS_FOLDER
+from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.errors import UserError
-from semi_nnunet.runs.commands import Cancelled, Progress, run_command
-from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.commands import Cancelled, Progress, Words, run_command
 from semi_nnunet.runs.lock import held
 from semi_nnunet.watch import readable_time
 
-LOCK = ".semi_crossval.lock"
 LOOK_EVERY_S = 1.0
+
+
+class Job(Protocol):
+    """Something to be done by commands; hashable, and printed as its name."""
+
+    @property
+    def log(self) -> Path:
+        """What its commands printed."""
+
+    @property
+    def lock(self) -> Path:
+        """Held while somebody works on it."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no command is left."""
+
+    def commands(self, device: str, processes: int) -> Iterator[Words]:
+        """The commands that are left, each looked at when the one before has ended."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +182,7 @@ def run_job(
     """Run the commands that are left of one job."""
     if job.is_done:
         return Outcome(job, "done before")
-    with held(job.folder / LOCK) as other:
+    with held(job.lock) as other:
         if other is not None:
             return Outcome(job, "elsewhere", f"{other} works on it")
         started = time.monotonic()
@@ -186,7 +204,7 @@ def child_environment(resources: Resources) -> dict[str, str]:
     on_gpu = bool(resources.gpus)
     workers = max(1, resources.threads - 1) if on_gpu else 0  # the CPU trains; it loads in between
     return {
-        "nnUNet_extTrainer": str(TRAINERS_FOLDER),
+        "nnUNet_extTrainer": trainer_folders(),
         "nnUNet_n_proc_DA": str(min(12, workers)),
         "nnUNet_def_n_proc": str(max(1, resources.threads // 2)),
         "OMP_WAIT_POLICY": "passive",

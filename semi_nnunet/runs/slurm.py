@@ -21,13 +21,14 @@ def batch_script(
     """The script of an array whose task N runs job N of the list.
 
     Args:
-        arguments: of ``semi_nnunet crossval``, from which every task makes the same list.
+        arguments: of ``semi_nnunet``, from which every task makes the same list; with --only N it
+            runs one job.
         indices: of the jobs that are left.
         at_a_time: how many tasks may run at once.
         logs: folder for SLURM's logs.
         sbatch: further options of sbatch, such as "--partition=gpu --gres=gpu:1".
     """
-    command = shlex.join([sys.executable, "-m", "semi_nnunet.cli.main", "crossval", *arguments])
+    command = shlex.join([sys.executable, "-m", "semi_nnunet.cli.main", *arguments])
     return f"""#!/bin/bash
 #SBATCH --job-name=semi_nnunet
 #SBATCH --array={",".join(map(str, indices))}%{at_a_time}
@@ -36,7 +37,7 @@ def batch_script(
 #SBATCH --requeue
 #SBATCH --signal=B:USR1@{WARNING_S}
 {"".join(f"#SBATCH {option}" + chr(10) for option in shlex.split(sbatch))}
-# when the time is nearly up: stop, and go on from the checkpoint in a new task
+# when the time is nearly up: stop, and go on in a new task
 trap 'scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"' USR1
 {command} --only "$SLURM_ARRAY_TASK_ID" &
 child=$!

@@ -10,12 +10,12 @@ import pytest
 from semi_nnunet.errors import UserError
 from semi_nnunet.runs import commands
 from semi_nnunet.runs.commands import (
-    EpochState,
     Progress,
+    State,
     arguments_of,
     ended_like_ctrl_c,
     parse_dice,
-    parse_epoch,
+    parse_state,
     run_command,
     typed,
 )
@@ -45,8 +45,8 @@ def python(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_our_epoch_line_is_understood():
-    assert parse_epoch(EPOCH_LINE) == EpochState(7, 22, "2 min")
-    assert parse_epoch(DICE_LINE) is None
+    assert parse_state(EPOCH_LINE) == State(7, 22, "epoch", "2 min")
+    assert parse_state(DICE_LINE) is None
 
 
 def test_the_dice_is_the_mean_of_the_organs_that_occur():

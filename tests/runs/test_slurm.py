@@ -36,7 +36,7 @@ def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_task_runs_its_job_alone(sbatch, tmp_path, monkeypatch):
     ran = tmp_path / "ran"
-    words = ["-d", "7", "-tr", "A B"]  # a name with a space stays one word
+    words = ["crossval", "-d", "7", "-tr", "A B"]  # a name with a space stays one word
     script = batch_script(words, [0, 2], 2, tmp_path, "--partition=gpu --gres=gpu:1")
     assert "#SBATCH --partition=gpu\n#SBATCH --gres=gpu:1\n" in script
     assert "#SBATCH --array=0,2%2" in script and "#SBATCH --requeue" in script
@@ -44,11 +44,11 @@ def test_every_task_runs_its_job_alone(sbatch, tmp_path, monkeypatch):
     script = script.replace("-m semi_nnunet.cli.main", f'-c "{fake}"')
     assert submit(script, tmp_path / "logs" / "array.sh") == "4711"
     lines = [eval(line) for line in ran.read_text().splitlines()]
-    assert lines == [["crossval", *words, "--only", number] for number in ("0", "2")]
+    assert lines == [[*words, "--only", number] for number in ("0", "2")]
 
 
 def test_a_task_that_is_ended_ends_its_training(tmp_path):
-    script = batch_script([], [0], 1, tmp_path, "").replace(
+    script = batch_script(["crossval"], [0], 1, tmp_path, "").replace(
         "-m semi_nnunet.cli.main crossval", "-c 'import time; print(1, flush=True); time.sleep(60)'"
     )
     path = tmp_path / "array.sh"
