@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
     trainers = {key: trainer.settings_class for key, trainer in trainer_classes().items()}
     given = merged(before, given)
     plans["semi"], rows = plan_semi(plans, dataset_json, folder, trainers, given)
-    plans["semi_planned"] = {"given": given, "semi": plans["semi"]}
+    plans["semi_planned"] = {"given": given, "semi": plans["semi"], "from": args.plans}
     write_json(folder / f"{name}.json", plain(plans))
     shown = args.configurations or ready or list(plans["configurations"])
     print_rows(rows, shown)

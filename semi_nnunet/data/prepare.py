@@ -217,7 +217,9 @@ def plan_if_needed(
 
 
 def is_derived(plans: Mapping[str, Any]) -> bool:
-    """Whether plans use the data of plans of another name, as nnU-Net's planner never does."""
+    """Whether plans were made from others: they say so, or use the data of another name."""
+    if plans.get("semi_planned", {}).get("from", plans["plans_name"]) != plans["plans_name"]:
+        return True
     identifiers = [c.get("data_identifier") for c in plans["configurations"].values()]
     own = f"{plans['plans_name']}_"
     return any(identifier and not identifier.startswith(own) for identifier in identifiers)
