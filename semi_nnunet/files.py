@@ -24,8 +24,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
-        _flush(temporary)
-        os.replace(temporary, path)
+        put_in_place(temporary, path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         with suppress(OSError):
             temporary.unlink()
@@ -40,6 +39,12 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
         raise
     with suppress(OSError):  # the file is written; not every file system can flush a folder
         _flush(path.parent)
+
+
+def put_in_place(finished: Path, path: Path) -> None:
+    """Flush a finished file to disk and rename it to ``path``, on the same file system."""
+    _flush(finished)
+    os.replace(finished, path)
 
 
 def _flush(path: Path) -> None:

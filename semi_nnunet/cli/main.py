@@ -26,6 +26,8 @@ VERBS = {
     "ensemble": "average the predictions of trainers, configurations, folds and seeds",
     "report": "write the answer, tables, curves and cases as one HTML file to open offline",
     "evaluate": "measure predictions: overlap, surfaces, volumes of every case and class",
+    "pseudo-label": "label images that nobody labelled, with trained models",
+    "distil": "make a training set of labelled and pseudo-labelled cases",
     "export": "turn a trained model into one that stock nnU-Net runs",
 }
 
@@ -42,7 +44,7 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
             name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         if name == verb:
-            module = importlib.import_module(f"semi_nnunet.cli.{name}")
+            module = importlib.import_module(f"semi_nnunet.cli.{name.replace('-', '_')}")
             sub.description = module.__doc__
             module.add_arguments(sub)
             sub.set_defaults(run=module.run)

@@ -58,11 +58,15 @@ class Manifest:
     """The finished cases of ``case_folder``; appended to by one process at a time.
 
     A line torn by a crash is ignored, which means that its case is done again.
+
+    Args:
+        case_folder: where the files are.
+        path: the list; None: beside the folder.
     """
 
-    def __init__(self, case_folder: str | Path):
+    def __init__(self, case_folder: str | Path, path: Path | None = None):
         self.folder = Path(case_folder)
-        self.path = manifest_file(case_folder)
+        self.path = path or manifest_file(case_folder)
 
     def read(self) -> dict[str, Entry]:
         """Case -> its newest entry."""

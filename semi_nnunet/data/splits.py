@@ -143,7 +143,7 @@ def write_split(
         )
     aside = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
-    put = _Transfer(symlink)
+    put = Transfer(symlink)
     for case, files in cases.items():
         keep = case in set(labelled)
         for file in files:
@@ -158,7 +158,7 @@ def write_split(
     return True
 
 
-class _Transfer:
+class Transfer:
     """Copy or link a file into a folder, with the .json file that holds the spacing of a .tif."""
 
     def __init__(self, symlink: bool):

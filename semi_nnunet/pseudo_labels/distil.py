@@ -1,0 +1,146 @@
+"""A data set of labelled and pseudo-labelled cases, that any trainer can train on.
+
+Omni-supervision (Radosavovic et al. 2018). The pseudo-labelled cases are in the training part of
+every fold and in no validation; their record says which models, views and score they come from.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.utilities.crossval_split import generate_crossval_split
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from semi_nnunet.checkpoints import plain
+from semi_nnunet.data.integrity import cases_in
+from semi_nnunet.data.layout import UNLABELLED_IMAGES
+from semi_nnunet.data.splits import Transfer
+from semi_nnunet.errors import UserError
+from semi_nnunet.files import read_json, write_json
+from semi_nnunet.filtering import surest
+from semi_nnunet.pseudo_labels.pool import Request, ignore_value, scores_of
+
+RECORD = "distil.json"
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which pseudo-labelled cases are taken.
+
+    Args:
+        keep: a fraction of them (at most 1), or a number (above 1), the surest.
+        most: an uncertainty above which none is taken, or None.
+        score: "entropy" or "disagreement".
+    """
+
+    keep: float = 1.0
+    most: float | None = None
+    score: str = "entropy"
+
+
+def choose(request: Request, choice: Choice) -> dict[str, float]:
+    """The cases that are taken, with their uncertainty.
+
+    Raises:
+        UserError: the score is not there, or nothing is left.
+    """
+    scores = scores_of(request)
+    known = set.intersection(*(set(values) for values in scores.values())) if scores else set()
+    if choice.score not in known:
+        raise UserError(
+            f"--score {choice.score}: the pool has {', '.join(sorted(known)) or 'no score'}. "
+            f"'disagreement' needs several models. Fix: choose another score, or add a model"
+        )
+    of_case = {case: values[choice.score] for case, values in scores.items()}
+    limit = choice.most
+    below = {case: one for case, one in of_case.items() if limit is None or one <= limit}
+    if not below:
+        lowest = min(of_case.values())
+        raise UserError(
+            f"no case has an uncertainty of at most {limit}, the lowest is {lowest:.4f}. Fix: "
+            f"raise --most"
+        )
+    count = choice.keep * len(of_case) if choice.keep <= 1 else choice.keep
+    return {case: of_case[case] for case in surest(below, max(1.5, count))}
+
+
+def write_distilled(
+    source: Path, target: Path, request: Request, choice: Choice, symlink: bool
+) -> dict[str, float]:
+    """Write the raw data set ``target``; returns the pseudo-labelled cases in it.
+
+    imagesTr has the labelled cases of ``source`` and the chosen ones with their pseudo labels,
+    imagesUn the others, imagesTs the test cases.
+
+    Raises:
+        UserError: ``target`` is something else.
+    """
+    taken = choose(request, choice)
+    record = {
+        "source": source.name,
+        **request.record(),
+        "choice": asdict(choice),
+        "uncertainty": {case: round(value, 6) for case, value in sorted(taken.items())},
+    }
+    if target.exists():
+        made = target / RECORD
+        if made.is_file() and read_json(made) == plain(record):
+            return taken
+        raise UserError(
+            f"{target} exists already and was not made by this command. Fix: choose another number "
+            f"or name, or remove it"
+        )
+    aside = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    description = read_json(source / "dataset.json")
+    ending, put = description["file_ending"], Transfer(symlink)
+    labelled = cases_in(source / "imagesTr", ending)
+    for case, files in labelled.items():
+        for file in files:
+            put(Path(file), aside / "imagesTr")
+        put(source / "labelsTr" / f"{case}{ending}", aside / "labelsTr")
+    for case, files in cases_in(source / UNLABELLED_IMAGES, ending).items():
+        for file in files:
+            put(Path(file), aside / ("imagesTr" if case in taken else UNLABELLED_IMAGES))
+        if case in taken:
+            put(request.labels / f"{case}{ending}", aside / "labelsTr")
+    for folder in ("imagesTs", "labelsTs"):
+        for path in sorted((source / folder).glob(f"*{ending}")):
+            put(path, aside / folder)
+    labels = with_ignore(description, request)
+    total = len(labelled) + len(taken)
+    write_json(aside / "dataset.json", {**description, "labels": labels, "numTraining": total})
+    write_json(aside / RECORD, plain(record))
+    os.replace(aside, target)
+    return taken
+
+
+def with_ignore(description: Mapping[str, Any], request: Request) -> dict[str, Any]:
+    """The labels of dataset.json, with the ignore label that unsure voxels have."""
+    labels = dict(description["labels"])
+    if request.confidence and "ignore" not in labels:
+        model = request.trained[0]
+        manager = PlansManager(model.plans).get_label_manager(dict(description))
+        labels["ignore"] = ignore_value(manager)
+    return labels
+
+
+def write_folds(preprocessed: Path, labelled: Sequence[str], taken: Sequence[str]) -> int:
+    """Write splits_final.json: folds of the labelled cases, all others for training.
+
+    Returns:
+        The number of folds; 0 with a single labelled case, for which fold "all" is left.
+    """
+    preprocessed.mkdir(parents=True, exist_ok=True)
+    if len(labelled) < 2:
+        return 0
+    folds = generate_crossval_split(sorted(labelled), n_splits=min(FOLDS, len(labelled)))
+    splits = [{**fold, "train": [*fold["train"], *sorted(taken)]} for fold in folds]
+    write_json(preprocessed / "splits_final.json", plain(splits))
+    return len(splits)

@@ -1,0 +1,136 @@
+"""Trained models to label with: any nnU-Net's, ours or not, one or several folds of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.paths import nnUNet_results
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from semi_nnunet.errors import Problem, UserError
+from semi_nnunet.files import read_json, sha256_of_file
+
+CHECKPOINT = "checkpoint_final.pth"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """Folds of one training folder, whose networks' logits are averaged as nnU-Net does.
+
+    Args:
+        folder: TRAINER__PLANS__CONFIGURATION, with plans.json and dataset.json.
+        folds: for example ("0", "1") or ("all",).
+    """
+
+    folder: Path
+    folds: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.folder.parent.name}/{self.folder.name} fold {' '.join(self.folds)}"
+
+    @property
+    def configuration(self) -> str:
+        return self.folder.name.split("__")[-1]
+
+    @property
+    def dataset_json(self) -> dict[str, Any]:
+        return dict(read_json(self.folder / "dataset.json"))
+
+    @property
+    def plans(self) -> dict[str, Any]:
+        return dict(read_json(self.folder / "plans.json"))
+
+    def checksums(self) -> dict[str, str]:
+        """Checkpoint -> SHA-256."""
+        paths = (self.folder / f"fold_{fold}" / CHECKPOINT for fold in self.folds)
+        return {f"{self.folder.name}/{path.parent.name}": sha256_of_file(path) for path in paths}
+
+
+def find_model(text: str) -> TrainedModel:
+    """The model of a folder, or of one of its folds.
+
+    Args:
+        text: path of TRAINER__PLANS__CONFIGURATION or of a fold_N in it, as it is or below
+            nnUNet_results.
+
+    Raises:
+        UserError: there is none; says where it was looked for.
+    """
+    root = nnUNet_results.get()
+    places = [Path(text).expanduser(), *([Path(root) / text] if root else [])]
+    for place in places:
+        single = place.name.startswith("fold_")
+        folder = place.parent if single else place
+        folds = [place] if single else sorted(folder.glob("fold_*"))
+        trained = [fold for fold in folds if (fold / CHECKPOINT).is_file()]
+        if (
+            len(trained) > 1
+        ):  # fold "all" has seen every case, as nnU-Net's own choice leaves it out
+            trained = [fold for fold in trained if fold.name != "fold_all"]
+        if trained and all((folder / f"{name}.json").is_file() for name in ("plans", "dataset")):
+            names = (fold.name.removeprefix("fold_") for fold in trained)
+            return TrainedModel(folder.absolute(), tuple(names))
+    raise UserError(
+        f"no trained model: looked for plans.json, dataset.json and fold_*/{CHECKPOINT} in "
+        f"{' and '.join(map(str, places))}. Fix: give a folder TRAINER__PLANS__CONFIGURATION of "
+        f"nnUNet_results, or a fold in it, that was trained to its end"
+    )
+
+
+def find_models(texts: Sequence[str]) -> list[TrainedModel]:
+    """All models, which must fit together.
+
+    Raises:
+        UserError: one is missing, or they differ in labels, channels or files; names all of them.
+    """
+    models = [find_model(text) for text in texts]
+    problems = [*differences(models), *cascades(models)]
+    if problems:
+        raise UserError("These models cannot label the same images:", problems)
+    return models
+
+
+def differences(models: Sequence[TrainedModel]) -> Iterator[Problem]:
+    """What keeps the models from predicting the images of the first with its labels."""
+    for model in models[1:]:
+        yield from unlike(model, models[0].dataset_json, str(models[0]))
+
+
+def require_models_of(
+    models: Sequence[TrainedModel], description: Mapping[str, Any], dataset: str
+) -> None:
+    """Check that models predict the images and labels of a data set.
+
+    Raises:
+        UserError: one has other labels, channels or files.
+    """
+    problems = [problem for model in models for problem in unlike(model, description, dataset)]
+    if problems:
+        raise UserError(f"These models cannot label the images of {dataset}:", problems)
+
+
+def unlike(model: TrainedModel, description: Mapping[str, Any], of: str) -> Iterator[Problem]:
+    """In what a model differs from a dataset.json."""
+    for key in ("labels", "regions_class_order", "channel_names", "file_ending"):
+        ours, theirs = model.dataset_json.get(key), description.get(key)
+        if without_ignore(ours) != without_ignore(theirs):
+            what = f"must have the {key} of {of}, {theirs}, got {ours}"
+            yield Problem(str(model), what, "choose models of one data set")
+
+
+def without_ignore(value: Any) -> Any:
+    """Labels without the one that is never predicted."""
+    return {k: v for k, v in value.items() if k != "ignore"} if isinstance(value, dict) else value
+
+
+def cascades(models: Sequence[TrainedModel]) -> Iterator[Problem]:
+    """Second stages, which need another model's predictions first."""
+    for model in models:
+        configuration = PlansManager(model.plans).get_configuration(model.configuration)
+        if configuration.previous_stage_name is not None:
+            what = f"needs the predictions of {configuration.previous_stage_name} as input"
+            fix = "label with a model of a single stage, such as 3d_fullres"
+            yield Problem(str(model), what, fix)

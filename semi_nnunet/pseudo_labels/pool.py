@@ -1,0 +1,316 @@
+"""Label a pool of images of any size: in parts, each by a process of its own, on any launcher.
+
+A case is done when its files are complete (written aside, then renamed) and its line, with their
+checksums, is in the list of the part that did it. What is killed costs its current case; running
+again does what is missing, also with more parts, or after images were added.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semi_nnunet.data.file_bytes import short_reason
+from semi_nnunet.data.image_files import inspect_file
+from semi_nnunet.data.integrity import reader_class
+from semi_nnunet.data.manifest import Entry, Manifest
+from semi_nnunet.data.raw_description import cases_in, relative_to
+from semi_nnunet.errors import UserError
+from semi_nnunet.files import put_in_place, read_json, write_atomically, write_json
+from semi_nnunet.pseudo_labels.models import TrainedModel, find_models
+from semi_nnunet.pseudo_labels.predictor import Labeller, Prediction
+from semi_nnunet.pseudo_labels.uncertainty import uncertainties
+from semi_nnunet.runs.commands import Words
+
+REQUEST = "request.json"
+TABLE = "uncertainty.csv"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: images, models, views; the same for all parts and reruns.
+
+    Args:
+        images: folder, CASE_0000.ending.
+        out: folder for labels/, parts/ and request.json.
+        models: folders of trained models, or folds of them.
+        views: see :mod:`semi_nnunet.pseudo_labels.views`.
+        confidence: below it, a voxel gets nnU-Net's ignore label; 0: none does.
+        npz: keep the probabilities (float16).
+    """
+
+    images: Path
+    out: Path
+    models: tuple[str, ...]
+    views: tuple[str, ...] = ()
+    confidence: float = 0.0
+    npz: bool = False
+
+    @property
+    def labels(self) -> Path:
+        """The folder of the segmentations."""
+        return self.out / "labels"
+
+    @cached_property
+    def trained(self) -> list[TrainedModel]:
+        """The models; raises UserError where there is none, or they do not fit together."""
+        return find_models(self.models)
+
+    @cached_property
+    def cases(self) -> dict[str, list[str]]:
+        """Case -> its channel files.
+
+        Raises:
+            UserError: there is none.
+        """
+        ending = self.trained[0].dataset_json["file_ending"]
+        found = {
+            case: list(map(str, files)) for case, files in cases_in(self.images, ending).items()
+        }
+        if not found:
+            raise UserError(
+                f"{self.images} holds no image CASE_0000{ending}, as {self.trained[0]} wants them. "
+                f"Fix: correct -i"
+            )
+        return found
+
+    def record(self) -> dict[str, Any]:
+        """What the labels depend on."""
+        checksums = {name: value for m in self.trained for name, value in m.checksums().items()}
+        return {
+            "models": checksums,
+            "views": sorted(self.views),
+            "confidence": self.confidence,
+            "npz": self.npz,
+        }
+
+    def begin(self) -> None:
+        """Write down what is asked for, before the parts start.
+
+        Raises:
+            UserError: the folder was begun with other models or views.
+        """
+        path, record = self.out / REQUEST, self.record()
+        if path.is_file() and read_json(path) != record:
+            raise UserError(
+                f"{self.out} was begun with other models, views, --confidence or --npz ({path}). "
+                f"Fix: choose another folder or number by -o, or remove it"
+            )
+        for folder in (self.labels, self.out / "parts"):
+            folder.mkdir(parents=True, exist_ok=True)
+        if not path.is_file():
+            write_json(path, record)
+
+    def manifests(self) -> list[Manifest]:
+        """The lists of all parts there ever were."""
+        return [Manifest(self.labels, path) for path in (self.out / "parts").glob("*.jsonl")]
+
+    def done(self) -> dict[str, Entry]:
+        """The finished cases."""
+        return {case: entry for one in self.manifests() for case, entry in one.present().items()}
+
+    def bad(self) -> dict[str, str]:
+        """The cases that were set aside, with their problem; not those that are fine now."""
+        found, done = {}, self.done()
+        for path in sorted((self.out / "parts").glob("*.bad")):
+            for line in path.read_text(errors="replace").splitlines():
+                case, _, problem = line.partition("\t")
+                found[case] = problem
+        return {case: problem for case, problem in found.items() if case not in done}
+
+    def left(self) -> list[str]:
+        """The cases that are neither done nor set aside."""
+        seen = {*self.done(), *self.bad()}
+        return [case for case in self.cases if case not in seen]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The cases of one process: a job of a launcher.
+
+    Args:
+        request: what is asked for.
+        number: of the part, from 0.
+        of: how many parts there are.
+    """
+
+    request: Request
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"part {self.number + 1} of {self.of}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its list, lock and log are."""
+        return self.request.out / "parts"
+
+    @property
+    def name(self) -> str:
+        return f"part_{self.number:05d}_of_{self.of:05d}"
+
+    @property
+    def log(self) -> Path:
+        """What its process printed."""
+        return self.folder / f"{self.name}.log"
+
+    @property
+    def lock(self) -> Path:
+        """Held while it runs."""
+        return self.folder / f".{self.name}.lock"
+
+    def cases(self) -> dict[str, list[str]]:
+        """Case -> files; which part a case belongs to follows from its name alone."""
+        cases = self.request.cases.items()
+        return {case: files for case, files in cases if part_of(case, self.of) == self.number}
+
+    def left(self) -> list[str]:
+        """Its cases that are neither done nor set aside."""
+        seen = {*self.request.done(), *self.request.bad()}
+        return [case for case in self.cases() if case not in seen]
+
+    @property
+    def is_done(self) -> bool:
+        return not self.left()
+
+    def commands(self, device: str, processes: int) -> Iterator[Words]:
+        """The command that does what is left."""
+        yield ("semi_nnunet", "pseudo-label", *self.arguments(), "--device", device)
+
+    def arguments(self) -> list[str]:
+        """Of the command, for this part alone."""
+        request = self.request
+        words = ["-i", str(request.images), "-o", str(request.out), "-m", *request.models]
+        words += ["--views", *request.views] if request.views else []
+        words += ["--confidence", str(request.confidence)] if request.confidence else []
+        words += ["--npz"] if request.npz else []
+        return [*words, "--parts", str(self.of), "--only", str(self.number)]
+
+    def set_aside(self, case: str, problem: str) -> None:
+        """Note a case that cannot be labelled."""
+        with (self.folder / f"{self.name}.bad").open("a") as file:
+            file.write(f"{case}\t{' '.join(problem.split())}\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def part_of(case: str, count: int) -> int:
+    """The number of the part a case belongs to."""
+    return zlib.crc32(case.encode()) % count
+
+
+def parts_left(request: Request, count: int) -> list[Part]:
+    """Those of ``count`` parts that have something left to do."""
+    numbers = {part_of(case, count) for case in request.left()}
+    return [Part(request, number, count) for number in sorted(numbers)]
+
+
+def run_part(part: Part, label: Labeller, left: Sequence[str]) -> Iterator[str]:
+    """Label what is left of a part, one case after another; yields each when it is done.
+
+    Args:
+        part: the part.
+        label: what labels.
+        left: its cases.
+    """
+    for leftover in part.folder.glob(f".{part.name}.*"):  # of a killed process
+        if leftover != part.lock:
+            leftover.unlink()
+    request, cases = part.request, part.cases()
+    description = request.trained[0].dataset_json
+    reader = reader_class(description, [file for case in left for file in cases[case]])
+    manifest = Manifest(request.labels, part.folder / f"{part.name}.jsonl")
+    for case in left:
+        names = [relative_to(file, str(request.images)) for file in cases[case]]
+        facts = [
+            inspect_file(file, name, reader, len(description["channel_names"]))
+            for file, name in zip(cases[case], names, strict=True)
+        ]
+        if problems := [str(problem) for fact in facts for problem in fact.problems]:
+            part.set_aside(case, "; ".join(problems))
+            yield case
+            continue
+        try:
+            prediction = label(cases[case])
+        except Exception as error:  # one strange image must not end the labelling of the others
+            part.set_aside(case, f"cannot be labelled: {short_reason(error)}")
+        else:
+            manifest.add(write_case(part, case, prediction, label))
+        yield case
+
+
+def ignore_value(label_manager: Any) -> int:
+    """nnU-Net's ignore label; where the data set has none, the next after its largest."""
+    declared = label_manager.ignore_label
+    return int(max(label_manager.all_labels) + 1 if declared is None else declared)
+
+
+def with_ignored(prediction: Prediction, label_manager: Any, confidence: float) -> np.ndarray:
+    """The labels; voxels whose label has a probability below ``confidence`` are ignored.
+
+    Of regions, the one that is least sure counts: the distance of its probability from 1/2.
+    """
+    if not confidence:
+        return prediction.labels
+    p = prediction.probabilities
+    surest = np.maximum(p, 1 - p).min(0) if label_manager.has_regions else p.max(0)
+    return np.where(surest < confidence, ignore_value(label_manager), prediction.labels)
+
+
+def write_case(part: Part, case: str, prediction: Prediction, label: Labeller) -> Entry:
+    """Write a case's files aside and rename them; says what is there now, and its uncertainty.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+    request, aside = part.request, part.folder / f".{part.name}"
+    labels = with_ignored(prediction, label.label_manager, request.confidence)
+    ending = request.trained[0].dataset_json["file_ending"]
+    files = {request.labels / f"{case}{ending}": aside.with_name(f"{aside.name}{ending}")}
+    writer = label.predictors[0].plans_manager.image_reader_writer_class()
+    try:
+        for temporary in files.values():
+            writer.write_seg(labels, str(temporary), prediction.properties)
+        if request.npz:
+            temporary = aside.with_name(f"{aside.name}.npz")
+            half = prediction.probabilities.astype(np.float16)
+            np.savez_compressed(temporary, probabilities=half)
+            files[request.labels / f"{case}.npz"] = temporary
+        for path, temporary in files.items():
+            put_in_place(temporary, path)
+    except (OSError, RuntimeError) as error:  # SimpleITK reports a full disk as RuntimeError
+        raise UserError(
+            f"could not write the labels of {case} to {request.labels}: {error}. What was written "
+            f"before is whole. Fix: free some space or make the folder writable, then run the same "
+            f"command again"
+        ) from error
+    facts = {"uncertainty": uncertainties(prediction, label.label_manager)}
+    return Entry.of(case, "", list(files), facts)
+
+
+def scores_of(request: Request) -> dict[str, dict[str, float]]:
+    """Case -> its uncertainties, by name."""
+    return {case: entry.facts["uncertainty"] for case, entry in request.done().items()}
+
+
+def write_table(request: Request) -> Path:
+    """Write uncertainty.csv, the most certain case first; returns where."""
+    scores, path = scores_of(request), request.out / TABLE
+    columns = list(next(iter(scores.values()), {}))
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["case", *columns])
+    for case in sorted(scores, key=lambda case: ([*scores[case].values()][::-1], case)):
+        rows.writerow([case, *(f"{scores[case][column]:.6f}" for column in columns)])
+    write_atomically(path, lambda temporary: temporary.write_text(text.getvalue()))
+    return path

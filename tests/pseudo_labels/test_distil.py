@@ -1,0 +1,130 @@
+"""Distilled data sets: labelled and pseudo-labelled cases, none of the latter in a validation."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.errors import UserError
+from semi_nnunet.files import read_json, write_json
+from semi_nnunet.pseudo_labels.distil import Choice, choose, write_folds
+from semi_nnunet.pseudo_labels.pool import Request
+
+
+@pytest.fixture
+def raw(pool, tmp_path, monkeypatch) -> Path:
+    """The phantom in raw and preprocessed folders of the test's own."""
+    for name in ("raw", "preprocessed"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+        (tmp_path / name).mkdir()
+    shutil.copytree(pool.raw, tmp_path / "raw" / pool.raw.name)
+    return tmp_path / "raw" / pool.raw.name
+
+
+def distil(raw: Path, pool, *more: str) -> list[str]:
+    words = ["distil", "-d", raw.name, "-o", "77", "--base", *pool.names, "--device", "cpu"]
+    return [*words, "-np", "1", *more]
+
+
+def cases(folder: Path) -> set[str]:
+    return {path.name[:12] for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def test_the_surest_become_training_cases_of_every_fold_and_of_no_validation(raw, pool, capfd):
+    words = distil(raw, pool, "--keep", "0.5", "--confidence", "0.6", "--score", "disagreement")
+    assert main(words) == 0
+    target = next(raw.parent.glob("Dataset077_*"))
+    said = capfd.readouterr().out
+    assert (
+        "5 labelled and 2 pseudo-labelled cases" in said and "semi_nnunet preprocess -d 77" in said
+    )
+    record = read_json(target / "distil.json")
+    taken, labelled = set(record["uncertainty"]), cases(raw / "imagesTr")
+    assert len(taken) == 2 and taken < cases(raw / "imagesUn")
+    assert set(record["models"]) == {f"{model.folder.name}/fold_0" for model in pool.models}
+    assert cases(target / "imagesTr") == cases(target / "labelsTr") == labelled | taken
+    assert cases(target / "imagesUn") == cases(raw / "imagesUn") - taken
+    assert read_json(target / "dataset.json")["labels"]["ignore"] == 4
+    for case in labelled:  # what people drew stays as it is
+        name = f"{case}.nii.gz"
+        assert (target / "labelsTr" / name).read_bytes() == (raw / "labelsTr" / name).read_bytes()
+    for case in taken:
+        name = f"{case}_0000.nii.gz"
+        assert (target / "imagesTr" / name).read_bytes() == (raw / "imagesUn" / name).read_bytes()
+        label = sitk.ReadImage(str(target / "labelsTr" / f"{case}.nii.gz"))
+        assert label.GetSize() == sitk.ReadImage(str(target / "imagesTr" / name)).GetSize()
+        assert set(np.unique(sitk.GetArrayFromImage(label))) <= {0, 1, 2, 3, 4}
+    preprocessed = Path(os.environ["nnUNet_preprocessed"]) / target.name
+    folds = read_json(preprocessed / "splits_final.json")
+    assert len(folds) == 5
+    assert sorted(case for fold in folds for case in fold["val"]) == sorted(labelled)
+    for fold in folds:
+        assert taken <= set(fold["train"]) and not set(fold["train"]) & set(fold["val"])
+    verify_dataset_integrity(str(target), num_processes=1)  # stock nnU-Net takes it
+    before = {path: path.stat().st_mtime_ns for path in target.rglob("*")}
+    assert main(words) == 0
+    assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == before
+    assert main([*words, "--most", "0.9"]) == 2
+    assert "was not made by this command" in capfd.readouterr().err
+
+
+def test_without_leftovers_stock_nnunet_goes_on(raw, pool, capfd):
+    assert main(distil(raw, pool, "--symlink")) == 0
+    target = next(raw.parent.glob("Dataset077_*"))
+    assert "nnUNetv2_plan_and_preprocess -d 77" in capfd.readouterr().out
+    assert not (target / "imagesUn").exists() and len(cases(target / "imagesTr")) == 9
+    assert "ignore" not in read_json(target / "dataset.json")["labels"]
+    assert all(path.is_symlink() for path in (target / "imagesTr").iterdir())
+
+
+def test_an_unlabelled_image_that_is_a_test_image_is_refused(raw, pool, capfd):
+    test = next((raw / "imagesTs").iterdir())
+    shutil.copy(test, raw / "imagesUn" / "leak_0000.nii.gz")
+    assert main(distil(raw, pool)) == 2
+    assert "its voxels equal those of the test case" in capfd.readouterr().err
+
+
+def test_models_of_another_data_set_are_refused(raw, pool, capfd):
+    description = read_json(raw / "dataset.json")
+    write_json(raw / "dataset.json", {**description, "labels": {"background": 0, "one": 1}})
+    assert main(distil(raw, pool)) == 2
+    assert f"must have the labels of {raw.name}" in capfd.readouterr().err
+
+
+def scored(folder: Path, scores: dict[str, dict[str, float]]) -> Request:
+    """A pool that was labelled, as far as its lists say."""
+    for name in ("labels", "parts"):
+        (folder / name).mkdir()
+    lines = [
+        json.dumps({"case": case, "source": "", "files": {}, "facts": {"uncertainty": values}})
+        for case, values in scores.items()
+    ]
+    (folder / "parts" / "part_0.jsonl").write_text("\n".join(lines) + "\n")
+    return Request(folder, folder, ())
+
+
+def test_the_choice_is_of_the_surest(tmp_path):
+    scores = {f"case{i}": {"entropy": i / 10} for i in range(10)}
+    request = scored(tmp_path, scores)
+    assert list(choose(request, Choice(keep=0.2))) == ["case0", "case1"]
+    assert len(choose(request, Choice(keep=3))) == 3
+    assert len(choose(request, Choice(keep=1.0))) == 10
+    assert list(choose(request, Choice(most=0.05))) == ["case0"]
+    assert len(choose(request, Choice(keep=0.5, most=0.25))) == 3
+    with pytest.raises(UserError, match="no case has an uncertainty of at most -1"):
+        choose(request, Choice(most=-1))
+    with pytest.raises(UserError, match="'disagreement' needs several models"):
+        choose(request, Choice(score="disagreement"))
+
+
+def test_a_single_labelled_case_has_no_fold(tmp_path):
+    assert write_folds(tmp_path, ["only"], ["pseudo"]) == 0
+    assert not (tmp_path / "splits_final.json").exists()

@@ -1,0 +1,236 @@
+"""Pools are labelled as nnU-Net would, once, and whole, whatever is killed or broken."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from nnunetv2.ensembling.ensemble import ensemble_folders
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.errors import UserError
+from semi_nnunet.files import read_json, sha256_of_file, write_json
+from semi_nnunet.pseudo_labels.models import find_model, find_models
+from semi_nnunet.pseudo_labels.pool import Part, Request, part_of, run_part
+from semi_nnunet.pseudo_labels.predictor import Labeller
+from semi_nnunet.runs.slurm import batch_script
+
+CPU = torch.device("cpu")
+
+
+def read(path: Path) -> np.ndarray:
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
+def nnunet_predicts(model, images: Path, out: Path, mirror: bool, npz: bool = False) -> None:
+    """nnUNetv2_predict, in this process."""
+    predictor = nnUNetPredictor(use_mirroring=mirror, device=CPU, allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(model.folder), model.folds)
+    files = [[str(path)] for path in sorted(images.glob("*.nii.gz"))]
+    out.mkdir()
+    for (file,) in files:
+        name = Path(file).name.removesuffix("_0000.nii.gz")
+        image, properties = predictor.plans_manager.image_reader_writer_class().read_images([file])
+        predictor.predict_single_npy_array(image, properties, None, str(out / name), npz)
+
+
+def label(request: Request) -> None:
+    """All of a pool, in this process."""
+    request.begin()
+    part = Part(request, 0, 1)
+    list(run_part(part, Labeller(request.trained, request.views, CPU), part.left()))
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_one_model_labels_as_nnunet_predicts(pool, tmp_path, mirror):
+    views = ("flips",) if mirror else ()
+    label(Request(pool.images, pool.out, (pool.names[0],), views))
+    nnunet_predicts(pool.models[0], pool.images, tmp_path / "nnunet", mirror)
+    names = sorted(path.name for path in (tmp_path / "nnunet").glob("*.nii.gz"))
+    assert names == sorted(path.name for path in (pool.out / "labels").iterdir())
+    found = set()
+    for name in names:
+        ours = read(pool.out / "labels" / name)
+        assert np.array_equal(ours, read(tmp_path / "nnunet" / name))
+        found |= set(np.unique(ours))
+    assert len(found) > 1  # the models see something
+
+
+def test_several_models_are_nnunets_ensemble_and_one_with_itself_is_that_one(pool, tmp_path):
+    label(Request(pool.images, pool.out, tuple(pool.names), npz=True))
+    for number, model in enumerate(pool.models):
+        nnunet_predicts(model, pool.images, tmp_path / f"of_{number}", False, npz=True)
+    ensemble_folders(
+        [str(tmp_path / f"of_{number}") for number in range(2)], str(tmp_path / "both"),
+        num_processes=1, dataset_json_file_or_dict=pool.models[0].dataset_json,
+        plans_json_file_or_dict=pool.models[0].plans,
+    )  # fmt: skip
+    label(Request(pool.images, tmp_path / "twice", (pool.names[0],) * 2))
+    for path in (tmp_path / "both").glob("*.nii.gz"):
+        assert np.array_equal(read(pool.out / "labels" / path.name), read(path))
+        alone = read(tmp_path / "of_0" / path.name)
+        assert np.array_equal(read(tmp_path / "twice" / "labels" / path.name), alone)
+        probabilities = np.load(pool.out / "labels" / f"{path.name[:-7]}.npz")["probabilities"]
+        assert probabilities.dtype == np.float16 and np.allclose(probabilities.sum(0), 1, atol=0.01)
+    entries = Request(pool.images, tmp_path / "twice", (pool.names[0],) * 2).done().values()
+    assert all(entry.facts["uncertainty"]["disagreement"] in (0.0, 1.0) for entry in entries)
+
+
+def test_views_change_the_labels_and_unsure_voxels_are_ignored(pool, tmp_path):
+    one = Request(pool.images, pool.out, (pool.names[0],))
+    label(one)
+    seen = replace(one, out=tmp_path / "seen", views=("rot90", "gamma", "blur", "noise"))
+    label(seen)
+    sure = replace(one, out=tmp_path / "sure", confidence=0.6)
+    label(sure)
+    different = ignored = 0
+    for path in one.labels.iterdir():
+        plain, careful = read(path), read(sure.labels / path.name)
+        different += (plain != read(seen.labels / path.name)).sum()
+        assert np.array_equal(plain[careful != 4], careful[careful != 4])
+        ignored += (careful == 4).sum()  # the phantom's labels are 0 to 3
+    assert different and ignored
+
+
+def test_the_command_cuts_the_pool_writes_the_table_and_does_nothing_twice(pool, capfd):
+    words = ["pseudo-label", "-i", str(pool.images), "-o", str(pool.out), "-m", *pool.names]
+    words += ["--device", "cpu", "--parts", "2"]
+    assert main(words) == 0
+    said = capfd.readouterr().out
+    assert "labelled 4 cases" in said
+    rows = list(csv.DictReader((pool.out / "uncertainty.csv").open()))
+    assert len(rows) == 4 and list(rows[0]) == ["case", "entropy", "disagreement"]
+    assert [r["case"] for r in rows] == [
+        r["case"] for r in sorted(rows, key=lambda r: float(r["disagreement"]))
+    ]
+    before = {path: path.stat().st_mtime_ns for path in (pool.out / "labels").iterdir()}
+    new = next(pool.images.iterdir())
+    shutil.copy(new, new.with_name(f"another_{new.name}"))
+    assert main([*words, "--jobs", "1"]) == 0
+    assert "labelled 5 cases" in capfd.readouterr().out
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert main([*words[:-2], "--views", "blur"]) == 2
+    assert "was begun with other models, views" in capfd.readouterr().err
+
+
+def test_what_is_killed_at_any_moment_is_done_once_and_whole(pool, tmp_path):
+    for number in range(8):  # more to do
+        source = next(pool.images.iterdir())
+        shutil.copy(source, pool.images / f"more{number}_0000.nii.gz")
+    clean = Request(pool.images, tmp_path / "clean", (pool.names[0],))
+    label(clean)
+    wanted = {path.name: sha256_of_file(path) for path in clean.labels.iterdir()}
+    request = replace(clean, out=pool.out)
+    request.begin()
+    command = [sys.executable, "-m", "semi_nnunet.cli.main", "pseudo-label"]
+    command += [*Part(request, 0, 1).arguments(), "--device", "cpu"]
+    chance = random.Random(0)
+    for _ in range(3):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        line = process.stdout.readline()
+        while line and "cases done" not in line:
+            line = process.stdout.readline()
+        time.sleep(chance.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert {path.name: sha256_of_file(path) for path in request.labels.iterdir()} == wanted
+    lines = (pool.out / "parts" / "part_00000_of_00001.jsonl").read_text().splitlines()
+    cases = [line.split('"')[3] for line in lines if line.startswith('{"case"')]
+    assert len(set(cases)) == len(wanted) and len(cases) <= len(wanted) + 3
+    leftovers = [p.name for p in (pool.out / "parts").iterdir() if p.name.startswith(".part")]
+    assert not leftovers
+
+
+def test_a_bad_image_is_set_aside_and_the_others_go_on(pool, capfd):
+    bad = sorted(pool.images.iterdir())[1]
+    content = bad.read_bytes()
+    bad.write_bytes(content[: len(content) // 2])
+    words = ["pseudo-label", "-i", str(pool.images), "-o", str(pool.out), "-m", pool.names[0]]
+    assert main([*words, "--device", "cpu"]) == 0
+    said = capfd.readouterr().out
+    assert "labelled 3 cases" in said and f"set aside: {bad.name[:-12]}: {bad.name}" in said
+    bad.write_bytes(content)
+    (pool.out / "parts" / "part_00000_of_00001.bad").unlink()  # mended: it may be tried again
+    assert main([*words, "--device", "cpu"]) == 0
+    assert "labelled 4 cases" in capfd.readouterr().out
+
+
+def test_a_case_belongs_to_one_part(pool):
+    request = Request(pool.images, pool.out, (pool.names[0],))
+    for count in (1, 3, 7):
+        cases = [case for number in range(count) for case in Part(request, number, count).cases()]
+        assert sorted(cases) == sorted(request.cases)
+    assert {part_of(f"case{i}", 8) for i in range(200)} == set(range(8))
+
+
+def test_tasks_of_a_cluster_label_their_parts(pool, tmp_path):
+    request = Request(pool.images, pool.out, (pool.names[0],))
+    request.begin()
+    words = ["pseudo-label", *Part(request, 0, 2).arguments()[:-2], "--device", "cpu"]
+    (tmp_path / "array.sh").write_text(batch_script(words, [0, 1], 2, tmp_path, ""))
+    for number in ("0", "1"):
+        subprocess.run(
+            ["bash", str(tmp_path / "array.sh")],
+            env={**os.environ, "SLURM_ARRAY_TASK_ID": number},
+            check=True,
+        )
+    assert not request.left() and len(request.done()) == 4
+
+
+# ---- what cannot be used
+
+
+def test_where_a_model_was_looked_for_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    with pytest.raises(UserError, match=r"looked for .* in nowhere and .*results/nowhere"):
+        find_model("nowhere")
+
+
+def test_a_model_is_found_by_its_folder_a_fold_or_below_the_results(pool, monkeypatch):
+    folder = pool.models[0].folder
+    assert find_model(str(folder / "fold_0")) == pool.models[0]
+    monkeypatch.setenv("nnUNet_results", str(folder.parent.parent))
+    assert find_model(f"{folder.parent.name}/{folder.name}") == pool.models[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("labels", {"background": 0, "other": 1}), ("channel_names", {"0": "A", "1": "B"})],
+)
+def test_models_of_other_data_are_refused(pool, key, value):
+    path = pool.models[1].folder / "dataset.json"
+    write_json(path, {**read_json(path), key: value})
+    with pytest.raises(UserError, match=rf"must have the {key} of .*seed0"):
+        find_models(pool.names)
+
+
+def test_an_empty_pool_is_refused(pool, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    words = ["pseudo-label", "-i", str(tmp_path / "empty"), "-o", str(pool.out)]
+    assert main([*words, "-m", pool.names[0], "--device", "cpu"]) == 2
+    assert "holds no image CASE_0000.nii.gz" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_no_bad_image(pool, monkeypatch):
+    def full(source, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("semi_nnunet.pseudo_labels.pool.put_in_place", full)
+    request = Request(pool.images, pool.out, (pool.names[0],))
+    with pytest.raises(UserError, match="No space left on device"):
+        label(request)
+    assert not request.bad() and not request.done()
