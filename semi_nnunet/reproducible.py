@@ -136,6 +136,7 @@ class ReproducibleTrainer(nnUNetTrainer):
             # the gradients of all terms are averaged once a step (average_gradients); DDP would do
             # so in every backward pass, for one network, and wants all its parameters used
             self.network = self.network.module
+        load_pretrained(self.network)
 
     def trained_networks(self) -> list[nn.Module]:
         """Every network that takes a gradient."""
@@ -550,6 +551,13 @@ def known_trainers(of: type = ReproducibleTrainer) -> list[str]:
     """Names of the trainers that are imported, which in nnU-Net's commands are all of ours."""
     below = [name for trainer in of.__subclasses__() for name in known_trainers(trainer)]
     return [of.__name__, *below]
+
+
+def load_pretrained(network: nn.Module) -> None:
+    """Load the weights that a plan wants an encoder to begin with, if it does."""
+    load = getattr(unwrapped(network), "load_pretrained", None)
+    if load is not None:
+        load()
 
 
 def unwrapped(network: nn.Module) -> nn.Module:

@@ -24,6 +24,7 @@ from semi_nnunet.cascade import predict_for_next_stages, require_predictions
 from semi_nnunet.core.ema import EmaTeacher
 from semi_nnunet.core.losses import DiceAndVoxelLoss, onehot_and_mask
 from semi_nnunet.core.pseudo_labels import is_foreground, to_probs
+from semi_nnunet.core.stochastic import statistics_kept
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch, UnlabelledSampling
 from semi_nnunet.data.streams import unlabelled_like
@@ -32,7 +33,7 @@ from semi_nnunet.errors import UserError
 from semi_nnunet.filtering import check_filter, filter_cases, snapshot_epochs, take_snapshot
 from semi_nnunet.networks.average import NetworkAverage
 from semi_nnunet.optimisation import Schedule
-from semi_nnunet.reproducible import ReproducibleTrainer, average_gradients
+from semi_nnunet.reproducible import ReproducibleTrainer, average_gradients, load_pretrained
 from semi_nnunet.seeds import derived_seed
 from semi_nnunet.unlabelled_weight import UnlabelledWeight, trust_of_classes
 from semi_nnunet.watch import Seen, collapse_warning
@@ -111,13 +112,15 @@ class SemiTrainer(ReproducibleTrainer):
             input_channels: as many as the student's, or another number.
         """
         torch.manual_seed(derived_seed(self.settings.seed, "weights", name))
-        return self.build_network_architecture(
+        network = self.build_network_architecture(
             self.plans_manager,
             self.configuration_manager,
             input_channels or self.num_input_channels,
             self.label_manager.num_segmentation_heads,
             self.enable_deep_supervision,
         )
+        load_pretrained(network)
+        return network
 
     def supervised(
         self, labelled: LabelledBatch, network: nn.Module | None = None, name: str = "supervised"
@@ -140,8 +143,8 @@ class SemiTrainer(ReproducibleTrainer):
         return output if isinstance(output, torch.Tensor) else output[0]
 
     def predict_with(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        """Full-resolution logits of another network, without gradient."""
-        with torch.no_grad():
+        """Full-resolution logits of another network, without gradient or trace."""
+        with torch.no_grad(), statistics_kept(network):
             return self.predict(x, network)
 
     def probs(self, logits: torch.Tensor) -> torch.Tensor:

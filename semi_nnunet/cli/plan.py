@@ -4,12 +4,15 @@
     semi_nnunet plan -d 42 --set epochs=300 SemiMeanTeacherTrainer.consistency_weight=5
     semi_nnunet plan -d 42 --name nnUNetPlans_seed1 --set seed=1
     semi_nnunet plan -d 42 --budget cpu
+    semi_nnunet plan -d 42 --architecture smp.Unet --encoder resnet50 --weights imagenet
 
 Without it a trainer derives the same values when training starts. Planning again keeps what was
 given by --set or edited by hand, unless --reset, and plans the rest anew. With --name, or --budget
 (here nnUNetPlans_cpu: a small network, a short training), new plans are written beside the old
 ones; they use the same preprocessed data. But where the small patch of a --budget would show less
-than half of an image, images are made coarser, and are to be preprocessed anew.
+than half of an image, images are made coarser, and are to be preprocessed anew. With
+--architecture, the new plans have another network: of segmentation-models-pytorch (2d), of MONAI,
+or Primus (3d).
 """
 
 from __future__ import annotations
@@ -52,6 +55,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="shrink network, patch, batch and length: cpu, or seconds per supervised step",
     )
     parser.add_argument(
+        "--architecture", metavar="NAME", help="smp.Unet, monai.SegResNet, primus.S, ..."
+    )
+    parser.add_argument(
+        "--encoder", default="resnet34", help="of smp's networks (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--weights",
+        default="none",
+        metavar="imagenet|FILE|none",
+        help="of smp's encoder before the training (default: %(default)s)",
+    )
+    parser.add_argument(
         "--device", default="cpu", help="to measure --budget SECONDS on (default: %(default)s)"
     )
     parser.add_argument(
@@ -72,30 +87,45 @@ def run(args: argparse.Namespace) -> None:
     from semi_nnunet.checkpoints import plain
     from semi_nnunet.data.prepare import requested
     from semi_nnunet.discovery.listing import trainer_classes
+    from semi_nnunet.planning.architecture import plans_of_architecture
     from semi_nnunet.planning.budget import CPU_LENGTH, plans_of_budget
     from semi_nnunet.planning.layers import given_before, merged
-    from semi_nnunet.planning.plan import apply_budget, parse_assignments, plan_semi
+    from semi_nnunet.planning.plan import (
+        apply_architecture,
+        apply_budget,
+        parse_assignments,
+        plan_semi,
+    )
 
     folder = preprocessed_dataset(args.dataset)
     plans, dataset_json = read_plans(folder, args.plans), read_json(folder / "dataset.json")
     given = parse_assignments(args.assignments)
     before = {} if args.reset else given_before(plans)
-    name = args.name or plans_of_budget(args.plans, args.budget)
+    name = args.name or plans_of_architecture(
+        plans_of_budget(args.plans, args.budget), args.architecture, args.encoder
+    )
     ready = ready_configurations(plans, folder)
     if args.budget:
         plans = apply_budget(plans, dataset_json, args.budget, device_of(args.device), name)
         before = merged(CPU_LENGTH, before)
+    if args.architecture:
+        weights = None if args.weights == "none" else args.weights
+        changed = apply_architecture(
+            plans, args.configurations, args.architecture, args.encoder, weights
+        )
+        without = {key: {"deep_supervision": False} for key in changed}
+        before = merged(before, without)
     if args.configurations:
         requested(plans, args.configurations)  # raises if one does not exist
     plans["plans_name"] = name
     trainers = {key: trainer.settings_class for key, trainer in trainer_classes().items()}
     given = merged(before, given)
+    shown = args.configurations or ready or list(plans["configurations"])
     plans["semi"], rows = plan_semi(plans, dataset_json, folder, trainers, given)
     plans["semi_planned"] = {"given": given, "semi": plans["semi"], "from": args.plans}
-    write_json(folder / f"{name}.json", plain(plans))
-    shown = args.configurations or ready or list(plans["configurations"])
     print_rows(rows, shown)
-    print_networks(plans, shown)
+    print_networks(plans, dataset_json, shown)
+    write_json(folder / f"{name}.json", plain(plans))
     option = "" if name == "nnUNetPlans" else f"; use it with -p {name}"
     print(f"wrote {folder / name}.json{option}")
     left = set(shown) - set(ready_configurations(plans, folder))
@@ -143,12 +173,29 @@ def print_rows(rows: list[PlannedRow], configurations: list[str] | None) -> None
             print(f"  {name:<36}{row.value!s:<22}{row.reason}")
 
 
-def print_networks(plans: dict[str, Any], configurations: list[str] | None) -> None:
-    """The network, patch and spacing of each configuration."""
+def print_networks(
+    plans: dict[str, Any], dataset_json: dict[str, Any], configurations: list[str]
+) -> None:
+    """The network, patch and spacing of each configuration.
+
+    Raises:
+        UserError: a network cannot see its patch.
+    """
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from semi_nnunet.planning.architecture import size_of
+
     print()
-    for name, configuration in plans["configurations"].items():
-        if "architecture" in configuration and (not configurations or name in configurations):
-            patch, batch = list(configuration["patch_size"]), configuration["batch_size"]
-            features = list(configuration["architecture"]["arch_kwargs"]["features_per_stage"])
-            spacing = [float(f"{edge:.3g}") for edge in configuration["spacing"]]
-            print(f"{name}: patch {patch} at {spacing}, batch {batch}, features {features}")
+    manager = PlansManager(plans)
+    heads = manager.get_label_manager(dataset_json).num_segmentation_heads
+    for name in configurations:
+        configuration = manager.get_configuration(name).configuration
+        channels = determine_num_input_channels(manager, name, dataset_json)
+        parameters, operations = size_of(configuration, channels, heads)
+        patch, batch = list(configuration["patch_size"]), configuration["batch_size"]
+        spacing = [float(f"{edge:.3g}") for edge in configuration["spacing"]]
+        print(
+            f"{name}: patch {patch} at {spacing}, batch {batch}; {parameters / 1e6:.1f} million "
+            f"parameters, {operations / 1e9:.1f} GFLOPs a patch"
+        )

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from semi_nnunet.errors import UserError
 
@@ -55,3 +56,25 @@ def feature_dropout(
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def statistics_kept(*networks: nn.Module) -> Iterator[None]:
+    """Inside the block, batch normalisation uses its statistics and does not learn from the batch.
+
+    Predicting for pseudo labels must not mix the unlabelled images into the statistics that are
+    deployed. nnU-Net's own networks have none.
+    """
+    layers = [
+        module
+        for network in networks
+        for module in network.modules()
+        if isinstance(module, _BatchNorm) and module.training
+    ]
+    for layer in layers:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.train()

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from nnunetv2.paths import nnUNet_results
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 import semi_nnunet
 from semi_nnunet import checkpoints
@@ -102,6 +103,8 @@ def export_model(
     target = model.exported_to(out)
     if target.exists():
         raise UserError(f"{target} exists already. Fix: remove it or choose another -o")
+    plans = read_json(model.folder / "plans.json")
+    require_stock_network(plans, model.configuration)
     aside = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     provenance = {}
@@ -110,7 +113,6 @@ def export_model(
     )
     for fold, path in found.items():
         provenance |= export_fold(path, fold, free_numbers, aside)
-    plans = read_json(model.folder / "plans.json")
     semi = plans.pop("semi", {})
     plans.pop("semi_planned", None)
     write_json(aside / "plans.json", plans)
@@ -123,6 +125,22 @@ def export_model(
     archive = out / f"{name}.zip"
     write_atomically(archive, lambda temporary: zip_folder(target, out, temporary))
     return archive
+
+
+def require_stock_network(plans: Mapping[str, Any], configuration: str) -> None:
+    """Check that nnU-Net alone can build the network.
+
+    Raises:
+        UserError: it is one of :mod:`semi_nnunet.networks.adapters`.
+    """
+    manager = PlansManager(copy.deepcopy(dict(plans)))
+    network = manager.get_configuration(configuration).network_arch_class_name
+    if network.startswith("semi_nnunet."):
+        raise UserError(
+            f"{configuration} has the network {network.split('.')[-1]}, which stock nnU-Net cannot "
+            f"build. Fix: predict where semi_nnunet is installed (nnUNetv2_predict), or train "
+            f"nnU-Net's own network"
+        )
 
 
 def export_fold(

@@ -3,7 +3,7 @@
 FixMatch with two strong views of each patch, mixed by boxes of their own, and a third stream in
 which features are perturbed instead of the image: half of the channels of every skip are dropped.
 The loss is (L_x + (L_s1 + L_s2) / 4 + L_fp / 2) / 2 (eq. 6 and the authors' medical code); here
-L_x has weight 1, as in every trainer of this package, and the others theirs.
+L_x has weight 1, as in every trainer of this package, and the others half of theirs.
 
 Differs from the paper: the moving average gives the pseudo labels; the threshold is that of each
 class (FreeMatch); appearance changes are this package's; the loss is Dice + cross-entropy (the
@@ -24,8 +24,12 @@ from semi_nnunet.trainer import Term
 
 @dataclass(frozen=True, kw_only=True)
 class UniMatchSettings(ConfidentTeacherSettings):
-    strong_weight: float = setting(0.25, "of each strong view (eq. 6)", low=0)
-    feature_weight: float = setting(0.5, "of the stream with perturbed features (eq. 6)", low=0)
+    strong_weight: float = setting(
+        0.125, "of each strong view: half of eq. 6, as here the loss is Dice + cross-entropy", low=0
+    )
+    feature_weight: float = setting(
+        0.25, "of the stream with perturbed features: half of eq. 6, for the same reason", low=0
+    )
     dropout: float = setting(0.5, "of the channels of every skip (sec. 3.2)", low=0, below=1)
 
 

@@ -15,6 +15,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.common_settings import SemiSettings
 from semi_nnunet.errors import UserError
+from semi_nnunet.planning.architecture import with_architecture
 from semi_nnunet.planning.budget import CPU, fit, fit_to_seconds
 from semi_nnunet.planning.facts import collect_facts, resolve_settings
 from semi_nnunet.settings import Resolved
@@ -75,6 +76,39 @@ def apply_budget(
         shrunken["configurations"][key] = smaller
     shrunken["plans_name"] = name
     return shrunken
+
+
+def apply_architecture(
+    plans: dict[str, Any],
+    configurations: Sequence[str] | None,
+    name: str,
+    encoder: str,
+    weights: str | None,
+) -> list[str]:
+    """Put another network into plans; returns the configurations that have it now.
+
+    Args:
+        plans: to be changed.
+        configurations: which; None: all that the network is for.
+        name, encoder, weights: see :func:`~semi_nnunet.planning.architecture.with_architecture`.
+
+    Raises:
+        UserError: there is no such network, or it is for none of them.
+    """
+    changed = []
+    for key, configuration in plans["configurations"].items():
+        if "architecture" in configuration and (not configurations or key in configurations):
+            other = with_architecture(configuration, name, encoder, weights)
+            if other is not None:
+                plans["configurations"][key] = other
+                changed.append(key)
+    if not changed:
+        where = ", ".join(configurations or plans["configurations"])
+        raise UserError(
+            f"--architecture {name} is not for images of the dimension of {where}. Fix: smp.* are "
+            f"for 2d, primus.* for 3d, monai.* for both"
+        )
+    return changed
 
 
 def _is_positive_number(text: str) -> bool:

@@ -1,0 +1,180 @@
+"""Networks of other libraries train, are saved, continued and predict as nnU-Net's own."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.deploy.export import require_stock_network
+from semi_nnunet.errors import UserError
+from semi_nnunet.files import write_json
+from semi_nnunet.networks import adapters
+from semi_nnunet.networks.adapters import SmpNetwork
+from semi_nnunet.planning.architecture import KNOWN, nearest_multiple, size_of, with_architecture
+from semi_nnunet.planning.plan import apply_architecture
+from semi_nnunet.pseudo_labels.models import find_model
+from semi_nnunet.pseudo_labels.predictor import Labeller
+from tests.trainers import WITHOUT_RAMP, run_epochs, same_weights, weights_of
+
+pytest.importorskip("segmentation_models_pytorch", reason="the extra architectures is missing")
+pytest.importorskip("monai", reason="the extra architectures is missing")
+
+TRAINED = [
+    *((f"smp.{name}", "resnet18", "2d") for name in ("Unet", "UnetPlusPlus", "FPN", "PSPNet")),
+    *((f"smp.{name}", "resnet18", "2d") for name in ("Segformer", "DeepLabV3Plus")),
+    ("smp.Unet", "tu-hrnet_w18_small", "2d"),
+    ("smp.Unet", "timm-mobilenetv3_small_minimal_100", "2d"),
+    *((f"monai.{name}", "", "3d_fullres") for name in ("SegResNet", "DynUNet", "AttentionUnet")),
+    ("primus.S", "", "3d_fullres"),
+]
+
+
+class WithNetwork:
+    """The tiny data set, its plans with another network."""
+
+    def __init__(self, dataset, configuration, name, encoder="", weights=None):
+        self.plans, self.dataset_json = dataset.plans, dataset.dataset_json
+        self.raw = dataset.raw
+        planned = self.plans["configurations"][configuration]
+        planned["patch_size"] = [max(edge, 16) for edge in planned["patch_size"]]
+        assert apply_architecture(self.plans, [configuration], name, encoder, weights)
+        self.plans["configurations"][configuration]["batch_size"] = 2
+
+
+@pytest.mark.parametrize(("name", "encoder", "configuration"), TRAINED)
+def test_it_trains_is_continued_and_predicts(
+    name, encoder, configuration, make_trainer, prepared_dataset, tmp_path
+):
+    dataset = WithNetwork(prepared_dataset("labels", 1), configuration, name, encoder)
+    short = {**WITHOUT_RAMP, "epochs": 2, "steps_per_epoch": 1, "deep_supervision": False}
+
+    def make():
+        case = {"dataset": dataset, "start": False, **short}
+        return make_trainer("SemiMeanTeacherTrainer", configuration, **case)
+
+    trainer, resumed = make(), make()
+    run_epochs(trainer, 1)
+    resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
+    for one in (trainer, resumed):
+        run_epochs(one, 2)
+    assert same_weights(weights_of(trainer.bare_network), weights_of(resumed.bare_network))
+    folder = tmp_path / dataset.raw.name / f"SemiMeanTeacherTrainer__plans__{configuration}"
+    (folder / "fold_0").mkdir(parents=True)
+    trainer.save_checkpoint(str(folder / "fold_0" / "checkpoint_final.pth"))
+    write_json(folder / "dataset.json", trainer.dataset_json)
+    write_json(folder / "plans.json", trainer.plans_manager.plans)
+    label = Labeller([find_model(str(folder))], (), torch.device("cpu"))
+    image = next((dataset.raw / "imagesTs").iterdir())
+    labels = label([str(image)]).labels
+    assert labels.ndim == 3 and labels.max() <= 3
+
+
+def statistics(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: buffer.clone() for name, buffer in network.named_buffers()}
+
+
+def test_pseudo_labels_leave_no_trace_in_batch_normalisation(make_trainer, prepared_dataset):
+    dataset = WithNetwork(prepared_dataset("labels", 1), "2d", "smp.Unet", "resnet18")
+    settings = {**WITHOUT_RAMP, "deep_supervision": False}
+    trainer = make_trainer("SemiCPSTrainer", dataset=dataset, **settings)
+    _, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    before = statistics(trainer.bare_network)
+    assert before
+    trainer.pseudo_label(trainer.network, unlabelled)
+    assert same_weights(before, statistics(trainer.bare_network))
+    assert all(m.training for m in trainer.bare_network.modules())
+    trainer.predict(unlabelled.x_strong)
+    assert not same_weights(before, statistics(trainer.bare_network))
+
+
+def test_a_teacher_has_its_students_statistics(make_trainer, prepared_dataset):
+    dataset = WithNetwork(prepared_dataset("labels", 1), "2d", "smp.Unet", "resnet18")
+    settings = {**WITHOUT_RAMP, "deep_supervision": False}
+    trainer = make_trainer("SemiMeanTeacherTrainer", dataset=dataset, **settings)
+    trainer.train_step(next(trainer.dataloader_train))
+    teacher = trainer.companion("teacher").module
+    assert same_weights(statistics(trainer.bare_network), statistics(teacher))
+
+
+def test_an_encoder_begins_with_the_weights_of_a_file(make_trainer, prepared_dataset, tmp_path):
+    torch.manual_seed(5)
+    state = copy.deepcopy(SmpNetwork(1, 4, "Unet", "resnet18").encoder.state_dict())
+    torch.save(state, tmp_path / "encoder.pth")
+    weights = str(tmp_path / "encoder.pth")
+    dataset = WithNetwork(prepared_dataset("labels", 1), "2d", "smp.Unet", "resnet18", weights)
+    settings = {**WITHOUT_RAMP, "deep_supervision": False}
+    trainer = make_trainer("SemiCPSTrainer", dataset=dataset, **settings)
+    for network in (trainer.bare_network, trainer.companion("second")):
+        assert same_weights(state, network.encoder.state_dict())
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "encoder.pth")
+    with pytest.raises(UserError, match="does not hold the weights of resnet18"):
+        make_trainer("SemiBaselineTrainer", dataset=dataset, **settings)
+    (tmp_path / "encoder.pth").unlink()
+    with pytest.raises(UserError, match="does not exist"):
+        make_trainer("SemiBaselineTrainer", dataset=dataset, **settings)
+
+
+def test_imagenet_weights_that_cannot_be_had_are_explained(monkeypatch):
+    class Offline:
+        class encoders:
+            @staticmethod
+            def get_encoder(*args, **kwargs):
+                raise OSError("no route to host")
+
+    network = SmpNetwork(3, 2, "Unet", "resnet18", weights="imagenet")
+    monkeypatch.setattr(adapters, "_smp", lambda: Offline)
+    with pytest.raises(UserError, match=r"no route to host.*--weights FILE.*--weights none"):
+        network.load_pretrained()
+
+
+def test_the_command_plans_names_and_measures(prepared_dataset, capsys):
+    dataset = prepared_dataset("labels", 1)
+    words = ["plan", "-d", dataset.raw.name, "-c", "2d", "--architecture"]
+    assert main([*words, "smp.FPN", "--encoder", "resnet18"]) == 0
+    said = capsys.readouterr().out
+    assert "million parameters" in said and "GFLOPs a patch" in said
+    path = dataset.preprocessed / "nnUNetPlans_smpFPN_resnet18.json"
+    assert path.is_file()
+    path.unlink()
+    assert main([*words, "smp.Unett"]) == 2
+    assert "did you mean smp.Unet?" in capsys.readouterr().err
+    assert main([*words, "primus.S"]) == 2
+    assert "primus.* for 3d" in capsys.readouterr().err
+    assert main([*words, "smp.PAN", "--encoder", "vgg11_bn"]) == 2
+    assert "PAN with vgg11_bn cannot see a patch" in capsys.readouterr().err
+    assert not list(dataset.preprocessed.glob("nnUNetPlans_*.json"))
+
+
+def test_the_patch_is_one_that_the_network_can_halve(prepared_dataset):
+    planned = prepared_dataset("labels", 1).plans["configurations"]["2d"]
+    for edge in (20, 33, 100):
+        plan = with_architecture(
+            {**planned, "patch_size": [edge, 64]}, "smp.Unet", "resnet18", None
+        )
+        assert plan["patch_size"] == [nearest_multiple(edge, 32), 64]
+        parameters, operations = size_of(plan, 3, 4)
+        assert parameters > 10**7 and operations > 10**8
+    assert len(KNOWN) == 21
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_network_can_be_planned(name, prepared_dataset):
+    configuration = "2d" if name.startswith("smp.") else "3d_fullres"
+    planned = prepared_dataset("labels", 1).plans["configurations"][configuration]
+    large = {**planned, "patch_size": [128] * len(planned["patch_size"])}
+    encoder = "tu-vit_tiny_patch16_224" if name == "smp.DPT" else "resnet50"
+    plan = with_architecture(large, name, encoder, None)
+    parameters, _ = size_of(plan, 1, 4)  # nothing is computed
+    assert parameters > 10**4
+
+
+def test_stock_nnunet_gets_no_network_that_it_cannot_build(prepared_dataset):
+    dataset = WithNetwork(prepared_dataset("labels", 1), "2d", "smp.Unet", "resnet18")
+    with pytest.raises(UserError, match="SmpNetwork, which stock nnU-Net cannot build"):
+        require_stock_network(dataset.plans, "2d")
+    require_stock_network(dataset.plans, "3d_fullres")
