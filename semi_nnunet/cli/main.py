@@ -27,6 +27,7 @@ VERBS = {
     "report": "write the answer, tables, curves and cases as one HTML file to open offline",
     "evaluate": "measure predictions: overlap, surfaces, volumes of every case and class",
     "pseudo-label": "label images that nobody labelled, with trained models",
+    "select": "choose the unlabelled images to train on, by how sure models are of them",
     "distil": "make a training set of labelled and pseudo-labelled cases",
     "export": "turn a trained model into one that stock nnU-Net runs",
 }

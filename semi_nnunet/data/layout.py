@@ -16,6 +16,7 @@ from semi_nnunet.files import read_json
 
 UNLABELLED_IMAGES = "imagesUn"
 STOCK_TRAINER = "nnUNetTrainer"  # nnU-Net's own
+SELECTED_FILE = "semi_selected.json"  # the unlabelled cases to train on, where not all
 SKIPPED_FILE = "semi_skipped.json"  # unlabelled cases that were set aside as bad
 
 

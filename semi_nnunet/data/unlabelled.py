@@ -12,8 +12,10 @@ import numpy as np
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 
+from semi_nnunet.data.layout import SELECTED_FILE
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.errors import UserError
+from semi_nnunet.files import read_json
 
 LocationPrior = Mapping[Any, np.ndarray]
 
@@ -54,12 +56,12 @@ class UnlabelledCases:
         self.kept: set[str] | None = None  # None: no filtering yet
 
     def all(self, labelled: Sequence[str]) -> list[str]:
-        """The finished cases.
+        """The finished cases; of these, those that ``semi_nnunet select`` chose, if it was used.
 
         Raises:
             UserError: there are none, or one of them is also labelled.
         """
-        cases = sorted(Manifest(self.folder).present())
+        cases = self._selected(sorted(Manifest(self.folder).present()))
         if not cases:
             raise UserError(
                 f"training on unlabelled images needs some, found none in {self.folder}. Fix: put "
@@ -72,6 +74,18 @@ class UnlabelledCases:
                 f"it from imagesUn or imagesTr and run {self.command} again"
             )
         return cases
+
+    def _selected(self, cases: list[str]) -> list[str]:
+        path = self.folder.parent / SELECTED_FILE
+        if not (cases and path.is_file()):
+            return cases
+        chosen = set(read_json(path)["cases"])
+        if not chosen.intersection(cases):
+            raise UserError(
+                f"none of the {len(chosen)} cases in {path} is preprocessed. Fix: select anew, or "
+                f"semi_nnunet select --undo"
+            )
+        return [case for case in cases if case in chosen]
 
     def to_train_on(self, labelled: Sequence[str]) -> list[str]:
         """All cases, or what the last filtering kept of them."""
