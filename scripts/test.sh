@@ -23,7 +23,8 @@ check() {
 check "ruff check" "$VENV_PYTHON" -m ruff check .
 check "ruff format --check" "$VENV_PYTHON" -m ruff format --check .
 check "mypy" "$VENV_PYTHON" -m mypy
-check "pytest" "$VENV_PYTHON" -m pytest -q --durations=15 "$@"
+export OMP_NUM_THREADS=1 # a process for each core, each with a thread
+check "pytest" "$VENV_PYTHON" -m pytest -q -n auto --durations=15 "$@"
 
 if [ -n "$failed" ]; then die "failed: $failed"; fi
 say "all checks passed"

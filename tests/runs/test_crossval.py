@@ -4,7 +4,6 @@ import csv
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -15,7 +14,7 @@ from semi_nnunet.runs.crossval import found_jobs, make_jobs
 from semi_nnunet.runs.job import Folders, Job
 from semi_nnunet.runs.local import Resources, run_jobs
 from semi_nnunet.runs.lock import held
-from tests.runs.tiny import TINY
+from tests.runs.tiny import TINY, trainings_with, wait_for
 
 TRAINERS = ["SemiBaselineTrainer", "SemiMeanTeacherTrainer"]
 
@@ -136,9 +135,7 @@ def test_interrupted_it_ends_its_trainings_and_goes_on_from_the_checkpoint(folde
         process = subprocess.Popen([*command, "--device", "cpu"], stdout=file, stderr=file)
     job = fake_job(folders, TRAINERS[0])
     latest = job.folder / "checkpoint_latest.pth"
-    deadline = time.monotonic() + 120
-    while not latest.is_file() and time.monotonic() < deadline:
-        time.sleep(0.2)
+    wait_for(latest.is_file, 120)
     process.send_signal(signal.SIGTERM)  # SIGINT is ignored below a shell in the background
     try:
         assert process.wait(60) == 130, log.read_text()
@@ -146,11 +143,5 @@ def test_interrupted_it_ends_its_trainings_and_goes_on_from_the_checkpoint(folde
         process.kill()
     done = len(job.history().rows)
     assert 0 < done < 400 and not job.is_trained
-    look = ["pgrep", "-f", f"{folders.raw.name}.*-p tiny"]
-    deadline = time.monotonic() + 10  # killed processes take a moment to go
-    while (running := subprocess.run(look, capture_output=True).stdout) and (
-        time.monotonic() < deadline
-    ):
-        time.sleep(0.2)
-    assert not running
+    wait_for(lambda: not trainings_with(str(tmp_path)), 10)  # killed, they take a moment to go
     assert "--c" in next(job.commands("cpu", 1))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from semi_nnunet.planning.plan import parse_assignments
 from semi_nnunet.runs.recipe import load_recipe
 from semi_nnunet.runs.stages import Place, commands
 from tests.datasets.converting import read, write_picture
+from tests.runs.tiny import trainings_with, wait_for
 
 PLANS = sorted((Path(__file__).resolve().parents[2] / "plans").glob("*.json"))
 PLACE = Place(Path("SRC"), "501", "601", Path("report.html"), processes=2)
@@ -158,30 +157,9 @@ def test_sigterm_ends_the_stage_too(place: Path) -> None:
     command = [sys.executable, "-m", "semi_nnunet.cli.main", *FOLLOW, "--from", "crossval"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: children_named(str(place), "Dataset611"))
+        wait_for(lambda: trainings_with(str(place)))
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 130
-        assert not children_named(str(place), "Dataset611")
+        assert not trainings_with(str(place))
     finally:
         process.kill()
-
-
-def children_named(place: str, text: str) -> list[int]:
-    """Processes that train the data set with the test's own folders."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes().decode()
-            environment = (folder / "environ").read_bytes().decode()
-        except OSError:
-            continue
-        if text in command and "nnUNetv2_train" in command and place in environment:
-            found.append(int(folder.name))
-    return [number for number in found if number != os.getpid()]
-
-
-def wait_for(condition, seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.2)
