@@ -16,6 +16,8 @@ from filelock import FileLock, Timeout
 
 from semi_nnunet.files import write_json
 
+WHILE_ASKED_S = 0.5  # status may hold the lock for a moment, to see whether somebody does
+
 
 @contextmanager
 def held(path: Path) -> Iterator[str | None]:
@@ -24,7 +26,7 @@ def held(path: Path) -> Iterator[str | None]:
     note = path.with_name(path.name + ".json")
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=WHILE_ASKED_S)
     except Timeout:
         yield noted(note)
         return
@@ -46,8 +48,16 @@ def noted(note: Path) -> str:
 
 
 def holder_of(path: Path) -> str | None:
-    """Who holds the lock, without waiting for it; None if nobody does."""
+    """Who holds the lock; None if nobody does. Writes nothing, so that anybody may ask."""
     if not path.exists():
         return None
-    with held(path) as other:
-        return other
+    note = path.with_name(path.name + ".json")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return noted(note)
+    except OSError:  # somebody else's folder: the note is all there is
+        return noted(note) if note.is_file() else None
+    lock.release()
+    return None

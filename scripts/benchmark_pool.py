@@ -1,0 +1,89 @@
+"""How long it takes to plan, and to look at, a pool of unlabelled images of a given size.
+
+    python scripts/benchmark_pool.py --model MODEL --image IMAGE_0000.nii.gz [--cases N ...]
+
+Makes pools of hard links to one image in a temporary folder, writes down all but a hundred of the
+cases as done, and measures what a launcher does before it starts the parts (the parts that are
+left) and what a part does before its first case (its cases that are left): seconds, and the
+process's largest memory. Nothing is predicted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from semi_nnunet.data.manifest import Entry
+from semi_nnunet.pseudo_labels.pool import Part, Request, parts_left, source_of
+
+PARTS, LEFT, LINKS = 100, 100, 30_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, help="a trained model")
+    parser.add_argument("--image", type=Path, required=True, help="one it can label")
+    parser.add_argument("--cases", type=int, nargs="+", default=[1000, 10000, 100000])
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        measure(Request(args.measure / "images", args.measure / "out", (args.model,)))
+        return
+    print("cases, launcher s, part s, memory MiB")
+    for count in args.cases:
+        with tempfile.TemporaryDirectory(dir=args.image.parent) as folder:
+            make(Path(folder), args.image, count)
+            command = [sys.executable, __file__, "--model", args.model, "--image", args.image]
+            done = subprocess.run(
+                [*command, "--measure", folder], check=True, stdout=subprocess.PIPE, text=True
+            )
+            print(f"{count}, {done.stdout.strip()}", flush=True)
+
+
+def make(folder: Path, image: Path, count: int) -> None:
+    """A pool of which all but ``LEFT`` cases are labelled."""
+    ending = image.name.split("_0000", 1)[1]
+    for name in ("images", "out/labels", "out/parts"):
+        (folder / name).mkdir(parents=True)
+    lines: dict[int, list[str]] = {}
+    size = image.stat().st_size
+    for number in range(count):
+        if number % LINKS == 0:  # a file system allows only so many
+            image = Path(shutil.copy(image, folder / f"copy_{number}{ending}"))
+        case = f"case_{number:06d}"
+        os.link(image, folder / "images" / f"{case}_0000{ending}")
+        if number >= LEFT:
+            label = folder / "out" / "labels" / f"{case}{ending}"
+            os.link(image, label)
+            source = source_of([str(folder / "images" / f"{case}_0000{ending}")])
+            facts = {"uncertainty": {"entropy": 0}, "ignored": 0}
+            entry = Entry(case, source, {label.name: [size, "0" * 64]}, facts)
+            lines.setdefault(number % PARTS, []).append(json.dumps(entry.__dict__))
+    for part, text in lines.items():
+        path = folder / "out" / "parts" / f"part_{part:05d}_of_{PARTS:05d}.jsonl"
+        path.write_text("\n".join(text) + "\n")
+
+
+def measure(request: Request) -> None:
+    started = time.monotonic()
+    parts = parts_left(request, PARTS)
+    planned = time.monotonic()
+    left = Part(request, parts[0].number, PARTS).left()
+    assert left
+    looked = time.monotonic()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{planned - started:.1f}, {looked - planned:.1f}, {memory:.0f}")
+
+
+if __name__ == "__main__":
+    main()
