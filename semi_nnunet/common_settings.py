@@ -37,8 +37,8 @@ class SemiSettings:
     )
     mixed_precision: str = setting(
         "nnunet",
-        "float16 on CUDA, none elsewhere; bfloat16 needs no loss scaling, and is faster on CPUs "
-        "that have it",
+        "of training steps: float16 on CUDA, none elsewhere; bfloat16 needs no loss scaling, and "
+        "is faster on CPUs that have it (validation is nnU-Net's)",
         choices=("nnunet", "bfloat16", "none"),
     )
     gradient_clip: float = setting(12.0, "nnU-Net's limit on the gradient's norm; 0: none", low=0)

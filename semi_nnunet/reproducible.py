@@ -95,7 +95,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.records, self.history, self.time_left = StepRecords(), History(), TimeLeft()
         self.watch = FiniteWatch(every=100 if self.device.type == "cuda" else 1)
         self._resuming = plans.get("continue_training", True)  # nnU-Net says False with --val
-        self._stopped_early = False
+        self._stopped_early = self._restoring = False
         self._cases: dict[str, list[str]] = {}
         self._epoch_values: dict[str, float] = {}
         self._best_epoch = self._step_in_epoch = 0
@@ -136,7 +136,13 @@ class ReproducibleTrainer(nnUNetTrainer):
             # the gradients of all terms are averaged once a step (average_gradients); DDP would do
             # so in every backward pass, for one network, and wants all its parameters used
             self.network = self.network.module
-        load_pretrained(self.network)
+        self.load_pretrained(self.network)
+
+    def load_pretrained(self, network: nn.Module) -> None:
+        """Load the weights that a plan wants an encoder to begin with; not if a checkpoint does."""
+        load = getattr(unwrapped(network), "load_pretrained", None)
+        if load is not None and not self._restoring:
+            load()
 
     def trained_networks(self) -> list[nn.Module]:
         """Every network that takes a gradient."""
@@ -482,6 +488,7 @@ class ReproducibleTrainer(nnUNetTrainer):
 
         Where the file is damaged, from the most advanced readable checkpoint of its folder.
         """
+        self._restoring = True
         if not self.was_initialized:
             self.initialize()
         path: str | Path = "the given checkpoint"
@@ -551,13 +558,6 @@ def known_trainers(of: type = ReproducibleTrainer) -> list[str]:
     """Names of the trainers that are imported, which in nnU-Net's commands are all of ours."""
     below = [name for trainer in of.__subclasses__() for name in known_trainers(trainer)]
     return [of.__name__, *below]
-
-
-def load_pretrained(network: nn.Module) -> None:
-    """Load the weights that a plan wants an encoder to begin with, if it does."""
-    load = getattr(unwrapped(network), "load_pretrained", None)
-    if load is not None:
-        load()
 
 
 def unwrapped(network: nn.Module) -> nn.Module:

@@ -33,7 +33,7 @@ from semi_nnunet.errors import UserError
 from semi_nnunet.filtering import check_filter, filter_cases, snapshot_epochs, take_snapshot
 from semi_nnunet.networks.average import NetworkAverage
 from semi_nnunet.optimisation import Schedule
-from semi_nnunet.reproducible import ReproducibleTrainer, average_gradients, load_pretrained
+from semi_nnunet.reproducible import ReproducibleTrainer, average_gradients
 from semi_nnunet.seeds import derived_seed
 from semi_nnunet.unlabelled_weight import UnlabelledWeight, trust_of_classes
 from semi_nnunet.watch import Seen, collapse_warning
@@ -119,7 +119,7 @@ class SemiTrainer(ReproducibleTrainer):
             self.label_manager.num_segmentation_heads,
             self.enable_deep_supervision,
         )
-        load_pretrained(network)
+        self.load_pretrained(network)
         return network
 
     def supervised(

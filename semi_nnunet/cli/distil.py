@@ -6,9 +6,10 @@
 
 The models label imagesUn (semi_nnunet pseudo-label): one model with several views is data
 distillation, several models are model distillation. The surest cases become training cases of the
-new data set, in no validation fold; the others stay unlabelled. Voxels below --confidence get
-nnU-Net's ignore label. For another round, give a model trained on the new data set as --base, with
-the same -d and another -o.
+new data set, in no validation fold (the source's folds are taken over); the others stay unlabelled.
+Voxels below --confidence get nnU-Net's ignore label. Pseudo labels of a model that was trained on a
+fold's validation cases make that validation optimistic: compare such trainings on imagesTs. For
+another round, give a model trained on the new data set as --base, with the same -d and another -o.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from semi_nnunet.cli.crossval import find_resources
-    from semi_nnunet.cli.pseudo_label import label_pool
+    from semi_nnunet.cli.pseudo_label import label_pool, require_confidence
     from semi_nnunet.data.integrity import cases_in
     from semi_nnunet.data.layout import UNLABELLED_IMAGES, preprocessed_dataset, raw_dataset
     from semi_nnunet.data.prepare import verify
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from semi_nnunet.pseudo_labels.models import require_models_of
     from semi_nnunet.pseudo_labels.pool import Request
 
+    require_confidence(args.confidence)
     if not args.keep > 0:
         raise UserError(f"--keep must be above 0, got {args.keep:g}. Fix: correct it")
     source = raw_dataset(args.dataset)
@@ -71,14 +73,16 @@ def run(args: argparse.Namespace) -> int:
     )
     description = read_json(source / "dataset.json")
     require_models_of(request.trained, description, source.name)
-    verify(source, args.processes, args.skip_bad)
-    if code := label_pool(request, find_resources(args.device, args.jobs), None):
+    _, skipped = verify(source, args.processes, args.skip_bad)
+    if code := label_pool(request, find_resources(args.device, args.jobs)):
         return code
     choice = Choice(args.keep, args.most, args.score)
-    taken = write_distilled(source, target, request, choice, args.symlink)
+    taken = write_distilled(source, target, request, choice, args.symlink, skipped)
     ending = description["file_ending"]
     labelled = list(cases_in(source / "imagesTr", ending))
-    folds = write_folds(preprocessed_dataset(target.name), labelled, list(taken))
+    folds = write_folds(
+        preprocessed_dataset(source.name), preprocessed_dataset(target.name), labelled, list(taken)
+    )
     print(f"{target}: {len(labelled)} labelled and {len(taken)} pseudo-labelled cases")
     some_left = (target / UNLABELLED_IMAGES).is_dir()
     prepare = "semi_nnunet preprocess" if some_left else "nnUNetv2_plan_and_preprocess"

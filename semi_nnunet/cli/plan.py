@@ -104,12 +104,16 @@ def run(args: argparse.Namespace) -> None:
     name = args.name or plans_of_architecture(
         plans_of_budget(args.plans, args.budget), args.architecture, args.encoder
     )
+    if not args.reset and name != args.plans and (folder / f"{name}.json").is_file():
+        before = merged(before, given_before(read_plans(folder, name)))
     ready = ready_configurations(plans, folder)
+    if args.budget or args.architecture:
+        require_own_network(plans, args.plans)
     if args.budget:
         plans = apply_budget(plans, dataset_json, args.budget, device_of(args.device), name)
         before = merged(CPU_LENGTH, before)
     if args.architecture:
-        weights = None if args.weights == "none" else args.weights
+        weights = weights_of(args.weights)
         changed = apply_architecture(
             plans, args.configurations, args.architecture, args.encoder, weights
         )
@@ -132,6 +136,35 @@ def run(args: argparse.Namespace) -> None:
     if coarser := [key for key in ready if key in left]:
         where = f"-d {args.dataset} -p {name} -c {' '.join(coarser)}"
         print(f"next, as its spacing is new: semi_nnunet preprocess {where}")
+
+
+def require_own_network(plans: dict[str, Any], name: str) -> None:
+    """Check that plans have nnU-Net's networks, whose features and strides the rules start from.
+
+    Raises:
+        UserError: they have others.
+    """
+    for key, configuration in plans["configurations"].items():
+        network = configuration.get("architecture", {}).get("network_class_name", "")
+        if network.startswith("semi_nnunet."):
+            raise UserError(
+                f"{key} of {name} has the network {network.split('.')[-1]} already. Fix: start "
+                f"from nnU-Net's plans (-p), and give --budget and --architecture together"
+            )
+
+
+def weights_of(text: str) -> str | None:
+    """ "imagenet", a file from the root, or None.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if text in ("none", "imagenet"):
+        return None if text == "none" else text
+    path = Path(text).expanduser().absolute()
+    if not path.is_file():
+        raise UserError(f"--weights {path} does not exist. Fix: correct the path, or imagenet")
+    return str(path)
 
 
 def ready_configurations(plans: dict[str, Any], folder: Path) -> list[str]:

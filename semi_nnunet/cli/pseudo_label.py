@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--parts", type=int, help="into which the pool is cut (default: --jobs)")
     add("--launcher", choices=["local", "slurm"], default="local", help=default)
     add("--sbatch", default="", metavar="OPTIONS", help="options of sbatch (slurm only)")
-    add("--only", type=int, help=argparse.SUPPRESS)  # the part of a process
+    add("--only", type=int, help=argparse.SUPPRESS)  # the part of a task of a cluster
+    add("--worker", action="store_true", help=argparse.SUPPRESS)  # the process that labels a part
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,24 +60,43 @@ def run(args: argparse.Namespace) -> int:
         args.confidence,
         args.npz,
     )
-    if args.only is not None:
-        label_part(Part(request, args.only, args.parts), args.device)
+    require_confidence(args.confidence)
+    only = None if args.only is None else Part(request, args.only, args.parts)
+    if only is not None and args.worker:
+        label_part(only, args.device)
         return 0
     if args.launcher == "slurm":
         request.begin()
         submit_to_slurm(args, request)
         return 0
-    return label_pool(request, find_resources(args.device, args.jobs), args.parts)
+    return label_pool(request, find_resources(args.device, args.jobs), args.parts, only)
 
 
-def label_pool(request: Request, resources: Resources, count: int | None) -> int:
-    """Do what is left on this machine; returns the exit code."""
+def require_confidence(confidence: float) -> None:
+    """Check a probability.
+
+    Raises:
+        UserError: it is none.
+    """
+    from semi_nnunet.errors import UserError
+
+    if not 0 <= confidence < 1:
+        raise UserError(
+            f"--confidence must be a probability from 0 to below 1, got {confidence:g}. Fix: "
+            f"correct it"
+        )
+
+
+def label_pool(
+    request: Request, resources: Resources, count: int | None = None, only: Part | None = None
+) -> int:
+    """Do what is left on this machine, or one part of it; returns the exit code."""
     from semi_nnunet.pseudo_labels.pool import parts_left, write_table
     from semi_nnunet.runs.commands import ended_like_ctrl_c
     from semi_nnunet.runs.local import run_jobs
 
     request.begin()
-    parts = parts_left(request, count or resources.jobs)
+    parts = [only] if only else parts_left(request, count or resources.jobs)
     print(f"{len(request.cases)} cases, {len(parts)} parts to do", flush=True)
     if parts:
         with ended_like_ctrl_c():
@@ -87,11 +107,13 @@ def label_pool(request: Request, resources: Resources, count: int | None) -> int
         if failed:
             print("run the same command again to go on")
             return 1
-    table = write_table(request)
-    print(f"labelled {len(request.done())} cases: {request.labels}; {table}")
-    for case, problem in request.bad().items():
+    if only:
+        return 0
+    state = request.state(request.cases)
+    print(f"labelled {len(state.done)} cases: {request.labels}; {write_table(request)}")
+    for case, problem in state.bad.items():
         print(f"set aside: {case}: {problem}")
-    return 0
+    return 0 if state.done else 1
 
 
 def label_part(part: Part, device: str | None) -> None:
@@ -102,6 +124,7 @@ def label_part(part: Part, device: str | None) -> None:
     from semi_nnunet.pseudo_labels.predictor import Labeller
     from semi_nnunet.watch import TimeLeft
 
+    part.request.begin()  # raises if a model has changed since
     left = part.left()
     if not left:
         return
@@ -124,7 +147,7 @@ def submit_to_slurm(args: argparse.Namespace, request: Request) -> None:
         print(f"nothing is left: {request.labels}; {write_table(request)}")
         return
     indices = [part.number for part in parts]
-    words = ["pseudo-label", *parts[0].arguments()[:-2]]
+    words = ["pseudo-label", *parts[0].arguments()]
     words += ["--device", args.device] if args.device else []
     logs = request.out / "parts"
     script = batch_script(words, indices, args.jobs or len(indices), logs, args.sbatch)

@@ -12,6 +12,7 @@ training is a setting instead (filter_epochs).
 from __future__ import annotations
 
 import argparse
+import zlib
 from pathlib import Path
 
 
@@ -55,10 +56,11 @@ def run(args: argparse.Namespace) -> int:
     if not args.models or not args.keep > 0:
         raise UserError("select needs models (-m) and a --keep above 0. Fix: give them, or --undo")
     raw = raw_dataset(args.dataset)
-    out = raw.parent / f"pseudo_labels_{raw.name}"
+    asked = " ".join([*args.models, *sorted(args.views)])  # other models label into another folder
+    out = raw.parent / f"pseudo_labels_{raw.name}_{zlib.crc32(asked.encode()):08x}"
     request = Request(raw / UNLABELLED_IMAGES, out, tuple(args.models), tuple(args.views))
     require_models_of(request.trained, read_json(raw / "dataset.json"), raw.name)
-    if code := label_pool(request, find_resources(args.device, args.jobs), None):
+    if code := label_pool(request, find_resources(args.device, args.jobs)):
         return code
     kept = sorted(choose(request, Choice(args.keep, args.most, args.score)))
     scores = {case: values[args.score] for case, values in scores_of(request).items()}

@@ -220,6 +220,8 @@ def is_derived(plans: Mapping[str, Any]) -> bool:
     """Whether plans were made from others: they say so, or use the data of another name."""
     if plans.get("semi_planned", {}).get("from", plans["plans_name"]) != plans["plans_name"]:
         return True
+    if plans["plans_name"] == default_plans_name(plans["experiment_planner_used"]):
+        return False  # the residual encoders' planners use the data of nnUNetPlans
     identifiers = [c.get("data_identifier") for c in plans["configurations"].values()]
     own = f"{plans['plans_name']}_"
     return any(identifier and not identifier.startswith(own) for identifier in identifiers)

@@ -112,7 +112,13 @@ def imagenet(network: SmpNetwork) -> dict[str, torch.Tensor]:
 def _read(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise UserError(f"--weights {path} does not exist. Fix: correct the path")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch names many
+        raise UserError(
+            f"--weights {path} cannot be read ({type(error).__name__}). Fix: save an encoder's "
+            f"state_dict() by torch.save"
+        ) from error
 
 
 def _smp() -> Any:

@@ -45,7 +45,7 @@ def apply_budget(
 
     Args:
         plans: nnU-Net's plans.
-        name: of the new plans; data of another spacing than before is named after them.
+        name: of the new plans; data of another spacing than before is named after both.
         dataset_json: the data set's description.
         budget: "cpu", or a number of seconds per supervised step.
         device: to measure the seconds on.
@@ -72,7 +72,8 @@ def apply_budget(
                 device,
             )
         if smaller["spacing"] != configuration["spacing"]:
-            smaller["data_identifier"] = f"{name}_{key}"
+            spacing = "x".join(f"{edge:g}" for edge in smaller["spacing"]).replace(".", "p")
+            smaller["data_identifier"] = f"{name}_{key}_{spacing}"
         shrunken["configurations"][key] = smaller
     shrunken["plans_name"] = name
     return shrunken

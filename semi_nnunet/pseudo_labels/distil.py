@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,13 +44,18 @@ class Choice:
     score: str = "entropy"
 
 
-def choose(request: Request, choice: Choice) -> dict[str, float]:
+def choose(request: Request, choice: Choice, without: Collection[str] = ()) -> dict[str, float]:
     """The cases that are taken, with their uncertainty.
+
+    Args:
+        request: the labelled pool.
+        choice: which.
+        without: cases that must not be taken.
 
     Raises:
         UserError: the score is not there, or nothing is left.
     """
-    scores = scores_of(request)
+    scores = {case: one for case, one in scores_of(request).items() if case not in without}
     known = set.intersection(*(set(values) for values in scores.values())) if scores else set()
     if choice.score not in known:
         raise UserError(
@@ -71,19 +76,33 @@ def choose(request: Request, choice: Choice) -> dict[str, float]:
 
 
 def write_distilled(
-    source: Path, target: Path, request: Request, choice: Choice, symlink: bool
+    source: Path,
+    target: Path,
+    request: Request,
+    choice: Choice,
+    symlink: bool,
+    skipped: Collection[str] = (),
 ) -> dict[str, float]:
     """Write the raw data set ``target``; returns the pseudo-labelled cases in it.
 
     imagesTr has the labelled cases of ``source`` and the chosen ones with their pseudo labels,
-    imagesUn the others, imagesTs the test cases.
+    imagesUn the others, imagesTs the test cases. ``skipped`` are in none of them.
 
     Raises:
-        UserError: ``target`` is something else.
+        UserError: ``target`` is something else, or ``source`` lists its files.
     """
-    taken = choose(request, choice)
+    description = read_json(source / "dataset.json")
+    if "dataset" in description:
+        raise UserError(
+            f"{source}/dataset.json lists its files one by one, to which distil cannot add. Fix: "
+            f"use the folders imagesTr and labelsTr"
+        )
+    ending, put = description["file_ending"], Transfer(symlink)
+    labelled = cases_in(source / "imagesTr", ending)
+    taken = choose(request, choice, {*skipped, *labelled})
     record = {
         "source": source.name,
+        "labelled": sorted(labelled),
         **request.record(),
         "choice": asdict(choice),
         "uncertainty": {case: round(value, 6) for case, value in sorted(taken.items())},
@@ -93,19 +112,18 @@ def write_distilled(
         if made.is_file() and read_json(made) == plain(record):
             return taken
         raise UserError(
-            f"{target} exists already and was not made by this command. Fix: choose another number "
-            f"or name, or remove it"
+            f"{target} exists already and was not made by this command from what is there now. "
+            f"Fix: choose another number or name, or remove it"
         )
     aside = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
-    description = read_json(source / "dataset.json")
-    ending, put = description["file_ending"], Transfer(symlink)
-    labelled = cases_in(source / "imagesTr", ending)
     for case, files in labelled.items():
         for file in files:
             put(Path(file), aside / "imagesTr")
         put(source / "labelsTr" / f"{case}{ending}", aside / "labelsTr")
     for case, files in cases_in(source / UNLABELLED_IMAGES, ending).items():
+        if case in skipped:
+            continue
         for file in files:
             put(Path(file), aside / ("imagesTr" if case in taken else UNLABELLED_IMAGES))
         if case in taken:
@@ -131,16 +149,38 @@ def with_ignore(description: Mapping[str, Any], request: Request) -> dict[str, A
     return labels
 
 
-def write_folds(preprocessed: Path, labelled: Sequence[str], taken: Sequence[str]) -> int:
-    """Write splits_final.json: folds of the labelled cases, all others for training.
+def write_folds(source: Path, target: Path, labelled: Sequence[str], taken: Sequence[str]) -> int:
+    """Write splits_final.json: folds of the labelled cases, pseudo-labelled ones for training.
+
+    Args:
+        source: preprocessed folder whose folds are taken over, if there are any.
+        target: preprocessed folder of the new data set; folds that are there are kept.
+        labelled: cases of the source.
+        taken: pseudo-labelled cases.
 
     Returns:
         The number of folds; 0 with a single labelled case, for which fold "all" is left.
+
+    Raises:
+        UserError: folds that are there do not fit the cases.
     """
-    preprocessed.mkdir(parents=True, exist_ok=True)
+    path, before = target / "splits_final.json", source / "splits_final.json"
+    if path.is_file():
+        splits = read_json(path)
+        known = {case for fold in splits for part in fold.values() for case in part}
+        if known != {*labelled, *taken}:
+            raise UserError(
+                f"{path} has folds of other cases than the data set. Fix: remove it, or add to it "
+                f"what is missing"
+            )
+        return len(splits)
+    target.mkdir(parents=True, exist_ok=True)
     if len(labelled) < 2:
         return 0
-    folds = generate_crossval_split(sorted(labelled), n_splits=min(FOLDS, len(labelled)))
+    if before.is_file():
+        folds = read_json(before)
+    else:
+        folds = generate_crossval_split(sorted(labelled), n_splits=min(FOLDS, len(labelled)))
     splits = [{**fold, "train": [*fold["train"], *sorted(taken)]} for fold in folds]
-    write_json(preprocessed / "splits_final.json", plain(splits))
+    write_json(path, plain(splits))
     return len(splits)

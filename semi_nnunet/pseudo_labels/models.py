@@ -29,7 +29,12 @@ class TrainedModel:
     folds: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.folder.parent.name}/{self.folder.name} fold {' '.join(self.folds)}"
+        return f"{self.name} fold {' '.join(self.folds)}"
+
+    @property
+    def name(self) -> str:
+        """Data set, trainer, plans and configuration."""
+        return f"{self.folder.parent.name}/{self.folder.name}"
 
     @property
     def configuration(self) -> str:
@@ -44,9 +49,9 @@ class TrainedModel:
         return dict(read_json(self.folder / "plans.json"))
 
     def checksums(self) -> dict[str, str]:
-        """Checkpoint -> SHA-256."""
-        paths = (self.folder / f"fold_{fold}" / CHECKPOINT for fold in self.folds)
-        return {f"{self.folder.name}/{path.parent.name}": sha256_of_file(path) for path in paths}
+        """Fold -> SHA-256 of its checkpoint."""
+        paths = {fold: self.folder / f"fold_{fold}" / CHECKPOINT for fold in self.folds}
+        return {fold: sha256_of_file(path) for fold, path in paths.items()}
 
 
 def find_model(text: str) -> TrainedModel:
@@ -114,8 +119,10 @@ def require_models_of(
 
 def unlike(model: TrainedModel, description: Mapping[str, Any], of: str) -> Iterator[Problem]:
     """In what a model differs from a dataset.json."""
+    own = {"channel_names": model.dataset_json.get("modality"), **model.dataset_json}
+    other = {"channel_names": description.get("modality"), **description}
     for key in ("labels", "regions_class_order", "channel_names", "file_ending"):
-        ours, theirs = model.dataset_json.get(key), description.get(key)
+        ours, theirs = own.get(key), other.get(key)
         if without_ignore(ours) != without_ignore(theirs):
             what = f"must have the {key} of {of}, {theirs}, got {ours}"
             yield Problem(str(model), what, "choose models of one data set")

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from semi_nnunet.data.file_bytes import short_reason
 from semi_nnunet.data.image_files import inspect_file
 from semi_nnunet.data.integrity import reader_class
 from semi_nnunet.data.manifest import Entry, Manifest
-from semi_nnunet.data.raw_description import cases_in, relative_to
+from semi_nnunet.data.raw_description import cases_in, read_description, relative_to
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import put_in_place, read_json, write_atomically, write_json
 from semi_nnunet.pseudo_labels.models import TrainedModel, find_models
@@ -32,6 +33,7 @@ from semi_nnunet.pseudo_labels.uncertainty import uncertainties
 from semi_nnunet.runs.commands import Words
 
 REQUEST = "request.json"
+TEMPORARY = ".writing_"
 TABLE = "uncertainty.csv"
 
 
@@ -84,10 +86,10 @@ class Request:
         return found
 
     def record(self) -> dict[str, Any]:
-        """What the labels depend on."""
-        checksums = {name: value for m in self.trained for name, value in m.checksums().items()}
+        """What the labels depend on, beside the images themselves."""
         return {
-            "models": checksums,
+            "images": str(self.images),
+            "models": [{"model": m.name, "folds": m.checksums()} for m in self.trained],
             "views": sorted(self.views),
             "confidence": self.confidence,
             "npz": self.npz,
@@ -97,40 +99,68 @@ class Request:
         """Write down what is asked for, before the parts start.
 
         Raises:
-            UserError: the folder was begun with other models or views.
+            UserError: the folder was begun with other images, models or views.
         """
         path, record = self.out / REQUEST, self.record()
         if path.is_file() and read_json(path) != record:
             raise UserError(
-                f"{self.out} was begun with other models, views, --confidence or --npz ({path}). "
-                f"Fix: choose another folder or number by -o, or remove it"
+                f"{self.out} was begun with other images, models, views, --confidence or --npz "
+                f"({path}). Fix: choose another folder or number by -o, or remove it"
             )
         for folder in (self.labels, self.out / "parts"):
             folder.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
             write_json(path, record)
 
-    def manifests(self) -> list[Manifest]:
-        """The lists of all parts there ever were."""
-        return [Manifest(self.labels, path) for path in (self.out / "parts").glob("*.jsonl")]
+    def state(self, cases: Iterable[str]) -> State:
+        """What is done of these cases, and what was set aside.
+
+        An image that has changed since is neither.
+        """
+        sources = {case: source_of(self.cases[case]) for case in cases}
+        found = State({}, {})
+        for path in (self.out / "parts").glob("*.jsonl"):
+            for case, entry in Manifest(self.labels, path).read().items():
+                if entry.source == sources.get(case) and entry.is_present(self.labels):
+                    found.done[case] = entry
+        for path in (self.out / "parts").glob("*.bad"):
+            for line in path.read_text(errors="replace").splitlines():
+                try:
+                    noted = json.loads(line)
+                except ValueError:  # torn by a crash: it is tried again
+                    continue
+                case = noted["case"]
+                if noted["source"] == sources.get(case) and case not in found.done:
+                    found.bad[case] = noted["problem"]
+        return found
+
+    def left(self, cases: Collection[str] | None = None) -> list[str]:
+        """The cases, or those of ``cases``, that are neither done nor set aside."""
+        wanted = self.cases if cases is None else cases
+        state = self.state(wanted)
+        return [case for case in wanted if case not in state.done and case not in state.bad]
 
     def done(self) -> dict[str, Entry]:
         """The finished cases."""
-        return {case: entry for one in self.manifests() for case, entry in one.present().items()}
+        return self.state(self.cases).done
 
     def bad(self) -> dict[str, str]:
-        """The cases that were set aside, with their problem; not those that are fine now."""
-        found, done = {}, self.done()
-        for path in sorted((self.out / "parts").glob("*.bad")):
-            for line in path.read_text(errors="replace").splitlines():
-                case, _, problem = line.partition("\t")
-                found[case] = problem
-        return {case: problem for case, problem in found.items() if case not in done}
+        """The cases that were set aside, with their problem."""
+        return self.state(self.cases).bad
 
-    def left(self) -> list[str]:
-        """The cases that are neither done nor set aside."""
-        seen = {*self.done(), *self.bad()}
-        return [case for case in self.cases if case not in seen]
+
+@dataclass(frozen=True)
+class State:
+    """Case -> its entry, and case -> why it was set aside."""
+
+    done: dict[str, Entry]
+    bad: dict[str, str]
+
+
+def source_of(files: Sequence[str]) -> str:
+    """Which version of its files a case is: bytes and time of each."""
+    stats = [os.stat(file) for file in files]
+    return " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
 
 
 @dataclass(frozen=True)
@@ -176,8 +206,7 @@ class Part:
 
     def left(self) -> list[str]:
         """Its cases that are neither done nor set aside."""
-        seen = {*self.request.done(), *self.request.bad()}
-        return [case for case in self.cases() if case not in seen]
+        return self.request.left(self.cases())
 
     @property
     def is_done(self) -> bool:
@@ -185,21 +214,24 @@ class Part:
 
     def commands(self, device: str, processes: int) -> Iterator[Words]:
         """The command that does what is left."""
-        yield ("semi_nnunet", "pseudo-label", *self.arguments(), "--device", device)
+        words = (*self.arguments(), "--only", str(self.number), "--worker", "--device", device)
+        yield ("semi_nnunet", "pseudo-label", *words)
 
     def arguments(self) -> list[str]:
-        """Of the command, for this part alone."""
+        """Of the command, without which part it is."""
         request = self.request
         words = ["-i", str(request.images), "-o", str(request.out), "-m", *request.models]
         words += ["--views", *request.views] if request.views else []
         words += ["--confidence", str(request.confidence)] if request.confidence else []
         words += ["--npz"] if request.npz else []
-        return [*words, "--parts", str(self.of), "--only", str(self.number)]
+        return [*words, "--parts", str(self.of)]
 
     def set_aside(self, case: str, problem: str) -> None:
-        """Note a case that cannot be labelled."""
+        """Note a case that cannot be labelled, as its files are now."""
+        source = source_of(self.request.cases[case])
+        noted = {"case": case, "source": source, "problem": " ".join(problem.split())}
         with (self.folder / f"{self.name}.bad").open("a") as file:
-            file.write(f"{case}\t{' '.join(problem.split())}\n")
+            file.write(json.dumps(noted) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -223,11 +255,10 @@ def run_part(part: Part, label: Labeller, left: Sequence[str]) -> Iterator[str]:
         label: what labels.
         left: its cases.
     """
-    for leftover in part.folder.glob(f".{part.name}.*"):  # of a killed process
-        if leftover != part.lock:
-            leftover.unlink()
+    for leftover in part.folder.glob(f"{TEMPORARY}{part.name}.*"):  # of a killed process
+        leftover.unlink()
     request, cases = part.request, part.cases()
-    description = request.trained[0].dataset_json
+    description = read_description(request.trained[0].folder)
     reader = reader_class(description, [file for case in left for file in cases[case]])
     manifest = Manifest(request.labels, part.folder / f"{part.name}.jsonl")
     for case in left:
@@ -240,12 +271,18 @@ def run_part(part: Part, label: Labeller, left: Sequence[str]) -> Iterator[str]:
             part.set_aside(case, "; ".join(problems))
             yield case
             continue
+        source = source_of(cases[case])
         try:
             prediction = label(cases[case])
+        except (RuntimeError, MemoryError, OSError) as error:  # the device, memory, the disk
+            raise UserError(
+                f"{case} could not be labelled: {short_reason(error)}. Fix: with less memory used "
+                f"by others, or on another device, run the same command again"
+            ) from error
         except Exception as error:  # one strange image must not end the labelling of the others
             part.set_aside(case, f"cannot be labelled: {short_reason(error)}")
         else:
-            manifest.add(write_case(part, case, prediction, label))
+            manifest.add(write_case(part, case, source, prediction, label))
         yield case
 
 
@@ -267,20 +304,26 @@ def with_ignored(prediction: Prediction, label_manager: Any, confidence: float) 
     return np.where(surest < confidence, ignore_value(label_manager), prediction.labels)
 
 
-def write_case(part: Part, case: str, prediction: Prediction, label: Labeller) -> Entry:
+def write_case(
+    part: Part, case: str, source: str, prediction: Prediction, label: Labeller
+) -> Entry:
     """Write a case's files aside and rename them; says what is there now, and its uncertainty.
 
     Raises:
         UserError: the disk is full or not writable.
     """
-    request, aside = part.request, part.folder / f".{part.name}"
-    labels = with_ignored(prediction, label.label_manager, request.confidence)
+    request, aside = part.request, part.folder / f"{TEMPORARY}{part.name}"
+    manager = label.label_manager
+    labels = with_ignored(prediction, manager, request.confidence)
     ending = request.trained[0].dataset_json["file_ending"]
-    files = {request.labels / f"{case}{ending}": aside.with_name(f"{aside.name}{ending}")}
+    temporary = aside.with_name(f"{aside.name}{ending}")
+    files = {request.labels / f"{case}{ending}": temporary}
     writer = label.predictors[0].plans_manager.image_reader_writer_class()
     try:
-        for temporary in files.values():
-            writer.write_seg(labels, str(temporary), prediction.properties)
+        writer.write_seg(labels, str(temporary), prediction.properties)
+        sidecar = aside.with_name(f"{aside.name}.json")
+        if sidecar.is_file():  # the spacing of a .tif
+            files[request.labels / f"{case}.json"] = sidecar
         if request.npz:
             temporary = aside.with_name(f"{aside.name}.npz")
             half = prediction.probabilities.astype(np.float16)
@@ -294,13 +337,15 @@ def write_case(part: Part, case: str, prediction: Prediction, label: Labeller) -
             f"before is whole. Fix: free some space or make the folder writable, then run the same "
             f"command again"
         ) from error
-    facts = {"uncertainty": uncertainties(prediction, label.label_manager)}
-    return Entry.of(case, "", list(files), facts)
+    ignored = float(np.mean(labels == ignore_value(manager))) if request.confidence else 0.0
+    facts = {"uncertainty": uncertainties(prediction, manager), "ignored": ignored}
+    return Entry.of(case, source, list(files), facts)
 
 
 def scores_of(request: Request) -> dict[str, dict[str, float]]:
-    """Case -> its uncertainties, by name."""
-    return {case: entry.facts["uncertainty"] for case, entry in request.done().items()}
+    """Case -> its uncertainties, by name; not of images in which every voxel is ignored."""
+    done = request.done().items()
+    return {case: one.facts["uncertainty"] for case, one in done if one.facts["ignored"] < 1}
 
 
 def write_table(request: Request) -> Path:

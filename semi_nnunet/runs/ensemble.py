@@ -59,9 +59,10 @@ def problems(members: Sequence[Member], subset: str) -> list[Problem]:
     """Members without probabilities, and folds that lack a member."""
     found = []
     for group in groups(members, subset):
-        files = {m.job: {p.name for p in (m.job.folder / subset).glob("*.npz")} for m in group}
-        wanted = set().union(*files.values())
-        for job, has in files.items():
+        cases = {m.job: m.job.predicted_cases(subset) for m in group}
+        wanted = set().union(*cases.values())
+        for job in cases:
+            has = {path.stem for path in (job.folder / subset).glob("*.npz")}
             fix = "semi_nnunet crossval ... --npz predicts them (again), without another training"
             if not has:
                 found.append(Problem(f"{job}, {subset}", "its probabilities were not kept", fix))
@@ -81,7 +82,13 @@ def problems(members: Sequence[Member], subset: str) -> list[Problem]:
 
 
 def write_ensemble(members: Sequence[Member], subset: str, out: Path, processes: int) -> None:
-    """Write the ensemble's segmentations of the test or the validation cases to ``out``, whole."""
+    """Write the ensemble's segmentations of the test or the validation cases to ``out``, whole.
+
+    Raises:
+        UserError: ``out`` holds something that is no ensemble.
+    """
+    if out.is_dir() and any(out.iterdir()) and not (out / MEMBERS).is_file():
+        raise UserError(f"{out} holds something else, which stays. Fix: choose another -o")
     folders = members[0].job.folders
     aside = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)

@@ -117,7 +117,17 @@ class Job:
 
     def _predicted(self, subset: str) -> bool:
         folder = self.folder / subset
-        return folder.is_dir() and (not self.npz or any(folder.glob("*.npz")))
+        if not folder.is_dir():
+            return False
+        return not self.npz or all(
+            (folder / f"{case}.npz").is_file() for case in self.predicted_cases(subset)
+        )
+
+    def predicted_cases(self, subset: str) -> set[str]:
+        """The cases of "validation" or "test" whose segmentation is there."""
+        ending = read_json(self.folders.preprocessed / "dataset.json")["file_ending"]
+        paths = (self.folder / subset).glob(f"*{ending}")
+        return {path.name.removesuffix(ending) for path in paths}
 
     def tables(self) -> dict[str, Path]:
         """The metrics of each set of cases this job evaluates; training cases are none."""

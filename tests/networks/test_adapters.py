@@ -114,9 +114,15 @@ def test_an_encoder_begins_with_the_weights_of_a_file(make_trainer, prepared_dat
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "encoder.pth")
     with pytest.raises(UserError, match="does not hold the weights of resnet18"):
         make_trainer("SemiBaselineTrainer", dataset=dataset, **settings)
+    (tmp_path / "encoder.pth").write_text("no weights")
+    with pytest.raises(UserError, match="cannot be read"):
+        make_trainer("SemiBaselineTrainer", dataset=dataset, **settings)
     (tmp_path / "encoder.pth").unlink()
     with pytest.raises(UserError, match="does not exist"):
         make_trainer("SemiBaselineTrainer", dataset=dataset, **settings)
+    trainer.save_checkpoint(str(tmp_path / "checkpoint.pth"))
+    again = make_trainer("SemiCPSTrainer", dataset=dataset, start=False, **settings)
+    again.load_checkpoint(str(tmp_path / "checkpoint.pth"))  # needs the file no more
 
 
 def test_imagenet_weights_that_cannot_be_had_are_explained(monkeypatch):
@@ -147,6 +153,8 @@ def test_the_command_plans_names_and_measures(prepared_dataset, capsys):
     assert "primus.* for 3d" in capsys.readouterr().err
     assert main([*words, "smp.PAN", "--encoder", "vgg11_bn"]) == 2
     assert "PAN with vgg11_bn cannot see a patch" in capsys.readouterr().err
+    assert main([*words, "smp.Unet", "--weights", "nowhere.pth"]) == 2
+    assert "nowhere.pth does not exist" in capsys.readouterr().err
     assert not list(dataset.preprocessed.glob("nnUNetPlans_*.json"))
 
 

@@ -183,6 +183,9 @@ def test_the_budget_command_writes_plans_beside_the_old_ones(phantom: Any) -> No
     plans = phantom.load_plans("nnUNetPlans_cpu")
     assert plans["semi"]["epochs"] == 24
     assert Path(phantom.preprocessed / "nnUNetPlans.json").is_file()
+    assert main(["plan", "-d", "901", "--budget", "cpu", "--set", "mirror=false"]) == 0
+    assert main(["plan", "-d", "901", "--budget", "cpu"]) == 0  # keeps what was given
+    assert phantom.load_plans("nnUNetPlans_cpu")["semi"]["mirror"] is False
 
 
 def test_planning_again_keeps_what_was_given_and_edited(phantom) -> None:

@@ -16,7 +16,7 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, write_json
 from semi_nnunet.pseudo_labels.distil import Choice, choose, write_folds
-from semi_nnunet.pseudo_labels.pool import Request
+from semi_nnunet.pseudo_labels.pool import Request, source_of
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_the_surest_become_training_cases_of_every_fold_and_of_no_validation(raw
     record = read_json(target / "distil.json")
     taken, labelled = set(record["uncertainty"]), cases(raw / "imagesTr")
     assert len(taken) == 2 and taken < cases(raw / "imagesUn")
-    assert set(record["models"]) == {f"{model.folder.name}/fold_0" for model in pool.models}
+    assert [one["model"] for one in record["models"]] == [model.name for model in pool.models]
     assert cases(target / "imagesTr") == cases(target / "labelsTr") == labelled | taken
     assert cases(target / "imagesUn") == cases(raw / "imagesUn") - taken
     assert read_json(target / "dataset.json")["labels"]["ignore"] == 4
@@ -74,6 +74,29 @@ def test_the_surest_become_training_cases_of_every_fold_and_of_no_validation(raw
     assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == before
     assert main([*words, "--most", "0.9"]) == 2
     assert "was not made by this command" in capfd.readouterr().err
+
+
+def test_what_is_set_aside_is_in_no_training(raw, pool, capfd):
+    test = next((raw / "imagesTs").iterdir())
+    shutil.copy(test, raw / "imagesUn" / "leak_0000.nii.gz")
+    assert main(distil(raw, pool, "--skip-bad")) == 0
+    target = next(raw.parent.glob("Dataset077_*"))
+    assert len(cases(target / "labelsTr")) == 9
+    assert not list(target.rglob("leak*"))
+
+
+def test_folds_of_the_source_are_taken_over_and_those_of_the_target_kept(tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    folds = [{"train": ["a", "b"], "val": ["c"]}, {"train": ["c"], "val": ["a", "b"]}]
+    write_json(source / "splits_final.json", folds)
+    assert write_folds(source, target, ["a", "b", "c"], ["p"]) == 2
+    made = read_json(target / "splits_final.json")
+    assert made[1] == {"train": ["c", "p"], "val": ["a", "b"]}
+    write_json(target / "splits_final.json", made[:1])  # somebody's choice
+    assert write_folds(source, target, ["a", "b", "c"], ["p"]) == 1
+    with pytest.raises(UserError, match="folds of other cases"):
+        write_folds(source, target, ["a", "b", "c"], ["q"])
 
 
 def test_without_leftovers_stock_nnunet_goes_on(raw, pool, capfd):
@@ -103,12 +126,17 @@ def scored(folder: Path, scores: dict[str, dict[str, float]]) -> Request:
     """A pool that was labelled, as far as its lists say."""
     for name in ("labels", "parts"):
         (folder / name).mkdir()
-    lines = [
-        json.dumps({"case": case, "source": "", "files": {}, "facts": {"uncertainty": values}})
-        for case, values in scores.items()
-    ]
+    lines = []
+    for case, values in scores.items():
+        image = folder / f"{case}_0000.png"
+        image.touch()
+        facts = {"uncertainty": values, "ignored": 0.0}
+        entry = {"case": case, "source": source_of([str(image)]), "files": {}, "facts": facts}
+        lines.append(json.dumps(entry))
     (folder / "parts" / "part_0.jsonl").write_text("\n".join(lines) + "\n")
-    return Request(folder, folder, ())
+    request = Request(folder, folder, ())
+    request.__dict__["cases"] = {case: [str(folder / f"{case}_0000.png")] for case in scores}
+    return request
 
 
 def test_the_choice_is_of_the_surest(tmp_path):
@@ -126,5 +154,5 @@ def test_the_choice_is_of_the_surest(tmp_path):
 
 
 def test_a_single_labelled_case_has_no_fold(tmp_path):
-    assert write_folds(tmp_path, ["only"], ["pseudo"]) == 0
+    assert write_folds(tmp_path, tmp_path, ["only"], ["pseudo"]) == 0
     assert not (tmp_path / "splits_final.json").exists()

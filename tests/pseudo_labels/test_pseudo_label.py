@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 import torch
 from nnunetv2.ensembling.ensemble import ensemble_folders
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -123,7 +124,7 @@ def test_the_command_cuts_the_pool_writes_the_table_and_does_nothing_twice(pool,
     assert "labelled 5 cases" in capfd.readouterr().out
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     assert main([*words[:-2], "--views", "blur"]) == 2
-    assert "was begun with other models, views" in capfd.readouterr().err
+    assert "was begun with other images, models, views" in capfd.readouterr().err
 
 
 def test_what_is_killed_at_any_moment_is_done_once_and_whole(pool, tmp_path):
@@ -136,7 +137,7 @@ def test_what_is_killed_at_any_moment_is_done_once_and_whole(pool, tmp_path):
     request = replace(clean, out=pool.out)
     request.begin()
     command = [sys.executable, "-m", "semi_nnunet.cli.main", "pseudo-label"]
-    command += [*Part(request, 0, 1).arguments(), "--device", "cpu"]
+    command += [*Part(request, 0, 1).arguments(), "--only", "0", "--worker", "--device", "cpu"]
     chance = random.Random(0)
     for _ in range(3):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -151,7 +152,7 @@ def test_what_is_killed_at_any_moment_is_done_once_and_whole(pool, tmp_path):
     lines = (pool.out / "parts" / "part_00000_of_00001.jsonl").read_text().splitlines()
     cases = [line.split('"')[3] for line in lines if line.startswith('{"case"')]
     assert len(set(cases)) == len(wanted) and len(cases) <= len(wanted) + 3
-    leftovers = [p.name for p in (pool.out / "parts").iterdir() if p.name.startswith(".part")]
+    leftovers = [p.name for p in (pool.out / "parts").iterdir() if p.name.startswith(".writing_")]
     assert not leftovers
 
 
@@ -163,8 +164,9 @@ def test_a_bad_image_is_set_aside_and_the_others_go_on(pool, capfd):
     assert main([*words, "--device", "cpu"]) == 0
     said = capfd.readouterr().out
     assert "labelled 3 cases" in said and f"set aside: {bad.name[:-12]}: {bad.name}" in said
+    assert main([*words, "--device", "cpu"]) == 0  # as it is, it is not tried again
+    assert "0 parts to do" in capfd.readouterr().out
     bad.write_bytes(content)
-    (pool.out / "parts" / "part_00000_of_00001.bad").unlink()  # mended: it may be tried again
     assert main([*words, "--device", "cpu"]) == 0
     assert "labelled 4 cases" in capfd.readouterr().out
 
@@ -180,7 +182,7 @@ def test_a_case_belongs_to_one_part(pool):
 def test_tasks_of_a_cluster_label_their_parts(pool, tmp_path):
     request = Request(pool.images, pool.out, (pool.names[0],))
     request.begin()
-    words = ["pseudo-label", *Part(request, 0, 2).arguments()[:-2], "--device", "cpu"]
+    words = ["pseudo-label", *Part(request, 0, 2).arguments(), "--device", "cpu"]
     (tmp_path / "array.sh").write_text(batch_script(words, [0, 1], 2, tmp_path, ""))
     for number in ("0", "1"):
         subprocess.run(
@@ -234,3 +236,62 @@ def test_a_full_disk_is_no_bad_image(pool, monkeypatch):
     with pytest.raises(UserError, match="No space left on device"):
         label(request)
     assert not request.bad() and not request.done()
+
+
+def test_a_device_that_fails_condemns_no_image(pool, monkeypatch):
+    request = Request(pool.images, pool.out, (pool.names[0],))
+
+    def fails(self, images):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="illegal memory access"):
+        patch.setattr(Labeller, "__call__", fails)
+        label(request)
+    assert len(request.left()) == 4
+    label(request)
+    assert not request.left()
+
+
+def test_images_that_changed_or_went_are_not_done(pool):
+    request = Request(pool.images, pool.out, (pool.names[0],))
+    label(request)
+    changed, gone, *_ = sorted(pool.images.iterdir())
+    shutil.copy(gone, changed)
+    gone.unlink()
+    again = replace(request)
+    assert again.left() == [changed.name.removesuffix("_0000.nii.gz")]
+    assert gone.name.removesuffix("_0000.nii.gz") not in again.done()
+
+
+def test_the_same_name_in_another_data_set_is_another_model(pool, tmp_path):
+    other = tmp_path / "Dataset999_Other" / pool.models[0].folder.name
+    shutil.copytree(pool.models[0].folder, other)
+    one = Request(pool.images, pool.out, (pool.names[0],))
+    for models in ((str(other),), (pool.names[0], str(other)), (pool.names[0],) * 2):
+        assert replace(one, models=models).record() != one.record()
+
+
+def test_a_probability_is_one(pool, capsys):
+    words = ["pseudo-label", "-i", str(pool.images), "-o", str(pool.out), "-m", pool.names[0]]
+    assert main([*words, "--confidence", "80"]) == 2
+    assert "must be a probability" in capsys.readouterr().err
+
+
+def test_the_spacing_of_a_tif_comes_with_its_label(pool, tmp_path):
+    folder = tmp_path / "tif"
+    folder.mkdir()
+    for path in pool.images.iterdir():
+        case, image = path.name.removesuffix("_0000.nii.gz"), sitk.ReadImage(str(path))
+        tifffile.imwrite(folder / f"{case}_0000.tif", sitk.GetArrayFromImage(image))
+        spacing = {"spacing": list(image.GetSpacing())[::-1]}
+        write_json(folder / f"{case}.json", spacing)
+    description = pool.models[0].folder / "dataset.json"
+    write_json(description, {**read_json(description), "file_ending": ".tif"})
+    plans = pool.models[0].folder / "plans.json"
+    write_json(plans, {**read_json(plans), "image_reader_writer": "Tiff3DIO"})
+    request = Request(folder, pool.out, (pool.names[0],))
+    label(request)
+    assert len(request.done()) == 4 and not request.bad()
+    for case in request.cases:
+        written = read_json(request.labels / f"{case}.json")["spacing"]
+        assert written == pytest.approx(read_json(folder / f"{case}.json")["spacing"])

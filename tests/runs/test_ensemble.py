@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.errors import UserError
-from semi_nnunet.files import read_json
+from semi_nnunet.files import read_json, write_json
 from semi_nnunet.runs.crossval import found_jobs
 from semi_nnunet.runs.ensemble import (
     VALIDATION,
@@ -69,6 +69,7 @@ def test_probabilities_that_were_not_kept_are_predicted_without_another_training
     for folder in (done.validation, done.test):
         folder.mkdir(parents=True)
         (folder / "metrics.csv").touch()
+        (folder / "case.nii.gz").touch()
     (done.validation / "summary.json").touch()
     (done.folder / "checkpoint_final.pth").touch()
     assert done.is_done and not list(done.commands("cpu", 1))
@@ -80,6 +81,8 @@ def test_probabilities_that_were_not_kept_are_predicted_without_another_training
     assert validation[0] == "nnUNetv2_train" and {"--val", "--npz"} <= set(validation)
     (done.validation / "case.npz").touch()
     assert "--save_probabilities" in next(commands)
+    (done.validation / "another.nii.gz").touch()  # killed before its probabilities were written
+    assert not replace(wanted, fold="0").is_validated
 
 
 def job(trainer: str, fold: str, seed: int = 0) -> Job:
@@ -94,7 +97,8 @@ def test_weights_are_of_models_in_the_order_they_were_named():
             weighted(jobs, wrong)
 
 
-def test_validation_cases_are_averaged_over_members_of_their_fold_alone():
+def test_validation_cases_are_averaged_over_members_of_their_fold_alone(monkeypatch):
+    monkeypatch.setattr(Job, "predicted_cases", lambda self, subset: set())
     members = weighted([job("A", "0"), job("A", "1"), job("A", "all"), job("B", "0")], None)
     found = [[str(m.job)[:15] for m in group] for group in groups(members, VALIDATION)]
     assert found == [["A 2d fold 0 see", "B 2d fold 0 see"], ["A 2d fold 1 see"]]
@@ -104,16 +108,28 @@ def test_validation_cases_are_averaged_over_members_of_their_fold_alone():
 
 def test_a_member_that_lacks_a_case_is_named(tmp_path):
     folders = Folders(tmp_path / "raw", tmp_path / "pre", tmp_path / "res")
+    folders.preprocessed.mkdir()
+    write_json(folders.preprocessed / "dataset.json", {"file_ending": ".nii.gz"})
     jobs = [replace(job(name, "0"), folders=folders) for name in ("A", "B")]
     for number, one in enumerate(jobs):
         one.validation.mkdir(parents=True)
+        for case in ("x", "y"):
+            (one.validation / f"{case}.nii.gz").touch()
         for case in ("x", "y")[number:]:
             (one.validation / f"{case}.npz").touch()
     (problem,) = problems(weighted(jobs, None), VALIDATION)
-    assert "B 2d fold 0" in str(problem) and "lacks the probabilities of x.npz" in str(problem)
+    assert "B 2d fold 0" in str(problem) and "lacks the probabilities of x" in str(problem)
 
 
 def test_that_nothing_fits_is_said(folders, capsys, tmp_path):
     words = ["ensemble", "-d", folders.raw.name, "-p", "tiny", "-o", str(tmp_path / "out")]
     assert main(words) == 2
     assert "no training fits" in capsys.readouterr().err
+
+
+def test_a_folder_of_somebody_elses_is_not_replaced(tmp_path):
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "mine.txt").touch()
+    with pytest.raises(UserError, match="holds something else, which stays"):
+        write_ensemble([Member(job("A", "0"), 1)], "test", tmp_path / "test", 1)
+    assert (tmp_path / "test" / "mine.txt").is_file()
