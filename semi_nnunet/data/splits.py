@@ -71,7 +71,7 @@ def read_case_list(path: str | Path, number: int | None) -> list[str]:
     path = Path(path)
     if not path.is_file():
         raise UserError(
-            f"there is no list {path}. Fix: correct the path, or name the cases by --list"
+            f"the list {path} does not exist. Fix: correct the path, or name the cases by --list"
         )
     if path.suffix != ".json":
         return [line.strip() for line in path.read_text().splitlines() if line.strip()]

@@ -208,7 +208,7 @@ def test_the_command_takes_the_published_list(
     monkeypatch.setenv("nnUNet_raw", str(tmp_path))
     command = ["split", "-d", "Dataset040_Whole", "-o", "41", "--labelled", "2", "--published"]
     assert main(command) == 2
-    assert f"there is no list {source}/labelled_subsets.json" in capsys.readouterr().err
+    assert f"the list {source}/labelled_subsets.json does not exist" in capsys.readouterr().err
     (source / "labelled_subsets.json").write_text('{"2": ["f", "b"]}')
     assert main(command) == 0
     assert names(tmp_path / "Dataset041_Whole2labelled/imagesTr") == {"b", "f"}

@@ -83,7 +83,9 @@ def test_unimatch_has_two_strong_views_and_one_of_features(kind, make_trainer):
     trainer.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     _, *rest = trainer.terms(labelled, unlabelled)
     names_and_weights = [(term.name, term.weight) for term in rest]
-    assert names_and_weights == [("strong_1", 0.25), ("strong_2", 0.25), ("features", 0.5)]
+    assert names_and_weights == [
+        *(("strong_1", 0.125), ("strong_2", 0.125), ("features", 0.25)),
+    ]
     target, mask = target_and_mask(trainer, unlabelled)
     _, first, second, weak = seen
     assert torch.equal(first, mixes[0](unlabelled.x_strong)) and torch.equal(
