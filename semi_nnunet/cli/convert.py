@@ -66,21 +66,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from nnunetv2.paths import nnUNet_raw
 
-    from semi_nnunet.data.layout import require_paths
+    from semi_nnunet.data.layout import new_raw_dataset, require_paths
     from semi_nnunet.datasets.conversion import write_conversion
-    from semi_nnunet.errors import UserError
 
     require_paths("raw")
     raw = Path(nnUNet_raw.require())
     options = {key: value for key, value in vars(args).items() if key not in COMMON}
     module = importlib.import_module(f"semi_nnunet.datasets.{args.converter}")
     conversion = module.convert(Path(args.source).expanduser(), **options)
-    target = raw / f"Dataset{args.new_id:03d}_{args.new_name or conversion.name}"
-    others = [path.name for path in raw.glob(f"Dataset{args.new_id:03d}_*") if path != target]
-    if others:
-        raise UserError(
-            f"the number {args.new_id} is taken by {', '.join(others)}. Fix: choose another -d"
-        )
+    name = args.new_name or conversion.name
+    target = new_raw_dataset(raw, args.new_id, name, "-d")
     record = {"converter": args.converter, **options}
     written = write_conversion(conversion, target, record, args.processes)
     counts = conversion.counts.items()

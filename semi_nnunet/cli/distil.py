@@ -43,7 +43,12 @@ def run(args: argparse.Namespace) -> int:
     from semi_nnunet.cli.crossval import find_resources
     from semi_nnunet.cli.pseudo_label import label_pool, require_confidence
     from semi_nnunet.data.integrity import cases_in
-    from semi_nnunet.data.layout import UNLABELLED_IMAGES, preprocessed_dataset, raw_dataset
+    from semi_nnunet.data.layout import (
+        UNLABELLED_IMAGES,
+        new_raw_dataset,
+        preprocessed_dataset,
+        raw_dataset,
+    )
     from semi_nnunet.data.prepare import verify
     from semi_nnunet.errors import UserError
     from semi_nnunet.files import read_json
@@ -56,14 +61,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--keep must be above 0, got {args.keep:g}. Fix: correct it")
     source = raw_dataset(args.dataset)
     name = args.name or f"{source.name.split('_', 1)[-1]}Distilled"
-    target = source.parent / f"Dataset{args.new_id:03d}_{name}"
-    others = [
-        path.name for path in source.parent.glob(f"Dataset{args.new_id:03d}_*") if path != target
-    ]
-    if others:
-        raise UserError(
-            f"the number {args.new_id} is taken by {', '.join(others)}. Fix: choose another -o"
-        )
+    target = new_raw_dataset(source.parent, args.new_id, name)
     request = Request(
         source / UNLABELLED_IMAGES,
         source.parent / f"pseudo_labels_{target.name}",

@@ -15,9 +15,8 @@ import argparse
 from pathlib import Path
 
 from semi_nnunet.data.integrity import cases_in
-from semi_nnunet.data.layout import raw_dataset
+from semi_nnunet.data.layout import new_raw_dataset, raw_dataset
 from semi_nnunet.data.splits import SUBSETS, choose_labelled, describe, read_case_list, write_split
-from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json
 
 
@@ -69,14 +68,7 @@ def run(args: argparse.Namespace) -> None:
     cases = list(cases_in(source / "imagesTr", read_json(source / "dataset.json")["file_ending"]))
     labelled = choose_labelled(cases, args.labelled, chosen, args.seed)
     name = args.name or f"{source.name.split('_', 1)[-1]}{len(labelled)}labelled"
-    target = source.parent / f"Dataset{args.new_id:03d}_{name}"
-    others = [
-        path.name for path in source.parent.glob(f"Dataset{args.new_id:03d}_*") if path != target
-    ]
-    if others:
-        raise UserError(
-            f"the number {args.new_id} is taken by {', '.join(others)}. Fix: choose another -o"
-        )
+    target = new_raw_dataset(source.parent, args.new_id, name)
     hidden = (
         Path(args.hidden_labels)
         if args.hidden_labels

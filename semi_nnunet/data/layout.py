@@ -100,6 +100,26 @@ def raw_dataset(name_or_id: str) -> Path:
     return folder
 
 
+def new_raw_dataset(raw: Path, number: int, name: str, option: str = "-o") -> Path:
+    """The folder of a raw data set that is to be made; nothing is written.
+
+    Args:
+        raw: nnUNet_raw.
+        number, name: of the data set.
+        option: by which the user gave the number.
+
+    Raises:
+        UserError: another data set has the number.
+    """
+    target = raw / f"Dataset{number:03d}_{name}"
+    others = [path.name for path in raw.glob(f"Dataset{number:03d}_*") if path != target]
+    if others:
+        raise UserError(
+            f"the number {number} is taken by {', '.join(others)}. Fix: choose another {option}"
+        )
+    return target
+
+
 def preprocessed_dataset(name_or_id: str) -> Path:
     """The preprocessed folder of a data set, which may not exist yet."""
     require_paths("preprocessed")
