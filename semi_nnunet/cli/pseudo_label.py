@@ -110,7 +110,8 @@ def label_pool(
     if only:
         return 0
     state = request.state(request.cases)
-    print(f"labelled {len(state.done)} cases: {request.labels}; {write_table(request)}")
+    table = write_table(request, state.done)
+    print(f"labelled {len(state.done)} cases: {request.labels}; {table}")
     for case, problem in state.bad.items():
         print(f"set aside: {case}: {problem}")
     return 0 if state.done else 1
@@ -144,7 +145,7 @@ def submit_to_slurm(args: argparse.Namespace, request: Request) -> None:
 
     parts = parts_left(request, args.parts or args.jobs or 1)
     if not parts:
-        print(f"nothing is left: {request.labels}; {write_table(request)}")
+        print(f"nothing is left: {request.labels}; {write_table(request, request.done())}")
         return
     indices = [part.number for part in parts]
     words = ["pseudo-label", *parts[0].arguments()]

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if code := label_pool(request, find_resources(args.device, args.jobs)):
         return code
     kept = sorted(choose(request, Choice(args.keep, args.most, args.score)))
-    scores = {case: values[args.score] for case, values in scores_of(request).items()}
+    scores = {case: values[args.score] for case, values in scores_of(request.done()).items()}
     write_atomically(args.page, lambda page: write_page(page, request, scores, kept, args.score))
     record = {**request.record(), "score": args.score, "keep": args.keep, "most": args.most}
     write_json(path, {**record, "cases": kept})

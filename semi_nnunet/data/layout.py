@@ -120,6 +120,28 @@ def new_raw_dataset(raw: Path, number: int, name: str, option: str = "-o") -> Pa
     return target
 
 
+def was_made(target: Path, record_file: str, record: Any) -> bool:
+    """Whether a data set that is to be made is there already, made in the very same way.
+
+    Args:
+        target: its folder.
+        record_file: name of the file in it that says how it was made.
+        record: what that file would say.
+
+    Raises:
+        UserError: it is there and is something else.
+    """
+    if not target.exists():
+        return False
+    made = target / record_file
+    if made.is_file() and read_json(made) == record:
+        return True
+    raise UserError(
+        f"{target} exists already and was not made by this command from what is there now. Fix: "
+        f"choose another number or name, or remove it"
+    )
+
+
 def preprocessed_dataset(name_or_id: str) -> Path:
     """The preprocessed folder of a data set, which may not exist yet."""
     require_paths("preprocessed")

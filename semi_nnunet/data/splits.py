@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from semi_nnunet.data.integrity import cases_in
-from semi_nnunet.data.layout import UNLABELLED_IMAGES
+from semi_nnunet.data.layout import UNLABELLED_IMAGES, was_made
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, write_json
 
@@ -109,14 +109,8 @@ def write_split(
             missing, or a case of ``source`` is labelled and unlabelled.
     """
     record = {"source": source.name, "labelled": list(labelled)}
-    if target.exists():
-        made = target / RECORD
-        if made.is_file() and read_json(made) == record:
-            return False
-        raise UserError(
-            f"{target} exists already and was not made by this command. Fix: choose another number "
-            f"or name, or remove it"
-        )
+    if was_made(target, RECORD, record):
+        return False
     if target.resolve() in [hidden_labels.resolve(), *hidden_labels.resolve().parents]:
         raise UserError(f"the hidden labels must lie outside the new data set, got {hidden_labels}")
     description = read_json(source / "dataset.json")

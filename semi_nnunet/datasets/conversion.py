@@ -17,9 +17,10 @@ from typing import Any
 from tqdm import tqdm
 
 from semi_nnunet.data.file_bytes import COPY_AGAIN, BrokenFileError, short_reason
+from semi_nnunet.data.layout import was_made
 from semi_nnunet.data.splits import SUBSETS
 from semi_nnunet.errors import Problem, UserError
-from semi_nnunet.files import read_json, write_json
+from semi_nnunet.files import write_json
 from semi_nnunet.parallel import in_processes
 
 RECORD = "conversion.json"  # how the data set was made
@@ -105,14 +106,8 @@ def write_conversion(
         UserError: ``target`` holds something else, or source files cannot be used.
     """
     content = {**record, "cases": conversion.counts}
-    if target.exists():
-        made = target / RECORD
-        if made.is_file() and read_json(made) == content:
-            return False
-        raise UserError(
-            f"{target} exists already and was not made by this command. Fix: remove it, or choose "
-            f"another -d"
-        )
+    if was_made(target, RECORD, content):
+        return False
     aside = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     for case in conversion.cases:

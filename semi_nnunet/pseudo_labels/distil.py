@@ -18,7 +18,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.checkpoints import plain
 from semi_nnunet.data.integrity import cases_in
-from semi_nnunet.data.layout import UNLABELLED_IMAGES
+from semi_nnunet.data.layout import UNLABELLED_IMAGES, was_made
 from semi_nnunet.data.splits import Transfer
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, write_json
@@ -55,7 +55,7 @@ def choose(request: Request, choice: Choice, without: Collection[str] = ()) -> d
     Raises:
         UserError: the score is not there, or nothing is left.
     """
-    scores = {case: one for case, one in scores_of(request).items() if case not in without}
+    scores = {case: one for case, one in scores_of(request.done()).items() if case not in without}
     known = set.intersection(*(set(values) for values in scores.values())) if scores else set()
     if choice.score not in known:
         raise UserError(
@@ -107,14 +107,8 @@ def write_distilled(
         "choice": asdict(choice),
         "uncertainty": {case: round(value, 6) for case, value in sorted(taken.items())},
     }
-    if target.exists():
-        made = target / RECORD
-        if made.is_file() and read_json(made) == plain(record):
-            return taken
-        raise UserError(
-            f"{target} exists already and was not made by this command from what is there now. "
-            f"Fix: choose another number or name, or remove it"
-        )
+    if was_made(target, RECORD, plain(record)):
+        return taken
     aside = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     for case, files in labelled.items():

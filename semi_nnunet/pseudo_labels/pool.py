@@ -12,7 +12,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -342,15 +342,16 @@ def write_case(
     return Entry.of(case, source, list(files), facts)
 
 
-def scores_of(request: Request) -> dict[str, dict[str, float]]:
+def scores_of(done: Mapping[str, Entry]) -> dict[str, dict[str, float]]:
     """Case -> its uncertainties, by name; not of images in which every voxel is ignored."""
-    done = request.done().items()
-    return {case: one.facts["uncertainty"] for case, one in done if one.facts["ignored"] < 1}
+    return {
+        case: one.facts["uncertainty"] for case, one in done.items() if one.facts["ignored"] < 1
+    }
 
 
-def write_table(request: Request) -> Path:
+def write_table(request: Request, done: Mapping[str, Entry]) -> Path:
     """Write uncertainty.csv, the most certain case first; returns where."""
-    scores, path = scores_of(request), request.out / TABLE
+    scores, path = scores_of(done), request.out / TABLE
     columns = list(next(iter(scores.values()), {}))
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")

@@ -50,9 +50,7 @@ class Labeller:
     """
 
     def __init__(self, models: Sequence[TrainedModel], views: Sequence[str], device: torch.device):
-        os.environ["nnUNet_extTrainer"] = (
-            trainer_folders()
-        )  # nnU-Net looks for the models' trainers
+        os.environ["nnUNet_extTrainer"] = trainer_folders()  # where nnU-Net finds ours
         self.predictors = [self._load(model, "flips" in views, device) for model in models]
         self.views = [make_views(views, p.configuration_manager.spacing) for p in self.predictors]
 

@@ -15,14 +15,13 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from semi_nnunet.augment.invertible import GridView
+from semi_nnunet.augment.invertible import GridView, square_planes
 
 NAMES = ("flips", "rot90", "gamma", "blur", "noise", "equalize")
 GAMMAS = (0.7, 1.5)  # the ends of nnU-Net's augmentation
 BLUR_VOXELS = 1.0
 NOISE_SD = 0.1  # of a z-scored image; nnU-Net's augmentation: variance up to .1
 LEVELS = 256
-SPACING_RTOL = 0.01
 
 
 @dataclass(frozen=True)
@@ -71,13 +70,8 @@ def make_views(names: Sequence[str], spacing: Sequence[float]) -> list[View]:
 
 def planes(spacing: Sequence[float]) -> list[tuple[int, int]]:
     """Planes of the last axes (a 2-D network sees slices) in which voxels are square."""
-    axes = range(len(spacing))
-    return [
-        (a - len(spacing), b - len(spacing))
-        for a in axes
-        for b in axes
-        if a < b and abs(spacing[a] - spacing[b]) <= SPACING_RTOL * max(spacing[a], spacing[b])
-    ]
+    count = len(spacing)
+    return [(a - count, b - count) for a, b in square_planes([1] * count, spacing)]
 
 
 def turn(plane: tuple[int, int], quarter_turns: int) -> View:
