@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from semi_nnunet.errors import UserError
 
@@ -66,6 +70,23 @@ def write_json(path: str | Path, content: Any) -> None:
     """Write ``content`` as indented JSON, atomically."""
     text = json.dumps(content, indent=4, sort_keys=False)
     write_atomically(path, lambda temporary: temporary.write_text(text + "\n"))
+
+
+def write_csv(path: str | Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows, the first of which names the columns, atomically."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_atomically(path, lambda temporary: temporary.write_text(text.getvalue()))
+
+
+def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
+    """Write compressed arrays, atomically."""
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:  # by its name, numpy would add an ending to it
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+    write_atomically(path, write)
 
 
 def read_json(path: str | Path) -> Any:

@@ -8,8 +8,6 @@ the checkpoint, and a table ``filter_epoch_<N>.csv`` (case, uncertainty, kept) i
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,8 +24,9 @@ from semi_nnunet.core.case_uncertainty import (
     foreground_entropy,
     voxel_change,
 )
+from semi_nnunet.core.pseudo_labels import foreground_labels
 from semi_nnunet.errors import UserError
-from semi_nnunet.files import write_atomically
+from semi_nnunet.files import write_csv, write_npz
 from semi_nnunet.pool import predict_pool
 
 
@@ -86,12 +85,8 @@ def filter_cases(trainer: Any) -> list[str]:
 
 def write_table(path: Path, scores: Mapping[str, float], kept: list[str]) -> None:
     """case, uncertainty, kept (0 or 1); the surest first."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["case", "uncertainty", "kept"])
-    for case in ranked(scores):
-        rows.writerow([case, f"{scores[case]:.6f}", int(case in kept)])
-    write_atomically(path, lambda temporary: Path(temporary).write_text(text.getvalue()))
+    rows = [[case, f"{scores[case]:.6f}", int(case in kept)] for case in ranked(scores)]
+    write_csv(path, [["case", "uncertainty", "kept"], *rows])
 
 
 def all_scores(trainer: Any) -> dict[str, float]:
@@ -145,14 +140,6 @@ def networks_to_compare(trainer: Any) -> dict[str, nn.Module]:
     return {"other": others[0], "deployed": networks[0]}
 
 
-def foreground_labels(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
-    """Bool (F, *spatial): the foreground classes, or the regions."""
-    if not exclusive:
-        return probs > 0.5
-    predicted = probs.argmax(0)
-    return torch.stack([predicted == label for label in range(1, len(probs))])
-
-
 # ---- checkpoints at 1/3 and 2/3 of the way (ST++)
 
 
@@ -196,13 +183,7 @@ def snapshots(trainer: Any) -> dict[str, nn.Module]:
 def write_labels(path: Path, labels: torch.Tensor) -> None:
     """Store bool (F, *spatial)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    packed = np.packbits(labels.numpy())
-
-    def write(temporary: Any) -> None:
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, packed=packed, shape=labels.shape)
-
-    write_atomically(path, write)
+    write_npz(path, packed=np.packbits(labels.numpy()), shape=np.array(labels.shape))
 
 
 def read_labels(path: Path, case: str) -> torch.Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from semi_nnunet.files import write_atomically
+from semi_nnunet.files import write_atomically, write_csv
 
 
 class StepRecords:
@@ -73,11 +72,8 @@ class History:
 
     def write_csv(self, path: str | Path) -> None:
         """Write every row, atomically."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns, restval="")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_atomically(path, lambda temporary: temporary.write_text(text.getvalue()))
+        columns = self.columns
+        write_csv(path, [columns, *([row.get(name, "") for name in columns] for row in self.rows)])
 
     def write_picture(self, path: str | Path) -> None:
         """Draw the curves: losses, weights, Dice, and the other diagnostics."""

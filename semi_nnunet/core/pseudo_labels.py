@@ -61,6 +61,14 @@ def keep_largest_component(target: torch.Tensor, exclusive: bool) -> torch.Tenso
     return kept
 
 
+def foreground_labels(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
+    """Bool (F, *spatial): the foreground classes, or the regions."""
+    if not exclusive:
+        return probs > 0.5
+    predicted = probs.argmax(0)
+    return torch.stack([predicted == label for label in range(1, len(probs))])
+
+
 def confidence(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
     """Of each class where it is predicted: (B, C, *spatial), its probability, elsewhere 0.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +12,7 @@ from nnunetv2.evaluation.evaluate_predictions import label_or_region_to_key
 
 from semi_nnunet.evaluation.folder import Pair, Protocol, Row
 from semi_nnunet.evaluation.metrics import column_meanings
-from semi_nnunet.files import write_atomically, write_json
+from semi_nnunet.files import write_csv, write_json
 
 CSV, JSON, SUMMARY = "metrics.csv", "metrics.json", "summary.json"
 
@@ -75,12 +73,8 @@ def write_tables(
     }
     write_json(out / JSON, without_nan(content))
     write_json(out / SUMMARY, summary(rows, pairs, protocol))
-    table = io.StringIO()
-    writer = csv.writer(table)
-    writer.writerow(["case", "class", *columns])
-    for row in rows:
-        writer.writerow([row.case, row.name, *(cell(value) for value in row.metrics.values())])
-    write_atomically(out / CSV, lambda temporary: temporary.write_text(table.getvalue()))
+    cells = [[row.case, row.name, *(cell(v) for v in row.metrics.values())] for row in rows]
+    write_csv(out / CSV, [["case", "class", *columns], *cells])
     return content
 
 
