@@ -50,6 +50,12 @@ class SemiSettings:
     class_weights: tuple[float, ...] | None = setting(
         None, "all classes count the same; else one weight per class or region", low=0
     )
+    class_weights_from: str = setting(
+        "given",
+        "class_weights; else rare classes count more, by their voxels in labelled patches, or in "
+        "labelled and pseudo-labelled ones (DHC, Wang & Li 2023)",
+        choices=("given", "labelled", "pseudo_labels"),
+    )
     deep_supervision: bool = setting(True, "nnU-Net's")
     mirror: bool = setting(True, "nnU-Net's; turn off where left and right are different classes")
     max_rotation_degrees: float | None = setting(
@@ -78,6 +84,12 @@ class SemiSettings:
     )
     unlabelled_foreground_oversampling: float = planned(
         rules.unlabelled_foreground_oversampling, low=0, high=1
+    )
+    locate_epochs: tuple[int, ...] = setting(
+        (),
+        "oversampled patches lie where the labelled cases have foreground; from these epochs on, "
+        "where the deployed network sees it in the image itself",
+        low=1,
     )
     unlabelled_rotation_and_scaling: bool = setting(
         False, "the teacher is surest on the image as it is; True: as nnU-Net does labelled patches"

@@ -153,15 +153,9 @@ class ReproducibleTrainer(nnUNetTrainer):
         return build_optimizer(parameters, self.settings)
 
     def _build_loss(self) -> nn.Module:
-        weights = self.settings.class_weights
+        weights = self.class_weights()
         if self.settings.supervised_loss == "dice_ce" and weights is None:
             return super()._build_loss()
-        heads = self.label_manager.num_segmentation_heads
-        if weights is not None and len(weights) != heads:
-            raise UserError(
-                f"class_weights must be one number for each of the {heads} classes (background "
-                f"included) or regions, got {len(weights)}: {weights}. Fix: correct plans['semi']"
-            )
         loss = DiceAndVoxelLoss(
             regions=self.label_manager.has_regions,
             ignore_label=self.label_manager.ignore_label,
@@ -176,6 +170,20 @@ class ReproducibleTrainer(nnUNetTrainer):
             return loss
         scales = len(self._get_deep_supervision_scales())
         return with_deep_supervision(loss, scales)
+
+    def class_weights(self) -> Any:
+        """Of the loss: None, a number for each class or region, or what returns them.
+
+        Raises:
+            UserError: not as many numbers as classes.
+        """
+        weights, heads = self.settings.class_weights, self.label_manager.num_segmentation_heads
+        if weights is not None and len(weights) != heads:
+            raise UserError(
+                f"class_weights must be one number for each of the {heads} classes (background "
+                f"included) or regions, got {len(weights)}: {weights}. Fix: correct plans['semi']"
+            )
+        return weights
 
     def _set_batch_size_and_oversample(self) -> None:
         if self.is_ddp:

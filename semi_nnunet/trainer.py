@@ -21,9 +21,10 @@ from torch import distributed as dist
 from semi_nnunet.augment.mixing import BoxMix, sample_box_mix
 from semi_nnunet.augment.views import AppearanceView
 from semi_nnunet.cascade import predict_for_next_stages, require_predictions
+from semi_nnunet.core.class_frequencies import FrequencyWeights
 from semi_nnunet.core.ema import EmaTeacher
 from semi_nnunet.core.losses import DiceAndVoxelLoss, onehot_and_mask
-from semi_nnunet.core.pseudo_labels import is_foreground, to_probs
+from semi_nnunet.core.pseudo_labels import hard_pseudo_label, is_foreground, to_probs
 from semi_nnunet.core.stochastic import statistics_kept
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch, UnlabelledSampling
@@ -31,6 +32,8 @@ from semi_nnunet.data.streams import unlabelled_like
 from semi_nnunet.data.unlabelled import UnlabelledCases, UnlabelledDataset, foreground_prior
 from semi_nnunet.errors import UserError
 from semi_nnunet.filtering import check_filter, filter_cases, snapshot_epochs, take_snapshot
+from semi_nnunet.foreground import check_locate, locate_foreground
+from semi_nnunet.foreground import read as read_foreground
 from semi_nnunet.networks.average import NetworkAverage
 from semi_nnunet.optimisation import Schedule
 from semi_nnunet.reproducible import ReproducibleTrainer, average_gradients
@@ -40,6 +43,7 @@ from semi_nnunet.watch import Seen, collapse_warning
 
 Batches = list[dict[str, dict[str, Any]]]
 COUNTS = ("tp", "fp", "fn")
+FREQUENCIES = "class_frequencies"  # the companion that counts the voxels of the classes
 
 
 @dataclass(frozen=True)
@@ -187,6 +191,8 @@ class SemiTrainer(ReproducibleTrainer):
     ) -> None:
         """Log which fraction of the voxels in ``mask`` is foreground, and which is trusted."""
         voxels = mask.sum().clamp_min(1)
+        if self.settings.class_weights_from == "pseudo_labels":
+            self.companion(FREQUENCIES).count(hard_pseudo_label(probs, self.exclusive), mask)
         foreground = is_foreground(probs, self.exclusive) & mask
         self.records.add("foreground/pseudo_label", foreground.sum() / voxels)
         if trusted is not None:
@@ -203,7 +209,6 @@ class SemiTrainer(ReproducibleTrainer):
         strength = settings.appearance_strength
         self.strong_view = AppearanceView(strength, settings.appearance_probability, outside)
         self.labelled_view = AppearanceView(strength, settings.labelled_appearance, outside)
-        self._pseudo_label_loss = DiceAndVoxelLoss(not self.exclusive, batch_dice=True)
         self._companions = nn.ModuleDict()
         self.unlabelled_weight = UnlabelledWeight(settings)
 
@@ -211,8 +216,28 @@ class SemiTrainer(ReproducibleTrainer):
         """Make the companions, and the optimizer of all networks that take a gradient."""
         torch.manual_seed(derived_seed(self.settings.seed, "companions"))
         self._companions.update(self.companions())
+        if self.settings.class_weights_from != "given":
+            classes = self.label_manager.num_segmentation_heads
+            self._companions[FREQUENCIES] = FrequencyWeights(classes)
         self._companions.to(self.device)
         return super().configure_optimizers()
+
+    def class_weights(self) -> Any:
+        given = super().class_weights()
+        if self.settings.class_weights_from == "given":
+            return given
+        if given is not None:
+            raise UserError(
+                f"class_weights {given} are given, and class_weights_from asks for others, got "
+                f"{self.settings.class_weights_from!r}. Fix: set one of them in plans['semi']"
+            )
+        return self.companion(FREQUENCIES)
+
+    def _build_loss(self) -> nn.Module:
+        weights = self.class_weights()
+        loss = DiceAndVoxelLoss(not self.exclusive, batch_dice=True, class_weights=weights)
+        self._pseudo_label_loss = loss.to(self.device)
+        return super()._build_loss()
 
     def _trained_companions(self) -> list[str]:
         """Names of the companions that take a gradient."""
@@ -234,6 +259,7 @@ class SemiTrainer(ReproducibleTrainer):
                     module.update(self.bare_network, step=0, decay=0.0)
         if self.uses_unlabelled:
             check_filter(self)
+            check_locate(self)
         super().on_train_start()
 
     # ---------------------------------------------------------------- data
@@ -248,7 +274,7 @@ class SemiTrainer(ReproducibleTrainer):
         prior = foreground_prior(labelled._data, labelled._data.identifiers) if oversampling else {}
         previous, cases = self.folder_with_segs_from_previous_stage, self.training_pool()
         require_predictions(previous, cases, self.command_of_previous_stage())
-        dataset = UnlabelledDataset(self.pool.folder, cases, prior, previous)
+        dataset = UnlabelledDataset(self.pool.folder, cases, prior, previous, self.pool.located)
         batch_size = self._share_of_rank(self.settings.unlabelled_batch_size)
         if batch_size < self.smallest_unlabelled_batch:
             raise UserError(
@@ -301,6 +327,8 @@ class SemiTrainer(ReproducibleTrainer):
         self.optimizer.zero_grad(set_to_none=True)
         for part in batch:
             labelled, unlabelled = self._to_device(part)
+            if FREQUENCIES in self._companions:
+                self.companion(FREQUENCIES).count(*self.annotation(labelled.target))
             terms = iter(self.terms(labelled, unlabelled))
             while (term := self._next_term(terms)) is not None:
                 supervised = term.name.startswith("supervised")
@@ -373,15 +401,18 @@ class SemiTrainer(ReproducibleTrainer):
 
     def on_epoch_start(self) -> None:
         super().on_epoch_start()
-        settings = self.settings
-        if not self.uses_unlabelled or not settings.filter_epochs:
+        settings, epoch = self.settings, self.current_epoch
+        if not self.uses_unlabelled:
             return
         if settings.filter_score == "checkpoints" and self.current_epoch in snapshot_epochs(
             settings.filter_epochs
         ):
             take_snapshot(self)
-        if self.current_epoch in settings.filter_epochs:
+        if epoch in settings.filter_epochs:
             self.pool.kept = set(filter_cases(self))
+        if epoch in settings.locate_epochs:
+            self.pool.located = locate_foreground(self)
+        if epoch in (*settings.filter_epochs, *settings.locate_epochs):
             self.restart_loaders()
 
     def on_train_epoch_start(self) -> None:
@@ -485,6 +516,9 @@ class SemiTrainer(ReproducibleTrainer):
         content["semi"]["companions"] = self._companions.state_dict()
         content["semi"]["averaged_with"] = others
         content["semi"]["kept"] = None if kept is None else sorted(kept)
+        content["semi"]["located_epoch"] = max(
+            (epoch for epoch in self.settings.locate_epochs if epoch < next_epoch), default=None
+        )
         content["semi"]["trust"] = self.unlabelled_weight.trust
         return content
 
@@ -493,6 +527,8 @@ class SemiTrainer(ReproducibleTrainer):
         self.unlabelled_weight.trust = semi.get("trust", self.unlabelled_weight.trust)
         kept = semi.get("kept")
         self.pool.kept = None if kept is None else set(kept)
+        if (located := semi.get("located_epoch")) is not None:
+            self.pool.located = read_foreground(self, located)
         super().restore(checkpoint)
         self._companions.load_state_dict(checkpoint["semi"]["companions"])
 

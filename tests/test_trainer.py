@@ -13,11 +13,12 @@ import pytest
 import SimpleITK
 import torch
 
+from semi_nnunet.core.losses import DiceAndVoxelLoss
 from semi_nnunet.core.ramps import ramp
 from semi_nnunet.errors import UserError
 from semi_nnunet.trainer import SemiTrainer, Term
 from semi_nnunet.unlabelled_weight import trust_of_classes
-from tests.trainers import run_epochs, same_weights, weights_of
+from tests.trainers import WITHOUT_RAMP, run_epochs, same_weights, weights_of
 
 
 def test_same_seed_gives_the_same_training_and_another_seed_another(make_trainer):
@@ -571,3 +572,36 @@ def test_trust_is_continued_after_a_resume(make_trainer):
     resumed = make_trainer("SemiMeanTeacherTrainer", "3d_fullres", **settings)
     resumed.load_checkpoint(content)
     assert resumed.unlabelled_weight.trust == 0.25
+
+
+@pytest.mark.parametrize("kind", ["labels", "regions"])
+@pytest.mark.parametrize("source", ["labelled", "pseudo_labels"])
+def test_rare_classes_weigh_more_by_their_voxels(make_trainer, kind, source):
+    settings = {"class_weights_from": source, "epochs": 3, **WITHOUT_RAMP}
+    trainer = make_trainer("SemiFixMatchTrainer", kind=kind, **settings)
+    counted = trainer.companion("class_frequencies")
+    seen = []
+    count = counted.count
+    counted.count = lambda labels, mask: (seen.append(labels.shape[0]), count(labels, mask))
+    trainer.train_step(next(trainer.dataloader_train))
+    assert len(seen) == (1 if source == "labelled" else 2)
+    counted.frequencies.copy_(torch.linspace(0.9, 0.01, len(counted.frequencies)))
+    losses = [module for module in trainer.loss.modules() if isinstance(module, DiceAndVoxelLoss)]
+    for loss in (*losses, trainer._pseudo_label_loss):
+        assert torch.equal(loss.class_weights(), counted()) and counted()[-1] > counted()[0]
+    assert losses
+
+
+def test_weights_by_frequencies_are_resumed(make_trainer):
+    settings = {"class_weights_from": "pseudo_labels", **WITHOUT_RAMP}
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False, **settings)
+    run_epochs(trainer, 2)
+    again = make_trainer("SemiMeanTeacherTrainer", start=False, **settings)
+    again.load_checkpoint(f"{trainer.output_folder}/checkpoint_latest.pth")
+    run_epochs(again, 4)
+    run_epochs(trainer, 4)
+    frequencies = [t.companion("class_frequencies").frequencies for t in (trainer, again)]
+    assert torch.equal(*frequencies)
+    assert same_weights(weights_of(trainer.bare_network), weights_of(again.bare_network))
+    with pytest.raises(UserError, match="class_weights_from asks for others"):
+        make_trainer("SemiMeanTeacherTrainer", class_weights=[1, 1, 1, 2], **settings)

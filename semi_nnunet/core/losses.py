@@ -27,8 +27,10 @@ class DiceAndVoxelLoss(nn.Module):
             means that the target's last channel is the ignore mask.
         batch_dice: Dice over the batch as one volume, as in the nnU-Net plan.
         focal_gamma: exponent of the focal loss; 0 is plain (binary) cross-entropy.
-        class_weights: one weight per class (background included) or region; they are normalised
-            to mean 1. A weight of 0 takes the class out of the loss.
+        class_weights: one weight per class (background included) or region, normalised to mean 1;
+            or what returns them, asked each time, such as
+            :class:`~semi_nnunet.core.class_frequencies.FrequencyWeights`. A weight of 0 takes the
+            class out of the loss.
         smooth: added to numerator and denominator of the Dice.
         sum_over_ranks: adds up a tensor over the processes of a DDP training, so that the batch is
             that of all of them (batch_dice only).
@@ -47,7 +49,7 @@ class DiceAndVoxelLoss(nn.Module):
         ignore_label: int | None = None,
         batch_dice: bool = False,
         focal_gamma: float = 0.0,
-        class_weights: Sequence[float] | None = None,
+        class_weights: Sequence[float] | Callable[[], torch.Tensor] | None = None,
         smooth: float = 1e-5,
         sum_over_ranks: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ):
@@ -55,8 +57,10 @@ class DiceAndVoxelLoss(nn.Module):
         self.regions, self.ignore_label, self.batch_dice = regions, ignore_label, batch_dice
         self.focal_gamma, self.smooth = focal_gamma, smooth
         self.sum_over_ranks = sum_over_ranks
-        self.class_weights: torch.Tensor | None
-        self.register_buffer("class_weights", normalised(class_weights))
+        self._changing = class_weights if callable(class_weights) else None
+        self._constant: torch.Tensor | None
+        constant = None if callable(class_weights) else normalised(class_weights)
+        self.register_buffer("_constant", constant)
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Loss of ``logits`` (B, C, *spatial), a scalar in float32."""
@@ -81,12 +85,16 @@ class DiceAndVoxelLoss(nn.Module):
                 so that their mean scales the Dice.
         """
         logits, target, mask = logits.float(), target.float(), mask.float()
-        weights = self.class_weights if class_weights is None else class_weights
+        weights = self.class_weights() if class_weights is None else class_weights
         weights = torch.ones(logits.shape[1]) if weights is None else weights
         weights = weights.to(logits.device)
         scale = 1.0 if class_weights is None else weights.mean()
         voxels = self._voxel_loss(logits, target, mask, weights)
         return voxels - scale * self._dice(logits, target, mask, weights)
+
+    def class_weights(self) -> torch.Tensor | None:
+        """Those of now, (C,); None: all classes count the same."""
+        return self._constant if self._changing is None else self._changing()
 
     def _focus(self, probs: torch.Tensor) -> torch.Tensor | float:
         """(1 - p)^gamma; the derivative of a root at 0 is infinite, hence the floor."""

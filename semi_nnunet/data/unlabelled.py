@@ -51,17 +51,22 @@ class UnlabelledCases:
         command: that makes it, for the error that there are none.
     """
 
-    def __init__(self, folder: Path, command: str):
+    def __init__(self, folder: Path, command: str = "semi_nnunet preprocess"):
         self.folder, self.command = folder, command
         self.kept: set[str] | None = None  # None: no filtering yet
+        self.located: dict[str, LocationPrior] = {}  # no case: no network has looked yet
+
+    def present(self) -> list[str]:
+        """The finished cases; of these, those that ``semi_nnunet select`` chose, if it was used."""
+        return self._selected(sorted(Manifest(self.folder).present()))
 
     def all(self, labelled: Sequence[str]) -> list[str]:
-        """The finished cases; of these, those that ``semi_nnunet select`` chose, if it was used.
+        """The cases that are :meth:`present`.
 
         Raises:
             UserError: there are none, or one of them is also labelled.
         """
-        cases = self._selected(sorted(Manifest(self.folder).present()))
+        cases = self.present()
         if not cases:
             raise UserError(
                 f"training on unlabelled images needs some, found none in {self.folder}. Fix: put "
@@ -105,6 +110,8 @@ class UnlabelledDataset(nnUNetBaseDataset):
         cases: the identifiers to use.
         prior: :func:`foreground_prior`, or {} to sample everywhere alike.
         folder_with_segs_from_previous_stage: predictions of a cascade's previous stage, or None.
+        located: case -> where a network sees foreground, relative to the image; it replaces the
+            prior of a case, if there is any.
     """
 
     def __init__(
@@ -113,9 +120,10 @@ class UnlabelledDataset(nnUNetBaseDataset):
         cases: Sequence[str],
         prior: LocationPrior,
         folder_with_segs_from_previous_stage: str | None = None,
+        located: Mapping[str, LocationPrior] | None = None,
     ):
         super().__init__(str(folder), list(cases), folder_with_segs_from_previous_stage)
-        self.prior = prior
+        self.prior, self.located = prior, located or {}
         blosc2.set_nthreads(1)
 
     def load_case(self, identifier: str) -> tuple[Any, np.ndarray, Any, dict[str, Any]]:
@@ -126,7 +134,7 @@ class UnlabelledDataset(nnUNetBaseDataset):
         shape = data.shape[1:]
         properties["class_locations"] = {
             key: np.c_[np.zeros(len(relative), dtype=int), (relative * shape).astype(int)]
-            for key, relative in self.prior.items()
+            for key, relative in (self.located.get(identifier) or self.prior).items()
         }
         return data, np.broadcast_to(np.zeros((), dtype=np.int8), (1, *shape)), seg_prev, properties
 

@@ -100,7 +100,7 @@ def our_voxel_part(loss: DiceAndVoxelLoss) -> nn.Module:
     class VoxelPart(nn.Module):
         def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
             onehot, mask = onehot_and_mask(target, logits.shape[1], loss.regions, loss.ignore_label)
-            weights = loss.class_weights
+            weights = loss.class_weights()
             weights = torch.ones(logits.shape[1]) if weights is None else weights
             return loss._voxel_loss(logits, onehot, mask, weights)
 
