@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,46 @@ def make_jobs(
     if problems:
         raise UserError("The cross-validation cannot start:", problems)
     names = [plans, *(write_seed(folders, plans, content, seed) for seed in range(1, seeds))]
-    return [
+    jobs = [
         Job(folders, trainer, configuration, fold, seed, name, npz)
         for (seed, name), configuration, fold, trainer in itertools.product(
             enumerate(names), configurations, folds, trainers
         )
+    ]
+    problems = list(dict.fromkeys(stage_problems(jobs, number_of_folds(folders))))
+    if problems:
+        raise UserError("The cross-validation cannot start:", problems)
+    return jobs
+
+
+def stage_problems(jobs: Sequence[Job], folds: int) -> Iterator[Problem]:
+    """Second stages of a cascade whose first stage is neither trained nor to be trained.
+
+    A fold trains on predictions of all cases, which the first stage makes of each fold's validation
+    cases.
+    """
+    known = set(jobs)
+    for job in jobs:
+        if (previous := job.previous) is None:
+            continue
+        needed = [ALL] if job.fold == ALL else [str(fold) for fold in range(folds)]
+        stages = [replace(previous, fold=fold) for fold in needed]
+        if any(stage not in known and not stage.is_validated for stage in stages):
+            configurations = f"{previous.configuration} {job.configuration}"
+            what = f"needs {previous.configuration} of fold {', '.join(needed)} before it"
+            fix = f"-c {configurations} -f {' '.join(needed)}"
+            yield Problem(f"{job.trainer} {job.configuration}", what, fix)
+
+
+def waves(jobs: Sequence[Job]) -> list[list[int]]:
+    """Indices of the jobs that need nothing of each other: a cascade's stages in turn."""
+
+    def depth(job: Job) -> int:
+        return 0 if job.previous is None else 1 + depth(job.previous)
+
+    depths = [depth(job) for job in jobs]
+    return [
+        [index for index, one in enumerate(depths) if one == wave] for wave in sorted(set(depths))
     ]
 
 
@@ -81,16 +117,20 @@ def unknown(what: str, names: Sequence[str], known: Collection[str]) -> Iterator
 
 def fold_problems(folders: Folders, folds: Sequence[str]) -> Iterator[Problem]:
     """Folds that the split does not have; nnU-Net would make up a random one."""
-    splits = folders.preprocessed / "splits_final.json"
-    if splits.is_file():
-        count = len(read_json(splits))
-    else:
-        labelled = read_json(folders.preprocessed / "dataset.json")["numTraining"]
-        count = min(5, int(labelled)) if labelled > 1 else 0
+    count = number_of_folds(folders)
     for fold in folds:
         if fold != ALL and not (fold.isdigit() and int(fold) < count):
             fix = f"choose from {', '.join([*map(str, range(count)), ALL])}"
             yield Problem(f"fold {fold!r}", f"there are {count} folds", fix)
+
+
+def number_of_folds(folders: Folders) -> int:
+    """Of the split that is there, or that nnU-Net will make; 0 with a single labelled case."""
+    splits = folders.preprocessed / "splits_final.json"
+    if splits.is_file():
+        return len(read_json(splits))
+    labelled = int(read_json(folders.preprocessed / "dataset.json")["numTraining"])
+    return min(5, labelled) if labelled > 1 else 0
 
 
 def data_problems(

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+from semi_nnunet.cascade import missing_predictions
+from semi_nnunet.data.layout import read_plans, unlabelled_folder
+from semi_nnunet.data.unlabelled import UnlabelledCases
+from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.evaluation.tables import CSV as METRICS
 from semi_nnunet.files import read_json
 from semi_nnunet.history import History
@@ -99,11 +106,48 @@ class Job:
 
     @property
     def is_validated(self) -> bool:
-        return self._predicted("validation") and (self.validation / "summary.json").is_file()
+        predicted = self._predicted("validation") and (self.validation / "summary.json").is_file()
+        return predicted and not self.missing_for_next_stages()
 
     @property
     def is_tested(self) -> bool:
         return not self.folders.test_images or self._predicted(TEST_FOLDER)
+
+    @cached_property
+    def _plans(self) -> PlansManager:
+        return PlansManager(read_plans(self.folders.preprocessed, self.plans))
+
+    @cached_property
+    def _manager(self) -> ConfigurationManager:
+        return self._plans.get_configuration(self.configuration)
+
+    @property
+    def previous(self) -> Job | None:
+        """The job of a cascade's stage before this one."""
+        stage = self._manager.previous_stage_name
+        return None if stage is None else replace(self, configuration=stage)
+
+    def missing_for_next_stages(self) -> list[str]:
+        """Cases without a prediction for a cascade's next stage, if they are preprocessed for it.
+
+        Those of the fold's validation and, of a trainer that uses them, the unlabelled ones.
+        """
+        missing = []
+        for stage in self._manager.next_stage_names or ():
+            identifier = self._plans.get_configuration(stage).data_identifier
+            folder = self.folders.preprocessed / identifier
+            cases = [
+                case
+                for case in self.predicted_cases("validation")
+                if (folder / f"{case}.b2nd").is_file()
+            ]
+            kind = trainer_classes().get(self.trainer)
+            if kind is not None and kind.uses_unlabelled:
+                unlabelled = unlabelled_folder(self.folders.preprocessed, identifier)
+                cases += UnlabelledCases(unlabelled).present()
+            predictions = self.folder.parent / "predicted_next_stage" / stage
+            missing += missing_predictions(str(predictions), cases)
+        return missing
 
     @property
     def validation(self) -> Path:
@@ -173,7 +217,9 @@ class Job:
             files = ("-i", images, "-o", aside, "-device", device)
             workers = ("-npp", str(processes), "-nps", str(processes))
             probabilities = ("--save_probabilities",) if self.npz else ()
-            yield ("nnUNetv2_predict", *where, *files, *workers, *probabilities)
+            previous = self.previous
+            stage = () if previous is None else ("-prev_stage_predictions", previous.test)
+            yield ("nnUNetv2_predict", *where, *files, *workers, *probabilities, *stage)
             shutil.rmtree(test, ignore_errors=True)  # was predicted before, without probabilities
             aside.replace(test)
         if self.folders.test_labels and not (test / METRICS).is_file():

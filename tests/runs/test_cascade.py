@@ -1,0 +1,73 @@
+"""A cascade in one command: the second stage after all first stages, with all their predictions."""
+
+import os
+from pathlib import Path
+
+import blosc2
+import numpy as np
+import pytest
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.errors import UserError
+from semi_nnunet.files import write_json
+from semi_nnunet.runs.crossval import make_jobs, waves
+from semi_nnunet.runs.job import Folders
+from tests.runs.tiny import TINY
+
+TRAINERS = ["SemiBaselineTrainer", "SemiMeanTeacherTrainer"]
+STAGES = ["3d_lowres", "3d_cascade_fullres"]
+
+
+@pytest.fixture
+def folders(prepared_cascade, tmp_path, monkeypatch) -> Folders:
+    dataset = prepared_cascade()
+    preprocessed = Path(dataset.preprocessed)
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    write_json(preprocessed / "tiny.json", {**dataset.plans, "plans_name": "tiny", "semi": TINY})
+    raw = Path(os.environ["nnUNet_raw"]) / preprocessed.name
+    yield Folders(raw, preprocessed, tmp_path / "results" / preprocessed.name)
+    for path in preprocessed.glob("tiny*.json"):
+        path.unlink()
+
+
+def labels_in(folder: Path) -> dict[str, np.ndarray]:
+    return {path.name: blosc2.open(str(path))[:] for path in folder.glob("*.b2nd")}
+
+
+def test_second_stages_wait_for_all_first_stages(folders):
+    jobs = make_jobs(folders, "tiny", [*STAGES[::-1], "3d_fullres"], TRAINERS, ["all"], 2)
+    first, second = ([jobs[index] for index in wave] for wave in waves(jobs))
+    assert {job.configuration for job in first} == {"3d_lowres", "3d_fullres"}
+    assert {job.configuration for job in second} == {"3d_cascade_fullres"}
+    assert len(first) == 8 and len(second) == 4
+    assert all(job.previous in first for job in second)
+
+
+def test_a_second_stage_without_the_first_is_refused_with_what_it_needs(folders):
+    with pytest.raises(UserError, match=r"-c 3d_lowres 3d_cascade_fullres -f all") as caught:
+        make_jobs(folders, "tiny", STAGES[1:], TRAINERS, ["all"], 2)
+    assert str(caught.value).count("needs 3d_lowres of fold all") == 2
+    with pytest.raises(UserError, match="needs 3d_lowres of fold 0, 1, 2, 3, 4 before it"):
+        make_jobs(folders, "tiny", STAGES, TRAINERS, ["0"], 1)
+
+
+def test_both_stages_in_one_command_and_again_after_a_prediction_was_lost(folders, capsys):
+    words = ["crossval", "-d", folders.raw.name, "-p", "tiny", "-f", "all", "--device", "cpu"]
+    words += ["-c", *STAGES, "-tr", "SemiMeanTeacherTrainer"]
+    assert main(words) == 0
+    assert "2 jobs, 0 done before" in capsys.readouterr().out
+    first, second = make_jobs(folders, "tiny", STAGES, TRAINERS[1:], ["all"], 1)
+    assert first.is_done and second.is_done and second.tables()["test"].is_file()
+    assert first.predicted_cases("test") == second.predicted_cases("test") != set()
+
+    stored = first.folder.parent / "predicted_next_stage" / "3d_cascade_fullres"
+    predictions = labels_in(stored)
+    for name in (min(predictions), max(predictions)):
+        (stored / name).unlink()  # killed before it was written
+    assert len(first.missing_for_next_stages()) == 2 and not first.is_done
+    assert main(words) == 0
+    again = labels_in(stored)
+    assert again.keys() == predictions.keys()
+    assert all(np.array_equal(again[name], predictions[name]) for name in predictions)
+    assert main(words) == 0
+    assert "2 done before" in capsys.readouterr().out
