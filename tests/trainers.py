@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.files import write_json
+from semi_nnunet.methods.distillation import DEFAULT as DEFAULT_MODEL
 from semi_nnunet.trainer import SemiTrainer
 
 SHORT = {"epochs": 4, "steps_per_epoch": 2, "validation_steps_per_epoch": 1, "save_every_epochs": 1}
@@ -42,6 +44,8 @@ def make_trainer(
         dataset = dataset or prepared_dataset(kind, channels)
         plans = dataset.plans
         plans["semi"] = {trainer_class.__name__: {**SHORT, **settings}}
+        if trainer_class is TRAINERS["SemiDistillationTrainer"] and "models" not in settings:
+            train_default_model(plans, configuration, fold, dataset.dataset_json)
         made = trainer_class(plans, configuration, fold, dataset.dataset_json, torch.device("cpu"))
         made.logger.plot_progress_png = lambda folder: None  # nnU-Net's picture takes half a second
         made.plot_network_architecture = lambda: None
@@ -51,6 +55,19 @@ def make_trainer(
         return made
 
     return make
+
+
+def train_default_model(plans: Any, configuration: str, fold: int | str, description: Any) -> None:
+    """What SemiDistillationTrainer learns from: one step of a training in the results folder."""
+    teacher = TRAINERS[DEFAULT_MODEL]
+    plans = {**plans, "semi": {DEFAULT_MODEL: {**SHORT, "seed": 7}}}
+    made = teacher(plans, configuration, fold, description, torch.device("cpu"))
+    path = Path(made.output_folder) / "checkpoint_final.pth"
+    if not path.is_file():
+        made.initialize()
+        made.save_checkpoint(str(path))
+        write_json(path.parent.parent / "plans.json", made.plans_manager.plans)
+        write_json(path.parent.parent / "dataset.json", made.dataset_json)
 
 
 def weights_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:

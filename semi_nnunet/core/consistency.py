@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch.nn import functional as F
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -27,3 +28,23 @@ def probability_mse(
         mask: bool (B, 1, *spatial), True where the voxel counts; None: everywhere.
     """
     return masked_mean((prediction.float() - target.detach().float()) ** 2, mask)
+
+
+def soft_label_divergence(
+    logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None, exclusive: bool
+) -> torch.Tensor:
+    """Kullback-Leibler divergence of a prediction from soft labels, mean over voxels, in float32.
+
+    Args:
+        logits: of the student (B, C, *spatial).
+        target: probabilities (B, C, *spatial), which take no gradient.
+        mask: bool (B, 1, *spatial), True where the voxel counts; None: everywhere.
+        exclusive: softmax classes; else sigmoid regions, over which it is averaged, too.
+    """
+    logits, target = logits.float(), target.detach().float()
+    if exclusive:
+        each = torch.xlogy(target, target) - target * torch.log_softmax(logits, 1)
+        return masked_mean(each.sum(1, keepdim=True), mask)
+    entropy = -torch.xlogy(target, target) - torch.xlogy(1.0 - target, 1.0 - target)
+    crossed = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return masked_mean(crossed - entropy, mask)

@@ -117,6 +117,50 @@ def require_models_of(
         raise UserError(f"These models cannot label the images of {dataset}:", problems)
 
 
+def require_models_for(
+    models: Sequence[TrainedModel],
+    plans: PlansManager,
+    configuration: str,
+    description: Mapping[str, Any],
+) -> None:
+    """Check that models predict patches that were preprocessed by other plans.
+
+    Raises:
+        UserError: one has other labels or channels, or was trained on other preprocessing.
+    """
+    problems: list[Problem] = []
+    wanted = preprocessing(plans, configuration)
+    for model in models:
+        problems += unlike(model, description, plans.dataset_name)
+        own = preprocessing(PlansManager(model.plans), model.configuration)
+        for key, value in wanted.items():
+            if own[key] != value:
+                what = f"must have been trained with {key} {value}, got {own[key]}"
+                fix = "choose models of the same plans and configuration"
+                problems.append(Problem(str(model), what, fix))
+    if problems:
+        raise UserError(f"These models cannot teach {configuration}:", problems)
+
+
+def preprocessing(plans: PlansManager, configuration: str) -> dict[str, Any]:
+    """What decides how an image looks to a network."""
+    one = plans.get_configuration(configuration)
+    of_images = plans.foreground_intensity_properties_per_channel
+    uses = {
+        channel: of_images[str(channel)]
+        for channel, scheme in enumerate(one.normalization_schemes)
+        if scheme == "CTNormalization"
+    }
+    return {
+        "spacing": list(one.spacing),
+        "normalization_schemes": list(one.normalization_schemes),
+        "use_mask_for_norm": list(one.use_mask_for_norm),
+        "transpose_forward": list(plans.transpose_forward),
+        "intensities": uses,
+        "previous_stage": one.previous_stage_name,
+    }
+
+
 def unlike(model: TrainedModel, description: Mapping[str, Any], of: str) -> Iterator[Problem]:
     """In what a model differs from a dataset.json."""
     own = {"channel_names": model.dataset_json.get("modality"), **model.dataset_json}

@@ -6,6 +6,7 @@ image's own: both as nnU-Net does (its folds and mirrored views; nnUNetv2_ensemb
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +18,31 @@ from nnunetv2.inference.export_prediction import (
     convert_predicted_logits_to_segmentation_with_correct_shape,
 )
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from torch import nn
 
 from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.pseudo_labels.models import CHECKPOINT, TrainedModel
 from semi_nnunet.pseudo_labels.views import make_views
+
+
+def load(model: TrainedModel, mirror: bool, device: torch.device) -> nnUNetPredictor:
+    """nnU-Net's predictor of a model."""
+    os.environ["nnUNet_extTrainer"] = trainer_folders()  # where nnU-Net finds our trainers
+    predictor = nnUNetPredictor(use_mirroring=mirror, device=device, allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(model.folder), model.folds, CHECKPOINT)
+    return predictor
+
+
+def load_networks(models: Sequence[TrainedModel]) -> list[nn.Module]:
+    """The networks of all folds of all models, on the CPU, without deep supervision."""
+    networks = []
+    for model in models:
+        predictor = load(model, mirror=False, device=torch.device("cpu"))
+        for weights in predictor.list_of_parameters:
+            network = copy.deepcopy(predictor.network)
+            network.load_state_dict(weights)
+            networks.append(network)
+    return networks
 
 
 @dataclass(frozen=True)
@@ -50,15 +72,8 @@ class Labeller:
     """
 
     def __init__(self, models: Sequence[TrainedModel], views: Sequence[str], device: torch.device):
-        os.environ["nnUNet_extTrainer"] = trainer_folders()  # where nnU-Net finds ours
-        self.predictors = [self._load(model, "flips" in views, device) for model in models]
+        self.predictors = [load(model, "flips" in views, device) for model in models]
         self.views = [make_views(views, p.configuration_manager.spacing) for p in self.predictors]
-
-    @staticmethod
-    def _load(model: TrainedModel, mirror: bool, device: torch.device) -> nnUNetPredictor:
-        predictor = nnUNetPredictor(use_mirroring=mirror, device=device, allow_tqdm=False)
-        predictor.initialize_from_trained_model_folder(str(model.folder), model.folds, CHECKPOINT)
-        return predictor
 
     @property
     def label_manager(self) -> Any:

@@ -17,6 +17,7 @@ from torch import nn
 
 from semi_nnunet.core.ema import EmaTeacher
 from semi_nnunet.errors import UserError
+from semi_nnunet.networks.frozen import FrozenNetworks
 from tests.trainers import (
     TRAINERS,
     UNLABELLED_TRAINERS,
@@ -75,7 +76,8 @@ def test_a_unlabelled_term_changes_the_weights(name, configuration, kind, channe
 def test_b_no_gradient_reaches_a_teacher(name, configuration, kind, channels, make_trainer):
     trainer = make_trainer(name, configuration, kind, channels, **WITHOUT_RAMP)
     trainer.train_step(next(trainer.dataloader_train))
-    teachers = [module for module in trainer._companions.values() if isinstance(module, EmaTeacher)]
+    kinds = (EmaTeacher, FrozenNetworks)
+    teachers = [module for module in trainer._companions.values() if isinstance(module, kinds)]
     assert teachers or trainer._trained_companions()
     for parameter in (p for teacher in teachers for p in teacher.parameters()):
         assert parameter.grad is None and not parameter.requires_grad
@@ -308,8 +310,13 @@ def test_j_teacher_and_student_see_the_same_voxels(name, make_trainer):
     quiet = {key: 0.0 for key in ("teacher_noise", "dropout") if key in fields}
     trainer = make_trainer(name, appearance_strength=0.0, **quiet, **WITHOUT_RAMP)
     network = trainer.network = Pointwise()
-    for key in {"teacher", "second"} & set(trainer._companions):
-        trainer._companions[key] = EmaTeacher(network) if key == "teacher" else network
+    stand_ins = {
+        "teacher": EmaTeacher(network),
+        "second": network,
+        "models": FrozenNetworks([copy.deepcopy(network)]),
+    }
+    for key in stand_ins.keys() & set(trainer._companions):
+        trainer._companions[key] = stand_ins[key]
     torch.manual_seed(0)
     labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
     trainer.supervised = lambda *args: None

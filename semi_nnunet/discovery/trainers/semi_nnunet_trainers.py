@@ -6,6 +6,7 @@ Point ``nnUNet_extTrainer`` at its folder, or use ``semi_nnunet register``.
 from semi_nnunet.methods.copy_paste import SemiBCPTrainer
 from semi_nnunet.methods.cross_pseudo_supervision import SemiCPSTrainer
 from semi_nnunet.methods.diffusion import SemiDiffusionTrainer
+from semi_nnunet.methods.distillation import SemiDistillationTrainer
 from semi_nnunet.methods.fixmatch import SemiFixMatchTrainer
 from semi_nnunet.methods.mean_teacher import SemiMeanTeacherTrainer
 from semi_nnunet.methods.mixmatch import SemiMixMatchTrainer
@@ -18,6 +19,7 @@ __all__ = [
     "SemiBaselineTrainer",
     "SemiCPSTrainer",
     "SemiDiffusionTrainer",
+    "SemiDistillationTrainer",
     "SemiFixMatchTrainer",
     "SemiMeanTeacherTrainer",
     "SemiMixMatchTrainer",

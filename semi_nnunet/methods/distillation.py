@@ -1,0 +1,76 @@
+"""Soft labels of trained models (knowledge distillation, Hinton et al. 2015, arXiv:1503.02531).
+
+Frozen models predict the weak view of an unlabelled patch; the mean of their probabilities is what
+the student learns to say of the strong view of the same voxels. One model, or several (model
+distillation, Radosavovic et al. 2018), as training goes on: nothing is stored, and labelled patches
+keep their share of every step. ``semi_nnunet distil`` is the same with hard labels, as a data set.
+
+Differs from the papers: the student sees a strong view into which boxes are mixed (CutMix), without
+which it has no more to learn than its teacher knew; the temperature is 1, because voxels are many
+and their probabilities soft at borders; the weight is on a Kullback-Leibler divergence, averaged
+over voxels, whose minimum is 0.
+
+By default the one model is the Mean Teacher trained with the same plans, configuration and fold. A
+model that has trained on this fold's validation cases makes this validation optimistic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from semi_nnunet.common_settings import CutMixSettings
+from semi_nnunet.core.consistency import soft_label_divergence
+from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+from semi_nnunet.networks.frozen import FrozenNetworks
+from semi_nnunet.pseudo_labels.models import find_model, require_models_for
+from semi_nnunet.pseudo_labels.predictor import load_networks
+from semi_nnunet.settings import setting
+from semi_nnunet.trainer import SemiTrainer, Term
+
+DEFAULT = "SemiMeanTeacherTrainer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationSettings(CutMixSettings):
+    models: tuple[str, ...] = setting(
+        (), f"{DEFAULT} of these plans and this fold; else as semi_nnunet pseudo-label -m"
+    )
+    soft_label_weight: float = setting(1.0, "as labels: the teacher is trained (Hinton)", low=0)
+    temperature: float = setting(1.0, "of both distributions; above 1 they are softer", low=0.01)
+    unlabelled_start_steps: int = setting(0, "the models are trained before", low=0)
+
+
+class SemiDistillationTrainer(SemiTrainer):
+    settings_class = DistillationSettings
+
+    def companions(self) -> dict[str, nn.Module]:
+        models = [find_model(model) for model in self.settings.models or [self.default_model()]]
+        require_models_for(models, self.plans_manager, self.configuration_name, self.dataset_json)
+        return {"models": FrozenNetworks(load_networks(models))}
+
+    def default_model(self) -> str:
+        """The fold that :data:`DEFAULT` trained with the same plans."""
+        folder = Path(self.output_folder)
+        name = folder.parent.name.replace(type(self).__name__, DEFAULT, 1)
+        return str(folder.parent.with_name(name) / folder.name)
+
+    def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
+        yield self.supervised(labelled)
+        target = self.soft_labels(unlabelled.x_weak)
+        self.note_pseudo_labels(target, unlabelled.mask)
+        mix, heat = self.cutmix(target), self.settings.temperature
+        logits = self.predict(mix(unlabelled.x_strong)) / heat
+        divergence = soft_label_divergence(
+            logits, mix(target), mix(unlabelled.mask), self.exclusive
+        )
+        yield Term("soft_labels", heat**2 * divergence, self.settings.soft_label_weight)
+
+    def soft_labels(self, x: torch.Tensor) -> torch.Tensor:
+        """Mean probabilities (B, classes or regions, *spatial) of the models, no gradient."""
+        heat, models = self.settings.temperature, self.companion("models")
+        return sum(self.probs(self.predict_with(one, x) / heat) for one in models) / len(models)
