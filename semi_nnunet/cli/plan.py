@@ -7,7 +7,8 @@
     semi_nnunet plan -d 42 --architecture smp.Unet --encoder resnet50 --weights imagenet
 
 Without it a trainer derives the same values when training starts. Planning again keeps what was
-given by --set or edited by hand, unless --reset, and plans the rest anew. With --name, or --budget
+given by --set or edited by hand, and the sizes that were measured for the same --budget, unless
+--reset, and plans the rest anew. With --name, or --budget
 (here nnUNetPlans_cpu: a small network, a short training), new plans are written beside the old
 ones; they use the same preprocessed data. But where the small patch of a --budget would show less
 than half of an image, images are made coarser, and are to be preprocessed anew. With
@@ -18,6 +19,7 @@ or Primus (3d).
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,22 +97,31 @@ def run(args: argparse.Namespace) -> None:
         apply_budget,
         parse_assignments,
         plan_semi,
+        sizes_measured_before,
+        sizes_of_budget,
     )
 
     folder = preprocessed_dataset(args.dataset)
     plans, dataset_json = read_plans(folder, args.plans), read_json(folder / "dataset.json")
-    given = parse_assignments(args.assignments)
+    given, measured = parse_assignments(args.assignments), dict[str, Any]()
     before = {} if args.reset else given_before(plans)
     name = args.name or plans_of_architecture(
         plans_of_budget(args.plans, args.budget), args.architecture, args.encoder
     )
+    earlier: dict[str, Any] = {}
     if not args.reset and name != args.plans and (folder / f"{name}.json").is_file():
-        before = merged(before, given_before(read_plans(folder, name)))
+        earlier = read_plans(folder, name)
+        before = merged(before, given_before(earlier))
     ready = ready_configurations(plans, folder)
     if args.budget or args.architecture:
         require_own_network(plans, args.plans)
     if args.budget:
-        plans = apply_budget(plans, dataset_json, args.budget, device_of(args.device), name)
+        sizes = sizes_measured_before(earlier, plans, args.budget)
+        if sizes is None:
+            device = device_of(args.device)
+            sizes = sizes_of_budget(plans, dataset_json, args.budget, device)
+        plans = apply_budget(plans, sizes, name)
+        measured = {"budget": args.budget, "sizes": {k: asdict(v) for k, v in sizes.items()}}
         before = merged(CPU_LENGTH, before)
     if args.architecture:
         weights = weights_of(args.weights)
@@ -126,7 +137,8 @@ def run(args: argparse.Namespace) -> None:
     given = merged(before, given)
     shown = args.configurations or ready or list(plans["configurations"])
     plans["semi"], rows = plan_semi(plans, dataset_json, folder, trainers, given)
-    plans["semi_planned"] = {"given": given, "semi": plans["semi"], "from": args.plans}
+    planned = {"given": given, "semi": plans["semi"], "from": args.plans}
+    plans["semi_planned"] = {**planned, **measured}
     print_rows(rows, shown)
     print_networks(plans, dataset_json, shown)
     write_json(folder / f"{name}.json", plain(plans))

@@ -184,16 +184,15 @@ def seconds_per_step(
     return min(times[1:])
 
 
-def fit_to_seconds(
+def size_within(
     configuration: Mapping[str, Any],
     seconds: float,
     channels: int,
     heads: int,
     device: torch.device,
-) -> dict[str, Any]:
-    """The largest shrunken plan whose supervised step takes at most ``seconds``, by trying."""
-    base = CPU[len(configuration["patch_size"])]
-    plan = dict(configuration)
+) -> Size:
+    """The largest size of which a supervised step takes at most ``seconds``, by trying."""
+    base = size = CPU[len(configuration["patch_size"])]
     for features, voxels in (*LARGER, *SMALLER):
         size = Size(
             max(4, int(base.features * features)),
@@ -202,5 +201,5 @@ def fit_to_seconds(
         )
         plan = fit(configuration, size)
         if seconds_per_step(plan, channels, heads, device) <= seconds:
-            return plan
-    return plan
+            break
+    return size

@@ -16,7 +16,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from semi_nnunet.common_settings import SemiSettings
 from semi_nnunet.errors import UserError
 from semi_nnunet.planning.architecture import with_architecture
-from semi_nnunet.planning.budget import CPU, fit, fit_to_seconds
+from semi_nnunet.planning.budget import CPU, Size, fit, size_within
 from semi_nnunet.planning.facts import collect_facts, resolve_settings
 from semi_nnunet.settings import Resolved
 
@@ -34,18 +34,13 @@ class PlannedRow:
     reason: str
 
 
-def apply_budget(
-    plans: Mapping[str, Any],
-    dataset_json: Mapping[str, Any],
-    budget: str,
-    device: torch.device,
-    name: str,
-) -> dict[str, Any]:
-    """A copy of ``plans`` whose networks fit the budget.
+def sizes_of_budget(
+    plans: Mapping[str, Any], dataset_json: Mapping[str, Any], budget: str, device: torch.device
+) -> dict[str, Size]:
+    """How large each configuration's network and input may be.
 
     Args:
         plans: nnU-Net's plans.
-        name: of the new plans; data of another spacing than before is named after both.
         dataset_json: the data set's description.
         budget: "cpu", or a number of seconds per supervised step.
         device: to measure the seconds on.
@@ -55,28 +50,56 @@ def apply_budget(
     """
     if budget != "cpu" and not _is_positive_number(budget):
         raise UserError(f"--budget must be cpu or a number of seconds per step, got {budget!r}")
-    shrunken = copy.deepcopy(dict(plans))
     manager = PlansManager(copy.deepcopy(dict(plans)))
     heads = manager.get_label_manager(dataset_json).num_segmentation_heads
-    for key, configuration in plans["configurations"].items():
-        if "inherits_from" in configuration:
-            continue
+    sizes = {}
+    for key, configuration in own_configurations(plans).items():
         if budget == "cpu":
-            smaller = fit(configuration, CPU[len(configuration["patch_size"])])
+            sizes[key] = CPU[len(configuration["patch_size"])]
         else:
-            smaller = fit_to_seconds(
-                configuration,
-                float(budget),
-                determine_num_input_channels(manager, key, dict(dataset_json)),
-                heads,
-                device,
-            )
+            channels = determine_num_input_channels(manager, key, dict(dataset_json))
+            sizes[key] = size_within(configuration, float(budget), channels, heads, device)
+    return sizes
+
+
+def own_configurations(plans: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that do not inherit from another."""
+    every = plans["configurations"].items()
+    return {key: one for key, one in every if "inherits_from" not in one}
+
+
+def apply_budget(plans: Mapping[str, Any], sizes: Mapping[str, Size], name: str) -> dict[str, Any]:
+    """A copy of ``plans`` with networks and inputs of at most these sizes.
+
+    Args:
+        plans: nnU-Net's plans.
+        sizes: see :func:`sizes_of_budget`.
+        name: of the new plans; data of another spacing than before is named after both.
+    """
+    shrunken = copy.deepcopy(dict(plans))
+    for key, configuration in own_configurations(plans).items():
+        smaller = fit(configuration, sizes[key])
         if smaller["spacing"] != configuration["spacing"]:
             spacing = "x".join(f"{edge:g}" for edge in smaller["spacing"]).replace(".", "p")
             smaller["data_identifier"] = f"{name}_{key}_{spacing}"
         shrunken["configurations"][key] = smaller
     shrunken["plans_name"] = name
     return shrunken
+
+
+def sizes_measured_before(
+    earlier: Mapping[str, Any], plans: Mapping[str, Any], budget: str
+) -> dict[str, Size] | None:
+    """The sizes of plans that were made for the same budget from the same plans; else None.
+
+    Measured anew, they could be others, and what was trained with them would not fit any more.
+    """
+    planned = earlier.get("semi_planned", {})
+    sizes = planned.get("sizes", {})
+    same = planned.get("from") == plans["plans_name"] and planned.get("budget") == budget
+    if not same or sizes.keys() != own_configurations(plans).keys():
+        return None
+    return {key: Size(**size) for key, size in sizes.items()}
 
 
 def apply_architecture(

@@ -18,7 +18,7 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.planning.budget import COARSER, SHOWN, Size, coarsen, seconds_per_step, shrink
 from semi_nnunet.planning.facts import collect_facts, resolve_settings
-from semi_nnunet.planning.plan import apply_budget, parse_assignments, plan_semi
+from semi_nnunet.planning.plan import apply_budget, parse_assignments, plan_semi, sizes_of_budget
 
 CPU = torch.device("cpu")
 
@@ -87,7 +87,8 @@ def build(configuration: dict[str, Any], heads: int = 4) -> torch.nn.Module:
 
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
 def test_the_cpu_budget_gives_a_smaller_network_that_runs(configuration: str, phantom: Any) -> None:
-    plans = apply_budget(phantom.plans, phantom.dataset_json, "cpu", CPU, "small")
+    sizes = sizes_of_budget(phantom.plans, phantom.dataset_json, "cpu", CPU)
+    plans = apply_budget(phantom.plans, sizes, "small")
     small, full = (p["configurations"][configuration] for p in (plans, phantom.plans))
     count = [sum(p.numel() for p in build(c).parameters()) for c in (small, full)]
     assert count[0] < count[1] / 2
@@ -167,9 +168,32 @@ def test_a_budget_of_seconds_is_kept_where_it_can_be(
         return float(sizes[-1])
 
     monkeypatch.setattr("semi_nnunet.planning.budget.seconds_per_step", features_as_seconds)
-    plans = apply_budget(phantom.plans, phantom.dataset_json, "13", CPU, "small")
+    given = sizes_of_budget(phantom.plans, phantom.dataset_json, "13", CPU)
+    plans = apply_budget(phantom.plans, given, "small")
     for configuration in plans["configurations"].values():
         assert configuration["architecture"]["arch_kwargs"]["features_per_stage"][0] == 12
+
+
+def test_planning_again_for_the_same_seconds_measures_nothing(
+    phantom: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speed = [13.0]
+
+    def features_by_speed(configuration: dict[str, Any], *_: Any) -> float:
+        features = configuration["architecture"]["arch_kwargs"]["features_per_stage"][0]
+        return float(features) / speed[0]
+
+    monkeypatch.setattr("semi_nnunet.planning.budget.seconds_per_step", features_by_speed)
+
+    def features(*words: str) -> int:
+        assert main(["plan", "-d", "901", "--budget", "1", *words]) == 0
+        plan = phantom.load_plans("nnUNetPlans_1")["configurations"]["2d"]
+        return plan["architecture"]["arch_kwargs"]["features_per_stage"][0]
+
+    assert features() == 12
+    speed[0] = 5.0  # the machine is busy now
+    assert features("--set", "mirror=false") == 12
+    assert features("--reset") == 4
 
 
 def test_a_step_takes_time(prepared_dataset: Any) -> None:
