@@ -156,11 +156,13 @@ def require_own_network(plans: dict[str, Any], name: str) -> None:
     Raises:
         UserError: they have others.
     """
+    from semi_nnunet.planning.architecture import adapter_of
+
     for key, configuration in plans["configurations"].items():
-        network = configuration.get("architecture", {}).get("network_class_name", "")
-        if network.startswith("semi_nnunet."):
+        architecture = configuration.get("architecture", {})
+        if network := adapter_of(architecture.get("network_class_name", "")):
             raise UserError(
-                f"{key} of {name} has the network {network.split('.')[-1]} already. Fix: start "
+                f"{key} of {name} has the network {network} already. Fix: start "
                 f"from nnU-Net's plans (-p), and give --budget and --architecture together"
             )
 

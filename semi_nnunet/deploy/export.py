@@ -20,6 +20,7 @@ from semi_nnunet import checkpoints
 from semi_nnunet.data.layout import STOCK_TRAINER, dataset_name, require_paths
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, sha256_of_file, write_atomically, write_json
+from semi_nnunet.planning.architecture import adapter_of
 
 PROVENANCE_FILE = "semi_nnunet.json"
 SHIPPED = ("progress.png", "semi_history.png", "semi_history.csv")
@@ -134,10 +135,9 @@ def require_stock_network(plans: Mapping[str, Any], configuration: str) -> None:
         UserError: it is one of :mod:`semi_nnunet.networks.adapters`.
     """
     manager = PlansManager(copy.deepcopy(dict(plans)))
-    network = manager.get_configuration(configuration).network_arch_class_name
-    if network.startswith("semi_nnunet."):
+    if network := adapter_of(manager.get_configuration(configuration).network_arch_class_name):
         raise UserError(
-            f"{configuration} has the network {network.split('.')[-1]}, which stock nnU-Net cannot "
+            f"{configuration} has the network {network}, which stock nnU-Net cannot "
             f"build. Fix: predict where semi_nnunet is installed (nnUNetv2_predict), or train "
             f"nnU-Net's own network"
         )

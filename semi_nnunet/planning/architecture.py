@@ -31,6 +31,16 @@ SMP_HALVINGS = 5
 TOKEN = 8  # voxels of a token of Primus (its paper)
 
 
+def adapter_of(network_class: str) -> str | None:
+    """The name of one of our adapters; None of a network that nnU-Net builds alone.
+
+    Args:
+        network_class: as plans name it.
+    """
+    module, _, name = network_class.rpartition(".")
+    return name if module == ADAPTERS else None
+
+
 def plans_of_architecture(plans: str, name: str | None, encoder: str) -> str:
     """The name of plans with another network, for example nnUNetPlans_smpUnet_resnet50."""
     if name is None:
