@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from semi_nnunet.errors import UserError
 from semi_nnunet.planning import rules
 from semi_nnunet.settings import planned, setting
 
@@ -138,3 +139,17 @@ class CutMixSettings(SemiSettings):
     cutmix_edge: float = setting(
         2 / 3, "of the box, relative to the patch (Bai et al. 2023)", low=0.01, high=1
     )
+
+
+def require_epochs(settings: SemiSettings, name: str) -> None:
+    """Check that the training has the epochs that a setting names.
+
+    Raises:
+        UserError: some never come.
+    """
+    late = [epoch for epoch in getattr(settings, name) if epoch >= settings.epochs]
+    if late:
+        raise UserError(
+            f"{name} must be below epochs, {settings.epochs}, got {late}. Fix: correct "
+            f"plans['semi']"
+        )

@@ -18,6 +18,7 @@ from torch import distributed as dist
 from torch import nn
 
 from semi_nnunet import checkpoints
+from semi_nnunet.common_settings import require_epochs
 from semi_nnunet.core.case_uncertainty import (
     checkpoint_disagreement,
     disagreement,
@@ -53,12 +54,7 @@ def check_filter(trainer: Any) -> None:
         UserError: an epoch that never comes, or a score for which there is only one network.
     """
     settings = trainer.settings
-    late = [epoch for epoch in settings.filter_epochs if epoch >= settings.epochs]
-    if late:
-        raise UserError(
-            f"filter_epochs must be below epochs, {settings.epochs}, got {late}. Fix: correct "
-            f"plans['semi']"
-        )
+    require_epochs(settings, "filter_epochs")
     if settings.filter_epochs and settings.filter_score == "disagreement":
         networks_to_compare(trainer)
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import distributed as dist
 
+from semi_nnunet.common_settings import require_epochs
 from semi_nnunet.core.pseudo_labels import foreground_labels
 from semi_nnunet.data.unlabelled import LocationPrior
 from semi_nnunet.errors import UserError
@@ -31,12 +32,7 @@ def check_locate(trainer: Any) -> None:
         UserError: an epoch that never comes, or no oversampling that would use it.
     """
     settings = trainer.settings
-    late = [epoch for epoch in settings.locate_epochs if epoch >= settings.epochs]
-    if late:
-        raise UserError(
-            f"locate_epochs must be below epochs, {settings.epochs}, got {late}. Fix: correct "
-            f"plans['semi']"
-        )
+    require_epochs(settings, "locate_epochs")
     if settings.locate_epochs and not settings.unlabelled_foreground_oversampling:
         raise UserError(
             "locate_epochs needs unlabelled_foreground_oversampling above 0, got 0. Fix: set both "

@@ -1,6 +1,5 @@
 """A cascade in one command: the second stage after all first stages, with all their predictions."""
 
-import os
 from pathlib import Path
 
 import blosc2
@@ -9,10 +8,9 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.errors import UserError
-from semi_nnunet.files import write_json
 from semi_nnunet.runs.crossval import make_jobs, waves
 from semi_nnunet.runs.job import Folders
-from tests.runs.tiny import TINY
+from tests.runs.tiny import with_tiny_plans
 
 TRAINERS = ["SemiBaselineTrainer", "SemiMeanTeacherTrainer"]
 STAGES = ["3d_lowres", "3d_cascade_fullres"]
@@ -20,14 +18,8 @@ STAGES = ["3d_lowres", "3d_cascade_fullres"]
 
 @pytest.fixture
 def folders(prepared_cascade, tmp_path, monkeypatch) -> Folders:
-    dataset = prepared_cascade()
-    preprocessed = Path(dataset.preprocessed)
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
-    write_json(preprocessed / "tiny.json", {**dataset.plans, "plans_name": "tiny", "semi": TINY})
-    raw = Path(os.environ["nnUNet_raw"]) / preprocessed.name
-    yield Folders(raw, preprocessed, tmp_path / "results" / preprocessed.name)
-    for path in preprocessed.glob("tiny*.json"):
-        path.unlink()
+    yield from with_tiny_plans(prepared_cascade(), tmp_path / "results")
 
 
 def labels_in(folder: Path) -> dict[str, np.ndarray]:

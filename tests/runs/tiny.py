@@ -1,13 +1,28 @@
 """Plans of trainings that take a second, and a look at what runs."""
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+from semi_nnunet.files import write_json
+from semi_nnunet.runs.job import Folders
 
 TINY = {
     "epochs": 2, "steps_per_epoch": 1, "validation_steps_per_epoch": 1, "save_every_epochs": 1,
     "ramp_up": "constant", "unlabelled_start_steps": 0,
 }  # fmt: skip
+
+
+def with_tiny_plans(dataset: Any, results: Path) -> Iterator[Folders]:
+    """A prepared data set with plans "tiny", which train two steps; they are removed after."""
+    preprocessed = Path(dataset.preprocessed)
+    write_json(preprocessed / "tiny.json", {**dataset.plans, "plans_name": "tiny", "semi": TINY})
+    raw = Path(os.environ["nnUNet_raw"]) / preprocessed.name
+    yield Folders(raw, preprocessed, results / preprocessed.name)
+    for path in preprocessed.glob("tiny*.json"):
+        path.unlink()
 
 
 def trainings_with(folder: str) -> list[int]:
