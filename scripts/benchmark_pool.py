@@ -1,11 +1,15 @@
-"""How long it takes to plan, and to look at, a pool of unlabelled images of a given size.
+"""How long it takes to plan, to look at, and to label a pool of unlabelled images of a given size.
 
     python scripts/benchmark_pool.py --model MODEL --image IMAGE_0000.nii.gz [--cases N ...]
+    python scripts/benchmark_pool.py --model MODEL --image IMAGE_0000.nii.gz --label N
 
 Makes pools of hard links to one image in a temporary folder, writes down all but a hundred of the
 cases as done, and measures what a launcher does before it starts the parts (the parts that are
 left) and what a part does before its first case (its cases that are left): seconds, and the
 process's largest memory. Nothing is predicted.
+
+With --label, instead, semi_nnunet pseudo-label labels N such images on the CPU, with one process
+and with two, one thread each: seconds with all imports, and how many times as fast two are.
 """
 
 from __future__ import annotations
@@ -34,10 +38,16 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="a trained model")
     parser.add_argument("--image", type=Path, required=True, help="one it can label")
     parser.add_argument("--cases", type=int, nargs="+", default=[1000, 10000, 100000])
+    parser.add_argument(
+        "--label", type=int, metavar="N", help="label N images, with 1 and 2 processes"
+    )
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         measure(Request(args.measure / "images", args.measure / "out", (args.model,)))
+        return
+    if args.label:
+        label(args.model, args.image, args.label)
         return
     print("cases, launcher s, part s, memory MiB")
     for count in args.cases:
@@ -50,8 +60,28 @@ def main() -> None:
             print(f"{count}, {done.stdout.strip()}", flush=True)
 
 
-def make(folder: Path, image: Path, count: int) -> None:
-    """A pool of which all but ``LEFT`` cases are labelled."""
+def label(model: str, image: Path, count: int) -> None:
+    """Print how long one process and two take for the same pool."""
+    with tempfile.TemporaryDirectory(dir=image.parent) as folder:
+        make(Path(folder), image, count, left=count)
+        print("processes, s")
+        seconds = []
+        for jobs in (1, 2):
+            where = ["-i", f"{folder}/images", "-o", f"{folder}/out_{jobs}", "-m", model]
+            share = ["--device", "cpu", "--jobs", str(jobs), "--threads", "1"]
+            started = time.monotonic()
+            subprocess.run(
+                [sys.executable, "-m", "semi_nnunet.cli.main", "pseudo-label", *where, *share],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+            seconds.append(time.monotonic() - started)
+            print(f"{jobs}, {seconds[-1]:.1f}", flush=True)
+        print(f"{count} cases: two are {seconds[0] / seconds[1]:.2f} times as fast")
+
+
+def make(folder: Path, image: Path, count: int, left: int = LEFT) -> None:
+    """A pool of which all but ``left`` cases are labelled."""
     ending = image.name.split("_0000", 1)[1]
     for name in ("images", "out/labels", "out/parts"):
         (folder / name).mkdir(parents=True)
@@ -62,7 +92,7 @@ def make(folder: Path, image: Path, count: int) -> None:
             image = Path(shutil.copy(image, folder / f"copy_{number}{ending}"))
         case = f"case_{number:06d}"
         os.link(image, folder / "images" / f"{case}_0000{ending}")
-        if number >= LEFT:
+        if number >= left:
             label = folder / "out" / "labels" / f"{case}{ending}"
             os.link(image, label)
             source = source_of([str(folder / "images" / f"{case}_0000{ending}")])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from semi_nnunet.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class FiniteWatch:
         """
         if not self._seen or not (now or len(self._seen) >= self.every):
             return
+        import torch  # here, as launchers want this file's times alone
+
         values = torch.stack([seen.value.float() for seen in self._seen]).cpu()
         collected, self._seen = self._seen, []
         for seen, value in zip(collected, values.tolist(), strict=True):

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from semi_nnunet.cli.crossval import find_resources
+    from semi_nnunet.cli.launching import Launcher
     from semi_nnunet.cli.pseudo_label import label_pool
     from semi_nnunet.data.layout import (
         SELECTED_FILE,
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     out = raw.parent / f"pseudo_labels_{raw.name}_{zlib.crc32(asked.encode()):08x}"
     request = Request(raw / UNLABELLED_IMAGES, out, tuple(args.models), tuple(args.views))
     require_models_of(request.trained, read_json(raw / "dataset.json"), raw.name)
-    if code := label_pool(request, find_resources(args.device, args.jobs)):
+    if code := label_pool(request, Launcher(device=args.device, jobs=args.jobs)):
         return code
     kept = sorted(choose(request, Choice(args.keep, args.most, args.score)))
     scores = {case: values[args.score] for case, values in scores_of(request.done()).items()}

@@ -16,6 +16,7 @@ from semi_nnunet.files import read_json
 
 UNLABELLED_IMAGES = "imagesUn"
 STOCK_TRAINER = "nnUNetTrainer"  # nnU-Net's own
+DISTILLED_FILE = "distil.json"  # of a raw data set: where its pseudo labels come from
 SELECTED_FILE = "semi_selected.json"  # the unlabelled cases to train on, where not all
 SKIPPED_FILE = "semi_skipped.json"  # unlabelled cases that were set aside as bad
 
@@ -29,6 +30,12 @@ def manifest_file(case_folder: str | Path) -> Path:
     """The list of finished cases of a preprocessed folder, beside it."""
     folder = Path(case_folder)
     return folder.with_name(folder.name + ".manifest.jsonl")
+
+
+def parts_folder(case_folder: str | Path) -> Path:
+    """Lists, logs and locks of the processes that share the work on a preprocessed folder."""
+    folder = Path(case_folder)
+    return folder.with_name(folder.name + ".parts")
 
 
 def require_paths(*names: str) -> None:

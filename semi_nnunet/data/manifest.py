@@ -1,18 +1,20 @@
 """The list of finished cases of a preprocessed folder.
 
-A case's line is written after its files are complete.
+A case's line is written after its files are complete. Where several processes share the work
+(semi_nnunet.data.unlabelled_parts), each has a list of its own.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.data.layout import manifest_file
+from semi_nnunet.data.layout import manifest_file, parts_folder
 from semi_nnunet.files import sha256_of_file
 
 
@@ -25,12 +27,14 @@ class Entry:
         source: what it was made from: a hash of images, label and the way of preprocessing.
         files: file name -> [bytes, SHA-256].
         facts: shape, spacing and intensity statistics of the preprocessed image.
+        when: it was finished, in seconds since 1970; of two lists' entries the newer one counts.
     """
 
     case: str
     source: str
     files: dict[str, list[Any]]
     facts: dict[str, Any] = field(default_factory=dict)
+    when: float = field(default=0.0, compare=False)
 
     @classmethod
     def of(cls, case: str, source: str, paths: list[Path], facts: Mapping[str, Any]) -> Entry:
@@ -38,7 +42,7 @@ class Entry:
         files: dict[str, list[Any]] = {
             path.name: [path.stat().st_size, sha256_of_file(path)] for path in paths
         }
-        return cls(case, source, files, dict(facts))
+        return cls(case, source, files, dict(facts), time.time())
 
     def is_present(self, folder: Path) -> bool:
         """Whether every file is there with its size (fast)."""
@@ -55,24 +59,38 @@ class Entry:
 
 
 class Manifest:
-    """The finished cases of ``case_folder``; appended to by one process at a time.
+    """The finished cases of ``case_folder``; a list is appended to by one process at a time.
 
     A line torn by a crash is ignored, which means that its case is done again.
 
     Args:
         case_folder: where the files are.
-        path: the list; None: beside the folder.
+        path: the list to read and append to; None: all lists are read, that beside the folder is
+            appended to.
     """
 
     def __init__(self, case_folder: str | Path, path: Path | None = None):
         self.folder = Path(case_folder)
         self.path = path or manifest_file(case_folder)
+        self._alone = path is not None
 
     def read(self) -> dict[str, Entry]:
         """Case -> its newest entry."""
+        lists = [self.path]
+        if not self._alone:
+            lists += sorted(parts_folder(self.folder).glob("*.jsonl"))
         entries: dict[str, Entry] = {}
-        if self.path.is_file():
-            for line in self.path.read_text(errors="replace").splitlines():
+        for path in lists:
+            for case, entry in self._listed(path).items():
+                if case not in entries or entry.when >= entries[case].when:
+                    entries[case] = entry
+        return entries
+
+    def _listed(self, path: Path) -> dict[str, Entry]:
+        """Case -> its last entry in one list."""
+        entries: dict[str, Entry] = {}
+        if path.is_file():
+            for line in path.read_text(errors="replace").splitlines():
                 try:
                     entry = Entry(**json.loads(line))
                 except (json.JSONDecodeError, TypeError):

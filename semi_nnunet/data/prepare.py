@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,16 +37,43 @@ from semi_nnunet.data.layout import (
     preprocessed_dataset,
     raw_dataset,
     require_paths,
-    unlabelled_folder,
 )
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.preprocessing import Case, Recipe, adopt_stock_preprocessing, preprocess_cases
 from semi_nnunet.data.raw_description import raw_cases, read_description
+from semi_nnunet.data.unlabelled_parts import UnlabelledPool, require_idle
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, write_atomically, write_json
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 PLANNER = "ExperimentPlanner"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set of which all is ready but the unlabelled cases.
+
+    Args:
+        preprocessed: its folder.
+        plans: their name.
+        configurations: that are wanted.
+        labelled: how many cases.
+        unlabelled: the cases that are fit for use.
+    """
+
+    preprocessed: Path
+    plans: str
+    configurations: list[str]
+    labelled: int
+    unlabelled: list[Case]
+
+    def pools(self) -> list[UnlabelledPool]:
+        """The unlabelled cases of each configuration."""
+        return [UnlabelledPool(self.preprocessed, self.plans, name) for name in self.configurations]
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Configuration -> (labelled cases, unlabelled cases)."""
+        return dict.fromkeys(self.configurations, (self.labelled, len(self.unlabelled)))
 
 
 def prepare(
@@ -72,6 +100,28 @@ def prepare(
     Raises:
         UserError: every bad input, in one pass, before anything is written.
     """
+    prepared = prepare_labelled(
+        dataset, configurations, plans_name, planner, num_processes, skip_bad
+    )
+    for pool in prepared.pools():
+        require_idle(pool.folder)
+        preprocess(prepared.unlabelled, pool.recipe, pool.folder, num_processes, "unlabelled")
+    return prepared.counts()
+
+
+def prepare_labelled(
+    dataset: str,
+    configurations: Sequence[str] | None,
+    plans_name: str | None,
+    planner: str,
+    num_processes: int,
+    skip_bad: bool,
+) -> Prepared:
+    """Verify and plan all, preprocess the labelled cases; arguments as in :func:`prepare`.
+
+    Raises:
+        UserError: every bad input, in one pass, before anything is written.
+    """
     require_paths("raw", "preprocessed")
     plans_name = plans_name or default_plans_name(planner)
     raw, preprocessed = raw_dataset(dataset), preprocessed_dataset(dataset)
@@ -88,14 +138,17 @@ def prepare(
         folder = preprocessed / recipe.data_identifier
         if adopt_stock_preprocessing(labelled, recipe, folder, ground_truth):
             print(f"{configuration}: took over {len(labelled)} labelled cases that nnU-Net did")
-        for kind, cases, target in (
-            ("labelled", labelled, folder),
-            ("unlabelled", unlabelled, unlabelled_folder(preprocessed, folder.name)),
-        ):
-            say(f"preprocessing {configuration}, {kind}: {len(cases)} cases")
-            preprocess_cases(cases, recipe, target, num_processes, f"{configuration}, {kind}")
+        preprocess(labelled, recipe, folder, num_processes, "labelled")
     copy_ground_truth(labelled, ground_truth, description["file_ending"])
-    return {configuration: (len(labelled), len(unlabelled)) for configuration in wanted}
+    return Prepared(preprocessed, plans_name, wanted, len(labelled), unlabelled)
+
+
+def preprocess(
+    cases: Sequence[Case], recipe: Recipe, folder: Path, num_processes: int, kind: str
+) -> None:
+    """Preprocess the "labelled" or the "unlabelled" cases of a configuration."""
+    say(f"preprocessing {recipe.configuration}, {kind}: {len(cases)} cases")
+    preprocess_cases(cases, recipe, folder, num_processes, f"{recipe.configuration}, {kind}")
 
 
 def say(stage: str) -> None:

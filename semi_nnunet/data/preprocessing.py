@@ -7,10 +7,11 @@ import json
 import multiprocessing
 import pickle
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from semi_nnunet.data.layout import manifest_file
 from semi_nnunet.data.manifest import Entry, Manifest
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import sha256_of_file
+from semi_nnunet.runs.parts import PoolPart, told
 
 LABELLED_ENDINGS = (".pkl", "_seg.b2nd", ".b2nd")  # the image last
 UNLABELLED_ENDINGS = (".pkl", ".b2nd")
@@ -61,6 +63,7 @@ class Recipe:
         manager = PlansManager(self.plans).get_configuration(self.configuration)
         return str(manager.data_identifier)
 
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of what the result depends on; network, batch and our settings do not matter."""
         configuration = PlansManager(self.plans).get_configuration(self.configuration).configuration
@@ -75,15 +78,18 @@ class Recipe:
     def source_of(self, case: Case) -> str:
         """What a finished case was made from: images, label and recipe."""
         label = "" if case.label is None else sha256_of_file(case.label)[:16]
-        return f"{case.content_hash[:32]}-{label}-{self.fingerprint()}"
+        return f"{case.content_hash[:32]}-{label}-{self.fingerprint}"
 
 
-def preprocess_case(case: Case, recipe: Recipe, source: str, folder: Path) -> Entry:
+Work = Callable[[Case], Entry]
+
+
+def preprocess_case(case: Case, recipe: Recipe, folder: Path, aside: Path) -> Entry:
     """Preprocess one case into ``folder``: written aside, then renamed, the image last.
 
     An unlabelled case gets an image and properties, no segmentation.
     """
-    aside = _aside(folder) / case.name
+    source, aside = recipe.source_of(case), aside / case.name
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     plans = PlansManager(recipe.plans)
@@ -109,9 +115,22 @@ def preprocess_case(case: Case, recipe: Recipe, source: str, folder: Path) -> En
 
 
 def preprocess_cases(
-    cases: Sequence[Case], recipe: Recipe, folder: Path, num_processes: int, title: str
+    cases: Sequence[Case],
+    recipe: Recipe,
+    folder: Path,
+    num_processes: int,
+    title: str,
+    part: PoolPart | None = None,
 ) -> int:
     """Preprocess the cases that are not finished yet; files of other cases are removed.
+
+    Args:
+        cases: all that ``folder`` is to hold, or all of the part.
+        recipe: how.
+        folder: for the preprocessed files.
+        num_processes: up to 1 means in this process.
+        title: of the progress bar.
+        part: what of the folder is ours; None: all of it.
 
     Returns:
         How many cases had to be done.
@@ -120,35 +139,33 @@ def preprocess_cases(
         UserError: naming every case that failed; the others are finished.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = Manifest(folder)
     sources = {case.name: recipe.source_of(case) for case in cases}
     finished = {
         name
-        for name, entry in manifest.read().items()
+        for name, entry in Manifest(folder).read().items()
         if sources.get(name) == entry.source and entry.is_intact(folder)
     }
-    _remove_strangers(folder, finished)
+    remove_strangers(folder, finished, part)
     todo = [case for case in cases if case.name not in finished]
+    aside = folder.with_name(f"{folder.name}.tmp") if part is None else part.aside
+    manifest = Manifest(folder, None if part is None else part.finished)
     problems: list[Problem] = []
+    work = partial(preprocess_case, recipe=recipe, folder=folder, aside=aside)
+    results = _run_all(todo, work, num_processes)
     options = {"total": len(cases), "initial": len(finished), "unit": "case", "disable": None}
     with tqdm(desc=title, **options) as bar:
-        for case, result in _run_all(todo, recipe, sources, folder, num_processes):
+        for case, result in results if part is None else told(results, len(todo)):
             if isinstance(result, Entry):
                 manifest.add(result)
             else:
                 what = f"preprocessing failed ({type(result).__name__}: {result})"
                 problems.append(Problem(case.name, what, _advice(result, folder)))
             bar.update()
-    shutil.rmtree(_aside(folder), ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
     if problems:
         failed = f"{len(problems)} of {len(cases)} cases could not be preprocessed"
         raise UserError(f"{failed} (the others are finished and stay):", problems)
     return len(todo)
-
-
-def _aside(folder: Path) -> Path:
-    """Where cases are written before they are complete: on the same disk as ``folder``."""
-    return folder.with_name(folder.name + ".tmp")
 
 
 def _advice(error: BaseException, folder: Path) -> str:
@@ -161,44 +178,33 @@ def _advice(error: BaseException, folder: Path) -> str:
 
 
 def _run_all(
-    cases: Sequence[Case],
-    recipe: Recipe,
-    sources: Mapping[str, str],
-    folder: Path,
-    num_processes: int,
+    cases: Sequence[Case], work: Work, num_processes: int
 ) -> Iterator[tuple[Case, Entry | BaseException]]:
     """Yield each case with its entry, or with what went wrong."""
     if num_processes <= 1 or not cases:
         for case in cases:
             try:
-                yield case, preprocess_case(case, recipe, sources[case.name], folder)
+                yield case, work(case)
             except Exception as error:
                 yield case, error
         return
     again: list[Case] = []  # a killed process takes the cases of all others along
-    for case, result in _run_in_pool(cases, recipe, sources, folder, num_processes):
+    for case, result in _run_in_pool(cases, work, num_processes):
         if isinstance(result, BrokenProcessPool):
             again.append(case)
         else:
             yield case, result
     for number, case in enumerate(again, start=1):  # alone, with all memory to itself
         tqdm.write(f"a process was killed: doing {case.name} alone ({number} of {len(again)})")
-        yield from _run_in_pool([case], recipe, sources, folder, 1)
+        yield from _run_in_pool([case], work, 1)
 
 
 def _run_in_pool(
-    cases: Sequence[Case],
-    recipe: Recipe,
-    sources: Mapping[str, str],
-    folder: Path,
-    num_processes: int,
+    cases: Sequence[Case], work: Work, num_processes: int
 ) -> Iterator[tuple[Case, Entry | BaseException]]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(num_processes, len(cases)), mp_context=context) as pool:
-        futures = {
-            pool.submit(preprocess_case, case, recipe, sources[case.name], folder): case
-            for case in cases
-        }
+        futures = {pool.submit(work, case): case for case in cases}
         try:
             for future in as_completed(futures):
                 error = future.exception()
@@ -208,11 +214,16 @@ def _run_in_pool(
             raise
 
 
-def _remove_strangers(folder: Path, finished: set[str]) -> None:
-    """Delete the files of cases that are not finished: half-written or outdated ones."""
+def remove_strangers(folder: Path, kept: Collection[str], part: PoolPart | None = None) -> None:
+    """Delete the files of all other cases, those of a part where one is given.
+
+    They are half-written or outdated, or their case is gone.
+    """
     for path in folder.iterdir():
         name = path.name.removesuffix(".pkl").removesuffix(".b2nd")
-        if path.is_file() and name not in finished and name.removesuffix("_seg") not in finished:
+        if part is not None and not part.holds(name):
+            continue
+        if path.is_file() and name not in kept and name.removesuffix("_seg") not in kept:
             path.unlink()
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from semi_nnunet.data.layout import DISTILLED_FILE
 from semi_nnunet.errors import Problem, UserError
 
 JSON = "dataset.json"
@@ -235,7 +236,8 @@ def _unlabelled_problems(
     ids: dict[str, set[str]] = {"labelled": set(), "unlabelled": set(), "test": set()}
     for case in cases:
         ids[case.subset].add(case.case)
-    if not ids["unlabelled"]:
+    used_up = os.path.isfile(os.path.join(root, DISTILLED_FILE))  # all are pseudo-labelled
+    if not ids["unlabelled"] and not used_up:
         present = os.path.isdir(os.path.join(root, unlabelled))
         what = f"holds no image CASE_0000{ending}" if present else "the folder is absent"
         yield Problem(unlabelled, what, "put the images that nobody labelled there")

@@ -11,7 +11,6 @@ import csv
 import io
 import json
 import os
-import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,9 +30,9 @@ from semi_nnunet.pseudo_labels.models import TrainedModel, find_models
 from semi_nnunet.pseudo_labels.predictor import Labeller, Prediction
 from semi_nnunet.pseudo_labels.uncertainty import uncertainties
 from semi_nnunet.runs.commands import Words
+from semi_nnunet.runs.parts import PoolPart, parts_of
 
 REQUEST = "request.json"
-TEMPORARY = ".writing_"
 TABLE = "uncertainty.csv"
 
 
@@ -164,7 +163,7 @@ def source_of(files: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(PoolPart):
     """The cases of one process: a job of a launcher.
 
     Args:
@@ -177,32 +176,13 @@ class Part:
     number: int
     of: int
 
-    def __str__(self) -> str:
-        return f"part {self.number + 1} of {self.of}"
-
     @property
     def folder(self) -> Path:
-        """Where its list, lock and log are."""
         return self.request.out / "parts"
 
-    @property
-    def name(self) -> str:
-        return f"part_{self.number:05d}_of_{self.of:05d}"
-
-    @property
-    def log(self) -> Path:
-        """What its process printed."""
-        return self.folder / f"{self.name}.log"
-
-    @property
-    def lock(self) -> Path:
-        """Held while it runs."""
-        return self.folder / f".{self.name}.lock"
-
     def cases(self) -> dict[str, list[str]]:
-        """Case -> files; which part a case belongs to follows from its name alone."""
-        cases = self.request.cases.items()
-        return {case: files for case, files in cases if part_of(case, self.of) == self.number}
+        """Case -> files."""
+        return {case: files for case, files in self.request.cases.items() if self.holds(case)}
 
     def left(self) -> list[str]:
         """Its cases that are neither done nor set aside."""
@@ -236,15 +216,9 @@ class Part:
             os.fsync(file.fileno())
 
 
-def part_of(case: str, count: int) -> int:
-    """The number of the part a case belongs to."""
-    return zlib.crc32(case.encode()) % count
-
-
 def parts_left(request: Request, count: int) -> list[Part]:
     """Those of ``count`` parts that have something left to do."""
-    numbers = {part_of(case, count) for case in request.left()}
-    return [Part(request, number, count) for number in sorted(numbers)]
+    return [Part(request, number, count) for number in parts_of(request.left(), count)]
 
 
 def run_part(part: Part, label: Labeller, left: Sequence[str]) -> Iterator[str]:
@@ -255,12 +229,12 @@ def run_part(part: Part, label: Labeller, left: Sequence[str]) -> Iterator[str]:
         label: what labels.
         left: its cases.
     """
-    for leftover in part.folder.glob(f"{TEMPORARY}{part.name}.*"):  # of a killed process
+    for leftover in part.folder.glob(f"{part.aside.name}.*"):  # of a killed process
         leftover.unlink()
     request, cases = part.request, part.cases()
     description = read_description(request.trained[0].folder)
     reader = reader_class(description, [file for case in left for file in cases[case]])
-    manifest = Manifest(request.labels, part.folder / f"{part.name}.jsonl")
+    manifest = Manifest(request.labels, part.finished)
     for case in left:
         names = [relative_to(file, str(request.images)) for file in cases[case]]
         facts = [
@@ -312,7 +286,7 @@ def write_case(
     Raises:
         UserError: the disk is full or not writable.
     """
-    request, aside = part.request, part.folder / f"{TEMPORARY}{part.name}"
+    request, aside = part.request, part.aside
     manager = label.label_manager
     labels = with_ignored(prediction, manager, request.confidence)
     ending = request.trained[0].dataset_json["file_ending"]

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,16 +154,20 @@ def typed(words: Words) -> str:
     )
 
 
-def arguments_of(words: Words, threads: int | None = None) -> list[str]:
+def arguments_of(words: Words, threads: int | None = None, ends_with_us: bool = False) -> list[str]:
     """The same command for :class:`subprocess.Popen`, run by this very Python.
 
     Args:
         words: the command line, beginning with a name in ``ENTRY_POINTS``.
         threads: what nnU-Net is to find when it counts the cores, all of which it would take for
             one training on the CPU; None leaves it.
+        ends_with_us: its stdin is a pipe; when that closes, it ends with all that it started.
     """
     module, function = ENTRY_POINTS[str(words[0])]
     code = f"import sys; sys.argv[0] = {str(words[0])!r}; "
+    if ends_with_us:
+        code += "from semi_nnunet.runs.tether import end_with_parent; "
+        code += f"end_with_parent({patience_with(words)}); "
     if threads is not None:
         code += f"import multiprocessing; multiprocessing.cpu_count = lambda: {threads}; "
     code += f"from {module} import {function} as run; sys.exit(run())"
@@ -221,23 +225,50 @@ def run_command(
         )
 
 
+def run_stages(stages: Iterable[tuple[str, Words]], dry_run: bool = False) -> None:
+    """Run commands one after another, each printed as it could be typed.
+
+    Args:
+        stages: name -> command; each is asked for when the one before has ended.
+        dry_run: print them, without their names, and run none.
+
+    Raises:
+        UserError: one failed.
+    """
+    for stage, words in stages:
+        if dry_run:
+            print(typed(words))
+            continue
+        print(f"\n# {stage}\n{typed(words)}", flush=True)
+        with ended_like_ctrl_c():
+            code = run_verb(words)
+        if code:
+            raise UserError(
+                f"{stage} failed, see above. Fix: mend what it names and run the same command "
+                f"again; what is done is skipped"
+            )
+
+
 def run_verb(words: Words) -> int:
-    """Run a command of ours as if it were typed, on the same screen; returns its exit code."""
+    """Run a command as if it were typed, on the same screen; returns its exit code."""
     process = subprocess.Popen(arguments_of(words), start_new_session=True)
     try:
         return process.wait()
     finally:
-        _end(process, PATIENCE_WITH_VERBS_S)
+        _end(process, patience_with(words))
 
 
 @contextmanager
 def _child(
     words: Words, environment: Mapping[str, str], threads: int | None
 ) -> Iterator[subprocess.Popen[str]]:
-    """A started command; whatever ends the block also ends the command and all that it started."""
+    """A started command; whatever ends the block also ends the command and all that it started.
+
+    Also SIGKILL: its stdin is a pipe that the system then closes.
+    """
     process = subprocess.Popen(
-        arguments_of(words, threads),
-        stdin=subprocess.DEVNULL,
+        arguments_of(words, threads, ends_with_us=True),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "100", **environment},
@@ -249,7 +280,14 @@ def _child(
     try:
         yield process
     finally:
-        _end(process, PATIENCE_S)
+        _end(process, patience_with(words))
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def patience_with(words: Words) -> float:
+    """Seconds a command may take to end when it is asked to."""
+    return PATIENCE_WITH_VERBS_S if words[0] == "semi_nnunet" else PATIENCE_S
 
 
 def _end(process: subprocess.Popen[Any], patience_s: float) -> None:

@@ -58,6 +58,11 @@ class Resources:
     jobs: int
     threads: int
 
+    def __str__(self) -> str:
+        if self.gpus:
+            return f"GPU {', '.join(self.gpus)}"
+        return f"{self.device}, {self.jobs} at a time with {self.threads} cores"
+
     def slots(self) -> list[dict[str, str]]:
         """The variables of each place where a job can run."""
         if self.gpus:
@@ -129,14 +134,19 @@ class Board:
 
 
 def run_jobs(
-    jobs: Sequence[Job], resources: Resources, screen: TextIO | None = None
+    jobs: Sequence[Job], resources: Resources, board: Board | None = None
 ) -> list[Outcome]:
     """Run what is left of the jobs; one that fails does not stop the others.
+
+    Args:
+        jobs: independent of each other.
+        resources: for them.
+        board: of these jobs and others; None: of these.
 
     Raises:
         KeyboardInterrupt: after the running commands have been ended.
     """
-    board, stop = Board(len(jobs), screen), threading.Event()
+    board, stop = board or Board(len(jobs)), threading.Event()
     slots: queue.Queue[dict[str, str]] = queue.Queue()
     for slot in resources.slots():
         slots.put(slot)

@@ -16,7 +16,12 @@ WARNING_S = 120  # before the time limit: the training is stopped, and continued
 
 
 def batch_script(
-    arguments: Sequence[str], indices: Sequence[int], at_a_time: int, logs: Path, sbatch: str
+    arguments: Sequence[str],
+    indices: Sequence[int],
+    at_a_time: int,
+    logs: Path,
+    sbatch: str,
+    after: str | None = None,
 ) -> str:
     """The script of an array whose task N runs job N of the list.
 
@@ -27,7 +32,9 @@ def batch_script(
         at_a_time: how many tasks may run at once.
         logs: folder for SLURM's logs.
         sbatch: further options of sbatch, such as "--partition=gpu --gres=gpu:1".
+        after: the number of an array that must have ended, in whatever way, before this one starts.
     """
+    options = [*([f"--dependency=afterany:{after}"] if after else []), *shlex.split(sbatch)]
     command = shlex.join([sys.executable, "-m", "semi_nnunet.cli.main", *arguments])
     return f"""#!/bin/bash
 #SBATCH --job-name=semi_nnunet
@@ -36,7 +43,7 @@ def batch_script(
 #SBATCH --open-mode=append
 #SBATCH --requeue
 #SBATCH --signal=B:USR1@{WARNING_S}
-{"".join(f"#SBATCH {option}" + chr(10) for option in shlex.split(sbatch))}
+{"".join(f"#SBATCH {option}" + chr(10) for option in options)}
 # when the time is nearly up: stop, and go on in a new task
 trap 'scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"' USR1
 {command} --only "$SLURM_ARRAY_TASK_ID" &
@@ -63,6 +70,6 @@ def submit(script: str, path: Path) -> str:
     if done.returncode:
         raise UserError(
             f"sbatch refused {path}: {done.stderr.strip()}. Fix: correct --sbatch, for example "
-            f"--sbatch '--partition=gpu --gres=gpu:1 --time=1-00:00:00'"
+            f"--sbatch='--partition=gpu --gres=gpu:1 --time=1-00:00:00'"
         )
     return done.stdout.strip().split(";")[0]

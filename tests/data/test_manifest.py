@@ -75,3 +75,15 @@ def test_a_changed_byte_is_present_but_not_intact(folder: Path) -> None:
     assert entry.is_present(folder) and entry.is_intact(folder)
     (folder / "a.b2nd").write_bytes(b"voxelS")
     assert entry.is_present(folder) and not entry.is_intact(folder)
+
+
+def test_of_several_lists_the_newer_entry_counts(folder: Path) -> None:
+    lists = [None, *(folder.with_name("cases.parts") / f"part_{n}.jsonl" for n in (1, 0))]
+    for number, path in enumerate(lists):
+        Manifest(folder, path).add(finished(folder, "a", f"source {number}"))
+    Manifest(folder, lists[1]).add(finished(folder, "b"))
+    assert {case: entry.source for case, entry in Manifest(folder).read().items()} == {
+        "a": "source 2",
+        "b": "s",
+    }
+    assert Manifest(folder, lists[1]).read()["a"].source == "source 1"

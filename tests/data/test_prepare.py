@@ -32,9 +32,10 @@ class Copy:
 
 @pytest.fixture
 def copy(prepared_dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copy:
+    dataset = prepared_dataset("labels", 1)
     for name in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
-    return Copy(prepared_dataset("labels", 1), tmp_path)
+    return Copy(dataset, tmp_path)
 
 
 def names(folder: Path) -> list[str]:
@@ -93,7 +94,10 @@ def test_without_unlabelled_images_it_says_where_they_go(copy: Copy) -> None:
 def test_running_again_does_nothing_and_tells_a_log_its_stages(
     copy: Copy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("semi_nnunet.data.preprocessing.preprocess_case", None)
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("semi_nnunet.data.preprocessing.preprocess_case", never)
     assert copy.prepare() == {"2d": (5, 4)}
     out = capsys.readouterr().out
     assert f"checking {copy.raw}" in out and "preprocessing 2d, unlabelled: 4 cases" in out

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import multiprocessing
 import os
 import pickle
 import shutil
@@ -32,6 +31,7 @@ from semi_nnunet.data.preprocessing import (
 )
 from semi_nnunet.data.raw_description import raw_cases
 from semi_nnunet.errors import UserError
+from tests.forking import forked
 
 CONFIGURATION = "3d_fullres"
 
@@ -162,10 +162,7 @@ KILLERS = {
 
 def killed(arm: Callable[[], None], cases: list[Case], recipe: Recipe, folder: Path) -> None:
     """Preprocess in a process that dies where ``arm`` says."""
-    context = multiprocessing.get_context("forkserver")  # quick, and compression threads stay whole
-    context.set_forkserver_preload(["semi_nnunet.data.preprocessing"])
-    process = context.Process(target=armed_run, args=(arm, cases, recipe, folder))
-    process.start()
+    process = forked(armed_run, arm, cases, recipe, folder)
     process.join(60)
     process.kill()
     assert process.exitcode == -signal.SIGKILL
@@ -174,7 +171,6 @@ def killed(arm: Callable[[], None], cases: list[Case], recipe: Recipe, folder: P
 def armed_run(arm: Callable[[], None], cases: list[Case], recipe: Recipe, folder: Path) -> None:
     arm()
     run(cases, recipe, folder)
-    os._exit(0)  # reached only if nothing killed the process
 
 
 @pytest.mark.parametrize("kind", ["labelled", "unlabelled"])

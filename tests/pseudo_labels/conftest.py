@@ -54,3 +54,13 @@ def pool(make_trainer, prepared_dataset, tmp_path, monkeypatch) -> Pool:
     images = tmp_path / "images"
     shutil.copytree(dataset.raw / "imagesUn", images)
     return Pool(images, models, dataset.raw, tmp_path / "labelled")
+
+
+@pytest.fixture
+def raw(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The phantom in raw and preprocessed folders of the test's own."""
+    for name in ("raw", "preprocessed"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+        (tmp_path / name).mkdir()
+    shutil.copytree(pool.raw, tmp_path / "raw" / pool.raw.name)
+    return tmp_path / "raw" / pool.raw.name

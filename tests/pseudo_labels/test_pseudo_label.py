@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import random
 import shutil
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,9 +27,11 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, sha256_of_file, write_json
 from semi_nnunet.pseudo_labels.models import find_model, find_models
-from semi_nnunet.pseudo_labels.pool import Part, Request, part_of, run_part
+from semi_nnunet.pseudo_labels.pool import Part, Request, run_part
 from semi_nnunet.pseudo_labels.predictor import Labeller
+from semi_nnunet.runs.parts import part_of
 from semi_nnunet.runs.slurm import batch_script
+from tests.forking import forked
 
 CPU = torch.device("cpu")
 
@@ -127,33 +131,54 @@ def test_the_command_cuts_the_pool_writes_the_table_and_does_nothing_twice(pool,
     assert "was begun with other images, models, views" in capfd.readouterr().err
 
 
+KILLS = 10
+
+
 def test_what_is_killed_at_any_moment_is_done_once_and_whole(pool, tmp_path):
-    for number in range(8):  # more to do
+    for number in range(3 * KILLS):  # more than the runs below do before they are killed
         source = next(pool.images.iterdir())
         shutil.copy(source, pool.images / f"more{number}_0000.nii.gz")
     clean = Request(pool.images, tmp_path / "clean", (pool.names[0],))
+    started = time.monotonic()
     label(clean)
-    wanted = {path.name: sha256_of_file(path) for path in clean.labels.iterdir()}
-    request = replace(clean, out=pool.out)
+    a_case = (time.monotonic() - started) / len(clean.cases)
+    request, chance = replace(clean, out=pool.out), random.Random(0)
     request.begin()
-    command = [sys.executable, "-m", "semi_nnunet.cli.main", "pseudo-label"]
-    command += [*Part(request, 0, 1).arguments(), "--only", "0", "--worker", "--device", "cpu"]
-    chance = random.Random(0)
-    for _ in range(3):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        line = process.stdout.readline()
-        while line and "cases done" not in line:
-            line = process.stdout.readline()
-        time.sleep(chance.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert subprocess.run(command, capture_output=True).returncode == 0
-    assert {path.name: sha256_of_file(path) for path in request.labels.iterdir()} == wanted
-    lines = (pool.out / "parts" / "part_00000_of_00001.jsonl").read_text().splitlines()
-    cases = [line.split('"')[3] for line in lines if line.startswith('{"case"')]
-    assert len(set(cases)) == len(wanted) and len(cases) <= len(wanted) + 3
-    leftovers = [p.name for p in (pool.out / "parts").iterdir() if p.name.startswith(".writing_")]
-    assert not leftovers
+    part = Part(request, 0, 1)
+    for number in range(KILLS):
+        process = forked(worker, part, tmp_path / f"log{number}")
+        wanted = len(finished_by(part)) + chance.choice([1, 2])
+        while process.is_alive() and len(finished_by(part)) < wanted:
+            time.sleep(a_case / 20)
+        time.sleep(chance.uniform(0, a_case))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, (tmp_path / f"log{number}").read_text()
+    assert request.done() and request.left()
+    process = forked(worker, part, tmp_path / "log")
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "log").read_text()
+    written, wanted = (
+        {path.name: sha256_of_file(path) for path in one.labels.iterdir()}
+        for one in (request, clean)
+    )
+    assert written == wanted
+    assert sorted(finished_by(part)) == sorted(request.cases)
+    assert not [path for path in pool.out.rglob("*") if path.name.startswith(".writing_")]
+
+
+def worker(part: Part, log: Path) -> None:
+    """The process that labels a part."""
+    words = ["pseudo-label", *part.arguments(), "--only", "0", "--worker", "--device", "cpu"]
+    with log.open("w") as file, redirect_stdout(file), redirect_stderr(file):
+        if main(words):
+            sys.exit(1)
+
+
+def finished_by(part: Part) -> list[str]:
+    """The case of every whole line of a part's list."""
+    lines = part.finished.read_text().splitlines() if part.finished.is_file() else []
+    return [json.loads(line)["case"] for line in lines if line.endswith("}")]
 
 
 def test_a_bad_image_is_set_aside_and_the_others_go_on(pool, capfd):

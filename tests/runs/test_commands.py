@@ -40,7 +40,7 @@ def python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         commands,
         "arguments_of",
-        lambda words, threads=None: [commands.sys.executable, "-c", str(words[1])],
+        lambda words, *_, **__: [commands.sys.executable, "-c", str(words[1])],
     )
 
 

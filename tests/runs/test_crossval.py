@@ -96,7 +96,7 @@ def test_a_job_that_fails_is_told_and_the_others_go_on(folders, monkeypatch, cap
     monkeypatch.setattr(Job, "commands", commands)
     monkeypatch.setattr(
         "semi_nnunet.runs.commands.arguments_of",
-        lambda words, threads=None: [sys.executable, "-c", str(words[1])],
+        lambda words, *_, **__: [sys.executable, "-c", str(words[1])],
     )
     jobs = [fake_job(folders, name) for name in ("Good", "Bad", "AlsoGood")]
     outcomes = run_jobs(jobs, Resources("cpu", (), 2, 1))

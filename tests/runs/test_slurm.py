@@ -79,4 +79,4 @@ def test_the_array_trains_what_is_left(sbatch, folders, capsys):
     said = capsys.readouterr().out
     assert "submitted 1 of 1 jobs as array 4711" in said
     assert main(words) == 0
-    assert "all 1 jobs are done" in capsys.readouterr().out
+    assert "1 jobs, 1 done before" in capsys.readouterr().out

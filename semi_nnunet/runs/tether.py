@@ -1,0 +1,28 @@
+"""A process that ends with the one that started it, however that one ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+
+def end_with_parent(patience_s: float) -> None:
+    """End our process group when our stdin closes: a pipe whose other end our parent alone holds.
+
+    Whoever is killed can end nobody, but the system closes its pipes.
+
+    Args:
+        patience_s: between asking the group to end and killing it.
+    """
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os.kill(0, signal.SIGTERM)
+        time.sleep(patience_s)
+        os.kill(0, signal.SIGKILL)
+
+    if hasattr(os, "killpg"):
+        threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,25 @@
+"""Processes to kill: forked from one that has imported what they need, which takes seconds."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+context = multiprocessing.get_context("forkserver")  # compression threads stay whole
+
+
+def forked(target: Callable[..., object], *args: Any) -> BaseProcess:
+    """A started process that calls ``target``, with this one's environment variables."""
+    context.set_forkserver_preload(["tests.imported"])
+    process = context.Process(target=_call, args=(dict(os.environ), target, args))
+    process.start()
+    return process
+
+
+def _call(environment: dict[str, str], target: Callable[..., object], args: tuple[Any]) -> None:
+    os.environ.update(environment)
+    target(*args)
+    os._exit(0)  # reached only if nothing killed the process

@@ -1,0 +1,130 @@
+"""Jobs come in waves on every launcher, and a command ends with whoever started it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from semi_nnunet.cli.launching import Launcher, Work, add_arguments, launch
+from semi_nnunet.errors import UserError
+from semi_nnunet.runs import commands
+from tests.runs.tiny import wait_for
+
+SBATCH = """#!/bin/sh
+echo x >> {folder}/submitted
+wc -l < {folder}/submitted | tr -d ' '
+"""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Appends its name to a file, or fails."""
+
+    folder: Path
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.name}.log"
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / f".{self.name}.lock"
+
+    @property
+    def is_done(self) -> bool:
+        return False
+
+    def commands(self, device: str, processes: int) -> Iterator[commands.Words]:
+        fails = "sys.exit(1)" if "bad" in self.name else ""
+        log = str(self.folder / "ran")
+        yield ("python", f"import sys; open({log!r}, 'a').write('{self.name} '); {fails}")
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
+    """Two waves; a job of the first fails."""
+    monkeypatch.setattr(
+        commands, "arguments_of", lambda words, *_, **__: [sys.executable, "-c", str(words[1])]
+    )
+    names = ["second", "first_bad", "first", "done"]
+    tasks = [Task(tmp_path, name) for name in names]
+    return Work(["crossval", "-d", "7"], tasks, [[1, 2], [0]], tmp_path)
+
+
+def test_a_wave_starts_when_the_one_before_has_ended_also_badly(work, tmp_path, capsys):
+    assert launch(Launcher(device="cpu", jobs=2), work) == 1
+    ran = (tmp_path / "ran").read_text().split()
+    assert sorted(ran[:2]) == ["first", "first_bad"] and ran[2:] == ["second"]
+    said = capsys.readouterr().out
+    assert "[  3/3] second done" in said and "1 of 4 jobs are not done" in said
+
+
+def test_a_process_of_a_cluster_runs_its_job_alone(work, tmp_path):
+    assert launch(Launcher(device="cpu", only=0), work) == 0
+    assert (tmp_path / "ran").read_text().split() == ["second"]
+
+
+def test_nothing_is_launched_where_nothing_is_left(work, tmp_path):
+    for launcher in ("local", "slurm", "ray"):
+        assert launch(Launcher(launcher), Work([], work.jobs, [[]], tmp_path)) is None
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_wave_on_slurm_is_an_array_that_waits_for_the_one_before(
+    work, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "sbatch").write_text(SBATCH.format(folder=tmp_path))
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    launcher = Launcher("slurm", device="cuda", threads=4, sbatch="--gres=gpu:1")
+    assert launch(launcher, work) == 0
+    first, second = ((tmp_path / f"array_{number}.sh").read_text() for number in (0, 1))
+    assert "#SBATCH --array=1,2%2\n" in first and "--dependency" not in first
+    assert "#SBATCH --array=0%1\n" in second and "--dependency=afterany:1\n" in second
+    assert 'crossval -d 7 --jobs 1 --device cuda --threads 4 --only "$SLURM' in second
+    assert "squeue -j 1,2" in capsys.readouterr().out
+
+
+def test_numbers_that_are_too_small_are_refused():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with pytest.raises(UserError, match="--threads must be 1 or more, got 0"):
+        Launcher.of(parser.parse_args(["--threads", "0"]))
+
+
+STARTS = """
+import sys, threading
+from pathlib import Path
+from semi_nnunet.runs import commands
+commands.ENTRY_POINTS["sleep"] = ("time", "sleep")
+arguments = commands.arguments_of
+def sleeping(words, *rest, **options):
+    executable, c, code = arguments(words, *rest, **options)
+    return [executable, c, code.rpartition("from")[0] + sys.argv[2]]
+commands.arguments_of = sleeping
+commands.run_command(("sleep",), {}, Path(sys.argv[1]))
+"""
+SLEEPS = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+
+
+def test_a_command_ends_with_a_killed_parent(tmp_path):
+    log = tmp_path / "log"
+    parent = subprocess.Popen([sys.executable, "-c", STARTS, str(log), SLEEPS])
+    wait_for(lambda: log.is_file() and log.read_text().endswith("\n"), 60)
+    child = Path("/proc") / log.read_text().strip()
+    assert child.is_dir()
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    wait_for(lambda: not child.is_dir() or "State:\tZ" in (child / "status").read_text(), 10)
