@@ -1,20 +1,39 @@
-"""Make a data set of labelled and pseudo-labelled cases, that any trainer can train on.
+"""Make a data set of labelled and pseudo-labelled cases, that any trainer can train on; train it.
 
     semi_nnunet distil -d 42 -o 142 --base Dataset042_Pancreas/MODEL --views flips gamma
     semi_nnunet distil -d 42 -o 142 --base MODEL OTHER_MODEL --score disagreement --keep 0.5
     semi_nnunet distil -d 42 -o 142 --base MODEL --confidence 0.8
+    semi_nnunet distil -d 42 -o 142 --base MODEL --target SemiBaselineTrainer
+    semi_nnunet distil -d 42 -o 142 --base MODEL --target nnUNetTrainer --rounds 2 --keep 0.5 1
 
 The models label imagesUn (semi_nnunet pseudo-label): one model with several views is data
 distillation, several models are model distillation. The surest cases become training cases of the
 new data set, in no validation fold (the source's folds are taken over); the others stay unlabelled.
-Voxels below --confidence get nnU-Net's ignore label. Pseudo labels of a model that was trained on a
-fold's validation cases make that validation optimistic: compare such trainings on imagesTs. For
-another round, give a model trained on the new data set as --base, with the same -d and another -o.
+Voxels below --confidence get nnU-Net's ignore label.
+
+With --target, that trainer is then trained, with the plans and the configuration of the first base
+or others, and measured on imagesTs. With --rounds, all its folds and seeds label imagesUn anew, for
+a target that starts from scratch: data sets 142, 143, ... Always the labels of -d and its whole
+imagesUn are started from. The commands are printed as they could be typed. Run it again to go on.
+
+Pseudo labels of a model that was trained on a fold's validation cases make that validation
+optimistic, and so do all folds of a target together: compare such trainings on imagesTs.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from semi_nnunet.cli.launching import Launcher
+    from semi_nnunet.errors import Problem
+    from semi_nnunet.pseudo_labels.pool import Request
+    from semi_nnunet.pseudo_labels.rounds import Options, Target
+    from semi_nnunet.runs.job import Folders
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,64 +46,246 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--name", help="of the new one (default: the old name and Distilled)")
     add("--base", nargs="+", required=True, metavar="MODEL", help="see semi_nnunet pseudo-label")
     add("--views", nargs="+", default=[], choices=NAMES, metavar="VIEW", help=", ".join(NAMES))
-    add("--keep", type=float, default=1.0, help="fraction, or number above 1, of the cases: the "
-        f"surest ({default})")  # fmt: skip
+    add("--keep", nargs="+", type=float, default=[1.0], metavar="K", help="fraction, or number "
+        "above 1, of the cases: the surest; one value, or one for each round: ST++ takes half, "
+        "then all (default: 1)")  # fmt: skip
     add("--most", type=float, metavar="U", help="the largest uncertainty to take (default: any)")
     add("--score", choices=["entropy", "disagreement"], default="entropy", help=default)
     add("--confidence", type=float, default=0.0, metavar="P", help=CONFIDENCE)
+    add("--target", metavar="TRAINER", help="train it on the new data set (default: none)")
+    add("--target-plans", metavar="PLANS", help="of -d or of a base, taken over by the new data "
+        "set (default: the first base's with --target; else it is planned anew)")  # fmt: skip
+    add("--target-configuration", metavar="CONFIG", help="default: the first base's")
+    add("--rounds", type=int, default=1, help=f"of labelling and training ({default})")
+    add("-f", dest="folds", nargs="+", metavar="FOLD", help="of the target (default: every fold)")
+    add("--seeds", type=int, default=1, help=f"of the target, how many ({default})")
+    add("--dry-run", action="store_true", help="print the commands")
     add("--device", help="cpu, cuda or mps (default: cuda if there is one)")
-    add("--jobs", type=int, help="processes that label (default: one for each GPU; 1 on the CPU)")
+    add("--jobs", type=int, help="at a time (default: one for each GPU; 1 on the CPU)")
     add("-np", dest="processes", type=int, default=2, help=f"that check the files ({default})")
     add("--skip-bad", action="store_true", help="leave bad unlabelled images out")
     add("--symlink", action="store_true", help="link to the files instead of copying them")
 
 
 def run(args: argparse.Namespace) -> int:
-    from semi_nnunet.cli.crossval import find_resources
-    from semi_nnunet.cli.pseudo_label import label_pool, require_confidence
-    from semi_nnunet.data.integrity import cases_in
-    from semi_nnunet.data.layout import (
-        UNLABELLED_IMAGES,
-        new_raw_dataset,
-        preprocessed_dataset,
-        raw_dataset,
-    )
-    from semi_nnunet.data.prepare import verify
-    from semi_nnunet.errors import UserError
+    from semi_nnunet.cli.launching import Launcher, find_resources
+    from semi_nnunet.data.layout import preprocessed_dataset, raw_dataset, require_paths
     from semi_nnunet.files import read_json
-    from semi_nnunet.pseudo_labels.distil import Choice, write_distilled, write_folds
+    from semi_nnunet.pseudo_labels.distil import known_plans, plans_problems, require_folders
     from semi_nnunet.pseudo_labels.models import require_models_of
+    from semi_nnunet.pseudo_labels.rounds import new_data_sets
+
+    refuse(option_problems(args))
+    require_paths(*(() if args.target else ("raw", "preprocessed")))
+    source = raw_dataset(args.dataset)
+    require_folders(source)
+    name = args.name or f"{source.name.split('_', 1)[-1]}Distilled"
+    raws = new_data_sets(source.parent, args.new_id, name, args.rounds)
+    request = request_of(args, source, raws[0])
+    require_models_of(request.trained, read_json(source / "dataset.json"), source.name)
+    find_resources(args.device, args.jobs)  # raises where the device is not there
+    plans = known_plans(preprocessed_dataset(source.name), request.trained)
+    if args.target is not None:
+        follow(args, source, raws, request, plans)
+        return 0
+    if args.target_plans:
+        refuse(plans_problems(args.target_plans, configuration_of(args, request), plans))
+    return write(
+        args, source, raws[0], request, plans, Launcher(device=args.device, jobs=args.jobs)
+    )
+
+
+# ---- one data set ----
+
+
+def write(
+    args: argparse.Namespace,
+    source: Path,
+    raw: Path,
+    request: Request,
+    plans: Mapping[str, dict[str, Any]],
+    launcher: Launcher,
+) -> int:
+    """Label the pool and write the data set ``raw``; returns the exit code."""
+    from semi_nnunet.cli.pseudo_label import label_pool
+    from semi_nnunet.data.integrity import cases_in
+    from semi_nnunet.data.layout import preprocessed_dataset
+    from semi_nnunet.data.prepare import verify
+    from semi_nnunet.files import read_json
+    from semi_nnunet.pseudo_labels.distil import Choice, write_distilled, write_folds, write_plans
+
+    _, skipped = verify(source, args.processes, args.skip_bad)
+    if code := label_pool(request, launcher):
+        return code
+    choice = Choice(args.keep[0], args.most, args.score)
+    taken = write_distilled(source, raw, request, choice, args.symlink, skipped)
+    labelled = list(cases_in(source / "imagesTr", read_json(raw / "dataset.json")["file_ending"]))
+    preprocessed, name = preprocessed_dataset(raw.name), args.target_plans
+    folds = write_folds(preprocessed_dataset(source.name), preprocessed, labelled, list(taken))
+    if name:
+        write_plans(raw, preprocessed, name, plans[name], args.processes)
+    print(f"{raw}: {len(labelled)} labelled and {len(taken)} pseudo-labelled cases")
+    print_next(raw, name, configuration_of(args, request), "0" if folds else "all")
+    return 0
+
+
+def print_next(raw: Path, plans: str | None, configuration: str, fold: str) -> None:
+    """What to type to train on the new data set."""
+    from semi_nnunet.pseudo_labels.rounds import number_of, preprocess
+    from semi_nnunet.runs.commands import typed
+
+    number, option = number_of(raw), f" -p {plans}" if plans else ""
+    print(f"next: {typed(preprocess(number, plans, configuration))}")
+    print(f"      nnUNetv2_train {number} {configuration} {fold}{option}")
+
+
+def request_of(args: argparse.Namespace, source: Path, raw: Path) -> Request:
+    """What the first round asks to be labelled."""
+    from semi_nnunet.data.layout import UNLABELLED_IMAGES
     from semi_nnunet.pseudo_labels.pool import Request
 
+    out = source.parent / f"pseudo_labels_{raw.name}"
+    images, models, views = source / UNLABELLED_IMAGES, tuple(args.base), tuple(args.views)
+    return Request(images, out, models, views, args.confidence)
+
+
+def configuration_of(args: argparse.Namespace, request: Request) -> str:
+    """What is trained: what was asked for, or the first base's."""
+    return str(args.target_configuration or request.trained[0].configuration)
+
+
+# ---- rounds ----
+
+
+def follow(
+    args: argparse.Namespace,
+    source: Path,
+    raws: Sequence[Path],
+    request: Request,
+    plans: Mapping[str, dict[str, Any]],
+) -> None:
+    """Label and train in rounds; says at last what the test cases say of each."""
+    from semi_nnunet.pseudo_labels.rounds import (
+        commands,
+        dice_of_test_cases,
+        plan_rounds,
+        pool_problems,
+        split_of,
+        target_problems,
+    )
+    from semi_nnunet.runs.commands import run_stages
+
+    target = target_of(args, split_of(source), request, plans)
+    rounds = plan_rounds(raws, args.base, target, args.keep, args.most, len(request.cases))
+    refuse([*target_problems(target, plans, split_of(source)), *pool_problems(target, rounds)])
+    options = options_of(args)
+    run_stages(
+        (
+            (f"round {number} of {len(rounds)}: {stage}", words)
+            for number, one in enumerate(rounds, start=1)
+            for stage, words in commands(one, target, options)
+        ),
+        args.dry_run,
+    )
+    if args.dry_run:
+        return
+    measured = {"--base": args.base, **{raw.name: target.models(raw.name) for raw in raws}}
+    for name, models in measured.items():
+        dice = dice_of_test_cases(models)
+        if dice is not None:
+            print(f"{name}: Dice of imagesTs {dice:.4f}")
+
+
+def target_of(
+    args: argparse.Namespace,
+    split: Folders,
+    request: Request,
+    plans: Mapping[str, dict[str, Any]],
+) -> Target:
+    """What is trained: what was asked for; else as the first base, on every fold."""
+    from semi_nnunet.pseudo_labels.rounds import Target
+    from semi_nnunet.runs.crossval import number_of_folds
+    from semi_nnunet.runs.job import ALL
+
+    own = str(request.trained[0].plans["plans_name"])
+    unseeded = re.sub(r"_seed\d+$", "", own)  # crossval's; --seeds says which are trained
+    folds = args.folds or [*map(str, range(number_of_folds(split)))] or [ALL]
+    return Target(
+        args.target,
+        args.target_plans or (unseeded if unseeded in plans else own),
+        configuration_of(args, request),
+        tuple(folds),
+        args.seeds,
+    )
+
+
+def options_of(args: argparse.Namespace) -> Options:
+    """What is asked of every round, as it is typed."""
+    from semi_nnunet.pseudo_labels.rounds import Options
+
+    labelling = ["--views", *args.views] if args.views else []
+    labelling += ["--most", str(args.most)] if args.most is not None else []
+    labelling += ["--score", args.score] if args.score != "entropy" else []
+    labelling += ["--confidence", str(args.confidence)] if args.confidence else []
+    labelling += ["--skip-bad"] if args.skip_bad else []
+    labelling += ["--symlink"] if args.symlink else []
+    device = ["--device", args.device] if args.device else []
+    device += ["--jobs", str(args.jobs)] if args.jobs else []
+    return Options(args.dataset, tuple(labelling), tuple(device), args.processes)
+
+
+# ---- what can be known before anything is done ----
+
+
+def refuse(problems: Iterable[Problem]) -> None:
+    """Raise all that is wrong, if anything is.
+
+    Raises:
+        UserError: something is.
+    """
+    from semi_nnunet.errors import UserError
+
+    if listed := list(problems):
+        raise UserError("distil cannot start:", listed)
+
+
+def option_problems(args: argparse.Namespace) -> Iterator[Problem]:
+    """Options that are wrong whatever the data are."""
+    from semi_nnunet.cli.pseudo_label import require_confidence
+    from semi_nnunet.errors import Problem
+
     require_confidence(args.confidence)
-    if not args.keep > 0:
-        raise UserError(f"--keep must be above 0, got {args.keep:g}. Fix: correct it")
-    source = raw_dataset(args.dataset)
-    name = args.name or f"{source.name.split('_', 1)[-1]}Distilled"
-    target = new_raw_dataset(source.parent, args.new_id, name)
-    request = Request(
-        source / UNLABELLED_IMAGES,
-        source.parent / f"pseudo_labels_{target.name}",
-        tuple(args.base),
-        tuple(args.views),
-        args.confidence,
-    )
-    description = read_json(source / "dataset.json")
-    require_models_of(request.trained, description, source.name)
-    _, skipped = verify(source, args.processes, args.skip_bad)
-    if code := label_pool(request, find_resources(args.device, args.jobs)):
-        return code
-    choice = Choice(args.keep, args.most, args.score)
-    taken = write_distilled(source, target, request, choice, args.symlink, skipped)
-    ending = description["file_ending"]
-    labelled = list(cases_in(source / "imagesTr", ending))
-    folds = write_folds(
-        preprocessed_dataset(source.name), preprocessed_dataset(target.name), labelled, list(taken)
-    )
-    print(f"{target}: {len(labelled)} labelled and {len(taken)} pseudo-labelled cases")
-    some_left = (target / UNLABELLED_IMAGES).is_dir()
-    prepare = "semi_nnunet preprocess" if some_left else "nnUNetv2_plan_and_preprocess"
-    print(f"next: {prepare} -d {args.new_id}")
-    fold = "0" if folds else "all"
-    print(f"      nnUNetv2_train {args.new_id} {request.trained[0].configuration} {fold}")
-    return 0
+    needs_target = {
+        "--rounds": args.rounds != 1, "-f": args.folds, "--seeds": args.seeds != 1,
+        "--dry-run": args.dry_run,
+    }  # fmt: skip
+    for option, given in needs_target.items():
+        if given and args.target is None:
+            yield Problem(option, "is of the target, and there is none", "add --target TRAINER")
+    counts = {"--rounds": args.rounds, "--seeds": args.seeds, "--jobs": args.jobs}
+    for option, number in counts.items():
+        if number is not None and number < 1:
+            yield Problem(option, f"must be 1 or more, got {number}", "correct it")
+    if not all(keep > 0 for keep in args.keep):
+        yield Problem("--keep", f"must be above 0, got {min(args.keep):g}", "correct it")
+    if len(args.keep) not in (1, args.rounds):
+        what = f"must be one value, or one for each of the {args.rounds} rounds, got"
+        yield Problem("--keep", f"{what} {len(args.keep)}", "correct it, or --rounds")
+    if args.score == "disagreement":
+        yield from disagreement_problems(args)
+    if not 1 <= args.new_id <= 1000 - args.rounds:
+        numbers = f"{args.new_id} to {args.new_id + args.rounds - 1}"
+        yield Problem("-o", f"a data set has a number from 1 to 999, got {numbers}", "correct it")
+
+
+def disagreement_problems(args: argparse.Namespace) -> Iterator[Problem]:
+    """Rounds in which a single model labels."""
+    from semi_nnunet.errors import Problem
+
+    where = "--score disagreement"
+    if len(args.base) < 2:
+        fix = "add a model to --base, or --score entropy"
+        yield Problem(where, "'disagreement' needs several models, --base is one", fix)
+    if args.rounds > 1 and args.seeds < 2:
+        what = "'disagreement' needs several models, from round 2 on the target's seeds: 1"
+        yield Problem(where, what, "--seeds 2, or --score entropy")

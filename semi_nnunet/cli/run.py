@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.errors import UserError
-    from semi_nnunet.runs.commands import ended_like_ctrl_c, run_verb, typed
+    from semi_nnunet.runs.commands import run_stages
     from semi_nnunet.runs.recipe import load_recipe
     from semi_nnunet.runs.stages import commands
 
@@ -53,18 +53,11 @@ def run(args: argparse.Namespace) -> None:
     if not chosen:
         raise UserError(f"{args.recipe} has no stage {args.only}. Fix: choose from {[*stages]}")
     print(f"# {recipe.title}")
-    for number, (stage, words) in enumerate(chosen, start=1):
-        if args.dry_run:
-            print(typed(words))
-            continue
-        print(f"\n# {number} of {len(chosen)}: {stage}\n{typed(words)}", flush=True)
-        with ended_like_ctrl_c():
-            code = run_verb(words)
-        if code:
-            raise UserError(
-                f"the stage {stage} failed, see above. Fix: mend what it names and run the same "
-                f"command again; what is done is skipped"
-            )
+    numbered = [
+        (f"{number} of {len(chosen)}: {stage}", words)
+        for number, (stage, words) in enumerate(chosen, start=1)
+    ]
+    run_stages(numbered, args.dry_run)
     print("\n# published")
     for one in recipe.published:
         print(f"#   {one.method}: {one.metric} {one.value} ({one.source})")

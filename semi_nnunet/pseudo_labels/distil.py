@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.checkpoints import plain
 from semi_nnunet.data.integrity import cases_in
-from semi_nnunet.data.layout import UNLABELLED_IMAGES, was_made
+from semi_nnunet.data.layout import DISTILLED_FILE, UNLABELLED_IMAGES, is_plans, was_made
+from semi_nnunet.data.prepare import fingerprint_fits
 from semi_nnunet.data.splits import Transfer
-from semi_nnunet.errors import UserError
+from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, write_json
 from semi_nnunet.filtering import surest
+from semi_nnunet.planning.layers import given_before
+from semi_nnunet.pseudo_labels.models import TrainedModel
 from semi_nnunet.pseudo_labels.pool import Request, ignore_value, scores_of
+from semi_nnunet.runs.crossval import unknown
 
-RECORD = "distil.json"
 FOLDS = 5
 
 
@@ -75,6 +79,19 @@ def choose(request: Request, choice: Choice, without: Collection[str] = ()) -> d
     return {case: of_case[case] for case in surest(below, max(1.5, count))}
 
 
+def require_folders(source: Path) -> None:
+    """Check that a raw data set keeps its cases in imagesTr and labelsTr.
+
+    Raises:
+        UserError: its dataset.json lists them.
+    """
+    if "dataset" in read_json(source / "dataset.json"):
+        raise UserError(
+            f"{source}/dataset.json lists its files one by one, to which distil cannot add. Fix: "
+            f"use the folders imagesTr and labelsTr"
+        )
+
+
 def write_distilled(
     source: Path,
     target: Path,
@@ -89,14 +106,9 @@ def write_distilled(
     imagesUn the others, imagesTs the test cases. ``skipped`` are in none of them.
 
     Raises:
-        UserError: ``target`` is something else, or ``source`` lists its files.
+        UserError: ``target`` is something else.
     """
     description = read_json(source / "dataset.json")
-    if "dataset" in description:
-        raise UserError(
-            f"{source}/dataset.json lists its files one by one, to which distil cannot add. Fix: "
-            f"use the folders imagesTr and labelsTr"
-        )
     ending, put = description["file_ending"], Transfer(symlink)
     labelled = cases_in(source / "imagesTr", ending)
     taken = choose(request, choice, {*skipped, *labelled})
@@ -107,7 +119,7 @@ def write_distilled(
         "choice": asdict(choice),
         "uncertainty": {case: round(value, 6) for case, value in sorted(taken.items())},
     }
-    if was_made(target, RECORD, plain(record)):
+    if was_made(target, DISTILLED_FILE, plain(record)):
         return taken
     aside = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
@@ -128,7 +140,7 @@ def write_distilled(
     labels = with_ignore(description, request)
     total = len(labelled) + len(taken)
     write_json(aside / "dataset.json", {**description, "labels": labels, "numTraining": total})
-    write_json(aside / RECORD, plain(record))
+    write_json(aside / DISTILLED_FILE, plain(record))
     os.replace(aside, target)
     return taken
 
@@ -178,3 +190,55 @@ def write_folds(source: Path, target: Path, labelled: Sequence[str], taken: Sequ
     splits = [{**fold, "train": [*fold["train"], *sorted(taken)]} for fold in folds]
     write_json(path, plain(splits))
     return len(splits)
+
+
+def known_plans(preprocessed: Path, models: Sequence[TrainedModel]) -> dict[str, dict[str, Any]]:
+    """The plans that a new data set can take over, by name: of the source, and of the models."""
+    of_models = {str(model.plans["plans_name"]): model.plans for model in reversed(models)}
+    paths = [path for path in sorted(preprocessed.glob("*.json")) if is_plans(path)]
+    return of_models | {path.stem: dict(read_json(path)) for path in paths}
+
+
+def plans_problems(
+    name: str, configuration: str, plans: Mapping[str, dict[str, Any]]
+) -> Iterator[Problem]:
+    """Plans and a configuration that do not exist, or cannot label."""
+    yield from unknown("plans", [name], plans)
+    if name not in plans:
+        return
+    configurations = plans[name]["configurations"]
+    yield from unknown("configuration", [configuration], configurations)
+    if configuration in configurations:
+        stage = PlansManager(plans[name]).get_configuration(configuration).previous_stage_name
+        if stage is not None:
+            what = f"needs the predictions of {stage} as input"
+            yield Problem(f"configuration {configuration!r}", what, "a single stage: 3d_fullres")
+
+
+def write_plans(
+    raw: Path, preprocessed: Path, name: str, plans: Mapping[str, Any], processes: int
+) -> None:
+    """Write plans of another data set for a new one, as nnUNetv2_move_plans_between_datasets does.
+
+    Settings that a person gave stay; those that the rules had derived for the other cases are
+    derived anew when training starts. nnU-Net's fingerprint of the new cases says that the plans
+    are theirs, so that ``semi_nnunet preprocess`` does not plan. Plans that are there are kept.
+
+    Args:
+        raw: the new data set.
+        preprocessed: its preprocessed folder.
+        name: of the plans.
+        plans: their content.
+        processes: that read the images.
+    """
+    if not fingerprint_fits(raw, preprocessed):
+        extract_fingerprints([int(raw.name[7:10])], num_processes=processes, verbose=False)
+        write_json(preprocessed / "dataset.json", read_json(raw / "dataset.json"))
+    path = preprocessed / f"{name}.json"
+    if path.is_file():
+        return
+    given = given_before(plans)
+    moved = {**plans, "dataset_name": raw.name, "plans_name": name, "semi": given}
+    if "semi_planned" in plans:
+        moved["semi_planned"] = {**plans["semi_planned"], "given": given, "semi": given}
+    write_json(path, moved)

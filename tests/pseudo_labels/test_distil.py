@@ -15,18 +15,8 @@ from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset
 from semi_nnunet.cli.main import main
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, write_json
-from semi_nnunet.pseudo_labels.distil import Choice, choose, write_folds
+from semi_nnunet.pseudo_labels.distil import Choice, choose, require_folders, write_folds
 from semi_nnunet.pseudo_labels.pool import Request, source_of
-
-
-@pytest.fixture
-def raw(pool, tmp_path, monkeypatch) -> Path:
-    """The phantom in raw and preprocessed folders of the test's own."""
-    for name in ("raw", "preprocessed"):
-        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
-        (tmp_path / name).mkdir()
-    shutil.copytree(pool.raw, tmp_path / "raw" / pool.raw.name)
-    return tmp_path / "raw" / pool.raw.name
 
 
 def distil(raw: Path, pool, *more: str) -> list[str]:
@@ -102,7 +92,7 @@ def test_folds_of_the_source_are_taken_over_and_those_of_the_target_kept(tmp_pat
 def test_without_leftovers_stock_nnunet_goes_on(raw, pool, capfd):
     assert main(distil(raw, pool, "--symlink")) == 0
     target = next(raw.parent.glob("Dataset077_*"))
-    assert "nnUNetv2_plan_and_preprocess -d 77" in capfd.readouterr().out
+    assert "semi_nnunet preprocess -d 77" in capfd.readouterr().out
     assert not (target / "imagesUn").exists() and len(cases(target / "imagesTr")) == 9
     assert "ignore" not in read_json(target / "dataset.json")["labels"]
     assert all(path.is_symlink() for path in (target / "imagesTr").iterdir())
@@ -156,3 +146,9 @@ def test_the_choice_is_of_the_surest(tmp_path):
 def test_a_single_labelled_case_has_no_fold(tmp_path):
     assert write_folds(tmp_path, tmp_path, ["only"], ["pseudo"]) == 0
     assert not (tmp_path / "splits_final.json").exists()
+
+
+def test_files_that_are_listed_one_by_one_are_refused(tmp_path):
+    write_json(tmp_path / "dataset.json", {"dataset": {"case": {}}})
+    with pytest.raises(UserError, match="lists its files one by one"):
+        require_folders(tmp_path)

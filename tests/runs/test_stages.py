@@ -146,7 +146,7 @@ def test_a_stage_that_fails_ends_the_run_by_name(
     (place / "recipe.json").write_text(json.dumps(RECIPE | {"options": {}}))
     assert main(FOLLOW) == 2
     out, err = capfd.readouterr()
-    assert "the stage convert failed" in err and "split" not in out
+    assert "1 of 8: convert failed" in err and "split" not in out
 
 
 def test_sigterm_ends_the_stage_too(place: Path) -> None:

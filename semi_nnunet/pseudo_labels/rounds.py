@@ -1,0 +1,216 @@
+"""Rounds of distillation: models label the pool, a target is trained, it labels the pool anew.
+
+Iterative pseudo labelling, as the winner of FLARE22 did (Huang et al. 2022). Every round begins
+with the labelled cases and the whole pool of the first data set, so that no pseudo label becomes a
+label. What a round does are commands that a user could type; each skips what is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
+
+from semi_nnunet.data.layout import (
+    DISTILLED_FILE,
+    STOCK_TRAINER,
+    new_raw_dataset,
+    preprocessed_dataset,
+    was_made,
+)
+from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.errors import Problem
+from semi_nnunet.evaluation.tables import JSON
+from semi_nnunet.files import read_json
+from semi_nnunet.pseudo_labels.distil import plans_problems
+from semi_nnunet.pseudo_labels.models import find_model
+from semi_nnunet.runs.commands import Words
+from semi_nnunet.runs.crossval import fold_problems, seed_name, unknown
+from semi_nnunet.runs.job import TEST_FOLDER, Folders
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is trained on the pseudo labels.
+
+    Args:
+        trainer: class name.
+        plans: their name.
+        configuration: for example "2d".
+        folds: numbers, or "all".
+        seeds: how many of each fold.
+    """
+
+    trainer: str
+    plans: str
+    configuration: str
+    folds: tuple[str, ...]
+    seeds: int = 1
+
+    def models(self, dataset: str) -> tuple[str, ...]:
+        """Its models on a data set, one for each seed with all its folds, as --base wants them."""
+        plans = [seed_name(self.plans, seed) for seed in range(self.seeds)]
+        return tuple(f"{dataset}/{self.trainer}__{one}__{self.configuration}" for one in plans)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One labelling of the pool, and the training that follows.
+
+    Args:
+        raw: folder of the data set that it writes.
+        base: models that label.
+        keep: see :class:`~semi_nnunet.pseudo_labels.distil.Choice`.
+        takes_all: whether that is every image of the pool.
+    """
+
+    raw: Path
+    base: tuple[str, ...]
+    keep: float
+    takes_all: bool
+
+    @property
+    def name(self) -> str:
+        """Of its data set, without the number."""
+        return self.raw.name.split("_", 1)[1]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every round is asked for alike.
+
+    Args:
+        source: the data set with the labelled cases and the pool.
+        labelling: options of ``distil``.
+        device: options of all that computes.
+        processes: that read and write files.
+    """
+
+    source: str
+    labelling: tuple[str, ...]
+    device: tuple[str, ...]
+    processes: int
+
+
+def plan_rounds(
+    raws: Sequence[Path],
+    base: Sequence[str],
+    target: Target,
+    keep: Sequence[float],
+    most: float | None,
+    pool: int,
+) -> list[Round]:
+    """The rounds, each labelled by the target of the one before, the first by ``base``.
+
+    Args:
+        raws: the data set that each writes.
+        base: models.
+        target: what is trained.
+        keep: a value for each round, or one for all.
+        most: see :class:`~semi_nnunet.pseudo_labels.distil.Choice`.
+        pool: number of unlabelled images.
+    """
+    labelled_by = [tuple(base), *(target.models(raw.name) for raw in raws[:-1])]
+    shares = keep if len(keep) > 1 else list(keep) * len(raws)
+    return [
+        Round(raw, models, share, most is None and (share == 1 or share >= pool))
+        for raw, models, share in zip(raws, labelled_by, shares, strict=True)
+    ]
+
+
+def commands(one: Round, target: Target, options: Options) -> Iterator[tuple[str, Words]]:
+    """What a round has to do, each command looked at when the one before has ended."""
+    number = number_of(one.raw)
+    new = ("-o", number, "--name", one.name, "--keep", str(one.keep))
+    processes = ("-np", str(options.processes))
+    taken_over = ("--target-plans", target.plans, "--target-configuration", target.configuration)
+    label = ("-d", options.source, *new, "--base", *one.base, *options.labelling, *taken_over)
+    yield "label", ("semi_nnunet", "distil", *label, *options.device, *processes)
+    yield "preprocess", (*preprocess(number, target.plans, target.configuration), *processes)
+    what = ("-d", number, "-p", target.plans, "-c", target.configuration, "-tr", target.trainer)
+    repeated = ("-f", *target.folds, "--seeds", str(target.seeds))
+    yield "train", ("semi_nnunet", "crossval", *what, *repeated, *options.device)
+
+
+def number_of(raw: Path) -> str:
+    """Of a data set, as it is typed."""
+    return str(int(raw.name[7:10]))
+
+
+def preprocess(number: str, plans: str | None, configuration: str) -> Words:
+    """The command that preprocesses a data set, with the plans that it was given, if any.
+
+    The pool was checked before: what --skip-bad sets aside now are images equal to one that was
+    pseudo-labelled.
+    """
+    which = ("-p", plans, "-c", configuration) if plans else ()
+    return ("semi_nnunet", "preprocess", "-d", number, *which, "--skip-bad")
+
+
+def dice_of_test_cases(models: Sequence[str]) -> float | None:
+    """The mean Dice of imagesTs over models and their folds, where all were measured."""
+    folders = [
+        model.folder / f"fold_{fold}" / TEST_FOLDER
+        for model in map(find_model, models)
+        for fold in model.folds
+    ]
+    if not all((folder / JSON).is_file() for folder in folders):
+        return None
+    return fmean(read_json(folder / JSON)["foreground_mean"]["dice"] for folder in folders)
+
+
+# ---- what would keep the target from being trained ----
+
+
+def split_of(source: Path) -> Folders:
+    """Where the folds of the new data sets come from; the source may not be preprocessed here."""
+    preprocessed = preprocessed_dataset(source.name)
+    has_folds = (preprocessed / "splits_final.json").is_file()
+    return Folders(source, preprocessed if has_folds else source, source)
+
+
+def target_problems(
+    target: Target, plans: Mapping[str, dict[str, Any]], split: Folders
+) -> Iterator[Problem]:
+    """A trainer, plans, a configuration or folds that do not exist."""
+    yield from unknown("trainer", [target.trainer], [*trainer_classes(), STOCK_TRAINER])
+    yield from plans_problems(target.plans, target.configuration, plans)
+    yield from fold_problems(split, target.folds)
+
+
+def pool_problems(target: Target, rounds: Sequence[Round]) -> Iterator[Problem]:
+    """Rounds that pseudo-label every image, for a trainer that needs unlabelled ones."""
+    kind = trainer_classes().get(target.trainer)
+    if kind is not None and kind.uses_unlabelled:
+        for one in rounds:
+            if one.takes_all:
+                what = f"{one.keep:g} leaves no unlabelled image, which {target.trainer} needs"
+                yield Problem("--keep", what, "keep fewer, or --target SemiBaselineTrainer")
+
+
+def new_data_sets(raw: Path, number: int, name: str, rounds: int) -> list[Path]:
+    """The raw folder that each round writes.
+
+    Args:
+        raw: nnUNet_raw.
+        number, name: of the first.
+        rounds: how many there are.
+
+    Raises:
+        UserError: a number or a folder is taken.
+    """
+    others = [Path(root.require()) for root in (nnUNet_preprocessed, nnUNet_results) if root.get()]
+    found = []
+    for index in range(rounds):
+        of_round = f"{name}Round{index + 1}" if index else name
+        folder = new_raw_dataset(raw, number + index, of_round)
+        for other in others:  # nnU-Net finds a data set by its number in any of them
+            new_raw_dataset(other, number + index, of_round)
+        if not (folder / DISTILLED_FILE).is_file():
+            was_made(folder, DISTILLED_FILE, None)  # raises where it is something else
+        found.append(folder)
+    return found

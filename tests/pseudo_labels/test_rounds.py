@@ -1,0 +1,177 @@
+"""Rounds of distillation: commands as they are typed, what is refused, and two on the phantom."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from semi_nnunet.cli.main import build_parser, main
+from semi_nnunet.data.prepare import fingerprint_fits
+from semi_nnunet.files import read_json, write_json
+from semi_nnunet.pseudo_labels.distil import write_plans
+from semi_nnunet.pseudo_labels.rounds import dice_of_test_cases
+from semi_nnunet.runs import commands
+from tests.conftest import no_processes
+
+NAMES = ["Dataset077_Tiny_labels_1Distilled", "Dataset078_Tiny_labels_1DistilledRound2"]
+MODEL = "SemiBaselineTrainer__nnUNetPlans__2d"
+
+
+def rounds(raw: Path, pool, *more: str) -> list[str]:
+    words = ["distil", "-d", raw.name, "-o", "77", "--base", pool.names[0], "--rounds", "2"]
+    return [*words, "--target", "SemiBaselineTrainer", "--device", "cpu", "-np", "1", *more]
+
+
+def stages(out: str) -> list[str]:
+    return [line.split(": ")[1] for line in out.splitlines() if line.startswith("# round")]
+
+
+@pytest.fixture
+def in_this_process(monkeypatch) -> None:
+    """Our verbs start no process: they are imported once."""
+    run_verb = commands.run_verb
+    monkeypatch.setattr(
+        commands,
+        "run_verb",
+        lambda words: (
+            main([*map(str, words[1:])]) if words[0] == "semi_nnunet" else run_verb(words)
+        ),
+    )
+
+
+def test_a_dry_run_prints_commands_and_touches_nothing(raw, pool, capsys):
+    before = sorted(raw.parents[1].rglob("*"))
+    more = ("--seeds", "2", "--keep", "0.5", "1", "--views", "flips", "--confidence", "0.6")
+    assert main(rounds(raw, pool, *more, "--dry-run")) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert sorted(raw.parents[1].rglob("*")) == before
+    assert [" ".join(words[:2]) for words in lines] == [
+        *("semi_nnunet distil", "semi_nnunet preprocess", "semi_nnunet crossval"),
+    ] * 2
+    first, prepare, train, second, _, _ = (build_parser(w[1]).parse_args(w[1:]) for w in lines)
+    assert (first.base, first.keep, first.new_id) == ([pool.names[0]], [0.5], 77)
+    assert second.base == [
+        f"{NAMES[0]}/{MODEL}",
+        f"{NAMES[0]}/{MODEL.replace('Plans', 'Plans_seed1')}",
+    ]
+    assert (second.dataset, second.keep, second.new_id) == (raw.name, [1.0], 78)
+    assert first.name == NAMES[0][11:] and second.name == NAMES[1][11:]
+    for one in (first, second):
+        assert (one.views, one.confidence, one.target) == (["flips"], 0.6, None)
+        assert (one.target_plans, one.target_configuration) == ("nnUNetPlans", "2d")
+    assert prepare.skip_bad  # images equal to pseudo-labelled ones
+    assert (train.folds, train.seeds, train.plans) == ([*"01234"], 2, "nnUNetPlans")
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--target", "SemiBaselinTrainer"], "did you mean 'SemiBaselineTrainer'?"),
+        (["--target-plans", "nnUNetPlan"], "did you mean 'nnUNetPlans'?"),
+        (["--target-configuration", "2D"], "did you mean '2d'?"),
+        (["-f", "5"], "there are 5 folds"),
+        (["--keep", "1", "1", "1"], "one for each of the 2 rounds, got 3"),
+        (["--keep", "0.5", "-1"], "must be above 0, got -1"),
+        (["--score", "disagreement"], "--base is one"),
+        (["--score", "disagreement"], "--seeds 2, or --score entropy"),
+        (["--target", "SemiMeanTeacherTrainer"], "leaves no unlabelled image"),
+        (["--seeds", "0"], "--seeds: must be 1 or more, got 0"),
+        (["-o", "999"], "from 1 to 999, got 999 to 1000"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_done(raw, pool, capsys, more, says):
+    before = sorted(raw.parents[1].rglob("*"))
+    assert main(rounds(raw, pool, *more)) == 2
+    assert says in capsys.readouterr().err
+    assert sorted(raw.parents[1].rglob("*")) == before
+
+
+def test_what_is_of_the_target_needs_one(raw, pool, capsys):
+    words = ["distil", "-d", raw.name, "-o", "77", "--base", pool.names[0]]
+    assert main([*words, "--rounds", "2", "-f", "0", "--dry-run"]) == 2
+    assert capsys.readouterr().err.count("add --target TRAINER") == 3
+
+
+def test_numbers_of_all_rounds_must_be_free(raw, pool, tmp_path, capsys):
+    (tmp_path / "preprocessed" / "Dataset078_Other").mkdir()
+    assert main(rounds(raw, pool)) == 2
+    assert "the number 78 is taken by Dataset078_Other" in capsys.readouterr().err
+    (tmp_path / "preprocessed" / "Dataset078_Other").rmdir()
+    (raw.parent / NAMES[1]).mkdir()
+    assert main(rounds(raw, pool)) == 2
+    assert f"{NAMES[1]} exists already and was not made by this command" in capsys.readouterr().err
+
+
+def test_plans_taken_over_keep_what_was_given_and_are_not_planned_anew(raw, tmp_path):
+    target = tmp_path / "preprocessed" / raw.name
+    given, planned = {"mirror": False}, {"mirror": False, "2d": {"epochs": 7}}
+    plans = {"plans_name": "small", "dataset_name": "Other", "configurations": {}, "semi": planned}
+    plans["semi_planned"] = {"given": given, "semi": planned, "from": "nnUNetPlans"}
+    with no_processes():
+        write_plans(raw, target, "small", plans, 1)
+    written = read_json(target / "small.json")
+    assert written["semi"] == given and written["dataset_name"] == raw.name
+    assert written["semi_planned"]["from"] == "nnUNetPlans"
+    assert fingerprint_fits(raw, target)
+    write_json(target / "small.json", {**written, "semi": {"mirror": True}})  # a person's
+    write_plans(raw, target, "small", plans, 1)
+    assert read_json(target / "small.json")["semi"] == {"mirror": True}
+
+
+def test_two_rounds_are_followed_and_gone_on_with(
+    raw, pool, tmp_path, monkeypatch, capfd, in_this_process
+):
+    for folder in ("imagesTs", "labelsTs"):  # else predicted and measured in every round
+        shutil.rmtree(raw / folder)
+    words = rounds(raw, pool, "-f", "all", "--keep", "0.5", "1")
+    whole, written = commands.run_verb, tmp_path / "raw"
+
+    def without_training(number: str):
+        return lambda words: 1 if "crossval" in words and number in words else whole(words)
+
+    def times(pattern: str) -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in tmp_path.glob(pattern)}
+
+    with monkeypatch.context() as patch, no_processes():
+        patch.setattr(commands, "run_verb", without_training("77"))
+        assert main(words) == 2
+        assert stages(capfd.readouterr().out) == ["label", "preprocess", "train"]
+        labels = times(f"raw/pseudo_labels_{NAMES[0]}/labels/*")
+        patch.setattr(commands, "run_verb", without_training("78"))
+        assert main(words) == 2
+        said = capfd.readouterr()
+        assert stages(said.out) == ["label", "preprocess", "train"] * 2
+        assert "round 2 of 2: train failed" in said.err
+    assert times(f"raw/pseudo_labels_{NAMES[0]}/labels/*") == labels and len(labels) == 4
+    trained = times(f"results/{NAMES[0]}/{MODEL}/fold_all/checkpoint_final.pth")
+    assert main(words) == 0
+    assert stages(capfd.readouterr().out) == ["label", "preprocess", "train"] * 2
+    assert times(f"results/{NAMES[0]}/{MODEL}/fold_all/checkpoint_final.pth") == trained != {}
+    for name, kept in zip(NAMES, (2, 4), strict=True):
+        record = read_json(written / name / "distil.json")
+        assert record["source"] == raw.name and len(record["labelled"]) == 5
+        assert len(record["uncertainty"]) == kept
+        settings = read_json(tmp_path / "results" / name / MODEL / "fold_all/semi_settings.json")
+        assert settings["settings"]["epochs"]["value"] == 4  # the base's
+        assert len(settings["cases"]["labelled"]) == 5 + kept
+    assert [one["model"] for one in record["models"]] == [f"{NAMES[0]}/{MODEL}"]
+    plans = [read_json(tmp_path / "preprocessed" / name / "nnUNetPlans.json") for name in NAMES]
+    base = read_json(pool.models[0].folder / "plans.json")
+    assert plans[0]["configurations"] == plans[1]["configurations"] == base["configurations"]
+
+
+def test_the_test_cases_of_all_models_and_folds_are_averaged(tmp_path):
+    models = [str(tmp_path / f"Trainer__plans_seed{seed}__2d") for seed in (0, 1)]
+    for seed, model in enumerate(models):
+        for fold in (0, 1):
+            folder = Path(model) / f"fold_{fold}"
+            (folder / "test").mkdir(parents=True)
+            write_json(folder / "test/metrics.json", {"foreground_mean": {"dice": seed + fold}})
+            (folder / "checkpoint_final.pth").touch()
+        for name in ("plans.json", "dataset.json"):
+            write_json(Path(model) / name, {})
+    assert dice_of_test_cases(models) == 1.0
+    (Path(models[1]) / "fold_1/test/metrics.json").unlink()
+    assert dice_of_test_cases(models) is None
