@@ -5,8 +5,10 @@ nnU-Net stores those of the validation cases only; the second stage gets both as
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,36 @@ def missing_predictions(folder: str | None, cases: Sequence[str]) -> list[str]:
     """Cases without a stored prediction of the previous stage; none without such a stage."""
     if folder is None:
         return []
-    return [case for case in cases if not (Path(folder) / f"{case}.b2nd").is_file()]
+    there = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+    return [case for case in cases if f"{case}.b2nd" not in there]
+
+
+def predicts_pool(fold: int | str) -> bool:
+    """Whether a fold's training predicts the unlabelled cases: one does, always the same."""
+    return str(fold) in ("0", "all")
+
+
+@contextmanager
+def prepared_stages(trainer: Any) -> Iterator[list[str]]:
+    """Inside the block, nnU-Net knows the next stages that are preprocessed alone; yields these.
+
+    It fails over the others, after the training.
+    """
+    configuration = trainer.configuration_manager.configuration
+    base, plans = Path(trainer.preprocessed_dataset_folder_base), trainer.plans_manager
+    stages = trainer.configuration_manager.next_stage_names or []
+    ready = [s for s in stages if (base / plans.get_configuration(s).data_identifier).is_dir()]
+    for stage in sorted(set(stages) - set(ready)):
+        trainer.print_to_log_file(
+            f"{stage} is not preprocessed: nothing is predicted for it. For the cascade: "
+            f"semi_nnunet preprocess, then this training again with --val"
+        )
+    before = configuration.get("next_stage")
+    configuration["next_stage"] = ready or None
+    try:
+        yield ready
+    finally:
+        configuration["next_stage"] = before
 
 
 def require_predictions(folder: str | None, cases: Sequence[str], command: str) -> None:
@@ -43,41 +74,56 @@ def require_predictions(folder: str | None, cases: Sequence[str], command: str) 
         )
 
 
-def predict_for_next_stages(trainer: Any, cases: Sequence[str]) -> None:
-    """Predict ``cases`` with the deployed network and store the segmentations for every next stage.
+def predict_for_next_stages(trainer: Any, stages: Sequence[str], cases: Sequence[str]) -> None:
+    """Predict ``cases`` with the deployed network and store the segmentations for next stages.
 
     Args:
         trainer: a :class:`~semi_nnunet.trainer.SemiTrainer`.
-        cases: unlabelled cases of its configuration.
+        stages: configurations that are preprocessed.
+        cases: unlabelled cases of the trainer's own; those that no stage has are left out.
     """
-    title = "unlabelled cases for the next stage"
-    networks = {"deployed": trainer.prediction_network()}
-    for case, logits, properties in predict_pool(trainer, networks, cases, title, mirror=True):
-        for name in trainer.configuration_manager.next_stage_names:
-            store_for(trainer, name, case, logits["deployed"], properties)
+    base, plans = trainer.preprocessed_dataset_folder_base, trainer.plans_manager
+    folders = {
+        stage: unlabelled_folder(base, plans.get_configuration(stage).data_identifier)
+        for stage in stages
+    }
+    wanted = {
+        case: [stage for stage in stages if (folders[stage] / f"{case}.b2nd").is_file()]
+        for case in cases
+    }
+    absent = [case for case, has in wanted.items() if not has]
+    if absent and stages:
+        trainer.print_to_log_file(
+            f"{len(absent)} unlabelled cases are not preprocessed for {', '.join(stages)}: they "
+            f"are not predicted. Fix: semi_nnunet preprocess, then this training again with --val"
+        )
+    title, networks = (
+        "unlabelled cases for the next stage",
+        {"deployed": trainer.prediction_network()},
+    )
+    here = [case for case, has in wanted.items() if has]
+    for case, logits, properties in predict_pool(trainer, networks, here, title, mirror=True):
+        for stage in wanted[case]:
+            store_for(trainer, stage, folders[stage], case, logits["deployed"], properties)
     if trainer.is_ddp:
         dist.barrier()
 
 
 def store_for(
-    trainer: Any, stage: str, case: str, logits: torch.Tensor, properties: dict[str, Any]
+    trainer: Any,
+    stage: str,
+    folder: Path,
+    case: str,
+    logits: torch.Tensor,
+    properties: dict[str, Any],
 ) -> None:
     """Resample a prediction to the images of ``stage`` and store it, written aside and renamed."""
-    plans = trainer.plans_manager
-    identifier = plans.get_configuration(stage).data_identifier
-    folder = unlabelled_folder(trainer.preprocessed_dataset_folder_base, identifier)
-    if not (folder / f"{case}.b2nd").is_file():
-        trainer.print_to_log_file(
-            f"{case} is not preprocessed for {stage}: its prediction is not stored. "
-            f"Fix: semi_nnunet preprocess, then this training again with --val"
-        )
-        return
     target = UnlabelledDataset(folder, [case], {}).load_case(case)[0]
     out = Path(trainer.output_folder_base) / "predicted_next_stage" / stage
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=out.parent) as aside:  # folds may meet here
         resample_and_save(
-            logits, list(target.shape[1:]), str(Path(aside) / case), plans,
+            logits, list(target.shape[1:]), str(Path(aside) / case), trainer.plans_manager,
             trainer.configuration_manager, properties, trainer.dataset_json,
             torch.get_num_threads(), nnUNetDatasetBlosc2,
         )  # fmt: skip

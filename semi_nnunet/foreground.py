@@ -22,7 +22,7 @@ from semi_nnunet.errors import UserError
 from semi_nnunet.files import write_npz
 from semi_nnunet.pool import predict_pool
 
-LOCATIONS = 200  # of each class and image, as many as one training will ever look at
+LOCATIONS = 200  # of an image, shared by its classes: there may be 100,000 images
 
 
 def check_locate(trainer: Any) -> None:
@@ -48,7 +48,9 @@ def locate_foreground(trainer: Any) -> dict[str, LocationPrior]:
         trainer, networks, trainer.unlabelled_cases(), title, mirror=False
     ):
         labels = foreground_labels(trainer.probs(logits["deployed"][None])[0], trainer.exclusive)
-        some = {key: some_positions(label) for key, label in zip(classes, labels, strict=True)}
+        most = max(1, LOCATIONS // len(classes))
+        pairs = zip(classes, labels, strict=True)
+        some = {key: some_positions(label, most) for key, label in pairs}
         found[case] = {key: positions for key, positions in some.items() if len(positions)}
     if trainer.is_ddp:
         parts: list[Any] = [None] * dist.get_world_size()
@@ -63,13 +65,14 @@ def locate_foreground(trainer: Any) -> dict[str, LocationPrior]:
     return found
 
 
-def some_positions(label: torch.Tensor) -> np.ndarray:
-    """At most :data:`LOCATIONS` voxels of a bool (*spatial), the same each time: (N, 3) in [0, 1).
+def some_positions(label: torch.Tensor, most: int) -> np.ndarray:
+    """At most ``most`` voxels of a bool (*spatial), the same each time: (N, 3) in [0, 1).
 
     Drawn, not every n-th: where n divides the rows, these would lie in a few planes.
     """
     voxels = label.nonzero().numpy()
-    drawn = np.random.default_rng(0).permutation(len(voxels))[:LOCATIONS]
+    count = min(most, len(voxels))
+    drawn = np.random.default_rng(0).choice(len(voxels), count, replace=False)
     return ((voxels[np.sort(drawn)] + 0.5) / np.asarray(label.shape)).astype(np.float32)
 
 

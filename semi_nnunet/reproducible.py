@@ -25,7 +25,6 @@ from nnunetv2.utilities.ddp_allgather import AllGatherGrad
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import distributed as dist
 from torch import nn
-from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
 import semi_nnunet
@@ -39,6 +38,7 @@ from semi_nnunet.errors import UserError, print_user_errors_plainly
 from semi_nnunet.files import remove_leftovers, write_json
 from semi_nnunet.history import History, StepRecords
 from semi_nnunet.networks.average import deep_supervision_switches
+from semi_nnunet.networks.frozen import unwrapped
 from semi_nnunet.optimisation import (
     PlateauSchedule,
     Schedule,
@@ -566,8 +566,3 @@ def known_trainers(of: type = ReproducibleTrainer) -> list[str]:
     """Names of the trainers that are imported, which in nnU-Net's commands are all of ours."""
     below = [name for trainer in of.__subclasses__() for name in known_trainers(trainer)]
     return [of.__name__, *below]
-
-
-def unwrapped(network: nn.Module) -> nn.Module:
-    """The network inside the wrapper of torch.compile."""
-    return network._orig_mod if isinstance(network, OptimizedModule) else network

@@ -7,7 +7,7 @@ back-propagates the terms, and validates, saves and deploys the network that the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +20,12 @@ from torch import distributed as dist
 
 from semi_nnunet.augment.mixing import BoxMix, sample_box_mix
 from semi_nnunet.augment.views import AppearanceView
-from semi_nnunet.cascade import predict_for_next_stages, require_predictions
+from semi_nnunet.cascade import (
+    predict_for_next_stages,
+    predicts_pool,
+    prepared_stages,
+    require_predictions,
+)
 from semi_nnunet.core.class_frequencies import FrequencyWeights
 from semi_nnunet.core.ema import EmaTeacher
 from semi_nnunet.core.losses import DiceAndVoxelLoss, onehot_and_mask
@@ -71,6 +76,7 @@ class SemiTrainer(ReproducibleTrainer):
     """
 
     uses_unlabelled: ClassVar[bool] = True
+    taught_by: ClassVar[str | None] = None  # the trainer whose trained network it needs by default
 
     # ---------------------------------------------------------------- what a method says
 
@@ -191,7 +197,8 @@ class SemiTrainer(ReproducibleTrainer):
     ) -> None:
         """Log which fraction of the voxels in ``mask`` is foreground, and which is trusted."""
         voxels = mask.sum().clamp_min(1)
-        if self.settings.class_weights_from == "pseudo_labels":
+        counts = self.unlabelled_weight.at(self.step) > 0  # before, they are not followed either
+        if self.settings.class_weights_from == "pseudo_labels" and counts:
             self.companion(FREQUENCIES).count(hard_pseudo_label(probs, self.exclusive), mask)
         foreground = is_foreground(probs, self.exclusive) & mask
         self.records.add("foreground/pseudo_label", foreground.sum() / voxels)
@@ -411,7 +418,7 @@ class SemiTrainer(ReproducibleTrainer):
         if epoch in settings.filter_epochs:
             self.pool.kept = set(filter_cases(self))
         if epoch in settings.locate_epochs:
-            self.pool.located = locate_foreground(self)
+            self.pool.located, self.pool.located_epoch = locate_foreground(self), epoch
         if epoch in (*settings.filter_epochs, *settings.locate_epochs):
             self.restart_loaders()
 
@@ -503,10 +510,10 @@ class SemiTrainer(ReproducibleTrainer):
         weight.trust = self._epoch_values["trust"] = trust
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        with self.deployed():
+        with self.deployed(), prepared_stages(self) as stages:
             super().perform_actual_validation(save_probabilities)
-        if self.uses_unlabelled and self.configuration_manager.next_stage_names:
-            predict_for_next_stages(self, self.unlabelled_cases())
+        if self.uses_unlabelled and stages and predicts_pool(self.fold):
+            predict_for_next_stages(self, stages, self.unlabelled_cases())
 
     def checkpoint_content(self, next_epoch: int) -> dict[str, Any]:
         content = super().checkpoint_content(next_epoch)
@@ -516,9 +523,7 @@ class SemiTrainer(ReproducibleTrainer):
         content["semi"]["companions"] = self._companions.state_dict()
         content["semi"]["averaged_with"] = others
         content["semi"]["kept"] = None if kept is None else sorted(kept)
-        content["semi"]["located_epoch"] = max(
-            (epoch for epoch in self.settings.locate_epochs if epoch < next_epoch), default=None
-        )
+        content["semi"]["located_epoch"] = self.pool.located_epoch
         content["semi"]["trust"] = self.unlabelled_weight.trust
         return content
 
@@ -527,10 +532,12 @@ class SemiTrainer(ReproducibleTrainer):
         self.unlabelled_weight.trust = semi.get("trust", self.unlabelled_weight.trust)
         kept = semi.get("kept")
         self.pool.kept = None if kept is None else set(kept)
-        if (located := semi.get("located_epoch")) is not None:
-            self.pool.located = read_foreground(self, located)
+        self.pool.located_epoch = semi.get("located_epoch")
+        if self.pool.located_epoch is not None and self._resuming:
+            self.pool.located = read_foreground(self, self.pool.located_epoch)
+        require_same_weights(self._companions, semi["companions"])
         super().restore(checkpoint)
-        self._companions.load_state_dict(checkpoint["semi"]["companions"])
+        self._companions.load_state_dict(semi["companions"])
 
     # ---------------------------------------------------------------- details
 
@@ -549,3 +556,19 @@ def summed_counts(val_outputs: list[dict], name: str) -> list[np.ndarray]:
         name: of a count in them, "{}" for tp, fp or fn.
     """
     return [np.sum([output[name.format(key)] for output in val_outputs], 0) for key in COUNTS]
+
+
+def require_same_weights(companions: nn.Module, stored: Mapping[str, torch.Tensor]) -> None:
+    """Check that a checkpoint has the companions that the settings ask for.
+
+    Raises:
+        UserError: naming those that only one of the two has.
+    """
+    now = companions.state_dict()
+    different = {name.split(".")[0] for name in now.keys() ^ stored.keys()}
+    if different:
+        raise UserError(
+            f"the checkpoint was written with other settings: it and plans['semi'] differ in "
+            f"{', '.join(sorted(different))}. Fix: undo the change (semi_settings.json has the "
+            f"settings of then), or train from the start"
+        )

@@ -19,12 +19,12 @@ SETTINGS = {
 def test_positions_are_voxels_of_the_class_relative_to_the_image():
     label = torch.zeros(8, 20, 30, dtype=torch.bool)
     label[2:6, 3:15, 10:30] = True
-    positions = some_positions(label)
+    positions = some_positions(label, LOCATIONS)
     assert len(positions) == LOCATIONS
     voxels = (positions * label.shape).astype(int)
     assert all(label[tuple(voxel)] for voxel in voxels)
     assert (voxels.min(0) <= [2, 4, 12]).all() and (voxels.max(0) >= [5, 13, 28]).all()
-    assert some_positions(torch.zeros(2, 3, 4, dtype=torch.bool)).shape == (0, 3)
+    assert some_positions(torch.zeros(2, 3, 4, dtype=torch.bool), 5).shape == (0, 3)
 
 
 def sees_an_organ(trainer) -> None:

@@ -585,6 +585,14 @@ def test_rare_classes_weigh_more_by_their_voxels(make_trainer, kind, source):
     counted.count = lambda labels, mask: (seen.append(labels.shape[0]), count(labels, mask))
     trainer.train_step(next(trainer.dataloader_train))
     assert len(seen) == (1 if source == "labelled" else 2)
+    waits = make_trainer("SemiFixMatchTrainer", kind=kind, **settings, unlabelled_weight=0.0)
+    waits.train_step(next(waits.dataloader_train))
+    only = make_trainer(
+        "SemiBaselineTrainer", kind=kind, **{**settings, "class_weights_from": "labelled"}
+    )
+    only.train_step(next(only.dataloader_train))  # what is not followed is not counted, either
+    counts = [one.companion("class_frequencies").frequencies for one in (waits, only)]
+    assert torch.equal(*counts)
     counted.frequencies.copy_(torch.linspace(0.9, 0.01, len(counted.frequencies)))
     losses = [module for module in trainer.loss.modules() if isinstance(module, DiceAndVoxelLoss)]
     for loss in (*losses, trainer._pseudo_label_loss):
@@ -603,5 +611,8 @@ def test_weights_by_frequencies_are_resumed(make_trainer):
     frequencies = [t.companion("class_frequencies").frequencies for t in (trainer, again)]
     assert torch.equal(*frequencies)
     assert same_weights(weights_of(trainer.bare_network), weights_of(again.bare_network))
+    changed = make_trainer("SemiMeanTeacherTrainer", start=False, **WITHOUT_RAMP)
+    with pytest.raises(UserError, match=r"plans\['semi'\] differ in class_frequencies"):
+        changed.load_checkpoint(f"{trainer.output_folder}/checkpoint_latest.pth")
     with pytest.raises(UserError, match="class_weights_from asks for others"):
         make_trainer("SemiMeanTeacherTrainer", class_weights=[1, 1, 1, 2], **settings)

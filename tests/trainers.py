@@ -11,11 +11,11 @@ import torch
 
 from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.files import write_json
-from semi_nnunet.methods.distillation import DEFAULT as DEFAULT_MODEL
 from semi_nnunet.trainer import SemiTrainer
 
 SHORT = {"epochs": 4, "steps_per_epoch": 2, "validation_steps_per_epoch": 1, "save_every_epochs": 1}
 TRAINERS = trainer_classes()
+DEFAULT_MODEL = TRAINERS["SemiDistillationTrainer"].taught_by
 UNLABELLED_TRAINERS = {name: cls for name, cls in TRAINERS.items() if cls.uses_unlabelled}
 WITHOUT_RAMP = {"ramp_up": "constant", "unlabelled_start_steps": 0}
 

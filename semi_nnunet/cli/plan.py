@@ -27,6 +27,8 @@ from semi_nnunet.data.layout import preprocessed_dataset, read_plans
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, write_json
 
+MEASURED = ("budget", "device", "sizes")  # kept in plans, so that planning again measures nothing
+
 if TYPE_CHECKING:
     import torch
 
@@ -116,12 +118,14 @@ def run(args: argparse.Namespace) -> None:
     if args.budget or args.architecture:
         require_own_network(plans, args.plans)
     if args.budget:
-        sizes = sizes_measured_before(earlier, plans, args.budget)
+        device, asked = device_of(args.device), {"budget": args.budget, "device": args.device}
+        sizes = sizes_measured_before(earlier, plans, asked)
         if sizes is None:
-            device = device_of(args.device)
             sizes = sizes_of_budget(plans, dataset_json, args.budget, device)
+        else:
+            print(f"{name} keeps the sizes measured before (--reset measures anew)")
         plans = apply_budget(plans, sizes, name)
-        measured = {"budget": args.budget, "sizes": {k: asdict(v) for k, v in sizes.items()}}
+        measured = {**asked, "sizes": {key: asdict(size) for key, size in sizes.items()}}
         before = merged(CPU_LENGTH, before)
     if args.architecture:
         weights = weights_of(args.weights)
@@ -138,6 +142,9 @@ def run(args: argparse.Namespace) -> None:
     shown = args.configurations or ready or list(plans["configurations"])
     plans["semi"], rows = plan_semi(plans, dataset_json, folder, trainers, given)
     planned = {"given": given, "semi": plans["semi"], "from": args.plans}
+    if name == args.plans:  # planned in place: where they come from stays
+        origin = plans.get("semi_planned", {})
+        measured = {key: origin[key] for key in ("from", *MEASURED) if key in origin} | measured
     plans["semi_planned"] = {**planned, **measured}
     print_rows(rows, shown)
     print_networks(plans, dataset_json, shown)

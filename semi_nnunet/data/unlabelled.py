@@ -55,6 +55,7 @@ class UnlabelledCases:
         self.folder, self.command = folder, command
         self.kept: set[str] | None = None  # None: no filtering yet
         self.located: dict[str, LocationPrior] = {}  # no case: no network has looked yet
+        self.located_epoch: int | None = None
 
     def present(self) -> list[str]:
         """The finished cases; of these, those that ``semi_nnunet select`` chose, if it was used."""

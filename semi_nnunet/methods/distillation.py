@@ -32,13 +32,12 @@ from semi_nnunet.pseudo_labels.predictor import load_networks
 from semi_nnunet.settings import setting
 from semi_nnunet.trainer import SemiTrainer, Term
 
-DEFAULT = "SemiMeanTeacherTrainer"
-
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationSettings(CutMixSettings):
     models: tuple[str, ...] = setting(
-        (), f"{DEFAULT} of these plans and this fold; else as semi_nnunet pseudo-label -m"
+        (),
+        "the Mean Teacher of these plans and this fold; else as semi_nnunet pseudo-label -m",
     )
     soft_label_weight: float = setting(1.0, "as labels: the teacher is trained (Hinton)", low=0)
     temperature: float = setting(1.0, "of both distributions; above 1 they are softer", low=0.01)
@@ -47,6 +46,7 @@ class DistillationSettings(CutMixSettings):
 
 class SemiDistillationTrainer(SemiTrainer):
     settings_class = DistillationSettings
+    taught_by = "SemiMeanTeacherTrainer"
 
     def companions(self) -> dict[str, nn.Module]:
         models = [find_model(model) for model in self.settings.models or [self.default_model()]]
@@ -54,9 +54,9 @@ class SemiDistillationTrainer(SemiTrainer):
         return {"models": FrozenNetworks(load_networks(models))}
 
     def default_model(self) -> str:
-        """The fold that :data:`DEFAULT` trained with the same plans."""
+        """The fold that :attr:`taught_by` trained with the same plans."""
         folder = Path(self.output_folder)
-        name = folder.parent.name.replace(type(self).__name__, DEFAULT, 1)
+        name = folder.parent.name.replace(type(self).__name__, self.taught_by, 1)
         return str(folder.parent.with_name(name) / folder.name)
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:

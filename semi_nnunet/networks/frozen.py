@@ -1,10 +1,11 @@
-"""Networks that only predict."""
+"""Networks as they are: frozen, or taken out of what compiles them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from torch import nn
+from torch._dynamo import OptimizedModule
 
 
 class FrozenNetworks(nn.ModuleList):
@@ -17,3 +18,8 @@ class FrozenNetworks(nn.ModuleList):
 
     def train(self, mode: bool = True) -> FrozenNetworks:
         return super().train(False)
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network inside the wrapper of torch.compile."""
+    return network._orig_mod if isinstance(network, OptimizedModule) else network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,15 @@ def resolve_settings(
             semi, SemiSettings, settings_class, trainer, configuration, configurations, trainers
         )
 
-    found = resolve(settings_class, facts, given_in(plans.get("semi", {})))
     by_people = given_in(given_before(plans))
+    constant = {field.name for field in fields(settings_class) if "rule" not in field.metadata}
+    written = {
+        name: (value, where)
+        for name, (value, where) in given_in(plans.get("semi", {})).items()
+        # what was planned for all trainers, this one has no rule for, but a value of its own
+        if name in by_people or name not in constant or trainer in where
+    }
+    found = resolve(settings_class, facts, written)
     planned = resolve(settings_class, facts, by_people)
     reasons = dict(found.reasons)
     for name, reason in reasons.items():

@@ -88,15 +88,16 @@ def apply_budget(plans: Mapping[str, Any], sizes: Mapping[str, Size], name: str)
 
 
 def sizes_measured_before(
-    earlier: Mapping[str, Any], plans: Mapping[str, Any], budget: str
+    earlier: Mapping[str, Any], plans: Mapping[str, Any], asked: Mapping[str, str]
 ) -> dict[str, Size] | None:
-    """The sizes of plans that were made for the same budget from the same plans; else None.
+    """The sizes of plans that were made for what is asked, from the same plans; else None.
 
     Measured anew, they could be others, and what was trained with them would not fit any more.
     """
     planned = earlier.get("semi_planned", {})
     sizes = planned.get("sizes", {})
-    same = planned.get("from") == plans["plans_name"] and planned.get("budget") == budget
+    same = planned.get("from") == plans["plans_name"]
+    same = same and all(planned.get(key) == value for key, value in asked.items())
     if not same or sizes.keys() != own_configurations(plans).keys():
         return None
     return {key: Size(**size) for key, size in sizes.items()}

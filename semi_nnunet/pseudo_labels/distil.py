@@ -173,8 +173,10 @@ def write_folds(source: Path, target: Path, labelled: Sequence[str], taken: Sequ
     path, before = target / "splits_final.json", source / "splits_final.json"
     if path.is_file():
         splits = read_json(path)
-        known = {case for fold in splits for part in fold.values() for case in part}
-        if known != {*labelled, *taken}:
+        known, all_labelled = cases_of(splits), set(labelled)
+        if before.is_file():  # it may leave some out
+            all_labelled = cases_of(read_json(before))
+        if known != {*all_labelled, *taken}:
             raise UserError(
                 f"{path} has folds of other cases than the data set. Fix: remove it, or add to it "
                 f"what is missing"
@@ -190,6 +192,11 @@ def write_folds(source: Path, target: Path, labelled: Sequence[str], taken: Sequ
     splits = [{**fold, "train": [*fold["train"], *sorted(taken)]} for fold in folds]
     write_json(path, plain(splits))
     return len(splits)
+
+
+def cases_of(splits: Sequence[Mapping[str, Sequence[str]]]) -> set[str]:
+    """Every case of the folds."""
+    return {case for fold in splits for part in fold.values() for case in part}
 
 
 def known_plans(preprocessed: Path, models: Sequence[TrainedModel]) -> dict[str, dict[str, Any]]:

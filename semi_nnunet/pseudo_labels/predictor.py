@@ -21,6 +21,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import nn
 
 from semi_nnunet.discovery.register import trainer_folders
+from semi_nnunet.networks.frozen import unwrapped
 from semi_nnunet.pseudo_labels.models import CHECKPOINT, TrainedModel
 from semi_nnunet.pseudo_labels.views import make_views
 
@@ -38,8 +39,9 @@ def load_networks(models: Sequence[TrainedModel]) -> list[nn.Module]:
     networks = []
     for model in models:
         predictor = load(model, mirror=False, device=torch.device("cpu"))
+        bare = unwrapped(predictor.network)
         for weights in predictor.list_of_parameters:
-            network = copy.deepcopy(predictor.network)
+            network = copy.deepcopy(bare)
             network.load_state_dict(weights)
             networks.append(network)
     return networks

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from semi_nnunet.data.layout import (
     STOCK_TRAINER,
@@ -79,26 +79,44 @@ def stage_problems(jobs: Sequence[Job], folds: int) -> Iterator[Problem]:
     """Second stages of a cascade whose first stage is neither trained nor to be trained.
 
     A fold trains on predictions of all cases, which the first stage makes of each fold's validation
-    cases.
+    cases, in one folder for all folds. Those of fold "all" are of its own training cases.
     """
-    known = set(jobs)
+    known, ready = set(jobs), dict[Job, bool]()
+
+    def is_ready(stage: Job, for_fold: str) -> bool:
+        if stage not in ready:
+            ready[stage] = stage.is_trained and stage.is_validated
+        return ready[stage] and (stage.fold != for_fold or stage.is_tested)
+
+    numbered = [str(fold) for fold in range(folds)]
     for job in jobs:
         if (previous := job.previous) is None:
             continue
-        needed = [ALL] if job.fold == ALL else [str(fold) for fold in range(folds)]
+        needed, others = ([ALL], numbered) if job.fold == ALL else (numbered, [ALL])
+        where, first = f"{job.trainer} {job.configuration}", previous.configuration
         stages = [replace(previous, fold=fold) for fold in needed]
-        if any(stage not in known and not stage.is_validated for stage in stages):
-            configurations = f"{previous.configuration} {job.configuration}"
-            what = f"needs {previous.configuration} of fold {', '.join(needed)} before it"
-            fix = f"-c {configurations} -f {' '.join(needed)}"
-            yield Problem(f"{job.trainer} {job.configuration}", what, fix)
+        if any(stage not in known and not is_ready(stage, job.fold) for stage in stages):
+            what = f"needs {first} of fold {', '.join(needed)} before it, with imagesTs predicted"
+            yield Problem(where, what, f"-c {first} {job.configuration} -f {' '.join(needed)}")
+        mixed = [replace(previous, fold=fold) for fold in others]
+        if any(stage in known or stage.is_trained for stage in mixed):
+            what = (
+                f"folds {' '.join(numbered)} and 'all' of {first} would write their predictions "
+                f"over each other's: a network that has seen a case would label it for the others"
+            )
+            yield Problem(where, what, "train them with plans of different names (plan --name)")
 
 
 def waves(jobs: Sequence[Job]) -> list[list[int]]:
-    """Indices of the jobs that need nothing of each other: a cascade's stages in turn."""
+    """Indices of the jobs that need nothing of each other.
+
+    A cascade's stages come in turn, and a trainer after the one that teaches it.
+    """
+    known = set(jobs)
 
     def depth(job: Job) -> int:
-        return 0 if job.previous is None else 1 + depth(job.previous)
+        before = [job.previous, *({job.teacher} & known)]
+        return max((1 + depth(one) for one in before if one is not None), default=0)
 
     depths = [depth(job) for job in jobs]
     return [
@@ -145,16 +163,33 @@ def data_problems(
     manager = PlansManager(content)
     users = [name for name in trainers if name in classes and classes[name].uses_unlabelled]
     for configuration in configurations:
-        identifier = manager.get_configuration(configuration).data_identifier
+        one = manager.get_configuration(configuration)
+        identifier = one.data_identifier
         command = f"semi_nnunet preprocess -d {dataset} -c {configuration} -p {plans}"
         folder = folders.preprocessed / identifier
         if not folder.is_dir():
             yield Problem(str(folder), f"{configuration} is not preprocessed", command)
             continue
+        if STOCK_TRAINER in trainers:
+            yield from next_stage_problems(folders, manager, one, plans)
         unlabelled = unlabelled_folder(folders.preprocessed, identifier)
         if users and not Manifest(unlabelled).present():
             what = f"{', '.join(users)} needs unlabelled images, found none"
             yield Problem(str(unlabelled), what, f"put them into imagesUn and run {command}")
+
+
+def next_stage_problems(
+    folders: Folders, manager: PlansManager, one: ConfigurationManager, plans: str
+) -> Iterator[Problem]:
+    """Next stages that are not preprocessed; nnU-Net's trainer fails over them after its training.
+
+    Ours leave them out.
+    """
+    for stage in one.next_stage_names or ():
+        folder = folders.preprocessed / manager.get_configuration(stage).data_identifier
+        if not folder.is_dir():
+            command = f"semi_nnunet preprocess -d {folders.preprocessed.name} -c {stage} -p {plans}"
+            yield Problem(str(folder), f"{STOCK_TRAINER} predicts for {stage}, too", command)
 
 
 def seed_name(plans: str, seed: int) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from semi_nnunet.cascade import missing_predictions
-from semi_nnunet.data.layout import read_plans, unlabelled_folder
+from semi_nnunet.cascade import missing_predictions, predicts_pool
+from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.unlabelled import UnlabelledCases
 from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.evaluation.tables import CSV as METRICS
@@ -56,6 +56,12 @@ class Folders:
         """labelsTs, if it holds anything."""
         folder = self.raw / "labelsTs"
         return folder if folder.is_dir() and any(folder.iterdir()) else None
+
+
+@cache
+def cases_of_pool(folder: Path) -> list[str]:
+    """The unlabelled cases of a preprocessed folder, read once: there may be 100,000."""
+    return UnlabelledCases(folder).present()
 
 
 @dataclass(frozen=True)
@@ -114,25 +120,42 @@ class Job:
         return not self.folders.test_images or self._predicted(TEST_FOLDER)
 
     @cached_property
-    def _plans(self) -> PlansManager:
-        return PlansManager(read_plans(self.folders.preprocessed, self.plans))
+    def _plans(self) -> PlansManager | None:
+        """Those that it trains with; of results that came alone, those that it was trained with."""
+        own = self.folders.preprocessed / f"{self.plans}.json", self.folder.parent / "plans.json"
+        found = next((path for path in own if path.is_file()), None)
+        return None if found is None else PlansManager(read_json(found))
 
     @cached_property
-    def _manager(self) -> ConfigurationManager:
-        return self._plans.get_configuration(self.configuration)
+    def _manager(self) -> ConfigurationManager | None:
+        """None where plans, or the configuration in them, are gone."""
+        plans = self._plans
+        if plans is None or self.configuration not in plans.plans["configurations"]:
+            return None
+        return plans.get_configuration(self.configuration)
 
     @property
     def previous(self) -> Job | None:
         """The job of a cascade's stage before this one."""
-        stage = self._manager.previous_stage_name
+        stage = None if self._manager is None else self._manager.previous_stage_name
         return None if stage is None else replace(self, configuration=stage)
+
+    @property
+    def teacher(self) -> Job | None:
+        """The job whose network teaches this one, unless its settings name another."""
+        kind = trainer_classes().get(self.trainer)
+        name = None if kind is None else kind.taught_by
+        return None if name is None else replace(self, trainer=name)
 
     def missing_for_next_stages(self) -> list[str]:
         """Cases without a prediction for a cascade's next stage, if they are preprocessed for it.
 
         Those of the fold's validation and, of a trainer that uses them, the unlabelled ones.
         """
-        missing = []
+        if self._manager is None or self._plans is None:
+            return []
+        missing: list[str] = []
+        own = self.folders.preprocessed / self._manager.data_identifier
         for stage in self._manager.next_stage_names or ():
             identifier = self._plans.get_configuration(stage).data_identifier
             folder = self.folders.preprocessed / identifier
@@ -142,9 +165,9 @@ class Job:
                 if (folder / f"{case}.b2nd").is_file()
             ]
             kind = trainer_classes().get(self.trainer)
-            if kind is not None and kind.uses_unlabelled:
-                unlabelled = unlabelled_folder(self.folders.preprocessed, identifier)
-                cases += UnlabelledCases(unlabelled).present()
+            if kind is not None and kind.uses_unlabelled and predicts_pool(self.fold):
+                both = (unlabelled_folder(folder.parent, one.name) for one in (own, folder))
+                cases += sorted(set.intersection(*(set(cases_of_pool(one)) for one in both)))
             predictions = self.folder.parent / "predicted_next_stage" / stage
             missing += missing_predictions(str(predictions), cases)
         return missing

@@ -44,3 +44,22 @@ def test_g_cascade_trains_on_predictions_of_the_first_stage(name, make_trainer, 
     with pytest.raises(UserError, match=f"{victim}.*nnUNetv2_train .* 3d_lowres FOLD -tr {name}"):
         make_trainer(name, "3d_cascade_fullres", dataset=dataset, fold="all")
     shutil.rmtree(stored)
+
+
+@pytest.mark.parametrize("name", ["SemiBaselineTrainer", "SemiMeanTeacherTrainer"])
+def test_g_a_first_stage_is_validated_where_the_next_is_not_preprocessed(
+    name, make_trainer, prepared_cascade
+):
+    dataset = prepared_cascade()
+    trainer = make_trainer(name, "3d_lowres", dataset=dataset, start=False, epochs=1, fold="all")
+    run_epochs(trainer, 1)
+    trainer.on_train_end()
+    folder = Path(dataset.preprocessed) / "nnUNetPlans_3d_fullres"
+    aside = folder.rename(folder.with_name("aside"))
+    try:
+        trainer.perform_actual_validation()
+    finally:
+        aside.rename(folder)
+    assert (Path(trainer.output_folder) / "validation" / "summary.json").is_file()
+    assert not list(Path(trainer.output_folder_base).glob("predicted_next_stage/*/*.b2nd"))
+    assert trainer.configuration_manager.next_stage_names == ["3d_cascade_fullres"]

@@ -17,10 +17,9 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from semi_nnunet.data.prepare import prepare
 from semi_nnunet.datasets.phantom import write_phantom_dataset
-from semi_nnunet.methods.distillation import DEFAULT as DEFAULT_MODEL
 from semi_nnunet.planning.budget import Size, shrink
 from tests.conftest import PLANS_NAME, PreparedDataset, located, no_processes, write_plans
-from tests.trainers import UNLABELLED_TRAINERS
+from tests.trainers import DEFAULT_MODEL, UNLABELLED_TRAINERS
 
 SETTINGS = {
     "epochs": 6,

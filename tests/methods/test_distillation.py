@@ -12,9 +12,8 @@ import torch
 from semi_nnunet.core.consistency import soft_label_divergence
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, write_json
-from semi_nnunet.methods.distillation import DEFAULT
 from tests.methods.by_hand import mixed_by_hand
-from tests.trainers import SHORT, WITHOUT_RAMP, same_weights, weights_of
+from tests.trainers import DEFAULT_MODEL, SHORT, WITHOUT_RAMP, same_weights, weights_of
 
 NAME = "SemiDistillationTrainer"
 
@@ -74,7 +73,7 @@ def test_mean_probabilities_of_the_models_teach_the_strong_view(kind, make_train
     expected = 4 * divergence_by_hand(logits, target, mask, first.exclusive)
     assert term.value.item() == pytest.approx(expected, rel=1e-4)
     assert term.weight == 3.0 and term.ramped
-    assert folder.parent.name.startswith(f"{DEFAULT}__") and folder.name == "fold_0"
+    assert folder.parent.name.startswith(f"{DEFAULT_MODEL}__") and folder.name == "fold_0"
     assert first.deploys_student
 
 

@@ -193,6 +193,8 @@ def test_planning_again_for_the_same_seconds_measures_nothing(
     assert features() == 12
     speed[0] = 5.0  # the machine is busy now
     assert features("--set", "mirror=false") == 12
+    assert main(["plan", "-d", "901", "-p", "nnUNetPlans_1", "--set", "epochs=7"]) == 0  # in place
+    assert features() == 12
     assert features("--reset") == 4
 
 

@@ -43,6 +43,33 @@ def test_a_second_stage_without_the_first_is_refused_with_what_it_needs(folders)
         make_jobs(folders, "tiny", STAGES, TRAINERS, ["0"], 1)
 
 
+def test_fold_all_and_others_would_overwrite_each_other(folders):
+    with pytest.raises(UserError, match=r"folds 0 1 2 3 4 and 'all' of 3d_lowres would write"):
+        make_jobs(folders, "tiny", STAGES, TRAINERS, [*"01234", "all"], 1)
+    trained = folders.results / "SemiBaselineTrainer__tiny__3d_lowres" / "fold_all"
+    trained.mkdir(parents=True)
+    (trained / "checkpoint_final.pth").touch()
+    with pytest.raises(UserError, match=r"SemiBaselineTrainer .* a network that has seen a case"):
+        make_jobs(folders, "tiny", STAGES, TRAINERS, [*"01234"], 1)
+
+
+def test_a_trainer_comes_after_the_one_that_teaches_it(folders):
+    trainers = ["SemiDistillationTrainer", "SemiMeanTeacherTrainer"]
+    jobs = make_jobs(folders, "tiny", ["3d_lowres"], trainers, ["all"], 2)
+    names = [[jobs[index].trainer for index in wave] for wave in waves(jobs)]
+    assert names == [[trainers[1]] * 2, [trainers[0]] * 2]
+    alone = make_jobs(folders, "tiny", ["3d_lowres"], trainers[:1], ["all"], 2)
+    assert waves(alone) == [[0, 1]]  # it was trained before, or the settings name another
+
+
+def test_what_came_without_its_plans_is_still_listed(folders, capsys):
+    jobs = make_jobs(folders, "tiny", ["3d_lowres"], TRAINERS[:1], ["all"], 1)
+    jobs[0].validation.mkdir(parents=True)
+    (folders.preprocessed / "tiny.json").unlink()
+    assert main(["status", "-d", folders.raw.name, "-p", "tiny"]) == 0
+    assert "SemiBaselineTrainer 3d_lowres fold all" in capsys.readouterr().out
+
+
 def test_both_stages_in_one_command_and_again_after_a_prediction_was_lost(folders, capsys):
     words = ["crossval", "-d", folders.raw.name, "-p", "tiny", "-f", "all", "--device", "cpu"]
     words += ["-c", *STAGES, "-tr", "SemiMeanTeacherTrainer"]
