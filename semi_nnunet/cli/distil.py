@@ -70,9 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from semi_nnunet.cli.launching import Launcher, find_resources
     from semi_nnunet.data.layout import preprocessed_dataset, raw_dataset, require_paths
+    from semi_nnunet.deploy.trained import require_models_of
     from semi_nnunet.files import read_json
     from semi_nnunet.pseudo_labels.distil import known_plans, plans_problems, require_folders
-    from semi_nnunet.pseudo_labels.models import require_models_of
     from semi_nnunet.pseudo_labels.rounds import new_data_sets
 
     refuse(option_problems(args))

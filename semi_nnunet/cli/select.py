@@ -41,11 +41,11 @@ def run(args: argparse.Namespace) -> int:
         preprocessed_dataset,
         raw_dataset,
     )
+    from semi_nnunet.deploy.trained import require_models_of
     from semi_nnunet.errors import UserError
     from semi_nnunet.files import read_json, write_atomically, write_json
     from semi_nnunet.pseudo_labels.distil import Choice, choose
     from semi_nnunet.pseudo_labels.gallery import write_page
-    from semi_nnunet.pseudo_labels.models import require_models_of
     from semi_nnunet.pseudo_labels.pool import Request, scores_of
 
     path = preprocessed_dataset(args.dataset) / SELECTED_FILE

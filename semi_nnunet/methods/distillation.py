@@ -26,9 +26,8 @@ from torch import nn
 from semi_nnunet.common_settings import CutMixSettings
 from semi_nnunet.core.consistency import soft_label_divergence
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+from semi_nnunet.deploy.trained import find_model, load_networks, require_models_for
 from semi_nnunet.networks.frozen import FrozenNetworks
-from semi_nnunet.pseudo_labels.models import find_model, require_models_for
-from semi_nnunet.pseudo_labels.predictor import load_networks
 from semi_nnunet.settings import setting
 from semi_nnunet.trainer import SemiTrainer, Term
 

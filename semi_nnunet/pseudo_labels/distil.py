@@ -22,11 +22,11 @@ from semi_nnunet.data.integrity import cases_in
 from semi_nnunet.data.layout import DISTILLED_FILE, UNLABELLED_IMAGES, is_plans, was_made
 from semi_nnunet.data.prepare import fingerprint_fits
 from semi_nnunet.data.splits import Transfer
+from semi_nnunet.deploy.trained import TrainedModel
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, write_json
 from semi_nnunet.filtering import surest
 from semi_nnunet.planning.layers import given_before
-from semi_nnunet.pseudo_labels.models import TrainedModel
 from semi_nnunet.pseudo_labels.pool import Request, ignore_value, scores_of
 from semi_nnunet.runs.crossval import unknown
 

@@ -24,9 +24,9 @@ from semi_nnunet.data.image_files import inspect_file
 from semi_nnunet.data.integrity import reader_class
 from semi_nnunet.data.manifest import Entry, Manifest
 from semi_nnunet.data.raw_description import cases_in, read_description, relative_to
+from semi_nnunet.deploy.trained import TrainedModel, find_models
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import put_in_place, read_json, write_atomically, write_json
-from semi_nnunet.pseudo_labels.models import TrainedModel, find_models
 from semi_nnunet.pseudo_labels.predictor import Labeller, Prediction
 from semi_nnunet.pseudo_labels.uncertainty import uncertainties
 from semi_nnunet.runs.commands import Words

@@ -6,8 +6,6 @@ image's own: both as nnU-Net does (its folds and mirrored views; nnUNetv2_ensemb
 
 from __future__ import annotations
 
-import copy
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,33 +16,9 @@ from nnunetv2.inference.export_prediction import (
     convert_predicted_logits_to_segmentation_with_correct_shape,
 )
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from torch import nn
 
-from semi_nnunet.discovery.register import trainer_folders
-from semi_nnunet.networks.frozen import unwrapped
-from semi_nnunet.pseudo_labels.models import CHECKPOINT, TrainedModel
+from semi_nnunet.deploy.trained import TrainedModel, load
 from semi_nnunet.pseudo_labels.views import make_views
-
-
-def load(model: TrainedModel, mirror: bool, device: torch.device) -> nnUNetPredictor:
-    """nnU-Net's predictor of a model."""
-    os.environ["nnUNet_extTrainer"] = trainer_folders()  # where nnU-Net finds our trainers
-    predictor = nnUNetPredictor(use_mirroring=mirror, device=device, allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(str(model.folder), model.folds, CHECKPOINT)
-    return predictor
-
-
-def load_networks(models: Sequence[TrainedModel]) -> list[nn.Module]:
-    """The networks of all folds of all models, on the CPU, without deep supervision."""
-    networks = []
-    for model in models:
-        predictor = load(model, mirror=False, device=torch.device("cpu"))
-        bare = unwrapped(predictor.network)
-        for weights in predictor.list_of_parameters:
-            network = copy.deepcopy(bare)
-            network.load_state_dict(weights)
-            networks.append(network)
-    return networks
 
 
 @dataclass(frozen=True)

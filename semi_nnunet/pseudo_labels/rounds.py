@@ -22,12 +22,12 @@ from semi_nnunet.data.layout import (
     preprocessed_dataset,
     was_made,
 )
+from semi_nnunet.deploy.trained import find_model
 from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.errors import Problem
 from semi_nnunet.evaluation.tables import JSON
 from semi_nnunet.files import read_json
 from semi_nnunet.pseudo_labels.distil import plans_problems
-from semi_nnunet.pseudo_labels.models import find_model
 from semi_nnunet.runs.commands import Words
 from semi_nnunet.runs.crossval import fold_problems, seed_name, unknown
 from semi_nnunet.runs.job import TEST_FOLDER, Folders

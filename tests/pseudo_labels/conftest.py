@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from semi_nnunet.deploy.trained import TrainedModel, find_model
 from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.files import write_json
-from semi_nnunet.pseudo_labels.models import TrainedModel, find_model
 
 
 @dataclass

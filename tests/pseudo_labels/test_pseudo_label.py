@@ -24,9 +24,9 @@ from nnunetv2.ensembling.ensemble import ensemble_folders
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from semi_nnunet.cli.main import main
+from semi_nnunet.deploy.trained import find_model, find_models
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, sha256_of_file, write_json
-from semi_nnunet.pseudo_labels.models import find_model, find_models
 from semi_nnunet.pseudo_labels.pool import Part, Request, run_part
 from semi_nnunet.pseudo_labels.predictor import Labeller
 from semi_nnunet.runs.parts import part_of

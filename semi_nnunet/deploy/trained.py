@@ -1,17 +1,24 @@
-"""Trained models to label with: any nnU-Net's, ours or not, one or several folds of each."""
+"""Trained models, found and loaded: any nnU-Net's, ours or not, one or several folds of each."""
 
 from __future__ import annotations
 
+import copy
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import nn
 
+from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, sha256_of_file
+from semi_nnunet.networks.frozen import unwrapped
 
 CHECKPOINT = "checkpoint_final.pth"
 
@@ -185,3 +192,24 @@ def cascades(models: Sequence[TrainedModel]) -> Iterator[Problem]:
             what = f"needs the predictions of {configuration.previous_stage_name} as input"
             fix = "label with a model of a single stage, such as 3d_fullres"
             yield Problem(str(model), what, fix)
+
+
+def load(model: TrainedModel, mirror: bool, device: torch.device) -> nnUNetPredictor:
+    """nnU-Net's predictor of a model."""
+    os.environ["nnUNet_extTrainer"] = trainer_folders()  # where nnU-Net finds our trainers
+    predictor = nnUNetPredictor(use_mirroring=mirror, device=device, allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(model.folder), model.folds, CHECKPOINT)
+    return predictor
+
+
+def load_networks(models: Sequence[TrainedModel]) -> list[nn.Module]:
+    """The networks of all folds of all models, on the CPU, without deep supervision."""
+    networks = []
+    for model in models:
+        predictor = load(model, mirror=False, device=torch.device("cpu"))
+        bare = unwrapped(predictor.network)
+        for weights in predictor.list_of_parameters:
+            network = copy.deepcopy(bare)
+            network.load_state_dict(weights)
+            networks.append(network)
+    return networks
