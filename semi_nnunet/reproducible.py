@@ -33,7 +33,7 @@ from semi_nnunet.cascade import require_predictions
 from semi_nnunet.common_settings import SemiSettings
 from semi_nnunet.core.losses import DiceAndVoxelLoss
 from semi_nnunet.data.loading import StepDataset, StepLoader, reproducible
-from semi_nnunet.data.streams import no_augmentation_processes
+from semi_nnunet.environment import variable
 from semi_nnunet.errors import UserError, print_user_errors_plainly
 from semi_nnunet.files import remove_leftovers, write_json
 from semi_nnunet.history import History, StepRecords
@@ -292,7 +292,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         require_predictions(
             previous, [*training_cases, *validation_cases], self.command_of_previous_stage()
         )
-        with no_augmentation_processes():
+        with variable("nnUNet_n_proc_DA", "0"):  # nnU-Net starts no loaders; ours start later
             training, validation = (part.data_loader for part in super().get_dataloaders())
         for loader in (training, validation):
             loader.transforms = reproducible(loader.transforms)

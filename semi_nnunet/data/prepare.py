@@ -10,8 +10,7 @@ import inspect
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +41,7 @@ from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.preprocessing import Case, Recipe, adopt_stock_preprocessing, preprocess_cases
 from semi_nnunet.data.raw_description import raw_cases, read_description
 from semi_nnunet.data.unlabelled_parts import UnlabelledPool, require_idle
+from semi_nnunet.environment import variable
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, write_atomically, write_json
 
@@ -257,7 +257,7 @@ def plan_if_needed(
     say(f"planning {plans_name}")
     default_plans_name(planner)  # raises if there is no such planner
     number = int(raw.name[7:10])
-    with variable_unset("nnUNet_n_proc_DA"):  # nnU-Net's planner fails where it is 0
+    with variable("nnUNet_n_proc_DA", None):  # nnU-Net's planner fails where it is 0
         extract_fingerprints([number], num_processes=num_processes, clean=not fits, verbose=False)
         written = plan_experiments([number], planner, overwrite_plans_name=plans_name)
     plans_file = preprocessed / f"{written}.json"
@@ -309,17 +309,6 @@ def preprocessed_as_labelled(preprocessed: Path) -> set[str]:
         if not folder.name.endswith("_unlabeled")
         for case in Manifest(folder).present()
     }
-
-
-@contextmanager
-def variable_unset(name: str) -> Iterator[None]:
-    """Inside the block the environment variable ``name`` is not set."""
-    before = os.environ.pop(name, None)
-    try:
-        yield
-    finally:
-        if before is not None:
-            os.environ[name] = before
 
 
 def requested(plans: Mapping[str, Any], configurations: Sequence[str] | None) -> list[str]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
@@ -44,17 +41,3 @@ def unlabelled_like(
         transforms=geometry_of(labelled.transforms, interpolated),
         probabilistic_oversampling=True,
     )
-
-
-@contextmanager
-def no_augmentation_processes() -> Iterator[None]:
-    """Keep nnU-Net, which asks a variable, from starting loader processes; ours start later."""
-    before = os.environ.get("nnUNet_n_proc_DA")
-    os.environ["nnUNet_n_proc_DA"] = "0"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["nnUNet_n_proc_DA"]
-        else:
-            os.environ["nnUNet_n_proc_DA"] = before

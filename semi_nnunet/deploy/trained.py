@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from semi_nnunet.discovery.register import trainer_folders
+from semi_nnunet.environment import variable
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, sha256_of_file
 from semi_nnunet.networks.frozen import unwrapped
@@ -196,9 +196,9 @@ def cascades(models: Sequence[TrainedModel]) -> Iterator[Problem]:
 
 def load(model: TrainedModel, mirror: bool, device: torch.device) -> nnUNetPredictor:
     """nnU-Net's predictor of a model."""
-    os.environ["nnUNet_extTrainer"] = trainer_folders()  # where nnU-Net finds our trainers
     predictor = nnUNetPredictor(use_mirroring=mirror, device=device, allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(str(model.folder), model.folds, CHECKPOINT)
+    with variable("nnUNet_extTrainer", trainer_folders()):  # where nnU-Net finds our trainers
+        predictor.initialize_from_trained_model_folder(str(model.folder), model.folds, CHECKPOINT)
     return predictor
 
 

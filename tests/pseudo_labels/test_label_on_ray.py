@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +38,17 @@ def lines_of(part: Part) -> list[str]:
     return part.finished.read_text().splitlines() if part.finished.is_file() else []
 
 
+def workers(out: Path) -> dict[int, int]:
+    """Number of a part -> the process that labels it."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes().decode().split("\0")
+            if "--worker" in words and str(out) in words:
+                found[int(words[words.index("--only") + 1])] = int(process.name)
+    return found
+
+
 @pytest.mark.slow
 def test_a_lost_node_costs_nothing_but_time(pool, cluster, tmp_path, capfd):
     for number in range(CASES - 4):
@@ -45,8 +60,13 @@ def test_a_lost_node_costs_nothing_but_time(pool, cluster, tmp_path, capfd):
     parts = [Part(request, number, 2) for number in (0, 1)]
 
     def lose_a_node() -> None:
-        while not all(map(lines_of, parts)):
+        while not all(begun := [bool(lines_of(part)) for part in parts]):
+            for number, worker in workers(request.out).items():
+                if begun[number]:  # one that is ahead waits, or it might have ended
+                    os.kill(worker, signal.SIGSTOP)
             time.sleep(0.05)
+        for worker in workers(request.out).values():
+            os.kill(worker, signal.SIGCONT)
         cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
 
     thread = threading.Thread(target=lose_a_node, daemon=True)
