@@ -72,12 +72,15 @@ def resolve_settings(
         )
 
     by_people = given_in(given_before(plans))
-    constant = {field.name for field in fields(settings_class) if "rule" not in field.metadata}
+    ruled, own = (
+        {field.name for field in fields(kind) if "rule" in field.metadata}
+        for kind in (SemiSettings, settings_class)
+    )
     written = {
         name: (value, where)
         for name, (value, where) in given_in(plans.get("semi", {})).items()
-        # what was planned for all trainers, this one has no rule for, but a value of its own
-        if name in by_people or name not in constant or trainer in where
+        # what was planned for all trainers, this one may have a value of its own for
+        if name in by_people or name not in ruled - own or trainer in where
     }
     found = resolve(settings_class, facts, written)
     planned = resolve(settings_class, facts, by_people)

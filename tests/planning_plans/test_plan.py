@@ -17,7 +17,8 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.planning.budget import COARSER, SHOWN, Size, coarsen, seconds_per_step, shrink
-from semi_nnunet.planning.facts import collect_facts, resolve_settings
+from semi_nnunet.planning.facts import Facts, collect_facts, resolve_settings
+from semi_nnunet.planning.layers import merged
 from semi_nnunet.planning.plan import apply_budget, parse_assignments, plan_semi, sizes_of_budget
 
 CPU = torch.device("cpu")
@@ -236,3 +237,21 @@ def settings_of(plans: dict[str, Any], phantom) -> Any:
     facts = collect_facts(plans, "2d", phantom.dataset_json, phantom.preprocessed)
     name = "SemiMeanTeacherTrainer"
     return resolve_settings(TRAINERS[name], name, "2d", plans, facts).settings
+
+
+def test_a_trainers_own_value_stands_against_what_was_planned_for_all(phantom: Any) -> None:
+    facts = Facts(4, 20, 2, (24, 24), (32.0, 32.0))
+    kind = trainer_classes()["SemiDistillationTrainer"].settings_class
+
+    def resolved(semi: dict[str, Any], given: dict[str, Any]) -> Any:
+        plans = {**phantom.plans, "semi": semi, "semi_planned": {"given": given, "semi": semi}}
+        return resolve_settings(kind, "SemiDistillationTrainer", "2d", plans, facts).settings
+
+    # planned for all trainers, before this one existed
+    planned = {"2d": {"unlabelled_start_steps": 2000, "epochs": 7, "momentum": 0.5}}
+    settings = resolved(planned, {})
+    assert (settings.unlabelled_start_steps, settings.epochs, settings.momentum) == (0, 7, 0.5)
+    by_person = {"2d": {"unlabelled_start_steps": 30}}
+    assert resolved(merged(planned, by_person), by_person).unlabelled_start_steps == 30
+    own = {"SemiDistillationTrainer": {"unlabelled_start_steps": 30}}
+    assert resolved(merged(planned, own), own).unlabelled_start_steps == 30
