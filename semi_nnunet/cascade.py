@@ -97,10 +97,8 @@ def predict_for_next_stages(trainer: Any, stages: Sequence[str], cases: Sequence
             f"{len(absent)} unlabelled cases are not preprocessed for {', '.join(stages)}: they "
             f"are not predicted. Fix: semi_nnunet preprocess, then this training again with --val"
         )
-    title, networks = (
-        "unlabelled cases for the next stage",
-        {"deployed": trainer.prediction_network()},
-    )
+    title = "unlabelled cases for the next stage"
+    networks = {"deployed": trainer.prediction_network()}
     here = [case for case, has in wanted.items() if has]
     for case, logits, properties in predict_pool(trainer, networks, here, title, mirror=True):
         for stage in wanted[case]:

@@ -28,7 +28,7 @@ from semi_nnunet.core.case_uncertainty import (
 from semi_nnunet.core.pseudo_labels import foreground_labels
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import write_csv, write_npz
-from semi_nnunet.pool import predict_pool
+from semi_nnunet.pool import of_all_ranks, predict_pool
 
 
 def ranked(scores: Mapping[str, float]) -> list[str]:
@@ -112,11 +112,7 @@ def all_scores(trainer: Any) -> dict[str, float]:
             scores[case] = checkpoint_disagreement(labels)
         else:
             scores[case] = disagreement(*labels)
-    if not trainer.is_ddp:
-        return scores
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, scores)
-    return {case: score for part in parts for case, score in part.items()}
+    return of_all_ranks(trainer, scores)
 
 
 def networks_to_compare(trainer: Any) -> dict[str, nn.Module]:

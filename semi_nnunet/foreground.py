@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import distributed as dist
 
 from semi_nnunet.common_settings import require_epochs
 from semi_nnunet.core.pseudo_labels import foreground_labels
 from semi_nnunet.data.unlabelled import LocationPrior
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import write_npz
-from semi_nnunet.pool import predict_pool
+from semi_nnunet.pool import of_all_ranks, predict_pool
 
 LOCATIONS = 200  # of an image, shared by its classes: there may be 100,000 images
 
@@ -52,10 +51,7 @@ def locate_foreground(trainer: Any) -> dict[str, LocationPrior]:
         pairs = zip(classes, labels, strict=True)
         some = {key: some_positions(label, most) for key, label in pairs}
         found[case] = {key: positions for key, positions in some.items() if len(positions)}
-    if trainer.is_ddp:
-        parts: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, found)
-        found = {case: one for part in parts for case, one in part.items()}
+    found = of_all_ranks(trainer, found)
     epoch, with_any = trainer.current_epoch, sum(map(bool, found.values()))
     trainer.print_to_log_file(
         f"epoch {epoch}: foreground is seen in {with_any} of {len(found)} unlabelled images"

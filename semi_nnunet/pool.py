@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from semi_nnunet.data.unlabelled import UnlabelledDataset
 from semi_nnunet.networks.average import deep_supervision_switches
+
+T = TypeVar("T")
 
 
 def predict_pool(
@@ -53,6 +55,15 @@ def predict_pool(
                 for name, predictor in predictors.items()
             }
             yield case, logits, properties
+
+
+def of_all_ranks(trainer: Any, found: dict[str, T]) -> dict[str, T]:
+    """Case -> what each process of a DDP training found of its share, together."""
+    if not trainer.is_ddp:
+        return found
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, found)
+    return {case: one for part in parts for case, one in part.items()}
 
 
 def predictor_of(trainer: Any, network: nn.Module, mirror: bool) -> nnUNetPredictor:

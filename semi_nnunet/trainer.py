@@ -411,7 +411,7 @@ class SemiTrainer(ReproducibleTrainer):
         settings, epoch = self.settings, self.current_epoch
         if not self.uses_unlabelled:
             return
-        if settings.filter_score == "checkpoints" and self.current_epoch in snapshot_epochs(
+        if settings.filter_score == "checkpoints" and epoch in snapshot_epochs(
             settings.filter_epochs
         ):
             take_snapshot(self)

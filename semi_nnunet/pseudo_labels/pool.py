@@ -7,8 +7,6 @@ again does what is missing, also with more parts, or after images were added.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +24,7 @@ from semi_nnunet.data.manifest import Entry, Manifest
 from semi_nnunet.data.raw_description import cases_in, read_description, relative_to
 from semi_nnunet.deploy.trained import TrainedModel, find_models
 from semi_nnunet.errors import UserError
-from semi_nnunet.files import put_in_place, read_json, write_atomically, write_json
+from semi_nnunet.files import put_in_place, read_json, write_csv, write_json
 from semi_nnunet.pseudo_labels.predictor import Labeller, Prediction
 from semi_nnunet.pseudo_labels.uncertainty import uncertainties
 from semi_nnunet.runs.commands import Words
@@ -327,10 +325,7 @@ def write_table(request: Request, done: Mapping[str, Entry]) -> Path:
     """Write uncertainty.csv, the most certain case first; returns where."""
     scores, path = scores_of(done), request.out / TABLE
     columns = list(next(iter(scores.values()), {}))
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["case", *columns])
-    for case in sorted(scores, key=lambda case: ([*scores[case].values()][::-1], case)):
-        rows.writerow([case, *(f"{scores[case][column]:.6f}" for column in columns)])
-    write_atomically(path, lambda temporary: temporary.write_text(text.getvalue()))
+    in_order = sorted(scores, key=lambda case: ([*scores[case].values()][::-1], case))
+    rows = [[case, *(f"{scores[case][column]:.6f}" for column in columns)] for case in in_order]
+    write_csv(path, [["case", *columns], *rows])
     return path
