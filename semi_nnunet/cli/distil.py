@@ -23,7 +23,6 @@ optimistic, and so do all folds of a target together: compare such trainings on 
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -204,15 +203,15 @@ def target_of(
 ) -> Target:
     """What is trained: what was asked for; else as the first base, on every fold."""
     from semi_nnunet.pseudo_labels.rounds import Target
-    from semi_nnunet.runs.crossval import number_of_folds
+    from semi_nnunet.runs.crossval import number_of_folds, unseeded
     from semi_nnunet.runs.job import ALL
 
     own = str(request.trained[0].plans["plans_name"])
-    unseeded = re.sub(r"_seed\d+$", "", own)  # crossval's; --seeds says which are trained
+    first, _ = unseeded(own)  # --seeds says which are trained
     folds = args.folds or [*map(str, range(number_of_folds(split)))] or [ALL]
     return Target(
         args.target,
-        args.target_plans or (unseeded if unseeded in plans else own),
+        args.target_plans or (first if first in plans else own),
         configuration_of(args, request),
         tuple(folds),
         args.seeds,

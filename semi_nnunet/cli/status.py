@@ -14,18 +14,23 @@ import argparse
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-d", dest="dataset", required=True, metavar="ID", help="number or name of the data set")
-    add("-p", dest="plans", default="nnUNetPlans", help="default: %(default)s")
+    add("-p", dest="plans", help="only trainings with these (default: with any)")
 
 
 def run(args: argparse.Namespace) -> None:
-    from semi_nnunet.runs.crossval import folders_of, found_jobs
+    from semi_nnunet.runs.crossval import folders_of, found_jobs, unseeded
     from semi_nnunet.runs.lock import holder_of
     from semi_nnunet.watch import readable_time
 
     jobs = found_jobs(folders_of(args.dataset), args.plans)
     if not jobs:
-        print("nothing was trained yet")
-    for job in jobs:
+        print(f"nothing was trained yet{f' with {args.plans}' if args.plans else ''}")
+    shown = None
+    for job in sorted(jobs, key=lambda job: unseeded(job.plans)[0]):
+        plans, _ = (args.plans, 0) if args.plans else unseeded(job.plans)
+        if plans != shown:
+            print(f"{plans}:")
+            shown = plans
         holder, left = holder_of(job.lock), job.seconds_left()
         if holder:
             state = f"running, {holder}"
@@ -37,4 +42,4 @@ def run(args: argparse.Namespace) -> None:
             state = "begun"
         if left is not None:
             state += f"; {len(job.history().rows)} epochs done, about {readable_time(left)} left"
-        print(f"{job}: {state}")
+        print(f"  {job}: {state}")

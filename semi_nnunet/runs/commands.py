@@ -220,7 +220,7 @@ def run_command(
     if code:
         shown = "\n".join(f"    {line}" for line in last)
         raise UserError(
-            f"{words[0]} failed (exit code {code}). Its last lines:\n{shown}\n"
+            f"{name_of(words)} failed (exit code {code}). Its last lines:\n{shown}\n"
             f"The command was: {typed(words)}\nIts whole output is in {log}"
         )
 
@@ -283,6 +283,11 @@ def _child(
         _end(process, patience_with(words))
         assert process.stdin is not None
         process.stdin.close()
+
+
+def name_of(words: Words) -> str:
+    """A command's name, with the verb where it has one."""
+    return " ".join(map(str, words[: 2 if words[0] == "semi_nnunet" else 1]))
 
 
 def patience_with(words: Words) -> float:

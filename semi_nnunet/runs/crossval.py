@@ -220,16 +220,26 @@ def write_seed(folders: Folders, plans: str, content: dict[str, Any], seed: int)
     return name
 
 
-def found_jobs(folders: Folders, plans: str) -> list[Job]:
-    """Every fold in the results folder that was trained, or begun, with the plans and any seed."""
+def unseeded(plans: str) -> tuple[str, int]:
+    """The plans that :func:`make_jobs` made those of a seed from, and the seed."""
+    name, _, seed = plans.rpartition("_seed")
+    return (name, int(seed)) if name and seed.isdigit() else (plans, 0)
+
+
+def found_jobs(folders: Folders, plans: str | None = None) -> list[Job]:
+    """Every fold in the results folder that was trained, or begun, with any seed.
+
+    Args:
+        folders: of the data set.
+        plans: only trainings with these; else with any.
+    """
     jobs = []
     for folder in sorted(folders.results.glob("*__*__*/fold_*")):
         trainer, name, configuration = folder.parent.name.split("__")
-        seed = name.removeprefix(f"{plans}_seed")
-        number = 0 if name == plans else int(seed) if seed != name and seed.isdigit() else None
-        if number is not None:
+        own, seed = (name, 0) if name == plans else unseeded(name)
+        if plans in (None, own):
             fold = folder.name.removeprefix("fold_")
-            jobs.append(Job(folders, trainer, configuration, fold, number, name))
+            jobs.append(Job(folders, trainer, configuration, fold, seed, name))
     return jobs
 
 

@@ -16,7 +16,7 @@ from typing import Protocol, TextIO
 
 from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.errors import UserError
-from semi_nnunet.runs.commands import Cancelled, Progress, Words, run_command
+from semi_nnunet.runs.commands import Cancelled, Progress, Words, name_of, run_command
 from semi_nnunet.runs.lock import held
 from semi_nnunet.watch import readable_time
 
@@ -199,7 +199,7 @@ def run_job(
         threads = None if resources.gpus else resources.threads
         try:
             for words in job.commands(resources.device, processes):
-                progress = board.start(job, str(words[0]))
+                progress = board.start(job, name_of(words))
                 environment = {**child_environment(resources), **variables}
                 run_command(words, environment, job.log, progress, threads, stop)
         except Cancelled:

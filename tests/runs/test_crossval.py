@@ -80,8 +80,13 @@ def test_jobs_end_to_end_and_again(folders, capsys):
     assert main([*words, "-tr", "SemiMeanTeacherTrainer", "--device", "cpu"]) == 0
     assert "2 done before" in capsys.readouterr().out
     assert before == {j: (j.folder / "checkpoint_final.pth").stat().st_mtime_ns for j in jobs}
-    assert main(["status", "-d", folders.raw.name, "-p", "tiny"]) == 0
-    assert capsys.readouterr().out.count(": done") == 2
+    for of_plans in (["-p", "tiny"], []):
+        assert main(["status", "-d", folders.raw.name, *of_plans]) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            "tiny:",
+            "  SemiMeanTeacherTrainer 2d fold 0 seed 0: done",
+            "  SemiMeanTeacherTrainer 2d fold 0 seed 1: done",
+        ]
 
 
 def fake_job(folders: Folders, trainer: str) -> Job:
