@@ -18,6 +18,8 @@ from semi_nnunet.errors import UserError
 from semi_nnunet.runs.lock import held
 from tests.data.test_prepare import Copy, copy, names  # noqa: F401
 from tests.data.test_preprocessing import content
+from tests.real_slurm import said, slurm  # noqa: F401
+from tests.runs.tiny import wait_for
 
 Begun = tuple[UnlabelledPool, list[Case], dict[str, str]]
 
@@ -112,3 +114,21 @@ def test_the_command_launches_the_parts(
     (copy.raw / f"imagesUn/{case}_0000.nii.gz").write_text("no image")
     assert main(words) == 2  # all images are verified before a part starts
     assert case in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_parts_on_a_real_slurm(
+    begun: Begun,
+    copy: Copy,  # noqa: F811
+    slurm: Path,  # noqa: F811
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    pool, _, wanted = begun
+    words = ["preprocess", "-d", copy.number, "-c", "2d", "--parts", "2", "-np", "1"]
+    assert main([*words, "--launcher", "slurm", "--sbatch=--time=1:00:00"]) == 0
+    wait_for(lambda: not said("squeue", "-h", "-o", "%i"), 240)
+    assert content(pool.folder) == wanted and not temporary(pool)
+    capfd.readouterr()
+    assert main(words) == 0
+    said_last = capfd.readouterr().out
+    assert "0 parts to do" in said_last and "5 labelled and 4 unlabelled cases" in said_last
