@@ -19,6 +19,13 @@ class SemiSettings:
     validation_steps_per_epoch: int = planned(rules.validation_steps_per_epoch, low=1)
     labelled_batch_size: int = planned(rules.labelled_batch_size, low=1)
     unlabelled_batch_size: int = planned(rules.unlabelled_batch_size, low=1)
+    labelled_share: float | None = setting(
+        None,
+        "of the labelled batch; the rest are pseudo-labelled cases, where the data set has any "
+        "(semi_nnunet distil). None: every case as often",
+        low=0,
+        high=1,
+    )
     accumulate_batches: int = setting(1, "one batch of each stream an optimizer step", low=1)
 
     optimizer: str = setting(

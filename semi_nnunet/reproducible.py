@@ -33,6 +33,7 @@ from semi_nnunet.cascade import require_predictions
 from semi_nnunet.common_settings import SemiSettings
 from semi_nnunet.core.losses import DiceAndVoxelLoss
 from semi_nnunet.data.loading import StepDataset, StepLoader, reproducible
+from semi_nnunet.data.sampling import pseudo_labelled_cases, sampling_probabilities
 from semi_nnunet.environment import variable
 from semi_nnunet.errors import UserError, print_user_errors_plainly
 from semi_nnunet.files import remove_leftovers, write_json
@@ -296,6 +297,11 @@ class ReproducibleTrainer(nnUNetTrainer):
             training, validation = (part.data_loader for part in super().get_dataloaders())
         for loader in (training, validation):
             loader.transforms = reproducible(loader.transforms)
+        training.sampling_probabilities = sampling_probabilities(
+            training.indices,
+            pseudo_labelled_cases(self.preprocessed_dataset_folder_base),
+            self.settings.labelled_share,
+        )
         seed, rank = self.settings.seed, self.local_rank
         workers, on_gpu = get_allowed_n_proc_DA(), self.device.type == "cuda"
         streams, parts = self.streams(training), self.settings.accumulate_batches

@@ -65,6 +65,20 @@ def test_one_labelled_to_five_unlabelled_patches(make_trainer):
     trainer.train_step([batch])
 
 
+def drawn_cases(trainer, steps):
+    batches = (next(trainer.dataloader_train)[0] for _ in range(steps))
+    return [case for batch in batches for case in batch["labelled"]["keys"]]
+
+
+@pytest.mark.parametrize("share, drawn", [(1.0, "people"), (0.0, "model")])
+def test_labels_of_people_are_as_many_of_a_batch_as_asked(share, drawn, make_trainer, monkeypatch):
+    pseudo = make_trainer("SemiBaselineTrainer").do_split()[0][1:]
+    monkeypatch.setattr("semi_nnunet.reproducible.pseudo_labelled_cases", lambda folder: {*pseudo})
+    trainer = make_trainer("SemiBaselineTrainer", labelled_share=share)
+    kinds = [case in pseudo for case in drawn_cases(trainer, 4)]
+    assert all(kinds) if drawn == "model" else not any(kinds)
+
+
 def test_unlabelled_mask_is_false_in_the_padding_alone(make_trainer):
     trainer = make_trainer("SemiMeanTeacherTrainer", "3d_fullres", mirror=False)
     loader = trainer.dataloader_train.dataset.streams["unlabelled"]

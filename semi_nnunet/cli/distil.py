@@ -111,7 +111,13 @@ def write(
     from semi_nnunet.data.layout import preprocessed_dataset
     from semi_nnunet.data.prepare import verify
     from semi_nnunet.files import read_json
-    from semi_nnunet.pseudo_labels.distil import Choice, write_distilled, write_folds, write_plans
+    from semi_nnunet.pseudo_labels.distil import (
+        Choice,
+        write_distilled,
+        write_folds,
+        write_plans,
+        write_pseudo_labelled,
+    )
 
     _, skipped = verify(source, args.processes, args.skip_bad)
     if code := label_pool(request, launcher):
@@ -121,6 +127,7 @@ def write(
     labelled = list(cases_in(source / "imagesTr", read_json(raw / "dataset.json")["file_ending"]))
     preprocessed, name = preprocessed_dataset(raw.name), args.target_plans
     folds = write_folds(preprocessed_dataset(source.name), preprocessed, labelled, list(taken))
+    write_pseudo_labelled(preprocessed, taken)
     if name:
         write_plans(raw, preprocessed, name, plans[name], args.processes)
     print(f"{raw}: {len(labelled)} labelled and {len(taken)} pseudo-labelled cases")

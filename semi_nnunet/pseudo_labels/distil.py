@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,13 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.checkpoints import plain
 from semi_nnunet.data.integrity import cases_in
-from semi_nnunet.data.layout import DISTILLED_FILE, UNLABELLED_IMAGES, is_plans, was_made
+from semi_nnunet.data.layout import (
+    DISTILLED_FILE,
+    PSEUDO_LABELLED_FILE,
+    UNLABELLED_IMAGES,
+    is_plans,
+    was_made,
+)
 from semi_nnunet.data.prepare import fingerprint_fits
 from semi_nnunet.data.splits import Transfer
 from semi_nnunet.deploy.trained import TrainedModel
@@ -192,6 +198,12 @@ def write_folds(source: Path, target: Path, labelled: Sequence[str], taken: Sequ
     splits = [{**fold, "train": [*fold["train"], *sorted(taken)]} for fold in folds]
     write_json(path, plain(splits))
     return len(splits)
+
+
+def write_pseudo_labelled(target: Path, taken: Iterable[str]) -> None:
+    """Tell the trainers which cases' labels are a model's, beside splits_final.json."""
+    target.mkdir(parents=True, exist_ok=True)
+    write_json(target / PSEUDO_LABELLED_FILE, plain(sorted(taken)))
 
 
 def cases_of(splits: Sequence[Mapping[str, Sequence[str]]]) -> set[str]:

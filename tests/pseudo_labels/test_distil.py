@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
 from semi_nnunet.cli.main import main
+from semi_nnunet.data.sampling import pseudo_labelled_cases
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, write_json
 from semi_nnunet.pseudo_labels.distil import Choice, choose, require_folders, write_folds
@@ -55,6 +56,7 @@ def test_the_surest_become_training_cases_of_every_fold_and_of_no_validation(raw
     preprocessed = Path(os.environ["nnUNet_preprocessed"]) / target.name
     folds = read_json(preprocessed / "splits_final.json")
     assert len(folds) == 5
+    assert pseudo_labelled_cases(preprocessed) == taken
     assert sorted(case for fold in folds for case in fold["val"]) == sorted(labelled)
     for fold in folds:
         assert taken <= set(fold["train"]) and not set(fold["train"]) & set(fold["val"])
