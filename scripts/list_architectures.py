@@ -71,7 +71,7 @@ def main() -> None:
         if name.startswith("smp."):
             encoders = ["tu-vit_tiny_patch16_224"] if name == "smp.DPT" else ["resnet34"]
             encoders += ["resnet50", "vgg19_bn", "tu-hrnet_w18"] if name == "smp.Unet" else []
-            encoders += ["timm-mobilenetv3_small_100"] if name == "smp.Unet" else []
+            encoders += ["tu-mobilenetv3_small_100"] if name == "smp.Unet" else []
         for encoder in encoders:
             for dimension in (2, 3):
                 plan = with_architecture(planned(dimension), name, encoder, None)

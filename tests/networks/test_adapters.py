@@ -28,7 +28,7 @@ TRAINED = [
     *((f"smp.{name}", "resnet18", "2d") for name in ("Unet", "UnetPlusPlus", "FPN", "PSPNet")),
     *((f"smp.{name}", "resnet18", "2d") for name in ("Segformer", "DeepLabV3Plus")),
     ("smp.Unet", "tu-hrnet_w18_small", "2d"),
-    ("smp.Unet", "timm-mobilenetv3_small_minimal_100", "2d"),
+    ("smp.Unet", "tu-mobilenetv3_small_050", "2d"),
     *((f"monai.{name}", "", "3d_fullres") for name in ("SegResNet", "DynUNet", "AttentionUnet")),
     ("primus.S", "", "3d_fullres"),
 ]
