@@ -15,6 +15,7 @@ from semi_nnunet.evaluation.comparison import Compared, higher_is_better, in_wor
 from semi_nnunet.evaluation.statistics import Difference, verdict
 from semi_nnunet.report import wording
 from semi_nnunet.report.charts import (
+    SERIES,
     Axis,
     axis_of,
     box_row,
@@ -145,7 +146,8 @@ def boxes(measured: Measured) -> list[Chart]:
     for name in names:
         shown = [row[name] for cases in means.values() for row in cases.values() if name in row]
         axis, rows = axis_of(shown, wanted=3), []
-        for colour, model in enumerate(measured.models):
+        for place, model in enumerate(measured.models):
+            colour = 1 + (place - 1) % (SERIES - 1) if place else 0  # the baseline's alone is grey
             of_cases = {case: row[name] for case, row in means[model].items() if name in row}
             title = model_name(model, measured.models)
             known = [value for value in of_cases.values() if not math.isnan(value)]

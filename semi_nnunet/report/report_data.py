@@ -45,7 +45,7 @@ class Report:
         unmeasured: trainings without any table of metrics yet.
         cases: subset -> a row for every class of every case.
         viewers: cases as pictures, and why some, or all, are missing.
-        runs: the curves of every training; dice: all of them together.
+        runs: the curves of every training; dice: of all of them, a panel for each method.
         first_run: the place of the method's first training among them.
         pools: every filtering of the unlabelled images.
         background: data, plans, settings, versions, commands.
@@ -65,7 +65,7 @@ class Report:
     viewers_subset: str
     runs: list[Run]
     first_run: int
-    dice: Panel | None
+    dice: list[Panel]
     pools: list[Pool]
     background: Background
 
@@ -121,7 +121,7 @@ def collect(folders: Folders, plans: str, baseline: str, metric: str = "dice") -
         subset,
         [run_of(job) for job in jobs],
         next(i for i, job in enumerate(jobs) if job.trainer == method.trainer),
-        all_dice(jobs),
+        all_dice(jobs, baseline),
         [pool for job in jobs for pool in pools_of(job)],
         background(folders, plans, jobs),
     )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
 
+from semi_nnunet.evaluation.comparison import Model
 from semi_nnunet.history import DICE, LOG_SCALE, History, panels_of
-from semi_nnunet.report.curves import curves, histogram
-from semi_nnunet.report.wording import count, short_name
+from semi_nnunet.report.curves import Curve, curves, histogram
+from semi_nnunet.report.wording import count, model_name, short_name
 from semi_nnunet.runs.job import Job
 from semi_nnunet.watch import readable_time
 
@@ -77,19 +78,27 @@ def summary_of(history: History) -> str:
     return ", ".join(said)
 
 
-def all_dice(jobs: Sequence[Job]) -> Panel | None:
-    """The Dice of the deployed network of every training, a colour for each trainer."""
-    trainers = list(dict.fromkeys(job.trainer for job in jobs))
-    lines = [
-        (trainers.index(job.trainer), series)
-        for job in jobs
-        if (series := job.history().series("dice/deployed"))[0]
-    ]
-    if not lines:
-        return None
-    legend = [(n, short_name(t)) for n, t in enumerate(trainers) if n in dict(lines)]
-    title = f"{DICE}, deployed network, every training"
-    return Panel(title, legend, curves(lines, title, also=(0.0, 1.0)))
+def all_dice(jobs: Sequence[Job], baseline: str) -> list[Panel]:
+    """The Dice of the deployed network of every training: a panel a method, with its baseline."""
+    found: dict[Model, list[Curve]] = {}
+    for job in jobs:
+        if (series := job.history().series("dice/deployed"))[0]:
+            found.setdefault(Model(job.trainer, job.configuration), []).append(series)
+    methods = [model for model in found if model.trainer != baseline] or list(found)
+    return [dice_panel(model, found, baseline, model_name(model, methods)) for model in methods]
+
+
+def dice_panel(
+    model: Model, found: Mapping[Model, Sequence[Curve]], baseline: str, name: str
+) -> Panel:
+    """The trainings of one method over those of the baseline."""
+    lines = [(1, series) for series in found[model]]
+    legend = [(1, name)]
+    base = Model(baseline, model.configuration)
+    if base in found and base != model:
+        lines = [*((0, series) for series in found[base]), *lines]
+        legend.insert(0, (0, short_name(baseline)))
+    return Panel(name, legend, curves(lines, f"{DICE} of {name}", also=(0.0, 1.0)))
 
 
 def pools_of(job: Job) -> list[Pool]:

@@ -17,6 +17,7 @@ from semi_nnunet.report.answer import answer
 from semi_nnunet.report.charts import Axis, axis_of, box_row, interval_row
 from semi_nnunet.report.curves import curves, histogram
 from semi_nnunet.report.measured import ALL_CLASSES, Measured, metric_table
+from semi_nnunet.report.run_pages import all_dice
 from semi_nnunet.report.wording import (
     DASH,
     MINUS,
@@ -25,6 +26,7 @@ from semi_nnunet.report.wording import (
     short_name,
     signed,
 )
+from semi_nnunet.runs.crossval import folders_of, found_jobs
 from tests.report.results_tree import BASE, OTHER, OURS, Tree, whole_tree
 
 NAN = float("nan")
@@ -166,6 +168,21 @@ def test_curves_filtering_and_settings_are_there_and_escaped(html, page):
     assert "given in plans['semi'] <b>&" in page.text and "<b>&" not in html
     assert "nnUNetv2_train Dataset007_Seven 2d 0 -tr SemiMeanTeacherTrainer" in page.text
     assert "Mean Teacher (Tarvainen" in page.text
+
+
+def test_every_method_has_a_panel_of_its_trainings_over_those_of_the_baseline(tree, monkeypatch):
+    tree.set_paths(monkeypatch)
+    jobs = found_jobs(folders_of("7"), "nnUNetPlans")
+    alone = [job for job in jobs if job.trainer == BASE]
+    for panel in all_dice(jobs, BASE):
+        name = short_name(BASE), panel.title
+        assert panel.legend == list(enumerate(name)) and panel.title != name[0]
+        runs = [job for job in jobs if short_name(job.trainer) == panel.title]
+        assert panel.chart.count("var(--series-1)") == len(runs) > 0
+        assert panel.chart.count("var(--series-0)") == len(alone) > 0
+    (only,) = all_dice(alone, BASE)
+    assert only.legend == [(1, short_name(BASE))]
+    assert all_dice([], BASE) == []
 
 
 def test_what_is_missing_is_said_and_is_no_error(tmp_path, monkeypatch, capsys):
