@@ -4,6 +4,7 @@
     semi_nnunet plan -d 42 --set epochs=300 SemiMeanTeacherTrainer.consistency_weight=5
     semi_nnunet plan -d 42 --name nnUNetPlans_seed1 --set seed=1
     semi_nnunet plan -d 42 --budget cpu
+    semi_nnunet plan -d 42 --patch 80 112 112 --set labelled_batch_size=4
     semi_nnunet plan -d 42 --architecture smp.Unet --encoder resnet50 --weights imagenet
 
 Without it a trainer derives the same values when training starts. Planning again keeps what was
@@ -11,9 +12,10 @@ given by --set or edited by hand, and the sizes that were measured for the same 
 --reset, and plans the rest anew. With --name, or --budget
 (here nnUNetPlans_cpu: a small network, a short training), new plans are written beside the old
 ones; they use the same preprocessed data. But where the small patch of a --budget would show less
-than half of an image, images are made coarser, and are to be preprocessed anew. With
---architecture, the new plans have another network: of segmentation-models-pytorch (2d), of MONAI,
-or Primus (3d).
+than half of an image, images are made coarser, and are to be preprocessed anew. With --patch, the
+new plans (here nnUNetPlans_80x112x112) have the patch of a publication, and the network that
+nnU-Net plans for it. With --architecture, they have another network: of segmentation-models-pytorch
+(2d), of MONAI, or Primus (3d).
 """
 
 from __future__ import annotations
@@ -59,6 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="shrink network, patch, batch and length: cpu, or seconds per supervised step",
     )
     parser.add_argument(
+        "--patch", type=int, nargs="+", metavar="EDGE",
+        help="in voxels, in the order of the plans (2d: two numbers, else three)",
+    )  # fmt: skip
+    parser.add_argument(
         "--architecture", metavar="NAME", help="smp.Unet, monai.SegResNet, primus.S, ..."
     )
     parser.add_argument(
@@ -97,26 +103,29 @@ def run(args: argparse.Namespace) -> None:
     from semi_nnunet.planning.plan import (
         apply_architecture,
         apply_budget,
+        apply_patch,
         parse_assignments,
         plan_semi,
         sizes_measured_before,
         sizes_of_budget,
     )
+    from semi_nnunet.planning.topology import plans_of_patch
 
     folder = preprocessed_dataset(args.dataset)
     plans, dataset_json = read_plans(folder, args.plans), read_json(folder / "dataset.json")
     given, measured = parse_assignments(args.assignments), dict[str, Any]()
     before = {} if args.reset else given_before(plans)
-    name = args.name or plans_of_architecture(
-        plans_of_budget(args.plans, args.budget), args.architecture, args.encoder
-    )
+    sized = plans_of_patch(plans_of_budget(args.plans, args.budget), args.patch)
+    name = args.name or plans_of_architecture(sized, args.architecture, args.encoder)
     earlier: dict[str, Any] = {}
     if not args.reset and name != args.plans and (folder / f"{name}.json").is_file():
         earlier = read_plans(folder, name)
         before = merged(before, given_before(earlier))
     ready = ready_configurations(plans, folder)
-    if args.budget or args.architecture:
+    if args.budget or args.patch or args.architecture:
         require_own_network(plans, args.plans)
+    if args.budget and args.patch:
+        raise UserError("--budget plans the patch, too. Fix: leave out --budget or --patch")
     if args.budget:
         device, asked = device_of(args.device), {"budget": args.budget, "device": args.device}
         sizes = sizes_measured_before(earlier, plans, asked)
@@ -127,6 +136,8 @@ def run(args: argparse.Namespace) -> None:
         plans = apply_budget(plans, sizes, name)
         measured = {**asked, "sizes": {key: asdict(size) for key, size in sizes.items()}}
         before = merged(CPU_LENGTH, before)
+    if args.patch:
+        plans = apply_patch(plans, args.configurations, args.patch)
     if args.architecture:
         weights = weights_of(args.weights)
         changed = apply_architecture(
@@ -169,8 +180,8 @@ def require_own_network(plans: dict[str, Any], name: str) -> None:
         architecture = configuration.get("architecture", {})
         if network := adapter_of(architecture.get("network_class_name", "")):
             raise UserError(
-                f"{key} of {name} has the network {network} already. Fix: start "
-                f"from nnU-Net's plans (-p), and give --budget and --architecture together"
+                f"{key} of {name} has the network {network} already. Fix: start from nnU-Net's "
+                f"plans (-p), and give --budget or --patch, and --architecture, together"
             )
 
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.experiment_planning.experiment_planners.network_topology import (
-    get_pool_and_conv_props,
-)
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+from semi_nnunet.planning.topology import FEWEST_STAGES, Topology, topology_of, with_topology
 
 
 @dataclass(frozen=True)
@@ -91,34 +90,23 @@ def shrink(configuration: Mapping[str, Any], size: Size) -> dict[str, Any]:
 
     nnU-Net's own rule plans strides and kernels anew for the smaller patch.
     """
-    plan = copy.deepcopy(dict(configuration))
-    patch, strides, kernels = _smaller_patch(configuration, size.patch_voxels)
-    stages = len(strides)
-    arch = plan["architecture"]["arch_kwargs"]
-    blocks = "n_blocks_per_stage" if "n_blocks_per_stage" in arch else "n_conv_per_stage"
-    arch.update(
-        n_stages=stages,
-        strides=[[int(s) for s in stride] for stride in strides],
-        kernel_sizes=[[int(k) for k in kernel] for kernel in kernels],
-        features_per_stage=[size.features * 2 ** min(stage, 3) for stage in range(stages)],
-    )
-    arch[blocks] = list(arch[blocks])[:stages]
-    arch["n_conv_per_stage_decoder"] = list(arch["n_conv_per_stage_decoder"])[: stages - 1]
-    plan["patch_size"] = [int(edge) for edge in patch]
+    found = _smaller_patch(configuration, size.patch_voxels)
+    stages = range(len(found.strides))
+    plan = with_topology(configuration, found, [size.features * 2 ** min(s, 3) for s in stages])
     plan["batch_size"] = max(2, size.batch_size)
     return plan
 
 
-def _smaller_patch(configuration: Mapping[str, Any], most_voxels: int) -> tuple[Any, Any, Any]:
-    """Patch, strides and kernels.
+def _smaller_patch(configuration: Mapping[str, Any], most_voxels: int) -> Topology:
+    """What nnU-Net plans for a patch of at most so many voxels.
 
     The patch is reduced axis by axis, the one that is largest relative to the median image first,
     to sizes that the strides divide. It stays larger where less than 8 voxels along an axis or
-    less than three resolutions would be left: nnU-Net's deep supervision fails with two.
+    less than three resolutions would be left.
     """
     spacing = configuration["spacing"]
     median = configuration["median_image_size_in_voxels"][-len(spacing) :]
-    best = _topology(spacing, configuration["patch_size"])
+    best = topology_of(spacing, configuration["patch_size"])
     while math.prod(best.patch) > most_voxels:
         axes = [
             (edge > 2 * divisor, edge / max(1, middle), axis)
@@ -130,28 +118,15 @@ def _smaller_patch(configuration: Mapping[str, Any], most_voxels: int) -> tuple[
         for *_, axis in sorted(axes, reverse=True):
             edges = list(best.patch)
             edges[axis] -= best.divisors[axis]
-            smaller = _topology(spacing, edges)
-            if len(smaller.strides) >= 3 and math.prod(smaller.patch) < math.prod(best.patch):
+            smaller = topology_of(spacing, edges)
+            if len(smaller.strides) >= FEWEST_STAGES and math.prod(smaller.patch) < math.prod(
+                best.patch
+            ):
                 best = smaller
                 break
         else:
             break
-    return best.patch, best.strides, best.kernels
-
-
-@dataclass(frozen=True)
-class _Topology:
-    patch: list[int]
-    strides: Sequence[Any]
-    kernels: Sequence[Any]
-    divisors: list[int]
-
-
-def _topology(spacing: Sequence[float], patch: Sequence[int]) -> _Topology:
-    """nnU-Net's planning rule: it pads the patch to what the strides divide."""
-    edges = [int(edge) for edge in patch]
-    _, strides, kernels, padded, divisors = get_pool_and_conv_props(spacing, edges, 4, 999999)
-    return _Topology([int(e) for e in padded], strides, kernels, [int(d) for d in divisors])
+    return best
 
 
 def seconds_per_step(

@@ -18,6 +18,7 @@ from semi_nnunet.errors import UserError
 from semi_nnunet.planning.architecture import with_architecture
 from semi_nnunet.planning.budget import CPU, Size, fit, size_within
 from semi_nnunet.planning.facts import collect_facts, resolve_settings
+from semi_nnunet.planning.topology import with_patch
 from semi_nnunet.settings import Resolved
 
 Trainers = Mapping[str, type[SemiSettings]]
@@ -85,6 +86,36 @@ def apply_budget(plans: Mapping[str, Any], sizes: Mapping[str, Size], name: str)
         shrunken["configurations"][key] = smaller
     shrunken["plans_name"] = name
     return shrunken
+
+
+def apply_patch(
+    plans: Mapping[str, Any], configurations: Sequence[str] | None, patch: Sequence[int]
+) -> dict[str, Any]:
+    """A copy of ``plans`` with another patch in every configuration that has as many axes.
+
+    Args:
+        plans: nnU-Net's plans.
+        configurations: only these.
+        patch: edges in voxels, in the order of the plans.
+
+    Raises:
+        UserError: none has as many axes, or the patch does not suit one.
+    """
+    changed, own = copy.deepcopy(dict(plans)), own_configurations(plans)
+    found = [
+        key
+        for key, configuration in own.items()
+        if len(configuration["patch_size"]) == len(patch) and key in (configurations or own)
+    ]
+    if not found:
+        axes = ", ".join(f"{key}: {len(one['patch_size'])}" for key, one in own.items())
+        raise UserError(
+            f"--patch must have a number for each axis of a configuration ({axes}), got "
+            f"{list(patch)}. Fix: give as many, or choose the configuration by -c"
+        )
+    for key in found:
+        changed["configurations"][key] = with_patch(key, own[key], patch)
+    return changed
 
 
 def sizes_measured_before(

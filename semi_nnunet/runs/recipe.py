@@ -13,6 +13,7 @@ comparable the outcome is::
         "trainers": ["SemiBaselineTrainer", "SemiMeanTeacherTrainer"],
         "settings": {"SemiMeanTeacherTrainer.ema_decay": 0.99},
         "budget": null,                             as plan --budget
+        "patch": [80, 112, 112],                    as plan --patch, or null
         "folds": ["all"],
         "seeds": 3,
         "published": [{"method": "UA-MT", "metric": "Dice", "value": 82.26, "source": "..."}],
@@ -81,6 +82,7 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     budget: str | None = None
+    patch: tuple[int, ...] | None = None
     folds: tuple[str, ...] = ("all",)
     seeds: int = 3
 
@@ -117,6 +119,10 @@ RULES: dict[str, tuple[str, Any]] = {  # type of a field -> rule in words, test
     "tuple[str, ...]": (
         "a list of texts",
         lambda v: isinstance(v, list) and v and all(isinstance(one, str) for one in v),
+    ),
+    "tuple[int, ...] | None": (
+        "a list of whole numbers, or null",
+        lambda v: v is None or (isinstance(v, list) and v and all(type(one) is int for one in v)),
     ),
     "Mapping[str, Any]": ("an object", lambda v: isinstance(v, dict)),
     "Labelled | None": ("an object or null", lambda v: v is None or isinstance(v, dict)),
@@ -180,6 +186,10 @@ def _training_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
     if budget not in (None, "cpu") and not budget.replace(".", "", 1).isdigit():
         rule = f"must be null, 'cpu' or seconds per step, got {budget!r}"
         yield Problem("budget", rule, "correct it")
+    patch = content.get("patch")
+    if patch is not None and (min(patch, default=0) < 1 or budget):
+        rule = f"must be positive, and null where there is a budget, got {patch}"
+        yield Problem("patch", rule, "correct it, or leave out one of them")
     trainers = [name for name in content["trainers"] if name in classes]
     yield from _setting_problems(content.get("settings", {}), trainers, content["configurations"])
 

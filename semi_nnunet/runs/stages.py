@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semi_nnunet.planning.budget import plans_of_budget
+from semi_nnunet.planning.topology import plans_of_patch
 from semi_nnunet.runs.commands import Words
 from semi_nnunet.runs.recipe import Recipe
 
@@ -35,7 +36,7 @@ class Place:
 
 def commands(recipe: Recipe, place: Place) -> dict[str, list[Words]]:
     """The commands of every stage that the recipe has, in order."""
-    plans = ("-p", plans_of_budget("nnUNetPlans", recipe.budget))
+    plans = ("-p", plans_of_patch(plans_of_budget("nnUNetPlans", recipe.budget), recipe.patch))
     processes, configurations = ("-np", str(place.processes)), ("-c", *recipe.configurations)
     used = ("-d", place.used)
     settings = [
@@ -54,7 +55,9 @@ def commands(recipe: Recipe, place: Place) -> dict[str, list[Words]]:
     preprocess = ("preprocess", *used, *configurations, *processes)
     found["preprocess"] = [preprocess]
     budget = ("--budget", recipe.budget) if recipe.budget else ()
-    found["plan"] = [("plan", *used, *budget, *(("--set", *settings) if settings else ()))]
+    patch = ("--patch", *map(str, recipe.patch)) if recipe.patch else ()
+    given = ("--set", *settings) if settings else ()
+    found["plan"] = [("plan", *used, *budget, *patch, *given)]
     if recipe.budget:  # its spacing may be another
         found["plan"].append((*preprocess, *plans))
     crossval = ("crossval", *used, *plans, *configurations, "-tr", *recipe.trainers)

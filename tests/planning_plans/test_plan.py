@@ -20,6 +20,7 @@ from semi_nnunet.planning.budget import COARSER, SHOWN, Size, coarsen, seconds_p
 from semi_nnunet.planning.facts import Facts, collect_facts, resolve_settings
 from semi_nnunet.planning.layers import merged
 from semi_nnunet.planning.plan import apply_budget, parse_assignments, plan_semi, sizes_of_budget
+from semi_nnunet.planning.topology import with_patch
 
 CPU = torch.device("cpu")
 
@@ -255,3 +256,54 @@ def test_a_trainers_own_value_stands_against_what_was_planned_for_all(phantom: A
     assert resolved(merged(planned, by_person), by_person).unlabelled_start_steps == 30
     own = {"SemiDistillationTrainer": {"unlabelled_start_steps": 30}}
     assert resolved(merged(planned, own), own).unlabelled_start_steps == 30
+
+
+@pytest.mark.parametrize(
+    "configuration, patch, stages", [("2d", [48, 80], 4), ("3d_fullres", [8, 32, 64], 4)]
+)
+def test_a_given_patch_gets_the_network_that_nnunet_plans_for_it(
+    configuration: str, patch: list[int], stages: int, phantom: Any
+) -> None:
+    words = ["plan", "-d", phantom.name, "-c", configuration, "--patch", *map(str, patch)]
+    assert main([*words, "--set", "labelled_batch_size=3"]) == 0
+    name = f"nnUNetPlans_{'x'.join(map(str, patch))}"
+    plans = json.loads((phantom.preprocessed / f"{name}.json").read_text())
+    made, before = plans["configurations"][configuration], phantom.plans["configurations"]
+    assert made["patch_size"] == patch and made["spacing"] == before[configuration]["spacing"]
+    assert made["data_identifier"] == before[configuration]["data_identifier"]
+    arch, old = (one["architecture"]["arch_kwargs"] for one in (made, before[configuration]))
+    assert arch["n_stages"] == len(arch["features_per_stage"]) == stages
+    known = min(stages, old["n_stages"])
+    assert arch["features_per_stage"][:known] == old["features_per_stage"][:known]
+    assert sorted(arch["features_per_stage"]) == arch["features_per_stage"]
+    others = {key for key in before if len(before[key].get("patch_size", [])) != len(patch)}
+    assert all(plans["configurations"][key] == before[key] for key in others)
+    x = torch.zeros(1, 1, *patch)
+    assert build(made)(x)[0].shape[2:] == x.shape[2:]
+    assert plans["semi"]["labelled_batch_size"] == 3
+
+
+def test_a_patch_of_more_stages_than_before_gets_as_many_features_as_nnunet_gives() -> None:
+    arch = {"n_conv_per_stage": [2] * 3, "n_conv_per_stage_decoder": [2] * 2}
+    arch["features_per_stage"] = [32, 64, 128]
+    plan = {"spacing": [1.0] * 3, "patch_size": [16] * 3, "architecture": {"arch_kwargs": arch}}
+    made = with_patch("3d", plan, [128] * 3)["architecture"]["arch_kwargs"]
+    assert made["features_per_stage"] == [32, 64, 128, 256, 320, 320]
+    assert made["n_conv_per_stage"] == [2] * 6 and made["n_conv_per_stage_decoder"] == [2] * 5
+
+
+@pytest.mark.parametrize(
+    "patch, said",
+    [
+        (["8", "32", "60"], "Fix: --patch 8 32 64"),
+        (["32"], "a number for each axis of a configuration (2d: 2, 3d_fullres: 3)"),
+        (["8", "8"], "at least 3 resolutions, got 2"),
+        (["0", "8"], "must be positive"),
+        (["32", "32", "--budget", "cpu"], "--budget plans the patch, too"),
+    ],
+)
+def test_patches_that_cannot_be_are_refused_with_one_that_can(
+    patch: list[str], said: str, phantom: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "-d", phantom.name, "--patch", *patch]) == 2
+    assert said in capsys.readouterr().err

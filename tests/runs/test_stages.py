@@ -92,6 +92,15 @@ def test_plans_of_a_budget_are_used_everywhere(place: Path) -> None:
     assert after == (*before, "-p", "nnUNetPlans_0p5")
 
 
+def test_a_patch_gives_plans_of_its_own_which_are_used_everywhere(place: Path) -> None:
+    recipe = replace(load_recipe("recipe.json"), budget=None, patch=(48, 64))
+    found = commands(recipe, PLACE)
+    (planned,) = found["plan"]
+    assert planned[planned.index("--patch") + 1 :][:2] == ("48", "64")
+    for stage in ("crossval", "compare", "report"):
+        assert "nnUNetPlans_48x64" in found[stage][0]
+
+
 def test_from_files_to_report_and_again(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(FOLLOW) == 0
     out = capfd.readouterr().out

@@ -1,0 +1,122 @@
+"""A patch, and the strides and kernels that nnU-Net's rule plans for it."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nnunetv2.experiment_planning.experiment_planners.network_topology import (
+    get_pool_and_conv_props,
+)
+
+from semi_nnunet.errors import UserError
+
+SMALLEST_MAP = 4  # voxels along an axis at the coarsest resolution (nnU-Net)
+MOST_FEATURES = {2: 512, 3: 320}  # of a stage (nnU-Net)
+FEWEST_STAGES = 3  # nnU-Net's deep supervision fails with two
+
+
+@dataclass(frozen=True)
+class Topology:
+    """What a U-Net does with a patch.
+
+    Args:
+        patch: edges in voxels, padded to what the strides divide.
+        strides: of each stage, along each axis.
+        kernels: sizes, of each stage, along each axis.
+        divisors: what each edge of the patch is a multiple of.
+    """
+
+    patch: list[int]
+    strides: list[list[int]]
+    kernels: list[list[int]]
+    divisors: list[int]
+
+
+def topology_of(spacing: Sequence[float], patch: Sequence[int]) -> Topology:
+    """nnU-Net's planning rule: it pads the patch to what the strides divide."""
+    edges = [int(edge) for edge in patch]
+    _, *found = get_pool_and_conv_props(spacing, edges, SMALLEST_MAP, 999999)
+    strides, kernels, padded, divisors = found
+    return Topology(
+        [int(edge) for edge in padded],
+        [[int(s) for s in stride] for stride in strides],
+        [[int(k) for k in kernel] for kernel in kernels],
+        [int(divisor) for divisor in divisors],
+    )
+
+
+def with_topology(
+    configuration: Mapping[str, Any], topology: Topology, features: Sequence[int]
+) -> dict[str, Any]:
+    """A copy of a plan's configuration with this patch and network; spacing and data stay.
+
+    Args:
+        configuration: of nnU-Net's plans, with one of its own networks.
+        topology: see there.
+        features: of each stage.
+    """
+    plan = copy.deepcopy(dict(configuration))
+    arch, stages = plan["architecture"]["arch_kwargs"], len(topology.strides)
+    blocks = "n_blocks_per_stage" if "n_blocks_per_stage" in arch else "n_conv_per_stage"
+    arch.update(
+        n_stages=stages,
+        strides=topology.strides,
+        kernel_sizes=topology.kernels,
+        features_per_stage=list(features),
+    )
+    arch[blocks] = first(arch[blocks], stages)
+    arch["n_conv_per_stage_decoder"] = first(arch["n_conv_per_stage_decoder"], stages - 1)
+    plan["patch_size"] = topology.patch
+    return plan
+
+
+def first(values: Sequence[int], count: int) -> list[int]:
+    """The first of them; the last again where there are too few."""
+    return [values[min(index, len(values) - 1)] for index in range(count)]
+
+
+def plans_of_patch(plans: str, patch: Sequence[int] | None) -> str:
+    """The name of plans with another patch, for example nnUNetPlans_80x112x112."""
+    return f"{plans}_{'x'.join(map(str, patch))}" if patch else plans
+
+
+def with_patch(name: str, configuration: Mapping[str, Any], patch: Sequence[int]) -> dict[str, Any]:
+    """A copy of a plan's configuration with a given patch, as a publication may have one.
+
+    The strides, and with them the number of stages, follow the patch as nnU-Net plans them;
+    features and batch size stay.
+
+    Args:
+        name: of the configuration, for messages.
+        configuration: of nnU-Net's plans, with one of its own networks.
+        patch: edges in voxels, in the order of the plans.
+
+    Raises:
+        UserError: the patch is too small, or no multiple of what the strides divide.
+    """
+    if min(patch) < 1:
+        raise UserError(f"--patch must be positive, got {list(patch)}. Fix: correct it")
+    found = topology_of(configuration["spacing"], patch)
+    if found.patch != list(patch):
+        nearest = " ".join(map(str, found.patch))
+        raise UserError(
+            f"--patch of {name} must be a multiple of {found.divisors} along the axes, got "
+            f"{list(patch)}. Fix: --patch {nearest}"
+        )
+    stages = len(found.strides)
+    if stages < FEWEST_STAGES:
+        raise UserError(
+            f"--patch of {name} must leave a network at least {FEWEST_STAGES} resolutions, got "
+            f"{stages} with {list(patch)}. Fix: a larger patch"
+        )
+    features = list(configuration["architecture"]["arch_kwargs"]["features_per_stage"])
+    most = MOST_FEATURES[len(patch)]
+    further = itertools.accumulate(
+        range(max(0, stages - len(features))), lambda last, _: min(2 * last, most),
+        initial=features[-1],
+    )  # fmt: skip
+    return with_topology(configuration, found, [*features, *list(further)[1:]][:stages])
