@@ -6,11 +6,11 @@ unlabelled data from the sum of what both say (eq. 9) and is what is deployed.
 
 Differs from the paper by default: its DDIM clamps logits, which makes every step worse, and its
 branch can denoise a label without looking at the image. Here x_0 is a soft-max, labels are small
-beside the noise and t is drawn towards T, so that one step from pure noise is a prediction; theta
-also learns from the labels, instead of being pulled towards the mean of the two other decoders,
-which is no sensible network late in training; difficulty weights are normalised; boxes are mixed
-(CutMix). ``fidelity paper`` sets all this as the paper has it. The losses are nnU-Net's, those of
-psi, xi and the pseudo labels at full resolution.
+beside the noise and t is drawn towards T, so that one step from pure noise is a prediction; what
+sees noisy labels and time begins at zero; theta also learns from the labels, instead of being
+pulled towards the mean of the two other decoders, which is no sensible network late in training;
+difficulty weights are normalised; boxes are mixed (CutMix). ``fidelity paper`` sets all this as the
+paper has it. The losses are nnU-Net's, those of psi, xi and pseudo labels at full resolution.
 """
 
 from __future__ import annotations
@@ -122,11 +122,6 @@ class SemiDiffusionTrainer(SemiTrainer):
     def after_optimizer_step(self, step: int) -> None:
         """theta <- m theta + (1 - m) mean of the others (sec. 3.3), where that is asked for."""
         settings, branches = self.settings, self.companion("diffusion").branches
-        if settings.averaging == "none" or settings.unlabelled_weight == 0:
-            return
-        xi, psi = (dict(part.named_parameters()) for part in (branches.xi, branches.psi))
-        for name, theta in self.bare_network.decoder.named_parameters():
-            if name in psi:  # not the encoder that nnU-Net's decoders carry along
-                both = settings.averaging == "both"
-                other = (xi[name] + psi[name]) / 2 if both else psi[name]
-                theta.lerp_(other, 1.0 - settings.averaging_decay)
+        if settings.averaging != "none" and settings.unlabelled_weight > 0:
+            both, share = settings.averaging == "both", 1.0 - settings.averaging_decay
+            branches.pull(self.bare_network.decoder, both, share)

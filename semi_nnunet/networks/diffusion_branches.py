@@ -48,12 +48,34 @@ class DiffusionBranches(nn.Module):
         self.replaces_stage = stem is None  # else the stem before the stages
         self.stem = encoder.stages[0] if stem is None else stem
         self.xi, self.psi = without_encoder(wider.decoder), without_encoder(psi.decoder)
+        self.num_classes = psi.decoder.num_classes
         channels = list(encoder.output_channels)
         self.time = nn.Sequential(
             nn.Linear(EMBEDDING, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, HIDDEN), nn.SiLU()
         )
         self.to_encoder = nn.ModuleList(nn.Linear(HIDDEN, count) for count in channels)
         self.to_decoder = nn.ModuleList(nn.Linear(HIDDEN, c) for c in reversed(channels[:-1]))
+
+    @torch.no_grad()
+    def begin_with_image(self) -> None:
+        """Make noisy labels and time without effect until training gives them one.
+
+        Zero weights at the start, as of ControlNet (Zhang et al. 2023) and DiT (Peebles & Xie
+        2023): else xi first has to learn not to be disturbed by the noise.
+        """
+        convolutions = (m for m in self.stem.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d)))
+        next(convolutions).weight[:, -self.num_classes :] = 0
+        for layer in (*self.to_encoder, *self.to_decoder):
+            layer.weight.zero_()
+            layer.bias.zero_()
+
+    @torch.no_grad()
+    def pull(self, theta: nn.Module, both: bool, share: float) -> None:
+        """Move the weights of theta by ``share`` towards psi's, or the mean of xi's and psi's."""
+        xi, psi = (dict(part.named_parameters()) for part in (self.xi, self.psi))
+        for name, weight in theta.named_parameters():
+            if name in psi:  # not the encoder that nnU-Net's decoders carry along
+                weight.lerp_((xi[name] + psi[name]) / 2 if both else psi[name], share)
 
     def predict_psi(self, encoder: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """psi's full-resolution logits (B, C, *spatial) of an image."""

@@ -49,6 +49,9 @@ class LabelDiffusionSettings(CutMixSettings):
     time_power: float = paper_or(
         1.0, 3.0, "t has density t^2, drawn towards T, where sampling begins (1: uniform)", low=1
     )
+    begins_with_image: bool = paper_or(
+        False, True, "weights of noisy labels and of time begin at zero (as ControlNet, DiT)"
+    )
     reparameterised: bool = paper_or(
         True, False, "Gumbel noise and smoothing of samples blur small organs"
     )
@@ -69,6 +72,8 @@ class LabelDiffusion(nn.Module):
         super().__init__()
         self.branches, self.schedule = branches, NoiseSchedule()
         self.exclusive, self.settings = exclusive, settings
+        if settings.begins_with_image:
+            branches.begin_with_image()
 
     def to_signal(self, probs: torch.Tensor) -> torch.Tensor:
         """x_0 = b (2 y - 1) of labels or probabilities y."""
@@ -95,7 +100,7 @@ class LabelDiffusion(nn.Module):
     @torch.no_grad()
     def sample(self, encoder: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """Probabilities (B, C, *spatial) of an image's labels, from pure noise."""
-        shape = (len(x), self.branches.xi.num_classes, *x.shape[2:])
+        shape = (len(x), self.branches.num_classes, *x.shape[2:])
         logits = self.schedule.ddim(
             lambda x_t, t: self.branches.denoise(encoder, x, x_t, t).float(),
             self.from_logits,

@@ -99,6 +99,7 @@ def test_papers_settings(make_trainer):
     assert settings.clamped_logits and settings.reparameterised and not settings.theta_on_labels
     assert settings.averaging == "both" and settings.pseudo_label_weight == 10.0
     assert settings.cutmix_probability == 0.0 and not settings.normalised_difficulty
+    assert not settings.begins_with_image
     names = [term.name for term in trainer.terms(*next_batch(trainer))]
     assert names == ["denoising", "difficulty", "pseudo_label"]
     logits = torch.tensor([[-3.0, 0.5, 2.0]]).view(1, 3, 1, 1)

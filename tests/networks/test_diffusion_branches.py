@@ -44,6 +44,29 @@ def test_both_branches_answer_at_full_resolution(kind, dimensions):
     assert parts.denoise(student.encoder, x, x_t, t).shape == x_t.shape
 
 
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_diffusion_branch_begins_with_the_image_alone(kind, dimensions):
+    student, parts = branches(kind, dimensions)
+    x, t = torch.randn(2, 2, *[8] * dimensions), torch.tensor([3, 999])
+    x_t = torch.randn(2, 3, *[8] * dimensions)
+
+    def answer(x: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return parts.denoise(student.encoder, x, x_t, t)
+
+    assert not torch.equal(answer(x, x_t, t), answer(x, -x_t, t))
+    parts.begin_with_image()
+    torch.testing.assert_close(answer(x, x_t, t), answer(x, -x_t, t.flip(0)))
+    assert not torch.equal(answer(x, x_t, t), answer(-x, x_t, t))
+    optimizer = torch.optim.SGD(parts.parameters(), lr=0.1)
+    for _ in range(2):  # noisy labels and the time can still be learned
+        optimizer.zero_grad()
+        answer(x, x_t, t).square().mean().backward()
+        optimizer.step()
+    assert not torch.equal(answer(x, x_t, t), answer(x, -x_t, t))
+    assert not torch.equal(answer(x, x_t, t), answer(x, x_t, t.flip(0)))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_encoder_is_shared_and_not_owned(kind):
     student, parts = branches(kind, 2)
