@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
+from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json
 
 
@@ -30,10 +31,20 @@ def sampling_probabilities(
 
     Returns:
         None where every case is as likely.
+
+    Raises:
+        UserError: there are cases of one kind alone.
     """
-    is_pseudo = np.array([case in pseudo_labelled for case in cases])
-    if labelled_share is None or is_pseudo.all() or not is_pseudo.any():
+    if labelled_share is None:
         return None
+    is_pseudo = np.array([case in pseudo_labelled for case in cases])
     count = is_pseudo.sum()
+    if count in (0, len(cases)):
+        which = "all" if count else "none"
+        raise UserError(
+            f"labelled_share needs training cases with labels of people and others with pseudo "
+            f"labels, got {labelled_share} where {which} of {len(cases)} are pseudo-labelled. Fix: "
+            f"leave it out of plans['semi'], or train on a data set of semi_nnunet distil"
+        )
     share, others = labelled_share / (len(cases) - count), (1.0 - labelled_share) / count
     return np.where(is_pseudo, others, share)

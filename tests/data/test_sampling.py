@@ -7,6 +7,7 @@ import pytest
 
 from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.data.sampling import pseudo_labelled_cases, sampling_probabilities
+from semi_nnunet.errors import UserError
 from semi_nnunet.files import write_json
 
 CASES = ["a", "b", "p", "q", "r"]
@@ -20,9 +21,14 @@ def test_the_share_is_that_of_the_labelled_cases(share):
     assert np.isclose(probabilities.sum(), 1)
 
 
-@pytest.mark.parametrize("pseudo, share", [(set(), 0.5), (set(CASES), 0.5), ({"p"}, None)])
-def test_where_there_is_one_kind_or_no_share_all_are_as_likely(pseudo, share):
-    assert sampling_probabilities(CASES, pseudo, share) is None
+def test_without_a_share_all_are_as_likely():
+    assert sampling_probabilities(CASES, {"p"}, None) is None
+
+
+@pytest.mark.parametrize("pseudo, which", [(set(), "none"), (set(CASES), "all")])
+def test_a_share_of_one_kind_is_refused(pseudo, which):
+    with pytest.raises(UserError, match=f"where {which} of 5 are pseudo-labelled"):
+        sampling_probabilities(CASES, pseudo, 0.5)
 
 
 def test_a_data_set_without_a_list_has_none(tmp_path):
