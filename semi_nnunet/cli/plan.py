@@ -14,7 +14,8 @@ given by --set or edited by hand, and the sizes that were measured for the same 
 ones; they use the same preprocessed data. But where the small patch of a --budget would show less
 than half of an image, images are made coarser, and are to be preprocessed anew. With --patch, the
 new plans (here nnUNetPlans_80x112x112) have the patch of a publication, and the network that
-nnU-Net plans for it. With --architecture, they have another network: of segmentation-models-pytorch
+nnU-Net plans for it; with --budget, too, images are as coarse as that patch needs. With
+--architecture, they have another network: of segmentation-models-pytorch
 (2d), of MONAI, or Primus (3d).
 """
 
@@ -106,6 +107,7 @@ def run(args: argparse.Namespace) -> None:
         apply_patch,
         parse_assignments,
         plan_semi,
+        sizes_for_patch,
         sizes_measured_before,
         sizes_of_budget,
     )
@@ -124,8 +126,6 @@ def run(args: argparse.Namespace) -> None:
     ready = ready_configurations(plans, folder)
     if args.budget or args.patch or args.architecture:
         require_own_network(plans, args.plans)
-    if args.budget and args.patch:
-        raise UserError("--budget plans the patch, too. Fix: leave out --budget or --patch")
     if args.budget:
         device, asked = device_of(args.device), {"budget": args.budget, "device": args.device}
         sizes = sizes_measured_before(earlier, plans, asked)
@@ -133,7 +133,8 @@ def run(args: argparse.Namespace) -> None:
             sizes = sizes_of_budget(plans, dataset_json, args.budget, device)
         else:
             print(f"{name} keeps the sizes measured before (--reset measures anew)")
-        plans = apply_budget(plans, sizes, name)
+        fitting = sizes_for_patch(plans, sizes, args.patch) if args.patch else sizes
+        plans = apply_budget(plans, fitting, name)
         measured = {**asked, "sizes": {key: asdict(size) for key, size in sizes.items()}}
         before = merged(CPU_LENGTH, before)
     if args.patch:

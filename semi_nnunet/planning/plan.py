@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,19 @@ def apply_patch(
     for key in found:
         changed["configurations"][key] = with_patch(key, own[key], patch)
     return changed
+
+
+def sizes_for_patch(
+    plans: Mapping[str, Any], sizes: Mapping[str, Size], patch: Sequence[int]
+) -> dict[str, Size]:
+    """The sizes of a budget, of which those with as many axes have a patch that is given."""
+    own, voxels = own_configurations(plans), math.prod(patch)
+    return {
+        key: dataclasses.replace(size, patch_voxels=voxels)
+        if len(own[key]["patch_size"]) == len(patch)
+        else size
+        for key, size in sizes.items()
+    }
 
 
 def sizes_measured_before(

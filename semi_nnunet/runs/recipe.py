@@ -187,9 +187,8 @@ def _training_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
         rule = f"must be null, 'cpu' or seconds per step, got {budget!r}"
         yield Problem("budget", rule, "correct it")
     patch = content.get("patch")
-    if patch is not None and (min(patch, default=0) < 1 or budget):
-        rule = f"must be positive, and null where there is a budget, got {patch}"
-        yield Problem("patch", rule, "correct it, or leave out one of them")
+    if patch is not None and min(patch) < 1:
+        yield Problem("patch", f"must be positive, got {patch}", "correct it")
     trainers = [name for name in content["trainers"] if name in classes]
     yield from _setting_problems(content.get("settings", {}), trainers, content["configurations"])
 

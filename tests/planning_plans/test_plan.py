@@ -292,6 +292,21 @@ def test_a_patch_of_more_stages_than_before_gets_as_many_features_as_nnunet_give
     assert made["n_conv_per_stage"] == [2] * 6 and made["n_conv_per_stage_decoder"] == [2] * 5
 
 
+def test_a_patch_of_a_budget_shows_half_of_images_that_are_as_coarse_as_it_needs(
+    phantom: Any,
+) -> None:
+    assert main(["plan", "-d", phantom.name, "--budget", "cpu", "--patch", "16", "16"]) == 0
+    plans = phantom.load_plans("nnUNetPlans_cpu_16x16")
+    small, old = (p["configurations"]["2d"] for p in (plans, phantom.plans))
+    assert small["patch_size"] == [16, 16] and small["batch_size"] == 12
+    assert small["spacing"] > old["spacing"] and small["data_identifier"] != old["data_identifier"]
+    assert math.prod(small["median_image_size_in_voxels"][-2:]) <= 16 * 16 / SHOWN * COARSER**2
+    name = "nnUNetPlans_cpu"
+    assert main(["plan", "-d", phantom.name, "--budget", "cpu"]) == 0
+    in_3d, usual = (p["configurations"]["3d_fullres"] for p in (plans, phantom.load_plans(name)))
+    assert in_3d == usual
+
+
 @pytest.mark.parametrize(
     "patch, said",
     [
@@ -299,7 +314,6 @@ def test_a_patch_of_more_stages_than_before_gets_as_many_features_as_nnunet_give
         (["32"], "a number for each axis of a configuration (2d: 2, 3d_fullres: 3)"),
         (["8", "8"], "at least 3 resolutions, got 2"),
         (["0", "8"], "must be positive"),
-        (["32", "32", "--budget", "cpu"], "--budget plans the patch, too"),
     ],
 )
 def test_patches_that_cannot_be_are_refused_with_one_that_can(

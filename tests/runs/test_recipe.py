@@ -104,7 +104,6 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"budget": "gpu"}, "must be null, 'cpu' or seconds"),
         ({"patch": 80}, "patch: must be a list of whole numbers"),
         ({"patch": [80, 0]}, "patch: must be positive"),
-        ({"patch": [80, 80], "budget": "cpu"}, "null where there is a budget"),
         ({"settings": {"epoch": 3}}, "did you mean 'epochs'"),
         ({"settings": {"epochs": 0}}, "must be in [1, inf), got 0"),
         ({"settings": {"SemiCPSTrainer.deploy": "first"}}, "trainer of settings 'SemiCPSTrainer'"),
