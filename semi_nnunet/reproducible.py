@@ -47,6 +47,7 @@ from semi_nnunet.optimisation import (
     with_deep_supervision,
 )
 from semi_nnunet.planning.facts import collect_facts, resolve_settings
+from semi_nnunet.precision import compute_dtype, slow_dtype_warning
 from semi_nnunet.seeds import derived_seed
 from semi_nnunet.trackers import MlflowTracker, TensorBoardTracker, Tracker
 from semi_nnunet.watch import FiniteWatch, TimeLeft
@@ -220,10 +221,7 @@ class ReproducibleTrainer(nnUNetTrainer):
     @property
     def mixed_precision_dtype(self) -> torch.dtype | None:
         """What the networks compute in, where that is not their weights' float32."""
-        choice = self.settings.mixed_precision
-        if choice == "nnunet":
-            return torch.float16 if self.device.type == "cuda" else None
-        return torch.bfloat16 if choice == "bfloat16" else None
+        return compute_dtype(self.settings.mixed_precision, self.device)
 
     @property
     def bare_network(self) -> nn.Module:
@@ -337,6 +335,8 @@ class ReproducibleTrainer(nnUNetTrainer):
         if self.local_rank == 0:
             remove_leftovers(self.output_folder)
             self._write_settings()
+            if warning := slow_dtype_warning(self.mixed_precision_dtype, self.device):
+                self.print_to_log_file(warning)
 
     def on_train_end(self) -> None:
         super().on_train_end()

@@ -1,0 +1,36 @@
+"""What the networks compute in during training steps."""
+
+from __future__ import annotations
+
+import torch
+
+CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16")
+
+
+def compute_dtype(mixed_precision: str, device: torch.device) -> torch.dtype | None:
+    """Of the setting ``mixed_precision``; None where that is the weights' own float32."""
+    if mixed_precision == "nnunet":
+        return torch.float16 if device.type == "cuda" else None
+    return torch.bfloat16 if mixed_precision == "bfloat16" else None
+
+
+def slow_dtype_warning(dtype: torch.dtype | None, device: torch.device) -> str | None:
+    """What to say where ``device`` only imitates ``dtype``: right numbers, but slowly."""
+    if dtype != torch.bfloat16:
+        return None
+    if device.type == "cuda":
+        slow = not torch.cuda.is_bf16_supported(including_emulation=False)
+        return bfloat16_warning("this GPU", "float16") if slow else None
+    has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    if device.type != "cpu" or has.get("architecture") != "x86_64":
+        return None
+    if any(has.get(instructions) for instructions in CPU_BFLOAT16):
+        return None
+    return bfloat16_warning(f"this CPU (no {' or '.join(CPU_BFLOAT16)})", "float32")
+
+
+def bfloat16_warning(device: str, instead: str) -> str:
+    return (
+        f"WARNING: mixed_precision=bfloat16, which {device} imitates: steps take several times as "
+        f"long. Fix: semi_nnunet plan ... --set mixed_precision=nnunet ({instead})"
+    )
