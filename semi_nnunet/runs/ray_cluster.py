@@ -60,8 +60,9 @@ def cluster(address: str | None) -> Iterator[Any]:
             f"no Ray cluster at {address or os.environ.get('RAY_ADDRESS')}: {error}. Fix: start "
             f"one (ray start --head), or correct --ray-address or RAY_ADDRESS"
         ) from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)  # Ray's handler aborts the process
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray's handler aborts the process
     try:
         yield ray
     finally:

@@ -27,11 +27,13 @@ CASES = 40  # enough to be interrupted
 def cluster(monkeypatch):
     """Two nodes on this machine, with a core each."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    before = signal.getsignal(signal.SIGTERM)
     options = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 * 2**20}
     found = ray_cluster.Cluster(initialize_head=True, head_node_args=options)
     found.add_node(**options)
     yield found
     found.shutdown()
+    signal.signal(signal.SIGTERM, before)  # Ray's would end a worker of pytest
 
 
 def lines_of(part: Part) -> list[str]:

@@ -2,6 +2,8 @@
 
 import io
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +15,6 @@ from semi_nnunet.runs.commands import (
     Progress,
     State,
     arguments_of,
-    ended_like_ctrl_c,
     parse_dice,
     parse_state,
     run_command,
@@ -143,8 +144,21 @@ def gone(pid: int) -> bool:
     return False
 
 
-def test_a_termination_signal_counts_as_ctrl_c():
-    with pytest.raises(KeyboardInterrupt), ended_like_ctrl_c():
-        os.kill(os.getpid(), commands.signal.SIGTERM)
-        time.sleep(5)
-    assert commands.signal.getsignal(commands.signal.SIGTERM) == commands.signal.SIG_DFL
+@pytest.mark.parametrize(("name", "ignored"), [("SIGTERM", False), ("SIGHUP", True)])
+def test_a_termination_signal_counts_as_ctrl_c(name: str, ignored: bool):
+    """In a process of its own: libraries of other tests leave handlers; a signal ends us all."""
+    code = (
+        "import os, signal\n"
+        "from semi_nnunet.runs.commands import ended_like_ctrl_c\n"
+        f"number, before = signal.{name}, signal.{'SIG_IGN' if ignored else 'SIG_DFL'}\n"
+        "signal.signal(number, before)\n"
+        "try:\n"
+        "    with ended_like_ctrl_c():\n"
+        "        os.kill(os.getpid(), number)\n"
+        "        print('went on')\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+        "print(signal.getsignal(number) == before)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split("\n")[:2] == ["went on" if ignored else "interrupted", "True"]
