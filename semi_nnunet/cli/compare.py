@@ -6,7 +6,9 @@
 Looks at what was trained with the plans (and their seeds) in nnUNet_results. A case's difference is
 the mean over its classes, and over the folds and seeds that predicted it; its mean comes with a
 bootstrap interval over cases (95 %) and Wilcoxon's test, corrected for the number of trainers
-(Holm). "better" needs both. The best model is chosen on validation cases alone, never on imagesTs.
+(Holm). "better" needs both. Where a training invents a class that a case does not show, those that
+find nothing there count as perfect. The best model is chosen on validation cases alone, never on
+imagesTs.
 """
 
 from __future__ import annotations
@@ -43,12 +45,20 @@ def run(args: argparse.Namespace) -> None:
         if (wanted is None or job.trainer in wanted)
         and (args.configurations is None or job.configuration in args.configurations)
     ]
-    parts = []
+    parts, refused, compared = [], [], False
     for subset in ("validation", "test"):
         values, missing = read_values(tables_of(jobs, subset), args.metric)
         parts += [f"not measured yet: {path}" for path in missing]
-        if values:
+        if not values:
+            continue
+        try:
             parts.append(report_of(subset, values, args.baseline, args.metric))
+            compared = True
+        except UserError as error:
+            parts.append(f"## {subset} cases\n\nNot compared: {error}")
+            refused.append(error)
+    if refused and not compared:
+        raise refused[0]
     if not parts:
         raise UserError(
             f"nothing that was trained with {args.plans} has been measured. Fix: semi_nnunet "

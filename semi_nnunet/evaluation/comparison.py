@@ -6,7 +6,7 @@ import csv
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -88,24 +88,48 @@ def read_values(tables: Iterable[Table], metric: str) -> tuple[list[Value], list
         tables: model, fold, seed and metrics.csv of each training.
         metric: a column.
 
+    Returns:
+        The values, see :func:`crediting_absence`, and the tables that are not there.
+
     Raises:
-        UserError: a table lacks the column.
+        UserError: a table lacks the column, or it is none of a metric.
     """
-    values, missing = [], []
+    values: list[Value] = []
+    missing: list[str] = []
     for model, fold, seed, path in tables:
         if not path.is_file():
             missing.append(str(path))
             continue
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
-        if rows and metric not in rows[0]:
-            columns = ", ".join(column for column in rows[0] if column not in ("case", "class"))
+        if rows and metric not in numbers_of(rows[0]):
+            columns = ", ".join(numbers_of(rows[0]))
             raise UserError(f"{path} has no column {metric!r}. Fix: choose from {columns}")
         for row in rows:
             value = float(row[metric]) if row[metric] else math.nan
             value = abs(value) if metric.startswith(SIGNED) else value
             values.append(Value(model, fold, seed, row["case"], row["class"], value))
-    return values, missing
+    return crediting_absence(values, metric), missing
+
+
+def numbers_of(columns: Iterable[str]) -> list[str]:
+    """The columns that hold metrics."""
+    return [column for column in columns if column not in ("case", "class")]
+
+
+def crediting_absence(values: Sequence[Value], metric: str) -> list[Value]:
+    """Finding nothing where nothing is counts as perfect, if another training found something.
+
+    The metric of a class that neither reference nor prediction shows is not defined, and no mean
+    counts it; but one who invents the class there gets the worst value, which must not be dropped
+    for want of a partner. Where nobody found anything, all stay undefined.
+    """
+    found = {(v.case, v.name) for v in values if not math.isnan(v.value)}
+    perfect = 1.0 if higher_is_better(metric) else 0.0
+    return [
+        replace(v, value=perfect) if math.isnan(v.value) and (v.case, v.name) in found else v
+        for v in values
+    ]
 
 
 def compare(values: Sequence[Value], baseline: str, metric: str) -> list[Compared]:

@@ -87,6 +87,33 @@ def test_a_class_that_a_case_does_not_show_is_left_out_there():
     assert found.classes["tumour"][0].cases == 11 and found.classes["liver"][0].cases == 12
 
 
+@pytest.mark.parametrize(
+    ("metric", "good", "worst"), [("dice", 0.8, 0.0), ("hd95_edge_mm", 2.0, 60.0)]
+)
+def test_who_invents_a_class_is_worse_than_who_finds_nothing(tmp_path, metric, good, worst):
+    """Eight cases show the class, where ours is a little better; in twelve others it invents it."""
+    better = good + (0.01 if metric == "dice" else -0.1)
+    rows = {
+        BASE: [*[good] * 8, *[math.nan] * 12],
+        OURS: [*[better] * 8, *[worst] * 12],
+    }
+    tables = []
+    for model, numbers in rows.items():
+        path = tmp_path / model.trainer / "metrics.csv"
+        own = [Value(model, "0", 0, f"case{i:02}", "fluid", x) for i, x in enumerate(numbers)]
+        # nobody finds a second class in a case that has none: it stays without a value
+        write_table(path, [*own, Value(model, "0", 0, "case00", "drusen", math.nan)], metric)
+        tables.append((model, "0", 0, path))
+    found, _ = read_values(tables, metric)
+    assert sum(math.isnan(value.value) for value in found) == 2
+    (compared,) = compare(found, "Base", metric)
+    assert compared.overall.cases == 20 and compared.verdict(metric) == "WORSE"
+    perfect = 1.0 if metric == "dice" else 0.0
+    assert compared.baseline_mean == pytest.approx(0.4 * good + 0.6 * perfect)
+    best = best_model(found, metric)
+    assert best is not None and best[0] == BASE
+
+
 def test_the_best_is_chosen_on_what_all_predicted():
     rows = [*values(BASE, 0, noise=0), *values(OURS, 0.01, noise=0)]
     extra = [Value(BASE, "9", 0, "easy", "liver", 1.0)]
@@ -99,11 +126,11 @@ def test_the_best_is_chosen_on_what_all_predicted():
     )
 
 
-def write_table(path: Path, rows: list[Value]) -> None:
+def write_table(path: Path, rows: list[Value], metric: str = "dice") -> None:
     path.parent.mkdir(parents=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["case", "class", "dice"])
+        writer.writerow(["case", "class", metric])
         for row in rows:
             writer.writerow([row.case, row.name, "" if math.isnan(row.value) else row.value])
 
@@ -132,8 +159,17 @@ def test_the_command_reads_folds_and_seeds_and_chooses_on_validation_cases(
     assert "Best on the validation cases: SemiMeanTeacherTrainer 2d" in said
     assert "## test cases" in said and "not measured yet" in said
     assert said.count("better") >= 2 and (tmp_path / "table.md").read_text() == said
-    assert main(["compare", "-d", "7", "--metric", "hd95"]) == 2
-    assert "choose from dice" in capsys.readouterr().err
+    for metric in ("hd95", "class"):
+        assert main(["compare", "-d", "7", "--metric", metric]) == 2
+        assert "choose from dice" in capsys.readouterr().err
+    theirs = tmp_path / "results" / "Dataset007_Seven" / "SemiMeanTeacherTrainer__nnUNetPlans__2d"
+    for path in theirs.parent.glob("SemiMeanTeacherTrainer__*/fold_*/validation/metrics.csv"):
+        path.unlink()
+    write_table(theirs / "fold_3" / "validation" / "metrics.csv", values(OURS, 0))
+    assert main(["compare", "-d", "7"]) == 0  # what can be compared is
+    said = capsys.readouterr().out
+    assert "Not compared: no trainer has a fold and seed in common" in said
+    assert "## test cases" in said and "better" in said
     assert main(["compare", "-d", "7", "-p", "other"]) == 2
     assert "nothing that was trained with other" in capsys.readouterr().err
 
