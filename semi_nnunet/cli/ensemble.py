@@ -67,6 +67,12 @@ def run(args: argparse.Namespace) -> None:
     found = [*problems(members, VALIDATION), *problems(members, TEST_FOLDER)]
     if found:
         raise UserError("These cannot be averaged:", found)
+    if not any(groups(members, subset) for subset in (VALIDATION, TEST_FOLDER)):
+        raise UserError(
+            "the members predicted nothing that could be averaged: there is no imagesTs, and fold "
+            "'all' has no validation cases. Fix: put images into imagesTs and run semi_nnunet "
+            "crossval again, or choose other folds"
+        )
     references = {VALIDATION: folders.references, TEST_FOLDER: folders.test_labels}
     for subset, labels in references.items():
         if not groups(members, subset):

@@ -2,7 +2,7 @@
 
     semi_nnunet plan -d 42
     semi_nnunet plan -d 42 --set epochs=300 SemiMeanTeacherTrainer.consistency_weight=5
-    semi_nnunet plan -d 42 --name nnUNetPlans_seed1 --set seed=1
+    semi_nnunet plan -d 42 --name nnUNetPlans_again --set seed=1
     semi_nnunet plan -d 42 --budget cpu
     semi_nnunet plan -d 42 --patch 80 112 112 --set labelled_batch_size=4
     semi_nnunet plan -d 42 --architecture smp.Unet --encoder resnet50 --weights imagenet

@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.runs.crossval import folders_of, found_jobs, unseeded
+    from semi_nnunet.runs.local import failure_note
     from semi_nnunet.runs.lock import holder_of
     from semi_nnunet.watch import readable_time
 
@@ -40,6 +41,9 @@ def run(args: argparse.Namespace) -> None:
             state = "trained; predictions or metrics are missing"
         else:
             state = "begun"
-        if left is not None:
+        note = failure_note(job)
+        if not (holder or job.is_done) and note.is_file():
+            state += f"; failed: {note.read_text().splitlines()[0]} See {job.log}"
+        elif left is not None:
             state += f"; {len(job.history().rows)} epochs done, about {readable_time(left)} left"
         print(f"  {job}: {state}")

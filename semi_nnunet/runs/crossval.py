@@ -53,13 +53,18 @@ def make_jobs(
         UserError: all that would keep a job from running.
     """
     content = read_plans(folders.preprocessed, plans)
+    configurations, trainers, folds = map(unique, (configurations, trainers, folds))
     problems = [
         *unknown("trainer", trainers, {*trainer_classes(), STOCK_TRAINER}),
         *unknown("configuration", configurations, content["configurations"]),
         *fold_problems(folders, folds),
     ]
     if not problems:
-        problems = list(data_problems(folders, content, plans, configurations, trainers))
+        problems = [
+            *data_problems(folders, content, plans, configurations, trainers),
+            *test_label_problems(folders),
+            *(seed_problems(content, plans) if seeds > 1 else ()),
+        ]
     if problems:
         raise UserError("The cross-validation cannot start:", problems)
     names = [plans, *(write_seed(folders, plans, content, seed) for seed in range(1, seeds))]
@@ -124,6 +129,11 @@ def waves(jobs: Sequence[Job]) -> list[list[int]]:
     ]
 
 
+def unique(names: Sequence[str]) -> list[str]:
+    """Each once, in the order given."""
+    return list(dict.fromkeys(names))
+
+
 def unknown(what: str, names: Sequence[str], known: Collection[str]) -> Iterator[Problem]:
     """Names that do not exist, each with the nearest that does."""
     for name in names:
@@ -137,7 +147,7 @@ def fold_problems(folders: Folders, folds: Sequence[str]) -> Iterator[Problem]:
     """Folds that the split does not have; nnU-Net would make up a random one."""
     count = number_of_folds(folders)
     for fold in folds:
-        if fold != ALL and not (fold.isdigit() and int(fold) < count):
+        if fold not in (ALL, *map(str, range(count))):
             fix = f"choose from {', '.join([*map(str, range(count)), ALL])}"
             yield Problem(f"fold {fold!r}", f"there are {count} folds", fix)
 
@@ -178,6 +188,27 @@ def data_problems(
             yield Problem(str(unlabelled), what, f"put them into imagesUn and run {command}")
 
 
+def test_label_problems(folders: Folders) -> Iterator[Problem]:
+    """Test cases that could be predicted, but not measured."""
+    if missing := folders.test_cases_without_labels():
+        named = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+        what = f"holds no labels of {len(missing)} cases of imagesTs: {named}"
+        fix = "add them, move these images elsewhere, or all of labelsTs to predict without metrics"
+        yield Problem(str(folders.test_labels), what, fix)
+
+
+def seed_problems(content: dict[str, Any], plans: str) -> Iterator[Problem]:
+    """Seeds of single sections, which hold whatever the plans' own seed is."""
+    semi = content.get("semi", {})
+    sections = {name: part for name, part in semi.items() if isinstance(part, dict)}
+    for name, section in sections.items():
+        inner = {f"{name}.{key}": part for key, part in section.items() if isinstance(part, dict)}
+        for where, part in {name: section, **inner}.items():
+            if "seed" in part:
+                what = f"{where}.seed is given, so that every seed would be the same training"
+                yield Problem(plans, what, "set the seed of all instead (semi_nnunet plan --reset)")
+
+
 def next_stage_problems(
     folders: Folders, manager: PlansManager, one: ConfigurationManager, plans: str
 ) -> Iterator[Problem]:
@@ -198,13 +229,15 @@ def seed_name(plans: str, seed: int) -> str:
 
 
 def write_seed(folders: Folders, plans: str, content: dict[str, Any], seed: int) -> str:
-    """Write the same plans with another seed; returns their name.
+    """Write the same plans with another seed, counted from theirs; returns their name.
 
     Raises:
         UserError: they exist with other settings, and something was trained with them.
     """
     name = seed_name(plans, seed)
-    changed = {**content, "plans_name": name, "semi": {**content.get("semi", {}), "seed": seed}}
+    semi = content.get("semi", {})
+    own = {**semi, "seed": semi.get("seed", 0) + seed}
+    changed = {**content, "plans_name": name, "semi": own}
     changed.pop("semi_planned", None)
     path = folders.preprocessed / f"{name}.json"
     if path.is_file() and read_json(path) == changed:

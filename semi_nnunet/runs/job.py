@@ -9,6 +9,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
 from semi_nnunet.cascade import missing_predictions, predicts_pool
 from semi_nnunet.data.layout import unlabelled_folder
@@ -34,8 +35,7 @@ class Folders:
     @property
     def test_images(self) -> Path | None:
         """imagesTs, if it holds anything."""
-        folder = self.raw / "imagesTs"
-        return folder if folder.is_dir() and any(folder.iterdir()) else None
+        return folder_with_files(self.raw / "imagesTs")
 
     def evaluation(
         self, predictions: Path, references: Path, processes: int, partial: bool = False
@@ -54,8 +54,22 @@ class Folders:
     @property
     def test_labels(self) -> Path | None:
         """labelsTs, if it holds anything."""
-        folder = self.raw / "labelsTs"
-        return folder if folder.is_dir() and any(folder.iterdir()) else None
+        return folder_with_files(self.raw / "labelsTs")
+
+    def test_cases_without_labels(self) -> list[str]:
+        """Of imagesTs, where labelsTs holds the labels of others."""
+        if not (self.test_images and self.test_labels):
+            return []
+        ending = read_json(self.preprocessed / "dataset.json")["file_ending"]
+        cases = get_identifiers_from_splitted_dataset_folder(str(self.test_images), ending)
+        return [case for case in cases if not (self.test_labels / f"{case}{ending}").is_file()]
+
+
+def folder_with_files(folder: Path) -> Path | None:
+    """The folder, if it is there and holds anything but what a file manager hides in it."""
+    if not folder.is_dir() or all(path.name.startswith(".") for path in folder.iterdir()):
+        return None
+    return folder
 
 
 @cache

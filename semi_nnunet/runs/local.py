@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TextIO
@@ -192,21 +192,29 @@ def run_job(
     """Run the commands that are left of one job."""
     if job.is_done:
         return Outcome(job, "done before")
-    with held(job.lock) as other:
-        if other is not None:
-            return Outcome(job, "elsewhere", f"{other} works on it")
-        started = time.monotonic()
-        threads = None if resources.gpus else resources.threads
-        try:
+    try:
+        with held(job.lock) as other:
+            if other is not None:
+                return Outcome(job, "elsewhere", f"{other} works on it")
+            failure_note(job).unlink(missing_ok=True)
+            started = time.monotonic()
+            threads = None if resources.gpus else resources.threads
             for words in job.commands(resources.device, processes):
                 progress = board.start(job, name_of(words))
                 environment = {**child_environment(resources), **variables}
                 run_command(words, environment, job.log, progress, threads, stop)
-        except Cancelled:
-            return Outcome(job, "interrupted")
-        except UserError as error:
-            return Outcome(job, "failed", str(error))
-        return Outcome(job, "done", f"in {readable_time(time.monotonic() - started)}")
+    except Cancelled:
+        return Outcome(job, "interrupted")
+    except (UserError, OSError) as error:  # such as a full disk, or a folder of somebody else's
+        with suppress(OSError):
+            failure_note(job).write_text(f"{error}\n")
+        return Outcome(job, "failed", str(error))
+    return Outcome(job, "done", f"in {readable_time(time.monotonic() - started)}")
+
+
+def failure_note(job: Job) -> Path:
+    """Why a job failed when it last ran; there is none if it did not."""
+    return job.log.with_suffix(".failed")
 
 
 def child_environment(resources: Resources) -> dict[str, str]:

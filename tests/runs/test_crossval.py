@@ -4,6 +4,7 @@ import csv
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -26,14 +27,48 @@ def test_a_job_for_every_trainer_configuration_fold_and_seed(folders):
     seeded = read_json(folders.preprocessed / "tiny_seed1.json")
     assert seeded["semi"] == {**TINY, "seed": 1} and seeded["plans_name"] == "tiny_seed1"
     assert make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 2)  # written before, the same
+    assert len(make_jobs(folders, "tiny", ["2d"] * 2, TRAINERS[:1] * 2, ["0", "0"], 1)) == 1
+
+
+def test_seeds_count_from_the_plans_own(folders):
+    plans = read_json(folders.preprocessed / "tiny.json")
+    write_json(folders.preprocessed / "tiny.json", {**plans, "semi": {**TINY, "seed": 5}})
+    make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 3)
+    seeds = [read_json(folders.preprocessed / f"tiny_seed{n}.json")["semi"]["seed"] for n in (1, 2)]
+    assert seeds == [6, 7]
+
+
+@pytest.mark.parametrize(
+    "section",
+    [{"2d": {"seed": 7}}, {TRAINERS[1]: {"seed": 7}}, {TRAINERS[1]: {"2d": {"seed": 7}}}],
+)
+def test_a_seed_that_would_hold_for_all_seeds_is_refused(folders, section):
+    plans = read_json(folders.preprocessed / "tiny.json")
+    write_json(folders.preprocessed / "tiny.json", {**plans, "semi": {**TINY, **section}})
+    assert make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 1)
+    with pytest.raises(UserError, match="every seed would be the same training"):
+        make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 2)
+
+
+def test_test_cases_without_labels_are_named_before_training(folders, tmp_path):
+    raw = tmp_path / "raw"
+    for name in ("imagesTs/a_0000", "imagesTs/b_0000", "labelsTs/a"):
+        (raw / f"{name}.nii.gz").parent.mkdir(parents=True, exist_ok=True)
+        (raw / f"{name}.nii.gz").touch()
+    other = replace(folders, raw=raw)
+    with pytest.raises(UserError, match=r"labelsTs.*no labels of 1 cases of imagesTs: b"):
+        make_jobs(other, "tiny", ["2d"], TRAINERS, ["0"], 1)
+    (raw / "labelsTs" / "a.nii.gz").rename(raw / "labelsTs" / ".DS_Store")
+    assert other.test_labels is None  # what a file manager leaves is no label
+    assert make_jobs(other, "tiny", ["2d"], TRAINERS, ["0"], 1)
 
 
 def test_all_that_is_wrong_is_said_before_anything_runs(folders):
     with pytest.raises(UserError) as caught:
-        make_jobs(folders, "tiny", ["2D"], ["SemiMeanTeecherTrainer"], ["7", "all"], 1)
+        make_jobs(folders, "tiny", ["2D"], ["SemiMeanTeecherTrainer"], ["7", "01", "all"], 1)
     said = str(caught.value)
     assert "did you mean 'SemiMeanTeacherTrainer'?" in said and "did you mean '2d'?" in said
-    assert "fold '7': there are 5 folds" in said
+    assert "fold '7': there are 5 folds" in said and "fold '01'" in said
     with pytest.raises(UserError, match="does not exist"):
         make_jobs(folders, "nowhere", ["2d"], TRAINERS, ["0"], 1)
 
@@ -108,6 +143,20 @@ def test_a_job_that_fails_is_told_and_the_others_go_on(folders, monkeypatch, cap
     assert [outcome.state for outcome in outcomes] == ["done", "failed", "done"]
     assert "no such thing" in outcomes[1].reason and str(jobs[1].log) in outcomes[1].reason
     assert "no such thing" in jobs[1].log.read_text()
+    capsys.readouterr()
+    assert main(["status", "-d", folders.raw.name]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if " failed: " in line]
+    assert len(said) == 1 and "Bad 2d" in said[0] and str(jobs[1].log) in said[0]
+
+
+def test_a_job_whose_folder_cannot_be_made_fails_alone(folders, monkeypatch):
+    monkeypatch.setattr(Job, "commands", lambda *_: iter(()))
+    bad, good = (fake_job(folders, name) for name in ("Bad", "Good"))
+    bad.folder.parent.mkdir(parents=True)
+    bad.folder.write_text("a file where nnU-Net's folder belongs")
+    outcomes = run_jobs([bad, good], Resources("cpu", (), 1, 1))
+    assert [outcome.state for outcome in outcomes] == ["failed", "done"]
+    assert str(bad.folder) in outcomes[0].reason
 
 
 def test_a_job_that_another_process_works_on_is_left_to_it(folders):

@@ -127,6 +127,16 @@ def test_that_nothing_fits_is_said(folders, capsys, tmp_path):
     assert "no training fits" in capsys.readouterr().err
 
 
+def test_members_that_predicted_nothing_are_refused(folders, tmp_path, capsys, monkeypatch):
+    one = Job(folders, "SemiBaselineTrainer", "2d", "all", 0, "tiny")
+    one.folder.mkdir(parents=True)
+    (one.folder / "checkpoint_final.pth").touch()
+    monkeypatch.setattr(Folders, "test_images", None)
+    words = ["ensemble", "-d", folders.raw.name, "-p", "tiny", "-o", str(tmp_path / "together")]
+    assert main(words) == 2
+    assert "predicted nothing that could be averaged" in capsys.readouterr().err
+
+
 def test_a_folder_of_somebody_elses_is_not_replaced(tmp_path):
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "mine.txt").touch()
