@@ -36,7 +36,7 @@ from semi_nnunet.data.loading import StepDataset, StepLoader, reproducible
 from semi_nnunet.data.sampling import pseudo_labelled_cases, sampling_probabilities
 from semi_nnunet.environment import variable
 from semi_nnunet.errors import UserError, print_user_errors_plainly
-from semi_nnunet.files import remove_leftovers, write_json
+from semi_nnunet.files import read_json, remove_leftovers, write_json
 from semi_nnunet.history import History, StepRecords
 from semi_nnunet.networks.average import deep_supervision_switches
 from semi_nnunet.networks.frozen import unwrapped
@@ -266,6 +266,12 @@ class ReproducibleTrainer(nnUNetTrainer):
                 )
             split = generate_crossval_split(cases, n_splits=min(5, len(cases)))
             write_json(splits_file, checkpoints.plain(split))
+        if self.fold != "all" and self.fold >= (count := len(read_json(splits_file))):
+            raise UserError(
+                f"{splits_file} has {count} folds, but fold {self.fold} was asked for (nnU-Net "
+                f"would split at random). Fix: "
+                + (f"choose one of 0 to {count - 1}, or 'all'" if count else "train fold 'all'")
+            )
         training, validation = super().do_split()
         missing = sorted(set(training + validation) - set(cases))
         if missing or not training:

@@ -16,6 +16,7 @@ import torch
 from semi_nnunet.core.losses import DiceAndVoxelLoss
 from semi_nnunet.core.ramps import ramp
 from semi_nnunet.errors import UserError
+from semi_nnunet.files import write_json
 from semi_nnunet.trainer import SemiTrainer, Term
 from semi_nnunet.unlabelled_weight import trust_of_classes
 from tests.trainers import WITHOUT_RAMP, run_epochs, same_weights, weights_of
@@ -241,6 +242,18 @@ def test_one_labelled_case_can_only_be_trained_on_all(make_trainer, tmp_path):
     trainer.preprocessed_dataset_folder_base = str(tmp_path)
     with pytest.raises(UserError, match="Fix: train fold 'all'"):
         trainer.do_split()
+
+
+def test_a_fold_that_the_split_does_not_have_is_not_made_up(make_trainer, tmp_path):
+    """nnU-Net would split at random; where cases are pseudo-labelled, it would validate on them."""
+    trainer = make_trainer("SemiBaselineTrainer", start=False)
+    cases = trainer.labelled_identifiers()
+    trainer.preprocessed_dataset_folder_base = str(tmp_path)
+    for splits, fix in ([], "train fold 'all'"), ([{"train": cases, "val": cases}], "0 to 0"):
+        write_json(tmp_path / "splits_final.json", splits)
+        trainer.fold = len(splits)
+        with pytest.raises(UserError, match=f"has {len(splits)} folds.*{fix}"):
+            trainer.do_split()
 
 
 def test_no_unlabelled_images_is_said_before_the_first_step(make_trainer, monkeypatch, tmp_path):

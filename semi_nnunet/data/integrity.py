@@ -11,7 +11,7 @@ import hashlib
 import io
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -126,6 +126,27 @@ def reader_class(description: dict[str, Any], files: Sequence[str]) -> type[Any]
     what = f"nnU-Net has no reader for 'file_ending' {description['file_ending']!r}"
     fix = "use .nii.gz, .nii, .mha, .nrrd, .gipl, .png, .bmp, .tif or .tiff"
     raise UserError(f"{JSON} cannot be used:", [Problem(JSON, what, fix)])
+
+
+def image_problems(
+    folder: str | Path,
+    description: Mapping[str, Any],
+    reader: type[Any],
+    case: str,
+    images: Sequence[str],
+) -> list[Problem]:
+    """What is wrong with the images of one case of a folder: each file, and all of them together.
+
+    Args:
+        folder: of the images; files are named as they lie in it.
+        description: content of dataset.json.
+        reader: of nnU-Net.
+        case: its identifier.
+        images: its channel files.
+    """
+    count, ending = len(description["channel_names"]), description["file_ending"]
+    rules = _Rules(os.fspath(folder), reader, count, frozenset(), ending)
+    return list(_safe_report(rules, RawCase(case, "unlabelled", tuple(images))).problems)
 
 
 def _safe_report(rules: _Rules, case: RawCase) -> CaseReport:

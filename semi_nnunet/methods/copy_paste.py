@@ -54,10 +54,6 @@ class Side:
         middle = (len(self.x) + 1) // 2
         return self.of(torch.arange(len(self.x))[middle:] if second else torch.arange(middle))
 
-    def repeated(self, size: int) -> Side:
-        """The patches over and over, ``size`` of them."""
-        return self.of(torch.arange(size) % len(self.x))
-
     def of(self, patches: torch.Tensor) -> Side:
         """Some of the patches, by index; all where there would be none."""
         index = patches if len(patches) else torch.arange(len(self.x))

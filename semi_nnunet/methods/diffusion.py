@@ -23,6 +23,7 @@ from torch import nn
 
 from semi_nnunet.core.difficulty import DifficultyWeights, hard_dice
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label
+from semi_nnunet.core.stochastic import statistics_kept
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.networks.diffusion_branches import DiffusionBranches
 from semi_nnunet.networks.label_diffusion import LabelDiffusion, LabelDiffusionSettings, paper_or
@@ -87,13 +88,16 @@ class SemiDiffusionTrainer(SemiTrainer):
 
     def xi_probs(self, x: torch.Tensor) -> torch.Tensor:
         """What the diffusion branch says of an image, sampled from pure noise."""
-        return self.companion("diffusion").sample(self.bare_network.encoder, x)
+        diffusion, encoder = self.companion("diffusion"), self.bare_network.encoder
+        with statistics_kept(encoder, diffusion):
+            return diffusion.sample(encoder, x)
 
     @torch.no_grad()
     def psi_probs(self, x: torch.Tensor) -> torch.Tensor:
         """What the branch with difficulty weights says of an image."""
-        branches = self.companion("diffusion").branches
-        return self.probs(branches.predict_psi(self.bare_network.encoder, x))
+        branches, encoder = self.companion("diffusion").branches, self.bare_network.encoder
+        with statistics_kept(encoder, branches):
+            return self.probs(branches.predict_psi(encoder, x))
 
     def pseudo_probs(self, x: torch.Tensor) -> torch.Tensor:
         """Mean of both branches' probabilities (eq. 9), or psi's where xi is not asked."""

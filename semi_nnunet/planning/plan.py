@@ -172,6 +172,9 @@ def apply_architecture(
             if other is not None:
                 plans["configurations"][key] = other
                 changed.append(key)
+    for key, configuration in plans["configurations"].items():  # a cascade's second stage
+        if "architecture" not in configuration and configuration.get("inherits_from") in changed:
+            changed.append(key)
     if not changed:
         where = ", ".join(configurations or plans["configurations"])
         raise UserError(

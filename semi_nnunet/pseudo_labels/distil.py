@@ -81,7 +81,7 @@ def choose(request: Request, choice: Choice, without: Collection[str] = ()) -> d
             f"no case has an uncertainty of at most {limit}, the lowest is {lowest:.4f}. Fix: "
             f"raise --most"
         )
-    count = choice.keep * len(of_case) if choice.keep <= 1 else choice.keep
+    count = round(choice.keep * len(of_case)) if choice.keep <= 1 else choice.keep
     return {case: of_case[case] for case in surest(below, max(1.5, count))}
 
 
@@ -190,8 +190,8 @@ def write_folds(source: Path, target: Path, labelled: Sequence[str], taken: Sequ
         return len(splits)
     target.mkdir(parents=True, exist_ok=True)
     if len(labelled) < 2:
-        return 0
-    if before.is_file():
+        folds = []  # none: a random split would validate on pseudo labels
+    elif before.is_file():
         folds = read_json(before)
     else:
         folds = generate_crossval_split(sorted(labelled), n_splits=min(FOLDS, len(labelled)))

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from semi_nnunet.data.file_bytes import short_reason
-from semi_nnunet.data.image_files import inspect_file
-from semi_nnunet.data.integrity import reader_class
+from semi_nnunet.data.integrity import image_problems, reader_class
 from semi_nnunet.data.manifest import Entry, Manifest
-from semi_nnunet.data.raw_description import cases_in, read_description, relative_to
+from semi_nnunet.data.raw_description import cases_in, read_description
 from semi_nnunet.deploy.trained import TrainedModel, find_models
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import put_in_place, read_json, write_csv, write_json
@@ -32,6 +32,7 @@ from semi_nnunet.runs.parts import PoolPart, parts_of
 
 REQUEST = "request.json"
 TABLE = "uncertainty.csv"
+DEVICES = ("CUDA", "cuDNN", "CUBLAS", "NCCL", "HIP", "MPS", "XPU")  # in messages of torch
 
 
 @dataclass(frozen=True)
@@ -233,29 +234,47 @@ def run_part(part: Part, label: Labeller, left: Sequence[str]) -> Iterator[str]:
     description = read_description(request.trained[0].folder)
     reader = reader_class(description, [file for case in left for file in cases[case]])
     manifest = Manifest(request.labels, part.finished)
+    too_large: list[str] = []
     for case in left:
-        names = [relative_to(file, str(request.images)) for file in cases[case]]
-        facts = [
-            inspect_file(file, name, reader, len(description["channel_names"]))
-            for file, name in zip(cases[case], names, strict=True)
-        ]
-        if problems := [str(problem) for fact in facts for problem in fact.problems]:
-            part.set_aside(case, "; ".join(problems))
+        if problems := image_problems(request.images, description, reader, case, cases[case]):
+            part.set_aside(case, "; ".join(map(str, problems)))
             yield case
             continue
         source = source_of(cases[case])
         try:
             prediction = label(cases[case])
-        except (RuntimeError, MemoryError, OSError) as error:  # the device, memory, the disk
-            raise UserError(
-                f"{case} could not be labelled: {short_reason(error)}. Fix: with less memory used "
-                f"by others, or on another device, run the same command again"
-            ) from error
-        except Exception as error:  # one strange image must not end the labelling of the others
+        except Exception as error:
+            if is_of_memory(error):  # others may take less
+                too_large.append(f"{case} ({short_reason(error)})")
+                continue
+            if is_of_machine(error):
+                raise UserError(
+                    f"{case} could not be labelled: {short_reason(error)}. Fix: run the same "
+                    f"command again, on another device or disk"
+                ) from error
+            # one strange image must not end the labelling of the others
             part.set_aside(case, f"cannot be labelled: {short_reason(error)}")
         else:
             manifest.add(write_case(part, case, source, prediction, label))
         yield case
+    if too_large:
+        raise UserError(
+            f"the memory was too small for {', '.join(too_large)}; all others are labelled. Fix: "
+            f"with less memory used by others, or on another device, run the same command again"
+        )
+
+
+def is_of_memory(error: Exception) -> bool:
+    """Whether there was too little memory, of the device or of the host."""
+    said = str(error).lower()
+    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return known or any(words in said for words in ("out of memory", "allocate memory"))
+
+
+def is_of_machine(error: Exception) -> bool:
+    """Whether the disk or the device failed, not the image; torch's errors tell in words alone."""
+    named = isinstance(error, RuntimeError) and any(name in str(error) for name in DEVICES)
+    return named or isinstance(error, OSError)
 
 
 def ignore_value(label_manager: Any) -> int:

@@ -13,7 +13,7 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.deploy.export import require_stock_network
 from semi_nnunet.deploy.trained import find_model
 from semi_nnunet.errors import UserError
-from semi_nnunet.files import write_json
+from semi_nnunet.files import read_json, write_json
 from semi_nnunet.networks import adapters
 from semi_nnunet.networks.adapters import SmpNetwork
 from semi_nnunet.planning.architecture import KNOWN, nearest_multiple, size_of, with_architecture
@@ -90,6 +90,44 @@ def test_pseudo_labels_leave_no_trace_in_batch_normalisation(make_trainer, prepa
     assert all(m.training for m in trainer.bare_network.modules())
     trainer.predict(unlabelled.x_strong)
     assert not same_weights(before, statistics(trainer.bare_network))
+
+
+class WithBatchNorm:
+    """The tiny data set, nnU-Net's own network with batch normalisation."""
+
+    def __init__(self, dataset):
+        self.plans, self.dataset_json = dataset.plans, dataset.dataset_json
+        kwargs = self.plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
+        kwargs["norm_op"] = "torch.nn.modules.batchnorm.BatchNorm2d"
+
+
+def test_sampling_leaves_no_trace_in_batch_normalisation(make_trainer, prepared_dataset):
+    dataset = WithBatchNorm(prepared_dataset("labels", 1))
+    trainer = make_trainer("SemiDiffusionTrainer", dataset=dataset, **WITHOUT_RAMP)
+    _, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    networks = (trainer.bare_network, trainer.companion("diffusion"))
+    before = [statistics(network) for network in networks]
+    assert any("running_mean" in name for found in before for name in found)
+    trainer.pseudo_probs(unlabelled.x_weak)
+    for network, found in zip(networks, before, strict=True):
+        assert same_weights(found, statistics(network))
+        assert all(module.training for module in network.modules())
+    trainer.train_step(next(trainer.dataloader_train))
+    assert not same_weights(before[0], statistics(trainer.bare_network))  # of labelled patches
+
+
+def test_both_stages_of_a_cascade_get_the_network(make_trainer, prepared_cascade, tmp_path):
+    """The second stage has its architecture from 3d_fullres, and no deep supervision, too."""
+    dataset = prepared_cascade()
+    words = ["plan", "-d", dataset.name, "--architecture", "monai.SegResNet", "--name", "segres"]
+    try:
+        assert main(words) == 0
+        plans = read_json(dataset.preprocessed / "segres.json")
+    finally:
+        (dataset.preprocessed / "segres.json").unlink(missing_ok=True)
+    for stage in ("3d_fullres", "3d_cascade_fullres"):
+        assert plans["semi"][stage]["deep_supervision"] is False
+    assert "architecture" not in plans["configurations"]["3d_cascade_fullres"]
 
 
 def test_a_teacher_has_its_students_statistics(make_trainer, prepared_dataset):

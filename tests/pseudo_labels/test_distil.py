@@ -147,7 +147,7 @@ def test_the_choice_is_of_the_surest(tmp_path):
 
 def test_a_single_labelled_case_has_no_fold(tmp_path):
     assert write_folds(tmp_path, tmp_path, ["only"], ["pseudo"]) == 0
-    assert not (tmp_path / "splits_final.json").exists()
+    assert read_json(tmp_path / "splits_final.json") == []
 
 
 def test_files_that_are_listed_one_by_one_are_refused(tmp_path):

@@ -263,6 +263,60 @@ def test_a_full_disk_is_no_bad_image(pool, monkeypatch):
     assert not request.bad() and not request.done()
 
 
+def test_channels_that_do_not_fit_the_model_are_set_aside(pool):
+    bad, *others = sorted(pool.images.iterdir())
+    shutil.copy(bad, bad.with_name(bad.name.replace("_0000", "_0001")))  # the model knows one
+    request = Request(pool.images, pool.out, (pool.names[0],))
+    label(request)
+    assert not request.left() and len(request.done()) == len(others)
+    (problem,) = request.bad().values()
+    assert "is a channel too many" in str(problem)
+
+
+def test_an_image_that_no_network_takes_is_set_aside_and_the_others_go_on(pool, monkeypatch):
+    whole = Labeller.__call__
+
+    def fails_once(self, images):
+        if images[0] == str(first):
+            raise RuntimeError("Given groups=1, weight of size [4, 1, 3, 3], expected 1 channels")
+        return whole(self, images)
+
+    first = sorted(pool.images.iterdir())[0]
+    monkeypatch.setattr(Labeller, "__call__", fails_once)
+    request = Request(pool.images, pool.out, (pool.names[0],))
+    label(request)
+    assert not request.left() and len(request.done()) == 3 and len(request.bad()) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
+        MemoryError(),
+    ],
+)
+def test_an_image_too_large_for_the_memory_is_tried_again_after_all_others(
+    pool, monkeypatch, error
+):
+    first = sorted(pool.images.iterdir())[0]
+    whole = Labeller.__call__
+
+    def fails(self, images):
+        if images[0] == str(first):
+            raise error
+        return whole(self, images)
+
+    request = Request(pool.images, pool.out, (pool.names[0],))
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="memory was too small for"):
+        patch.setattr(Labeller, "__call__", fails)
+        label(request)
+    assert len(request.done()) == 3 and not request.bad()
+    assert request.left() == [first.name.removesuffix("_0000.nii.gz")]
+    label(request)
+    assert not request.left()
+
+
 def test_a_device_that_fails_condemns_no_image(pool, monkeypatch):
     request = Request(pool.images, pool.out, (pool.names[0],))
 
