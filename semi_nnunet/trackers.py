@@ -29,6 +29,24 @@ class Tracker(Protocol):
     def close(self) -> None: ...
 
 
+Method = TypeVar("Method", bound=Callable[..., None])
+
+
+def _never_fatal(method: Method) -> Method:
+    """A tracker that is full, locked or gone must not cost the training: say so once, go on."""
+
+    @wraps(method)
+    def guarded(self: TensorBoardTracker | MlflowTracker, *args: Any, **kwargs: Any) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:  # of a disk, a database, a network, a server
+            if not self.complained:
+                print(f"WARNING: {self.place} does not take the values: {error}")
+            self.complained = True
+
+    return guarded  # type: ignore[return-value]
+
+
 class TensorBoardTracker:
     """Event files in a folder of the training's output.
 
@@ -41,38 +59,25 @@ class TensorBoardTracker:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise _missing("tensorboard") from error
+        self.place, self.complained = f"TensorBoard in {output_folder}", False
         self.writer = SummaryWriter(str(output_folder / "tensorboard"))
 
+    @_never_fatal
     def update_config(self, config: Mapping[str, Any]) -> None:
         self.writer.add_text("config", str(dict(config)))
 
+    @_never_fatal
     def log(self, key: str, value: Any, step: int) -> None:
         self.writer.add_scalar(key, value, step)
         self.writer.flush()
 
+    @_never_fatal
     def log_summary(self, key: str, value: Any) -> None:
         self.writer.add_text(key, str(value))
 
+    @_never_fatal
     def close(self) -> None:
         self.writer.close()
-
-
-Method = TypeVar("Method", bound=Callable[..., None])
-
-
-def _never_fatal(method: Method) -> Method:
-    """A tracker that is full, locked or gone must not cost the training: say so once, go on."""
-
-    @wraps(method)
-    def guarded(self: MlflowTracker, *args: Any, **kwargs: Any) -> None:
-        try:
-            method(self, *args, **kwargs)
-        except Exception as error:  # of a database, a network, a server
-            if not self.complained:
-                print(f"WARNING: MLflow at {self.uri} does not take the values: {error}")
-            self.complained = True
-
-    return guarded  # type: ignore[return-value]
 
 
 class MlflowTracker:
@@ -99,7 +104,7 @@ class MlflowTracker:
         except ImportError as error:
             raise _missing("mlflow") from error
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results / MLFLOW_FILE}"
-        self.complained = False
+        self.place, self.complained = f"MLflow at {self.uri}", False
         folder = str(output_folder)
         try:
             with FileLock(results / f".{MLFLOW_FILE}.lock"):  # of several trainings that begin

@@ -32,6 +32,20 @@ def test_tensorboard_files_hold_what_was_logged(tmp_path):
     ]
 
 
+def test_a_full_disk_below_tensorboard_costs_no_training(tmp_path, capsys):
+    pytest.importorskip("tensorboard", reason="the extra semi_nnunet[tensorboard] is missing")
+    tracker = TensorBoardTracker(tmp_path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    tracker.writer.add_scalar = full
+    for epoch in range(3):
+        tracker.log("semi/loss", 0.5, epoch)
+    said = capsys.readouterr().out
+    assert said.count("WARNING: TensorBoard") == 1 and "No space left" in said
+
+
 @pytest.mark.parametrize(("module", "name"), [("mlflow", "mlflow"), ("tensorboard", "tensorboard")])
 def test_a_missing_extra_is_named(module, name, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)

@@ -62,9 +62,9 @@ def run(args: argparse.Namespace) -> None:
     names = {f"{size:g}{unit}": size for size in args.tolerances}
     measure = Measure(names, unit, args.missed_distance)
     protocol = make_protocol(dataset_json, pairs[0].reference, measure, own)
-    rows = evaluate(pairs, protocol, args.num_processes)
     out = args.out or args.predictions
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)  # before the work
+    rows = evaluate(pairs, protocol, args.num_processes)
     content = write_tables(out, rows, pairs, protocol)
     print(printed(content, unit))
     print(f"{len(pairs)} cases; wrote metrics.csv, metrics.json and summary.json to {out}")

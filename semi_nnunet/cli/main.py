@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,12 @@ VERBS = {
 }
 
 
+OF_THE_DISK = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS,
+    errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
+}  # fmt: skip
+
+
 def build_parser(verb: str | None) -> argparse.ArgumentParser:
     """The parser of all verbs; only the file of ``verb`` is imported, the others are listed."""
     parser = argparse.ArgumentParser(prog="semi_nnunet", description=semi_nnunet.__doc__)
@@ -61,6 +68,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.run(args) or 0)
     except UserError as error:
         print(f"semi_nnunet {args.verb}: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in OF_THE_DISK:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"semi_nnunet {args.verb}: error: {where}{error.strerror}. Fix: free space there, or "
+            f"make it writable, or choose another place, and run the same command again",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         then = "starts anew" if args.verb in ("demo", "convert") else "goes on"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 import time
@@ -24,10 +23,25 @@ def test_the_list_of_verbs_comes_at_once_without_torch() -> None:
     assert done.stdout.endswith("False\n")
 
 
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(28, "No space left on device", "/data/a.nii.gz"), "/data/a.nii.gz: No space left"),
+        (PermissionError(13, "Permission denied", "/data"), "/data: Permission denied"),
+        (OSError(28, "No space left on device"), "error: No space left on device. Fix: free"),
+    ],
+)
+def test_a_full_or_closed_disk_is_said_without_a_traceback(error, says, monkeypatch, capsys):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr("semi_nnunet.cli.doctor.run", fails)
+    assert main(["doctor"]) == 2
+    assert says in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    if importlib.util.find_spec(f"semi_nnunet.cli.{verb}") is None:
-        pytest.skip(f"{verb} is not there yet")
     with pytest.raises(SystemExit) as end:
         main([verb, "--help"])
     assert end.value.code == 0
