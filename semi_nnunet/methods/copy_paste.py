@@ -6,10 +6,12 @@ mixtures, the labelled voxels with weight 1, the pseudo-labelled ones with alpha
 unlabelled terms begin, boxes are pasted between labelled patches (the paper's pre-training).
 
 Differs from the paper: one training, whose first steps are the pre-training, so that the teacher
-goes on from there; plain labelled patches are seen, too, with nnU-Net's deep supervision; the
-unlabelled patch is in its strong view (``appearance_strength 0``: the paper's); labelled patches
-are rotated less where orientation matters, as the unlabelled ones are not rotated; the largest
-component is kept only where that is asked for, because it is wrong for organs in several pieces.
+goes on from there; they end as soon as the network knows every class; each of the two mixtures has
+a box of its own, and as many patches as the smaller batch; plain labelled patches are seen, too,
+with nnU-Net's deep supervision; the unlabelled patch is in its strong view (``appearance_strength
+0``: the paper's); labelled patches are rotated less where orientation matters, as the unlabelled
+ones are not rotated; the largest component is kept only where that is asked for, because it is
+wrong for organs in several pieces.
 """
 
 from __future__ import annotations

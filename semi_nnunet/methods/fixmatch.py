@@ -5,7 +5,8 @@ the same voxels.
 
 Differs from the paper: the moving average, which the paper evaluates, also gives the pseudo labels;
 the threshold is that of each class (FreeMatch), because one for all silences small organs; boxes
-are mixed (CutMix); the loss is nnU-Net's Dice + cross-entropy; the weight is ramped.
+are mixed (CutMix); the loss is nnU-Net's Dice + cross-entropy; the weight is ramped and multiplied
+by the trust in the network.
 ``class_wise_threshold false, cutmix_probability 0, ramp_up constant, unlabelled_start_steps 0,
 strong_weight 1`` is the paper's.
 """

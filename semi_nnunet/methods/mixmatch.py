@@ -3,13 +3,15 @@
 Each unlabelled patch u is seen in K views u_k = h_k(g_k(u)), g_k a flip or quarter turn, h_k a
 change of appearance. The guess is made in the frame of u, q = sharpen(mean_k g_k^-1 p(u_k))
 (eq. 6-7), and carried into each view, g_k(q). Labelled and unlabelled patches are shuffled and
-mixed by MixUp, lambda' = max(lambda, 1 - lambda), lambda ~ Beta(alpha, alpha) (eq. 8-11). The loss
-is soft Dice + cross-entropy on the mixed labelled patches and squared differences of probabilities
-on the mixed unlabelled ones (eq. 2-5), in float32.
+mixed. The loss is soft Dice + cross-entropy on the mixed labelled patches and squared differences
+of probabilities on the mixed unlabelled ones (eq. 2-5), in float32.
 
-Differs from the paper: the guesser is the moving average (``guesser student``: the paper's); plain
-labelled patches are seen, too, because mixing dilutes few labels; quarter turns only in square
-planes, and no geometric view at all where orientation carries meaning (``mirror false``).
+Differs from the paper: boxes are mixed (CutMix), as voxels of two blended images belong to neither
+(``mixing mixup``: the paper's, lambda' = max(lambda, 1 - lambda), lambda ~ Beta(alpha, alpha),
+eq. 8-11); the guesser is the moving average (``guesser student``: the paper's); both terms are
+ramped and weighed by the trust in the network; plain labelled patches are seen, too, because mixing
+dilutes few labels; quarter turns only in square planes; where orientation carries meaning (``mirror
+false``), no geometric view at all, and labelled patches are rotated less.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from semi_nnunet.augment.mixing import BoxMix, mixup_weight, sample_boxes
 from semi_nnunet.core.consistency import probability_mse
 from semi_nnunet.core.pseudo_labels import sharpen
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
-from semi_nnunet.settings import setting
+from semi_nnunet.planning import rules
+from semi_nnunet.settings import planned, setting
 from semi_nnunet.teacher import TeacherSettings, TeacherTrainer
 from semi_nnunet.trainer import Term
 
@@ -36,9 +39,12 @@ Mix = Callable[[torch.Tensor], torch.Tensor]
 class MixMatchSettings(TeacherSettings):
     views: int = setting(2, "K (sec. 3.1)", low=1)
     temperature: float = setting(0.5, "T (sec. 3.2)", low=0.01, high=1)
-    alpha: float = setting(0.75, "of Beta (sec. 3.3)", low=0.01)
-    mixing: str = setting("mixup", "the paper's", choices=("mixup", "cutmix"))
+    alpha: float = setting(0.75, "of Beta (sec. 3.3; mixing mixup only)", low=0.01)
+    mixing: str = setting(
+        "cutmix", "each voxel is of one image (paper: mixup)", choices=("mixup", "cutmix")
+    )
     cutmix_edge: float = setting(1 / 3, "of the box (mixing cutmix only)", low=0.01, high=1)
+    max_rotation_degrees: float | None = planned(rules.rotation_of_pasted, low=0, high=180)
     guesser: str = setting(
         "teacher",
         "steadier than the student, which the paper takes",

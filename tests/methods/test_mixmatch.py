@@ -69,7 +69,7 @@ def test_mixup_keeps_each_patch_the_larger_part():
 
 @pytest.mark.parametrize("kind", ["labels", "regions_ignore"])
 def test_both_terms_equal_a_slow_version(kind, make_trainer):
-    trainer = make_trainer(NAME, kind=kind, **WITHOUT_RAMP)
+    trainer = make_trainer(NAME, kind=kind, mixing="mixup", **WITHOUT_RAMP)
     trainer.train_step(next(trainer.dataloader_train))
     labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
     views = [GridView((0,)), GridView((1,))]
