@@ -88,14 +88,19 @@ def trained(args: argparse.Namespace) -> Any:
 def branches(trainer: Any) -> dict[str, nn.Module]:
     """What is compared, by name."""
 
+    diffusion = trainer.companion("diffusion")
+
     def xi(x: torch.Tensor) -> torch.Tensor:
         with seeded("xi"):
-            return trainer.xi_probs(x)
+            return diffusion.xi_probs(trainer.encoder, x)
+
+    def psi(x: torch.Tensor) -> torch.Tensor:
+        return diffusion.psi_probs(trainer.encoder, x)
 
     parts = {
         "xi": xi,
-        "psi": trainer.psi_probs,
-        "mean of both": lambda x: (xi(x) + trainer.psi_probs(x)) / 2,
+        "psi": psi,
+        "mean of both": lambda x: (xi(x) + psi(x)) / 2,
     }
     found = {name: Branch(probs, trainer.exclusive) for name, probs in parts.items()}
     return {**found, "theta": trainer.prediction_network()}

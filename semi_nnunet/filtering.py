@@ -3,7 +3,7 @@
 At stated epochs every unlabelled image gets an uncertainty
 (:mod:`semi_nnunet.core.case_uncertainty`), the surest are kept, and training goes on with them. The
 FLARE22 seed kept 200 of 2000 and gained on all 2000. Works with every trainer; the list is part of
-the checkpoint, and a table ``filter_epoch_<N>.csv`` (case, uncertainty, kept) is written.
+the checkpoint, and a table ``filter_epoch_<N>.csv`` (case, score, kept) is written.
 """
 
 from __future__ import annotations
@@ -80,17 +80,16 @@ def filter_cases(trainer: Any) -> list[str]:
 
 
 def write_table(path: Path, scores: Mapping[str, float], kept: list[str]) -> None:
-    """case, uncertainty, kept (0 or 1); the surest first."""
+    """case, score (its uncertainty), kept (0 or 1); the surest first."""
     rows = [[case, f"{scores[case]:.6f}", int(case in kept)] for case in ranked(scores)]
-    write_csv(path, [["case", "uncertainty", "kept"], *rows])
+    write_csv(path, [["case", "score", "kept"], *rows])
 
 
 def all_scores(trainer: Any) -> dict[str, float]:
     """Case -> uncertainty; empty where the score needs an earlier round and there is none."""
     epochs, epoch = sorted(trainer.settings.filter_epochs), trainer.current_epoch
-    earlier = [e for e in epochs if e < epoch]
     rounds = Path(trainer.output_folder) / "filter_rounds"
-    before = rounds / str(earlier[-1]) if earlier else None
+    earlier = [rounds / str(e) for e in epochs if e < epoch]
     networks = networks_to_compare(trainer)
     scores = {}
     pool = predict_pool(
@@ -104,10 +103,10 @@ def all_scores(trainer: Any) -> dict[str, float]:
             continue
         labels = [foreground_labels(p, trainer.exclusive) for p in probs.values()]
         if score == "change":
-            now = labels[-1]
-            if before is not None:
-                scores[case] = voxel_change(read_labels(before / f"{case}.npz", case), now)
-            write_labels(rounds / str(epoch) / f"{case}.npz", now)
+            before = [read_labels(folder / f"{case}.npz", case) for folder in earlier]
+            if before:
+                scores[case] = voxel_change([*before, *labels])
+            write_labels(rounds / str(epoch) / f"{case}.npz", labels[-1])
         elif score == "checkpoints":
             scores[case] = checkpoint_disagreement(labels)
         else:

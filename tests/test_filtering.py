@@ -38,7 +38,7 @@ def test_training_goes_on_with_the_surest_images(score, name, make_trainer):
     run_epochs(trainer, 4)
     rows = table_of(trainer, 3)
     assert {row["case"] for row in rows} == set(trainer.unlabelled_cases())
-    uncertainty = [float(row["uncertainty"]) for row in rows]
+    uncertainty = [float(row["score"]) for row in rows]
     assert uncertainty == sorted(uncertainty) and 0 <= uncertainty[0] <= uncertainty[-1] <= 1
     kept = {row["case"] for row in rows if row["kept"] == "1"}
     assert [row["kept"] for row in rows] == ["1", "1", "0", "0"]

@@ -7,6 +7,7 @@ is found has the worst score: it would teach nothing.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -27,8 +28,8 @@ def disagreement(first: torch.Tensor, second: torch.Tensor) -> float:
 def checkpoint_disagreement(labels: Sequence[torch.Tensor]) -> float:
     """1 - mean over earlier checkpoints of the mean IoU with the last one's labels.
 
-    Reliability of ST++ (Yang et al. 2022, arXiv:2106.05095, sec. 3.3); classes that neither finds
-    are left out.
+    Reliability of ST++ (Yang et al. 2022, arXiv:2106.05095, sec. 3.3), without background, which
+    would hide small organs; classes that neither finds are left out.
     """
     *earlier, last = labels
     return sum(1.0 - _mean_iou(labels, last) for labels in earlier) / len(earlier)
@@ -57,11 +58,19 @@ def foreground_entropy(probs: torch.Tensor, exclusive: bool) -> float:
     return float(nats[near].mean()) / max_entropy(probs.shape[0], exclusive)
 
 
-def voxel_change(before: torch.Tensor, after: torch.Tensor) -> float:
-    """Voxels whose label changed between two rounds, relative to the foreground, at most 1.
+def voxel_change(rounds: Sequence[torch.Tensor]) -> float:
+    """Mean over successive rounds of the voxels whose label changed, by the foreground of then.
 
-    The score by which the winner of FLARE22 left images out.
+    The score by which the winner of FLARE22 left images out; here a round counts at most 1.
+
+    Args:
+        rounds: the labels of two rounds or more, the newest last.
     """
+    changes = [_changed(*pair) for pair in itertools.pairwise(rounds)]
+    return sum(changes) / len(changes)
+
+
+def _changed(before: torch.Tensor, after: torch.Tensor) -> float:
     foreground = int(after.any(0).sum())
     changed = int((before != after).any(0).sum())
     return min(1.0, changed / foreground) if foreground else 1.0

@@ -81,16 +81,21 @@ class DiceAndVoxelLoss(nn.Module):
             logits: (B, C, *spatial).
             target: one-hot or soft, same shape.
             mask: (B, 1, *spatial), bool or 0 / 1, where a voxel counts.
-            class_weights: (C,), in place of those of the constructor; they are not normalised,
-                so that their mean scales the Dice.
+            class_weights: (C,) w, in place of those of the constructor. The cross-entropy is
+                PyTorch's weighted one, the Dice the mean over classes of w x Dice, not normalised.
         """
         logits, target, mask = logits.float(), target.float(), mask.float()
         weights = self.class_weights() if class_weights is None else class_weights
         weights = torch.ones(logits.shape[1]) if weights is None else weights
         weights = weights.to(logits.device)
-        scale = 1.0 if class_weights is None else weights.mean()
+        scale = 1.0 if class_weights is None else weights[self._first :].mean()
         voxels = self._voxel_loss(logits, target, mask, weights)
         return voxels - scale * self._dice(logits, target, mask, weights)
+
+    @property
+    def _first(self) -> int:
+        """Of the channels that have a Dice: background has none."""
+        return 0 if self.regions else 1
 
     def class_weights(self) -> torch.Tensor | None:
         """Those of now, (C,); None: all classes count the same."""
@@ -120,8 +125,7 @@ class DiceAndVoxelLoss(nn.Module):
         self, logits: torch.Tensor, onehot: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
         probs = torch.sigmoid(logits) if self.regions else torch.softmax(logits, 1)
-        first = 0 if self.regions else 1  # background has no Dice
-        probs, onehot = probs[:, first:], onehot[:, first:]
+        probs, onehot = probs[:, self._first :], onehot[:, self._first :]
         axes = tuple(range(2, logits.ndim))
         intersection = (probs * onehot * mask).sum(axes)
         predicted, reference = (probs * mask).sum(axes), (onehot * mask).sum(axes)
@@ -132,7 +136,7 @@ class DiceAndVoxelLoss(nn.Module):
             intersection, predicted, reference = sums
         total = (predicted + reference + self.smooth).clamp_min(1e-8)
         dice = (2 * intersection + self.smooth) / total
-        weights = weights[first:]
+        weights = weights[self._first :]
         return (dice * weights).sum(-1).mean() / weights.sum().clamp_min(1e-8)
 
 

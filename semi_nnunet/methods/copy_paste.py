@@ -6,12 +6,13 @@ mixtures, the labelled voxels with weight 1, the pseudo-labelled ones with alpha
 unlabelled terms begin, boxes are pasted between labelled patches (the paper's pre-training).
 
 Differs from the paper: one training, whose first steps are the pre-training, so that the teacher
-goes on from there; they end as soon as the network knows every class; each of the two mixtures has
-a box of its own, and as many patches as the smaller batch; plain labelled patches are seen, too,
-with nnU-Net's deep supervision; the unlabelled patch is in its strong view (``appearance_strength
-0``: the paper's); labelled patches are rotated less where orientation matters, as the unlabelled
-ones are not rotated; the largest component is kept only where that is asked for, because it is
-wrong for organs in several pieces.
+goes on from there; they end as soon as the network knows every class; from then on alpha is ramped
+and multiplied by the trust in the network (``ramp_up constant, unlabelled_start_steps 0``: the
+paper's constant); each of the two mixtures has a box of its own; plain labelled patches are seen,
+too, with nnU-Net's deep supervision; the unlabelled patch is in its strong view
+(``appearance_strength 0``: the paper's); labelled patches are rotated less where orientation
+matters, as the unlabelled ones are not rotated; the largest component is kept only where that is
+asked for, because it is wrong for organs in several pieces.
 """
 
 from __future__ import annotations
@@ -53,13 +54,12 @@ class Side:
 
     def half(self, second: bool) -> Side:
         """The first or the second half of the patches; a single patch is both."""
-        middle = (len(self.x) + 1) // 2
-        return self.of(torch.arange(len(self.x))[middle:] if second else torch.arange(middle))
+        middle = len(self.x) // 2
+        return self.of(range(middle, len(self.x)) if second else range(middle or 1))
 
-    def of(self, patches: torch.Tensor) -> Side:
-        """Some of the patches, by index; all where there would be none."""
-        index = patches if len(patches) else torch.arange(len(self.x))
-        index = index.to(self.x.device)
+    def of(self, patches: Iterable[int]) -> Side:
+        """Some of the patches, by index."""
+        index = torch.tensor(list(patches), device=self.x.device)
         return Side(self.x[index], self.target[index], self.mask[index])
 
 
@@ -74,8 +74,9 @@ class SemiBCPTrainer(TeacherTrainer):
         settings = self.settings
         yield self.supervised(labelled)
         known = Side(labelled.x, *self.annotation(labelled.target))
-        weight = settings.unlabelled_weight * settings.mixture_weight  # not ramped, as the paper's
-        if self.unlabelled_weight.trust == 0:
+        weight = settings.mixture_weight * (settings.unlabelled_weight > 0)  # for labels, too
+        alpha = settings.pseudo_label_weight * self.unlabelled_weight.at(self.step)
+        if alpha == 0:
             loss = self.mixture_loss(known.half(False), known.half(True), 1.0, 1.0)
             yield Term("pre_training", loss, weight, ramped=False)
             return
@@ -85,7 +86,6 @@ class SemiBCPTrainer(TeacherTrainer):
         if settings.largest_component:
             target = keep_largest_component(target, self.exclusive)
         guessed = Side(unlabelled.x_strong, target, unlabelled.mask)
-        alpha = settings.pseudo_label_weight
         inward = self.mixture_loss(known.half(False), guessed.half(False), 1.0, alpha)
         yield Term("unlabelled_into_labelled", inward, weight, ramped=False)
         outward = self.mixture_loss(guessed.half(True), known.half(True), alpha, 1.0)
@@ -94,10 +94,13 @@ class SemiBCPTrainer(TeacherTrainer):
     def mixture_loss(
         self, around: Side, inside: Side, around_weight: float, inside_weight: float
     ) -> torch.Tensor:
-        """Loss on ``around`` with a box of ``inside`` pasted in, each region with its weight."""
-        size = min(around.x.shape[0], inside.x.shape[0])
+        """Loss on ``around`` with a box of ``inside`` pasted in, each region with its weight.
+
+        The side that has fewer patches lends some of them twice.
+        """
+        size = max(len(around.x), len(inside.x))
         around, inside = (
-            Side(s.x[:size], s.target[:size], s.mask[:size]) for s in (around, inside)
+            side.of(patch % len(side.x) for patch in range(size)) for side in (around, inside)
         )
         spatial = around.x.shape[2:]
         box = sample_boxes(1, spatial, self.settings.box_edge, around.x.device)  # as the paper's

@@ -9,8 +9,9 @@ branch can denoise a label without looking at the image. Here x_0 is a soft-max,
 beside the noise and t is drawn towards T, so that one step from pure noise is a prediction; what
 sees noisy labels and time begins at zero; theta also learns from the labels, instead of being
 pulled towards the mean of the two other decoders, which is no sensible network late in training;
-difficulty weights are normalised; boxes are mixed (CutMix). ``fidelity paper`` sets all this as the
-paper has it. The losses are nnU-Net's, those of psi, xi and pseudo labels at full resolution.
+difficulty weights are normalised; boxes are mixed (CutMix). ``fidelity paper`` sets all this, and
+the optimizer, as the paper has it. The augmentation and the losses are nnU-Net's, those of psi, xi
+and pseudo labels at full resolution; the ramp is one of steps (there: of epochs).
 """
 
 from __future__ import annotations
@@ -23,21 +24,15 @@ from torch import nn
 
 from semi_nnunet.core.difficulty import DifficultyWeights, hard_dice
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label
-from semi_nnunet.core.stochastic import statistics_kept
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.networks.diffusion_branches import DiffusionBranches
 from semi_nnunet.networks.label_diffusion import LabelDiffusion, LabelDiffusionSettings, paper_or
-from semi_nnunet.planning import rules
 from semi_nnunet.settings import setting
 from semi_nnunet.trainer import SemiTrainer, Term
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionSettings(LabelDiffusionSettings):
-    unlabelled_start_steps: int = paper_or(0, rules.unlabelled_start_steps, low=0)
-    ramp_up_steps: int = paper_or(rules.every_step, rules.ramp_up_steps, low=0)
-    appearance_strength: float = paper_or(0.0, rules.appearance_strength, low=0)
-    cutmix_probability: float = paper_or(0.0, 1.0, "every patch is mixed", low=0, high=1)
     pseudo_label_weight: float = paper_or(10.0, 1.0, "on nnU-Net's Dice + cross-entropy", low=0)
     diffusion_labels: bool = setting(True, "False: theta learns from psi alone (ablation)")
     theta_on_labels: bool = paper_or(False, True, "pseudo labels alone lag behind (prototype)")
@@ -63,17 +58,17 @@ class SemiDiffusionTrainer(SemiTrainer):
         }
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
-        settings, encoder = self.settings, self.bare_network.encoder
+        settings, diffusion = self.settings, self.companion("diffusion")
         target, mask = self.annotation(labelled.target)
         own = settings.unlabelled_weight  # on labels, but of no use without the pseudo labels
         if settings.theta_on_labels or own == 0:
             yield self.supervised(labelled)
-        logits = self.companion("diffusion").denoise_labels(encoder, labelled.x, target, mask)
+        logits = diffusion.denoise_labels(self.encoder, labelled.x, target, mask)
         found = hard_pseudo_label(self.probs(logits.detach()), self.exclusive)
         loss = self.pseudo_label_loss(logits, target, mask)
         yield Term("denoising", loss, own, ramped=False)
         weights = self.companion("difficulty")(hard_dice(found, target, mask))
-        logits = self.companion("diffusion").branches.predict_psi(encoder, labelled.x)
+        logits = diffusion.branches.predict_psi(self.encoder, labelled.x)
         loss = self.pseudo_label_loss(logits, target, mask, weights)
         yield Term("difficulty", loss, own, ramped=False)
         if self._step_in_epoch == 0:
@@ -86,30 +81,24 @@ class SemiDiffusionTrainer(SemiTrainer):
         loss = self.pseudo_label_loss(logits, mix(guess), mix(unlabelled.mask))
         yield Term("pseudo_label", loss, settings.pseudo_label_weight)
 
-    def xi_probs(self, x: torch.Tensor) -> torch.Tensor:
-        """What the diffusion branch says of an image, sampled from pure noise."""
-        diffusion, encoder = self.companion("diffusion"), self.bare_network.encoder
-        with statistics_kept(encoder, diffusion):
-            return diffusion.sample(encoder, x)
-
-    @torch.no_grad()
-    def psi_probs(self, x: torch.Tensor) -> torch.Tensor:
-        """What the branch with difficulty weights says of an image."""
-        branches, encoder = self.companion("diffusion").branches, self.bare_network.encoder
-        with statistics_kept(encoder, branches):
-            return self.probs(branches.predict_psi(encoder, x))
+    @property
+    def encoder(self) -> nn.Module:
+        """The student's, which all branches share."""
+        return self.bare_network.encoder
 
     def pseudo_probs(self, x: torch.Tensor) -> torch.Tensor:
         """Mean of both branches' probabilities (eq. 9), or psi's where xi is not asked."""
-        psi, settings = self.psi_probs(x), self.settings
+        diffusion, encoder, settings = self.companion("diffusion"), self.encoder, self.settings
+        psi = diffusion.psi_probs(encoder, x)
         if not settings.diffusion_labels or self.step % settings.sampling_interval_steps:
             return psi
-        return (psi + self.xi_probs(x)) / 2
+        return (psi + diffusion.xi_probs(encoder, x)) / 2
 
     def log_branches(self, x: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> None:
         """Dice of both branches on labelled patches, once an epoch."""
-        first = 1 if self.exclusive else 0
-        for name, probs in (("xi", self.xi_probs(x)), ("psi", self.psi_probs(x))):
+        diffusion, first = self.companion("diffusion"), 1 if self.exclusive else 0
+        for name, probs_of in (("xi", diffusion.xi_probs), ("psi", diffusion.psi_probs)):
+            probs = probs_of(self.encoder, x)
             dice = hard_dice(hard_pseudo_label(probs, self.exclusive), target, mask)
             self.records.add(f"dice/{name}", dice[first:].mean())
 

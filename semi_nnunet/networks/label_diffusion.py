@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,9 @@ from torch.nn import functional as F
 from semi_nnunet.common_settings import CutMixSettings
 from semi_nnunet.core.noise_schedule import NoiseSchedule
 from semi_nnunet.core.pseudo_labels import to_probs
+from semi_nnunet.core.stochastic import statistics_kept
 from semi_nnunet.networks.diffusion_branches import DiffusionBranches
+from semi_nnunet.planning import rules
 from semi_nnunet.settings import planned, setting
 
 
@@ -31,13 +34,38 @@ def paper_or(paper: Any, ours: Any, why: str = "", **limits: Any) -> Any:
     return planned(rule, **limits)
 
 
+def start_of_theta(facts: rules.Facts, values: Mapping[str, Any]) -> rules.Planned:
+    """When pseudo labels begin to count by the trust in theta, where theta learns without them."""
+    if values.get("theta_on_labels") is False:
+        return (
+            0,
+            "theta learns from pseudo labels alone, which cannot wait until it knows something",
+        )
+    return rules.unlabelled_start_steps(facts, values)
+
+
 @dataclass(frozen=True, kw_only=True)
-class LabelDiffusionSettings(CutMixSettings):
-    """How labels are noised and sampled."""
+class FidelitySettings(CutMixSettings):
+    """The settings of other trainers that the paper has otherwise."""
 
     fidelity: str = setting(
         "improved", "the paper's settings do not reproduce", choices=("improved", "paper")
     )
+    momentum: float = paper_or(0.9, 0.99, "nnU-Net's (SGD only)", low=0, below=1)
+    gradient_clip: float = paper_or(0.0, 12.0, "nnU-Net's limit on the norm; 0: none", low=0)
+    unlabelled_start_steps: int = paper_or(0, start_of_theta, low=0)
+    ramp_up_steps: int = paper_or(rules.every_step, rules.ramp_up_steps, low=0)
+    appearance_strength: float = paper_or(0.0, rules.appearance_strength, low=0)
+    unlabelled_rotation_and_scaling: bool = paper_or(
+        True, False, "the branches are surest on the image as it is"
+    )
+    cutmix_probability: float = paper_or(0.0, 1.0, "every patch is mixed", low=0, high=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelDiffusionSettings(FidelitySettings):
+    """How labels are noised and sampled."""
+
     sampling_steps: int = paper_or(10, 1, "as good as ten at a tenth of the cost", low=1)
     sampling_interval_steps: int = setting(1, "xi is asked every so many steps", low=1)
     clamped_logits: bool = paper_or(
@@ -98,15 +126,22 @@ class LabelDiffusion(nn.Module):
         return self.branches.denoise(encoder, x, x_t, t)
 
     @torch.no_grad()
-    def sample(self, encoder: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        """Probabilities (B, C, *spatial) of an image's labels, from pure noise."""
+    def psi_probs(self, encoder: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """Probabilities (B, C, *spatial) of an image's labels, by the branch without noise."""
+        with statistics_kept(encoder, self):
+            return to_probs(self.branches.predict_psi(encoder, x), self.exclusive)
+
+    @torch.no_grad()
+    def xi_probs(self, encoder: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """The same, sampled by the diffusion branch from pure noise."""
         shape = (len(x), self.branches.num_classes, *x.shape[2:])
-        logits = self.schedule.ddim(
-            lambda x_t, t: self.branches.denoise(encoder, x, x_t, t).float(),
-            self.from_logits,
-            torch.randn(shape, device=x.device),
-            self.settings.sampling_steps,
-        )
+        with statistics_kept(encoder, self):
+            logits = self.schedule.ddim(
+                lambda x_t, t: self.branches.denoise(encoder, x, x_t, t).float(),
+                self.from_logits,
+                torch.randn(shape, device=x.device),
+                self.settings.sampling_steps,
+            )
         if not self.settings.reparameterised:
             return to_probs(logits, self.exclusive)
         x_0 = self.from_logits(logits)

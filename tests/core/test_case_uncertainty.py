@@ -31,7 +31,7 @@ def test_a_class_that_neither_finds_is_left_out_and_nothing_found_is_worst():
     second = first.clone()
     assert disagreement(first, second) == 1.0
     assert checkpoint_disagreement([first, second]) == 1.0
-    assert voxel_change(first, second) == 1.0
+    assert voxel_change([first, second]) == 1.0
     probs = torch.tensor([0.9, 0.1]).view(2, 1, 1).expand(2, 4, 4)
     assert foreground_entropy(probs, True) == 1.0
     first[0, 1:3, 1:3] = second[0, 1:3, 1:3] = True
@@ -81,5 +81,7 @@ def test_change_is_relative_to_the_foreground():
     after = before.clone()
     after[0, 2, 2:6] = False
     after[1, 2, 2:6] = True  # four voxels have another class now
-    assert voxel_change(before, after) == pytest.approx(4 / 16)
-    assert voxel_change(~after, after) == 1.0
+    assert voxel_change([before, after]) == pytest.approx(4 / 16)
+    assert voxel_change([~after, after]) == 1.0
+    mean = (voxel_change([before, after]) + voxel_change([after, before])) / 2
+    assert voxel_change([before, after, before]) == pytest.approx(mean)

@@ -248,6 +248,10 @@ def test_half_precision_logits_are_computed_in_float32():
 def test_class_weights_may_be_those_of_the_moment():
     logits, target = example(False, False, (6, 5))
     onehot, mask = onehot_and_mask(target, CHANNELS, False, None)
-    weights = torch.tensor([0.5, 2.0, 0.5])
+    weights = torch.tensor([0.5, 1.6, 0.4])  # those of the classes that have a Dice: mean 1
     now = our_loss(False, False).masked(logits, onehot, mask, weights)
-    torch.testing.assert_close(now, our_loss(False, False, class_weights=[1, 4, 1])(logits, target))
+    constant = our_loss(False, False, class_weights=weights.tolist())
+    torch.testing.assert_close(now, constant(logits, target))
+    voxels = constant._voxel_loss(logits, onehot, mask.float(), weights)
+    twice = our_loss(False, False).masked(logits, onehot, mask, 2 * weights)
+    torch.testing.assert_close(twice, voxels + 2 * (now - voxels))  # only the Dice grows with them

@@ -89,6 +89,42 @@ def test_pre_training_pastes_labelled_into_labelled_and_needs_no_teacher(make_tr
     assert means["weight/pre_training"] == 0.5
 
 
+@pytest.mark.parametrize("sizes", [(2, 6), (6, 2), (1, 2)])
+def test_every_patch_of_unequal_batches_is_mixed(sizes, make_trainer, monkeypatch):
+    labelled_size, unlabelled_size = sizes
+    trainer = make_trainer(
+        NAME,
+        labelled_batch_size=labelled_size,
+        unlabelled_batch_size=unlabelled_size,
+        **WITHOUT_RAMP,
+    )
+    monkeypatch.setattr(trainer, "mixture_loss", lambda around, inside, *weights: (around, inside))
+    seen, predict = [], trainer.predict
+    trainer.predict = lambda x, *rest: (seen.append(len(x)), predict(x, *rest))[1]
+    labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    _, inward, outward = trainer.terms(labelled, unlabelled)
+    halves = [*inward.value, *outward.value]
+    patches = {patch.sum().item() for half in halves for patch in half.x}
+    every = [*labelled.x, *unlabelled.x_strong]
+    assert patches == {patch.sum().item() for patch in every}
+    monkeypatch.undo()
+    seen.clear()  # the teacher was asked before
+    trainer.mixture_loss(*inward.value, 1.0, 0.5)
+    assert seen == [max(len(half.x) for half in inward.value)]
+
+
+def test_pseudo_labels_count_as_far_as_the_network_is_trusted(make_trainer):
+    trainer = make_trainer(NAME, ramp_up="constant")
+    weights = []
+    trainer.mixture_loss = lambda around, inside, *given: (
+        weights.append(given),
+        around.x.sum() * 0,
+    )[1]
+    trainer.unlabelled_weight.trust = 0.5
+    list(trainer.terms(*trainer._to_device(next(trainer.dataloader_train)[0])))
+    assert weights == [(1.0, 0.5 * 0.25), (0.5 * 0.25, 1.0)]
+
+
 def test_largest_component_is_a_setting(make_trainer, monkeypatch):
     calls = []
     monkeypatch.setattr(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from tests.methods.by_hand import dice_ce_by_hand
 from tests.trainers import WITHOUT_RAMP, weights_of
@@ -45,8 +46,9 @@ def test_theta_learns_the_sum_of_both_branches(kind, diffusion_labels, make_trai
     trainer.train_step(next(trainer.dataloader_train))
     labelled, unlabelled = next_batch(trainer)
     trainer._step_in_epoch = 1
-    xi = trainer.xi_probs(unlabelled.x_weak)
-    trainer.xi_probs = lambda x: xi
+    diffusion = trainer.companion("diffusion")
+    xi = diffusion.xi_probs(trainer.encoder, unlabelled.x_weak)
+    diffusion.xi_probs = lambda encoder, x: xi
     *_, pseudo_label = trainer.terms(labelled, unlabelled)
     psi = trainer.probs(
         trainer.companion("diffusion").branches.predict_psi(
@@ -62,6 +64,39 @@ def test_theta_learns_the_sum_of_both_branches(kind, diffusion_labels, make_trai
         logits = trainer.network(unlabelled.x_strong)[0]
     expected = dice_ce_by_hand(logits, target, unlabelled.mask, trainer.exclusive)
     assert pseudo_label.value.item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["labels", "regions"])
+def test_difficult_classes_count_more_in_both_parts_of_the_loss(kind, make_trainer):
+    """CE(w) - mean_k(w_k Dice_k) of the classes that have a Dice, with w as they are."""
+    trainer = make_trainer(NAME, kind=kind)
+    torch.manual_seed(0)
+    labelled, _ = next_batch(trainer)
+    target, mask = trainer.annotation(labelled.target)
+    logits = torch.randn(target.shape, dtype=torch.float64)
+    w = torch.linspace(0.5, 3.0, target.shape[1], dtype=torch.float64)
+    if kind == "labels":
+        voxels = F.cross_entropy(logits, target.argmax(1), weight=w)
+        probs, first = torch.softmax(logits, 1), 1
+    else:
+        losses = F.binary_cross_entropy_with_logits(logits, target.double(), reduction="none")
+        voxels = torch.stack([w[k] * losses[:, k].mean() for k in range(len(w))]).mean()
+        probs, first = torch.sigmoid(logits), 0
+    dice = [
+        w[k]
+        * (2 * (probs[:, k] * target[:, k]).sum() + 1e-5)
+        / (probs[:, k].sum() + target[:, k].sum() + 1e-5)
+        for k in range(first, len(w))
+    ]
+    expected = voxels - torch.stack(dice).mean()
+    loss = trainer.pseudo_label_loss(logits, target, mask, w.float())
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_theta_that_learns_from_pseudo_labels_alone_does_not_wait_for_them(make_trainer):
+    trainer = make_trainer(NAME, theta_on_labels=False)
+    assert trainer.settings.unlabelled_start_steps == 0 and trainer.unlabelled_weight.trust == 1.0
+    assert make_trainer(NAME).settings.unlabelled_start_steps > 0
 
 
 def test_defaults_cost_two_passes_more_than_training_needs(make_trainer):
@@ -99,7 +134,8 @@ def test_papers_settings(make_trainer):
     assert settings.clamped_logits and settings.reparameterised and not settings.theta_on_labels
     assert settings.averaging == "both" and settings.pseudo_label_weight == 10.0
     assert settings.cutmix_probability == 0.0 and not settings.normalised_difficulty
-    assert not settings.begins_with_image
+    assert not settings.begins_with_image and settings.unlabelled_rotation_and_scaling
+    assert (settings.momentum, settings.gradient_clip) == (0.9, 0.0)
     names = [term.name for term in trainer.terms(*next_batch(trainer))]
     assert names == ["denoising", "difficulty", "pseudo_label"]
     logits = torch.tensor([[-3.0, 0.5, 2.0]]).view(1, 3, 1, 1)
