@@ -36,6 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-f", dest="folds", nargs="+", default=["0", "1", "2", "3", "4"], help=default)
     add("--seeds", type=int, default=1, help=f"how many ({default})")
     add("--npz", action="store_true", help="keep probabilities, for semi_nnunet ensemble")
+    add(
+        "--steps", nargs="+", metavar="STEP", default=["train", "predict", "evaluate"],
+        help="of each job (default: train predict evaluate)",
+    )  # fmt: skip
     launching.add_arguments(parser)
 
 
@@ -53,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         args.folds,
         args.seeds,
         args.npz,
+        args.steps,
     )
     left = [[index for index in wave if not jobs[index].is_done] for wave in waves(jobs)]
     work = Work(words_of(args), jobs, list(filter(None, left)), folders.results / "semi_crossval")
@@ -61,7 +66,10 @@ def run(args: argparse.Namespace) -> int:
     if code is not None:
         return code
     plans = "" if args.plans == "nnUNetPlans" else f" -p {args.plans}"
-    print(f"all done; next: semi_nnunet compare -d {args.dataset}{plans}")
+    if "evaluate" in args.steps:
+        print(f"all done; next: semi_nnunet compare -d {args.dataset}{plans}")
+    else:
+        print(f"done: {', '.join(args.steps)}; next: the other steps")
     return 0
 
 
@@ -69,4 +77,5 @@ def words_of(args: argparse.Namespace) -> list[str]:
     """The command that makes the same list of jobs."""
     words = ["crossval", "-d", args.dataset, "-p", args.plans, "--seeds", str(args.seeds)]
     words += ["-c", *args.configurations, "-tr", *args.trainers, "-f", *args.folds]
+    words += ["--steps", *args.steps]
     return words + (["--npz"] if args.npz else [])

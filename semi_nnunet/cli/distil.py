@@ -14,7 +14,9 @@ Voxels below --confidence get nnU-Net's ignore label.
 With --target, that trainer is then trained, with the plans and the configuration of the first base
 or others, and measured on imagesTs. With --rounds, all its folds and seeds label imagesUn anew, for
 a target that starts from scratch: data sets 142, 143, ... Always the labels of -d and its whole
-imagesUn are started from. The commands are printed as they could be typed. Run it again to go on.
+imagesUn are started from. --score change and checkpoints compare with the rounds before; the first
+takes all if there is no --before. The commands are printed as they could be typed. Run it again to
+go on.
 
 Pseudo labels of a model that was trained on a fold's validation cases make that validation
 optimistic, and so do all folds of a target together: compare such trainings on imagesTs.
@@ -23,6 +25,7 @@ optimistic, and so do all folds of a target together: compare such trainings on 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from semi_nnunet.cli.pseudo_label import CONFIDENCE
+    from semi_nnunet.cli.select import add_score_arguments
     from semi_nnunet.pseudo_labels.views import NAMES
 
     add, default = parser.add_argument, "default: %(default)s"
@@ -48,8 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--keep", nargs="+", type=float, default=[1.0], metavar="K", help="fraction, or number "
         "above 1, of the cases: the surest; one value, or one for each round: ST++ takes half, "
         "then all (default: 1)")  # fmt: skip
-    add("--most", type=float, metavar="U", help="the largest uncertainty to take (default: any)")
-    add("--score", choices=["entropy", "disagreement"], default="entropy", help=default)
+    add_score_arguments(parser)
     add("--confidence", type=float, default=0.0, metavar="P", help=CONFIDENCE)
     add("--target", metavar="TRAINER", help="train it on the new data set (default: none)")
     add("--target-plans", metavar="PLANS", help="of -d or of a base, taken over by the new data "
@@ -111,8 +114,8 @@ def write(
     from semi_nnunet.data.layout import preprocessed_dataset
     from semi_nnunet.data.prepare import verify
     from semi_nnunet.files import read_json
+    from semi_nnunet.pseudo_labels.choice import Choice
     from semi_nnunet.pseudo_labels.distil import (
-        Choice,
         write_distilled,
         write_folds,
         write_plans,
@@ -122,7 +125,8 @@ def write(
     _, skipped = verify(source, args.processes, args.skip_bad)
     if code := label_pool(request, launcher):
         return code
-    choice = Choice(args.keep[0], args.most, args.score)
+    before = tuple(map(os.path.abspath, args.before))
+    choice = Choice(args.keep[0], args.most, args.score, before)
     taken = write_distilled(source, raw, request, choice, args.symlink, skipped)
     labelled = list(cases_in(source / "imagesTr", read_json(raw / "dataset.json")["file_ending"]))
     preprocessed, name = preprocessed_dataset(raw.name), args.target_plans
@@ -149,8 +153,9 @@ def request_of(args: argparse.Namespace, source: Path, raw: Path) -> Request:
     """What the first round asks to be labelled."""
     from semi_nnunet.data.layout import UNLABELLED_IMAGES
     from semi_nnunet.pseudo_labels.pool import Request
+    from semi_nnunet.pseudo_labels.rounds import labelled_pool
 
-    out = source.parent / f"pseudo_labels_{raw.name}"
+    out = labelled_pool(raw)
     images, models, views = source / UNLABELLED_IMAGES, tuple(args.base), tuple(args.views)
     return Request(images, out, models, views, args.confidence)
 
@@ -172,6 +177,7 @@ def follow(
 ) -> None:
     """Label and train in rounds; says at last what the test cases say of each."""
     from semi_nnunet.pseudo_labels.rounds import (
+        Scoring,
         commands,
         dice_of_test_cases,
         plan_rounds,
@@ -182,7 +188,8 @@ def follow(
     from semi_nnunet.runs.commands import run_stages
 
     target = target_of(args, split_of(source), request, plans)
-    rounds = plan_rounds(raws, args.base, target, args.keep, args.most, len(request.cases))
+    scoring = Scoring(args.score, args.most, tuple(map(os.path.abspath, args.before)))
+    rounds = plan_rounds(raws, args.base, target, args.keep, scoring, len(request.cases))
     refuse([*target_problems(target, plans, split_of(source)), *pool_problems(target, rounds)])
     options = options_of(args)
     run_stages(
@@ -230,8 +237,6 @@ def options_of(args: argparse.Namespace) -> Options:
     from semi_nnunet.pseudo_labels.rounds import Options
 
     labelling = ["--views", *args.views] if args.views else []
-    labelling += ["--most", str(args.most)] if args.most is not None else []
-    labelling += ["--score", args.score] if args.score != "entropy" else []
     labelling += ["--confidence", str(args.confidence)] if args.confidence else []
     labelling += ["--skip-bad"] if args.skip_bad else []
     labelling += ["--symlink"] if args.symlink else []
@@ -259,6 +264,7 @@ def option_problems(args: argparse.Namespace) -> Iterator[Problem]:
     """Options that are wrong whatever the data are."""
     from semi_nnunet.cli.pseudo_label import require_confidence
     from semi_nnunet.errors import Problem
+    from semi_nnunet.pseudo_labels.choice import score_problems
 
     require_confidence(args.confidence)
     needs_target = {
@@ -277,6 +283,8 @@ def option_problems(args: argparse.Namespace) -> Iterator[Problem]:
     if len(args.keep) not in (1, args.rounds):
         what = f"must be one value, or one for each of the {args.rounds} rounds, got"
         yield Problem("--keep", f"{what} {len(args.keep)}", "correct it, or --rounds")
+    first_has_none = args.rounds > 1 and not args.before  # those after it have the ones before
+    yield from score_problems("entropy" if first_has_none else args.score, args.before)
     if args.score == "disagreement":
         yield from disagreement_problems(args)
     if not 1 <= args.new_id <= 1000 - args.rounds:

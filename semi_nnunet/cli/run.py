@@ -2,10 +2,11 @@
 
     semi_nnunet run plans/la_4.json ~/LA -d 501 -o 601
     semi_nnunet run plans/la_4.json ~/LA -d 501 -o 601 --dry-run
-    semi_nnunet run plans/la_4.json -d 501 -o 601 --from crossval
+    semi_nnunet run plans/la_4.json -d 501 -o 601 --from train
+    semi_nnunet run plans/la_4.json -d 501 -o 601 --only report
 
-The stages are verbs of this program: convert, split, preprocess, plan, crossval (which trains,
-predicts and measures), compare and report. Each is printed as it could be typed. Run it again to go
+The stages are convert, split, preprocess, plan, train, predict, evaluate (steps of crossval),
+compare and report: verbs of this program, printed as they could be typed. Run it again to go
 on: every stage skips what it has done. -d is the number of the data set with all labels, -o that of
 the one in which some are hidden. To change budget, seeds or trainers, edit a copy of the recipe.
 """
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from semi_nnunet.runs.recipe import Recipe
     from semi_nnunet.runs.stages import Place
 
-STAGES = ("convert", "split", "preprocess", "plan", "crossval", "compare", "report")
+STAGES = (
+    *("convert", "split", "preprocess", "plan"),
+    *("train", "predict", "evaluate", "compare", "report"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

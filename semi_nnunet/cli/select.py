@@ -2,16 +2,21 @@
 
     semi_nnunet select -d 42 -m Dataset042_Pancreas/MODEL --keep 0.5
     semi_nnunet select -d 42 -m MODEL OTHER_MODEL --score disagreement --keep 200
+    semi_nnunet select -d 42 -m MODEL --score change --before LABELLED_BEFORE --keep 0.9
     semi_nnunet select -d 42 --undo
 
 The models label imagesUn (semi_nnunet pseudo-label); the surest images are written down where every
-trainer of ours reads it, and a page shows the most and the least certain. Filtering within a
-training is a setting instead (filter_epochs).
+trainer of ours reads it, a page shows the most and the least certain, and a table beside it has
+every case's score. Filtering within a training is a setting instead (filter_epochs).
+
+Scores, 0 the surest: entropy of the labels; disagreement of several models; change of the labels
+over rounds (FLARE22's winner) and checkpoints (ST++), which compare with --before.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import zlib
 from pathlib import Path
 
@@ -24,12 +29,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-m", dest="models", nargs="+", metavar="MODEL", help="see semi_nnunet pseudo-label")
     add("--views", nargs="+", default=[], choices=NAMES, metavar="VIEW", help=", ".join(NAMES))
     add("--keep", type=float, default=0.5, help=f"fraction, or number above 1 ({default})")
-    add("--most", type=float, metavar="U", help="the largest uncertainty to keep (default: any)")
-    add("--score", choices=["entropy", "disagreement"], default="entropy", help=default)
+    add_score_arguments(parser)
     add("--page", type=Path, default=Path("selection.html"), help=default)
     add("--undo", action="store_true", help="train on all images again")
     add("--device", help="cpu, cuda or mps (default: cuda if there is one)")
     add("--jobs", type=int, help="processes that label (default: one for each GPU; 1 on the CPU)")
+
+
+def add_score_arguments(parser: argparse.ArgumentParser) -> None:
+    """By what the surest cases are chosen."""
+    from semi_nnunet.pseudo_labels.choice import SCORES
+
+    add = parser.add_argument
+    add("--most", type=float, metavar="U", help="the largest uncertainty to take (default: any)")
+    add("--score", choices=SCORES, default="entropy", help="default: %(default)s")
+    add("--before", nargs="+", default=[], metavar="OUT", help="-o of pseudo-label, where earlier "
+        "models or checkpoints labelled the same images, the oldest first")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from semi_nnunet.cli.pseudo_label import label_pool
     from semi_nnunet.data.layout import (
         SELECTED_FILE,
+        SKIPPED_FILE,
         UNLABELLED_IMAGES,
         preprocessed_dataset,
         raw_dataset,
@@ -44,9 +60,10 @@ def run(args: argparse.Namespace) -> int:
     from semi_nnunet.deploy.trained import require_models_of
     from semi_nnunet.errors import UserError
     from semi_nnunet.files import read_json, write_atomically, write_json
-    from semi_nnunet.pseudo_labels.distil import Choice, choose
+    from semi_nnunet.filtering import write_table
+    from semi_nnunet.pseudo_labels.choice import Choice, case_scores, choose, score_problems
     from semi_nnunet.pseudo_labels.gallery import write_page
-    from semi_nnunet.pseudo_labels.pool import Request, scores_of
+    from semi_nnunet.pseudo_labels.pool import Request
 
     path = preprocessed_dataset(args.dataset) / SELECTED_FILE
     if args.undo:
@@ -55,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not args.models or not args.keep > 0:
         raise UserError("select needs models (-m) and a --keep above 0. Fix: give them, or --undo")
+    if problems := list(score_problems(args.score, args.before)):
+        raise UserError("select cannot start:", problems)
     raw = raw_dataset(args.dataset)
     asked = " ".join([*args.models, *sorted(args.views)])  # other models label into another folder
     out = raw.parent / f"pseudo_labels_{raw.name}_{zlib.crc32(asked.encode()):08x}"
@@ -62,11 +81,15 @@ def run(args: argparse.Namespace) -> int:
     require_models_of(request.trained, read_json(raw / "dataset.json"), raw.name)
     if code := label_pool(request, Launcher(device=args.device, jobs=args.jobs)):
         return code
-    kept = sorted(choose(request, Choice(args.keep, args.most, args.score)))
-    scores = {case: values[args.score] for case, values in scores_of(request.done()).items()}
+    choice = Choice(args.keep, args.most, args.score, tuple(map(os.path.abspath, args.before)))
+    skipped = path.with_name(SKIPPED_FILE)  # bad images, which no training sees
+    aside = set(read_json(skipped)) if skipped.is_file() else set()
+    scores = {case: one for case, one in case_scores(request, choice).items() if case not in aside}
+    kept = sorted(choose(request, choice, aside))
+    table = args.page.with_suffix(".csv")
     write_atomically(args.page, lambda page: write_page(page, request, scores, kept, args.score))
-    record = {**request.record(), "score": args.score, "keep": args.keep, "most": args.most}
-    write_json(path, {**record, "cases": kept})
-    print(f"{len(kept)} of {len(scores)} unlabelled images are selected; see {args.page}")
+    write_table(table, scores, kept)
+    write_json(path, {**request.record(), **choice.record(), "cases": kept})
+    print(f"{len(kept)} of {len(scores)} unlabelled images are selected; see {args.page}, {table}")
     print(f"trainings of {raw.name} use these alone, until semi_nnunet select -d ... --undo")
     return 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,58 +30,12 @@ from semi_nnunet.data.splits import Transfer
 from semi_nnunet.deploy.trained import TrainedModel
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, write_json
-from semi_nnunet.filtering import surest
 from semi_nnunet.planning.layers import given_before
-from semi_nnunet.pseudo_labels.pool import Request, ignore_value, scores_of
+from semi_nnunet.pseudo_labels.choice import Choice, choose
+from semi_nnunet.pseudo_labels.pool import Request, ignore_value
 from semi_nnunet.runs.crossval import unknown
 
 FOLDS = 5
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which pseudo-labelled cases are taken.
-
-    Args:
-        keep: a fraction of them (at most 1), or a number (above 1), the surest.
-        most: an uncertainty above which none is taken, or None.
-        score: "entropy" or "disagreement".
-    """
-
-    keep: float = 1.0
-    most: float | None = None
-    score: str = "entropy"
-
-
-def choose(request: Request, choice: Choice, without: Collection[str] = ()) -> dict[str, float]:
-    """The cases that are taken, with their uncertainty.
-
-    Args:
-        request: the labelled pool.
-        choice: which.
-        without: cases that must not be taken.
-
-    Raises:
-        UserError: the score is not there, or nothing is left.
-    """
-    scores = {case: one for case, one in scores_of(request.done()).items() if case not in without}
-    known = set.intersection(*(set(values) for values in scores.values())) if scores else set()
-    if choice.score not in known:
-        raise UserError(
-            f"--score {choice.score}: the pool has {', '.join(sorted(known)) or 'no score'}. "
-            f"'disagreement' needs several models. Fix: choose another score, or add a model"
-        )
-    of_case = {case: values[choice.score] for case, values in scores.items()}
-    limit = choice.most
-    below = {case: one for case, one in of_case.items() if limit is None or one <= limit}
-    if not below:
-        lowest = min(of_case.values())
-        raise UserError(
-            f"no case has an uncertainty of at most {limit}, the lowest is {lowest:.4f}. Fix: "
-            f"raise --most"
-        )
-    count = round(choice.keep * len(of_case)) if choice.keep <= 1 else choice.keep
-    return {case: of_case[case] for case in surest(below, max(1.5, count))}
 
 
 def require_folders(source: Path) -> None:
@@ -122,7 +75,7 @@ def write_distilled(
         "source": source.name,
         "labelled": sorted(labelled),
         **request.record(),
-        "choice": asdict(choice),
+        "choice": choice.record(),
         "uncertainty": {case: round(value, 6) for case, value in sorted(taken.items())},
     }
     if was_made(target, DISTILLED_FILE, plain(record)):

@@ -8,7 +8,7 @@ label. What a round does are commands that a user could type; each skips what is
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -27,6 +27,7 @@ from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.errors import Problem
 from semi_nnunet.evaluation.tables import JSON
 from semi_nnunet.files import read_json
+from semi_nnunet.pseudo_labels.choice import OF_SEVERAL, Choice
 from semi_nnunet.pseudo_labels.distil import plans_problems
 from semi_nnunet.runs.commands import Words
 from semi_nnunet.runs.crossval import fold_problems, seed_name, unknown
@@ -64,19 +65,28 @@ class Round:
     Args:
         raw: folder of the data set that it writes.
         base: models that label.
-        keep: see :class:`~semi_nnunet.pseudo_labels.distil.Choice`.
+        choice: of the cases that are taken.
         takes_all: whether that is every image of the pool.
     """
 
     raw: Path
     base: tuple[str, ...]
-    keep: float
+    choice: Choice
     takes_all: bool
 
     @property
     def name(self) -> str:
         """Of its data set, without the number."""
         return self.raw.name.split("_", 1)[1]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """By what every round chooses; see :class:`~semi_nnunet.pseudo_labels.choice.Choice`."""
+
+    score: str = "entropy"
+    most: float | None = None
+    before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,7 @@ def plan_rounds(
     base: Sequence[str],
     target: Target,
     keep: Sequence[float],
-    most: float | None,
+    scoring: Scoring,
     pool: int,
 ) -> list[Round]:
     """The rounds, each labelled by the target of the one before, the first by ``base``.
@@ -111,25 +121,40 @@ def plan_rounds(
         base: models.
         target: what is trained.
         keep: a value for each round, or one for all.
-        most: see :class:`~semi_nnunet.pseudo_labels.distil.Choice`.
+        scoring: of the images; a score that compares with earlier rounds has them from the second
+            round on, and a first one without any takes all.
         pool: number of unlabelled images.
     """
     labelled_by = [tuple(base), *(target.models(raw.name) for raw in raws[:-1])]
     shares = keep if len(keep) > 1 else list(keep) * len(raws)
-    return [
-        Round(raw, models, share, most is None and (share == 1 or share >= pool))
-        for raw, models, share in zip(raws, labelled_by, shares, strict=True)
-    ]
+    rounds, earlier = list[Round](), list(scoring.before)
+    for raw, models, share in zip(raws, labelled_by, shares, strict=True):
+        choice = Choice(share, scoring.most, scoring.score)
+        if scoring.score in OF_SEVERAL:
+            choice = replace(choice, before=tuple(earlier)) if earlier else Choice()
+            earlier.append(str(labelled_pool(raw)))
+        takes_all = choice.most is None and (choice.keep == 1 or choice.keep >= pool)
+        rounds.append(Round(raw, models, choice, takes_all))
+    return rounds
+
+
+def labelled_pool(raw: Path) -> Path:
+    """The folder in which the pool is labelled for a data set."""
+    return raw.parent / f"pseudo_labels_{raw.name}"
 
 
 def commands(one: Round, target: Target, options: Options) -> Iterator[tuple[str, Words]]:
     """What a round has to do, each command looked at when the one before has ended."""
     number = number_of(one.raw)
-    new = ("-o", number, "--name", one.name, "--keep", str(one.keep))
+    choice, new = one.choice, ("-o", number, "--name", one.name)
+    chosen = ["--keep", str(choice.keep)]
+    chosen += ["--most", str(choice.most)] if choice.most is not None else []
+    chosen += ["--score", choice.score] if choice.score != "entropy" else []
+    chosen += ["--before", *choice.before] if choice.before else []
     processes = ("-np", str(options.processes))
     taken_over = ("--target-plans", target.plans, "--target-configuration", target.configuration)
-    label = ("-d", options.source, *new, "--base", *one.base, *options.labelling, *taken_over)
-    yield "label", ("semi_nnunet", "distil", *label, *options.device, *processes)
+    label = ("-d", options.source, *new, "--base", *one.base, *chosen, *options.labelling)
+    yield "label", ("semi_nnunet", "distil", *label, *taken_over, *options.device, *processes)
     yield "preprocess", (*preprocess(number, target.plans, target.configuration), *processes)
     what = ("-d", number, "-p", target.plans, "-c", target.configuration, "-tr", target.trainer)
     repeated = ("-f", *target.folds, "--seeds", str(target.seeds))
@@ -188,7 +213,9 @@ def pool_problems(target: Target, rounds: Sequence[Round]) -> Iterator[Problem]:
     if kind is not None and kind.uses_unlabelled:
         for one in rounds:
             if one.takes_all:
-                what = f"{one.keep:g} leaves no unlabelled image, which {target.trainer} needs"
+                what = (
+                    f"{one.choice.keep:g} leaves no unlabelled image, which {target.trainer} needs"
+                )
                 yield Problem("--keep", what, "keep fewer, or --target SemiBaselineTrainer")
 
 

@@ -24,7 +24,7 @@ from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.evaluation.comparison import Model, Table
 from semi_nnunet.files import read_json, write_json
-from semi_nnunet.runs.job import ALL, Folders, Job
+from semi_nnunet.runs.job import ALL, STEPS, Folders, Job
 
 
 def folders_of(dataset: str) -> Folders:
@@ -44,6 +44,7 @@ def make_jobs(
     folds: Sequence[str],
     seeds: int,
     npz: bool = False,
+    steps: Sequence[str] = STEPS,
 ) -> list[Job]:
     """Every trainer x configuration x fold x seed; writes the plans of the seeds above 0.
 
@@ -58,6 +59,7 @@ def make_jobs(
         *unknown("trainer", trainers, {*trainer_classes(), STOCK_TRAINER}),
         *unknown("configuration", configurations, content["configurations"]),
         *fold_problems(folders, folds),
+        *unknown("step", steps, STEPS),
     ]
     if not problems:
         problems = [
@@ -69,7 +71,7 @@ def make_jobs(
         raise UserError("The cross-validation cannot start:", problems)
     names = [plans, *(write_seed(folders, plans, content, seed) for seed in range(1, seeds))]
     jobs = [
-        Job(folders, trainer, configuration, fold, seed, name, npz)
+        Job(folders, trainer, configuration, fold, seed, name, npz, tuple(steps))
         for (seed, name), configuration, fold, trainer in itertools.product(
             enumerate(names), configurations, folds, trainers
         )

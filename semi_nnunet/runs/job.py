@@ -15,6 +15,7 @@ from semi_nnunet.cascade import missing_predictions, predicts_pool
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.unlabelled import UnlabelledCases
 from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.tables import CSV as METRICS
 from semi_nnunet.files import read_json
 from semi_nnunet.history import History
@@ -22,6 +23,7 @@ from semi_nnunet.runs.commands import Words
 
 ALL = "all"  # the fold that trains on every labelled case and validates on them
 TEST_FOLDER = "test"
+STEPS = ("train", "predict", "evaluate")  # of a job, in this order
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,25 @@ class Folders:
         """labelsTs, if it holds anything."""
         return folder_with_files(self.raw / "labelsTs")
 
+    @property
+    def file_ending(self) -> str:
+        """Of images and labels."""
+        return read_json(self.preprocessed / "dataset.json")["file_ending"]
+
+    def test_cases(self) -> list[str]:
+        """Those of imagesTs."""
+        if not self.test_images:
+            return []
+        images = str(self.test_images)
+        return list(get_identifiers_from_splitted_dataset_folder(images, self.file_ending))
+
     def test_cases_without_labels(self) -> list[str]:
         """Of imagesTs, where labelsTs holds the labels of others."""
-        if not (self.test_images and self.test_labels):
+        labels = self.test_labels
+        if labels is None:
             return []
-        ending = read_json(self.preprocessed / "dataset.json")["file_ending"]
-        cases = get_identifiers_from_splitted_dataset_folder(str(self.test_images), ending)
-        return [case for case in cases if not (self.test_labels / f"{case}{ending}").is_file()]
+        ending = self.file_ending
+        return [case for case in self.test_cases() if not (labels / f"{case}{ending}").is_file()]
 
 
 def folder_with_files(folder: Path) -> Path | None:
@@ -90,6 +104,7 @@ class Job:
         seed: it has in the comparison.
         plans: identifier of the plans that hold the seed.
         npz: keep the probabilities, for ensembles.
+        steps: those of :data:`STEPS` to do.
     """
 
     folders: Folders
@@ -99,6 +114,7 @@ class Job:
     seed: int
     plans: str
     npz: bool = False
+    steps: tuple[str, ...] = STEPS
 
     def __str__(self) -> str:
         return f"{self.trainer} {self.configuration} fold {self.fold} seed {self.seed}"
@@ -131,7 +147,11 @@ class Job:
 
     @property
     def is_tested(self) -> bool:
-        return not self.folders.test_images or self._predicted(TEST_FOLDER)
+        """Whether every case that imagesTs holds now is predicted."""
+        if not self.folders.test_images:
+            return True
+        cases = set(self.folders.test_cases())
+        return self._predicted(TEST_FOLDER) and cases <= self.predicted_cases(TEST_FOLDER)
 
     @cached_property
     def _plans(self) -> PlansManager | None:
@@ -206,7 +226,7 @@ class Job:
 
     def predicted_cases(self, subset: str) -> set[str]:
         """The cases of "validation" or "test" whose segmentation is there."""
-        ending = read_json(self.folders.preprocessed / "dataset.json")["file_ending"]
+        ending = self.folders.file_ending
         paths = (self.folder / subset).glob(f"*{ending}")
         return {path.name.removesuffix(ending) for path in paths}
 
@@ -219,8 +239,11 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        measured = all(path.is_file() for path in self.tables().values())
-        return self.is_trained and self.is_validated and self.is_tested and measured
+        """Whether its steps are."""
+        trained = "train" not in self.steps or (self.is_trained and self.is_validated)
+        predicted = "predict" not in self.steps or self.is_tested
+        tables = self.tables().values() if "evaluate" in self.steps else ()
+        return trained and predicted and all(path.is_file() for path in tables)
 
     def history(self) -> History:
         """Empty if it left none, as nnU-Net's own trainers do."""
@@ -233,9 +256,36 @@ class Job:
         Args:
             device: for nnU-Net's commands.
             processes: that read, write and measure beside the network.
+
+        Raises:
+            UserError: a step needs one before it that is neither done nor asked for.
         """
+        if "train" in self.steps:
+            yield from self._training(device)
+        if "predict" in self.steps and not self.is_tested:
+            self._require("train", self.is_trained)
+            yield from self._prediction(device, processes)
+        if "evaluate" not in self.steps:
+            return
+        if "validation" in self.tables() and not (self.validation / METRICS).is_file():
+            self._require("train", self.is_validated)
+            yield self.folders.evaluation(
+                self.validation, self.folders.references, processes, partial=True
+            )
+        if self.folders.test_labels and not (self.test / METRICS).is_file():
+            self._require("predict", self.is_tested)
+            yield self.folders.evaluation(self.test, self.folders.test_labels, processes)
+
+    def _require(self, step: str, done: bool) -> None:
+        if not done:
+            raise UserError(f"{self} needs its step {step!r} first. Fix: crossval --steps {step}")
+
+    @property
+    def _model(self) -> Words:
+        return ("-tr", self.trainer, "-p", self.plans)
+
+    def _training(self, device: str) -> Iterator[Words]:
         dataset = self.folders.results.name
-        model = ("-tr", self.trainer, "-p", self.plans)
         keep = ("--npz",) if self.npz else ()
         if not (self.is_trained and self.is_validated):
             if self.is_trained:
@@ -243,24 +293,21 @@ class Job:
             else:
                 again = ("--c",) if any(self.folder.glob("checkpoint_*.pth")) else ()
             fold = (dataset, self.configuration, self.fold)
-            yield ("nnUNetv2_train", *fold, *model, "-device", device, *keep, *again)
-        validation, test = self.validation, self.test
-        if "validation" in self.tables() and not (validation / METRICS).is_file():
-            yield self.folders.evaluation(validation, self.folders.references, processes, True)
-        images = self.folders.test_images
-        if images and not self.is_tested:
-            aside = test.with_name(f".{TEST_FOLDER}.tmp")
-            where = ("-d", dataset, "-c", self.configuration, "-f", self.fold, *model)
-            files = ("-i", images, "-o", aside, "-device", device)
-            workers = ("-npp", str(processes), "-nps", str(processes))
-            probabilities = ("--save_probabilities",) if self.npz else ()
-            previous = self.previous
-            stage = () if previous is None else ("-prev_stage_predictions", previous.test)
-            yield ("nnUNetv2_predict", *where, *files, *workers, *probabilities, *stage)
-            shutil.rmtree(test, ignore_errors=True)  # was predicted before, without probabilities
-            aside.replace(test)
-        if self.folders.test_labels and not (test / METRICS).is_file():
-            yield self.folders.evaluation(test, self.folders.test_labels, processes)
+            yield ("nnUNetv2_train", *fold, *self._model, "-device", device, *keep, *again)
+
+    def _prediction(self, device: str, processes: int) -> Iterator[Words]:
+        aside = self.test.with_name(f".{TEST_FOLDER}.tmp")
+        dataset, images = self.folders.results.name, self.folders.raw / "imagesTs"
+        where = ("-d", dataset, "-c", self.configuration, "-f", self.fold, *self._model)
+        files = ("-i", images, "-o", aside, "-device", device)
+        workers = ("-npp", str(processes), "-nps", str(processes))
+        keep = ("--save_probabilities",) if self.npz else ()
+        previous = self.previous
+        stage = () if previous is None else ("-prev_stage_predictions", previous.test)
+        yield ("nnUNetv2_predict", *where, *files, *workers, *keep, *stage)
+        # was predicted before: fewer cases, or without probabilities
+        shutil.rmtree(self.test, ignore_errors=True)
+        aside.replace(self.test)
 
     def seconds_left(self) -> float | None:
         """Of the training, from its last epochs; None where its history does not tell."""

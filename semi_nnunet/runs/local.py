@@ -21,6 +21,7 @@ from semi_nnunet.runs.lock import held
 from semi_nnunet.watch import readable_time
 
 LOOK_EVERY_S = 1.0
+SAY_EVERY_S = 600.0  # in a log file, how far each running job is
 
 
 class Job(Protocol):
@@ -89,6 +90,7 @@ class Board:
         self.live = self.screen.isatty()
         self._running: dict[Job, tuple[str, Progress]] = {}
         self._lines = 0
+        self._said = time.monotonic()
         self._writing = threading.Lock()
 
     def say(self, text: str) -> None:
@@ -114,10 +116,20 @@ class Board:
         self.say(f"[{self.finished:>3}/{self.total}] {outcome.job} {outcome.state}{reason}")
 
     def refresh(self) -> None:
-        """Draw the live lines anew."""
+        """Draw the live lines anew; in a log file, now and then add them."""
+        if not self.live:
+            if time.monotonic() - self._said >= SAY_EVERY_S:
+                self._said = time.monotonic()
+                for line in self._running_lines():
+                    self.say(line)
+            return
         with self._writing:
             self._clear()
             self._draw()
+
+    def _running_lines(self) -> list[str]:
+        running = list(self._running.items())
+        return [f"        {job}: {what} {progress.state}" for job, (what, progress) in running]
 
     def _clear(self) -> None:
         if self.live and self._lines:
@@ -127,8 +139,8 @@ class Board:
     def _draw(self) -> None:
         if not self.live:
             return
-        for job, (what, progress) in list(self._running.items()):
-            print(f"        {job}: {what} {progress.state}", file=self.screen)
+        for line in self._running_lines():
+            print(line, file=self.screen)
             self._lines += 1
         self.screen.flush()
 

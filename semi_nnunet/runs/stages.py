@@ -9,6 +9,7 @@ from pathlib import Path
 from semi_nnunet.planning.budget import plans_of_budget
 from semi_nnunet.planning.topology import plans_of_patch
 from semi_nnunet.runs.commands import Words
+from semi_nnunet.runs.job import STEPS
 from semi_nnunet.runs.recipe import Recipe
 
 
@@ -64,7 +65,8 @@ def commands(recipe: Recipe, place: Place) -> dict[str, list[Words]]:
     device = ("--device", place.device) if place.device else ()
     jobs = ("--jobs", str(place.jobs)) if place.jobs else ()
     repeated = ("-f", *recipe.folds, "--seeds", str(recipe.seeds))
-    found["crossval"] = [(*crossval, *repeated, *device, *jobs)]
+    for step in STEPS:
+        found[step] = [(*crossval, *repeated, *device, *jobs, "--steps", step)]
     found["compare"] = [("compare", *used, *plans)]
     found["report"] = [("report", *used, *plans, "-o", place.report)]
     return {

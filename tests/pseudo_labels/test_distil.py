@@ -16,7 +16,8 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.data.sampling import pseudo_labelled_cases
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, write_json
-from semi_nnunet.pseudo_labels.distil import Choice, choose, require_folders, write_folds
+from semi_nnunet.pseudo_labels.choice import Choice, choose
+from semi_nnunet.pseudo_labels.distil import require_folders, write_folds
 from semi_nnunet.pseudo_labels.pool import Request, source_of
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import random
@@ -165,6 +166,63 @@ def test_what_is_killed_at_any_moment_is_done_once_and_whole(pool, tmp_path):
     assert written == wanted
     assert sorted(finished_by(part)) == sorted(request.cases)
     assert not [path for path in pool.out.rglob("*") if path.name.startswith(".writing_")]
+
+
+def test_a_kill_at_any_step_of_writing_costs_that_case_alone(pool, tmp_path):
+    """Before, and in the middle of, everything that reaches the disk; torn files are half there."""
+    clean = Request(pool.images, tmp_path / "clean", (pool.names[0],), npz=True)
+    label(clean)
+    request = replace(clean, out=pool.out)
+    request.begin()
+    part, steps = Part(request, 0, 1), []
+    for torn in (False, True):
+        for number in range(1, len(WRITES) + 1):
+            process = forked(killed_worker, part, tmp_path / "log", number, torn)
+            process.join()
+            assert process.exitcode == -signal.SIGKILL, (tmp_path / "log").read_text()
+            steps.append((tmp_path / "log").read_text().splitlines()[-1])
+    assert steps == [f"killed at {name}" for name in 2 * WRITES]
+    assert len(finished_by(part)) == 1  # killed after its line was whole
+    process = forked(worker, part, tmp_path / "log")
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "log").read_text()
+    written, wanted = (
+        {path.name: sha256_of_file(path) for path in one.labels.iterdir()}
+        for one in (request, clean)
+    )
+    assert written == wanted
+    assert sorted(finished_by(part)) == sorted(request.cases)
+    assert not [path for path in pool.out.rglob("*") if path.name.startswith(".writing_")]
+
+
+WRITES = ["flush .nii.gz", "rename .nii.gz", "flush .npz", "rename .npz", "flush .jsonl"]
+
+
+def killed_worker(part: Part, log: Path, at: int, torn: bool) -> None:
+    """A worker that is killed at its write ``at``; what it was about to flush is cut in half."""
+    calls, (fsync, rename) = itertools.count(1), (os.fsync, os.replace)
+
+    def end_of(path: str) -> str:
+        return next(ending for ending in (".nii.gz", ".npz", ".jsonl") if path.endswith(ending))
+
+    def reached(name: str, path: str) -> None:
+        if next(calls) < at:
+            return
+        if torn:
+            os.truncate(path, os.path.getsize(path) // 2)
+        log.write_text(f"killed at {name} {end_of(path)}")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def killing_fsync(file: int) -> None:
+        reached("flush", os.readlink(f"/proc/self/fd/{file}"))
+        fsync(file)
+
+    def killing_rename(source: Path, target: Path) -> None:
+        reached("rename", str(source))
+        rename(source, target)
+
+    os.fsync, os.replace = killing_fsync, killing_rename
+    worker(part, log)
 
 
 def worker(part: Part, log: Path) -> None:

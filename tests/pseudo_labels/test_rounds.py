@@ -65,6 +65,30 @@ def test_a_dry_run_prints_commands_and_touches_nothing(raw, pool, capsys):
     assert (train.folds, train.seeds, train.plans) == ([*"01234"], 2, "nnUNetPlans")
 
 
+def test_rounds_compare_with_all_before_them(raw, pool, tmp_path, capsys):
+    pools = [str(raw.parent / f"pseudo_labels_{name}") for name in NAMES]
+
+    def asked(*more: str) -> list:
+        more = ("--rounds", "3", "--score", "change", "--keep", "0.9", *more)
+        assert main([*rounds(raw, pool, *more), "--dry-run"]) == 0
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        parsed = [build_parser(w[1]).parse_args(w[1:]) for w in lines if w[1] == "distil"]
+        return [(one.score, one.keep, one.before) for one in parsed]
+
+    assert (
+        asked()
+        == [
+            ("entropy", [1.0], []),  # there is nothing to compare with
+            ("change", [0.9], pools[:1]),
+            ("change", [0.9], pools),
+        ]
+    )
+    older = tmp_path / "older"
+    (older / "labels").mkdir(parents=True)
+    first, second, _ = asked("--before", str(older))
+    assert first == ("change", [0.9], [str(older)]) and second[2] == [str(older), pools[0]]
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
@@ -76,6 +100,8 @@ def test_a_dry_run_prints_commands_and_touches_nothing(raw, pool, capsys):
         (["--keep", "0.5", "-1"], "must be above 0, got -1"),
         (["--score", "disagreement"], "--base is one"),
         (["--score", "disagreement"], "--seeds 2, or --score entropy"),
+        (["--before", "gone"], "is for --score change and checkpoints, got entropy"),
+        (["--score", "change", "--before", "gone"], "gone: has no folder labels"),
         (["--target", "SemiMeanTeacherTrainer"], "leaves no unlabelled image"),
         (["--seeds", "0"], "--seeds: must be 1 or more, got 0"),
         (["-o", "999"], "from 1 to 999, got 999 to 1000"),

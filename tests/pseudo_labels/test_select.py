@@ -6,7 +6,9 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.errors import UserError
@@ -32,12 +34,57 @@ def test_what_is_selected_is_what_trainings_use(dataset, pool, make_trainer, cap
     chosen = read_json(dataset / "semi_selected.json")["cases"]
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
     assert trainer.unlabelled_cases() == chosen and len(chosen) == 2
+    rows = [row.split(",") for row in Path("selection.csv").read_text().splitlines()]
+    assert rows[0] == ["case", "score", "kept"] and len(rows) == 5
+    assert sorted(case for case, _, kept in rows[1:] if kept == "1") == chosen
     page = Path("selection.html").read_text()
     assert "2 of 4 unlabelled images selected" in page
     assert page.count("<figure") == 4 and page.count(", left out</figcaption>") == 2
     assert page.count("data:image/png;base64,") == 8 and not re.search(r'src="(?!data:)', page)
     assert main(["select", "-d", dataset.name, "--undo"]) == 0
     assert len(make_trainer("SemiMeanTeacherTrainer", start=False).unlabelled_cases()) == 4
+
+
+@pytest.mark.parametrize("score", ["change", "checkpoints"])
+def test_labels_are_compared_with_those_of_earlier_models(score, dataset, pool, tmp_path, capfd):
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder, model in zip(folders, pool.names, strict=True):
+        words = ["-i", str(pool.images), "-o", str(folder), "-m", model, "--device", "cpu"]
+        assert main(["pseudo-label", *words]) == 0
+    now = ["select", "-d", dataset.name, "-m", pool.names[1], "--device", "cpu", "--score", score]
+    assert main(now) == 2
+    assert "compares with what the same images were labelled earlier" in capfd.readouterr().err
+    assert main([*now, "--before", str(folders[1])]) == 0  # the same model: nothing changed
+    rows = [row.split(",") for row in Path("selection.csv").read_text().splitlines()[1:]]
+    assert {value for _, value, _ in rows} == {"0.000000"}
+    assert main([*now, "--before", *map(str, folders)]) == 0
+    rows = [row.split(",") for row in Path("selection.csv").read_text().splitlines()[1:]]
+    for case, value, _ in rows:
+        before, after = (
+            sitk.GetArrayFromImage(sitk.ReadImage(folder / "labels" / f"{case}.nii.gz"))
+            for folder in folders
+        )
+        if score == "change":  # of three labellings, of which the last two are equal
+            expected = min(1.0, np.mean(before != after) / np.mean(after > 0)) / 2
+        else:
+            iou = [
+                ((before == k) & (after == k)).sum() / ((before == k) | (after == k)).sum()
+                for k in np.union1d(before, after)
+                if k
+            ]
+            expected = (1 - np.mean(iou) + 0) / 2
+        assert float(value) == pytest.approx(expected, abs=1e-5)
+    (folders[0] / "labels" / f"{rows[0][0]}.nii.gz").unlink()
+    assert main([*now, "--before", *map(str, folders)]) == 2
+    assert f"has no labels of {rows[0][0]}" in capfd.readouterr().err
+
+
+def test_images_set_aside_are_not_selected(dataset, pool):
+    case = sorted(path.name[:-12] for path in pool.images.glob("*.nii.gz"))[0]
+    write_json(dataset / "semi_skipped.json", {case: "bad"})
+    words = ["select", "-d", dataset.name, "-m", pool.names[0], "--device", "cpu", "--keep", "1"]
+    assert main(words) == 0
+    assert case not in read_json(dataset / "semi_selected.json")["cases"]
 
 
 def test_a_selection_of_other_cases_is_no_silent_empty_pool(dataset, make_trainer):

@@ -1,6 +1,8 @@
 """Lists of jobs: what they consist of, what is refused, and a whole one on the phantom."""
 
 import csv
+import io
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, write_json
 from semi_nnunet.runs.crossval import found_jobs, make_jobs
 from semi_nnunet.runs.job import Folders, Job
-from semi_nnunet.runs.local import Resources, run_jobs
+from semi_nnunet.runs.local import Board, Resources, run_jobs
 from semi_nnunet.runs.lock import held
 from tests.runs.tiny import TINY, trainings_with, wait_for
 
@@ -122,6 +124,51 @@ def test_jobs_end_to_end_and_again(folders, capsys):
             "  SemiMeanTeacherTrainer 2d fold 0 seed 0: done",
             "  SemiMeanTeacherTrainer 2d fold 0 seed 1: done",
         ]
+
+
+def test_steps_one_at_a_time_and_a_case_that_came_later(folders, tmp_path):
+    raw = tmp_path / "raw"
+    for name in ("imagesTs", "labelsTs"):
+        shutil.copytree(folders.raw / name, raw / name)
+    own = replace(folders, raw=raw)
+
+    def run(*steps):
+        (outcome,) = run_jobs(
+            make_jobs(own, "tiny", ["2d"], TRAINERS[:1], ["0"], 1, steps=steps),
+            Resources("cpu", (), 1, 1),
+        )
+        return outcome
+
+    assert "needs its step 'train' first" in run("predict").reason
+    assert run("train").state == "done" and run("train").state == "done before"
+    assert "needs its step 'predict' first" in run("evaluate").reason
+    assert run("predict").state == "done"
+    (job,) = found_jobs(own, "tiny")
+    test = job.tables()["test"]
+    assert not test.exists() and run("evaluate").state == "done" and job.is_done
+    cases = job.predicted_cases("test")
+    for name in ("imagesTs", "labelsTs"):
+        one = next((raw / name).iterdir())
+        shutil.copy(one, one.with_name(f"later_{one.name}"))
+    assert not job.is_tested
+    before = (job.folder / "checkpoint_final.pth").stat().st_mtime_ns
+    assert run("train", "predict", "evaluate").state == "done"
+    assert len(job.predicted_cases("test")) == len(cases) + 1 and test.is_file()
+    assert before == (job.folder / "checkpoint_final.pth").stat().st_mtime_ns
+    with pytest.raises(UserError, match="did you mean 'train'"):
+        make_jobs(own, "tiny", ["2d"], TRAINERS[:1], ["0"], 1, steps=["trian"])
+
+
+def test_a_log_file_says_now_and_then_how_long_each_job_will_take(folders, monkeypatch):
+    screen = io.StringIO()
+    board, job = Board(1, screen), fake_job(folders, "A")
+    progress = board.start(job, "nnUNetv2_train")
+    progress.feed("3 of 60 epochs done, about 9 min left")
+    board.refresh()
+    assert "left" not in screen.getvalue()
+    monkeypatch.setattr("semi_nnunet.runs.local.SAY_EVERY_S", 0.0)
+    board.refresh()
+    assert f"{job}: nnUNetv2_train epoch 3 of 60, about 9 min left\n" in screen.getvalue()
 
 
 def fake_job(folders: Folders, trainer: str) -> Job:

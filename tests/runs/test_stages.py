@@ -16,6 +16,7 @@ from semi_nnunet.cli import run as verb
 from semi_nnunet.cli.main import build_parser, main
 from semi_nnunet.files import read_json
 from semi_nnunet.planning.plan import parse_assignments
+from semi_nnunet.runs.job import STEPS
 from semi_nnunet.runs.recipe import load_recipe
 from semi_nnunet.runs.stages import Place, commands
 from tests.datasets.converting import read, write_picture
@@ -75,18 +76,21 @@ def test_every_stage_of_every_recipe_is_a_command_of_ours(path: Path) -> None:
     for words in (words for several in found.values() for words in several):
         program, name, *_ = words
         assert program == "semi_nnunet"
-        parsed[name] = build_parser(name).parse_args([str(word) for word in words[1:]])
-    assert set(parsed) == set(found)
-    given = parse_assignments(parsed["plan"].assignments)
+        parsed.setdefault(name, []).append(
+            build_parser(name).parse_args([str(word) for word in words[1:]])
+        )
+    assert set(parsed) - {"crossval"} == set(found) - {"train", "predict", "evaluate"}
+    given = parse_assignments(parsed["plan"][0].assignments)
     assert given == parse_assignments([f"{k}={json.dumps(v)}" for k, v in recipe.settings.items()])
-    assert tuple(parsed["crossval"].trainers) == recipe.trainers
-    assert parsed["crossval"].seeds == recipe.seeds
+    assert [one.steps for one in parsed["crossval"]] == [["train"], ["predict"], ["evaluate"]]
+    for one in parsed["crossval"]:
+        assert tuple(one.trainers) == recipe.trainers and one.seeds == recipe.seeds
 
 
 def test_plans_of_a_budget_are_used_everywhere(place: Path) -> None:
     recipe = load_recipe("recipe.json")
     found = commands(replace(recipe, budget="0.5"), PLACE)
-    for stage in ("crossval", "compare", "report"):
+    for stage in ("train", "predict", "evaluate", "compare", "report"):
         assert "nnUNetPlans_0p5" in found[stage][0]
     before, after = found["preprocess"][0], found["plan"][1]
     assert after == (*before, "-p", "nnUNetPlans_0p5")
@@ -97,7 +101,7 @@ def test_a_patch_gives_plans_of_its_own_which_are_used_everywhere(place: Path) -
     found = commands(recipe, PLACE)
     (planned,) = found["plan"]
     assert planned[planned.index("--patch") + 1 :][:2] == ("48", "64")
-    for stage in ("crossval", "compare", "report"):
+    for stage in ("train", "predict", "evaluate", "compare", "report"):
         assert "nnUNetPlans_48x64" in found[stage][0]
 
 
@@ -117,7 +121,7 @@ def test_from_files_to_report_and_again(place: Path, capfd: pytest.CaptureFixtur
     before = [path.stat().st_mtime_ns for path in checkpoints]
     assert main(FOLLOW) == 0  # nothing is done twice
     out = capfd.readouterr().out
-    assert out.count("there is nothing to do") == 2 and "2 jobs, 2 done before" in out
+    assert out.count("there is nothing to do") == 2 and out.count("2 jobs, 2 done before") == 3
     assert [path.stat().st_mtime_ns for path in checkpoints] == before
 
 
@@ -128,7 +132,8 @@ def test_a_dry_run_prints_commands_and_touches_nothing(
     assert main([*FOLLOW, "--dry-run", "--from", "plan"]) == 0
     lines = capsys.readouterr().out.splitlines()
     typed = [line.split()[1] for line in lines if line and not line.startswith("#")]
-    assert typed == ["plan", "preprocess", "crossval", "compare", "report"]
+    assert typed == ["plan", "preprocess", *3 * ["crossval"], "compare", "report"]
+    assert [line.split()[-1] for line in lines if " crossval " in line] == list(STEPS)
     assert sorted(place.rglob("*")) == before
 
 
@@ -155,7 +160,7 @@ def test_a_stage_that_fails_ends_the_run_by_name(
     (place / "recipe.json").write_text(json.dumps(RECIPE | {"options": {}}))
     assert main(FOLLOW) == 2
     out, err = capfd.readouterr()
-    assert "1 of 8: convert failed" in err and "split" not in out
+    assert "1 of 10: convert failed" in err and "split" not in out
 
 
 def test_sigterm_ends_the_stage_too(place: Path) -> None:
@@ -163,7 +168,7 @@ def test_sigterm_ends_the_stage_too(place: Path) -> None:
     (place / "recipe.json").write_text(json.dumps(recipe))
     for stage in ("convert", "split", "preprocess", "plan"):
         assert main([*FOLLOW, "--only", stage]) == 0
-    command = [sys.executable, "-m", "semi_nnunet.cli.main", *FOLLOW, "--from", "crossval"]
+    command = [sys.executable, "-m", "semi_nnunet.cli.main", *FOLLOW, "--from", "train"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(lambda: trainings_with(str(place)))
