@@ -59,6 +59,20 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def require_space(folder: Path, needed_bytes: int = 2**24) -> None:
+    """Check that the disk of ``folder`` is not full.
+
+    Raises:
+        UserError: it has less left than that.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise UserError(
+            f"the disk of {folder} is full: {free / 2**20:.0f} MiB are free. Fix: free some space, "
+            f"then run the same command again"
+        )
+
+
 def remove_leftovers(folder: str | Path) -> None:
     """Delete the temporary files of killed writers in ``folder``; nobody may be writing there."""
     for path in Path(folder).glob(".*.tmp"):

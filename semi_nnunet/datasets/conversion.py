@@ -20,7 +20,7 @@ from semi_nnunet.data.file_bytes import COPY_AGAIN, BrokenFileError, short_reaso
 from semi_nnunet.data.layout import was_made
 from semi_nnunet.data.splits import SUBSETS
 from semi_nnunet.errors import Problem, UserError
-from semi_nnunet.files import write_json
+from semi_nnunet.files import require_space, write_json
 from semi_nnunet.parallel import in_processes
 
 RECORD = "conversion.json"  # how the data set was made
@@ -103,7 +103,8 @@ def write_conversion(
         False if the same conversion had been done before; then nothing is written.
 
     Raises:
-        UserError: ``target`` holds something else, or source files cannot be used.
+        UserError: ``target`` holds something else, source files cannot be used, or the disk is
+            full.
     """
     content = {**record, "cases": conversion.counts}
     if was_made(target, RECORD, content):
@@ -116,10 +117,13 @@ def write_conversion(
     work = partial(_write_case, aside, conversion.file_ending)
     results = in_processes(work, conversion.cases, num_processes, "converts images")
     bar = tqdm(results, total=len(conversion.cases), desc="converting", unit="case", disable=None)
-    problems = [problem for problem in bar if problem]
-    if problems:
+    try:
+        problems = [problem for problem in bar if problem]
+        if problems:
+            raise UserError("Nothing was written, as some files cannot be converted:", problems)
+    except UserError:
         shutil.rmtree(aside)
-        raise UserError("Nothing was written, as some files cannot be converted:", problems)
+        raise
     if conversion.subsets:
         write_json(aside / SUBSETS, {str(len(cases)): list(cases) for cases in conversion.subsets})
     write_json(aside / "dataset.json", conversion.dataset_json())
@@ -136,5 +140,6 @@ def _write_case(aside: Path, ending: str, case: Case) -> Problem | None:
     except BrokenFileError as error:
         return Problem(case.where, str(error), error.fix)
     except Exception as error:  # one strange file must not hide the others
+        require_space(aside)  # a full disk is not the file's fault; SimpleITK does not tell
         return Problem(case.where, f"cannot be converted: {short_reason(error)}", COPY_AGAIN)
     return None

@@ -18,7 +18,7 @@ from semi_nnunet.report.measured import ALL_CLASSES, Measured
 from semi_nnunet.report.overlays import Drawn, Slice, slices_of
 from semi_nnunet.report.wording import metric_title, model_name, number
 
-MAX_SLICES, MAX_IMAGES = 24, 60  # of a volume; of a set of 2-D images
+MAX_SLICES, MAX_IMAGES = 24, 200  # of a volume; of a set of 2-D images
 SCORES = ("dice", "iou"), ("dice", "hd95_edge")  # of 2-D images; of volumes
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections import namedtuple
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +14,17 @@ from semi_nnunet.datasets.conversion import Case, Conversion, write_conversion
 from semi_nnunet.errors import UserError
 from tests.datasets.converting import counts
 
+Usage = namedtuple("Usage", ["free"])
+
+
+def full_disk(path: Path) -> Usage:
+    return Usage(free=1000)
+
 
 def write_text(text: str, target: Path) -> None:
+    if text == "full":  # the disk of this process, too
+        shutil.disk_usage = full_disk
+        raise RuntimeError("ITK ERROR: could not write")
     if text == "bad":
         raise RuntimeError("ITK ERROR: the file is torn")
     target.write_text(text)
@@ -60,6 +71,15 @@ def test_all_files_that_cannot_be_converted_are_named_and_none_is_left(tmp_path:
     assert [problem.where for problem in error.value.problems] == ["source0", "source2"]
     assert "the file is torn" in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_full_disk_is_no_fault_of_the_files(tmp_path, monkeypatch, processes) -> None:
+    target, cases = tmp_path / "Dataset001_Toy", conversion("full", "full", "full", "full")
+    monkeypatch.setattr(shutil, "disk_usage", full_disk)
+    with pytest.raises(UserError, match="is full: 0 MiB are free") as error:
+        write_conversion(cases, target, {}, processes)
+    assert "source0" not in str(error.value) and not list(tmp_path.iterdir())
 
 
 def test_leftovers_of_an_interrupted_conversion_do_not_survive(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import tifffile
 import torch
 from nnunetv2.ensembling.ensemble import ensemble_folders
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.deploy.trained import find_model, find_models
@@ -93,6 +94,39 @@ def test_several_models_are_nnunets_ensemble_and_one_with_itself_is_that_one(poo
         assert probabilities.dtype == np.float16 and np.allclose(probabilities.sum(0), 1, atol=0.01)
     entries = Request(pool.images, tmp_path / "twice", (pool.names[0],) * 2).done().values()
     assert all(entry.facts["uncertainty"]["disagreement"] in (0.0, 1.0) for entry in entries)
+
+
+def stock_model(pool, configuration: str):
+    """A model of nnU-Net's own trainer, whose network sees something."""
+    model = pool.models[0]
+    plans = {**model.plans, "continue_training": False}
+    trainer = nnUNetTrainer(plans, configuration, 0, model.dataset_json, CPU)
+    trainer.initialize()
+    for parameter in trainer.network.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
+    for name in ("plans", "dataset"):
+        shutil.copy(model.folder / f"{name}.json", trainer.output_folder_base)
+    return find_model(trainer.output_folder_base)
+
+
+def test_nnunets_own_trainer_and_several_configurations(pool, tmp_path):
+    torch.manual_seed(0)
+    models = [stock_model(pool, "2d"), stock_model(pool, "3d_fullres"), pool.models[0]]
+    folders = [tmp_path / str(number) for number in range(3)]
+    for model, folder in zip(models, folders, strict=True):
+        nnunet_predicts(model, pool.images, folder, mirror=False, npz=True)
+    ensemble_folders(
+        list(map(str, folders)), str(tmp_path / "ensemble"), num_processes=1,
+        dataset_json_file_or_dict=pool.models[0].dataset_json,
+        plans_json_file_or_dict=pool.models[0].plans,
+    )  # fmt: skip
+    request = Request(pool.images, pool.out, tuple(str(model.folder) for model in models))
+    label(request)
+    for path in sorted((tmp_path / "ensemble").glob("*.nii.gz")):
+        assert np.array_equal(read(request.labels / path.name), read(path))
+    found = [len(np.unique(read(path))) for path in request.labels.glob("*.nii.gz")]
+    assert len(found) == 4 and max(found) > 1
 
 
 def test_views_change_the_labels_and_unsure_voxels_are_ignored(pool, tmp_path):
