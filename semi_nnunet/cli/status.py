@@ -1,4 +1,4 @@
-"""Say what is done, running and begun of a data set's trainings, and how long to go.
+"""Say what is done, running, begun and still to come of a data set's trainings; how long to go.
 
     semi_nnunet status -d 42
 
@@ -18,12 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from semi_nnunet.runs.crossval import folders_of, found_jobs, unseeded
+    from semi_nnunet.runs.crossval import asked_jobs, folders_of, found_jobs, unseeded
     from semi_nnunet.runs.local import failure_note
     from semi_nnunet.runs.lock import holder_of
     from semi_nnunet.watch import readable_time
 
-    jobs = found_jobs(folders_of(args.dataset), args.plans)
+    folders = folders_of(args.dataset)
+    jobs = found_jobs(folders, args.plans)
+    begun = set(jobs)
+    jobs += [job for job in asked_jobs(folders, args.plans) if job not in begun]
     if not jobs:
         print(f"nothing was trained yet{f' with {args.plans}' if args.plans else ''}")
     shown = None
@@ -40,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
         elif job.is_trained:
             state = "trained; predictions or metrics are missing"
         else:
-            state = "begun"
+            state = "begun" if job in begun else "not begun"
         note = failure_note(job)
         if not (holder or job.is_done) and note.is_file():
             state += f"; failed: {note.read_text().splitlines()[0]} See {job.log}"

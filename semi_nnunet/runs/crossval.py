@@ -26,6 +26,8 @@ from semi_nnunet.evaluation.comparison import Model, Table
 from semi_nnunet.files import read_json, write_json
 from semi_nnunet.runs.job import ALL, STEPS, Folders, Job
 
+ASKED = "semi_crossval/jobs.json"  # in the results of a data set
+
 
 def folders_of(dataset: str) -> Folders:
     """nnU-Net's folders of a data set given by name or number."""
@@ -253,6 +255,24 @@ def write_seed(folders: Folders, plans: str, content: dict[str, Any], seed: int)
         )
     write_json(path, changed)
     return name
+
+
+def note_asked(folders: Folders, plans: str, jobs: Sequence[Job]) -> None:
+    """Write down the jobs of the newest crossval with these plans, for those not yet begun."""
+    path = folders.results / ASKED
+    path.parent.mkdir(parents=True, exist_ok=True)
+    asked = read_json(path) if path.is_file() else {}
+    keys = [[job.trainer, job.configuration, job.fold, job.seed, job.plans] for job in jobs]
+    write_json(path, {**asked, plans: keys})
+
+
+def asked_jobs(folders: Folders, plans: str | None = None) -> list[Job]:
+    """The jobs that were asked for last with these plans, or with any."""
+    path = folders.results / ASKED
+    asked = read_json(path) if path.is_file() else {}
+    return [
+        Job(folders, *key) for name, keys in asked.items() for key in keys if plans in (None, name)
+    ]
 
 
 def unseeded(plans: str) -> tuple[str, int]:

@@ -159,6 +159,20 @@ def test_steps_one_at_a_time_and_a_case_that_came_later(folders, tmp_path):
         make_jobs(own, "tiny", ["2d"], TRAINERS[:1], ["0"], 1, steps=["trian"])
 
 
+def test_status_names_what_was_asked_for_and_is_not_begun(folders, monkeypatch, capsys):
+    monkeypatch.setattr("semi_nnunet.cli.launching.launch", lambda launcher, work: 1)
+    words = ["-d", folders.raw.name, "-c", "2d", "-p", "tiny", "-f", "0", "1", "-tr", TRAINERS[1]]
+    assert main(["crossval", *words, "--device", "cpu"]) == 1
+    capsys.readouterr()
+    for of_plans in (["-p", "tiny"], []):
+        assert main(["status", "-d", folders.raw.name, *of_plans]) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            "tiny:",
+            "  SemiMeanTeacherTrainer 2d fold 0 seed 0: not begun",
+            "  SemiMeanTeacherTrainer 2d fold 1 seed 0: not begun",
+        ]
+
+
 def test_a_log_file_says_now_and_then_how_long_each_job_will_take(folders, monkeypatch):
     screen = io.StringIO()
     board, job = Board(1, screen), fake_job(folders, "A")
