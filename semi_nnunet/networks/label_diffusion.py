@@ -51,7 +51,7 @@ class FidelitySettings(CutMixSettings):
     fidelity: str = setting(
         "improved", "the paper's settings do not reproduce", choices=("improved", "paper")
     )
-    momentum: float = paper_or(0.9, 0.99, "nnU-Net's (SGD only)", low=0, below=1)
+    momentum: float = paper_or(0.9, 0.99, "nnU-Net's", low=0, below=1)
     gradient_clip: float = paper_or(0.0, 12.0, "nnU-Net's limit on the norm; 0: none", low=0)
     unlabelled_start_steps: int = paper_or(0, start_of_theta, low=0)
     ramp_up_steps: int = paper_or(rules.every_step, rules.ramp_up_steps, low=0)

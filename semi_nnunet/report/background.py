@@ -192,4 +192,18 @@ def commands_of(folders: Folders, plans: str, jobs: Sequence[Job]) -> list[str]:
         f"nnUNetv2_train {name} {job.configuration} {job.fold} -tr {job.trainer} -p {job.plans}"
         for job in jobs
     ]
-    return [*trainings, f"semi_nnunet compare -d {name} -p {plans}"]
+    together = {
+        "-c": dict.fromkeys(job.configuration for job in jobs),
+        "-f": dict.fromkeys(job.fold for job in jobs),
+        "-tr": dict.fromkeys(job.trainer for job in jobs),
+        "--seeds": [str(1 + max((job.seed for job in jobs), default=0))],
+    }
+    words = " ".join(f"{option} {' '.join(values)}" for option, values in together.items())
+    where = f"-d {name} -p {plans}"
+    return [
+        f"semi_nnunet preprocess -d {name} -p {plans} -c {' '.join(together['-c'])}",
+        *trainings,
+        f"semi_nnunet crossval {where} {words}",  # predicts and measures, too
+        f"semi_nnunet compare {where}",
+        f"semi_nnunet report {where}",
+    ]
