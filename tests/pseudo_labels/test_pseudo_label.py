@@ -190,16 +190,7 @@ def test_what_is_killed_at_any_moment_is_done_once_and_whole(pool, tmp_path):
         process.join()
         assert process.exitcode == -signal.SIGKILL, (tmp_path / f"log{number}").read_text()
     assert request.done() and request.left()
-    process = forked(worker, part, tmp_path / "log")
-    process.join()
-    assert process.exitcode == 0, (tmp_path / "log").read_text()
-    written, wanted = (
-        {path.name: sha256_of_file(path) for path in one.labels.iterdir()}
-        for one in (request, clean)
-    )
-    assert written == wanted
-    assert sorted(finished_by(part)) == sorted(request.cases)
-    assert not [path for path in pool.out.rglob("*") if path.name.startswith(".writing_")]
+    goes_on_to_what_was_wanted(part, clean, tmp_path / "log")
 
 
 def test_a_kill_at_any_step_of_writing_costs_that_case_alone(pool, tmp_path):
@@ -217,16 +208,21 @@ def test_a_kill_at_any_step_of_writing_costs_that_case_alone(pool, tmp_path):
             steps.append((tmp_path / "log").read_text().splitlines()[-1])
     assert steps == [f"killed at {name}" for name in 2 * WRITES]
     assert len(finished_by(part)) == 1  # killed after its line was whole
-    process = forked(worker, part, tmp_path / "log")
+    goes_on_to_what_was_wanted(part, clean, tmp_path / "log")
+
+
+def goes_on_to_what_was_wanted(part: Part, clean: Request, log: Path) -> None:
+    """A last worker does what is missing: each case once, equal to a clean run's, nothing else."""
+    process = forked(worker, part, log)
     process.join()
-    assert process.exitcode == 0, (tmp_path / "log").read_text()
+    assert process.exitcode == 0, log.read_text()
     written, wanted = (
         {path.name: sha256_of_file(path) for path in one.labels.iterdir()}
-        for one in (request, clean)
+        for one in (part.request, clean)
     )
     assert written == wanted
-    assert sorted(finished_by(part)) == sorted(request.cases)
-    assert not [path for path in pool.out.rglob("*") if path.name.startswith(".writing_")]
+    assert sorted(finished_by(part)) == sorted(clean.cases)
+    assert not [path for path in part.folder.rglob("*") if path.name.startswith(".writing_")]
 
 
 WRITES = ["flush .nii.gz", "rename .nii.gz", "flush .npz", "rename .npz", "flush .jsonl"]
