@@ -14,21 +14,21 @@ import torch.multiprocessing
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.trainers import SHORT, TRAINERS, WITHOUT_RAMP, run_epochs, same_weights, weights_of
+from tests.trainers import (
+    SHORT,
+    TRAINERS,
+    UNLABELLED_TRAINERS,
+    WITHOUT_RAMP,
+    run_epochs,
+    same_weights,
+    weights_of,
+)
 
 RANKS = 2
 SETTINGS = {**SHORT, **WITHOUT_RAMP, "epochs": 2, "momentum": 0.0}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "SemiMeanTeacherTrainer",
-        "SemiFixMatchTrainer",  # learns thresholds
-        "SemiCPSTrainer",  # trains two networks
-        "SemiDiffusionTrainer",  # several paths through one encoder
-    ],
-)
+@pytest.mark.parametrize("name", sorted(set(UNLABELLED_TRAINERS) - {"SemiDistillationTrainer"}))
 def test_two_processes_train_the_same_networks(name, prepared_dataset: Any, tmp_path: Path):
     dataset = prepared_dataset("labels", 1)
     first, second = train_on_two(dataset, tmp_path, name, unlabelled_batch_size=4)
