@@ -66,13 +66,7 @@ class SemiSettings:
     )
     deep_supervision: bool = setting(True, "nnU-Net's")
     mirror: bool = setting(True, "nnU-Net's; turn off where left and right are different classes")
-    max_rotation_degrees: float | None = setting(
-        None,
-        "nnU-Net's, up to 180 in planes that are nearly square; limit it where orientation tells "
-        "classes apart, as with mirror",
-        low=0,
-        high=180,
-    )
+    max_rotation_degrees: float = planned(rules.max_rotation_degrees, low=0, high=180)
     labelled_appearance: float = setting(
         0.0,
         "nnU-Net's own augmentation only; a probability adds the strong view's appearance changes",

@@ -205,8 +205,8 @@ class ReproducibleTrainer(nnUNetTrainer):
         )
         if not self.settings.mirror:
             mirror_axes = self.inference_allowed_mirroring_axes = None
-        if self.settings.max_rotation_degrees is not None:
-            limit = math.radians(self.settings.max_rotation_degrees)
+        limit = math.radians(self.settings.max_rotation_degrees)
+        if limit < max(rotation[1], -rotation[0]):
             rotation = (max(rotation[0], -limit), min(rotation[1], limit))
             patch_size = self.configuration_manager.patch_size
             first_patch_size = get_patch_size(patch_size, *[rotation] * 3, NNUNET_SCALES)

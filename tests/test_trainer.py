@@ -643,3 +643,13 @@ def test_weights_by_frequencies_are_resumed(make_trainer):
         changed.load_checkpoint(f"{trainer.output_folder}/checkpoint_latest.pth")
     with pytest.raises(UserError, match="class_weights_from asks for others"):
         make_trainer("SemiMeanTeacherTrainer", class_weights=[1, 1, 1, 2], **settings)
+
+
+@pytest.mark.parametrize("mirror, limit", [(False, 30.0), (True, 180.0)])
+@pytest.mark.parametrize("name", ["SemiBaselineTrainer", "SemiBCPTrainer"])
+def test_where_orientation_matters_labelled_patches_are_rotated_less(
+    name, mirror, limit, make_trainer
+):
+    assert make_trainer(name, mirror=mirror).settings.max_rotation_degrees == limit
+    given = make_trainer(name, mirror=mirror, max_rotation_degrees=5.0)
+    assert given.settings.max_rotation_degrees == 5.0

@@ -47,13 +47,14 @@ def run(args: argparse.Namespace) -> None:
     from semi_nnunet.errors import UserError
     from semi_nnunet.runs.commands import run_stages
     from semi_nnunet.runs.recipe import load_recipe
-    from semi_nnunet.runs.stages import commands
+    from semi_nnunet.runs.stages import commands, merged
 
     recipe = load_recipe(args.recipe)
     stages = commands(recipe, place_of(args, recipe))
     first = STAGES.index(args.only or args.first or STAGES[0])
     wanted = [args.only] if args.only else STAGES[first:]
-    chosen = [(stage, words) for stage in stages if stage in wanted for words in stages[stage]]
+    taken = merged({stage: stages[stage] for stage in stages if stage in wanted})
+    chosen = [(stage, words) for stage, several in taken.items() for words in several]
     if not chosen:
         raise UserError(f"{args.recipe} has no stage {args.only}. Fix: choose from {[*stages]}")
     print(f"# {recipe.title}")

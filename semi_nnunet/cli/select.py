@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
         preprocessed_dataset,
         raw_dataset,
     )
-    from semi_nnunet.deploy.trained import require_models_of
-    from semi_nnunet.errors import UserError
+    from semi_nnunet.deploy.trained import find_models, require_models_of
+    from semi_nnunet.errors import Problem, UserError
     from semi_nnunet.files import read_json, write_atomically, write_json
     from semi_nnunet.filtering import write_table
     from semi_nnunet.pseudo_labels.choice import Choice, case_scores, choose, score_problems
@@ -72,10 +72,16 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not args.models or not args.keep > 0:
         raise UserError("select needs models (-m) and a --keep above 0. Fix: give them, or --undo")
-    if problems := list(score_problems(args.score, args.before)):
+    problems = list(score_problems(args.score, args.before))
+    if args.page.suffix == ".csv":
+        problems.append(
+            Problem("--page", "is an HTML file, beside which a .csv is written", "x.html")
+        )
+    if problems:
         raise UserError("select cannot start:", problems)
     raw = raw_dataset(args.dataset)
-    asked = " ".join([*args.models, *sorted(args.views)])  # other models label into another folder
+    checksums = [str(model.checksums()) for model in find_models(args.models)]
+    asked = " ".join([*args.models, *sorted(args.views), *checksums])  # others: another folder
     out = raw.parent / f"pseudo_labels_{raw.name}_{zlib.crc32(asked.encode()):08x}"
     request = Request(raw / UNLABELLED_IMAGES, out, tuple(args.models), tuple(args.views))
     require_models_of(request.trained, read_json(raw / "dataset.json"), raw.name)
@@ -84,8 +90,8 @@ def run(args: argparse.Namespace) -> int:
     choice = Choice(args.keep, args.most, args.score, tuple(map(os.path.abspath, args.before)))
     skipped = path.with_name(SKIPPED_FILE)  # bad images, which no training sees
     aside = set(read_json(skipped)) if skipped.is_file() else set()
-    scores = {case: one for case, one in case_scores(request, choice).items() if case not in aside}
-    kept = sorted(choose(request, choice, aside))
+    scores = case_scores(request, choice, aside)
+    kept = sorted(choose(scores, choice))
     table = args.page.with_suffix(".csv")
     write_atomically(args.page, lambda page: write_page(page, request, scores, kept, args.score))
     write_table(table, scores, kept)

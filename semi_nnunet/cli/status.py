@@ -25,8 +25,8 @@ def run(args: argparse.Namespace) -> None:
 
     folders = folders_of(args.dataset)
     jobs = found_jobs(folders, args.plans)
-    begun = set(jobs)
-    jobs += [job for job in asked_jobs(folders, args.plans) if job not in begun]
+    known = {job.folder for job in jobs}  # plans may be named like those of a seed
+    jobs += [job for job in asked_jobs(folders, args.plans) if job.folder not in known]
     if not jobs:
         print(f"nothing was trained yet{f' with {args.plans}' if args.plans else ''}")
     shown = None
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
         elif job.is_trained:
             state = "trained; predictions or metrics are missing"
         else:
-            state = "begun" if job in begun else "not begun"
+            state = "begun" if job.is_begun else "not begun"
         note = failure_note(job)
         if not (holder or job.is_done) and note.is_file():
             state += f"; failed: {note.read_text().splitlines()[0]} See {job.log}"

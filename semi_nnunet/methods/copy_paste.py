@@ -10,9 +10,8 @@ goes on from there; they end as soon as the network knows every class; from then
 and multiplied by the trust in the network (``ramp_up constant, unlabelled_start_steps 0``: the
 paper's constant); each of the two mixtures has a box of its own; plain labelled patches are seen,
 too, with nnU-Net's deep supervision; the unlabelled patch is in its strong view
-(``appearance_strength 0``: the paper's); labelled patches are rotated less where orientation
-matters, as the unlabelled ones are not rotated; the largest component is kept only where that is
-asked for, because it is wrong for organs in several pieces.
+(``appearance_strength 0``: the paper's); the largest component is kept only where that is asked
+for, because it is wrong for organs in several pieces.
 """
 
 from __future__ import annotations
@@ -25,8 +24,7 @@ import torch
 from semi_nnunet.augment.mixing import sample_boxes
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label, keep_largest_component
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
-from semi_nnunet.planning import rules
-from semi_nnunet.settings import planned, setting
+from semi_nnunet.settings import setting
 from semi_nnunet.teacher import TeacherSettings, TeacherTrainer
 from semi_nnunet.trainer import Term
 
@@ -38,7 +36,6 @@ class BCPSettings(TeacherSettings):
         0.5, "of each mixture: half of Dice + cross-entropy (authors' code)", low=0
     )
     pseudo_label_weight: float = setting(0.5, "alpha of eq. 8, of pseudo-labelled voxels", low=0)
-    max_rotation_degrees: float | None = planned(rules.rotation_of_pasted, low=0, high=180)
     largest_component: bool = setting(
         False, "an organ may come in several pieces; the paper keeps the largest (LA, ACDC)"
     )

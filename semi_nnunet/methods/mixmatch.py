@@ -11,7 +11,7 @@ Differs from the paper: boxes are mixed (CutMix), as voxels of two blended image
 eq. 8-11); the guesser is the moving average (``guesser student``: the paper's); both terms are
 ramped and weighed by the trust in the network; plain labelled patches are seen, too, because mixing
 dilutes few labels; quarter turns only in square planes; where orientation carries meaning (``mirror
-false``), no geometric view at all, and labelled patches are rotated less.
+false``), no geometric view at all.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from semi_nnunet.augment.mixing import BoxMix, mixup_weight, sample_boxes
 from semi_nnunet.core.consistency import probability_mse
 from semi_nnunet.core.pseudo_labels import sharpen
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
-from semi_nnunet.planning import rules
-from semi_nnunet.settings import planned, setting
+from semi_nnunet.settings import setting
 from semi_nnunet.teacher import TeacherSettings, TeacherTrainer
 from semi_nnunet.trainer import Term
 
@@ -44,7 +43,6 @@ class MixMatchSettings(TeacherSettings):
         "cutmix", "each voxel is of one image (paper: mixup)", choices=("mixup", "cutmix")
     )
     cutmix_edge: float = setting(1 / 3, "of the box (mixing cutmix only)", low=0.01, high=1)
-    max_rotation_degrees: float | None = planned(rules.rotation_of_pasted, low=0, high=180)
     guesser: str = setting(
         "teacher",
         "steadier than the student, which the paper takes",

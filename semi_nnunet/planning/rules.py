@@ -96,13 +96,13 @@ def ema_decay(facts: Facts, values: Mapping[str, Any]) -> Planned:
     )
 
 
-def rotation_of_pasted(facts: Facts, values: Mapping[str, Any]) -> Planned:
-    """Of labelled patches of which pieces are pasted into unlabelled ones, and the other way."""
+def max_rotation_degrees(facts: Facts, values: Mapping[str, Any]) -> Planned:
+    """Of labelled patches; the same for every trainer, so that their baseline is matched."""
     if values["mirror"]:
-        return None, "nnU-Net's: patches are mirrored, so that orientation does not matter"
+        return 180.0, "no limit to nnU-Net's, which are up to 180 in planes that are nearly square"
     return 30.0, (
-        "mirroring is off, so orientation matters: pieces are pasted between labelled patches and "
-        "unlabelled ones, which are not rotated (Hippocampus: +1.2 Dice points)"
+        "nnU-Net's of volumes: mirroring is off, so orientation matters, and unlabelled patches "
+        "are not rotated at all (180: nnU-Net's of planes that are nearly square)"
     )
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.core.case_uncertainty import checkpoint_disagreement, voxel_change
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.filtering import surest
-from semi_nnunet.pseudo_labels.pool import Request, scores_of
+from semi_nnunet.pseudo_labels.pool import Request, ignore_value, scores_of
 from semi_nnunet.pseudo_labels.uncertainty import foreground_values, onehot
 
 OF_SEVERAL = {"change": voxel_change, "checkpoints": checkpoint_disagreement}  # labellings
@@ -38,9 +38,10 @@ class Choice:
     before: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
-        """As JSON reads it back."""
+        """As JSON reads it back; without ``before`` where there is none, as it once was."""
         found = asdict(self)
-        return found | {"before": list(self.before)}
+        del found["before"]
+        return {**found, **({"before": list(self.before)} if self.before else {})}
 
 
 def score_problems(score: str, before: Sequence[str]) -> Iterator[Problem]:
@@ -59,16 +60,25 @@ def score_problems(score: str, before: Sequence[str]) -> Iterator[Problem]:
             yield Problem(f"--before {folder}", "has no folder labels", fix)
 
 
-def case_scores(request: Request, choice: Choice) -> dict[str, float]:
+def case_scores(
+    request: Request, choice: Choice, without: Collection[str] = ()
+) -> dict[str, float]:
     """Case -> its uncertainty, of the finished cases.
+
+    Args:
+        request: the labelled pool.
+        choice: by which score.
+        without: cases that must not be taken.
 
     Raises:
         UserError: the score is not there.
     """
-    scores = scores_of(request.done())
+    scores = {case: one for case, one in scores_of(request.done()).items() if case not in without}
+    if not scores:
+        return {}
     if choice.score in OF_SEVERAL:
-        return {case: score_of_labellings(request, choice, case) for case in scores}
-    known = set.intersection(*(set(values) for values in scores.values())) if scores else set()
+        return scores_of_labellings(request, choice, list(scores))
+    known = set.intersection(*(set(values) for values in scores.values()))
     if choice.score not in known:
         raise UserError(
             f"--score {choice.score}: the pool has {', '.join(sorted(known)) or 'no score'}. "
@@ -77,49 +87,65 @@ def case_scores(request: Request, choice: Choice) -> dict[str, float]:
     return {case: values[choice.score] for case, values in scores.items()}
 
 
-def score_of_labellings(request: Request, choice: Choice, case: str) -> float:
-    """How far the labels of a case differ from what they were earlier.
+def scores_of_labellings(
+    request: Request, choice: Choice, cases: Sequence[str]
+) -> dict[str, float]:
+    """How far the labels of each case differ from what they were earlier.
+
+    A case that was not labelled earlier is as unsure as one can be. Voxels that are ignored in one
+    of the labellings do not count.
 
     Raises:
-        UserError: they are not there, or have another shape.
+        UserError: an earlier labelling is of other images, or of other shapes.
     """
     model = request.trained[0]
-    plans, file = PlansManager(model.plans), f"{case}{model.dataset_json['file_ending']}"
-    classes = foreground_values(plans.get_label_manager(model.dataset_json))
-    reader, labellings = plans.image_reader_writer_class(), list[torch.Tensor]()
-    for folder in (*(Path(earlier) / "labels" for earlier in choice.before), request.labels):
-        if not (folder / file).is_file():
+    plans, ending = PlansManager(model.plans), model.dataset_json["file_ending"]
+    manager, reader = plans.get_label_manager(model.dataset_json), plans.image_reader_writer_class()
+    classes, ignored = foreground_values(manager), ignore_value(manager)
+    folders = [*(Path(earlier) / "labels" for earlier in choice.before), request.labels]
+    for folder in folders:
+        if cases and not any((folder / f"{case}{ending}").is_file() for case in cases):
             raise UserError(
-                f"--score {choice.score}: {folder} has no labels of {case}. Fix: label the same "
-                f"images there (semi_nnunet pseudo-label), or choose another score"
+                f"--score {choice.score}: {folder} has no labels of {cases[0]}, nor of any other "
+                f"case. Fix: label the same images there (semi_nnunet pseudo-label)"
             )
-        labels = reader.read_seg(str(folder / file))[0][0]
-        labellings.append(onehot(labels, classes))
-        if labellings[-1].shape != labellings[0].shape:
+    found = {}
+    for case in cases:
+        files = [folder / f"{case}{ending}" for folder in folders]
+        if not all(file.is_file() for file in files):
+            found[case] = 1.0
+            continue
+        labellings = [reader.read_seg(str(file))[0][0] for file in files]
+        if len({labels.shape for labels in labellings}) > 1:
             raise UserError(
-                f"{folder / file} has another shape than in {choice.before[0]}. Fix: label the "
-                f"same images in both"
+                f"{', '.join(map(str, files))} differ in their shapes. Fix: label the same images "
+                f"in all folders"
             )
-    return OF_SEVERAL[choice.score](labellings)
+        known = np.all([labels != ignored for labels in labellings], 0)
+        found[case] = OF_SEVERAL[choice.score](
+            [onehot(np.where(known, labels, 0), classes) for labels in labellings]
+        )
+    return found
 
 
-def choose(request: Request, choice: Choice, without: Collection[str] = ()) -> dict[str, float]:
+def choose(scores: Mapping[str, float], choice: Choice) -> dict[str, float]:
     """The cases that are taken, with their uncertainty.
 
     Args:
-        request: the labelled pool.
+        scores: of :func:`case_scores`.
         choice: which.
-        without: cases that must not be taken.
 
     Raises:
-        UserError: the score is not there, or nothing is left.
+        UserError: nothing is left.
     """
-    all_scores = case_scores(request, choice)
-    scores = {case: value for case, value in all_scores.items() if case not in without}
+    if not scores:
+        raise UserError("no case is left to choose from: all are set aside, or ignored altogether")
     limit = choice.most
     below = {case: one for case, one in scores.items() if limit is None or one <= limit}
     if not below:
-        lowest = f", the lowest is {min(scores.values()):.4f}" if scores else ": there is no case"
-        raise UserError(f"no case has an uncertainty of at most {limit}{lowest}. Fix: raise --most")
+        raise UserError(
+            f"no case has an uncertainty of at most {limit}, the lowest is "
+            f"{min(scores.values()):.4f}. Fix: raise --most"
+        )
     count = round(choice.keep * len(scores)) if choice.keep <= 1 else choice.keep
     return {case: scores[case] for case in surest(below, max(1.5, count))}

@@ -31,7 +31,7 @@ from semi_nnunet.deploy.trained import TrainedModel
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, write_json
 from semi_nnunet.planning.layers import given_before
-from semi_nnunet.pseudo_labels.choice import Choice, choose
+from semi_nnunet.pseudo_labels.choice import Choice, case_scores, choose
 from semi_nnunet.pseudo_labels.pool import Request, ignore_value
 from semi_nnunet.runs.crossval import unknown
 
@@ -70,7 +70,7 @@ def write_distilled(
     description = read_json(source / "dataset.json")
     ending, put = description["file_ending"], Transfer(symlink)
     labelled = cases_in(source / "imagesTr", ending)
-    taken = choose(request, choice, {*skipped, *labelled})
+    taken = choose(case_scores(request, choice, {*skipped, *labelled}), choice)
     record = {
         "source": source.name,
         "labelled": sorted(labelled),

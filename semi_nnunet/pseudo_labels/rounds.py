@@ -213,10 +213,12 @@ def pool_problems(target: Target, rounds: Sequence[Round]) -> Iterator[Problem]:
     if kind is not None and kind.uses_unlabelled:
         for one in rounds:
             if one.takes_all:
-                what = (
-                    f"{one.choice.keep:g} leaves no unlabelled image, which {target.trainer} needs"
-                )
-                yield Problem("--keep", what, "keep fewer, or --target SemiBaselineTrainer")
+                where, fix = f"--keep {one.choice.keep:g}", "keep fewer"
+                if rounds[-1].choice.score in OF_SEVERAL and not one.choice.before:
+                    where = f"--score {rounds[-1].choice.score}, whose first round takes all"
+                    fix = "give it something to compare with by --before"
+                what = f"leaves no unlabelled image, which {target.trainer} needs"
+                yield Problem(where, what, f"{fix}, or --target SemiBaselineTrainer")
 
 
 def new_data_sets(raw: Path, number: int, name: str, rounds: int) -> list[Path]:

@@ -192,18 +192,22 @@ def commands_of(folders: Folders, plans: str, jobs: Sequence[Job]) -> list[str]:
         f"nnUNetv2_train {name} {job.configuration} {job.fold} -tr {job.trainer} -p {job.plans}"
         for job in jobs
     ]
-    together = {
-        "-c": dict.fromkeys(job.configuration for job in jobs),
-        "-f": dict.fromkeys(job.fold for job in jobs),
-        "-tr": dict.fromkeys(job.trainer for job in jobs),
-        "--seeds": [str(1 + max((job.seed for job in jobs), default=0))],
-    }
-    words = " ".join(f"{option} {' '.join(values)}" for option, values in together.items())
-    where = f"-d {name} -p {plans}"
+    where, groups = f"-d {name} -p {plans}", dict[tuple[str, str, int], list[str]]()
+    for trainer, configuration in dict.fromkeys((job.trainer, job.configuration) for job in jobs):
+        own = [j for j in jobs if (j.trainer, j.configuration) == (trainer, configuration)]
+        folds = " ".join(dict.fromkeys(job.fold for job in own))
+        seeds = 1 + max(job.seed for job in own)
+        groups.setdefault((configuration, folds, seeds), []).append(trainer)
+    crossvals = [
+        f"semi_nnunet crossval {where} -c {configuration} -f {folds} --seeds {seeds} "
+        f"-tr {' '.join(trainers)}"
+        for (configuration, folds, seeds), trainers in groups.items()
+    ]
+    configurations = " ".join(dict.fromkeys(job.configuration for job in jobs))
     return [
-        f"semi_nnunet preprocess -d {name} -p {plans} -c {' '.join(together['-c'])}",
-        *trainings,
-        f"semi_nnunet crossval {where} {words}",  # predicts and measures, too
+        f"semi_nnunet preprocess {where} -c {configurations}",
+        *crossvals,  # which train, or find trained, predict and measure
         f"semi_nnunet compare {where}",
         f"semi_nnunet report {where}",
+        *trainings,
     ]

@@ -115,7 +115,8 @@ def pool_of(job: Job, path: Path) -> Pool:
     """One filtering."""
     with path.open(newline="") as file:
         rows = [
-            (row["case"], float(row["score"]), row["kept"] == "1") for row in csv.DictReader(file)
+            (row["case"], float(row.get("score") or row["uncertainty"]), row["kept"] == "1")
+            for row in csv.DictReader(file)
         ]
     kept = [uncertainty for _, uncertainty, is_kept in rows if is_kept]
     dropped = [uncertainty for _, uncertainty, is_kept in rows if not is_kept]

@@ -95,7 +95,8 @@ def stage_problems(jobs: Sequence[Job], folds: int) -> Iterator[Problem]:
     def is_ready(stage: Job, for_fold: str) -> bool:
         if stage not in ready:
             ready[stage] = stage.is_trained and stage.is_validated
-        return ready[stage] and (stage.fold != for_fold or stage.is_tested)
+        needs_test = stage.fold == for_fold and "predict" in stage.steps
+        return ready[stage] and (not needs_test or stage.is_tested)
 
     numbered = [str(fold) for fold in range(folds)]
     for job in jobs:

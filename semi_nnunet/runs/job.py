@@ -60,8 +60,10 @@ class Folders:
 
     @property
     def file_ending(self) -> str:
-        """Of images and labels."""
-        return read_json(self.preprocessed / "dataset.json")["file_ending"]
+        """Of images and labels; results that came alone may have the raw images beside them."""
+        prepared = self.preprocessed / "dataset.json"
+        path = prepared if prepared.is_file() else self.raw / "dataset.json"
+        return str(read_json(path)["file_ending"])
 
     def test_cases(self) -> list[str]:
         """Those of imagesTs."""
@@ -134,6 +136,12 @@ class Job:
     def lock(self) -> Path:
         """Held while a crossval works on it."""
         return self.folder / ".semi_crossval.lock"
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is more in its folder than what a crossval noted."""
+        there = self.folder.iterdir() if self.folder.is_dir() else ()
+        return any("semi_crossval." not in path.name for path in there)
 
     @property
     def is_trained(self) -> bool:
@@ -240,10 +248,19 @@ class Job:
     @property
     def is_done(self) -> bool:
         """Whether its steps are."""
-        trained = "train" not in self.steps or (self.is_trained and self.is_validated)
-        predicted = "predict" not in self.steps or self.is_tested
-        tables = self.tables().values() if "evaluate" in self.steps else ()
-        return trained and predicted and all(path.is_file() for path in tables)
+        if "train" in self.steps and not (self.is_trained and self.is_validated):
+            return False
+        if "predict" in self.steps and not self.is_tested:
+            return False
+        return "evaluate" not in self.steps or not self._unmeasured()
+
+    def _unmeasured(self) -> list[str]:
+        """Of "validation" and "test", what has no table, or one of fewer cases than there are."""
+        return [
+            subset
+            for subset, path in self.tables().items()
+            if not path.is_file() or (subset == "test" and not self.is_tested)
+        ]
 
     def history(self) -> History:
         """Empty if it left none, as nnU-Net's own trainers do."""
@@ -267,12 +284,13 @@ class Job:
             yield from self._prediction(device, processes)
         if "evaluate" not in self.steps:
             return
-        if "validation" in self.tables() and not (self.validation / METRICS).is_file():
+        unmeasured = self._unmeasured()
+        if "validation" in unmeasured:
             self._require("train", self.is_validated)
             yield self.folders.evaluation(
                 self.validation, self.folders.references, processes, partial=True
             )
-        if self.folders.test_labels and not (self.test / METRICS).is_file():
+        if self.folders.test_labels and "test" in unmeasured:
             self._require("predict", self.is_tested)
             yield self.folders.evaluation(self.test, self.folders.test_labels, processes)
 

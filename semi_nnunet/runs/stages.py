@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,21 @@ def commands(recipe: Recipe, place: Place) -> dict[str, list[Words]]:
     return {
         stage: [("semi_nnunet", *words) for words in several] for stage, several in found.items()
     }
+
+
+def merged(stages: Mapping[str, list[Words]]) -> dict[str, list[Words]]:
+    """The stages with those of a crossval as one, in which a failed training stops no other."""
+    steps = [step for step in STEPS if step in stages]
+    if len(steps) < 2:
+        return dict(stages)
+    (first,) = stages[steps[0]]
+    found: dict[str, list[Words]] = {}
+    for stage, several in stages.items():
+        if stage not in steps:
+            found[stage] = several
+        elif stage == steps[0]:
+            found[", ".join(steps)] = [(*first[:-1], *steps)]
+    return found
 
 
 def option_words(recipe: Recipe) -> list[str]:

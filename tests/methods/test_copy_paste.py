@@ -134,11 +134,3 @@ def test_largest_component_is_a_setting(make_trainer, monkeypatch):
         trainer = make_trainer(NAME, largest_component=asked, **WITHOUT_RAMP)
         trainer.train_step(next(trainer.dataloader_train))
         assert len(calls) == int(asked)
-
-
-@pytest.mark.parametrize("mirror, limit", [(False, 30.0), (True, None)])
-def test_where_orientation_matters_labelled_patches_are_rotated_less(mirror, limit, make_trainer):
-    assert make_trainer(NAME, mirror=mirror).settings.max_rotation_degrees == limit
-    given = make_trainer(NAME, mirror=mirror, max_rotation_degrees=5.0)
-    assert given.settings.max_rotation_degrees == 5.0
-    assert make_trainer("SemiFixMatchTrainer", mirror=mirror).settings.max_rotation_degrees is None

@@ -16,7 +16,7 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.data.sampling import pseudo_labelled_cases
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, write_json
-from semi_nnunet.pseudo_labels.choice import Choice, choose
+from semi_nnunet.pseudo_labels.choice import Choice, case_scores, choose
 from semi_nnunet.pseudo_labels.distil import require_folders, write_folds
 from semi_nnunet.pseudo_labels.pool import Request, source_of
 
@@ -135,15 +135,30 @@ def scored(folder: Path, scores: dict[str, dict[str, float]]) -> Request:
 def test_the_choice_is_of_the_surest(tmp_path):
     scores = {f"case{i}": {"entropy": i / 10} for i in range(10)}
     request = scored(tmp_path, scores)
-    assert list(choose(request, Choice(keep=0.2))) == ["case0", "case1"]
-    assert len(choose(request, Choice(keep=3))) == 3
-    assert len(choose(request, Choice(keep=1.0))) == 10
-    assert list(choose(request, Choice(most=0.05))) == ["case0"]
-    assert len(choose(request, Choice(keep=0.5, most=0.25))) == 3
+
+    def chosen(choice: Choice) -> dict[str, float]:
+        return choose(case_scores(request, choice), choice)
+
+    assert list(chosen(Choice(keep=0.2))) == ["case0", "case1"]
+    assert len(chosen(Choice(keep=3))) == 3
+    assert len(chosen(Choice(keep=1.0))) == 10
+    assert list(chosen(Choice(most=0.05))) == ["case0"]
+    assert len(chosen(Choice(keep=0.5, most=0.25))) == 3
     with pytest.raises(UserError, match="no case has an uncertainty of at most -1"):
-        choose(request, Choice(most=-1))
+        chosen(Choice(most=-1))
     with pytest.raises(UserError, match="'disagreement' needs several models"):
-        choose(request, Choice(score="disagreement"))
+        chosen(Choice(score="disagreement"))
+
+
+def test_cases_set_aside_are_not_scored_and_all_of_them_are_too_many(tmp_path):
+    request = scored(tmp_path, {"a": {"entropy": 0.1}, "b": {"entropy": 0.2}})
+    assert case_scores(request, Choice(), {"a"}) == {"b": 0.2}
+    with pytest.raises(UserError, match="no case is left to choose from"):
+        choose(case_scores(request, Choice(), {"a", "b"}), Choice())
+
+
+def test_records_of_earlier_versions_are_known_again():
+    assert Choice(0.5).record() == {"keep": 0.5, "most": None, "score": "entropy"}
 
 
 def test_a_single_labelled_case_has_no_fold(tmp_path):

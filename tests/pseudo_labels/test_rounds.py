@@ -103,6 +103,10 @@ def test_rounds_compare_with_all_before_them(raw, pool, tmp_path, capsys):
         (["--before", "gone"], "is for --score change and checkpoints, got entropy"),
         (["--score", "change", "--before", "gone"], "gone: has no folder labels"),
         (["--target", "SemiMeanTeacherTrainer"], "leaves no unlabelled image"),
+        (
+            ["--target", "SemiMeanTeacherTrainer", "--score", "change", "--keep", "0.5"],
+            "--score change, whose first round takes all: leaves no unlabelled image",
+        ),
         (["--seeds", "0"], "--seeds: must be 1 or more, got 0"),
         (["-o", "999"], "from 1 to 999, got 999 to 1000"),
     ],

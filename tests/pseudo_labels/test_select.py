@@ -13,7 +13,9 @@ import SimpleITK as sitk
 from semi_nnunet.cli.main import main
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, write_json
+from semi_nnunet.pseudo_labels.choice import Choice, scores_of_labellings
 from semi_nnunet.pseudo_labels.gallery import histogram
+from semi_nnunet.pseudo_labels.pool import Request
 
 
 @pytest.fixture
@@ -74,9 +76,35 @@ def test_labels_are_compared_with_those_of_earlier_models(score, dataset, pool, 
             ]
             expected = (1 - np.mean(iou) + 0) / 2
         assert float(value) == pytest.approx(expected, abs=1e-5)
-    (folders[0] / "labels" / f"{rows[0][0]}.nii.gz").unlink()
+    gone = rows[-1][0] if rows[-1][1] != "1.000000" else rows[0][0]
+    (folders[0] / "labels" / f"{gone}.nii.gz").unlink()
+    assert main([*now, "--before", *map(str, folders)]) == 0  # there is nothing to be sure by
+    assert f"{gone},1.000000," in Path("selection.csv").read_text()
+    shutil.rmtree(folders[0] / "labels")
+    (folders[0] / "labels").mkdir()
     assert main([*now, "--before", *map(str, folders)]) == 2
-    assert f"has no labels of {rows[0][0]}" in capfd.readouterr().err
+    assert "nor of any other case" in capfd.readouterr().err
+    assert main([*now[:-2], "--page", "x.csv"]) == 2 and "HTML" in capfd.readouterr().err
+
+
+def test_ignored_voxels_are_not_compared(pool, tmp_path):
+    folders = [tmp_path / "before", tmp_path / "now"]
+    (image,) = sorted(pool.images.iterdir())[:1]
+    case = image.name.removesuffix("_0000.nii.gz")
+    labels = np.zeros(sitk.ReadImage(str(image)).GetSize()[::-1], np.uint8)
+    labels[:4] = 1
+    for ignored, folder in zip((4, 0), folders, strict=True):  # half of it: 4 is ignored
+        now = labels.copy()
+        now[:2] = ignored or 1
+        (folder / "labels").mkdir(parents=True)
+        written = sitk.GetImageFromArray(now)
+        written.CopyInformation(sitk.ReadImage(str(image)))
+        sitk.WriteImage(written, str(folder / "labels" / f"{case}.nii.gz"))
+    request = Request(pool.images, folders[1], (pool.names[0],))
+    assert max(request.trained[0].dataset_json["labels"].values()) == 3
+    for score in ("change", "checkpoints"):
+        choice = Choice(score=score, before=(str(folders[0]),))
+        assert scores_of_labellings(request, choice, [case]) == {case: 0.0}
 
 
 def test_images_set_aside_are_not_selected(dataset, pool):

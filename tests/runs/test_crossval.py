@@ -140,6 +140,7 @@ def test_steps_one_at_a_time_and_a_case_that_came_later(folders, tmp_path):
         return outcome
 
     assert "needs its step 'train' first" in run("predict").reason
+    assert not found_jobs(own, "tiny")[0].is_begun  # notes are no training
     assert run("train").state == "done" and run("train").state == "done before"
     assert "needs its step 'predict' first" in run("evaluate").reason
     assert run("predict").state == "done"
@@ -150,7 +151,8 @@ def test_steps_one_at_a_time_and_a_case_that_came_later(folders, tmp_path):
     for name in ("imagesTs", "labelsTs"):
         one = next((raw / name).iterdir())
         shutil.copy(one, one.with_name(f"later_{one.name}"))
-    assert not job.is_tested
+    assert not job.is_tested and not replace(job, steps=("evaluate",)).is_done
+    assert "needs its step 'predict' first" in run("evaluate").reason
     before = (job.folder / "checkpoint_final.pth").stat().st_mtime_ns
     assert run("train", "predict", "evaluate").state == "done"
     assert len(job.predicted_cases("test")) == len(cases) + 1 and test.is_file()
@@ -260,3 +262,19 @@ def test_interrupted_it_ends_its_trainings_and_goes_on_from_the_checkpoint(folde
     assert 0 < done < 400 and not job.is_trained
     wait_for(lambda: not trainings_with(str(tmp_path)), 10)  # killed, they take a moment to go
     assert "--c" in next(job.commands("cpu", 1))
+
+
+def test_results_alone_have_a_status(folders, tmp_path, monkeypatch, capsys):
+    """Copied from elsewhere, with the raw images but nothing preprocessed."""
+    shutil.copytree(folders.raw, tmp_path / "raw" / folders.raw.name)
+    for name in ("raw", "preprocessed"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    fold = folders.results / "SemiBaselineTrainer__tiny__2d" / "fold_0"
+    (fold / "validation").mkdir(parents=True)
+    (fold / "checkpoint_latest.pth").touch()
+    for state, file in (("begun", None), ("trained; predictions or", "checkpoint_final.pth")):
+        if file:
+            (fold / file).touch()
+            write_json(fold / "validation" / "summary.json", {})
+        assert main(["status", "-d", folders.raw.name]) == 0
+        assert f"SemiBaselineTrainer 2d fold 0 seed 0: {state}" in capsys.readouterr().out
