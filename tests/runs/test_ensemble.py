@@ -66,10 +66,11 @@ def write_weighted(jobs: list[Job], weights: list[int], out: Path) -> Path:
 
 def test_probabilities_that_were_not_kept_are_predicted_without_another_training(folders):
     done = Job(folders, TRAINER, "2d", "0", 0, "tiny")
+    (case,) = folders.test_cases()
     for folder in (done.validation, done.test):
         folder.mkdir(parents=True)
         (folder / "metrics.csv").touch()
-        (folder / "case.nii.gz").touch()
+        (folder / f"{case}.nii.gz").touch()
     (done.validation / "summary.json").touch()
     (done.folder / "checkpoint_final.pth").touch()
     assert done.is_done and not list(done.commands("cpu", 1))
@@ -79,7 +80,7 @@ def test_probabilities_that_were_not_kept_are_predicted_without_another_training
     commands = wanted.commands("cpu", 1)
     validation = next(commands)
     assert validation[0] == "nnUNetv2_train" and {"--val", "--npz"} <= set(validation)
-    (done.validation / "case.npz").touch()
+    (done.validation / f"{case}.npz").touch()
     assert "--save_probabilities" in next(commands)
     (done.validation / "another.nii.gz").touch()  # killed before its probabilities were written
     assert not replace(wanted, fold="0").is_validated
