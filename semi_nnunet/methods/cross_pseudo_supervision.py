@@ -31,8 +31,8 @@ RECENT_EPOCHS = 10
 @dataclass(frozen=True, kw_only=True)
 class CPSSettings(CutMixSettings):
     cps_weight: float = setting(
-        0.25,
-        "1 would teach the other's errors as firmly as the labels (phantom; authors: 1 to 6 on "
+        0.5,
+        "half a label's; 1 would teach the other's errors as firmly (phantom; authors: 1 to 6 on "
         "cross-entropy alone, SSL4MIS: 0.1)",
         low=0,
     )

@@ -62,7 +62,7 @@ def test_each_is_taught_by_the_others_argmax(kind, make_trainer):
             taught, mixed_by_hand(target, box, partner), mask, trainer.exclusive
         )
         assert terms[name].value.item() == pytest.approx(expected, abs=1e-5)
-        assert terms[name].weight == 0.25 and terms[name].ramped
+        assert terms[name].weight == 0.5 and terms[name].ramped
     assert terms["supervised_second"].ramped is False
 
 
