@@ -25,7 +25,6 @@ optimistic, and so do all folds of a target together: compare such trainings on 
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,11 +109,11 @@ def write(
 ) -> int:
     """Label the pool and write the data set ``raw``; returns the exit code."""
     from semi_nnunet.cli.pseudo_label import label_pool
+    from semi_nnunet.cli.select import choice_of
     from semi_nnunet.data.integrity import cases_in
     from semi_nnunet.data.layout import preprocessed_dataset
     from semi_nnunet.data.prepare import verify
     from semi_nnunet.files import read_json
-    from semi_nnunet.pseudo_labels.choice import Choice
     from semi_nnunet.pseudo_labels.distil import (
         write_distilled,
         write_folds,
@@ -125,8 +124,7 @@ def write(
     _, skipped = verify(source, args.processes, args.skip_bad)
     if code := label_pool(request, launcher):
         return code
-    before = tuple(map(os.path.abspath, args.before))
-    choice = Choice(args.keep[0], args.most, args.score, before)
+    choice = choice_of(args, args.keep[0])
     taken = write_distilled(source, raw, request, choice, args.symlink, skipped)
     labelled = list(cases_in(source / "imagesTr", read_json(raw / "dataset.json")["file_ending"]))
     preprocessed, name = preprocessed_dataset(raw.name), args.target_plans
@@ -176,8 +174,8 @@ def follow(
     plans: Mapping[str, dict[str, Any]],
 ) -> None:
     """Label and train in rounds; says at last what the test cases say of each."""
+    from semi_nnunet.cli.select import choice_of
     from semi_nnunet.pseudo_labels.rounds import (
-        Scoring,
         commands,
         dice_of_test_cases,
         plan_rounds,
@@ -188,8 +186,8 @@ def follow(
     from semi_nnunet.runs.commands import run_stages
 
     target = target_of(args, split_of(source), request, plans)
-    scoring = Scoring(args.score, args.most, tuple(map(os.path.abspath, args.before)))
-    rounds = plan_rounds(raws, args.base, target, args.keep, scoring, len(request.cases))
+    asked = choice_of(args, args.keep[0])
+    rounds = plan_rounds(raws, args.base, target, args.keep, asked, len(request.cases))
     refuse([*target_problems(target, plans, split_of(source)), *pool_problems(target, rounds)])
     options = options_of(args)
     run_stages(

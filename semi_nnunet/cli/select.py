@@ -19,6 +19,10 @@ import argparse
 import os
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from semi_nnunet.pseudo_labels.choice import Choice
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +51,13 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
         "models or checkpoints labelled the same images, the oldest first")  # fmt: skip
 
 
+def choice_of(args: argparse.Namespace, keep: float) -> Choice:
+    """What :func:`add_score_arguments` asked for."""
+    from semi_nnunet.pseudo_labels.choice import Choice
+
+    return Choice(keep, args.most, args.score, tuple(map(os.path.abspath, args.before)))
+
+
 def run(args: argparse.Namespace) -> int:
     from semi_nnunet.cli.launching import Launcher
     from semi_nnunet.cli.pseudo_label import label_pool
@@ -61,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from semi_nnunet.errors import Problem, UserError
     from semi_nnunet.files import read_json, write_atomically, write_json
     from semi_nnunet.filtering import write_table
-    from semi_nnunet.pseudo_labels.choice import Choice, case_scores, choose, score_problems
+    from semi_nnunet.pseudo_labels.choice import case_scores, choose, score_problems
     from semi_nnunet.pseudo_labels.gallery import write_page
     from semi_nnunet.pseudo_labels.pool import Request
 
@@ -87,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     require_models_of(request.trained, read_json(raw / "dataset.json"), raw.name)
     if code := label_pool(request, Launcher(device=args.device, jobs=args.jobs)):
         return code
-    choice = Choice(args.keep, args.most, args.score, tuple(map(os.path.abspath, args.before)))
+    choice = choice_of(args, args.keep)
     skipped = path.with_name(SKIPPED_FILE)  # bad images, which no training sees
     aside = set(read_json(skipped)) if skipped.is_file() else set()
     scores = case_scores(request, choice, aside)

@@ -81,15 +81,6 @@ class Round:
 
 
 @dataclass(frozen=True)
-class Scoring:
-    """By what every round chooses; see :class:`~semi_nnunet.pseudo_labels.choice.Choice`."""
-
-    score: str = "entropy"
-    most: float | None = None
-    before: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Options:
     """What every round is asked for alike.
 
@@ -111,7 +102,7 @@ def plan_rounds(
     base: Sequence[str],
     target: Target,
     keep: Sequence[float],
-    scoring: Scoring,
+    asked: Choice,
     pool: int,
 ) -> list[Round]:
     """The rounds, each labelled by the target of the one before, the first by ``base``.
@@ -121,16 +112,16 @@ def plan_rounds(
         base: models.
         target: what is trained.
         keep: a value for each round, or one for all.
-        scoring: of the images; a score that compares with earlier rounds has them from the second
-            round on, and a first one without any takes all.
+        asked: of every round, whatever it keeps; a score that compares with earlier rounds has them
+            from the second one on, and a first one without any takes all.
         pool: number of unlabelled images.
     """
     labelled_by = [tuple(base), *(target.models(raw.name) for raw in raws[:-1])]
     shares = keep if len(keep) > 1 else list(keep) * len(raws)
-    rounds, earlier = list[Round](), list(scoring.before)
+    rounds, earlier = list[Round](), list(asked.before)
     for raw, models, share in zip(raws, labelled_by, shares, strict=True):
-        choice = Choice(share, scoring.most, scoring.score)
-        if scoring.score in OF_SEVERAL:
+        choice = replace(asked, keep=share)
+        if asked.score in OF_SEVERAL:
             choice = replace(choice, before=tuple(earlier)) if earlier else Choice()
             earlier.append(str(labelled_pool(raw)))
         takes_all = choice.most is None and (choice.keep == 1 or choice.keep >= pool)
