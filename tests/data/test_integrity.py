@@ -276,7 +276,11 @@ def test_a_dangling_link_is_named(data: Path) -> None:
     assert "nowhere.nii.gz" in only_problem(data, "imagesUn/u_0000.nii.gz")
 
 
-@pytest.mark.parametrize("content", [b"<html>404</html>" * 40, b"x", gzip.compress(b"hello")])
+@pytest.mark.parametrize(
+    "content",
+    [b"<html>404</html>" * 40, b"x", gzip.compress(b"hello")],
+    ids=["page", "byte", "gzip"],  # a gzip file holds the second, and xdist's workers compare names
+)
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha", ".nrrd"])
 def test_a_file_that_is_no_image_is_named(tmp_path: Path, ending: str, content: bytes) -> None:
     root = make(tmp_path, ending)
