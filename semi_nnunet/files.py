@@ -119,6 +119,15 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} is not valid JSON: {error}") from error
 
 
+def optional_json(path: str | Path) -> dict[str, Any]:
+    """The object in a JSON file, {} if the file is not there.
+
+    Raises:
+        UserError: it cannot be read or is not JSON.
+    """
+    return dict(read_json(path)) if Path(path).is_file() else {}
+
+
 def sha256_of_file(path: str | Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     )
     from semi_nnunet.deploy.trained import find_models, require_models_of
     from semi_nnunet.errors import Problem, UserError
-    from semi_nnunet.files import read_json, write_atomically, write_json
+    from semi_nnunet.files import optional_json, read_json, write_atomically, write_json
     from semi_nnunet.filtering import write_table
     from semi_nnunet.pseudo_labels.choice import case_scores, choose, score_problems
     from semi_nnunet.pseudo_labels.gallery import write_page
@@ -99,8 +99,7 @@ def run(args: argparse.Namespace) -> int:
     if code := label_pool(request, Launcher(device=args.device, jobs=args.jobs)):
         return code
     choice = choice_of(args, args.keep)
-    skipped = path.with_name(SKIPPED_FILE)  # bad images, which no training sees
-    aside = set(read_json(skipped)) if skipped.is_file() else set()
+    aside = optional_json(path.with_name(SKIPPED_FILE))  # bad images, which no training sees
     scores = case_scores(request, choice, aside)
     kept = sorted(choose(scores, choice))
     table = args.page.with_suffix(".csv")

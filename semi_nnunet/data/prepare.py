@@ -43,7 +43,7 @@ from semi_nnunet.data.raw_description import raw_cases, read_description
 from semi_nnunet.data.unlabelled_parts import UnlabelledPool, require_idle
 from semi_nnunet.environment import variable
 from semi_nnunet.errors import Problem, UserError
-from semi_nnunet.files import read_json, write_atomically, write_json
+from semi_nnunet.files import optional_json, read_json, write_atomically, write_json
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 PLANNER = "ExperimentPlanner"
@@ -245,9 +245,9 @@ def plan_if_needed(
     """
     plans_file = preprocessed / f"{plans_name}.json"
     fits = fingerprint_fits(raw, preprocessed)
-    before = read_json(plans_file) if plans_file.is_file() else {}
+    before = optional_json(plans_file)
     if before and fits:
-        return dict(before)
+        return before
     if before and is_derived(before):
         raise UserError(
             f"{plans_file} was derived from other plans, and the labelled cases or dataset.json "

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from semi_nnunet.data.layout import STOCK_TRAINER, UNLABELLED_IMAGES, unlabelled
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.raw_description import cases_in
 from semi_nnunet.discovery.listing import trainer_classes
-from semi_nnunet.files import read_json
+from semi_nnunet.files import optional_json
 from semi_nnunet.report.wording import short_name
 from semi_nnunet.runs.job import Folders, Job
 
@@ -59,11 +58,6 @@ def background(folders: Folders, plans: str, jobs: Sequence[Job]) -> Background:
         versions_of(records),
         commands_of(folders, plans, jobs),
     )
-
-
-def optional_json(path: Path) -> dict[str, Any]:
-    """{} if it is not there."""
-    return dict(read_json(path)) if path.is_file() else {}
 
 
 def data_facts(folders: Folders, plans: Mapping[str, Any], configurations: Sequence[str]) -> Facts:

@@ -23,7 +23,7 @@ from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.evaluation.comparison import Model, Table
-from semi_nnunet.files import read_json, write_json
+from semi_nnunet.files import optional_json, read_json, write_json
 from semi_nnunet.runs.job import ALL, STEPS, Folders, Job
 
 ASKED = "semi_crossval/jobs.json"  # in the results of a data set
@@ -262,15 +262,13 @@ def note_asked(folders: Folders, plans: str, jobs: Sequence[Job]) -> None:
     """Write down the jobs of the newest crossval with these plans, for those not yet begun."""
     path = folders.results / ASKED
     path.parent.mkdir(parents=True, exist_ok=True)
-    asked = read_json(path) if path.is_file() else {}
     keys = [[job.trainer, job.configuration, job.fold, job.seed, job.plans] for job in jobs]
-    write_json(path, {**asked, plans: keys})
+    write_json(path, {**optional_json(path), plans: keys})
 
 
 def asked_jobs(folders: Folders, plans: str | None = None) -> list[Job]:
     """The jobs that were asked for last with these plans, or with any."""
-    path = folders.results / ASKED
-    asked = read_json(path) if path.is_file() else {}
+    asked = optional_json(folders.results / ASKED)
     return [
         Job(folders, *key) for name, keys in asked.items() for key in keys if plans in (None, name)
     ]
