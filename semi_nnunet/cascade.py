@@ -1,14 +1,16 @@
-"""What a cascade needs beyond nnU-Net: the first stage's predictions of the unlabelled cases.
+"""What a cascade needs beyond nnU-Net: the first stage's predictions of all cases.
 
-nnU-Net stores those of the validation cases only; the second stage gets both as input channels.
+nnU-Net stores those of the validation cases only. The second stage gets those of the unlabelled
+ones, and of pseudo-labelled training cases, as input channels, too.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from torch import distributed as dist
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.unlabelled import UnlabelledDataset
 from semi_nnunet.errors import UserError
+from semi_nnunet.files import read_json
 from semi_nnunet.pool import predict_pool
 
 
@@ -74,37 +77,64 @@ def require_predictions(folder: str | None, cases: Sequence[str], command: str) 
         )
 
 
-def predict_for_next_stages(trainer: Any, stages: Sequence[str], cases: Sequence[str]) -> None:
-    """Predict ``cases`` with the deployed network and store the segmentations for next stages.
+def never_validated(preprocessed: Path, fold: int | str) -> list[str]:
+    """Training cases that no fold validates, as pseudo-labelled ones: nnU-Net predicts them never.
+
+    None of fold "all", which validates its training cases.
+    """
+    file = preprocessed / "splits_final.json"
+    if str(fold) == "all" or not file.is_file():
+        return []
+    splits = read_json(file)
+    training, validation = ({case for one in splits for case in one[k]} for k in ("train", "val"))
+    return sorted(training - validation)
+
+
+def predict_for_next_stages(trainer: Any, stages: Sequence[str]) -> None:
+    """Predict the cases that no validation does with the deployed network, for the next stages.
 
     Args:
         trainer: a :class:`~semi_nnunet.trainer.SemiTrainer`.
         stages: configurations that are preprocessed.
-        cases: unlabelled cases of the trainer's own; those that no stage has are left out.
     """
-    base, plans = trainer.preprocessed_dataset_folder_base, trainer.plans_manager
-    folders = {
-        stage: unlabelled_folder(base, plans.get_configuration(stage).data_identifier)
-        for stage in stages
-    }
+    base = Path(trainer.preprocessed_dataset_folder_base)
+    predict_cases_of(base.joinpath, trainer, stages, never_validated(base, trainer.fold))
+    if trainer.uses_unlabelled:
+        unlabelled = partial(unlabelled_folder, base)
+        predict_cases_of(unlabelled, trainer, stages, trainer.unlabelled_cases())
+    if trainer.is_ddp:
+        dist.barrier()
+
+
+def predict_cases_of(
+    folder_of: Callable[[str], Path], trainer: Any, stages: Sequence[str], cases: Sequence[str]
+) -> None:
+    """Predict ``cases`` and store their segmentations; those that no stage has are left out.
+
+    Args:
+        folder_of: data identifier -> where it has the cases.
+        trainer, stages: see :func:`predict_for_next_stages`.
+        cases: labelled or unlabelled ones of the trainer's own.
+    """
+    plans = trainer.plans_manager
+    folders = {stage: folder_of(plans.get_configuration(stage).data_identifier) for stage in stages}
     wanted = {
         case: [stage for stage in stages if (folders[stage] / f"{case}.b2nd").is_file()]
         for case in cases
     }
     absent = [case for case, has in wanted.items() if not has]
-    if absent and stages:
+    if absent:
         trainer.print_to_log_file(
-            f"{len(absent)} unlabelled cases are not preprocessed for {', '.join(stages)}: they "
-            f"are not predicted. Fix: semi_nnunet preprocess, then this training again with --val"
+            f"{len(absent)} cases are not preprocessed for {', '.join(stages)}: they are not "
+            f"predicted. Fix: semi_nnunet preprocess, then this training again with --val"
         )
-    title = "unlabelled cases for the next stage"
+    own = folder_of(trainer.configuration_manager.data_identifier)
     networks = {"deployed": trainer.prediction_network()}
     here = [case for case, has in wanted.items() if has]
-    for case, logits, properties in predict_pool(trainer, networks, here, title, mirror=True):
+    title = "cases for the next stage"
+    for case, logits, properties in predict_pool(trainer, networks, own, here, title, mirror=True):
         for stage in wanted[case]:
             store_for(trainer, stage, folders[stage], case, logits["deployed"], properties)
-    if trainer.is_ddp:
-        dist.barrier()
 
 
 def store_for(

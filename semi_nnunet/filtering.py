@@ -91,9 +91,9 @@ def all_scores(trainer: Any) -> dict[str, float]:
     rounds = Path(trainer.output_folder) / "filter_rounds"
     earlier = [rounds / str(e) for e in epochs if e < epoch]
     networks = networks_to_compare(trainer)
-    scores = {}
+    scores, cases = {}, trainer.unlabelled_cases()
     pool = predict_pool(
-        trainer, networks, trainer.unlabelled_cases(), "filtering unlabelled images", mirror=False
+        trainer, networks, trainer.pool.folder, cases, "filtering unlabelled images", mirror=False
     )
     for case, logits, _ in pool:
         probs = {name: trainer.probs(value[None])[0] for name, value in logits.items()}

@@ -44,7 +44,7 @@ def locate_foreground(trainer: Any) -> dict[str, LocationPrior]:
     classes, found = classes_of(trainer), dict[str, LocationPrior]()
     networks, title = {"deployed": trainer.prediction_network()}, "looking for foreground"
     for case, logits, _ in predict_pool(
-        trainer, networks, trainer.unlabelled_cases(), title, mirror=False
+        trainer, networks, trainer.pool.folder, trainer.unlabelled_cases(), title, mirror=False
     ):
         labels = foreground_labels(trainer.probs(logits["deployed"][None])[0], trainer.exclusive)
         most = max(1, LOCATIONS // len(classes))

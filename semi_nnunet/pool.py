@@ -1,9 +1,10 @@
-"""Predict preprocessed unlabelled cases: for a cascade's next stage, and to filter them."""
+"""Predict preprocessed cases: for a cascade's next stage, and to filter unlabelled ones."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +24,7 @@ T = TypeVar("T")
 def predict_pool(
     trainer: Any,
     networks: Mapping[str, nn.Module],
+    folder: Path,
     cases: Sequence[str],
     title: str,
     mirror: bool,
@@ -30,9 +32,10 @@ def predict_pool(
     """Predict this process's share of ``cases`` by nnU-Net's sliding window.
 
     Args:
-        trainer: whose configuration and unlabelled folder they are.
+        trainer: whose configuration it is.
         networks: by name; they are in evaluation mode and without deep supervision meanwhile.
-        cases: preprocessed unlabelled cases.
+        folder: with cases preprocessed for this configuration, labelled or not.
+        cases: of the folder.
         title: of the progress bar.
         mirror: whether to average over mirrored images, as nnU-Net does.
 
@@ -40,9 +43,8 @@ def predict_pool(
         case, logits (C, *spatial) of each network on the CPU, and nnU-Net's properties.
     """
     predictors = {name: predictor_of(trainer, net, mirror) for name, net in networks.items()}
-    dataset = UnlabelledDataset(
-        trainer.pool.folder, cases, {}, trainer.folder_with_segs_from_previous_stage
-    )
+    previous_stage = trainer.folder_with_segs_from_previous_stage
+    dataset = UnlabelledDataset(folder, cases, {}, previous_stage)
     ranks = dist.get_world_size() if trainer.is_ddp else 1
     with ExitStack() as stack:
         for network in networks.values():

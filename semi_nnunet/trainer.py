@@ -512,8 +512,8 @@ class SemiTrainer(ReproducibleTrainer):
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         with self.deployed(), prepared_stages(self) as stages:
             super().perform_actual_validation(save_probabilities)
-        if self.uses_unlabelled and stages and predicts_pool(self.fold):
-            predict_for_next_stages(self, stages, self.unlabelled_cases())
+        if stages and predicts_pool(self.fold):
+            predict_for_next_stages(self, stages)
 
     def checkpoint_content(self, next_epoch: int) -> dict[str, Any]:
         content = super().checkpoint_content(next_epoch)

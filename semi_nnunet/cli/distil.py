@@ -12,11 +12,11 @@ new data set, in no validation fold (the source's folds are taken over); the oth
 Voxels below --confidence get nnU-Net's ignore label.
 
 With --target, that trainer is then trained, with the plans and the configuration of the first base
-or others, and measured on imagesTs. With --rounds, all its folds and seeds label imagesUn anew, for
-a target that starts from scratch: data sets 142, 143, ... Always the labels of -d and its whole
-imagesUn are started from. --score change and checkpoints compare with the rounds before; the first
-takes all if there is no --before. The commands are printed as they could be typed. Run it again to
-go on.
+or others (of a cascade, both stages), and measured on imagesTs. With --rounds, all its folds and
+seeds label imagesUn anew, for a target that starts from scratch: data sets 142, 143, ... Always the
+labels of -d and its whole imagesUn are started from. --score change and checkpoints compare with
+the rounds before; the first takes all if there is no --before. The commands are printed as they
+could be typed. Run it again to go on.
 
 Pseudo labels of a model that was trained on a fold's validation cases make that validation
 optimistic, and so do all folds of a target together: compare such trainings on imagesTs.
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from semi_nnunet.errors import Problem
     from semi_nnunet.pseudo_labels.pool import Request
     from semi_nnunet.pseudo_labels.rounds import Options, Target
+    from semi_nnunet.runs.commands import Words
     from semi_nnunet.runs.job import Folders
 
 
@@ -115,6 +116,7 @@ def write(
     from semi_nnunet.data.prepare import verify
     from semi_nnunet.files import read_json
     from semi_nnunet.pseudo_labels.distil import (
+        stages_of,
         write_distilled,
         write_folds,
         write_plans,
@@ -133,18 +135,26 @@ def write(
     if name:
         write_plans(raw, preprocessed, name, plans[name], args.processes)
     print(f"{raw}: {len(labelled)} labelled and {len(taken)} pseudo-labelled cases")
-    print_next(raw, name, configuration_of(args, request), "0" if folds else "all")
+    of_target = plans[name] if name else request.trained[0].plans
+    stages = stages_of(of_target, configuration_of(args, request))
+    print_next(raw, name, stages, [*map(str, range(folds))] or ["all"])
     return 0
 
 
-def print_next(raw: Path, plans: str | None, configuration: str, fold: str) -> None:
-    """What to type to train on the new data set."""
+def print_next(
+    raw: Path, plans: str | None, configurations: Sequence[str], folds: Sequence[str]
+) -> None:
+    """What to type to train on the new data set; a cascade's second stage needs every fold."""
     from semi_nnunet.pseudo_labels.rounds import number_of, preprocess
     from semi_nnunet.runs.commands import typed
 
-    number, option = number_of(raw), f" -p {plans}" if plans else ""
-    print(f"next: {typed(preprocess(number, plans, configuration))}")
-    print(f"      nnUNetv2_train {number} {configuration} {fold}{option}")
+    number, option = number_of(raw), ("-p", plans) if plans else ()
+    print(f"next: {typed(preprocess(number, plans, configurations))}")
+    train: Words = ("nnUNetv2_train", number, *configurations, folds[0], *option)
+    if len(configurations) > 1:
+        train = ("semi_nnunet", "crossval", "-d", number, *option, "-c", *configurations)
+        train = (*train, "-tr", "SemiBaselineTrainer", "-f", *folds)  # nnU-Net's predicts too few
+    print(f"      {typed(train)}")
 
 
 def request_of(args: argparse.Namespace, source: Path, raw: Path) -> Request:
@@ -214,17 +224,20 @@ def target_of(
     plans: Mapping[str, dict[str, Any]],
 ) -> Target:
     """What is trained: what was asked for; else as the first base, on every fold."""
+    from semi_nnunet.pseudo_labels.distil import stages_of
     from semi_nnunet.pseudo_labels.rounds import Target
     from semi_nnunet.runs.crossval import number_of_folds, unseeded
     from semi_nnunet.runs.job import ALL
 
     own = str(request.trained[0].plans["plans_name"])
     first, _ = unseeded(own)  # --seeds says which are trained
+    name = args.target_plans or (first if first in plans else own)
+    configuration = configuration_of(args, request)
     folds = args.folds or [*map(str, range(number_of_folds(split)))] or [ALL]
     return Target(
         args.target,
-        args.target_plans or (first if first in plans else own),
-        configuration_of(args, request),
+        name,
+        stages_of(plans[name], configuration) if name in plans else (configuration,),
         tuple(folds),
         args.seeds,
     )

@@ -6,8 +6,9 @@
     semi_nnunet pseudo-label ... --launcher ray --parts 100
 
 A MODEL is a folder TRAINER__PLANS__CONFIGURATION below nnUNet_results, of our trainers or
-nnU-Net's, or a fold in it. Folds and views are averaged as logits, models as probabilities, as
-nnU-Net does: without --views this is nnUNetv2_predict --disable_tta, with "flips" its default. Each
+nnU-Net's, or a fold in it; a cascade's second stage sees the labels of its first, which is looked
+for beside it. Folds and views are averaged as logits, models as probabilities, as nnU-Net does:
+without --views this is nnUNetv2_predict --disable_tta, with "flips" its default. Each
 part of the pool is a process. Run it again to go on: what is killed costs its current case. A bad
 image is set aside and named; the others go on. uncertainty.csv says how unsure the models are of
 each image, the most certain first.

@@ -55,10 +55,25 @@ class TrainedModel:
     def plans(self) -> dict[str, Any]:
         return dict(read_json(self.folder / "plans.json"))
 
-    def checksums(self) -> dict[str, str]:
-        """Fold -> SHA-256 of its checkpoint."""
-        paths = {fold: self.folder / f"fold_{fold}" / CHECKPOINT for fold in self.folds}
-        return {fold: sha256_of_file(path) for fold, path in paths.items()}
+    @property
+    def previous(self) -> TrainedModel | None:
+        """The stage of a cascade before this one: the same trainer's, with the same folds."""
+        trainer, plans, own = self.folder.name.split("__")
+        stage = PlansManager(self.plans).get_configuration(own).previous_stage_name
+        if stage is None:
+            return None
+        return TrainedModel(self.folder.with_name(f"{trainer}__{plans}__{stage}"), self.folds)
+
+    @property
+    def checkpoints(self) -> dict[str, Path]:
+        """Fold -> its checkpoint."""
+        return {fold: self.folder / f"fold_{fold}" / CHECKPOINT for fold in self.folds}
+
+    def record(self) -> dict[str, Any]:
+        """What predictions depend on: its name, the SHA-256 of its checkpoints, stages before."""
+        folds = {fold: sha256_of_file(path) for fold, path in self.checkpoints.items()}
+        before = {} if self.previous is None else {"previous": self.previous.record()}
+        return {"model": self.name, "folds": folds, **before}
 
 
 def find_model(text: str) -> TrainedModel:
@@ -99,7 +114,7 @@ def find_models(texts: Sequence[str]) -> list[TrainedModel]:
         UserError: one is missing, or they differ in labels, channels or files; names all of them.
     """
     models = [find_model(text) for text in texts]
-    problems = [*differences(models), *cascades(models)]
+    problems = [*differences(models), *missing_stages(models)]
     if problems:
         raise UserError("These models cannot label the same images:", problems)
     return models
@@ -184,14 +199,17 @@ def without_ignore(value: Any) -> Any:
     return {k: v for k, v in value.items() if k != "ignore"} if isinstance(value, dict) else value
 
 
-def cascades(models: Sequence[TrainedModel]) -> Iterator[Problem]:
-    """Second stages, which need another model's predictions first."""
+def missing_stages(models: Sequence[TrainedModel]) -> Iterator[Problem]:
+    """Second stages without the first, whose predictions are their input."""
     for model in models:
-        configuration = PlansManager(model.plans).get_configuration(model.configuration)
-        if configuration.previous_stage_name is not None:
-            what = f"needs the predictions of {configuration.previous_stage_name} as input"
-            fix = "label with a model of a single stage, such as 3d_fullres"
-            yield Problem(str(model), what, fix)
+        previous = model.previous
+        if previous is None:
+            continue
+        missing = [str(path) for path in previous.checkpoints.values() if not path.is_file()]
+        if missing:
+            what = f"needs the predictions of {previous.configuration}, there is no"
+            fix = "train it, or label with a model of a single stage, such as 3d_fullres"
+            yield Problem(str(model), f"{what} {', '.join(missing)}", fix)
 
 
 def load(model: TrainedModel, mirror: bool, device: torch.device) -> nnUNetPredictor:

@@ -174,17 +174,18 @@ def known_plans(preprocessed: Path, models: Sequence[TrainedModel]) -> dict[str,
 def plans_problems(
     name: str, configuration: str, plans: Mapping[str, dict[str, Any]]
 ) -> Iterator[Problem]:
-    """Plans and a configuration that do not exist, or cannot label."""
+    """Plans and a configuration that do not exist."""
     yield from unknown("plans", [name], plans)
-    if name not in plans:
-        return
-    configurations = plans[name]["configurations"]
-    yield from unknown("configuration", [configuration], configurations)
-    if configuration in configurations:
-        stage = PlansManager(plans[name]).get_configuration(configuration).previous_stage_name
-        if stage is not None:
-            what = f"needs the predictions of {stage} as input"
-            yield Problem(f"configuration {configuration!r}", what, "a single stage: 3d_fullres")
+    if name in plans:
+        yield from unknown("configuration", [configuration], plans[name]["configurations"])
+
+
+def stages_of(plans: Mapping[str, Any], configuration: str) -> tuple[str, ...]:
+    """What is trained for a configuration: in a cascade, the stages before it first."""
+    if configuration not in plans["configurations"]:
+        return (configuration,)
+    before = PlansManager(dict(plans)).get_configuration(configuration).previous_stage_name
+    return (configuration,) if before is None else (*stages_of(plans, before), configuration)
 
 
 def write_plans(

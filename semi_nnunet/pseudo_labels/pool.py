@@ -87,7 +87,7 @@ class Request:
         """What the labels depend on, beside the images themselves."""
         return {
             "images": str(self.images),
-            "models": [{"model": m.name, "folds": m.checksums()} for m in self.trained],
+            "models": [model.record() for model in self.trained],
             "views": sorted(self.views),
             "confidence": self.confidence,
             "npz": self.npz,
@@ -309,7 +309,7 @@ def write_case(
     ending = request.trained[0].dataset_json["file_ending"]
     temporary = aside.with_name(f"{aside.name}{ending}")
     files = {request.labels / f"{case}{ending}": temporary}
-    writer = label.predictors[0].plans_manager.image_reader_writer_class()
+    writer = label.models[0].reader_writer
     try:
         writer.write_seg(labels, str(temporary), prediction.properties)
         sidecar = aside.with_name(f"{aside.name}.json")

@@ -1,12 +1,13 @@
 """Predict raw images with one or several models, over one or several views.
 
 Folds and views of a model are averaged as logits on its grid, models as probabilities on the
-image's own: both as nnU-Net does (its folds and mirrored views; nnUNetv2_ensemble).
+image's own: both as nnU-Net does (its folds and mirrored views; nnUNetv2_ensemble). A cascade's
+second stage sees the first one's labels, as by nnUNetv2_predict -prev_stage_predictions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,9 @@ import torch
 from nnunetv2.inference.export_prediction import (
     convert_predicted_logits_to_segmentation_with_correct_shape,
 )
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from semi_nnunet.deploy.trained import TrainedModel, load
+from semi_nnunet.pool import with_previous_stage
 from semi_nnunet.pseudo_labels.views import make_views
 
 
@@ -38,54 +39,89 @@ class Prediction:
     properties: dict[str, Any]
 
 
-class Labeller:
-    """Models that are loaded once and predict image after image.
+class LoadedModel:
+    """A model that is loaded once and predicts image after image.
 
     Args:
-        models: of one data set.
-        views: names, see :mod:`semi_nnunet.pseudo_labels.views`.
+        model: a second stage of a cascade brings the first, whose labels it sees.
+        views: names, see :mod:`semi_nnunet.pseudo_labels.views`; for every stage.
         device: to compute on.
     """
 
+    def __init__(self, model: TrainedModel, views: Sequence[str], device: torch.device):
+        self.predictor = load(model, "flips" in views, device)
+        self.views = make_views(views, self.predictor.configuration_manager.spacing)
+        before = model.previous
+        self.previous = None if before is None else LoadedModel(before, views, device)
+
+    @property
+    def reader_writer(self) -> Any:
+        """nnU-Net's, for the files of the data set."""
+        return self.predictor.plans_manager.image_reader_writer_class()
+
+    def __call__(
+        self, image: np.ndarray, properties: Mapping[str, Any]
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        """Predict an image as nnU-Net's reader gives it, (channels, *spatial) and its properties.
+
+        Returns:
+            The labels and probabilities, both in the image's own frame, and nnU-Net's properties.
+        """
+        predictor = self.predictor
+        plans, configuration = predictor.plans_manager, predictor.configuration_manager
+        before = None
+        if self.previous is not None:  # as nnU-Net's readers give labels
+            before = self.previous(image, properties)[0][None].astype(np.float32)
+        data, labels_before, found = configuration.preprocessor_class(verbose=False).run_case_npy(
+            image, before, dict(properties), plans, configuration, predictor.dataset_json
+        )
+        if before is not None:
+            data = with_previous_stage(data, labels_before[0], predictor.label_manager)
+        logits = self._logits(torch.from_numpy(data), len(image))
+        labels, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
+            logits, plans, configuration, predictor.label_manager, found,
+            return_probabilities=True, num_threads_torch=torch.get_num_threads(),
+        )  # fmt: skip
+        return labels, probabilities, found
+
+    def _logits(self, x: torch.Tensor, image_channels: int) -> torch.Tensor:
+        """Mean over the views, each brought back to the frame of ``x``."""
+        mean = torch.zeros(())
+        for view in self.views:
+            changed = view.of(x, image_channels).contiguous()
+            logits = view.back(self.predictor.predict_logits_from_preprocessed_data(changed).cpu())
+            if len(self.views) == 1:
+                return logits
+            mean = mean + logits.float() / len(self.views)
+        return mean
+
+
+class Labeller:
+    """Models that predict together.
+
+    Args:
+        models: of one data set.
+        views, device: see :class:`LoadedModel`.
+    """
+
     def __init__(self, models: Sequence[TrainedModel], views: Sequence[str], device: torch.device):
-        self.predictors = [load(model, "flips" in views, device) for model in models]
-        self.views = [make_views(views, p.configuration_manager.spacing) for p in self.predictors]
+        self.models = [LoadedModel(model, views, device) for model in models]
 
     @property
     def label_manager(self) -> Any:
         """nnU-Net's, of the first model."""
-        return self.predictors[0].label_manager
+        return self.models[0].predictor.label_manager
 
-    def __call__(self, images: Sequence[str]) -> Prediction:
+    def __call__(self, files: Sequence[str]) -> Prediction:
         """Predict the case of these channel files."""
-        total, of_models, properties = None, [], {}
-        for predictor, views in zip(self.predictors, self.views, strict=True):
-            plans, configuration = predictor.plans_manager, predictor.configuration_manager
-            preprocessor = configuration.preprocessor_class(verbose=False)
-            data, _, properties = preprocessor.run_case(
-                list(images), None, plans, configuration, predictor.dataset_json
-            )
-            logits = self._logits(predictor, torch.from_numpy(data), views)
-            labels, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
-                logits, plans, configuration, predictor.label_manager, properties,
-                return_probabilities=True, num_threads_torch=torch.get_num_threads(),
-            )  # fmt: skip
+        total, of_models, properties = None, [], dict[str, Any]()
+        for model in self.models:
+            image, read = model.reader_writer.read_images(list(files))
+            labels, probabilities, properties = model(image, read)
             of_models.append(labels)
             total = probabilities if total is None else total + probabilities
         assert total is not None
-        mean = total / len(self.predictors)
-        if len(self.predictors) > 1:
+        mean = total / len(self.models)
+        if len(self.models) > 1:
             labels = np.asarray(self.label_manager.convert_probabilities_to_segmentation(mean))
         return Prediction(mean, labels.astype(of_models[0].dtype), of_models, properties)
-
-    @staticmethod
-    def _logits(predictor: nnUNetPredictor, x: torch.Tensor, views: Any) -> torch.Tensor:
-        """Mean over the views, each brought back to the frame of ``x``."""
-        mean = torch.zeros(())
-        for view in views:
-            changed = view.change(x).contiguous()
-            logits = view.back(predictor.predict_logits_from_preprocessed_data(changed).cpu())
-            if len(views) == 1:
-                return logits
-            mean = mean + logits.float() / len(views)
-        return mean

@@ -30,8 +30,8 @@ from semi_nnunet.files import read_json
 from semi_nnunet.pseudo_labels.choice import OF_SEVERAL, Choice
 from semi_nnunet.pseudo_labels.distil import plans_problems
 from semi_nnunet.runs.commands import Words
-from semi_nnunet.runs.crossval import fold_problems, seed_name, unknown
-from semi_nnunet.runs.job import TEST_FOLDER, Folders
+from semi_nnunet.runs.crossval import fold_problems, number_of_folds, seed_name, unknown
+from semi_nnunet.runs.job import ALL, TEST_FOLDER, Folders
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,21 @@ class Target:
     Args:
         trainer: class name.
         plans: their name.
-        configuration: for example "2d".
+        configurations: for example ("2d",), or the stages of a cascade; the last one labels.
         folds: numbers, or "all".
         seeds: how many of each fold.
     """
 
     trainer: str
     plans: str
-    configuration: str
+    configurations: tuple[str, ...]
     folds: tuple[str, ...]
     seeds: int = 1
+
+    @property
+    def configuration(self) -> str:
+        """What labels."""
+        return self.configurations[-1]
 
     def models(self, dataset: str) -> tuple[str, ...]:
         """Its models on a data set, one for each seed with all its folds, as --base wants them."""
@@ -146,8 +151,8 @@ def commands(one: Round, target: Target, options: Options) -> Iterator[tuple[str
     taken_over = ("--target-plans", target.plans, "--target-configuration", target.configuration)
     label = ("-d", options.source, *new, "--base", *one.base, *chosen, *options.labelling)
     yield "label", ("semi_nnunet", "distil", *label, *taken_over, *options.device, *processes)
-    yield "preprocess", (*preprocess(number, target.plans, target.configuration), *processes)
-    what = ("-d", number, "-p", target.plans, "-c", target.configuration, "-tr", target.trainer)
+    yield "preprocess", (*preprocess(number, target.plans, target.configurations), *processes)
+    what = ("-d", number, "-p", target.plans, "-c", *target.configurations, "-tr", target.trainer)
     repeated = ("-f", *target.folds, "--seeds", str(target.seeds))
     yield "train", ("semi_nnunet", "crossval", *what, *repeated, *options.device)
 
@@ -157,13 +162,13 @@ def number_of(raw: Path) -> str:
     return str(int(raw.name[7:10]))
 
 
-def preprocess(number: str, plans: str | None, configuration: str) -> Words:
+def preprocess(number: str, plans: str | None, configurations: Sequence[str]) -> Words:
     """The command that preprocesses a data set, with the plans that it was given, if any.
 
     The pool was checked before: what --skip-bad sets aside now are images equal to one that was
     pseudo-labelled.
     """
-    which = ("-p", plans, "-c", configuration) if plans else ()
+    which = ("-p", plans, "-c", *configurations) if plans else ()
     return ("semi_nnunet", "preprocess", "-d", number, *which, "--skip-bad")
 
 
@@ -192,10 +197,18 @@ def split_of(source: Path) -> Folders:
 def target_problems(
     target: Target, plans: Mapping[str, dict[str, Any]], split: Folders
 ) -> Iterator[Problem]:
-    """A trainer, plans, a configuration or folds that do not exist."""
+    """A trainer, plans, a configuration or folds that do not exist, or make no cascade."""
     yield from unknown("trainer", [target.trainer], [*trainer_classes(), STOCK_TRAINER])
     yield from plans_problems(target.plans, target.configuration, plans)
     yield from fold_problems(split, target.folds)
+    if len(target.configurations) == 1:
+        return
+    if target.trainer == STOCK_TRAINER:
+        what = "as a first stage predicts the validation cases alone, not pseudo-labelled ones"
+        yield Problem(STOCK_TRAINER, what, "--target SemiBaselineTrainer, the same for a cascade")
+    if target.folds != (ALL,) and len(set(target.folds)) < number_of_folds(split):
+        what = f"{target.configuration} needs the predictions of every fold, asked for are"
+        yield Problem("-f", f"{what} {' '.join(target.folds)}", "leave -f out, or -f all")
 
 
 def pool_problems(target: Target, rounds: Sequence[Round]) -> Iterator[Problem]:

@@ -38,6 +38,12 @@ class View:
     change: Callable[[torch.Tensor], torch.Tensor]
     back: Callable[[torch.Tensor], torch.Tensor]
 
+    def of(self, x: torch.Tensor, image_channels: int) -> torch.Tensor:
+        """The view of ``x``; channels behind the image's, labels of a previous stage, only move."""
+        if self.back is not same or len(x) == image_channels:
+            return self.change(x)
+        return torch.cat([self.change(x[:image_channels]), x[image_channels:]])
+
 
 def same(x: torch.Tensor) -> torch.Tensor:
     """Nothing changes, or nothing has moved."""

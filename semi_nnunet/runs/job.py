@@ -11,7 +11,7 @@ from pathlib import Path
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
-from semi_nnunet.cascade import missing_predictions, predicts_pool
+from semi_nnunet.cascade import missing_predictions, never_validated, predicts_pool
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.unlabelled import UnlabelledCases
 from semi_nnunet.discovery.listing import trainer_classes
@@ -192,7 +192,8 @@ class Job:
     def missing_for_next_stages(self) -> list[str]:
         """Cases without a prediction for a cascade's next stage, if they are preprocessed for it.
 
-        Those of the fold's validation and, of a trainer that uses them, the unlabelled ones.
+        Those of the fold's validation and, of our trainers, those that no fold validates and the
+        unlabelled ones.
         """
         if self._manager is None or self._plans is None:
             return []
@@ -201,13 +202,12 @@ class Job:
         for stage in self._manager.next_stage_names or ():
             identifier = self._plans.get_configuration(stage).data_identifier
             folder = self.folders.preprocessed / identifier
-            cases = [
-                case
-                for case in self.predicted_cases("validation")
-                if (folder / f"{case}.b2nd").is_file()
-            ]
-            kind = trainer_classes().get(self.trainer)
-            if kind is not None and kind.uses_unlabelled and predicts_pool(self.fold):
+            kind = trainer_classes().get(self.trainer) if predicts_pool(self.fold) else None
+            labelled = self.predicted_cases("validation")
+            if kind is not None:
+                labelled |= {*never_validated(self.folders.preprocessed, self.fold)}
+            cases = [case for case in labelled if (folder / f"{case}.b2nd").is_file()]
+            if kind is not None and kind.uses_unlabelled:
                 both = (unlabelled_folder(folder.parent, one.name) for one in (own, folder))
                 cases += sorted(set.intersection(*(set(cases_of_pool(one)) for one in both)))
             predictions = self.folder.parent / "predicted_next_stage" / stage

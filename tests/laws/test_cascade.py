@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from semi_nnunet.errors import UserError
+from semi_nnunet.files import write_json
 from tests.trainers import TRAINERS, WITHOUT_RAMP, run_epochs
 
 
@@ -44,6 +45,34 @@ def test_g_cascade_trains_on_predictions_of_the_first_stage(name, make_trainer, 
     with pytest.raises(UserError, match=f"{victim}.*nnUNetv2_train .* 3d_lowres FOLD -tr {name}"):
         make_trainer(name, "3d_cascade_fullres", dataset=dataset, fold="all")
     shutil.rmtree(stored)
+
+
+@pytest.mark.parametrize("name", ["SemiBaselineTrainer", "SemiMeanTeacherTrainer"])
+def test_g_cases_that_no_fold_validates_are_predicted_once(name, make_trainer, prepared_cascade):
+    dataset = prepared_cascade()
+    cases = [f"phantom_{number:04d}" for number in range(5)]
+    parts = (cases[:1], cases[1:2])  # the others' labels are a model's
+    splits = [{"train": [c for c in cases if c not in val], "val": val} for val in parts]
+    file = dataset.preprocessed / "splits_final.json"
+    write_json(file, splits)
+    try:
+        for fold in (1, 0):
+            first = make_trainer(
+                name, "3d_lowres", dataset=dataset, start=False, epochs=1, fold=fold
+            )
+            run_epochs(first, 1)
+            first.on_train_end()
+            stored = Path(first.output_folder_base) / "predicted_next_stage" / "3d_cascade_fullres"
+            first.perform_actual_validation()
+            found = {path.stem for path in stored.glob("*.b2nd")}
+            unlabelled = first.unlabelled_cases() if first.uses_unlabelled else []
+            assert found == ({*cases, *unlabelled} if fold == 0 else {*parts[1]})
+        for fold in (0, 1):
+            second = make_trainer(name, "3d_cascade_fullres", dataset=dataset, fold=fold)
+            second.train_step(next(second.dataloader_train))
+    finally:
+        file.unlink()
+        shutil.rmtree(Path(first.output_folder_base) / "predicted_next_stage", ignore_errors=True)
 
 
 @pytest.mark.parametrize("name", ["SemiBaselineTrainer", "SemiMeanTeacherTrainer"])

@@ -46,6 +46,16 @@ def test_appearance_changes_values_and_moves_nothing(name):
         assert abs(changed[0].mean() - x[0].mean()) < 0.1
 
 
+@pytest.mark.parametrize("name", ["rot90", "gamma", "blur", "noise", "equalize"])
+def test_labels_of_a_previous_stage_only_move(name):
+    x = image((2, 6, 20, 20))
+    x[1] = (x[1] > 1).float()
+    for view in make_views([name], (1.0, 1.0)):
+        seen = view.of(x, image_channels=1)
+        assert torch.equal(seen[:1], view.change(x[:1]))
+        assert torch.equal(view.back(seen[1:]), x[1:])
+
+
 def test_gamma_is_no_identity_and_equalize_makes_the_histogram_flat():
     x = image((1, 1, 64, 64)).abs()
     low, high = (view.change(x) for view in make_views(["gamma"], (1.0, 1.0))[1:])

@@ -42,16 +42,20 @@ def read(path: Path) -> np.ndarray:
     return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
 
 
-def nnunet_predicts(model, images: Path, out: Path, mirror: bool, npz: bool = False) -> None:
-    """nnUNetv2_predict, in this process."""
+def nnunet_predicts(
+    model, images: Path, out: Path, mirror: bool, npz: bool = False, previous: Path | None = None
+) -> None:
+    """nnUNetv2_predict, in this process; ``previous`` is -prev_stage_predictions."""
     predictor = nnUNetPredictor(use_mirroring=mirror, device=CPU, allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(str(model.folder), model.folds)
     files = [[str(path)] for path in sorted(images.glob("*.nii.gz"))]
     out.mkdir()
     for (file,) in files:
         name = Path(file).name.removesuffix("_0000.nii.gz")
-        image, properties = predictor.plans_manager.image_reader_writer_class().read_images([file])
-        predictor.predict_single_npy_array(image, properties, None, str(out / name), npz)
+        reader = predictor.plans_manager.image_reader_writer_class()
+        image, properties = reader.read_images([file])
+        before = previous and reader.read_seg(str(previous / f"{name}.nii.gz"))[0]
+        predictor.predict_single_npy_array(image, properties, before, str(out / name), npz)
 
 
 def label(request: Request) -> None:
@@ -127,6 +131,36 @@ def test_nnunets_own_trainer_and_several_configurations(pool, tmp_path):
         assert np.array_equal(read(request.labels / path.name), read(path))
     found = [len(np.unique(read(path))) for path in request.labels.glob("*.nii.gz")]
     assert len(found) == 4 and max(found) > 1
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_a_second_stage_labels_after_the_first_as_nnunet_predicts(cascade, tmp_path, mirror):
+    second, first = cascade.models
+    folders = [tmp_path / stage for stage in ("first", "second")]
+    nnunet_predicts(first, cascade.images, folders[0], mirror)
+    nnunet_predicts(second, cascade.images, folders[1], mirror, previous=folders[0])
+    request = Request(cascade.images, cascade.out, (str(second.folder),), ("flips",) * mirror)
+    label(request)
+    depends = 0
+    for path in sorted(folders[1].glob("*.nii.gz")):
+        assert np.array_equal(read(request.labels / path.name), read(path))
+        depends += len(np.unique(read(path))) > 1 and len(np.unique(read(folders[0] / path.name)))
+    assert depends > 1
+    assert request.record()["models"][0]["previous"] == first.record()
+    seen = replace(request, out=tmp_path / "seen", views=("rot90", "blur", "noise"))
+    label(seen)
+    assert any(
+        (read(path) != read(seen.labels / path.name)).any() for path in request.labels.iterdir()
+    )
+
+
+def test_a_second_stage_without_the_first_is_refused(cascade):
+    second, first = cascade.models
+    (first.folder / "fold_0" / "checkpoint_final.pth").unlink()
+    with pytest.raises(
+        UserError, match=r"needs the predictions of 3d_lowres, there is no .*fold_0"
+    ):
+        find_models([str(second.folder)])
 
 
 def test_views_change_the_labels_and_unsure_voxels_are_ignored(pool, tmp_path):

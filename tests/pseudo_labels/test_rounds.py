@@ -192,6 +192,42 @@ def test_two_rounds_are_followed_and_gone_on_with(
     assert plans[0]["configurations"] == plans[1]["configurations"] == base["configurations"]
 
 
+def test_a_cascade_is_distilled_into_a_cascade(cascade_raw, cascade, capsys):
+    words = ["distil", "-d", cascade_raw.name, "-o", "77", "--base", cascade.names[0]]
+    words += ["--target", "SemiBaselineTrainer", "--rounds", "2", "--keep", "0.5", "--dry-run"]
+    assert main(words) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    first, prepare, train, again, *_ = (build_parser(w[1]).parse_args(w[1:]) for w in lines)
+    stages = ["3d_lowres", "3d_cascade_fullres"]
+    assert prepare.configurations == train.configurations == stages
+    assert first.target_configuration == stages[1] and train.folds == ["0", "1"]
+    assert [Path(model).name.split("__")[-1] for model in again.base] == stages[1:]
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--target", "nnUNetTrainer"], "--target SemiBaselineTrainer, the same for a cascade"),
+        (["-f", "0"], "3d_cascade_fullres needs the predictions of every fold, asked for are 0"),
+    ],
+)
+def test_a_cascade_that_could_not_be_trained_is_refused(cascade_raw, cascade, capsys, more, says):
+    words = ["distil", "-d", cascade_raw.name, "-o", "77", "--base", cascade.names[0]]
+    assert main([*words, "--target", "SemiBaselineTrainer", "--keep", "0.5", *more]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_what_to_type_for_a_cascade_trains_all_its_stages(cascade_raw, cascade, capfd):
+    words = ["distil", "-d", cascade_raw.name, "-o", "77", "--base", cascade.names[0]]
+    with no_processes():
+        assert main([*words, "--device", "cpu", "-np", "1", "--target-plans", "nnUNetPlans"]) == 0
+    said = capfd.readouterr().out
+    stages = "-c 3d_lowres 3d_cascade_fullres"
+    assert f"semi_nnunet preprocess -d 77 -p nnUNetPlans {stages}" in said
+    crossval = f"semi_nnunet crossval -d 77 -p nnUNetPlans {stages} -tr SemiBaselineTrainer -f 0 1"
+    assert crossval in said
+
+
 def test_the_test_cases_of_all_models_and_folds_are_averaged(tmp_path):
     models = [str(tmp_path / f"Trainer__plans_seed{seed}__2d") for seed in (0, 1)]
     for seed, model in enumerate(models):
