@@ -21,7 +21,8 @@ HEAD = f"""# Architectures
 [segmentation-models-pytorch](https://github.com/qubvel-org/segmentation_models.pytorch),
 [MONAI](https://github.com/Project-MONAI/MONAI), or Primus; `pip install '.[architectures]'`). The
 trainers and `nnUNetv2_predict` then use it by the name of the new plans. nnU-Net's residual
-encoders are planned by its own planners (`semi_nnunet preprocess -pl nnUNetPlannerResEncM`).
+encoders are planned by its own planners (`semi_nnunet preprocess -pl nnUNetPlannerResEncM`; M, L
+and XL are one network for larger patches and batches).
 
 Deep supervision is off, as none of these networks has it; the patch becomes one that they can halve
 as often as they do. UA-MT's and UniMatch's feature perturbation need an encoder (nnU-Net's, smp's);
@@ -34,8 +35,8 @@ One channel, two classes, one patch of {PATCH[2]} (2d) or {PATCH[3]} (3d) along 
 |---|---|---|---|---|"""
 
 
-def planned(dimension: int) -> dict[str, Any]:
-    """nnU-Net's configuration for a patch."""
+def planned(dimension: int, residual: bool = False) -> dict[str, Any]:
+    """nnU-Net's configuration for a patch, with its U-Net or its residual encoder (M, L and XL)."""
     stages = 7 if dimension == 2 else 5
     conv = f"torch.nn.modules.conv.Conv{dimension}d"
     norm = f"torch.nn.modules.instancenorm.InstanceNorm{dimension}d"
@@ -49,12 +50,17 @@ def planned(dimension: int) -> dict[str, Any]:
         "dropout_op": None, "dropout_op_kwargs": None, "nonlin": "torch.nn.LeakyReLU",
         "nonlin_kwargs": {"inplace": True},
     }  # fmt: skip
-    network = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
+    network = "PlainConvUNet"
+    if residual:
+        network = "ResidualEncoderUNet"
+        del kwargs["n_conv_per_stage"]
+        kwargs["n_blocks_per_stage"] = [1, 3, 4, 6, 6, 6, 6][:stages]
+        kwargs["n_conv_per_stage_decoder"] = [1] * (stages - 1)
     wanted = ["conv_op", "norm_op", "dropout_op", "nonlin"]
     return {
         "patch_size": [PATCH[dimension]] * dimension,
         "architecture": {
-            "network_class_name": network,
+            "network_class_name": f"dynamic_network_architectures.architectures.unet.{network}",
             "arch_kwargs": kwargs,
             "_kw_requires_import": wanted,
         },
@@ -66,6 +72,7 @@ def main() -> None:
     print(HEAD)
     for dimension in (2, 3):
         row("nnU-Net's U-Net", dimension, "", planned(dimension))
+        row("nnU-Net's ResEnc M, L, XL", dimension, "", planned(dimension, residual=True))
     for name in KNOWN:
         encoders = [""]
         if name.startswith("smp."):

@@ -20,9 +20,9 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from torch import distributed as dist
 
 from semi_nnunet.data.layout import unlabelled_folder
+from semi_nnunet.data.sampling import pseudo_labelled_cases
 from semi_nnunet.data.unlabelled import UnlabelledDataset
 from semi_nnunet.errors import UserError
-from semi_nnunet.files import read_json
 from semi_nnunet.pool import predict_pool
 
 
@@ -78,16 +78,12 @@ def require_predictions(folder: str | None, cases: Sequence[str], command: str) 
 
 
 def never_validated(preprocessed: Path, fold: int | str) -> list[str]:
-    """Training cases that no fold validates, as pseudo-labelled ones: nnU-Net predicts them never.
+    """Pseudo-labelled training cases, which are in no validation: nnU-Net never predicts them.
 
-    None of fold "all", which validates its training cases.
+    None of fold "all", which validates its training cases. A case that a person labelled has to be
+    predicted by a fold that was not trained on it.
     """
-    file = preprocessed / "splits_final.json"
-    if str(fold) == "all" or not file.is_file():
-        return []
-    splits = read_json(file)
-    training, validation = ({case for one in splits for case in one[k]} for k in ("train", "val"))
-    return sorted(training - validation)
+    return [] if str(fold) == "all" else sorted(pseudo_labelled_cases(preprocessed))
 
 
 def predict_for_next_stages(trainer: Any, stages: Sequence[str]) -> None:

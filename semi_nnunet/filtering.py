@@ -81,7 +81,8 @@ def filter_cases(trainer: Any) -> list[str]:
 
 def write_table(path: Path, scores: Mapping[str, float], kept: list[str]) -> None:
     """case, score (its uncertainty), kept (0 or 1); the surest first."""
-    rows = [[case, f"{scores[case]:.6f}", int(case in kept)] for case in ranked(scores)]
+    chosen = set(kept)
+    rows = [[case, f"{scores[case]:.6f}", int(case in chosen)] for case in ranked(scores)]
     write_csv(path, [["case", "score", "kept"], *rows])
 
 

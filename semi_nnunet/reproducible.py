@@ -334,6 +334,14 @@ class ReproducibleTrainer(nnUNetTrainer):
             self.print_to_log_file(str(reason))
             self._stopped_early = True
             self.on_train_end()
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):  # torch's batch normalisation
+                raise
+            raise UserError(
+                "this network normalises over the batch what it pools to one value, and needs at "
+                "least 2 patches of each kind on each GPU, got 1. Fix: raise labelled_batch_size "
+                "and unlabelled_batch_size in plans['semi'], or train on fewer GPUs"
+            ) from error
 
     def on_train_start(self) -> None:
         super().on_train_start()

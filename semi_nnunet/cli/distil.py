@@ -90,8 +90,8 @@ def run(args: argparse.Namespace) -> int:
     if args.target is not None:
         follow(args, source, raws, request, plans)
         return 0
-    if args.target_plans:
-        refuse(plans_problems(args.target_plans, configuration_of(args, request), plans))
+    named = args.target_plans or str(request.trained[0].plans["plans_name"])
+    refuse(plans_problems(named, configuration_of(args, request), plans))
     return write(
         args, source, raws[0], request, plans, Launcher(device=args.device, jobs=args.jobs)
     )

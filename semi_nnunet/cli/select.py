@@ -91,8 +91,10 @@ def run(args: argparse.Namespace) -> int:
     if problems:
         raise UserError("select cannot start:", problems)
     raw = raw_dataset(args.dataset)
-    records = [str(model.record()) for model in find_models(args.models)]
-    asked = " ".join([*records, *sorted(args.views)])  # others: another folder
+    models = find_models(args.models)
+    stages = [*models, *(model.previous for model in models if model.previous is not None)]
+    checksums = [str(model.checksums()) for model in stages]
+    asked = " ".join([*args.models, *sorted(args.views), *checksums])  # others: another folder
     out = raw.parent / f"pseudo_labels_{raw.name}_{zlib.crc32(asked.encode()):08x}"
     request = Request(raw / UNLABELLED_IMAGES, out, tuple(args.models), tuple(args.views))
     require_models_of(request.trained, read_json(raw / "dataset.json"), raw.name)

@@ -58,11 +58,13 @@ class TrainedModel:
     @property
     def previous(self) -> TrainedModel | None:
         """The stage of a cascade before this one: the same trainer's, with the same folds."""
-        trainer, plans, own = self.folder.name.split("__")
+        own = self.configuration
         stage = PlansManager(self.plans).get_configuration(own).previous_stage_name
         if stage is None:
             return None
-        return TrainedModel(self.folder.with_name(f"{trainer}__{plans}__{stage}"), self.folds)
+        return TrainedModel(
+            self.folder.with_name(self.folder.name[: -len(own)] + stage), self.folds
+        )
 
     @property
     def checkpoints(self) -> dict[str, Path]:
@@ -71,9 +73,12 @@ class TrainedModel:
 
     def record(self) -> dict[str, Any]:
         """What predictions depend on: its name, the SHA-256 of its checkpoints, stages before."""
-        folds = {fold: sha256_of_file(path) for fold, path in self.checkpoints.items()}
         before = {} if self.previous is None else {"previous": self.previous.record()}
-        return {"model": self.name, "folds": folds, **before}
+        return {"model": self.name, "folds": self.checksums(), **before}
+
+    def checksums(self) -> dict[str, str]:
+        """Fold -> SHA-256 of its checkpoint."""
+        return {fold: sha256_of_file(path) for fold, path in self.checkpoints.items()}
 
 
 def find_model(text: str) -> TrainedModel:
@@ -97,7 +102,9 @@ def find_model(text: str) -> TrainedModel:
             len(trained) > 1
         ):  # fold "all" has seen every case, as nnU-Net's own choice leaves it out
             trained = [fold for fold in trained if fold.name != "fold_all"]
-        if trained and all((folder / f"{name}.json").is_file() for name in ("plans", "dataset")):
+        is_model = folder.name.count("__") > 1  # TRAINER__PLANS__CONFIGURATION
+        described = all((folder / f"{name}.json").is_file() for name in ("plans", "dataset"))
+        if is_model and trained and described:
             names = (fold.name.removeprefix("fold_") for fold in trained)
             return TrainedModel(folder.absolute(), tuple(names))
     raise UserError(
@@ -114,7 +121,7 @@ def find_models(texts: Sequence[str]) -> list[TrainedModel]:
         UserError: one is missing, or they differ in labels, channels or files; names all of them.
     """
     models = [find_model(text) for text in texts]
-    problems = [*differences(models), *missing_stages(models)]
+    problems = [*differences(models), *stage_problems(models)]
     if problems:
         raise UserError("These models cannot label the same images:", problems)
     return models
@@ -122,8 +129,12 @@ def find_models(texts: Sequence[str]) -> list[TrainedModel]:
 
 def differences(models: Sequence[TrainedModel]) -> Iterator[Problem]:
     """What keeps the models from predicting the images of the first with its labels."""
-    for model in models[1:]:
+    readers = [model.plans["image_reader_writer"] for model in models]
+    for model, reader in zip(models[1:], readers[1:], strict=True):
         yield from unlike(model, models[0].dataset_json, str(models[0]))
+        if reader != readers[0]:  # its images may have other axes
+            what = f"must read files as {models[0]} does, by {readers[0]}, got {reader}"
+            yield Problem(str(model), what, "choose models of one planning")
 
 
 def require_models_of(
@@ -199,17 +210,20 @@ def without_ignore(value: Any) -> Any:
     return {k: v for k, v in value.items() if k != "ignore"} if isinstance(value, dict) else value
 
 
-def missing_stages(models: Sequence[TrainedModel]) -> Iterator[Problem]:
-    """Second stages without the first, whose predictions are their input."""
+def stage_problems(models: Sequence[TrainedModel]) -> Iterator[Problem]:
+    """Second stages without a first, whose predictions are their input, or with that of others."""
     for model in models:
         previous = model.previous
         if previous is None:
             continue
-        missing = [str(path) for path in previous.checkpoints.values() if not path.is_file()]
-        if missing:
+        files = [previous.folder / f"{name}.json" for name in ("plans", "dataset")]
+        files += previous.checkpoints.values()
+        if missing := [str(path) for path in files if not path.is_file()]:
             what = f"needs the predictions of {previous.configuration}, there is no"
             fix = "train it, or label with a model of a single stage, such as 3d_fullres"
             yield Problem(str(model), f"{what} {', '.join(missing)}", fix)
+        else:
+            yield from unlike(previous, model.dataset_json, str(model))
 
 
 def load(model: TrainedModel, mirror: bool, device: torch.device) -> nnUNetPredictor:

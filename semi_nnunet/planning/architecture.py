@@ -150,16 +150,20 @@ def size_of(configuration: Mapping[str, Any], channels: int, classes: int) -> tu
     except UserError:
         raise
     except Exception as error:  # of whatever library the network comes from
-        raise _unfit(architecture, patch, str(error) or type(error).__name__) from error
+        why = str(error) or type(error).__name__
+        raise _unfit(architecture, channels, patch, why) from error
     if tuple(seen.shape) != (2, classes, *patch):
-        raise _unfit(architecture, patch, f"it returns {tuple(seen.shape)}")
+        raise _unfit(architecture, channels, patch, f"it returns {tuple(seen.shape)}")
     return sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2
 
 
-def _unfit(architecture: Mapping[str, Any], patch: Sequence[int], why: str) -> UserError:
+def _unfit(
+    architecture: Mapping[str, Any], channels: int, patch: Sequence[int], why: str
+) -> UserError:
     kwargs = architecture["arch_kwargs"]
     named = [kwargs[key] for key in ("architecture", "encoder", "size") if key in kwargs]
     return UserError(
-        f"{' with '.join(map(str, named))} cannot see a patch of {list(patch)} ({why[:300]}). Fix: "
-        f"choose another --architecture or --encoder, or plan a larger patch"
+        f"{' with '.join(map(str, named))} cannot see a patch of {list(patch)} with {channels} "
+        f"channels ({why[:300]}). Fix: choose another --architecture or --encoder, or where the "
+        f"patch is at fault plan a larger one"
     )

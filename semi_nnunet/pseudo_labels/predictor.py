@@ -115,8 +115,8 @@ class Labeller:
     def __call__(self, files: Sequence[str]) -> Prediction:
         """Predict the case of these channel files."""
         total, of_models, properties = None, [], dict[str, Any]()
+        image, read = self.models[0].reader_writer.read_images(list(files))  # the same of all
         for model in self.models:
-            image, read = model.reader_writer.read_images(list(files))
             labels, probabilities, properties = model(image, read)
             of_models.append(labels)
             total = probabilities if total is None else total + probabilities

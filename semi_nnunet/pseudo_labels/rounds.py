@@ -15,9 +15,9 @@ from typing import Any
 
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 
+from semi_nnunet.common_settings import SemiSettings
 from semi_nnunet.data.layout import (
     DISTILLED_FILE,
-    STOCK_TRAINER,
     new_raw_dataset,
     preprocessed_dataset,
     was_made,
@@ -30,8 +30,9 @@ from semi_nnunet.files import read_json
 from semi_nnunet.pseudo_labels.choice import OF_SEVERAL, Choice
 from semi_nnunet.pseudo_labels.distil import plans_problems
 from semi_nnunet.runs.commands import Words
-from semi_nnunet.runs.crossval import fold_problems, number_of_folds, seed_name, unknown
+from semi_nnunet.runs.crossval import fold_problems, number_of_folds, seed_name, unknown_trainers
 from semi_nnunet.runs.job import ALL, TEST_FOLDER, Folders
+from semi_nnunet.settings import given_settings
 
 
 @dataclass(frozen=True)
@@ -198,17 +199,32 @@ def target_problems(
     target: Target, plans: Mapping[str, dict[str, Any]], split: Folders
 ) -> Iterator[Problem]:
     """A trainer, plans, a configuration or folds that do not exist, or make no cascade."""
-    yield from unknown("trainer", [target.trainer], [*trainer_classes(), STOCK_TRAINER])
+    yield from unknown_trainers([target.trainer])
     yield from plans_problems(target.plans, target.configuration, plans)
     yield from fold_problems(split, target.folds)
-    if len(target.configurations) == 1:
+    ours = trainer_classes().get(target.trainer)
+    if ours is not None and ours.taught_by and not has_teachers(target, plans.get(target.plans)):
+        what = f"is taught by {ours.taught_by} of the same data set, which has none"
+        yield Problem(target.trainer, what, "give its setting 'models', or train it on -d instead")
+    if len(target.configurations) == 1 or set(target.folds) == {ALL}:
         return
-    if target.trainer == STOCK_TRAINER:
+    if ours is None:
         what = "as a first stage predicts the validation cases alone, not pseudo-labelled ones"
-        yield Problem(STOCK_TRAINER, what, "--target SemiBaselineTrainer, the same for a cascade")
-    if target.folds != (ALL,) and len(set(target.folds)) < number_of_folds(split):
+        yield Problem(target.trainer, what, "--target SemiBaselineTrainer, or -f all")
+    if set(target.folds) != {str(fold) for fold in range(number_of_folds(split))}:
         what = f"{target.configuration} needs the predictions of every fold, asked for are"
         yield Problem("-f", f"{what} {' '.join(target.folds)}", "leave -f out, or -f all")
+
+
+def has_teachers(target: Target, plans: Mapping[str, Any] | None) -> bool:
+    """Whether the plans name the models that teach a target."""
+    if plans is None or target.configuration not in plans["configurations"]:
+        return True  # which is refused anyway
+    given = given_settings(
+        plans.get("semi", {}), SemiSettings, trainer_classes()[target.trainer].settings_class,
+        target.trainer, target.configuration, list(plans["configurations"]),
+    )  # fmt: skip
+    return bool(given.get("models", ((), ""))[0])
 
 
 def pool_problems(target: Target, rounds: Sequence[Round]) -> Iterator[Problem]:

@@ -13,14 +13,14 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from semi_nnunet.data.layout import (
-    STOCK_TRAINER,
     dataset_name,
     read_plans,
     require_paths,
     unlabelled_folder,
 )
 from semi_nnunet.data.manifest import Manifest
-from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.data.sampling import pseudo_labelled_cases
+from semi_nnunet.discovery.listing import other_trainers, trainer_classes
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.evaluation.comparison import Model, Table
 from semi_nnunet.files import optional_json, read_json, write_json
@@ -58,7 +58,7 @@ def make_jobs(
     content = read_plans(folders.preprocessed, plans)
     configurations, trainers, folds = map(unique, (configurations, trainers, folds))
     problems = [
-        *unknown("trainer", trainers, {*trainer_classes(), STOCK_TRAINER}),
+        *unknown_trainers(trainers),
         *unknown("configuration", configurations, content["configurations"]),
         *fold_problems(folders, folds),
         *unknown("step", steps, STEPS),
@@ -108,6 +108,8 @@ def stage_problems(jobs: Sequence[Job], folds: int) -> Iterator[Problem]:
         if any(stage not in known and not is_ready(stage, job.fold) for stage in stages):
             what = f"needs {first} of fold {', '.join(needed)} before it, with imagesTs predicted"
             yield Problem(where, what, f"-c {first} {job.configuration} -f {' '.join(needed)}")
+        if job.trainer not in trainer_classes() and job.fold != ALL:
+            yield from never_predicted(job, first)
         mixed = [replace(previous, fold=fold) for fold in others]
         if any(stage in known or stage.is_trained for stage in mixed):
             what = (
@@ -115,6 +117,13 @@ def stage_problems(jobs: Sequence[Job], folds: int) -> Iterator[Problem]:
                 f"over each other's: a network that has seen a case would label it for the others"
             )
             yield Problem(where, what, "train them with plans of different names (plan --name)")
+
+
+def never_predicted(job: Job, first: str) -> Iterator[Problem]:
+    """Pseudo-labelled cases, of which a first stage of nnU-Net's own trainers makes no input."""
+    if count := len(pseudo_labelled_cases(job.folders.preprocessed)):
+        what = f"as {first} predicts the validation cases alone, not {count} pseudo-labelled ones"
+        yield Problem(job.trainer, what, "-tr SemiBaselineTrainer, or -f all")
 
 
 def waves(jobs: Sequence[Job]) -> list[list[int]]:
@@ -146,6 +155,11 @@ def unknown(what: str, names: Sequence[str], known: Collection[str]) -> Iterator
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
             fix = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
             yield Problem(f"{what} {name!r}", "does not exist", fix)
+
+
+def unknown_trainers(names: Sequence[str]) -> Iterator[Problem]:
+    """Trainers that are neither ours nor nnU-Net's nor in nnUNet_extTrainer."""
+    yield from unknown("trainer", names, [*trainer_classes(), *sorted(other_trainers())])
 
 
 def fold_problems(folders: Folders, folds: Sequence[str]) -> Iterator[Problem]:
@@ -185,8 +199,8 @@ def data_problems(
         if not folder.is_dir():
             yield Problem(str(folder), f"{configuration} is not preprocessed", command)
             continue
-        if STOCK_TRAINER in trainers:
-            yield from next_stage_problems(folders, manager, one, plans)
+        for stock in sorted({*trainers} - {*classes}):
+            yield from next_stage_problems(folders, manager, one, plans, stock)
         unlabelled = unlabelled_folder(folders.preprocessed, identifier)
         if users and not Manifest(unlabelled).present():
             what = f"{', '.join(users)} needs unlabelled images, found none"
@@ -215,9 +229,9 @@ def seed_problems(content: dict[str, Any], plans: str) -> Iterator[Problem]:
 
 
 def next_stage_problems(
-    folders: Folders, manager: PlansManager, one: ConfigurationManager, plans: str
+    folders: Folders, manager: PlansManager, one: ConfigurationManager, plans: str, stock: str
 ) -> Iterator[Problem]:
-    """Next stages that are not preprocessed; nnU-Net's trainer fails over them after its training.
+    """Next stages that are not preprocessed; nnU-Net's trainers fail over them after a training.
 
     Ours leave them out.
     """
@@ -225,7 +239,7 @@ def next_stage_problems(
         folder = folders.preprocessed / manager.get_configuration(stage).data_identifier
         if not folder.is_dir():
             command = f"semi_nnunet preprocess -d {folders.preprocessed.name} -c {stage} -p {plans}"
-            yield Problem(str(folder), f"{STOCK_TRAINER} predicts for {stage}, too", command)
+            yield Problem(str(folder), f"{stock} predicts for {stage}, too", command)
 
 
 def seed_name(plans: str, seed: int) -> str:

@@ -192,8 +192,7 @@ class Job:
     def missing_for_next_stages(self) -> list[str]:
         """Cases without a prediction for a cascade's next stage, if they are preprocessed for it.
 
-        Those of the fold's validation and, of our trainers, those that no fold validates and the
-        unlabelled ones.
+        Those of the fold's validation and, of our trainers, pseudo-labelled and unlabelled ones.
         """
         if self._manager is None or self._plans is None:
             return []

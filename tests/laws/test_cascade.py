@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import write_json
 from tests.trainers import TRAINERS, WITHOUT_RAMP, run_epochs
@@ -48,13 +49,15 @@ def test_g_cascade_trains_on_predictions_of_the_first_stage(name, make_trainer, 
 
 
 @pytest.mark.parametrize("name", ["SemiBaselineTrainer", "SemiMeanTeacherTrainer"])
-def test_g_cases_that_no_fold_validates_are_predicted_once(name, make_trainer, prepared_cascade):
+def test_g_pseudo_labelled_cases_are_predicted_once(name, make_trainer, prepared_cascade):
     dataset = prepared_cascade()
     cases = [f"phantom_{number:04d}" for number in range(5)]
     parts = (cases[:1], cases[1:2])  # the others' labels are a model's
     splits = [{"train": [c for c in cases if c not in val], "val": val} for val in parts]
     file = dataset.preprocessed / "splits_final.json"
+    pseudo = dataset.preprocessed / PSEUDO_LABELLED_FILE
     write_json(file, splits)
+    write_json(pseudo, cases[2:])
     try:
         for fold in (1, 0):
             first = make_trainer(
@@ -72,6 +75,7 @@ def test_g_cases_that_no_fold_validates_are_predicted_once(name, make_trainer, p
             second.train_step(next(second.dataloader_train))
     finally:
         file.unlink()
+        pseudo.unlink()
         shutil.rmtree(Path(first.output_folder_base) / "predicted_next_stage", ignore_errors=True)
 
 

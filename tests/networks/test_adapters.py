@@ -92,6 +92,14 @@ def test_pseudo_labels_leave_no_trace_in_batch_normalisation(make_trainer, prepa
     assert not same_weights(before, statistics(trainer.bare_network))
 
 
+def test_batches_that_cannot_be_normalised_are_explained(make_trainer, prepared_dataset):
+    dataset = WithNetwork(prepared_dataset("labels", 1), "2d", "smp.PAN", "resnet18")
+    one = {"labelled_batch_size": 1, "epochs": 1, "deep_supervision": False}
+    trainer = make_trainer("SemiBaselineTrainer", "2d", dataset=dataset, start=False, **one)
+    with pytest.raises(UserError, match="at least 2 patches of each kind on each GPU, got 1"):
+        trainer.run_training()
+
+
 class WithBatchNorm:
     """The tiny data set, nnU-Net's own network with batch normalisation."""
 

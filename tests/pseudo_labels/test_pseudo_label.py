@@ -154,6 +154,30 @@ def test_a_second_stage_labels_after_the_first_as_nnunet_predicts(cascade, tmp_p
     )
 
 
+def test_a_second_stage_after_the_first_of_other_data_is_refused(cascade):
+    second, first = cascade.models
+    description = first.dataset_json
+    write_json(first.folder / "dataset.json", {**description, "labels": {"background": 0, "a": 1}})
+    with pytest.raises(UserError, match=r"3d_lowres fold 0: must have the labels of"):
+        find_models([str(second.folder)])
+
+
+def test_models_that_read_files_by_other_libraries_are_refused(pool):
+    folder = pool.models[1].folder
+    write_json(folder / "plans.json", {**pool.models[1].plans, "image_reader_writer": "NibabelIO"})
+    with pytest.raises(UserError, match=r"must read files as .* by SimpleITKIO, got NibabelIO"):
+        find_models(pool.names)
+
+
+def test_the_folder_of_a_model_has_three_names_and_more_in_the_first(pool, tmp_path):
+    folder = tmp_path / "Dataset901_Other" / f"old__{pool.models[0].folder.name}"
+    shutil.copytree(pool.models[0].folder, folder)
+    assert find_model(str(folder)).previous is None
+    shutil.move(folder, tmp_path / "Dataset901_Other" / "mine")
+    with pytest.raises(UserError, match="give a folder TRAINER__PLANS__CONFIGURATION"):
+        find_models([str(tmp_path / "Dataset901_Other" / "mine")])
+
+
 def test_a_second_stage_without_the_first_is_refused(cascade):
     second, first = cascade.models
     (first.folder / "fold_0" / "checkpoint_final.pth").unlink()

@@ -93,6 +93,11 @@ def test_rounds_compare_with_all_before_them(raw, pool, tmp_path, capsys):
     ("more", "says"),
     [
         (["--target", "SemiBaselinTrainer"], "did you mean 'SemiBaselineTrainer'?"),
+        (["--target", "nnUNetTrainer_NoMirroring"], "did you mean 'nnUNetTrainerNoMirroring'?"),
+        (
+            ["--target", "SemiDistillationTrainer", "--keep", "0.5"],
+            "is taught by SemiMeanTeacherTrainer of the same data set, which has none",
+        ),
         (["--target-plans", "nnUNetPlan"], "did you mean 'nnUNetPlans'?"),
         (["--target-configuration", "2D"], "did you mean '2d'?"),
         (["-f", "5"], "there are 5 folds"),
@@ -192,6 +197,27 @@ def test_two_rounds_are_followed_and_gone_on_with(
     assert plans[0]["configurations"] == plans[1]["configurations"] == base["configurations"]
 
 
+def test_a_trainer_of_nnunet_alone_learns_from_the_pseudo_labels(
+    raw, pool, tmp_path, capfd, in_this_process, monkeypatch
+):
+    for folder in ("imagesTs", "labelsTs"):
+        shutil.rmtree(raw / folder)
+    words = ["distil", "-d", raw.name, "-o", "77", "--base", pool.names[0], "--device", "cpu"]
+    words += ["--target", "nnUNetTrainer_1epoch", "-f", "all", "-np", "1"]
+    with no_processes():
+        assert main(words) == 0, capfd.readouterr().err
+    (fold,) = tmp_path.glob("results/*077*/nnUNetTrainer_1epoch__nnUNetPlans__2d/fold_all")
+    assert (fold / "checkpoint_final.pth").is_file()
+    predicted = {path.name for path in (fold / "validation").glob("*.nii.gz")}
+    assert len(predicted) == 5 + 4  # fold all validates what it was trained on
+
+
+def test_a_configuration_that_does_not_exist_is_refused_without_a_target_too(raw, pool, capsys):
+    words = ["distil", "-d", raw.name, "-o", "77", "--base", pool.names[0]]
+    assert main([*words, "--target-configuration", "3d_fulres"]) == 2
+    assert "did you mean '3d_fullres'?" in capsys.readouterr().err
+
+
 def test_a_cascade_is_distilled_into_a_cascade(cascade_raw, cascade, capsys):
     words = ["distil", "-d", cascade_raw.name, "-o", "77", "--base", cascade.names[0]]
     words += ["--target", "SemiBaselineTrainer", "--rounds", "2", "--keep", "0.5", "--dry-run"]
@@ -202,13 +228,16 @@ def test_a_cascade_is_distilled_into_a_cascade(cascade_raw, cascade, capsys):
     assert prepare.configurations == train.configurations == stages
     assert first.target_configuration == stages[1] and train.folds == ["0", "1"]
     assert [Path(model).name.split("__")[-1] for model in again.base] == stages[1:]
+    assert main([*words, "--target", "nnUNetTrainer", "-f", "all"]) == 0  # it validates all cases
 
 
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--target", "nnUNetTrainer"], "--target SemiBaselineTrainer, the same for a cascade"),
+        (["--target", "nnUNetTrainer"], "--target SemiBaselineTrainer, or -f all"),
         (["-f", "0"], "3d_cascade_fullres needs the predictions of every fold, asked for are 0"),
+        (["-f", "0", "all"], "of every fold, asked for are 0 all"),
+        (["-f", "0", "1", "all"], "of every fold, asked for are 0 1 all"),
     ],
 )
 def test_a_cascade_that_could_not_be_trained_is_refused(cascade_raw, cascade, capsys, more, says):

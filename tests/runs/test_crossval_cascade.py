@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from semi_nnunet.cli.main import main
+from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.errors import UserError
+from semi_nnunet.files import write_json
 from semi_nnunet.runs.crossval import make_jobs, waves
 from semi_nnunet.runs.job import Folders
 from tests.runs.tiny import with_tiny_plans
@@ -41,6 +43,18 @@ def test_a_second_stage_without_the_first_is_refused_with_what_it_needs(folders)
     assert str(caught.value).count("needs 3d_lowres of fold all") == 2
     with pytest.raises(UserError, match="needs 3d_lowres of fold 0, 1, 2, 3, 4 before it"):
         make_jobs(folders, "tiny", STAGES, TRAINERS, ["0"], 1)
+
+
+def test_a_stock_first_stage_leaves_pseudo_labelled_cases_out(folders):
+    pseudo = folders.preprocessed / PSEUDO_LABELLED_FILE
+    write_json(pseudo, ["phantom_0004"])
+    try:
+        with pytest.raises(UserError, match="not 1 pseudo-labelled ones"):
+            make_jobs(folders, "tiny", STAGES, ["nnUNetTrainer_1epoch"], [*"01234"], 1)
+        for trainer, folds in (("nnUNetTrainer_1epoch", ["all"]), (TRAINERS[0], [*"01234"])):
+            assert make_jobs(folders, "tiny", STAGES, [trainer], folds, 1)
+    finally:
+        pseudo.unlink()
 
 
 def test_fold_all_and_others_would_overwrite_each_other(folders):
