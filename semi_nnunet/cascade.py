@@ -112,6 +112,8 @@ def predict_cases_of(
         trainer, stages: see :func:`predict_for_next_stages`.
         cases: labelled or unlabelled ones of the trainer's own.
     """
+    if not cases:
+        return
     plans = trainer.plans_manager
     folders = {stage: folder_of(plans.get_configuration(stage).data_identifier) for stage in stages}
     wanted = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class TrainedModel:
     def plans(self) -> dict[str, Any]:
         return dict(read_json(self.folder / "plans.json"))
 
-    @property
+    @cached_property
     def previous(self) -> TrainedModel | None:
         """The stage of a cascade before this one: the same trainer's, with the same folds."""
         own = self.configuration

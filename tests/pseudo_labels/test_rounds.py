@@ -198,7 +198,7 @@ def test_two_rounds_are_followed_and_gone_on_with(
 
 
 def test_a_trainer_of_nnunet_alone_learns_from_the_pseudo_labels(
-    raw, pool, tmp_path, capfd, in_this_process, monkeypatch
+    raw, pool, tmp_path, capfd, in_this_process
 ):
     for folder in ("imagesTs", "labelsTs"):
         shutil.rmtree(raw / folder)
