@@ -7,10 +7,11 @@
 # of `semi_nnunet plan --set`, with commas, or "-". Trains all methods with three seeds in 2d, within
 # the budget of two CPU cores, into data set 504 + 100 + 4; prints the comparison, writes a report.
 # Run it again to go on where it was interrupted. $TRAINERS, $SEEDS, $EPOCHS, $PRECISION (bfloat16 is
-# faster where `lscpu` names avx512_bf16 or amx_bf16) and $SPLIT (instead of --published, such as
-# "--seed 1") may be set.
+# faster where `lscpu` names avx512_bf16 or amx_bf16), $SPLIT (instead of --published, such as
+# "--seed 1") and $PATCH (smaller than the budget's, of images as coarse as it needs: "64 64") may
+# be set.
 set -euo pipefail
-[ $# -ge 3 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 2; }
 SOURCE=$1 COUNT=$2 SETTINGS=${3//,/ }
 shift 3
 NEW=${NEW:-$((SOURCE + 100 + COUNT))} SEEDS=${SEEDS:-3} EPOCHS=${EPOCHS:-24} PRECISION=${PRECISION:-none}
@@ -24,7 +25,7 @@ TRAINERS=${TRAINERS:-SemiBaselineTrainer SemiMeanTeacherTrainer SemiUncertaintyA
 {
     semi_nnunet split -d "$SOURCE" -o "$NEW" --labelled "$COUNT" $SPLIT
     semi_nnunet preprocess -d "$NEW" -c 2d
-    semi_nnunet plan -d "$NEW" --budget cpu --name "$PLANS" \
+    semi_nnunet plan -d "$NEW" --budget cpu ${PATCH:+--patch $PATCH} --name "$PLANS" \
         --set mixed_precision="$PRECISION" epochs="$EPOCHS" $SETTINGS
     semi_nnunet preprocess -d "$NEW" -c 2d -p "$PLANS" # its spacing may be another
     semi_nnunet crossval -d "$NEW" -c 2d -p "$PLANS" -f all --seeds "$SEEDS" --device cpu -tr $TRAINERS "$@"
