@@ -7,8 +7,9 @@ Looks at what was trained with the plans (and their seeds) in nnUNet_results. A 
 the mean over its classes, and over the folds and seeds that predicted it; its mean comes with a
 bootstrap interval over cases (95 %) and Wilcoxon's test, corrected for the number of trainers
 (Holm). "better" needs both. Where a training invents a class that a case does not show, those that
-find nothing there count as perfect. The best model is chosen on validation cases alone, never on
-imagesTs.
+find nothing there count as perfect. Trainings whose steps, batches, labelled cases or other common
+settings differ from their baseline's are named. The best model is chosen on validation cases alone,
+never on imagesTs.
 """
 
 from __future__ import annotations
@@ -36,12 +37,25 @@ def run(args: argparse.Namespace) -> None:
     from semi_nnunet.errors import UserError
     from semi_nnunet.evaluation.comparison import read_values
     from semi_nnunet.files import write_atomically
-    from semi_nnunet.runs.crossval import folders_of, found_jobs, tables_of
+    from semi_nnunet.runs.crossval import folders_of, found_jobs, tables_of, unique, unknown
+    from semi_nnunet.runs.matched import unmatched
 
+    jobs = found_jobs(folders_of(args.dataset), args.plans)
+    asked = {
+        "trainer": (args.trainers, unique([job.trainer for job in jobs])),
+        "configuration": (args.configurations, unique([job.configuration for job in jobs])),
+    }
+    problems = [
+        problem
+        for what, (names, known) in asked.items()
+        for problem in unknown(what, names or [], known, f"was not trained with {args.plans}")
+    ]
+    if jobs and problems:
+        raise UserError("The comparison cannot start:", problems)
     wanted = [*args.trainers, args.baseline] if args.trainers else None
     jobs = [
         job
-        for job in found_jobs(folders_of(args.dataset), args.plans)
+        for job in jobs
         if (wanted is None or job.trainer in wanted)
         and (args.configurations is None or job.configuration in args.configurations)
     ]
@@ -59,11 +73,13 @@ def run(args: argparse.Namespace) -> None:
             refused.append(error)
     if refused and not compared:
         raise refused[0]
-    if not parts:
+    if not compared:
+        print("\n".join(parts))
         raise UserError(
             f"nothing that was trained with {args.plans} has been measured. Fix: semi_nnunet "
             f"crossval -d {args.dataset} -p {args.plans} -c ..."
         )
+    parts += unmatched(jobs, args.baseline)
     text = "\n\n".join(parts) + "\n"
     print(text, end="")
     if args.out:

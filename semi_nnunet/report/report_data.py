@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.comparison import Model, higher_is_better
@@ -16,6 +16,7 @@ from semi_nnunet.report.run_pages import Panel, Pool, Run, all_dice, pools_of, r
 from semi_nnunet.report.shown_cases import Viewer, viewers
 from semi_nnunet.runs.crossval import found_jobs, tables_of
 from semi_nnunet.runs.job import Folders
+from semi_nnunet.runs.matched import unmatched
 
 SUBSETS = ("test", "validation")  # what confirms comes first
 
@@ -95,6 +96,7 @@ def collect(folders: Folders, plans: str, baseline: str, metric: str = "dice") -
             f"the plans that were trained"
         )
     said = answer(measured, baseline)
+    said = replace(said, sentences=(*said.sentences, *(f"{s}." for s in unmatched(jobs, baseline))))
     method, base = shown_models(measured, said, baseline)
     subset = said.subset or measured[0].subset
     shown = next(item for item in measured if item.subset == subset)

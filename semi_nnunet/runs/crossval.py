@@ -25,6 +25,7 @@ from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.evaluation.comparison import Model, Table
 from semi_nnunet.files import optional_json, read_json, write_json
 from semi_nnunet.runs.job import ALL, STEPS, Folders, Job
+from semi_nnunet.runs.matched import changed_since
 
 ASKED = "semi_crossval/jobs.json"  # in the results of a data set
 
@@ -79,9 +80,19 @@ def make_jobs(
         )
     ]
     problems = list(dict.fromkeys(stage_problems(jobs, number_of_folds(folders))))
+    problems += [*step_problems(jobs, steps), *changed_since(jobs, content)]
     if problems:
         raise UserError("The cross-validation cannot start:", problems)
     return jobs
+
+
+def step_problems(jobs: Sequence[Job], steps: Sequence[str]) -> Iterator[Problem]:
+    """A measurement of predictions that nobody was asked to make, found after a training."""
+    if "train" in steps and "evaluate" in steps and "predict" not in steps:
+        test_labels = jobs[0].folders.test_labels
+        if test_labels and not all(job.is_tested for job in jobs):
+            what = f"measures predictions of imagesTs, too, as there is {test_labels}"
+            yield Problem("--steps evaluate", what, "add the step predict")
 
 
 def stage_problems(jobs: Sequence[Job], folds: int) -> Iterator[Problem]:
@@ -148,13 +159,15 @@ def unique(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def unknown(what: str, names: Sequence[str], known: Collection[str]) -> Iterator[Problem]:
-    """Names that do not exist, each with the nearest that does."""
+def unknown(
+    what: str, names: Sequence[str], known: Collection[str], why: str = "does not exist"
+) -> Iterator[Problem]:
+    """Names that are not known, each with the nearest that is."""
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
             fix = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
-            yield Problem(f"{what} {name!r}", "does not exist", fix)
+            yield Problem(f"{what} {name!r}", why, fix)
 
 
 def unknown_trainers(names: Sequence[str]) -> Iterator[Problem]:
@@ -303,10 +316,12 @@ def found_jobs(folders: Folders, plans: str | None = None) -> list[Job]:
     """
     jobs = []
     for folder in sorted(folders.results.glob("*__*__*/fold_*")):
-        trainer, name, configuration = folder.parent.name.split("__")
+        model, fold = folder.parent.name.split("__"), folder.name.removeprefix("fold_")
+        if len(model) != 3 or not (fold == ALL or fold.isdigit()):
+            continue  # a copy that somebody keeps
+        trainer, name, configuration = model
         own, seed = (name, 0) if name == plans else unseeded(name)
         if plans in (None, own):
-            fold = folder.name.removeprefix("fold_")
             jobs.append(Job(folders, trainer, configuration, fold, seed, name))
     return jobs
 

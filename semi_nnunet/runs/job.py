@@ -23,6 +23,7 @@ from semi_nnunet.runs.commands import Words
 
 ALL = "all"  # the fold that trains on every labelled case and validates on them
 TEST_FOLDER = "test"
+COPIED_WITHIN_S = 60.0
 STEPS = ("train", "predict", "evaluate")  # of a job, in this order
 
 
@@ -88,6 +89,16 @@ def folder_with_files(folder: Path) -> Path | None:
     return folder
 
 
+def is_older(result: Path, source: Path) -> bool:
+    """Whether a file is of before its source was made anew, such as a fold trained again by hand.
+
+    Copying a folder may mix up times by seconds.
+    """
+    if not (result.is_file() and source.is_file()):
+        return False
+    return result.stat().st_mtime < source.stat().st_mtime - COPIED_WITHIN_S
+
+
 @cache
 def cases_of_pool(folder: Path) -> list[str]:
     """The unlabelled cases of a preprocessed folder, read once: there may be 100,000."""
@@ -146,7 +157,12 @@ class Job:
     @property
     def is_trained(self) -> bool:
         """A fold that was trained by hand counts."""
-        return (self.folder / "checkpoint_final.pth").is_file()
+        return self.checkpoint.is_file()
+
+    @property
+    def checkpoint(self) -> Path:
+        """What a finished training leaves."""
+        return self.folder / "checkpoint_final.pth"
 
     @property
     def is_validated(self) -> bool:
@@ -158,8 +174,13 @@ class Job:
         """Whether every case that imagesTs holds now is predicted."""
         if not self.folders.test_images:
             return True
-        cases = set(self.folders.test_cases())
-        return self._predicted(TEST_FOLDER) and cases <= self.predicted_cases(TEST_FOLDER)
+        cases, predicted = set(self.folders.test_cases()), self.predicted_cases(TEST_FOLDER)
+        if not (self._predicted(TEST_FOLDER) and cases <= predicted):
+            return False
+        return not any(
+            is_older(self.test / f"{case}{self.folders.file_ending}", self.checkpoint)
+            for case in sorted(predicted)[:1]
+        )
 
     @cached_property
     def _plans(self) -> PlansManager | None:
@@ -254,11 +275,14 @@ class Job:
         return "evaluate" not in self.steps or not self._unmeasured()
 
     def _unmeasured(self) -> list[str]:
-        """Of "validation" and "test", what has no table, or one of fewer cases than there are."""
+        """Of "validation" and "test", what has no table, or one of other predictions."""
+        made_by = {"validation": self.validation / "summary.json", "test": self.checkpoint}
         return [
             subset
             for subset, path in self.tables().items()
-            if not path.is_file() or (subset == "test" and not self.is_tested)
+            if not path.is_file()
+            or is_older(path, made_by[subset])
+            or (subset == "test" and not self.is_tested)
         ]
 
     def history(self) -> History:

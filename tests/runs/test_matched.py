@@ -1,0 +1,116 @@
+"""Trainings that are compared were alike but for their method, or it is said."""
+
+import os
+import shutil
+import time
+from dataclasses import replace
+
+import pytest
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.errors import UserError
+from semi_nnunet.files import read_json, write_json
+from semi_nnunet.runs.crossval import found_jobs, make_jobs
+from semi_nnunet.runs.matched import CASES, trained_with, unmatched
+from tests.runs.tiny import TINY
+
+BASE, OURS = "SemiBaselineTrainer", "SemiMeanTeacherTrainer"
+
+
+def jobs_of(folders, folds=("0",)):
+    return make_jobs(folders, "tiny", ["2d"], [BASE, OURS], list(folds), 1)
+
+
+def leave(job, cases=("a", "b"), **settings):
+    """What a finished training leaves, as far as it says how it was trained."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    job.checkpoint.touch()
+    values = {"seed": 0, **settings}
+    record = {"settings": {name: {"value": value} for name, value in values.items()}}
+    write_json(job.folder / "semi_settings.json", {**record, "cases": {"labelled": list(cases)}})
+
+
+def test_what_differs_from_the_baseline_is_named_with_both_values(folders):
+    base, ours, base_1, ours_1 = jobs_of(folders, ("0", "1"))
+    for job in (base, base_1):
+        leave(job, epochs=2, momentum=0.99, ramp_up="gaussian")
+    leave(ours, ("b", "a"), epochs=2, momentum=0.99, ramp_up="linear", seed=3)
+    assert trained_with(ours) == {"epochs": 2, "momentum": 0.99, CASES: ["a", "b"]}
+    assert unmatched([base, ours], BASE) == []  # a method's own settings are its own
+    leave(ours, ("a", "c", "d", "e"), epochs=5, momentum=0.99)
+    leave(ours_1, epochs=5, momentum=0.99)
+    first, second = unmatched([base, ours, base_1, ours_1], BASE)
+    assert "epochs 5 against 2 (fold 0 seed 0, fold 1 seed 0)" in first and OURS in first
+    assert "labelled cases 4 (a, c, d, ...) against 2 (a, b, ...) (fold 0 seed 0)" in second
+    (ours.folder / "semi_settings.json").unlink()
+    assert unmatched([base, ours], BASE) == []  # nnU-Net's own trainers say nothing
+
+
+def test_plans_that_changed_after_a_training_are_refused_before_the_next(folders):
+    base, _ = jobs_of(folders)
+    leave(base, ("a",), **{name: TINY[name] for name in ("epochs", "steps_per_epoch")})
+    assert jobs_of(folders)
+    plans = read_json(folders.preprocessed / "tiny.json")
+    changed = {**plans, "semi": {**TINY, "steps_per_epoch": 5, OURS: {"consistency_weight": 3.0}}}
+    write_json(folders.preprocessed / "tiny.json", changed)
+    with pytest.raises(UserError, match=r"was trained with steps_per_epoch 1 \(now 5\).*--name"):
+        jobs_of(folders)
+    of_method = {**plans, "semi": {**TINY, OURS: {"consistency_weight": 3.0}}}
+    write_json(folders.preprocessed / "tiny.json", of_method)
+    assert jobs_of(folders)  # what only a method has may change
+
+
+def test_copies_that_somebody_keeps_are_no_trainings(folders):
+    base, ours = jobs_of(folders)
+    leave(base), leave(ours)
+    shutil.copytree(base.folder, base.folder.with_name("fold_0_old"))
+    shutil.copytree(base.folder.parent, base.folder.parent.with_name(f"{OURS}__tiny__2d__old"))
+    assert found_jobs(folders, "tiny") == [base, ours]
+
+
+def test_a_fold_trained_again_is_predicted_and_measured_again(folders, tmp_path):
+    raw = tmp_path / "raw"
+    for name in ("imagesTs/case_0000", "labelsTs/case"):
+        (raw / f"{name}.nii.gz").parent.mkdir(parents=True)
+        (raw / f"{name}.nii.gz").touch()
+    _, ours = jobs_of(replace(folders, raw=raw))
+    leave(ours)
+    for name in ("test/case.nii.gz", "test/metrics.csv", "validation/a.nii.gz",
+                 "validation/metrics.csv", "validation/summary.json"):  # fmt: skip
+        (ours.folder / name).parent.mkdir(exist_ok=True)
+        (ours.folder / name).touch()
+    assert ours.is_done
+    later = time.time() + 3600
+    os.utime(ours.validation / "summary.json", (later, later))
+    assert [" ".join(map(str, c)).split(" -")[0] for c in ours.commands("cpu", 1)] == [
+        "semi_nnunet evaluate"
+    ]
+    os.utime(ours.checkpoint, (later, later))
+    assert not ours.is_tested and not ours.is_done
+    os.utime(ours.test / "case.nii.gz", (later, later))
+    assert ours.is_tested and not ours.is_done  # predicted again by hand, not measured
+    for table in ours.tables().values():
+        os.utime(table, (later, later))
+    assert ours.is_done
+    with pytest.raises(UserError, match="add the step predict"):
+        (ours.test / "case.nii.gz").unlink()
+        make_jobs(ours.folders, "tiny", ["2d"], [OURS], ["0"], 1, steps=["train", "evaluate"])
+
+
+def test_compare_names_what_was_not_trained_and_what_is_not_matched(folders, capsys):
+    name = folders.results.name
+    base, ours = jobs_of(folders)
+    leave(base, epochs=2), leave(ours, epochs=3)
+    wrong = ["-tr", "SemiMeanTecherTrainer", "-c", "2D"]
+    assert main(["compare", "-d", name, "-p", "tiny", *wrong]) == 2
+    said = capsys.readouterr().err
+    assert "did you mean 'SemiMeanTeacherTrainer'?" in said and "did you mean '2d'?" in said
+    assert main(["compare", "-d", name, "-p", "tiny"]) == 2
+    assert "has been measured. Fix: semi_nnunet crossval" in capsys.readouterr().err
+    for job, dice in ((base, 0.5), (ours, 0.6)):
+        job.validation.mkdir()
+        rows = "".join(f"case_{n},organ,{dice + n / 100}\n" for n in range(5))
+        (job.validation / "metrics.csv").write_text(f"case,class,dice\n{rows}")
+    assert main(["compare", "-d", name, "-p", "tiny"]) == 0
+    said = capsys.readouterr().out
+    assert f"{OURS} 2d and {BASE} are not matched: epochs 3 against 2 (fold 0 seed 0)" in said
