@@ -8,6 +8,14 @@ from semi_nnunet.errors import UserError
 from semi_nnunet.planning import rules
 from semi_nnunet.settings import planned, setting
 
+FILTER_SCORES = ("disagreement", "checkpoints", "entropy", "change")  # semi_nnunet/filtering.py
+
+
+def score_of_one_network() -> str:
+    """``filter_score`` of trainers with one network that could label an image."""
+    why = "there is no second network to disagree with"
+    return setting("entropy", why, choices=FILTER_SCORES)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SemiSettings:
@@ -81,6 +89,11 @@ class SemiSettings:
     )
     unlabelled_start_steps: int = planned(rules.unlabelled_start_steps, low=0)
     ramp_up_steps: int = planned(rules.ramp_up_steps, low=0)
+    follow_trust: bool = setting(
+        True,
+        "the unlabelled terms wait until every class is known, at most unlabelled_start_steps, and "
+        "weigh by the trust in the network squared; False: they begin at unlabelled_start_steps",
+    )
     unlabelled_weight: float = setting(
         1.0, "factor on every unlabelled term; 0 is supervised training", low=0
     )
@@ -105,9 +118,7 @@ class SemiSettings:
         0.1, "fraction, or number above 1, of the unlabelled images (FLARE22: 200 of 2000)", low=0
     )
     filter_score: str = setting(
-        "disagreement",
-        "of two networks, as the FLARE22 seed's CPS; or see semi_nnunet/filtering.py",
-        choices=("disagreement", "checkpoints", "entropy", "change"),
+        "disagreement", "of two networks, as the FLARE22 seed's CPS", choices=FILTER_SCORES
     )
     appearance_strength: float = planned(rules.appearance_strength, low=0)
     appearance_probability: float = setting(

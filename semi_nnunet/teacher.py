@@ -65,6 +65,9 @@ class ConfidentTeacherSettings(CutMixSettings, TeacherSettings):
     class_wise_threshold: bool = setting(
         True, "lower for classes the teacher is less sure of (FreeMatch): small organs are kept"
     )
+    threshold_decay: float = setting(
+        0.99, "of the mean confidence of each class (class_wise_threshold only)", low=0, below=1
+    )
 
 
 class ConfidentTeacherTrainer(TeacherTrainer):
@@ -74,8 +77,8 @@ class ConfidentTeacherTrainer(TeacherTrainer):
 
     def companions(self) -> dict[str, nn.Module]:
         settings, classes = self.settings, self.label_manager.num_segmentation_heads
-        thresholds = ClassThresholds(classes, settings.threshold, settings.class_wise_threshold)
-        return {**super().companions(), "thresholds": thresholds}
+        how = settings.threshold, settings.class_wise_threshold, settings.threshold_decay
+        return {**super().companions(), "thresholds": ClassThresholds(classes, *how)}
 
     def confident_labels(self, unlabelled: UnlabelledBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """The teacher's labels of the weak view, one-hot, and where to trust them, bool."""

@@ -33,23 +33,26 @@ class UnlabelledWeight:
     Consistency with a network that knows little teaches that little: it was seen to cost three
     points on polyps (two with the trust itself as the factor), and a small organ altogether. Until
     ``unlabelled_start_steps`` the class that is known least decides, then their mean, so that a
-    class that is never learned does not silence the others. With ``unlabelled_start_steps`` 0, as
-    in the papers, trust is 1 from the first step.
+    class that is never learned does not silence the others. Where ``follow_trust`` is off, as in
+    the papers, trust is 1, and the ramp begins at ``unlabelled_start_steps``; 0 of these is that.
 
     Args:
         settings: of the trainer (``unlabelled_weight``, ``unlabelled_start_steps``, ``ramp_up``,
-            ``ramp_up_steps``).
+            ``ramp_up_steps``, ``follow_trust``).
     """
 
     def __init__(self, settings: Any):
         self.settings = settings
-        self.follows = settings.unlabelled_start_steps > 0
+        self.follows = settings.follow_trust and settings.unlabelled_start_steps > 0
         self.trust = 0.0 if self.follows else 1.0
 
     def at(self, step: int) -> float:
         """The factor in optimizer step ``step``."""
         settings = self.settings
-        growth = ramp(settings.ramp_up, step, settings.ramp_up_steps)
+        start = 0 if self.follows else settings.unlabelled_start_steps
+        if step < start:
+            return 0.0
+        growth = ramp(settings.ramp_up, step - start, settings.ramp_up_steps)
         return settings.unlabelled_weight * growth * self.trust**2
 
     def trust_after(self, of_classes: np.ndarray, next_step: int) -> float:

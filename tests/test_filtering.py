@@ -11,7 +11,7 @@ import torch
 
 from semi_nnunet import filtering
 from semi_nnunet.errors import UserError
-from tests.trainers import run_epochs, same_weights, weights_of
+from tests.trainers import UNLABELLED_TRAINERS, run_epochs, same_weights, weights_of
 
 SCORES = ["disagreement", "checkpoints", "entropy", "change"]
 SHORT = {"start": False, "filter_keep": 2}
@@ -45,6 +45,13 @@ def test_training_goes_on_with_the_surest_images(score, name, make_trainer):
     assert set(trainer.training_pool()) == kept
     assert set(trainer.dataloader_train.dataset.streams["unlabelled"]._data.identifiers) == kept
     assert len(trainer.unlabelled_cases()) == 4  # none is lost
+
+
+@pytest.mark.parametrize("name", list(UNLABELLED_TRAINERS))
+def test_every_trainer_has_a_score_by_which_it_can_filter(name, make_trainer):
+    trainer = make_trainer(name, filter_epochs=[1], **SHORT)
+    run_epochs(trainer, 2)
+    assert len(table_of(trainer, 1)) == 4 and len(trainer.training_pool()) == 2
 
 
 @pytest.mark.parametrize("kind", ["regions", "regions_ignore", "ignore"])

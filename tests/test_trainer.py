@@ -536,6 +536,10 @@ def test_weight_of_unlabelled_terms_is_ramp_times_trust_squared(kind, make_train
     papers = make_trainer("SemiMeanTeacherTrainer", ramp_up=kind, unlabelled_start_steps=0)
     assert papers.unlabelled_weight.at(10**6) == 1.0
     assert papers.unlabelled_weight.trust_after(np.array([0.0]), 1) == 1.0
+    warmed = {"ramp_up": kind, "unlabelled_start_steps": 3, "ramp_up_steps": 4}
+    blind = make_trainer("SemiMeanTeacherTrainer", **warmed, follow_trust=False).unlabelled_weight
+    assert blind.trust_after(np.array([0.0]), 1) == 1.0
+    assert [blind.at(s) for s in range(9)] == [0, 0, 0, *(ramp(kind, s, 4) for s in range(6))]
 
 
 def test_planned_ramp_is_over_before_the_training(phantom):

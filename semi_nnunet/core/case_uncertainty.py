@@ -55,7 +55,7 @@ def foreground_entropy(probs: torch.Tensor, exclusive: bool) -> float:
     pool = F.max_pool2d if found.ndim == 2 else F.max_pool3d
     near = pool(found[None, None].float(), 3, stride=1, padding=1)[0, 0] > 0
     nats = entropy(probs[None], exclusive)[0, 0]
-    return float(nats[near].mean()) / max_entropy(probs.shape[0], exclusive)
+    return max(0.0, float(nats[near].mean())) / max_entropy(probs.shape[0], exclusive)
 
 
 def voxel_change(rounds: Sequence[torch.Tensor]) -> float:

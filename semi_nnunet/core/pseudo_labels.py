@@ -85,6 +85,8 @@ class ClassThresholds(nn.Module):
     The mean confidence m_c of the voxels predicted as class c is averaged over the steps, and
     tau_c = tau m_c / max m (FreeMatch, Wang et al. 2023, arXiv:2205.07246, eq. 8, with FixMatch's
     constant tau in place of a learned one). A class that was not predicted yet has m_c = 1 / C.
+    That a voxel is of no region must be as sure as tau: with tau_c, every voxel in which a hard
+    region is doubted would be a label against it.
 
     Args:
         classes: C, of softmax classes or regions.
@@ -114,10 +116,11 @@ class ClassThresholds(nn.Module):
         if self.class_wise:
             self._update(sure, predicted * mask)
         shape = (1, -1) + (1,) * (probs.ndim - 2)
-        reached = sure >= self.thresholds().view(shape)
+        of_class = self.thresholds().view(shape)
         if exclusive:
-            return (reached & predicted).any(1, keepdim=True) & mask
-        return reached.all(1, keepdim=True) & mask
+            return ((sure >= of_class) & predicted).any(1, keepdim=True) & mask
+        limit = torch.where(predicted, of_class, self.threshold)
+        return (sure >= limit).all(1, keepdim=True) & mask
 
     def thresholds(self) -> torch.Tensor:
         """tau_c, (C,)."""

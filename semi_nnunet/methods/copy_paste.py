@@ -7,11 +7,11 @@ unlabelled terms begin, boxes are pasted between labelled patches (the paper's p
 
 Differs from the paper: one training, whose first steps are the pre-training, so that the teacher
 goes on from there; they end as soon as the network knows every class; from then on alpha is ramped
-and multiplied by the trust in the network (``ramp_up constant, unlabelled_start_steps 0``: the
-paper's constant); each of the two mixtures has a box of its own; plain labelled patches are seen,
-too, with nnU-Net's deep supervision; the unlabelled patch is in its strong view
-(``appearance_strength 0``: the paper's); the largest component is kept only where that is asked
-for, because it is wrong for organs in several pieces.
+and multiplied by the trust in the network (``follow_trust false, ramp_up constant``: as in the
+paper, constant after ``unlabelled_start_steps``); each of the two mixtures has a box of its own;
+plain labelled patches are seen, too, with nnU-Net's deep supervision; the unlabelled patch is in
+its strong view (``appearance_strength 0``: the paper's); the largest component is kept only where
+that is asked for, because it is wrong for organs in several pieces.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -79,7 +80,8 @@ class SemiCPSTrainer(SemiTrainer):
         if self.settings.deploy in networks:
             return networks[self.settings.deploy]
         recent = self.history.rows[-RECENT_EPOCHS:]
-        dice = {name: sum(row[f"dice/{name}"] for row in recent) for name in networks}
+        rows = {name: [row[f"dice/{name}"] for row in recent] for name in networks}
+        dice = {name: np.nansum(of_epochs) for name, of_epochs in rows.items()}
         best_first = [
             networks[name] for name in sorted(networks, key=dice.__getitem__, reverse=True)
         ]

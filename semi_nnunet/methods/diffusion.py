@@ -11,7 +11,9 @@ sees noisy labels and time begins at zero; theta also learns from the labels, in
 pulled towards the mean of the two other decoders, which is no sensible network late in training;
 difficulty weights are normalised; boxes are mixed (CutMix). ``fidelity paper`` sets all this, and
 the optimizer, as the paper has it. The augmentation and the losses are nnU-Net's, those of psi, xi
-and pseudo labels at full resolution; the ramp is one of steps (there: of epochs).
+and pseudo labels at full resolution; with ``fidelity paper``, too, unlabelled patches are turned
+and scaled, but not changed in appearance (there: as the labelled); the ramp is one of steps (there:
+of epochs).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from semi_nnunet.common_settings import score_of_one_network
 from semi_nnunet.core.difficulty import DifficultyWeights, hard_dice
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
@@ -42,6 +45,7 @@ class DiffusionSettings(LabelDiffusionSettings):
     averaging_decay: float = setting(0.99, "m (sec. 3.3)", low=0, below=1)
     normalised_difficulty: bool = paper_or(False, True, "without, a class may weigh 40 times more")
     difficulty_horizon_steps: int = setting(50, "A (authors' code)", low=1)
+    filter_score: str = score_of_one_network()
 
 
 class SemiDiffusionTrainer(SemiTrainer):
@@ -60,7 +64,7 @@ class SemiDiffusionTrainer(SemiTrainer):
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
         settings, diffusion = self.settings, self.companion("diffusion")
         target, mask = self.annotation(labelled.target)
-        own = settings.unlabelled_weight  # on labels, but of no use without the pseudo labels
+        own = float(settings.unlabelled_weight > 0)  # on labels; of no use without pseudo labels
         if settings.theta_on_labels or own == 0:
             yield self.supervised(labelled)
         logits = diffusion.denoise_labels(self.encoder, labelled.x, target, mask)

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from semi_nnunet.common_settings import CutMixSettings
+from semi_nnunet.common_settings import CutMixSettings, score_of_one_network
 from semi_nnunet.core.consistency import soft_label_divergence
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.deploy.trained import find_model, load_networks, require_models_for
@@ -41,6 +41,7 @@ class DistillationSettings(CutMixSettings):
     soft_label_weight: float = setting(1.0, "as labels: the teacher is trained (Hinton)", low=0)
     temperature: float = setting(1.0, "of both distributions; above 1 they are softer", low=0.01)
     unlabelled_start_steps: int = setting(0, "the models are trained before", low=0)
+    filter_score: str = score_of_one_network()
 
 
 class SemiDistillationTrainer(SemiTrainer):

@@ -10,8 +10,8 @@ Differs from the paper: boxes are mixed (CutMix), as voxels of two blended image
 (``mixing mixup``: the paper's, lambda' = max(lambda, 1 - lambda), lambda ~ Beta(alpha, alpha),
 eq. 8-11); the guesser is the moving average (``guesser student``: the paper's); both terms are
 ramped and weighed by the trust in the network; plain labelled patches are seen, too, because mixing
-dilutes few labels; quarter turns only in square planes; where orientation carries meaning (``mirror
-false``), no geometric view at all.
+dilutes few labels; quarter turns only in square planes, if turns are not limited; where orientation
+carries meaning (``mirror false``), no geometric view at all.
 """
 
 from __future__ import annotations
@@ -83,8 +83,9 @@ class SemiMixMatchTrainer(TeacherTrainer):
             return GridView()
         manager, dimensions = self.configuration_manager, len(self.configuration_manager.patch_size)
         spacing = manager.spacing[-dimensions:]
-        axes = self.inference_allowed_mirroring_axes or ()
-        return sample_grid_view(axes, square_planes(manager.patch_size, spacing))
+        may_turn = self.settings.max_rotation_degrees >= 90
+        planes = square_planes(manager.patch_size, spacing) if may_turn else []
+        return sample_grid_view(self.inference_allowed_mirroring_axes or (), planes)
 
     def guess(self, seen: list[torch.Tensor], views: list[GridView]) -> torch.Tensor:
         """q: the views' predictions, brought back to the patch's frame, averaged, sharpened."""

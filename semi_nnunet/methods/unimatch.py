@@ -8,7 +8,8 @@ L_x has weight 1, as in every trainer of this package, and the others half of th
 Differs from the paper: the moving average gives the pseudo labels; the threshold is that of each
 class (FreeMatch); appearance changes are this package's; every patch is mixed, with a box of 2/3 of
 its edges (the authors': half of them, 2 to 40 % of the area); the terms are ramped and weighed by
-the trust in the network; the loss is Dice + cross-entropy (the medical code: Dice).
+the trust in the network; the loss is Dice + cross-entropy (the medical code: Dice), over the
+trusted voxels alone, as in FixMatch here.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from semi_nnunet.trainer import Term
 @dataclass(frozen=True, kw_only=True)
 class UniMatchSettings(ConfidentTeacherSettings):
     strong_weight: float = setting(
-        0.125, "of each strong view: half of eq. 6, as here the loss is Dice + cross-entropy", low=0
+        0.125, "of each strong view: half of eq. 6, which follows too firmly (Hippocampus)", low=0
     )
     feature_weight: float = setting(
         0.25, "of the stream with perturbed features: half of eq. 6, for the same reason", low=0

@@ -58,6 +58,8 @@ def test_entropy_is_that_of_the_foreground_and_its_border():
     nats = entropy(probs[None], True)[0, 0]
     expected = nats[2:7, 2:7].mean() / np.log(2)
     assert foreground_entropy(probs, True) == pytest.approx(expected.item(), rel=1e-5)
+    certain = (probs == probs.amax(0)).float()
+    assert foreground_entropy(certain, True) == foreground_entropy(certain[1:], False) == 0.0
 
 
 def test_a_large_image_is_not_taken_for_an_uncertain_one():

@@ -56,15 +56,17 @@ def test_confidence_of_classes_and_regions():
     assert confidence(probs, False).flatten().tolist() == pytest.approx([0.8, 0.7, 0.9])
 
 
-def trusted_by_hand(thresholds, probs, mask, exclusive):
-    """Voxel by voxel, with the thresholds as they are."""
+def trusted_by_hand(thresholds, tau, probs, mask, exclusive):
+    """Voxel by voxel: a class by its own threshold, "not this region" by that of all."""
     trusted = torch.zeros_like(mask)
     for b, y, x in np.ndindex(mask.shape[0], *mask.shape[2:]):
         p = probs[b, :, y, x]
         if exclusive:
             sure = bool(p.max() >= thresholds[p.argmax()])
         else:
-            sure = all(max(q, 1 - q) >= t for q, t in zip(p, thresholds, strict=True))
+            sure = all(
+                q >= t if q > 0.5 else 1 - q >= tau for q, t in zip(p, thresholds, strict=True)
+            )
         trusted[b, 0, y, x] = sure and bool(mask[b, 0, y, x])
     return trusted
 
@@ -83,7 +85,7 @@ def test_thresholds_equal_a_loop(exclusive, class_wise):
             mean[c] = 0.5 * mean[c] + 0.5 * probs[:, c][voxels].mean().item()
         expected = [0.9 * m / max(mean) if class_wise else 0.9 for m in mean]
         assert thresholds.thresholds().tolist() == pytest.approx(expected, rel=1e-5)
-        assert torch.equal(trusted, trusted_by_hand(expected, probs, mask, exclusive))
+        assert torch.equal(trusted, trusted_by_hand(expected, 0.9, probs, mask, exclusive))
     assert not trusted.all() and trusted.any()
 
 
@@ -99,6 +101,21 @@ def test_a_small_organ_of_low_confidence_is_not_silenced():
         one(probs, mask, True), each(probs, mask, True)
     assert not (one(probs, mask, True) & organ).any()
     assert each(probs, mask, True)[organ].all()
+
+
+def test_doubt_about_a_small_region_is_no_label_against_it():
+    """Its own threshold, low as it is not sure of itself, is for finding it alone."""
+    probs = torch.zeros(1, 2, 10, 10)
+    probs[:, 0], probs[:, 1] = 0.99, 0.001
+    probs[:, 1, 4:6, 4:6], probs[:, 1, 6:8, 4:8] = 0.7, 0.45
+    mask = torch.ones(1, 1, 10, 10, dtype=torch.bool)
+    thresholds = ClassThresholds(2, 0.95, True)
+    for _ in range(500):
+        trusted = thresholds(probs, mask, False)
+    assert thresholds.thresholds()[1] < 0.7
+    doubted = probs[:, 1:] == 0.45
+    assert trusted[probs[:, 1:] == 0.7].all() and not trusted[doubted].any()
+    assert trusted[probs[:, 1:] == 0.001].all()
 
 
 def test_a_class_that_is_not_predicted_keeps_its_threshold():

@@ -92,6 +92,9 @@ def test_deploys_what_the_setting_says(make_trainer):
     assert trainer.prediction_network() is trainer.companion("second")
     trainer.history.rows = rows[:30]
     assert trainer.prediction_network() is trainer.bare_network
+    trainer.history.rows = [{**row, "dice/second": 0.95} for row in rows[20:30]]
+    trainer.history.rows[3]["dice/first"] = float("nan")  # no class was there
+    assert trainer.prediction_network() is trainer.companion("second")
 
 
 def test_both_are_validated_and_the_better_one_is_saved(make_trainer):

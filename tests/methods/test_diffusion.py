@@ -99,6 +99,15 @@ def test_theta_that_learns_from_pseudo_labels_alone_does_not_wait_for_them(make_
     assert make_trainer(NAME).settings.unlabelled_start_steps > 0
 
 
+def test_the_weight_of_unlabelled_terms_leaves_the_lessons_of_the_branches_alone(make_trainer):
+    for weight, own in ((0.1, 1.0), (0.0, 0.0)):
+        trainer = make_trainer(NAME, **WITHOUT_RAMP, unlabelled_weight=weight)
+        batches = trainer._to_device(next(trainer.dataloader_train)[0])
+        terms = {term.name: term for term in trainer.terms(*batches)}
+        assert terms["denoising"].weight == terms["difficulty"].weight == own
+        assert not terms["denoising"].ramped and terms["pseudo_label"].ramped
+
+
 def test_defaults_cost_two_passes_more_than_training_needs(make_trainer):
     trainer = make_trainer(NAME, **WITHOUT_RAMP)
     trainer.train_step(next(trainer.dataloader_train))  # the first of the epoch also logs
