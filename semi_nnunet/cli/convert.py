@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
     options = {key: value for key, value in vars(args).items() if key not in COMMON}
     module = importlib.import_module(f"semi_nnunet.datasets.{args.converter}")
     conversion = module.convert(Path(args.source).expanduser(), **options)
-    name = args.new_name or conversion.name
+    name = conversion.name if args.new_name is None else args.new_name
     target = new_raw_dataset(raw, args.new_id, name, "-d")
     record = {"converter": args.converter, **options}
     written = write_conversion(conversion, target, record, args.processes)

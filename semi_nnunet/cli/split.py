@@ -67,7 +67,8 @@ def run(args: argparse.Namespace) -> None:
     chosen = None if file is None else read_case_list(file, args.labelled)
     cases = list(cases_in(source / "imagesTr", read_json(source / "dataset.json")["file_ending"]))
     labelled = choose_labelled(cases, args.labelled, chosen, args.seed)
-    name = args.name or f"{source.name.split('_', 1)[-1]}{len(labelled)}labelled"
+    default = f"{source.name.split('_', 1)[-1]}{len(labelled)}labelled"
+    name = default if args.name is None else args.name
     target = new_raw_dataset(source.parent, args.new_id, name)
     hidden = (
         Path(args.hidden_labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,12 @@ def raw_dataset(name_or_id: str) -> Path:
     return folder
 
 
+def number_problems(option: str, number: int) -> Iterator[Problem]:
+    """A number that no data set can have; ``option`` gave it."""
+    if not 1 <= number <= 999:
+        yield Problem(option, f"must be a number from 1 to 999, got {number}", "choose another")
+
+
 def new_raw_dataset(raw: Path, number: int, name: str, option: str = "-o") -> Path:
     """The folder of a raw data set that is to be made; nothing is written.
 
@@ -117,8 +124,14 @@ def new_raw_dataset(raw: Path, number: int, name: str, option: str = "-o") -> Pa
         option: by which the user gave the number.
 
     Raises:
-        UserError: another data set has the number.
+        UserError: the number or the name can be none, or another data set has the number.
     """
+    problems = [*number_problems(option, number)]
+    if not name.strip() or "/" in name or "\\" in name:
+        what = f"must be a name without / and \\, got {name!r}"
+        problems.append(Problem("--name", what, "choose another"))
+    if problems:
+        raise UserError("There can be no such data set:", problems)
     target = raw / f"Dataset{number:03d}_{name}"
     others = [path.name for path in raw.glob(f"Dataset{number:03d}_*") if path != target]
     if others:

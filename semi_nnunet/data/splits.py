@@ -35,8 +35,11 @@ def choose_labelled(
         seed: of the draw.
 
     Raises:
-        UserError: neither is given, a case does not exist, or more are wanted than there are.
+        UserError: neither is given, a case does not exist, more are wanted than there are, or the
+            seed is negative.
     """
+    if seed < 0:
+        raise UserError(f"--seed must be 0 or more, got {seed}. Fix: correct it")
     if number is None and chosen is None:
         raise UserError(
             "some cases must stay labelled. Fix: --labelled N draws them, --list FILE names them"
@@ -49,12 +52,16 @@ def choose_labelled(
         if unknown:
             names = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
             raise UserError(f"the list names cases that imagesTr lacks: {names}. Fix: correct it")
+    if not pool:
+        found, fix = ("imagesTr", "add") if chosen is None else ("the list", "name")
+        raise UserError(
+            f"at least one case must stay labelled, {found} is empty. Fix: {fix} cases there"
+        )
     if number is not None and not 1 <= number <= len(pool):
         raise UserError(
-            f"--labelled must be between 1 and {len(pool)}, the cases to choose from, got {number}"
+            f"--labelled must be between 1 and {len(pool)}, the cases to choose from, got "
+            f"{number}. Fix: a {'larger' if number < 1 else 'smaller'} --labelled"
         )
-    if not pool:
-        raise UserError("at least one case must stay labelled, the list is empty")
     return sorted(pool[:number])
 
 
@@ -85,7 +92,10 @@ def read_case_list(path: str | Path, number: int | None) -> list[str]:
             )
         content = lists[str(number)]
     if not (isinstance(content, list) and all(isinstance(case, str) for case in content)):
-        raise UserError(f"{path} must hold a list of case ids, got {json.dumps(content)[:80]}")
+        raise UserError(
+            f"{path} must hold a list of case ids, got {json.dumps(content)[:80]}. Fix: write them "
+            f'as ["case_1", "case_2"], or one a line in a .txt file'
+        )
     return content
 
 
@@ -112,7 +122,10 @@ def write_split(
     if was_made(target, RECORD, record):
         return False
     if target.resolve() in [hidden_labels.resolve(), *hidden_labels.resolve().parents]:
-        raise UserError(f"the hidden labels must lie outside the new data set, got {hidden_labels}")
+        raise UserError(
+            f"the hidden labels must lie outside the new data set, got {hidden_labels}. Fix: "
+            f"another --hidden-labels"
+        )
     description = read_json(source / "dataset.json")
     if "dataset" in description:
         raise UserError(

@@ -4,6 +4,7 @@
     SRC/.../ct_train_1001_label.nii.gz
     SRC/.../mr_train_1001_image.nii.gz                          1001-1020
     SRC/.../mr_train_1001_label.nii.gz
+    SRC/.../ct_test_2001_image.nii.gz, ...                      labels encrypted: not used
 
 With --target mr: 16 labelled CT, 13 unlabelled MR, 3 MR for validation (imagesVal), 4 MR for the
 test, as in A&D (Wang & Li 2023); labelled_subsets.json has the 16. The 4 test cases of the source
@@ -51,7 +52,7 @@ def convert(source: Path, target: str, seed: int = 0) -> Conversion:
         (".nii.gz",),
         image=rf"{SCAN}_image\.nii\.gz",
         label=rf"{SCAN}_label\.nii\.gz",
-        test=r"(?:ct|mr)_test_\d{4}_(?:image|label)\.nii\.gz",
+        test=r"(?:ct|mr)_test_\d{4}_(?:image|label(?:_encrypt_1mm)?)\.nii\.gz",
     )
     for modality in ("ct", "mr"):
         scans = [f"{modality}_train_{number}" for number in NUMBERS]

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -48,14 +48,14 @@ def convert(source: Path, target: str, seed: int = 0) -> Conversion:
         image=r"(?P<id>[A-Z0-9]{6})_sa\.nii\.gz",
         label=r"(?P<id>[A-Z0-9]{6})_sa_gt\.nii\.gz",
     )
-    subjects = _subjects(folder)
+    unused = [c for c, path in found["image"].items() if path.parents[1].name == "Unlabeled"]
+    subjects = _subjects(folder, unused)
     folder.need(subjects, found["image"], "{}_sa.nii.gz")
     for code in found["image"]:
         if subjects and code not in subjects:
             where = folder.within(found["image"][code])
             folder.note(where, "the table has no such subject", "move it away")
     folder.need(found["label"], found["image"], "{}_sa.nii.gz")
-    unused = [c for c, path in found["image"].items() if path.parents[1].name == "Unlabeled"]
     labelled = {code: row for code, row in subjects.items() if code not in unused}
     folder.need(labelled, found["label"], "{}_sa_gt.nii.gz")
     folder.check()
@@ -71,21 +71,39 @@ def convert(source: Path, target: str, seed: int = 0) -> Conversion:
     return Conversion(name, ("cine_MR",), LABELS, cases, reference, subsets)
 
 
-def _subjects(folder: Source) -> Subjects:
-    """Code of a subject -> its row of the table."""
+def _subjects(folder: Source, unused: Collection[str]) -> Subjects:
+    """Code of a subject -> its row of the table; those of the unused ones may be incomplete."""
     tables = sorted(folder.root.glob("*information*.csv"))
     if len(tables) != 1:
         what = f"there must be one such table in {folder.root}, found {len(tables)}"
         folder.note("*information*.csv", what, "copy it from the download")
         return {}
-    with open(tables[0], newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    name, copy = tables[0].name, "copy it again from the download, as text in UTF-8 with commas"
+    # another encoding can spoil names of people and places, but the columns that are used are ASCII
+    with open(tables[0], newline="", encoding="utf-8-sig", errors="replace") as file:
+        reader = csv.DictReader(file)
+        try:
+            rows = list(reader)
+        except csv.Error as error:
+            folder.note(name, f"must be a table of comma-separated values ({error})", copy)
+            return {}
+    if not {*COLUMNS} <= {*(reader.fieldnames or ())}:
+        what = f"must have the columns {', '.join(COLUMNS)}, got {reader.fieldnames}"
+        folder.note(name, what[:300], copy)
+        return {}
+    lines: dict[str, int] = {}
     for number, row in enumerate(rows, start=2):
+        code, where = row["External code"], f"{name}, line {number}"
+        if code and lines.setdefault(code, number) != number:
+            what = f"{code} must be listed once, but is in line {lines[code]}, too"
+            folder.note(where, what, "remove one of the two")
+        if code in unused:
+            continue
         lacking = [column for column in COLUMNS if not row.get(column)]
         frames_ok = all((row.get(column) or "").strip().isdigit() for column in ("ED", "ES"))
         if lacking or not frames_ok or row["Vendor"] not in VENDORS:
             what = f"must give {', '.join(COLUMNS)} (A-D, whole numbers), got {dict(row)}"
-            folder.note(f"{tables[0].name}, line {number}", what[:300], "correct the line")
+            folder.note(where, what[:300], "correct the line")
     return {row.get("External code") or "": row for row in rows}
 
 

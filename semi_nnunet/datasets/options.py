@@ -7,7 +7,7 @@ import argparse
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the random choices (default: %(default)s)"
+        "--seed", type=seed, default=0, help="of the random choices (default: %(default)s)"
     )
 
 
@@ -40,6 +40,13 @@ def add_test_percent(parser: argparse.ArgumentParser) -> None:
         metavar="PERCENT",
         help="of the images are test cases (default: %(default)s)",
     )
+
+
+def seed(text: str) -> int:
+    """What NumPy's random generator takes."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0, got {text!r}")
+    return int(text)
 
 
 def pixels(text: str) -> int:

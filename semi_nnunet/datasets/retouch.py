@@ -27,7 +27,7 @@ from semi_nnunet.data.file_bytes import BrokenFileError
 from semi_nnunet.datasets.conversion import Case, Conversion
 from semi_nnunet.datasets.options import add_incomplete, add_seed, add_size
 from semi_nnunet.datasets.pictures import resized, save_picture
-from semi_nnunet.datasets.source import Files, Source, shuffled
+from semi_nnunet.datasets.source import Files, Source, require_between, shuffled
 from semi_nnunet.errors import UserError
 
 VOLUMES = {"Cirrus": 24, "Spectralis": 24, "Topcon": 22}
@@ -78,8 +78,7 @@ def convert(
     rest = [v for turn in zip_longest(*(v[1:] for v in order.values())) for v in turn if v]
     test_slices = evenly_spaced(_slices(found["oct"], tested), test, "--test")
     slices = evenly_spaced(_slices(found["oct"], rest), training, "--training")
-    if not 1 <= labelled <= len(slices):
-        raise UserError(f"--labelled must be between 1 and {len(slices)}, got {labelled}")
+    require_between("--labelled", labelled, len(slices))
     cases = [
         Case(
             _name(volume, number),
@@ -114,8 +113,7 @@ def evenly_spaced(slices: Slices, number: int, option: str) -> Slices:
     Raises:
         UserError: there are fewer; ``option`` set the number.
     """
-    if not 1 <= number <= len(slices):
-        raise UserError(f"{option} must be between 1 and {len(slices)}, got {number}")
+    require_between(option, number, len(slices))
     return [slices[int(i)] for i in np.floor(np.arange(number) * len(slices) / number)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -62,11 +63,20 @@ class Source:
         return {kind: dict(sorted(files.items())) for kind, files in found.items()}
 
     def _walk(self) -> Iterator[Path]:
-        for folder, folders, names in os.walk(self.root):
-            folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
-            for name in sorted(names):
-                if not name.startswith(".") and name not in SYSTEM_FILES:
-                    yield Path(folder, name)
+        """All files; then those behind links to folders that no other path led to, nor leads up."""
+        seen, waiting = set(self.root.resolve().parents), deque([self.root])
+        while waiting:
+            for folder, folders, names in os.walk(waiting.popleft()):
+                if (real := Path(folder).resolve()) in seen:
+                    folders.clear()
+                    continue
+                seen.add(real)
+                folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
+                paths = [Path(folder, name) for name in folders]
+                waiting.extend(path for path in paths if path.is_symlink())
+                for name in sorted(names):
+                    if not name.startswith(".") and name not in SYSTEM_FILES:
+                        yield Path(folder, name)
 
     def _add(self, files: Files, case: str, path: Path) -> None:
         if case in files:
@@ -115,14 +125,25 @@ def shuffled(names: Iterable[str], seed: int) -> list[str]:
     return [str(name) for name in np.random.default_rng(seed).permutation(sorted(names))]
 
 
+def require_between(option: str, number: int, most: int) -> None:
+    """Check a number of cases that ``option`` set; what follows a colon in it is said, too.
+
+    Raises:
+        UserError: it is below 1 or above ``most``.
+    """
+    if not 1 <= number <= most:
+        fix = f"a {'larger' if number < 1 else 'smaller'} {option.partition(':')[0]}"
+        fix = fix if most > 0 else DOWNLOAD
+        raise UserError(f"{option} must be between 1 and {most}, got {number}. Fix: {fix}")
+
+
 def held_out(names: Collection[str], number: int, seed: int, option: str) -> set[str]:
     """A random choice of test cases.
 
     Raises:
         UserError: fewer than one or so many that no other is left; ``option`` set the number.
     """
-    if not 1 <= number < len(names):
-        raise UserError(f"{option} must be between 1 and {len(names) - 1}, got {number}")
+    require_between(option, number, len(names) - 1)
     return set(shuffled(names, seed)[:number])
 
 

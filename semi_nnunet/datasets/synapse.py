@@ -1,11 +1,12 @@
 """Synapse: abdominal CT of the BTCV challenge ("Beyond the Cranial Vault"), 13 organs.
 
-    SRC/.../img0001.nii.gz                                      0001-0010 and 0021-0040
-    SRC/.../label0001.nii.gz
+    SRC/.../img/img0001.nii.gz                                  0001-0010 and 0021-0040
+    SRC/.../label/label0001.nii.gz
 
-Both as the challenge has them (averaged-training-images, averaged-training-labels; or img, label).
-4 labelled, 16 unlabelled, 4 validation (imagesVal) and 6 test cases as in A&D (Wang & Li 2023) and
-DHC; labelled_subsets.json has the 4. Nothing is resized: volumes keep their voxels.
+Both are in Abdomen/RawData.zip of Synapse syn3193805, in RawData/Training. The folders
+averaged-training-images and -labels there (DET0000101_avg.nii.gz) hold other files. 4 labelled, 16
+unlabelled, 4 validation (imagesVal) and 6 test cases as in A&D (Wang & Li 2023) and DHC;
+labelled_subsets.json has the 4. Nothing is resized: volumes keep their voxels.
 """
 
 from __future__ import annotations

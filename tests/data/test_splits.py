@@ -64,10 +64,11 @@ def test_fewer_labelled_cases_of_the_same_seed_are_nested() -> None:
     [
         (None, None, "--labelled N"),
         (0, None, "between 1 and 6"),
-        (7, None, "between 1 and 6"),
+        (7, None, "between 1 and 6, .* got 7. Fix: a smaller --labelled"),
         (3, ["a", "b"], "between 1 and 2"),
         (None, ["a", "z"], "z"),
         (None, [], "at least one"),
+        (1, [], "the list is empty. Fix: name cases"),
     ],
 )
 def test_a_choice_that_is_not_possible_is_refused(
@@ -75,6 +76,16 @@ def test_a_choice_that_is_not_possible_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=says):
         choose_labelled(CASES, number, chosen, 0)
+
+
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(UserError, match="--seed must be 0 or more, got -1"):
+        choose_labelled(CASES, 3, None, -1)
+
+
+def test_an_empty_data_set_has_nothing_to_choose_from() -> None:
+    with pytest.raises(UserError, match=r"imagesTr is empty\. Fix"):
+        choose_labelled([], 3, None, 0)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +210,30 @@ def test_the_command_names_the_new_data_set_and_refuses_a_number_that_is_taken(
     assert "nothing to do" in capsys.readouterr().out
     assert main([*command, "--name", "Other"]) == 2
     assert "is taken by Dataset041_Whole2labelled" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["-o", "-1"], "-o: must be a number from 1 to 999, got -1"),
+        (["-o", "1000"], "-o: must be a number from 1 to 999, got 1000"),
+        (["-o", "41", "--name", "a/b"], "--name: must be a name without / and \\, got 'a/b'"),
+        (["-o", "41", "--name", ""], "--name: must be a name"),
+        (["-o", "41", "--name", "  "], "--name: must be a name"),
+    ],
+)
+def test_the_command_refuses_numbers_and_names_that_no_data_set_can_have(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    says: str,
+) -> None:
+    source = make_source(tmp_path)
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    assert main(["split", "-d", "Dataset040_Whole", "--labelled", "2", *words]) == 2
+    assert says in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == [source]
 
 
 def test_the_command_takes_the_published_list(

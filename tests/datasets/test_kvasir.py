@@ -73,6 +73,30 @@ def test_a_mask_of_another_size_and_a_broken_picture_are_named(
     assert "images/cju05.jpg: cannot be converted" in message
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["-d", -5], "-d: must be a number from 1 to 999, got -5"),
+        (["-d", 1000], "-d: must be a number from 1 to 999, got 1000"),
+        (["--name", "a/b"], "--name: must be a name without"),
+        (["--name", ""], "--name: must be a name without"),
+        (["--test-percent", 1], "between 1 and 9, got 0. Fix: a larger --test-percent"),
+    ],
+)
+def test_what_no_data_set_can_have_is_refused(
+    source: Path, convert: Converter, words: list[object], says: str
+) -> None:
+    assert says in convert.error("kvasir", source, "--incomplete", *words)
+
+
+def test_a_negative_seed_is_refused(
+    source: Path, convert: Converter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        convert("kvasir", source, "--incomplete", "--seed", -1)
+    assert "argument --seed: must be a whole number from 0" in capsys.readouterr().err
+
+
 def read_jpg(path: Path) -> np.ndarray:
     from skimage import io
 

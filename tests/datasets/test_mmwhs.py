@@ -23,6 +23,7 @@ def source(tmp_path: Path) -> Path:
             write_volume(Path(f"{scan}_image.nii.gz"), number + 50 * (modality == "mr"))
             write_volume(Path(f"{scan}_label.nii.gz"), labels=VALUES)
     write_volume(root / "mr_test/mr_test_2001_image.nii.gz")
+    write_volume(root / "nii/mr_test_2001_label_encrypt_1mm.nii.gz")
     return root
 
 

@@ -87,6 +87,36 @@ def test_what_the_table_and_the_files_do_not_share_is_named(
     assert "*information*.csv" in convert.error("mnms", source, "--target", "A")
 
 
+def test_a_table_in_another_encoding_is_read(source: Path, convert: Converter) -> None:
+    table = source / TABLE
+    table.write_bytes(table.read_text().replace("Some", "M\xfcnchen").encode("latin-1"))
+    assert counts(convert("mnms", source, "--target", "A"))["imagesTs"] == 6
+
+
+@pytest.mark.parametrize(("comma", "encoding"), [(";", "utf-8"), (",", "utf-16")])
+def test_a_table_without_the_columns_is_refused(
+    source: Path, convert: Converter, comma: str, encoding: str
+) -> None:
+    table = source / TABLE
+    table.write_text(table.read_text().replace(",", comma), encoding)
+    message = convert.error("mnms", source, "--target", "A")
+    assert f"{TABLE}: must " in message and "as text in UTF-8 with commas" in message
+    assert "line 2" not in message
+
+
+def test_a_subject_that_is_listed_twice_is_named(source: Path, convert: Converter) -> None:
+    table = source / TABLE
+    table.write_text(table.read_text() + "100,A00XY0,Some,B,1,50,1,2\n")
+    message = convert.error("mnms", source, "--target", "A")
+    assert "line 32: A00XY0 must be listed once, but is in line 2, too" in message
+
+
+def test_frames_of_unused_subjects_may_be_unknown(source: Path, convert: Converter) -> None:
+    table = source / TABLE
+    table.write_text(table.read_text().replace("99,C99XY0,GE,C,4,50,1,2", "99,C99XY0,GE,C,4,50,,"))
+    assert counts(convert("mnms", source, "--target", "A"))["imagesTr"] == 52
+
+
 def test_a_frame_that_does_not_exist_is_named(source: Path, convert: Converter) -> None:
     table = source / TABLE
     table.write_text(table.read_text().replace("A00XY0,Some,A,1,50,0,3", "A00XY0,Some,A,1,50,0,9"))

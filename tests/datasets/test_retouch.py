@@ -95,9 +95,17 @@ def test_too_many_slices_are_refused(source: Path, convert: Converter) -> None:
     assert "--test must be between 1 and 18" in convert.error("retouch", source, "--incomplete")
 
 
+def test_too_many_labelled_slices_are_refused(source: Path, convert: Converter) -> None:
+    words = ("--incomplete", "--test", 3, "--training", 4, "--labelled", 5)
+    message = convert.error("retouch", source, *words)
+    assert "--labelled must be between 1 and 4, got 5. Fix: a smaller --labelled" in message
+
+
 def test_slices_are_evenly_spaced() -> None:
     slices = [("v", i) for i in range(10)]
     assert [z for _, z in evenly_spaced(slices, 5, "--test")] == [0, 2, 4, 6, 8]
     assert evenly_spaced(slices, 10, "--test") == slices
-    with pytest.raises(UserError, match="--test must be between 1 and 10, got 11"):
+    with pytest.raises(
+        UserError, match=r"must be between 1 and 10, got 11\. Fix: a smaller --test"
+    ):
         evenly_spaced(slices, 11, "--test")

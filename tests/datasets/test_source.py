@@ -39,6 +39,27 @@ def test_files_are_sorted_by_kind_and_case(root: Path) -> None:
     source.check()
 
 
+def test_folders_behind_links_are_searched_once(
+    root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "deep").mkdir()
+    (elsewhere / "deep/label02.nii.gz").write_text("")
+    for name, target in (
+        *(("0_again", root / "a"), ("a/up", root), ("a/top", root.parent)),
+        *(("linked", elsewhere), ("twice", elsewhere), ("deep", elsewhere / "deep")),
+    ):
+        (root / name).symlink_to(target)
+    (elsewhere / "deep/round").symlink_to(elsewhere)
+    source = Source(root, "Toy")
+    found = find(source)
+    source.check()
+    assert found["image"]["01"] == root / "a/img01.nii.gz"
+    assert found["label"] == {
+        **{"01": root / "a/label01.nii.gz", "02": root / "deep/label02.nii.gz"}
+    }
+
+
 def test_every_problem_is_in_one_error(root: Path) -> None:
     (root / "a/scan.nii.gz").write_text("")
     (root / "b/img01.nii.gz").write_text("")
@@ -72,5 +93,9 @@ def test_a_random_choice_depends_on_names_and_seed_alone() -> None:
     names = [f"case_{i}" for i in range(20)]
     assert shuffled(names, 1) == shuffled(reversed(names), 1) != shuffled(names, 2)
     assert held_out(names, 5, 1, "--test") == set(shuffled(names, 1)[:5])
-    with pytest.raises(UserError, match="--test must be between 1 and 19, got 20"):
+    with pytest.raises(UserError, match=r"--test must be between 1 and 19, got 20\. Fix: a smal"):
         held_out(names, 20, 1, "--test")
+    with pytest.raises(UserError, match=r"got 0\. Fix: a larger --test-percent$"):
+        held_out(names, 0, 1, "--test-percent: the number of test cases")
+    with pytest.raises(UserError, match="Fix: complete the download"):
+        held_out(names[:1], 1, 1, "--test")

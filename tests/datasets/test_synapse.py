@@ -17,9 +17,9 @@ from tests.datasets.converting import SPACING, Converter, cases, counts, read, s
 def source(tmp_path: Path) -> Path:
     root = tmp_path / "BTCV"
     for i, number in enumerate(ALL):
-        write_volume(root / f"averaged-training-images/img{number}.nii.gz", i)
-        write_volume(root / f"averaged-training-labels/label{number}.nii.gz", labels=range(14))
-    write_volume(root / "averaged-testing-images/img0061.nii.gz", 99)
+        write_volume(root / f"RawData/Training/img/img{number}.nii.gz", i)
+        write_volume(root / f"RawData/Training/label/label{number}.nii.gz", labels=range(14))
+    write_volume(root / "RawData/Testing/img/img0061.nii.gz", 99)
     (root / "README.txt").write_text("a licence")
     return root
 
@@ -42,7 +42,7 @@ def test_cases_are_split_as_published(source: Path, convert: Converter) -> None:
 
 def test_images_and_labels_are_the_originals(source: Path, convert: Converter) -> None:
     dataset = convert("synapse", source)
-    original = source / "averaged-training-images/img0005.nii.gz"
+    original = source / "RawData/Training/img/img0005.nii.gz"
     image = dataset / "imagesTr/synapse_0005_0000.nii.gz"
     np.testing.assert_array_equal(read(image), read(original))
     label = sitk.ReadImage(str(dataset / "labelsTr/synapse_0005.nii.gz"))
@@ -59,8 +59,8 @@ def test_files_may_be_linked(source: Path, convert: Converter) -> None:
 
 
 def test_missing_and_unexpected_files_are_all_named(source: Path, convert: Converter) -> None:
-    (source / "averaged-training-images/img0005.nii.gz").unlink()
-    (source / "averaged-training-labels/label0034.nii.gz").unlink()
+    (source / "RawData/Training/img/img0005.nii.gz").unlink()
+    (source / "RawData/Training/label/label0034.nii.gz").unlink()
     write_volume(source / "scan.nii.gz")
     message = convert.error("synapse", source)
     for name in ("img0005.nii.gz", "label0034.nii.gz", "scan.nii.gz: is no file of Synapse"):
@@ -71,6 +71,6 @@ def test_missing_and_unexpected_files_are_all_named(source: Path, convert: Conve
 def test_a_label_with_a_foreign_value_is_named_and_nothing_is_left(
     source: Path, convert: Converter
 ) -> None:
-    write_volume(source / "averaged-training-labels/label0002.nii.gz", labels=(0, 14))
+    write_volume(source / "RawData/Training/label/label0002.nii.gz", labels=(0, 14))
     message = convert.error("synapse", source)
     assert "label0002.nii.gz" in message and "got 14" in message
