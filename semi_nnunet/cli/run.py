@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     part.add_argument("--only", choices=STAGES, metavar="STAGE", help=", ".join(STAGES))
     part.add_argument("--from", dest="first", choices=STAGES, metavar="STAGE", help="and the rest")
     add("--dry-run", action="store_true", help="print the commands")
-    add("--device", help="cpu, cuda or mps (default: cuda if there is one)")
+    add("--device", choices=("cpu", "cuda", "mps"), help="default: cuda if there is one")
     add("--jobs", type=int, help="trainings at a time (default: one for each GPU; 1 on the CPU)")
     add("-np", dest="processes", type=int, default=2, help="to convert with (default: %(default)s)")
     add("--report", type=Path, help="the HTML file (default: RECIPE's name, .html, here)")
@@ -73,12 +73,22 @@ def place_of(args: argparse.Namespace, recipe: Recipe) -> Place:
     """Where to follow the recipe.
 
     Raises:
-        UserError: a folder or number is missing, or one too many.
+        UserError: a folder or number is missing, one too many, or out of range.
     """
+    from semi_nnunet.data.layout import number_problems
     from semi_nnunet.errors import Problem, UserError
     from semi_nnunet.runs.stages import Place
 
-    problems = []
+    problems = [*number_problems("-d", args.converted)]
+    if args.split is not None:
+        problems += number_problems("-o", args.split)
+    for option, number in (("--jobs", args.jobs), ("-np", args.processes)):
+        if number is not None and number < 1:
+            problems.append(Problem(option, f"must be 1 or more, got {number}", "correct it"))
+    report = (args.report or Path(args.recipe.stem + ".html")).absolute()
+    if report.is_dir() or not report.parent.is_dir():
+        what = f"must be a file in a folder that is there, got {report}"
+        problems.append(Problem("--report", what, "create the folder, or correct it"))
     if recipe.labelled and args.split in (None, args.converted):
         what = "the recipe hides labels in a new data set, which needs a number of its own"
         problems.append(Problem("-o", what, "add -o NEW_ID"))
@@ -96,7 +106,7 @@ def place_of(args: argparse.Namespace, recipe: Recipe) -> Place:
         args.source if converts else None,
         str(args.converted),
         str(args.split or args.converted),
-        args.report or Path(args.recipe.stem + ".html").absolute(),
+        report,
         args.processes,
         args.device,
         args.jobs,

@@ -14,7 +14,7 @@ comparable the outcome is::
         "settings": {"SemiMeanTeacherTrainer.ema_decay": 0.99},
         "budget": null,                             as plan --budget
         "patch": [80, 112, 112],                    as plan --patch, or null
-        "folds": ["all"],
+        "folds": ["all"],                           or of "0" to "4"
         "seeds": 3,
         "published": [{"method": "UA-MT", "metric": "Dice", "value": 82.26, "source": "..."}],
         "comparable": "..."
@@ -23,13 +23,15 @@ comparable the outcome is::
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NoReturn
 
 from semi_nnunet.cli.convert import CONVERTERS
 from semi_nnunet.common_settings import SemiSettings
@@ -37,10 +39,12 @@ from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json
 from semi_nnunet.planning.plan import parse_assignments
-from semi_nnunet.runs.crossval import unknown
+from semi_nnunet.runs.crossval import unknown, unknown_trainers
 from semi_nnunet.settings import given_settings, value_problems
 
-CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
+FIRST_STAGE, CASCADE = "3d_lowres", "3d_cascade_fullres"
+CONFIGURATIONS = ("2d", FIRST_STAGE, "3d_fullres", CASCADE)
+FOLDS = ("all", *map(str, range(5)))
 
 
 @dataclass(frozen=True)
@@ -163,9 +167,11 @@ def _option_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
         parameters = dict(inspect.signature(module.convert).parameters)
         del parameters["source"]
         yield from unknown("option", list(content.get("options", {})), parameters)
+        given = content.get("options", {})
         for name, parameter in parameters.items():
-            if parameter.default is parameter.empty and name not in content.get("options", {}):
+            if parameter.default is parameter.empty and given.get(name) is None:
                 yield Problem(f"options.{name}", "is missing", "add it")
+        yield from _converter_problems(module, {k: v for k, v in given.items() if k in parameters})
     for name, number in (
         ("labelled.number", (content["labelled"] or {}).get("number", 1)),
         ("seeds", content.get("seeds", 1)),
@@ -174,14 +180,60 @@ def _option_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(name, f"must be 1 or more, got {number}", "correct it")
 
 
+class OneOption(argparse.ArgumentParser):
+    """Parses an option of a converter without the others; raises UserError."""
+
+    def add_argument(self, *names: Any, **about: Any) -> argparse.Action:
+        """Each may be left out."""
+        return super().add_argument(*names, **about | {"required": False})
+
+    def error(self, message: str) -> NoReturn:
+        """Say it without ending the program."""
+        raise UserError(message)
+
+
+def _converter_problems(module: ModuleType, options: Mapping[str, Any]) -> Iterator[Problem]:
+    """Values that the converter's own parser does not take, or would not see."""
+    parser = OneOption(add_help=False, allow_abbrev=False)
+    module.add_options(parser)
+    for name, value in options.items():
+        where, got = f"options.{name}", f"got {json.dumps(value)}"
+        if isinstance(parser.get_default(name), bool) and not isinstance(value, bool):
+            yield Problem(where, f"must be true or false, {got}", "correct it")
+            continue
+        try:
+            parsed = getattr(parser.parse_args(option_words({name: value})), name)
+        except UserError as error:
+            yield Problem(where, str(error), "correct it")
+            continue
+        if str(parsed) != str(value):  # null and false are not typed
+            what = f"must be a value that can be typed, {got}"
+            yield Problem(where, what, "leave it out for the default, or correct it")
+
+
+def option_words(options: Mapping[str, Any]) -> list[str]:
+    """The options of a converter as they are typed; null is its default."""
+    words = []
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words += [flag] if value else []
+        elif value is not None:
+            words += [flag, str(value)]
+    return words
+
+
 def _training_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
     """Trainers, configurations, folds, budget and settings."""
     classes = trainer_classes()
-    yield from unknown("trainer", content["trainers"], classes)
+    yield from unknown_trainers(content["trainers"])
     yield from unknown("configuration", content["configurations"], CONFIGURATIONS)
     for fold in content.get("folds", ()):
-        if fold != "all" and not fold.isdigit():
-            yield Problem(f"fold {fold!r}", "must be 'all' or a number", "correct it")
+        if fold not in FOLDS:
+            yield Problem(f"fold {fold!r}", "must be 'all' or '0' to '4'", "correct it")
+    if CASCADE in content["configurations"] and FIRST_STAGE not in content["configurations"]:
+        what = f"needs the predictions of {FIRST_STAGE}"
+        yield Problem(CASCADE, what, f"add {FIRST_STAGE!r} to the configurations")
     budget = content.get("budget")
     if budget not in (None, "cpu") and not budget.replace(".", "", 1).isdigit():
         rule = f"must be null, 'cpu' or seconds per step, got {budget!r}"
@@ -189,6 +241,11 @@ def _training_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
     patch = content.get("patch")
     if patch is not None and min(patch) < 1:
         yield Problem("patch", f"must be positive, got {patch}", "correct it")
+    axes = {2 if one == "2d" else 3 for one in content["configurations"]}
+    if patch is not None and len(patch) not in axes:
+        shown = " or ".join(map(str, sorted(axes)))
+        what = f"must have {shown} numbers for {', '.join(content['configurations'])}, got {patch}"
+        yield Problem("patch", what, "correct it, or the configurations")
     trainers = [name for name in content["trainers"] if name in classes]
     yield from _setting_problems(content.get("settings", {}), trainers, content["configurations"])
 

@@ -11,7 +11,7 @@ from semi_nnunet.planning.budget import plans_of_budget
 from semi_nnunet.planning.topology import plans_of_patch
 from semi_nnunet.runs.commands import Words
 from semi_nnunet.runs.job import STEPS
-from semi_nnunet.runs.recipe import Recipe
+from semi_nnunet.runs.recipe import Recipe, option_words
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def commands(recipe: Recipe, place: Place) -> dict[str, list[Words]]:
     found: dict[str, list[tuple[str | Path, ...]]] = {}
     if place.source is not None:
         target = (place.source, "-d", place.converted, *processes)
-        found["convert"] = [("convert", recipe.converter, *target, *option_words(recipe))]
+        found["convert"] = [("convert", recipe.converter, *target, *option_words(recipe.options))]
     if recipe.labelled is not None:
         labelled = recipe.labelled
         choice = ("--published",) if labelled.published else ("--seed", str(labelled.seed))
@@ -88,12 +88,3 @@ def merged(stages: Mapping[str, list[Words]]) -> dict[str, list[Words]]:
         elif stage == steps[0]:
             found[", ".join(steps)] = [(*first[:-1], *steps)]
     return found
-
-
-def option_words(recipe: Recipe) -> list[str]:
-    """The options of the converter as they are typed."""
-    words = []
-    for name, value in recipe.options.items():
-        flag = f"--{name.replace('_', '-')}"
-        words += ([flag] if value else []) if isinstance(value, bool) else [flag, str(value)]
-    return words

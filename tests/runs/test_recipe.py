@@ -13,8 +13,7 @@ import pytest
 from semi_nnunet.cli.convert import CONVERTERS
 from semi_nnunet.cli.main import build_parser
 from semi_nnunet.errors import UserError
-from semi_nnunet.runs.recipe import Labelled, load_recipe
-from semi_nnunet.runs.stages import option_words
+from semi_nnunet.runs.recipe import Labelled, load_recipe, option_words
 
 PLANS = sorted((Path(__file__).resolve().parents[2] / "plans").glob("*.json"))
 PUBLISHED_NUMBERS = {
@@ -36,6 +35,7 @@ GOOD: dict[str, Any] = {
     "published": [{"method": "UA-MT", "metric": "Dice", "value": 0.8226, "source": "Table 2"}],
     "comparable": "not at all",
 }
+KVASIR, RETOUCH = {"converter": "kvasir"}, {"converter": "retouch"}
 
 
 def write(folder: Path, content: Any) -> Path:
@@ -58,7 +58,7 @@ def test_every_recipe_loads(path: Path) -> None:
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
 def test_the_options_of_every_recipe_can_be_given_to_its_converter(path: Path) -> None:
     recipe = load_recipe(path)
-    command = ["convert", recipe.converter, "SRC", "-d", "1", *option_words(recipe)]
+    command = ["convert", recipe.converter, "SRC", "-d", "1", *option_words(recipe.options)]
     parsed = vars(build_parser("convert").parse_args(command))
     assert {name: parsed[name] for name in recipe.options} == recipe.options
 
@@ -100,7 +100,18 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"options": {"target": "mr", "sed": 1}}, "did you mean 'seed'"),
         ({"trainers": ["SemiMeanTeacher"]}, "did you mean 'SemiMeanTeacherTrainer'"),
         ({"configurations": ["3d_fulres"]}, "did you mean '3d_fullres'"),
-        ({"folds": ["five"]}, "must be 'all' or a number"),
+        ({"options": {"target": None}}, "options.target: is missing"),
+        ({"options": {"target": "xx"}}, "options.target: argument --target: invalid choice: 'xx'"),
+        ({"options": {"target": "mr", "seed": -1}}, "must be a whole number from 0, got '-1'"),
+        (KVASIR | {"options": {"size": "big"}}, "must be a whole number from 8, got 'big'"),
+        (KVASIR | {"options": {"size": False}}, "options.size: must be a value that can be typed"),
+        (KVASIR | {"options": {"incomplete": "yes"}}, 'must be true or false, got "yes"'),
+        (RETOUCH | {"options": {"size": None}}, "options.size: must be a value that can be typed"),
+        ({"folds": ["five"]}, "must be 'all' or '0' to '4'"),
+        ({"folds": ["7"]}, "must be 'all' or '0' to '4'"),
+        ({"configurations": ["3d_cascade_fullres"]}, "add '3d_lowres' to the configurations"),
+        ({"patch": [8, 64, 64]}, "patch: must have 2 numbers for 2d, got [8, 64, 64]"),
+        ({"configurations": ["3d_fullres"], "patch": [64, 64]}, "must have 3 numbers"),
         ({"budget": "gpu"}, "must be null, 'cpu' or seconds"),
         ({"patch": 80}, "patch: must be a list of whole numbers"),
         ({"patch": [80, 0]}, "patch: must be positive"),
@@ -118,11 +129,35 @@ def test_what_is_wrong_is_named_with_the_fix(
     assert says in str(error.value)
 
 
+def test_null_is_the_default_of_an_option(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, GOOD | KVASIR | {"options": {"size": None, "seed": 3}}))
+    assert option_words(recipe.options) == ["--seed", "3"]
+
+
+def test_trainers_may_be_nnu_nets_own(tmp_path: Path) -> None:
+    trainers = ["SemiBaselineTrainer", "SemiMeanTeacherTrainer", "nnUNetTrainer"]
+    assert load_recipe(write(tmp_path, GOOD | {"trainers": trainers})).trainers == tuple(trainers)
+
+
+@pytest.mark.parametrize(
+    ("configurations", "patch"), [(["2d", "3d_fullres"], [64, 64]), (["3d_fullres"], [8, 64, 64])]
+)
+def test_a_patch_suits_some_configuration(
+    tmp_path: Path, configurations: list[str], patch: list[int]
+) -> None:
+    changes = {"configurations": configurations, "patch": patch, "settings": {}}
+    assert load_recipe(write(tmp_path, GOOD | changes)).patch == tuple(patch)
+
+
 def test_all_problems_come_at_once(tmp_path: Path) -> None:
     content = copy.deepcopy(GOOD) | {"trainers": ["Nobody"], "folds": ["x"], "converter": "acd"}
     with pytest.raises(UserError) as error:
         load_recipe(write(tmp_path, content))
     assert len(error.value.problems) >= 3
+    options = {"size": "big", "seed": -1, "incomplete": 1}
+    with pytest.raises(UserError) as error:
+        load_recipe(write(tmp_path, GOOD | KVASIR | {"options": options}))
+    assert [one.where for one in error.value.problems] == [f"options.{name}" for name in options]
 
 
 def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path) -> None:

@@ -148,6 +148,12 @@ def test_a_dry_run_prints_commands_and_touches_nothing(
         (["run", "recipe.json", "files", "-d", "1"], "add -o NEW_ID"),
         (["run", "recipe.json", "files", "-d", "1", "-o", "1"], "a number of its own"),
         (["run", "absent.json", "files", "-d", "1", "-o", "2"], "absent.json"),
+        ([*FOLLOW, "--dry-run", "--jobs", "0"], "--jobs: must be 1 or more, got 0"),
+        ([*FOLLOW, "--dry-run", "-np", "0"], "-np: must be 1 or more, got 0"),
+        ([*FOLLOW, "--dry-run", "-o", "-3"], "-o: must be a number from 1 to 999, got -3"),
+        ([*FOLLOW, "--dry-run", "-d", "1000"], "-d: must be a number from 1 to 999, got 1000"),
+        ([*FOLLOW, "--dry-run", "--report", "nowhere/r.html"], "--report: must be a file in a"),
+        ([*FOLLOW, "--dry-run", "--report", "files"], "--report: must be a file in a"),
     ],
 )
 def test_what_is_missing_is_named(
@@ -155,6 +161,14 @@ def test_what_is_missing_is_named(
 ) -> None:
     assert main(words) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_device_that_does_not_exist_is_refused(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*FOLLOW, "--dry-run", "--device", "gpu"])
+    assert "invalid choice: 'gpu'" in capsys.readouterr().err
 
 
 def test_a_stage_that_fails_ends_the_run_by_name(
