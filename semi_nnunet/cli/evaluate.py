@@ -56,6 +56,11 @@ def run(args: argparse.Namespace) -> None:
     for size in (*args.tolerances, *own.values()):
         if not size >= 0:
             raise UserError(f"a tolerance must be 0 or more, got {size:g}. Fix: correct it")
+    if args.missed_distance is not None and not 0 <= args.missed_distance < float("inf"):
+        raise UserError(
+            f"--missed-distance must be 0 or more, and finite, got {args.missed_distance:g}. Fix: "
+            f"correct it"
+        )
     dataset_json = args.dataset_json or find_dataset_json(args.predictions, args.references)
     ending = read_description(dataset_json.parent, dataset_json.name)["file_ending"]
     pairs = find_pairs(args.predictions, args.references, ending, args.partial)

@@ -161,14 +161,9 @@ def spacing_problem(spacings: Sequence[Sequence[float]]) -> tuple[str, str] | No
 
 def voxel_problems(array: np.ndarray, raw: RawScan, is_label: bool) -> list[tuple[str, str]]:
     """NaN, Inf, huge values and, in images, nothing but one value."""
+    if infinite := finite_problem(array, raw, is_label):
+        return [infinite]
     low, high = float(array.min()), float(array.max())
-    nans, infs = raw.nans, raw.infs
-    if not (math.isfinite(low) and math.isfinite(high)):
-        nans = max(nans, int(np.isnan(array).sum()))
-        infs = max(infs, int(np.isinf(array).sum()))
-    if nans or infs:
-        what = f"voxels must be finite numbers in float32, got {nans} NaN and {infs} Inf"
-        return [(what, "replace them by a number that means 'nothing here', such as the minimum")]
     if max(-low, high) > MAX_ABS_VALUE:
         what = f"values must be within +-{MAX_ABS_VALUE:g}, got {low:g} to {high:g}"
         return [(what, "mend the values: normalisation would overflow")]
@@ -177,8 +172,25 @@ def voxel_problems(array: np.ndarray, raw: RawScan, is_label: bool) -> list[tupl
     return []
 
 
+def finite_problem(array: np.ndarray, raw: RawScan, is_label: bool) -> tuple[str, str] | None:
+    """NaN and Inf, in the voxels or in the bytes of which a reader made 0."""
+    nans, infs = raw.nans, raw.infs
+    if not (math.isfinite(array.min()) and math.isfinite(array.max())):
+        nans = max(nans, int(np.isnan(array).sum()))
+        infs = max(infs, int(np.isinf(array).sum()))
+    if not (nans or infs):
+        return None
+    what = f"voxels must be finite numbers in float32, got {nans} NaN and {infs} Inf"
+    if is_label:
+        return what, "replace them by the label of what is there, such as 0 for the background"
+    return what, "replace them by a number that means 'nothing here', such as the minimum"
+
+
 def label_problem(array: np.ndarray, label_values: Collection[int]) -> tuple[str, str] | None:
-    """Values that ``dataset.json`` does not declare, fractions and negative numbers among them."""
+    """Values that ``dataset.json`` does not declare, fractions and negative numbers among them.
+
+    NaN and Inf are for :func:`finite_problem`.
+    """
     declared = sorted(label_values)
     strange = np.unique(array[~np.isin(array, declared)])
     strange = strange[np.isfinite(strange)]

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,15 @@ def read_description(raw_dataset: str | Path, name: str = JSON) -> dict[str, Any
     Raises:
         UserError: it is absent, no JSON, or lacks what is needed; ``.problems`` has all of it.
     """
+    path = Path(raw_dataset) / name
     try:
-        content = json.loads((Path(raw_dataset) / name).read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         what = "is absent" if isinstance(error, FileNotFoundError) else f"is not JSON: {error}"
-        fix = "write it as nnU-Net's documentation/dataset_format.md says"
-        raise UserError(f"{JSON} cannot be used:", [Problem(JSON, what, fix)]) from error
-    if problems := _content_problems(content):
-        raise UserError(f"{JSON} cannot be used:", problems)
+        fix = "correct the path, or write it as nnU-Net's documentation/dataset_format.md says"
+        raise UserError(f"{path} cannot be used:", [Problem(name, what, fix)]) from error
+    if problems := [replace(problem, where=name) for problem in _content_problems(content)]:
+        raise UserError(f"{path} cannot be used:", problems)
     return {"channel_names": content.get("modality"), **content}
 
 

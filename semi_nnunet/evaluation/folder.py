@@ -16,6 +16,7 @@ from semi_nnunet.data.file_bytes import BrokenFileError, check_presence, scan_ra
 from semi_nnunet.data.image_files import (
     SPACING_RTOL,
     Geometry,
+    finite_problem,
     geometry_difference,
     label_problem,
     read_with_nnunet,
@@ -68,14 +69,18 @@ class Protocol:
 
 
 def find_pairs(predictions: Path, references: Path, ending: str, partial_ok: bool) -> list[Pair]:
-    """Match the files of two folders by their names.
+    """Match the files of two folders by their names; hidden ones, as macOS leaves, do not count.
 
     Raises:
         UserError: a folder has no such file, or a file has no counterpart. A reference without a
             prediction is none if ``partial_ok``.
     """
     ours, theirs = (
-        {name.removesuffix(ending) for name in files_in(folder) if name.endswith(ending)}
+        {
+            name.removesuffix(ending)
+            for name in files_in(folder)
+            if name.endswith(ending) and not name.startswith(".")
+        }
         for folder in (predictions, references)
     )
     problems = [
@@ -147,8 +152,8 @@ def evaluate(pairs: Sequence[Pair], protocol: Protocol, num_processes: int) -> l
     """Check all files, then measure all classes of all cases.
 
     Raises:
-        UserError: every file that cannot be read, holds a value that is not declared, or does not
-            lie on the voxels of its reference.
+        UserError: every file that cannot be read, holds a value that is not declared or not
+            finite, or does not lie on the voxels of its reference.
     """
     checks = in_processes(partial(case_problems, protocol), pairs, num_processes, "evaluates")
     bar = tqdm(checks, total=len(pairs), desc="checking", unit="case", disable=None)
@@ -166,14 +171,14 @@ def case_problems(protocol: Protocol, pair: Pair) -> list[Problem]:
     for path in (pair.prediction, pair.reference):
         try:
             check_presence(path)
-            scan_raw(path)
+            raw = scan_raw(path)
             array, geometry, _ = read_with_nnunet(path, protocol.reader, is_label=True)
         except BrokenFileError as error:
             problems.append(Problem(path, str(error), error.fix))
             continue
         geometries.append(geometry)
-        if wrong := label_problem(array, protocol.allowed):
-            problems.append(Problem(path, *wrong))
+        found = finite_problem(array, raw, is_label=True), label_problem(array, protocol.allowed)
+        problems += [Problem(path, *wrong) for wrong in found if wrong]
     if len(geometries) < 2:
         return problems
     if difference := geometry_difference(geometries[0], geometries[1], SPACING_RTOL):

@@ -93,7 +93,11 @@ def without_nan(content: Any) -> Any:
 
 
 def summary(rows: Sequence[Row], pairs: Sequence[Pair], protocol: Protocol) -> dict[str, Any]:
-    """nnU-Net's summary.json, with its keys and its means."""
+    """nnU-Net's summary.json, with its keys and its means.
+
+    But where no case shows a class, nnU-Net's foreground means of Dice and IoU are NaN; ours are
+    those of the other classes.
+    """
     keys = {
         name: label_or_region_to_key(values if len(values) > 1 else values[0])
         for name, values in protocol.classes.items()

@@ -176,3 +176,62 @@ def test_without_dataset_json_the_fix_is_named(tmp_path, capsys):
     (tmp_path / "data" / "dataset.json").unlink()
     assert evaluate(predictions, references) == 2
     assert "Fix: give --dataset-json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha"])
+def test_voxels_that_are_no_numbers_are_not_scored_as_background(ending, tmp_path, capsys):
+    predictions, references = folders(tmp_path, ending=ending)
+    for path, values in (
+        (references / f"a{ending}", [np.nan]),
+        (predictions / f"b{ending}", [np.inf, np.nan]),
+    ):
+        image = sitk.ReadImage(str(path))
+        array = sitk.GetArrayFromImage(image).astype(np.float32)
+        array.flat[: len(values)] = values
+        broken = sitk.GetImageFromArray(array)
+        broken.CopyInformation(image)
+        sitk.WriteImage(broken, str(path))
+    assert evaluate(predictions, references) == 2
+    said = capsys.readouterr().err
+    rule = "voxels must be finite numbers in float32, got"
+    assert f"{references / 'a'}{ending}: {rule} 1 NaN and 0 Inf. Fix: replace them by" in said
+    assert f"{predictions / 'b'}{ending}: {rule} 1 NaN and 1 Inf. Fix: replace them by" in said
+    assert said.count("Fix:") == 2 and not (predictions / "metrics.csv").exists()
+
+
+def test_what_macos_leaves_beside_the_files_is_no_case(tmp_path):
+    predictions, references = folders(tmp_path)
+    (predictions / "._a.nii.gz").write_bytes(b"Mac OS X")
+    (references / "._b.nii.gz").write_bytes(b"Mac OS X")
+    assert evaluate(predictions, references) == 0
+    with open(predictions / "metrics.csv") as file:
+        assert {row["case"] for row in csv.DictReader(file)} == set("abc")
+
+
+@pytest.mark.parametrize("size", ["-5", "nan", "inf"])
+def test_a_distance_of_missed_classes_is_a_distance(size, tmp_path, capsys):
+    predictions, references = folders(tmp_path)
+    assert evaluate(predictions, references, "--missed-distance", size) == 2
+    said = capsys.readouterr().err
+    assert f"--missed-distance must be 0 or more, and finite, got {size}. Fix:" in said
+
+
+def test_the_description_that_the_user_gave_is_named(tmp_path, capsys):
+    predictions, references = folders(tmp_path)
+    absent, other = tmp_path / "nosuch.json", tmp_path / "other.json"
+    assert evaluate(predictions, references, "--dataset-json", str(absent)) == 2
+    said = capsys.readouterr().err
+    assert f"{absent} cannot be used:\n  nosuch.json: is absent. Fix: correct the path" in said
+    other.write_text("{}")
+    assert evaluate(predictions, references, "--dataset-json", str(other)) == 2
+    said = capsys.readouterr().err
+    assert "other.json: lacks the key 'labels'" in said and "dataset.json" not in said
+
+
+def test_a_class_that_no_case_shows_is_left_out_of_the_foreground_mean(tmp_path):
+    predictions, references = folders(tmp_path, LABELS | {"vessel": 3})
+    assert evaluate(predictions, references) == 0
+    found = json.loads((predictions / "summary.json").read_text())
+    assert np.isnan(found["mean"]["3"]["Dice"])  # and so is nnU-Net's foreground mean
+    others = [found["mean"][key]["Dice"] for key in ("1", "2")]
+    assert found["foreground_mean"]["Dice"] == pytest.approx(np.mean(others))
