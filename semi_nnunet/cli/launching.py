@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from semi_nnunet.errors import UserError
+
 if TYPE_CHECKING:
     from semi_nnunet.runs.local import Job, Outcome, Resources
 
@@ -28,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser, on_cpu: bool = False) -> None
     if on_cpu:
         add("--device", default="cpu", help=argparse.SUPPRESS)
     else:
-        add("--device", help="cpu, cuda or mps (default: cuda if there is one)")
+        add("--device", choices=["cpu", "cuda", "mps"], help="default: cuda if there is one")
     add("--jobs", type=int, help="at a time (default: one for each GPU; 1 on the CPU; all that fit "
         "on a cluster)")  # fmt: skip
     add("--threads", type=int, metavar="N", help="cores for each job (default: this machine's, "
@@ -69,8 +71,6 @@ def require_positive(args: argparse.Namespace, *names: str) -> None:
     Raises:
         UserError: one is below 1.
     """
-    from semi_nnunet.errors import UserError
-
     for name in names:
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -107,8 +107,14 @@ def launch(launcher: Launcher, work: Work) -> int | None:
         None if it is done and the verb goes on, else the exit code to end with.
 
     Raises:
-        UserError: the launcher cannot be used here.
+        UserError: the launcher cannot be used here, or a cluster's process finds no such job.
     """
+    if launcher.only is not None and not 0 <= launcher.only < len(work.jobs):
+        raise UserError(
+            f"--only must be the number of one of {len(work.jobs)} jobs, from 0, got "
+            f"{launcher.only}: the list of jobs has changed since this one was launched. Fix: run "
+            f"the command again that launched it"
+        )
     if not work.left and launcher.only is None:
         return None
     if launcher.launcher == "slurm":
@@ -191,7 +197,6 @@ def find_resources(
     """
     import torch
 
-    from semi_nnunet.errors import UserError
     from semi_nnunet.runs.local import Resources
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -46,7 +46,15 @@ def run(args: argparse.Namespace) -> None:
             state = "begun" if job.is_begun else "not begun"
         note = failure_note(job)
         if not (holder or job.is_done) and note.is_file():
-            state += f"; failed: {note.read_text().splitlines()[0]} See {job.log}"
+            state += f"; failed: {reason_in(note.read_text())}. See {job.log}"
         elif left is not None:
             state += f"; {len(job.history().rows)} epochs done, about {readable_time(left)} left"
         print(f"  {job}: {state}")
+
+
+def reason_in(note: str) -> str:
+    """The first line of a failure's note; where lines of output follow, also the last of them."""
+    first, *more = [line for line in note.split("\n") if line.strip()] or ["for an unknown reason"]
+    output = [line.strip() for line in more if line.startswith(" ")]
+    what = first.removesuffix(". Its last lines:").removesuffix(":")
+    return ": ".join([what, *output[-1:]]).removesuffix(".")

@@ -36,14 +36,15 @@ def batch_script(
     """
     options = [*([f"--dependency=afterany:{after}"] if after else []), *shlex.split(sbatch)]
     command = shlex.join([sys.executable, "-m", "semi_nnunet.cli.main", *arguments])
+    output = shlex.quote(str(logs).replace("%", "%%"))  # sbatch has names of its own with %
     return f"""#!/bin/bash
 #SBATCH --job-name=semi_nnunet
 #SBATCH --array={",".join(map(str, indices))}%{at_a_time}
-#SBATCH --output={logs}/%A_%a.log
+#SBATCH --output={output}/%A_%a.log
 #SBATCH --open-mode=append
 #SBATCH --requeue
 #SBATCH --signal=B:USR1@{WARNING_S}
-{"".join(f"#SBATCH {option}" + chr(10) for option in options)}
+{"".join(f"#SBATCH {shlex.quote(option)}" + chr(10) for option in options)}
 # when the time is nearly up: stop, and go on in a new task
 trap 'scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"' USR1
 {command} --only "$SLURM_ARRAY_TASK_ID" &

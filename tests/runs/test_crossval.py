@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.errors import UserError
+from semi_nnunet.cli.status import reason_in
+from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, write_json
 from semi_nnunet.runs.crossval import found_jobs, make_jobs
 from semi_nnunet.runs.job import Folders, Job
@@ -210,6 +211,18 @@ def test_a_job_that_fails_is_told_and_the_others_go_on(folders, monkeypatch, cap
     assert main(["status", "-d", folders.raw.name]) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if " failed: " in line]
     assert len(said) == 1 and "Bad 2d" in said[0] and str(jobs[1].log) in said[0]
+    assert "failed: python failed (exit code 1): no such thing. See " in said[0]
+
+
+def test_a_failure_is_said_in_a_line_with_its_reason():
+    problem = Problem("x.nii.gz", "is empty", "copy it")
+    for note, said in (
+        ("the folder is full. Fix: free some space.\n", "the folder is full. Fix: free some space"),
+        (f"{UserError('Broken:', [problem, problem])}\n", f"Broken: {problem}"),
+        ("a failed (exit code 1). Its last lines:\n\nThe command was: a", "a failed (exit code 1)"),
+        ("", "for an unknown reason"),
+    ):
+        assert reason_in(note) == said
 
 
 def test_a_job_whose_folder_cannot_be_made_fails_alone(folders, monkeypatch):

@@ -76,6 +76,13 @@ def test_a_process_of_a_cluster_runs_its_job_alone(work, tmp_path):
     assert (tmp_path / "ran").read_text().split() == ["second"]
 
 
+@pytest.mark.parametrize("number", [4, 99, -1])
+def test_a_job_that_is_not_in_the_list_any_more_is_told(number, work, tmp_path):
+    with pytest.raises(UserError, match=f"one of 4 jobs, from 0, got {number}: .*changed.*Fix"):
+        launch(Launcher(device="cpu", only=number), work)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_nothing_is_launched_where_nothing_is_left(work, tmp_path):
     for launcher in ("local", "slurm", "ray"):
         assert launch(Launcher(launcher), Work([], work.jobs, [[]], tmp_path)) is None
@@ -102,6 +109,17 @@ def test_numbers_that_are_too_small_are_refused():
     add_arguments(parser)
     with pytest.raises(UserError, match="--threads must be 1 or more, got 0"):
         Launcher.of(parser.parse_args(["--threads", "0"]))
+
+
+def test_a_device_that_nnunet_does_not_know_is_refused(capsys):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--device", "gpu"])
+    said = capsys.readouterr().err
+    assert "--device: invalid choice: 'gpu'" in said and "cuda" in said
+    for known in ("cpu", "cuda", "mps"):
+        assert Launcher.of(parser.parse_args(["--device", known])).device == known
 
 
 STARTS = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 
@@ -10,6 +11,7 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.files import read_json, write_json
 from semi_nnunet.runs.crossval import make_jobs
 from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.slurm import batch_script, submit
 from tests.real_slurm import said, slurm  # noqa: F401
 from tests.runs.test_crossval_cascade import STAGES
 from tests.runs.test_crossval_cascade import folders as cascade  # noqa: F401
@@ -54,3 +56,15 @@ def test_second_stages_start_when_first_stages_have_ended(slurm, cascade, capsys
     logs = "".join(log.read_text() for log in (cascade.results / "semi_crossval").glob("*.log"))
     assert first.is_done and second.is_done, logs
     assert first.log.stat().st_mtime <= second.log.stat().st_mtime
+
+
+@pytest.mark.slow
+def test_logs_lie_in_a_folder_with_a_space_and_signs_of_sbatchs_own(slurm, tmp_path):  # noqa: F811
+    logs = tmp_path / "it's 50%A of 'all'"
+    script = batch_script(["trainers"], [0, 2], 2, logs, "--comment='a b'")
+    said_so = script.replace(f"{sys.executable} -m semi_nnunet.cli.main trainers", "echo")
+    number = submit(said_so, logs / "array_0.sh")
+    names = [f"{number}_{task}.log" for task in (0, 2)]
+    wait_for(lambda: all((logs / name).is_file() for name in names), 60)
+    wait_for(lambda: not said("squeue", "-h", "-o", "%i"), 60)
+    assert [(logs / name).read_text() for name in names] == ["--only 0\n", "--only 2\n"]

@@ -47,6 +47,12 @@ def test_every_task_runs_its_job_alone(sbatch, tmp_path, monkeypatch):
     assert lines == [[*words, "--only", number] for number in ("0", "2")]
 
 
+def test_a_folder_with_spaces_and_signs_of_sbatchs_own_is_quoted(tmp_path):
+    script = batch_script(["crossval"], [0], 1, Path("/my data/50%A"), "--comment='a b'")
+    assert "#SBATCH --output='/my data/50%%A'/%A_%a.log\n" in script
+    assert "#SBATCH '--comment=a b'\n" in script
+
+
 def test_a_task_that_is_ended_ends_its_training(tmp_path):
     script = batch_script(["crossval"], [0], 1, tmp_path, "").replace(
         "-m semi_nnunet.cli.main crossval", "-c 'import time; print(1, flush=True); time.sleep(60)'"
