@@ -98,12 +98,13 @@ def print_members(members: Sequence[Member], subset: str, out: Path) -> None:
     from semi_nnunet.evaluation.comparison import Model, read_values
     from semi_nnunet.evaluation.tables import CSV, mean_of
 
-    tables = [(str(member.job), member.job.tables().get(subset)) for member in members]
-    tables.append(("ensemble", out / CSV))
+    tables = {str(member.job): member.job.tables().get(subset) for member in members}
+    measured = {name: path for name, path in tables.items() if path is not None}
+    measured["ensemble"] = out / CSV
+    # together, so that a class that one of them invents counts for all
+    together = [(Model(name, ""), "", 0, path) for name, path in measured.items()]
+    values, missing = read_values(together, "dice")
     print(f"\nmean Dice of the {subset} cases")
-    for name, table in tables:
-        if table is None:
-            continue
-        values, missing = read_values([(Model("", ""), "", 0, table)], "dice")
-        shown = "not measured" if missing else f"{mean_of([one.value for one in values]):.4f}"
-        print(f"  {name:<60}{shown}")
+    for name, path in measured.items():
+        mean = mean_of([one.value for one in values if one.model.trainer == name])
+        print(f"  {name:<60}{'not measured' if str(path) in missing else f'{mean:.4f}'}")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from semi_nnunet.cli.ensemble import print_members
 from semi_nnunet.cli.main import main
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, write_json
@@ -120,6 +121,21 @@ def test_a_member_that_lacks_a_case_is_named(tmp_path):
             (one.validation / f"{case}.npz").touch()
     (problem,) = problems(weighted(jobs, None), VALIDATION)
     assert "B 2d fold 0" in str(problem) and "lacks the probabilities of x" in str(problem)
+
+
+def test_a_class_that_one_of_them_invents_counts_for_all(tmp_path, capsys):
+    folders = Folders(tmp_path / "raw", tmp_path / "pre", tmp_path / "res")
+    jobs = [replace(job(name, "0"), folders=folders) for name in ("Right", "Inventor", "Absent")]
+    out = tmp_path / "out"
+    for folder, second in ((jobs[0].validation, ""), (jobs[1].validation, "0"), (out, "")):
+        folder.mkdir(parents=True)
+        table = f"case,class,dice\nx,liver,0.5\nx,tumour,{second}\nx,nowhere,\n"
+        (folder / "metrics.csv").write_text(table)
+    print_members(weighted(jobs, None), VALIDATION, out)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [(line[0], line[-1]) for line in lines] == [
+        ("Right", "0.7500"), ("Inventor", "0.2500"), ("Absent", "measured"), ("ensemble", "0.7500"),
+    ]  # fmt: skip
 
 
 def test_that_nothing_fits_is_said(folders, capsys, tmp_path):
