@@ -17,14 +17,18 @@ import numpy as np
 
 from semi_nnunet.errors import UserError
 
+MAKE_AGAIN = "run the command that writes it (again)"
+
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call ``write`` with a temporary name beside ``path``, flush it, then rename it to ``path``.
 
     Raises:
-        UserError: the disk is full or not writable; ``path`` is then as it was.
+        UserError: ``path`` is a folder, its folder does not exist, or the disk is full or not
+            writable; ``path`` is then as it was.
     """
     path = Path(path)
+    require_no_folder(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
@@ -32,7 +36,12 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         with suppress(OSError):
             temporary.unlink()
-        free = shutil.disk_usage(path.parent).free / 2**30 if path.parent.exists() else 0.0
+        if not path.parent.is_dir():
+            raise UserError(
+                f"could not write {path}: {path.parent} is no folder that exists. Fix: create it, "
+                f"or correct the path"
+            ) from error
+        free = shutil.disk_usage(path.parent).free / 2**30
         raise UserError(
             f"could not write {path} ({type(error).__name__}: {error}); {free:.2f} GiB are free "
             f"there. The previous file, if any, is intact. Fix: free some space or make the folder "
@@ -43,6 +52,19 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
         raise
     with suppress(OSError):  # the file is written; not every file system can flush a folder
         _flush(path.parent)
+
+
+def require_no_folder(path: Path) -> None:
+    """Check a path that a file is to be written to.
+
+    Raises:
+        UserError: it is a folder.
+    """
+    if path.is_dir():
+        raise UserError(
+            f"could not write {path}: a file is to be written, but it is a folder. Fix: give a "
+            f"file in it, such as {path / 'NAME'}"
+        )
 
 
 def put_in_place(finished: Path, path: Path) -> None:
@@ -112,11 +134,13 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist") from error
+        raise UserError(f"{path} does not exist. Fix: correct the path, or {MAKE_AGAIN}") from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+        fix = "give a file, and permission to read it"
+        raise UserError(f"{path} cannot be read: {error}. Fix: {fix}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
+        fix = f"mend it, or {MAKE_AGAIN}"
+        raise UserError(f"{path} is not valid JSON: {error}. Fix: {fix}") from error
 
 
 def optional_json(path: str | Path) -> dict[str, Any]:

@@ -183,6 +183,23 @@ def test_a_folder_that_is_none_is_reported(target, parent):
         write_json(path, {})
 
 
+def test_a_folder_that_does_not_exist_is_no_full_disk(tmp_path):
+    with pytest.raises(
+        UserError, match=r"absent is no folder that exists\. Fix: create it"
+    ) as caught:
+        write_json(tmp_path / "absent" / "x.json", {})
+    assert "GiB" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", [".", "", "folder"])
+def test_a_folder_in_the_place_of_a_file_is_refused(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=r"but it is a folder\. Fix: give a file in it"):
+        write_json(path, {})
+    assert [one.name for one in tmp_path.iterdir()] == ["folder"]
+
+
 def test_json_survives_the_round_trip(tmp_path):
     content = {"b": [1, 2.5, None, True], "a": {"ä": "ö"}}
     write_json(tmp_path / "x.json", content)
@@ -200,14 +217,14 @@ def test_content_that_is_no_json_leaves_the_old_file(target):
 def test_a_file_that_is_not_json_is_named(tmp_path, content):
     path = tmp_path / "x.json"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"x\.json is not valid JSON"):
+    with pytest.raises(UserError, match=r"x\.json is not valid JSON.*Fix: mend it"):
         read_json(path)
 
 
 def test_a_json_file_that_is_absent_or_a_folder_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"x\.json does not exist"):
+    with pytest.raises(UserError, match=r"x\.json does not exist\. Fix: correct the path"):
         read_json(tmp_path / "x.json")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"cannot be read.*Fix: give a file"):
         read_json(tmp_path)
 
 

@@ -113,6 +113,8 @@ def run(args: argparse.Namespace) -> None:
     )
     from semi_nnunet.planning.topology import plans_of_patch
 
+    if args.name:
+        require_plans_name(args.name)
     folder = preprocessed_dataset(args.dataset)
     plans, dataset_json = read_plans(folder, args.plans), read_json(folder / "dataset.json")
     given, measured = parse_assignments(args.assignments), dict[str, Any]()
@@ -167,6 +169,20 @@ def run(args: argparse.Namespace) -> None:
     if coarser := [key for key in ready if key in left]:
         where = f"-d {args.dataset} -p {name} -c {' '.join(coarser)}"
         print(f"next, as its spacing is new: semi_nnunet preprocess {where}")
+
+
+def require_plans_name(name: str) -> None:
+    """Check the name of new plans, of which files and nnU-Net's folders of results get theirs.
+
+    Raises:
+        UserError: it could not be told from what stands around it.
+    """
+    if "__" in name or name.endswith("_") or set(name) & {"/", "\\"}:
+        raise UserError(
+            f"--name must have no '__' and no '_' at its end, as results lie in folders "
+            f"TRAINER__PLANS__CONFIGURATION, and no path separators; got {name!r}. Fix: choose "
+            f"another, such as nnUNetPlans_again"
+        )
 
 
 def require_own_network(plans: dict[str, Any], name: str) -> None:
