@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_score_arguments(parser)
     add("--page", type=Path, default=Path("selection.html"), help=default)
     add("--undo", action="store_true", help="train on all images again")
-    add("--device", help="cpu, cuda or mps (default: cuda if there is one)")
+    add("--device", choices=["cpu", "cuda", "mps"], help="default: cuda if there is one")
     add("--jobs", type=int, help="processes that label (default: one for each GPU; 1 on the CPU)")
 
 

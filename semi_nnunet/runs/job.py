@@ -256,7 +256,7 @@ class Job:
         """The cases of "validation" or "test" whose segmentation is there."""
         ending = self.folders.file_ending
         paths = (self.folder / subset).glob(f"*{ending}")
-        return {path.name.removesuffix(ending) for path in paths}
+        return {p.name.removesuffix(ending) for p in paths if not p.name.startswith(".")}
 
     def tables(self) -> dict[str, Path]:
         """The metrics of each set of cases this job evaluates; training cases are none."""
