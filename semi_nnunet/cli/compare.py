@@ -43,14 +43,12 @@ def run(args: argparse.Namespace) -> None:
     if args.out:
         require_no_folder(args.out)
     jobs = found_jobs(folders_of(args.dataset), args.plans)
-    asked = {
-        "trainer": (args.trainers, unique([job.trainer for job in jobs])),
-        "configuration": (args.configurations, unique([job.configuration for job in jobs])),
-    }
+    trainers = unique([job.trainer for job in jobs])
+    configurations = unique([job.configuration for job in jobs])
+    why = f"was not trained with {args.plans}"
     problems = [
-        problem
-        for what, (names, known) in asked.items()
-        for problem in unknown(what, names or [], known, f"was not trained with {args.plans}")
+        *unknown("trainer", args.trainers or [], trainers, why),
+        *unknown("configuration", args.configurations or [], configurations, why),
     ]
     if jobs and problems:
         raise UserError("The comparison cannot start:", problems)

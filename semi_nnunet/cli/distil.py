@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from semi_nnunet.cli import launching
     from semi_nnunet.cli.pseudo_label import CONFIDENCE
     from semi_nnunet.cli.select import add_score_arguments
     from semi_nnunet.pseudo_labels.views import NAMES
@@ -62,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-f", dest="folds", nargs="+", metavar="FOLD", help="of the target (default: every fold)")
     add("--seeds", type=int, default=1, help=f"of the target, how many ({default})")
     add("--dry-run", action="store_true", help="print the commands")
-    add("--device", choices=["cpu", "cuda", "mps"], help="default: cuda if there is one")
+    launching.add_device(parser)
     add("--jobs", type=int, help="at a time (default: one for each GPU; 1 on the CPU)")
     add("-np", dest="processes", type=int, default=2, help=f"that check the files ({default})")
     add("--skip-bad", action="store_true", help="leave bad unlabelled images out")

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser, on_cpu: bool = False) -> None
     if on_cpu:
         add("--device", default="cpu", help=argparse.SUPPRESS)
     else:
-        add("--device", choices=["cpu", "cuda", "mps"], help="default: cuda if there is one")
+        add_device(parser)
     add("--jobs", type=int, help="at a time (default: one for each GPU; 1 on the CPU; all that fit "
         "on a cluster)")  # fmt: skip
     add("--threads", type=int, metavar="N", help="cores for each job (default: this machine's, "
@@ -40,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser, on_cpu: bool = False) -> None
     add("--ray-address", metavar="ADDRESS", help="of a running cluster (ray only; default: "
         "RAY_ADDRESS, else this machine)")  # fmt: skip
     add("--only", type=int, help=argparse.SUPPRESS)  # the job of a process of a cluster
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """The option of all verbs whose commands compute on a device."""
+    devices = ["cpu", "cuda", "mps"]
+    parser.add_argument("--device", choices=devices, help="default: cuda if there is one")
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ STAGES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from semi_nnunet.cli import launching
+
     add = parser.add_argument
     add("recipe", type=Path, metavar="RECIPE", help="a JSON file, such as plans/la_4.json")
     add("source", type=Path, nargs="?", metavar="SRC", help="folder of the downloaded files")
@@ -37,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     part.add_argument("--only", choices=STAGES, metavar="STAGE", help=", ".join(STAGES))
     part.add_argument("--from", dest="first", choices=STAGES, metavar="STAGE", help="and the rest")
     add("--dry-run", action="store_true", help="print the commands")
-    add("--device", choices=("cpu", "cuda", "mps"), help="default: cuda if there is one")
+    launching.add_device(parser)
     add("--jobs", type=int, help="trainings at a time (default: one for each GPU; 1 on the CPU)")
     add("-np", dest="processes", type=int, default=2, help="to convert with (default: %(default)s)")
     add("--report", type=Path, help="the HTML file (default: RECIPE's name, .html, here)")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from semi_nnunet.cli import launching
     from semi_nnunet.pseudo_labels.views import NAMES
 
     add, default = parser.add_argument, "default: %(default)s"
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_score_arguments(parser)
     add("--page", type=Path, default=Path("selection.html"), help=default)
     add("--undo", action="store_true", help="train on all images again")
-    add("--device", choices=["cpu", "cuda", "mps"], help="default: cuda if there is one")
+    launching.add_device(parser)
     add("--jobs", type=int, help="processes that label (default: one for each GPU; 1 on the CPU)")
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--seed", type=seed, default=0, help="of the random choices (default: %(default)s)"
+        "--seed",
+        type=whole_number(0),
+        default=0,
+        help="of the random choices (default: %(default)s)",
     )
 
 
@@ -25,7 +29,7 @@ def add_size(parser: argparse.ArgumentParser, default: int | None = None) -> Non
     shown = "as it is" if default is None else default
     parser.add_argument(
         "--size",
-        type=pixels,
+        type=whole_number(8),
         default=default,
         metavar="PIXELS",
         help=f"resize slices to PIXELS x PIXELS, masks by nearest neighbour (default: {shown})",
@@ -35,29 +39,20 @@ def add_size(parser: argparse.ArgumentParser, default: int | None = None) -> Non
 def add_test_percent(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--test-percent",
-        type=percentage,
+        type=whole_number(1, 99),
         default=20,
         metavar="PERCENT",
         help="of the images are test cases (default: %(default)s)",
     )
 
 
-def seed(text: str) -> int:
-    """What NumPy's random generator takes."""
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0, got {text!r}")
-    return int(text)
+def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
+    """A type of options: a number from ``low`` on, or to ``high``."""
+    rule = f"must be a whole number from {low}" + ("" if high is None else f" to {high}")
 
+    def parse(text: str) -> int:
+        if not text.isdigit() or int(text) < low or (high is not None and int(text) > high):
+            raise argparse.ArgumentTypeError(f"{rule}, got {text!r}")
+        return int(text)
 
-def pixels(text: str) -> int:
-    """A size of an image that can be trained on."""
-    if not text.isdigit() or int(text) < 8:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 8, got {text!r}")
-    return int(text)
-
-
-def percentage(text: str) -> int:
-    """A part that is neither nothing nor all."""
-    if not text.isdigit() or not 0 < int(text) < 100:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 99, got {text!r}")
-    return int(text)
+    return parse

@@ -177,10 +177,8 @@ class Job:
         cases, predicted = set(self.folders.test_cases()), self.predicted_cases(TEST_FOLDER)
         if not (self._predicted(TEST_FOLDER) and cases <= predicted):
             return False
-        return not any(
-            is_older(self.test / f"{case}{self.folders.file_ending}", self.checkpoint)
-            for case in sorted(predicted)[:1]
-        )
+        one = self.test / f"{min(predicted, default='')}{self.folders.file_ending}"
+        return not is_older(one, self.checkpoint)
 
     @cached_property
     def _plans(self) -> PlansManager | None:

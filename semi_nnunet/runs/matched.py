@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from semi_nnunet.checkpoints import plain
@@ -10,6 +11,7 @@ from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.errors import Problem
 from semi_nnunet.files import optional_json, read_json
 from semi_nnunet.planning.facts import collect_facts, resolve_settings
+from semi_nnunet.planning.rules import Facts
 from semi_nnunet.runs.job import Job
 
 MATCHED = (
@@ -68,26 +70,26 @@ def changed_since(jobs: Sequence[Job], plans: Mapping[str, Any]) -> Iterator[Pro
         jobs: with these plans, or those of a seed.
         plans: of seed 0.
     """
-    planned: dict[tuple[str, str], dict[str, Any]] = {}
+    classes, folder = trainer_classes(), jobs[0].folders.preprocessed
+
+    @cache
+    def facts_of(configuration: str) -> Facts:
+        return collect_facts(plans, configuration, read_json(folder / "dataset.json"), folder)
+
+    @cache
+    def planned(trainer: str, configuration: str) -> dict[str, Any]:
+        kind, facts = classes[trainer].settings_class, facts_of(configuration)
+        resolved = resolve_settings(kind, trainer, configuration, plans, facts, classes)
+        return dict(plain(resolved.as_dict()))
+
     for job in jobs:
-        kind = trainer_classes().get(job.trainer)
-        if kind is None or not job.is_trained or not (own := trained_with(job)):
+        if job.trainer not in classes or not job.is_trained or not (own := trained_with(job)):
             continue
-        key = job.trainer, job.configuration
-        if key not in planned:
-            folder = job.folders.preprocessed
-            facts = collect_facts(
-                plans, job.configuration, read_json(folder / "dataset.json"), folder
-            )
-            names = [*trainer_classes()]
-            resolved = resolve_settings(
-                kind.settings_class, *key, plans=plans, facts=facts, trainers=names
-            )
-            planned[key] = plain(resolved.as_dict())
+        now = planned(job.trainer, job.configuration)
         differ = [
-            f"{name} {own[name]} (now {planned[key][name]})"
+            f"{name} {own[name]} (now {now[name]})"
             for name in MATCHED
-            if name in own and own[name] != planned[key][name]
+            if name in own and own[name] != now[name]
         ]
         if differ:
             what = f"was trained with {', '.join(differ)}, so that others would not be matched"

@@ -40,11 +40,12 @@ from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json
 from semi_nnunet.planning.plan import parse_assignments
 from semi_nnunet.runs.crossval import unknown, unknown_trainers
+from semi_nnunet.runs.job import ALL
 from semi_nnunet.settings import given_settings, value_problems
 
 FIRST_STAGE, CASCADE = "3d_lowres", "3d_cascade_fullres"
 CONFIGURATIONS = ("2d", FIRST_STAGE, "3d_fullres", CASCADE)
-FOLDS = ("all", *map(str, range(5)))
+FOLDS = (ALL, *map(str, range(5)))
 
 
 @dataclass(frozen=True)
