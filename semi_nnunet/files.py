@@ -28,7 +28,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
             writable; ``path`` is then as it was.
     """
     path = Path(path)
-    require_no_folder(path)
+    require_place(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
@@ -36,11 +36,6 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         with suppress(OSError):
             temporary.unlink()
-        if not path.parent.is_dir():
-            raise UserError(
-                f"could not write {path}: {path.parent} is no folder that exists. Fix: create it, "
-                f"or correct the path"
-            ) from error
         free = shutil.disk_usage(path.parent).free / 2**30
         raise UserError(
             f"could not write {path} ({type(error).__name__}: {error}); {free:.2f} GiB are free "
@@ -54,12 +49,17 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
         _flush(path.parent)
 
 
-def require_no_folder(path: Path) -> None:
-    """Check a path that a file is to be written to.
+def require_place(path: Path) -> None:
+    """Check a path that a file is to be written to, before the work for it.
 
     Raises:
-        UserError: it is a folder.
+        UserError: it is a folder, or its folder does not exist.
     """
+    if not path.absolute().parent.is_dir():
+        raise UserError(
+            f"could not write {path}: {path.parent} is no folder that exists. Fix: create it, or "
+            f"correct the path"
+        )
     if path.is_dir():
         raise UserError(
             f"could not write {path}: a file is to be written, but it is a folder. Fix: give a "

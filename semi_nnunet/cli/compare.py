@@ -36,12 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.errors import UserError
     from semi_nnunet.evaluation.comparison import read_values
-    from semi_nnunet.files import require_no_folder, write_atomically
+    from semi_nnunet.files import require_place, write_atomically
     from semi_nnunet.runs.crossval import folders_of, found_jobs, tables_of, unique, unknown
     from semi_nnunet.runs.matched import unmatched
 
     if args.out:
-        require_no_folder(args.out)
+        require_place(args.out)
     jobs = found_jobs(folders_of(args.dataset), args.plans)
     trainers = unique([job.trainer for job in jobs])
     configurations = unique([job.configuration for job in jobs])

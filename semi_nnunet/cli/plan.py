@@ -31,6 +31,7 @@ from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, write_json
 
 MEASURED = ("budget", "device", "sizes")  # kept in plans, so that planning again measures nothing
+OTHER_FILES = ("dataset", "dataset_fingerprint", "splits_final")  # of nnU-Net, beside the plans
 
 if TYPE_CHECKING:
     import torch
@@ -175,8 +176,13 @@ def require_plans_name(name: str) -> None:
     """Check the name of new plans, of which files and nnU-Net's folders of results get theirs.
 
     Raises:
-        UserError: it could not be told from what stands around it.
+        UserError: it could not be told from what stands around it, or is of another file.
     """
+    if name in OTHER_FILES or name.startswith("semi_"):
+        raise UserError(
+            f"--name must not be {name!r}, as {name}.json is another file of the data set. "
+            f"Fix: choose another, such as nnUNetPlans_again"
+        )
     if "__" in name or name.endswith("_") or set(name) & {"/", "\\"}:
         raise UserError(
             f"--name must have no '__' and no '_' at its end, as results lie in folders "

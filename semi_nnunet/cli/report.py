@@ -24,15 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from semi_nnunet.errors import UserError
-    from semi_nnunet.files import require_no_folder, write_atomically
+    from semi_nnunet.files import require_place, write_atomically
     from semi_nnunet.report.page import render
     from semi_nnunet.report.report_data import collect
     from semi_nnunet.runs.crossval import folders_of
 
-    if not args.out.absolute().parent.is_dir():
-        raise UserError(f"{args.out.parent} is no folder. Fix: create it, or correct -o")
-    require_no_folder(args.out)  # before the work
+    require_place(args.out)
     report = collect(folders_of(args.dataset), args.plans, args.baseline, args.metric)
     page = render(report)
     write_atomically(args.out, lambda path: path.write_text(page, encoding="utf-8"))

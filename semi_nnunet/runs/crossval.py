@@ -189,7 +189,11 @@ def number_of_folds(folders: Folders) -> int:
     splits = folders.preprocessed / "splits_final.json"
     if splits.is_file():
         return len(read_json(splits))
-    labelled = int(read_json(folders.preprocessed / "dataset.json")["numTraining"])
+    return folds_of_cases(int(read_json(folders.preprocessed / "dataset.json")["numTraining"]))
+
+
+def folds_of_cases(labelled: int) -> int:
+    """Of the split that nnU-Net makes of so many labelled cases."""
     return min(5, labelled) if labelled > 1 else 0
 
 

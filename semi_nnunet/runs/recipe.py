@@ -39,13 +39,12 @@ from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json
 from semi_nnunet.planning.plan import parse_assignments
-from semi_nnunet.runs.crossval import unknown, unknown_trainers
+from semi_nnunet.runs.crossval import folds_of_cases, unknown, unknown_trainers
 from semi_nnunet.runs.job import ALL
 from semi_nnunet.settings import given_settings, value_problems
 
 FIRST_STAGE, CASCADE = "3d_lowres", "3d_cascade_fullres"
 CONFIGURATIONS = ("2d", FIRST_STAGE, "3d_fullres", CASCADE)
-FOLDS = (ALL, *map(str, range(5)))
 
 
 @dataclass(frozen=True)
@@ -229,12 +228,7 @@ def _training_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
     classes = trainer_classes()
     yield from unknown_trainers(content["trainers"])
     yield from unknown("configuration", content["configurations"], CONFIGURATIONS)
-    for fold in content.get("folds", ()):
-        if fold not in FOLDS:
-            yield Problem(f"fold {fold!r}", "must be 'all' or '0' to '4'", "correct it")
-    if CASCADE in content["configurations"] and FIRST_STAGE not in content["configurations"]:
-        what = f"needs the predictions of {FIRST_STAGE}"
-        yield Problem(CASCADE, what, f"add {FIRST_STAGE!r} to the configurations")
+    yield from _fold_problems(content)
     budget = content.get("budget")
     if budget not in (None, "cpu") and not budget.replace(".", "", 1).isdigit():
         rule = f"must be null, 'cpu' or seconds per step, got {budget!r}"
@@ -249,6 +243,22 @@ def _training_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("patch", what, "correct it, or the configurations")
     trainers = [name for name in content["trainers"] if name in classes]
     yield from _setting_problems(content.get("settings", {}), trainers, content["configurations"])
+
+
+def _fold_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
+    """Folds that nnU-Net does not make of the labelled cases, or that make no cascade."""
+    folds, labelled = content.get("folds", [ALL]), content["labelled"]
+    count = folds_of_cases(labelled["number"]) if labelled else 5
+    numbered = [*map(str, range(count))]
+    of_what = f" of {labelled['number']} labelled cases" if labelled else ""
+    yield from unknown("fold", folds, [*numbered, ALL], f"there are {count} folds{of_what}")
+    if CASCADE in content["configurations"]:
+        if FIRST_STAGE not in content["configurations"]:
+            what = f"needs the predictions of {FIRST_STAGE}"
+            yield Problem(CASCADE, what, f"add {FIRST_STAGE!r} to the configurations")
+        if set(folds) not in ({ALL}, set(numbered)):
+            what = f"{CASCADE} needs the predictions of every fold, or of 'all' alone"
+            yield Problem("folds", f"{what}, got {', '.join(folds)}", "correct them")
 
 
 def _setting_problems(

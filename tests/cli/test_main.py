@@ -69,6 +69,7 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
         ("plan -d 901 --budget 1 --device nowhere", "--device nowhere"),
         ("plan -d 901 -c 4d", "no configuration 4d"),
         ("plan -d 901 --name my__plans", "no '__'"),
+        ("plan -d 901 --name dataset", "dataset.json is another file of the data set"),
         ("plan -d 901 --name my_plans_", "no '_' at its end"),
         ("plan -d 901 --name elsewhere/my_plans", "no path separators"),
         ("report -d 901 -o .", "but it is a folder"),
