@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from semi_nnunet.cli.launching import Launcher, Work, launch, require_positive
-    from semi_nnunet.runs.crossval import folders_of, make_jobs, note_asked, waves
+    from semi_nnunet.runs.crossval import folders_of, make_jobs, needs, note_asked
 
     require_positive(args, "seeds")
     launcher, folders = Launcher.of(args), folders_of(args.dataset)
@@ -61,9 +61,9 @@ def run(args: argparse.Namespace) -> int:
     )
     if launcher.only is None:
         note_asked(folders, args.plans, jobs)
-    left = [[index for index in wave if not jobs[index].is_done] for wave in waves(jobs)]
-    work = Work(words_of(args), jobs, list(filter(None, left)), folders.results / "semi_crossval")
-    print(f"{folders.results.name}: {len(jobs)} jobs, {len(jobs) - work.left} done before")
+    left = [index for index, job in enumerate(jobs) if not job.is_done]
+    work = Work(words_of(args), jobs, left, folders.results / "semi_crossval", needs(jobs))
+    print(f"{folders.results.name}: {len(jobs)} jobs, {len(jobs) - len(left)} done before")
     code = launch(launcher, work)
     if code is not None:
         return code

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,20 +90,26 @@ class Work:
     Args:
         words: of ``semi_nnunet``, from which every process makes the same list of jobs.
         jobs: all of them.
-        waves: indices of the jobs that are left; a wave starts when the one before has ended, in
-            whatever way.
+        left: indices of the jobs that are left.
         logs: folder for what the launcher writes.
+        needs: job -> those that it waits for, in whatever way they end.
     """
 
     words: Sequence[str]
     jobs: Sequence[Job]
-    waves: Sequence[Sequence[int]]
+    left: Sequence[int]
     logs: Path
+    needs: Mapping[Job, Collection[Job]] = field(default_factory=dict)
 
-    @property
-    def left(self) -> int:
-        """How many jobs are left."""
-        return sum(map(len, self.waves))
+    def waves(self) -> list[list[int]]:
+        """What is left, in groups whose jobs wait for none but those of earlier groups."""
+        waves, waiting = [], list(self.left)
+        while waiting:
+            others = {self.jobs[index] for index in waiting}
+            wave = [i for i in waiting if others.isdisjoint(self.needs.get(self.jobs[i], ()))]
+            waves.append(wave)
+            waiting = sorted({*waiting} - {*wave})
+        return waves
 
 
 def launch(launcher: Launcher, work: Work) -> int | None:
@@ -141,18 +147,13 @@ def launch(launcher: Launcher, work: Work) -> int | None:
 def run_here(launcher: Launcher, work: Work) -> list[Outcome]:
     """Run the jobs, or the only one, on this machine."""
     from semi_nnunet.runs.commands import ended_like_ctrl_c
-    from semi_nnunet.runs.local import Board, run_jobs
+    from semi_nnunet.runs.local import run_jobs
 
     resources = find_resources(launcher.device, launcher.jobs, launcher.threads)
-    waves = work.waves if launcher.only is None else [[launcher.only]]
+    left = work.left if launcher.only is None else [launcher.only]
     print(f"on {resources}", flush=True)
-    board = Board(sum(map(len, waves)))
     with ended_like_ctrl_c():
-        return [
-            outcome
-            for wave in waves
-            for outcome in run_jobs([work.jobs[index] for index in wave], resources, board)
-        ]
+        return run_jobs([work.jobs[index] for index in left], resources, work.needs)
 
 
 def run_with_ray(launcher: Launcher, work: Work) -> list[Outcome]:
@@ -161,14 +162,14 @@ def run_with_ray(launcher: Launcher, work: Work) -> list[Outcome]:
     from semi_nnunet.runs.local import Board
     from semi_nnunet.runs.ray_cluster import cluster, run_on_ray, share_of
 
-    board, outcomes = Board(work.left), []
+    board, outcomes = Board(len(work.left)), []
     with cluster(launcher.ray_address) as ray, ended_like_ctrl_c():
         share = share_of(ray, launcher.device, launcher.threads)
         device = launcher.device or ("cuda" if share.gpus else "cpu")
         words = ["semi_nnunet", *work.words, "--device", device, "--jobs", "1"]
         words += ["--threads", str(share.cpus)]
         print(f"on Ray at {ray.get_runtime_context().gcs_address}, {device}", flush=True)
-        for wave in work.waves:
+        for wave in work.waves():
             jobs = {index: work.jobs[index] for index in wave}
             at_a_time = launcher.jobs or len(jobs)
             outcomes += run_on_ray(ray, jobs, words, share, at_a_time, work.logs, board)
@@ -183,7 +184,7 @@ def submit_waves(launcher: Launcher, work: Work) -> None:
     words += ["--device", launcher.device] if launcher.device else []
     words += ["--threads", str(launcher.threads)] if launcher.threads else []
     numbers: list[str] = []
-    for wave in work.waves:
+    for wave in work.waves():
         after = numbers[-1] if numbers else None
         at_a_time = launcher.jobs or len(wave)
         script = batch_script(words, wave, at_a_time, work.logs, launcher.sbatch, after)

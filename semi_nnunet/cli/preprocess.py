@@ -144,7 +144,7 @@ def prepare_in_parts(
     words += ["-np", str(args.processes)] if args.processes else []
     parts = list_parts(prepared.preprocessed.name, plans, configurations, count, args.processes)
     logs = prepared.pools()[0].parts
-    return prepared.counts(), launch(launcher, Work(words, parts, [left], logs))
+    return prepared.counts(), launch(launcher, Work(words, parts, left, logs))
 
 
 def list_parts(

@@ -102,7 +102,7 @@ def label_pool(request: Request, launcher: Launcher, count: int | None = None) -
         print(f"{len(request.cases)} cases, {len(left)} parts to do", flush=True)
         remove_asides(request.out / "parts")
     words = ["pseudo-label", *parts[0].arguments()]
-    work = Work(words, parts, [[part.number for part in left]], request.out / "parts")
+    work = Work(words, parts, [part.number for part in left], request.out / "parts")
     code = launch(launcher, work)
     if code is not None:
         return code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -137,21 +138,21 @@ def never_predicted(job: Job, first: str) -> Iterator[Problem]:
         yield Problem(job.trainer, what, "-tr SemiBaselineTrainer, or -f all")
 
 
-def waves(jobs: Sequence[Job]) -> list[list[int]]:
-    """Indices of the jobs that need nothing of each other.
+def needs(jobs: Sequence[Job]) -> dict[Job, list[Job]]:
+    """Job -> those of the others that come before it.
 
-    A cascade's stages come in turn, and a trainer after the one that teaches it.
+    A cascade's second stage comes after the first of every fold, as their predictions lie in one
+    folder, and a trainer after the one that teaches it.
     """
-    known = set(jobs)
-
-    def depth(job: Job) -> int:
-        before = [job.previous, *({job.teacher} & known)]
-        return max((1 + depth(one) for one in before if one is not None), default=0)
-
-    depths = [depth(job) for job in jobs]
-    return [
-        [index for index, one in enumerate(depths) if one == wave] for wave in sorted(set(depths))
-    ]
+    known, of_all_folds = set(jobs), defaultdict[Job, list[Job]](list)
+    for job in jobs:
+        of_all_folds[replace(job, fold=ALL)].append(job)
+    found = {}
+    for job in jobs:
+        previous, teacher = job.previous, job.teacher
+        found[job] = list(of_all_folds[replace(previous, fold=ALL)]) if previous else []
+        found[job] += [teacher] if teacher in known else []
+    return found
 
 
 def unique(names: Sequence[str]) -> list[str]:

@@ -7,11 +7,12 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol, TextIO
 
 from semi_nnunet.discovery.register import trainer_folders
@@ -146,19 +147,21 @@ class Board:
 
 
 def run_jobs(
-    jobs: Sequence[Job], resources: Resources, board: Board | None = None
+    jobs: Sequence[Job],
+    resources: Resources,
+    needs: Mapping[Job, Collection[Job]] = MappingProxyType({}),
 ) -> list[Outcome]:
     """Run what is left of the jobs; one that fails does not stop the others.
 
     Args:
-        jobs: independent of each other.
+        jobs: no two are equal.
         resources: for them.
-        board: of these jobs and others; None: of these.
+        needs: job -> those that it waits for, if they are of ``jobs``, in whatever way they end.
 
     Raises:
         KeyboardInterrupt: after the running commands have been ended.
     """
-    board, stop = board or Board(len(jobs)), threading.Event()
+    board, stop = Board(len(jobs)), threading.Event()
     slots: queue.Queue[dict[str, str]] = queue.Queue()
     for slot in resources.slots():
         slots.put(slot)
@@ -171,16 +174,21 @@ def run_jobs(
         return outcome
 
     with ThreadPoolExecutor(resources.jobs) as pool:
-        futures = [pool.submit(work, job) for job in jobs]
+        futures: dict[Job, Future[Outcome]] = {}
+        left = set(jobs)
         try:
-            while not all(future.done() for future in futures):
+            while left:
+                for job in jobs:
+                    if job not in futures and left.isdisjoint(needs.get(job, ())):
+                        futures[job] = pool.submit(work, job)
                 time.sleep(LOOK_EVERY_S)
                 board.refresh()
+                left -= {job for job, future in futures.items() if future.done()}
         except BaseException:
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
-    return [future.result() for future in futures]
+    return [futures[job].result() for job in jobs]
 
 
 @contextmanager

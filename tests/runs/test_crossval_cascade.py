@@ -1,17 +1,19 @@
 """A cascade in one command: the second stage after all first stages, with all their predictions."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import blosc2
 import numpy as np
 import pytest
 
+from semi_nnunet.cli.launching import Work
 from semi_nnunet.cli.main import main
 from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import write_json
-from semi_nnunet.runs.crossval import make_jobs, waves
-from semi_nnunet.runs.job import Folders
+from semi_nnunet.runs.crossval import make_jobs, needs
+from semi_nnunet.runs.job import Folders, Job
 from tests.runs.tiny import with_tiny_plans
 
 TRAINERS = ["SemiBaselineTrainer", "SemiMeanTeacherTrainer"]
@@ -22,6 +24,10 @@ STAGES = ["3d_lowres", "3d_cascade_fullres"]
 def folders(prepared_cascade, tmp_path, monkeypatch) -> Folders:
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
     yield from with_tiny_plans(prepared_cascade(), tmp_path / "results")
+
+
+def waves(jobs: list[Job]) -> list[list[int]]:
+    return Work([], jobs, range(len(jobs)), Path(), needs(jobs)).waves()
 
 
 def labels_in(folder: Path) -> dict[str, np.ndarray]:
@@ -35,6 +41,13 @@ def test_second_stages_wait_for_all_first_stages(folders):
     assert {job.configuration for job in second} == {"3d_cascade_fullres"}
     assert len(first) == 8 and len(second) == 4
     assert all(job.previous in first for job in second)
+
+
+def test_a_second_stage_needs_the_first_of_every_fold_of_its_own_training(folders):
+    jobs = make_jobs(folders, "tiny", STAGES, TRAINERS, [*"01234"], 2)
+    for job, before in needs(jobs).items():
+        stages = [replace(job, configuration=STAGES[0], fold=fold) for fold in "01234"]
+        assert before == ([] if job.configuration == STAGES[0] else stages)
 
 
 def test_a_second_stage_without_the_first_is_refused_with_what_it_needs(folders):

@@ -1,4 +1,4 @@
-"""Jobs come in waves on every launcher, and a command ends with whoever started it."""
+"""Jobs wait for those they need on every launcher, and a command ends with whoever started it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 from semi_nnunet.cli.launching import Launcher, Work, add_arguments, launch
 from semi_nnunet.errors import UserError
 from semi_nnunet.runs import commands
+from semi_nnunet.runs.local import Resources, run_jobs
 from tests.runs.tiny import wait_for
 
 SBATCH = """#!/bin/sh
@@ -26,10 +27,11 @@ wc -l < {folder}/submitted | tr -d ' '
 
 @dataclass(frozen=True)
 class Task:
-    """Appends its name to a file, or fails."""
+    """Appends its name to a file, once another has, or fails."""
 
     folder: Path
     name: str
+    until: str = ""
 
     def __str__(self) -> str:
         return self.name
@@ -48,22 +50,28 @@ class Task:
 
     def commands(self, device: str, processes: int) -> Iterator[commands.Words]:
         fails = "sys.exit(1)" if "bad" in self.name else ""
-        log = str(self.folder / "ran")
-        yield ("python", f"import sys; open({log!r}, 'a').write('{self.name} '); {fails}")
+        (ran := self.folder / "ran").touch()
+        waiting = f"{self.until!r} not in open({str(ran)!r}).read() and time.time() < start + 60"
+        yield (
+            "python",
+            f"import sys, time; start = time.time()\nwhile {waiting}: time.sleep(0.05)\n"
+            f"open({str(ran)!r}, 'a').write('{self.name} '); {fails}",
+        )
 
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
-    """Two waves; a job of the first fails."""
+    """ "second" waits for two others, of which one fails; "done" is not left."""
     monkeypatch.setattr(
         commands, "arguments_of", lambda words, *_, **__: [sys.executable, "-c", str(words[1])]
     )
     names = ["second", "first_bad", "first", "done"]
     tasks = [Task(tmp_path, name) for name in names]
-    return Work(["crossval", "-d", "7"], tasks, [[1, 2], [0]], tmp_path)
+    needs = {tasks[0]: [tasks[1], tasks[2], tasks[3]]}
+    return Work(["crossval", "-d", "7"], tasks, [0, 1, 2], tmp_path, needs)
 
 
-def test_a_wave_starts_when_the_one_before_has_ended_also_badly(work, tmp_path, capsys):
+def test_a_job_starts_when_those_it_waits_for_have_ended_also_badly(work, tmp_path, capsys):
     assert launch(Launcher(device="cpu", jobs=2), work) == 1
     ran = (tmp_path / "ran").read_text().split()
     assert sorted(ran[:2]) == ["first", "first_bad"] and ran[2:] == ["second"]
@@ -76,6 +84,14 @@ def test_a_process_of_a_cluster_runs_its_job_alone(work, tmp_path):
     assert (tmp_path / "ran").read_text().split() == ["second"]
 
 
+def test_a_job_waits_for_no_other_than_those_it_needs(work, tmp_path):
+    long = Task(tmp_path, "long", until="second")
+    first, second = Task(tmp_path, "first"), Task(tmp_path, "second")
+    outcomes = run_jobs([long, first, second], Resources("cpu", (), 2, 1), {second: [first]})
+    assert [one.state for one in outcomes] == ["done"] * 3
+    assert (tmp_path / "ran").read_text().split() == ["first", "second", "long"]
+
+
 @pytest.mark.parametrize("number", [4, 99, -1])
 def test_a_job_that_is_not_in_the_list_any_more_is_told(number, work, tmp_path):
     with pytest.raises(UserError, match=f"one of 4 jobs, from 0, got {number}: .*changed.*Fix"):
@@ -85,7 +101,7 @@ def test_a_job_that_is_not_in_the_list_any_more_is_told(number, work, tmp_path):
 
 def test_nothing_is_launched_where_nothing_is_left(work, tmp_path):
     for launcher in ("local", "slurm", "ray"):
-        assert launch(Launcher(launcher), Work([], work.jobs, [[]], tmp_path)) is None
+        assert launch(Launcher(launcher), Work([], work.jobs, [], tmp_path)) is None
     assert not (tmp_path / "ran").exists()
 
 
@@ -126,6 +142,7 @@ STARTS = """
 import sys, threading
 from pathlib import Path
 from semi_nnunet.runs import commands
+from semi_nnunet.runs.local import Resources, run_jobs
 commands.ENTRY_POINTS["sleep"] = ("time", "sleep")
 arguments = commands.arguments_of
 def sleeping(words, *rest, **options):
