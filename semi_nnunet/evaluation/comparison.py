@@ -248,7 +248,7 @@ def overall_table(found: Sequence[Compared], metric: str) -> str:
         seeds = ", ".join(f"{difference:+.4f}" for _, difference in sorted(item.seeds.items()))
         rows.append(
             [item.model.trainer, item.model.configuration, f"{item.mean:.4f}",
-             f"{item.baseline_mean:.4f}", f"{d.mean:+.4f}", interval(d), f"{item.p_holm:.3f}",
+             f"{item.baseline_mean:.4f}", f"{d.mean:+.4f}", interval(d), readable_p(item.p_holm),
              f"{d.better} of {d.cases}", seeds, item.verdict(metric)]
         )  # fmt: skip
     return markdown(rows)
@@ -262,9 +262,14 @@ def class_table(found: Sequence[Compared], metric: str) -> str:
             said = in_words(verdict(d, p), higher_is_better(metric))
             rows.append(
                 [item.model.trainer, item.model.configuration, name, f"{d.mean:+.4f}", interval(d),
-                 f"{p:.3f}", said]
+                 readable_p(p), said]
             )  # fmt: skip
     return markdown(rows)
+
+
+def readable_p(p: float) -> str:
+    """ "< 0.001" or "0.034"; never 0.000."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def interval(difference: Difference) -> str:

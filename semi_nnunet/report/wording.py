@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from semi_nnunet.evaluation.comparison import Model
+from semi_nnunet.evaluation.comparison import Model, readable_p
 from semi_nnunet.evaluation.statistics import Difference
 
 OVERLAPS = ("dice", "iou", "nsd", "relative")  # fractions; their differences are told in points
@@ -90,7 +90,8 @@ def interval(difference: Difference, metric: str) -> str:
 
 def p_value(p: float) -> str:
     """ "p < 0.001" or "p = 0.034"."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    shown = readable_p(p)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
 
 
 def count(number_of: int, noun: str) -> str:

@@ -13,6 +13,7 @@ from semi_nnunet.evaluation.comparison import (
     Model,
     Value,
     best_model,
+    class_table,
     compare,
     overall_table,
     read_values,
@@ -48,6 +49,8 @@ def test_a_gain_of_every_case_is_found_and_noise_is_not():
     worse = compare([*values(BASE, 0.02), *values(OURS, 0)], "Base", "dice")[0]
     assert worse.verdict("dice") == "WORSE" and "WORSE" in overall_table([worse], "dice")
     assert worse.verdict("hd95_edge_mm") == "better"
+    for table in (overall_table([ours], "dice"), class_table([ours], "dice")):
+        assert "| < 0.001" in table and "0.000" not in table
 
 
 def test_differences_are_the_cases_means_over_classes_and_seeds():
