@@ -142,7 +142,6 @@ STARTS = """
 import sys, threading
 from pathlib import Path
 from semi_nnunet.runs import commands
-from semi_nnunet.runs.local import Resources, run_jobs
 commands.ENTRY_POINTS["sleep"] = ("time", "sleep")
 arguments = commands.arguments_of
 def sleeping(words, *rest, **options):
