@@ -12,7 +12,7 @@ import numpy as np
 
 import semi_nnunet
 from semi_nnunet.data.fingerprint import intensity_shift
-from semi_nnunet.data.layout import STOCK_TRAINER, UNLABELLED_IMAGES, unlabelled_folder
+from semi_nnunet.data.layout import UNLABELLED_IMAGES, unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.raw_description import cases_in
 from semi_nnunet.discovery.listing import trainer_classes
@@ -114,10 +114,10 @@ def fingerprint_facts(fingerprint: Mapping[str, Any]) -> Facts:
 
 def about(trainer: str) -> str:
     """A line on a trainer: the first of its file."""
-    if trainer == STOCK_TRAINER:
-        return f"{trainer}: nnU-Net's own, which learns from the labelled cases alone."
     cls = trainer_classes().get(trainer)
-    text = (sys.modules[cls.__module__].__doc__ or "") if cls else ""
+    if cls is None:
+        return f"{trainer}: nnU-Net's own, which learns from the labelled cases alone."
+    text = sys.modules[cls.__module__].__doc__ or ""
     return f"{trainer}: {text.strip().splitlines()[0]}" if text.strip() else trainer
 
 

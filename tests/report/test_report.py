@@ -14,6 +14,7 @@ import pytest
 from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.comparison import Model, Value, compare
 from semi_nnunet.report.answer import answer
+from semi_nnunet.report.background import about
 from semi_nnunet.report.charts import Axis, axis_of, box_row, interval_row
 from semi_nnunet.report.curves import curves, histogram
 from semi_nnunet.report.measured import ALL_CLASSES, Measured, metric_table
@@ -205,6 +206,12 @@ def test_what_is_missing_is_said_and_is_no_error(tmp_path, monkeypatch, capsys):
     assert "Not measured yet, and not counted: MeanTeacher 2d, fold 0, seed 0." in text
     said = capsys.readouterr().out
     assert "With one seed" in said and "With 3 cases this test cannot show more" in said
+
+
+def test_a_line_on_every_trainer():
+    assert "Tarvainen" in about(OURS)
+    for stock in ("nnUNetTrainer", "nnUNetTrainer_5epochs"):
+        assert about(stock).startswith(f"{stock}: nnU-Net's own, which learns from the labelled")
 
 
 def test_nothing_measured_is_explained(tmp_path, monkeypatch, capsys):
