@@ -17,23 +17,21 @@ def trainer_classes() -> dict[str, type[SemiTrainer]]:
     return {name: getattr(semi_nnunet_trainers, name) for name in semi_nnunet_trainers.__all__}
 
 
+def stock_trainers() -> frozenset[str]:
+    """Names of nnU-Net's own trainers and variants."""
+    return _trainers_in(shim_file().parents[1])
+
+
 def other_trainers() -> frozenset[str]:
     """Names of nnU-Net's own trainers and variants, and of those in nnUNet_extTrainer."""
-    return _trainers_in(trainer_folders())
+    folders = {Path(one) for one in trainer_folders().split(os.pathsep)} - {TRAINERS_FOLDER}
+    return stock_trainers().union(*map(_trainers_in, folders))
 
 
 @cache
-def _trainers_in(folders: str) -> frozenset[str]:
+def _trainers_in(folder: Path) -> frozenset[str]:
     """Read, not imported: nnU-Net imports a trainer when it is asked for."""
-    stock = shim_file().parents[1]
-    roots = [stock, *(Path(one) for one in folders.split(os.pathsep))]
-    names = set[str]()
-    for root in roots:
-        if root == TRAINERS_FOLDER:
-            continue
-        for path in root.rglob("*.py"):
-            names |= classes_in(path)
-    return frozenset(names)
+    return frozenset().union(*map(classes_in, folder.rglob("*.py")))
 
 
 def classes_in(path: Path) -> set[str]:

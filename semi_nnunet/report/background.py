@@ -15,7 +15,7 @@ from semi_nnunet.data.fingerprint import intensity_shift
 from semi_nnunet.data.layout import UNLABELLED_IMAGES, unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.raw_description import cases_in
-from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.discovery.listing import stock_trainers, trainer_classes
 from semi_nnunet.files import optional_json
 from semi_nnunet.report.wording import short_name
 from semi_nnunet.runs.job import Folders, Job
@@ -114,10 +114,10 @@ def fingerprint_facts(fingerprint: Mapping[str, Any]) -> Facts:
 
 def about(trainer: str) -> str:
     """A line on a trainer: the first of its file."""
-    cls = trainer_classes().get(trainer)
-    if cls is None:
+    if trainer in stock_trainers():
         return f"{trainer}: nnU-Net's own, which learns from the labelled cases alone."
-    text = sys.modules[cls.__module__].__doc__ or ""
+    cls = trainer_classes().get(trainer)
+    text = (sys.modules[cls.__module__].__doc__ or "") if cls else ""
     return f"{trainer}: {text.strip().splitlines()[0]}" if text.strip() else trainer
 
 

@@ -212,6 +212,7 @@ def test_a_line_on_every_trainer():
     assert "Tarvainen" in about(OURS)
     for stock in ("nnUNetTrainer", "nnUNetTrainer_5epochs"):
         assert about(stock).startswith(f"{stock}: nnU-Net's own, which learns from the labelled")
+    assert about("MyOwnTrainer") == "MyOwnTrainer"  # in nnUNet_extTrainer, or not there any more
 
 
 def test_nothing_measured_is_explained(tmp_path, monkeypatch, capsys):

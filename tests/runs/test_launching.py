@@ -139,7 +139,7 @@ def test_a_device_that_nnunet_does_not_know_is_refused(capsys):
 
 
 STARTS = """
-import sys, threading
+import sys
 from pathlib import Path
 from semi_nnunet.runs import commands
 commands.ENTRY_POINTS["sleep"] = ("time", "sleep")
