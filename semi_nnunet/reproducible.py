@@ -582,7 +582,13 @@ def sum_over_ranks(x: torch.Tensor) -> torch.Tensor:
     return AllGatherGrad.apply(x).sum(0)
 
 
-def known_trainers(of: type = ReproducibleTrainer) -> list[str]:
-    """Names of the trainers that are imported, which in nnU-Net's commands are all of ours."""
-    below = [name for trainer in of.__subclasses__() for name in known_trainers(trainer)]
-    return [of.__name__, *below]
+def known_trainers(
+    of: type[ReproducibleTrainer] = ReproducibleTrainer,
+) -> dict[str, type[SemiSettings]]:
+    """Settings class of each imported method, which in nnU-Net's commands are all of ours."""
+    terms = getattr(of, "terms", None)  # the classes that methods share have none of their own
+    is_method = terms is not None and not getattr(terms, "__isabstractmethod__", False)
+    known = {of.__name__: of.settings_class} if is_method else {}
+    for trainer in of.__subclasses__():
+        known |= known_trainers(trainer)
+    return known

@@ -117,7 +117,7 @@ def given_settings(
     trainer: str,
     configuration: str,
     configurations: Sequence[str],
-    trainers: Collection[str] = (),
+    trainers: Mapping[str, type] | None = None,
 ) -> dict[str, tuple[Any, str]]:
     """Collect what ``plans["semi"]`` says for one trainer and configuration.
 
@@ -129,12 +129,14 @@ def given_settings(
         trainer: the trainer's class name.
         configuration: for example "3d_fullres".
         configurations: every configuration of the plans.
-        trainers: the trainers there are, to tell a misspelt section from another trainer's.
+        trainers: name -> settings class of the trainers there are, to tell a misspelt section from
+            another trainer's, and an unknown key from another trainer's.
 
     Raises:
         UserError: every unknown key, with the nearest valid one; and with them the wrong values.
     """
-    problems = list(_misspelt_trainers(semi, trainers))
+    problems = list(_misspelt_trainers(semi, trainers or {}))
+    owners = {trainer: settings_class, **(trainers or {})}
     given: dict[str, tuple[Any, str]] = {}
     for layer, where, known, is_section in _layers(
         semi, common, settings_class, trainer, configuration, configurations
@@ -150,7 +152,7 @@ def given_settings(
             if key in names:
                 given[key] = (value, where)
             else:
-                problems.append(_unknown_key(key, where, names, settings_class, trainer))
+                problems.append(_unknown_key(key, where, names, owners))
     if problems:
         problems += value_problems(settings_class, given)
         raise UserError("plans['semi'] holds something that is no setting:", problems)
@@ -197,13 +199,18 @@ def _layers(
 
 
 def _unknown_key(
-    key: str, where: str, names: Sequence[str], settings_class: type, trainer: str
+    key: str, where: str, names: Sequence[str], trainers: Mapping[str, type]
 ) -> Problem:
-    if key in [field.name for field in dataclasses.fields(settings_class)]:
+    owners = [
+        name
+        for name, kind in trainers.items()
+        if key in (field.name for field in dataclasses.fields(kind))
+    ]
+    if owners:
         return Problem(
             f"{where}[{key!r}]",
-            f"is a setting of {trainer} alone",
-            f"move it to plans['semi'][{trainer!r}]",
+            f"is a setting of {', '.join(owners)} alone",
+            f"move it to plans['semi'][{owners[0]!r}] (plan --set {owners[0]}.{key}=...)",
         )
     near = difflib.get_close_matches(key, names, n=1, cutoff=0.4)
     fix = (

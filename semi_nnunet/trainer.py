@@ -7,6 +7,7 @@ back-propagates the terms, and validates, saves and deploys the network that the
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -84,6 +85,7 @@ class SemiTrainer(ReproducibleTrainer):
         """Networks beside the student, by name; they are moved, saved and restored."""
         return {}
 
+    @abstractmethod
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
         """The terms of the loss; each is back-propagated and freed before the next is asked for."""
         raise NotImplementedError

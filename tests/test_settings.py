@@ -186,6 +186,20 @@ def test_a_methods_key_in_a_shared_layer_is_told_where_to_move(shared):
     assert f"move it to plans['semi']['{TRAINER}']" in text
 
 
+def test_another_trainers_key_names_that_trainer():
+    @dataclass(frozen=True, kw_only=True)
+    class Other(Common):
+        box_edge: float = setting(0.5, "the paper's", low=0, high=1)
+
+    others = {"SemiOtherTrainer": Other, "SemiThirdTrainer": Other}
+    with pytest.raises(UserError) as caught:
+        given_settings(
+            {"box_edge": 0.3}, Common, Method, TRAINER, "2d", CONFIGURATIONS, trainers=others
+        )
+    assert "is a setting of SemiOtherTrainer, SemiThirdTrainer alone" in str(caught.value)
+    assert "plan --set SemiOtherTrainer.box_edge=..." in str(caught.value)
+
+
 def test_all_problems_are_reported_in_one_error():
     found = problems_of(
         {

@@ -98,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.checkpoints import plain
     from semi_nnunet.data.prepare import requested
-    from semi_nnunet.discovery.listing import trainer_classes
+    from semi_nnunet.discovery.listing import settings_classes
     from semi_nnunet.planning.architecture import plans_of_architecture
     from semi_nnunet.planning.budget import CPU_LENGTH, plans_of_budget
     from semi_nnunet.planning.layers import given_before, merged
@@ -152,7 +152,7 @@ def run(args: argparse.Namespace) -> None:
     if args.configurations:
         requested(plans, args.configurations)  # raises if one does not exist
     plans["plans_name"] = name
-    trainers = {key: trainer.settings_class for key, trainer in trainer_classes().items()}
+    trainers = settings_classes()
     given = merged(before, given)
     shown = args.configurations or ready or list(plans["configurations"])
     plans["semi"], rows = plan_semi(plans, dataset_json, folder, trainers, given)

@@ -7,6 +7,7 @@ import os
 from functools import cache
 from pathlib import Path
 
+from semi_nnunet.common_settings import SemiSettings
 from semi_nnunet.discovery.register import TRAINERS_FOLDER, shim_file, trainer_folders
 from semi_nnunet.discovery.trainers import semi_nnunet_trainers
 from semi_nnunet.trainer import SemiTrainer
@@ -15,6 +16,11 @@ from semi_nnunet.trainer import SemiTrainer
 def trainer_classes() -> dict[str, type[SemiTrainer]]:
     """Name -> class of every trainer of this package."""
     return {name: getattr(semi_nnunet_trainers, name) for name in semi_nnunet_trainers.__all__}
+
+
+def settings_classes() -> dict[str, type[SemiSettings]]:
+    """Name -> settings class of every trainer of this package."""
+    return {name: trainer.settings_class for name, trainer in trainer_classes().items()}
 
 
 def stock_trainers() -> frozenset[str]:

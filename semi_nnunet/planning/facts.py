@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def resolve_settings(
     configuration: str,
     plans: Mapping[str, Any],
     facts: Facts,
-    trainers: Collection[str] = (),
+    trainers: Mapping[str, type] | None = None,
 ) -> Resolved:
     """The settings of ``trainer``: what ``plans["semi"]`` gives, the rules for the rest.
 

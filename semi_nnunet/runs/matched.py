@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from semi_nnunet.checkpoints import plain
-from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.discovery.listing import settings_classes
 from semi_nnunet.errors import Problem
 from semi_nnunet.files import optional_json, read_json
 from semi_nnunet.planning.facts import collect_facts, resolve_settings
@@ -70,7 +70,7 @@ def changed_since(jobs: Sequence[Job], plans: Mapping[str, Any]) -> Iterator[Pro
         jobs: with these plans, or those of a seed.
         plans: of seed 0.
     """
-    classes, folder = trainer_classes(), jobs[0].folders.preprocessed
+    classes, folder = settings_classes(), jobs[0].folders.preprocessed
 
     @cache
     def facts_of(configuration: str) -> Facts:
@@ -78,7 +78,7 @@ def changed_since(jobs: Sequence[Job], plans: Mapping[str, Any]) -> Iterator[Pro
 
     @cache
     def planned(trainer: str, configuration: str) -> dict[str, Any]:
-        kind, facts = classes[trainer].settings_class, facts_of(configuration)
+        kind, facts = classes[trainer], facts_of(configuration)
         resolved = resolve_settings(kind, trainer, configuration, plans, facts, classes)
         return dict(plain(resolved.as_dict()))
 

@@ -35,7 +35,7 @@ from typing import Any, NoReturn
 
 from semi_nnunet.cli.convert import CONVERTERS
 from semi_nnunet.common_settings import SemiSettings
-from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.discovery.listing import settings_classes, trainer_classes
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json
 from semi_nnunet.planning.plan import parse_assignments
@@ -272,12 +272,13 @@ def _setting_problems(
         return
     sections = [key for key in semi if key.endswith("Trainer")]
     yield from unknown("trainer of settings", sections, trainers)
+    known = settings_classes()
     for trainer in trainers:
-        kind = trainer_classes()[trainer].settings_class
+        kind = known[trainer]
         for configuration in configurations:
             try:
                 given = given_settings(
-                    semi, SemiSettings, kind, trainer, configuration, CONFIGURATIONS
+                    semi, SemiSettings, kind, trainer, configuration, CONFIGURATIONS, known
                 )
             except UserError as error:
                 yield from error.problems
