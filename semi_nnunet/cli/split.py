@@ -3,10 +3,13 @@
     semi_nnunet split -d 4 -o 504 --labelled 20 --seed 1
     semi_nnunet split -d 4 -o 504 --list labelled.txt
     semi_nnunet split -d 502 -o 602 --labelled 6 --published
+    semi_nnunet split -d 502 -o 650 --labelled 6 --published --held-out 38
 
 Writes a new raw data set: the chosen cases in imagesTr and labelsTr, all other training cases in
 imagesUn; their labels go to a folder outside it. Planning and preprocessing see only what is left.
---published takes the list of N cases that semi_nnunet convert found in the literature.
+--published takes the list of N cases that semi_nnunet convert found in the literature. Settings are
+to be chosen without the test cases: --held-out makes some of the unlabelled cases the test cases of
+the new data set, in place of those of the old one.
 """
 
 from __future__ import annotations
@@ -16,7 +19,14 @@ from pathlib import Path
 
 from semi_nnunet.data.integrity import cases_in
 from semi_nnunet.data.layout import new_raw_dataset, raw_dataset
-from semi_nnunet.data.splits import SUBSETS, choose_labelled, describe, read_case_list, write_split
+from semi_nnunet.data.splits import (
+    SUBSETS,
+    choose_held_out,
+    choose_labelled,
+    describe,
+    read_case_list,
+    write_split,
+)
 from semi_nnunet.files import read_json
 
 
@@ -52,6 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="of the random choice (default: %(default)s)"
     )
     parser.add_argument(
+        "--held-out",
+        metavar="N|FILE",
+        help="unlabelled cases that become the test cases, to choose settings by: so many, evenly "
+        "spaced by name, or those of a text file or JSON list (such as whole patients)",
+    )
+    parser.add_argument(
         "--hidden-labels",
         metavar="DIR",
         help="where the hidden labels go (default: beside the new data set)",
@@ -67,6 +83,11 @@ def run(args: argparse.Namespace) -> None:
     chosen = None if file is None else read_case_list(file, args.labelled)
     cases = list(cases_in(source / "imagesTr", read_json(source / "dataset.json")["file_ending"]))
     labelled = choose_labelled(cases, args.labelled, chosen, args.seed)
+    held_out: list[str] = []
+    if args.held_out is not None:
+        number = int(args.held_out) if args.held_out.isdigit() else None
+        listed = read_case_list(args.held_out, None) if number is None else None
+        held_out = choose_held_out(sorted(set(cases) - set(labelled)), number, listed)
     default = f"{source.name.split('_', 1)[-1]}{len(labelled)}labelled"
     name = default if args.name is None else args.name
     target = new_raw_dataset(source.parent, args.new_id, name)
@@ -75,7 +96,7 @@ def run(args: argparse.Namespace) -> None:
         if args.hidden_labels
         else source.parent / f"hidden_labels_{target.name}"
     )
-    written = write_split(source, target, labelled, hidden, args.symlink)
+    written = write_split(source, target, labelled, hidden, args.symlink, held_out)
     said = "wrote" if written else "there is nothing to do, it is done:"
     print(f"{said} {target}: {describe(target)}; hidden labels: {hidden}")
     print(f"next: semi_nnunet preprocess -d {args.new_id}")

@@ -48,10 +48,7 @@ def choose_labelled(
         pool = [str(case) for case in np.random.default_rng(seed).permutation(sorted(cases))]
     else:
         pool = list(dict.fromkeys(chosen))
-        unknown = [case for case in pool if case not in set(cases)]
-        if unknown:
-            names = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
-            raise UserError(f"the list names cases that imagesTr lacks: {names}. Fix: correct it")
+        require_among(pool, cases, "the list names cases that imagesTr lacks")
     if not pool:
         found, fix = ("imagesTr", "add") if chosen is None else ("the list", "name")
         raise UserError(
@@ -63,6 +60,41 @@ def choose_labelled(
             f"{number}. Fix: a {'larger' if number < 1 else 'smaller'} --labelled"
         )
     return sorted(pool[:number])
+
+
+def choose_held_out(
+    cases: Sequence[str], number: int | None, chosen: Sequence[str] | None
+) -> list[str]:
+    """The unlabelled cases that become test cases, to choose settings by.
+
+    Args:
+        cases: those that do not stay labelled.
+        number: how many, evenly spaced in alphabetical order; None: those of ``chosen``.
+        chosen: a list, used where there is no number.
+
+    Raises:
+        UserError: a case is not one of ``cases``, more are wanted than there are, or none.
+    """
+    pool = sorted(cases)
+    if number is None:
+        number, held_out = len(set(chosen or ())), sorted(set(chosen or ()))
+        require_among(held_out, pool, "--held-out names cases that are labelled or do not exist")
+    else:
+        held_out = [pool[i * len(pool) // number] for i in range(max(0, number))]
+    if not 1 <= number <= len(pool):
+        raise UserError(
+            f"--held-out must be 1 to {len(pool)} of the cases that are not labelled, got "
+            f"{number}. Fix: correct it"
+        )
+    return held_out
+
+
+def require_among(chosen: Sequence[str], cases: Sequence[str], wrong: str) -> None:
+    """Raise a UserError that begins with ``wrong`` if some of ``chosen`` are not in ``cases``."""
+    unknown = [case for case in chosen if case not in set(cases)]
+    if unknown:
+        names = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
+        raise UserError(f"{wrong}: {names}. Fix: correct it")
 
 
 def read_case_list(path: str | Path, number: int | None) -> list[str]:
@@ -100,7 +132,12 @@ def read_case_list(path: str | Path, number: int | None) -> list[str]:
 
 
 def write_split(
-    source: Path, target: Path, labelled: Sequence[str], hidden_labels: Path, symlink: bool
+    source: Path,
+    target: Path,
+    labelled: Sequence[str],
+    hidden_labels: Path,
+    symlink: bool,
+    held_out: Sequence[str] = (),
 ) -> bool:
     """Write the benchmark data set ``target``.
 
@@ -110,6 +147,7 @@ def write_split(
         labelled: the cases that keep their labels.
         hidden_labels: a folder outside ``target`` for the labels of cases that become unlabelled.
         symlink: link to the source's files instead of copying them.
+        held_out: cases that become the test cases of ``target``, in place of the source's.
 
     Returns:
         False if the same split had been made before; then nothing is written.
@@ -119,6 +157,8 @@ def write_split(
             missing, or a case of ``source`` is labelled and unlabelled.
     """
     record = {"source": source.name, "labelled": list(labelled)}
+    if held_out:
+        record["held_out"] = list(held_out)
     if was_made(target, RECORD, record):
         return False
     if target.resolve() in [hidden_labels.resolve(), *hidden_labels.resolve().parents]:
@@ -152,11 +192,17 @@ def write_split(
     shutil.rmtree(aside, ignore_errors=True)
     put = Transfer(symlink)
     for case, files in cases.items():
-        keep = case in set(labelled)
+        if case in set(labelled):
+            images, label = aside / "imagesTr", aside / "labelsTr"
+        elif case in set(held_out):
+            images, label = aside / "imagesTs", aside / "labelsTs"
+        else:
+            images, label = aside / UNLABELLED_IMAGES, hidden_labels
         for file in files:
-            put(Path(file), aside / ("imagesTr" if keep else UNLABELLED_IMAGES))
-        put(labels[case], aside / "labelsTr" if keep else hidden_labels)
-    for folder in (UNLABELLED_IMAGES, "imagesTs", "labelsTs"):
+            put(Path(file), images)
+        put(labels[case], label)
+    test_folders = () if held_out else ("imagesTs", "labelsTs")
+    for folder in (UNLABELLED_IMAGES, *test_folders):
         for path in sorted((source / folder).glob(f"*{ending}")):
             put(path, aside / folder)
     write_json(aside / "dataset.json", {**description, "numTraining": len(labelled)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data.splits import choose_labelled, describe, read_case_list, write_split
+from semi_nnunet.data.splits import (
+    choose_held_out,
+    choose_labelled,
+    describe,
+    read_case_list,
+    write_split,
+)
 from semi_nnunet.errors import UserError
 
 CASES = tuple("abcdef")
@@ -130,6 +137,54 @@ def test_the_new_data_set_is_a_partition_and_its_hidden_labels_lie_outside(
         assert path.read_text() == (source / kind / path.name).read_text()
         assert path.is_symlink() == symlink
     assert not list(tmp_path.glob(".*"))
+
+
+@given(st.integers(1, 40), st.data())
+def test_held_out_cases_are_as_many_as_asked_for_and_spread(
+    total: int, data: st.DataObject
+) -> None:
+    number = data.draw(st.integers(1, total))
+    cases = [f"case_{i:03d}" for i in range(total)]
+    held_out = choose_held_out(data.draw(st.permutations(cases)), number, None)
+    assert held_out == sorted(set(held_out)) and len(held_out) == number
+    gaps = {cases.index(b) - cases.index(a) for a, b in pairwise(held_out)}
+    assert gaps <= {total // number, -(-total // number)}
+
+
+@pytest.mark.parametrize(
+    ("number", "chosen", "says"),
+    [
+        (0, None, "1 to 6 of the cases that are not labelled, got 0"),
+        (7, None, "1 to 6 of the cases that are not labelled, got 7"),
+        (None, ["a", "z"], "labelled or do not exist: z"),
+        (None, [], "got 0"),
+    ],
+)
+def test_cases_that_cannot_be_held_out_are_refused(
+    number: int | None, chosen: list[str] | None, says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        choose_held_out(CASES, number, chosen)
+
+
+@pytest.mark.parametrize("by_file", [False, True])
+def test_held_out_cases_take_the_place_of_the_test_cases(
+    by_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_source(tmp_path)
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    (tmp_path / "labelled.txt").write_text("a\nd\n")
+    (tmp_path / "patients.txt").write_text("b\ne\n")
+    held_out = str(tmp_path / "patients.txt") if by_file else "2"  # of b, c, e, f
+    command = ["split", "-d", "40", "-o", "650", "--list", str(tmp_path / "labelled.txt")]
+    assert main([*command, "--held-out", held_out]) == 0
+    (new,) = tmp_path.glob("Dataset650_*")
+    assert names(new / "imagesTr") == names(new / "labelsTr") == {"a", "d"}
+    assert names(new / "imagesTs") == names(new / "labelsTs") == {"b", "e"}
+    assert names(new / "imagesUn") == {"c", "f"} == names(tmp_path / f"hidden_labels_{new.name}")
+    assert len(list((new / "imagesTs").iterdir())) == 4  # both channels
+    assert main([*command, "--held-out", held_out]) == 0  # done
+    assert main(command) == 2  # another one of the same number
 
 
 def test_an_interrupted_split_is_simply_run_again(
