@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     return time_parts(trainer, args.steps) if kind == "time" else peak_memory(trainer, args.steps)
 
 
-def start_trainer(args: argparse.Namespace, name: str):
+def start_trainer(args: argparse.Namespace, name: str) -> Any:
     """A trainer ready for its first step."""
     import torch
 
@@ -174,10 +175,11 @@ def start_trainer(args: argparse.Namespace, name: str):
     folder = args.root / "preprocessed" / "Dataset901_Phantom"
     plans = read_json(folder / ("nnUNetPlans.json" if args.full else "nnUNetPlans_cpu.json"))
     plans["semi"] = {"ramp_up": "constant", "unlabelled_start_steps": 0}  # every term from step 0
+    fold: Any = "all"  # nnU-Net says int
     trainer = trainer_classes()[name](
         plans,
         args.configuration,
-        "all",
+        fold,
         read_json(folder / "dataset.json"),
         torch.device(args.device),
     )
@@ -215,7 +217,7 @@ def time_methods(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     return costs
 
 
-def labelled_pass(trainer, labelled) -> None:
+def labelled_pass(trainer: Any, labelled: Any) -> None:
     """Forward and backward on the labelled patches."""
     import torch
 
@@ -225,7 +227,9 @@ def labelled_pass(trainer, labelled) -> None:
     (loss if trainer.grad_scaler is None else trainer.grad_scaler.scale(loss)).backward()
 
 
-def medians_in_turn(parts, repetitions: int, device) -> dict[str, float]:
+def medians_in_turn(
+    parts: Mapping[str, Callable[[], Any]], repetitions: int, device: Any
+) -> dict[str, float]:
     """Median seconds of each part, one after the other, so that drift hits all alike."""
     import torch
 
@@ -241,7 +245,7 @@ def medians_in_turn(parts, repetitions: int, device) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def time_parts(trainer, steps: int) -> dict[str, float]:
+def time_parts(trainer: Any, steps: int) -> dict[str, float]:
     """Median seconds of each part and of the whole step."""
     import torch
 
@@ -249,7 +253,7 @@ def time_parts(trainer, steps: int) -> dict[str, float]:
     labelled, unlabelled = trainer._to_device(batches[0])
     teacher = trainer.companion("teacher")
 
-    def autocast():
+    def autocast() -> Any:
         return torch.autocast(trainer.device.type, enabled=trainer.device.type == "cuda")
 
     def student() -> None:
@@ -262,7 +266,7 @@ def time_parts(trainer, steps: int) -> dict[str, float]:
         with autocast():
             trainer.predict_with(teacher, unlabelled.x_weak)
 
-    parts = {
+    parts: dict[str, Callable[[], Any]] = {
         "labelled forward + backward": functools.partial(labelled_pass, trainer, labelled),
         "student forward + backward": student,
         "teacher forward": teach,
@@ -272,7 +276,7 @@ def time_parts(trainer, steps: int) -> dict[str, float]:
     return medians_in_turn(parts, steps, trainer.device)
 
 
-def peak_memory(trainer, steps: int) -> dict[str, float]:
+def peak_memory(trainer: Any, steps: int) -> dict[str, float]:
     """Peak memory of training steps: of the GPU, else the process's above its level before."""
     import torch
 

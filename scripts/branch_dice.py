@@ -58,8 +58,9 @@ def main() -> None:
     args = parser.parse_args()
     trainer = trained(args)
     dice: dict[str, list[float]] = {}
+    folder, cases = trainer.pool.folder, trainer.unlabelled_cases()
     for case, logits, properties in predict_pool(
-        trainer, branches(trainer), trainer.unlabelled_cases(), "predict", mirror=False
+        trainer, branches(trainer), folder, cases, "predict", mirror=False
     ):
         reader = trainer.plans_manager.image_reader_writer_class()
         file = args.labels / f"{case}{trainer.dataset_json['file_ending']}"
