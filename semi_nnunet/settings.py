@@ -117,7 +117,7 @@ def given_settings(
     trainer: str,
     configuration: str,
     configurations: Sequence[str],
-    trainers: Mapping[str, type] | None = None,
+    trainers: Mapping[str, type] = types.MappingProxyType({}),
 ) -> dict[str, tuple[Any, str]]:
     """Collect what ``plans["semi"]`` says for one trainer and configuration.
 
@@ -135,8 +135,8 @@ def given_settings(
     Raises:
         UserError: every unknown key, with the nearest valid one; and with them the wrong values.
     """
-    problems = list(_misspelt_trainers(semi, trainers or {}))
-    owners = {trainer: settings_class, **(trainers or {})}
+    problems = list(_misspelt_trainers(semi, trainers))
+    owners = {trainer: settings_class, **trainers}
     given: dict[str, tuple[Any, str]] = {}
     for layer, where, known, is_section in _layers(
         semi, common, settings_class, trainer, configuration, configurations

@@ -85,9 +85,9 @@ def run(args: argparse.Namespace) -> None:
     labelled = choose_labelled(cases, args.labelled, chosen, args.seed)
     held_out: list[str] = []
     if args.held_out is not None:
-        number = int(args.held_out) if args.held_out.isdigit() else None
-        listed = read_case_list(args.held_out, None) if number is None else None
-        held_out = choose_held_out(sorted(set(cases) - set(labelled)), number, listed)
+        is_number = args.held_out.isdecimal()
+        asked = int(args.held_out) if is_number else read_case_list(args.held_out, None)
+        held_out = choose_held_out(sorted(set(cases) - set(labelled)), asked)
     default = f"{source.name.split('_', 1)[-1]}{len(labelled)}labelled"
     name = default if args.name is None else args.name
     target = new_raw_dataset(source.parent, args.new_id, name)

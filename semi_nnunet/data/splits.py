@@ -62,36 +62,36 @@ def choose_labelled(
     return sorted(pool[:number])
 
 
-def choose_held_out(
-    cases: Sequence[str], number: int | None, chosen: Sequence[str] | None
-) -> list[str]:
+def choose_held_out(cases: Sequence[str], asked: int | Sequence[str]) -> list[str]:
     """The unlabelled cases that become test cases, to choose settings by.
 
     Args:
         cases: those that do not stay labelled.
-        number: how many, evenly spaced in alphabetical order; None: those of ``chosen``.
-        chosen: a list, used where there is no number.
+        asked: how many, evenly spaced in alphabetical order, or which.
 
     Raises:
         UserError: a case is not one of ``cases``, more are wanted than there are, or none.
     """
     pool = sorted(cases)
-    if number is None:
-        number, held_out = len(set(chosen or ())), sorted(set(chosen or ()))
-        require_among(held_out, pool, "--held-out names cases that are labelled or do not exist")
+    if isinstance(asked, int):
+        number = asked
     else:
-        held_out = [pool[i * len(pool) // number] for i in range(max(0, number))]
+        require_among(asked, pool, "--held-out names cases that are labelled or do not exist")
+        number = len(set(asked))
     if not 1 <= number <= len(pool):
         raise UserError(
             f"--held-out must be 1 to {len(pool)} of the cases that are not labelled, got "
             f"{number}. Fix: correct it"
         )
-    return held_out
+    if isinstance(asked, int):
+        return [pool[i * len(pool) // asked] for i in range(asked)]
+    return sorted(set(asked))
 
 
 def require_among(chosen: Sequence[str], cases: Sequence[str], wrong: str) -> None:
     """Raise a UserError that begins with ``wrong`` if some of ``chosen`` are not in ``cases``."""
-    unknown = [case for case in chosen if case not in set(cases)]
+    known = set(cases)
+    unknown = [case for case in chosen if case not in known]
     if unknown:
         names = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
         raise UserError(f"{wrong}: {names}. Fix: correct it")
@@ -191,13 +191,10 @@ def write_split(
     aside = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     put = Transfer(symlink)
+    folders = {case: (aside / "imagesTr", aside / "labelsTr") for case in labelled}
+    folders |= {case: (aside / "imagesTs", aside / "labelsTs") for case in held_out}
     for case, files in cases.items():
-        if case in set(labelled):
-            images, label = aside / "imagesTr", aside / "labelsTr"
-        elif case in set(held_out):
-            images, label = aside / "imagesTs", aside / "labelsTs"
-        else:
-            images, label = aside / UNLABELLED_IMAGES, hidden_labels
+        images, label = folders.get(case, (aside / UNLABELLED_IMAGES, hidden_labels))
         for file in files:
             put(Path(file), images)
         put(labels[case], label)

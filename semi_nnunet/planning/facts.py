@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -57,7 +58,7 @@ def resolve_settings(
     configuration: str,
     plans: Mapping[str, Any],
     facts: Facts,
-    trainers: Mapping[str, type] | None = None,
+    trainers: Mapping[str, type] = MappingProxyType({}),
 ) -> Resolved:
     """The settings of ``trainer``: what ``plans["semi"]`` gives, the rules for the rest.
 

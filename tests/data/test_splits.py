@@ -145,26 +145,27 @@ def test_held_out_cases_are_as_many_as_asked_for_and_spread(
 ) -> None:
     number = data.draw(st.integers(1, total))
     cases = [f"case_{i:03d}" for i in range(total)]
-    held_out = choose_held_out(data.draw(st.permutations(cases)), number, None)
+    held_out = choose_held_out(data.draw(st.permutations(cases)), number)
     assert held_out == sorted(set(held_out)) and len(held_out) == number
     gaps = {cases.index(b) - cases.index(a) for a, b in pairwise(held_out)}
     assert gaps <= {total // number, -(-total // number)}
 
 
 @pytest.mark.parametrize(
-    ("number", "chosen", "says"),
+    ("cases", "asked", "says"),
     [
-        (0, None, "1 to 6 of the cases that are not labelled, got 0"),
-        (7, None, "1 to 6 of the cases that are not labelled, got 7"),
-        (None, ["a", "z"], "labelled or do not exist: z"),
-        (None, [], "got 0"),
+        (CASES, 0, "1 to 6 of the cases that are not labelled, got 0"),
+        (CASES, 7, "1 to 6 of the cases that are not labelled, got 7"),
+        (CASES, ["a", "z"], "labelled or do not exist: z"),
+        (CASES, [], "got 0"),
+        ((), 3, "1 to 0 of the cases that are not labelled, got 3"),  # all stay labelled
     ],
 )
 def test_cases_that_cannot_be_held_out_are_refused(
-    number: int | None, chosen: list[str] | None, says: str
+    cases: tuple[str, ...], asked: int | list[str], says: str
 ) -> None:
     with pytest.raises(UserError, match=says):
-        choose_held_out(CASES, number, chosen)
+        choose_held_out(cases, asked)
 
 
 @pytest.mark.parametrize("by_file", [False, True])
