@@ -1,7 +1,8 @@
 """Law k: on a phantom, every trainer that uses unlabelled images has more Dice than the baseline.
 
-Small enough for a test: one organ, 32 x 32 slices, 150 steps of Adam. The demo and
-``docs/results.md`` measure the gain with the default settings.
+Small enough for a test: one organ, 32 x 32 slices, 150 steps of Adam. One labelled case, with which
+every method gains 12 points of Dice or more; with four it was one or two, which another processor's
+rounding turned into none. The demo and ``docs/results.md`` measure it with the default settings.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def one_organ(nnunet_folders: Path) -> PreparedDataset:
-    """4 labelled, 24 unlabelled and 8 test cases of which only the large organ is labelled."""
+    """1 labelled, 24 unlabelled and 8 test cases of which only the large organ is labelled."""
     dataset = located(nnunet_folders, 700, "OneOrgan")
-    write_phantom_dataset(dataset.raw, labelled=4, unlabelled=24, test=8, shape=(10, 32, 32))
+    write_phantom_dataset(dataset.raw, labelled=1, unlabelled=24, test=8, shape=(10, 32, 32))
     for path in dataset.raw.glob("labelsT*/*.nii.gz"):
         label = SimpleITK.ReadImage(str(path))
         SimpleITK.WriteImage(SimpleITK.Cast(label == 1, SimpleITK.sitkUInt8), str(path))
@@ -83,7 +84,7 @@ def test_k_unlabelled_images_raise_the_dice(make_trainer, one_organ):
         trainer.run_training()
         dice[name] = dice_on_test_cases(trainer, one_organ.raw)
     baseline = dice.pop("SemiBaselineTrainer")
-    assert baseline > 0.6, "the baseline itself must have learned"
-    assert {name: value - baseline > 0.01 for name, value in dice.items()} == dict.fromkeys(
+    assert baseline > 0.5, "the baseline itself must have learned"
+    assert {name: value - baseline > 0.05 for name, value in dice.items()} == dict.fromkeys(
         dice, True
     ), f"baseline {baseline:.3f}, {dice}"
