@@ -100,7 +100,7 @@ def _subjects(folder: Source, unused: Collection[str]) -> Subjects:
         if code in unused:
             continue
         lacking = [column for column in COLUMNS if not row.get(column)]
-        frames_ok = all((row.get(column) or "").strip().isdigit() for column in ("ED", "ES"))
+        frames_ok = all((row.get(column) or "").strip().isdecimal() for column in ("ED", "ES"))
         if lacking or not frames_ok or row["Vendor"] not in VENDORS:
             what = f"must give {', '.join(COLUMNS)} (A-D, whole numbers), got {dict(row)}"
             folder.note(where, what[:300], "correct the line")

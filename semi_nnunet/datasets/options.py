@@ -51,7 +51,7 @@ def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
     rule = f"must be a whole number from {low}" + ("" if high is None else f" to {high}")
 
     def parse(text: str) -> int:
-        if not text.isdigit() or int(text) < low or (high is not None and int(text) > high):
+        if not text.isdecimal() or int(text) < low or (high is not None and int(text) > high):
             raise argparse.ArgumentTypeError(f"{rule}, got {text!r}")
         return int(text)
 

@@ -23,7 +23,7 @@ from semi_nnunet.data.layout import (
     was_made,
 )
 from semi_nnunet.deploy.trained import find_model
-from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.discovery.listing import settings_classes, trainer_classes
 from semi_nnunet.errors import Problem
 from semi_nnunet.evaluation.tables import JSON
 from semi_nnunet.files import read_json
@@ -220,9 +220,10 @@ def has_teachers(target: Target, plans: Mapping[str, Any] | None) -> bool:
     """Whether the plans name the models that teach a target."""
     if plans is None or target.configuration not in plans["configurations"]:
         return True  # which is refused anyway
+    known = settings_classes()
     given = given_settings(
-        plans.get("semi", {}), SemiSettings, trainer_classes()[target.trainer].settings_class,
-        target.trainer, target.configuration, list(plans["configurations"]),
+        plans.get("semi", {}), SemiSettings, known[target.trainer],
+        target.trainer, target.configuration, list(plans["configurations"]), known,
     )  # fmt: skip
     return bool(given.get("models", ((), ""))[0])
 

@@ -309,7 +309,7 @@ def asked_jobs(folders: Folders, plans: str | None = None) -> list[Job]:
 def unseeded(plans: str) -> tuple[str, int]:
     """The plans that :func:`make_jobs` made those of a seed from, and the seed."""
     name, _, seed = plans.rpartition("_seed")
-    return (name, int(seed)) if name and seed.isdigit() else (plans, 0)
+    return (name, int(seed)) if name and seed.isdecimal() else (plans, 0)
 
 
 def found_jobs(folders: Folders, plans: str | None = None) -> list[Job]:
@@ -322,7 +322,7 @@ def found_jobs(folders: Folders, plans: str | None = None) -> list[Job]:
     jobs = []
     for folder in sorted(folders.results.glob("*__*__*/fold_*")):
         model, fold = folder.parent.name.split("__"), folder.name.removeprefix("fold_")
-        if len(model) != 3 or not (fold == ALL or fold.isdigit()):
+        if len(model) != 3 or not (fold == ALL or fold.isdecimal()):
             continue  # a copy that somebody keeps
         trainer, name, configuration = model
         own, seed = (name, 0) if name == plans else unseeded(name)

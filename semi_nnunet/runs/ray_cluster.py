@@ -76,7 +76,7 @@ def require_answer(address: str | None) -> None:
         OSError: nobody does.
     """
     host, _, port = (address or "").rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
+    if host and port.isdecimal():
         socket.create_connection((host, int(port)), CONNECT_S).close()
 
 

@@ -230,7 +230,7 @@ def _training_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
     yield from unknown("configuration", content["configurations"], CONFIGURATIONS)
     yield from _fold_problems(content)
     budget = content.get("budget")
-    if budget not in (None, "cpu") and not budget.replace(".", "", 1).isdigit():
+    if budget not in (None, "cpu") and not budget.replace(".", "", 1).isdecimal():
         rule = f"must be null, 'cpu' or seconds per step, got {budget!r}"
         yield Problem("budget", rule, "correct it")
     patch = content.get("patch")

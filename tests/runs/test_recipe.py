@@ -104,6 +104,7 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"options": {"target": "xx"}}, "options.target: argument --target: invalid choice: 'xx'"),
         ({"options": {"target": "mr", "seed": -1}}, "must be a whole number from 0, got '-1'"),
         (KVASIR | {"options": {"size": "big"}}, "must be a whole number from 8, got 'big'"),
+        (KVASIR | {"options": {"size": "9²"}}, "must be a whole number from 8, got '9²'"),
         (KVASIR | {"options": {"size": False}}, "options.size: must be a value that can be typed"),
         (KVASIR | {"options": {"incomplete": "yes"}}, 'must be true or false, got "yes"'),
         (RETOUCH | {"options": {"size": None}}, "options.size: must be a value that can be typed"),
