@@ -8,8 +8,8 @@
 # the budget of two CPU cores, into data set 504 + 100 + 4; prints the comparison, writes a report.
 # Run it again to go on where it was interrupted. $TRAINERS, $SEEDS, $EPOCHS, $PRECISION (bfloat16 is
 # faster where `lscpu` names avx512_bf16 or amx_bf16), $SPLIT (instead of --published, such as
-# "--seed 1") and $PATCH (smaller than the budget's, of images as coarse as it needs: "64 64") may
-# be set.
+# "--seed 1"), $NEW (another number than 608) and $PATCH (smaller than the budget's, of images as
+# coarse as it needs: "64 64") may be set.
 set -euo pipefail
 [ $# -ge 3 ] || { sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 2; }
 SOURCE=$1 COUNT=$2 SETTINGS=${3//,/ }
