@@ -5,9 +5,10 @@ the student, shown a strong view of the same voxels into which a box of another 
 must agree with the teacher's probabilities, mixed by the same box.
 
 Differs from the paper: the views are voxel-aligned (geometry is shared, appearance is not),
-consistency is on full-resolution outputs of unlabelled patches alone, and boxes are mixed, without
-which Mean Teacher gains next to nothing over a well-trained nnU-Net. The published medical variants
-are settings:
+consistency is on full-resolution outputs of unlabelled patches alone; boxes are mixed, without
+which Mean Teacher gains next to nothing over a well-trained nnU-Net; and a Dice loss stands beside
+the squared difference, without which small organs shrink. The published medical variants are
+settings, all with ``consistency_dice 0``:
 
 * classical (SSL4MIS): ``cutmix_probability 0, appearance_strength 0, teacher_noise 0.1,
   consistency_weight 0.1``
@@ -23,26 +24,20 @@ from dataclasses import dataclass
 
 from semi_nnunet.augment.intensity import add_clamped_noise
 from semi_nnunet.common_settings import CutMixSettings
-from semi_nnunet.core.consistency import probability_mse
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings import setting
-from semi_nnunet.teacher import TeacherSettings, TeacherTrainer
+from semi_nnunet.teacher import ConsistencySettings, ConsistentTeacherTrainer
 from semi_nnunet.trainer import Term
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeanTeacherSettings(CutMixSettings, TeacherSettings):
-    consistency_weight: float = setting(
-        10.0,
-        "on squared probability differences averaged over voxels and classes (prototype)",
-        low=0,
-    )
+class MeanTeacherSettings(CutMixSettings, ConsistencySettings):
     teacher_noise: float = setting(
         0.0, "sd of noise on the teacher's input, clamped at twice that (SSL4MIS: 0.1)", low=0
     )
 
 
-class SemiMeanTeacherTrainer(TeacherTrainer):
+class SemiMeanTeacherTrainer(ConsistentTeacherTrainer):
     settings_class = MeanTeacherSettings
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
@@ -52,5 +47,5 @@ class SemiMeanTeacherTrainer(TeacherTrainer):
         self.note_pseudo_labels(target, unlabelled.mask)
         mix = self.cutmix(target)
         prediction = self.probs(self.predict(mix(unlabelled.x_strong)))
-        consistency = probability_mse(prediction, mix(target), mix(unlabelled.mask))
+        consistency = self.consistency(prediction, mix(target), mix(unlabelled.mask))
         yield Term("consistency", consistency, self.settings.consistency_weight)

@@ -7,7 +7,8 @@ all of it.
 
 Differs from the paper: H is relative to ln C for C classes (the code has ln 2 in place), and
 nnU-Net's networks have no dropout, so channels of the bottleneck are dropped during the stochastic
-passes. The student's view is strong and mixed by default, as in this package's Mean Teacher.
+passes. The student's view is strong and mixed by default, and a Dice loss stands beside the squared
+difference, as in this package's Mean Teacher.
 """
 
 from __future__ import annotations
@@ -19,21 +20,17 @@ import torch
 
 from semi_nnunet.augment.intensity import add_clamped_noise
 from semi_nnunet.common_settings import CutMixSettings
-from semi_nnunet.core.consistency import probability_mse
 from semi_nnunet.core.ramps import gaussian_ramp
 from semi_nnunet.core.stochastic import feature_dropout
 from semi_nnunet.core.uncertainty import entropy, max_entropy
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings import setting
-from semi_nnunet.teacher import TeacherSettings, TeacherTrainer
+from semi_nnunet.teacher import ConsistencySettings, ConsistentTeacherTrainer
 from semi_nnunet.trainer import Term
 
 
 @dataclass(frozen=True, kw_only=True)
-class UncertaintyAwareSettings(CutMixSettings, TeacherSettings):
-    consistency_weight: float = setting(
-        10.0, "as Mean Teacher here (the paper's 0.1 is for its own loss scale)", low=0
-    )
+class UncertaintyAwareSettings(CutMixSettings, ConsistencySettings):
     stochastic_passes: int = setting(8, "T of the paper, sec. 2.2", low=2)
     teacher_noise: float = setting(
         0.1, "sd of the noise on the teacher's input, clamped at twice that (authors' code)", low=0
@@ -49,7 +46,7 @@ class UncertaintyAwareSettings(CutMixSettings, TeacherSettings):
     )
 
 
-class SemiUncertaintyAwareTrainer(TeacherTrainer):
+class SemiUncertaintyAwareTrainer(ConsistentTeacherTrainer):
     settings_class = UncertaintyAwareSettings
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
@@ -61,7 +58,7 @@ class SemiUncertaintyAwareTrainer(TeacherTrainer):
         self.note_pseudo_labels(target, unlabelled.mask, certain)
         mix = self.cutmix(target)
         prediction = self.probs(self.predict(mix(unlabelled.x_strong)))
-        consistency = probability_mse(prediction, mix(target), mix(certain))
+        consistency = self.consistency(prediction, mix(target), mix(certain))
         yield Term("consistency", consistency, self.settings.consistency_weight)
 
     def noisy_teacher_probs(self, x_weak: torch.Tensor) -> torch.Tensor:

@@ -5,13 +5,27 @@ import itertools
 import pytest
 import torch
 
-from semi_nnunet.core.consistency import masked_mean, probability_mse
+from semi_nnunet.core.consistency import masked_mean, probability_dice_loss, probability_mse
 
 SHAPES = [(2, 3, 4, 5), (2, 2, 3, 4, 3)]
 
 
 def probabilities(shape: tuple[int, ...]) -> torch.Tensor:
     return torch.softmax(torch.randn(shape), 1)
+
+
+def dice_loss_by_hand(prediction: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> list:
+    """1 - 2 sum p q / (sum p^2 + sum q^2) of each class; a voxel is added to the denominator."""
+    losses = []
+    batch, classes, *spatial = prediction.shape
+    for c in range(classes):
+        shared, size = 0.0, 0.0
+        for b, *voxel in itertools.product(range(batch), *map(range, spatial)):
+            if mask[(b, 0, *voxel)]:
+                p, q = prediction[(b, c, *voxel)].item(), target[(b, c, *voxel)].item()
+                shared, size = shared + 2 * p * q, size + p**2 + q**2
+        losses.append((size - shared) / (size + 1))
+    return losses
 
 
 def by_hand(prediction: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> float:
@@ -45,30 +59,59 @@ def test_probability_mse_equals_a_loop_over_voxels(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_only_voxels_of_the_mask_matter(shape):
+def test_probability_dice_loss_equals_a_loop_over_voxels(shape):
+    prediction, target = probabilities(shape), probabilities(shape)
+    mask = torch.rand(shape[0], 1, *shape[2:]) < 0.6
+    background, *foreground = dice_loss_by_hand(prediction, target, mask)
+    mean = sum(foreground) / len(foreground)
+    loss = probability_dice_loss(prediction, target, mask)
+    assert loss.item() == pytest.approx(mean, rel=1e-5)
+    mean = (background + sum(foreground)) / (1 + len(foreground))
+    loss = probability_dice_loss(prediction, target, mask, exclusive=False)
+    assert loss.item() == pytest.approx(mean, rel=1e-5)
+
+
+def test_a_small_organ_that_is_missed_costs_as_much_as_a_large_one():
+    def missed(voxels: int) -> float:
+        target = torch.zeros(1, 2, 100, 100)
+        target[:, 1, :, :voxels] = 1
+        target[:, 0] = 1 - target[:, 1]
+        nothing = torch.zeros_like(target)
+        nothing[:, 0] = 1
+        return probability_dice_loss(nothing, target).item()
+
+    assert missed(1) == pytest.approx(missed(50), rel=0.02)
+    assert missed(0) == 0  # seen by neither
+
+
+@pytest.mark.parametrize("distance", [probability_mse, probability_dice_loss])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_only_voxels_of_the_mask_matter(shape, distance):
     prediction, target = probabilities(shape).requires_grad_(), probabilities(shape)
     mask = torch.rand(shape[0], 1, *shape[2:]) < 0.5
-    loss = probability_mse(prediction, target, mask)
+    loss = distance(prediction, target, mask)
     changed = torch.where(mask, target, torch.rand_like(target))
-    assert torch.equal(loss, probability_mse(prediction, changed, mask))
+    assert torch.equal(loss, distance(prediction, changed, mask))
     (gradient,) = torch.autograd.grad(loss, prediction)
     assert not gradient[~mask.expand_as(gradient)].any()
     assert gradient[mask.expand_as(gradient)].any()
 
 
-def test_an_empty_mask_gives_zero_and_a_zero_gradient():
+@pytest.mark.parametrize("distance", [probability_mse, probability_dice_loss])
+def test_an_empty_mask_gives_zero_and_a_zero_gradient(distance):
     prediction = probabilities((2, 3, 4, 4)).requires_grad_()
     mask = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
-    loss = probability_mse(prediction, probabilities((2, 3, 4, 4)), mask)
+    loss = distance(prediction, probabilities((2, 3, 4, 4)), mask)
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(prediction.grad, torch.zeros_like(prediction))
 
 
-def test_target_receives_no_gradient_and_prediction_does():
+@pytest.mark.parametrize("distance", [probability_mse, probability_dice_loss])
+def test_target_receives_no_gradient_and_prediction_does(distance):
     prediction = probabilities((1, 2, 3, 3)).requires_grad_()
     target = probabilities((1, 2, 3, 3)).requires_grad_()
-    probability_mse(prediction, target).backward()
+    distance(prediction, target).backward()
     assert target.grad is None
     assert prediction.grad.abs().sum() > 0
 
@@ -76,15 +119,17 @@ def test_target_receives_no_gradient_and_prediction_does():
 def test_equal_probabilities_are_at_distance_zero_and_opposite_ones_at_one():
     probs = probabilities((1, 3, 4, 4))
     assert probability_mse(probs, probs).item() == 0
+    assert probability_dice_loss(probs, probs).item() == 0  # though they are uncertain
     left = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
     assert probability_mse(left, 1 - left).item() == 1
 
 
-def test_half_precision_is_computed_in_float32():
+@pytest.mark.parametrize("distance", [probability_mse, probability_dice_loss])
+def test_half_precision_is_computed_in_float32(distance):
     prediction, target = probabilities((1, 2, 8, 8)).half(), probabilities((1, 2, 8, 8)).half()
-    loss = probability_mse(prediction, target)
+    loss = distance(prediction, target)
     assert loss.dtype == torch.float32
-    assert torch.equal(loss, probability_mse(prediction.float(), target.float()))
+    assert torch.equal(loss, distance(prediction.float(), target.float()))
 
 
 def test_masked_mean_of_one_voxel_is_its_mean_over_channels():

@@ -12,23 +12,25 @@ from tests.trainers import WITHOUT_RAMP, weights_of
 NAME = "SemiMeanTeacherTrainer"
 
 
-def consistency_by_hand(trainer, unlabelled, mix) -> float:
-    """Mean squared difference over voxels and classes, voxel by voxel, in double precision."""
+def consistency_by_hand(trainer, unlabelled, mix, kind) -> float:
+    """Squared difference over voxels and classes, and of each class, in double precision."""
     trainer.network.eval()
     with torch.no_grad():
         teacher = trainer.probs(trainer.companion("teacher")(unlabelled.x_weak)[0]).numpy()
         student = trainer.probs(trainer.network(mix(unlabelled.x_strong))[0]).numpy()
     box, partner = mix.box.numpy(), mix.partner.numpy()
     inside = unlabelled.mask.numpy()
-    total, count = 0.0, 0
+    difference, size, count = np.zeros(student.shape[1]), np.ones(student.shape[1]), 0
     for sample, channels in enumerate(student):
         for y, x in np.ndindex(channels.shape[1:]):
             source = partner[sample] if box[sample, 0, y, x] else sample
             if inside[source, 0, y, x]:
-                difference = channels[:, y, x].astype(float) - teacher[source, :, y, x]
-                total += float((difference**2).sum())
-                count += channels.shape[0]
-    return total / count
+                p, q = channels[:, y, x].astype(float), teacher[source, :, y, x].astype(float)
+                difference += (p - q) ** 2
+                size += p**2 + q**2
+                count += 1
+    dice = (difference / size)[1 if kind == "labels" else 0 :]
+    return difference.sum() / (count * len(size)) + 0.1 * dice.mean()
 
 
 @pytest.mark.parametrize("kind", ["labels", "regions"])
@@ -41,7 +43,7 @@ def test_consistency_equals_a_voxelwise_loop(kind, make_trainer):
     assert (supervised.name, supervised.ramped) == ("supervised", False)
     torch.manual_seed(3)
     mix = sample_box_mix(trainer.teacher_probs(unlabelled.x_weak), 2 / 3, 1.0)
-    by_hand = consistency_by_hand(trainer, unlabelled, mix)
+    by_hand = consistency_by_hand(trainer, unlabelled, mix, kind)
     assert consistency.value.item() == pytest.approx(by_hand, abs=1e-5)
     assert consistency.weight == 10.0 and consistency.ramped
 
@@ -74,17 +76,26 @@ def test_decay_rises_after_the_ramp_where_that_is_set(make_trainer):
 
 def test_classical_variant_shows_the_student_the_patch_itself_and_the_teacher_noise(make_trainer):
     trainer = make_trainer(
-        NAME, cutmix_probability=0.0, appearance_strength=0.0, teacher_noise=0.1, **WITHOUT_RAMP
+        NAME,
+        cutmix_probability=0.0,
+        appearance_strength=0.0,
+        teacher_noise=0.1,
+        consistency_dice=0.0,
+        **WITHOUT_RAMP,
     )
     labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
     seen = {}
     teacher = trainer.companion("teacher").module
     trainer.network.register_forward_pre_hook(lambda m, args: seen.update(student=args[0]))
     teacher.register_forward_pre_hook(lambda m, args: seen.update(teacher=args[0]))
-    list(trainer.terms(labelled, unlabelled))
+    _, consistency = trainer.terms(labelled, unlabelled)
     assert torch.equal(seen["student"], unlabelled.x_weak)
     noise = seen["teacher"] - unlabelled.x_weak
     assert 0.05 < noise.std() < 0.12 and noise.abs().max() <= 0.2 + 1e-5
+    student = trainer.probs(trainer.predict(seen["student"]))
+    squared = (student - trainer.teacher_probs(seen["teacher"])) ** 2
+    squared = squared[unlabelled.mask.expand_as(squared)]
+    assert consistency.value.item() == pytest.approx(squared.mean().item(), rel=1e-5)
 
 
 def test_what_is_deployed_is_the_teacher(make_trainer):
