@@ -19,12 +19,13 @@ def dice_loss_by_hand(prediction: torch.Tensor, target: torch.Tensor, mask: torc
     losses = []
     batch, classes, *spatial = prediction.shape
     for c in range(classes):
-        shared, size = 0.0, 0.0
+        shared, size, squares, total = 0.0, 0.0, 0.0, 0.0
         for b, *voxel in itertools.product(range(batch), *map(range, spatial)):
             if mask[(b, 0, *voxel)]:
                 p, q = prediction[(b, c, *voxel)].item(), target[(b, c, *voxel)].item()
                 shared, size = shared + 2 * p * q, size + p**2 + q**2
-        losses.append((size - shared) / (size + 1))
+                squares, total = squares + q**2, total + q
+        losses.append(squares / total * (size - shared) / (size + 1))
     return losses
 
 
@@ -82,6 +83,17 @@ def test_a_small_organ_that_is_missed_costs_as_much_as_a_large_one():
 
     assert missed(1) == pytest.approx(missed(50), rel=0.02)
     assert missed(0) == 0  # seen by neither
+
+
+def test_an_organ_of_which_the_teacher_is_unsure_is_not_held_back():
+    def doubled(teacher: float) -> float:
+        """Loss where the student says twice of a teacher's probability of the organ."""
+        organ = torch.full((1, 1, 100, 100), teacher)
+        target, student = torch.cat([1 - organ, organ], 1), torch.cat([1 - 2 * organ, 2 * organ], 1)
+        return probability_dice_loss(student, target).item()
+
+    assert doubled(0.5) == pytest.approx(0.5 * 0.2, rel=0.01)  # 1 - Dice is .2 for both
+    assert doubled(0.05) == pytest.approx(0.05 * 0.2, rel=0.02)
 
 
 @pytest.mark.parametrize("distance", [probability_mse, probability_dice_loss])

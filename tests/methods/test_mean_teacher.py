@@ -21,6 +21,7 @@ def consistency_by_hand(trainer, unlabelled, mix, kind) -> float:
     box, partner = mix.box.numpy(), mix.partner.numpy()
     inside = unlabelled.mask.numpy()
     difference, size, count = np.zeros(student.shape[1]), np.ones(student.shape[1]), 0
+    squares, total = np.zeros(student.shape[1]), np.zeros(student.shape[1])
     for sample, channels in enumerate(student):
         for y, x in np.ndindex(channels.shape[1:]):
             source = partner[sample] if box[sample, 0, y, x] else sample
@@ -28,8 +29,8 @@ def consistency_by_hand(trainer, unlabelled, mix, kind) -> float:
                 p, q = channels[:, y, x].astype(float), teacher[source, :, y, x].astype(float)
                 difference += (p - q) ** 2
                 size += p**2 + q**2
-                count += 1
-    dice = (difference / size)[1 if kind == "labels" else 0 :]
+                squares, total, count = squares + q**2, total + q, count + 1
+    dice = (squares / total * difference / size)[1 if kind == "labels" else 0 :]
     return difference.sum() / (count * len(size)) + 0.1 * dice.mean()
 
 
