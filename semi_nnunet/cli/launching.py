@@ -134,7 +134,11 @@ def launch(launcher: Launcher, work: Work) -> int | None:
         return 0
     run = run_with_ray if launcher.launcher == "ray" else run_here
     outcomes = run(launcher, work)
-    undone = [one for one in outcomes if one.state in ("failed", "elsewhere")]
+    undone = [
+        one
+        for one in outcomes
+        if one.state == "failed" or (one.state == "elsewhere" and not one.job.is_done)
+    ]
     if undone:
         print(f"{len(undone)} of {len(work.jobs)} jobs are not done; run the same command again "
               f"to go on:")  # fmt: skip

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 
 from semi_nnunet.cli.launching import Launcher, Work, add_arguments, launch
 from semi_nnunet.errors import UserError
-from semi_nnunet.runs import commands
+from semi_nnunet.runs import commands, local
 from semi_nnunet.runs.local import Resources, run_jobs
 from tests.runs.tiny import wait_for
 
@@ -46,7 +47,7 @@ class Task:
 
     @property
     def is_done(self) -> bool:
-        return False
+        return (self.folder / f"{self.name}.done").exists()
 
     def commands(self, device: str, processes: int) -> Iterator[commands.Words]:
         fails = "sys.exit(1)" if "bad" in self.name else ""
@@ -77,6 +78,20 @@ def test_a_job_starts_when_those_it_waits_for_have_ended_also_badly(work, tmp_pa
     assert sorted(ran[:2]) == ["first", "first_bad"] and ran[2:] == ["second"]
     said = capsys.readouterr().out
     assert "[  3/3] second done" in said and "1 of 4 jobs are not done" in said
+
+
+def test_what_another_process_finishes_in_the_meantime_is_done(tmp_path, monkeypatch, capsys):
+    held_elsewhere = {tmp_path / ".shared.lock": "process 7 on host"}
+    monkeypatch.setattr(local, "held", lambda path: nullcontext(held_elsewhere.get(path)))
+    work = Work(["crossval", "-d", "7"], [Task(tmp_path, "shared")], [0], tmp_path)
+    assert launch(Launcher(device="cpu", jobs=1), work) == 1
+    assert "1 of 1 jobs are not done" in capsys.readouterr().out
+    own = Task(tmp_path, "own")
+    monkeypatch.setattr(Task, "commands", lambda *_: iter((tmp_path / "shared.done").touch() or ()))
+    work = Work(["crossval", "-d", "7"], [Task(tmp_path, "shared"), own], [0, 1], tmp_path)
+    assert launch(Launcher(device="cpu", jobs=1), work) is None
+    said = capsys.readouterr().out
+    assert "shared elsewhere: process 7 on host" in said and "not done" not in said
 
 
 def test_a_process_of_a_cluster_runs_its_job_alone(work, tmp_path):
@@ -141,7 +156,7 @@ def test_a_device_that_nnunet_does_not_know_is_refused(capsys):
 STARTS = """
 import sys
 from pathlib import Path
-from semi_nnunet.runs import commands
+from semi_nnunet.runs import commands, local
 commands.ENTRY_POINTS["sleep"] = ("time", "sleep")
 arguments = commands.arguments_of
 def sleeping(words, *rest, **options):
