@@ -88,12 +88,13 @@ def run(args: argparse.Namespace) -> None:
 
 def report_of(subset: str, values: list[Value], baseline: str, metric: str) -> str:
     """The tables of the validation or the test cases."""
-    from semi_nnunet.evaluation.comparison import best_model, class_table, compare, overall_table
+    from semi_nnunet.evaluation import comparison as of
 
-    found = compare(values, baseline, metric)
-    parts = [f"## {subset} cases", overall_table(found, metric), class_table(found, metric)]
+    found = of.compare(values, baseline, metric)
+    tables = of.overall_table(found, metric), of.class_table(found, metric)
+    parts = [f"## {subset} cases", *tables, of.seeds_note(values, baseline)]
     if subset == "validation":
-        best = best_model(values, metric)
+        best = of.best_model(values, metric)
         parts.append(
             "The trainings have no fold and seed in common: none is chosen."
             if best is None

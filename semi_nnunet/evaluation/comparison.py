@@ -254,6 +254,32 @@ def overall_table(found: Sequence[Compared], metric: str) -> str:
     return markdown(rows)
 
 
+def seeds_note(values: Sequence[Value], baseline: str) -> str:
+    """How far chance in training alone moved the baseline, a line for each configuration.
+
+    Intervals and p are of the cases; they know nothing of it.
+    """
+    lines = []
+    for model, table in by_model(v for v in values if not math.isnan(v.value)).items():
+        if model.trainer != baseline:
+            continue
+        seeds: dict[int, dict[Key, tuple[float, float]]] = defaultdict(dict)
+        for key, value in table.items():
+            seeds[key[1]][key] = (value, 0.0)
+        means = [
+            mean_of_classes(pairs, sorted({key[3] for key in pairs}), 0)
+            for _, pairs in sorted(seeds.items())
+        ]
+        name = f"{baseline} {model.configuration}"
+        lines.append(
+            f"{name} by seed: {', '.join(f'{mean:.4f}' for mean in means)}."
+            if len(means) > 1
+            else f"{name} has one seed: how much chance in training matters is not known, the "
+            f"intervals are of the cases alone. Fix: semi_nnunet crossval --seeds 3"
+        )
+    return "\n".join(lines)
+
+
 def class_table(found: Sequence[Compared], metric: str) -> str:
     """A line for each model and class."""
     rows = [["trainer", "configuration", "class", "difference", "95 % interval", "p (Holm)", ""]]

@@ -17,6 +17,7 @@ from semi_nnunet.evaluation.comparison import (
     compare,
     overall_table,
     read_values,
+    seeds_note,
 )
 from semi_nnunet.evaluation.statistics import paired_difference
 
@@ -67,6 +68,14 @@ def test_differences_are_the_cases_means_over_classes_and_seeds():
     assert found.overall.mean == pytest.approx(expected.mean)
     assert found.overall.p == pytest.approx(expected.p)
     assert found.mean - found.baseline_mean == pytest.approx(expected.mean)
+
+
+def test_chance_in_training_is_shown_or_said_to_be_unknown():
+    one = values(BASE, 0, seeds=1, noise=0)
+    assert "Base 2d has one seed" in seeds_note([*one, *values(OURS, 0, seeds=3)], "Base")
+    lucky = [Value(BASE, "0", 1, "case00", name, 0.9) for name in ("liver", "tumour")]
+    # 0.7 + 0.01 * case, twelve cases
+    assert seeds_note([*one, *lucky], "Base") == "Base 2d by seed: 0.7550, 0.9000."
 
 
 def test_only_what_both_trained_is_compared():
