@@ -50,7 +50,7 @@ class Compared:
         model: the model.
         mean: of the metric: mean over classes of the mean over cases, folds and seeds.
         baseline_mean: the baseline's, on the same cases, folds and seeds.
-        overall: difference of the cases, each the mean over its classes, folds and seeds.
+        overall: difference of the cases, each the mean over seeds of those over classes and folds.
         p_holm: corrected for all models of the table.
         classes: class -> difference of the cases in it, and its corrected p.
         seeds: seed -> mean difference of that seed's trainings.
@@ -177,15 +177,9 @@ def pair_up(model: Model, pairs: Pairs, higher_better: bool) -> Compared:
     """The differences of one model, not corrected for the others."""
     both = {key: pair for key, pair in pairs.items() if not_nan(pair)}
     names = list(dict.fromkeys(key[3] for key in both))
-    by_case = mean_difference_by(both, lambda key: key[2])
     of_classes = {
         name: paired_difference(
-            list(
-                mean_difference_by(
-                    {key: pair for key, pair in both.items() if key[3] == name},
-                    lambda key: key[2],
-                ).values()
-            ),
+            by_case_and_seed({key: pair for key, pair in both.items() if key[3] == name}),
             higher_better,
         )
         for name in names
@@ -195,11 +189,18 @@ def pair_up(model: Model, pairs: Pairs, higher_better: bool) -> Compared:
         model,
         mean_of_classes(both, names, 0),
         mean_of_classes(both, names, 1),
-        paired_difference(list(by_case.values()), higher_better),
+        paired_difference(by_case_and_seed(both), higher_better),
         1.0,
         {name: (of_classes[name], p) for name, p in zip(names, corrected, strict=True)},
         mean_difference_by(both, lambda key: key[1]),
     )
+
+
+def by_case_and_seed(pairs: Pairs) -> np.ndarray:
+    """(cases, seeds) mean differences, NaN where a seed lacks a case."""
+    found = mean_difference_by(pairs, lambda key: (key[2], key[1]))
+    cases, seeds = (list(dict.fromkeys(names)) for names in zip(*found, strict=True))
+    return np.array([[found.get((case, seed), math.nan) for seed in seeds] for case in cases])
 
 
 def mean_difference_by(pairs: Pairs, group: Callable[[Key], G]) -> dict[G, float]:
@@ -257,7 +258,7 @@ def overall_table(found: Sequence[Compared], metric: str) -> str:
 def seeds_note(values: Sequence[Value], baseline: str) -> str:
     """How far chance in training alone moved the baseline, a line for each configuration.
 
-    Intervals and p are of the cases; they know nothing of it.
+    Of one seed, the interval knows nothing of it.
     """
     lines = []
     for model, table in by_model(v for v in values if not math.isnan(v.value)).items():

@@ -70,6 +70,18 @@ def test_differences_are_the_cases_means_over_classes_and_seeds():
     assert found.mean - found.baseline_mean == pytest.approx(expected.mean)
 
 
+def test_a_seed_that_loses_is_not_outvoted_by_the_number_of_cases():
+    rows = [*values(BASE, 0, seeds=3, noise=0), *values(OURS, 0.02, seeds=2, noise=0)]
+    third = [v for v in values(OURS, -0.01, seeds=3, noise=0) if v.seed == 2]
+    (agreed,) = compare([row for row in rows if row.seed < 2], "Base", "dice")
+    assert agreed.verdict("dice") == "better"
+    (found,) = compare([*rows, *third], "Base", "dice")
+    assert found.p_holm < 0.05 and found.overall.mean == pytest.approx(0.01)
+    assert found.overall.low == pytest.approx(-0.01)
+    assert found.verdict("dice") == "no evidence of a gain"
+    assert found.classes["liver"][0].low == pytest.approx(-0.01)
+
+
 def test_chance_in_training_is_shown_or_said_to_be_unknown():
     one = values(BASE, 0, seeds=1, noise=0)
     assert "Base 2d has one seed" in seeds_note([*one, *values(OURS, 0, seeds=3)], "Base")

@@ -52,16 +52,57 @@ def test_the_interval_covers_the_true_mean_about_95_times_in_a_hundred(monkeypat
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(200):
-        low, high = interval_of_mean(rng.gamma(2.0, 1.0, 30))
+        low, high = interval_of_mean(rng.gamma(2.0, 1.0, (30, 1)))
         covered += low <= 2.0 <= high
     assert 0.88 <= covered / 200 <= 0.98
 
 
 def test_the_interval_is_the_same_every_time_and_survives_one_outlier():
-    values = np.array([0.0] * 9 + [1.0])
+    values = np.array([[0.0]] * 9 + [[1.0]])
     low, high = interval_of_mean(values)
     assert (low, high) == interval_of_mean(values)
     assert low <= 0.1 <= high and not math.isnan(low)
+
+
+def test_chance_of_trainings_widens_the_interval(monkeypatch):
+    """Twenty cases alike, five seeds that differ: cases alone promise far too much."""
+    monkeypatch.setattr("semi_nnunet.evaluation.statistics.RESAMPLES", 1000)
+    rng = np.random.default_rng(0)
+    covered = np.zeros(2)
+    for _ in range(200):
+        values = rng.normal(0, 1, (1, 5)) + rng.normal(0, 1, (20, 1)) + rng.normal(0, 1, (20, 5))
+        for which, known in enumerate((values, values.mean(1, keepdims=True))):
+            low, high = interval_of_mean(known)
+            covered[which] += low <= 0 <= high
+    both, cases_alone = covered / 200
+    assert both > 0.85 and cases_alone < 0.7
+
+
+def test_one_of_three_seeds_against_a_gain_stands_against_it():
+    of_cases = np.linspace(0.01, 0.02, 30)[:, None]
+    agreed = paired_difference(of_cases * [1.0, 2.0, 3.0])
+    assert verdict(agreed, agreed.p) == "higher"
+    one_against = paired_difference(of_cases * [2.0, 2.0, -1.0])
+    assert one_against.mean > 0 and one_against.p < 0.001
+    assert verdict(one_against, one_against.p) == "no evidence of a difference"
+
+
+def test_a_case_that_a_seed_lacks_is_judged_by_the_others():
+    values = np.array([[0.1, 0.3], [0.2, np.nan], [np.nan, 0.4], [np.nan, np.nan]])
+    found = paired_difference(values)
+    assert found.mean == pytest.approx((0.2 + 0.2 + 0.4) / 3) and found.cases == 3
+    assert 0.1 <= found.low <= found.mean <= found.high
+    assert found.high == pytest.approx(0.4)
+
+
+def test_the_crossed_interval_is_that_of_draws_one_by_one():
+    rng = np.random.default_rng(1)
+    values = rng.normal(0.1, 1, (6, 3))
+    means = [
+        values[np.ix_(rng.integers(0, 6, 6), rng.integers(0, 3, 3))].mean() for _ in range(20_000)
+    ]
+    found = paired_difference(values)
+    assert (found.low, found.high) == pytest.approx(np.quantile(means, (0.025, 0.975)), abs=0.03)
 
 
 def test_holm_by_hand():
