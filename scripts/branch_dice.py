@@ -1,6 +1,7 @@
 """How good the pseudo labels of A&D's branches are, on unlabelled images whose labels were hidden.
 
     python scripts/branch_dice.py -d 604 -p nnUNetPlans_1200 --labels HIDDEN_LABELS [-f all]
+        [--every 8]
 
 Reads the final checkpoint of a SemiDiffusionTrainer and predicts every unlabelled image with xi
 (the diffusion branch, sampled from noise), with psi (the branch with difficulty weights), with the
@@ -54,11 +55,12 @@ def main() -> None:
     parser.add_argument("-c", dest="configuration", default="2d")
     parser.add_argument("-f", dest="fold", default="all")
     parser.add_argument("--labels", type=Path, required=True, help="of the unlabelled images")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth image")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     trainer = trained(args)
     dice: dict[str, list[float]] = {}
-    folder, cases = trainer.pool.folder, trainer.unlabelled_cases()
+    folder, cases = trainer.pool.folder, trainer.unlabelled_cases()[:: args.every]
     for case, logits, properties in predict_pool(
         trainer, branches(trainer), folder, cases, "predict", mirror=False
     ):
