@@ -2,16 +2,16 @@
 
 A box of an unlabelled patch is pasted into a labelled one, and the other way round, images and
 labels alike, the unlabelled side with the teacher's labels (eq. 2-5). The student is taught on both
-mixtures, the labelled voxels with weight 1, the pseudo-labelled ones with alpha (eq. 8). Before the
-unlabelled terms begin, boxes are pasted between labelled patches (the paper's pre-training).
+mixtures, the labelled voxels with weight 1, the pseudo-labelled ones with alpha (eq. 8).
 
-Differs from the paper: one training, whose first steps are the pre-training, so that the teacher
-goes on from there; they end as soon as the network knows every class; from then on alpha is ramped
-and multiplied by the trust in the network (``follow_trust false, ramp_up constant``: as in the
-paper, constant after ``unlabelled_start_steps``); each of the two mixtures has a box of its own;
-plain labelled patches are seen, too, with nnU-Net's deep supervision; the unlabelled patch is in
-its strong view (``appearance_strength 0``: the paper's); the largest component is kept only where
-that is asked for, because it is wrong for organs in several pieces.
+Differs from the paper: one training, which begins with labelled patches as they are, and the
+mixtures are ramped and multiplied by the trust in the network (``follow_trust false, ramp_up
+constant``: constant after ``unlabelled_start_steps``). The paper pre-trains on boxes pasted between
+labelled patches: that, and mixtures that weigh more than the labels, keep a short training from
+learning its labels (docs/results.md, "BCP where steps are few"). Plain labelled patches are seen
+all along, with nnU-Net's deep supervision; each of the two mixtures has a box of its own; the
+unlabelled patch is in its strong view (``appearance_strength 0``: the paper's); the largest
+component is kept only where that is asked for, because it is wrong for organs in several pieces.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from semi_nnunet.trainer import Term
 class BCPSettings(TeacherSettings):
     box_edge: float = setting(2 / 3, "of the patch (beta, sec. 4.2)", low=0.01, below=1)
     mixture_weight: float = setting(
-        0.5, "of each mixture: half of Dice + cross-entropy (authors' code)", low=0
+        0.25, "of each of two mixtures; 0.5 (authors' code) keeps labels from being learned", low=0
     )
     pseudo_label_weight: float = setting(0.5, "alpha of eq. 8, of pseudo-labelled voxels", low=0)
     largest_component: bool = setting(
@@ -70,23 +70,18 @@ class SemiBCPTrainer(TeacherTrainer):
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
         settings = self.settings
         yield self.supervised(labelled)
-        known = Side(labelled.x, *self.annotation(labelled.target))
-        weight = settings.mixture_weight * (settings.unlabelled_weight > 0)  # for labels, too
-        alpha = settings.pseudo_label_weight * self.unlabelled_weight.at(self.step)
-        if alpha == 0:
-            loss = self.mixture_loss(known.half(False), known.half(True), 1.0, 1.0)
-            yield Term("pre_training", loss, weight, ramped=False)
-            return
         probs = self.teacher_probs(unlabelled.x_weak)
         self.note_pseudo_labels(probs, unlabelled.mask)
         target = hard_pseudo_label(probs, self.exclusive)
         if settings.largest_component:
             target = keep_largest_component(target, self.exclusive)
+        known = Side(labelled.x, *self.annotation(labelled.target))
         guessed = Side(unlabelled.x_strong, target, unlabelled.mask)
+        alpha, weight = settings.pseudo_label_weight, settings.mixture_weight
         inward = self.mixture_loss(known.half(False), guessed.half(False), 1.0, alpha)
-        yield Term("unlabelled_into_labelled", inward, weight, ramped=False)
+        yield Term("unlabelled_into_labelled", inward, weight)
         outward = self.mixture_loss(guessed.half(True), known.half(True), alpha, 1.0)
-        yield Term("labelled_into_unlabelled", outward, weight, ramped=False)
+        yield Term("labelled_into_unlabelled", outward, weight)
 
     def mixture_loss(
         self, around: Side, inside: Side, around_weight: float, inside_weight: float

@@ -76,17 +76,20 @@ def test_box_follows_the_patch(configuration, make_trainer, monkeypatch):
         assert box.sum() == np.prod([round(edge * 2 / 3) for edge in patch])
 
 
-def test_pre_training_pastes_labelled_into_labelled_and_needs_no_teacher(make_trainer):
-    trainer = make_trainer(NAME, unlabelled_start_steps=2)
-    trainer.teacher_probs = None  # would fail if called
-    labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
-    assert [term.name for term in trainer.terms(labelled, unlabelled)] == [
-        "supervised",
-        "pre_training",
-    ]
+def test_mixtures_wait_and_are_weighed_by_trust_as_a_whole(make_trainer):
+    trainer = make_trainer(NAME, ramp_up="constant")
+    trainer.unlabelled_weight.trust = 0.0
+    trainer.train_step(next(trainer.dataloader_train))
+    assert trainer.records.means()["weight/unlabelled_into_labelled"] == 0
+    trainer.unlabelled_weight.trust = 0.5
     trainer.train_step(next(trainer.dataloader_train))
     means = trainer.records.means()
-    assert means["weight/pre_training"] == 0.5
+    weights = {name: value for name, value in means.items() if name.startswith("weight/")}
+    assert weights == {
+        "weight/supervised": 1,
+        "weight/unlabelled_into_labelled": 0.25 * 0.5**2,
+        "weight/labelled_into_unlabelled": 0.25 * 0.5**2,
+    }
 
 
 @pytest.mark.parametrize("sizes", [(2, 6), (6, 2), (1, 2)])
@@ -111,18 +114,6 @@ def test_every_patch_of_unequal_batches_is_mixed(sizes, make_trainer, monkeypatc
     seen.clear()  # the teacher was asked before
     trainer.mixture_loss(*inward.value, 1.0, 0.5)
     assert seen == [max(len(half.x) for half in inward.value)]
-
-
-def test_pseudo_labels_count_as_far_as_the_network_is_trusted(make_trainer):
-    trainer = make_trainer(NAME, ramp_up="constant")
-    weights = []
-    trainer.mixture_loss = lambda around, inside, *given: (
-        weights.append(given),
-        around.x.sum() * 0,
-    )[1]
-    trainer.unlabelled_weight.trust = 0.5
-    list(trainer.terms(*trainer._to_device(next(trainer.dataloader_train)[0])))
-    assert weights == [(1.0, 0.5 * 0.25), (0.5 * 0.25, 1.0)]
 
 
 def test_largest_component_is_a_setting(make_trainer, monkeypatch):
