@@ -166,18 +166,16 @@ def run_with_ray(launcher: Launcher, work: Work) -> list[Outcome]:
     from semi_nnunet.runs.local import Board
     from semi_nnunet.runs.ray_cluster import cluster, run_on_ray, share_of
 
-    board, outcomes = Board(len(work.left)), []
+    board = Board(len(work.left))
     with cluster(launcher.ray_address) as ray, ended_like_ctrl_c():
         share = share_of(ray, launcher.device, launcher.threads)
         device = launcher.device or ("cuda" if share.gpus else "cpu")
         words = ["semi_nnunet", *work.words, "--device", device, "--jobs", "1"]
         words += ["--threads", str(share.cpus)]
         print(f"on Ray at {ray.get_runtime_context().gcs_address}, {device}", flush=True)
-        for wave in work.waves():
-            jobs = {index: work.jobs[index] for index in wave}
-            at_a_time = launcher.jobs or len(jobs)
-            outcomes += run_on_ray(ray, jobs, words, share, at_a_time, work.logs, board)
-    return outcomes
+        jobs = {index: work.jobs[index] for index in work.left}
+        at_a_time = launcher.jobs or len(jobs)
+        return run_on_ray(ray, jobs, work.needs, words, share, at_a_time, work.logs, board)
 
 
 def submit_waves(launcher: Launcher, work: Work) -> None:

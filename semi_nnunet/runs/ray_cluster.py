@@ -14,8 +14,7 @@ import signal
 import socket
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,6 +110,7 @@ def share_of(ray: Any, device: str | None, cpus: int | None) -> Share:
 def run_on_ray(
     ray: Any,
     jobs: Mapping[int, Job],
+    needs: Mapping[Job, Collection[Job]],
     words: Words,
     share: Share,
     at_a_time: int,
@@ -122,6 +122,7 @@ def run_on_ray(
     Args:
         ray: connected.
         jobs: by their index in the list that the command makes.
+        needs: job -> those that it waits for, in whatever way they end.
         words: the command, without ``--only INDEX``.
         share: what each needs.
         at_a_time: how many may run at once.
@@ -133,12 +134,14 @@ def run_on_ray(
     """
     remote = ray.remote(do).options(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=RETRIES)
     variables = {name: os.environ[name] for name in os.environ if name.startswith("nnUNet_")}
-    waiting, running = deque(jobs.items()), dict[Any, Followed]()
+    waiting, running = dict(jobs), dict[Any, Followed]()
     outcomes: list[Outcome] = []
     try:
         while waiting or running:
-            while waiting and len(running) < at_a_time:
-                index, job = waiting.popleft()
+            unfinished = {*waiting.values(), *(followed.job for followed in running.values())}
+            ready = [i for i, job in waiting.items() if unfinished.isdisjoint(needs.get(job, ()))]
+            for index in ready[: at_a_time - len(running)]:
+                job = waiting.pop(index)
                 task = (*words, "--only", str(index)), variables, logs / f"ray_{index}.log"
                 running[remote.remote(*task, job.lock)] = Followed(job, board)
             ended, _ = ray.wait(list(running), timeout=LOOK_EVERY_S)

@@ -7,17 +7,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from semi_nnunet.cli.launching import Launcher, Work, add_arguments, launch
 from semi_nnunet.errors import UserError
 from semi_nnunet.runs import commands, local
-from semi_nnunet.runs.local import Resources, run_jobs
+from semi_nnunet.runs.local import Board, Resources, run_jobs
+from semi_nnunet.runs.ray_cluster import Share, run_on_ray
 from tests.runs.tiny import wait_for
 
 SBATCH = """#!/bin/sh
@@ -105,6 +107,42 @@ def test_a_job_waits_for_no_other_than_those_it_needs(work, tmp_path):
     outcomes = run_jobs([long, first, second], Resources("cpu", (), 2, 1), {second: [first]})
     assert [one.state for one in outcomes] == ["done"] * 3
     assert (tmp_path / "ran").read_text().split() == ["first", "second", "long"]
+
+
+class StandInForRay:
+    """Notes what is given to it, and ends one task a look, the one that was begun last."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+
+    def remote(self, do: object) -> StandInForRay:
+        return self
+
+    def options(self, **_: object) -> SimpleNamespace:
+        return SimpleNamespace(remote=self.begin)
+
+    def begin(self, words: Sequence[str], *_: object) -> int:
+        self.begun.append(int(words[-1]))
+        return self.begun[-1]
+
+    def wait(self, references: list[int], timeout: float) -> tuple[list[int], list[int]]:
+        return references[-1:], references[:-1]
+
+    def get(self, reference: int) -> str:
+        return "it failed" if reference == 1 else ""
+
+
+def test_a_task_of_ray_waits_for_no_other_than_those_it_needs(tmp_path):
+    names = ["needs_bad", "bad", "long", "alone", "needs_long"]
+    jobs = dict(enumerate(Task(tmp_path, name) for name in names))
+    needs = {jobs[0]: [jobs[1]], jobs[4]: [jobs[2]]}
+    ray, board = StandInForRay(), Board(5)
+    outcomes = run_on_ray(ray, jobs, needs, ("crossval",), Share(0, 1), 3, tmp_path, board)
+    assert ray.begun[:3] == [1, 2, 3]
+    ended = [outcome.job.name for outcome in outcomes]
+    assert ended.index("bad") < ended.index("needs_bad")
+    assert ended.index("long") < ended.index("needs_long")
+    assert {o.job.name for o in outcomes if o.state == "failed"} == {"bad"} and len(outcomes) == 5
 
 
 @pytest.mark.parametrize("number", [4, 99, -1])
