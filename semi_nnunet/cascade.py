@@ -97,7 +97,8 @@ def predict_for_next_stages(trainer: Any, stages: Sequence[str]) -> None:
     predict_cases_of(base.joinpath, trainer, stages, never_validated(base, trainer.fold))
     if trainer.uses_unlabelled:
         unlabelled = partial(unlabelled_folder, base)
-        predict_cases_of(unlabelled, trainer, stages, trainer.unlabelled_cases())
+        pool = trainer.pool.all(trainer.labelled_identifiers())  # all folds of the next stage's
+        predict_cases_of(unlabelled, trainer, stages, pool)
     if trainer.is_ddp:
         dist.barrier()
 

@@ -11,6 +11,7 @@ import math
 import platform
 import time
 from collections.abc import Iterable
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +21,6 @@ import torch
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.ddp_allgather import AllGatherGrad
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import distributed as dist
@@ -33,6 +33,14 @@ from semi_nnunet.cascade import require_predictions
 from semi_nnunet.common_settings import SemiSettings
 from semi_nnunet.core.losses import DiceAndVoxelLoss
 from semi_nnunet.data.loading import StepDataset, StepLoader, reproducible
+from semi_nnunet.data.patients import (
+    PatientOf,
+    by_patient,
+    make_folds,
+    named,
+    patient_finder,
+    torn_patients,
+)
 from semi_nnunet.data.sampling import pseudo_labelled_cases, sampling_probabilities
 from semi_nnunet.environment import variable
 from semi_nnunet.errors import UserError, print_user_errors_plainly
@@ -252,20 +260,21 @@ class ReproducibleTrainer(nnUNetTrainer):
         return sorted(self.dataset_class.get_identifiers(self.preprocessed_dataset_folder))
 
     def do_split(self) -> tuple[list[str], list[str]]:
-        """nnU-Net's split; fewer than five labelled cases get one fold each.
+        """nnU-Net's split, of whole patients; fewer than five of them get one fold each.
 
         The file is written here, whole, because one DDP process may read what another writes.
         """
         splits_file = Path(self.preprocessed_dataset_folder_base) / "splits_final.json"
         cases = self.labelled_identifiers()
         if self.fold != "all" and not splits_file.exists():
-            if len(cases) < 2:
+            folds = make_folds(cases, self.patient_of)
+            if not folds:
                 raise UserError(
-                    f"fold {self.fold} needs a training and a validation case, found {len(cases)} "
-                    f"labelled case. Fix: train fold 'all'"
+                    f"fold {self.fold} needs a training and a validation patient, found "
+                    f"{len(cases)} labelled cases of {len(by_patient(cases, self.patient_of))}. "
+                    f"Fix: train fold 'all'"
                 )
-            split = generate_crossval_split(cases, n_splits=min(5, len(cases)))
-            write_json(splits_file, checkpoints.plain(split))
+            write_json(splits_file, folds)
         if self.fold != "all" and self.fold >= (count := len(read_json(splits_file))):
             raise UserError(
                 f"{splits_file} has {count} folds, but fold {self.fold} was asked for (nnU-Net "
@@ -283,7 +292,19 @@ class ReproducibleTrainer(nnUNetTrainer):
             raise UserError(
                 f"fold {self.fold} of {splits_file} {what}. Fix: mend or delete that file"
             )
+        torn = torn_patients({"train": training, "val": validation}, self.patient_of)
+        if torn and self.fold != "all":
+            raise UserError(
+                f"fold {self.fold} of {splits_file} trains and validates on cases of the same "
+                f"patients: {named(torn)}. Fix: delete that file, folds of whole patients are made "
+                f"in its place"
+            )
         return training, validation
+
+    @cached_property
+    def patient_of(self) -> PatientOf:
+        """Case -> its patient, as dataset.json says."""
+        return patient_finder(self.dataset_json)
 
     def command_of_previous_stage(self) -> str:
         """What to run where the previous stage of a cascade is missing."""

@@ -34,6 +34,7 @@ from semi_nnunet.core.pseudo_labels import hard_pseudo_label, is_foreground, to_
 from semi_nnunet.core.stochastic import statistics_kept
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch, UnlabelledSampling
+from semi_nnunet.data.patients import apart_from
 from semi_nnunet.data.streams import unlabelled_like
 from semi_nnunet.data.unlabelled import UnlabelledCases, UnlabelledDataset, foreground_prior
 from semi_nnunet.errors import UserError
@@ -310,12 +311,28 @@ class SemiTrainer(ReproducibleTrainer):
         return UnlabelledCases(unlabelled_folder(base, name), self.preprocess_command)
 
     def unlabelled_cases(self) -> list[str]:
-        """The finished unlabelled cases."""
-        return self.pool.all(self.labelled_identifiers())
+        """The finished unlabelled cases, but for those of patients whom this fold validates on.
+
+        Raises:
+            UserError: there are none.
+        """
+        return self._of_others(self.pool.all(self.labelled_identifiers()))
 
     def training_pool(self) -> list[str]:
-        """The unlabelled cases to train on: all, or what the last filtering kept."""
-        return self.pool.to_train_on(self.labelled_identifiers())
+        """The :meth:`unlabelled_cases` to train on: all, or what the last filtering kept."""
+        return self._of_others(self.pool.to_train_on(self.labelled_identifiers()))
+
+    def _of_others(self, cases: list[str]) -> list[str]:
+        """The cases of patients whom this fold does not validate on; fold "all" holds out none."""
+        if self.fold == "all":
+            return cases
+        others = apart_from(cases, self.do_split()[1], self.patient_of)
+        if not others:
+            raise UserError(
+                f"training on unlabelled images needs some, but all {len(cases)} are of patients "
+                f"whom fold {self.fold} validates on. Fix: put images of others into imagesUn"
+            )
+        return others
 
     def current_cases(self) -> dict[str, list[str]]:
         unlabelled = self.training_pool() if self.uses_unlabelled else []

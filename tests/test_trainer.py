@@ -235,6 +235,40 @@ def test_few_labelled_cases_get_one_fold_each(make_trainer, prepared_dataset, tm
     assert all(sorted(training + validation) == cases for training, validation in folds)
 
 
+def test_folds_are_of_whole_patients_whose_unlabelled_images_wait_outside(make_trainer, tmp_path):
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
+    labelled, unlabelled = trainer.labelled_identifiers(), trainer.unlabelled_cases()
+    assert len(labelled) == 5 and len(unlabelled) == 4
+    # two labelled patients of two and three cases; the first has an unlabelled image, too
+    first = {*labelled[:2], unlabelled[0]}
+    trainer.patient_of = lambda case: "A" if case in first else "B" if case in labelled else case
+    trainer.preprocessed_dataset_folder_base = str(tmp_path)
+    pools = {}
+    for trainer.fold in (0, 1):
+        training, validation = trainer.do_split()
+        assert {tuple(training), tuple(validation)} == {tuple(labelled[:2]), tuple(labelled[2:])}
+        pools["A" if labelled[0] in validation else "B"] = trainer.training_pool()
+        assert trainer.unlabelled_cases() == trainer.training_pool()
+    assert pools == {"A": unlabelled[1:], "B": unlabelled}
+    trainer.fold = "all"
+    assert trainer.training_pool() == unlabelled
+    trainer.fold, trainer.patient_of = 0, lambda case: "B" if case in labelled[2:] else "A"
+    trainer.do_split = lambda: (labelled[2:], labelled[:2])
+    with pytest.raises(UserError, match="all 4 are of patients whom fold 0 validates on"):
+        trainer.training_pool()
+
+
+def test_folds_that_tear_patients_are_refused(make_trainer, tmp_path):
+    trainer = make_trainer("SemiBaselineTrainer", start=False)
+    cases = trainer.labelled_identifiers()
+    trainer.preprocessed_dataset_folder_base, trainer.patient_of = str(tmp_path), lambda _: "Ann"
+    with pytest.raises(UserError, match=r"5 labelled cases of 1\. Fix: train fold 'all'"):
+        trainer.do_split()
+    write_json(tmp_path / "splits_final.json", [{"train": cases[1:], "val": cases[:1]}])
+    with pytest.raises(UserError, match=r"same patients: Ann\. Fix: delete that file"):
+        trainer.do_split()
+
+
 def test_one_labelled_case_can_only_be_trained_on_all(make_trainer, tmp_path):
     trainer = make_trainer("SemiBaselineTrainer", start=False)
     cases = trainer.labelled_identifiers()[:1]

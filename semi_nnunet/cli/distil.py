@@ -114,6 +114,7 @@ def write(
     from semi_nnunet.cli.select import choice_of
     from semi_nnunet.data.integrity import cases_in
     from semi_nnunet.data.layout import preprocessed_dataset
+    from semi_nnunet.data.patients import patient_finder
     from semi_nnunet.data.prepare import verify
     from semi_nnunet.files import read_json
     from semi_nnunet.pseudo_labels.distil import (
@@ -129,9 +130,11 @@ def write(
         return code
     choice = choice_of(args, args.keep[0])
     taken = write_distilled(source, raw, request, choice, args.symlink, skipped)
-    labelled = list(cases_in(source / "imagesTr", read_json(raw / "dataset.json")["file_ending"]))
+    description = read_json(raw / "dataset.json")
+    labelled = list(cases_in(source / "imagesTr", description["file_ending"]))
     preprocessed, name = preprocessed_dataset(raw.name), args.target_plans
-    folds = write_folds(preprocessed_dataset(source.name), preprocessed, labelled, list(taken))
+    of_source, patient_of = preprocessed_dataset(source.name), patient_finder(description)
+    folds = write_folds(of_source, preprocessed, labelled, list(taken), patient_of)
     write_pseudo_labelled(preprocessed, taken)
     if name:
         write_plans(raw, preprocessed, name, plans[name], args.processes)

@@ -9,7 +9,8 @@ Writes a new raw data set: the chosen cases in imagesTr and labelsTr, all other 
 imagesUn; their labels go to a folder outside it. Planning and preprocessing see only what is left.
 --published takes the list of N cases that semi_nnunet convert found in the literature. Settings are
 to be chosen without the test cases: --held-out makes some of the unlabelled cases the test cases of
-the new data set, in place of those of the old one.
+the new data set, in place of those of the old one. Where dataset.json tells patients, whole
+patients are drawn and held out, as near to the numbers as they allow.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from semi_nnunet.data.integrity import cases_in
 from semi_nnunet.data.layout import new_raw_dataset, raw_dataset
+from semi_nnunet.data.patients import apart_from, patient_finder
 from semi_nnunet.data.splits import (
     SUBSETS,
     choose_held_out,
@@ -53,10 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--list",
         metavar="FILE",
-        help="which cases: a text file, a JSON list, or a JSON object with a list named N",
+        help="which cases: a text file, a JSON list, or a JSON object with a list named N or of N",
     )
     which.add_argument(
-        "--published", action="store_true", help=f"the list named N of the data set's {SUBSETS}"
+        "--published", action="store_true", help=f"the list of N cases of the data set's {SUBSETS}"
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="of the random choice (default: %(default)s)"
@@ -80,14 +82,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     source = raw_dataset(args.dataset)
     file = source / SUBSETS if args.published else args.list
-    chosen = None if file is None else read_case_list(file, args.labelled)
-    cases = list(cases_in(source / "imagesTr", read_json(source / "dataset.json")["file_ending"]))
-    labelled = choose_labelled(cases, args.labelled, chosen, args.seed)
+    description = read_json(source / "dataset.json")
+    patient_of = patient_finder(description)
+    cases = list(cases_in(source / "imagesTr", description["file_ending"]))
+    chosen = None if file is None else read_case_list(file, args.labelled, cases)
+    labelled = choose_labelled(cases, args.labelled, chosen, args.seed, patient_of)
     held_out: list[str] = []
     if args.held_out is not None:
         is_number = args.held_out.isdecimal()
         asked = int(args.held_out) if is_number else read_case_list(args.held_out, None)
-        held_out = choose_held_out(sorted(set(cases) - set(labelled)), asked)
+        others = apart_from(cases, labelled, patient_of)
+        held_out = choose_held_out(others, asked, patient_of)
     default = f"{source.name.split('_', 1)[-1]}{len(labelled)}labelled"
     name = default if args.name is None else args.name
     target = new_raw_dataset(source.parent, args.new_id, name)

@@ -24,6 +24,7 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import (
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from semi_nnunet.data import patients
 from semi_nnunet.data.integrity import (
     CaseReport,
     check_dataset,
@@ -131,7 +132,9 @@ def prepare_labelled(
     wanted = requested(plans, configurations)
     labelled, unlabelled = cases_to_preprocess(raw, reports, skipped)
     write_json(preprocessed / SKIPPED_FILE, skipped)
-    description = read_json(preprocessed / "dataset.json")
+    description = read_json(raw / "dataset.json")
+    if read_json(preprocessed / "dataset.json") != description:  # in the patients alone
+        write_json(preprocessed / "dataset.json", description)
     ground_truth = preprocessed / "gt_segmentations"
     for configuration in wanted:
         recipe = Recipe(plans, configuration, description)
@@ -296,7 +299,13 @@ def fingerprint_fits(raw: Path, preprocessed: Path) -> bool:
     cases = raw_cases(raw, read_description(raw), UNLABELLED_IMAGES)
     labelled = {case.case for case in cases if case.subset == "labelled"}
     same_cases = preprocessed_as_labelled(preprocessed) <= labelled
-    return bool(known == now["numTraining"] and read_json(description) == now and same_cases)
+    same_description = without_patients(read_json(description)) == without_patients(now)
+    return bool(known == now["numTraining"] and same_description and same_cases)
+
+
+def without_patients(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What of dataset.json matters to plans: who the patients are does not."""
+    return {key: value for key, value in description.items() if key != patients.KEY}
 
 
 def preprocessed_as_labelled(preprocessed: Path) -> set[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from semi_nnunet.data.layout import DISTILLED_FILE
+from semi_nnunet.data.patients import expression_problem, patient_problems
 from semi_nnunet.errors import Problem, UserError
 
 JSON = "dataset.json"
@@ -94,7 +95,8 @@ def _content_problems(content: Any) -> list[Problem]:
             problems.append(Problem(JSON, what, "correct it"))
     if isinstance(content.get("labels"), dict) and content["labels"]:
         problems += _label_problems(content["labels"])
-    return problems + _listing_problems(content.get("dataset", {}))
+    problem = expression_problem(content, JSON)
+    return [*problems, *_listing_problems(content.get("dataset", {})), *filter(None, [problem])]
 
 
 def _label_problems(labels: dict[str, Any]) -> list[Problem]:
@@ -192,7 +194,15 @@ def layout_problems(
         *_training_problems(cases, description["numTraining"], root),
         *_name_problems(root, cases, ending, folders),
         *_unlabelled_problems(root, cases, ending, unlabelled),
+        *_patient_problems(description, cases),
     ]
+
+
+def _patient_problems(description: dict[str, Any], cases: Iterable[RawCase]) -> Iterator[Problem]:
+    ids: dict[str, list[str]] = {"labelled": [], "unlabelled": [], "test": []}
+    for case in cases:
+        ids[case.subset].append(case.case)
+    yield from patient_problems(description, ids, JSON)
 
 
 def _training_problems(cases: Iterable[RawCase], num_training: int, root: str) -> Iterator[Problem]:

@@ -5,17 +5,20 @@ Some of its cases are labelled in the new data set, the others unlabelled.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from semi_nnunet.data.integrity import cases_in
 from semi_nnunet.data.layout import UNLABELLED_IMAGES, was_made
+from semi_nnunet.data.patients import PatientOf, by_patient, itself, named, torn_patients
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, write_json
 
@@ -24,15 +27,21 @@ RECORD = "split.json"  # in the new data set: what it was made from
 
 
 def choose_labelled(
-    cases: Sequence[str], number: int | None, chosen: Sequence[str] | None, seed: int
+    cases: Sequence[str],
+    number: int | None,
+    chosen: Sequence[str] | None,
+    seed: int,
+    patient_of: PatientOf = itself,
 ) -> list[str]:
     """The cases that keep their labels.
 
     Args:
         cases: all.
         number: how many; None: all of ``chosen``.
-        chosen: a list, of which the first ``number`` are taken; None: draw them at random.
+        chosen: a list, of which the first ``number`` are taken; None: draw them at random, whole
+            patients, so that there may be a few more or fewer.
         seed: of the draw.
+        patient_of: see :func:`~semi_nnunet.data.patients.patient_finder`.
 
     Raises:
         UserError: neither is given, a case does not exist, more are wanted than there are, or the
@@ -45,7 +54,9 @@ def choose_labelled(
             "some cases must stay labelled. Fix: --labelled N draws them, --list FILE names them"
         )
     if chosen is None:
-        pool = [str(case) for case in np.random.default_rng(seed).permutation(sorted(cases))]
+        patients = by_patient(sorted(cases), patient_of)
+        drawn = [str(one) for one in np.random.default_rng(seed).permutation(sorted(patients))]
+        pool = [case for patient in drawn for case in patients[patient]]
     else:
         pool = list(dict.fromkeys(chosen))
         require_among(pool, cases, "the list names cases that imagesTr lacks")
@@ -59,18 +70,30 @@ def choose_labelled(
             f"--labelled must be between 1 and {len(pool)}, the cases to choose from, got "
             f"{number}. Fix: a {'larger' if number < 1 else 'smaller'} --labelled"
         )
+    if chosen is None and number is not None:
+        number = nearest(number, itertools.accumulate(len(patients[one]) for one in drawn))
     return sorted(pool[:number])
 
 
-def choose_held_out(cases: Sequence[str], asked: int | Sequence[str]) -> list[str]:
+def nearest(number: int, totals: Iterable[int]) -> int:
+    """The total that differs least from a number, of two such the smaller."""
+    return min(totals, key=lambda total: (abs(total - number), total))
+
+
+def choose_held_out(
+    cases: Sequence[str], asked: int | Sequence[str], patient_of: PatientOf = itself
+) -> list[str]:
     """The unlabelled cases that become test cases, to choose settings by.
 
     Args:
-        cases: those that do not stay labelled.
-        asked: how many, evenly spaced in alphabetical order, or which.
+        cases: those of patients of whom no case stays labelled.
+        asked: how many, evenly spaced in alphabetical order, or which: whole patients, so that
+            there may be a few more or fewer than asked.
+        patient_of: see :func:`~semi_nnunet.data.patients.patient_finder`.
 
     Raises:
-        UserError: a case is not one of ``cases``, more are wanted than there are, or none.
+        UserError: a case is not one of ``cases``, more are wanted than there are, or none, or some
+            cases of a patient are named and others are not.
     """
     pool = sorted(cases)
     if isinstance(asked, int):
@@ -84,7 +107,20 @@ def choose_held_out(cases: Sequence[str], asked: int | Sequence[str]) -> list[st
             f"{number}. Fix: correct it"
         )
     if isinstance(asked, int):
-        return [pool[i * len(pool) // asked] for i in range(asked)]
+        patients = by_patient(pool, patient_of)
+        names = list(patients)
+        spaced = [
+            [case for i in range(count) for case in patients[names[i * len(names) // count]]]
+            for count in range(1, len(names) + 1)
+        ]
+        total = nearest(number, map(len, spaced))
+        return next(held_out for held_out in spaced if len(held_out) == total)
+    torn = torn_patients({"train": set(pool) - set(asked), "val": asked}, patient_of)
+    if torn:
+        raise UserError(
+            f"--held-out must name all cases of a patient or none, got some of {named(torn)}. Fix: "
+            f"add the others"
+        )
     return sorted(set(asked))
 
 
@@ -97,12 +133,14 @@ def require_among(chosen: Sequence[str], cases: Sequence[str], wrong: str) -> No
         raise UserError(f"{wrong}: {names}. Fix: correct it")
 
 
-def read_case_list(path: str | Path, number: int | None) -> list[str]:
-    """Case ids of a file: one a line, a JSON list, or a JSON object of such lists.
+def read_case_list(path: str | Path, number: int | None, cases: Collection[str] = ()) -> list[str]:
+    """Case ids of a file: one a line, a JSON list, or a JSON object that holds such lists.
 
     Args:
         path: the file.
-        number: ``str(number)`` is the key of the wanted list of a JSON object.
+        number: ``str(number)`` is the key of the wanted list of a JSON object, or else it is the
+            only one, at any depth, of so many ``cases``.
+        cases: that there are.
 
     Raises:
         UserError: the file is absent or holds none of these.
@@ -116,19 +154,33 @@ def read_case_list(path: str | Path, number: int | None) -> list[str]:
         return [line.strip() for line in path.read_text().splitlines() if line.strip()]
     content = read_json(path)
     if isinstance(content, Mapping):
-        lists = {key: value for key, value in content.items() if isinstance(value, list)}
-        if str(number) not in lists:
+        lists = dict(lists_in(content))
+        known, name = set(cases), str(number)
+        of_size = [one for one in lists.values() if len(one) == number and {*one} <= known]
+        found = [lists[name]] if name in lists else of_size
+        if len({tuple(one) for one in found}) != 1:
+            there = ", ".join(f"{name} ({len(one)})" for name, one in lists.items())
+            wrong = f"{'several' if found else 'none'} named {number} or of so many cases"
             raise UserError(
-                f"{path} holds lists named {', '.join(lists) or 'nothing'}, none named {number}. "
-                f"Fix: give one of these as --labelled"
+                f"{path} holds the lists {there or '(none)'}, {wrong}. Fix: give another "
+                f"--labelled, or write the list to a file of its own (--list)"
             )
-        content = lists[str(number)]
+        content = found[0]
     if not (isinstance(content, list) and all(isinstance(case, str) for case in content)):
         raise UserError(
             f"{path} must hold a list of case ids, got {json.dumps(content)[:80]}. Fix: write them "
             f'as ["case_1", "case_2"], or one a line in a .txt file'
         )
     return content
+
+
+def lists_in(content: Mapping[str, Any], inside: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Name, such as "labelled/10%", and content of every list of strings of a JSON object."""
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from lists_in(value, f"{inside}{key}/")
+        elif isinstance(value, list) and all(isinstance(one, str) for one in value):
+            yield f"{inside}{key}", value
 
 
 def write_split(

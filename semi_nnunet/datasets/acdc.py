@@ -66,7 +66,10 @@ def convert(source: Path, symlink: bool = False) -> Conversion:
         [f"{patient}_{phase}" for patient in lists["train"][:number] for phase in ("ED", "ES")]
         for number in LABELLED_PATIENTS
     ]
-    return Conversion("ACDC", ("cine_MR",), LABELS, cases, "Bernard et al., TMI 2018", subsets)
+    reference = "Bernard et al., TMI 2018"
+    return Conversion(
+        "ACDC", ("cine_MR",), LABELS, cases, reference, subsets, patient=r"patient\d{3}"
+    )
 
 
 def _frames(folder: Source, infos: Files, patient: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from semi_nnunet.data.file_bytes import COPY_AGAIN, BrokenFileError, short_reason
 from semi_nnunet.data.layout import was_made
+from semi_nnunet.data.patients import KEY
 from semi_nnunet.data.splits import SUBSETS
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import require_space, write_json
@@ -60,6 +61,7 @@ class Conversion:
         reference: whom to cite.
         subsets: the published choices of labelled cases, by their number.
         file_ending: of images and labels.
+        patient: what of a name is the patient, as a regular expression; None: every case is one.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Conversion:
     reference: str
     subsets: Sequence[Sequence[str]] = ()
     file_ending: str = ".nii.gz"
+    patient: str | None = None
     counts: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,6 +88,7 @@ class Conversion:
             "labels": labels,
             "numTraining": self.counts["Tr"],
             "file_ending": self.file_ending,
+            **({} if self.patient is None else {KEY: self.patient}),
         }
 
 

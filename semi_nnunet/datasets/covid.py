@@ -11,11 +11,11 @@ single slices, whose neighbours are nearly equal). Hide labels by `semi_nnunet s
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
+from semi_nnunet.data.patients import KEY, patient_finder
 from semi_nnunet.datasets.conversion import Case, Conversion
 from semi_nnunet.datasets.options import add_seed, add_size, add_test_percent
 from semi_nnunet.datasets.pictures import grey, mask
@@ -23,6 +23,7 @@ from semi_nnunet.datasets.source import Source, shuffled
 from semi_nnunet.errors import UserError
 
 ENDING = r"\.(?:png|jpg|jpeg)"
+SCAN = r"(.*?)[_-]?\d*$"  # a name without its last number
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -58,12 +59,13 @@ def convert(
         for name, image in images.items()
     ]
     reference = "COVID-19 CT lesion segmentation, several public sources"
-    return Conversion("COVID_CT", ("slice_of_CT",), ("lesion",), cases, reference, (), ".png")
+    labels, channels = ("lesion",), ("slice_of_CT",)
+    return Conversion("COVID_CT", channels, labels, cases, reference, (), ".png", SCAN)
 
 
 def scan_of(name: str) -> str:
     """The scan a slice belongs to: its name without the last number."""
-    return re.sub(r"[_-]?\d+$", "", name)
+    return patient_finder({KEY: SCAN})(name)
 
 
 def test_scans(names: Collection[str], percent: int, seed: int) -> set[str]:

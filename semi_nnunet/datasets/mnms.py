@@ -68,7 +68,8 @@ def convert(source: Path, target: str, seed: int = 0) -> Conversion:
     subsets = [subset for i, subset in enumerate(subsets) if subset not in subsets[:i]]
     sources = "".join(vendor for vendor in VENDORS if vendor != target)
     name, reference = f"MnMs_{sources}2{target}", "Campello et al., TMI 2021"
-    return Conversion(name, ("cine_MR",), LABELS, cases, reference, subsets)
+    patient = "[A-D]_[A-Z0-9]{6}"
+    return Conversion(name, ("cine_MR",), LABELS, cases, reference, subsets, patient=patient)
 
 
 def _subjects(folder: Source, unused: Collection[str]) -> Subjects:

@@ -92,7 +92,8 @@ def convert(
     ]
     subset = [_name(*one) for one in slices[:labelled]]
     reference = "Bogunovic et al., TMI 2019"
-    return Conversion("RETOUCH", ("OCT",), LABELS, cases, reference, [subset], ".png")
+    patient = "[A-Za-z]+_TRAIN[0-9]{3}"
+    return Conversion("RETOUCH", ("OCT",), LABELS, cases, reference, [subset], ".png", patient)
 
 
 def _of_vendor(volumes: Files, vendor: str, seed: int) -> list[str]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints
-from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.checkpoints import plain
@@ -25,6 +24,7 @@ from semi_nnunet.data.layout import (
     is_plans,
     was_made,
 )
+from semi_nnunet.data.patients import PatientOf, apart_from, make_folds
 from semi_nnunet.data.prepare import fingerprint_fits
 from semi_nnunet.data.splits import Transfer
 from semi_nnunet.deploy.trained import TrainedModel
@@ -34,8 +34,6 @@ from semi_nnunet.planning.layers import given_before
 from semi_nnunet.pseudo_labels.choice import Choice, case_scores, choose
 from semi_nnunet.pseudo_labels.pool import Request, ignore_value
 from semi_nnunet.runs.crossval import unknown
-
-FOLDS = 5
 
 
 def require_folders(source: Path) -> None:
@@ -114,42 +112,47 @@ def with_ignore(description: Mapping[str, Any], request: Request) -> dict[str, A
     return labels
 
 
-def write_folds(source: Path, target: Path, labelled: Sequence[str], taken: Sequence[str]) -> int:
+def write_folds(
+    source: Path,
+    target: Path,
+    labelled: Sequence[str],
+    taken: Sequence[str],
+    patient_of: PatientOf,
+) -> int:
     """Write splits_final.json: folds of the labelled cases, pseudo-labelled ones for training.
+
+    Those of patients whom a fold validates on are not in its training.
 
     Args:
         source: preprocessed folder whose folds are taken over, if there are any.
         target: preprocessed folder of the new data set; folds that are there are kept.
         labelled: cases of the source.
         taken: pseudo-labelled cases.
+        patient_of: see :func:`~semi_nnunet.data.patients.patient_finder`.
 
     Returns:
-        The number of folds; 0 with a single labelled case, for which fold "all" is left.
+        The number of folds; 0 with a single labelled patient, for which fold "all" is left.
 
     Raises:
         UserError: folds that are there do not fit the cases.
     """
     path, before = target / "splits_final.json", source / "splits_final.json"
+    # none of a single patient: a random split would validate on pseudo labels
+    folds = read_json(before) if before.is_file() else make_folds(labelled, patient_of)
+    splits = [
+        {**fold, "train": [*fold["train"], *apart_from(sorted(taken), fold["val"], patient_of)]}
+        for fold in folds
+    ]
     if path.is_file():
-        splits = read_json(path)
-        known, all_labelled = cases_of(splits), set(labelled)
-        if before.is_file():  # it may leave some out
-            all_labelled = cases_of(read_json(before))
-        if known != {*all_labelled, *taken}:
+        there = read_json(path)
+        if cases_of(there) != cases_of(splits):
             raise UserError(
                 f"{path} has folds of other cases than the data set. Fix: remove it, or add to it "
                 f"what is missing"
             )
-        return len(splits)
+        return len(there)
     target.mkdir(parents=True, exist_ok=True)
-    if len(labelled) < 2:
-        folds = []  # none: a random split would validate on pseudo labels
-    elif before.is_file():
-        folds = read_json(before)
-    else:
-        folds = generate_crossval_split(sorted(labelled), n_splits=min(FOLDS, len(labelled)))
-    splits = [{**fold, "train": [*fold["train"], *sorted(taken)]} for fold in folds]
-    write_json(path, plain(splits))
+    write_json(path, splits)
     return len(splits)
 
 

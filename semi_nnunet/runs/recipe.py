@@ -35,11 +35,12 @@ from typing import Any, NoReturn
 
 from semi_nnunet.cli.convert import CONVERTERS
 from semi_nnunet.common_settings import SemiSettings
+from semi_nnunet.data.patients import number_of_folds
 from semi_nnunet.discovery.listing import settings_classes, trainer_classes
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json
 from semi_nnunet.planning.plan import parse_assignments
-from semi_nnunet.runs.crossval import folds_of_cases, unknown, unknown_trainers
+from semi_nnunet.runs.crossval import unknown, unknown_trainers
 from semi_nnunet.runs.job import ALL
 from semi_nnunet.settings import given_settings, value_problems
 
@@ -248,7 +249,7 @@ def _training_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
 def _fold_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
     """Folds that nnU-Net does not make of the labelled cases, or that make no cascade."""
     folds, labelled = content.get("folds", [ALL]), content["labelled"]
-    count = folds_of_cases(labelled["number"]) if labelled else 5
+    count = number_of_folds(labelled["number"]) if labelled else 5
     numbered = [*map(str, range(count))]
     of_what = f" of {labelled['number']} labelled cases" if labelled else ""
     yield from unknown("fold", folds, [*numbered, ALL], f"there are {count} folds{of_what}")

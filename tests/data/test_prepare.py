@@ -127,6 +127,23 @@ def test_planning_anew_keeps_our_settings(copy: Copy, monkeypatch: pytest.Monkey
     assert json.loads(plans_file.read_text())["semi"] == {"seed": 5}
 
 
+def test_patients_told_later_change_no_plans(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    for name in ("extract_fingerprints", "plan_experiments"):
+        monkeypatch.setattr(module, name, never)
+    description = json.loads((copy.raw / "dataset.json").read_text())
+    for expression in ("(", "nobody"):
+        (copy.raw / "dataset.json").write_text(json.dumps({**description, "patient": expression}))
+        with pytest.raises(UserError, match="'patient' must"):
+            copy.prepare()
+    told = {**description, "patient": ".+"}
+    (copy.raw / "dataset.json").write_text(json.dumps(told))
+    assert copy.prepare() == {"2d": (5, 4)}
+    assert json.loads((copy.preprocessed / "dataset.json").read_text()) == told
+
+
 def test_derived_plans_are_not_planned_anew(copy: Copy) -> None:
     plans = json.loads((copy.preprocessed / "nnUNetPlans.json").read_text())
     derived = copy.preprocessed / "nnUNetPlans_cpu.json"

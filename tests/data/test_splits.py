@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semi_nnunet.cli.main import main
+from semi_nnunet.data.patients import apart_from, patient_finder
 from semi_nnunet.data.splits import (
     choose_held_out,
     choose_labelled,
@@ -303,3 +304,57 @@ def test_the_command_takes_the_published_list(
     (source / "labelled_subsets.json").write_text('{"2": ["f", "b"]}')
     assert main(command) == 0
     assert names(tmp_path / "Dataset041_Whole2labelled/imagesTr") == {"b", "f"}
+
+
+FRAMES = [f"p{patient}_{frame}" for patient in range(20) for frame in range(1 + patient % 3)]
+PATIENT = r"p\d+"
+
+
+@given(st.integers(1, len(FRAMES)), st.integers(0, 99))
+def test_whole_patients_are_drawn_as_near_to_the_number_as_they_allow(number, seed) -> None:
+    patient_of = patient_finder({"patient": PATIENT})
+    labelled = choose_labelled(FRAMES, number, None, seed, patient_of)
+    others = [case for case in FRAMES if case not in labelled]
+    assert apart_from(others, labelled, patient_of) == others
+    assert abs(len(labelled) - number) <= 2 and labelled
+    if others and number <= len(others):
+        held_out = choose_held_out(others, number, patient_of)
+        rest = [case for case in others if case not in held_out]
+        assert apart_from(rest, held_out, patient_of) == rest and held_out
+        assert len(held_out) >= number / 3
+
+
+def test_held_out_cases_are_whole_patients_and_none_of_a_labelled_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = make_source(tmp_path)
+    content = json.loads((source / "dataset.json").read_text())
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    (tmp_path / "list.txt").write_text("a\n")
+    (tmp_path / "held.txt").write_text("b\n")
+    (source / "dataset.json").write_text(json.dumps({**content, "patient": "(?=[ab])()|.*"}))
+    command = ["split", "-d", "Dataset040_Whole", "-o", "41", "--list", str(tmp_path / "list.txt")]
+    assert main([*command, "--held-out", str(tmp_path / "held.txt")]) == 2  # b is a's patient
+    assert "--held-out names cases that are labelled" in capsys.readouterr().err
+    assert main([*command, "--held-out", "2"]) == 0
+    assert names(tmp_path / "Dataset041_Whole1labelled/imagesTs") == {"c", "e"}
+
+
+def test_some_cases_of_a_patient_cannot_be_held_out() -> None:
+    with pytest.raises(UserError, match="all cases of a patient or none, got some of p2"):
+        choose_held_out(FRAMES, ["p0_0", "p2_1"], patient_finder({"patient": PATIENT}))
+
+
+def test_a_list_is_found_by_its_number_of_cases_at_any_depth(tmp_path: Path) -> None:
+    file = tmp_path / "lists.json"
+    content = {"all": [*CASES], "labelled": {"patients": ["x", "y"], "10%": ["b", "a"], "9%": []}}
+    file.write_text(json.dumps(content))
+    assert read_case_list(file, 2, CASES) == ["b", "a"]
+    assert read_case_list(file, 6, CASES) == [*CASES]
+    with pytest.raises(UserError, match=r"labelled/10% \(2\), .*none named 3 or of so many"):
+        read_case_list(file, 3, CASES)
+    file.write_text(json.dumps({**content, "again": ["b", "a"]}))
+    assert read_case_list(file, 2, CASES) == ["b", "a"]  # the same list
+    file.write_text(json.dumps({**content, "other": ["c", "a"]}))
+    with pytest.raises(UserError, match="several named 2 or of so many"):
+        read_case_list(file, 2, CASES)

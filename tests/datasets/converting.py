@@ -15,6 +15,7 @@ from skimage import io
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.data.integrity import check_dataset, dataset_problems, duplicate_problems
+from semi_nnunet.data.patients import patient_finder
 
 SPACING = (0.5, 0.75, 2.0)
 
@@ -113,6 +114,12 @@ def cases(folder: Path) -> set[str]:
     """Case names of a folder of images or labels."""
     names = {path.name.removesuffix(".nii.gz").removesuffix(".png") for path in folder.glob("*")}
     return {name.removesuffix("_0000") if "images" in folder.name else name for name in names}
+
+
+def patients(dataset: Path, part: str) -> set[str]:
+    """Those of whom a part, such as "Tr", has cases, by dataset.json."""
+    patient_of = patient_finder(json.loads((dataset / "dataset.json").read_text()))
+    return set(map(patient_of, cases(dataset / f"images{part}")))
 
 
 def counts(dataset: Path) -> dict[str, int]:

@@ -8,7 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.datasets.converting import Converter, cases, counts, read, subsets, write_volume
+from tests.datasets.converting import (
+    Converter,
+    cases,
+    counts,
+    patients,
+    read,
+    subsets,
+    write_volume,
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +44,12 @@ def test_patients_are_split_as_published(made: Path, convert: Converter) -> None
     found = counts(dataset)
     assert (found["imagesTr"], found["imagesVal"], found["imagesTs"]) == (140, 20, 40)
     assert {"patient002_ED", "patient002_ES"} < cases(dataset / "imagesVal")
+    assert len(patients(dataset, "Tr")) == 70 and "patient099" in patients(dataset, "Tr")
+    assert len(patients(dataset, "Val")) == 10 and len(patients(dataset, "Ts")) == 20
     lists = subsets(dataset)
     assert set(lists) == {"6", "14", "28"}
-    patients = ("099", "038", "050", "100", "058", "021", "049")
-    assert lists["14"] == [f"patient{p}_{phase}" for p in patients for phase in ("ED", "ES")]
+    labelled = ("099", "038", "050", "100", "058", "021", "049")
+    assert lists["14"] == [f"patient{p}_{phase}" for p in labelled for phase in ("ED", "ES")]
     frame = read(made / "training/patient099/patient099_frame09.nii.gz")
     np.testing.assert_array_equal(read(dataset / "imagesTr/patient099_ES_0000.nii.gz"), frame)
     assert set(np.unique(read(dataset / "labelsTr/patient099_ES.nii.gz"))) == {0, 1, 2, 3}

@@ -9,7 +9,7 @@ import pytest
 
 from semi_nnunet.datasets.covid import scan_of, test_scans
 from semi_nnunet.errors import UserError
-from tests.datasets.converting import Converter, cases, counts, read, write_picture
+from tests.datasets.converting import Converter, cases, counts, patients, read, write_picture
 
 test_scans.__test__ = False  # type: ignore[attr-defined]
 SCANS = {
@@ -37,6 +37,7 @@ def test_a_scan_is_for_training_or_for_the_test(source: Path, convert: Converter
     dataset = convert("covid", source)
     tested = {scan_of(case) for case in cases(dataset / "imagesTs")}
     trained = {scan_of(case) for case in cases(dataset / "imagesTr")}
+    assert patients(dataset, "Ts") == tested
     assert tested | trained == set(SCANS) and not tested & trained
     assert 0.1 < counts(dataset)["imagesTs"] / 20 <= 0.3
 

@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.datasets.converting import Converter, cases, counts, read, subsets, write_volume
+from tests.datasets.converting import (
+    Converter,
+    cases,
+    counts,
+    patients,
+    read,
+    subsets,
+    write_volume,
+)
 
 SHAPE = (5, 2, 4, 6)  # frames, slices, rows, columns
 NUMBERS = {"A": 3, "B": 21, "C": 3, "D": 2}
@@ -39,6 +47,7 @@ def test_one_vendor_is_for_the_test(source: Path, convert: Converter) -> None:
     assert cases(dataset / "imagesTs") == {
         f"A_A{i:02d}XY0_{phase}" for i in range(3) for phase in ("ED", "ES")
     }
+    assert patients(dataset, "Ts") == {f"A_A{i:02d}XY0" for i in range(3)}
     assert not any("99XY0" in case for case in cases(dataset / "imagesTr"))
 
 

@@ -11,7 +11,15 @@ import pytest
 from semi_nnunet.datasets.pictures import resized
 from semi_nnunet.datasets.retouch import evenly_spaced
 from semi_nnunet.errors import UserError
-from tests.datasets.converting import Converter, cases, counts, read, subsets, write_volume
+from tests.datasets.converting import (
+    Converter,
+    cases,
+    counts,
+    patients,
+    read,
+    subsets,
+    write_volume,
+)
 
 SHAPE = (6, 20, 12)  # slices, rows, columns
 FIRST = {"Cirrus": 1, "Spectralis": 25, "Topcon": 49}
@@ -39,6 +47,7 @@ def test_test_slices_are_of_volumes_of_their_own(source: Path, convert: Converte
     tested = {case.rsplit("_", 1)[0] for case in cases(dataset / "imagesTs")}
     trained = {case.rsplit("_", 1)[0] for case in cases(dataset / "imagesTr")}
     assert {volume.split("_")[0] for volume in tested} == set(FIRST)
+    assert patients(dataset, "Ts") == tested and patients(dataset, "Tr") == trained
     assert len(tested) == 3 and len(trained) == 6 and not tested & trained
 
 

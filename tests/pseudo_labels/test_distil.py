@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
 from semi_nnunet.cli.main import main
+from semi_nnunet.data.patients import itself, patient_finder, torn_patients
 from semi_nnunet.data.sampling import pseudo_labelled_cases
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, write_json
@@ -83,13 +84,13 @@ def test_folds_of_the_source_are_taken_over_and_those_of_the_target_kept(tmp_pat
     source.mkdir()
     folds = [{"train": ["a", "b"], "val": ["c"]}, {"train": ["c"], "val": ["a", "b"]}]
     write_json(source / "splits_final.json", folds)
-    assert write_folds(source, target, ["a", "b", "c"], ["p"]) == 2
+    assert write_folds(source, target, ["a", "b", "c"], ["p"], itself) == 2
     made = read_json(target / "splits_final.json")
     assert made[1] == {"train": ["c", "p"], "val": ["a", "b"]}
     write_json(target / "splits_final.json", made[:1])  # somebody's choice
-    assert write_folds(source, target, ["a", "b", "c"], ["p"]) == 1
+    assert write_folds(source, target, ["a", "b", "c"], ["p"], itself) == 1
     with pytest.raises(UserError, match="folds of other cases"):
-        write_folds(source, target, ["a", "b", "c"], ["q"])
+        write_folds(source, target, ["a", "b", "c"], ["q"], itself)
 
 
 def test_without_leftovers_stock_nnunet_goes_on(raw, pool, capfd):
@@ -162,8 +163,19 @@ def test_records_of_earlier_versions_are_known_again():
 
 
 def test_a_single_labelled_case_has_no_fold(tmp_path):
-    assert write_folds(tmp_path, tmp_path, ["only"], ["pseudo"]) == 0
+    assert write_folds(tmp_path, tmp_path, ["only"], ["pseudo"], itself) == 0
+    assert write_folds(tmp_path, tmp_path, ["only"], ["pseudo"], itself) == 0  # again
     assert read_json(tmp_path / "splits_final.json") == []
+
+
+def test_pseudo_labels_of_a_patient_are_in_no_training_that_validates_on_it(tmp_path):
+    labelled, taken = ["p1_a", "p1_b", "p2_a", "p3_a"], ["p1_c", "p2_b", "p9_a"]
+    patient_of = patient_finder({"patient": "p[0-9]"})
+    assert write_folds(tmp_path / "source", tmp_path, labelled, taken, patient_of) == 3
+    for fold in read_json(tmp_path / "splits_final.json"):
+        assert not torn_patients(fold, patient_of) and {*fold["val"]} <= {*labelled}
+        assert len(fold["train"]) + len(fold["val"]) == 7 - (fold["val"] != ["p3_a"])
+    assert write_folds(tmp_path / "source", tmp_path, labelled, taken, patient_of) == 3
 
 
 def test_files_that_are_listed_one_by_one_are_refused(tmp_path):

@@ -1,0 +1,152 @@
+r"""Cases of one patient belong together: in one fold, on one side of a split, as one observation.
+
+Two frames of a heart or the slices of a scan are nearly the same picture. ``dataset.json`` may say
+which part of a case's identifier is its patient, as a regular expression that matches from the
+start, or as its first group::
+
+    "patient": "patient[0-9]+"
+
+patient001_ED and patient001_ES are then of patient001. Without it every case is a patient.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+from semi_nnunet.errors import Problem, UserError
+
+KEY = "patient"  # of dataset.json
+FOLDS = 5
+
+PatientOf = Callable[[str], str]  # case -> its patient
+Fold = dict[str, list[str]]  # "train" and "val" -> cases
+
+
+def patient_finder(description: Mapping[str, Any]) -> PatientOf:
+    """What tells the patient of a case.
+
+    Args:
+        description: dataset.json. A case that its expression does not match is its own patient.
+
+    Raises:
+        UserError: the expression is none.
+    """
+    if problem := expression_problem(description, "dataset.json"):
+        raise UserError("dataset.json cannot be used:", [problem])
+    if KEY not in description:
+        return itself
+    pattern = re.compile(description[KEY])
+
+    def patient_of(case: str) -> str:
+        match = pattern.match(case)
+        found = match[min(pattern.groups, 1)] if match else None
+        return case if found is None else found
+
+    return patient_of
+
+
+def itself(case: str) -> str:
+    """Every case is a patient."""
+    return case
+
+
+def by_patient(cases: Iterable[str], patient_of: PatientOf) -> dict[str, list[str]]:
+    """Patient -> its cases, in the order given."""
+    found = defaultdict[str, list[str]](list)
+    for case in cases:
+        found[patient_of(case)].append(case)
+    return dict(found)
+
+
+def make_folds(cases: Sequence[str], patient_of: PatientOf) -> list[Fold]:
+    """nnU-Net's folds, of whole patients; fewer than five patients get one each, a single one none.
+
+    Args:
+        cases: the labelled ones. Where each is a patient, the folds are those of nnU-Net.
+        patient_of: see :func:`patient_finder`.
+    """
+    patients = by_patient(sorted(cases), patient_of)
+    count = number_of_folds(len(patients))
+    if count == 0:
+        return []
+    folds = generate_crossval_split(list(patients), n_splits=count)
+    return [
+        {
+            part: sorted(case for patient in fold[part] for case in patients[patient])
+            for part in fold
+        }
+        for fold in folds
+    ]
+
+
+def number_of_folds(patients: int) -> int:
+    """That so many labelled patients make."""
+    return min(FOLDS, patients) if patients > 1 else 0
+
+
+def apart_from(cases: Iterable[str], others: Iterable[str], patient_of: PatientOf) -> list[str]:
+    """The cases whose patient has none among the others."""
+    seen = {patient_of(case) for case in others}
+    return [case for case in cases if patient_of(case) not in seen]
+
+
+def torn_patients(fold: Mapping[str, Collection[str]], patient_of: PatientOf) -> list[str]:
+    """Patients with cases in the training and in the validation of a fold.
+
+    None where every case is a patient: nnU-Net warns of cases that are in both.
+    """
+    if patient_of is itself:
+        return []
+    return sorted(
+        {patient_of(case) for case in fold["train"]} & {patient_of(case) for case in fold["val"]}
+    )
+
+
+def expression_problem(description: Mapping[str, Any], where: str) -> Problem | None:
+    """What is wrong with the expression of dataset.json."""
+    if KEY not in description:
+        return None
+    expression = description[KEY]
+    what = f"{KEY!r} must be a regular expression, such as 'patient[0-9]+', got {expression!r}"
+    try:
+        re.compile(expression)
+    except (TypeError, re.error) as error:
+        return Problem(where, f"{what} ({error})", "correct it")
+    return None
+
+
+def patient_problems(
+    description: Mapping[str, Any], cases: Mapping[str, Sequence[str]], where: str
+) -> Iterator[Problem]:
+    """Cases that the expression does not match, and patients who are tested on, too.
+
+    Args:
+        description: dataset.json, whose expression is one.
+        cases: "labelled", "unlabelled" and "test" -> cases.
+        where: dataset.json, for errors.
+    """
+    if KEY not in description:
+        return
+    expression = description[KEY]
+    unmatched = [c for group in cases.values() for c in group if not re.match(expression, c)]
+    if unmatched:
+        what = f"{KEY!r} must match every case from its start, {expression!r} does not match "
+        fix = f'correct it, or add "|.+" if these are patients of their own: "{expression}|.+"'
+        yield Problem(where, what + named(unmatched), fix)
+    patient_of = patient_finder(description)
+    tested = {patient_of(case) for case in cases["test"]}
+    for subset in ("labelled", "unlabelled"):
+        both = [case for case in cases[subset] if patient_of(case) in tested]
+        if both:
+            what = f"{subset} cases are of patients who are also in imagesTs: {named(both)}"
+            yield Problem(where, what, "keep all cases of a patient in imagesTs, or none")
+
+
+def named(names: Sequence[str]) -> str:
+    """The first of them."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,88 @@
+"""Cases of one patient stay together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+from semi_nnunet.data.patients import (
+    apart_from,
+    by_patient,
+    itself,
+    make_folds,
+    patient_finder,
+    patient_problems,
+    torn_patients,
+)
+from semi_nnunet.errors import UserError
+
+FRAMES = [f"patient{number:03d}_{phase}" for number in range(8) for phase in ("ED", "ES")]
+OF_FRAMES = patient_finder({"patient": r"patient\d+"})
+
+
+@pytest.mark.parametrize(
+    ("expression", "case", "patient"),
+    [
+        (r"patient\d+", "patient001_ED", "patient001"),
+        (r"patient(\d+)", "patient001_ED", "001"),
+        (r"patient\d+", "other_ED", "other_ED"),
+        (r"\d+", "patient001", "patient001"),  # from the start
+        (r"(?:a(\d))?b", "b1", "b1"),  # the group takes no part
+    ],
+)
+def test_the_patient_is_what_matches_from_the_start(expression, case, patient):
+    assert patient_finder({"patient": expression})(case) == patient
+
+
+def test_without_an_expression_every_case_is_a_patient_and_folds_are_those_of_nnunet():
+    assert patient_finder({}) is itself
+    for count in (2, 3, 7, 23):
+        cases = [f"case{number}" for number in np.random.default_rng(0).permutation(count)]
+        theirs = generate_crossval_split(sorted(cases), n_splits=min(5, count))
+        assert make_folds(cases, itself) == theirs
+
+
+@given(st.dictionaries(st.integers(0, 99), st.integers(1, 4), min_size=2), st.randoms())
+def test_folds_are_of_whole_patients_and_validate_on_each_case_once(sizes, random):
+    cases = [f"p{patient}_{i}" for patient, size in sizes.items() for i in range(size)]
+    random.shuffle(cases)
+    patient_of = patient_finder({"patient": r"p\d+"})
+    folds = make_folds(cases, patient_of)
+    assert len(folds) == min(5, len(sizes))
+    assert sorted(case for fold in folds for case in fold["val"]) == sorted(cases)
+    for fold in folds:
+        assert sorted([*fold["train"], *fold["val"]]) == sorted(cases)
+        assert not torn_patients(fold, patient_of) and fold["train"] and fold["val"]
+
+
+def test_a_single_patient_has_no_folds():
+    assert make_folds(FRAMES[:2], OF_FRAMES) == make_folds(["a"], itself) == []
+
+
+def test_cases_of_patients_who_are_elsewhere_are_found():
+    assert apart_from(FRAMES[:4], FRAMES[3:5], OF_FRAMES) == FRAMES[:2]
+    assert by_patient(FRAMES[1:4], OF_FRAMES) == {
+        "patient000": FRAMES[1:2],
+        "patient001": FRAMES[2:4],
+    }
+    assert torn_patients({"train": FRAMES[:3], "val": FRAMES[3:]}, OF_FRAMES) == ["patient001"]
+
+
+@pytest.mark.parametrize("expression", ["(", 3, None])
+def test_an_expression_that_is_none_is_refused(expression):
+    with pytest.raises(UserError, match="'patient' must be a regular expression"):
+        patient_finder({"patient": expression})
+
+
+def test_cases_without_a_patient_and_patients_who_are_tested_on_are_named():
+    description = {"patient": r"patient\d+"}
+    cases = {"labelled": FRAMES[:4], "unlabelled": [*FRAMES[4:7], "x"], "test": FRAMES[7:]}
+    first, second = patient_problems(description, cases, "dataset.json")
+    assert first.what.endswith("does not match x") and r'"patient\d+|.+"' in first.fix
+    assert second.what.startswith("unlabelled cases") and second.what.endswith("patient003_ED")
+    cases = {"labelled": FRAMES[:4], "unlabelled": FRAMES[4:6], "test": FRAMES[6:]}
+    assert not [*patient_problems(description, cases, "dataset.json")]
+    assert not [*patient_problems({}, {**cases, "test": FRAMES}, "dataset.json")]
