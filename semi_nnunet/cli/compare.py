@@ -2,71 +2,115 @@
 
     semi_nnunet compare -d 42
     semi_nnunet compare -d 42 --metric nsd_surfel_2mm --baseline nnUNetTrainer
+    semi_nnunet compare -d 42 --write-values here.csv
+    semi_nnunet compare --values here.csv there.csv
 
 Looks at what was trained with the plans (and their seeds) in nnUNet_results. A case's difference is
-the mean over its classes, and over the folds and seeds that predicted it; its mean comes with a
-bootstrap interval (95 %) over cases and, where there are several, seeds, and Wilcoxon's test of the
-cases, corrected for the number of trainers (Holm). "better" needs both. Where a training invents a
-class that a case does not show, those that find nothing there count as perfect. Trainings whose
-steps, batches, labelled cases or other common settings differ from their baseline's are named. The
-best model is chosen on validation cases alone, never on imagesTs.
+the mean over its classes, and over the folds and seeds that predicted it; cases of one patient
+count as one, if dataset.json tells patients. The mean comes with a bootstrap interval (95 %) over
+cases and, where there are several, seeds, and Wilcoxon's test of the cases, corrected for the
+number of trainers (Holm). "better" needs both. Where a training invents a class that a case does
+not show, those that find nothing there count as perfect. Trainings whose steps, batches, labelled
+cases or other common settings differ from their baseline's are named; of --values, which come from
+elsewhere, nothing is known but the numbers. The best model is chosen on validation cases alone,
+never on imagesTs.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from semi_nnunet.evaluation.comparison import Value
+    from semi_nnunet.data.patients import PatientOf
+    from semi_nnunet.evaluation.values import Value
+
+SUBSETS = ("validation", "test")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add, default = parser.add_argument, "default: %(default)s"
-    add("-d", dest="dataset", required=True, metavar="ID", help="number or name of the data set")
+    add("-d", dest="dataset", metavar="ID", help="number or name of the data set")
     add("-p", dest="plans", default="nnUNetPlans", help=default)
     add("-c", dest="configurations", nargs="+", metavar="CONFIG", help="only these")
     add("-tr", dest="trainers", nargs="+", metavar="TRAINER", help="only these and the baseline")
     add("--baseline", default="SemiBaselineTrainer", metavar="TRAINER", help=default)
     add("--metric", default="dice", help=f"a column of metrics.csv ({default})")
     add("-o", dest="out", type=Path, help="also write the tables there, as Markdown")
+    add(
+        "--values",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="compare what these files of --write-values hold, too, or, without -d, alone",
+    )
+    add("--write-values", type=Path, metavar="FILE", help="write every value compared to this CSV")
 
 
 def run(args: argparse.Namespace) -> None:
+    from semi_nnunet.data.patients import itself
     from semi_nnunet.errors import UserError
-    from semi_nnunet.evaluation.comparison import read_values
+    from semi_nnunet.evaluation.values import read_all_written, read_values, together, write_values
     from semi_nnunet.files import require_place, write_atomically
-    from semi_nnunet.runs.crossval import folders_of, found_jobs, tables_of, unique, unknown
+    from semi_nnunet.runs.crossval import (
+        folders_of,
+        found_jobs,
+        patients_of,
+        tables_of,
+        unique,
+        unknown,
+    )
     from semi_nnunet.runs.matched import unmatched
 
-    if args.out:
-        require_place(args.out)
-    jobs = found_jobs(folders_of(args.dataset), args.plans)
-    trainers = unique([job.trainer for job in jobs])
-    configurations = unique([job.configuration for job in jobs])
-    why = f"was not trained with {args.plans}"
+    if not (args.dataset or args.values):
+        raise UserError("there is nothing to compare. Fix: -d ID, --values FILE, or both")
+    for path in (args.out, args.write_values):
+        if path:
+            require_place(path)
+    folders = folders_of(args.dataset) if args.dataset else None
+    jobs = found_jobs(folders, args.plans) if folders else []
+    patient_of = patients_of(folders) if folders else itself
+    values: dict[str, list[Value]] = {}
+    if args.values:
+        values, patients = read_all_written(args.values, args.metric)
+        patient_of = partial(patient_in, patients, patient_of)
+    models = unique([
+        *((job.trainer, job.configuration) for job in jobs),
+        *((v.model.trainer, v.model.configuration) for of in values.values() for v in of),
+    ])  # fmt: skip
+    why = f"was not trained with {args.plans}" if args.dataset else "is not in the files"
     problems = [
-        *unknown("trainer", args.trainers or [], trainers, why),
-        *unknown("configuration", args.configurations or [], configurations, why),
+        *unknown("trainer", args.trainers or [], unique([trainer for trainer, _ in models]), why),
+        *unknown("configuration", args.configurations or [], unique([c for _, c in models]), why),
     ]
-    if jobs and problems:
+    if models and problems:
         raise UserError("The comparison cannot start:", problems)
-    wanted = [*args.trainers, args.baseline] if args.trainers else None
-    jobs = [
-        job
-        for job in jobs
-        if (wanted is None or job.trainer in wanted)
-        and (args.configurations is None or job.configuration in args.configurations)
-    ]
-    parts, refused, compared = [], [], False
-    for subset in ("validation", "test"):
-        values, missing = read_values(tables_of(jobs, subset), args.metric)
-        parts += [f"not measured yet: {path}" for path in missing]
-        if not values:
+
+    def wanted(trainer: str, configuration: str) -> bool:
+        return (args.trainers is None or trainer in (*args.trainers, args.baseline)) and (
+            args.configurations is None or configuration in args.configurations
+        )
+
+    jobs = [job for job in jobs if wanted(job.trainer, job.configuration)]
+    missing: list[str] = []
+    written, values = values, {}
+    for subset in SUBSETS:
+        measured, absent = read_values(tables_of(jobs, subset), args.metric)
+        missing += absent
+        others = written.get(subset, [])
+        others = [v for v in others if wanted(v.model.trainer, v.model.configuration)]
+        values[subset] = together(measured, others, args.metric)
+    parts = [f"not measured yet: {path}" for path in missing]
+    refused, compared = [], False
+    for subset, of_subset in values.items():
+        if not of_subset:
             continue
         try:
-            parts.append(report_of(subset, values, args.baseline, args.metric))
+            parts.append(report_of(subset, of_subset, args.baseline, args.metric, patient_of))
             compared = True
         except UserError as error:
             parts.append(f"## {subset} cases\n\nNot compared: {error}")
@@ -78,21 +122,33 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(
             f"nothing that was trained with {args.plans} has been measured. Fix: semi_nnunet "
             f"crossval -d {args.dataset} -p {args.plans} -c ..."
+            if args.dataset
+            else "the files hold no values. Fix: write them by semi_nnunet compare --write-values"
         )
     parts += unmatched(jobs, args.baseline)
     text = "\n\n".join(parts) + "\n"
     print(text, end="")
     if args.out:
         write_atomically(args.out, lambda path: path.write_text(text))
+    if args.write_values:
+        write_values(args.write_values, values, args.metric, patient_of)
 
 
-def report_of(subset: str, values: list[Value], baseline: str, metric: str) -> str:
+def patient_in(patients: Mapping[str, str], otherwise: PatientOf, case: str) -> str:
+    """The patient of a case, as the files say, or as dataset.json does."""
+    return patients.get(case) or otherwise(case)
+
+
+def report_of(
+    subset: str, values: list[Value], baseline: str, metric: str, patient_of: PatientOf
+) -> str:
     """The tables of the validation or the test cases."""
     from semi_nnunet.evaluation import comparison as of
 
-    found = of.compare(values, baseline, metric)
+    found = of.compare(values, baseline, metric, patient_of)
     tables = of.overall_table(found, metric), of.class_table(found, metric)
-    parts = [f"## {subset} cases", *tables, of.seeds_note(values, baseline)]
+    notes = of.patients_note(values, patient_of), of.seeds_note(values, baseline)
+    parts = [f"## {subset} cases", *tables, *filter(None, notes)]
     if subset == "validation":
         best = of.best_model(values, metric)
         parts.append(

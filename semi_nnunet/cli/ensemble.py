@@ -95,8 +95,8 @@ def place_in(names: Sequence[str] | None, name: str) -> int:
 
 def print_members(members: Sequence[Member], subset: str, out: Path) -> None:
     """The Dice of each member beside the ensemble's."""
-    from semi_nnunet.evaluation.comparison import Model, read_values
     from semi_nnunet.evaluation.tables import CSV, mean_of
+    from semi_nnunet.evaluation.values import Model, read_values
 
     tables = {str(member.job): member.job.tables().get(subset) for member in members}
     measured = {name: path for name, path in tables.items() if path is not None}

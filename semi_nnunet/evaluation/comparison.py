@@ -1,45 +1,19 @@
-"""Compare trainers with their matched baseline, case by case, over folds and seeds."""
+"""Compare trainers with their matched baseline, patient by patient, over folds and seeds."""
 
 from __future__ import annotations
 
-import csv
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
+from semi_nnunet.data.patients import PatientOf, itself
 from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.statistics import Difference, holm, paired_difference, verdict
-
-SIGNED = ("volume", "relative")  # too much is as bad as too little
-LOWER_IS_BETTER = ("hd95", "asd", "assd", *SIGNED)
-
-
-@dataclass(frozen=True)
-class Model:
-    """What is compared: a trainer with a configuration."""
-
-    trainer: str
-    configuration: str
-
-
-Table = tuple[Model, str, int, Path]  # model, fold, seed, metrics.csv
-
-
-@dataclass(frozen=True)
-class Value:
-    """A metric of one class of one case, as one training predicted it."""
-
-    model: Model
-    fold: str
-    seed: int
-    case: str
-    name: str
-    value: float
+from semi_nnunet.evaluation.values import Model, Value, higher_is_better
 
 
 @dataclass(frozen=True)
@@ -50,9 +24,10 @@ class Compared:
         model: the model.
         mean: of the metric: mean over classes of the mean over cases, folds and seeds.
         baseline_mean: the baseline's, on the same cases, folds and seeds.
-        overall: difference of the cases, each the mean over seeds of those over classes and folds.
+        overall: difference of the patients, each the mean over seeds of those over classes, folds
+            and cases.
         p_holm: corrected for all models of the table.
-        classes: class -> difference of the cases in it, and its corrected p.
+        classes: class -> difference of the patients in it, and its corrected p.
         seeds: seed -> mean difference of that seed's trainings.
     """
 
@@ -69,11 +44,6 @@ class Compared:
         return in_words(verdict(self.overall, self.p_holm), higher_is_better(metric))
 
 
-def higher_is_better(metric: str) -> bool:
-    """Overlaps grow, distances and volume differences shrink."""
-    return not metric.startswith(LOWER_IS_BETTER)
-
-
 def in_words(found: str, higher_better: bool) -> str:
     """ "higher" or "lower" as better or worse."""
     if found not in ("higher", "lower"):
@@ -81,59 +51,16 @@ def in_words(found: str, higher_better: bool) -> str:
     return "better" if (found == "higher") == higher_better else "WORSE"
 
 
-def read_values(tables: Iterable[Table], metric: str) -> tuple[list[Value], list[str]]:
-    """Collect a metric from tables of :mod:`semi_nnunet.evaluation.tables`.
+def compare(
+    values: Sequence[Value], baseline: str, metric: str, patient_of: PatientOf = itself
+) -> list[Compared]:
+    """Compare every model with the baseline of its configuration, on what both have.
 
     Args:
-        tables: model, fold, seed and metrics.csv of each training.
-        metric: a column.
-
-    Returns:
-        The values, see :func:`crediting_absence`, and the tables that are not there.
-
-    Raises:
-        UserError: a table lacks the column, or it is none of a metric.
-    """
-    values: list[Value] = []
-    missing: list[str] = []
-    for model, fold, seed, path in tables:
-        if not path.is_file():
-            missing.append(str(path))
-            continue
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        if rows and metric not in numbers_of(rows[0]):
-            columns = ", ".join(numbers_of(rows[0]))
-            raise UserError(f"{path} has no column {metric!r}. Fix: choose from {columns}")
-        for row in rows:
-            value = float(row[metric]) if row[metric] else math.nan
-            value = abs(value) if metric.startswith(SIGNED) else value
-            values.append(Value(model, fold, seed, row["case"], row["class"], value))
-    return crediting_absence(values, metric), missing
-
-
-def numbers_of(columns: Iterable[str]) -> list[str]:
-    """The columns that hold metrics."""
-    return [column for column in columns if column not in ("case", "class")]
-
-
-def crediting_absence(values: Sequence[Value], metric: str) -> list[Value]:
-    """Finding nothing where nothing is counts as perfect, if another training found something.
-
-    The metric of a class that neither reference nor prediction shows is not defined, and no mean
-    counts it; but one who invents the class there gets the worst value, which must not be dropped
-    for want of a partner. Where nobody found anything, all stay undefined.
-    """
-    found = {(v.case, v.name) for v in values if not math.isnan(v.value)}
-    perfect = 1.0 if higher_is_better(metric) else 0.0
-    return [
-        replace(v, value=perfect) if math.isnan(v.value) and (v.case, v.name) in found else v
-        for v in values
-    ]
-
-
-def compare(values: Sequence[Value], baseline: str, metric: str) -> list[Compared]:
-    """Compare every model with the baseline of its configuration, on what both have.
+        values: of the metric.
+        baseline: the trainer.
+        metric: which it is.
+        patient_of: case -> its patient; cases of one patient are one observation.
 
     Raises:
         UserError: no model has a fold and seed in common with the baseline.
@@ -144,7 +71,7 @@ def compare(values: Sequence[Value], baseline: str, metric: str) -> list[Compare
         base = tables.get(Model(baseline, model.configuration), {})
         pairs = {key: (value, base[key]) for key, value in table.items() if key in base}
         if model.trainer != baseline and any(not_nan(pair) for pair in pairs.values()):
-            found.append(pair_up(model, pairs, higher_is_better(metric)))
+            found.append(pair_up(model, pairs, higher_is_better(metric), patient_of))
     if not found:
         raise UserError(
             f"no trainer has a fold and seed in common with the baseline {baseline}. Fix: train "
@@ -173,13 +100,15 @@ Pairs = Mapping[Key, tuple[float, float]]
 G = TypeVar("G")
 
 
-def pair_up(model: Model, pairs: Pairs, higher_better: bool) -> Compared:
+def pair_up(model: Model, pairs: Pairs, higher_better: bool, patient_of: PatientOf) -> Compared:
     """The differences of one model, not corrected for the others."""
     both = {key: pair for key, pair in pairs.items() if not_nan(pair)}
     names = list(dict.fromkeys(key[3] for key in both))
     of_classes = {
         name: paired_difference(
-            by_case_and_seed({key: pair for key, pair in both.items() if key[3] == name}),
+            by_patient_and_seed(
+                {key: pair for key, pair in both.items() if key[3] == name}, patient_of
+            ),
             higher_better,
         )
         for name in names
@@ -189,18 +118,18 @@ def pair_up(model: Model, pairs: Pairs, higher_better: bool) -> Compared:
         model,
         mean_of_classes(both, names, 0),
         mean_of_classes(both, names, 1),
-        paired_difference(by_case_and_seed(both), higher_better),
+        paired_difference(by_patient_and_seed(both, patient_of), higher_better),
         1.0,
         {name: (of_classes[name], p) for name, p in zip(names, corrected, strict=True)},
         mean_difference_by(both, lambda key: key[1]),
     )
 
 
-def by_case_and_seed(pairs: Pairs) -> np.ndarray:
-    """(cases, seeds) mean differences, NaN where a seed lacks a case."""
-    found = mean_difference_by(pairs, lambda key: (key[2], key[1]))
-    cases, seeds = (list(dict.fromkeys(names)) for names in zip(*found, strict=True))
-    return np.array([[found.get((case, seed), math.nan) for seed in seeds] for case in cases])
+def by_patient_and_seed(pairs: Pairs, patient_of: PatientOf) -> np.ndarray:
+    """(patients, seeds) mean differences, NaN where a seed lacks a patient."""
+    found = mean_difference_by(pairs, lambda key: (patient_of(key[2]), key[1]))
+    patients, seeds = (list(dict.fromkeys(names)) for names in zip(*found, strict=True))
+    return np.array([[found.get((one, seed), math.nan) for seed in seeds] for one in patients])
 
 
 def mean_difference_by(pairs: Pairs, group: Callable[[Key], G]) -> dict[G, float]:
@@ -253,6 +182,15 @@ def overall_table(found: Sequence[Compared], metric: str) -> str:
              f"{d.better} of {d.cases}", seeds, item.verdict(metric)]
         )  # fmt: skip
     return markdown(rows)
+
+
+def patients_note(values: Sequence[Value], patient_of: PatientOf) -> str:
+    """That cases of one patient count as one, if there are such."""
+    cases = {v.case for v in values if not math.isnan(v.value)}
+    patients = {patient_of(case) for case in cases}
+    if len(patients) == len(cases):
+        return ""
+    return f"Of the {len(cases)} cases those of one patient count as one: {len(patients)} patients."
 
 
 def seeds_note(values: Sequence[Value], baseline: str) -> str:

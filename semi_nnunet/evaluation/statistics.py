@@ -1,4 +1,7 @@
-"""Is a method better than the baseline? Paired differences of cases, and how sure one can be."""
+"""Is a method better than the baseline? Paired differences of cases, and how sure one can be.
+
+Where several cases are of one patient, what is called a case here is the mean of theirs.
+"""
 
 from __future__ import annotations
 

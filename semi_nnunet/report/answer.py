@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from semi_nnunet.evaluation.comparison import Compared, Model, best_model, higher_is_better
+from semi_nnunet.evaluation.comparison import Compared, best_model
+from semi_nnunet.evaluation.values import Model, higher_is_better
 from semi_nnunet.report.measured import Measured
 from semi_nnunet.report.wording import (
     count,
@@ -150,7 +151,7 @@ def difference_sentence(measured: Measured, item: Compared) -> str:
     gain = f"{in_points(d.mean, metric)} {unit_of_difference(metric)}".rstrip()
     said = f"{name} reaches {metric_title(metric)} {ours}, {base} {theirs}: {gain}"
     if d.cases < 2:
-        return f"{said}, on one case: nothing can be said about chance."
+        return f"{said}, on one {measured.unit}: nothing can be said about chance."
     low, high = in_points(d.low, metric), in_points(d.high, metric)
     return f"{said}, 95 % interval {low} to {high}."
 
@@ -158,7 +159,7 @@ def difference_sentence(measured: Measured, item: Compared) -> str:
 def evidence_sentence(measured: Measured, item: Compared) -> str:
     """On how many cases, seeds and folds."""
     d, methods = item.overall, len(measured.compared)
-    cases = count(d.cases, f"{measured.subset} case")
+    cases = count(d.cases, f"{measured.subset} {measured.unit}")
     corrected = f", corrected for {methods} methods" if methods > 1 else ""
     said = (
         f"Better in {d.better} of {cases} ({p_value(item.p_holm)}{corrected}); "
@@ -166,8 +167,9 @@ def evidence_sentence(measured: Measured, item: Compared) -> str:
         f"{seeds_sentence(measured, item)}"
     )
     if 2 ** (1 - d.cases) * methods >= LEVEL:  # all cases on one side would not be enough
-        said += f" With {count(d.cases, 'case')} this test cannot show more, whatever the gain."
-    return said
+        compared = count(d.cases, measured.unit)
+        said += f" With {compared} this test cannot show more, whatever the gain."
+    return f"{said} {measured.note}".rstrip()
 
 
 def common_folds(measured: Measured, item: Compared) -> list[str]:

@@ -12,9 +12,9 @@ import numpy as np
 from semi_nnunet.data.image_files import Geometry, read_with_nnunet
 from semi_nnunet.data.layout import UNLABELLED_IMAGES
 from semi_nnunet.data.raw_description import raw_cases, read_description
-from semi_nnunet.evaluation.comparison import Model
 from semi_nnunet.evaluation.folder import Protocol, make_protocol
 from semi_nnunet.evaluation.metrics import Measure
+from semi_nnunet.evaluation.values import Model
 from semi_nnunet.runs.job import METRICS, TEST_FOLDER, Folders, Job
 
 

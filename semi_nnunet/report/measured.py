@@ -8,21 +8,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from semi_nnunet.data.patients import PatientOf
 from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.comparison import (
     Compared,
-    Model,
-    Table,
-    Value,
     by_model,
     compare,
-    higher_is_better,
     in_words,
     mean_of_classes,
-    read_values,
+    patients_note,
 )
 from semi_nnunet.evaluation.statistics import Difference, verdict
 from semi_nnunet.evaluation.tables import mean_of
+from semi_nnunet.evaluation.values import (
+    Model,
+    Table,
+    Value,
+    higher_is_better,
+    read_values,
+)
 
 ALL_CLASSES = "all classes"
 ASKED_FOR_FIRST = ("dice", "iou", "hd95_edge", "assd_edge", "nsd_surfel")
@@ -66,6 +70,7 @@ class Measured:
         values: of that metric.
         compared: the methods beside the baseline; [] if there is nothing in common.
         tables: of every metric that is shown, that one first.
+        note: that cases of one patient were compared as one, if there are such.
     """
 
     subset: str
@@ -73,6 +78,12 @@ class Measured:
     values: tuple[Value, ...]
     compared: tuple[Compared, ...]
     tables: tuple[MetricTable, ...]
+    note: str = ""
+
+    @property
+    def unit(self) -> str:
+        """What was compared."""
+        return "patient" if self.note else "case"
 
     @property
     def models(self) -> list[Model]:
@@ -91,7 +102,9 @@ class Measured:
         return {model: means_of_cases(table) for model, table in by_model(self.values).items()}
 
 
-def measure(subset: str, tables: Sequence[Table], baseline: str, metric: str) -> Measured | None:
+def measure(
+    subset: str, tables: Sequence[Table], baseline: str, metric: str, patient_of: PatientOf
+) -> Measured | None:
     """Read and compare; None if nothing of these cases was measured.
 
     Raises:
@@ -104,15 +117,18 @@ def measure(subset: str, tables: Sequence[Table], baseline: str, metric: str) ->
     shown = [metric, *(name for name in shown_metrics([t[3] for t in there]) if name != metric)]
     found = {name: read_values(there, name)[0] for name in shown if name != metric}
     found[metric] = values
-    compared = {name: compared_or_none(found[name], baseline, name) for name in shown}
+    compared = {name: compared_or_none(found[name], baseline, name, patient_of) for name in shown}
     made = tuple(metric_table(found[name], compared[name], baseline, name) for name in shown)
-    return Measured(subset, metric, tuple(values), tuple(compared[metric]), made)
+    note = patients_note(values, patient_of)
+    return Measured(subset, metric, tuple(values), tuple(compared[metric]), made, note)
 
 
-def compared_or_none(values: Sequence[Value], baseline: str, metric: str) -> list[Compared]:
+def compared_or_none(
+    values: Sequence[Value], baseline: str, metric: str, patient_of: PatientOf
+) -> list[Compared]:
     """Nothing to compare is no mistake here."""
     try:
-        return compare(values, baseline, metric)
+        return compare(values, baseline, metric, patient_of)
     except UserError:
         return []
 

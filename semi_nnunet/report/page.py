@@ -11,8 +11,9 @@ from statistics import median
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from semi_nnunet.evaluation.comparison import Compared, higher_is_better, in_words
+from semi_nnunet.evaluation.comparison import Compared, in_words
 from semi_nnunet.evaluation.statistics import Difference, verdict
+from semi_nnunet.evaluation.values import higher_is_better
 from semi_nnunet.report import wording
 from semi_nnunet.report.charts import (
     SERIES,

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from semi_nnunet.errors import UserError
-from semi_nnunet.evaluation.comparison import Model, higher_is_better
+from semi_nnunet.evaluation.values import Model, higher_is_better
 from semi_nnunet.report.answer import Answer, answer
 from semi_nnunet.report.background import Background, background
 from semi_nnunet.report.case_files import CaseFiles
 from semi_nnunet.report.measured import Measured, measure
 from semi_nnunet.report.run_pages import Panel, Pool, Run, all_dice, pools_of, run_name, run_of
 from semi_nnunet.report.shown_cases import Viewer, viewers
-from semi_nnunet.runs.crossval import found_jobs, tables_of
+from semi_nnunet.runs.crossval import found_jobs, patients_of, tables_of
 from semi_nnunet.runs.job import Folders
 from semi_nnunet.runs.matched import unmatched
 
@@ -83,9 +83,10 @@ def collect(folders: Folders, plans: str, baseline: str, metric: str = "dice") -
     Raises:
         UserError: nothing was measured, or a table lacks the metric.
     """
-    jobs = found_jobs(folders, plans)
+    jobs, patient_of = found_jobs(folders, plans), patients_of(folders)
     found = {
-        subset: measure(subset, tables_of(jobs, subset), baseline, metric) for subset in SUBSETS
+        subset: measure(subset, tables_of(jobs, subset), baseline, metric, patient_of)
+        for subset in SUBSETS
     }
     measured = [item for item in found.values() if item]
     if not measured:

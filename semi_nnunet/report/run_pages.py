@@ -9,7 +9,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from semi_nnunet.evaluation.comparison import Model
+from semi_nnunet.evaluation.values import Model
 from semi_nnunet.history import DICE, LOG_SCALE, History, panels_of
 from semi_nnunet.report.curves import Curve, curves, histogram
 from semi_nnunet.report.wording import count, model_name, short_name

@@ -11,8 +11,8 @@ import numpy as np
 
 from semi_nnunet.data.file_bytes import BrokenFileError
 from semi_nnunet.errors import UserError
-from semi_nnunet.evaluation.comparison import Model, higher_is_better
 from semi_nnunet.evaluation.folder import Protocol
+from semi_nnunet.evaluation.values import Model, higher_is_better
 from semi_nnunet.report.case_files import CaseFiles, Files, is_flat, protocol_of, read, rows_of
 from semi_nnunet.report.measured import ALL_CLASSES, Measured
 from semi_nnunet.report.overlays import Drawn, Slice, slices_of

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from semi_nnunet.evaluation.comparison import Model, readable_p
+from semi_nnunet.evaluation.comparison import readable_p
 from semi_nnunet.evaluation.statistics import Difference
+from semi_nnunet.evaluation.values import Model
 
 OVERLAPS = ("dice", "iou", "nsd", "relative")  # fractions; their differences are told in points
 TITLES = {"dice": "Dice", "iou": "IoU", "relative_volume_difference": "relative volume difference"}

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+from semi_nnunet.data import patients
 from semi_nnunet.data.layout import (
     dataset_name,
     read_plans,
@@ -23,7 +25,7 @@ from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.sampling import pseudo_labelled_cases
 from semi_nnunet.discovery.listing import other_trainers, trainer_classes
 from semi_nnunet.errors import Problem, UserError
-from semi_nnunet.evaluation.comparison import Model, Table
+from semi_nnunet.evaluation.values import Model, Table
 from semi_nnunet.files import optional_json, read_json, write_json
 from semi_nnunet.runs.job import ALL, STEPS, Folders, Job
 from semi_nnunet.runs.matched import changed_since
@@ -73,6 +75,7 @@ def make_jobs(
         ]
     if problems:
         raise UserError("The cross-validation cannot start:", problems)
+    write_patient_folds(folders, content, configurations, folds)
     names = [plans, *(write_seed(folders, plans, content, seed) for seed in range(1, seeds))]
     jobs = [
         Job(folders, trainer, configuration, fold, seed, name, npz, tuple(steps))
@@ -177,12 +180,18 @@ def unknown_trainers(names: Sequence[str]) -> Iterator[Problem]:
 
 
 def fold_problems(folders: Folders, folds: Sequence[str]) -> Iterator[Problem]:
-    """Folds that the split does not have; nnU-Net would make up a random one."""
+    """Folds that tear patients, or that the split does not have: nnU-Net would make one up."""
     count = number_of_folds(folders)
     for fold in folds:
         if fold not in (ALL, *map(str, range(count))):
             fix = f"choose from {', '.join([*map(str, range(count)), ALL])}"
             yield Problem(f"fold {fold!r}", f"there are {count} folds", fix)
+    splits, patient_of = folders.preprocessed / "splits_final.json", patients_of(folders)
+    for number, fold in enumerate(read_json(splits) if splits.is_file() else ()):
+        torn = patients.torn_patients(fold, patient_of)
+        if torn and str(number) in folds:
+            what = f"fold {number} trains and validates on {patients.named(torn)}"
+            yield Problem(str(splits), what, "delete it, folds of whole patients are made instead")
 
 
 def number_of_folds(folders: Folders) -> int:
@@ -190,12 +199,30 @@ def number_of_folds(folders: Folders) -> int:
     splits = folders.preprocessed / "splits_final.json"
     if splits.is_file():
         return len(read_json(splits))
-    return folds_of_cases(int(read_json(folders.preprocessed / "dataset.json")["numTraining"]))
+    description = read_json(folders.preprocessed / "dataset.json")
+    if patients.KEY not in description:
+        return patients.number_of_folds(int(description["numTraining"]))
+    ending, known = description["file_ending"], folders.preprocessed / "gt_segmentations"
+    labels = known if known.is_dir() else folders.raw / "labelsTr"
+    cases = [path.name.removesuffix(ending) for path in labels.glob(f"*{ending}")]
+    return len(patients.make_folds(cases, patients.patient_finder(description)))
 
 
-def folds_of_cases(labelled: int) -> int:
-    """Of the split that nnU-Net makes of so many labelled cases."""
-    return min(5, labelled) if labelled > 1 else 0
+def write_patient_folds(
+    folders: Folders, content: dict[str, Any], configurations: Sequence[str], folds: Sequence[str]
+) -> None:
+    """Write splits_final.json of whole patients, if dataset.json tells patients.
+
+    nnU-Net's own trainers would write one that tears them.
+    """
+    path = folders.preprocessed / "splits_final.json"
+    description = read_json(folders.preprocessed / "dataset.json")
+    if patients.KEY not in description or path.is_file() or set(folds) <= {ALL}:
+        return
+    one = PlansManager(content).get_configuration(configurations[0])
+    folder = str(folders.preprocessed / one.data_identifier)
+    cases = infer_dataset_class(folder).get_identifiers(folder)
+    write_json(path, patients.make_folds(cases, patients.patient_finder(description)))
 
 
 def data_problems(
@@ -329,6 +356,14 @@ def found_jobs(folders: Folders, plans: str | None = None) -> list[Job]:
         if plans in (None, own):
             jobs.append(Job(folders, trainer, configuration, fold, seed, name))
     return jobs
+
+
+def patients_of(folders: Folders) -> patients.PatientOf:
+    """Case -> its patient, as the preprocessed data set or else the raw one says."""
+    for folder in (folders.preprocessed, folders.raw):
+        if description := optional_json(folder / "dataset.json"):
+            return patients.patient_finder(description)
+    return patients.itself
 
 
 def tables_of(jobs: Iterable[Job], subset: str) -> list[Table]:

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,22 @@ import pytest
 from semi_nnunet.cli.main import main
 from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.comparison import (
-    Model,
-    Value,
     best_model,
     class_table,
     compare,
     overall_table,
-    read_values,
+    patients_note,
     seeds_note,
 )
 from semi_nnunet.evaluation.statistics import paired_difference
+from semi_nnunet.evaluation.values import (
+    Model,
+    Value,
+    read_all_written,
+    read_values,
+    together,
+    write_values,
+)
 
 BASE, OURS, OTHER = (Model(name, "2d") for name in ("Base", "Ours", "Other"))
 
@@ -209,3 +216,79 @@ def test_too_much_volume_is_as_bad_as_too_little(tmp_path):
 def test_tables_that_are_not_there_are_named(tmp_path):
     found, missing = read_values([(OURS, "0", 0, tmp_path / "metrics.csv")], "dice")
     assert found == [] and missing == [str(tmp_path / "metrics.csv")]
+
+
+# ---- patients ----
+
+
+def test_cases_of_one_patient_are_one_observation():
+    """Six cases gain and six lose, but these are of one patient."""
+    rows = [*values(BASE, 0, noise=0), *values(OURS, 0, noise=0)]
+    worse = {f"case0{case}" for case in range(6, 12)}
+    rows = [
+        replace(v, value=v.value + (-0.01 if v.case in worse else 0.02)) if v.model == OURS else v
+        for v in rows
+    ]
+    (by_case,) = compare(rows, "Base", "dice")
+    (by_patient,) = compare(rows, "Base", "dice", lambda c: "Ann" if c in worse else c)
+    assert by_case.overall.cases == 12 and by_case.overall.mean == pytest.approx(0.005)
+    assert by_patient.overall.cases == 7 and by_patient.overall.better == 6
+    assert by_patient.overall.mean == pytest.approx((6 * 0.02 - 0.01) / 7)
+    assert by_patient.classes["liver"][0].cases == 7
+
+
+def test_that_cases_count_as_one_is_said():
+    rows = values(BASE, 0)
+    assert patients_note(rows, lambda case: case) == ""
+    said = patients_note(rows, lambda case: case[-1])
+    assert said == "Of the 12 cases those of one patient count as one: 10 patients."
+
+
+# ---- values that were trained elsewhere ----
+
+
+def test_written_values_give_the_same_comparison(tmp_path, capsys):
+    """Two seeds of two machines, as one; a class that a case does not show stays undefined."""
+    absent = Value(BASE, "0", 0, "case00", "absent", math.nan)
+    rows = [*values(BASE, 0), *values(OURS, 0.02), absent]
+    parts = []
+    for seed in (0, 1):
+        parts.append(tmp_path / f"{seed}.csv")
+        part = {"test": [v for v in rows if v.seed == seed], "validation": []}
+        write_values(parts[-1], part, "dice", lambda case: case[:6])
+    found, patients = read_all_written(parts, "dice")
+    assert patients["case010"] == patients["case011"] == "case01"
+    (here,) = compare(rows, "Base", "dice", patients.__getitem__)
+    (again,) = compare(found["test"], "Base", "dice", patients.__getitem__)
+    assert again.overall.mean == pytest.approx(here.overall.mean, abs=1e-6)
+    assert again.overall.cases == here.overall.cases and len(again.seeds) == 2
+    assert sum(math.isnan(v.value) for v in found["test"]) == 1
+
+    command = ["compare", "--baseline", "Base", "--values", *map(str, parts)]
+    assert main([*command, "--write-values", str(tmp_path / "both.csv")]) == 0
+    said = capsys.readouterr().out
+    assert "## test cases" in said and "## validation" not in said and "of one patient" in said
+    assert main([*command[:4], str(tmp_path / "both.csv")]) == 0
+    assert capsys.readouterr().out == said
+
+
+def test_values_that_cannot_be_compared_are_refused(tmp_path, capsys):
+    path = tmp_path / "values.csv"
+    rows = [*values(BASE, 0), *values(OURS, 0.02)]
+    write_values(path, {"test": rows}, "dice", lambda case: case)
+    for words, says in [
+        ([], "nothing to compare. Fix: -d ID, --values FILE"),
+        (["--values", str(tmp_path / "none.csv")], "none.csv does not exist"),
+        (["--values", str(path), "--metric", "iou"], "class, iou, got"),
+        (["--values", str(path), "-tr", "Our"], "did you mean 'Ours'?"),
+        (["--values", str(path), "--baseline", "Nobody"], "in common with the baseline Nobody"),
+    ]:
+        assert main(["compare", *words]) == 2
+        assert says in capsys.readouterr().err
+    changed = [replace(v, value=v.value + 0.001) for v in rows]
+    assert len(together(rows, rows, "dice")) == len(rows)
+    with pytest.raises(UserError, match="Base 2d, fold 0, seed 0 was trained twice: case case00"):
+        together(rows, changed, "dice")
+    path.write_text(path.read_text().replace(",0,case00,", ",zero,case00,", 1))
+    with pytest.raises(UserError, match=r"values.csv, line 2 must hold numbers as seed and dice"):
+        read_all_written([path], "dice")

@@ -6,13 +6,15 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.evaluation.comparison import Model, Value, compare
+from semi_nnunet.evaluation.comparison import compare, patients_note
+from semi_nnunet.evaluation.values import Model, Value
 from semi_nnunet.report.answer import answer
 from semi_nnunet.report.background import about
 from semi_nnunet.report.charts import Axis, axis_of, box_row, interval_row
@@ -270,6 +272,16 @@ def test_validation_cases_choose_and_test_cases_confirm():
     said = answer([measured("test", **{BASE: 0, OURS: 0, OTHER: 0.04}), chosen], BASE)
     assert said.verdict == "open"
     assert said.headline == "No evidence that MeanTeacher is better than Baseline."
+
+
+def test_patients_are_counted_where_they_are_known():
+    item = measured("test", **{BASE: 0, OURS: 0.03})
+    (found,) = compare(item.values, BASE, "dice", lambda case: case[:2])
+    note = patients_note(item.values, lambda case: case[:2])
+    said = answer([replace(item, compared=(found,), note=note)], BASE)
+    sentences = " ".join(said.sentences)
+    assert "Better in 10 of 10 test patients" in sentences and sentences.endswith(note)
+    assert "test cases" in " ".join(answer([item], BASE).sentences)
 
 
 def test_no_gain_is_claimed_without_evidence():

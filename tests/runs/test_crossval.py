@@ -2,11 +2,13 @@
 
 import csv
 import io
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +76,31 @@ def test_all_that_is_wrong_is_said_before_anything_runs(folders):
     assert "fold '7': there are 5 folds" in said and "fold '01'" in said
     with pytest.raises(UserError, match="does not exist"):
         make_jobs(folders, "nowhere", ["2d"], TRAINERS, ["0"], 1)
+
+
+def test_folds_are_of_whole_patients_for_nnunets_own_trainers_too(folders, tmp_path):
+    """nnU-Net's trainer takes the file that is there."""
+    copy = Path(shutil.copytree(folders.preprocessed, tmp_path / "copy" / "Dataset999_Copy"))
+    here = replace(folders, preprocessed=copy)
+    (copy / "splits_final.json").unlink(missing_ok=True)
+    make_jobs(here, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1)
+    assert not (copy / "splits_final.json").exists()  # nnU-Net makes its own
+    cases = sorted(path.name[:-7] for path in (copy / "gt_segmentations").iterdir())
+    pair = "|".join(map(re.escape, cases[:2]))
+    description = {**read_json(copy / "dataset.json"), "patient": f"(?=(?:{pair})$)()|.+"}
+    write_json(copy / "dataset.json", description)
+    with pytest.raises(UserError, match="fold '4': there are 4 folds"):
+        make_jobs(here, "tiny", ["2d"], ["nnUNetTrainer"], ["4"], 1)
+    make_jobs(here, "tiny", ["2d"], ["nnUNetTrainer"], ["all"], 1)
+    assert not (copy / "splits_final.json").exists()
+    make_jobs(here, "tiny", ["2d"], ["nnUNetTrainer"], ["3"], 1)
+    validation = sorted(sorted(fold["val"]) for fold in read_json(copy / "splits_final.json"))
+    assert validation == sorted([cases[:2], *([case] for case in cases[2:])])
+    torn = {"train": [cases[0]], "val": [cases[1]]}
+    write_json(copy / "splits_final.json", [torn])
+    with pytest.raises(UserError, match="fold 0 trains and validates on"):
+        make_jobs(here, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1)
+    assert make_jobs(here, "tiny", ["2d"], ["nnUNetTrainer"], ["all"], 1)
 
 
 def test_plans_of_a_seed_that_was_trained_are_not_replaced_by_others(folders):
