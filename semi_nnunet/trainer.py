@@ -34,7 +34,7 @@ from semi_nnunet.core.pseudo_labels import hard_pseudo_label, is_foreground, to_
 from semi_nnunet.core.stochastic import statistics_kept
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch, UnlabelledSampling
-from semi_nnunet.data.patients import apart_from
+from semi_nnunet.data.patients import apart_from, itself
 from semi_nnunet.data.streams import unlabelled_like
 from semi_nnunet.data.unlabelled import UnlabelledCases, UnlabelledDataset, foreground_prior
 from semi_nnunet.errors import UserError
@@ -324,7 +324,7 @@ class SemiTrainer(ReproducibleTrainer):
 
     def _of_others(self, cases: list[str]) -> list[str]:
         """The cases of patients whom this fold does not validate on; fold "all" holds out none."""
-        if self.fold == "all":
+        if self.fold == "all" or self.patient_of is itself:  # a case is not also a labelled one
             return cases
         others = apart_from(cases, self.do_split()[1], self.patient_of)
         if not others:

@@ -55,10 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--list",
         metavar="FILE",
-        help="which cases: a text file, a JSON list, or a JSON object with a list named N or of N",
+        help="which cases: a text file, a JSON list, or a JSON object with a list named N",
     )
     which.add_argument(
-        "--published", action="store_true", help=f"the list of N cases of the data set's {SUBSETS}"
+        "--published", action="store_true", help=f"the list named N of the data set's {SUBSETS}"
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="of the random choice (default: %(default)s)"
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
     description = read_json(source / "dataset.json")
     patient_of = patient_finder(description)
     cases = list(cases_in(source / "imagesTr", description["file_ending"]))
-    chosen = None if file is None else read_case_list(file, args.labelled, cases)
+    chosen = None if file is None else read_case_list(file, args.labelled)
     labelled = choose_labelled(cases, args.labelled, chosen, args.seed, patient_of)
     held_out: list[str] = []
     if args.held_out is not None:

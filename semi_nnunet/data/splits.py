@@ -10,9 +10,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -133,14 +132,13 @@ def require_among(chosen: Sequence[str], cases: Sequence[str], wrong: str) -> No
         raise UserError(f"{wrong}: {names}. Fix: correct it")
 
 
-def read_case_list(path: str | Path, number: int | None, cases: Collection[str] = ()) -> list[str]:
-    """Case ids of a file: one a line, a JSON list, or a JSON object that holds such lists.
+def read_case_list(path: str | Path, number: int | None) -> list[str]:
+    """Case ids of a file: one a line, a JSON list, or a JSON object of such lists.
 
     Args:
         path: the file.
-        number: ``str(number)`` is the key of the wanted list of a JSON object, or else it is the
-            only one, at any depth, of so many ``cases``.
-        cases: that there are.
+        number: ``str(number)`` is the key of the wanted list of a JSON object; or the object has an
+            object "labelled", whose lists have any names, and the wanted one so many cases.
 
     Raises:
         UserError: the file is absent or holds none of these.
@@ -154,33 +152,21 @@ def read_case_list(path: str | Path, number: int | None, cases: Collection[str] 
         return [line.strip() for line in path.read_text().splitlines() if line.strip()]
     content = read_json(path)
     if isinstance(content, Mapping):
-        lists = dict(lists_in(content))
-        known, name = set(cases), str(number)
-        of_size = [one for one in lists.values() if len(one) == number and {*one} <= known]
-        found = [lists[name]] if name in lists else of_size
-        if len({tuple(one) for one in found}) != 1:
-            there = ", ".join(f"{name} ({len(one)})" for name, one in lists.items())
-            wrong = f"{'several' if found else 'none'} named {number} or of so many cases"
+        lists = {key: value for key, value in content.items() if isinstance(value, list)}
+        if isinstance(labelled := content.get("labelled"), Mapping):  # by percent, say
+            lists = {str(len(value)): value for value in labelled.values()}
+        if str(number) not in lists:
             raise UserError(
-                f"{path} holds the lists {there or '(none)'}, {wrong}. Fix: give another "
-                f"--labelled, or write the list to a file of its own (--list)"
+                f"{path} holds lists named {', '.join(lists) or 'nothing'}, none named {number}. "
+                f"Fix: give one of these as --labelled"
             )
-        content = found[0]
+        content = lists[str(number)]
     if not (isinstance(content, list) and all(isinstance(case, str) for case in content)):
         raise UserError(
             f"{path} must hold a list of case ids, got {json.dumps(content)[:80]}. Fix: write them "
             f'as ["case_1", "case_2"], or one a line in a .txt file'
         )
     return content
-
-
-def lists_in(content: Mapping[str, Any], inside: str = "") -> Iterator[tuple[str, list[str]]]:
-    """Name, such as "labelled/10%", and content of every list of strings of a JSON object."""
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from lists_in(value, f"{inside}{key}/")
-        elif isinstance(value, list) and all(isinstance(one, str) for one in value):
-            yield f"{inside}{key}", value
 
 
 def write_split(

@@ -345,16 +345,12 @@ def test_some_cases_of_a_patient_cannot_be_held_out() -> None:
         choose_held_out(FRAMES, ["p0_0", "p2_1"], patient_finder({"patient": PATIENT}))
 
 
-def test_a_list_is_found_by_its_number_of_cases_at_any_depth(tmp_path: Path) -> None:
+def test_lists_that_are_named_otherwise_are_found_by_their_number_of_cases(tmp_path: Path) -> None:
     file = tmp_path / "lists.json"
-    content = {"all": [*CASES], "labelled": {"patients": ["x", "y"], "10%": ["b", "a"], "9%": []}}
-    file.write_text(json.dumps(content))
-    assert read_case_list(file, 2, CASES) == ["b", "a"]
-    assert read_case_list(file, 6, CASES) == [*CASES]
-    with pytest.raises(UserError, match=r"labelled/10% \(2\), .*none named 3 or of so many"):
-        read_case_list(file, 3, CASES)
-    file.write_text(json.dumps({**content, "again": ["b", "a"]}))
-    assert read_case_list(file, 2, CASES) == ["b", "a"]  # the same list
-    file.write_text(json.dumps({**content, "other": ["c", "a"]}))
-    with pytest.raises(UserError, match="several named 2 or of so many"):
-        read_case_list(file, 2, CASES)
+    labelled = {"10%": ["b", "a"], "20%": ["b", "a", "c"]}
+    content = {"val": ["e", "f", "a", "b"], "labelled_patients": {"x": ["p", "q"]}}
+    file.write_text(json.dumps({**content, "labelled": labelled}))
+    assert read_case_list(file, 2) == ["b", "a"]
+    assert read_case_list(file, 3) == ["b", "a", "c"]
+    with pytest.raises(UserError, match="lists named 2, 3, none named 4"):  # not those of "val"
+        read_case_list(file, 4)
