@@ -19,13 +19,10 @@ never on imagesTs.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from semi_nnunet.data.patients import PatientOf
     from semi_nnunet.evaluation.values import Value
 
 SUBSETS = ("validation", "test")
@@ -52,7 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from semi_nnunet.data.patients import itself
     from semi_nnunet.errors import UserError
     from semi_nnunet.evaluation.values import read_all_written, read_values, together, write_values
     from semi_nnunet.files import require_place, write_atomically
@@ -73,14 +69,11 @@ def run(args: argparse.Namespace) -> None:
             require_place(path)
     folders = folders_of(args.dataset) if args.dataset else None
     jobs = found_jobs(folders, args.plans) if folders else []
-    patient_of = patients_of(folders) if folders else itself
-    values: dict[str, list[Value]] = {}
-    if args.values:
-        values, patients = read_all_written(args.values, args.metric)
-        patient_of = partial(patient_in, patients, patient_of)
+    own = (folders.results.name.split("_", 1)[-1], args.plans) if folders else None
+    written, origin = read_all_written(args.values, args.metric, own)
     models = unique([
         *((job.trainer, job.configuration) for job in jobs),
-        *((v.model.trainer, v.model.configuration) for of in values.values() for v in of),
+        *((v.model.trainer, v.model.configuration) for of in written.values() for v in of),
     ])  # fmt: skip
     why = f"was not trained with {args.plans}" if args.dataset else "is not in the files"
     problems = [
@@ -97,24 +90,33 @@ def run(args: argparse.Namespace) -> None:
 
     jobs = [job for job in jobs if wanted(job.trainer, job.configuration)]
     missing: list[str] = []
-    written, values = values, {}
+    values: dict[str, list[Value]] = {}
     for subset in SUBSETS:
-        measured, absent = read_values(tables_of(jobs, subset), args.metric)
-        missing += absent
+        tables = tables_of(jobs, subset)
+        measured: list[Value] = []
+        if folders:
+            measured, absent = read_values(tables, args.metric, patients_of(folders))
+            missing += absent
         others = written.get(subset, [])
         others = [v for v in others if wanted(v.model.trainer, v.model.configuration)]
         values[subset] = together(measured, others, args.metric)
     parts = [f"not measured yet: {path}" for path in missing]
+    kept = args.write_values and origin and any(values.values())
+    if kept:
+        write_values(args.write_values, values, args.metric, origin)
     refused, compared = [], False
     for subset, of_subset in values.items():
         if not of_subset:
             continue
         try:
-            parts.append(report_of(subset, of_subset, args.baseline, args.metric, patient_of))
+            parts.append(report_of(subset, of_subset, args.baseline, args.metric))
             compared = True
         except UserError as error:
             parts.append(f"## {subset} cases\n\nNot compared: {error}")
             refused.append(error)
+    if refused and not compared and kept:  # to be compared with those of another machine
+        print("\n\n".join(parts))
+        return
     if refused and not compared:
         raise refused[0]
     if not compared:
@@ -130,24 +132,17 @@ def run(args: argparse.Namespace) -> None:
     print(text, end="")
     if args.out:
         write_atomically(args.out, lambda path: path.write_text(text))
-    if args.write_values:
-        write_values(args.write_values, values, args.metric, patient_of)
 
 
-def patient_in(patients: Mapping[str, str], otherwise: PatientOf, case: str) -> str:
-    """The patient of a case, as the files say, or as dataset.json does."""
-    return patients.get(case) or otherwise(case)
-
-
-def report_of(
-    subset: str, values: list[Value], baseline: str, metric: str, patient_of: PatientOf
-) -> str:
+def report_of(subset: str, values: list[Value], baseline: str, metric: str) -> str:
     """The tables of the validation or the test cases."""
     from semi_nnunet.evaluation import comparison as of
+    from semi_nnunet.evaluation.values import crediting_absence
 
-    found = of.compare(values, baseline, metric, patient_of)
+    values = crediting_absence(values, metric)
+    found = of.compare(values, baseline, metric)
     tables = of.overall_table(found, metric), of.class_table(found, metric)
-    notes = of.patients_note(values, patient_of), of.seeds_note(values, baseline)
+    notes = of.patients_note(values), of.seeds_note(values, baseline)
     parts = [f"## {subset} cases", *tables, *filter(None, notes)]
     if subset == "validation":
         best = of.best_model(values, metric)

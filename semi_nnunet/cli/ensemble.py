@@ -96,7 +96,7 @@ def place_in(names: Sequence[str] | None, name: str) -> int:
 def print_members(members: Sequence[Member], subset: str, out: Path) -> None:
     """The Dice of each member beside the ensemble's."""
     from semi_nnunet.evaluation.tables import CSV, mean_of
-    from semi_nnunet.evaluation.values import Model, read_values
+    from semi_nnunet.evaluation.values import Model, crediting_absence, read_values
 
     tables = {str(member.job): member.job.tables().get(subset) for member in members}
     measured = {name: path for name, path in tables.items() if path is not None}
@@ -104,6 +104,7 @@ def print_members(members: Sequence[Member], subset: str, out: Path) -> None:
     # together, so that a class that one of them invents counts for all
     together = [(Model(name, ""), "", 0, path) for name, path in measured.items()]
     values, missing = read_values(together, "dice")
+    values = crediting_absence(values, "dice")
     print(f"\nmean Dice of the {subset} cases")
     for name, path in measured.items():
         mean = mean_of([one.value for one in values if one.model.trainer == name])

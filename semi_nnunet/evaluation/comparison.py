@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from semi_nnunet.data.patients import PatientOf, itself
 from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.statistics import Difference, holm, paired_difference, verdict
 from semi_nnunet.evaluation.values import Model, Value, higher_is_better
@@ -22,7 +21,7 @@ class Compared:
 
     Args:
         model: the model.
-        mean: of the metric: mean over classes of the mean over cases, folds and seeds.
+        mean: of the metric: mean over classes of the mean over patients, folds and seeds.
         baseline_mean: the baseline's, on the same cases, folds and seeds.
         overall: difference of the patients, each the mean over seeds of those over classes, folds
             and cases.
@@ -51,16 +50,13 @@ def in_words(found: str, higher_better: bool) -> str:
     return "better" if (found == "higher") == higher_better else "WORSE"
 
 
-def compare(
-    values: Sequence[Value], baseline: str, metric: str, patient_of: PatientOf = itself
-) -> list[Compared]:
+def compare(values: Sequence[Value], baseline: str, metric: str) -> list[Compared]:
     """Compare every model with the baseline of its configuration, on what both have.
 
     Args:
-        values: of the metric.
+        values: of the metric; cases of one patient are one observation.
         baseline: the trainer.
         metric: which it is.
-        patient_of: case -> its patient; cases of one patient are one observation.
 
     Raises:
         UserError: no model has a fold and seed in common with the baseline.
@@ -69,9 +65,10 @@ def compare(
     found = []
     for model, table in tables.items():
         base = tables.get(Model(baseline, model.configuration), {})
-        pairs = {key: (value, base[key]) for key, value in table.items() if key in base}
-        if model.trainer != baseline and any(not_nan(pair) for pair in pairs.values()):
-            found.append(pair_up(model, pairs, higher_is_better(metric), patient_of))
+        both = ((v, (v.value, base[key].value)) for key, v in table.items() if key in base)
+        pairs = of_patients(both)
+        if model.trainer != baseline and pairs:
+            found.append(pair_up(model, pairs, higher_is_better(metric)))
     if not found:
         raise UserError(
             f"no trainer has a fold and seed in common with the baseline {baseline}. Fix: train "
@@ -83,56 +80,72 @@ def compare(
     ]
 
 
-def by_model(values: Iterable[Value]) -> dict[Model, dict[Key, float]]:
+def by_model(values: Iterable[Value]) -> dict[Model, dict[CaseKey, Value]]:
     """The values of each model, by fold, seed, case and class."""
-    tables: dict[Model, dict[Key, float]] = defaultdict(dict)
+    tables: dict[Model, dict[CaseKey, Value]] = defaultdict(dict)
     for v in values:
-        tables[v.model][v.fold, v.seed, v.case, v.name] = v.value
+        tables[v.model][v.fold, v.seed, v.case, v.name] = v
     return tables
 
 
-def not_nan(pair: tuple[float, float]) -> bool:
-    return not math.isnan(pair[0]) and not math.isnan(pair[1])
-
-
-Key = tuple[str, int, str, str]  # fold, seed, case, class
-Pairs = Mapping[Key, tuple[float, float]]
+CaseKey = tuple[str, int, str, str]  # fold, seed, case, class
+Key = tuple[str, int, str, str]  # fold, seed, patient, class
+Numbers = Mapping[Key, tuple[float, ...]]
 G = TypeVar("G")
 
 
-def pair_up(model: Model, pairs: Pairs, higher_better: bool, patient_of: PatientOf) -> Compared:
+def of_patients(cases: Iterable[tuple[Value, tuple[float, ...]]]) -> dict[Key, tuple[float, ...]]:
+    """Mean over the cases of each patient, as one with many must not count for many.
+
+    Args:
+        cases: values, and numbers of each, to average; those of NaN are left out.
+    """
+    groups = defaultdict[Key, list[tuple[float, ...]]](list)
+    for v, numbers in cases:
+        if not any(map(math.isnan, numbers)):
+            groups[v.fold, v.seed, v.whose, v.name].append(numbers)
+    return {key: tuple(map(float, np.mean(group, axis=0))) for key, group in groups.items()}
+
+
+def alone(values: Iterable[Value]) -> dict[Key, tuple[float, ...]]:
+    """:func:`of_patients` of one model's values."""
+    return of_patients((v, (v.value,)) for v in values)
+
+
+def classes_of(numbers: Numbers) -> list[str]:
+    """In the order in which they come."""
+    return list(dict.fromkeys(key[3] for key in numbers))
+
+
+def pair_up(model: Model, pairs: Numbers, higher_better: bool) -> Compared:
     """The differences of one model, not corrected for the others."""
-    both = {key: pair for key, pair in pairs.items() if not_nan(pair)}
-    names = list(dict.fromkeys(key[3] for key in both))
     of_classes = {
         name: paired_difference(
-            by_patient_and_seed(
-                {key: pair for key, pair in both.items() if key[3] == name}, patient_of
-            ),
+            by_patient_and_seed({key: pair for key, pair in pairs.items() if key[3] == name}),
             higher_better,
         )
-        for name in names
+        for name in classes_of(pairs)
     }
     corrected = holm([difference.p for difference in of_classes.values()])
     return Compared(
         model,
-        mean_of_classes(both, names, 0),
-        mean_of_classes(both, names, 1),
-        paired_difference(by_patient_and_seed(both, patient_of), higher_better),
+        mean_of_classes(pairs, 0),
+        mean_of_classes(pairs, 1),
+        paired_difference(by_patient_and_seed(pairs), higher_better),
         1.0,
-        {name: (of_classes[name], p) for name, p in zip(names, corrected, strict=True)},
-        mean_difference_by(both, lambda key: key[1]),
+        {name: (of_classes[name], p) for name, p in zip(of_classes, corrected, strict=True)},
+        mean_difference_by(pairs, lambda key: key[1]),
     )
 
 
-def by_patient_and_seed(pairs: Pairs, patient_of: PatientOf) -> np.ndarray:
+def by_patient_and_seed(pairs: Numbers) -> np.ndarray:
     """(patients, seeds) mean differences, NaN where a seed lacks a patient."""
-    found = mean_difference_by(pairs, lambda key: (patient_of(key[2]), key[1]))
+    found = mean_difference_by(pairs, lambda key: (key[2], key[1]))
     patients, seeds = (list(dict.fromkeys(names)) for names in zip(*found, strict=True))
     return np.array([[found.get((one, seed), math.nan) for seed in seeds] for one in patients])
 
 
-def mean_difference_by(pairs: Pairs, group: Callable[[Key], G]) -> dict[G, float]:
+def mean_difference_by(pairs: Numbers, group: Callable[[Key], G]) -> dict[G, float]:
     """Group -> mean over its classes of the mean difference in that class."""
     parts: dict[G, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for key, (value, base) in pairs.items():
@@ -143,10 +156,15 @@ def mean_difference_by(pairs: Pairs, group: Callable[[Key], G]) -> dict[G, float
     }
 
 
-def mean_of_classes(pairs: Pairs, names: Sequence[str], which: int) -> float:
+def mean_of_classes(numbers: Numbers, which: int = 0) -> float:
     """Mean over classes of the mean over all else; ``which``: 0 the model's, 1 the baseline's."""
-    of_class = [[pair[which] for key, pair in pairs.items() if key[3] == name] for name in names]
-    return float(np.mean([np.mean(numbers) for numbers in of_class]))
+    return float(np.mean([mean_of_class(numbers, name, which) for name in classes_of(numbers)]))
+
+
+def mean_of_class(numbers: Numbers, name: str, which: int = 0) -> float:
+    """Mean over patients, folds and seeds; NaN where there are none."""
+    own = [number[which] for key, number in numbers.items() if key[3] == name]
+    return float(np.mean(own)) if own else math.nan
 
 
 def best_model(values: Sequence[Value], metric: str) -> tuple[Model, float] | None:
@@ -155,9 +173,8 @@ def best_model(values: Sequence[Value], metric: str) -> tuple[Model, float] | No
     common = set.intersection(*(set(table) for table in tables.values())) if tables else set()
     if not common:
         return None
-    names = sorted({key[3] for key in common})
     means = {
-        model: mean_of_classes({key: (table[key], 0.0) for key in common}, names, 0)
+        model: mean_of_classes(alone(table[key] for key in sorted(common)))
         for model, table in tables.items()
     }
     best = (max if higher_is_better(metric) else min)(means, key=means.__getitem__)
@@ -184,13 +201,14 @@ def overall_table(found: Sequence[Compared], metric: str) -> str:
     return markdown(rows)
 
 
-def patients_note(values: Sequence[Value], patient_of: PatientOf) -> str:
+def patients_note(values: Sequence[Value]) -> str:
     """That cases of one patient count as one, if there are such."""
-    cases = {v.case for v in values if not math.isnan(v.value)}
-    patients = {patient_of(case) for case in cases}
-    if len(patients) == len(cases):
+    there = [v for v in values if not math.isnan(v.value)]
+    cases, patients = len({v.case for v in there}), len({v.whose for v in there})
+    if patients == cases:
         return ""
-    return f"Of the {len(cases)} cases those of one patient count as one: {len(patients)} patients."
+    said = f"{patients} patient{'s' if patients > 1 else ''}"
+    return f"Of the {cases} cases those of one patient count as one: {said}."
 
 
 def seeds_note(values: Sequence[Value], baseline: str) -> str:
@@ -202,12 +220,10 @@ def seeds_note(values: Sequence[Value], baseline: str) -> str:
     for model, table in by_model(v for v in values if not math.isnan(v.value)).items():
         if model.trainer != baseline:
             continue
-        seeds: dict[int, dict[Key, tuple[float, float]]] = defaultdict(dict)
-        for key, value in table.items():
-            seeds[key[1]][key] = (value, 0.0)
+        own = alone(table.values())
         means = [
-            mean_of_classes(pairs, sorted({key[3] for key in pairs}), 0)
-            for _, pairs in sorted(seeds.items())
+            mean_of_classes({key: one for key, one in own.items() if key[1] == seed})
+            for seed in sorted({key[1] for key in own})
         ]
         name = f"{baseline} {model.configuration}"
         lines.append(
@@ -239,7 +255,7 @@ def readable_p(p: float) -> str:
 
 def interval(difference: Difference) -> str:
     if math.isnan(difference.low):
-        return "one case"
+        return "only one"
     return f"{difference.low:+.4f} to {difference.high:+.4f}"
 
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from semi_nnunet.data.patients import PatientOf
+from semi_nnunet.data.patients import PatientOf, itself
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import write_csv
 
 SIGNED = ("volume", "relative")  # too much is as bad as too little
 LOWER_IS_BETTER = ("hd95", "asd", "assd", *SIGNED)
-COLUMNS = ("subset", "trainer", "configuration", "fold", "seed", "case", "patient", "class")
+COLUMNS = (
+    "dataset", "plans", "subset", "trainer", "configuration", "fold", "seed", "case", "patient",
+    "class",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,22 @@ class Model:
 
 
 Table = tuple[Model, str, int, Path]  # model, fold, seed, metrics.csv
+Origin = tuple[str, str]  # name of the data set without its number, plans
 
 
 @dataclass(frozen=True)
 class Value:
-    """A metric of one class of one case, as one training predicted it."""
+    """A metric of one class of one case, as one training predicted it.
+
+    Args:
+        model: of the training.
+        fold: of the training.
+        seed: of the training.
+        case: that it predicted.
+        name: of the class.
+        value: of the metric; NaN where it is not defined.
+        patient: of the case, where one is told.
+    """
 
     model: Model
     fold: str
@@ -42,6 +57,17 @@ class Value:
     case: str
     name: str
     value: float
+    patient: str = ""
+
+    @property
+    def whose(self) -> str:
+        """The patient; a case of which none is told is one itself."""
+        return self.patient or self.case
+
+    @property
+    def key(self) -> tuple[Model, str, int, str, str]:
+        """What has one value."""
+        return self.model, self.fold, self.seed, self.case, self.name
 
 
 def higher_is_better(metric: str) -> bool:
@@ -49,15 +75,18 @@ def higher_is_better(metric: str) -> bool:
     return not metric.startswith(LOWER_IS_BETTER)
 
 
-def read_values(tables: Iterable[Table], metric: str) -> tuple[list[Value], list[str]]:
+def read_values(
+    tables: Iterable[Table], metric: str, patient_of: PatientOf = itself
+) -> tuple[list[Value], list[str]]:
     """Collect a metric from tables of :mod:`semi_nnunet.evaluation.tables`.
 
     Args:
         tables: model, fold, seed and metrics.csv of each training.
         metric: a column.
+        patient_of: case -> its patient.
 
     Returns:
-        The values, see :func:`crediting_absence`, and the tables that are not there.
+        The values, and the tables that are not there.
 
     Raises:
         UserError: a table lacks the column, or it is none of a metric.
@@ -76,8 +105,9 @@ def read_values(tables: Iterable[Table], metric: str) -> tuple[list[Value], list
         for row in rows:
             value = float(row[metric]) if row[metric] else math.nan
             value = abs(value) if metric.startswith(SIGNED) else value
-            values.append(Value(model, fold, seed, row["case"], row["class"], value))
-    return crediting_absence(values, metric), missing
+            case = row["case"]
+            values.append(Value(model, fold, seed, case, row["class"], value, patient_of(case)))
+    return values, missing
 
 
 def numbers_of(columns: Iterable[str]) -> list[str]:
@@ -101,7 +131,7 @@ def crediting_absence(values: Sequence[Value], metric: str) -> list[Value]:
 
 
 def write_values(
-    path: Path, values: Mapping[str, Sequence[Value]], metric: str, patient_of: PatientOf
+    path: Path, values: Mapping[str, Sequence[Value]], metric: str, origin: Origin
 ) -> None:
     """Write values of "validation" and "test" cases to one CSV file, to the sixth digit.
 
@@ -109,18 +139,18 @@ def write_values(
         path: the file.
         values: subset -> values.
         metric: which it is, the name of the last column; what is undefined is left empty.
-        patient_of: case -> its patient.
+        origin: of what data set and plans they are.
     """
     rows = [
-        (subset, v.model.trainer, v.model.configuration, v.fold, v.seed, v.case,
-         patient_of(v.case), v.name, "" if math.isnan(v.value) else round(v.value, 6))
+        (*origin, subset, v.model.trainer, v.model.configuration, v.fold, v.seed, v.case, v.whose,
+         v.name, "" if math.isnan(v.value) else round(v.value, 6))
         for subset, of_subset in values.items()
         for v in of_subset
     ]  # fmt: skip
     write_csv(path, [(*COLUMNS, metric), *rows])
 
 
-def read_written(path: Path, metric: str) -> tuple[dict[str, list[Value]], dict[str, str]]:
+def read_written(path: Path, metric: str) -> tuple[dict[str, list[Value]], Origin | None]:
     """Read a file of :func:`write_values`.
 
     Args:
@@ -128,69 +158,102 @@ def read_written(path: Path, metric: str) -> tuple[dict[str, list[Value]], dict[
         metric: that it has to hold.
 
     Returns:
-        Subset -> values, and case -> patient.
+        Subset -> values, and what data set and plans they are of; None of a file without any.
 
     Raises:
-        UserError: it is absent, no such file, or of another metric.
+        UserError: it is absent, no such file, damaged, or of another metric.
     """
-    values: dict[str, list[Value]] = {}
-    patients: dict[str, str] = {}
     if not path.is_file():
         raise UserError(f"{path} does not exist. Fix: correct --values")
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != [*COLUMNS, metric]:
+    fix = "Fix: write it by semi_nnunet compare --write-values, with the same --metric"
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # a spreadsheet begins it so
+            header, *rows = [row for row in csv.reader(file) if row] or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} must be a CSV file in UTF-8 ({error}). {fix}") from error
+    if header != [*COLUMNS, metric]:
+        wanted = ", ".join([*COLUMNS, metric])
+        found = ", ".join(header) or "nothing"
+        raise UserError(f"{path} must have the columns {wanted}, got {found}. {fix}")
+    values: dict[str, list[Value]] = {}
+    origins = set[Origin]()
+    for number, row in enumerate(rows, start=2):
+        try:
+            dataset, plans, subset, trainer, configuration, fold, seed, *about, text = row
+            case, patient, name = about
+            value = float(text) if text else math.nan
+            one = Value(Model(trainer, configuration), fold, int(seed), case, name, value, patient)
+        except ValueError as error:
             raise UserError(
-                f"{path} must have the columns {', '.join(COLUMNS)}, {metric}, got "
-                f"{', '.join(reader.fieldnames or ['nothing'])}. Fix: write it by semi_nnunet "
-                f"compare --write-values, with the same --metric"
-            )
-        for number, row in enumerate(reader, start=2):
-            try:
-                value = float(row[metric]) if row[metric] else math.nan
-                seed = int(row["seed"])
-            except (TypeError, ValueError) as error:
-                raise UserError(
-                    f"{path}, line {number} must hold numbers as seed and {metric} ({error}). "
-                    f"Fix: write it anew by semi_nnunet compare --write-values"
-                ) from error
-            model = Model(row["trainer"], row["configuration"])
-            one = Value(model, row["fold"], seed, row["case"], row["class"], value)
-            values.setdefault(row["subset"], []).append(one)
-            patients[row["case"]] = row["patient"]
-    return values, patients
+                f"{path}, line {number} must hold {len(header)} values, numbers as seed and "
+                f"{metric} ({error}). {fix}"
+            ) from error
+        origins.add((dataset, plans))
+        values.setdefault(subset, []).append(one)
+    return values, one_origin(path, origins)
+
+
+def one_origin(path: Path, origins: set[Origin]) -> Origin | None:
+    """The only one, if there is any.
+
+    Raises:
+        UserError: there are several.
+    """
+    if len(origins) > 1:
+        listed = " and ".join(f"{dataset} with {plans}" for dataset, plans in sorted(origins))
+        raise UserError(
+            f"values of one data set and one name of plans can be compared, with {path} they are "
+            f"of {listed}. Fix: leave some of the files out"
+        )
+    return next(iter(origins), None)
 
 
 def read_all_written(
-    paths: Iterable[Path], metric: str
-) -> tuple[dict[str, list[Value]], dict[str, str]]:
-    """The values of several files of :func:`write_values` as one; see :func:`read_written`."""
+    paths: Iterable[Path], metric: str, own: Origin | None = None
+) -> tuple[dict[str, list[Value]], Origin | None]:
+    """The values of several files as one, which have to be of ``own``; see :func:`read_written`."""
     values: dict[str, list[Value]] = {}
-    patients: dict[str, str] = {}
     for path in paths:
-        of_file, its_patients = read_written(path, metric)
-        patients |= its_patients
+        of_file, origin = read_written(path, metric)
+        own = one_origin(path, {one for one in (own, origin) if one is not None})
         for subset, of_subset in of_file.items():
             values[subset] = together(values.get(subset, []), of_subset, metric)
-    return values, patients
+    return values, own
 
 
-def together(first: Sequence[Value], second: Sequence[Value], metric: str) -> list[Value]:
-    """Values of both, see :func:`crediting_absence`.
+def together(first: Iterable[Value], second: Iterable[Value], metric: str) -> list[Value]:
+    """Values of both, each once.
 
     Raises:
-        UserError: a training of the same seed is in both, with other values.
+        UserError: a training of the same seed has two values of a case, or a case two patients.
     """
-    known = {(v.model, v.fold, v.seed, v.case, v.name): v.value for v in first}
-    added = []
-    for v in second:
-        before = known.get((v.model, v.fold, v.seed, v.case, v.name))
-        if before is None:
-            added.append(v)
-        elif abs(before - v.value) > 1e-6:
+    known: dict[tuple[Model, str, int, str, str], Value] = {}
+    for v in with_patients([*first, *second]):
+        before = known.setdefault(v.key, v).value
+        if not math.isclose(before, v.value, rel_tol=0, abs_tol=1e-6) and not (
+            math.isnan(before) and math.isnan(v.value)
+        ):
             raise UserError(
                 f"{v.model.trainer} {v.model.configuration}, fold {v.fold}, seed {v.seed} was "
                 f"trained twice: case {v.case} has {metric} {before:.6f} here and {v.value:.6f} "
                 f"elsewhere. Fix: leave one of them out (--values, -tr)"
             )
-    return crediting_absence([*first, *added], metric)
+    return list(known.values())
+
+
+def with_patients(values: Sequence[Value]) -> list[Value]:
+    """The same, where one tells the patient of a case and another, written before, does not.
+
+    Raises:
+        UserError: two tell different ones.
+    """
+    told = defaultdict[str, set[str]](set)
+    for v in values:
+        told[v.case] |= {v.whose} - {v.case}
+    for case, patients in told.items():
+        if len(patients) > 1:
+            raise UserError(
+                f"case {case} must be of one patient, got {' and '.join(sorted(patients))}. Fix: "
+                f"tell 'patient' alike in every dataset.json, and write the values again"
+            )
+    return [replace(v, patient=next(iter(told[v.case]), v.case)) for v in values]

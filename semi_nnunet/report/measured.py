@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,11 @@ from semi_nnunet.data.patients import PatientOf
 from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.comparison import (
     Compared,
+    alone,
     by_model,
     compare,
     in_words,
+    mean_of_class,
     mean_of_classes,
     patients_note,
 )
@@ -24,6 +26,7 @@ from semi_nnunet.evaluation.values import (
     Model,
     Table,
     Value,
+    crediting_absence,
     higher_is_better,
     read_values,
 )
@@ -99,7 +102,8 @@ class Measured:
 
     def of_cases(self) -> dict[Model, dict[str, dict[str, float]]]:
         """Model -> case -> class, or "all classes" -> mean over folds and seeds."""
-        return {model: means_of_cases(table) for model, table in by_model(self.values).items()}
+        tables = by_model(self.values)
+        return {model: means_of_cases(table.values()) for model, table in tables.items()}
 
 
 def measure(
@@ -110,25 +114,27 @@ def measure(
     Raises:
         UserError: a table lacks the metric.
     """
-    values = [v for v in read_values(tables, metric)[0] if v.name]
+    there = [table for table in tables if table[3].is_file()]
+
+    def values_of(name: str) -> list[Value]:
+        return crediting_absence(read_values(there, name, patient_of)[0], name)
+
+    values = [v for v in values_of(metric) if v.name]
     if not values:
         return None
-    there = [table for table in tables if table[3].is_file()]
     shown = [metric, *(name for name in shown_metrics([t[3] for t in there]) if name != metric)]
-    found = {name: read_values(there, name)[0] for name in shown if name != metric}
+    found = {name: values_of(name) for name in shown if name != metric}
     found[metric] = values
-    compared = {name: compared_or_none(found[name], baseline, name, patient_of) for name in shown}
+    compared = {name: compared_or_none(found[name], baseline, name) for name in shown}
     made = tuple(metric_table(found[name], compared[name], baseline, name) for name in shown)
-    note = patients_note(values, patient_of)
+    note = patients_note(values)
     return Measured(subset, metric, tuple(values), tuple(compared[metric]), made, note)
 
 
-def compared_or_none(
-    values: Sequence[Value], baseline: str, metric: str, patient_of: PatientOf
-) -> list[Compared]:
+def compared_or_none(values: Sequence[Value], baseline: str, metric: str) -> list[Compared]:
     """Nothing to compare is no mistake here."""
     try:
-        return compare(values, baseline, metric, patient_of)
+        return compare(values, baseline, metric)
     except UserError:
         return []
 
@@ -152,14 +158,11 @@ def metric_table(
     beside = {item.model: item for item in compared}
     rows = []
     for model in sorted(tables, key=lambda m: (m.trainer != baseline, m.trainer, m.configuration)):
-        pairs = {key: (value, 0.0) for key, value in tables[model].items()}
-        own = [name for name in names if any(key[3] == name for key in pairs)]
-        cells = [Cell(mean_of_classes(pairs, own, 0))]
-        for name in names:
-            cells.append(Cell(mean_of([v for key, (v, _) in pairs.items() if key[3] == name])))
+        own = alone(tables[model].values())
+        cells = [Cell(mean_of_classes(own)), *(Cell(mean_of_class(own, name)) for name in names)]
         if model in beside:
             cells = with_differences(cells, beside[model], names, metric)
-        rows.append(Row(model, len({key[:2] for key in pairs}), tuple(cells)))
+        rows.append(Row(model, len({key[:2] for key in own}), tuple(cells)))
     return MetricTable(metric, (ALL_CLASSES, *names), tuple(rows))
 
 
@@ -175,13 +178,11 @@ def with_differences(
     ]
 
 
-def means_of_cases(
-    table: Mapping[tuple[str, int, str, str], float],
-) -> dict[str, dict[str, float]]:
+def means_of_cases(values: Iterable[Value]) -> dict[str, dict[str, float]]:
     """Case -> class -> mean over folds and seeds; "all classes": the mean of those."""
     parts: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for (_, _, case, name), value in table.items():
-        parts[case][name].append(value)
+    for v in values:
+        parts[v.case][v.name].append(v.value)
     means = {
         case: {name: mean_of(numbers) for name, numbers in classes.items()}
         for case, classes in parts.items()

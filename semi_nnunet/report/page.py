@@ -129,7 +129,7 @@ def interval_chart(
     for name, d, p in rows:
         said = in_words(verdict(d, p), higher_is_better(metric))
         text = f"{in_points(d.mean, metric)}"
-        span = "one case"
+        span = "only one"
         if not math.isnan(d.low):
             span = f"{in_points(d.low, metric)} to {in_points(d.high, metric)}"
         label = f"{name}: {text}, 95 % interval {span}"

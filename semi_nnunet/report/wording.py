@@ -85,7 +85,7 @@ def unit_of_difference(metric: str) -> str:
 def interval(difference: Difference, metric: str) -> str:
     """ "+0.009 to +0.021"."""
     if math.isnan(difference.low):
-        return "one case"
+        return "only one"
     return f"{signed(difference.low, metric)} to {signed(difference.high, metric)}"
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from semi_nnunet.evaluation.statistics import paired_difference
 from semi_nnunet.evaluation.values import (
     Model,
     Value,
+    crediting_absence,
     read_all_written,
     read_values,
     together,
@@ -108,9 +110,7 @@ def test_only_what_both_trained_is_compared():
 def test_a_class_that_a_case_does_not_show_is_left_out_there():
     rows = [*values(BASE, 0, noise=0), *values(OURS, 0.02, noise=0)]
     rows = [
-        row
-        if row.name == "liver" or row.case != "case00"
-        else Value(*list(vars(row).values())[:-1], math.nan)
+        row if row.name == "liver" or row.case != "case00" else replace(row, value=math.nan)
         for row in rows
     ]
     (found,) = compare(rows, "Base", "dice")
@@ -136,6 +136,8 @@ def test_who_invents_a_class_is_worse_than_who_finds_nothing(tmp_path, metric, g
         write_table(path, [*own, Value(model, "0", 0, "case00", "drusen", math.nan)], metric)
         tables.append((model, "0", 0, path))
     found, _ = read_values(tables, metric)
+    assert sum(math.isnan(value.value) for value in found) == 14
+    found = crediting_absence(found, metric)
     assert sum(math.isnan(value.value) for value in found) == 2
     (compared,) = compare(found, "Base", metric)
     assert compared.overall.cases == 20 and compared.verdict(metric) == "WORSE"
@@ -196,7 +198,7 @@ def test_the_command_reads_folds_and_seeds_and_chooses_on_validation_cases(
     theirs = tmp_path / "results" / "Dataset007_Seven" / "SemiMeanTeacherTrainer__nnUNetPlans__2d"
     for path in theirs.parent.glob("SemiMeanTeacherTrainer__*/fold_*/validation/metrics.csv"):
         path.unlink()
-    write_table(theirs / "fold_3" / "validation" / "metrics.csv", values(OURS, 0))
+    write_table(theirs / "fold_3" / "validation" / "metrics.csv", values(OURS, 0, seeds=1))
     assert main(["compare", "-d", "7"]) == 0  # what can be compared is
     said = capsys.readouterr().out
     assert "Not compared: no trainer has a fold and seed in common" in said
@@ -230,36 +232,60 @@ def test_cases_of_one_patient_are_one_observation():
         for v in rows
     ]
     (by_case,) = compare(rows, "Base", "dice")
-    (by_patient,) = compare(rows, "Base", "dice", lambda c: "Ann" if c in worse else c)
+    told = [replace(v, patient="Ann") if v.case in worse else v for v in rows]
+    (by_patient,) = compare(told, "Base", "dice")
     assert by_case.overall.cases == 12 and by_case.overall.mean == pytest.approx(0.005)
     assert by_patient.overall.cases == 7 and by_patient.overall.better == 6
     assert by_patient.overall.mean == pytest.approx((6 * 0.02 - 0.01) / 7)
     assert by_patient.classes["liver"][0].cases == 7
+    # no number of the same line counts Ann six times
+    assert by_patient.mean - by_patient.baseline_mean == pytest.approx(by_patient.overall.mean)
+    assert by_patient.seeds == pytest.approx(dict.fromkeys((0, 1), by_patient.overall.mean))
+    # the baseline has .7 + .01 * case; of Ann's cases 6 to 11 on average .785
+    assert by_patient.baseline_mean == pytest.approx((6 * 0.725 + 0.785) / 7)
+    assert f"by seed: {(6 * 0.725 + 0.785) / 7:.4f}," in seeds_note(told, "Base")
+
+
+def test_the_best_model_is_that_of_patients():
+    """By cases the baseline is ahead: of one patient there are six, on which it is better."""
+    rows = [*values(BASE, 0, noise=0), *values(OURS, 0, noise=0)]
+    worse = {f"case0{case}" for case in range(6, 12)}
+    rows = [
+        replace(v, value=v.value + (-0.03 if v.case in worse else 0.02)) if v.model == OURS else v
+        for v in rows
+    ]
+    told = [replace(v, patient="Ann") if v.case in worse else v for v in rows]
+    assert best_model(rows, "dice")[0] == BASE and best_model(told, "dice")[0] == OURS
 
 
 def test_that_cases_count_as_one_is_said():
     rows = values(BASE, 0)
-    assert patients_note(rows, lambda case: case) == ""
-    said = patients_note(rows, lambda case: case[-1])
+    assert patients_note(rows) == ""
+    said = patients_note([replace(v, patient=v.case[-1]) for v in rows])
     assert said == "Of the 12 cases those of one patient count as one: 10 patients."
+    assert patients_note([replace(v, patient="Ann") for v in rows]).endswith("one: 1 patient.")
 
 
 # ---- values that were trained elsewhere ----
+
+ORIGIN = ("Hearts", "nnUNetPlans")
 
 
 def test_written_values_give_the_same_comparison(tmp_path, capsys):
     """Two seeds of two machines, as one; a class that a case does not show stays undefined."""
     absent = Value(BASE, "0", 0, "case00", "absent", math.nan)
     rows = [*values(BASE, 0), *values(OURS, 0.02), absent]
+    rows = [replace(v, patient=v.case[:6]) for v in rows]
     parts = []
     for seed in (0, 1):
         parts.append(tmp_path / f"{seed}.csv")
         part = {"test": [v for v in rows if v.seed == seed], "validation": []}
-        write_values(parts[-1], part, "dice", lambda case: case[:6])
-    found, patients = read_all_written(parts, "dice")
-    assert patients["case010"] == patients["case011"] == "case01"
-    (here,) = compare(rows, "Base", "dice", patients.__getitem__)
-    (again,) = compare(found["test"], "Base", "dice", patients.__getitem__)
+        write_values(parts[-1], part, "dice", ORIGIN)
+    found, origin = read_all_written(parts, "dice")
+    assert {v.whose for v in found["test"] if v.case in ("case010", "case011")} == {"case01"}
+    assert origin == ORIGIN
+    (here,) = compare(rows, "Base", "dice")
+    (again,) = compare(found["test"], "Base", "dice")
     assert again.overall.mean == pytest.approx(here.overall.mean, abs=1e-6)
     assert again.overall.cases == here.overall.cases and len(again.seeds) == 2
     assert sum(math.isnan(v.value) for v in found["test"]) == 1
@@ -275,7 +301,7 @@ def test_written_values_give_the_same_comparison(tmp_path, capsys):
 def test_values_that_cannot_be_compared_are_refused(tmp_path, capsys):
     path = tmp_path / "values.csv"
     rows = [*values(BASE, 0), *values(OURS, 0.02)]
-    write_values(path, {"test": rows}, "dice", lambda case: case)
+    write_values(path, {"test": rows}, "dice", ORIGIN)
     for words, says in [
         ([], "nothing to compare. Fix: -d ID, --values FILE"),
         (["--values", str(tmp_path / "none.csv")], "none.csv does not exist"),
@@ -289,6 +315,51 @@ def test_values_that_cannot_be_compared_are_refused(tmp_path, capsys):
     assert len(together(rows, rows, "dice")) == len(rows)
     with pytest.raises(UserError, match="Base 2d, fold 0, seed 0 was trained twice: case case00"):
         together(rows, changed, "dice")
-    path.write_text(path.read_text().replace(",0,case00,", ",zero,case00,", 1))
-    with pytest.raises(UserError, match=r"values.csv, line 2 must hold numbers as seed and dice"):
+    with pytest.raises(UserError, match="trained twice"):  # in one file, too
+        write_values(path, {"test": [*rows, *changed]}, "dice", ORIGIN)
         read_all_written([path], "dice")
+    for before, after in ((",0,case00,", ",zero,case00,"), (",case00,case00,liver,", ",case00,")):
+        write_values(path, {"test": rows}, "dice", ORIGIN)
+        path.write_text(path.read_text().replace(before, after, 1))
+        with pytest.raises(UserError, match=r"values.csv, line 2 must hold 11 values, numbers as"):
+            read_all_written([path], "dice")
+    path.write_bytes("Dataset,plän".encode("utf-16"))
+    with pytest.raises(UserError, match="must be a CSV file in UTF-8"):
+        read_all_written([path], "dice")
+
+
+def test_values_of_other_data_or_plans_are_not_mixed(tmp_path):
+    for name, origin in (("a", ORIGIN), ("b", ("Livers", "nnUNetPlans"))):
+        part = {"test": values(BASE, 0, seeds=1)}
+        write_values(tmp_path / f"{name}.csv", part, "dice", origin)
+    both = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    with pytest.raises(UserError, match="Hearts with nnUNetPlans and Livers with nnUNetPlans"):
+        read_all_written(both, "dice")
+    with pytest.raises(UserError, match="Hearts with nnUNetPlans and Hearts with nnUNetPlans_600"):
+        read_all_written(both[:1], "dice", ("Hearts", "nnUNetPlans_600"))
+
+
+def test_values_that_were_written_before_patients_were_told_learn_them(tmp_path):
+    """In whatever order the files are given."""
+    untold = [*values(BASE, 0), *values(OURS, 0.02)]
+    told = [replace(v, patient="Ann" if v.case < "case06" else "Bob") for v in untold]
+    for one, other in ((untold, told), (told, untold)):
+        assert {v.whose for v in together(one, other, "dice")} == {"Ann", "Bob"}
+    others = [replace(v, patient="Eve", seed=7) for v in untold]
+    with pytest.raises(UserError, match="case case00 must be of one patient, got Ann and Eve"):
+        together(told, others, "dice")
+
+
+def test_values_without_a_partner_are_written(tmp_path, monkeypatch, capsys):
+    """A machine may have trained the baseline alone; what is compared is credited then, not now."""
+    rows = {"test": [*values(BASE, 0), Value(BASE, "0", 0, "case00", "none", math.nan)]}
+    write_values(tmp_path / "a.csv", rows, "dice", ORIGIN)
+    invents = [Value(OURS, "0", 0, "case00", "none", 0.0), *values(OURS, 0.02)]
+    write_values(tmp_path / "b.csv", {"test": invents}, "dice", ORIGIN)
+    both, out = [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")], str(tmp_path / "out.csv")
+    command = ["compare", "--baseline", "Base", "--write-values", out, "--values"]
+    assert main([*command, both[0]]) == 0
+    assert "no trainer has a fold and seed in common" in capsys.readouterr().out
+    assert main([*command, *both]) == 0
+    assert ",none,\n" in Path(out).read_text()  # not credited in the file
+    assert re.search(r"\| none +\| -1\.0000", capsys.readouterr().out)

@@ -276,9 +276,10 @@ def test_validation_cases_choose_and_test_cases_confirm():
 
 def test_patients_are_counted_where_they_are_known():
     item = measured("test", **{BASE: 0, OURS: 0.03})
-    (found,) = compare(item.values, BASE, "dice", lambda case: case[:2])
-    note = patients_note(item.values, lambda case: case[:2])
-    said = answer([replace(item, compared=(found,), note=note)], BASE)
+    told = tuple(replace(v, patient=v.case[:2]) for v in item.values)
+    (found,) = compare(told, BASE, "dice")
+    note = patients_note(told)
+    said = answer([replace(item, values=told, compared=(found,), note=note)], BASE)
     sentences = " ".join(said.sentences)
     assert "Better in 10 of 10 test patients" in sentences and sentences.endswith(note)
     assert "test cases" in " ".join(answer([item], BASE).sentences)
