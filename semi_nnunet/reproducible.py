@@ -267,7 +267,8 @@ class ReproducibleTrainer(nnUNetTrainer):
         splits_file = Path(self.preprocessed_dataset_folder_base) / "splits_final.json"
         cases = self.labelled_identifiers()
         if self.fold != "all" and not splits_file.exists():
-            folds = make_folds(cases, self.patient_of)
+            pseudo_labelled = pseudo_labelled_cases(self.preprocessed_dataset_folder_base)
+            folds = make_folds(cases, self.patient_of, pseudo_labelled)
             if not folds:
                 raise UserError(
                     f"fold {self.fold} needs a training and a validation patient, found "

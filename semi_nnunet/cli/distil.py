@@ -118,6 +118,7 @@ def write(
     from semi_nnunet.data.prepare import verify
     from semi_nnunet.files import read_json
     from semi_nnunet.pseudo_labels.distil import (
+        folds_of,
         stages_of,
         write_distilled,
         write_folds,
@@ -125,16 +126,17 @@ def write(
         write_pseudo_labelled,
     )
 
+    description = read_json(source / "dataset.json")
+    labelled = list(cases_in(source / "imagesTr", description["file_ending"]))
+    patient_of = patient_finder(description)
+    of_source = folds_of(preprocessed_dataset(source.name), labelled, patient_of)
     _, skipped = verify(source, args.processes, args.skip_bad)
     if code := label_pool(request, launcher):
         return code
     choice = choice_of(args, args.keep[0])
     taken = write_distilled(source, raw, request, choice, args.symlink, skipped)
-    description = read_json(raw / "dataset.json")
-    labelled = list(cases_in(source / "imagesTr", description["file_ending"]))
     preprocessed, name = preprocessed_dataset(raw.name), args.target_plans
-    of_source, patient_of = preprocessed_dataset(source.name), patient_finder(description)
-    folds = write_folds(of_source, preprocessed, labelled, list(taken), patient_of)
+    folds = write_folds(of_source, preprocessed, taken, patient_of)
     write_pseudo_labelled(preprocessed, taken)
     if name:
         write_plans(raw, preprocessed, name, plans[name], args.processes)

@@ -10,7 +10,8 @@ imagesUn; their labels go to a folder outside it. Planning and preprocessing see
 --published takes the list of N cases that semi_nnunet convert found in the literature. Settings are
 to be chosen without the test cases: --held-out makes some of the unlabelled cases the test cases of
 the new data set, in place of those of the old one. Where dataset.json tells patients, whole
-patients are drawn and held out, as near to the numbers as they allow.
+patients are drawn and held out: one after another, unless that misses the number by more than
+before. Their images that have no label yet are left out where the patient is held out.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@ r"""Cases of one patient belong together: in one fold, on one side of a split, a
 
 Two frames of a heart or the slices of a scan are nearly the same picture. ``dataset.json`` may say
 which part of a case's identifier is its patient, as a regular expression that matches from the
-start, or as its first group::
+start, or as its one group::
 
     "patient": "patient[0-9]+"
 
@@ -31,7 +31,7 @@ def patient_finder(description: Mapping[str, Any]) -> PatientOf:
     """What tells the patient of a case.
 
     Args:
-        description: dataset.json. A case that its expression does not match is its own patient.
+        description: dataset.json. A case of which its expression tells no patient is one itself.
 
     Raises:
         UserError: the expression is none.
@@ -42,12 +42,15 @@ def patient_finder(description: Mapping[str, Any]) -> PatientOf:
         return itself
     pattern = re.compile(description[KEY])
 
-    def patient_of(case: str) -> str:
-        match = pattern.match(case)
-        found = match[min(pattern.groups, 1)] if match else None
-        return case if found is None else found
+    return lambda case: told(pattern, case) or case
 
-    return patient_of
+
+def told(pattern: re.Pattern[str], case: str) -> str:
+    """The patient that an expression tells: its group, or, where that took no part, all of it."""
+    match = pattern.match(case)
+    if match is None:
+        return ""
+    return match[0] if match[pattern.groups] is None else match[pattern.groups]
 
 
 def itself(case: str) -> str:
@@ -63,25 +66,38 @@ def by_patient(cases: Iterable[str], patient_of: PatientOf) -> dict[str, list[st
     return dict(found)
 
 
-def make_folds(cases: Sequence[str], patient_of: PatientOf) -> list[Fold]:
+def make_folds(
+    cases: Iterable[str], patient_of: PatientOf, pseudo_labelled: Collection[str] = ()
+) -> list[Fold]:
     """nnU-Net's folds, of whole patients; fewer than five patients get one each, a single one none.
 
     Args:
         cases: the labelled ones. Where each is a patient, the folds are those of nnU-Net.
         patient_of: see :func:`patient_finder`.
+        pseudo_labelled: those of which a model made the labels, for training alone.
     """
-    patients = by_patient(sorted(cases), patient_of)
+    patients = by_patient(sorted({*cases} - {*pseudo_labelled}), patient_of)
     count = number_of_folds(len(patients))
     if count == 0:
         return []
     folds = generate_crossval_split(list(patients), n_splits=count)
-    return [
+    of_cases = [
         {
             part: sorted(case for patient in fold[part] for case in patients[patient])
             for part in fold
         }
         for fold in folds
     ]
+    return [for_training(fold, pseudo_labelled, patient_of) for fold in of_cases]
+
+
+def for_training(
+    fold: Mapping[str, Iterable[str]], cases: Iterable[str], patient_of: PatientOf
+) -> Fold:
+    """A fold that trains on more cases, but for those of patients whom it validates on."""
+    validation = list(fold["val"])
+    added = apart_from(sorted(cases), validation, patient_of)
+    return {"train": [*fold["train"], *added], "val": validation}
 
 
 def number_of_folds(patients: int) -> int:
@@ -100,11 +116,12 @@ def torn_patients(fold: Mapping[str, Collection[str]], patient_of: PatientOf) ->
 
     None where every case is a patient: nnU-Net warns of cases that are in both.
     """
-    if patient_of is itself:
-        return []
-    return sorted(
-        {patient_of(case) for case in fold["train"]} & {patient_of(case) for case in fold["val"]}
-    )
+    return [] if patient_of is itself else shared(fold["train"], fold["val"], patient_of)
+
+
+def shared(first: Iterable[str], second: Iterable[str], patient_of: PatientOf) -> list[str]:
+    """Patients with cases in both."""
+    return sorted({patient_of(case) for case in first} & {patient_of(case) for case in second})
 
 
 def expression_problem(description: Mapping[str, Any], where: str) -> Problem | None:
@@ -114,16 +131,19 @@ def expression_problem(description: Mapping[str, Any], where: str) -> Problem | 
     expression = description[KEY]
     what = f"{KEY!r} must be a regular expression, such as 'patient[0-9]+', got {expression!r}"
     try:
-        re.compile(expression)
-    except (TypeError, re.error) as error:
+        groups = re.compile(expression).groups
+    except (TypeError, re.error, OverflowError, RecursionError) as error:
         return Problem(where, f"{what} ({error})", "correct it")
+    if groups > 1:
+        what = f"{KEY!r} must have one group, the patient, or none, got {groups} in {expression!r}"
+        return Problem(where, what, "write the others as (?:...)")
     return None
 
 
 def patient_problems(
     description: Mapping[str, Any], cases: Mapping[str, Sequence[str]], where: str
 ) -> Iterator[Problem]:
-    """Cases that the expression does not match, and patients who are tested on, too.
+    """Cases of which the expression tells no patient, and patients who are tested on, too.
 
     Args:
         description: dataset.json, whose expression is one.
@@ -133,7 +153,8 @@ def patient_problems(
     if KEY not in description:
         return
     expression = description[KEY]
-    unmatched = [c for group in cases.values() for c in group if not re.match(expression, c)]
+    pattern = re.compile(expression)
+    unmatched = [case for group in cases.values() for case in group if not told(pattern, case)]
     if unmatched:
         what = f"{KEY!r} must match every case from its start, {expression!r} does not match "
         fix = f'correct it, or add "|.+" if these are patients of their own: "{expression}|.+"'

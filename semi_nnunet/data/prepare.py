@@ -349,8 +349,15 @@ def requested(plans: Mapping[str, Any], configurations: Sequence[str] | None) ->
 
 
 def copy_ground_truth(cases: Sequence[Case], folder: Path, file_ending: str) -> None:
-    """Copy the labels to where nnU-Net's validation looks for them, where they differ."""
+    """Copy the labels to where nnU-Net's validation looks for them, where they differ.
+
+    Those of cases that are labelled no more are removed: an unlabelled case has none.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    names = {f"{case.name}{file_ending}" for case in cases}
+    for path in folder.glob(f"*{file_ending}"):
+        if path.name not in names:
+            path.unlink()
     for case in cases:
         source, target = str(case.label), folder / f"{case.name}{file_ending}"
         if not target.is_file() or not filecmp.cmp(source, target, shallow=False):

@@ -5,19 +5,28 @@ Some of its cases are labelled in the new data set, the others unlabelled.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from semi_nnunet.data.integrity import cases_in
 from semi_nnunet.data.layout import UNLABELLED_IMAGES, was_made
-from semi_nnunet.data.patients import PatientOf, by_patient, itself, named, torn_patients
+from semi_nnunet.data.patients import (
+    KEY,
+    PatientOf,
+    apart_from,
+    by_patient,
+    itself,
+    named,
+    patient_finder,
+    torn_patients,
+)
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, write_json
 
@@ -38,7 +47,7 @@ def choose_labelled(
         cases: all.
         number: how many; None: all of ``chosen``.
         chosen: a list, of which the first ``number`` are taken; None: draw them at random, whole
-            patients, so that there may be a few more or fewer.
+            patients, but for those with whom the number is missed by more than without.
         seed: of the draw.
         patient_of: see :func:`~semi_nnunet.data.patients.patient_finder`.
 
@@ -69,14 +78,15 @@ def choose_labelled(
             f"--labelled must be between 1 and {len(pool)}, the cases to choose from, got "
             f"{number}. Fix: a {'larger' if number < 1 else 'smaller'} --labelled"
         )
-    if chosen is None and number is not None:
-        number = nearest(number, itertools.accumulate(len(patients[one]) for one in drawn))
-    return sorted(pool[:number])
-
-
-def nearest(number: int, totals: Iterable[int]) -> int:
-    """The total that differs least from a number, of two such the smaller."""
-    return min(totals, key=lambda total: (abs(total - number), total))
+    if chosen is not None or number is None:
+        return sorted(pool[:number])
+    total, taken = 0, list[str]()
+    for patient in drawn:
+        if abs(total + len(patients[patient]) - number) < abs(total - number):
+            total += len(patients[patient])
+            taken += patients[patient]
+    smallest = min(drawn, key=lambda one: len(patients[one]))
+    return sorted(taken or patients[smallest])
 
 
 def choose_held_out(
@@ -98,7 +108,8 @@ def choose_held_out(
     if isinstance(asked, int):
         number = asked
     else:
-        require_among(asked, pool, "--held-out names cases that are labelled or do not exist")
+        wrong = "--held-out names cases that are labelled, of a labelled patient, or do not exist"
+        require_among(asked, pool, wrong)
         number = len(set(asked))
     if not 1 <= number <= len(pool):
         raise UserError(
@@ -107,13 +118,14 @@ def choose_held_out(
         )
     if isinstance(asked, int):
         patients = by_patient(pool, patient_of)
-        names = list(patients)
-        spaced = [
-            [case for i in range(count) for case in patients[names[i * len(names) // count]]]
-            for count in range(1, len(names) + 1)
-        ]
-        total = nearest(number, map(len, spaced))
-        return next(held_out for held_out in spaced if len(held_out) == total)
+        names, sizes = list(patients), np.array([len(own) for own in patients.values()])
+
+        def spaced(count: int) -> np.ndarray:
+            return np.arange(count) * len(names) // count
+
+        totals = {one: int(sizes[spaced(one)].sum()) for one in range(1, len(names) + 1)}
+        count = min(totals, key=lambda one: (abs(totals[one] - number), totals[one], one))
+        return [case for place in spaced(count) for case in patients[names[place]]]
     torn = torn_patients({"train": set(pool) - set(asked), "val": asked}, patient_of)
     if torn:
         raise UserError(
@@ -137,11 +149,11 @@ def read_case_list(path: str | Path, number: int | None) -> list[str]:
 
     Args:
         path: the file.
-        number: ``str(number)`` is the key of the wanted list of a JSON object; or the object has an
-            object "labelled", whose lists have any names, and the wanted one so many cases.
+        number: of a JSON object, the key of the wanted list; or the object has an object
+            "labelled", whose lists have any names, and the wanted one so many cases.
 
     Raises:
-        UserError: the file is absent or holds none of these.
+        UserError: the file is absent, holds none of these, or several of so many cases.
     """
     path = Path(path)
     if not path.is_file():
@@ -152,21 +164,39 @@ def read_case_list(path: str | Path, number: int | None) -> list[str]:
         return [line.strip() for line in path.read_text().splitlines() if line.strip()]
     content = read_json(path)
     if isinstance(content, Mapping):
-        lists = {key: value for key, value in content.items() if isinstance(value, list)}
-        if isinstance(labelled := content.get("labelled"), Mapping):  # by percent, say
-            lists = {str(len(value)): value for value in labelled.values()}
-        if str(number) not in lists:
-            raise UserError(
-                f"{path} holds lists named {', '.join(lists) or 'nothing'}, none named {number}. "
-                f"Fix: give one of these as --labelled"
-            )
-        content = lists[str(number)]
+        content = list_of(path, content, number)
     if not (isinstance(content, list) and all(isinstance(case, str) for case in content)):
         raise UserError(
             f"{path} must hold a list of case ids, got {json.dumps(content)[:80]}. Fix: write them "
             f'as ["case_1", "case_2"], or one a line in a .txt file'
         )
     return content
+
+
+def list_of(path: Path, content: Mapping[str, Any], number: int | None) -> list[str]:
+    """The list of so many cases; see :func:`read_case_list`."""
+    lists = [(key, value) for key, value in content.items() if isinstance(value, list)]
+    if isinstance(labelled := content.get("labelled"), Mapping):  # by percent, say
+        values = [value for value in labelled.values() if isinstance(value, list)]
+        lists = [(str(len(value)), value) for value in values] or lists
+    if number is None:
+        raise UserError(
+            f"{path} must hold one list of cases here, got an object of several. Fix: write the "
+            f"wanted one into a file of its own"
+        )
+    found = [value for key, value in lists if key == str(number)]
+    if not found:
+        named_so = ", ".join(dict(lists)) or "nothing"
+        raise UserError(
+            f"{path} holds lists named {named_so}, none named {number}. Fix: give one of these as "
+            f"--labelled"
+        )
+    if any(one != found[0] for one in found):
+        raise UserError(
+            f"{path} holds {len(found)} different lists of {number} cases. Fix: write the wanted "
+            f"one into a file of its own, and give that as --list"
+        )
+    return list(found[0])
 
 
 def write_split(
@@ -185,7 +215,8 @@ def write_split(
         labelled: the cases that keep their labels.
         hidden_labels: a folder outside ``target`` for the labels of cases that become unlabelled.
         symlink: link to the source's files instead of copying them.
-        held_out: cases that become the test cases of ``target``, in place of the source's.
+        held_out: cases that become the test cases of ``target``, in place of the source's;
+            unlabelled images of the same patients are left out.
 
     Returns:
         False if the same split had been made before; then nothing is written.
@@ -194,9 +225,12 @@ def write_split(
         UserError: ``target`` is something else, ``hidden_labels`` lies inside it, a label is
             missing, or a case of ``source`` is labelled and unlabelled.
     """
+    description = read_json(source / "dataset.json")
     record = {"source": source.name, "labelled": list(labelled)}
     if held_out:
         record["held_out"] = list(held_out)
+    if KEY in description:
+        record[KEY] = description[KEY]
     if was_made(target, RECORD, record):
         return False
     if target.resolve() in [hidden_labels.resolve(), *hidden_labels.resolve().parents]:
@@ -204,7 +238,6 @@ def write_split(
             f"the hidden labels must lie outside the new data set, got {hidden_labels}. Fix: "
             f"another --hidden-labels"
         )
-    description = read_json(source / "dataset.json")
     if "dataset" in description:
         raise UserError(
             f"{source}/dataset.json lists its files one by one, which split cannot take apart. "
@@ -236,8 +269,11 @@ def write_split(
         for file in files:
             put(Path(file), images)
         put(labels[case], label)
-    test_folders = () if held_out else ("imagesTs", "labelsTs")
-    for folder in (UNLABELLED_IMAGES, *test_folders):
+    others = cases_in(source / UNLABELLED_IMAGES, ending)
+    for case in apart_from(others, held_out, patient_finder(description)):
+        for file in others[case]:
+            put(Path(file), aside / UNLABELLED_IMAGES)
+    for folder in () if held_out else ("imagesTs", "labelsTs"):
         for path in sorted((source / folder).glob(f"*{ending}")):
             put(path, aside / folder)
     write_json(aside / "dataset.json", {**description, "numTraining": len(labelled)})

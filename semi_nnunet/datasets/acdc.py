@@ -26,6 +26,7 @@ PARTS = {"train": "Tr", "val": "Val", "test": "Ts"}
 LABELLED_PATIENTS = (3, 7, 14)
 LABELS = ("right_ventricle", "myocardium", "left_ventricle")
 SAME_VALUES = {0: 0, 1: 1, 2: 2, 3: 3}
+PATIENT = r"patient\d{3}"
 FRAME = r"(?P<id>patient\d{3}_frame\d{2})"
 
 
@@ -67,9 +68,7 @@ def convert(source: Path, symlink: bool = False) -> Conversion:
         for number in LABELLED_PATIENTS
     ]
     reference = "Bernard et al., TMI 2018"
-    return Conversion(
-        "ACDC", ("cine_MR",), LABELS, cases, reference, subsets, patient=r"patient\d{3}"
-    )
+    return Conversion("ACDC", ("cine_MR",), LABELS, cases, reference, subsets, patient=PATIENT)
 
 
 def _frames(folder: Source, infos: Files, patient: str) -> dict[str, str]:

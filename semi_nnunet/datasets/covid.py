@@ -11,11 +11,12 @@ single slices, whose neighbours are nearly equal). Hide labels by `semi_nnunet s
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from semi_nnunet.data.patients import KEY, patient_finder
+from semi_nnunet.data.patients import told
 from semi_nnunet.datasets.conversion import Case, Conversion
 from semi_nnunet.datasets.options import add_seed, add_size, add_test_percent
 from semi_nnunet.datasets.pictures import grey, mask
@@ -23,7 +24,7 @@ from semi_nnunet.datasets.source import Source, shuffled
 from semi_nnunet.errors import UserError
 
 ENDING = r"\.(?:png|jpg|jpeg)"
-SCAN = r"(.*?)[_-]?\d*$"  # a name without its last number
+PATIENT = r"(.*?)[_-]?\d*$"  # the scan: a name without its last number
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +45,10 @@ def convert(
     )
     images, masks = found["image"], found["mask"]
     folder.need_pairs(images, masks, "frames/{}.png", "masks/{}.png")
+    for name in images:
+        if not scan_of(name):
+            what = "the name must begin with that of its scan, which is kept together"
+            folder.note(folder.within(images[name]), what, "rename it, and its mask: SCAN_NUMBER")
     if not images:
         folder.note("frames", "there are no pictures", "give the folder that holds frames, masks")
     folder.check()
@@ -60,12 +65,12 @@ def convert(
     ]
     reference = "COVID-19 CT lesion segmentation, several public sources"
     labels, channels = ("lesion",), ("slice_of_CT",)
-    return Conversion("COVID_CT", channels, labels, cases, reference, (), ".png", SCAN)
+    return Conversion("COVID_CT", channels, labels, cases, reference, (), ".png", PATIENT)
 
 
 def scan_of(name: str) -> str:
-    """The scan a slice belongs to: its name without the last number."""
-    return patient_finder({KEY: SCAN})(name)
+    """The scan a slice belongs to: its name without the last number; "" of a number alone."""
+    return told(re.compile(PATIENT), name)
 
 
 def test_scans(names: Collection[str], percent: int, seed: int) -> set[str]:

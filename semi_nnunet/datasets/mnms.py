@@ -31,6 +31,7 @@ VENDORS = ("A", "B", "C", "D")
 PERCENT_LABELLED = (2, 5)
 LABELS = ("left_ventricle", "myocardium", "right_ventricle")
 SAME_VALUES = {0: 0, 1: 1, 2: 2, 3: 3}
+PATIENT = "[A-D]_[A-Z0-9]{6}"
 COLUMNS = ("External code", "Vendor", "ED", "ES")
 Subjects = dict[str, dict[str, str]]
 
@@ -68,8 +69,7 @@ def convert(source: Path, target: str, seed: int = 0) -> Conversion:
     subsets = [subset for i, subset in enumerate(subsets) if subset not in subsets[:i]]
     sources = "".join(vendor for vendor in VENDORS if vendor != target)
     name, reference = f"MnMs_{sources}2{target}", "Campello et al., TMI 2021"
-    patient = "[A-D]_[A-Z0-9]{6}"
-    return Conversion(name, ("cine_MR",), LABELS, cases, reference, subsets, patient=patient)
+    return Conversion(name, ("cine_MR",), LABELS, cases, reference, subsets, patient=PATIENT)
 
 
 def _subjects(folder: Source, unused: Collection[str]) -> Subjects:

@@ -32,6 +32,7 @@ from semi_nnunet.errors import UserError
 
 VOLUMES = {"Cirrus": 24, "Spectralis": 24, "Topcon": 22}
 LABELS = ("intraretinal_fluid", "subretinal_fluid", "pigment_epithelial_detachment")
+PATIENT = "[A-Za-z]+_TRAIN[0-9]{3}"
 VOLUME = r"RETOUCH-TrainingSet-(?P<id>(?:Cirrus|Spectralis|Topcon)/TRAIN\d{3})"
 Slices = list[tuple[str, int]]  # volume, number
 
@@ -92,8 +93,7 @@ def convert(
     ]
     subset = [_name(*one) for one in slices[:labelled]]
     reference = "Bogunovic et al., TMI 2019"
-    patient = "[A-Za-z]+_TRAIN[0-9]{3}"
-    return Conversion("RETOUCH", ("OCT",), LABELS, cases, reference, [subset], ".png", patient)
+    return Conversion("RETOUCH", ("OCT",), LABELS, cases, reference, [subset], ".png", PATIENT)
 
 
 def _of_vendor(volumes: Files, vendor: str, seed: int) -> list[str]:

@@ -24,7 +24,15 @@ from semi_nnunet.data.layout import (
     is_plans,
     was_made,
 )
-from semi_nnunet.data.patients import PatientOf, apart_from, make_folds
+from semi_nnunet.data.patients import (
+    KEY,
+    Fold,
+    PatientOf,
+    for_training,
+    make_folds,
+    named,
+    torn_patients,
+)
 from semi_nnunet.data.prepare import fingerprint_fits
 from semi_nnunet.data.splits import Transfer
 from semi_nnunet.deploy.trained import TrainedModel
@@ -72,6 +80,7 @@ def write_distilled(
     record = {
         "source": source.name,
         "labelled": sorted(labelled),
+        **({KEY: description[KEY]} if KEY in description else {}),
         **request.record(),
         "choice": choice.record(),
         "uncertainty": {case: round(value, 6) for case, value in sorted(taken.items())},
@@ -112,39 +121,48 @@ def with_ignore(description: Mapping[str, Any], request: Request) -> dict[str, A
     return labels
 
 
+def folds_of(source: Path, labelled: Sequence[str], patient_of: PatientOf) -> list[Fold]:
+    """The folds of a preprocessed data set, or those it would have; [] with a single patient.
+
+    Args:
+        source: its folder.
+        labelled: its cases.
+        patient_of: see :func:`~semi_nnunet.data.patients.patient_finder`.
+
+    Raises:
+        UserError: they tear patients.
+    """
+    path = source / "splits_final.json"
+    folds = list(read_json(path)) if path.is_file() else make_folds(labelled, patient_of)
+    require_whole(path, folds, patient_of)
+    return folds
+
+
 def write_folds(
-    source: Path,
-    target: Path,
-    labelled: Sequence[str],
-    taken: Sequence[str],
-    patient_of: PatientOf,
+    folds: Sequence[Fold], target: Path, taken: Collection[str], patient_of: PatientOf
 ) -> int:
     """Write splits_final.json: folds of the labelled cases, pseudo-labelled ones for training.
 
     Those of patients whom a fold validates on are not in its training.
 
     Args:
-        source: preprocessed folder whose folds are taken over, if there are any.
+        folds: of :func:`folds_of`.
         target: preprocessed folder of the new data set; folds that are there are kept.
-        labelled: cases of the source.
         taken: pseudo-labelled cases.
         patient_of: see :func:`~semi_nnunet.data.patients.patient_finder`.
 
     Returns:
-        The number of folds; 0 with a single labelled patient, for which fold "all" is left.
+        The number of folds; with none, fold "all" is left: nnU-Net's would validate on pseudo
+        labels.
 
     Raises:
         UserError: folds that are there do not fit the cases.
     """
-    path, before = target / "splits_final.json", source / "splits_final.json"
-    # none of a single patient: a random split would validate on pseudo labels
-    folds = read_json(before) if before.is_file() else make_folds(labelled, patient_of)
-    splits = [
-        {**fold, "train": [*fold["train"], *apart_from(sorted(taken), fold["val"], patient_of)]}
-        for fold in folds
-    ]
+    path = target / "splits_final.json"
+    splits = [for_training(fold, taken, patient_of) for fold in folds]
     if path.is_file():
         there = read_json(path)
+        require_whole(path, there, patient_of)
         if cases_of(there) != cases_of(splits):
             raise UserError(
                 f"{path} has folds of other cases than the data set. Fix: remove it, or add to it "
@@ -154,6 +172,17 @@ def write_folds(
     target.mkdir(parents=True, exist_ok=True)
     write_json(path, splits)
     return len(splits)
+
+
+def require_whole(path: Path, folds: Sequence[Fold], patient_of: PatientOf) -> None:
+    """Raise a UserError if a fold trains and validates on cases of the same patients."""
+    for number, fold in enumerate(folds):
+        if torn := torn_patients(fold, patient_of):
+            raise UserError(
+                f"fold {number} of {path} trains and validates on cases of the same patients: "
+                f"{named(torn)}. Fix: delete that file, folds of whole patients are made in its "
+                f"place"
+            )
 
 
 def write_pseudo_labelled(target: Path, taken: Iterable[str]) -> None:

@@ -64,6 +64,7 @@ def make_jobs(
     problems = [
         *unknown_trainers(trainers),
         *unknown("configuration", configurations, content["configurations"]),
+        *untold_patients(folders),
         *fold_problems(folders, folds),
         *unknown("step", steps, STEPS),
     ]
@@ -75,7 +76,7 @@ def make_jobs(
         ]
     if problems:
         raise UserError("The cross-validation cannot start:", problems)
-    write_patient_folds(folders, content, configurations, folds)
+    write_folds(folders, content, configurations, folds)
     names = [plans, *(write_seed(folders, plans, content, seed) for seed in range(1, seeds))]
     jobs = [
         Job(folders, trainer, configuration, fold, seed, name, npz, tuple(steps))
@@ -85,6 +86,7 @@ def make_jobs(
     ]
     problems = list(dict.fromkeys(stage_problems(jobs, number_of_folds(folders))))
     problems += [*step_problems(jobs, steps), *changed_since(jobs, content)]
+    problems += seen_before(jobs, patients_of(folders))
     if problems:
         raise UserError("The cross-validation cannot start:", problems)
     return jobs
@@ -179,6 +181,40 @@ def unknown_trainers(names: Sequence[str]) -> Iterator[Problem]:
     yield from unknown("trainer", names, [*trainer_classes(), *sorted(other_trainers())])
 
 
+def untold_patients(folders: Folders) -> Iterator[Problem]:
+    """Patients that dataset.json tells otherwise since the data set was preprocessed."""
+    raw, known = (
+        optional_json(folder / "dataset.json") for folder in (folders.raw, folders.preprocessed)
+    )
+    own, old = raw.get(patients.KEY), known.get(patients.KEY)
+    if raw and known and own != old:
+        said = ("absent" if one is None else repr(one) for one in (own, old))
+        what = "{!r} is {}, in the preprocessed data set {}".format(patients.KEY, *said)
+        fix = f"semi_nnunet preprocess -d {folders.raw.name}"
+        yield Problem(str(folders.raw / "dataset.json"), what, fix)
+
+
+def seen_before(jobs: Sequence[Job], patient_of: patients.PatientOf) -> Iterator[Problem]:
+    """Trainings that are done, on patients whom their fold validates on by now.
+
+    Those of a teacher teach what it has seen to the job that it teaches.
+    """
+    splits = jobs[0].folders.preprocessed / "splits_final.json"
+    folds = dict(enumerate(read_json(splits) if splits.is_file() else ()))
+    trained = {
+        one for job in jobs for one in (job, job.teacher) if one is not None and one.is_trained
+    }
+    for job in sorted(trained, key=str):
+        cases = optional_json(job.folder / "semi_settings.json").get("cases", {})
+        fold = folds.get(int(job.fold)) if job.fold != ALL else None
+        if not fold:
+            continue
+        others = {case for group in cases.values() for case in group} - {*fold["train"]}
+        if seen := patients.shared(others, fold["val"], patient_of):
+            what = f"was trained on what {splits.name} has in validation now: "
+            yield Problem(str(job), what + patients.named(seen), f"move {job.folder} away")
+
+
 def fold_problems(folders: Folders, folds: Sequence[str]) -> Iterator[Problem]:
     """Folds that tear patients, or that the split does not have: nnU-Net would make one up."""
     count = number_of_folds(folders)
@@ -200,29 +236,35 @@ def number_of_folds(folders: Folders) -> int:
     if splits.is_file():
         return len(read_json(splits))
     description = read_json(folders.preprocessed / "dataset.json")
+    pseudo_labelled = pseudo_labelled_cases(folders.preprocessed)
     if patients.KEY not in description:
-        return patients.number_of_folds(int(description["numTraining"]))
+        labelled = int(description["numTraining"]) - len(pseudo_labelled)
+        return patients.number_of_folds(labelled)
     ending, known = description["file_ending"], folders.preprocessed / "gt_segmentations"
     labels = known if known.is_dir() else folders.raw / "labelsTr"
     cases = [path.name.removesuffix(ending) for path in labels.glob(f"*{ending}")]
-    return len(patients.make_folds(cases, patients.patient_finder(description)))
+    patient_of = patients.patient_finder(description)
+    return len(patients.make_folds(cases, patient_of, pseudo_labelled))
 
 
-def write_patient_folds(
+def write_folds(
     folders: Folders, content: dict[str, Any], configurations: Sequence[str], folds: Sequence[str]
 ) -> None:
-    """Write splits_final.json of whole patients, if dataset.json tells patients.
+    """Write splits_final.json, where nnU-Net's own trainers would write a wrong one.
 
-    nnU-Net's own trainers would write one that tears them.
+    Theirs tears patients, and validates on pseudo labels.
     """
     path = folders.preprocessed / "splits_final.json"
     description = read_json(folders.preprocessed / "dataset.json")
-    if patients.KEY not in description or path.is_file() or set(folds) <= {ALL}:
+    pseudo_labelled = pseudo_labelled_cases(folders.preprocessed)
+    theirs_fits = patients.KEY not in description and not pseudo_labelled
+    if theirs_fits or path.is_file() or set(folds) <= {ALL}:
         return
     one = PlansManager(content).get_configuration(configurations[0])
     folder = str(folders.preprocessed / one.data_identifier)
     cases = infer_dataset_class(folder).get_identifiers(folder)
-    write_json(path, patients.make_folds(cases, patients.patient_finder(description)))
+    patient_of = patients.patient_finder(description)
+    write_json(path, patients.make_folds(cases, patient_of, pseudo_labelled))
 
 
 def data_problems(
@@ -359,8 +401,9 @@ def found_jobs(folders: Folders, plans: str | None = None) -> list[Job]:
 
 
 def patients_of(folders: Folders) -> patients.PatientOf:
-    """Case -> its patient, as the preprocessed data set or else the raw one says."""
-    for folder in (folders.preprocessed, folders.raw):
+    """Case -> its patient, as the raw data set says, or what is there of others."""
+    models = sorted(folders.results.glob("*__*__*"))
+    for folder in (folders.raw, folders.preprocessed, *models):
         if description := optional_json(folder / "dataset.json"):
             return patients.patient_finder(description)
     return patients.itself

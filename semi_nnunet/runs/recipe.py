@@ -35,7 +35,7 @@ from typing import Any, NoReturn
 
 from semi_nnunet.cli.convert import CONVERTERS
 from semi_nnunet.common_settings import SemiSettings
-from semi_nnunet.data.patients import number_of_folds
+from semi_nnunet.data.patients import FOLDS, number_of_folds
 from semi_nnunet.discovery.listing import settings_classes, trainer_classes
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json
@@ -247,19 +247,30 @@ def _training_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _fold_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
-    """Folds that nnU-Net does not make of the labelled cases, or that make no cascade."""
+    """Folds that nnU-Net does not make of the labelled cases, or that make no cascade.
+
+    How many patients there are shows when the data are converted.
+    """
     folds, labelled = content.get("folds", [ALL]), content["labelled"]
-    count = number_of_folds(labelled["number"]) if labelled else 5
+    known = not tells_patients(content["converter"])
+    count = number_of_folds(labelled["number"]) if labelled and known else FOLDS
     numbered = [*map(str, range(count))]
-    of_what = f" of {labelled['number']} labelled cases" if labelled else ""
+    of_what = f" of {labelled['number']} labelled cases" if labelled and known else ""
     yield from unknown("fold", folds, [*numbered, ALL], f"there are {count} folds{of_what}")
     if CASCADE in content["configurations"]:
         if FIRST_STAGE not in content["configurations"]:
             what = f"needs the predictions of {FIRST_STAGE}"
             yield Problem(CASCADE, what, f"add {FIRST_STAGE!r} to the configurations")
-        if set(folds) not in ({ALL}, set(numbered)):
+        if known and set(folds) not in ({ALL}, set(numbered)):
             what = f"{CASCADE} needs the predictions of every fold, or of 'all' alone"
             yield Problem("folds", f"{what}, got {', '.join(folds)}", "correct them")
+
+
+def tells_patients(converter: str) -> bool:
+    """Whether its data sets have several cases of a patient."""
+    if converter not in CONVERTERS:
+        return False
+    return hasattr(importlib.import_module(f"semi_nnunet.datasets.{converter}"), "PATIENT")
 
 
 def _setting_problems(

@@ -30,7 +30,7 @@ OF_FRAMES = patient_finder({"patient": r"patient\d+"})
         (r"patient(\d+)", "patient001_ED", "001"),
         (r"patient\d+", "other_ED", "other_ED"),
         (r"\d+", "patient001", "patient001"),  # from the start
-        (r"(?:a(\d))?b", "b1", "b1"),  # the group takes no part
+        (r"(?:a(\d))?b", "b1", "b"),  # the group takes no part
     ],
 )
 def test_the_patient_is_what_matches_from_the_start(expression, case, patient):
@@ -71,10 +71,17 @@ def test_cases_of_patients_who_are_elsewhere_are_found():
     assert torn_patients({"train": FRAMES[:3], "val": FRAMES[3:]}, OF_FRAMES) == ["patient001"]
 
 
-@pytest.mark.parametrize("expression", ["(", 3, None])
+@pytest.mark.parametrize("expression", ["(", 3, None, "x{99999999999999}"])
 def test_an_expression_that_is_none_is_refused(expression):
     with pytest.raises(UserError, match="'patient' must be a regular expression"):
         patient_finder({"patient": expression})
+
+
+def test_of_several_groups_none_is_the_patient():
+    """The first would be site A for all of its patients, and of the second site nobody."""
+    for expression in (r"(?P<site>[AB])_(?P<patient>\d+)", r"siteA_(\d)|siteB_(\d)"):
+        with pytest.raises(UserError, match=r"must have one group, the patient, or none, got 2"):
+            patient_finder({"patient": expression})
 
 
 def test_cases_without_a_patient_and_patients_who_are_tested_on_are_named():
@@ -83,6 +90,8 @@ def test_cases_without_a_patient_and_patients_who_are_tested_on_are_named():
     first, second = patient_problems(description, cases, "dataset.json")
     assert first.what.endswith("does not match x") and r'"patient\d+|.+"' in first.fix
     assert second.what.startswith("unlabelled cases") and second.what.endswith("patient003_ED")
+    (empty,) = patient_problems({"patient": r"\d*"}, {**cases, "test": []}, "dataset.json")
+    assert "'\\\\d*' does not match patient000" in empty.what  # nothing is no patient
     cases = {"labelled": FRAMES[:4], "unlabelled": FRAMES[4:6], "test": FRAMES[6:]}
     assert not [*patient_problems(description, cases, "dataset.json")]
     assert not [*patient_problems({}, {**cases, "test": FRAMES}, "dataset.json")]

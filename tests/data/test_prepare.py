@@ -181,6 +181,10 @@ def test_a_torn_copy_of_a_label_is_mended(tmp_path: Path) -> None:
     (tmp_path / "gt/a.nii.gz").write_text("the l")  # newer, as a killed copy is
     copy_ground_truth([Case("a", (), str(tmp_path / "a.nii.gz"), "")], tmp_path / "gt", ".nii.gz")
     assert (tmp_path / "gt/a.nii.gz").read_text() == "the label"
+    # nor does a case whose label was taken away keep one
+    (tmp_path / "gt/unlabelled.nii.gz").write_text("its label of before")
+    copy_ground_truth([Case("a", (), str(tmp_path / "a.nii.gz"), "")], tmp_path / "gt", ".nii.gz")
+    assert [path.name for path in (tmp_path / "gt").iterdir()] == ["a.nii.gz"]
 
 
 def test_the_command_ends_with_what_to_do_next(

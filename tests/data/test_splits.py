@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,18 +25,20 @@ from semi_nnunet.errors import UserError
 CASES = tuple("abcdef")
 
 
-def make_source(root: Path, ending: str = ".nii.gz", channels: int = 2) -> Path:
+def make_source(
+    root: Path, ending: str = ".nii.gz", channels: int = 2, cases: Sequence[str] = CASES
+) -> Path:
     source = root / "Dataset040_Whole"
     for folder in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
         (source / folder).mkdir(parents=True)
-    for case in CASES:
+    for case in cases:
         for channel in range(channels):
             name = f"{case}_{channel:04d}{ending}"
             (source / "imagesTr" / name).write_text(f"image {case} {channel}")
         (source / "labelsTr" / f"{case}{ending}").write_text(f"label {case}")
     (source / f"imagesTs/t_0000{ending}").write_text("test image")
     (source / f"labelsTs/t{ending}").write_text("test label")
-    content = {"file_ending": ending, "numTraining": len(CASES), "labels": {"background": 0}}
+    content = {"file_ending": ending, "numTraining": len(cases), "labels": {"background": 0}}
     (source / "dataset.json").write_text(json.dumps(content))
     return source
 
@@ -327,17 +330,39 @@ def test_whole_patients_are_drawn_as_near_to_the_number_as_they_allow(number, se
 def test_held_out_cases_are_whole_patients_and_none_of_a_labelled_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = make_source(tmp_path)
+    source = make_source(tmp_path, cases=["xa", "xb", "c", "d", "ea", "eb"])
     content = json.loads((source / "dataset.json").read_text())
     monkeypatch.setenv("nnUNet_raw", str(tmp_path))
-    (tmp_path / "list.txt").write_text("a\n")
-    (tmp_path / "held.txt").write_text("b\n")
-    (source / "dataset.json").write_text(json.dumps({**content, "patient": "(?=[ab])()|.*"}))
+    (tmp_path / "list.txt").write_text("xa\n")
+    (tmp_path / "held.txt").write_text("xb\n")
+    (source / "imagesUn").mkdir()
+    for case in ("ec", "g"):  # nobody labelled them; one is of a patient who is held out
+        for channel in range(2):
+            (source / f"imagesUn/{case}_{channel:04d}.nii.gz").write_text(f"{case} {channel}")
+    (source / "dataset.json").write_text(json.dumps({**content, "patient": "."}))
     command = ["split", "-d", "Dataset040_Whole", "-o", "41", "--list", str(tmp_path / "list.txt")]
-    assert main([*command, "--held-out", str(tmp_path / "held.txt")]) == 2  # b is a's patient
+    assert main([*command, "--held-out", str(tmp_path / "held.txt")]) == 2  # of the same patient
     assert "--held-out names cases that are labelled" in capsys.readouterr().err
-    assert main([*command, "--held-out", "2"]) == 0
-    assert names(tmp_path / "Dataset041_Whole1labelled/imagesTs") == {"c", "e"}
+    (tmp_path / "held.txt").write_text("ea\neb\n")
+    command += ["--held-out", str(tmp_path / "held.txt")]
+    assert main(command) == 0
+    assert names(tmp_path / "Dataset041_Whole1labelled/imagesTs") == {"ea", "eb"}
+    assert names(tmp_path / "Dataset041_Whole1labelled/imagesUn") == {"xb", "c", "d", "g"}
+    assert main(command) == 0 and "it is done" in capsys.readouterr().out
+    (source / "dataset.json").write_text(json.dumps({**content, "patient": ".."}))
+    assert main(command) == 2  # patients were told otherwise since
+    assert "was not made by this command from what is there now" in capsys.readouterr().err
+
+
+def test_a_patient_of_many_cases_is_not_drawn_for_few() -> None:
+    """Of scans of 300 and 10 slices, 20 can be labelled whatever the order."""
+    scans = {0: 300, **dict.fromkeys(range(1, 8), 10)}
+    slices = [f"p{scan}_{i}" for scan, count in scans.items() for i in range(count)]
+    patient_of = patient_finder({"patient": PATIENT})
+    for seed in range(12):
+        assert len(choose_labelled(slices, 20, None, seed, patient_of)) == 20
+        assert len(choose_labelled(slices, 1, None, seed, patient_of)) == 10
+    assert len(choose_held_out(slices, 320, patient_of)) == 320
 
 
 def test_some_cases_of_a_patient_cannot_be_held_out() -> None:
@@ -354,3 +379,10 @@ def test_lists_that_are_named_otherwise_are_found_by_their_number_of_cases(tmp_p
     assert read_case_list(file, 3) == ["b", "a", "c"]
     with pytest.raises(UserError, match="lists named 2, 3, none named 4"):  # not those of "val"
         read_case_list(file, 4)
+    with pytest.raises(UserError, match="must hold one list of cases here"):
+        read_case_list(file, None)
+    labelled |= {"other": ["c", "a"], "seed": 0}
+    file.write_text(json.dumps({"labelled": labelled}))
+    assert read_case_list(file, 3) == ["b", "a", "c"]
+    with pytest.raises(UserError, match="holds 2 different lists of 2 cases"):
+        read_case_list(file, 2)

@@ -13,12 +13,12 @@ import SimpleITK as sitk
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data.patients import itself, patient_finder, torn_patients
+from semi_nnunet.data.patients import itself, make_folds, patient_finder, torn_patients
 from semi_nnunet.data.sampling import pseudo_labelled_cases
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, write_json
 from semi_nnunet.pseudo_labels.choice import Choice, case_scores, choose
-from semi_nnunet.pseudo_labels.distil import require_folders, write_folds
+from semi_nnunet.pseudo_labels.distil import folds_of, require_folders, write_folds
 from semi_nnunet.pseudo_labels.pool import Request, source_of
 
 
@@ -84,13 +84,14 @@ def test_folds_of_the_source_are_taken_over_and_those_of_the_target_kept(tmp_pat
     source.mkdir()
     folds = [{"train": ["a", "b"], "val": ["c"]}, {"train": ["c"], "val": ["a", "b"]}]
     write_json(source / "splits_final.json", folds)
-    assert write_folds(source, target, ["a", "b", "c"], ["p"], itself) == 2
+    assert folds_of(source, ["a", "b", "c"], itself) == folds
+    assert write_folds(folds, target, ["p"], itself) == 2
     made = read_json(target / "splits_final.json")
     assert made[1] == {"train": ["c", "p"], "val": ["a", "b"]}
     write_json(target / "splits_final.json", made[:1])  # somebody's choice
-    assert write_folds(source, target, ["a", "b", "c"], ["p"], itself) == 1
+    assert write_folds(folds, target, ["p"], itself) == 1
     with pytest.raises(UserError, match="folds of other cases"):
-        write_folds(source, target, ["a", "b", "c"], ["q"], itself)
+        write_folds(folds, target, ["q"], itself)
 
 
 def test_without_leftovers_stock_nnunet_goes_on(raw, pool, capfd):
@@ -163,19 +164,36 @@ def test_records_of_earlier_versions_are_known_again():
 
 
 def test_a_single_labelled_case_has_no_fold(tmp_path):
-    assert write_folds(tmp_path, tmp_path, ["only"], ["pseudo"], itself) == 0
-    assert write_folds(tmp_path, tmp_path, ["only"], ["pseudo"], itself) == 0  # again
+    folds = folds_of(tmp_path, ["only"], itself)
+    assert write_folds(folds, tmp_path, ["pseudo"], itself) == 0
+    assert write_folds(folds, tmp_path, ["pseudo"], itself) == 0  # again
     assert read_json(tmp_path / "splits_final.json") == []
 
 
 def test_pseudo_labels_of_a_patient_are_in_no_training_that_validates_on_it(tmp_path):
     labelled, taken = ["p1_a", "p1_b", "p2_a", "p3_a"], ["p1_c", "p2_b", "p9_a"]
     patient_of = patient_finder({"patient": "p[0-9]"})
-    assert write_folds(tmp_path / "source", tmp_path, labelled, taken, patient_of) == 3
+    folds = folds_of(tmp_path / "source", labelled, patient_of)
+    assert write_folds(folds, tmp_path, taken, patient_of) == 3
     for fold in read_json(tmp_path / "splits_final.json"):
         assert not torn_patients(fold, patient_of) and {*fold["val"]} <= {*labelled}
         assert len(fold["train"]) + len(fold["val"]) == 7 - (fold["val"] != ["p3_a"])
-    assert write_folds(tmp_path / "source", tmp_path, labelled, taken, patient_of) == 3
+    assert write_folds(folds, tmp_path, taken, patient_of) == 3
+    # as somebody who deletes the file gets them, too
+    again = make_folds([*labelled, *taken], patient_of, taken)
+    assert again == read_json(tmp_path / "splits_final.json")
+
+
+def test_folds_of_before_patients_were_told_are_refused(tmp_path):
+    patient_of = patient_finder({"patient": "p[0-9]"})
+    torn = [{"train": ["p1_a", "p2_a"], "val": ["p1_b"]}]
+    write_json(tmp_path / "splits_final.json", torn)
+    with pytest.raises(UserError, match=r"fold 0 of .* the same patients: p1\. Fix: delete"):
+        folds_of(tmp_path, ["p1_a", "p1_b", "p2_a"], patient_of)
+    whole = [{"train": ["p2_a"], "val": ["p1_a", "p1_b"]}]
+    write_json(tmp_path / "splits_final.json", [{**whole[0], "train": ["p2_a", "p1_c"]}])
+    with pytest.raises(UserError, match="fold 0 of"):
+        write_folds(whole, tmp_path, ["p1_c"], patient_of)
 
 
 def test_files_that_are_listed_one_by_one_are_refused(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.cli.status import reason_in
+from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, write_json
 from semi_nnunet.runs.crossval import found_jobs, make_jobs
@@ -81,13 +82,13 @@ def test_all_that_is_wrong_is_said_before_anything_runs(folders):
 def test_folds_are_of_whole_patients_for_nnunets_own_trainers_too(folders, tmp_path):
     """nnU-Net's trainer takes the file that is there."""
     copy = Path(shutil.copytree(folders.preprocessed, tmp_path / "copy" / "Dataset999_Copy"))
-    here = replace(folders, preprocessed=copy)
+    here = replace(folders, preprocessed=copy, raw=tmp_path)
     (copy / "splits_final.json").unlink(missing_ok=True)
     make_jobs(here, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1)
     assert not (copy / "splits_final.json").exists()  # nnU-Net makes its own
     cases = sorted(path.name[:-7] for path in (copy / "gt_segmentations").iterdir())
     pair = "|".join(map(re.escape, cases[:2]))
-    description = {**read_json(copy / "dataset.json"), "patient": f"(?=(?:{pair})$)()|.+"}
+    description = {**read_json(copy / "dataset.json"), "patient": f"(?=(?:{pair})$)(.)|.+"}
     write_json(copy / "dataset.json", description)
     with pytest.raises(UserError, match="fold '4': there are 4 folds"):
         make_jobs(here, "tiny", ["2d"], ["nnUNetTrainer"], ["4"], 1)
@@ -101,6 +102,49 @@ def test_folds_are_of_whole_patients_for_nnunets_own_trainers_too(folders, tmp_p
     with pytest.raises(UserError, match="fold 0 trains and validates on"):
         make_jobs(here, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1)
     assert make_jobs(here, "tiny", ["2d"], ["nnUNetTrainer"], ["all"], 1)
+    with pytest.raises(UserError, match=r"'patient' is absent, in the preprocessed data set '\(\?"):
+        make_jobs(replace(here, raw=folders.raw), "tiny", ["2d"], ["nnUNetTrainer"], ["all"], 1)
+
+
+def test_folds_that_are_made_anew_validate_on_no_pseudo_labels(folders, tmp_path):
+    copy = Path(shutil.copytree(folders.preprocessed, tmp_path / "copy" / "Dataset999_Copy"))
+    here = replace(folders, preprocessed=copy)
+    cases = sorted(path.name[:-7] for path in (copy / "gt_segmentations").iterdir())
+    write_json(copy / PSEUDO_LABELLED_FILE, cases[3:])
+    (copy / "splits_final.json").unlink(missing_ok=True)
+    with pytest.raises(UserError, match="fold '3': there are 3 folds"):
+        make_jobs(here, "tiny", ["2d"], ["nnUNetTrainer"], ["3"], 1)
+    make_jobs(here, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1)
+    folds = read_json(copy / "splits_final.json")
+    assert sorted(case for fold in folds for case in fold["val"]) == cases[:3]
+    assert all({*cases[3:]} <= {*fold["train"]} for fold in folds)
+
+
+def test_what_was_trained_with_other_folds_is_not_taken_for_done(folders, tmp_path):
+    """Nor does it teach: it has seen what its pupil validates on."""
+    copy = Path(shutil.copytree(folders.preprocessed, tmp_path / "copy" / "Dataset999_Copy"))
+    here = replace(folders, preprocessed=copy, results=tmp_path / "results" / copy.name)
+    a, b, *rest = sorted(path.name[:-7] for path in (copy / "gt_segmentations").iterdir())
+    write_json(copy / "splits_final.json", [{"train": [a, *rest], "val": [b]}])
+    (teacher,) = make_jobs(here, "tiny", ["2d"], ["SemiMeanTeacherTrainer"], ["0"], 1)
+    teacher.folder.mkdir(parents=True)
+    teacher.checkpoint.touch()
+    for labelled, unlabelled, refused in (
+        ([a], ["u"], False),
+        ([a, b], ["u"], True),
+        ([a], [b], True),
+    ):
+        seen = {"cases": {"labelled": labelled, "unlabelled": unlabelled}}
+        write_json(teacher.folder / "semi_settings.json", seen)
+        for trainer in ("SemiMeanTeacherTrainer", "SemiDistillationTrainer"):
+            if refused:
+                with pytest.raises(
+                    UserError, match=f"SemiMeanTeacher.* has in validation now: {b}"
+                ):
+                    make_jobs(here, "tiny", ["2d"], [trainer], ["0"], 1)
+            else:
+                assert make_jobs(here, "tiny", ["2d"], [trainer], ["0"], 1)
+        assert make_jobs(here, "tiny", ["2d"], ["SemiDistillationTrainer"], ["all"], 1)
 
 
 def test_plans_of_a_seed_that_was_trained_are_not_replaced_by_others(folders):
