@@ -9,11 +9,11 @@ Looks at what was trained with the plans (and their seeds) in nnUNet_results. A 
 the mean over its classes, and over the folds and seeds that predicted it; cases of one patient
 count as one, if dataset.json tells patients. The mean comes with a bootstrap interval (95 %) over
 cases and, where there are several, seeds, and Wilcoxon's test of the cases, corrected for the
-number of trainers (Holm). "better" needs both. Where a training invents a class that a case does
-not show, those that find nothing there count as perfect. Trainings whose steps, batches, labelled
-cases or other common settings differ from their baseline's are named; of --values, which come from
-elsewhere, nothing is known but the numbers. The best model is chosen on validation cases alone,
-never on imagesTs.
+number of trainers, and, of single classes, of trainers x classes (Holm). "better" needs both. Where
+a training invents a class that a case does not show, those that find nothing there count as
+perfect. Trainings whose steps, batches, labelled cases or other common settings differ from their
+baseline's are named; of --values, which come from elsewhere, nothing is known but the numbers. The
+best model is chosen on validation cases alone, never on imagesTs.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=["SemiBaselineTrainer", "SemiMeanTeacherTrainer"], help=default,
     )  # fmt: skip
     add("-p", dest="plans", default="nnUNetPlans", help=default)
-    add("-f", dest="folds", nargs="+", default=["0", "1", "2", "3", "4"], help=default)
+    add("-f", dest="folds", nargs="+", metavar="FOLD", help="default: those there are, 0 1 2 3 4")
     add("--seeds", type=int, default=1, help=f"how many ({default})")
     add("--npz", action="store_true", help="keep probabilities, for semi_nnunet ensemble")
     add(
@@ -45,10 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from semi_nnunet.cli.launching import Launcher, Work, launch, require_positive
-    from semi_nnunet.runs.crossval import folders_of, make_jobs, needs, note_asked
+    from semi_nnunet.runs.crossval import all_folds, folders_of, make_jobs, needs, note_asked
 
     require_positive(args, "seeds")
     launcher, folders = Launcher.of(args), folders_of(args.dataset)
+    args.folds = args.folds or all_folds(folders)
     jobs = make_jobs(
         folders,
         args.plans,

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.errors import UserError
     from semi_nnunet.runs.commands import run_verb, typed
-    from semi_nnunet.runs.crossval import folders_of, found_jobs
+    from semi_nnunet.runs.crossval import folders_of, found_jobs, unique, unknown
     from semi_nnunet.runs.ensemble import VALIDATION, groups, problems, weighted, write_ensemble
     from semi_nnunet.runs.job import TEST_FOLDER
 
@@ -50,11 +50,23 @@ def run(args: argparse.Namespace) -> None:
         "fold": args.folds,
         "seed": args.seeds,
     }
+    trained = [job for job in found_jobs(folders, args.plans) if job.is_trained]
+    wrong = [
+        problem
+        for key, names in wanted.items()
+        for problem in unknown(
+            key,
+            [*map(str, names or ())],
+            unique([str(getattr(job, key)) for job in trained]),
+            f"was not trained with {args.plans}",
+        )
+    ]
+    if trained and wrong:
+        raise UserError("The ensemble cannot be made:", wrong)
     jobs = [
         job
-        for job in found_jobs(folders, args.plans)
-        if job.is_trained
-        and all(names is None or getattr(job, key) in names for key, names in wanted.items())
+        for job in trained
+        if all(names is None or getattr(job, key) in names for key, names in wanted.items())
     ]
     if not jobs:
         raise UserError(

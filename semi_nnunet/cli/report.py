@@ -24,12 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from semi_nnunet.errors import UserError
     from semi_nnunet.files import require_place, write_atomically
     from semi_nnunet.report.page import render
     from semi_nnunet.report.report_data import collect
-    from semi_nnunet.runs.crossval import folders_of
+    from semi_nnunet.runs.crossval import folders_of, unknown_trainers
 
     require_place(args.out)
+    if problems := list(unknown_trainers([args.baseline])):
+        raise UserError("The report cannot be made:", problems)
     report = collect(folders_of(args.dataset), args.plans, args.baseline, args.metric)
     page = render(report)
     write_atomically(args.out, lambda path: path.write_text(page, encoding="utf-8"))

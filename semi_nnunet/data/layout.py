@@ -176,7 +176,7 @@ def read_plans(preprocessed: Path, name: str) -> dict[str, Any]:
         UserError: there are none of that name; the fix names those there are.
     """
     path = preprocessed / f"{name}.json"
-    if path.is_file():
+    if path.is_file() and is_plans(path):
         return dict(read_json(path))
     known = [other.stem for other in sorted(preprocessed.glob("*.json")) if is_plans(other)]
     fix = (
@@ -184,7 +184,8 @@ def read_plans(preprocessed: Path, name: str) -> dict[str, Any]:
         if known
         else f"semi_nnunet preprocess -d {preprocessed.name} first"
     )
-    raise UserError(f"{path} does not exist. Fix: {fix}")
+    what = "holds no plans" if path.is_file() else "does not exist"
+    raise UserError(f"{path} {what}. Fix: {fix}")
 
 
 def is_plans(path: Path) -> bool:

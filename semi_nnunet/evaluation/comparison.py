@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -26,7 +26,8 @@ class Compared:
         overall: difference of the patients, each the mean over seeds of those over classes, folds
             and cases.
         p_holm: corrected for all models of the table.
-        classes: class -> difference of the patients in it, and its corrected p.
+        classes: class -> difference of the patients in it, and its p, corrected for all models and
+            classes of the table.
         seeds: seed -> mean difference of that seed's trainings.
     """
 
@@ -70,14 +71,32 @@ def compare(values: Sequence[Value], baseline: str, metric: str) -> list[Compare
         if model.trainer != baseline and pairs:
             found.append(pair_up(model, pairs, higher_is_better(metric)))
     if not found:
+        trained = ", ".join(unmeasured_baseline(tables, baseline))
+        if trained:
+            raise UserError(
+                f"the baseline {baseline} is none of what was measured: {trained}. Fix: train it "
+                f"(semi_nnunet crossval), or name another with --baseline"
+            )
         raise UserError(
             f"no trainer has a fold and seed in common with the baseline {baseline}. Fix: train "
             f"both (semi_nnunet crossval), or name another with --baseline"
         )
-    corrected = holm([item.overall.p for item in found])
+    overall = holm([item.overall.p for item in found])
+    of_classes = iter(holm([d.p for item in found for d, _ in item.classes.values()]))
     return [
-        Compared(**{**item.__dict__, "p_holm": p}) for item, p in zip(found, corrected, strict=True)
+        replace(
+            item,
+            p_holm=p,
+            classes={name: (d, next(of_classes)) for name, (d, _) in item.classes.items()},
+        )
+        for item, p in zip(found, overall, strict=True)
     ]
+
+
+def unmeasured_baseline(models: Iterable[Model], baseline: str) -> list[str]:
+    """The trainers that there are instead; [] if it is one of them."""
+    trainers = sorted({model.trainer for model in models})
+    return [] if baseline in trainers else trainers
 
 
 def by_model(values: Iterable[Value]) -> dict[Model, dict[CaseKey, Value]]:
@@ -118,7 +137,7 @@ def classes_of(numbers: Numbers) -> list[str]:
 
 
 def pair_up(model: Model, pairs: Numbers, higher_better: bool) -> Compared:
-    """The differences of one model, not corrected for the others."""
+    """The differences of one model, no p corrected yet."""
     of_classes = {
         name: paired_difference(
             by_patient_and_seed({key: pair for key, pair in pairs.items() if key[3] == name}),
@@ -126,14 +145,13 @@ def pair_up(model: Model, pairs: Numbers, higher_better: bool) -> Compared:
         )
         for name in classes_of(pairs)
     }
-    corrected = holm([difference.p for difference in of_classes.values()])
     return Compared(
         model,
         mean_of_classes(pairs, 0),
         mean_of_classes(pairs, 1),
         paired_difference(by_patient_and_seed(pairs), higher_better),
         1.0,
-        {name: (of_classes[name], p) for name, p in zip(of_classes, corrected, strict=True)},
+        {name: (difference, 1.0) for name, difference in of_classes.items()},
         mean_difference_by(pairs, lambda key: key[1]),
     )
 

@@ -102,8 +102,14 @@ def read_values(
         if rows and metric not in numbers_of(rows[0]):
             columns = ", ".join(numbers_of(rows[0]))
             raise UserError(f"{path} has no column {metric!r}. Fix: choose from {columns}")
-        for row in rows:
-            value = float(row[metric]) if row[metric] else math.nan
+        for number, row in enumerate(rows, start=2):
+            try:
+                value = float(row[metric]) if row[metric] else math.nan
+            except (TypeError, ValueError) as error:
+                raise UserError(
+                    f"{path}, line {number} must hold a number as {metric} ({error}). Fix: remove "
+                    f"that file, and measure again (semi_nnunet crossval)"
+                ) from error
             value = abs(value) if metric.startswith(SIGNED) else value
             case = row["case"]
             values.append(Value(model, fold, seed, case, row["class"], value, patient_of(case)))

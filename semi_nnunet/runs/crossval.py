@@ -37,9 +37,18 @@ def folders_of(dataset: str) -> Folders:
     """nnU-Net's folders of a data set given by name or number."""
     require_paths()
     name = dataset_name(dataset)
-    roots = (nnUNet_raw, nnUNet_preprocessed, nnUNet_results)
-    raw, preprocessed, results = (Path(root.require()) / name for root in roots)
-    return Folders(raw, preprocessed, results)
+    roots = [Path(root.require()) for root in (nnUNet_raw, nnUNet_preprocessed, nnUNet_results)]
+    if not any((root / name).is_dir() for root in roots):
+        there = unique([one.name for root in roots for one in sorted(root.glob("Dataset*_*"))])
+        raise UserError("There is no such data set:", list(unknown("data set", [name], there)))
+    return Folders(*(root / name for root in roots))
+
+
+def all_folds(folders: Folders) -> list[str]:
+    """The numbers of those that there are or will be; "all" alone where a case cannot be spared."""
+    known = (folders.preprocessed / "dataset.json").is_file()
+    count = number_of_folds(folders) if known else patients.FOLDS
+    return [*map(str, range(count))] or [ALL]
 
 
 def make_jobs(

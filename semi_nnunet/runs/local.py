@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import queue
 import sys
 import threading
@@ -141,9 +142,16 @@ class Board:
         if not self.live:
             return
         for line in self._running_lines():
-            print(line, file=self.screen)
+            print(line[: self._width()], file=self.screen)  # a wrapped one would stay
             self._lines += 1
         self.screen.flush()
+
+    def _width(self) -> int:
+        """Characters of a row, less one for terminals that wrap a full one."""
+        try:
+            return max(20, os.get_terminal_size(self.screen.fileno()).columns - 1)
+        except (OSError, ValueError):
+            return 79
 
 
 def run_jobs(

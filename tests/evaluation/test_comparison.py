@@ -19,7 +19,7 @@ from semi_nnunet.evaluation.comparison import (
     patients_note,
     seeds_note,
 )
-from semi_nnunet.evaluation.statistics import paired_difference
+from semi_nnunet.evaluation.statistics import holm, paired_difference
 from semi_nnunet.evaluation.values import (
     Model,
     Value,
@@ -59,8 +59,22 @@ def test_a_gain_of_every_case_is_found_and_noise_is_not():
     worse = compare([*values(BASE, 0.02), *values(OURS, 0)], "Base", "dice")[0]
     assert worse.verdict("dice") == "WORSE" and "WORSE" in overall_table([worse], "dice")
     assert worse.verdict("hd95_edge_mm") == "better"
+    (ours,) = compare([*values(BASE, 0), *values(OURS, 0.02)], "Base", "dice")
     for table in (overall_table([ours], "dice"), class_table([ours], "dice")):
         assert "| < 0.001" in table and "0.000" not in table
+
+
+def test_classes_are_corrected_for_all_models_and_a_single_class_says_what_the_table_says():
+    names = [f"Ours{i}" for i in range(6)]
+    rows = [*values(BASE, 0), *(v for name in names for v in values(Model(name, "2d"), 0.0022))]
+    alone = [v for v in rows if v.name == "liver"]
+    for found in compare(alone, "Base", "dice"):
+        difference, p = found.classes["liver"]
+        assert difference == found.overall and p == found.p_holm
+    found = compare(rows, "Base", "dice")
+    raw = [d.p for one in found for d, _ in one.classes.values()]
+    assert [p for one in found for _, p in one.classes.values()] == pytest.approx(holm(raw))
+    assert max(holm(raw)) > max(raw)
 
 
 def test_differences_are_the_cases_means_over_classes_and_seeds():
@@ -103,7 +117,10 @@ def test_only_what_both_trained_is_compared():
     rows = [*values(BASE, 0, seeds=1, noise=0), *values(OURS, 0.01, seeds=3, noise=0)]
     (found,) = compare(rows, "Base", "dice")
     assert set(found.seeds) == {0} and found.overall.cases == 12
+    apart = [replace(v, seed=v.seed + 5) for v in values(BASE, 0)]
     with pytest.raises(UserError, match="no trainer has a fold and seed in common"):
+        compare([*values(OURS, 0), *apart], "Base", "dice")
+    with pytest.raises(UserError, match="Base is none of what was measured: Ours"):
         compare(values(OURS, 0), "Base", "dice")
 
 
@@ -218,6 +235,9 @@ def test_too_much_volume_is_as_bad_as_too_little(tmp_path):
 def test_tables_that_are_not_there_are_named(tmp_path):
     found, missing = read_values([(OURS, "0", 0, tmp_path / "metrics.csv")], "dice")
     assert found == [] and missing == [str(tmp_path / "metrics.csv")]
+    (tmp_path / "metrics.csv").write_text("case,class,dice\na,liver,0.5\nb,liver,good\n")
+    with pytest.raises(UserError, match=r"metrics.csv, line 3 must hold a number as dice"):
+        read_values([(OURS, "0", 0, tmp_path / "metrics.csv")], "dice")
 
 
 # ---- patients ----
@@ -307,7 +327,7 @@ def test_values_that_cannot_be_compared_are_refused(tmp_path, capsys):
         (["--values", str(tmp_path / "none.csv")], "none.csv does not exist"),
         (["--values", str(path), "--metric", "iou"], "class, iou, got"),
         (["--values", str(path), "-tr", "Our"], "did you mean 'Ours'?"),
-        (["--values", str(path), "--baseline", "Nobody"], "in common with the baseline Nobody"),
+        (["--values", str(path), "--baseline", "Nobody"], "Nobody is none of what was measured"),
     ]:
         assert main(["compare", *words]) == 2
         assert says in capsys.readouterr().err

@@ -2,11 +2,13 @@
 
 import csv
 import io
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from semi_nnunet.cli.status import reason_in
 from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, write_json
-from semi_nnunet.runs.crossval import found_jobs, make_jobs
+from semi_nnunet.runs.crossval import all_folds, found_jobs, make_jobs
 from semi_nnunet.runs.job import Folders, Job
 from semi_nnunet.runs.local import Board, Resources, run_jobs
 from semi_nnunet.runs.lock import held
@@ -257,6 +259,47 @@ def test_a_log_file_says_now_and_then_how_long_each_job_will_take(folders, monke
     monkeypatch.setattr("semi_nnunet.runs.local.SAY_EVERY_S", 0.0)
     board.refresh()
     assert f"{job}: nnUNetv2_train epoch 3 of 60, about 9 min left\n" in screen.getvalue()
+
+
+def test_a_line_of_the_screen_is_one_row(folders):
+    """A wrapped one would be wiped by half, and its rest stay, each second."""
+    primary, secondary = os.openpty()
+    termios.tcsetwinsize(secondary, (24, 60))
+    with os.fdopen(secondary, "w") as screen:
+        board = Board(1, screen)
+        board.start(fake_job(folders, "SemiUncertaintyAwareTrainer"), "nnUNetv2_train").feed(
+            "3 of 60 epochs done, Dice of patches 0.64, about 9 min left"
+        )
+        for _ in range(3):
+            board.refresh()
+        text = os.read(primary, 10_000).decode().replace("\r", "")
+    os.close(primary)
+    rows = re.split(r"\n|\x1b\[1F\x1b\[J", text)
+    assert board.live and len([row for row in rows if row]) == 3
+    assert all(len(row) < 60 for row in rows)
+
+
+def test_without_folds_those_are_trained_that_there_are(folders, tmp_path):
+    assert all_folds(folders) == ["0", "1", "2", "3", "4"]
+    copy = Path(shutil.copytree(folders.preprocessed, tmp_path / "copy" / "Dataset999_Copy"))
+    description = read_json(copy / "dataset.json")
+    (copy / "splits_final.json").unlink(missing_ok=True)
+    for labelled, folds in ((4, ["0", "1", "2", "3"]), (1, ["all"])):
+        write_json(copy / "dataset.json", {**description, "numTraining": labelled})
+        assert all_folds(replace(folders, preprocessed=copy)) == folds
+    assert all_folds(replace(folders, preprocessed=tmp_path)) == ["0", "1", "2", "3", "4"]
+
+
+def test_a_data_set_that_does_not_exist_is_named(folders, capsys):
+    name = folders.raw.name
+    for verb in (["status"], ["compare"], ["crossval", "-c", "2d"], ["report", "-o", "x.html"]):
+        assert main([*verb, "-d", f"{name}x"]) == 2
+        assert f"did you mean '{name}'?" in capsys.readouterr().err
+    assert main(["crossval", "-d", name, "-c", "2d", "-p", "dataset"]) == 2
+    assert "dataset.json holds no plans. Fix: choose -p from " in capsys.readouterr().err
+    words = ["-d", name, "-p", "tiny", "--baseline", "SemiBaselin"]
+    assert main(["report", "-o", "x.html", *words]) == 2
+    assert "did you mean 'SemiBaselineTrainer'?" in capsys.readouterr().err
 
 
 def fake_job(folders: Folders, trainer: str) -> Job:

@@ -144,6 +144,18 @@ def test_that_nothing_fits_is_said(folders, capsys, tmp_path):
     assert "no training fits" in capsys.readouterr().err
 
 
+def test_a_name_that_was_not_trained_is_named(folders, capsys, tmp_path):
+    """Averaging the others in silence would be another ensemble than the one asked for."""
+    here = folders.results / "SemiBaselineTrainer__tiny__2d" / "fold_0"
+    here.mkdir(parents=True)
+    (here / "checkpoint_final.pth").touch()
+    words = ["ensemble", "-d", folders.raw.name, "-p", "tiny", "-o", str(tmp_path / "out")]
+    assert main([*words, "-tr", "SemiBaselineTrainer", "SemiBaseline", "-f", "0", "7"]) == 2
+    said = capsys.readouterr().err
+    assert "'SemiBaseline': was not trained with tiny. Fix: did you mean 'SemiBaselineTr" in said
+    assert "fold '7': was not trained with tiny. Fix: choose from 0" in said
+
+
 def test_members_that_predicted_nothing_are_refused(folders, tmp_path, capsys, monkeypatch):
     one = Job(folders, "SemiBaselineTrainer", "2d", "all", 0, "tiny")
     one.folder.mkdir(parents=True)
