@@ -43,9 +43,14 @@ def unmatched(jobs: Sequence[Job], baseline: str) -> list[str]:
         if job.trainer == baseline
     }
     found: dict[tuple[str, ...], list[str]] = {}
+    unknown: dict[tuple[str, str], None] = {}
     for job in jobs:
-        base = bases.get((job.configuration, job.fold, job.seed), {})
-        own = trained_with(job) if base and job.trainer != baseline else {}
+        base = bases.get((job.configuration, job.fold, job.seed))
+        if base is None or job.trainer == baseline:
+            continue
+        own = trained_with(job)
+        if bool(own) != bool(base):
+            unknown[job.trainer, job.configuration] = None
         for name in (*MATCHED, CASES):
             if name in own and name in base and own[name] != base[name]:
                 values = said(name, own[name]), said(name, base[name])
@@ -55,6 +60,10 @@ def unmatched(jobs: Sequence[Job], baseline: str) -> list[str]:
         f"{trainer} {configuration} and {baseline} are not matched: {name} {own} against {base} "
         f"({', '.join(where)})"
         for (trainer, configuration, name, own, base), where in found.items()
+    ] + [
+        f"Whether {trainer} {configuration} and {baseline} are matched is not known: nnU-Net's own "
+        f"trainers keep no record of their steps and batches"
+        for trainer, configuration in unknown
     ]
 
 
