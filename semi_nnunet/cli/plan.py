@@ -30,7 +30,8 @@ from semi_nnunet.data.layout import preprocessed_dataset, read_plans
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, write_json
 
-MEASURED = ("budget", "device", "sizes")  # kept in plans, so that planning again measures nothing
+# kept in plans, so that planning again measures nothing, and a report says how they were made
+ASKED = ("budget", "device", "sizes", "patch", "architecture", "encoder", "weights")
 OTHER_FILES = ("dataset", "dataset_fingerprint", "splits_final")  # of nnU-Net, beside the plans
 
 if TYPE_CHECKING:
@@ -142,11 +143,13 @@ def run(args: argparse.Namespace) -> None:
         before = merged(CPU_LENGTH, before)
     if args.patch:
         plans = apply_patch(plans, args.configurations, args.patch)
+        measured["patch"] = args.patch
     if args.architecture:
         weights = weights_of(args.weights)
         changed = apply_architecture(
             plans, args.configurations, args.architecture, args.encoder, weights
         )
+        measured |= {key: getattr(args, key) for key in ("architecture", "encoder", "weights")}
         without = {key: {"deep_supervision": False} for key in changed}
         before = merged(before, without)
     if args.configurations:
@@ -159,7 +162,7 @@ def run(args: argparse.Namespace) -> None:
     planned = {"given": given, "semi": plans["semi"], "from": args.plans}
     if name == args.plans:  # planned in place: where they come from stays
         origin = plans.get("semi_planned", {})
-        measured = {key: origin[key] for key in ("from", *MEASURED) if key in origin} | measured
+        measured = {key: origin[key] for key in ("from", *ASKED) if key in origin} | measured
     plans["semi_planned"] = {**planned, **measured}
     print_rows(rows, shown)
     print_networks(plans, dataset_json, shown)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,6 +180,44 @@ def versions_of(records: Sequence[Mapping[str, Any]]) -> Facts:
     return [*facts, ("this report", f"semi_nnunet {semi_nnunet.__version__}")]
 
 
+def planning(folders: Folders, plans: str, configurations: str) -> list[str]:
+    """What makes plans that semi_nnunet plan wrote, from those that they were made from."""
+    name, planned = folders.preprocessed.name, planned_as(folders, plans)
+    if not planned:
+        return []
+    origin = planned.get("from", plans)
+    words = ["semi_nnunet", "plan", "-d", name, "-p", origin]
+    if origin != plans:
+        words += ["--name", plans]
+    for key in ("budget", "patch", "architecture", "encoder", "weights"):
+        if key in planned:
+            value = planned[key]
+            words += [f"--{key}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    if given := list(assignments(planned.get("given", {}))):
+        words += ["--set", *given]
+    made_from_others = origin != plans and planned_as(folders, origin)
+    before = (
+        planning(folders, origin, configurations)
+        if made_from_others
+        else [f"semi_nnunet preprocess -d {name} -p {origin} -c {configurations}"]
+    )
+    return [*before, shlex.join(words)]
+
+
+def planned_as(folders: Folders, plans: str) -> Mapping[str, Any]:
+    """What semi_nnunet plan noted in plans; {} if it did not write them."""
+    return dict(optional_json(folders.preprocessed / f"{plans}.json").get("semi_planned", {}))
+
+
+def assignments(given: Mapping[str, Any], where: str = "") -> Iterator[str]:
+    """Settings as semi_nnunet plan --set takes them."""
+    for key, value in given.items():
+        if isinstance(value, Mapping):
+            yield from assignments(value, f"{where}{key}.")
+        else:
+            yield f"{where}{key}={value if isinstance(value, str) else json.dumps(value)}"
+
+
 def commands_of(folders: Folders, plans: str, jobs: Sequence[Job]) -> list[str]:
     """What to type to get the same trainings and tables."""
     name = folders.preprocessed.name
@@ -199,6 +238,7 @@ def commands_of(folders: Folders, plans: str, jobs: Sequence[Job]) -> list[str]:
     ]
     configurations = " ".join(dict.fromkeys(job.configuration for job in jobs))
     return [
+        *planning(folders, plans, configurations),
         f"semi_nnunet preprocess {where} -c {configurations}",
         *crossvals,  # which train, or find trained, predict and measure
         f"semi_nnunet compare {where}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from semi_nnunet.planning.facts import Facts, collect_facts, resolve_settings
 from semi_nnunet.planning.layers import merged
 from semi_nnunet.planning.plan import apply_budget, parse_assignments, plan_semi, sizes_of_budget
 from semi_nnunet.planning.topology import with_patch
+from semi_nnunet.report.background import planning
+from semi_nnunet.runs.job import Folders
 
 CPU = torch.device("cpu")
 
@@ -321,3 +324,24 @@ def test_patches_that_cannot_be_are_refused_with_one_that_can(
 ) -> None:
     assert main(["plan", "-d", phantom.name, "--patch", *patch]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_report_names_the_commands_that_make_the_plans_again(
+    phantom: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also of plans that were made from other made ones."""
+    made = ["plan", "-d", phantom.name, "--budget", "cpu", "--patch", "16", "16"]
+    assert main([*made, "--name", "first", "--set", "mirror=false", "class_weights=[1, 2]"]) == 0
+    words = ["plan", "-d", phantom.name, "-p", "first", "--name", "second", "--set"]
+    assert main([*words, "SemiMeanTeacherTrainer.2d.ema_decay=0.5", "labelled_share=None"]) == 0
+    folders = Folders(phantom.raw, phantom.preprocessed, phantom.raw)
+    preprocessing, *planned = planning(folders, "second", "2d")
+    assert preprocessing == f"semi_nnunet preprocess -d {phantom.name} -p nnUNetPlans -c 2d"
+    paths = [phantom.preprocessed / f"{name}.json" for name in ("first", "second")]
+    contents = [path.read_text() for path in paths]
+    for path in paths:
+        path.unlink()
+    for command in planned:
+        assert main(shlex.split(command)[1:]) == 0
+    assert [path.read_text() for path in paths] == contents
+    assert planning(folders, "nnUNetPlans", "2d") == []  # nnU-Net's own
