@@ -28,6 +28,7 @@ from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.evaluation.values import Model, Table
 from semi_nnunet.files import optional_json, read_json, write_json
 from semi_nnunet.runs.job import ALL, STEPS, Folders, Job
+from semi_nnunet.runs.lock import holder_of
 from semi_nnunet.runs.matched import changed_since
 
 ASKED = "semi_crossval/jobs.json"  # in the results of a data set
@@ -102,7 +103,11 @@ def make_jobs(
 
 
 def step_problems(jobs: Sequence[Job], steps: Sequence[str]) -> Iterator[Problem]:
-    """A measurement of predictions that nobody was asked to make, found after a training."""
+    """Steps without what they need: found after a training, or never."""
+    if "train" not in steps and not any(job.is_trained for job in jobs):
+        yield Problem(
+            f"--steps {' '.join(steps)}", "none of the jobs is trained", "add the step train"
+        )
     if "train" in steps and "evaluate" in steps and "predict" not in steps:
         test_labels = jobs[0].folders.test_labels
         if test_labels and not all(job.is_tested for job in jobs):
@@ -369,11 +374,17 @@ def write_seed(folders: Folders, plans: str, content: dict[str, Any], seed: int)
 
 
 def note_asked(folders: Folders, plans: str, jobs: Sequence[Job]) -> None:
-    """Write down the jobs of the newest crossval with these plans, for those not yet begun."""
+    """Write down the jobs of the newest crossval with these plans, for those not yet begun.
+
+    Those of an earlier one that is still at work stay.
+    """
     path = folders.results / ASKED
     path.parent.mkdir(parents=True, exist_ok=True)
     keys = [[job.trainer, job.configuration, job.fold, job.seed, job.plans] for job in jobs]
-    write_json(path, {**optional_json(path), plans: keys})
+    earlier = optional_json(path)
+    if any(holder_of(job.lock) for job in asked_jobs(folders, plans)):
+        keys = [*earlier[plans], *(key for key in keys if key not in earlier[plans])]
+    write_json(path, {**earlier, plans: keys})
 
 
 def asked_jobs(folders: Folders, plans: str | None = None) -> list[Job]:

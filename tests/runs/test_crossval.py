@@ -19,7 +19,7 @@ from semi_nnunet.cli.status import reason_in
 from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, write_json
-from semi_nnunet.runs.crossval import all_folds, found_jobs, make_jobs
+from semi_nnunet.runs.crossval import all_folds, asked_jobs, found_jobs, make_jobs, note_asked
 from semi_nnunet.runs.job import Folders, Job
 from semi_nnunet.runs.local import Board, Resources, run_jobs
 from semi_nnunet.runs.lock import held
@@ -213,8 +213,8 @@ def test_steps_one_at_a_time_and_a_case_that_came_later(folders, tmp_path):
         )
         return outcome
 
-    assert "needs its step 'train' first" in run("predict").reason
-    assert not found_jobs(own, "tiny")[0].is_begun  # notes are no training
+    with pytest.raises(UserError, match="none of the jobs is trained"):
+        run("predict")
     assert run("train").state == "done" and run("train").state == "done before"
     assert "needs its step 'predict' first" in run("evaluate").reason
     assert run("predict").state == "done"
@@ -277,6 +277,25 @@ def test_a_line_of_the_screen_is_one_row(folders):
     rows = re.split(r"\n|\x1b\[1F\x1b\[J", text)
     assert board.live and len([row for row in rows if row]) == 3
     assert all(len(row) < 60 for row in rows)
+
+
+def test_steps_that_have_nothing_to_begin_with_are_refused(folders):
+    for steps in (["predict"], ["evaluate"], ["predict", "evaluate"]):
+        with pytest.raises(
+            UserError, match=r"none of the jobs is trained\. Fix: add the step train"
+        ):
+            make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 1, steps=steps)
+    assert not [*folders.results.glob("*__*/fold_*")]
+
+
+def test_what_an_earlier_crossval_still_works_on_is_not_forgotten(folders, capsys):
+    jobs = make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0", "1"], 1)
+    note_asked(folders, "tiny", jobs)
+    with held(jobs[0].lock):
+        note_asked(folders, "tiny", jobs[-1:])
+        assert asked_jobs(folders, "tiny") == jobs
+    note_asked(folders, "tiny", jobs[-1:])
+    assert asked_jobs(folders, "tiny") == jobs[-1:]
 
 
 def test_without_folds_those_are_trained_that_there_are(folders, tmp_path):
