@@ -160,7 +160,7 @@ def test_held_out_cases_are_as_many_as_asked_for_and_spread(
     [
         (CASES, 0, "1 to 6 of the cases that are not labelled, got 0"),
         (CASES, 7, "1 to 6 of the cases that are not labelled, got 7"),
-        (CASES, ["a", "z"], "labelled or do not exist: z"),
+        (CASES, ["a", "z"], "labelled, of a labelled patient, or do not exist: z"),
         (CASES, [], "got 0"),
         ((), 3, "1 to 0 of the cases that are not labelled, got 3"),  # all stay labelled
     ],

@@ -63,11 +63,12 @@ def test_a_stock_first_stage_leaves_pseudo_labelled_cases_out(folders):
     write_json(pseudo, ["phantom_0004"])
     try:
         with pytest.raises(UserError, match="not 1 pseudo-labelled ones"):
-            make_jobs(folders, "tiny", STAGES, ["nnUNetTrainer_1epoch"], [*"01234"], 1)
-        for trainer, folds in (("nnUNetTrainer_1epoch", ["all"]), (TRAINERS[0], [*"01234"])):
+            make_jobs(folders, "tiny", STAGES, ["nnUNetTrainer_1epoch"], [*"0123"], 1)
+        for trainer, folds in (("nnUNetTrainer_1epoch", ["all"]), (TRAINERS[0], [*"0123"])):
             assert make_jobs(folders, "tiny", STAGES, [trainer], folds, 1)
     finally:
         pseudo.unlink()
+        (folders.preprocessed / "splits_final.json").unlink()  # four folds, of the other cases
 
 
 def test_fold_all_and_others_would_overwrite_each_other(folders):
