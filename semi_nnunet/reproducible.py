@@ -37,9 +37,8 @@ from semi_nnunet.data.patients import (
     PatientOf,
     by_patient,
     make_folds,
-    named,
     patient_finder,
-    torn_patients,
+    require_whole,
 )
 from semi_nnunet.data.sampling import pseudo_labelled_cases, sampling_probabilities
 from semi_nnunet.environment import variable
@@ -293,13 +292,9 @@ class ReproducibleTrainer(nnUNetTrainer):
             raise UserError(
                 f"fold {self.fold} of {splits_file} {what}. Fix: mend or delete that file"
             )
-        torn = torn_patients({"train": training, "val": validation}, self.patient_of)
-        if torn and self.fold != "all":
-            raise UserError(
-                f"fold {self.fold} of {splits_file} trains and validates on cases of the same "
-                f"patients: {named(torn)}. Fix: delete that file, folds of whole patients are made "
-                f"in its place"
-            )
+        if self.fold != "all":
+            fold = {"train": training, "val": validation}
+            require_whole(splits_file, self.fold, fold, self.patient_of)
         return training, validation
 
     @cached_property

@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from semi_nnunet.data.patients import itself
     from semi_nnunet.errors import UserError
     from semi_nnunet.evaluation.values import read_all_written, read_values, together, write_values
     from semi_nnunet.files import require_place, write_atomically
@@ -69,6 +70,7 @@ def run(args: argparse.Namespace) -> None:
             require_place(path)
     folders = folders_of(args.dataset) if args.dataset else None
     jobs = found_jobs(folders, args.plans) if folders else []
+    patient_of = patients_of(folders) if folders else itself
     own = (folders.results.name.split("_", 1)[-1], args.plans) if folders else None
     written, origin = read_all_written(args.values, args.metric, own)
     models = unique([
@@ -92,11 +94,8 @@ def run(args: argparse.Namespace) -> None:
     missing: list[str] = []
     values: dict[str, list[Value]] = {}
     for subset in SUBSETS:
-        tables = tables_of(jobs, subset)
-        measured: list[Value] = []
-        if folders:
-            measured, absent = read_values(tables, args.metric, patients_of(folders))
-            missing += absent
+        measured, absent = read_values(tables_of(jobs, subset), args.metric, patient_of)
+        missing += absent
         others = written.get(subset, [])
         others = [v for v in others if wanted(v.model.trainer, v.model.configuration)]
         values[subset] = together(measured, others, args.metric)
@@ -114,11 +113,11 @@ def run(args: argparse.Namespace) -> None:
         except UserError as error:
             parts.append(f"## {subset} cases\n\nNot compared: {error}")
             refused.append(error)
-    if refused and not compared and kept:  # to be compared with those of another machine
-        print("\n\n".join(parts))
-        return
     if refused and not compared:
-        raise refused[0]
+        if not kept:
+            raise refused[0]
+        print("\n\n".join(parts))  # what is kept may be compared with another machine's
+        return
     if not compared:
         print("\n".join(parts))
         raise UserError(

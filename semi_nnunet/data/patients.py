@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from nnunetv2.utilities.crossval_split import generate_crossval_split
@@ -36,8 +37,8 @@ def patient_finder(description: Mapping[str, Any]) -> PatientOf:
     Raises:
         UserError: the expression is none.
     """
-    if problem := expression_problem(description, "dataset.json"):
-        raise UserError("dataset.json cannot be used:", [problem])
+    if problems := list(expression_problems(description, "dataset.json")):
+        raise UserError("dataset.json cannot be used:", problems)
     if KEY not in description:
         return itself
     pattern = re.compile(description[KEY])
@@ -119,25 +120,36 @@ def torn_patients(fold: Mapping[str, Collection[str]], patient_of: PatientOf) ->
     return [] if patient_of is itself else shared(fold["train"], fold["val"], patient_of)
 
 
+def require_whole(
+    path: Path, number: int, fold: Mapping[str, Collection[str]], patient_of: PatientOf
+) -> None:
+    """Raise a UserError if fold ``number`` of the file ``path`` has :func:`torn_patients`."""
+    if torn := torn_patients(fold, patient_of):
+        raise UserError(
+            f"fold {number} of {path} trains and validates on cases of the same patients: "
+            f"{named(torn)}. Fix: delete that file, folds of whole patients are made in its place"
+        )
+
+
 def shared(first: Iterable[str], second: Iterable[str], patient_of: PatientOf) -> list[str]:
     """Patients with cases in both."""
     return sorted({patient_of(case) for case in first} & {patient_of(case) for case in second})
 
 
-def expression_problem(description: Mapping[str, Any], where: str) -> Problem | None:
+def expression_problems(description: Mapping[str, Any], where: str) -> Iterator[Problem]:
     """What is wrong with the expression of dataset.json."""
     if KEY not in description:
-        return None
+        return
     expression = description[KEY]
     what = f"{KEY!r} must be a regular expression, such as 'patient[0-9]+', got {expression!r}"
     try:
         groups = re.compile(expression).groups
     except (TypeError, re.error, OverflowError, RecursionError) as error:
-        return Problem(where, f"{what} ({error})", "correct it")
+        yield Problem(where, f"{what} ({error})", "correct it")
+        return
     if groups > 1:
         what = f"{KEY!r} must have one group, the patient, or none, got {groups} in {expression!r}"
-        return Problem(where, what, "write the others as (?:...)")
-    return None
+        yield Problem(where, what, "write the others as (?:...)")
 
 
 def patient_problems(

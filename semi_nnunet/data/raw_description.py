@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from semi_nnunet.data.layout import DISTILLED_FILE
-from semi_nnunet.data.patients import expression_problem, patient_problems
+from semi_nnunet.data.patients import expression_problems, patient_problems
 from semi_nnunet.errors import Problem, UserError
 
 JSON = "dataset.json"
@@ -95,8 +95,8 @@ def _content_problems(content: Any) -> list[Problem]:
             problems.append(Problem(JSON, what, "correct it"))
     if isinstance(content.get("labels"), dict) and content["labels"]:
         problems += _label_problems(content["labels"])
-    problem = expression_problem(content, JSON)
-    return [*problems, *_listing_problems(content.get("dataset", {})), *filter(None, [problem])]
+    listing = _listing_problems(content.get("dataset", {}))
+    return [*problems, *listing, *expression_problems(content, JSON)]
 
 
 def _label_problems(labels: dict[str, Any]) -> list[Problem]:

@@ -71,11 +71,11 @@ def compare(values: Sequence[Value], baseline: str, metric: str) -> list[Compare
         if model.trainer != baseline and pairs:
             found.append(pair_up(model, pairs, higher_is_better(metric)))
     if not found:
-        trained = ", ".join(unmeasured_baseline(tables, baseline))
-        if trained:
+        measured = sorted({model.trainer for model in tables})
+        if measured and baseline not in measured:
             raise UserError(
-                f"the baseline {baseline} is none of what was measured: {trained}. Fix: train it "
-                f"(semi_nnunet crossval), or name another with --baseline"
+                f"the baseline {baseline} is none of what was measured: {', '.join(measured)}. "
+                f"Fix: train it (semi_nnunet crossval), or name another with --baseline"
             )
         raise UserError(
             f"no trainer has a fold and seed in common with the baseline {baseline}. Fix: train "
@@ -91,12 +91,6 @@ def compare(values: Sequence[Value], baseline: str, metric: str) -> list[Compare
         )
         for item, p in zip(found, overall, strict=True)
     ]
-
-
-def unmeasured_baseline(models: Iterable[Model], baseline: str) -> list[str]:
-    """The trainers that there are instead; [] if it is one of them."""
-    trainers = sorted({model.trainer for model in models})
-    return [] if baseline in trainers else trainers
 
 
 def by_model(values: Iterable[Value]) -> dict[Model, dict[CaseKey, Value]]:

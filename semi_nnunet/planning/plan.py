@@ -191,6 +191,11 @@ def _is_positive_number(text: str) -> bool:
         return False
 
 
+def assignment_of(key: str, value: Any) -> str:
+    """A setting as ``semi_nnunet plan --set`` takes it, which :func:`parse_assignments` reads."""
+    return f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+
+
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     """``["seed=1", "2d.epochs=10"]`` as the layers of ``plans["semi"]``.
 

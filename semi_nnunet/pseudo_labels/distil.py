@@ -30,8 +30,7 @@ from semi_nnunet.data.patients import (
     PatientOf,
     for_training,
     make_folds,
-    named,
-    torn_patients,
+    require_whole,
 )
 from semi_nnunet.data.prepare import fingerprint_fits
 from semi_nnunet.data.splits import Transfer
@@ -134,7 +133,8 @@ def folds_of(source: Path, labelled: Sequence[str], patient_of: PatientOf) -> li
     """
     path = source / "splits_final.json"
     folds = list(read_json(path)) if path.is_file() else make_folds(labelled, patient_of)
-    require_whole(path, folds, patient_of)
+    for number, fold in enumerate(folds):
+        require_whole(path, number, fold, patient_of)
     return folds
 
 
@@ -162,7 +162,8 @@ def write_folds(
     splits = [for_training(fold, taken, patient_of) for fold in folds]
     if path.is_file():
         there = read_json(path)
-        require_whole(path, there, patient_of)
+        for number, fold in enumerate(there):
+            require_whole(path, number, fold, patient_of)
         if cases_of(there) != cases_of(splits):
             raise UserError(
                 f"{path} has folds of other cases than the data set. Fix: remove it, or add to it "
@@ -172,17 +173,6 @@ def write_folds(
     target.mkdir(parents=True, exist_ok=True)
     write_json(path, splits)
     return len(splits)
-
-
-def require_whole(path: Path, folds: Sequence[Fold], patient_of: PatientOf) -> None:
-    """Raise a UserError if a fold trains and validates on cases of the same patients."""
-    for number, fold in enumerate(folds):
-        if torn := torn_patients(fold, patient_of):
-            raise UserError(
-                f"fold {number} of {path} trains and validates on cases of the same patients: "
-                f"{named(torn)}. Fix: delete that file, folds of whole patients are made in its "
-                f"place"
-            )
 
 
 def write_pseudo_labelled(target: Path, taken: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.raw_description import cases_in
 from semi_nnunet.discovery.listing import stock_trainers, trainer_classes
 from semi_nnunet.files import optional_json
+from semi_nnunet.planning.plan import assignment_of
 from semi_nnunet.report.wording import short_name
 from semi_nnunet.runs.job import Folders, Job
 
@@ -182,7 +183,8 @@ def versions_of(records: Sequence[Mapping[str, Any]]) -> Facts:
 
 def planning(folders: Folders, plans: str, configurations: str) -> list[str]:
     """What makes plans that semi_nnunet plan wrote, from those that they were made from."""
-    name, planned = folders.preprocessed.name, planned_as(folders, plans)
+    name = folders.preprocessed.name
+    planned = optional_json(folders.preprocessed / f"{plans}.json").get("semi_planned")
     if not planned:
         return []
     origin = planned.get("from", plans)
@@ -195,18 +197,9 @@ def planning(folders: Folders, plans: str, configurations: str) -> list[str]:
             words += [f"--{key}", *(map(str, value) if isinstance(value, list) else [str(value)])]
     if given := list(assignments(planned.get("given", {}))):
         words += ["--set", *given]
-    made_from_others = origin != plans and planned_as(folders, origin)
-    before = (
-        planning(folders, origin, configurations)
-        if made_from_others
-        else [f"semi_nnunet preprocess -d {name} -p {origin} -c {configurations}"]
-    )
-    return [*before, shlex.join(words)]
-
-
-def planned_as(folders: Folders, plans: str) -> Mapping[str, Any]:
-    """What semi_nnunet plan noted in plans; {} if it did not write them."""
-    return dict(optional_json(folders.preprocessed / f"{plans}.json").get("semi_planned", {}))
+    before = planning(folders, origin, configurations) if origin != plans else []
+    first = f"semi_nnunet preprocess -d {name} -p {origin} -c {configurations}"
+    return [*(before or [first]), shlex.join(words)]
 
 
 def assignments(given: Mapping[str, Any], where: str = "") -> Iterator[str]:
@@ -215,7 +208,7 @@ def assignments(given: Mapping[str, Any], where: str = "") -> Iterator[str]:
         if isinstance(value, Mapping):
             yield from assignments(value, f"{where}{key}.")
         else:
-            yield f"{where}{key}={value if isinstance(value, str) else json.dumps(value)}"
+            yield assignment_of(f"{where}{key}", value)
 
 
 def commands_of(folders: Folders, plans: str, jobs: Sequence[Job]) -> list[str]:

@@ -215,14 +215,13 @@ def seen_before(jobs: Sequence[Job], patient_of: patients.PatientOf) -> Iterator
     """
     splits = jobs[0].folders.preprocessed / "splits_final.json"
     folds = dict(enumerate(read_json(splits) if splits.is_file() else ()))
+    numbered = [job for job in jobs if job.fold != ALL and int(job.fold) in folds]
     trained = {
-        one for job in jobs for one in (job, job.teacher) if one is not None and one.is_trained
+        one for job in numbered for one in (job, job.teacher) if one is not None and one.is_trained
     }
     for job in sorted(trained, key=str):
         cases = optional_json(job.folder / "semi_settings.json").get("cases", {})
-        fold = folds.get(int(job.fold)) if job.fold != ALL else None
-        if not fold:
-            continue
+        fold = folds[int(job.fold)]
         others = {case for group in cases.values() for case in group} - {*fold["train"]}
         if seen := patients.shared(others, fold["val"], patient_of):
             what = f"was trained on what {splits.name} has in validation now: "

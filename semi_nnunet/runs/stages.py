@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from semi_nnunet.planning.budget import plans_of_budget
+from semi_nnunet.planning.plan import assignment_of
 from semi_nnunet.planning.topology import plans_of_patch
 from semi_nnunet.runs.commands import Words
 from semi_nnunet.runs.job import STEPS
@@ -41,10 +41,7 @@ def commands(recipe: Recipe, place: Place) -> dict[str, list[Words]]:
     plans = ("-p", plans_of_patch(plans_of_budget("nnUNetPlans", recipe.budget), recipe.patch))
     processes, configurations = ("-np", str(place.processes)), ("-c", *recipe.configurations)
     used = ("-d", place.used)
-    settings = [
-        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in recipe.settings.items()
-    ]
+    settings = [assignment_of(key, value) for key, value in recipe.settings.items()]
     found: dict[str, list[tuple[str | Path, ...]]] = {}
     if place.source is not None:
         target = (place.source, "-d", place.converted, *processes)

@@ -243,16 +243,20 @@ def test_tables_that_are_not_there_are_named(tmp_path):
 # ---- patients ----
 
 
-def test_cases_of_one_patient_are_one_observation():
-    """Six cases gain and six lose, but these are of one patient."""
-    rows = [*values(BASE, 0, noise=0), *values(OURS, 0, noise=0)]
+def six_lose(loss: float) -> tuple[list[Value], list[Value]]:
+    """Six cases gain .02 and six lose, and the same where those that lose are known as Ann's."""
     worse = {f"case0{case}" for case in range(6, 12)}
-    rows = [
-        replace(v, value=v.value + (-0.01 if v.case in worse else 0.02)) if v.model == OURS else v
-        for v in rows
+    ours = [
+        replace(v, value=v.value + (-loss if v.case in worse else 0.02))
+        for v in values(OURS, 0, noise=0)
     ]
+    rows = [*values(BASE, 0, noise=0), *ours]
+    return rows, [replace(v, patient="Ann") if v.case in worse else v for v in rows]
+
+
+def test_cases_of_one_patient_are_one_observation():
+    rows, told = six_lose(0.01)
     (by_case,) = compare(rows, "Base", "dice")
-    told = [replace(v, patient="Ann") if v.case in worse else v for v in rows]
     (by_patient,) = compare(told, "Base", "dice")
     assert by_case.overall.cases == 12 and by_case.overall.mean == pytest.approx(0.005)
     assert by_patient.overall.cases == 7 and by_patient.overall.better == 6
@@ -268,13 +272,7 @@ def test_cases_of_one_patient_are_one_observation():
 
 def test_the_best_model_is_that_of_patients():
     """By cases the baseline is ahead: of one patient there are six, on which it is better."""
-    rows = [*values(BASE, 0, noise=0), *values(OURS, 0, noise=0)]
-    worse = {f"case0{case}" for case in range(6, 12)}
-    rows = [
-        replace(v, value=v.value + (-0.03 if v.case in worse else 0.02)) if v.model == OURS else v
-        for v in rows
-    ]
-    told = [replace(v, patient="Ann") if v.case in worse else v for v in rows]
+    rows, told = six_lose(0.03)
     assert best_model(rows, "dice")[0] == BASE and best_model(told, "dice")[0] == OURS
 
 
