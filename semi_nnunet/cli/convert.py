@@ -66,9 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from nnunetv2.paths import nnUNet_raw
 
+    from semi_nnunet.cli.launching import require_positive
     from semi_nnunet.data.layout import new_raw_dataset, require_paths
     from semi_nnunet.datasets.conversion import write_conversion
 
+    require_positive(args, "processes")
     require_paths("raw")
     raw = Path(nnUNet_raw.require())
     options = {key: value for key, value in vars(args).items() if key not in COMMON}

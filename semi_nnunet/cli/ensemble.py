@@ -37,12 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from semi_nnunet.cli.launching import require_positive
     from semi_nnunet.errors import UserError
     from semi_nnunet.runs.commands import run_verb, typed
     from semi_nnunet.runs.crossval import folders_of, found_jobs, unique, unknown
     from semi_nnunet.runs.ensemble import VALIDATION, groups, problems, weighted, write_ensemble
     from semi_nnunet.runs.job import TEST_FOLDER
 
+    require_positive(args, "processes")
     folders = folders_of(args.dataset)
     wanted = {
         "trainer": args.trainers,
@@ -106,18 +108,23 @@ def place_in(names: Sequence[str] | None, name: str) -> int:
 
 
 def print_members(members: Sequence[Member], subset: str, out: Path) -> None:
-    """The Dice of each member beside the ensemble's."""
+    """The Dice of each member beside the ensemble's, of the same cases: all folds' together."""
     from semi_nnunet.evaluation.tables import CSV, mean_of
     from semi_nnunet.evaluation.values import Model, crediting_absence, read_values
+    from semi_nnunet.runs.ensemble import VALIDATION
 
-    tables = {str(member.job): member.job.tables().get(subset) for member in members}
-    measured = {name: path for name, path in tables.items() if path is not None}
-    measured["ensemble"] = out / CSV
+    measured: dict[str, list[Path]] = {}
+    for job in (member.job for member in members):
+        of_folds = f"{job.trainer} {job.configuration} seed {job.seed}"
+        if (table := job.tables().get(subset)) is not None:
+            measured.setdefault(of_folds if subset == VALIDATION else str(job), []).append(table)
+    measured["ensemble"] = [out / CSV]
     # together, so that a class that one of them invents counts for all
-    together = [(Model(name, ""), "", 0, path) for name, path in measured.items()]
+    together = [(Model(name, ""), "", 0, path) for name in measured for path in measured[name]]
     values, missing = read_values(together, "dice")
     values = crediting_absence(values, "dice")
     print(f"\nmean Dice of the {subset} cases")
-    for name, path in measured.items():
+    for name, paths in measured.items():
         mean = mean_of([one.value for one in values if one.model.trainer == name])
-        print(f"  {name:<60}{'not measured' if str(path) in missing else f'{mean:.4f}'}")
+        absent = any(str(path) in missing for path in paths)
+        print(f"  {name:<60}{'not measured' if absent else f'{mean:.4f}'}")

@@ -5,16 +5,19 @@
 Writes metrics.csv (a row for each case and class), metrics.json (with the means and what each
 column is) and nnU-Net's summary.json. Distances are in mm on the native grid; surface metrics come
 in both conventions in use, which give different numbers: *_edge as MONAI and medpy, *_surfel as
-DeepMind's surface-distance and FLARE. A class that neither mask shows is not counted; one that only
-one of them shows has overlap 0 and, for a distance, the diagonal of the image.
+DeepMind's surface-distance and FLARE. hd95_edge is the percentile of both directions together, as
+medpy's, where MONAI's is the larger of the two. A class that neither mask shows is not counted; one
+that only one of them shows has overlap 0 and, for a distance, the diagonal of the image.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
-from semi_nnunet.errors import UserError
+from semi_nnunet.errors import Problem, UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,14 +56,8 @@ def run(args: argparse.Namespace) -> None:
 
     unit = "voxels" if args.voxels else "mm"
     own = class_tolerances(args.class_tolerances)
-    for size in (*args.tolerances, *own.values()):
-        if not size >= 0:
-            raise UserError(f"a tolerance must be 0 or more, got {size:g}. Fix: correct it")
-    if args.missed_distance is not None and not 0 <= args.missed_distance < float("inf"):
-        raise UserError(
-            f"--missed-distance must be 0 or more, and finite, got {args.missed_distance:g}. Fix: "
-            f"correct it"
-        )
+    if found := problems(args, own):
+        raise UserError("The measuring cannot start:", found)
     dataset_json = args.dataset_json or find_dataset_json(args.predictions, args.references)
     ending = read_description(dataset_json.parent, dataset_json.name)["file_ending"]
     pairs = find_pairs(args.predictions, args.references, ending, args.partial)
@@ -73,6 +70,29 @@ def run(args: argparse.Namespace) -> None:
     content = write_tables(out, rows, pairs, protocol)
     print(printed(content, unit))
     print(f"{len(pairs)} cases; wrote metrics.csv, metrics.json and summary.json to {out}")
+
+
+def problems(args: argparse.Namespace, own: Mapping[str, float]) -> list[Problem]:
+    """What is wrong with the options."""
+    numbers = [("--tolerances", size) for size in args.tolerances]
+    numbers += [(f"--class-tolerances {name}", size) for name, size in own.items()]
+    if args.missed_distance is not None:
+        numbers.append(("--missed-distance", args.missed_distance))
+    found = [
+        Problem(option, f"must be 0 or more, and finite, got {size:g}", "correct it")
+        for option, size in numbers
+        if not 0 <= size < math.inf
+    ]
+    if args.num_processes < 1:
+        what = f"must be 1 or more, got {args.num_processes}"
+        found.append(Problem("-np", what, "correct it"))
+    folders = [("-i", args.predictions), ("-r", args.references)]
+    found += [
+        Problem(option, f"{folder} is no folder", "correct it")
+        for option, folder in folders
+        if not folder.is_dir()
+    ]
+    return found
 
 
 def class_tolerances(words: list[str]) -> dict[str, float]:

@@ -80,7 +80,8 @@ def require_positive(args: argparse.Namespace, *names: str) -> None:
     for name in names:
         value = getattr(args, name)
         if value is not None and value < 1:
-            raise UserError(f"--{name} must be 1 or more, got {value}. Fix: correct it")
+            option = "-np" if name == "processes" else f"--{name}"
+            raise UserError(f"{option} must be 1 or more, got {value}. Fix: correct it")
 
 
 @dataclass(frozen=True)

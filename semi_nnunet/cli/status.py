@@ -9,6 +9,10 @@ commands, trained there.
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from semi_nnunet.runs.job import Job
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,9 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.runs.crossval import asked_jobs, folders_of, found_jobs, unseeded
-    from semi_nnunet.runs.local import failure_note
-    from semi_nnunet.runs.lock import holder_of
-    from semi_nnunet.watch import readable_time
 
     folders = folders_of(args.dataset)
     jobs = found_jobs(folders, args.plans)
@@ -29,27 +30,74 @@ def run(args: argparse.Namespace) -> None:
     jobs += [job for job in asked_jobs(folders, args.plans) if job.folder not in known]
     if not jobs:
         print(f"nothing was trained yet{f' with {args.plans}' if args.plans else ''}")
-    shown = None
-    for job in sorted(jobs, key=lambda job: unseeded(job.plans)[0]):
+    of_plans: dict[str, list[Job]] = {}
+    for job in jobs:
         plans, _ = (args.plans, 0) if args.plans else unseeded(job.plans)
-        if plans != shown:
-            print(f"{plans}:")
-            shown = plans
-        holder, left = holder_of(job.lock), job.seconds_left()
-        if holder:
-            state = f"running, {holder}"
-        elif job.is_done:
-            state = "done"
-        elif job.is_trained:
-            state = "trained; predictions or metrics are missing"
-        else:
-            state = "begun" if job.is_begun else "not begun"
-        note = failure_note(job)
-        if not (holder or job.is_done) and note.is_file():
-            state += f"; failed: {reason_in(note.read_text())}. See {job.log}"
-        elif left is not None:
-            state += f"; {len(job.history().rows)} epochs done, about {readable_time(left)} left"
-        print(f"  {job}: {state}")
+        of_plans.setdefault(plans, []).append(job)
+    for plans, group in sorted(of_plans.items()):
+        print(f"{plans}:")
+        for job in group:
+            print(f"  {job}: {state_of(job)}")
+        print(f"  {in_all(group)}")
+
+
+def state_of(job: Job) -> str:
+    """What is known of a job, and how long its training has to go."""
+    from semi_nnunet.runs.lock import holder_of
+    from semi_nnunet.watch import readable_time
+
+    holder, left = holder_of(job.lock), job.seconds_left()
+    if holder:
+        state = f"running, {holder}"
+    elif job.is_done:
+        return "done"
+    elif job.is_trained:
+        state = "trained; predictions or metrics are missing"
+    else:
+        state = "begun" if job.is_begun else "not begun"
+    failure = None if holder else failure_of(job)
+    if failure is not None:
+        return f"{state}; failed: {reason_in(failure)}. See {job.log}"
+    if left is not None:
+        state += f"; {len(job.history().rows)} epochs done, about {readable_time(left)} left"
+    return state
+
+
+def failure_of(job: Job) -> str | None:
+    """Why the job failed when it last ran; None if it did not, or was trained by hand since."""
+    from semi_nnunet.runs.local import failure_note
+
+    note = failure_note(job)
+    if not note.is_file():
+        return None
+    written = note.stat().st_mtime
+    if any(log.stat().st_mtime > written for log in job.folder.glob("training_log_*.txt")):
+        return None
+    return note.read_text()
+
+
+def in_all(jobs: list[Job]) -> str:
+    """How many jobs are done, and how long the other trainings take one after another."""
+    from semi_nnunet.watch import readable_time
+
+    text = f"{sum(job.is_done for job in jobs)} of {len(jobs)} done"
+    trainings = [job for job in jobs if not job.is_trained]
+    if not trainings:
+        return text
+    took = {job: sum(job.history().series("seconds")[1]) for job in jobs if job.is_trained}
+    left = [job.seconds_left() or mean_time(job, took) for job in trainings]
+    known = [seconds for seconds in left if seconds]
+    if not known:
+        return text
+    least = "at least " if len(known) < len(left) else ""
+    return f"{text}; {least}about {readable_time(sum(known))} of training left, one after another"
+
+
+def mean_time(job: Job, took: dict[Job, float]) -> float | None:
+    """Seconds that trainings of the configuration took: the trainer's own, else those of any."""
+    like = {one: s for one, s in took.items() if one.configuration == job.configuration and s}
+    own = [s for one, s in like.items() if one.trainer == job.trainer] or [*like.values()]
+    return sum(own) / len(own) if own else None
 
 
 def reason_in(note: str) -> str:

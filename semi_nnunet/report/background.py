@@ -22,6 +22,7 @@ from semi_nnunet.planning.plan import assignment_of
 from semi_nnunet.report.wording import short_name
 from semi_nnunet.runs.job import Folders, Job
 
+NO_THIRD_AXIS = 999  # its spacing, as nnU-Net reads what has two axes
 VERSIONS = ("semi_nnunet", "nnunetv2", "torch", "python")
 Facts = list[tuple[str, str]]  # name and value, a line each
 
@@ -100,6 +101,8 @@ def fingerprint_facts(fingerprint: Mapping[str, Any]) -> Facts:
         ("spacings", "spacing (mm)", "{:.3g}"),
     ):
         if values := fingerprint.get(key):
+            if key == "spacings" and all(row[0] == NO_THIRD_AXIS for row in values):
+                values = [row[1:] for row in values]
             low, middle, high = (
                 " x ".join(form.format(v) for v in row)
                 for row in (np.min(values, 0), np.median(values, 0), np.max(values, 0))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+
+from markupsafe import Markup, escape
 
 from semi_nnunet.evaluation.comparison import readable_p
 from semi_nnunet.evaluation.statistics import Difference
@@ -26,6 +29,11 @@ def model_name(model: Model, models: Sequence[Model]) -> str:
     name = short_name(model.trainer)
     several = len({other.configuration for other in models}) > 1
     return f"{name} {model.configuration}" if several else name
+
+
+def breakable(name: str) -> Markup:
+    """May go on in the next line before the capital of a word within: MeanTeacher."""
+    return Markup(re.sub("(?<=[a-z])(?=[A-Z])", "<wbr>", escape(name)))
 
 
 def metric_title(metric: str) -> str:

@@ -243,7 +243,7 @@ def _training_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
         what = f"must have {shown} numbers for {', '.join(content['configurations'])}, got {patch}"
         yield Problem("patch", what, "correct it, or the configurations")
     trainers = [name for name in content["trainers"] if name in classes]
-    yield from _setting_problems(content.get("settings", {}), trainers, content["configurations"])
+    yield from _setting_problems(content, trainers)
 
 
 def _fold_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
@@ -273,21 +273,22 @@ def tells_patients(converter: str) -> bool:
     return hasattr(importlib.import_module(f"semi_nnunet.datasets.{converter}"), "PATIENT")
 
 
-def _setting_problems(
-    settings: Mapping[str, Any], trainers: Sequence[str], configurations: Sequence[str]
-) -> Iterator[Problem]:
-    """Settings that none of the trainers has, or whose values are out of range."""
+def _setting_problems(content: Mapping[str, Any], trainers: Sequence[str]) -> Iterator[Problem]:
+    """Settings that none of the ``trainers`` has, or whose values are out of range."""
+    settings = content.get("settings", {})
     try:
         semi = parse_assignments([f"{key}={json.dumps(value)}" for key, value in settings.items()])
     except UserError as error:
         yield Problem("settings", str(error), "correct them")
         return
     sections = [key for key in semi if key.endswith("Trainer")]
-    yield from unknown("trainer of settings", sections, trainers)
+    why = "is not one of the recipe's trainers"
+    yield from unknown("trainer of settings", sections, content["trainers"], why)
+    semi = {key: value for key, value in semi.items() if key in trainers or key not in sections}
     known = settings_classes()
     for trainer in trainers:
         kind = known[trainer]
-        for configuration in configurations:
+        for configuration in content["configurations"]:
             try:
                 given = given_settings(
                     semi, SemiSettings, kind, trainer, configuration, CONFIGURATIONS, known

@@ -40,6 +40,18 @@ def test_a_full_or_closed_disk_is_said_without_a_traceback(error, says, monkeypa
     assert says in capsys.readouterr().err
 
 
+def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
+    code = "import sys\nfrom semi_nnunet.cli import main, trainers\n"
+    code += "def run(args):\n    for _ in range(100000): print('a line')\n"
+    code += "trainers.run = run\nsys.exit(main.main(['trainers']))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout and process.stderr and process.stdout.readline() == "a line\n"
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait() == 141
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:

@@ -166,7 +166,8 @@ def test_files_without_a_counterpart_are_named(tmp_path, capsys):
     assert "b.nii.gz: has no prediction" in said and "--partial" in said
     (predictions / "a.nii.gz").unlink()
     assert evaluate(predictions, references, "--partial") == 0
-    assert evaluate(tmp_path / "nowhere", references, "--dataset-json",
+    (tmp_path / "empty").mkdir()
+    assert evaluate(tmp_path / "empty", references, "--dataset-json",
                     str(tmp_path / "data" / "dataset.json")) == 2  # fmt: skip
     assert "holds no file *.nii.gz" in capsys.readouterr().err
 
@@ -213,7 +214,21 @@ def test_a_distance_of_missed_classes_is_a_distance(size, tmp_path, capsys):
     predictions, references = folders(tmp_path)
     assert evaluate(predictions, references, "--missed-distance", size) == 2
     said = capsys.readouterr().err
-    assert f"--missed-distance must be 0 or more, and finite, got {size}. Fix:" in said
+    assert f"--missed-distance: must be 0 or more, and finite, got {size}. Fix:" in said
+
+
+def test_all_that_is_wrong_with_the_options_is_named(tmp_path, capsys):
+    predictions, references = folders(tmp_path)
+    words = ["evaluate", "-i", str(tmp_path / "no"), "-r", str(references / "a.nii.gz"), "-np", "0"]
+    assert main([*words, "--tolerances", "inf", "1", "--class-tolerances", "liver=-1"]) == 2
+    said = capsys.readouterr().err
+    for problem in (
+        f"-i: {tmp_path / 'no'} is no folder", f"-r: {references / 'a.nii.gz'} is no folder",
+        "-np: must be 1 or more, got 0", "--tolerances: must be 0 or more, and finite, got inf",
+        "--class-tolerances liver: must be 0 or more, and finite, got -1",
+    ):  # fmt: skip
+        assert problem in said
+    assert said.count("Fix:") == 5 and not (predictions / "metrics.csv").exists()
 
 
 def test_the_description_that_the_user_gave_is_named(tmp_path, capsys):

@@ -16,7 +16,7 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.comparison import compare, patients_note
 from semi_nnunet.evaluation.values import Model, Value
 from semi_nnunet.report.answer import answer
-from semi_nnunet.report.background import about
+from semi_nnunet.report.background import about, fingerprint_facts
 from semi_nnunet.report.charts import Axis, axis_of, box_row, interval_row
 from semi_nnunet.report.curves import curves, histogram
 from semi_nnunet.report.measured import ALL_CLASSES, Measured, metric_table
@@ -24,6 +24,7 @@ from semi_nnunet.report.run_pages import all_dice
 from semi_nnunet.report.wording import (
     DASH,
     MINUS,
+    breakable,
     in_points,
     metric_title,
     short_name,
@@ -351,3 +352,19 @@ def test_charts_are_drawn_of_anything():
     assert curves([(0, ([1, 2], [NAN, NAN]))], "nothing")
     bars = histogram([0.1, 0.2], [0.2, 0.9])
     assert 'class="kept"' in bars and 'class="dropped"' in bars
+
+
+def test_pictures_have_no_third_axis_to_tell():
+    """nnU-Net gives it a spacing of 999."""
+    picture = {"spacings": [[999, 1, 1], [999.0, 0.5, 0.5]], "shapes_after_crop": [[1, 64, 80]] * 2}
+    assert dict(fingerprint_facts(picture)) == {
+        "shape, median": "1 x 64 x 80",
+        "spacing (mm), median": "0.75 x 0.75 (0.5 x 0.5 to 1 x 1)",
+    }
+    volume = {"spacings": [[3.0, 1.0, 1.0]]}
+    assert dict(fingerprint_facts(volume)) == {"spacing (mm), median": "3 x 1 x 1"}
+
+
+def test_long_names_break_between_words_and_stay_escaped():
+    assert breakable("MeanTeacher") == "Mean<wbr>Teacher" and breakable("UA-MT 2d") == "UA-MT 2d"
+    assert breakable("a<bC") == "a&lt;b<wbr>C"

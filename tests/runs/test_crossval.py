@@ -11,14 +11,16 @@ import sys
 import termios
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.cli.status import reason_in
+from semi_nnunet.cli.status import in_all, reason_in
 from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, write_json
+from semi_nnunet.history import History
 from semi_nnunet.runs.crossval import all_folds, asked_jobs, found_jobs, make_jobs, note_asked
 from semi_nnunet.runs.job import Folders, Job
 from semi_nnunet.runs.local import Board, Resources, run_jobs
@@ -197,6 +199,7 @@ def test_jobs_end_to_end_and_again(folders, capsys):
             "tiny:",
             "  SemiMeanTeacherTrainer 2d fold 0 seed 0: done",
             "  SemiMeanTeacherTrainer 2d fold 0 seed 1: done",
+            "  2 of 2 done",
         ]
 
 
@@ -246,7 +249,29 @@ def test_status_names_what_was_asked_for_and_is_not_begun(folders, monkeypatch, 
             "tiny:",
             "  SemiMeanTeacherTrainer 2d fold 0 seed 0: not begun",
             "  SemiMeanTeacherTrainer 2d fold 1 seed 0: not begun",
+            "  0 of 2 done",
         ]
+
+
+def test_status_says_how_long_all_that_is_left_will_take():
+    """A trainer's own mean, else that of any trainer of the configuration."""
+
+    def like(trainer, configuration, epochs, left=None):
+        trained = left is None and epochs > 0
+        rows = [{"epoch": i, "seconds": 60.0} for i in range(epochs)]
+        job = Mock(trainer=trainer, configuration=configuration, is_done=trained)
+        job.is_trained, job.seconds_left.return_value = trained, left
+        job.history.return_value = History(rows)
+        return job
+
+    jobs = [like("A", "2d", 10), like("A", "2d", 20), like("B", "2d", 30), like("A", "2d", 0)]
+    assert in_all(jobs[:3]) == "3 of 3 done"
+    assert in_all(jobs) == "3 of 4 done; about 15 min of training left, one after another"
+    jobs += [like("C", "2d", 0), like("B", "2d", 2, left=300.0)]
+    assert "3 of 6 done; about 40 min of training left" in in_all(jobs)
+    jobs.append(like("A", "3d_fullres", 0))
+    assert "; at least about 40 min of training left" in in_all(jobs)
+    assert in_all(jobs[-1:]) == "0 of 1 done"
 
 
 def test_a_log_file_says_now_and_then_how_long_each_job_will_take(folders, monkeypatch):
@@ -345,6 +370,11 @@ def test_a_job_that_fails_is_told_and_the_others_go_on(folders, monkeypatch, cap
     said = [line for line in capsys.readouterr().out.splitlines() if " failed: " in line]
     assert len(said) == 1 and "Bad 2d" in said[0] and str(jobs[1].log) in said[0]
     assert "failed: python failed (exit code 1): no such thing. See " in said[0]
+    trained_by_hand_since = jobs[1].folder / "training_log_2026_1_1_00_00_00.txt"
+    trained_by_hand_since.parent.mkdir(parents=True, exist_ok=True)
+    trained_by_hand_since.touch()
+    assert main(["status", "-d", folders.raw.name]) == 0
+    assert " failed: " not in capsys.readouterr().out
 
 
 def test_a_failure_is_said_in_a_line_with_its_reason():

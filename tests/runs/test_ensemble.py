@@ -40,8 +40,8 @@ def test_it_is_the_mean_of_the_members(folders, tmp_path, capfd):
     assert main(["ensemble", *dataset, "-o", str(out)]) == 0
     tables = capfd.readouterr().out.split("mean Dice of the ")[1:]
     assert [table.split()[0] for table in tables] == ["validation", "test"]
-    for table in tables:
-        assert table.count(f"  {TRAINER} 2d fold") == 2 and table.count("  ensemble ") == 1
+    for table, of_members in zip(tables, ("2d seed", "2d fold 0 seed"), strict=True):
+        assert table.count(f"  {TRAINER} {of_members}") == 2 and table.count("  ensemble ") == 1
     members = found_jobs(folders, "tiny")
     for subset in ("test", "validation"):
         inputs = [job.folder / subset for job in members]
@@ -136,6 +136,20 @@ def test_a_class_that_one_of_them_invents_counts_for_all(tmp_path, capsys):
     assert [(line[0], line[-1]) for line in lines] == [
         ("Right", "0.7500"), ("Inventor", "0.2500"), ("Absent", "measured"), ("ensemble", "0.7500"),
     ]  # fmt: skip
+
+
+def test_members_are_measured_on_the_cases_of_all_folds_as_the_ensemble_is(tmp_path, capsys):
+    folders = Folders(tmp_path / "raw", tmp_path / "pre", tmp_path / "res")
+    jobs = [replace(job("A", fold), folders=folders) for fold in ("0", "1")]
+    out, rows = tmp_path / "out", ("x,liver,0.2\n", "y,liver,0.6\n")
+    for folder, content in (
+        (jobs[0].validation, rows[0]), (jobs[1].validation, rows[1]), (out, "".join(rows)),
+    ):  # fmt: skip
+        folder.mkdir(parents=True)
+        (folder / "metrics.csv").write_text(f"case,class,dice\n{content}")
+    print_members(weighted(jobs, None), VALIDATION, out)
+    _, _, member, ensemble = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert member == ["A", "2d", "seed", "0", "0.4000"] and ensemble == ["ensemble", "0.4000"]
 
 
 def test_that_nothing_fits_is_said(folders, capsys, tmp_path):
