@@ -92,7 +92,8 @@ class SemiSettings:
     follow_trust: bool = setting(
         True,
         "the unlabelled terms wait until every class is known, at most unlabelled_start_steps, and "
-        "weigh by the trust in the network squared; False: they begin at unlabelled_start_steps",
+        "weigh by the trust in the network squared (of validation cases; of fold all, whose cases "
+        "are trained on, less what augmentation costs); False: from unlabelled_start_steps on",
     )
     unlabelled_weight: float = setting(
         1.0, "factor on every unlabelled term; 0 is supervised training", low=0

@@ -28,6 +28,7 @@ from semi_nnunet.cascade import (
     require_predictions,
 )
 from semi_nnunet.core.class_frequencies import FrequencyWeights
+from semi_nnunet.core.counts import class_counts
 from semi_nnunet.core.ema import EmaTeacher
 from semi_nnunet.core.losses import DiceAndVoxelLoss, onehot_and_mask
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label, is_foreground, to_probs
@@ -45,7 +46,7 @@ from semi_nnunet.networks.average import NetworkAverage
 from semi_nnunet.optimisation import Schedule
 from semi_nnunet.reproducible import ReproducibleTrainer, average_gradients
 from semi_nnunet.seeds import derived_seed
-from semi_nnunet.unlabelled_weight import UnlabelledWeight, trust_of_classes
+from semi_nnunet.unlabelled_weight import UnlabelledWeight, trust_in_unknown, trust_of_classes
 from semi_nnunet.watch import Seen, collapse_warning
 
 Batches = list[dict[str, dict[str, Any]]]
@@ -140,8 +141,19 @@ class SemiTrainer(ReproducibleTrainer):
     ) -> Term:
         """nnU-Net's loss of the student, or of another network, on the labelled patches."""
         self.records.add("foreground/labelled", self._labelled_foreground(labelled.target))
-        loss = self.loss(self.outputs(labelled.x, network), labelled.target)
-        return Term(name, loss, ramped=False)
+        outputs = self.outputs(labelled.x, network)
+        if network is None and self._trains_on_validated:
+            self._note_labelled(outputs, labelled.target)
+        return Term(name, self.loss(outputs, labelled.target), ramped=False)
+
+    def _note_labelled(self, outputs: Any, target: Any) -> None:
+        """Count what the student gets right of the augmented labelled patches."""
+        logits = outputs[0] if isinstance(outputs, list) else outputs
+        found = hard_pseudo_label(self.probs(logits.detach()), self.exclusive)
+        known, annotated = self.annotation(target)
+        counts = class_counts(found, known, annotated)[:, int(self.exclusive) :]  # no background
+        voxels = annotated.sum().expand(1, counts.shape[1])
+        self._labelled_counts.append(torch.cat([counts, voxels]))
 
     def outputs(self, x: torch.Tensor, network: nn.Module | None = None) -> Any:
         """All that the student, or another network, says of ``x``, in float32: logits, or a list of
@@ -221,6 +233,9 @@ class SemiTrainer(ReproducibleTrainer):
         self.labelled_view = AppearanceView(strength, settings.labelled_appearance, outside)
         self._companions = nn.ModuleDict()
         self.unlabelled_weight = UnlabelledWeight(settings)
+        follows = self.uses_unlabelled and self.unlabelled_weight.follows
+        self._trains_on_validated = follows and str(self.fold) == "all"
+        self._labelled_counts: list[torch.Tensor] = []  # of the steps of an epoch
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Schedule]:
         """Make the companions, and the optimizer of all networks that take a gradient."""
@@ -513,9 +528,13 @@ class SemiTrainer(ReproducibleTrainer):
             self._trust_as_validated(val_outputs)
 
     def _trust_as_validated(self, val_outputs: list[dict]) -> None:
-        """Weigh the unlabelled terms of the next epoch by the validation of this one."""
+        """Weigh the unlabelled terms of the next epoch by what this one got right."""
         voxels = sum(output["voxels"] for output in val_outputs)
         of_classes = trust_of_classes(*summed_counts(val_outputs, "{}_hard"), voxels)
+        if self._labelled_counts:
+            counts = torch.stack(self._labelled_counts).double().sum(0).cpu().numpy()
+            of_classes = trust_in_unknown(of_classes, trust_of_classes(*counts))
+            self._labelled_counts.clear()
         weight, next_step = self.unlabelled_weight, self.step
         trust = weight.trust_after(of_classes, next_step)
         trust = self.mean_over_ranks({"trust": trust})["trust"]

@@ -18,7 +18,7 @@ from semi_nnunet.core.ramps import ramp
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import write_json
 from semi_nnunet.trainer import SemiTrainer, Term
-from semi_nnunet.unlabelled_weight import trust_of_classes
+from semi_nnunet.unlabelled_weight import trust_in_unknown, trust_of_classes
 from tests.trainers import WITHOUT_RAMP, run_epochs, same_weights, weights_of
 
 
@@ -626,6 +626,53 @@ def test_validation_sets_the_trust_of_the_next_epoch(make_trainer):
     trainer._trust_as_validated([{**nothing, "voxels": 10**6}])
     assert trainer.unlabelled_weight.trust == 0.0 and "no class is predicted yet" in log[-1]
     trainer.print_to_log_file = say
+
+
+def test_trust_in_unknown_is_what_is_known_less_twice_what_augmentation_costs():
+    known, augmented = np.array([0.8, 0.5, 0.0, 0.4, 0.9]), np.array([0.4, 0.7, 0.3, 0.0, np.nan])
+    assert trust_in_unknown(known, augmented)[:4].tolist() == pytest.approx([0.2, 0.5, 0.0, 0.0])
+    assert np.isnan(trust_in_unknown(known, augmented)[4])
+    assert np.isnan(trust_in_unknown(augmented, known)[4])
+
+
+@pytest.mark.parametrize("kind", ["labels", "regions", "regions_ignore"])
+def test_trust_of_fold_all_looks_at_the_patches_as_they_are_augmented(make_trainer, kind):
+    """Its validation cases are trained on."""
+    settings = {"fold": "all", "kind": kind, "unlabelled_start_steps": 4}
+    trainer = make_trainer("SemiMeanTeacherTrainer", **settings)
+    labelled, _ = trainer._to_device(next(trainer.dataloader_train)[0])
+    trainer.supervised(labelled)
+    with torch.no_grad():
+        logits, target = trainer.outputs(labelled.x)[0], labelled.target[0]
+    (tp, fp, fn, voxels), *_ = trainer._labelled_counts
+    looked_at = (
+        target[:, -1] == 0 if kind == "regions_ignore" else torch.ones_like(target[:, 0]) > 0
+    )
+    for place in range(len(tp)):
+        if trainer.exclusive:
+            said, known = logits.argmax(1) == place + 1, target[:, 0] == place + 1
+        else:
+            said, known = logits[:, place] > 0, target[:, place] > 0
+        assert tp[place] == (said & known & looked_at).sum()
+        assert fp[place] == (said & ~known & looked_at).sum()
+        assert fn[place] == (known & ~said & looked_at).sum()
+        assert voxels[place] == looked_at.sum()
+    # what is known whole, and half of it as soon as it is augmented: a quarter of it elsewhere
+    count, none = torch.full((len(tp),), 500.0), torch.zeros(len(tp))
+    many = torch.full((len(tp),), 1e9)
+    trainer._labelled_counts[:] = [torch.stack([count, count, count, many])] * 2
+    whole = {"tp_hard": count.numpy(), "fp_hard": none.numpy(), "fn_hard": none.numpy()}
+    trainer._trust_as_validated([{**whole, "voxels": 10**9}])
+    assert trainer.unlabelled_weight.trust == pytest.approx(0.25, abs=1e-5)
+    assert not trainer._labelled_counts  # of the next epoch
+
+
+def test_trust_of_other_folds_is_that_of_their_validation(make_trainer):
+    trainer = make_trainer("SemiMeanTeacherTrainer", fold=0, unlabelled_start_steps=4)
+    trainer.train_step(next(trainer.dataloader_train))
+    whole = {"tp_hard": np.full(3, 8), "fp_hard": np.zeros(3), "fn_hard": np.zeros(3)}
+    trainer._trust_as_validated([{**whole, "voxels": 10**6}])
+    assert trainer.unlabelled_weight.trust == 1.0
 
 
 def test_trust_is_continued_after_a_resume(make_trainer):
