@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from semi_nnunet.evaluation.values import Value
+    from semi_nnunet.evaluation.values import Origin, Value
+    from semi_nnunet.runs.job import Job
 
 SUBSETS = ("validation", "test")
 
@@ -49,18 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from semi_nnunet.data.patients import itself
     from semi_nnunet.errors import UserError
-    from semi_nnunet.evaluation.values import read_all_written, read_values, together, write_values
+    from semi_nnunet.evaluation.values import write_values
     from semi_nnunet.files import require_place, write_atomically
-    from semi_nnunet.runs.crossval import (
-        folders_of,
-        found_jobs,
-        patients_of,
-        tables_of,
-        unique,
-        unknown,
-    )
     from semi_nnunet.runs.matched import unmatched
 
     if not (args.dataset or args.values):
@@ -68,42 +60,11 @@ def run(args: argparse.Namespace) -> None:
     for path in (args.out, args.write_values):
         if path:
             require_place(path)
-    folders = folders_of(args.dataset) if args.dataset else None
-    jobs = found_jobs(folders, args.plans) if folders else []
-    patient_of = patients_of(folders) if folders else itself
-    own = (folders.results.name.split("_", 1)[-1], args.plans) if folders else None
-    written, origin = read_all_written(args.values, args.metric, own)
-    models = unique([
-        *((job.trainer, job.configuration) for job in jobs),
-        *((v.model.trainer, v.model.configuration) for of in written.values() for v in of),
-    ])  # fmt: skip
-    why = f"was not trained with {args.plans}" if args.dataset else "is not in the files"
-    problems = [
-        *unknown("trainer", args.trainers or [], unique([trainer for trainer, _ in models]), why),
-        *unknown("configuration", args.configurations or [], unique([c for _, c in models]), why),
-    ]
-    if models and problems:
-        raise UserError("The comparison cannot start:", problems)
-
-    def wanted(trainer: str, configuration: str) -> bool:
-        return (args.trainers is None or trainer in (*args.trainers, args.baseline)) and (
-            args.configurations is None or configuration in args.configurations
-        )
-
-    jobs = [job for job in jobs if wanted(job.trainer, job.configuration)]
-    missing: list[str] = []
-    values: dict[str, list[Value]] = {}
-    for subset in SUBSETS:
-        measured, absent = read_values(tables_of(jobs, subset), args.metric, patient_of)
-        missing += absent
-        others = written.get(subset, [])
-        others = [v for v in others if wanted(v.model.trainer, v.model.configuration)]
-        values[subset] = together(measured, others, args.metric)
-    parts = [f"not measured yet: {path}" for path in missing]
-    kept = args.write_values and origin and any(values.values())
+    jobs, values, missing, origin = gathered(args)
+    kept = bool(args.write_values and origin and any(values.values()))
     if kept:
         write_values(args.write_values, values, args.metric, origin)
-    refused, compared = [], False
+    parts, refused, compared = [f"not measured yet: {path}" for path in missing], [], False
     for subset, of_subset in values.items():
         if not of_subset:
             continue
@@ -126,11 +87,67 @@ def run(args: argparse.Namespace) -> None:
             if args.dataset
             else "the files hold no values. Fix: write them by semi_nnunet compare --write-values"
         )
-    parts += unmatched(jobs, args.baseline)
-    text = "\n\n".join(parts) + "\n"
+    text = "\n\n".join([*parts, *unmatched(jobs, args.baseline)]) + "\n"
     print(text, end="")
     if args.out:
         write_atomically(args.out, lambda path: path.write_text(text))
+
+
+def gathered(
+    args: argparse.Namespace,
+) -> tuple[list[Job], dict[str, list[Value]], list[str], Origin | None]:
+    """What the options name.
+
+    Returns:
+        The trainings; the values of each subset, theirs and those of the files; the tables that
+        are not there yet; where the values come from.
+
+    Raises:
+        UserError: a trainer or configuration is none of theirs, or a file cannot be read.
+    """
+    from semi_nnunet.data.patients import itself
+    from semi_nnunet.evaluation.values import read_all_written, read_values, together
+    from semi_nnunet.runs.crossval import folders_of, found_jobs, patients_of, tables_of
+
+    folders = folders_of(args.dataset) if args.dataset else None
+    jobs = found_jobs(folders, args.plans) if folders else []
+    patient_of = patients_of(folders) if folders else itself
+    own = (folders.results.name.split("_", 1)[-1], args.plans) if folders else None
+    written, origin = read_all_written(args.values, args.metric, own)
+    models = [(job.trainer, job.configuration) for job in jobs]
+    models += [(v.model.trainer, v.model.configuration) for of in written.values() for v in of]
+    if models:
+        require_known(args, models)
+
+    def wanted(trainer: str, configuration: str) -> bool:
+        return (args.trainers is None or trainer in (*args.trainers, args.baseline)) and (
+            args.configurations is None or configuration in args.configurations
+        )
+
+    jobs = [job for job in jobs if wanted(job.trainer, job.configuration)]
+    values, missing = {}, []
+    for subset in SUBSETS:
+        measured, absent = read_values(tables_of(jobs, subset), args.metric, patient_of)
+        missing += absent
+        others = written.get(subset, [])
+        others = [v for v in others if wanted(v.model.trainer, v.model.configuration)]
+        values[subset] = together(measured, others, args.metric)
+    return jobs, values, missing, origin
+
+
+def require_known(args: argparse.Namespace, models: list[tuple[str, str]]) -> None:
+    """Refuse trainers and configurations that are none of the models'."""
+    from semi_nnunet.errors import UserError
+    from semi_nnunet.runs.crossval import unique, unknown
+
+    trainers, configurations = (unique(names) for names in zip(*models, strict=True))
+    why = f"was not trained with {args.plans}" if args.dataset else "is not in the files"
+    problems = [
+        *unknown("trainer", args.trainers or [], trainers, why),
+        *unknown("configuration", args.configurations or [], configurations, why),
+    ]
+    if problems:
+        raise UserError("The comparison cannot start:", problems)
 
 
 def report_of(subset: str, values: list[Value], baseline: str, metric: str) -> str:
