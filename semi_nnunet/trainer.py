@@ -28,7 +28,7 @@ from semi_nnunet.cascade import (
     require_predictions,
 )
 from semi_nnunet.core.class_frequencies import FrequencyWeights
-from semi_nnunet.core.counts import class_counts
+from semi_nnunet.core.counts import count_classes
 from semi_nnunet.core.ema import EmaTeacher
 from semi_nnunet.core.losses import DiceAndVoxelLoss, onehot_and_mask
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label, is_foreground, to_probs
@@ -148,12 +148,10 @@ class SemiTrainer(ReproducibleTrainer):
 
     def _note_labelled(self, outputs: Any, target: Any) -> None:
         """Count what the student gets right of the augmented labelled patches."""
-        logits = outputs[0] if isinstance(outputs, list) else outputs
-        found = hard_pseudo_label(self.probs(logits.detach()), self.exclusive)
-        known, annotated = self.annotation(target)
-        counts = class_counts(found, known, annotated)[:, int(self.exclusive) :]  # no background
-        voxels = annotated.sum().expand(1, counts.shape[1])
-        self._labelled_counts.append(torch.cat([counts, voxels]))
+        logits, labels = (one[0] if isinstance(one, list) else one for one in (outputs, target))
+        ignored = self.label_manager.ignore_label
+        counts = count_classes(logits.detach(), labels, self.exclusive, ignored)
+        self._labelled_counts.append(counts)
 
     def outputs(self, x: torch.Tensor, network: nn.Module | None = None) -> Any:
         """All that the student, or another network, says of ``x``, in float32: logits, or a list of
@@ -532,7 +530,7 @@ class SemiTrainer(ReproducibleTrainer):
         voxels = sum(output["voxels"] for output in val_outputs)
         of_classes = trust_of_classes(*summed_counts(val_outputs, "{}_hard"), voxels)
         if self._labelled_counts:
-            counts = torch.stack(self._labelled_counts).double().sum(0).cpu().numpy()
+            counts = torch.stack(self._labelled_counts).sum(0).double().cpu().numpy()
             of_classes = trust_in_unknown(of_classes, trust_of_classes(*counts))
             self._labelled_counts.clear()
         weight, next_step = self.unlabelled_weight, self.step

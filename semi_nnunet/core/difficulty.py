@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from semi_nnunet.core.counts import class_counts
 from semi_nnunet.core.processes import sum_over_processes
 
 
@@ -70,5 +69,8 @@ def hard_dice(
         mask: (B, 1, *spatial).
         smooth: added to numerator and denominator.
     """
-    both, wrong, missed = sum_over_processes(class_counts(labels, target, mask))
-    return (2 * both + smooth) / (2 * both + wrong + missed + smooth)
+    axes = (0, *range(2, labels.ndim))
+    labels, target = labels * mask, target * mask
+    sums = torch.stack([(labels * target).sum(axes), labels.sum(axes) + target.sum(axes)])
+    both, sizes = sum_over_processes(sums)
+    return (2 * both + smooth) / (sizes + smooth)

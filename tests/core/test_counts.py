@@ -4,15 +4,34 @@ import pytest
 import torch
 from nnunetv2.training.loss.dice import get_tp_fp_fn_tn
 
-from semi_nnunet.core.counts import class_counts
+from semi_nnunet.core.counts import count_classes
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (3, 4, 6)])
-@pytest.mark.parametrize("looked_at", [1.0, 0.6])
-def test_classes_are_counted_as_nnunet_does(shape, looked_at):
+@pytest.mark.parametrize("ignore", [None, 4])
+def test_classes_are_counted_as_nnunet_does(shape, ignore):
     generator = torch.Generator().manual_seed(0)
-    labels, target = torch.randint(0, 2, (2, 2, 3, *shape), generator=generator).float()
-    mask = (torch.rand(2, 1, *shape, generator=generator) <= looked_at).float()
-    axes = (0, *range(2, labels.ndim))
-    expected = get_tp_fp_fn_tn(labels, target, axes=axes, mask=mask)[:3]
-    assert torch.equal(class_counts(labels, target, mask), torch.stack(expected))
+    logits = torch.randn(2, 4, *shape, generator=generator)
+    target = torch.randint(0, 4 if ignore is None else 5, (2, 1, *shape), generator=generator)
+    mask = torch.ones_like(target) if ignore is None else (target != ignore).long()
+    said = torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1)
+    axes = (0, *range(2, logits.ndim))
+    expected = get_tp_fp_fn_tn(said, target * mask, axes=axes, mask=mask.float())[:3]
+    found = count_classes(logits, target.float(), True, ignore)
+    assert torch.equal(found[:3].float(), torch.stack(expected)[:, 1:])
+    assert (found[3] == mask.sum()).all() and found.shape == (4, 3)
+
+
+@pytest.mark.parametrize("ignore", [None, 3])
+def test_regions_are_counted_as_nnunet_does(ignore):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 6, 5, generator=generator)
+    regions = torch.rand(2, 3, 6, 5, generator=generator) > 0.5
+    ignored = torch.rand(2, 1, 6, 5, generator=generator) > 0.7
+    target = regions if ignore is None else torch.cat([regions, ignored], 1)
+    mask = torch.ones_like(ignored) if ignore is None else ~ignored
+    axes = (0, 2, 3)
+    expected = get_tp_fp_fn_tn((logits > 0).float(), regions, axes=axes, mask=mask.float())[:3]
+    found = count_classes(logits, target, False, ignore)
+    assert torch.equal(found[:3].float(), torch.stack(expected))
+    assert (found[3] == mask.sum()).all()
