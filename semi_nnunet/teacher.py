@@ -102,9 +102,7 @@ class ConfidentTeacherSettings(CutMixSettings, TeacherSettings):
         low=0.5,
         below=1,
     )
-    class_wise_threshold: bool = setting(
-        True, "lower for classes the teacher is less sure of (FreeMatch): small organs are kept"
-    )
+    class_wise_threshold: bool = planned(rules.class_wise_threshold)
     threshold_decay: float = setting(
         0.99, "of the mean confidence of each class (class_wise_threshold only)", low=0, below=1
     )

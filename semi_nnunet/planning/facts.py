@@ -34,7 +34,9 @@ def collect_facts(
         preprocessed: the data set's preprocessed folder; None, or not there (as when predicting):
             no cases are known.
     """
-    manager = PlansManager(dict(plans)).get_configuration(configuration)
+    plans_manager = PlansManager(dict(plans))
+    manager = plans_manager.get_configuration(configuration)
+    labels = plans_manager.get_label_manager(dict(dataset_json))
     labelled, unlabelled = {}, {}
     if preprocessed is not None:
         labelled = Manifest(preprocessed / manager.data_identifier).present()
@@ -49,6 +51,7 @@ def collect_facts(
         median_shape=median,
         intensity_shift=intensity_shift(labelled.values(), unlabelled.values()),
         foreground_slices=foreground_slices(labelled.values()),
+        foreground_classes=labels.num_segmentation_heads - (0 if labels.has_regions else 1),
     )
 
 

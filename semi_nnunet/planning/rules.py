@@ -24,6 +24,7 @@ class Facts:
             standard deviations of the labelled one (0: same); see
             :mod:`semi_nnunet.data.fingerprint`.
         foreground_slices: fraction of the labelled cases' slices that show foreground.
+        foreground_classes: number of classes without background, or of regions.
     """
 
     labelled_cases: int
@@ -33,6 +34,7 @@ class Facts:
     median_shape: tuple[float, ...]
     intensity_shift: float = 0.0
     foreground_slices: float = 1.0
+    foreground_classes: int = 1
 
 
 def epochs(facts: Facts, values: Mapping[str, Any]) -> Planned:
@@ -130,3 +132,15 @@ def appearance_strength(facts: Facts, values: Mapping[str, Any]) -> Planned:
             f"stronger changes bridge the gap"
         )
     return 1.0, "labelled and unlabelled intensities agree: ranges of the Mean Teacher prototype"
+
+
+def class_wise_threshold(facts: Facts, values: Mapping[str, Any]) -> Planned:
+    if facts.foreground_classes > 1:
+        return True, (
+            "several classes: lower for those the teacher is less sure of (FreeMatch), so that the "
+            "others do not drown them (ACDC)"
+        )
+    return False, (
+        "one class: a lower threshold for it than for background would trust the inner side of its "
+        "border more than the outer one, and it would grow (Kvasir-SEG)"
+    )

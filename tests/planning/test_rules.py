@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semi_nnunet.common_settings import SemiSettings
+from semi_nnunet.methods.fixmatch import FixMatchSettings
 from semi_nnunet.methods.mean_teacher import MeanTeacherSettings
+from semi_nnunet.methods.unimatch import UniMatchSettings
 from semi_nnunet.planning import rules
 from semi_nnunet.planning.rules import Facts
 from semi_nnunet.settings import resolve
@@ -37,6 +39,7 @@ def any_facts(draw: Any) -> Facts:
         patch_size=tuple(draw(sizes) for _ in range(dimensions)),
         median_shape=tuple(draw(shape) for _ in range(dimensions)),
         intensity_shift=draw(st.floats(0, 1e6)),
+        foreground_classes=draw(st.integers(1, 200)),
     )
 
 
@@ -80,6 +83,15 @@ def test_batches_are_nnunets_and_the_streams_equally_large(batch_size):
 def test_the_unlabelled_batch_follows_a_given_labelled_one():
     given_size = {"labelled_batch_size": (7, "the test")}
     assert resolve(SemiSettings, facts(), given_size).settings.unlabelled_batch_size == 7
+
+
+@pytest.mark.parametrize(("classes", "class_wise"), [(1, False), (2, True), (13, True)])
+def test_a_class_has_a_threshold_of_its_own_where_there_are_others(classes, class_wise):
+    known = facts(foreground_classes=classes)
+    for kind in (FixMatchSettings, UniMatchSettings):
+        resolved = resolve(kind, known, {})
+        assert resolved.settings.class_wise_threshold is class_wise
+        assert ("one class" in resolved.reasons["class_wise_threshold"]) is not class_wise
 
 
 @given(steps)

@@ -345,3 +345,21 @@ def test_a_report_names_the_commands_that_make_the_plans_again(
         assert main(shlex.split(command)[1:]) == 0
     assert [path.read_text() for path in paths] == contents
     assert planning(folders, "nnUNetPlans", "2d") == []  # nnU-Net's own
+
+
+@pytest.mark.parametrize(
+    ("labels", "order", "classes"),
+    [
+        ({"background": 0, "polyp": 1}, None, 1),
+        ({"background": 0, "a": 1, "b": 2, "ignore": 3}, None, 2),
+        ({"background": 0, "whole": [1, 2], "core": [2]}, [1, 2], 2),
+        ({"background": 0, "whole": [1], "ignore": 2}, [1], 1),
+    ],
+)
+def test_classes_are_counted_without_background_and_ignored(
+    labels: dict[str, Any], order: list[int] | None, classes: int, phantom: Any
+) -> None:
+    description = {**phantom.dataset_json, "labels": labels}
+    if order:
+        description["regions_class_order"] = order
+    assert collect_facts(phantom.plans, "2d", description, None).foreground_classes == classes
