@@ -139,7 +139,10 @@ class SemiTrainer(ReproducibleTrainer):
     def supervised(
         self, labelled: LabelledBatch, network: nn.Module | None = None, name: str = "supervised"
     ) -> Term:
-        """nnU-Net's loss of the student, or of another network, on the labelled patches."""
+        """nnU-Net's loss of the student, or of another network, on the labelled patches.
+
+        With fold "all" the trust in the network is also that of the student's predictions here.
+        """
         self.records.add("foreground/labelled", self._labelled_foreground(labelled.target))
         outputs = self.outputs(labelled.x, network)
         if network is None and self._trains_on_validated:
@@ -507,8 +510,7 @@ class SemiTrainer(ReproducibleTrainer):
             with self._as_network(network):
                 output = super().validation_step({**raw, "target": copied})
             outputs |= {f"{name}_{key}": output[f"{key}_hard"] for key in COUNTS}
-        full = raw["target"][0] if isinstance(raw["target"], list) else raw["target"]
-        outputs["voxels"] = full[:, 0].numel()
+        outputs["voxels"] = int(self.annotation(raw["target"])[1].sum())
         with self.deployed():
             return {**super().validation_step(raw), **outputs}
 
@@ -530,7 +532,7 @@ class SemiTrainer(ReproducibleTrainer):
         voxels = sum(output["voxels"] for output in val_outputs)
         of_classes = trust_of_classes(*summed_counts(val_outputs, "{}_hard"), voxels)
         if self._labelled_counts:
-            counts = torch.stack(self._labelled_counts).sum(0).double().cpu().numpy()
+            counts = torch.stack(self._labelled_counts).sum(0).cpu().double().numpy()
             of_classes = trust_in_unknown(of_classes, trust_of_classes(*counts))
             self._labelled_counts.clear()
         weight, next_step = self.unlabelled_weight, self.step

@@ -667,6 +667,16 @@ def test_trust_of_fold_all_looks_at_the_patches_as_they_are_augmented(make_train
     assert not trainer._labelled_counts  # of the next epoch
 
 
+@pytest.mark.parametrize("kind", ["labels", "regions_ignore"])
+def test_validation_looks_at_annotated_voxels_alone(make_trainer, kind):
+    trainer = make_trainer("SemiMeanTeacherTrainer", kind=kind)
+    batch = next(trainer.dataloader_val)
+    target = batch[0]["validation"]["target"][0]
+    expected = target[:, -1:] == 0 if kind == "regions_ignore" else torch.ones_like(target[:, :1])
+    with torch.no_grad():
+        assert trainer.validation_step(batch)["voxels"] == expected.sum()
+
+
 def test_trust_of_other_folds_is_that_of_their_validation(make_trainer):
     trainer = make_trainer("SemiMeanTeacherTrainer", fold=0, unlabelled_start_steps=4)
     trainer.train_step(next(trainer.dataloader_train))

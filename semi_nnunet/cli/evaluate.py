@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from semi_nnunet.errors import Problem, UserError
@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> None:
     from semi_nnunet.evaluation.tables import printed, write_tables
 
     unit = "voxels" if args.voxels else "mm"
-    own = class_tolerances(args.class_tolerances)
-    if found := problems(args, own):
+    own, wrong = class_tolerances(args.class_tolerances)
+    if found := [*wrong, *problems(args, own)]:
         raise UserError("The measuring cannot start:", found)
     dataset_json = args.dataset_json or find_dataset_json(args.predictions, args.references)
     ending = read_description(dataset_json.parent, dataset_json.name)["file_ending"]
@@ -95,14 +95,19 @@ def problems(args: argparse.Namespace, own: Mapping[str, float]) -> list[Problem
     return found
 
 
-def class_tolerances(words: list[str]) -> dict[str, float]:
-    """``["liver=5", ...]`` as numbers."""
-    try:
-        return {name: float(size) for name, size in (word.rsplit("=", 1) for word in words)}
-    except ValueError:
-        raise UserError(
-            f"--class-tolerances must be CLASS=MM ..., got {' '.join(words)}. Fix: correct it"
-        ) from None
+def class_tolerances(words: Sequence[str]) -> tuple[dict[str, float], list[Problem]]:
+    """``["liver=5", ...]`` as numbers, and what is none."""
+    numbers, found = {}, []
+    for word in words:
+        name, _, size = word.rpartition("=")
+        try:
+            numbers[name] = float(size)
+        except ValueError:
+            name = ""
+        if not name:
+            what = f"must be CLASS=MM, got {word!r}"
+            found.append(Problem("--class-tolerances", what, "correct it"))
+    return numbers, found
 
 
 def find_dataset_json(predictions: Path, references: Path) -> Path:

@@ -6,6 +6,7 @@ import argparse
 import errno
 import importlib
 import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -68,13 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser(verb).parse_args(argv)
     try:
         code = int(args.run(args) or 0)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except UserError as error:
         print(f"semi_nnunet {args.verb}: error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader has seen enough, such as head; nothing more can be said
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        if not reader_is_gone():
+            raise
         return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno not in OF_THE_DISK:
@@ -90,6 +93,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         then = "starts anew" if args.verb in ("demo", "convert") else "goes on"
         print(f"semi_nnunet {args.verb}: interrupted; the same command {then}", file=sys.stderr)
         return 130
+
+
+def reader_is_gone() -> bool:
+    """Whether who read what is printed has seen enough, such as head; then print to nobody."""
+    try:
+        out = sys.stdout.fileno()
+    except (AttributeError, OSError):  # there is none, or it is no file
+        return False
+    poll = select.poll()
+    poll.register(out, 0)
+    gone = any(event & select.POLLERR for _, event in poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out)
+    return gone
 
 
 if __name__ == "__main__":

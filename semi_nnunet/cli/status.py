@@ -65,13 +65,13 @@ def state_of(job: Job) -> str:
 
 def failure_of(job: Job) -> str | None:
     """Why the job failed when it last ran; None if it did not, or was trained by hand since."""
+    from semi_nnunet.runs.job import is_older
     from semi_nnunet.runs.local import failure_note
 
     note = failure_note(job)
     if not note.is_file():
         return None
-    written = note.stat().st_mtime
-    if any(log.stat().st_mtime > written for log in job.folder.glob("training_log_*.txt")):
+    if any(is_older(note, log) for log in job.folder.glob("training_log_*.txt")):
         return None
     return note.read_text()
 
@@ -85,8 +85,8 @@ def in_all(jobs: list[Job]) -> str:
     if not trainings:
         return text
     took = {job: sum(job.history().series("seconds")[1]) for job in jobs if job.is_trained}
-    left = [job.seconds_left() or mean_time(job, took) for job in trainings]
-    known = [seconds for seconds in left if seconds]
+    left = [job.seconds_left() if job.is_begun else mean_time(job, took) for job in trainings]
+    known = [seconds for seconds in left if seconds is not None]
     if not known:
         return text
     least = "at least " if len(known) < len(left) else ""

@@ -26,8 +26,9 @@ def count_classes(
         labels = target[:, 0].long()
         classes = logits.shape[1]
         pairs = labels * classes + logits.argmax(1)
-        pairs = pairs if ignore_label is None else pairs[labels != ignore_label]
-        table = torch.bincount(pairs.flatten(), minlength=classes**2).view(classes, classes)
+        if ignore_label is not None:
+            pairs = torch.where(labels == ignore_label, classes**2, pairs)
+        table = torch.bincount(pairs.flatten(), minlength=classes**2 + 1)[:-1].view(classes, -1)
         tp, voxels = table.diagonal(), table.sum()
         counts = [tp, table.sum(0) - tp, table.sum(1) - tp, voxels.expand(classes)]
         return torch.stack(counts)[:, 1:]

@@ -27,6 +27,21 @@ def given_before(plans: Mapping[str, Any]) -> dict[str, Any]:
     return merged(planned.get("given", {}), edited)
 
 
+def without_new_rules(
+    semi: Mapping[str, Any], before: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """``semi`` without what no person gave and ``before`` does not have: a newer rule's values."""
+    result = {}
+    for key, value in semi.items():
+        if isinstance(value, Mapping):
+            inner = without_new_rules(value, before.get(key, {}), given.get(key, {}))
+            if inner or not value:
+                result[key] = inner
+        elif key in before or key in given:
+            result[key] = value
+    return result
+
+
 def _differing(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     """The values of ``now`` that ``before`` does not have."""
     result: dict[str, Any] = {}

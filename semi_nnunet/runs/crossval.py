@@ -27,6 +27,7 @@ from semi_nnunet.discovery.listing import other_trainers, trainer_classes
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.evaluation.values import Model, Table
 from semi_nnunet.files import optional_json, read_json, write_json
+from semi_nnunet.planning.layers import given_before, without_new_rules
 from semi_nnunet.runs.job import ALL, STEPS, Folders, Job
 from semi_nnunet.runs.lock import holder_of
 from semi_nnunet.runs.matched import changed_since
@@ -359,8 +360,11 @@ def write_seed(folders: Folders, plans: str, content: dict[str, Any], seed: int)
     changed = {**content, "plans_name": name, "semi": own}
     changed.pop("semi_planned", None)
     path = folders.preprocessed / f"{name}.json"
-    if path.is_file() and read_json(path) == changed:
-        return name
+    if path.is_file():
+        before = read_json(path)
+        had = without_new_rules(own, before.get("semi", {}), {**given_before(content), "seed": 0})
+        if before in (changed, {**changed, "semi": had}):
+            return name  # what it lacks, the training plans by today's rules
     trained = sorted(folders.results.glob(f"*__{name}__*/fold_*/checkpoint_*.pth"))
     if path.is_file() and trained:
         raise UserError(

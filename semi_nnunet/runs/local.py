@@ -233,6 +233,8 @@ def run_job(
                 run_command(words, environment, job.log, progress, threads, stop)
     except Cancelled:
         return Outcome(job, "interrupted")
+    except BrokenPipeError:  # nobody reads the board any more
+        raise
     except (UserError, OSError) as error:  # such as a full disk, or a folder of somebody else's
         with suppress(OSError):
             failure_note(job).write_text(f"{error}\n")

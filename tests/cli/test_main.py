@@ -52,6 +52,22 @@ def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
     assert process.stderr.read() == "" and process.wait() == 141
 
 
+def test_another_pipe_that_broke_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("semi_nnunet.cli.doctor.run", fails)
+    with pytest.raises(BrokenPipeError):
+        main(["doctor"])
+
+
+def test_a_closed_output_is_no_fault() -> None:
+    code = "import sys; from semi_nnunet.cli.main import main; sys.exit(main(['trainers']))"
+    shell = f'"{sys.executable}" -c "{code}" >&-'
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:

@@ -220,15 +220,16 @@ def test_a_distance_of_missed_classes_is_a_distance(size, tmp_path, capsys):
 def test_all_that_is_wrong_with_the_options_is_named(tmp_path, capsys):
     predictions, references = folders(tmp_path)
     words = ["evaluate", "-i", str(tmp_path / "no"), "-r", str(references / "a.nii.gz"), "-np", "0"]
-    assert main([*words, "--tolerances", "inf", "1", "--class-tolerances", "liver=-1"]) == 2
+    assert main([*words, "--tolerances", "inf", "1", "--class-tolerances", "liver=-1", "x"]) == 2
     said = capsys.readouterr().err
     for problem in (
         f"-i: {tmp_path / 'no'} is no folder", f"-r: {references / 'a.nii.gz'} is no folder",
         "-np: must be 1 or more, got 0", "--tolerances: must be 0 or more, and finite, got inf",
         "--class-tolerances liver: must be 0 or more, and finite, got -1",
+        "--class-tolerances: must be CLASS=MM, got 'x'",
     ):  # fmt: skip
         assert problem in said
-    assert said.count("Fix:") == 5 and not (predictions / "metrics.csv").exists()
+    assert said.count("Fix:") == 6 and not (predictions / "metrics.csv").exists()
 
 
 def test_the_description_that_the_user_gave_is_named(tmp_path, capsys):

@@ -165,6 +165,29 @@ def test_plans_of_a_seed_that_was_trained_are_not_replaced_by_others(folders):
         make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 2)
 
 
+def test_a_rule_that_came_later_does_not_stop_what_was_begun(folders):
+    """Planning again writes its value; what was trained without keeps its plans."""
+    plans = read_json(folders.preprocessed / "tiny.json")
+    make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 2)
+    before = read_json(folders.preprocessed / "tiny_seed1.json")
+    trained = folders.results / "SemiBaselineTrainer__tiny_seed1__2d" / "fold_0"
+    trained.mkdir(parents=True)
+    (trained / "checkpoint_latest.pth").touch()
+    ruled = {"SemiFixMatchTrainer": {"2d": {"class_wise_threshold": True}}, "ramp_up_steps": 3}
+    for given in ({}, {"ramp_up_steps": 3}):
+        semi = {**plans["semi"], **ruled}
+        planned = {"given": {**plans["semi"], **given}, "semi": semi}
+        again = {**plans, "semi": semi, "semi_planned": planned}
+        write_json(folders.preprocessed / "tiny.json", again)
+        if given:  # by a person
+            with pytest.raises(UserError, match="differs from tiny by more than the seed"):
+                make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 2)
+        else:
+            make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 2)
+        assert read_json(folders.preprocessed / "tiny_seed1.json") == before
+    write_json(folders.preprocessed / "tiny.json", plans)
+
+
 def test_jobs_end_to_end_and_again(folders, capsys):
     words = [
         "crossval",
@@ -256,11 +279,12 @@ def test_status_names_what_was_asked_for_and_is_not_begun(folders, monkeypatch, 
 def test_status_says_how_long_all_that_is_left_will_take():
     """A trainer's own mean, else that of any trainer of the configuration."""
 
-    def like(trainer, configuration, epochs, left=None):
+    def like(trainer, configuration, epochs, left=None, begun=False):
         trained = left is None and epochs > 0
         rows = [{"epoch": i, "seconds": 60.0} for i in range(epochs)]
         job = Mock(trainer=trainer, configuration=configuration, is_done=trained)
         job.is_trained, job.seconds_left.return_value = trained, left
+        job.is_begun = epochs > 0 or begun
         job.history.return_value = History(rows)
         return job
 
@@ -272,6 +296,10 @@ def test_status_says_how_long_all_that_is_left_will_take():
     jobs.append(like("A", "3d_fullres", 0))
     assert "; at least about 40 min of training left" in in_all(jobs)
     assert in_all(jobs[-1:]) == "0 of 1 done"
+    stock_under_way = like("A", "2d", 0, begun=True)
+    assert "; at least about 15 min of" in in_all([*jobs[:4], stock_under_way])
+    all_epochs_done = like("A", "2d", 3, left=0.0)
+    assert "; about 0 s of training left" in in_all([*jobs[:3], all_epochs_done])
 
 
 def test_a_log_file_says_now_and_then_how_long_each_job_will_take(folders, monkeypatch):
@@ -373,6 +401,11 @@ def test_a_job_that_fails_is_told_and_the_others_go_on(folders, monkeypatch, cap
     trained_by_hand_since = jobs[1].folder / "training_log_2026_1_1_00_00_00.txt"
     trained_by_hand_since.parent.mkdir(parents=True, exist_ok=True)
     trained_by_hand_since.touch()
+    copied_together = jobs[1].log.with_suffix(".failed").stat().st_mtime + 30
+    os.utime(trained_by_hand_since, (copied_together, copied_together))
+    assert main(["status", "-d", folders.raw.name]) == 0
+    assert " failed: " in capsys.readouterr().out
+    os.utime(trained_by_hand_since, (copied_together + 60, copied_together + 60))
     assert main(["status", "-d", folders.raw.name]) == 0
     assert " failed: " not in capsys.readouterr().out
 

@@ -128,6 +128,13 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
             "is not one of the recipe's trainers. Fix: did you mean 'Semi",
         ),
         ({"settings": {"seed": 1, "seed.x": 2}}, "'seed'"),
+        (
+            {
+                "trainers": ["SemiMeanTeacherTrainer", "nnUNetTrainer"],
+                "settings": {"nnUNetTrainer.epochs": 3},
+            },
+            "trainer of settings 'nnUNetTrainer': is not one of the recipe's trainers",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_with_the_fix(
