@@ -532,7 +532,8 @@ class SemiTrainer(ReproducibleTrainer):
         voxels = sum(output["voxels"] for output in val_outputs)
         of_classes = trust_of_classes(*summed_counts(val_outputs, "{}_hard"), voxels)
         if self._labelled_counts:
-            counts = torch.stack(self._labelled_counts).sum(0).cpu().double().numpy()
+            last = max(1, len(self._labelled_counts) // 4)  # nearly the network that was validated
+            counts = torch.stack(self._labelled_counts[-last:]).sum(0).cpu().double().numpy()
             of_classes = trust_in_unknown(of_classes, trust_of_classes(*counts))
             self._labelled_counts.clear()
         weight, next_step = self.unlabelled_weight, self.step

@@ -38,7 +38,8 @@ def trust_in_unknown(known: np.ndarray, augmented: np.ndarray) -> np.ndarray:
 
     Args:
         known: (classes,) :func:`trust_of_classes` of patches that are trained on, as they are.
-        augmented: (classes,) that of the same patches as they are augmented for training.
+        augmented: (classes,) that of patches of the same cases as they are augmented for training,
+            in the last quarter of the steps before.
 
     Returns:
         (classes,) at most ``known``; NaN for a class that no voxel shows in one of them.

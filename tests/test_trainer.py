@@ -660,7 +660,9 @@ def test_trust_of_fold_all_looks_at_the_patches_as_they_are_augmented(make_train
     # what is known whole, and half of it as soon as it is augmented: a quarter of it elsewhere
     count, none = torch.full((len(tp),), 500.0), torch.zeros(len(tp))
     many = torch.full((len(tp),), 1e9)
-    trainer._labelled_counts[:] = [torch.stack([count, count, count, many])] * 2
+    of_step = torch.stack([count, count, count, many])
+    before = torch.stack([none, count, count, many])  # while the network was still another
+    trainer._labelled_counts[:] = [before] * 6 + [of_step] * 2
     whole = {"tp_hard": count.numpy(), "fp_hard": none.numpy(), "fn_hard": none.numpy()}
     trainer._trust_as_validated([{**whole, "voxels": 10**9}])
     assert trainer.unlabelled_weight.trust == pytest.approx(0.25, abs=1e-5)
