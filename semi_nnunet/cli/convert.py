@@ -39,7 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = parser.add_subparsers(dest="converter", metavar="NAME", required=True)
     for name, summary in CONVERTERS.items():
         sub = names.add_parser(
-            name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+            name,
+            help=summary,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         module = importlib.import_module(f"semi_nnunet.datasets.{name}")
         sub.description = module.__doc__

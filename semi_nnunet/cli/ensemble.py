@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-c", dest="configurations", nargs="+", metavar="CONFIG", help="default: all")
     add("-tr", dest="trainers", nargs="+", metavar="TRAINER", help="default: all")
     add("-f", dest="folds", nargs="+", metavar="FOLD", help="default: all that were trained")
-    add("--seeds", type=int, nargs="+", metavar="SEED", help="default: all")
+    add("--seed", type=int, nargs="+", metavar="SEED", help="default: all that were trained")
     add(
         "--weights", type=int, nargs="+", metavar="N",
         help="how often each trainer with each configuration counts (default: once)",
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
         "trainer": args.trainers,
         "configuration": args.configurations,
         "fold": args.folds,
-        "seed": args.seeds,
+        "seed": args.seed,
     }
     trained = [job for job in found_jobs(folders, args.plans) if job.is_trained]
     wrong = [

@@ -52,7 +52,10 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, summary in VERBS.items():
         sub = verbs.add_parser(
-            name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+            name,
+            help=summary,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,  # --seed (which) is not --seeds (how many)
         )
         if name == verb:
             module = importlib.import_module(f"semi_nnunet.cli.{name.replace('-', '_')}")

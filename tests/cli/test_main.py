@@ -76,6 +76,16 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
     assert f"semi_nnunet {verb}" in capsys.readouterr().out
 
 
+def test_which_seed_is_not_taken_for_how_many(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, other in [
+        ("crossval -d 901 -c 2d -tr SemiCPSTrainer", "--seed 1"),
+        ("ensemble -d 901 -o out", "--seeds 3"),
+    ]:
+        with pytest.raises(SystemExit):
+            main([*command.split(), *other.split()])
+        assert f"unrecognized arguments: {other}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("command", "says"),
     [
