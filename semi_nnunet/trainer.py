@@ -30,7 +30,7 @@ from semi_nnunet.cascade import (
 from semi_nnunet.core.class_frequencies import FrequencyWeights
 from semi_nnunet.core.counts import count_classes
 from semi_nnunet.core.ema import EmaTeacher
-from semi_nnunet.core.losses import DiceAndVoxelLoss, onehot_and_mask
+from semi_nnunet.core.losses import DiceAndVoxelLoss, annotated_voxels, onehot_and_mask
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label, is_foreground, to_probs
 from semi_nnunet.core.stochastic import statistics_kept
 from semi_nnunet.data.layout import unlabelled_folder
@@ -151,9 +151,8 @@ class SemiTrainer(ReproducibleTrainer):
 
     def _note_labelled(self, outputs: Any, target: Any) -> None:
         """Count what the student gets right of the augmented labelled patches."""
-        logits, labels = (one[0] if isinstance(one, list) else one for one in (outputs, target))
-        ignored = self.label_manager.ignore_label
-        counts = count_classes(logits.detach(), labels, self.exclusive, ignored)
+        logits, ignored = finest(outputs).detach(), self.label_manager.ignore_label
+        counts = count_classes(logits, finest(target), self.exclusive, ignored)
         self._labelled_counts.append(counts)
 
     def outputs(self, x: torch.Tensor, network: nn.Module | None = None) -> Any:
@@ -203,10 +202,8 @@ class SemiTrainer(ReproducibleTrainer):
     def annotation(self, target: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """The labels at full resolution: one-hot or regions, and a mask of what is annotated."""
         manager = self.label_manager
-        full = target[0] if isinstance(target, list) else target
-        return onehot_and_mask(
-            full, manager.num_segmentation_heads, manager.has_regions, manager.ignore_label
-        )
+        heads, regions = manager.num_segmentation_heads, manager.has_regions
+        return onehot_and_mask(finest(target), heads, regions, manager.ignore_label)
 
     def note_pseudo_labels(
         self, probs: torch.Tensor, mask: torch.Tensor, trusted: torch.Tensor | None = None
@@ -235,7 +232,7 @@ class SemiTrainer(ReproducibleTrainer):
         self._companions = nn.ModuleDict()
         self.unlabelled_weight = UnlabelledWeight(settings)
         follows = self.uses_unlabelled and self.unlabelled_weight.follows
-        self._trains_on_validated = follows and str(self.fold) == "all"
+        self._trains_on_validated = follows and self.fold == "all"
         self._labelled_counts: list[torch.Tensor] = []  # of the steps of an epoch
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Schedule]:
@@ -510,7 +507,9 @@ class SemiTrainer(ReproducibleTrainer):
             with self._as_network(network):
                 output = super().validation_step({**raw, "target": copied})
             outputs |= {f"{name}_{key}": output[f"{key}_hard"] for key in COUNTS}
-        outputs["voxels"] = int(self.annotation(raw["target"])[1].sum())
+        manager, full = self.label_manager, finest(raw["target"])
+        annotated = annotated_voxels(full, manager.has_regions, manager.ignore_label)
+        outputs["voxels"] = int(annotated.sum())
         with self.deployed():
             return {**super().validation_step(raw), **outputs}
 
@@ -585,6 +584,11 @@ class SemiTrainer(ReproducibleTrainer):
         onehot, annotated = self.annotation(target)
         foreground = is_foreground(onehot, self.exclusive)
         return (foreground & annotated).sum() / annotated.sum().clamp_min(1)
+
+
+def finest(levels: Any) -> torch.Tensor:
+    """What is at full resolution of one tensor, or of a list for deep supervision."""
+    return levels[0] if isinstance(levels, list) else levels
 
 
 def summed_counts(val_outputs: list[dict], name: str) -> list[np.ndarray]:

@@ -279,6 +279,7 @@ def refuse(problems: Iterable[Problem]) -> None:
 
 def option_problems(args: argparse.Namespace) -> Iterator[Problem]:
     """Options that are wrong whatever the data are."""
+    from semi_nnunet.cli.launching import below_one
     from semi_nnunet.cli.pseudo_label import require_confidence
     from semi_nnunet.errors import Problem
     from semi_nnunet.pseudo_labels.choice import score_problems
@@ -291,10 +292,7 @@ def option_problems(args: argparse.Namespace) -> Iterator[Problem]:
     for option, given in needs_target.items():
         if given and args.target is None:
             yield Problem(option, "is of the target, and there is none", "add --target TRAINER")
-    counts = {"--rounds": args.rounds, "--seeds": args.seeds, "--jobs": args.jobs}
-    for option, number in counts.items():
-        if number is not None and number < 1:
-            yield Problem(option, f"must be 1 or more, got {number}", "correct it")
+    yield from below_one({"--rounds": args.rounds, "--seeds": args.seeds, "--jobs": args.jobs})
     if not all(keep > 0 for keep in args.keep):
         yield Problem("--keep", f"must be above 0, got {min(args.keep):g}", "correct it")
     if len(args.keep) not in (1, args.rounds):

@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> None:
 
 def problems(args: argparse.Namespace, own: Mapping[str, float]) -> list[Problem]:
     """What is wrong with the options."""
+    from semi_nnunet.cli.launching import below_one
+
     numbers = [("--tolerances", size) for size in args.tolerances]
     numbers += [(f"--class-tolerances {name}", size) for name, size in own.items()]
     if args.missed_distance is not None:
@@ -83,9 +85,7 @@ def problems(args: argparse.Namespace, own: Mapping[str, float]) -> list[Problem
         for option, size in numbers
         if not 0 <= size < math.inf
     ]
-    if args.num_processes < 1:
-        what = f"must be 1 or more, got {args.num_processes}"
-        found.append(Problem("-np", what, "correct it"))
+    found += below_one({"-np": args.num_processes})
     folders = [("-i", args.predictions), ("-r", args.references)]
     found += [
         Problem(option, f"{folder} is no folder", "correct it")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from semi_nnunet.errors import UserError
+from semi_nnunet.errors import Problem, UserError
 
 if TYPE_CHECKING:
     from semi_nnunet.runs.local import Job, Outcome, Resources
@@ -77,11 +77,16 @@ def require_positive(args: argparse.Namespace, *names: str) -> None:
     Raises:
         UserError: one is below 1.
     """
-    for name in names:
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            option = "-np" if name == "processes" else f"--{name}"
-            raise UserError(f"{option} must be 1 or more, got {value}. Fix: correct it")
+    options = {"-np" if name == "processes" else f"--{name}": getattr(args, name) for name in names}
+    for problem in below_one(options):
+        raise UserError(f"{problem.where} {problem.what}. Fix: {problem.fix}")
+
+
+def below_one(options: Mapping[str, int | None]) -> Iterator[Problem]:
+    """Those of the options' numbers that are given and not 1 or more."""
+    for option, number in options.items():
+        if number is not None and number < 1:
+            yield Problem(option, f"must be 1 or more, got {number}", "correct it")
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ def place_of(args: argparse.Namespace, recipe: Recipe) -> Place:
     Raises:
         UserError: a folder or number is missing, one too many, or out of range.
     """
+    from semi_nnunet.cli.launching import below_one
     from semi_nnunet.data.layout import number_problems
     from semi_nnunet.errors import Problem, UserError
     from semi_nnunet.runs.stages import Place
@@ -84,9 +85,7 @@ def place_of(args: argparse.Namespace, recipe: Recipe) -> Place:
     problems = [*number_problems("-d", args.converted)]
     if args.split is not None:
         problems += number_problems("-o", args.split)
-    for option, number in (("--jobs", args.jobs), ("-np", args.processes)):
-        if number is not None and number < 1:
-            problems.append(Problem(option, f"must be 1 or more, got {number}", "correct it"))
+    problems += below_one({"--jobs": args.jobs, "-np": args.processes})
     report = (args.report or Path(args.recipe.stem + ".html")).absolute()
     if report.is_dir() or not report.parent.is_dir():
         what = f"must be a file in a folder that is there, got {report}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from semi_nnunet.core.losses import annotated_voxels
+
 
 def count_classes(
     logits: torch.Tensor, target: torch.Tensor, exclusive: bool, ignore_label: int | None = None
@@ -22,22 +24,15 @@ def count_classes(
     Returns:
         (4, foreground classes or regions), int64.
     """
+    looked_at, classes = annotated_voxels(target, not exclusive, ignore_label), logits.shape[1]
     if exclusive:
-        labels = target[:, 0].long()
-        classes = logits.shape[1]
-        pairs = labels * classes + logits.argmax(1)
-        if ignore_label is not None:
-            pairs = torch.where(labels == ignore_label, classes**2, pairs)
+        pairs = target[:, 0].long() * classes + logits.argmax(1)
+        pairs = torch.where(looked_at[:, 0], pairs, classes**2)
         table = torch.bincount(pairs.flatten(), minlength=classes**2 + 1)[:-1].view(classes, -1)
         tp, voxels = table.diagonal(), table.sum()
         counts = [tp, table.sum(0) - tp, table.sum(1) - tp, voxels.expand(classes)]
         return torch.stack(counts)[:, 1:]
-    regions = logits.shape[1]
-    looked_at = torch.ones_like(target[:, :1], dtype=torch.bool)
-    if ignore_label is not None:
-        looked_at = target[:, regions:] == 0
-    said, known = (logits > 0) & looked_at, (target[:, :regions] > 0.5) & looked_at
+    said, known = (logits > 0) & looked_at, (target[:, :classes] > 0.5) & looked_at
     axes = (0, *range(2, logits.ndim))
-    counts = [(said & known), (said & ~known), (known & ~said)]
-    summed = [one.sum(axes) for one in counts]
-    return torch.stack([*summed, looked_at.sum().expand(regions)])
+    counts = [one.sum(axes) for one in (said & known, said & ~known, known & ~said)]
+    return torch.stack([*counts, looked_at.sum().expand(classes)])

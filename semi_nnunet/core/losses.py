@@ -140,6 +140,15 @@ class DiceAndVoxelLoss(nn.Module):
         return (dice * weights).sum(-1).mean() / weights.sum().clamp_min(1e-8)
 
 
+def annotated_voxels(target: torch.Tensor, regions: bool, ignore_label: int | None) -> torch.Tensor:
+    """Bool (B, 1, *spatial), False where nnU-Net's target is ignored: see `onehot_and_mask`."""
+    if ignore_label is None:
+        return torch.ones_like(target[:, :1], dtype=torch.bool)
+    if regions:
+        return target[:, -1:] == 0
+    return target[:, :1].long() != ignore_label
+
+
 def onehot_and_mask(
     target: torch.Tensor, classes: int, regions: bool, ignore_label: int | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -151,14 +160,11 @@ def onehot_and_mask(
         regions: which of the two it is.
         ignore_label: see :class:`DiceAndVoxelLoss`.
     """
+    mask = annotated_voxels(target, regions, ignore_label)
     if regions:
-        if ignore_label is None:
-            return target.float(), torch.ones_like(target[:, :1], dtype=torch.bool)
-        return target[:, :-1].float(), target[:, -1:] == 0
+        return target[:, :classes].float(), mask
     labels = target[:, :1].long()
-    mask = torch.ones_like(labels, dtype=torch.bool)
     if ignore_label is not None:
-        mask = labels != ignore_label
         labels = torch.where(mask, labels, 0)
     shape = (labels.shape[0], classes, *labels.shape[2:])
     return torch.zeros(shape, device=labels.device).scatter_(1, labels, 1.0), mask

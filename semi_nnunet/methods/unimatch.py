@@ -5,11 +5,11 @@ which features are perturbed instead of the image: half of the channels of every
 The loss is (L_x + (L_s1 + L_s2) / 4 + L_fp / 2) / 2 (eq. 6 and the authors' medical code); here
 L_x has weight 1, as in every trainer of this package, and the others half of theirs.
 
-Differs from the paper: the moving average gives the pseudo labels; the threshold is as
-in FixMatch here; appearance changes are this package's; every patch is mixed, with a box of 2/3 of
-its edges (the authors': half of them, 2 to 40 % of the area); the terms are ramped and weighed by
-the trust in the network; the loss is Dice + cross-entropy (the medical code: Dice), over the
-trusted voxels alone, as in FixMatch here.
+Differs from the paper: the moving average gives the pseudo labels; appearance changes are this
+package's; every patch is mixed, with a box of 2/3 of its edges (the authors': half of them, 2 to 40
+% of the area); the terms are ramped and weighed by the trust in the network; the loss is Dice +
+cross-entropy (the medical code: Dice), over the trusted voxels alone. This and the threshold are as
+in FixMatch here.
 """
 
 from __future__ import annotations

@@ -191,9 +191,14 @@ def unknown(
             yield Problem(f"{what} {name!r}", why, fix)
 
 
+def known_trainers() -> list[str]:
+    """Ours, nnU-Net's and those in nnUNet_extTrainer."""
+    return [*trainer_classes(), *sorted(other_trainers())]
+
+
 def unknown_trainers(names: Sequence[str]) -> Iterator[Problem]:
     """Trainers that are neither ours nor nnU-Net's nor in nnUNet_extTrainer."""
-    yield from unknown("trainer", names, [*trainer_classes(), *sorted(other_trainers())])
+    yield from unknown("trainer", names, known_trainers())
 
 
 def untold_patients(folders: Folders) -> Iterator[Problem]:

@@ -350,8 +350,11 @@ class Job:
 
     def seconds_left(self) -> float | None:
         """Of the training, from its last epochs; None where its history does not tell."""
-        settings, seconds = self.folder / "semi_settings.json", self.history().series("seconds")[1]
-        if self.is_trained or not (seconds and settings.is_file()):
+        settings = self.folder / "semi_settings.json"
+        if self.is_trained or not settings.is_file():
+            return None
+        seconds = self.history().series("seconds")[1]
+        if not seconds:
             return None
         epochs = read_json(settings)["settings"]["epochs"]["value"]
         recent = seconds[-10:]

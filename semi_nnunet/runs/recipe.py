@@ -36,11 +36,11 @@ from typing import Any, NoReturn
 from semi_nnunet.cli.convert import CONVERTERS
 from semi_nnunet.common_settings import SemiSettings
 from semi_nnunet.data.patients import FOLDS, number_of_folds
-from semi_nnunet.discovery.listing import other_trainers, settings_classes, trainer_classes
+from semi_nnunet.discovery.listing import settings_classes, trainer_classes
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json
 from semi_nnunet.planning.plan import parse_assignments
-from semi_nnunet.runs.crossval import unknown, unknown_trainers
+from semi_nnunet.runs.crossval import known_trainers, unknown, unknown_trainers
 from semi_nnunet.runs.job import ALL
 from semi_nnunet.settings import given_settings, value_problems
 
@@ -283,7 +283,7 @@ def _setting_problems(content: Mapping[str, Any], trainers: Sequence[str]) -> It
         return
     sections = [key for key in semi if key.endswith("Trainer")]
     why = "is not one of the recipe's trainers"
-    there_are = {*trainer_classes(), *other_trainers()}
+    there_are = known_trainers()
     misspelled = [name for name in content["trainers"] if name not in there_are]
     yield from unknown("trainer of settings", sections, [*trainers, *misspelled], why)
     semi = {key: value for key, value in semi.items() if key in trainers or key not in sections}
