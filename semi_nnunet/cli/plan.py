@@ -8,8 +8,8 @@
     semi_nnunet plan -d 42 --architecture smp.Unet --encoder resnet50 --weights imagenet
 
 Without it a trainer derives the same values when training starts. Planning again keeps what was
-given by --set or edited by hand, and the sizes that were measured for the same --budget, unless
---reset, and plans the rest anew. With --name, or --budget
+given by --set or edited by hand, unless --reset, and the sizes that were measured for the same
+--budget, unless these plans are deleted first; it plans the rest anew. With --name, or --budget
 (here nnUNetPlans_cpu: a small network, a short training), new plans are written beside the old
 ones; they use the same preprocessed data. But where the small patch of a --budget would show less
 than half of an image, images are made coarser, and are to be preprocessed anew. With --patch, the
@@ -124,9 +124,9 @@ def run(args: argparse.Namespace) -> None:
     sized = plans_of_patch(plans_of_budget(args.plans, args.budget), args.patch)
     name = args.name or plans_of_architecture(sized, args.architecture, args.encoder)
     earlier: dict[str, Any] = {}
-    if not args.reset and name != args.plans and (folder / f"{name}.json").is_file():
+    if name != args.plans and (folder / f"{name}.json").is_file():
         earlier = read_plans(folder, name)
-        before = merged(before, given_before(earlier))
+        before = before if args.reset else merged(before, given_before(earlier))
     ready = ready_configurations(plans, folder)
     if args.budget or args.patch or args.architecture:
         require_own_network(plans, args.plans)
@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> None:
         if sizes is None:
             sizes = sizes_of_budget(plans, dataset_json, args.budget, device)
         else:
-            print(f"{name} keeps the sizes measured before (--reset measures anew)")
+            print(f"{name} keeps the sizes measured before (without {name}.json, anew)")
         fitting = sizes_for_patch(plans, sizes, args.patch) if args.patch else sizes
         plans = apply_budget(plans, fitting, name)
         measured = {**asked, "sizes": {key: asdict(size) for key, size in sizes.items()}}

@@ -8,7 +8,8 @@
 The stages are convert, split, preprocess, plan, train, predict, evaluate (steps of crossval),
 compare and report: verbs of this program, printed as they could be typed. Run it again to go
 on: every stage skips what it has done. -d is the number of the data set with all labels, -o that of
-the one in which some are hidden. To change budget, seeds or trainers, edit a copy of the recipe.
+the one in which some are hidden. Each recipe has plans of its own, named after its file. To change
+budget, seeds or trainers, edit a copy of the recipe.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def place_of(args: argparse.Namespace, recipe: Recipe) -> Place:
     from semi_nnunet.cli.launching import below_one
     from semi_nnunet.data.layout import number_problems
     from semi_nnunet.errors import Problem, UserError
-    from semi_nnunet.runs.stages import Place
+    from semi_nnunet.runs.stages import Place, plans_of_recipe
 
     problems = [*number_problems("-d", args.converted)]
     if args.split is not None:
@@ -107,6 +108,7 @@ def place_of(args: argparse.Namespace, recipe: Recipe) -> Place:
         args.source if converts else None,
         str(args.converted),
         str(args.split or args.converted),
+        plans_of_recipe(args.recipe),
         report,
         args.processes,
         args.device,

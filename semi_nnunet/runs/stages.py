@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from semi_nnunet.planning.budget import plans_of_budget
 from semi_nnunet.planning.plan import assignment_of
-from semi_nnunet.planning.topology import plans_of_patch
 from semi_nnunet.runs.commands import Words
 from semi_nnunet.runs.job import STEPS
 from semi_nnunet.runs.recipe import Recipe, option_words
@@ -22,6 +21,7 @@ class Place:
         source: folder of the downloaded files; None where nothing is converted.
         converted: number or name of the data set with all labels.
         used: of the one that is trained on; the same where the recipe hides no labels.
+        plans: identifier of those of the recipe alone, see :func:`plans_of_recipe`.
         report: the HTML file.
         processes: for converting and preprocessing.
         device, jobs: as ``crossval``; None leaves the choice to it.
@@ -30,17 +30,25 @@ class Place:
     source: Path | None
     converted: str
     used: str
+    plans: str
     report: Path
     processes: int
     device: str | None = None
     jobs: int | None = None
 
 
+def plans_of_recipe(path: Path) -> str:
+    """The identifier of a recipe's plans, from its file's name.
+
+    Two recipes may use the same data set: what one asks for is not the other's, nor what it trained.
+    """
+    return "_".join(["nnUNetPlans", *re.findall("[A-Za-z0-9-]+", path.stem)])
+
+
 def commands(recipe: Recipe, place: Place) -> dict[str, list[Words]]:
     """The commands of every stage that the recipe has, in order."""
-    plans = ("-p", plans_of_patch(plans_of_budget("nnUNetPlans", recipe.budget), recipe.patch))
-    processes, configurations = ("-np", str(place.processes)), ("-c", *recipe.configurations)
-    used = ("-d", place.used)
+    plans, processes = ("-p", place.plans), ("-np", str(place.processes))
+    used, configurations = ("-d", place.used), ("-c", *recipe.configurations)
     settings = [assignment_of(key, value) for key, value in recipe.settings.items()]
     found: dict[str, list[tuple[str | Path, ...]]] = {}
     if place.source is not None:
@@ -56,7 +64,8 @@ def commands(recipe: Recipe, place: Place) -> dict[str, list[Words]]:
     budget = ("--budget", recipe.budget) if recipe.budget else ()
     patch = ("--patch", *map(str, recipe.patch)) if recipe.patch else ()
     given = ("--set", *settings) if settings else ()
-    found["plan"] = [("plan", *used, *budget, *patch, *given)]
+    named = ("--name", place.plans, "--reset")  # nothing that somebody gave before
+    found["plan"] = [("plan", *used, *named, *budget, *patch, *given)]
     if recipe.budget:  # its spacing may be another
         found["plan"].append((*preprocess, *plans))
     crossval = ("crossval", *used, *plans, *configurations, "-tr", *recipe.trainers)

@@ -17,12 +17,12 @@ from semi_nnunet.cli.main import build_parser, main
 from semi_nnunet.files import read_json
 from semi_nnunet.planning.plan import parse_assignments
 from semi_nnunet.runs.recipe import load_recipe
-from semi_nnunet.runs.stages import Place, commands
+from semi_nnunet.runs.stages import Place, commands, plans_of_recipe
 from tests.datasets.converting import read, write_picture
 from tests.runs.tiny import trainings_with, wait_for
 
 PLANS = sorted((Path(__file__).resolve().parents[2] / "plans").glob("*.json"))
-PLACE = Place(Path("SRC"), "501", "601", Path("report.html"), processes=2)
+PLACE = Place(Path("SRC"), "501", "601", "nnUNetPlans_mine", Path("report.html"), processes=2)
 RECIPE = {
     "title": "Polyps that nobody saw",
     "converter": "kvasir",
@@ -79,6 +79,8 @@ def test_every_stage_of_every_recipe_is_a_command_of_ours(path: Path) -> None:
             build_parser(name).parse_args([str(word) for word in words[1:]])
         )
     assert set(parsed) - {"crossval"} == set(found) - {"train", "predict", "evaluate"}
+    assert parsed["plan"][0].reset  # of what somebody gave before
+    assert parsed["plan"][0].name == parsed["compare"][0].plans == PLACE.plans
     given = parse_assignments(parsed["plan"][0].assignments)
     assert given == parse_assignments([f"{k}={json.dumps(v)}" for k, v in recipe.settings.items()])
     assert [one.steps for one in parsed["crossval"]] == [["train"], ["predict"], ["evaluate"]]
@@ -90,18 +92,24 @@ def test_plans_of_a_budget_are_used_everywhere(place: Path) -> None:
     recipe = load_recipe("recipe.json")
     found = commands(replace(recipe, budget="0.5"), PLACE)
     for stage in ("train", "predict", "evaluate", "compare", "report"):
-        assert "nnUNetPlans_0p5" in found[stage][0]
+        assert PLACE.plans in found[stage][0]
     before, after = found["preprocess"][0], found["plan"][1]
-    assert after == (*before, "-p", "nnUNetPlans_0p5")
+    assert after == (*before, "-p", PLACE.plans)
 
 
-def test_a_patch_gives_plans_of_its_own_which_are_used_everywhere(place: Path) -> None:
+def test_a_patch_is_of_the_plans_that_are_used_everywhere(place: Path) -> None:
     recipe = replace(load_recipe("recipe.json"), budget=None, patch=(48, 64))
     found = commands(recipe, PLACE)
     (planned,) = found["plan"]
     assert planned[planned.index("--patch") + 1 :][:2] == ("48", "64")
     for stage in ("train", "predict", "evaluate", "compare", "report"):
-        assert "nnUNetPlans_48x64" in found[stage][0]
+        assert PLACE.plans in found[stage][0]
+
+
+def test_recipes_of_one_data_set_have_plans_of_their_own() -> None:
+    names = [plans_of_recipe(path) for path in PLANS]
+    assert len(set(names)) == len(names) and "nnUNetPlans_flare22_uif200" in names
+    assert plans_of_recipe(Path("my recipe__ (2).json")) == "nnUNetPlans_my_recipe_2"
 
 
 def test_from_files_to_report_and_again(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -111,8 +119,8 @@ def test_from_files_to_report_and_again(place: Path, capfd: pytest.CaptureFixtur
     assert "Somebody's: Dice 0.75 (Table 1)" in out
     assert "SemiMeanTeacherTrainer" in (place / "recipe.html").read_text()
     models = {path.name for path in (place / "results").glob("Dataset611_*/*__*")}
-    assert models == {f"{name}__nnUNetPlans_cpu__2d" for name in RECIPE["trainers"]}
-    small = read_json(next((place / "preprocessed").glob("Dataset611_*/nnUNetPlans_cpu.json")))
+    assert models == {f"{name}__nnUNetPlans_recipe__2d" for name in RECIPE["trainers"]}
+    small = read_json(next((place / "preprocessed").glob("Dataset611_*/nnUNetPlans_recipe.json")))
     assert small["configurations"]["2d"]["spacing"][0] > 1
     predicted = next((place / "results").rglob("test/*.png"))
     assert read(predicted).shape == (144, 144)
