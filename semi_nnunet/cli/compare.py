@@ -12,8 +12,9 @@ cases and, where there are several, seeds, and Wilcoxon's test of the cases, cor
 number of trainers, and, of single classes, of trainers x classes (Holm). "better" needs both. Where
 a training invents a class that a case does not show, those that find nothing there count as
 perfect. Trainings whose steps, batches, labelled cases or other common settings differ from their
-baseline's are named; of --values, which come from elsewhere, nothing is known but the numbers. The
-best model is chosen on validation cases alone, never on imagesTs.
+baseline's are named, and those of one trainer that are not alike; of --values, which come from
+elsewhere, nothing is known but the numbers. The best model is chosen on validation cases alone,
+never on imagesTs.
 """
 
 from __future__ import annotations

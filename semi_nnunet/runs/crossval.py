@@ -96,8 +96,9 @@ def make_jobs(
         )
     ]
     problems = list(dict.fromkeys(stage_problems(jobs, number_of_folds(folders))))
-    problems += [*step_problems(jobs, steps), *changed_since(jobs, content)]
-    problems += seen_before(jobs, patients_of(folders))
+    patient_of = patients_of(folders)
+    problems += [*step_problems(jobs, steps), *changed_since(jobs, content, patient_of)]
+    problems += seen_before(jobs, patient_of)
     if problems:
         raise UserError("The cross-validation cannot start:", problems)
     return jobs

@@ -13,6 +13,7 @@ from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folde
 
 from semi_nnunet.cascade import missing_predictions, never_validated, predicts_pool
 from semi_nnunet.data.layout import unlabelled_folder
+from semi_nnunet.data.patients import PatientOf, apart_from
 from semi_nnunet.data.unlabelled import UnlabelledCases
 from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.errors import UserError
@@ -207,6 +208,17 @@ class Job:
         kind = trainer_classes().get(self.trainer)
         name = None if kind is None else kind.taught_by
         return None if name is None else replace(self, trainer=name)
+
+    def unlabelled_cases(self, patient_of: PatientOf) -> list[str]:
+        """Those that it would train on now, sorted: not of patients whom its fold validates on."""
+        if self._manager is None:
+            return []
+        folder = unlabelled_folder(self.folders.preprocessed, self._manager.data_identifier)
+        splits = self.folders.preprocessed / "splits_final.json"
+        if self.fold == ALL or not splits.is_file():
+            return cases_of_pool(folder)
+        validated = read_json(splits)[int(self.fold)]["val"]
+        return apart_from(cases_of_pool(folder), validated, patient_of)
 
     def missing_for_next_stages(self) -> list[str]:
         """Cases without a prediction for a cascade's next stage, if they are preprocessed for it.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from semi_nnunet.checkpoints import plain
+from semi_nnunet.data.patients import PatientOf
 from semi_nnunet.discovery.listing import settings_classes
 from semi_nnunet.errors import Problem
 from semi_nnunet.files import optional_json, read_json
@@ -20,23 +22,66 @@ MATCHED = (
     "gradient_clip", "supervised_loss", "class_weights", "class_weights_from", "deep_supervision",
     "mirror", "max_rotation_degrees", "labelled_appearance",
 )  # fmt: skip
-CASES = "labelled cases"
+OWN = ("seed", "save_every_epochs", "tensorboard", "mlflow")  # a training may have its own
+CASES, POOL = "labelled cases", "unlabelled cases"
+
+
+def recorded(job: Job) -> dict[str, Any]:
+    """What a training says it was trained with; empty of nnU-Net's own trainers.
+
+    Of a training that filters unlabelled cases, these are not told: it may have been resumed after.
+    """
+    record = optional_json(job.folder / "semi_settings.json")
+    values = {name: one["value"] for name, one in record.get("settings", {}).items()}
+    found = {name: value for name, value in values.items() if name not in OWN}
+    cases = record.get("cases", {})
+    if "labelled" in cases:
+        found[CASES] = sorted(cases["labelled"])
+    if cases.get("unlabelled") and not values.get("filter_epochs"):
+        found[POOL] = sorted(cases["unlabelled"])
+    return found
 
 
 def trained_with(job: Job) -> dict[str, Any]:
     """What the baseline of a training must share; empty of nnU-Net's own trainers."""
-    record = optional_json(job.folder / "semi_settings.json")
-    settings = record.get("settings", {})
-    found = {name: settings[name]["value"] for name in MATCHED if name in settings}
-    labelled = record.get("cases", {}).get("labelled")
-    return found if labelled is None else {**found, CASES: sorted(labelled)}
+    return {name: value for name, value in recorded(job).items() if name in (*MATCHED, CASES)}
 
 
 def unmatched(jobs: Sequence[Job], baseline: str) -> list[str]:
-    """A sentence for each setting in which a training differs from its baseline.
+    """A sentence for each setting in which trainings differ that are compared, or taken together.
 
-    Its baseline has the same configuration, fold and seed.
+    The baseline of a training has the same configuration, fold and seed; the folds and seeds of one
+    trainer are taken together.
     """
+    return [*unlike_baseline(jobs, baseline), *unlike_each_other(jobs)]
+
+
+def unlike_each_other(jobs: Sequence[Job]) -> Iterator[str]:
+    """A sentence for each setting that the folds and seeds of one trainer do not share."""
+    firsts: dict[tuple[str, ...], tuple[Job, dict[str, Any]]] = {}
+    found: dict[tuple[str, ...], list[str]] = {}
+    for job in jobs:
+        model, own = (job.trainer, job.configuration), recorded(job)
+        settings = {name: value for name, value in own.items() if name not in (CASES, POOL)}
+        cases = {name: own[name] for name in (CASES, POOL) if name in own}
+        for key, values in ((model, settings), ((*model, job.fold), cases)):
+            if not values:
+                continue
+            first, theirs = firsts.setdefault(key, (job, values))
+            for name in values:
+                if name in theirs and values[name] != theirs[name]:
+                    both = said(name, values[name]), said(name, theirs[name])
+                    where = found.setdefault((*model, name, *both, placed(first)), [])
+                    where.append(placed(job))
+    for (trainer, configuration, name, value, other, place), where in found.items():
+        yield (
+            f"The trainings of {trainer} {configuration} are not alike: {name} {value} "
+            f"({', '.join(where)}) against {other} ({place})"
+        )
+
+
+def unlike_baseline(jobs: Sequence[Job], baseline: str) -> list[str]:
+    """A sentence for each setting in which a training differs from its baseline."""
     bases = {
         (job.configuration, job.fold, job.seed): trained_with(job)
         for job in jobs
@@ -55,7 +100,7 @@ def unmatched(jobs: Sequence[Job], baseline: str) -> list[str]:
             if name in own and name in base and own[name] != base[name]:
                 values = said(name, own[name]), said(name, base[name])
                 where = found.setdefault((job.trainer, job.configuration, name, *values), [])
-                where.append(f"fold {job.fold} seed {job.seed}")
+                where.append(placed(job))
     return [
         f"{trainer} {configuration} and {baseline} are not matched: {name} {own} against {base} "
         f"({', '.join(where)})"
@@ -67,17 +112,27 @@ def unmatched(jobs: Sequence[Job], baseline: str) -> list[str]:
     ]
 
 
+def placed(job: Job) -> str:
+    """Which of a trainer's trainings."""
+    return f"fold {job.fold} seed {job.seed}"
+
+
 def said(name: str, value: Any) -> str:
     """A value for people."""
-    return f"{len(value)} ({', '.join(value[:3])}, ...)" if name == CASES else str(value)
+    if name not in (CASES, POOL):
+        return str(value)
+    return f"{len(value)} ({', '.join(value[:3])}, ...)"
 
 
-def changed_since(jobs: Sequence[Job], plans: Mapping[str, Any]) -> Iterator[Problem]:
-    """Trainings that are done, with other settings than the plans have now.
+def changed_since(
+    jobs: Sequence[Job], plans: Mapping[str, Any], patient_of: PatientOf
+) -> Iterator[Problem]:
+    """Trainings that are done, with other settings or unlabelled cases than there are now.
 
     Args:
         jobs: with these plans, or those of a seed.
         plans: of seed 0.
+        patient_of: case -> its patient.
     """
     classes, folder = settings_classes(), jobs[0].folders.preprocessed
 
@@ -89,17 +144,18 @@ def changed_since(jobs: Sequence[Job], plans: Mapping[str, Any]) -> Iterator[Pro
     def planned(trainer: str, configuration: str) -> dict[str, Any]:
         kind, facts = classes[trainer], facts_of(configuration)
         resolved = resolve_settings(kind, trainer, configuration, plans, facts, classes)
-        return dict(plain(resolved.as_dict()))
+        return dict(json.loads(json.dumps(plain(resolved.as_dict()))))  # as recorded
 
     for job in jobs:
-        if job.trainer not in classes or not job.is_trained or not (own := trained_with(job)):
+        if job.trainer not in classes or not job.is_trained or not (own := recorded(job)):
             continue
-        now = planned(job.trainer, job.configuration)
+        now = {**planned(job.trainer, job.configuration), POOL: job.unlabelled_cases(patient_of)}
         differ = [
-            f"{name} {own[name]} (now {now[name]})"
-            for name in MATCHED
-            if name in own and own[name] != now[name]
+            f"{name} {said(name, own[name])} (now {said(name, now[name])})"
+            for name in own
+            if name in now and own[name] != now[name]
         ]
         if differ:
-            what = f"was trained with {', '.join(differ)}, so that others would not be matched"
-            yield Problem(str(job), what, "plan as before, or under another name (plan --name)")
+            what = f"was trained with {', '.join(differ)}; it would not be what is asked for now"
+            fix = f"plan as before, or under another name (plan --name), or move {job.folder} away"
+            yield Problem(str(job), what, fix)

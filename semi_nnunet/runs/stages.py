@@ -40,7 +40,7 @@ class Place:
 def plans_of_recipe(path: Path) -> str:
     """The identifier of a recipe's plans, from its file's name.
 
-    Two recipes may use the same data set: what one asks for is not the other's, nor what it trained.
+    Two recipes may use the same data set: what one gave or trained is not the other's.
     """
     return "_".join(["nnUNetPlans", *re.findall("[A-Za-z0-9-]+", path.stem)])
 

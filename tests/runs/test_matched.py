@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from semi_nnunet.cli.main import main
+from semi_nnunet.data.patients import itself
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, write_json
 from semi_nnunet.runs.crossval import found_jobs, make_jobs
@@ -21,13 +22,14 @@ def jobs_of(folders, folds=("0",)):
     return make_jobs(folders, "tiny", ["2d"], [BASE, OURS], list(folds), 1)
 
 
-def leave(job, cases=("a", "b"), **settings):
+def leave(job, cases=("a", "b"), unlabelled=(), **settings):
     """What a finished training leaves, as far as it says how it was trained."""
     job.folder.mkdir(parents=True, exist_ok=True)
     job.checkpoint.touch()
     values = {"seed": 0, **settings}
     record = {"settings": {name: {"value": value} for name, value in values.items()}}
-    write_json(job.folder / "semi_settings.json", {**record, "cases": {"labelled": list(cases)}})
+    used = {"labelled": list(cases), "unlabelled": list(unlabelled)}
+    write_json(job.folder / "semi_settings.json", {**record, "cases": used})
 
 
 def test_what_differs_from_the_baseline_is_named_with_both_values(folders):
@@ -58,7 +60,41 @@ def test_plans_that_changed_after_a_training_are_refused_before_the_next(folders
         jobs_of(folders)
     of_method = {**plans, "semi": {**TINY, OURS: {"consistency_weight": 3.0}}}
     write_json(folders.preprocessed / "tiny.json", of_method)
-    assert jobs_of(folders)  # what only a method has may change
+    _, ours = jobs_of(folders)  # what only a method has may change, unless it was trained with it
+    leave(ours, ("a",), consistency_weight=10.0, mlflow=True)
+    with pytest.raises(UserError, match=r"consistency_weight 10.0 \(now 3.0\); .* move .*fold_0"):
+        jobs_of(folders)
+
+
+def test_a_pool_that_changed_after_a_training_is_refused(folders):
+    _, ours = jobs_of(folders)
+    now = ours.unlabelled_cases(itself)
+    leave(ours, unlabelled=now)
+    assert len(now) > 1 and jobs_of(folders)
+    leave(ours, unlabelled=now[1:])
+    with pytest.raises(UserError, match=rf"unlabelled cases {len(now) - 1} \(.*\(now {len(now)} "):
+        jobs_of(folders)
+    leave(ours, unlabelled=now[1:], filter_epochs=[])
+    with pytest.raises(UserError, match="unlabelled cases"):
+        jobs_of(folders)
+    assert jobs_of(folders, ("1",))  # of another fold
+
+
+def test_trainings_of_one_trainer_that_are_not_alike_are_named(folders):
+    _, ours, _, ours_1 = jobs_of(folders, ("0", "1"))
+    seeded = replace(ours, plans="tiny_seed1", seed=1)
+    leave(ours, ("a", "b"), ("u", "v"), consistency_weight=10.0)
+    leave(seeded, ("a", "b"), ("u", "v"), consistency_weight=10.0, seed=1)
+    leave(ours_1, ("a", "c"), ("u",), consistency_weight=10.0)  # folds have their own cases
+    assert unmatched([ours, ours_1, seeded], BASE) == []
+    leave(seeded, ("a", "b"), ("u", "v", "w", "x"), consistency_weight=3.0, seed=1)
+    leave(ours_1, ("a", "c"), ("u",), consistency_weight=3.0)
+    said = sorted(unmatched([ours, ours_1, seeded], BASE))
+    first = "fold 0 seed 0"
+    assert [one.removeprefix(f"The trainings of {OURS} 2d are not alike: ") for one in said] == [
+        f"consistency_weight 3.0 (fold 1 seed 0, fold 0 seed 1) against 10.0 ({first})",
+        f"unlabelled cases 4 (u, v, w, ...) (fold 0 seed 1) against 2 (u, v, ...) ({first})",
+    ]
 
 
 def test_copies_that_somebody_keeps_are_no_trainings(folders):
