@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> None:
     from semi_nnunet.errors import UserError
     from semi_nnunet.evaluation.values import write_values
     from semi_nnunet.files import require_place, write_atomically
+    from semi_nnunet.runs.crossval import stale_tables
     from semi_nnunet.runs.matched import unmatched
 
     if not (args.dataset or args.values):
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> None:
     if kept:
         write_values(args.write_values, values, args.metric, origin)
     parts, refused, compared = [f"not measured yet: {path}" for path in missing], [], False
+    parts += stale_tables(jobs)
     for subset, of_subset in values.items():
         if not of_subset:
             continue

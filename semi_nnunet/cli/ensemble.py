@@ -114,10 +114,13 @@ def print_members(members: Sequence[Member], subset: str, out: Path) -> None:
     from semi_nnunet.runs.ensemble import VALIDATION
 
     measured: dict[str, list[Path]] = {}
+    stale: list[str] = []
     for job in (member.job for member in members):
         of_folds = f"{job.trainer} {job.configuration} seed {job.seed}"
         if (table := job.tables().get(subset)) is not None:
             measured.setdefault(of_folds if subset == VALIDATION else str(job), []).append(table)
+            if job.is_stale(subset):  # it is not of what was averaged
+                stale.append(str(table))
     measured["ensemble"] = [out / CSV]
     # together, so that a class that one of them invents counts for all
     together = [(Model(name, ""), "", 0, path) for name in measured for path in measured[name]]
@@ -126,5 +129,5 @@ def print_members(members: Sequence[Member], subset: str, out: Path) -> None:
     print(f"\nmean Dice of the {subset} cases")
     for name, paths in measured.items():
         mean = mean_of([one.value for one in values if one.model.trainer == name])
-        absent = any(str(path) in missing for path in paths)
+        absent = any(str(path) in (*missing, *stale) for path in paths)
         print(f"  {name:<60}{'not measured' if absent else f'{mean:.4f}'}")

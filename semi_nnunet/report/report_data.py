@@ -14,7 +14,7 @@ from semi_nnunet.report.case_files import CaseFiles
 from semi_nnunet.report.measured import Measured, measure
 from semi_nnunet.report.run_pages import Panel, Pool, Run, all_dice, pools_of, run_name, run_of
 from semi_nnunet.report.shown_cases import Viewer, viewers
-from semi_nnunet.runs.crossval import found_jobs, patients_of, tables_of
+from semi_nnunet.runs.crossval import found_jobs, patients_of, stale_tables, tables_of
 from semi_nnunet.runs.job import Folders
 from semi_nnunet.runs.matched import unmatched
 
@@ -97,7 +97,8 @@ def collect(folders: Folders, plans: str, baseline: str, metric: str = "dice") -
             f"the plans that were trained"
         )
     said = answer(measured, baseline)
-    said = replace(said, sentences=(*said.sentences, *(f"{s}." for s in unmatched(jobs, baseline))))
+    notes = *(f"{sentence}." for sentence in unmatched(jobs, baseline)), *stale_tables(jobs)
+    said = replace(said, sentences=(*said.sentences, *notes))
     method, base = shown_models(measured, said, baseline)
     subset = said.subset or measured[0].subset
     shown = next(item for item in measured if item.subset == subset)
@@ -116,7 +117,9 @@ def collect(folders: Folders, plans: str, baseline: str, metric: str = "dice") -
         [
             run_name(job)
             for job in jobs
-            if not any(path.is_file() for path in job.tables().values())
+            if not any(
+                path.is_file() and not job.is_stale(subset) for subset, path in job.tables().items()
+            )
         ],
         {item.subset: case_rows(item, method, base) for item in measured},
         pictures,

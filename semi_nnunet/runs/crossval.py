@@ -439,9 +439,27 @@ def patients_of(folders: Folders) -> patients.PatientOf:
 
 
 def tables_of(jobs: Iterable[Job], subset: str) -> list[Table]:
-    """The metrics of one set of cases, "validation" or "test", of every job that measures it."""
+    """The metrics of one set of cases, "validation" or "test", of every job that measures it.
+
+    Those of a training before the one that is there are left out: see :func:`stale_tables`.
+    """
     return [
         (Model(job.trainer, job.configuration), job.fold, job.seed, job.tables()[subset])
         for job in jobs
-        if subset in job.tables()
+        if subset in job.tables() and not job.is_stale(subset)
+    ]
+
+
+def stale_tables(jobs: Iterable[Job]) -> list[str]:
+    """A sentence for each table of a fold that was trained or validated again since.
+
+    Copying without times may look alike, so that the sentence says what to do then.
+    """
+    return [
+        f"Older than the training or validation of {job}, and left out: "
+        f"{job.tables()[subset]}. Fix: semi_nnunet crossval measures again; if the folder was "
+        f"copied without its times, touch the file"
+        for job in jobs
+        for subset in job.tables()
+        if job.is_stale(subset)
     ]

@@ -286,14 +286,18 @@ class Job:
 
     def _unmeasured(self) -> list[str]:
         """Of "validation" and "test", what has no table, or one of other predictions."""
-        made_by = {"validation": self.validation / "summary.json", "test": self.checkpoint}
         return [
             subset
             for subset, path in self.tables().items()
             if not path.is_file()
-            or is_older(path, made_by[subset])
+            or self.is_stale(subset)
             or (subset == "test" and not self.is_tested)
         ]
+
+    def is_stale(self, subset: str) -> bool:
+        """Whether the table is of a training, or of a validation, before the one that is there."""
+        made_by = {"validation": self.validation / "summary.json", "test": self.checkpoint}
+        return is_older(self.tables()[subset], made_by[subset])
 
     def history(self) -> History:
         """Empty if it left none, as nnU-Net's own trainers do."""

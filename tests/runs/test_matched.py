@@ -148,6 +148,14 @@ def test_compare_names_what_was_not_trained_and_what_is_not_matched(folders, cap
         job.validation.mkdir()
         rows = "".join(f"case_{n},organ,{dice + n / 100}\n" for n in range(5))
         (job.validation / "metrics.csv").write_text(f"case,class,dice\n{rows}")
+    stale = replace(ours, plans="tiny_seed1", seed=1)  # trained again by hand
+    shutil.copytree(ours.folder, stale.folder)
+    (stale.validation / "summary.json").touch()
+    an_hour_ago = time.time() - 3600
+    os.utime(stale.validation / "metrics.csv", (an_hour_ago, an_hour_ago))
     assert main(["compare", "-d", name, "-p", "tiny"]) == 0
     said = capsys.readouterr().out
+    assert (
+        f"Older than the training or validation of {stale}" in said and "seed 1" not in said[900:]
+    )
     assert f"{OURS} 2d and {BASE} are not matched: epochs 3 against 2 (fold 0 seed 0)" in said
