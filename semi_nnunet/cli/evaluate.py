@@ -3,10 +3,11 @@
     semi_nnunet evaluate -i predictions -r $nnUNet_raw/Dataset042_Pancreas/labelsTs
 
 Writes metrics.csv (a row for each case and class), metrics.json (with the means and what each
-column is) and nnU-Net's summary.json. Distances are in mm on the native grid; surface metrics come
-in both conventions in use, which give different numbers: *_edge as MONAI and medpy, *_surfel as
-DeepMind's surface-distance and FLARE. hd95_edge is the percentile of both directions together, as
-medpy's, where MONAI's is the larger of the two. A class that neither mask shows is not counted; one
+column is) and nnU-Net's summary.json. Distances are in mm on the native grid, of pictures (.png and
+the like), which have no spacing, in pixels; surface metrics come in both conventions in use, which
+give different numbers: *_edge as MONAI and medpy, *_surfel as DeepMind's surface-distance and
+FLARE. hd95_edge is the percentile of both directions together, as medpy's, where MONAI's is the
+larger of the two. A class that neither mask shows is not counted; one
 that only one of them shows has overlap 0 and, for a distance, the diagonal of the image.
 """
 
@@ -50,20 +51,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.data.raw_description import read_description
-    from semi_nnunet.evaluation.folder import evaluate, find_pairs, make_protocol
+    from semi_nnunet.evaluation.folder import evaluate, find_pairs, make_protocol, unit_and_axes
     from semi_nnunet.evaluation.metrics import Measure
     from semi_nnunet.evaluation.tables import printed, write_tables
 
-    unit = "voxels" if args.voxels else "mm"
     own, wrong = class_tolerances(args.class_tolerances)
     if found := [*wrong, *problems(args, own)]:
         raise UserError("The measuring cannot start:", found)
     dataset_json = args.dataset_json or find_dataset_json(args.predictions, args.references)
     ending = read_description(dataset_json.parent, dataset_json.name)["file_ending"]
     pairs = find_pairs(args.predictions, args.references, ending, args.partial)
+    example = pairs[0].reference
+    unit, axes = unit_and_axes(dataset_json, example, args.voxels)
     names = {f"{size:g}{unit}": size for size in args.tolerances}
-    measure = Measure(names, unit, args.missed_distance)
-    protocol = make_protocol(dataset_json, pairs[0].reference, measure, own)
+    measure = Measure(names, unit, args.missed_distance, axes)
+    protocol = make_protocol(dataset_json, example, measure, own)
     out = args.out or args.predictions
     out.mkdir(parents=True, exist_ok=True)  # before the work
     rows = evaluate(pairs, protocol, args.num_processes)

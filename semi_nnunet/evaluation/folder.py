@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from tqdm import tqdm
 
@@ -108,6 +109,25 @@ def find_pairs(predictions: Path, references: Path, ending: str, partial_ok: boo
     ]
 
 
+def unit_and_axes(dataset_json: Path, example: str, in_voxels: bool) -> tuple[str, int]:
+    """What distances are measured in, and how many axes the images have: see :class:`Measure`.
+
+    Args:
+        dataset_json: of the data set.
+        example: one of the files.
+        in_voxels: whether the user asks for voxels.
+    """
+    description = read_description(dataset_json.parent, dataset_json.name)
+    reader = reader_class(description, [example])
+    if reader is NaturalImage2DIO:
+        return "pixels", 2
+    try:
+        array, _, _ = read_with_nnunet(example, reader, is_label=True)
+    except BrokenFileError:  # it is named with the others
+        return "mm", 3
+    return "voxels" if in_voxels else "mm", 2 if array.shape[1] == 1 else 3
+
+
 def make_protocol(
     dataset_json: Path, example: str, measure: Measure, own_tolerances: Mapping[str, float]
 ) -> Protocol:
@@ -140,6 +160,7 @@ def make_protocol(
             {**measure.tolerances, **({"own": own_tolerances[name]} if own_tolerances else {})},
             measure.unit,
             measure.missed_distance,
+            measure.axes,
         )
         for name in classes
     }

@@ -3,7 +3,7 @@
 Where a mask is empty: if both are, there is nothing to find and every metric is NaN, which no mean
 counts (as nnU-Net's Dice). If one is, overlaps are 0 and distances are the diagonal of the image,
 the worst there is, so that a missed organ never improves a mean; :class:`Measure` takes another
-value for it.
+value for it. The volume that is relative to an empty reference is NaN, too.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ class Measure:
 
     Args:
         tolerances: name, as it is to stand in the columns' names -> value in the unit.
-        unit: "mm", or "voxels" for protocols that ignore the spacing.
+        unit: "mm", "voxels" for protocols that ignore the spacing, or "pixels" of pictures that
+            have none.
         missed_distance: of a class that only one mask shows; None: the diagonal of the image.
     """
 
     tolerances: Mapping[str, float]
     unit: str = "mm"
     missed_distance: float | None = None
+    axes: int = 3  # of the images; two of single slices and pictures
 
 
 def mask_metrics(
@@ -48,7 +50,7 @@ def mask_metrics(
         column -> value, in the order of :func:`column_meanings`.
     """
     spacing = spacing_mm if measure.unit == "mm" else [1.0] * len(spacing_mm)
-    found = overlap_metrics(prediction, reference, spacing, measure.unit)
+    found = overlap_metrics(prediction, reference, spacing, measure)
     if prediction.any() and reference.any():
         edge = surface_distances(prediction, reference, spacing, "edge")
         surfel = surface_distances(prediction, reference, spacing, "surfel")
@@ -62,23 +64,26 @@ def mask_metrics(
 
 
 def overlap_metrics(
-    prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float], unit: str
+    prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float], measure: Measure
 ) -> dict[str, float]:
     """Dice, IoU and volumes."""
     both = int(np.count_nonzero(prediction & reference))
     ours, theirs = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))
-    voxel = float(np.prod(spacing)) / 1000 if unit == "mm" else 1
+    column, of_a_voxel = size_column(measure)
+    difference = (ours - theirs) * float(np.prod(spacing)) * of_a_voxel
     return {
         "dice": ratio(2 * both, ours + theirs),
         "iou": ratio(both, ours + theirs - both),
-        volume_column(unit): (ours - theirs) * voxel,
+        column: difference if ours or theirs else UNDEFINED,
         "relative_volume_difference": ratio(ours - theirs, theirs),
     }
 
 
-def volume_column(unit: str) -> str:
-    """Millilitres, or voxels."""
-    return "volume_difference_ml" if unit == "mm" else "volume_difference_voxels"
+def size_column(measure: Measure) -> tuple[str, float]:
+    """The column of volumes or areas, and the factor on the product of the spacings."""
+    if measure.unit != "mm":
+        return f"{'volume' if measure.axes == 3 else 'area'}_difference_{measure.unit}", 1.0
+    return ("volume_difference_ml", 1e-3) if measure.axes == 3 else ("area_difference_mm2", 1.0)
 
 
 def ratio(part: float, whole: float) -> float:
@@ -110,8 +115,9 @@ def column_meanings(measure: Measure) -> dict[str, str]:
     return {
         "dice": "2 |A and B| / (|A| + |B|)",
         "iou": "|A and B| / |A or B|, also called Jaccard",
-        volume_column(unit): "prediction - reference",
-        "relative_volume_difference": "(prediction - reference) / reference",
+        size_column(measure)[0]: "prediction - reference",
+        "relative_volume_difference": "(prediction - reference) / reference; null where there is "
+        "no reference",
         f"hd95_edge_{unit}": "95th percentile of the distances of both surfaces together; "
         f"{edge} (medpy)",
         f"asd_edge_{unit}": "mean distance from the prediction's surface to the reference's; "

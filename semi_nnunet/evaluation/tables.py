@@ -59,7 +59,8 @@ def write_tables(
     content = {
         "columns": columns,
         "tolerances": {name: dict(m.tolerances) for name, m in protocol.measures.items()},
-        "empty masks": "both: not counted (null). One: overlaps are 0, distances "
+        "empty masks": "both: not counted (null). One: overlaps are 0, a volume relative to no "
+        "reference is not counted, distances are "
         + (
             "the diagonal of the image"
             if measure.missed_distance is None

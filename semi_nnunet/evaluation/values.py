@@ -17,7 +17,7 @@ from semi_nnunet.data.patients import PatientOf, itself
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import write_csv
 
-SIGNED = ("volume", "relative")  # too much is as bad as too little
+SIGNED = ("volume", "area", "relative")  # too much is as bad as too little
 LOWER_IS_BETTER = ("hd95", "asd", "assd", *SIGNED)
 COLUMNS = (
     "dataset", "plans", "subset", "trainer", "configuration", "fold", "seed", "case", "patient",

@@ -108,10 +108,10 @@ def test_colour_images_masks_are_flat(tmp_path):
         NaturalImage2DIO().read_seg(str(folder / "a.png"))[0][0, 0] == 1
         for folder in (predictions, references)
     ]
-    expected = mask_metrics(*arrays, (1, 1), Measure({}))
+    expected = mask_metrics(*arrays, (1, 1), Measure({}, "pixels", axes=2))
     with open(predictions / "metrics.csv") as file:
         row = next(csv.DictReader(file))
-    for column in ("hd95_edge_mm", "hd95_surfel_mm"):
+    for column in ("hd95_edge_pixels", "hd95_surfel_pixels", "area_difference_pixels"):
         assert float(row[column]) == pytest.approx(expected[column], rel=1e-5)
 
 

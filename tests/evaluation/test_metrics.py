@@ -111,7 +111,18 @@ def test_where_there_is_nothing_to_find_nothing_is_counted():
     nothing = np.zeros((5, 5), dtype=bool)
     found = mask_metrics(nothing, nothing, (1, 1), MM)
     undefined = {column for column, value in found.items() if math.isnan(value)}
-    assert undefined == set(found) - {"volume_difference_ml"}
+    assert undefined == set(found)
+
+
+def test_the_name_of_a_size_says_what_it_is_of():
+    nothing, some = np.zeros((4, 4), dtype=bool), np.ones((4, 4), dtype=bool)
+    slices = mask_metrics(some, nothing, (0.5, 3.0), Measure({}, axes=2))
+    assert slices["area_difference_mm2"] == 16 * 1.5
+    pictures = mask_metrics(some, nothing, (1.0, 1.0), Measure({}, "pixels", axes=2))
+    assert pictures["area_difference_pixels"] == 16 and "hd95_edge_pixels" in pictures
+    assert math.isnan(pictures["relative_volume_difference"])
+    volumes = mask_metrics(some[None], nothing[None], (2.0, 0.5, 3.0), Measure({}, "voxels"))
+    assert volumes["volume_difference_voxels"] == 16
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
