@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from semi_nnunet.runs.job import Job
 
 SUBSETS = ("validation", "test")
+BASELINE = "SemiBaselineTrainer"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-p", dest="plans", default="nnUNetPlans", help=default)
     add("-c", dest="configurations", nargs="+", metavar="CONFIG", help="only these")
     add("-tr", dest="trainers", nargs="+", metavar="TRAINER", help="only these and the baseline")
-    add("--baseline", default="SemiBaselineTrainer", metavar="TRAINER", help=default)
+    add("--baseline", default=BASELINE, metavar="TRAINER", help=default)
     add("--metric", default="dice", help=f"a column of metrics.csv ({default})")
     add("-o", dest="out", type=Path, help="also write the tables there, as Markdown")
     add(
@@ -139,14 +140,15 @@ def gathered(
 
 
 def require_known(args: argparse.Namespace, models: list[tuple[str, str]]) -> None:
-    """Refuse trainers and configurations that are none of the models'."""
+    """Refuse trainers and configurations that are none of the models'; there may be no baseline."""
     from semi_nnunet.errors import UserError
     from semi_nnunet.runs.crossval import unique, unknown
 
     trainers, configurations = (unique(names) for names in zip(*models, strict=True))
     why = f"was not trained with {args.plans}" if args.dataset else "is not in the files"
+    named = [*(args.trainers or []), *([] if args.baseline == BASELINE else [args.baseline])]
     problems = [
-        *unknown("trainer", args.trainers or [], trainers, why),
+        *unknown("trainer", unique(named), trainers, why),
         *unknown("configuration", args.configurations or [], configurations, why),
     ]
     if problems:
@@ -154,21 +156,33 @@ def require_known(args: argparse.Namespace, models: list[tuple[str, str]]) -> No
 
 
 def report_of(subset: str, values: list[Value], baseline: str, metric: str) -> str:
-    """The tables of the validation or the test cases."""
+    """The tables of the validation or the test cases.
+
+    Raises:
+        UserError: there is nothing to compare, neither with the baseline nor with each other.
+    """
+    from semi_nnunet.errors import UserError
     from semi_nnunet.evaluation import comparison as of
     from semi_nnunet.evaluation.values import crediting_absence
 
     values = crediting_absence(values, metric)
-    found = of.compare(values, baseline, metric)
-    tables = of.overall_table(found, metric), of.class_table(found, metric)
+    ranked = of.ranking(values, metric)
+    try:
+        found = of.compare(values, baseline, metric)
+    except UserError as error:  # such as one trainer in two configurations
+        if len(ranked) < 2:
+            raise
+        tables = [f"Not compared with a baseline: {error}", of.means_table(ranked, metric)]
+    else:
+        tables = [of.overall_table(found, metric), of.class_table(found, metric)]
     notes = of.patients_note(values), of.seeds_note(values, baseline)
     parts = [f"## {subset} cases", *tables, *filter(None, notes)]
     if subset == "validation":
-        best = of.best_model(values, metric)
         parts.append(
-            "The trainings have no fold and seed in common: none is chosen."
-            if best is None
-            else f"Best on the validation cases: {best[0].trainer} {best[0].configuration} "
-            f"({metric} {best[1]:.4f})."
+            "Best on the validation cases: {0.trainer} {0.configuration} ({1} {2:.4f}).".format(
+                ranked[0][0], metric, ranked[0][1]
+            )
+            if ranked
+            else "The trainings have no fold and seed in common: none is chosen."
         )
     return "\n\n".join(parts)

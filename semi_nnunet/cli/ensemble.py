@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"wrote the mean of {len(members)} members to {out}", flush=True)
         if labels is None:
             continue
-        words = folders.evaluation(out, labels, args.processes, subset == VALIDATION)
+        words = folders.evaluation(out, labels, args.processes)
         if run_verb(words):
             raise UserError(f"the ensemble could not be measured. Fix: see above; {typed(words)}")
         print_members(members, subset, out)

@@ -179,18 +179,20 @@ def mean_of_class(numbers: Numbers, name: str, which: int = 0) -> float:
     return float(np.mean(own)) if own else math.nan
 
 
-def best_model(values: Sequence[Value], metric: str) -> tuple[Model, float] | None:
-    """The model with the best mean over what all models predicted; None if that is nothing."""
+def ranking(values: Sequence[Value], metric: str) -> list[tuple[Model, float]]:
+    """Every model with its mean over what all models predicted, best first; [] if that is nothing.
+
+    The best is chosen on validation cases.
+    """
     tables = by_model(v for v in values if not math.isnan(v.value))
     common = set.intersection(*(set(table) for table in tables.values())) if tables else set()
     if not common:
-        return None
-    means = {
-        model: mean_of_classes(alone(table[key] for key in sorted(common)))
+        return []
+    means = [
+        (model, mean_of_classes(alone(table[key] for key in sorted(common))))
         for model, table in tables.items()
-    }
-    best = (max if higher_is_better(metric) else min)(means, key=means.__getitem__)
-    return best, means[best]
+    ]
+    return sorted(means, key=lambda item: item[1], reverse=higher_is_better(metric))
 
 
 # ---- tables for people ----
@@ -211,6 +213,12 @@ def overall_table(found: Sequence[Compared], metric: str) -> str:
              f"{d.better} of {d.cases}", seeds, item.verdict(metric)]
         )  # fmt: skip
     return markdown(rows)
+
+
+def means_table(ranked: Sequence[tuple[Model, float]], metric: str) -> str:
+    """A line for each model, best first."""
+    rows = [[m.trainer, m.configuration, f"{mean:.4f}"] for m, mean in ranked]
+    return markdown([["trainer", "configuration", metric], *rows])
 
 
 def patients_note(values: Sequence[Value]) -> str:

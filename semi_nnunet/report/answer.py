@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from semi_nnunet.evaluation.comparison import Compared, best_model
+from semi_nnunet.evaluation.comparison import Compared, ranking
 from semi_nnunet.evaluation.values import Model, higher_is_better
 from semi_nnunet.report.measured import Measured
 from semi_nnunet.report.wording import (
@@ -57,8 +57,8 @@ def answer(measured: Sequence[Measured], baseline: str) -> Answer:
     if not sets:
         return nothing_to_compare(measured, baseline)
     validation, test = sets.get("validation"), sets.get("test")
-    chosen = best_model(validation.values, validation.metric) if validation else None
-    model = chosen[0] if chosen else None
+    ranked = ranking(validation.values, validation.metric) if validation else []
+    model = ranked[0][0] if ranked else None
     if validation and model and model.trainer == baseline:
         return baseline_is_best(validation, test, model)
     judge = test if test and (model is None or find(test, model)) else validation
@@ -68,7 +68,7 @@ def answer(measured: Sequence[Measured], baseline: str) -> Answer:
     verdict = verdict_of(item, judge.metric)
     headline = headline_of(judge, item, verdict, chosen_by_validation=item.model == model)
     sentences = [difference_sentence(judge, item), evidence_sentence(judge, item)]
-    sentences += choice_sentences(judge, item, validation, chosen is not None)
+    sentences += choice_sentences(judge, item, validation, bool(ranked))
     return Answer(verdict, headline, tuple(sentences), item, judge.subset)
 
 
@@ -105,7 +105,17 @@ def nothing_to_compare(measured: Sequence[Measured], baseline: str) -> Answer:
         else f"The baseline {short_name(baseline)} is not among them."
     )
     fix = "Train both with the same folds and seeds: semi_nnunet crossval."
-    return Answer("open", "There is nothing to compare yet.", (what, fix))
+    best = [s for item in measured if item.subset == "validation" for s in best_sentences(item)]
+    return Answer("open", "There is nothing to compare yet.", (what, *best, fix))
+
+
+def best_sentences(validation: Measured) -> list[str]:
+    """Which of several methods or configurations to choose, without a baseline."""
+    ranked, metric = ranking(validation.values, validation.metric), validation.metric
+    if len(ranked) < 2:
+        return []
+    said = [f"{model_name(m, validation.models)} {number(mean, metric, 1)}" for m, mean in ranked]
+    return [f"On the validation cases, best first ({metric_title(metric)}): {', '.join(said)}."]
 
 
 def baseline_is_best(validation: Measured, test: Measured | None, model: Model) -> Answer:

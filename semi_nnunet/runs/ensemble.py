@@ -62,6 +62,11 @@ def problems(members: Sequence[Member], subset: str) -> list[Problem]:
         cases = {m.job: m.job.predicted_cases(subset) for m in group}
         wanted = set().union(*cases.values())
         for job in cases:
+            missing = set() if subset == VALIDATION else {*job.folders.test_cases()} - cases[job]
+            if missing:
+                what = f"has not predicted all of imagesTs, not {', '.join(sorted(missing)[:5])}"
+                found.append(Problem(str(job), what, "semi_nnunet crossval ... --npz"))
+                continue
             has = {path.stem for path in (job.folder / subset).glob("*.npz")}
             fix = "semi_nnunet crossval ... --npz predicts them (again), without another training"
             if not has:

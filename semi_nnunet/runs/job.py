@@ -41,14 +41,11 @@ class Folders:
         """imagesTs, if it holds anything."""
         return folder_with_files(self.raw / "imagesTs")
 
-    def evaluation(
-        self, predictions: Path, references: Path, processes: int, partial: bool = False
-    ) -> Words:
-        """The command that measures predictions."""
+    def evaluation(self, predictions: Path, references: Path, processes: int) -> Words:
+        """The command that measures predictions; there may be labels of others, too."""
         description = self.preprocessed / "dataset.json"
         where = ("-i", predictions, "-r", references, "--dataset-json", description)
-        options = ("--partial",) if partial else ()
-        return ("semi_nnunet", "evaluate", *where, "-np", str(processes), *options)
+        return ("semi_nnunet", "evaluate", *where, "-np", str(processes), "--partial")
 
     @property
     def references(self) -> Path:
@@ -324,9 +321,7 @@ class Job:
         unmeasured = self._unmeasured()
         if "validation" in unmeasured:
             self._require("train", self.is_validated)
-            yield self.folders.evaluation(
-                self.validation, self.folders.references, processes, partial=True
-            )
+            yield self.folders.evaluation(self.validation, self.folders.references, processes)
         if self.folders.test_labels and "test" in unmeasured:
             self._require("predict", self.is_tested)
             yield self.folders.evaluation(self.test, self.folders.test_labels, processes)

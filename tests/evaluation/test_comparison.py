@@ -12,11 +12,11 @@ import pytest
 from semi_nnunet.cli.main import main
 from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.comparison import (
-    best_model,
     class_table,
     compare,
     overall_table,
     patients_note,
+    ranking,
     seeds_note,
 )
 from semi_nnunet.evaluation.statistics import holm, paired_difference
@@ -160,20 +160,28 @@ def test_who_invents_a_class_is_worse_than_who_finds_nothing(tmp_path, metric, g
     assert compared.overall.cases == 20 and compared.verdict(metric) == "WORSE"
     perfect = 1.0 if metric == "dice" else 0.0
     assert compared.baseline_mean == pytest.approx(0.4 * good + 0.6 * perfect)
-    best = best_model(found, metric)
-    assert best is not None and best[0] == BASE
+    assert [model for model, _ in ranking(found, metric)] == [BASE, OURS]
 
 
 def test_the_best_is_chosen_on_what_all_predicted():
     rows = [*values(BASE, 0, noise=0), *values(OURS, 0.01, noise=0)]
     extra = [Value(BASE, "9", 0, "easy", "liver", 1.0)]
-    best = best_model([*rows, *extra], "dice")
-    assert best is not None and best[0] == OURS
-    assert best_model([*rows, *extra], "hd95_edge_mm")[0] == BASE
-    assert (
-        best_model([*values(BASE, 0), *extra[:0], Value(OURS, "9", 9, "x", "y", 1.0)], "dice")
-        is None
-    )
+    assert [model for model, _ in ranking([*rows, *extra], "dice")] == [OURS, BASE]
+    assert [model for model, _ in ranking([*rows, *extra], "hd95_edge_mm")] == [BASE, OURS]
+    assert ranking([*values(BASE, 0), Value(OURS, "9", 9, "x", "y", 1.0)], "dice") == []
+
+
+def test_configurations_are_compared_without_a_baseline(tmp_path, capsys):
+    path, larger = tmp_path / "values.csv", Model("Ours", "3d")
+    rows = [*values(OURS, 0.01, noise=0), *values(larger, 0.03, noise=0)]
+    write_values(path, {"validation": rows, "test": rows}, "dice", ORIGIN)
+    assert main(["compare", "--values", str(path)]) == 0
+    validation, test = capsys.readouterr().out.split("## test cases")
+    assert "Not compared with a baseline" in validation and "Best on" not in test
+    assert "Best on the validation cases: Ours 3d (dice" in validation
+    write_values(path, {"validation": rows[: len(rows) // 2]}, "dice", ORIGIN)
+    assert main(["compare", "--values", str(path)]) == 2  # one alone
+    assert "SemiBaselineTrainer is none of what was measured" in capsys.readouterr().err
 
 
 def write_table(path: Path, rows: list[Value], metric: str = "dice") -> None:
@@ -273,7 +281,7 @@ def test_cases_of_one_patient_are_one_observation():
 def test_the_best_model_is_that_of_patients():
     """By cases the baseline is ahead: of one patient there are six, on which it is better."""
     rows, told = six_lose(0.03)
-    assert best_model(rows, "dice")[0] == BASE and best_model(told, "dice")[0] == OURS
+    assert ranking(rows, "dice")[0][0] == BASE and ranking(told, "dice")[0][0] == OURS
 
 
 def test_that_cases_count_as_one_is_said():
@@ -325,7 +333,7 @@ def test_values_that_cannot_be_compared_are_refused(tmp_path, capsys):
         (["--values", str(tmp_path / "none.csv")], "none.csv does not exist"),
         (["--values", str(path), "--metric", "iou"], "class, iou, got"),
         (["--values", str(path), "-tr", "Our"], "did you mean 'Ours'?"),
-        (["--values", str(path), "--baseline", "Nobody"], "Nobody is none of what was measured"),
+        (["--values", str(path), "--baseline", "Nobody"], "trainer 'Nobody': is not in the files"),
     ]:
         assert main(["compare", *words]) == 2
         assert says in capsys.readouterr().err

@@ -316,6 +316,8 @@ def test_shorter_distances_are_better():
 def test_one_trainer_alone_is_nothing_to_compare():
     said = answer([measured("test", **{BASE: 0})], BASE)
     assert "No other method" in said.sentences[0] and said.compared is None
+    both = answer([measured("validation", **{OURS: 0.2, "OtherTrainer": 0})], BASE).sentences
+    assert both[1].startswith("On the validation cases, best first (Dice): MeanTeacher 0.")
 
 
 # ---- words and charts ----
