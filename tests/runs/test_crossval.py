@@ -19,6 +19,7 @@ import pytest
 from semi_nnunet.cli.main import main
 from semi_nnunet.cli.status import in_all, reason_in
 from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
+from semi_nnunet.data.patients import itself
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, write_json
 from semi_nnunet.history import History
@@ -134,9 +135,10 @@ def test_what_was_trained_with_other_folds_is_not_taken_for_done(folders, tmp_pa
     (teacher,) = make_jobs(here, "tiny", ["2d"], ["SemiMeanTeacherTrainer"], ["0"], 1)
     teacher.folder.mkdir(parents=True)
     teacher.checkpoint.touch()
+    pool = teacher.unlabelled_cases(itself)
     for labelled, unlabelled, refused in (
-        ([a], ["u"], False),
-        ([a, b], ["u"], True),
+        ([a], pool, False),
+        ([a, b], pool, True),
         ([a], [b], True),
     ):
         seen = {"cases": {"labelled": labelled, "unlabelled": unlabelled}}
@@ -247,6 +249,8 @@ def test_steps_one_at_a_time_and_a_case_that_came_later(folders, tmp_path):
     assert run("predict").state == "done"
     (job,) = found_jobs(own, "tiny")
     test = job.tables()["test"]
+    label = next((raw / "labelsTs").iterdir())
+    shutil.copy(label, label.with_name(f"of_no_image_{label.name}"))  # it is no fault
     assert not test.exists() and run("evaluate").state == "done" and job.is_done
     cases = job.predicted_cases("test")
     for name in ("imagesTs", "labelsTs"):
