@@ -19,7 +19,7 @@ from typing import Protocol, TextIO
 from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.errors import UserError
 from semi_nnunet.runs.commands import Cancelled, Progress, Words, name_of, run_command
-from semi_nnunet.runs.lock import held
+from semi_nnunet.runs.lock import held, holder_of
 from semi_nnunet.watch import readable_time
 
 LOOK_EVERY_S = 1.0
@@ -164,7 +164,8 @@ def run_jobs(
     Args:
         jobs: no two are equal.
         resources: for them.
-        needs: job -> those that it waits for, if they are of ``jobs``, in whatever way they end.
+        needs: job -> those that it waits for, if they are of ``jobs``, in whatever way they end,
+            also where another process works on them.
 
     Raises:
         KeyboardInterrupt: after the running commands have been ended.
@@ -181,17 +182,26 @@ def run_jobs(
         board.end(outcome)
         return outcome
 
+    needed = {one for others in needs.values() for one in others}
+
+    def has_ended(job: Job) -> bool:
+        """Nobody works on it any more, neither we nor, if somebody waits for it, others."""
+        if not (job in futures and futures[job].done()):
+            return False
+        elsewhere = job in needed and futures[job].result().state == "elsewhere"
+        return not elsewhere or holder_of(job.lock) is None
+
     with ThreadPoolExecutor(resources.jobs) as pool:
         futures: dict[Job, Future[Outcome]] = {}
         left = set(jobs)
         try:
-            while left:
+            while not all(job in futures and futures[job].done() for job in jobs):
                 for job in jobs:
                     if job not in futures and left.isdisjoint(needs.get(job, ())):
                         futures[job] = pool.submit(work, job)
                 time.sleep(LOOK_EVERY_S)
                 board.refresh()
-                left -= {job for job, future in futures.items() if future.done()}
+                left -= {job for job in left if has_ended(job)}
         except BaseException:
             stop.set()
             pool.shutdown(cancel_futures=True)

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import termios
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -384,6 +386,25 @@ def test_a_data_set_that_does_not_exist_is_named(folders, capsys):
 
 def fake_job(folders: Folders, trainer: str) -> Job:
     return Job(folders, trainer, "2d", "0", 0, "tiny")
+
+
+def test_what_another_process_works_on_is_waited_for(folders, monkeypatch):
+    """Its results are what comes next needs: the first stage of a cascade, a teacher."""
+    monkeypatch.setattr("semi_nnunet.runs.local.LOOK_EVERY_S", 0.05)
+    first, second, third = (fake_job(folders, name) for name in ("First", "Second", "Third"))
+    begun = []
+    monkeypatch.setattr(Job, "commands", lambda job, *_: begun.append(job) or iter(()))
+    with ThreadPoolExecutor(1) as pool:
+        needs = {second: [first]}
+        with held(first.lock):
+            running = pool.submit(
+                run_jobs, [first, second, third], Resources("cpu", (), 2, 1), needs
+            )
+            wait_for(lambda: third in begun, 30)
+            time.sleep(0.5)
+            assert begun == [third] and not running.done()
+        assert [one.state for one in running.result(30)] == ["elsewhere", "done", "done"]
+    assert begun == [third, second]
 
 
 def test_a_job_that_fails_is_told_and_the_others_go_on(folders, monkeypatch, capsys):
