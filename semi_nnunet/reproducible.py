@@ -128,7 +128,7 @@ class ReproducibleTrainer(nnUNetTrainer):
     def _make_trackers(self) -> list[Tracker]:
         folder, found = Path(self.output_folder), list[Tracker]()
         if self.settings.tensorboard:
-            found.append(TensorBoardTracker(folder))
+            found.append(TensorBoardTracker(folder, self.logger.resume))
         if self.settings.mlflow:
             run, experiment = f"{folder.parent.name} {folder.name}", self.plans_manager.dataset_name
             found.append(

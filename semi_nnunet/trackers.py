@@ -50,17 +50,21 @@ def _never_fatal(method: Method) -> Method:
 class TensorBoardTracker:
     """Event files in a folder of the training's output.
 
+    Args:
+        output_folder: of the training.
+        resumed: it is continued; of the epochs that come again, those before are hidden.
+
     Raises:
         UserError: the extra ``semi_nnunet[tensorboard]`` is not installed.
     """
 
-    def __init__(self, output_folder: Path):
+    def __init__(self, output_folder: Path, resumed: bool = False):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise _missing("tensorboard") from error
         self.place, self.complained = f"TensorBoard in {output_folder}", False
-        self.writer = SummaryWriter(str(output_folder / "tensorboard"))
+        self.writer, self.resumed = SummaryWriter(str(output_folder / "tensorboard")), resumed
 
     @_never_fatal
     def update_config(self, config: Mapping[str, Any]) -> None:
@@ -68,6 +72,10 @@ class TensorBoardTracker:
 
     @_never_fatal
     def log(self, key: str, value: Any, step: int) -> None:
+        if self.resumed:  # only now is known from which epoch on
+            self.writer.close()
+            self.writer = type(self.writer)(self.writer.log_dir, purge_step=step)
+            self.resumed = False
         self.writer.add_scalar(key, value, step)
         self.writer.flush()
 

@@ -32,6 +32,23 @@ def test_tensorboard_files_hold_what_was_logged(tmp_path):
     ]
 
 
+def test_epochs_that_come_again_are_in_tensorboard_once(tmp_path):
+    pytest.importorskip("tensorboard", reason="the extra semi_nnunet[tensorboard] is missing")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for first, last, resumed in ((0, 15, False), (10, 20, True)):
+        tracker = TensorBoardTracker(tmp_path, resumed)
+        tracker.update_config({"epochs": 20})
+        for epoch in range(first, last):
+            for key in ("semi/loss", "semi/dice"):
+                tracker.log(key, first, epoch)
+        tracker.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    for key in ("semi/loss", "semi/dice"):
+        found = [(event.step, event.value) for event in events.Scalars(key)]
+        assert found == [(epoch, 10 * (epoch >= 10)) for epoch in range(20)]
+
+
 def test_a_full_disk_below_tensorboard_costs_no_training(tmp_path, capsys):
     pytest.importorskip("tensorboard", reason="the extra semi_nnunet[tensorboard] is missing")
     tracker = TensorBoardTracker(tmp_path)

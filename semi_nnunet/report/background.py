@@ -13,7 +13,7 @@ import numpy as np
 
 import semi_nnunet
 from semi_nnunet.data.fingerprint import intensity_shift
-from semi_nnunet.data.layout import UNLABELLED_IMAGES, unlabelled_folder
+from semi_nnunet.data.layout import SELECTED_FILE, UNLABELLED_IMAGES, unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.raw_description import cases_in
 from semi_nnunet.discovery.listing import stock_trainers, trainer_classes
@@ -46,6 +46,7 @@ class Background:
     settings: list[Settings]
     versions: Facts
     commands: list[str]
+    pool: str  # how many of the unlabelled images were used
 
 
 def background(folders: Folders, plans: str, jobs: Sequence[Job]) -> Background:
@@ -60,7 +61,25 @@ def background(folders: Folders, plans: str, jobs: Sequence[Job]) -> Background:
         settings_of(jobs, records),
         versions_of(records),
         commands_of(folders, plans, jobs),
+        pool_used(folders, records),
     )
+
+
+def pool_used(folders: Folders, records: Sequence[Mapping[str, Any]]) -> str:
+    """With how many unlabelled images trainings began, and what was selected."""
+    pools = (record.get("cases", {}).get("unlabelled") for record in records)
+    counts = sorted({len(cases) for cases in pools if cases})
+    said = []
+    if counts:
+        span = " to ".join(dict.fromkeys([str(counts[0]), str(counts[-1])]))
+        said.append(f"Trainings began with {span} unlabelled images.")
+    selected = optional_json(folders.preprocessed / SELECTED_FILE)
+    if selected:
+        said.append(
+            f"semi_nnunet select (--score {selected['score']}) has chosen {len(selected['cases'])} "
+            f"to train on; its page and table show which."
+        )
+    return " ".join(said)
 
 
 def data_facts(folders: Folders, plans: Mapping[str, Any], configurations: Sequence[str]) -> Facts:

@@ -15,8 +15,9 @@ import pytest
 from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.comparison import compare, patients_note
 from semi_nnunet.evaluation.values import Model, Value
+from semi_nnunet.files import write_json
 from semi_nnunet.report.answer import answer
-from semi_nnunet.report.background import about, fingerprint_facts
+from semi_nnunet.report.background import about, fingerprint_facts, pool_used
 from semi_nnunet.report.charts import Axis, axis_of, box_row, interval_row
 from semi_nnunet.report.curves import curves, histogram
 from semi_nnunet.report.measured import ALL_CLASSES, Measured, metric_table
@@ -31,6 +32,7 @@ from semi_nnunet.report.wording import (
     signed,
 )
 from semi_nnunet.runs.crossval import folders_of, found_jobs
+from semi_nnunet.runs.job import Folders
 from tests.report.results_tree import BASE, OTHER, OURS, Tree, whole_tree
 
 NAN = float("nan")
@@ -216,6 +218,18 @@ def test_a_line_on_every_trainer():
     for stock in ("nnUNetTrainer", "nnUNetTrainer_5epochs"):
         assert about(stock).startswith(f"{stock}: nnU-Net's own, which learns from the labelled")
     assert about("MyOwnTrainer") == "MyOwnTrainer"  # in nnUNet_extTrainer, or not there any more
+
+
+def test_images_that_select_left_out_are_told(tmp_path):
+    folders = Folders(tmp_path, tmp_path, tmp_path)
+    used = [{"cases": {"unlabelled": ["u"] * number}} for number in (8, 3, 8)]
+    assert pool_used(folders, [{}]) == ""
+    assert pool_used(folders, used[::2]) == "Trainings began with 8 unlabelled images."
+    write_json(tmp_path / "semi_selected.json", {"score": "uncertainty", "cases": ["u"] * 3})
+    assert "began with 3 to 8 unlabelled images. semi_nnunet select (--score uncertainty) " in (
+        said := pool_used(folders, used)
+    )
+    assert "has chosen 3 to train on" in said
 
 
 def test_nothing_measured_is_explained(tmp_path, monkeypatch, capsys):
