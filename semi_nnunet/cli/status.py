@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> None:
 
 def state_of(job: Job) -> str:
     """What is known of a job, and how long its training has to go."""
+    from semi_nnunet.runs.commands import epochs_in_words
     from semi_nnunet.runs.lock import holder_of
     from semi_nnunet.watch import readable_time
 
@@ -59,7 +60,9 @@ def state_of(job: Job) -> str:
     if failure is not None:
         return f"{state}; failed: {reason_in(failure)}. See {job.log}"
     if left is not None:
-        state += f"; {len(job.history().rows)} epochs done, about {readable_time(left)} left"
+        state += f"; {len(job.epoch_times())} epochs done, about {readable_time(left)} left"
+    elif not job.is_trained and (times := job.epoch_times()):  # how many there will be is not told
+        state += f"; {epochs_in_words(times)}"
     return state
 
 
@@ -84,7 +87,7 @@ def in_all(jobs: list[Job]) -> str:
     trainings = [job for job in jobs if not job.is_trained]
     if not trainings:
         return text
-    took = {job: sum(job.history().series("seconds")[1]) for job in jobs if job.is_trained}
+    took = {job: sum(job.epoch_times()) for job in jobs if job.is_trained}
     left = [job.seconds_left() if job.is_begun else mean_time(job, took) for job in trainings]
     known = [seconds for seconds in left if seconds is not None]
     if not known:

@@ -40,6 +40,7 @@ ENTRY_POINTS = {
 
 SOME_DONE = re.compile(r"\b(\d+) of (\d+) (epoch|case)s done, about (.+) left")
 PSEUDO_DICE = re.compile(r"\bPseudo dice \[(.*)\]")
+EPOCH_TIME = re.compile(r"\bEpoch time: (\d+(?:\.\d+)?) s")  # nnU-Net's, at the end of an epoch
 NUMBER = re.compile(r"(?<![\w.])(?:nan|\d+\.?\d*(?:e-?\d+)?)(?![\w.])")  # not the 64 of np.float64
 
 Words = Sequence[str | Path]  # a command line, beginning with a name in ENTRY_POINTS
@@ -82,6 +83,17 @@ def parse_dice(line: str) -> float | None:
     return sum(known) / len(known) if known else None
 
 
+def epoch_times(text: str) -> list[float]:
+    """Seconds of each epoch in what a training printed, ours or nnU-Net's."""
+    return [float(seconds) for seconds in EPOCH_TIME.findall(text)]
+
+
+def epochs_in_words(seconds: Sequence[float]) -> str:
+    """How many, and how long each took lately."""
+    recent = seconds[-10:]
+    return f"{len(seconds)} epochs done, {readable_time(sum(recent) / len(recent))} each"
+
+
 class Cancelled(Exception):
     """A command was ended because somebody asked for it."""
 
@@ -89,8 +101,9 @@ class Cancelled(Exception):
 class Progress:
     """One stage on the screen: a live line on a terminal, now and then a line elsewhere.
 
-    A training shows epoch, Dice and time left, a labelling cases and time left; other commands the
-    time that has passed.
+    A training shows epoch, Dice and time left; one of nnU-Net's own trainers, which does not say how
+    many epochs it has, the time of each; a labelling cases and time left; other commands the time
+    that has passed.
     """
 
     def __init__(self, screen: TextIO | None = None):
@@ -98,12 +111,14 @@ class Progress:
         self.live = self.screen.isatty()
         self.started = time.monotonic()
         self._state: State | None = None
+        self._epoch_times: list[float] = []
         self._shown = 0.0
         self._width = 0
 
     def feed(self, line: str) -> None:
         """Take in one line of a child's output."""
         state, dice = parse_state(line), parse_dice(line)
+        self._epoch_times += epoch_times(line)
         if state is not None:
             self._state = state
             if state.unit == "case":
@@ -115,14 +130,17 @@ class Progress:
     @property
     def state(self) -> str:
         """Epochs or cases and the time left where they are known, else the time that has passed."""
-        passed = readable_time(time.monotonic() - self.started)
-        return str(self._state) if self._state is not None else f"for {passed}"
+        if self._state is not None:
+            return str(self._state)
+        passed = f"for {readable_time(time.monotonic() - self.started)}"
+        return f"{epochs_in_words(self._epoch_times)}, {passed}" if self._epoch_times else passed
 
     def tick(self) -> None:
         """Called a few times a second: keeps the live line alive."""
         if self.live:
             passed = f"{time.monotonic() - self.started:4.0f} s"
-            self._rewrite(f"      {passed}   {self._state or ''}")
+            epochs = epochs_in_words(self._epoch_times) if self._epoch_times else ""
+            self._rewrite(f"      {passed}   {self._state or epochs}")
 
     def finish(self) -> None:
         """Remove the live line."""

@@ -20,7 +20,7 @@ from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.tables import CSV as METRICS
 from semi_nnunet.files import read_json
 from semi_nnunet.history import History
-from semi_nnunet.runs.commands import Words
+from semi_nnunet.runs.commands import Words, epoch_times
 
 ALL = "all"  # the fold that trains on every labelled case and validates on them
 TEST_FOLDER = "test"
@@ -359,12 +359,19 @@ class Job:
         shutil.rmtree(self.test, ignore_errors=True)
         aside.replace(self.test)
 
+    def epoch_times(self) -> list[float]:
+        """Seconds of each epoch so far; nnU-Net's own trainers leave them in their logs alone."""
+        if (self.folder / "semi_history.csv").is_file():
+            return list(self.history().series("seconds")[1])
+        logs = sorted(self.folder.glob("training_log_*.txt"))
+        return [seconds for log in logs for seconds in epoch_times(log.read_text())]
+
     def seconds_left(self) -> float | None:
         """Of the training, from its last epochs; None where its history does not tell."""
         settings = self.folder / "semi_settings.json"
         if self.is_trained or not settings.is_file():
             return None
-        seconds = self.history().series("seconds")[1]
+        seconds = self.epoch_times()
         if not seconds:
             return None
         epochs = read_json(settings)["settings"]["epochs"]["value"]

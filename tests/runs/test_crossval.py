@@ -24,7 +24,6 @@ from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.data.patients import itself
 from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.files import read_json, write_json
-from semi_nnunet.history import History
 from semi_nnunet.runs.crossval import all_folds, asked_jobs, found_jobs, make_jobs, note_asked
 from semi_nnunet.runs.job import Folders, Job
 from semi_nnunet.runs.local import Board, Resources, run_jobs
@@ -283,16 +282,25 @@ def test_status_names_what_was_asked_for_and_is_not_begun(folders, monkeypatch, 
         ]
 
 
+def test_epochs_of_a_training_of_nnunets_own_trainer_are_told(folders, capsys):
+    job = fake_job(folders, "nnUNetTrainer")
+    job.folder.mkdir(parents=True)
+    for number, text in enumerate(("Epoch 0 \nEpoch time: 100.0 s\n", "Epoch time: 120.5 s \n")):
+        (job.folder / f"training_log_{number}.txt").write_text(text)
+    assert job.epoch_times() == [100.0, 120.5] and job.seconds_left() is None
+    assert main(["status", "-d", folders.raw.name]) == 0
+    assert f"{job}: begun; 2 epochs done, 2 min each\n" in capsys.readouterr().out
+
+
 def test_status_says_how_long_all_that_is_left_will_take():
     """A trainer's own mean, else that of any trainer of the configuration."""
 
     def like(trainer, configuration, epochs, left=None, begun=False):
         trained = left is None and epochs > 0
-        rows = [{"epoch": i, "seconds": 60.0} for i in range(epochs)]
         job = Mock(trainer=trainer, configuration=configuration, is_done=trained)
         job.is_trained, job.seconds_left.return_value = trained, left
         job.is_begun = epochs > 0 or begun
-        job.history.return_value = History(rows)
+        job.epoch_times.return_value = [60.0] * epochs
         return job
 
     jobs = [like("A", "2d", 10), like("A", "2d", 20), like("B", "2d", 30), like("A", "2d", 0)]
