@@ -30,8 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-f", dest="folds", nargs="+", metavar="FOLD", help="default: all that were trained")
     add("--seed", type=int, nargs="+", metavar="SEED", help="default: all that were trained")
     add(
-        "--weights", type=int, nargs="+", metavar="N",
-        help="how often each trainer with each configuration counts (default: once)",
+        "--weights", nargs="+", metavar="N",
+        help="how often each trainer with each configuration counts, or each of their folds and "
+        "seeds (default: once)",
     )  # fmt: skip
     add("-np", dest="processes", type=int, default=2, help=f"processes ({default})")
 

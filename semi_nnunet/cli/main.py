@@ -69,7 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; a user's mistake ends with a message and exit code 2."""
     argv = list(sys.argv[1:] if argv is None else argv)
     verb = next((word for word in argv if not word.startswith("-")), None)
-    args = build_parser(verb).parse_args(argv)
+    parser = build_parser(verb)
+    args, rest = parser.parse_known_args(argv)
+    if rest:
+        fix = f"semi_nnunet {args.verb} --help lists the options"
+        if not rest[0].startswith("-"):  # argparse takes what may be left out with what is before
+            fix = f"what is no option comes first: semi_nnunet {args.verb} --help"
+        parser.error(f"unrecognized arguments: {' '.join(rest)}. Fix: {fix}")
     try:
         code = int(args.run(args) or 0)
         if sys.stdout is not None:

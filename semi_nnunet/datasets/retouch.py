@@ -8,8 +8,8 @@ Slices become grey pictures of 256 x 256, masks by nearest neighbour. Which 430 
 unlabelled and 107 validation slices the published experiment had is not known. Here whole volumes,
 one of each vendor, are for the test, so that no test slice has its neighbour in training: 107
 slices, evenly spaced over them, and 2578 over all others. labelled_subsets.json has the first 430
-of these: whole volumes, the vendors in turn, in an order drawn by --seed. No choice looks at the
-labels.
+of these: volume after volume, the vendors in turn, in an order drawn by --seed. The last volume is
+cut, so that it is 430: its other slices are unlabelled. No choice looks at the labels.
 """
 
 from __future__ import annotations

@@ -101,9 +101,9 @@ class Cancelled(Exception):
 class Progress:
     """One stage on the screen: a live line on a terminal, now and then a line elsewhere.
 
-    A training shows epoch, Dice and time left; one of nnU-Net's own trainers, which does not say how
-    many epochs it has, the time of each; a labelling cases and time left; other commands the time
-    that has passed.
+    A training shows epoch, Dice and time left; one of nnU-Net's own trainers, which does not say
+    how many epochs it has, the time of each; a labelling cases and time left; other commands the
+    time that has passed.
     """
 
     def __init__(self, screen: TextIO | None = None):

@@ -188,7 +188,8 @@ def unknown(
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-            fix = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
+            others = f"choose from {', '.join(known)}" if known else "leave it out, there is none"
+            fix = f"did you mean {near[0]!r}?" if near else others
             yield Problem(f"{what} {name!r}", why, fix)
 
 

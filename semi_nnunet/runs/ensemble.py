@@ -29,21 +29,25 @@ class Member:
     weight: int
 
 
-def weighted(jobs: Sequence[Job], weights: Sequence[int] | None) -> list[Member]:
-    """Members with the weight of their model (a trainer with a configuration).
+def weighted(jobs: Sequence[Job], weights: Sequence[str] | None) -> list[Member]:
+    """Members with their weight, or with that of their model (a trainer with a configuration).
 
     Raises:
-        UserError: there is no job, or not one weight for each model.
+        UserError: there is no whole number for each model, nor for each member.
     """
     models = list(dict.fromkeys((job.trainer, job.configuration) for job in jobs))
-    weights = weights or [1] * len(models)
-    names = ", ".join(" ".join(model) for model in models)
-    if len(weights) != len(models) or min(weights, default=1) < 1:
+    numbers = [int(one) if one.isdecimal() else 0 for one in weights or ["1"] * len(models)]
+    if len(numbers) not in (len(models), len(jobs)) or min(numbers, default=1) < 1:
+        names = ", ".join(" ".join(model) for model in models)
+        members = f"; or for each of the {len(jobs)} trainings: {', '.join(map(str, jobs))}"
         raise UserError(
             f"--weights must be a whole number from 1 for each of the {len(models)} models, in "
-            f"this order: {names}; got {' '.join(map(str, weights))}. Fix: correct them"
+            f"this order: {names}{members if len(jobs) > len(models) else ''}; got "
+            f"{' '.join(weights or ())}. Fix: correct them (4 1 stands for .8 and .2)"
         )
-    weight_of = dict(zip(models, weights, strict=True))
+    if len(numbers) == len(jobs):
+        return [Member(job, number) for job, number in zip(jobs, numbers, strict=True)]
+    weight_of = dict(zip(models, numbers, strict=True))
     return [Member(job, weight_of[job.trainer, job.configuration]) for job in jobs]
 
 

@@ -83,7 +83,15 @@ def test_which_seed_is_not_taken_for_how_many(capsys: pytest.CaptureFixture[str]
     ]:
         with pytest.raises(SystemExit):
             main([*command.split(), *other.split()])
-        assert f"unrecognized arguments: {other}" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert f"unrecognized arguments: {other}. Fix: semi_nnunet {command.split()[0]} --" in said
+
+
+def test_what_comes_after_the_options_and_should_be_before_is_explained(capsys) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["run", "plans/la_4.json", "-d", "501", "-o", "601", "LA"])
+    assert end.value.code == 2
+    assert "arguments: LA. Fix: what is no option comes first" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -93,9 +93,10 @@ def job(trainer: str, fold: str, seed: int = 0) -> Job:
 
 def test_weights_are_of_models_in_the_order_they_were_named():
     jobs = [job("A", "0"), job("B", "0"), job("A", "1"), job("B", "1")]
-    assert [member.weight for member in weighted(jobs, [1, 2])] == [1, 2, 1, 2]
-    for wrong in ([1], [1, 2, 3], [0, 1]):
-        with pytest.raises(UserError, match="in this order: A 2d, B 2d"):
+    assert [member.weight for member in weighted(jobs, ["1", "2"])] == [1, 2, 1, 2]
+    assert [member.weight for member in weighted(jobs, ["1", "2", "3", "4"])] == [1, 2, 3, 4]
+    for wrong in (["1"], ["1", "2", "3"], ["0", "1"], [".5", "1"], ["-1", "1"]):
+        with pytest.raises(UserError, match=r"in this order: A 2d, B 2d; or .* 4 trainings: A 2d"):
             weighted(jobs, wrong)
 
 
