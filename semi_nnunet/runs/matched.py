@@ -121,7 +121,7 @@ def said(name: str, value: Any) -> str:
     """A value for people."""
     if name not in (CASES, POOL):
         return str(value)
-    return f"{len(value)} ({', '.join(value[:3])}, ...)"
+    return f"{len(value)} ({', '.join(value[:3])}, ...)" if value else "none"
 
 
 def changed_since(
