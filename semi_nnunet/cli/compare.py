@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
     if kept:
         write_values(args.write_values, values, args.metric, origin)
     parts, refused, compared = [f"not measured yet: {path}" for path in missing], [], False
-    parts += stale_tables(jobs)
+    parts += map(str, stale_tables(jobs))
     for subset, of_subset in values.items():
         if not of_subset:
             continue
@@ -85,6 +85,8 @@ def run(args: argparse.Namespace) -> None:
         return
     if not compared:
         print("\n".join(parts))
+        if stale := stale_tables(jobs):
+            raise UserError("all that was measured is older than the trainings:", stale)
         raise UserError(
             f"nothing that was trained with {args.plans} has been measured. Fix: semi_nnunet "
             f"crossval -d {args.dataset} -p {args.plans} -c ..."

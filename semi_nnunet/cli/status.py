@@ -43,7 +43,6 @@ def run(args: argparse.Namespace) -> None:
 
 def state_of(job: Job) -> str:
     """What is known of a job, and how long its training has to go."""
-    from semi_nnunet.runs.commands import epochs_in_words
     from semi_nnunet.runs.lock import holder_of
     from semi_nnunet.watch import readable_time
 
@@ -61,8 +60,8 @@ def state_of(job: Job) -> str:
         return f"{state}; failed: {reason_in(failure)}. See {job.log}"
     if left is not None:
         state += f"; {len(job.epoch_times())} epochs done, about {readable_time(left)} left"
-    elif not job.is_trained and (times := job.epoch_times()):  # how many there will be is not told
-        state += f"; {epochs_in_words(times)}"
+    elif not job.is_trained and (epochs := str(job.logged_epochs())):  # of how many is not told
+        state += f"; {epochs}"
     return state
 
 

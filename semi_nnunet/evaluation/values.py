@@ -101,7 +101,10 @@ def read_values(
             rows = list(csv.DictReader(file))
         if rows and metric not in numbers_of(rows[0]):
             columns = ", ".join(numbers_of(rows[0]))
-            raise UserError(f"{path} has no column {metric!r}. Fix: choose from {columns}")
+            raise UserError(
+                f"{path} has no column {metric!r}. Fix: choose from {columns}; if other tables "
+                f"have it, this one was measured otherwise: remove it and run semi_nnunet crossval"
+            )
         for number, row in enumerate(rows, start=2):
             try:
                 value = float(row[metric]) if row[metric] else math.nan

@@ -66,8 +66,15 @@ def background(folders: Folders, plans: str, jobs: Sequence[Job]) -> Background:
 
 
 def pool_used(folders: Folders, records: Sequence[Mapping[str, Any]]) -> str:
-    """With how many unlabelled images trainings began, and what was selected."""
-    pools = (record.get("cases", {}).get("unlabelled") for record in records)
+    """With how many unlabelled images trainings began, and what was selected.
+
+    One that filters them may have been resumed after: its record is of then.
+    """
+    pools = (
+        record.get("cases", {}).get("unlabelled")
+        for record in records
+        if not record.get("settings", {}).get("filter_epochs", {}).get("value")
+    )
     counts = sorted({len(cases) for cases in pools if cases})
     said = []
     if counts:

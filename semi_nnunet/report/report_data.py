@@ -91,19 +91,25 @@ def collect(folders: Folders, plans: str, baseline: str, metric: str = "dice") -
     measured = [item for item in found.values() if item]
     if not measured:
         name = folders.results.name
+        if stale := stale_tables(jobs):
+            raise UserError("all that was measured is older than the trainings:", stale)
         raise UserError(
             f"nothing that was trained with {plans} on {name} has been measured: no metrics.csv in "
             f"{folders.results}. Fix: semi_nnunet crossval -d {name} -p {plans} -c ..., or -p with "
             f"the plans that were trained"
         )
     said = answer(measured, baseline)
-    notes = *(f"{sentence}." for sentence in unmatched(jobs, baseline)), *stale_tables(jobs)
+    notes = (
+        *(f"{sentence}." for sentence in unmatched(jobs, baseline)),
+        *(f"{one}." for one in stale_tables(jobs)),
+    )
     said = replace(said, sentences=(*said.sentences, *notes))
     method, base = shown_models(measured, said, baseline)
     subset = said.subset or measured[0].subset
     shown = next(item for item in measured if item.subset == subset)
     try:
-        pictures, note = viewers(CaseFiles(folders, subset, jobs), shown, method, base)
+        fresh = [job for job in jobs if subset in job.tables() and not job.is_stale(subset)]
+        pictures, note = viewers(CaseFiles(folders, subset, fresh), shown, method, base)
     except UserError as error:
         pictures, note = [], f"Not shown: {error}"
     return Report(

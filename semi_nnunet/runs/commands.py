@@ -40,7 +40,7 @@ ENTRY_POINTS = {
 
 SOME_DONE = re.compile(r"\b(\d+) of (\d+) (epoch|case)s done, about (.+) left")
 PSEUDO_DICE = re.compile(r"\bPseudo dice \[(.*)\]")
-EPOCH_TIME = re.compile(r"\bEpoch time: (\d+(?:\.\d+)?) s")  # nnU-Net's, at the end of an epoch
+EPOCH = re.compile(r"\bEpoch (?:(\d+)\s*$|time: (\d+(?:\.\d+)?) s)")  # nnU-Net's lines
 NUMBER = re.compile(r"(?<![\w.])(?:nan|\d+\.?\d*(?:e-?\d+)?)(?![\w.])")  # not the 64 of np.float64
 
 Words = Sequence[str | Path]  # a command line, beginning with a name in ENTRY_POINTS
@@ -83,15 +83,30 @@ def parse_dice(line: str) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def epoch_times(text: str) -> list[float]:
-    """Seconds of each epoch in what a training printed, ours or nnU-Net's."""
-    return [float(seconds) for seconds in EPOCH_TIME.findall(text)]
+class EpochTimes:
+    """Seconds of each epoch, as nnU-Net prints them; one that is trained again counts once."""
 
+    def __init__(self) -> None:
+        self.seconds: dict[int, float] = {}
+        self._epoch = 0
 
-def epochs_in_words(seconds: Sequence[float]) -> str:
-    """How many, and how long each took lately."""
-    recent = seconds[-10:]
-    return f"{len(seconds)} epochs done, {readable_time(sum(recent) / len(recent))} each"
+    def feed(self, line: str) -> None:
+        """Take in one line of a training's output."""
+        if found := EPOCH.search(line):
+            number, seconds = found.groups()
+            if seconds:
+                self.seconds[self._epoch] = float(seconds)
+            else:  # those after it are of a training before
+                self._epoch = int(number)
+                self.seconds = {n: s for n, s in self.seconds.items() if n < self._epoch}
+
+    def __str__(self) -> str:
+        """How many are done, and how long each took lately; "" if none is."""
+        if not self.seconds:
+            return ""
+        recent = list(self.seconds.values())[-10:]
+        mean = readable_time(sum(recent) / len(recent))
+        return f"{max(self.seconds) + 1} epochs done, {mean} each"
 
 
 class Cancelled(Exception):
@@ -111,14 +126,14 @@ class Progress:
         self.live = self.screen.isatty()
         self.started = time.monotonic()
         self._state: State | None = None
-        self._epoch_times: list[float] = []
+        self._epochs = EpochTimes()
         self._shown = 0.0
         self._width = 0
 
     def feed(self, line: str) -> None:
         """Take in one line of a child's output."""
         state, dice = parse_state(line), parse_dice(line)
-        self._epoch_times += epoch_times(line)
+        self._epochs.feed(line)
         if state is not None:
             self._state = state
             if state.unit == "case":
@@ -133,14 +148,13 @@ class Progress:
         if self._state is not None:
             return str(self._state)
         passed = f"for {readable_time(time.monotonic() - self.started)}"
-        return f"{epochs_in_words(self._epoch_times)}, {passed}" if self._epoch_times else passed
+        return f"{self._epochs}, {passed}" if self._epochs.seconds else passed
 
     def tick(self) -> None:
         """Called a few times a second: keeps the live line alive."""
         if self.live:
             passed = f"{time.monotonic() - self.started:4.0f} s"
-            epochs = epochs_in_words(self._epoch_times) if self._epoch_times else ""
-            self._rewrite(f"      {passed}   {self._state or epochs}")
+            self._rewrite(f"      {passed}   {self._state or self._epochs}")
 
     def finish(self) -> None:
         """Remove the live line."""

@@ -451,15 +451,17 @@ def tables_of(jobs: Iterable[Job], subset: str) -> list[Table]:
     ]
 
 
-def stale_tables(jobs: Iterable[Job]) -> list[str]:
-    """A sentence for each table of a fold that was trained or validated again since.
+def stale_tables(jobs: Iterable[Job]) -> list[Problem]:
+    """Tables of folds that were trained or validated again since.
 
-    Copying without times may look alike, so that the sentence says what to do then.
+    Copying without times may look alike, so that the fix says what to do then.
     """
     return [
-        f"Older than the training or validation of {job}, and left out: "
-        f"{job.tables()[subset]}. Fix: semi_nnunet crossval measures again; if the folder was "
-        f"copied without its times, touch the file"
+        Problem(
+            str(job.tables()[subset]),
+            f"is older than the training or validation of {job}, and left out",
+            "semi_nnunet crossval measures again; if it was copied without times, touch the file",
+        )
         for job in jobs
         for subset in job.tables()
         if job.is_stale(subset)

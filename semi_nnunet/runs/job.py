@@ -20,7 +20,7 @@ from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.tables import CSV as METRICS
 from semi_nnunet.files import read_json
 from semi_nnunet.history import History
-from semi_nnunet.runs.commands import Words, epoch_times
+from semi_nnunet.runs.commands import EpochTimes, Words
 
 ALL = "all"  # the fold that trains on every labelled case and validates on them
 TEST_FOLDER = "test"
@@ -363,8 +363,16 @@ class Job:
         """Seconds of each epoch so far; nnU-Net's own trainers leave them in their logs alone."""
         if (self.folder / "semi_history.csv").is_file():
             return list(self.history().series("seconds")[1])
-        logs = sorted(self.folder.glob("training_log_*.txt"))
-        return [seconds for log in logs for seconds in epoch_times(log.read_text())]
+        return list(self.logged_epochs().seconds.values())
+
+    def logged_epochs(self) -> EpochTimes:
+        """Of all its logs, one after another."""
+        found = EpochTimes()
+        logs = self.folder.glob("training_log_*.txt")
+        for log in sorted(logs, key=lambda path: (path.stat().st_mtime, path.name)):
+            for line in log.read_text().splitlines():
+                found.feed(line)
+        return found
 
     def seconds_left(self) -> float | None:
         """Of the training, from its last epochs; None where its history does not tell."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from functools import cache
 from typing import Any
 
 from semi_nnunet.checkpoints import plain
+from semi_nnunet.common_settings import SemiSettings
 from semi_nnunet.data.patients import PatientOf
 from semi_nnunet.discovery.listing import settings_classes
 from semi_nnunet.errors import Problem
@@ -22,6 +24,10 @@ MATCHED = (
     "gradient_clip", "supervised_loss", "class_weights", "class_weights_from", "deep_supervision",
     "mirror", "max_rotation_degrees", "labelled_appearance",
 )  # fmt: skip
+OF_LABELLED = (  # what is of any training in some way
+    *MATCHED, "validation_steps_per_epoch", "plateau_factor", "plateau_patience_epochs",
+    "focal_gamma", "early_stopping_patience_epochs",
+)  # fmt: skip
 OWN = ("seed", "save_every_epochs", "tensorboard", "mlflow")  # a training may have its own
 CASES, POOL = "labelled cases", "unlabelled cases"
 
@@ -29,12 +35,16 @@ CASES, POOL = "labelled cases", "unlabelled cases"
 def recorded(job: Job) -> dict[str, Any]:
     """What a training says it was trained with; empty of nnU-Net's own trainers.
 
-    Of a training that filters unlabelled cases, these are not told: it may have been resumed after.
+    Of one without unlabelled cases, such as the baseline, what is about these is not told; nor are
+    the cases of one that filters them: it may have been resumed after.
     """
     record = optional_json(job.folder / "semi_settings.json")
     values = {name: one["value"] for name, one in record.get("settings", {}).items()}
     found = {name: value for name, value in values.items() if name not in OWN}
     cases = record.get("cases", {})
+    if cases.get("unlabelled") == []:
+        unused = {field.name for field in fields(SemiSettings)} - {*OF_LABELLED}
+        found = {name: value for name, value in found.items() if name not in unused}
     if "labelled" in cases:
         found[CASES] = sorted(cases["labelled"])
     if cases.get("unlabelled") and not values.get("filter_epochs"):
@@ -58,21 +68,17 @@ def unmatched(jobs: Sequence[Job], baseline: str) -> list[str]:
 
 def unlike_each_other(jobs: Sequence[Job]) -> Iterator[str]:
     """A sentence for each setting that the folds and seeds of one trainer do not share."""
-    firsts: dict[tuple[str, ...], tuple[Job, dict[str, Any]]] = {}
+    firsts: dict[tuple[str, ...], tuple[Job, Any]] = {}
     found: dict[tuple[str, ...], list[str]] = {}
     for job in jobs:
-        model, own = (job.trainer, job.configuration), recorded(job)
-        settings = {name: value for name, value in own.items() if name not in (CASES, POOL)}
-        cases = {name: own[name] for name in (CASES, POOL) if name in own}
-        for key, values in ((model, settings), ((*model, job.fold), cases)):
-            if not values:
-                continue
-            first, theirs = firsts.setdefault(key, (job, values))
-            for name in values:
-                if name in theirs and values[name] != theirs[name]:
-                    both = said(name, values[name]), said(name, theirs[name])
-                    where = found.setdefault((*model, name, *both, placed(first)), [])
-                    where.append(placed(job))
+        model = (job.trainer, job.configuration)
+        for name, value in recorded(job).items():
+            alike = (*model, name, *([job.fold] if name in (CASES, POOL) else []))
+            first, theirs = firsts.setdefault(alike, (job, value))
+            if value != theirs:
+                both = said(name, value), said(name, theirs)
+                where = found.setdefault((*model, name, *both, placed(first)), [])
+                where.append(placed(job))
     for (trainer, configuration, name, value, other, place), where in found.items():
         yield (
             f"The trainings of {trainer} {configuration} are not alike: {name} {value} "
@@ -149,7 +155,9 @@ def changed_since(
     for job in jobs:
         if job.trainer not in classes or not job.is_trained or not (own := recorded(job)):
             continue
-        now = {**planned(job.trainer, job.configuration), POOL: job.unlabelled_cases(patient_of)}
+        now = planned(job.trainer, job.configuration)
+        if POOL in own:
+            now = {**now, POOL: job.unlabelled_cases(patient_of)}
         differ = [
             f"{name} {said(name, own[name])} (now {said(name, now[name])})"
             for name in own
@@ -158,4 +166,6 @@ def changed_since(
         if differ:
             what = f"was trained with {', '.join(differ)}; it would not be what is asked for now"
             fix = f"plan as before, or under another name (plan --name), or move {job.folder} away"
+            if POOL in own and own[POOL] != now[POOL]:
+                fix = f"imagesUn as before, or all of it (select --undo); or {fix}"
             yield Problem(str(job), what, fix)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from semi_nnunet.errors import UserError
 from semi_nnunet.planning.plan import assignment_of
 from semi_nnunet.runs.commands import Words
 from semi_nnunet.runs.job import STEPS
@@ -41,8 +42,18 @@ def plans_of_recipe(path: Path) -> str:
     """The identifier of a recipe's plans, from its file's name.
 
     Two recipes may use the same data set: what one gave or trained is not the other's.
+
+    Raises:
+        UserError: the name cannot be that of plans, or would be that of another recipe's seed.
     """
-    return "_".join(["nnUNetPlans", *re.findall("[A-Za-z0-9-]+", path.stem)])
+    stem = path.stem
+    if not re.fullmatch("[A-Za-z0-9-]+(_[A-Za-z0-9-]+)*", stem) or re.search(r"_seed\d+$", stem):
+        raise UserError(
+            f"a recipe's file name must consist of letters, digits and -, joined by single _, and "
+            f"not end in _seed1 or the like, as its plans are named after it; got {path.name!r}. "
+            f"Fix: rename the file"
+        )
+    return f"nnUNetPlans_{stem}"
 
 
 def commands(recipe: Recipe, place: Place) -> dict[str, list[Words]]:

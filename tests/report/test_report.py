@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -211,6 +212,20 @@ def test_what_is_missing_is_said_and_is_no_error(tmp_path, monkeypatch, capsys):
     assert "Not measured yet, and not counted: MeanTeacher 2d, fold 0, seed 0." in text
     said = capsys.readouterr().out
     assert "With one seed" in said and "With 3 cases this test cannot show more" in said
+
+
+def test_trainings_that_were_not_measured_again_are_not_shown(tmp_path, monkeypatch):
+    tree = whole_tree(tmp_path, cases=5)
+    tree.set_paths(monkeypatch)
+    again = tree.results / f"{OURS}__nnUNetPlans__2d" / "fold_0"
+    (again / "checkpoint_final.pth").touch()
+    os.utime(again / "test" / "metrics.csv", (0, 0))
+    out = tmp_path / "report.html"
+    assert main(["report", "-d", "7", "-o", str(out)]) == 0
+    text = Page(out.read_text()).text
+    assert f"is older than the training or validation of {OURS} 2d fold 0 seed 0" in text
+    assert "predictions of fold 0, seed 1" in text
+    assert "predictions of fold 0, seed 0" not in text
 
 
 def test_a_line_on_every_trainer():

@@ -88,10 +88,10 @@ def test_a_terminal_gets_one_line_that_is_rewritten():
 def test_a_training_of_nnunets_own_trainer_tells_its_epochs():
     progress = Progress(Screen(terminal=False))
     assert progress.state == "for 0 s"
-    for number, seconds in enumerate((30.0, 50.0)):
+    for number, seconds in ((500, 30.0), (501, 50.0)):  # continued
         progress.feed(f"2026-01-01 10:00:00.1: Epoch {number} ")
         progress.feed(f"2026-01-01 10:00:00.1: Epoch time: {seconds} s ")
-    assert progress.state == "2 epochs done, 40 s each, for 0 s"
+    assert progress.state == "502 epochs done, 40 s each, for 0 s"
     progress.feed(epoch(3, 40))  # of ours, which says how long it will be
     assert progress.state == "epoch 3 of 40, about 5 s left"
 

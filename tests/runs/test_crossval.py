@@ -285,11 +285,21 @@ def test_status_names_what_was_asked_for_and_is_not_begun(folders, monkeypatch, 
 def test_epochs_of_a_training_of_nnunets_own_trainer_are_told(folders, capsys):
     job = fake_job(folders, "nnUNetTrainer")
     job.folder.mkdir(parents=True)
-    for number, text in enumerate(("Epoch 0 \nEpoch time: 100.0 s\n", "Epoch time: 120.5 s \n")):
-        (job.folder / f"training_log_{number}.txt").write_text(text)
-    assert job.epoch_times() == [100.0, 120.5] and job.seconds_left() is None
+
+    def log(number, *epochs):
+        lines = (
+            f"10:00:00.1: Epoch {n} \n10:00:00.1: Epoch time: {100 + n}.5 s \n" for n in epochs
+        )
+        (job.folder / f"training_log_{number}.txt").write_text("".join(lines))
+        os.utime(job.folder / f"training_log_{number}.txt", (number, number))
+
+    log(1, 0, 1, 2, 3)
+    log(2, 2, 3, 4)  # continued from the checkpoint of epoch 2
+    assert job.epoch_times() == [100.5, 101.5, 102.5, 103.5, 104.5] and job.seconds_left() is None
     assert main(["status", "-d", folders.raw.name]) == 0
-    assert f"{job}: begun; 2 epochs done, 2 min each\n" in capsys.readouterr().out
+    assert f"{job}: begun; 5 epochs done, 2 min each\n" in capsys.readouterr().out
+    log(3, 0)  # anew
+    assert job.epoch_times() == [100.5]
 
 
 def test_status_says_how_long_all_that_is_left_will_take():

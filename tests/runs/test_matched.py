@@ -11,7 +11,7 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.data.patients import itself
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json, write_json
-from semi_nnunet.runs.crossval import found_jobs, make_jobs
+from semi_nnunet.runs.crossval import found_jobs, make_jobs, tables_of
 from semi_nnunet.runs.matched import CASES, trained_with, unmatched
 from tests.runs.tiny import TINY
 
@@ -60,7 +60,14 @@ def test_plans_that_changed_after_a_training_are_refused_before_the_next(folders
         jobs_of(folders)
     of_method = {**plans, "semi": {**TINY, OURS: {"consistency_weight": 3.0}}}
     write_json(folders.preprocessed / "tiny.json", of_method)
+    of_unlabelled = {**plans, "semi": {**of_method["semi"], "unlabelled_weight": 0.5}}
+    write_json(folders.preprocessed / "tiny.json", of_unlabelled)
+    leave(base, ("a",), unlabelled_weight=1.0, focal_gamma=2.0)
     _, ours = jobs_of(folders)  # what only a method has may change, unless it was trained with it
+    leave(base, ("a",), ["u"], unlabelled_weight=1.0)  # had it used unlabelled cases
+    with pytest.raises(UserError, match=r"unlabelled_weight 1.0 \(now 0.5\)"):
+        jobs_of(folders)
+    leave(base, ("a",), unlabelled_weight=1.0)
     leave(ours, ("a",), consistency_weight=10.0, mlflow=True)
     with pytest.raises(UserError, match=r"consistency_weight 10.0 \(now 3.0\); .* move .*fold_0"):
         jobs_of(folders)
@@ -78,6 +85,10 @@ def test_a_pool_that_changed_after_a_training_is_refused(folders):
     with pytest.raises(UserError, match="unlabelled cases"):
         jobs_of(folders)
     assert jobs_of(folders, ("1",))  # of another fold
+    leave(ours, unlabelled=now[1:], filter_epochs=[3])  # its record may be of after the filtering
+    with pytest.raises(UserError, match=r"filter_epochs \[3\] \(now \[\]\)") as caught:
+        jobs_of(folders)
+    assert "unlabelled cases" not in str(caught.value)
 
 
 def test_trainings_of_one_trainer_that_are_not_alike_are_named(folders):
@@ -155,7 +166,14 @@ def test_compare_names_what_was_not_trained_and_what_is_not_matched(folders, cap
     os.utime(stale.validation / "metrics.csv", (an_hour_ago, an_hour_ago))
     assert main(["compare", "-d", name, "-p", "tiny"]) == 0
     said = capsys.readouterr().out
-    assert (
-        f"Older than the training or validation of {stale}" in said and "seed 1" not in said[900:]
-    )
+    assert f"is older than the training or validation of {stale}" in said
+    assert len(found_jobs(folders, "tiny")) == 3
+    tables = tables_of(found_jobs(folders, "tiny"), "validation")
+    assert [seed for _, _, seed, _ in tables] == [0, 0]
+    for one in (base, ours):
+        (one.validation / "summary.json").touch()
+        os.utime(one.validation / "metrics.csv", (an_hour_ago, an_hour_ago))
+    for verb in (["compare"], ["report", "-o", "page.html"]):
+        assert main([*verb, "-d", name, "-p", "tiny"]) == 2
+        assert "touch the file" in capsys.readouterr().err
     assert f"{OURS} 2d and {BASE} are not matched: epochs 3 against 2 (fold 0 seed 0)" in said

@@ -14,6 +14,7 @@ import pytest
 
 from semi_nnunet.cli import run as verb
 from semi_nnunet.cli.main import build_parser, main
+from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json
 from semi_nnunet.planning.plan import parse_assignments
 from semi_nnunet.runs.recipe import load_recipe
@@ -109,7 +110,16 @@ def test_a_patch_is_of_the_plans_that_are_used_everywhere(place: Path) -> None:
 def test_recipes_of_one_data_set_have_plans_of_their_own() -> None:
     names = [plans_of_recipe(path) for path in PLANS]
     assert len(set(names)) == len(names) and "nnUNetPlans_flare22_uif200" in names
-    assert plans_of_recipe(Path("my recipe__ (2).json")) == "nnUNetPlans_my_recipe_2"
+    for name in (
+        "my recipe",
+        "\N{CYRILLIC SMALL LETTER TE}",
+        "la__4",
+        "la_4_",
+        "la_4_seed1",
+        "la.2",
+    ):
+        with pytest.raises(UserError, match="Fix: rename the file"):
+            plans_of_recipe(Path(f"{name}.json"))
 
 
 def test_from_files_to_report_and_again(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
