@@ -24,6 +24,7 @@ from semi_nnunet.datasets.volumes import place, relabel
 
 PARTS = {"train": "Tr", "val": "Val", "test": "Ts"}
 LABELLED_PATIENTS = (3, 7, 14)
+PUBLISHED = tuple(2 * number for number in LABELLED_PATIENTS)  # labelled images of its lists
 LABELS = ("right_ventricle", "myocardium", "left_ventricle")
 SAME_VALUES = {0: 0, 1: 1, 2: 2, 3: 3}
 PATIENT = r"patient\d{3}"

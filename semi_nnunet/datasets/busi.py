@@ -22,6 +22,7 @@ from semi_nnunet.datasets.options import add_incomplete, add_seed, add_size, add
 from semi_nnunet.datasets.pictures import grey, mask
 from semi_nnunet.datasets.source import Source, held_out_percent
 
+PUBLISHED = ()  # there are no lists of labelled cases
 NUMBERS = {"benign": 437, "malignant": 210, "normal": 133}
 PICTURE = r"(?P<id>(?:benign|malignant|normal) \(\d+\)"
 

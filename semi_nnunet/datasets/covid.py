@@ -23,6 +23,7 @@ from semi_nnunet.datasets.pictures import grey, mask
 from semi_nnunet.datasets.source import Source, shuffled
 from semi_nnunet.errors import UserError
 
+PUBLISHED = ()  # there are no lists of labelled cases
 ENDING = r"\.(?:png|jpg|jpeg)"
 PATIENT = r"(.*?)[_-]?\d*$"  # the scan: a name without its last number
 

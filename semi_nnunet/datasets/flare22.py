@@ -21,6 +21,7 @@ from semi_nnunet.datasets.options import add_incomplete, add_symlink
 from semi_nnunet.datasets.source import Source
 from semi_nnunet.datasets.volumes import place
 
+PUBLISHED = ()  # there are no lists of labelled cases
 NUMBERS = {"labelled images": 50, "unlabelled images": 2000}
 LABELS = (
     *("liver", "right_kidney", "spleen", "pancreas", "aorta", "inferior_vena_cava"),

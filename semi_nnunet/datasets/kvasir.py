@@ -17,6 +17,7 @@ from semi_nnunet.datasets.options import add_incomplete, add_seed, add_size, add
 from semi_nnunet.datasets.pictures import colour, mask
 from semi_nnunet.datasets.source import Source, held_out_percent
 
+PUBLISHED = ()  # there are no lists of labelled cases
 PICTURES = 1000
 ENDING = r"\.(?:jpg|jpeg|png)"
 

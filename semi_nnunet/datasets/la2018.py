@@ -29,7 +29,7 @@ from semi_nnunet.datasets.volumes import from_array, read_volume, relabel, save_
 from semi_nnunet.errors import UserError
 
 PARTS = {"train": "Tr", "test": "Ts"}
-LABELLED = (4, 8, 16)
+PUBLISHED = (4, 8, 16)  # labelled cases of its lists
 SPACING_MM = (0.625, 0.625, 0.625)
 CASE = r"(?P<id>[A-Za-z0-9_]+)"
 
@@ -65,7 +65,7 @@ def convert(source: Path) -> Conversion:
         for group, part in PARTS.items()
         for name in lists[group]
     ]
-    subsets = [lists["train"][:number] for number in LABELLED]
+    subsets = [lists["train"][:number] for number in PUBLISHED]
     return Conversion(
         "LA2018", ("LGE_MR",), ("left_atrium",), cases, "Xiong et al., MedIA 2020", subsets
     )

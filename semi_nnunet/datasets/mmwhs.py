@@ -30,6 +30,7 @@ from semi_nnunet.datasets.source import Files, Source, shuffled
 from semi_nnunet.datasets.volumes import read_volume, relabelled, save_volume
 
 NUMBERS = tuple(range(1001, 1021))
+PUBLISHED = (16,)  # labelled cases of its list
 TEST = {"mr": (1007, 1009, 1018, 1019), "ct": (1003, 1008, 1014, 1019)}
 VALIDATION_MR = (1012, 1015, 1016)
 LABELS = ("myocardium", "left_atrium", "left_ventricle", "ascending_aorta")

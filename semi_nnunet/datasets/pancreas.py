@@ -31,6 +31,7 @@ from semi_nnunet.datasets.volumes import (
 from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_json
 
+PUBLISHED = ()  # there are no lists of labelled cases
 MERGED = {0: 0, 1: 1, 2: 1}
 SCAN = r"(?P<id>pancreas_\d{3})"
 

@@ -22,6 +22,7 @@ from semi_nnunet.datasets.volumes import place, relabel
 
 ALL = tuple(f"{number:04d}" for number in (*range(1, 11), *range(21, 41)))
 LABELLED = ("0009", "0021", "0025", "0034")
+PUBLISHED = (len(LABELLED),)
 VALIDATION = ("0001", "0007", "0023", "0030")
 TEST = ("0008", "0027", "0029", "0033", "0037", "0039")
 LABELS = (

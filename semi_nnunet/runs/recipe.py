@@ -179,6 +179,20 @@ def _option_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
     ):
         if number < 1:
             yield Problem(name, f"must be 1 or more, got {number}", "correct it")
+    yield from _list_problems(content)
+
+
+def _list_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
+    """Published lists that the converter has not; how long some are, only the files tell."""
+    labelled, converter = content["labelled"] or {}, content["converter"]
+    if not labelled.get("published") or converter not in CONVERTERS:
+        return
+    module = importlib.import_module(f"semi_nnunet.datasets.{converter}")
+    known, number = getattr(module, "PUBLISHED", None), labelled["number"]
+    if known is not None and number not in known:
+        lengths = f"has lists of {' or '.join(map(str, known))} cases" if known else "has no list"
+        what = f"{converter} {lengths}, got {number}"
+        yield Problem("labelled.published", what, "correct the number, or give a seed instead")
 
 
 class OneOption(argparse.ArgumentParser):

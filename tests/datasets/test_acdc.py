@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from semi_nnunet.datasets import acdc
 from tests.datasets.converting import (
     Converter,
     cases,
@@ -47,6 +48,7 @@ def test_patients_are_split_as_published(made: Path, convert: Converter) -> None
     assert len(patients(dataset, "Tr")) == 70 and "patient099" in patients(dataset, "Tr")
     assert len(patients(dataset, "Val")) == 10 and len(patients(dataset, "Ts")) == 20
     lists = subsets(dataset)
+    assert tuple(map(int, subsets(dataset))) == acdc.PUBLISHED  # what recipes are checked by
     assert set(lists) == {"6", "14", "28"}
     labelled = ("099", "038", "050", "100", "058", "021", "049")
     assert lists["14"] == [f"patient{p}_{phase}" for p in labelled for phase in ("ED", "ES")]

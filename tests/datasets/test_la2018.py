@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from semi_nnunet.datasets import la2018
 from semi_nnunet.datasets.lists import published_cases
 from tests.datasets.converting import Converter, counts, read, subsets, write_volume
 
@@ -55,6 +56,7 @@ def test_h5_files_become_volumes_with_their_spacing(h5_source: Path, convert: Co
 def test_the_first_cases_are_labelled(h5_source: Path, convert: Converter) -> None:
     dataset = convert("la2018", h5_source)
     lists = subsets(dataset)
+    assert tuple(map(int, subsets(dataset))) == la2018.PUBLISHED  # what recipes are checked by
     assert set(lists) == {"4", "8", "16"}
     assert lists["4"] == sorted(wanted()[:80])[:4] == lists["16"][:4]
     assert counts(convert.split(dataset, 8))["imagesUn"] == 72

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from semi_nnunet.datasets import mmwhs
 from semi_nnunet.datasets.mmwhs import NUMBERS
 from tests.datasets.converting import Converter, cases, counts, read, subsets, write_volume
 
@@ -37,6 +38,7 @@ def test_from_ct_to_mr_as_published(source: Path, convert: Converter) -> None:
     assert cases(dataset / "imagesTs") == {"mr_1007", "mr_1009", "mr_1018", "mr_1019"}
     assert cases(dataset / "labelsVal") == {"mr_1012", "mr_1015", "mr_1016"}
     (labelled,) = subsets(dataset).values()
+    assert tuple(map(int, subsets(dataset))) == mmwhs.PUBLISHED  # what recipes are checked by
     left_out = {"ct_1003", "ct_1008", "ct_1014", "ct_1019"}
     assert set(labelled) == {f"ct_{number}" for number in NUMBERS} - left_out
     new = convert.split(dataset, 16)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from semi_nnunet.datasets import synapse
 from semi_nnunet.datasets.synapse import ALL, LABELLED
 from tests.datasets.converting import SPACING, Converter, cases, counts, read, subsets, write_volume
 
@@ -35,6 +36,7 @@ def test_cases_are_split_as_published(source: Path, convert: Converter) -> None:
         f"synapse_{n}" for n in ("0001", "0007", "0023", "0030")
     }
     assert subsets(dataset) == {"4": [f"synapse_{number}" for number in LABELLED]}
+    assert tuple(map(int, subsets(dataset))) == synapse.PUBLISHED  # what recipes are checked by
     new = convert.split(dataset, 4)
     assert counts(new)["imagesUn"] == 16 and counts(new)["labelsTr"] == 4
     assert not (new / "labelsUn").exists()

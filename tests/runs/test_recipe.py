@@ -108,6 +108,18 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         (KVASIR | {"options": {"size": False}}, "options.size: must be a value that can be typed"),
         (KVASIR | {"options": {"incomplete": "yes"}}, 'must be true or false, got "yes"'),
         (RETOUCH | {"options": {"size": None}}, "options.size: must be a value that can be typed"),
+        (
+            {"labelled": {"number": 4, "published": True}},
+            "labelled.published: mmwhs has lists of 16 cases, got 4",
+        ),
+        (
+            {"converter": "la2018", "options": {}, "labelled": {"number": 5, "published": True}},
+            "la2018 has lists of 4 or 8 or 16 cases, got 5",
+        ),
+        (
+            KVASIR | {"options": {}, "labelled": {"number": 4, "published": True}},
+            "has no list, got",
+        ),
         ({"folds": ["five"]}, "fold 'five': there are 4 folds of 4 labelled cases"),
         ({"folds": ["4"]}, "fold '4': there are 4 folds of 4 labelled cases"),
         (
