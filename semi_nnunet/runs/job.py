@@ -153,6 +153,11 @@ class Job:
         return any("semi_crossval." not in path.name for path in there)
 
     @property
+    def continues(self) -> bool:
+        """Whether training goes on from a checkpoint, or is done."""
+        return any(self.folder.glob("checkpoint_*.pth"))
+
+    @property
     def is_trained(self) -> bool:
         """A fold that was trained by hand counts."""
         return self.checkpoint.is_file()
@@ -341,7 +346,7 @@ class Job:
             if self.is_trained:
                 again: Words = ("--val",)
             else:
-                again = ("--c",) if any(self.folder.glob("checkpoint_*.pth")) else ()
+                again = ("--c",) if self.continues else ()
             fold = (dataset, self.configuration, self.fold)
             yield ("nnUNetv2_train", *fold, *self._model, "-device", device, *keep, *again)
 

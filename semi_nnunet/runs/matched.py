@@ -133,7 +133,7 @@ def said(name: str, value: Any) -> str:
 def changed_since(
     jobs: Sequence[Job], plans: Mapping[str, Any], patient_of: PatientOf
 ) -> Iterator[Problem]:
-    """Trainings that are done, with other settings or unlabelled cases than there are now.
+    """Trainings done or begun with other settings or unlabelled cases than there are now.
 
     Args:
         jobs: with these plans, or those of a seed.
@@ -153,7 +153,7 @@ def changed_since(
         return dict(json.loads(json.dumps(plain(resolved.as_dict()))))  # as recorded
 
     for job in jobs:
-        if job.trainer not in classes or not job.is_trained or not (own := recorded(job)):
+        if job.trainer not in classes or not job.continues or not (own := recorded(job)):
             continue
         now = planned(job.trainer, job.configuration)
         if POOL in own:

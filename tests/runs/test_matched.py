@@ -69,8 +69,14 @@ def test_plans_that_changed_after_a_training_are_refused_before_the_next(folders
         jobs_of(folders)
     leave(base, ("a",), unlabelled_weight=1.0)
     leave(ours, ("a",), consistency_weight=10.0, mlflow=True)
-    with pytest.raises(UserError, match=r"consistency_weight 10.0 \(now 3.0\); .* move .*fold_0"):
+    changed = r"consistency_weight 10.0 \(now 3.0\); .* move .*fold_0"
+    with pytest.raises(UserError, match=changed):
         jobs_of(folders)
+    ours.checkpoint.rename(ours.folder / "checkpoint_latest.pth")
+    with pytest.raises(UserError, match=changed):  # it would go on with other settings
+        jobs_of(folders)
+    (ours.folder / "checkpoint_latest.pth").unlink()
+    assert jobs_of(folders)  # it starts anew
 
 
 def test_a_pool_that_changed_after_a_training_is_refused(folders):
