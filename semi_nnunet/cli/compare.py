@@ -67,8 +67,8 @@ def run(args: argparse.Namespace) -> None:
     kept = bool(args.write_values and origin and any(values.values()))
     if kept:
         write_values(args.write_values, values, args.metric, origin)
-    parts, refused, compared = [f"not measured yet: {path}" for path in missing], [], False
-    parts += map(str, stale_tables(jobs))
+    stale, refused, compared = stale_tables(jobs), [], False
+    parts = [*(f"not measured yet: {path}" for path in missing), *map(str, stale)]
     for subset, of_subset in values.items():
         if not of_subset:
             continue
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
         return
     if not compared:
         print("\n".join(parts))
-        if stale := stale_tables(jobs):
+        if stale:
             raise UserError("all that was measured is older than the trainings:", stale)
         raise UserError(
             f"nothing that was trained with {args.plans} has been measured. Fix: semi_nnunet "

@@ -88,10 +88,10 @@ def collect(folders: Folders, plans: str, baseline: str, metric: str = "dice") -
         subset: measure(subset, tables_of(jobs, subset), baseline, metric, patient_of)
         for subset in SUBSETS
     }
-    measured = [item for item in found.values() if item]
+    measured, stale = [item for item in found.values() if item], stale_tables(jobs)
     if not measured:
         name = folders.results.name
-        if stale := stale_tables(jobs):
+        if stale:
             raise UserError("all that was measured is older than the trainings:", stale)
         raise UserError(
             f"nothing that was trained with {plans} on {name} has been measured: no metrics.csv in "
@@ -101,15 +101,15 @@ def collect(folders: Folders, plans: str, baseline: str, metric: str = "dice") -
     said = answer(measured, baseline)
     notes = (
         *(f"{sentence}." for sentence in unmatched(jobs, baseline)),
-        *(f"{one}." for one in stale_tables(jobs)),
+        *(f"{one}." for one in stale),
     )
     said = replace(said, sentences=(*said.sentences, *notes))
     method, base = shown_models(measured, said, baseline)
     subset = said.subset or measured[0].subset
     shown = next(item for item in measured if item.subset == subset)
     try:
-        fresh = [job for job in jobs if subset in job.tables() and not job.is_stale(subset)]
-        pictures, note = viewers(CaseFiles(folders, subset, fresh), shown, method, base)
+        current = [job for job in jobs if subset in job.current_tables()]
+        pictures, note = viewers(CaseFiles(folders, subset, current), shown, method, base)
     except UserError as error:
         pictures, note = [], f"Not shown: {error}"
     return Report(
@@ -123,9 +123,7 @@ def collect(folders: Folders, plans: str, baseline: str, metric: str = "dice") -
         [
             run_name(job)
             for job in jobs
-            if not any(
-                path.is_file() and not job.is_stale(subset) for subset, path in job.tables().items()
-            )
+            if not any(path.is_file() for path in job.current_tables().values())
         ],
         {item.subset: case_rows(item, method, base) for item in measured},
         pictures,

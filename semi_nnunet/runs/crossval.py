@@ -445,9 +445,9 @@ def tables_of(jobs: Iterable[Job], subset: str) -> list[Table]:
     Those of a training before the one that is there are left out: see :func:`stale_tables`.
     """
     return [
-        (Model(job.trainer, job.configuration), job.fold, job.seed, job.tables()[subset])
+        (Model(job.trainer, job.configuration), job.fold, job.seed, tables[subset])
         for job in jobs
-        if subset in job.tables() and not job.is_stale(subset)
+        if subset in (tables := job.current_tables())
     ]
 
 

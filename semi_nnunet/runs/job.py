@@ -301,6 +301,10 @@ class Job:
         made_by = {"validation": self.validation / "summary.json", "test": self.checkpoint}
         return is_older(self.tables()[subset], made_by[subset])
 
+    def current_tables(self) -> dict[str, Path]:
+        """The :meth:`tables` that are not stale, whether they are there yet or not."""
+        return {name: path for name, path in self.tables().items() if not self.is_stale(name)}
+
     def history(self) -> History:
         """Empty if it left none, as nnU-Net's own trainers do."""
         path = self.folder / "semi_history.csv"
