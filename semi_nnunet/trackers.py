@@ -92,7 +92,8 @@ class MlflowTracker:
     """A run of MLflow for each training.
 
     Args:
-        output_folder: of the training; a continued one goes on with its run.
+        output_folder: of the training; a continued one goes on with its run, and epochs that come
+            again keep the values they had: the resumed ones are the same.
         experiment: name of the data set.
         run: name of the training.
         resumed: the training is continued.
@@ -126,6 +127,7 @@ class MlflowTracker:
             else:
                 tags = {"folder": folder}
                 self.run_id = self.client.create_run(number, tags=tags, run_name=run).info.run_id
+            self.goes_on, self.steps_before = bool(runs), dict[str, set[int]]()
         except (MlflowException, OSError) as error:
             raise UserError(
                 f"the setting mlflow: {self.uri} cannot be used ({error}). Fix: correct "
@@ -142,12 +144,19 @@ class MlflowTracker:
 
     @_never_fatal
     def log(self, key: str, value: Any, step: int) -> None:
-        if math.isfinite(value):
-            self.client.log_metric(self.run_id, key, float(value), step=step)
+        if self.goes_on and key not in self.steps_before:  # MLflow's values cannot be taken back
+            history = self.client.get_metric_history(self.run_id, key)
+            self.steps_before[key] = {metric.step for metric in history}
+        if step not in self.steps_before.get(key, ()):
+            self._write(key, value, step)
 
     @_never_fatal
     def log_summary(self, key: str, value: Any) -> None:
-        self.log(key, value, step=0)
+        self._write(key, value, step=0)
+
+    def _write(self, key: str, value: Any, step: int) -> None:
+        if math.isfinite(value):
+            self.client.log_metric(self.run_id, key, float(value), step=step)
 
     @_never_fatal
     def close(self) -> None:

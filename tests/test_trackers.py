@@ -126,6 +126,21 @@ def test_a_continued_training_goes_on_with_its_run_and_a_new_one_gets_its_own(tm
 
 
 @pytest.mark.usefixtures("no_server")
+def test_epochs_that_come_again_are_in_mlflow_once(tmp_path):
+    for first, last, resumed in ((0, 3, False), (2, 5, True)):
+        tracker = MlflowTracker(tmp_path / "fold_0", "data", "run", resumed, tmp_path)
+        for epoch in range(first, last):
+            for key in ("loss", "dice"):
+                tracker.log(key, epoch / 2, epoch)
+        tracker.log_summary("final_dice", last / 10)
+    client, (run,) = runs_in(tmp_path, "data")
+    for key in ("loss", "dice"):
+        found = client.get_metric_history(run.info.run_id, key)
+        assert [(one.step, one.value) for one in found] == [(e, e / 2) for e in range(5)]
+    assert run.data.metrics["final_dice"] == 0.5 and not tracker.complained
+
+
+@pytest.mark.usefixtures("no_server")
 def test_a_tracker_that_fails_says_so_once(tmp_path, capsys):
     tracker = MlflowTracker(tmp_path / "fold_0", "data", "run", False, tmp_path)
     tracker.client.delete_run(tracker.run_id)
