@@ -51,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.data.raw_description import read_description
-    from semi_nnunet.evaluation.folder import evaluate, find_pairs, make_protocol, unit_and_axes
-    from semi_nnunet.evaluation.metrics import Measure
+    from semi_nnunet.evaluation.folder import evaluate, find_pairs, make_protocol
+    from semi_nnunet.evaluation.labelling import read_labelling
     from semi_nnunet.evaluation.tables import printed, write_tables
 
     own, wrong = class_tolerances(args.class_tolerances)
@@ -62,15 +62,15 @@ def run(args: argparse.Namespace) -> None:
     ending = read_description(dataset_json.parent, dataset_json.name)["file_ending"]
     pairs = find_pairs(args.predictions, args.references, ending, args.partial)
     example = pairs[0].reference
-    unit, axes = unit_and_axes(dataset_json, example, args.voxels)
-    names = {f"{size:g}{unit}": size for size in args.tolerances}
-    measure = Measure(names, unit, args.missed_distance, axes)
-    protocol = make_protocol(dataset_json, example, measure, own)
+    protocol = make_protocol(
+        read_labelling(dataset_json, example), example,
+        args.tolerances, own, args.missed_distance, args.voxels,
+    )  # fmt: skip
     out = args.out or args.predictions
     out.mkdir(parents=True, exist_ok=True)  # before the work
     rows = evaluate(pairs, protocol, args.num_processes)
     content = write_tables(out, rows, pairs, protocol)
-    print(printed(content, unit))
+    print(printed(content))
     print(f"{len(pairs)} cases; wrote metrics.csv, metrics.json and summary.json to {out}")
 
 

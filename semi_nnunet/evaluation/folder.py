@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from tqdm import tqdm
 
 from semi_nnunet.data.file_bytes import BrokenFileError, check_presence, scan_raw, short_reason
@@ -22,9 +21,9 @@ from semi_nnunet.data.image_files import (
     label_problem,
     read_with_nnunet,
 )
-from semi_nnunet.data.integrity import reader_class
-from semi_nnunet.data.raw_description import declared_values, files_in, read_description
+from semi_nnunet.data.raw_description import files_in
 from semi_nnunet.errors import Problem, UserError
+from semi_nnunet.evaluation.labelling import Labelling
 from semi_nnunet.evaluation.metrics import Measure, mask_metrics
 from semi_nnunet.parallel import in_processes
 
@@ -55,17 +54,11 @@ class Protocol:
     """What all cases are held to, and measured by.
 
     Args:
-        reader: nnU-Net's reader of these files.
-        classes: name -> the values that are this class, or this region.
-        allowed: the values that a file may hold.
-        ignore: the value of voxels that do not count, or None.
+        labelling: of predictions and references.
         measures: name of the class -> in what it is measured.
     """
 
-    reader: type[Any]
-    classes: Mapping[str, tuple[int, ...]]
-    allowed: frozenset[int]
-    ignore: int | None
+    labelling: Labelling
     measures: Mapping[str, Measure]
 
 
@@ -109,16 +102,43 @@ def find_pairs(predictions: Path, references: Path, ending: str, partial_ok: boo
     ]
 
 
-def unit_and_axes(dataset_json: Path, example: str, in_voxels: bool) -> tuple[str, int]:
-    """What distances are measured in, and how many axes the images have: see :class:`Measure`.
+def make_protocol(
+    labelling: Labelling,
+    example: str,
+    tolerances: Sequence[float],
+    own_tolerances: Mapping[str, float],
+    missed_distance: float | None = None,
+    in_voxels: bool = False,
+) -> Protocol:
+    """Measures of every class, in the unit that such files have.
 
     Args:
-        dataset_json: of the data set.
+        labelling: of predictions and references.
         example: one of the files.
+        tolerances: of every class.
+        own_tolerances: class -> its tolerance, reported as the tolerance "own"; {}: none.
+        missed_distance: see :class:`Measure`.
         in_voxels: whether the user asks for voxels.
+
+    Raises:
+        UserError: a class and its tolerance do not match.
     """
-    description = read_description(dataset_json.parent, dataset_json.name)
-    reader = reader_class(description, [example])
+    if own_tolerances and set(own_tolerances) != set(labelling.classes):
+        raise UserError(
+            f"a tolerance for each class must name all of them, {', '.join(labelling.classes)}; "
+            f"got {', '.join(own_tolerances)}. Fix: correct --class-tolerances"
+        )
+    unit, axes = unit_and_axes(labelling.reader, example, in_voxels)
+    shared = {f"{size:g}{unit}": size for size in tolerances}
+    measures = {}
+    for name in labelling.classes:
+        own = {"own": own_tolerances[name]} if own_tolerances else {}
+        measures[name] = Measure({**shared, **own}, unit, missed_distance, axes)
+    return Protocol(labelling, measures)
+
+
+def unit_and_axes(reader: type[Any], example: str, in_voxels: bool) -> tuple[str, int]:
+    """What distances are measured in, and how many axes the images have: see :class:`Measure`."""
     if reader is NaturalImage2DIO:
         return "pixels", 2
     try:
@@ -126,47 +146,6 @@ def unit_and_axes(dataset_json: Path, example: str, in_voxels: bool) -> tuple[st
     except BrokenFileError:  # it is named with the others
         return "mm", 3
     return "voxels" if in_voxels else "mm", 2 if array.shape[1] == 1 else 3
-
-
-def make_protocol(
-    dataset_json: Path, example: str, measure: Measure, own_tolerances: Mapping[str, float]
-) -> Protocol:
-    """Classes or regions and reader from ``dataset.json``.
-
-    Args:
-        dataset_json: of the data set.
-        example: one of the files, to choose the reader by.
-        measure: of every class.
-        own_tolerances: class -> its tolerance, reported as the tolerance "own"; {}: none.
-
-    Raises:
-        UserError: ``dataset.json`` cannot be used, or a class and its tolerance do not match.
-    """
-    description = read_description(dataset_json.parent, dataset_json.name)
-    labels = description["labels"]
-    manager = LabelManager(labels, description.get("regions_class_order"))
-    classes = {
-        name: tuple(value) if isinstance(value, (list, tuple)) else (int(value),)
-        for name, value in labels.items()
-        if name not in ("background", "ignore")
-    }
-    if own_tolerances and set(own_tolerances) != set(classes):
-        raise UserError(
-            f"a tolerance for each class must name all of them, {', '.join(classes)}; got "
-            f"{', '.join(own_tolerances)}. Fix: correct --class-tolerances"
-        )
-    measures = {
-        name: Measure(
-            {**measure.tolerances, **({"own": own_tolerances[name]} if own_tolerances else {})},
-            measure.unit,
-            measure.missed_distance,
-            measure.axes,
-        )
-        for name in classes
-    }
-    allowed = frozenset(declared_values(labels))
-    reader = reader_class(description, [example])
-    return Protocol(reader, classes, allowed, manager.ignore_label, measures)
 
 
 def evaluate(pairs: Sequence[Pair], protocol: Protocol, num_processes: int) -> list[Row]:
@@ -188,17 +167,20 @@ def evaluate(pairs: Sequence[Pair], protocol: Protocol, num_processes: int) -> l
 
 def case_problems(protocol: Protocol, pair: Pair) -> list[Problem]:
     """What is wrong with a case."""
-    problems, geometries = [], []
+    problems, geometries, labelling = [], [], protocol.labelling
     for path in (pair.prediction, pair.reference):
         try:
             check_presence(path)
             raw = scan_raw(path)
-            array, geometry, _ = read_with_nnunet(path, protocol.reader, is_label=True)
+            array, geometry, _ = read_with_nnunet(path, labelling.reader, is_label=True)
         except BrokenFileError as error:
             problems.append(Problem(path, str(error), error.fix))
             continue
         geometries.append(geometry)
-        found = finite_problem(array, raw, is_label=True), label_problem(array, protocol.allowed)
+        found = (
+            finite_problem(array, raw, is_label=True),
+            label_problem(array, labelling.allowed),
+        )
         problems += [Problem(path, *wrong) for wrong in found if wrong]
     if len(geometries) < 2:
         return problems
@@ -219,12 +201,13 @@ def safe_rows(protocol: Protocol, pair: Pair) -> list[Row]:
 
 def case_rows(protocol: Protocol, pair: Pair) -> list[Row]:
     """The metrics of every class of a case."""
-    prediction, geometry, _ = read_with_nnunet(pair.prediction, protocol.reader, is_label=True)
-    reference, _, _ = read_with_nnunet(pair.reference, protocol.reader, is_label=True)
+    labelling = protocol.labelling
+    prediction, geometry, _ = read_with_nnunet(pair.prediction, labelling.reader, is_label=True)
+    reference, _, _ = read_with_nnunet(pair.reference, labelling.reader, is_label=True)
     prediction, reference, spacing = in_its_dimensions(prediction[0], reference[0], geometry)
-    counts = reference != protocol.ignore if protocol.ignore is not None else None
+    counts = reference != labelling.ignore if labelling.ignore is not None else None
     rows = []
-    for name, values in protocol.classes.items():
+    for name, values in labelling.classes.items():
         ours, theirs = np.isin(prediction, values), np.isin(reference, values)
         if counts is not None:
             ours, theirs = ours & counts, theirs & counts

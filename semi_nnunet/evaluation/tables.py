@@ -101,7 +101,7 @@ def summary(rows: Sequence[Row], pairs: Sequence[Pair], protocol: Protocol) -> d
     """
     keys = {
         name: label_or_region_to_key(values if len(values) > 1 else values[0])
-        for name, values in protocol.classes.items()
+        for name, values in protocol.labelling.classes.items()
     }
     named: dict[str, list[dict[str, float]]] = {name: [] for name in keys}
     per_case: dict[str, dict[str, Any]] = {
@@ -128,10 +128,10 @@ def summary(rows: Sequence[Row], pairs: Sequence[Pair], protocol: Protocol) -> d
     }
 
 
-def printed(content: Mapping[str, Any], unit: str) -> str:
+def printed(content: Mapping[str, Any]) -> str:
     """The columns that people ask for first, a line for each class."""
-    shown = ["dice", f"hd95_edge_{unit}", f"asd_edge_{unit}"]
-    shown += [column for column in content["columns"] if column.startswith("nsd_surfel")]
+    first = ("dice", "hd95_edge", "asd_edge", "nsd_surfel")
+    shown = [column for start in first for column in content["columns"] if column.startswith(start)]
     lines = [("class", *shown, "missed")]
     rows = {**content["mean"], "mean": content["foreground_mean"]}
     for name, values in rows.items():

@@ -12,8 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from semi_nnunet.data.image_files import read_with_nnunet
 from semi_nnunet.data.integrity import reader_class
-from semi_nnunet.evaluation.folder import make_protocol
-from semi_nnunet.evaluation.metrics import Measure
+from semi_nnunet.evaluation.labelling import read_labelling
 from semi_nnunet.pseudo_labels.pool import Request
 from semi_nnunet.report.contours import Classes, colour_of
 from semi_nnunet.report.overlays import Drawn, slice_axis, slices_of
@@ -52,7 +51,7 @@ def write_page(
         ends["The least certain"] = ranked[SHOWN:][-SHOWN:][::-1]
     example = str(request.labels / f"{ranked[0]}{ending_of(request)}")
     description = request.trained[0].folder / "dataset.json"
-    classes = make_protocol(description, example, Measure({}), {}).classes
+    classes = read_labelling(description, example).classes
     sections = {
         title: [
             picture_of(request, case, scores[case], case in set(kept), classes) for case in part

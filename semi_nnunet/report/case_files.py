@@ -12,8 +12,7 @@ import numpy as np
 from semi_nnunet.data.image_files import Geometry, read_with_nnunet
 from semi_nnunet.data.layout import UNLABELLED_IMAGES
 from semi_nnunet.data.raw_description import raw_cases, read_description
-from semi_nnunet.evaluation.folder import Protocol, make_protocol
-from semi_nnunet.evaluation.metrics import Measure
+from semi_nnunet.evaluation.labelling import Labelling, read_labelling
 from semi_nnunet.evaluation.values import Model
 from semi_nnunet.runs.job import METRICS, TEST_FOLDER, Folders, Job
 
@@ -78,22 +77,22 @@ class CaseFiles:
         return {key: path for key, path in paths.items() if path.is_file()}
 
 
-def protocol_of(files: CaseFiles, found: Sequence[Files]) -> Protocol:
-    """Reader and classes."""
+def labelling_of(files: CaseFiles, found: Sequence[Files]) -> Labelling:
+    """Of the data set."""
     description = files.folders.preprocessed / "dataset.json"
     if not description.is_file():
         description = files.folders.raw / "dataset.json"
-    return make_protocol(description, str(found[0].labels["reference"]), Measure({}), {})
+    return read_labelling(description, str(found[0].labels["reference"]))
 
 
-def read(path: Path, protocol: Protocol, is_label: bool) -> tuple[np.ndarray, Geometry]:
-    array, geometry, _ = read_with_nnunet(str(path), protocol.reader, is_label)
+def read(path: Path, labelling: Labelling, is_label: bool) -> tuple[np.ndarray, Geometry]:
+    array, geometry, _ = read_with_nnunet(str(path), labelling.reader, is_label)
     return array, geometry
 
 
-def is_flat(files: Files, protocol: Protocol) -> bool:
+def is_flat(files: Files, labelling: Labelling) -> bool:
     """Whether the data set is one of 2-D images."""
-    return read(files.labels["reference"], protocol, True)[0].shape[1] == 1
+    return read(files.labels["reference"], labelling, True)[0].shape[1] == 1
 
 
 def rows_of(path: Path, case: str) -> dict[str, dict[str, str]]:

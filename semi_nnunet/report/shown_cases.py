@@ -11,9 +11,9 @@ import numpy as np
 
 from semi_nnunet.data.file_bytes import BrokenFileError
 from semi_nnunet.errors import UserError
-from semi_nnunet.evaluation.folder import Protocol
+from semi_nnunet.evaluation.labelling import Labelling
 from semi_nnunet.evaluation.values import Model, higher_is_better
-from semi_nnunet.report.case_files import CaseFiles, Files, is_flat, protocol_of, read, rows_of
+from semi_nnunet.report.case_files import CaseFiles, Files, is_flat, labelling_of, read, rows_of
 from semi_nnunet.report.measured import ALL_CLASSES, Measured
 from semi_nnunet.report.overlays import Drawn, Slice, slices_of
 from semi_nnunet.report.wording import metric_title, model_name, number
@@ -69,12 +69,12 @@ def viewers(
     there = [case for case in ranked if found[case]]
     if not there:
         return [], "Images, references or predictions of the cases are not there any more."
-    protocol = protocol_of(files, [f for f in found.values() if f])
+    labelling = labelling_of(files, [f for f in found.values() if f])
     names = names_of_panels(measured, method, baseline)
     problems, made = [], []
     first = found[there[0]]
     assert first is not None
-    if is_flat(first, protocol):
+    if is_flat(first, labelling):
         places = np.linspace(0, len(there) - 1, min(MAX_IMAGES, len(there))).round().astype(int)
         titled = [("Every image, the worst first", [there[place] for place in places])]
         if len(places) < len(there):
@@ -86,7 +86,7 @@ def viewers(
     for title, cases in titled:
         try:
             of_cases = [item for case in cases if (item := found[case])]
-            made.append(viewer(title, of_cases, protocol, names, measured))
+            made.append(viewer(title, of_cases, labelling, names, measured))
         except (BrokenFileError, OSError, ValueError) as error:
             problems.append(f"{title} cannot be shown: {error}.")
     return made, " ".join(problems)
@@ -136,7 +136,7 @@ def names_of_panels(measured: Measured, method: Model, baseline: Model | None) -
 def viewer(
     title: str,
     files: Sequence[Files],
-    protocol: Protocol,
+    labelling: Labelling,
     names: Mapping[str, str],
     measured: Measured,
 ) -> Viewer:
@@ -146,10 +146,10 @@ def viewer(
         UserError, BrokenFileError: a file cannot be read, or does not fit.
     """
     frames, starts, cases = [], [], []
-    flat = len(files) > 1 or is_flat(files[0], protocol)
+    flat = len(files) > 1 or is_flat(files[0], labelling)
     columns: list[str] = []
     for number_of, item in enumerate(files, 1):
-        slices = slices_of_case(item, protocol)
+        slices = slices_of_case(item, labelling)
         columns, scores = scores_of(item, flat, names)
         for one in slices:
             caption = f"slice {one.number} of {one.depth}"
@@ -162,21 +162,21 @@ def viewer(
     return Viewer(title, note_of(files, measured, flat), dict(names), columns, frames, start, cases)
 
 
-def slices_of_case(files: Files, protocol: Protocol) -> list[Slice]:
+def slices_of_case(files: Files, labelling: Labelling) -> list[Slice]:
     """The pictures."""
-    image, geometry = read(files.image, protocol, False)
-    labels = {name: read(path, protocol, True)[0][0] for name, path in files.labels.items()}
+    image, geometry = read(files.image, labelling, False)
+    labels = {name: read(path, labelling, True)[0][0] for name, path in files.labels.items()}
     for name, array in labels.items():
         if array.shape != image.shape[1:]:
             raise UserError(
                 f"{files.labels[name].name} ({name}) has the shape {array.shape}, its image "
                 f"{image.shape[1:]}"
             )
-    natural = protocol.reader.__name__ == "NaturalImage2DIO"
+    natural = labelling.reader.__name__ == "NaturalImage2DIO"
     spacing = (1.0, 1.0, 1.0) if natural else geometry.spacing
     colour = natural and len(image) >= 3
-    drawn = Drawn(image, labels, spacing, colour, protocol.ignore)
-    return slices_of(drawn, protocol.classes, MAX_SLICES)
+    drawn = Drawn(image, labels, spacing, colour, labelling.ignore)
+    return slices_of(drawn, labelling.classes, MAX_SLICES)
 
 
 def scores_of(

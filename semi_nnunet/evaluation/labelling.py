@@ -1,0 +1,52 @@
+"""How the label files of a data set are read, and what their values mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+from semi_nnunet.data.integrity import reader_class
+from semi_nnunet.data.raw_description import declared_values, read_description
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What ``dataset.json`` says of label files.
+
+    Args:
+        reader: nnU-Net's reader of them.
+        classes: name -> the values that are this class, or this region.
+        allowed: the values that a file may hold.
+        ignore: the value of voxels that do not count, or None.
+    """
+
+    reader: type[Any]
+    classes: Mapping[str, tuple[int, ...]]
+    allowed: frozenset[int]
+    ignore: int | None
+
+
+def read_labelling(dataset_json: Path, example: str) -> Labelling:
+    """What is said there.
+
+    Args:
+        dataset_json: of the data set.
+        example: one of the files, to choose the reader by.
+
+    Raises:
+        UserError: ``dataset.json`` cannot be used.
+    """
+    description = read_description(dataset_json.parent, dataset_json.name)
+    labels = description["labels"]
+    classes = {
+        name: tuple(value) if isinstance(value, (list, tuple)) else (int(value),)
+        for name, value in labels.items()
+        if name not in ("background", "ignore")
+    }
+    ignore = LabelManager(labels, description.get("regions_class_order")).ignore_label
+    reader = reader_class(description, [example])
+    return Labelling(reader, classes, frozenset(declared_values(labels)), ignore)
