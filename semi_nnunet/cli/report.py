@@ -2,10 +2,13 @@
 
     semi_nnunet report -d 42
     semi_nnunet report -d 42 -p nnUNetPlans_cpu --baseline nnUNetTrainer -o report.html
+    semi_nnunet report --values here.csv there.csv
 
 Looks at what was trained with the plans (and their seeds) in nnUNet_results: the answer first, then
 methods and classes, every case, the worst, median and best case as pictures, the curves of every
-training, the filtering of unlabelled images, plans and settings. Needs no network to be read.
+training, the filtering of unlabelled images, plans and settings. Of files of semi_nnunet compare
+--write-values, which need no trainings: the answer, methods and classes, and every case. Needs no
+network to be read.
 """
 
 from __future__ import annotations
@@ -16,7 +19,15 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add, default = parser.add_argument, "default: %(default)s"
-    add("-d", dest="dataset", required=True, metavar="ID", help="number or name of the data set")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("-d", dest="dataset", metavar="ID", help="number or name of the data set")
+    source.add_argument(
+        "--values",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="of semi_nnunet compare --write-values, instead of trainings",
+    )
     add("-p", dest="plans", default="nnUNetPlans", help=default)
     add("--baseline", default="SemiBaselineTrainer", metavar="TRAINER", help=default)
     add("--metric", default="dice", help=f"a column of metrics.csv ({default})")
@@ -27,13 +38,16 @@ def run(args: argparse.Namespace) -> None:
     from semi_nnunet.errors import UserError
     from semi_nnunet.files import require_place, write_atomically
     from semi_nnunet.report.page import render
-    from semi_nnunet.report.report_data import collect
+    from semi_nnunet.report.report_data import of_trainings, of_values
     from semi_nnunet.runs.crossval import folders_of, unknown_trainers
 
     require_place(args.out)
-    if problems := list(unknown_trainers([args.baseline])):
-        raise UserError("The report cannot be made:", problems)
-    report = collect(folders_of(args.dataset), args.plans, args.baseline, args.metric)
+    if args.values:
+        report = of_values(args.values, args.baseline, args.metric)
+    else:
+        if problems := list(unknown_trainers([args.baseline])):
+            raise UserError("The report cannot be made:", problems)
+        report = of_trainings(folders_of(args.dataset), args.plans, args.baseline, args.metric)
     page = render(report)
     write_atomically(args.out, lambda path: path.write_text(page, encoding="utf-8"))
     print(report.answer.headline, *report.answer.sentences, sep="\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,6 @@ class Background:
     """All of it."""
 
     data: Facts
-    methods: Facts
     plans: list[tuple[str, Facts]]
     settings: list[Settings]
     versions: Facts
@@ -56,7 +55,6 @@ def background(folders: Folders, plans: str, jobs: Sequence[Job]) -> Background:
     records = [optional_json(job.folder / "semi_settings.json") for job in jobs]
     return Background(
         data_facts(folders, content, configurations),
-        [(short_name(name), about(name)) for name in dict.fromkeys(job.trainer for job in jobs)],
         [(name, plan_facts(content, name)) for name in configurations if content],
         settings_of(jobs, records),
         versions_of(records),
@@ -141,6 +139,11 @@ def fingerprint_facts(fingerprint: Mapping[str, Any]) -> Facts:
         text = f"mean {values['mean']:.4g}, sd {values['std']:.4g}, median {values['median']:.4g}"
         facts.append((f"foreground intensity, channel {channel}", text))
     return facts
+
+
+def methods_of(trainers: Iterable[str]) -> Facts:
+    """What each of them does."""
+    return [(short_name(name), about(name)) for name in dict.fromkeys(trainers)]
 
 
 def about(trainer: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,27 +106,39 @@ class Measured:
         return {model: means_of_cases(table.values()) for model, table in tables.items()}
 
 
-def measure(
-    subset: str, tables: Sequence[Table], baseline: str, metric: str, patient_of: PatientOf
-) -> Measured | None:
-    """Read and compare; None if nothing of these cases was measured.
+def read_metrics(
+    tables: Sequence[Table], metric: str, patient_of: PatientOf
+) -> dict[str, list[Value]]:
+    """The metric, and the others that are shown beside it: name -> values.
 
     Raises:
         UserError: a table lacks the metric.
     """
     there = [table for table in tables if table[3].is_file()]
+    found = {metric: read_values(there, metric, patient_of)[0]}
+    for name in shown_metrics([table[3] for table in there]):
+        if name != metric:
+            found[name] = read_values(there, name, patient_of)[0]
+    return found
 
-    def values_of(name: str) -> list[Value]:
-        return crediting_absence(read_values(there, name, patient_of)[0], name)
 
-    values = [v for v in values_of(metric) if v.name]
-    if not values:
+def measure(subset: str, metrics: Mapping[str, Sequence[Value]], baseline: str) -> Measured | None:
+    """Compare; None if nothing of these cases was measured.
+
+    Args:
+        subset: "validation" or "test".
+        metrics: name -> values; the first is the one that the answer is about.
+        baseline: trainer to compare with.
+    """
+    found = {
+        name: [v for v in crediting_absence(values, name) if v.name]
+        for name, values in metrics.items()
+    }
+    metric = next(iter(found))
+    if not (values := found[metric]):
         return None
-    shown = [metric, *(name for name in shown_metrics([t[3] for t in there]) if name != metric)]
-    found = {name: values_of(name) for name in shown if name != metric}
-    found[metric] = values
-    compared = {name: compared_or_none(found[name], baseline, name) for name in shown}
-    made = tuple(metric_table(found[name], compared[name], baseline, name) for name in shown)
+    compared = {name: compared_or_none(of, baseline, name) for name, of in found.items()}
+    made = tuple(metric_table(of, compared[name], baseline, name) for name, of in found.items())
     note = patients_note(values)
     return Measured(subset, metric, tuple(values), tuple(compared[metric]), made, note)
 
@@ -145,7 +157,7 @@ def shown_metrics(paths: Sequence[Path]) -> list[str]:
     for path in paths:
         with path.open(newline="") as file:
             columns.append(next(csv.reader(file), []))
-    common = [name for name in columns[0] if all(name in other for other in columns)]
+    common = [name for name in (columns or [[]])[0] if all(name in other for other in columns)]
     return [name for first in ASKED_FOR_FIRST for name in common if name.startswith(first)]
 
 

@@ -60,14 +60,13 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    metric = report.metric
+    metric, shown = report.metric, report.trained.viewers if report.trained else []
     return environment.get_template("report.html.j2").render(
         report=report,
         say=wording,
         css=Markup((TEMPLATES / "report.css").read_text()),
         javascript=Markup((TEMPLATES / "report.js").read_text()),
         counts=counts(report),
-        open_run=report.first_run,
         worst_first="ascending" if higher_is_better(metric) else "descending",
         today=f"{datetime.now():%d %B %Y}",
         metric_title=wording.metric_title(metric),
@@ -75,8 +74,8 @@ def render(report: Report) -> str:
         intervals=intervals(report),
         boxes={item.subset: boxes(item) for item in report.measured},
         changes={item.subset: changes(report, item) for item in report.measured},
-        frames=[frames_for_script(viewer) for viewer in report.viewers],
-        frame_of_case=frames_of_cases(report.viewers),
+        frames=[frames_for_script(viewer) for viewer in shown],
+        frame_of_case=frames_of_cases(shown),
         legend=[(name, colour_of(n)) for n, name in enumerate(classes_of(report))],
         errors=(MENDED, BROKEN, WRONG),
         all_classes=ALL_CLASSES,
@@ -86,13 +85,17 @@ def render(report: Report) -> str:
 
 def counts(report: Report) -> str:
     """How many cases there are of each kind."""
-    facts = dict(report.background.data)
+    facts = dict(report.trained.background.data) if report.trained else {}
     kinds = ("labelled", "unlabelled", "test")
     return ", ".join(f"{facts[f'{k} cases']} {k}" for k in kinds if f"{k} cases" in facts)
 
 
 def classes_of(report: Report) -> list[str]:
-    return next(item.classes for item in report.measured if item.subset == report.viewers_subset)
+    """Those that the pictures show."""
+    if report.trained is None:
+        return []
+    subset = report.trained.viewers_subset
+    return next(item.classes for item in report.measured if item.subset == subset)
 
 
 def intervals(report: Report) -> list[Chart]:

@@ -1,24 +1,36 @@
-"""Everything the report shows, collected from nnU-Net's folders; nothing is drawn as a page yet."""
+"""Everything the report shows, from nnU-Net's folders or from values; nothing is drawn yet."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from semi_nnunet.errors import UserError
-from semi_nnunet.evaluation.values import Model, higher_is_better
+from semi_nnunet.evaluation.values import Model, higher_is_better, read_all_written
 from semi_nnunet.report.answer import Answer, answer
-from semi_nnunet.report.background import Background, background
+from semi_nnunet.report.background import Background, Facts, background, methods_of
 from semi_nnunet.report.case_files import CaseFiles
-from semi_nnunet.report.measured import Measured, measure
+from semi_nnunet.report.measured import Measured, measure, read_metrics
 from semi_nnunet.report.run_pages import Panel, Pool, Run, all_dice, pools_of, run_name, run_of
 from semi_nnunet.report.shown_cases import Viewer, viewers
-from semi_nnunet.runs.crossval import found_jobs, patients_of, stale_tables, tables_of
-from semi_nnunet.runs.job import Folders
+from semi_nnunet.runs.crossval import (
+    found_jobs,
+    known_trainers,
+    patients_of,
+    stale_tables,
+    tables_of,
+    unknown,
+)
+from semi_nnunet.runs.job import Folders, Job
 from semi_nnunet.runs.matched import unmatched
 
 SUBSETS = ("test", "validation")  # what confirms comes first
+VALUES_ALONE = (
+    "Made of recorded values alone: pictures, curves and settings are with the trainings; whether "
+    "methods and baseline were trained alike is not known"
+)
 
 
 @dataclass(frozen=True)
@@ -32,19 +44,11 @@ class CaseRow:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What the page is made of.
+class Trained:
+    """What trainings left beside their numbers.
 
     Args:
-        dataset: its name.
-        plans: their identifier.
-        metric: that the answer is about.
-        answer: the answer.
-        method: the method that cases are shown of; None if nothing was measured of it.
-        baseline: what it is compared with, if there is anything.
-        measured: test cases, validation cases; those there are.
         unmeasured: trainings without any table of metrics yet.
-        cases: subset -> a row for every class of every case.
         viewers: cases as pictures, and why some, or all, are missing.
         runs: the curves of every training; dice: of all of them, a panel for each method.
         first_run: the place of the method's first training among them.
@@ -52,15 +56,7 @@ class Report:
         background: data, plans, settings, versions, commands.
     """
 
-    dataset: str
-    plans: str
-    metric: str
-    answer: Answer
-    method: Model
-    baseline: Model | None
-    measured: list[Measured]
     unmeasured: list[str]
-    cases: dict[str, list[CaseRow]]
     viewers: list[Viewer]
     viewers_note: str
     viewers_subset: str
@@ -71,8 +67,61 @@ class Report:
     background: Background
 
 
-def collect(folders: Folders, plans: str, baseline: str, metric: str = "dice") -> Report:
-    """Read what the trainings left.
+@dataclass(frozen=True)
+class Report:
+    """What the page is made of.
+
+    Args:
+        dataset: its name.
+        plans: their identifier.
+        metric: that the answer is about.
+        answer: the answer.
+        method: the method that cases are shown of; the first there is if nothing is compared.
+        baseline: what it is compared with, if there is anything.
+        measured: test cases, validation cases; those there are.
+        cases: subset -> a row for every class of every case.
+        methods: what each of them does.
+        trained: what is in the folders of the trainings; None of a report of values alone.
+    """
+
+    dataset: str
+    plans: str
+    metric: str
+    answer: Answer
+    method: Model
+    baseline: Model | None
+    measured: list[Measured]
+    cases: dict[str, list[CaseRow]]
+    methods: Facts
+    trained: Trained | None = None
+
+
+def of_values(paths: Sequence[Path], baseline: str, metric: str = "dice") -> Report:
+    """Of what ``semi_nnunet compare --write-values`` kept, without the trainings.
+
+    Args:
+        paths: of its files, of one data set and one name of plans.
+        baseline: trainer to compare with.
+        metric: the one they hold.
+
+    Raises:
+        UserError: a file cannot be read, they hold nothing, or there is no such baseline.
+    """
+    values, origin = read_all_written(paths, metric)
+    if origin is None:
+        raise UserError(
+            "the files hold no values. Fix: write them by semi_nnunet compare --write-values"
+        )
+    trainers = {v.model.trainer for of_subset in values.values() for v in of_subset}
+    if problems := list(unknown("trainer", [baseline], [*sorted(trainers), *known_trainers()])):
+        raise UserError("The report cannot be made:", problems)
+    found = (measure(subset, {metric: values.get(subset, [])}, baseline) for subset in SUBSETS)
+    report = answered(*origin, metric, [item for item in found if item], baseline)
+    return with_notes(report, [VALUES_ALONE])
+
+
+def of_trainings(folders: Folders, plans: str, baseline: str, metric: str = "dice") -> Report:
+    """Of all that trainings left.
 
     Args:
         folders: of the data set.
@@ -84,13 +133,13 @@ def collect(folders: Folders, plans: str, baseline: str, metric: str = "dice") -
         UserError: nothing was measured, or a table lacks the metric.
     """
     jobs, patient_of = found_jobs(folders, plans), patients_of(folders)
-    found = {
-        subset: measure(subset, tables_of(jobs, subset), baseline, metric, patient_of)
+    found = (
+        measure(subset, read_metrics(tables_of(jobs, subset), metric, patient_of), baseline)
         for subset in SUBSETS
-    }
-    measured, stale = [item for item in found.values() if item], stale_tables(jobs)
+    )
+    measured, stale = [item for item in found if item], stale_tables(jobs)
+    name = folders.results.name
     if not measured:
-        name = folders.results.name
         if stale:
             raise UserError("all that was measured is older than the trainings:", stale)
         raise UserError(
@@ -98,42 +147,53 @@ def collect(folders: Folders, plans: str, baseline: str, metric: str = "dice") -
             f"{folders.results}. Fix: semi_nnunet crossval -d {name} -p {plans} -c ..., or -p with "
             f"the plans that were trained"
         )
+    report = answered(name, plans, metric, measured, baseline)
+    report = with_notes(report, [*unmatched(jobs, baseline), *map(str, stale)])
+    return replace(report, trained=trained(report, folders, jobs, baseline))
+
+
+def answered(
+    dataset: str, plans: str, metric: str, measured: list[Measured], baseline: str
+) -> Report:
+    """What follows from the numbers."""
     said = answer(measured, baseline)
-    notes = (
-        *(f"{sentence}." for sentence in unmatched(jobs, baseline)),
-        *(f"{one}." for one in stale),
-    )
-    said = replace(said, sentences=(*said.sentences, *notes))
     method, base = shown_models(measured, said, baseline)
-    subset = said.subset or measured[0].subset
-    shown = next(item for item in measured if item.subset == subset)
+    cases = {item.subset: case_rows(item, method, base) for item in measured}
+    methods = methods_of(model.trainer for item in measured for model in item.models)
+    return Report(dataset, plans, metric, said, method, base, measured, cases, methods)
+
+
+def with_notes(report: Report, notes: Iterable[str]) -> Report:
+    """The same with more sentences in its answer."""
+    said = report.answer
+    sentences = (*said.sentences, *(f"{note}." for note in notes))
+    return replace(report, answer=replace(said, sentences=sentences))
+
+
+def trained(report: Report, folders: Folders, jobs: Sequence[Job], baseline: str) -> Trained:
+    """What is not in the tables of metrics."""
+    subset = report.answer.subset or report.measured[0].subset
+    shown = next(item for item in report.measured if item.subset == subset)
     try:
         current = [job for job in jobs if subset in job.current_tables()]
-        pictures, note = viewers(CaseFiles(folders, subset, current), shown, method, base)
+        files = CaseFiles(folders, subset, current)
+        pictures, note = viewers(files, shown, report.method, report.baseline)
     except UserError as error:
         pictures, note = [], f"Not shown: {error}"
-    return Report(
-        folders.results.name,
-        plans,
-        metric,
-        said,
-        method,
-        base,
-        measured,
+    return Trained(
         [
             run_name(job)
             for job in jobs
             if not any(path.is_file() for path in job.current_tables().values())
         ],
-        {item.subset: case_rows(item, method, base) for item in measured},
         pictures,
         note,
         subset,
         [run_of(job) for job in jobs],
-        next(i for i, job in enumerate(jobs) if job.trainer == method.trainer),
+        next(i for i, job in enumerate(jobs) if job.trainer == report.method.trainer),
         all_dice(jobs, baseline),
         [pool for job in jobs for pool in pools_of(job)],
-        background(folders, plans, jobs),
+        background(folders, report.plans, jobs),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -226,6 +227,56 @@ def test_trainings_that_were_not_measured_again_are_not_shown(tmp_path, monkeypa
     assert f"is older than the training or validation of {OURS} 2d fold 0 seed 0" in text
     assert "predictions of fold 0, seed 1" in text
     assert "predictions of fold 0, seed 0" not in text
+
+
+def test_values_alone_give_the_same_answer_tables_and_cases(page, tree, tmp_path, monkeypatch):
+    tree.set_paths(monkeypatch)
+    kept, out = tmp_path / "kept.csv", tmp_path / "values.html"
+    assert main(["compare", "-d", "7", "--write-values", str(kept)]) == 0
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.delenv(f"nnUNet_{name}")
+    assert main(["report", "--values", str(kept), "-o", str(out)]) == 0
+    html = out.read_text()
+    alone = Page(html)
+
+    def rounded(table: str, of: Page) -> list[list[tuple[object, str]]]:
+        return [[(number(v), text) for v, text in row] for row in of.tables[table]]
+
+    def number(value: str) -> object:
+        try:
+            return round(float(value), 5)  # values are kept to the sixth digit
+        except ValueError:
+            return value
+
+    shown = {name for name in page.tables if name.startswith("cases-")} | {"metric-test dice"}
+    assert {name for name in alone.tables if alone.tables[name]} == shown and len(shown) == 2
+    for table in shown:
+        assert rounded(table, alone) == rounded(table, page)
+    assert "Yes: MeanTeacher is better than Baseline on the test cases." in alone.text
+    assert "Made of recorded values alone" in alone.text and "Seven" in alone.text
+    assert 'id="images"' not in html and 'href="#training"' not in html and "viewer-" not in html
+
+
+def test_values_that_cannot_be_reported_are_explained(tree, tmp_path, monkeypatch, capsys):
+    tree.set_paths(monkeypatch)
+    kept, out = tmp_path / "kept.csv", ["-o", str(tmp_path / "values.html")]
+    assert main(["compare", "-d", "7", "--write-values", str(kept)]) == 0
+    capsys.readouterr()
+    for wrong, said in (
+        (["--values", str(kept), "--baseline", "SemiBaselneTrainer"], f"did you mean '{BASE}'?"),
+        (["--values", str(kept), "--metric", "iou"], "must have the columns"),
+        (["--values", str(tmp_path / "none.csv")], "does not exist. Fix: correct --values"),
+        (["--values", str(kept), "-d", "7"], "not allowed with argument"),
+        ([], "one of the arguments -d --values is required"),
+    ):
+        with contextlib.suppress(SystemExit):
+            assert main(["report", *wrong, *out]) == 2
+        assert said in capsys.readouterr().err
+    header = kept.read_text().splitlines()[0]
+    kept.write_text(f"{header}\n")
+    assert main(["report", "--values", str(kept), *out]) == 2
+    assert "hold no values. Fix: write them by" in capsys.readouterr().err
+    assert not (tmp_path / "values.html").exists()
 
 
 def test_a_line_on_every_trainer():

@@ -185,6 +185,36 @@ def test_the_page_never_scrolls_sideways(page, width):
     assert escaping == []
 
 
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_every_axis_can_be_read(page, width):
+    """One number alone is no scale; where there is little room, some of many are left out."""
+    size(page, width)
+    shown = (
+        "[...document.querySelectorAll('.boxes .ticks')].map(t => [...t.children])"
+        ".map(all => all.filter(e => e.getClientRects().length).length)"
+    )
+    assert min(of(page, shown)) >= 2
+    of(
+        page,
+        "document.querySelectorAll('.boxes .ticks text:nth-child(n+3)').forEach(e => e.remove())",
+    )
+    assert set(of(page, shown)) == {2}
+
+
+def test_a_page_of_values_alone_logs_nothing_and_sorts(browser, tree, tmp_path, monkeypatch):
+    tree.set_paths(monkeypatch)
+    kept, out = tmp_path / "kept.csv", tmp_path / "values.html"
+    assert main(["compare", "-d", "7", "--write-values", str(kept)]) == 0
+    assert main(["report", "--values", str(kept), "-o", str(out)]) == 0
+    browser.get_log("browser")
+    size(browser, 1280)
+    browser.get(out.as_uri())
+    press(browser, "#cases-test .sort", 2)
+    shown = [float(v) for v in column(browser, "#cases-test", 2)]
+    assert len(shown) == 7 and shown == sorted(shown, reverse=True)
+    assert [e for e in browser.get_log("browser") if "favicon" not in e["message"]] == []
+
+
 def test_on_paper_nothing_is_hidden(page):
     choose(page, "input[data-filters=cases-test]", "test_3")
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
