@@ -191,11 +191,13 @@ def read_written(path: Path, metric: str) -> tuple[dict[str, list[Value]], Origi
             dataset, plans, subset, trainer, configuration, fold, seed, *about, text = row
             case, patient, name = about
             value = float(text) if text else math.nan
+            if math.isinf(value) or not all((trainer, configuration, fold, case, name)):
+                raise ValueError("it is infinite" if math.isinf(value) else "a name is empty")
             one = Value(Model(trainer, configuration), fold, int(seed), case, name, value, patient)
         except ValueError as error:
             raise UserError(
                 f"{path}, line {number} must hold {len(header)} values, numbers as seed and "
-                f"{metric} ({error}). {fix}"
+                f"{metric}, which may be empty ({error}). {fix}"
             ) from error
         origins.add((dataset, plans))
         values.setdefault(subset, []).append(one)

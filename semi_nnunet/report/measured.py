@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,24 +124,31 @@ def read_metrics(
 
 
 def measure(subset: str, metrics: Mapping[str, Sequence[Value]], baseline: str) -> Measured | None:
-    """Compare; None if nothing of these cases was measured.
+    """Compare; None if nothing of these cases was measured, or the metric is defined nowhere.
 
     Args:
         subset: "validation" or "test".
         metrics: name -> values; the first is the one that the answer is about.
         baseline: trainer to compare with.
     """
+    metric = next(iter(metrics))
     found = {
         name: [v for v in crediting_absence(values, name) if v.name]
         for name, values in metrics.items()
+        if is_defined(values)
     }
-    metric = next(iter(found))
-    if not (values := found[metric]):
+    if metric not in found:
         return None
+    values = found[metric]
     compared = {name: compared_or_none(of, baseline, name) for name, of in found.items()}
     made = tuple(metric_table(of, compared[name], baseline, name) for name, of in found.items())
     note = patients_note(values)
     return Measured(subset, metric, tuple(values), tuple(compared[metric]), made, note)
+
+
+def is_defined(values: Iterable[Value]) -> bool:
+    """Of any class of any case: one that no mask shows has no distance."""
+    return any(v.name and not math.isnan(v.value) for v in values)
 
 
 def compared_or_none(values: Sequence[Value], baseline: str, metric: str) -> list[Compared]:

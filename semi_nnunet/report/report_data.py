@@ -115,7 +115,9 @@ def of_values(paths: Sequence[Path], baseline: str, metric: str = "dice") -> Rep
     trainers = {v.model.trainer for of_subset in values.values() for v in of_subset}
     if problems := list(unknown("trainer", [baseline], [*sorted(trainers), *known_trainers()])):
         raise UserError("The report cannot be made:", problems)
-    found = (measure(subset, {metric: values.get(subset, [])}, baseline) for subset in SUBSETS)
+    found = [measure(subset, {metric: values.get(subset, [])}, baseline) for subset in SUBSETS]
+    if not any(found):
+        raise defined_nowhere(metric)
     report = answered(*origin, metric, [item for item in found if item], baseline)
     return with_notes(report, [VALUES_ALONE])
 
@@ -133,13 +135,15 @@ def of_trainings(folders: Folders, plans: str, baseline: str, metric: str = "dic
         UserError: nothing was measured, or a table lacks the metric.
     """
     jobs, patient_of = found_jobs(folders, plans), patients_of(folders)
-    found = (
-        measure(subset, read_metrics(tables_of(jobs, subset), metric, patient_of), baseline)
-        for subset in SUBSETS
-    )
+    metrics = {
+        subset: read_metrics(tables_of(jobs, subset), metric, patient_of) for subset in SUBSETS
+    }
+    found = (measure(subset, of_subset, baseline) for subset, of_subset in metrics.items())
     measured, stale = [item for item in found if item], stale_tables(jobs)
     name = folders.results.name
     if not measured:
+        if any(of_subset[metric] for of_subset in metrics.values()):
+            raise defined_nowhere(metric)
         if stale:
             raise UserError("all that was measured is older than the trainings:", stale)
         raise UserError(
@@ -150,6 +154,14 @@ def of_trainings(folders: Folders, plans: str, baseline: str, metric: str = "dic
     report = answered(name, plans, metric, measured, baseline)
     report = with_notes(report, [*unmatched(jobs, baseline), *map(str, stale)])
     return replace(report, trained=trained(report, folders, jobs, baseline))
+
+
+def defined_nowhere(metric: str) -> UserError:
+    """There are tables, but no number in the column."""
+    return UserError(
+        f"{metric} must be defined for one class of one case at least, and is for none: no mask "
+        f"shows them. Fix: choose another with --metric, or look at the predictions"
+    )
 
 
 def answered(

@@ -344,7 +344,12 @@ def test_values_that_cannot_be_compared_are_refused(tmp_path, capsys):
     with pytest.raises(UserError, match="trained twice"):  # in one file, too
         write_values(path, {"test": [*rows, *changed]}, "dice", ORIGIN)
         read_all_written([path], "dice")
-    for before, after in ((",0,case00,", ",zero,case00,"), (",case00,case00,liver,", ",case00,")):
+    for before, after in (
+        (",0,case00,", ",zero,case00,"),
+        (",case00,case00,liver,", ",case00,"),
+        (",case00,case00,liver,", ",case00,case00,,"),
+        (",liver,0.", ",liver,inf"),
+    ):
         write_values(path, {"test": rows}, "dice", ORIGIN)
         path.write_text(path.read_text().replace(before, after, 1))
         with pytest.raises(UserError, match=r"values.csv, line 2 must hold 11 values, numbers as"):

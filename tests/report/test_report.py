@@ -272,10 +272,12 @@ def test_values_that_cannot_be_reported_are_explained(tree, tmp_path, monkeypatc
         with contextlib.suppress(SystemExit):
             assert main(["report", *wrong, *out]) == 2
         assert said in capsys.readouterr().err
-    header = kept.read_text().splitlines()[0]
-    kept.write_text(f"{header}\n")
-    assert main(["report", "--values", str(kept), *out]) == 2
-    assert "hold no values. Fix: write them by" in capsys.readouterr().err
+    header, *rows = kept.read_text().splitlines()
+    undefined = [row[: row.rindex(",") + 1] for row in rows]
+    for lines, said in (([], "hold no values. Fix: write them"), (undefined, "and is for none")):
+        kept.write_text("\n".join([header, *lines]))
+        assert main(["report", "--values", str(kept), *out]) == 2
+        assert said in capsys.readouterr().err
     assert not (tmp_path / "values.html").exists()
 
 
@@ -305,6 +307,24 @@ def test_nothing_measured_is_explained(tmp_path, monkeypatch, capsys):
     assert "Fix: semi_nnunet crossval" in capsys.readouterr().err
     assert main(["report", "-d", "7", "-o", str(tmp_path / "no" / "r.html")]) == 2
     assert "is no folder" in capsys.readouterr().err
+
+
+def test_a_metric_that_is_defined_nowhere_is_left_out(tmp_path, monkeypatch, capsys):
+    tree = whole_tree(tmp_path, cases=3)
+    tree.set_paths(monkeypatch)
+    for path in tree.results.rglob("metrics.csv"):
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(row | {"hd95_edge_mm": ""} for row in rows)
+    out = ["-o", str(tmp_path / "report.html")]
+    assert main(["report", "-d", "7", *out]) == 0
+    tables = Page((tmp_path / "report.html").read_text()).tables
+    assert "metric-test assd_edge_mm" in tables and "metric-test hd95_edge_mm" not in tables
+    assert main(["report", "-d", "7", "--metric", "hd95_edge_mm", *out]) == 2
+    assert "hd95_edge_mm must be defined for one class of one case" in capsys.readouterr().err
 
 
 def test_colour_images_are_pages_of_their_own_with_dice_and_iou(tmp_path, monkeypatch):
