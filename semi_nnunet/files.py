@@ -112,7 +112,30 @@ def write_csv(path: str | Path, rows: Iterable[Sequence[Any]]) -> None:
     """Write rows, the first of which names the columns, atomically."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomically(path, lambda temporary: temporary.write_text(text.getvalue()))
+    write_atomically(path, lambda temporary: temporary.write_text(text.getvalue(), "utf-8"))
+
+
+def read_csv(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Read a file of :func:`write_csv`.
+
+    Returns:
+        Its columns, and its rows by column.
+
+    Raises:
+        UserError: it cannot be read, or is not whole.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            columns, *rows = list(csv.reader(file)) or [[]]
+        if not columns:
+            raise ValueError("it is empty")
+        for number, row in enumerate(rows, start=2):
+            if len(row) != len(columns):
+                raise ValueError(f"line {number} has {len(row)} values, not {len(columns)}")
+    except (OSError, ValueError, csv.Error) as error:
+        what = f"{path} must be a whole table of comma-separated values in UTF-8"
+        raise UserError(f"{what} ({error}). Fix: remove it, and {MAKE_AGAIN}") from error
+    return columns, [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def write_npz(path: str | Path, **arrays: np.ndarray) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from semi_nnunet.files import write_atomically, write_csv
+from semi_nnunet.errors import UserError
+from semi_nnunet.files import read_csv, write_atomically, write_csv
 
 
 class StepRecords:
@@ -51,9 +51,16 @@ class History:
 
     @classmethod
     def read_csv(cls, path: str | Path) -> History:
-        """What :meth:`write_csv` wrote; empty fields are left out."""
-        with open(path, newline="") as text:
-            return cls([{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(text)])
+        """What :meth:`write_csv` wrote; empty fields are left out.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        try:
+            rows = read_csv(path)[1]
+            return cls([{k: float(v) for k, v in row.items() if v} for row in rows])
+        except ValueError as error:
+            raise UserError(f"{path} must hold numbers ({error}). Fix: remove it") from error
 
     def add(self, epoch: int, values: Mapping[str, float]) -> None:
         """Append a row; a row of the same or a later epoch (of a run that was rolled back) goes."""

@@ -113,10 +113,18 @@ def gathered(
     """
     from semi_nnunet.data.patients import itself
     from semi_nnunet.evaluation.values import read_all_written, read_values, together
-    from semi_nnunet.runs.crossval import folders_of, found_jobs, patients_of, tables_of
+    from semi_nnunet.runs.crossval import (
+        folders_of,
+        found_jobs,
+        patients_of,
+        require_trained,
+        tables_of,
+    )
 
     folders = folders_of(args.dataset) if args.dataset else None
     jobs = found_jobs(folders, args.plans) if folders else []
+    if folders and not jobs and not args.values:
+        require_trained(folders, args.plans)
     patient_of = patients_of(folders) if folders else itself
     own = (folders.results.name.split("_", 1)[-1], args.plans) if folders else None
     written, origin = read_all_written(args.values, args.metric, own)
@@ -187,4 +195,9 @@ def report_of(subset: str, values: list[Value], baseline: str, metric: str) -> s
             if ranked
             else "The trainings have no fold and seed in common: none is chosen."
         )
+        parts += [
+            f"{model.trainer} {model.configuration} was left out of this choice: it has no "
+            f"fold and seed in common with the others."
+            for model in (of.left_out(values, ranked) if ranked else [])
+        ]
     return "\n\n".join(parts)

@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         args.steps,
     )
     if launcher.only is None:
+        launcher.require_usable()
         note_asked(folders, args.plans, jobs)
     left = [index for index, job in enumerate(jobs) if not job.is_done]
     work = Work(words_of(args), jobs, left, folders.results / "semi_crossval", needs(jobs))

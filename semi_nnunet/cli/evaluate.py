@@ -102,6 +102,9 @@ def class_tolerances(words: Sequence[str]) -> tuple[dict[str, float], list[Probl
     numbers, found = {}, []
     for word in words:
         name, _, size = word.rpartition("=")
+        if name in numbers:
+            what = f"must give {name} one tolerance, got another in {word!r}"
+            found.append(Problem("--class-tolerances", what, "leave one of them out"))
         try:
             numbers[name] = float(size)
         except ValueError:

@@ -70,6 +70,19 @@ class Launcher:
         require_positive(args, "jobs", "threads")
         return cls(**{name: getattr(args, name) for name in cls.__dataclass_fields__})
 
+    def require_usable(self) -> None:
+        """Check that this machine has what it needs, before a job is noted.
+
+        Raises:
+            UserError: it has not.
+        """
+        from semi_nnunet.runs.slurm import require_sbatch
+
+        if self.launcher == "local":
+            find_resources(self.device, self.jobs, self.threads)
+        elif self.launcher == "slurm":
+            require_sbatch()
+
 
 def require_positive(args: argparse.Namespace, *names: str) -> None:
     """Check options that are numbers, where they were given.
@@ -149,7 +162,9 @@ def launch(launcher: Launcher, work: Work) -> int | None:
         print(f"{len(undone)} of {len(work.jobs)} jobs are not done; run the same command again "
               f"to go on:")  # fmt: skip
         for outcome in undone:
-            print(f"  {outcome.job}: {outcome.state}, see {outcome.job.log}")
+            there = outcome.job.log.is_file()
+            why = f", see {outcome.job.log}" if there else f": {outcome.reason}"
+            print(f"  {outcome.job}: {outcome.state}{why}")
         return 1
     return None if launcher.only is None else 0
 

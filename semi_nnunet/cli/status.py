@@ -22,13 +22,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from semi_nnunet.runs.crossval import asked_jobs, folders_of, found_jobs, unseeded
+    from semi_nnunet.runs.crossval import (
+        asked_jobs,
+        folders_of,
+        found_jobs,
+        require_trained,
+        unseeded,
+    )
 
     folders = folders_of(args.dataset)
     jobs = found_jobs(folders, args.plans)
     known = {job.folder for job in jobs}  # plans may be named like those of a seed
     jobs += [job for job in asked_jobs(folders, args.plans) if job.folder not in known]
     if not jobs:
+        require_trained(folders, args.plans or "")
         print(f"nothing was trained yet{f' with {args.plans}' if args.plans else ''}")
     of_plans: dict[str, list[Job]] = {}
     for job in jobs:

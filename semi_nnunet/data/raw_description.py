@@ -108,6 +108,8 @@ def _label_problems(labels: dict[str, Any]) -> list[Problem]:
     if labels.get("background") != 0:
         what = f"the label 'background' must be 0, got {labels.get('background')!r}"
         return [Problem(JSON, what, fix)]
+    if not set(labels) - {"background", "ignore"}:
+        return [Problem(JSON, f"'labels' must name a class, got {labels}", fix)]
     if values != list(range(len(values))):
         return [Problem(JSON, f"the labels must be consecutive, got {values}", fix)]
     if labels.get("ignore", values[-1]) != values[-1]:
@@ -139,9 +141,10 @@ def declared_values(labels: dict[str, Any]) -> set[int]:
     """
     values: set[int] = set()
     for label in labels.values():
-        values.update(
-            int(value) for value in (label if isinstance(label, (list, tuple)) else [label])
-        )
+        own = label if isinstance(label, (list, tuple)) else [label]
+        if any(isinstance(value, float) and not value.is_integer() for value in own):
+            raise ValueError(f"{label} is no whole number")
+        values.update(int(value) for value in own)
     return values
 
 

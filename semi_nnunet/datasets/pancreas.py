@@ -13,6 +13,7 @@ of which `semi_nnunet split --labelled 30` leaves 195 unlabelled. --size 256 res
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -28,8 +29,6 @@ from semi_nnunet.datasets.volumes import (
     resized_in_plane,
     save_volume,
 )
-from semi_nnunet.errors import UserError
-from semi_nnunet.files import read_json
 
 PUBLISHED = ()  # there are no lists of labelled cases
 MERGED = {0: 0, 1: 1, 2: 1}
@@ -75,10 +74,10 @@ def convert(
 def _listed(folder: Source) -> list[str]:
     """The training cases as dataset.json lists them."""
     try:
-        entries = read_json(folder.root / "dataset.json")["training"]
+        entries = json.loads((folder.root / "dataset.json").read_text("utf-8"))["training"]
         names = [re.fullmatch(rf".*/{SCAN}\.nii\.gz", entry["image"]) for entry in entries]
         return sorted(match["id"] for match in names if match)
-    except (UserError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"must list the training cases under 'training' ({error})"
         folder.note("dataset.json", what, "copy it again from the download")
         return []

@@ -12,7 +12,14 @@ import numpy as np
 
 from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.statistics import Difference, holm, paired_difference, verdict
-from semi_nnunet.evaluation.values import Model, Value, higher_is_better
+from semi_nnunet.evaluation.values import (
+    SIGNED,
+    Model,
+    Value,
+    defined_nowhere,
+    higher_is_better,
+    is_defined,
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,8 @@ def compare(values: Sequence[Value], baseline: str, metric: str) -> list[Compare
         metric: which it is.
 
     Raises:
-        UserError: no model has a fold and seed in common with the baseline.
+        UserError: no model has a fold and seed in common with the baseline, or the metric is
+            defined nowhere.
     """
     tables = by_model(values)
     found = []
@@ -77,6 +85,8 @@ def compare(values: Sequence[Value], baseline: str, metric: str) -> list[Compare
                 f"the baseline {baseline} is none of what was measured: {', '.join(measured)}. "
                 f"Fix: train it (semi_nnunet crossval), or name another with --baseline"
             )
+        if tables and not is_defined(values):
+            raise defined_nowhere(metric)
         raise UserError(
             f"no trainer has a fold and seed in common with the baseline {baseline}. Fix: train "
             f"both (semi_nnunet crossval), or name another with --baseline"
@@ -180,13 +190,17 @@ def mean_of_class(numbers: Numbers, name: str, which: int = 0) -> float:
 
 
 def ranking(values: Sequence[Value], metric: str) -> list[tuple[Model, float]]:
-    """Every model with its mean over what all models predicted, best first; [] if that is nothing.
+    """Every model with its mean over what all of them predicted, best first.
 
-    The best is chosen on validation cases.
+    Those with the fewest trainings, which may be running still, are :func:`left_out` where all have
+    nothing in common; [] if that leaves fewer than two of several. The best is chosen on validation
+    cases.
     """
-    tables = by_model(v for v in values if not math.isnan(v.value))
-    common = set.intersection(*(set(table) for table in tables.values())) if tables else set()
-    if not common:
+    measured = tables = by_model(v for v in values if not math.isnan(v.value))
+    while tables and not (common := set.intersection(*map(set, tables.values()))):
+        fewest = min(map(len, tables.values()))
+        tables = {model: table for model, table in tables.items() if len(table) > fewest}
+    if len(tables) < min(2, len(measured)):
         return []
     means = [
         (model, mean_of_classes(alone(table[key] for key in sorted(common))))
@@ -195,14 +209,22 @@ def ranking(values: Sequence[Value], metric: str) -> list[tuple[Model, float]]:
     return sorted(means, key=lambda item: item[1], reverse=higher_is_better(metric))
 
 
+def left_out(values: Iterable[Value], ranked: Sequence[tuple[Model, float]]) -> list[Model]:
+    """Those that a :func:`ranking` has no place for, as they have nothing in common with it."""
+    placed = {model for model, _ in ranked}
+    return [
+        model for model in by_model(v for v in values if v.value == v.value) if model not in placed
+    ]
+
+
 # ---- tables for people ----
 
 
 def overall_table(found: Sequence[Compared], metric: str) -> str:
     """A line for each model."""
     rows = [
-        ["trainer", "configuration", metric, "baseline", "difference", "95 % interval", "p (Holm)",
-         "better in", "seeds", ""],
+        ["trainer", "configuration", column_title(metric), "baseline", "difference",
+         "95 % interval", "p (Holm)", "better in", "seeds", ""],
     ]  # fmt: skip
     for item in found:
         d = item.overall
@@ -218,7 +240,12 @@ def overall_table(found: Sequence[Compared], metric: str) -> str:
 def means_table(ranked: Sequence[tuple[Model, float]], metric: str) -> str:
     """A line for each model, best first."""
     rows = [[m.trainer, m.configuration, f"{mean:.4f}"] for m, mean in ranked]
-    return markdown([["trainer", "configuration", metric], *rows])
+    return markdown([["trainer", "configuration", column_title(metric)], *rows])
+
+
+def column_title(metric: str) -> str:
+    """As its column, between bars where a value without its sign is compared."""
+    return f"|{metric}|" if metric.startswith(SIGNED) else metric
 
 
 def patients_note(values: Sequence[Value]) -> str:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
-
 from semi_nnunet.data.integrity import reader_class
 from semi_nnunet.data.raw_description import declared_values, read_description
 
@@ -47,6 +45,5 @@ def read_labelling(dataset_json: Path, example: str) -> Labelling:
         for name, value in labels.items()
         if name not in ("background", "ignore")
     }
-    ignore = LabelManager(labels, description.get("regions_class_order")).ignore_label
     reader = reader_class(description, [example])
-    return Labelling(reader, classes, frozenset(declared_values(labels)), ignore)
+    return Labelling(reader, classes, frozenset(declared_values(labels)), labels.get("ignore"))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from semi_nnunet.data.patients import PatientOf, itself
 from semi_nnunet.errors import UserError
-from semi_nnunet.files import write_csv
+from semi_nnunet.files import read_csv, write_csv
 
 SIGNED = ("volume", "area", "relative")  # too much is as bad as too little
 LOWER_IS_BETTER = ("hd95", "asd", "assd", *SIGNED)
@@ -97,14 +97,14 @@ def read_values(
         if not path.is_file():
             missing.append(str(path))
             continue
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        if rows and metric not in numbers_of(rows[0]):
-            columns = ", ".join(numbers_of(rows[0]))
+        columns, rows = read_csv(path)
+        if metric not in numbers_of(columns):
             raise UserError(
-                f"{path} has no column {metric!r}. Fix: choose from {columns}; if other tables "
-                f"have it, this one was measured otherwise: remove it and run semi_nnunet crossval"
+                f"{path} has no column {metric!r}. Fix: choose from "
+                f"{', '.join(numbers_of(columns))}; if other tables have it, this one was measured "
+                f"otherwise: remove it and run semi_nnunet crossval"
             )
+        require_whole(path, rows)
         for number, row in enumerate(rows, start=2):
             try:
                 value = float(row[metric]) if row[metric] else math.nan
@@ -119,9 +119,41 @@ def read_values(
     return values, missing
 
 
+def require_whole(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Check that a table has every class of every case, as it was written.
+
+    Raises:
+        UserError: it has not, or has none.
+    """
+    of_cases = defaultdict[str, set[str]](set)
+    for row in rows:
+        of_cases[row["case"]].add(row["class"])
+    classes = set().union(*of_cases.values())
+    torn = [case for case, names in of_cases.items() if names != classes]
+    if torn or not rows:
+        lacks = f"not all of them of {torn[0]}" if torn else "it holds no case"
+        raise UserError(
+            f"{path} must have a line for every class of every case, but {lacks}. Fix: remove it, "
+            f"and measure again (semi_nnunet crossval)"
+        )
+
+
 def numbers_of(columns: Iterable[str]) -> list[str]:
     """The columns that hold metrics."""
     return [column for column in columns if column not in ("case", "class")]
+
+
+def is_defined(values: Iterable[Value]) -> bool:
+    """Of any class of any case: one that no mask shows has no distance."""
+    return any(v.name and not math.isnan(v.value) for v in values)
+
+
+def defined_nowhere(metric: str) -> UserError:
+    """There are tables, but no number in the column."""
+    return UserError(
+        f"{metric} must be defined for one class of one case at least, and is for none: no mask "
+        f"shows them. Fix: choose another with --metric, or look at the predictions"
+    )
 
 
 def crediting_absence(values: Sequence[Value], metric: str) -> list[Value]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from semi_nnunet.evaluation.comparison import Compared, ranking
+from semi_nnunet.evaluation.comparison import Compared, left_out, ranking
 from semi_nnunet.evaluation.values import Model, higher_is_better
 from semi_nnunet.report.measured import Measured
 from semi_nnunet.report.wording import (
@@ -60,7 +60,7 @@ def answer(measured: Sequence[Measured], baseline: str) -> Answer:
     ranked = ranking(validation.values, validation.metric) if validation else []
     model = ranked[0][0] if ranked else None
     if validation and model and model.trainer == baseline:
-        return baseline_is_best(validation, test, model)
+        return baseline_is_best(validation, test, ranked)
     judge = test if test and (model is None or find(test, model)) else validation
     assert judge is not None
     item = find(judge, model) if model else None
@@ -69,6 +69,7 @@ def answer(measured: Sequence[Measured], baseline: str) -> Answer:
     headline = headline_of(judge, item, verdict, chosen_by_validation=item.model == model)
     sentences = [difference_sentence(judge, item), evidence_sentence(judge, item)]
     sentences += choice_sentences(judge, item, validation, bool(ranked))
+    sentences += left_out_sentences(validation, ranked) if validation else []
     return Answer(verdict, headline, tuple(sentences), item, judge.subset)
 
 
@@ -118,17 +119,21 @@ def best_sentences(validation: Measured) -> list[str]:
     return [f"On the validation cases, best first ({metric_title(metric)}): {', '.join(said)}."]
 
 
-def baseline_is_best(validation: Measured, test: Measured | None, model: Model) -> Answer:
+def baseline_is_best(
+    validation: Measured, test: Measured | None, ranked: Sequence[tuple[Model, float]]
+) -> Answer:
     """The methods did not pay."""
-    item = largest_gain(validation)
-    best = model_name(model, validation.models)
+    others = (find(validation, model) for model, _ in ranked[1:])
+    item = next((one for one in others if one), None) or largest_gain(validation)
+    best = model_name(ranked[0][0], validation.models)
     sentences = [
         "The best of the others, on the validation cases: " + difference_sentence(validation, item),
         evidence_sentence(validation, item),
     ]
+    sentences += left_out_sentences(validation, ranked)
     if test and (again := find(test, item.model)):
         sentences.append("The same on the test cases: " + difference_sentence(test, again))
-    headline = f"No: on the validation cases, {best} itself is the best."
+    headline = f"No: on the validation cases, nothing is better than {best} itself."
     return Answer(
         "worse" if verdict_of(item, validation.metric) == "worse" else "open",
         headline, tuple(sentences), item, "validation",
@@ -208,6 +213,15 @@ def seeds_sentence(measured: Measured, item: Compared) -> str:
         for seed, difference in sorted(item.seeds.items())
     ]
     return f"By seed: {', '.join(parts)}."
+
+
+def left_out_sentences(validation: Measured, ranked: Sequence[tuple[Model, float]]) -> list[str]:
+    """Who was not there to be chosen."""
+    names = [model_name(m, validation.models) for m in left_out(validation.values, ranked)]
+    if not (ranked and names):
+        return []
+    said = f"{listed(names)} {'was' if len(names) == 1 else 'were'} left out of that choice"
+    return [f"{said}, having no fold and seed in common with the others."]
 
 
 def choice_sentences(

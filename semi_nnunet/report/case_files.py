@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from semi_nnunet.data.layout import UNLABELLED_IMAGES
 from semi_nnunet.data.raw_description import raw_cases, read_description
 from semi_nnunet.evaluation.labelling import Labelling, read_labelling
 from semi_nnunet.evaluation.values import Model
+from semi_nnunet.files import read_csv
 from semi_nnunet.runs.job import METRICS, TEST_FOLDER, Folders, Job
 
 
@@ -99,5 +99,4 @@ def rows_of(path: Path, case: str) -> dict[str, dict[str, str]]:
     """Class -> the row of metrics.csv."""
     if not path.is_file():
         return {}
-    with path.open(newline="") as file:
-        return {row["class"]: row for row in csv.DictReader(file) if row["case"] == case}
+    return {row["class"]: row for row in read_csv(path)[1] if row["case"] == case}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,8 +27,10 @@ from semi_nnunet.evaluation.values import (
     Value,
     crediting_absence,
     higher_is_better,
+    is_defined,
     read_values,
 )
+from semi_nnunet.files import read_csv
 
 ALL_CLASSES = "all classes"
 ASKED_FOR_FIRST = ("dice", "iou", "hd95_edge", "assd_edge", "nsd_surfel")
@@ -146,11 +146,6 @@ def measure(subset: str, metrics: Mapping[str, Sequence[Value]], baseline: str) 
     return Measured(subset, metric, tuple(values), tuple(compared[metric]), made, note)
 
 
-def is_defined(values: Iterable[Value]) -> bool:
-    """Of any class of any case: one that no mask shows has no distance."""
-    return any(v.name and not math.isnan(v.value) for v in values)
-
-
 def compared_or_none(values: Sequence[Value], baseline: str, metric: str) -> list[Compared]:
     """Nothing to compare is no mistake here."""
     try:
@@ -161,10 +156,7 @@ def compared_or_none(values: Sequence[Value], baseline: str, metric: str) -> lis
 
 def shown_metrics(paths: Sequence[Path]) -> list[str]:
     """The columns that all tables have of those that people ask for first."""
-    columns = []
-    for path in paths:
-        with path.open(newline="") as file:
-            columns.append(next(csv.reader(file), []))
+    columns = [read_csv(path)[0] for path in paths]
     common = [name for name in (columns or [[]])[0] if all(name in other for other in columns)]
     return [name for first in ASKED_FOR_FIRST for name in common if name.startswith(first)]
 

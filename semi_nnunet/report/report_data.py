@@ -8,7 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from semi_nnunet.errors import UserError
-from semi_nnunet.evaluation.values import Model, higher_is_better, read_all_written
+from semi_nnunet.evaluation.values import (
+    Model,
+    defined_nowhere,
+    higher_is_better,
+    read_all_written,
+)
 from semi_nnunet.report.answer import Answer, answer
 from semi_nnunet.report.background import Background, Facts, background, methods_of
 from semi_nnunet.report.case_files import CaseFiles
@@ -19,8 +24,10 @@ from semi_nnunet.runs.crossval import (
     found_jobs,
     known_trainers,
     patients_of,
+    require_trained,
     stale_tables,
     tables_of,
+    unique,
     unknown,
 )
 from semi_nnunet.runs.job import Folders, Job
@@ -113,7 +120,9 @@ def of_values(paths: Sequence[Path], baseline: str, metric: str = "dice") -> Rep
             "the files hold no values. Fix: write them by semi_nnunet compare --write-values"
         )
     trainers = {v.model.trainer for of_subset in values.values() for v in of_subset}
-    if problems := list(unknown("trainer", [baseline], [*sorted(trainers), *known_trainers()])):
+    if problems := list(
+        unknown("trainer", [baseline], unique([*sorted(trainers), *known_trainers()]))
+    ):
         raise UserError("The report cannot be made:", problems)
     found = [measure(subset, {metric: values.get(subset, [])}, baseline) for subset in SUBSETS]
     if not any(found):
@@ -135,6 +144,8 @@ def of_trainings(folders: Folders, plans: str, baseline: str, metric: str = "dic
         UserError: nothing was measured, or a table lacks the metric.
     """
     jobs, patient_of = found_jobs(folders, plans), patients_of(folders)
+    if not jobs:
+        require_trained(folders, plans)
     metrics = {
         subset: read_metrics(tables_of(jobs, subset), metric, patient_of) for subset in SUBSETS
     }
@@ -154,14 +165,6 @@ def of_trainings(folders: Folders, plans: str, baseline: str, metric: str = "dic
     report = answered(name, plans, metric, measured, baseline)
     report = with_notes(report, [*unmatched(jobs, baseline), *map(str, stale)])
     return replace(report, trained=trained(report, folders, jobs, baseline))
-
-
-def defined_nowhere(metric: str) -> UserError:
-    """There are tables, but no number in the column."""
-    return UserError(
-        f"{metric} must be defined for one class of one case at least, and is for none: no mask "
-        f"shows them. Fix: choose another with --metric, or look at the predictions"
-    )
 
 
 def answered(

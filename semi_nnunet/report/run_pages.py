@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from semi_nnunet.evaluation.values import Model
+from semi_nnunet.files import read_csv
 from semi_nnunet.history import DICE, LOG_SCALE, History, panels_of
 from semi_nnunet.report.curves import Curve, curves, histogram
 from semi_nnunet.report.wording import count, model_name, short_name
@@ -113,11 +113,10 @@ def epoch_of(path: Path) -> int:
 
 def pool_of(job: Job, path: Path) -> Pool:
     """One filtering."""
-    with path.open(newline="") as file:
-        rows = [
-            (row["case"], float(row.get("score") or row["uncertainty"]), row["kept"] == "1")
-            for row in csv.DictReader(file)
-        ]
+    rows = [
+        (row["case"], float(row.get("score") or row["uncertainty"]), row["kept"] == "1")
+        for row in read_csv(path)[1]
+    ]
     kept = [uncertainty for _, uncertainty, is_kept in rows if is_kept]
     dropped = [uncertainty for _, uncertainty, is_kept in rows if not is_kept]
     summary = f"{len(kept)} of {count(len(rows), 'unlabelled image')} kept"

@@ -10,10 +10,10 @@ from markupsafe import Markup, escape
 
 from semi_nnunet.evaluation.comparison import readable_p
 from semi_nnunet.evaluation.statistics import Difference
-from semi_nnunet.evaluation.values import Model
+from semi_nnunet.evaluation.values import SIGNED, Model
 
 OVERLAPS = ("dice", "iou", "nsd", "relative")  # fractions; their differences are told in points
-TITLES = {"dice": "Dice", "iou": "IoU", "relative_volume_difference": "relative volume difference"}
+TITLES = {"dice": "Dice", "iou": "IoU"}
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
@@ -38,6 +38,8 @@ def breakable(name: str) -> Markup:
 
 def metric_title(metric: str) -> str:
     """ "hd95_edge_mm" as "HD95 (edge, mm)"."""
+    if metric.startswith(SIGNED):  # they are compared without their sign
+        return f"absolute {metric.replace('_', ' ')}"
     if metric in TITLES:
         return TITLES[metric]
     first, *more = metric.split("_")

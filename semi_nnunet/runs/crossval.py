@@ -430,6 +430,18 @@ def found_jobs(folders: Folders, plans: str | None = None) -> list[Job]:
     return jobs
 
 
+def require_trained(folders: Folders, plans: str) -> None:
+    """Refuse plans that nothing was trained with, where there are trainings with others.
+
+    Raises:
+        UserError: so it is; it names the nearest.
+    """
+    trained = unique([unseeded(job.plans)[0] for job in found_jobs(folders)])
+    if trained and plans not in trained:
+        why = f"were not used for any training of {folders.results.name}"
+        raise UserError("There is nothing to look at:", [*unknown("plans", [plans], trained, why)])
+
+
 def patients_of(folders: Folders) -> patients.PatientOf:
     """Case -> its patient, as the raw data set says, or what is there of others."""
     models = sorted(folders.results.glob("*__*__*"))

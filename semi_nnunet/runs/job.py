@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -369,9 +370,13 @@ class Job:
         aside.replace(self.test)
 
     def epoch_times(self) -> list[float]:
-        """Seconds of each epoch so far; nnU-Net's own trainers leave them in their logs alone."""
-        if (self.folder / "semi_history.csv").is_file():
-            return list(self.history().series("seconds")[1])
+        """Seconds of each epoch so far, from the history; else from its logs.
+
+        nnU-Net's own trainers leave no history, and that of another may be damaged.
+        """
+        with suppress(UserError):
+            if rows := self.history().rows:
+                return [row["seconds"] for row in rows if "seconds" in row]
         return list(self.logged_epochs().seconds.values())
 
     def logged_epochs(self) -> EpochTimes:

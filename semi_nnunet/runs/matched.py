@@ -89,19 +89,20 @@ def unlike_each_other(jobs: Sequence[Job]) -> Iterator[str]:
 def unlike_baseline(jobs: Sequence[Job], baseline: str) -> list[str]:
     """A sentence for each setting in which a training differs from its baseline."""
     bases = {
-        (job.configuration, job.fold, job.seed): trained_with(job)
+        (job.configuration, job.fold, job.seed): (job, trained_with(job))
         for job in jobs
         if job.trainer == baseline
     }
     found: dict[tuple[str, ...], list[str]] = {}
-    unknown: dict[tuple[str, str], None] = {}
+    unknown: dict[tuple[str, str, str], None] = {}
     for job in jobs:
-        base = bases.get((job.configuration, job.fold, job.seed))
-        if base is None or job.trainer == baseline:
+        like = (job.configuration, job.fold, job.seed)
+        if like not in bases or job.trainer == baseline:
             continue
-        own = trained_with(job)
-        if bool(own) != bool(base):
-            unknown[job.trainer, job.configuration] = None
+        (its_job, base), own = bases[like], trained_with(job)
+        untold = its_job if own else job
+        if bool(own) != bool(base) and untold.is_trained:  # else it may not have begun
+            unknown[job.trainer, job.configuration, untold.trainer] = None
         for name in (*MATCHED, CASES):
             if name in own and name in base and own[name] != base[name]:
                 values = said(name, own[name]), said(name, base[name])
@@ -112,9 +113,9 @@ def unlike_baseline(jobs: Sequence[Job], baseline: str) -> list[str]:
         f"({', '.join(where)})"
         for (trainer, configuration, name, own, base), where in found.items()
     ] + [
-        f"Whether {trainer} {configuration} and {baseline} are matched is not known: nnU-Net's own "
-        f"trainers keep no record of their steps and batches"
-        for trainer, configuration in unknown
+        f"Whether {trainer} {configuration} and {baseline} are matched is not known: {untold} left "
+        f"no record of its steps and batches, as nnU-Net's own trainers do not"
+        for trainer, configuration, untold in unknown
     ]
 
 

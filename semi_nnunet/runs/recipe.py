@@ -27,6 +27,7 @@ import argparse
 import importlib
 import inspect
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -120,7 +121,7 @@ RULES: dict[str, tuple[str, Any]] = {  # type of a field -> rule in words, test
     "str | None": ("a text or null", lambda v: v is None or isinstance(v, str)),
     "bool": ("true or false", lambda v: isinstance(v, bool)),
     "int": ("a whole number from 0", lambda v: type(v) is int and v >= 0),
-    "float": ("a number", lambda v: isinstance(v, (int, float)) and not isinstance(v, bool)),
+    "float": ("a number", lambda v: type(v) in (int, float) and math.isfinite(v)),
     "tuple[str, ...]": (
         "a list of texts",
         lambda v: isinstance(v, list) and v and all(isinstance(one, str) for one in v),
@@ -138,7 +139,11 @@ RULES: dict[str, tuple[str, Any]] = {  # type of a field -> rule in words, test
 def _shape_problems(content: Any, wanted: type, where: str) -> Iterator[Problem]:
     """Unknown and missing keys, and values of the wrong type, of ``content`` and its parts."""
     if not isinstance(content, dict):
-        yield Problem(where or "the file", f"must be an object, got {content!r}", "write {...}")
+        yield Problem(
+            where.removesuffix(".") or "the file",
+            f"must be an object, got {content!r}",
+            "write {...}",
+        )
         return
     known = {one.name: one for one in fields(wanted)}
     yield from unknown(f"key {where}".strip(), list(content), known)
@@ -245,8 +250,8 @@ def _training_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
     yield from unknown("configuration", content["configurations"], CONFIGURATIONS)
     yield from _fold_problems(content)
     budget = content.get("budget")
-    if budget not in (None, "cpu") and not budget.replace(".", "", 1).isdecimal():
-        rule = f"must be null, 'cpu' or seconds per step, got {budget!r}"
+    if budget not in (None, "cpu") and not is_positive(budget):
+        rule = f"must be null, 'cpu' or seconds per step above 0, got {budget!r}"
         yield Problem("budget", rule, "correct it")
     patch = content.get("patch")
     if patch is not None and min(patch) < 1:
@@ -258,6 +263,11 @@ def _training_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("patch", what, "correct it, or the configurations")
     trainers = [name for name in content["trainers"] if name in classes]
     yield from _setting_problems(content, trainers)
+
+
+def is_positive(text: str) -> bool:
+    """Whether it is a number such as "0.5", above 0."""
+    return text.replace(".", "", 1).isdecimal() and float(text) > 0
 
 
 def _fold_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
@@ -296,10 +306,13 @@ def _setting_problems(content: Mapping[str, Any], trainers: Sequence[str]) -> It
         yield Problem("settings", str(error), "correct them")
         return
     sections = [key for key in semi if key.endswith("Trainer")]
-    why = "is not one of the recipe's trainers"
-    there_are = known_trainers()
+    why, there_are = "is not one of the recipe's trainers", known_trainers()
     misspelled = [name for name in content["trainers"] if name not in there_are]
-    yield from unknown("trainer of settings", sections, [*trainers, *misspelled], why)
+    for section in sections:
+        if section in there_are and section not in trainers:
+            yield Problem(f"trainer of settings {section!r}", why, "add it to them")
+        else:
+            yield from unknown("trainer of settings", [section], [*trainers, *misspelled], why)
     semi = {key: value for key, value in semi.items() if key in trainers or key not in sections}
     known = settings_classes()
     for trainer in trainers:

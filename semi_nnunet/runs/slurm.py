@@ -55,22 +55,31 @@ wait "$child"
 """
 
 
+def require_sbatch() -> None:
+    """Check that there is one.
+
+    Raises:
+        UserError: there is none.
+    """
+    if shutil.which("sbatch") is None:
+        raise UserError(
+            "--launcher slurm needs sbatch, found none. Fix: run it on the cluster's login node"
+        )
+
+
 def submit(script: str, path: Path) -> str:
     """Write the script and hand it to sbatch; returns the number of the array.
 
     Raises:
         UserError: there is no sbatch here, or it refuses.
     """
-    if shutil.which("sbatch") is None:
-        raise UserError(
-            "--launcher slurm needs sbatch, found none. Fix: run it on the cluster's login node"
-        )
+    require_sbatch()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda temporary: temporary.write_text(script))
     done = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True)
     if done.returncode:
         raise UserError(
-            f"sbatch refused {path}: {done.stderr.strip()}. Fix: correct --sbatch, for example "
-            f"--sbatch='--partition=gpu --gres=gpu:1 --time=1-00:00:00'"
+            f"sbatch refused {path}: {done.stderr.strip()}. Fix: if it names an option, "
+            f"correct --sbatch='--partition=gpu --gres=gpu:1 --time=1-00:00:00'; else try sinfo"
         )
     return done.stdout.strip().split(";")[0]

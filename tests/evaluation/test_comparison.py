@@ -14,6 +14,7 @@ from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.comparison import (
     class_table,
     compare,
+    left_out,
     overall_table,
     patients_note,
     ranking,
@@ -149,13 +150,13 @@ def test_who_invents_a_class_is_worse_than_who_finds_nothing(tmp_path, metric, g
     for model, numbers in rows.items():
         path = tmp_path / model.trainer / "metrics.csv"
         own = [Value(model, "0", 0, f"case{i:02}", "fluid", x) for i, x in enumerate(numbers)]
-        # nobody finds a second class in a case that has none: it stays without a value
-        write_table(path, [*own, Value(model, "0", 0, "case00", "drusen", math.nan)], metric)
+        # nobody finds a second class, and no case has it: it stays without a value
+        write_table(path, [*own, *(replace(v, name="drusen", value=math.nan) for v in own)], metric)
         tables.append((model, "0", 0, path))
     found, _ = read_values(tables, metric)
-    assert sum(math.isnan(value.value) for value in found) == 14
+    assert sum(math.isnan(value.value) for value in found) == 52
     found = crediting_absence(found, metric)
-    assert sum(math.isnan(value.value) for value in found) == 2
+    assert sum(math.isnan(value.value) for value in found) == 40
     (compared,) = compare(found, "Base", metric)
     assert compared.overall.cases == 20 and compared.verdict(metric) == "WORSE"
     perfect = 1.0 if metric == "dice" else 0.0
@@ -169,6 +170,15 @@ def test_the_best_is_chosen_on_what_all_predicted():
     assert [model for model, _ in ranking([*rows, *extra], "dice")] == [OURS, BASE]
     assert [model for model, _ in ranking([*rows, *extra], "hd95_edge_mm")] == [BASE, OURS]
     assert ranking([*values(BASE, 0), Value(OURS, "9", 9, "x", "y", 1.0)], "dice") == []
+
+
+def test_a_training_without_common_folds_does_not_keep_the_others_from_being_chosen():
+    """A crossval is running: one fold of a third trainer is there, which no other has yet."""
+    rows = [*values(BASE, 0, noise=0, folds=2), *values(OURS, 0.01, noise=0, folds=2)]
+    stray = replace(values(OTHER, 0.2, seeds=1)[0], fold="2", case="case20")
+    ranked = ranking([*rows, stray], "dice")
+    assert [model for model, _ in ranked] == [OURS, BASE]
+    assert left_out([*rows, stray], ranked) == [OTHER] and left_out(rows, ranked) == []
 
 
 def test_configurations_are_compared_without_a_baseline(tmp_path, capsys):
@@ -228,8 +238,10 @@ def test_the_command_reads_folds_and_seeds_and_chooses_on_validation_cases(
     said = capsys.readouterr().out
     assert "Not compared: no trainer has a fold and seed in common" in said
     assert "## test cases" in said and "better" in said
-    assert main(["compare", "-d", "7", "-p", "other"]) == 2
-    assert "nothing that was trained with other" in capsys.readouterr().err
+    for verb in (["compare"], ["report", "-o", str(tmp_path / "report.html")], ["status"]):
+        assert main([*verb, "-d", "7", "-p", "nnUNetPlan"]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert "plans 'nnUNetPlan': were not used" in said and "mean 'nnUNetPlans'" in said
 
 
 def test_too_much_volume_is_as_bad_as_too_little(tmp_path):
@@ -238,6 +250,9 @@ def test_too_much_volume_is_as_bad_as_too_little(tmp_path):
     )
     found, _ = read_values([(OURS, "0", 0, tmp_path / "metrics.csv")], "volume_difference_ml")
     assert [value.value for value in found] == [3.0, 2.0]
+    rows = [*values(BASE, 0), *values(OURS, 0.02)]
+    table = overall_table(compare(rows, "Base", "volume_difference_ml"), "volume_difference_ml")
+    assert "| |volume_difference_ml| |" in table
 
 
 def test_tables_that_are_not_there_are_named(tmp_path):
@@ -246,6 +261,29 @@ def test_tables_that_are_not_there_are_named(tmp_path):
     (tmp_path / "metrics.csv").write_text("case,class,dice\na,liver,0.5\nb,liver,good\n")
     with pytest.raises(UserError, match=r"metrics.csv, line 3 must hold a number as dice"):
         read_values([(OURS, "0", 0, tmp_path / "metrics.csv")], "dice")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "it is empty"),
+        (b"case,class,dice\n", "it holds no case"),
+        (b"case,class,dice\na,liver,0.5\na,tumour,0.5\nb,liver,0.5\n", "not all of them of b"),
+        (b"case,class,dice\na,liver,0.5\nb,li", "line 3 has 2 values, not 3"),
+        (b"case,class,dice\na,liver,\xff\n", "UTF-8"),
+    ],
+)
+def test_a_table_that_is_not_whole_is_refused(tmp_path, content, why):
+    """A part of the cases would give another mean, and nobody would know."""
+    (tmp_path / "metrics.csv").write_bytes(content)
+    with pytest.raises(UserError, match=why):
+        read_values([(OURS, "0", 0, tmp_path / "metrics.csv")], "dice")
+
+
+def test_a_metric_that_is_defined_nowhere_is_no_missing_fold():
+    rows = [replace(v, value=math.nan) for v in [*values(BASE, 0), *values(OURS, 0)]]
+    with pytest.raises(UserError, match="dice must be defined for one class of one case"):
+        compare(rows, "Base", "dice")
 
 
 # ---- patients ----

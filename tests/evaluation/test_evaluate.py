@@ -126,6 +126,37 @@ def test_a_tolerance_of_its_own_for_each_class(tmp_path, capsys):
     assert "must name all of them, liver, tumour; got lever" in capsys.readouterr().err
     assert evaluate(predictions, references, "--class-tolerances", "liver") == 2
     assert "CLASS=MM" in capsys.readouterr().err
+    assert evaluate(predictions, references, "--class-tolerances", "liver=1", "liver=2") == 2
+    assert "must give liver one tolerance" in capsys.readouterr().err
+
+
+def test_regions_can_be_measured_without_their_order(tmp_path):
+    """Which region is written over which matters where predictions are made."""
+    predictions, references = folders(tmp_path, REGIONS)
+    assert evaluate(predictions, references) == 0
+    first = (predictions / "metrics.csv").read_text()
+    description = tmp_path / "data" / "dataset.json"
+    content = json.loads(description.read_text())
+    del content["regions_class_order"]
+    description.write_text(json.dumps(content))
+    assert evaluate(predictions, references) == 0
+    assert (predictions / "metrics.csv").read_text() == first
+
+
+@pytest.mark.parametrize(
+    ("labels", "why"),
+    [
+        ({"background": 0}, "must name a class"),
+        ({"background": 0, "ignore": 1}, "must name a class"),
+        ({"background": 0, "liver": 1.5}, "must map names to whole numbers"),
+        ({"background": 0, "liver": 1, "ignore": [2]}, "'ignore' must be the highest"),
+    ],
+)
+def test_labels_that_cannot_be_measured_are_named_before_the_work(labels, why, tmp_path, capsys):
+    predictions, references = folders(tmp_path, labels)
+    assert evaluate(predictions, references) == 2
+    assert why in capsys.readouterr().err
+    assert not (predictions / "metrics.csv").exists()
 
 
 def test_missed_and_imagined_classes_are_counted(tmp_path):

@@ -398,7 +398,24 @@ def test_validation_cases_alone_do_not_say_yes():
     assert "no test cases confirm it" in said.headline
     assert any("flatters" in sentence for sentence in said.sentences)
     said = answer([measured("validation", **{BASE: 0.05, OURS: 0.03})], BASE)
-    assert said.headline == "No: on the validation cases, Baseline itself is the best."
+    assert said.headline == "No: on the validation cases, nothing is better than Baseline itself."
+    equal = measured("validation", **{BASE: 0})
+    rows = [*equal.values, *(replace(v, model=Model(OURS, "2d")) for v in equal.values)]
+    equal = replace(equal, values=tuple(rows), compared=tuple(compare(rows, BASE, "dice")))
+    said = answer([equal], BASE)
+    assert "nothing is better" in said.headline and said.verdict == "open"
+
+
+def test_who_has_other_folds_is_left_out_of_the_choice_and_named():
+    chosen = measured("validation", **{BASE: 0, OURS: 0.03})
+    stray = replace(chosen.values[0], model=Model(OTHER, "2d"), fold="4", value=0.99)
+    row = replace(chosen.tables[0].rows[0], model=stray.model)
+    table = replace(chosen.tables[0], rows=(*chosen.tables[0].rows, row))
+    chosen = replace(chosen, values=(*chosen.values, stray), tables=(table,))
+    said = answer([measured("test", **{BASE: 0, OURS: 0.03, OTHER: 0.05}), chosen], BASE)
+    assert said.headline == "Yes: MeanTeacher is better than Baseline on the test cases."
+    left_out = f"{OTHER.removeprefix('Semi').removesuffix('Trainer')} was left out of that choice"
+    assert any(sentence.startswith(left_out) for sentence in said.sentences)
 
 
 def test_several_methods_without_validation_are_not_ranked():

@@ -270,6 +270,13 @@ def test_steps_one_at_a_time_and_a_case_that_came_later(folders, tmp_path):
 def test_status_names_what_was_asked_for_and_is_not_begun(folders, monkeypatch, capsys):
     monkeypatch.setattr("semi_nnunet.cli.launching.launch", lambda launcher, work: 1)
     words = ["-d", folders.raw.name, "-c", "2d", "-p", "tiny", "-f", "0", "1", "-tr", TRAINERS[1]]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    for cannot in (["--device", "cuda"], ["--launcher", "slurm"]):
+        assert main(["crossval", *words, *cannot]) == 2  # and nothing is asked for
+        assert "found none" in capsys.readouterr().err
+    assert main(["status", "-d", folders.raw.name, "-p", "tiny"]) == 0
+    assert "nothing was trained yet" in capsys.readouterr().out
     assert main(["crossval", *words, "--device", "cpu"]) == 1
     capsys.readouterr()
     for of_plans in (["-p", "tiny"], []):
@@ -294,6 +301,12 @@ def test_epochs_of_a_training_of_nnunets_own_trainer_are_told(folders, capsys):
         os.utime(job.folder / f"training_log_{number}.txt", (number, number))
 
     log(1, 0, 1, 2, 3)
+    for damage in (b"epoch,seconds\n0,\xff", b"", b"epoch,seconds\n0,soon\n"):
+        (job.folder / "semi_history.csv").write_bytes(damage)
+        assert job.epoch_times() == [100.5, 101.5, 102.5, 103.5]  # as the log says
+        with pytest.raises(UserError, match=r"semi_history\.csv must"):
+            job.history()
+    (job.folder / "semi_history.csv").unlink()
     log(2, 2, 3, 4)  # continued from the checkpoint of epoch 2
     assert job.epoch_times() == [100.5, 101.5, 102.5, 103.5, 104.5] and job.seconds_left() is None
     assert main(["status", "-d", folders.raw.name]) == 0

@@ -46,7 +46,9 @@ def test_what_differs_from_the_baseline_is_named_with_both_values(folders):
     assert "labelled cases 4 (a, c, d, ...) against 2 (a, b, ...) (fold 0 seed 0)" in second
     (ours.folder / "semi_settings.json").unlink()
     (said,) = unmatched([base, ours], BASE)  # as nnU-Net's own trainers leave nothing
-    assert said.startswith(f"Whether {OURS} 2d and {BASE} are matched is not known")
+    assert said.startswith(f"Whether {OURS} 2d and {BASE} are matched is not known: {OURS} left")
+    ours.checkpoint.unlink()
+    assert unmatched([base, ours], BASE) == []  # it was never trained
 
 
 def test_plans_that_changed_after_a_training_are_refused_before_the_next(folders):

@@ -129,6 +129,12 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"configurations": ["3d_cascade_fullres"]}, "add '3d_lowres' to the configurations"),
         ({"patch": [8, 64, 64]}, "patch: must have 2 numbers for 2d, got [8, 64, 64]"),
         ({"configurations": ["3d_fullres"], "patch": [64, 64]}, "must have 3 numbers"),
+        ({"published": [3]}, "published[0]: must be an object, got 3"),
+        (
+            {"published": [GOOD["published"][0] | {"value": float("nan")}]},
+            "published[0].value: must be a numb",
+        ),
+        ({"budget": "0"}, "must be null, 'cpu' or seconds per step above 0, got '0'"),
         ({"budget": "gpu"}, "must be null, 'cpu' or seconds"),
         ({"patch": 80}, "patch: must be a list of whole numbers"),
         ({"patch": [80, 0]}, "patch: must be positive"),
@@ -137,7 +143,11 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"settings": {"SemiCPSTrainer.deploy": "first"}}, "trainer of settings 'SemiCPSTrainer'"),
         (
             {"settings": {"SemiCPSTrainer.deploy": "first"}},
-            "is not one of the recipe's trainers. Fix: did you mean 'Semi",
+            "is not one of the recipe's trainers. Fix: add it to them",
+        ),
+        (
+            {"settings": {"SemiMenTeacherTrainer.deploy": "first"}},
+            "is not one of the recipe's trainers. Fix: did you mean 'SemiMeanTeacherTrainer'",
         ),
         ({"settings": {"seed": 1, "seed.x": 2}}, "'seed'"),
         (
