@@ -53,7 +53,7 @@ def require_place(path: Path) -> None:
     """Check a path that a file is to be written to, before the work for it.
 
     Raises:
-        UserError: it is a folder, or its folder does not exist.
+        UserError: it is a folder or a device, or its folder does not exist.
     """
     if not path.absolute().parent.is_dir():
         raise UserError(
@@ -64,6 +64,21 @@ def require_place(path: Path) -> None:
         raise UserError(
             f"could not write {path}: a file is to be written, but it is a folder. Fix: give a "
             f"file in it, such as {path / 'NAME'}"
+        )
+    if path.exists() and not path.is_file():  # to rename a file to a device would replace that
+        raise UserError(f"could not write {path}: it is a device. Fix: give a file")
+
+
+def require_other(path: Path, read: Iterable[Path]) -> None:
+    """Check that what is to be written is none of what is read for it.
+
+    Raises:
+        UserError: it is.
+    """
+    if path.exists() and any(one.exists() and path.samefile(one) for one in read):
+        raise UserError(
+            f"could not write {path}: it is read for what is to be written there, and would be "
+            f"lost. Fix: choose another place with -o"
         )
 
 

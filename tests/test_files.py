@@ -191,6 +191,13 @@ def test_a_folder_that_does_not_exist_is_no_full_disk(tmp_path):
     assert "GiB" not in str(caught.value)
 
 
+def test_a_device_is_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "device")
+    with pytest.raises(UserError, match=r"it is a device\. Fix: give a file"):
+        write_json(tmp_path / "device", {})
+    assert (tmp_path / "device").is_fifo() and len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.mark.parametrize("path", [".", "", "folder"])
 def test_a_folder_in_the_place_of_a_file_is_refused(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -27,14 +27,13 @@ if TYPE_CHECKING:
     from semi_nnunet.evaluation.values import Origin, Value
     from semi_nnunet.runs.job import Job
 
-SUBSETS = ("validation", "test")
-BASELINE = "SemiBaselineTrainer"
+BASELINE, PLANS = "SemiBaselineTrainer", "nnUNetPlans"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add, default = parser.add_argument, "default: %(default)s"
     add("-d", dest="dataset", metavar="ID", help="number or name of the data set")
-    add("-p", dest="plans", default="nnUNetPlans", help=default)
+    add("-p", dest="plans", default=PLANS, help=default)
     add("-c", dest="configurations", nargs="+", metavar="CONFIG", help="only these")
     add("-tr", dest="trainers", nargs="+", metavar="TRAINER", help="only these and the baseline")
     add("--baseline", default=BASELINE, metavar="TRAINER", help=default)
@@ -53,16 +52,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.errors import UserError
-    from semi_nnunet.evaluation.values import write_values
-    from semi_nnunet.files import require_place, write_atomically
+    from semi_nnunet.evaluation.values import NO_VALUES, write_values
+    from semi_nnunet.files import require_other, require_place, write_atomically
     from semi_nnunet.runs.crossval import stale_tables
     from semi_nnunet.runs.matched import unmatched
 
+    require_no_plans(args)
     if not (args.dataset or args.values):
         raise UserError("there is nothing to compare. Fix: -d ID, --values FILE, or both")
     for path in (args.out, args.write_values):
         if path:
             require_place(path)
+    if args.out:
+        require_other(args.out, args.values)
     jobs, values, missing, origin = gathered(args)
     kept = bool(args.write_values and origin and any(values.values()))
     if kept:
@@ -91,12 +93,20 @@ def run(args: argparse.Namespace) -> None:
             f"nothing that was trained with {args.plans} has been measured. Fix: semi_nnunet "
             f"crossval -d {args.dataset} -p {args.plans} -c ..."
             if args.dataset
-            else "the files hold no values. Fix: write them by semi_nnunet compare --write-values"
+            else NO_VALUES
         )
     text = "\n\n".join([*parts, *unmatched(jobs, args.baseline)]) + "\n"
     print(text, end="")
     if args.out:
         write_atomically(args.out, lambda path: path.write_text(text))
+
+
+def require_no_plans(args: argparse.Namespace) -> None:
+    """Refuse plans where only files are looked at, which have theirs."""
+    from semi_nnunet.errors import UserError
+
+    if args.values and not args.dataset and args.plans != PLANS:
+        raise UserError("-p chooses trainings of -d, but --values has its own. Fix: leave it out")
 
 
 def gathered(
@@ -112,7 +122,7 @@ def gathered(
         UserError: a trainer or configuration is none of theirs, or a file cannot be read.
     """
     from semi_nnunet.data.patients import itself
-    from semi_nnunet.evaluation.values import read_all_written, read_values, together
+    from semi_nnunet.evaluation.values import SUBSETS, read_all_written, read_values, together
     from semi_nnunet.runs.crossval import (
         folders_of,
         found_jobs,

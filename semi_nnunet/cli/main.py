@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import io
 import os
 import select
 import signal
@@ -39,7 +40,7 @@ VERBS = {
 
 OF_THE_DISK = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS,
-    errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
+    errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
 }  # fmt: skip
 
 
@@ -76,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not rest[0].startswith("-"):  # argparse takes what may be left out with what is before
             fix = f"what is no option comes first: semi_nnunet {args.verb} --help"
         parser.error(f"unrecognized arguments: {' '.join(rest)}. Fix: {fix}")
+    for stream in (sys.stdout, sys.stderr):  # a terminal without a true minus still gets the rest
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = int(args.run(args) or 0)
         if sys.stdout is not None:

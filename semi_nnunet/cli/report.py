@@ -35,18 +35,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from semi_nnunet.errors import UserError
-    from semi_nnunet.files import require_place, write_atomically
+    from semi_nnunet.cli.compare import require_no_plans
+    from semi_nnunet.files import require_other, require_place, write_atomically
     from semi_nnunet.report.page import render
     from semi_nnunet.report.report_data import of_trainings, of_values
-    from semi_nnunet.runs.crossval import folders_of, unknown_trainers
+    from semi_nnunet.runs.crossval import folders_of
 
     require_place(args.out)
+    require_no_plans(args)
     if args.values:
+        require_other(args.out, args.values)
         report = of_values(args.values, args.baseline, args.metric)
     else:
-        if problems := list(unknown_trainers([args.baseline])):
-            raise UserError("The report cannot be made:", problems)
         report = of_trainings(folders_of(args.dataset), args.plans, args.baseline, args.metric)
     page = render(report)
     write_atomically(args.out, lambda path: path.write_text(page, encoding="utf-8"))

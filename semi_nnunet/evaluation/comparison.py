@@ -88,8 +88,8 @@ def compare(values: Sequence[Value], baseline: str, metric: str) -> list[Compare
         if tables and not is_defined(values):
             raise defined_nowhere(metric)
         raise UserError(
-            f"no trainer has a fold and seed in common with the baseline {baseline}. Fix: train "
-            f"both (semi_nnunet crossval), or name another with --baseline"
+            f"no trainer has a case of the same fold and seed in common with the baseline "
+            f"{baseline}. Fix: train both (semi_nnunet crossval), or name another with --baseline"
         )
     overall = holm([item.overall.p for item in found])
     of_classes = iter(holm([d.p for item in found for d, _ in item.classes.values()]))

@@ -18,7 +18,11 @@ from semi_nnunet.errors import UserError
 from semi_nnunet.files import read_csv, write_csv
 
 SIGNED = ("volume", "area", "relative")  # too much is as bad as too little
+OVERLAPS = ("dice", "iou", "nsd")  # from 0 to 1
 LOWER_IS_BETTER = ("hd95", "asd", "assd", *SIGNED)
+LARGEST = 1e12  # of distances and volumes; more is none
+NO_VALUES = "the files hold no values. Fix: write them by semi_nnunet compare --write-values"
+SUBSETS = ("validation", "test")
 COLUMNS = (
     "dataset", "plans", "subset", "trainer", "configuration", "fold", "seed", "case", "patient",
     "class",
@@ -205,35 +209,53 @@ def read_written(path: Path, metric: str) -> tuple[dict[str, list[Value]], Origi
         UserError: it is absent, no such file, damaged, or of another metric.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist. Fix: correct --values")
+        raise UserError(f"{path} is no file that exists. Fix: correct --values")
     fix = "Fix: write it by semi_nnunet compare --write-values, with the same --metric"
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # a spreadsheet begins it so
-            header, *rows = [row for row in csv.reader(file) if row] or [[]]
+            reader = csv.reader(file)
+            header, *rows = [(row, reader.line_num) for row in reader if row] or [([], 0)]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error}). Fix: make it readable") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} must be a CSV file in UTF-8 ({error}). {fix}") from error
-    if header != [*COLUMNS, metric]:
+    if header[0] != [*COLUMNS, metric]:
         wanted = ", ".join([*COLUMNS, metric])
-        found = ", ".join(header) or "nothing"
+        found = ", ".join(header[0]) or "nothing"
         raise UserError(f"{path} must have the columns {wanted}, got {found}. {fix}")
     values: dict[str, list[Value]] = {}
     origins = set[Origin]()
-    for number, row in enumerate(rows, start=2):
+    for row, line in rows:
         try:
             dataset, plans, subset, trainer, configuration, fold, seed, *about, text = row
             case, patient, name = about
             value = float(text) if text else math.nan
-            if math.isinf(value) or not all((trainer, configuration, fold, case, name)):
-                raise ValueError("it is infinite" if math.isinf(value) else "a name is empty")
+            require_possible(value, metric)
+            if subset not in SUBSETS:
+                raise ValueError(f"{subset!r} is neither {' nor '.join(SUBSETS)}")
+            names = (dataset, plans, trainer, configuration, fold, case, name)
+            if any(not one or one != one.strip() for one in names):
+                raise ValueError("a name is empty, or has blanks around it")
             one = Value(Model(trainer, configuration), fold, int(seed), case, name, value, patient)
         except ValueError as error:
             raise UserError(
-                f"{path}, line {number} must hold {len(header)} values, numbers as seed and "
+                f"{path}, line {line} must hold {len(header[0])} values, numbers as seed and "
                 f"{metric}, which may be empty ({error}). {fix}"
             ) from error
         origins.add((dataset, plans))
         values.setdefault(subset, []).append(one)
     return values, one_origin(path, origins)
+
+
+def require_possible(value: float, metric: str) -> None:
+    """Check a number that stands in a file; NaN may.
+
+    Raises:
+        ValueError: the metric cannot be that.
+    """
+    most = 1.0 if metric.startswith(OVERLAPS) else LARGEST
+    if value < 0 or value > most:
+        raise ValueError(f"{metric} cannot be {value:g}")
 
 
 def one_origin(path: Path, origins: set[Origin]) -> Origin | None:

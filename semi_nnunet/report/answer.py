@@ -101,7 +101,7 @@ def nothing_to_compare(measured: Sequence[Measured], baseline: str) -> Answer:
     names = listed([model_name(model, models) for model in models])
     what = f"Measured so far: {names}. "
     what += (
-        "No other method has a fold and seed in common with it."
+        "No other method has a case of the same fold and seed in common with it."
         if any(model.trainer == baseline for model in models)
         else f"The baseline {short_name(baseline)} is not among them."
     )

@@ -40,7 +40,7 @@ def close(one: float, other: float) -> bool:
 
 
 def axis_of(values: Sequence[float], also: Sequence[float] = (), wanted: int = 4) -> Axis:
-    """Around all numbers of ``values`` and ``also``, a little wider."""
+    """Around all numbers of ``values`` and ``also``, a little wider; with two ticks at least."""
     known = [value for value in (*values, *also) if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(known), max(known)
     room = 0.06 * (high - low) or max(abs(high), 1e-3) * 0.1
@@ -49,6 +49,8 @@ def axis_of(values: Sequence[float], also: Sequence[float] = (), wanted: int = 4
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= 0.7 * rough)
     first, last = math.ceil(low / step), math.floor(high / step)
+    if last <= first:
+        return axis_of(values, also, wanted + 1)
     return Axis(low, high, tuple(round(n * step, 12) for n in range(first, last + 1)))
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.values import (
+    NO_VALUES,
+    SUBSETS,
     Model,
     defined_nowhere,
     higher_is_better,
@@ -33,7 +35,7 @@ from semi_nnunet.runs.crossval import (
 from semi_nnunet.runs.job import Folders, Job
 from semi_nnunet.runs.matched import unmatched
 
-SUBSETS = ("test", "validation")  # what confirms comes first
+CONFIRMING_FIRST = SUBSETS[::-1]
 VALUES_ALONE = (
     "Made of recorded values alone: pictures, curves and settings are with the trainings; whether "
     "methods and baseline were trained alike is not known"
@@ -112,19 +114,16 @@ def of_values(paths: Sequence[Path], baseline: str, metric: str = "dice") -> Rep
         metric: the one they hold.
 
     Raises:
-        UserError: a file cannot be read, they hold nothing, or there is no such baseline.
+        UserError: a file cannot be read, they hold nothing, are not of one data set, or disagree;
+            nobody knows the baseline; the metric is defined nowhere.
     """
     values, origin = read_all_written(paths, metric)
     if origin is None:
-        raise UserError(
-            "the files hold no values. Fix: write them by semi_nnunet compare --write-values"
-        )
-    trainers = {v.model.trainer for of_subset in values.values() for v in of_subset}
-    if problems := list(
-        unknown("trainer", [baseline], unique([*sorted(trainers), *known_trainers()]))
-    ):
-        raise UserError("The report cannot be made:", problems)
-    found = [measure(subset, {metric: values.get(subset, [])}, baseline) for subset in SUBSETS]
+        raise UserError(NO_VALUES)
+    require_baseline(baseline, {v.model.trainer for of in values.values() for v in of})
+    found = [
+        measure(subset, {metric: values.get(subset, [])}, baseline) for subset in CONFIRMING_FIRST
+    ]
     if not any(found):
         raise defined_nowhere(metric)
     report = answered(*origin, metric, [item for item in found if item], baseline)
@@ -141,13 +140,15 @@ def of_trainings(folders: Folders, plans: str, baseline: str, metric: str = "dic
         metric: a column of metrics.csv.
 
     Raises:
-        UserError: nothing was measured, or a table lacks the metric.
+        UserError: nothing was measured, a table lacks the metric, or nobody knows the baseline.
     """
+    require_baseline(baseline)
     jobs, patient_of = found_jobs(folders, plans), patients_of(folders)
     if not jobs:
         require_trained(folders, plans)
     metrics = {
-        subset: read_metrics(tables_of(jobs, subset), metric, patient_of) for subset in SUBSETS
+        subset: read_metrics(tables_of(jobs, subset), metric, patient_of)
+        for subset in CONFIRMING_FIRST
     }
     found = (measure(subset, of_subset, baseline) for subset, of_subset in metrics.items())
     measured, stale = [item for item in found if item], stale_tables(jobs)
@@ -165,6 +166,17 @@ def of_trainings(folders: Folders, plans: str, baseline: str, metric: str = "dic
     report = answered(name, plans, metric, measured, baseline)
     report = with_notes(report, [*unmatched(jobs, baseline), *map(str, stale)])
     return replace(report, trained=trained(report, folders, jobs, baseline))
+
+
+def require_baseline(name: str, measured: Iterable[str] = ()) -> None:
+    """Check that there is such a trainer, whether it was trained or not.
+
+    Raises:
+        UserError: it is none of those measured, nor of those known here.
+    """
+    known = unique([*sorted(measured), *known_trainers()])
+    if problems := list(unknown("trainer", [name], known)):
+        raise UserError("The report cannot be made:", problems)
 
 
 def answered(

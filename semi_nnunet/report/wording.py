@@ -10,9 +10,9 @@ from markupsafe import Markup, escape
 
 from semi_nnunet.evaluation.comparison import readable_p
 from semi_nnunet.evaluation.statistics import Difference
-from semi_nnunet.evaluation.values import SIGNED, Model
+from semi_nnunet.evaluation.values import OVERLAPS, SIGNED, Model
 
-OVERLAPS = ("dice", "iou", "nsd", "relative")  # fractions; their differences are told in points
+FRACTIONS = (*OVERLAPS, "relative")  # their differences are told in points
 TITLES = {"dice": "Dice", "iou": "IoU"}
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
@@ -50,7 +50,7 @@ def metric_title(metric: str) -> str:
 
 def digits(metric: str) -> int:
     """Behind the point."""
-    return 3 if metric.startswith(OVERLAPS) else 2
+    return 3 if metric.startswith(FRACTIONS) else 2
 
 
 def number(value: float, metric: str, more_digits: int = 0) -> str:
@@ -82,12 +82,12 @@ def with_sign(value: float, behind: int) -> str:
 
 def in_points(value: float, metric: str) -> str:
     """A difference in hundredths of an overlap, or in the unit of the metric."""
-    return with_sign(100 * value, 1) if metric.startswith(OVERLAPS) else with_sign(value, 2)
+    return with_sign(100 * value, 1) if metric.startswith(FRACTIONS) else with_sign(value, 2)
 
 
 def unit_of_difference(metric: str) -> str:
     """What :func:`in_points` counts."""
-    if metric.startswith(OVERLAPS):
+    if metric.startswith(FRACTIONS):
         return "points"
     return next((unit for unit in ("mm", "ml", "voxels") if metric.endswith(unit)), "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ def test_the_list_of_verbs_comes_at_once_without_torch() -> None:
     [
         (OSError(28, "No space left on device", "/data/a.nii.gz"), "/data/a.nii.gz: No space left"),
         (PermissionError(13, "Permission denied", "/data"), "/data: Permission denied"),
+        (OSError(36, "File name too long", "x"), "x: File name too long"),
         (OSError(28, "No space left on device"), "error: No space left on device. Fix: free"),
     ],
 )
@@ -50,6 +52,15 @@ def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
     assert process.stdout and process.stderr and process.stdout.readline() == "a line\n"
     process.stdout.close()
     assert process.stderr.read() == "" and process.wait() == 141
+
+
+def test_what_the_terminal_cannot_show_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "from semi_nnunet.cli import doctor, main\n"
+    code += "doctor.run = lambda _: print('gain \N{MINUS SIGN}1')\nraise SystemExit(main.main())\n"
+    words = [sys.executable, "-c", code, "doctor"]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "gain ?1\n", "")
 
 
 def test_another_pipe_that_broke_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

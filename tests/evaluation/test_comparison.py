@@ -119,7 +119,9 @@ def test_only_what_both_trained_is_compared():
     (found,) = compare(rows, "Base", "dice")
     assert set(found.seeds) == {0} and found.overall.cases == 12
     apart = [replace(v, seed=v.seed + 5) for v in values(BASE, 0)]
-    with pytest.raises(UserError, match="no trainer has a fold and seed in common"):
+    with pytest.raises(
+        UserError, match="no trainer has a case of the same fold and seed in common"
+    ):
         compare([*values(OURS, 0), *apart], "Base", "dice")
     with pytest.raises(UserError, match="Base is none of what was measured: Ours"):
         compare(values(OURS, 0), "Base", "dice")
@@ -236,7 +238,7 @@ def test_the_command_reads_folds_and_seeds_and_chooses_on_validation_cases(
     write_table(theirs / "fold_3" / "validation" / "metrics.csv", values(OURS, 0, seeds=1))
     assert main(["compare", "-d", "7"]) == 0  # what can be compared is
     said = capsys.readouterr().out
-    assert "Not compared: no trainer has a fold and seed in common" in said
+    assert "Not compared: no trainer has a case of the same fold and seed in common" in said
     assert "## test cases" in said and "better" in said
     for verb in (["compare"], ["report", "-o", str(tmp_path / "report.html")], ["status"]):
         assert main([*verb, "-d", "7", "-p", "nnUNetPlan"]) == 2
@@ -368,7 +370,10 @@ def test_values_that_cannot_be_compared_are_refused(tmp_path, capsys):
     write_values(path, {"test": rows}, "dice", ORIGIN)
     for words, says in [
         ([], "nothing to compare. Fix: -d ID, --values FILE"),
-        (["--values", str(tmp_path / "none.csv")], "none.csv does not exist"),
+        (["--values", str(tmp_path / "none.csv")], "none.csv is no file that exists"),
+        (["--values", str(tmp_path)], "is no file that exists"),
+        (["--values", str(path), "-p", "tiny"], "-p chooses trainings of -d"),
+        (["--values", str(path), "-o", f"{tmp_path}/../{tmp_path.name}/values.csv"], "lost. Fix"),
         (["--values", str(path), "--metric", "iou"], "class, iou, got"),
         (["--values", str(path), "-tr", "Our"], "did you mean 'Ours'?"),
         (["--values", str(path), "--baseline", "Nobody"], "trainer 'Nobody': is not in the files"),
@@ -387,11 +392,19 @@ def test_values_that_cannot_be_compared_are_refused(tmp_path, capsys):
         (",case00,case00,liver,", ",case00,"),
         (",case00,case00,liver,", ",case00,case00,,"),
         (",liver,0.", ",liver,inf"),
+        (",liver,0.", ",liver,80."),
+        (",liver,0.", ",liver,-0."),
+        (",test,", ",Test,"),  # would be left out
+        (",case00,case00,liver", ",case00 ,case00,liver"),
     ):
         write_values(path, {"test": rows}, "dice", ORIGIN)
         path.write_text(path.read_text().replace(before, after, 1))
         with pytest.raises(UserError, match=r"values.csv, line 2 must hold 11 values, numbers as"):
             read_all_written([path], "dice")
+    write_values(path, {"test": rows}, "dice", ORIGIN)
+    path.write_text(path.read_text().replace("\n", "\n\n", 2) + "odd\n")
+    with pytest.raises(UserError, match=f"line {len(rows) + 4} must hold"):
+        read_all_written([path], "dice")
     path.write_bytes("Dataset,plän".encode("utf-16"))
     with pytest.raises(UserError, match="must be a CSV file in UTF-8"):
         read_all_written([path], "dice")
@@ -428,7 +441,7 @@ def test_values_without_a_partner_are_written(tmp_path, monkeypatch, capsys):
     both, out = [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")], str(tmp_path / "out.csv")
     command = ["compare", "--baseline", "Base", "--write-values", out, "--values"]
     assert main([*command, both[0]]) == 0
-    assert "no trainer has a fold and seed in common" in capsys.readouterr().out
+    assert "no trainer has a case of the same fold and seed in common" in capsys.readouterr().out
     assert main([*command, *both]) == 0
     assert ",none,\n" in Path(out).read_text()  # not credited in the file
     assert re.search(r"\| none +\| -1\.0000", capsys.readouterr().out)

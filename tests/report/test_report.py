@@ -265,7 +265,7 @@ def test_values_that_cannot_be_reported_are_explained(tree, tmp_path, monkeypatc
     for wrong, said in (
         (["--values", str(kept), "--baseline", "SemiBaselneTrainer"], f"did you mean '{BASE}'?"),
         (["--values", str(kept), "--metric", "iou"], "must have the columns"),
-        (["--values", str(tmp_path / "none.csv")], "does not exist. Fix: correct --values"),
+        (["--values", str(tmp_path / "none.csv")], "is no file that exists. Fix: correct --values"),
         (["--values", str(kept), "-d", "7"], "not allowed with argument"),
         ([], "one of the arguments -d --values is required"),
     ):
@@ -449,11 +449,16 @@ def test_numbers_and_names_are_written_for_people():
     assert short_name(OURS) == "MeanTeacher" and short_name("nnUNetTrainer") == "nnUNetTrainer"
 
 
+CUTS = [n / 97 for n in range(1, 97)]
+
+
 def test_an_axis_has_round_ticks_and_room():
     axis = axis_of([0.61, 0.94])
     assert axis.low < 0.61 and axis.high > 0.94 and axis.ticks == (0.6, 0.7, 0.8, 0.9)
     assert [axis.written(tick) for tick in axis.ticks] == ["0.6", "0.7", "0.8", "0.9"]
     assert Axis(0, 1, (0, 0.25, 0.5)).written(0.25) == "0.25"
+    narrow = [axis_of([low, low + width], wanted=3) for low in CUTS for width in CUTS]
+    assert min(len(one.ticks) for one in narrow) >= 2
     assert axis_of([NAN]).ticks and axis_of([3.0, 3.0]).high > 3
 
 

@@ -25,9 +25,9 @@ function filterTable(id) {
   const controls = all(`[data-filters="${id}"]`), rows = [...document.getElementById(id).tBodies[0].rows];
   for (const row of rows) {
     row.hidden = !controls.every((control) => {
-      const cell = row.cells[control.dataset.column].dataset.value.toLowerCase();
-      const wanted = control.value.trim().toLowerCase();
-      return !wanted || (control.type === "search" ? cell.includes(wanted) : cell === wanted);
+      const cell = row.cells[control.dataset.column].dataset.value, wanted = control.value;
+      if (control.type !== "search") return !wanted || cell === wanted;
+      return cell.toLowerCase().includes(wanted.trim().toLowerCase());
     });
   }
   const shown = rows.filter((row) => !row.hidden).length;
