@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from semi_nnunet.files import write_json
+from semi_nnunet.util.files import write_json
 
 
 def ellipsoids(shape: tuple[int, ...], organs: int) -> np.ndarray:

@@ -170,7 +170,7 @@ def start_trainer(args: argparse.Namespace, name: str) -> Any:
     import torch
 
     from semi_nnunet.discovery.listing import trainer_classes
-    from semi_nnunet.files import read_json
+    from semi_nnunet.util.files import read_json
 
     folder = args.root / "preprocessed" / "Dataset901_Phantom"
     plans = read_json(folder / ("nnUNetPlans.json" if args.full else "nnUNetPlans_cpu.json"))

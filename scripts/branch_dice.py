@@ -27,9 +27,9 @@ from torch import nn
 
 from semi_nnunet.data.layout import preprocessed_dataset, read_plans
 from semi_nnunet.discovery.listing import trainer_classes
-from semi_nnunet.files import read_json
-from semi_nnunet.pool import predict_pool
-from semi_nnunet.seeds import seeded
+from semi_nnunet.training.prediction import predict_pool
+from semi_nnunet.util.files import read_json
+from semi_nnunet.util.seeds import seeded
 
 TRAINER = "SemiDiffusionTrainer"
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from semi_nnunet.discovery.listing import trainer_classes
-from semi_nnunet.files import write_json
-from semi_nnunet.trainer import SemiTrainer
+from semi_nnunet.training.trainer import SemiTrainer
+from semi_nnunet.util.files import write_json
 
 SHORT = {"epochs": 4, "steps_per_epoch": 2, "validation_steps_per_epoch": 1, "save_every_epochs": 1}
 TRAINERS = trainer_classes()

@@ -51,11 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from semi_nnunet.errors import UserError
     from semi_nnunet.evaluation.values import NO_VALUES, write_values
-    from semi_nnunet.files import require_other, require_place, write_atomically
     from semi_nnunet.runs.crossval import stale_tables
     from semi_nnunet.runs.matched import unmatched
+    from semi_nnunet.util.errors import UserError
+    from semi_nnunet.util.files import require_other, require_place, write_atomically
 
     require_no_plans(args)
     if not (args.dataset or args.values):
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> None:
 
 def require_no_plans(args: argparse.Namespace) -> None:
     """Refuse plans where only files are looked at, which have theirs."""
-    from semi_nnunet.errors import UserError
+    from semi_nnunet.util.errors import UserError
 
     if args.values and not args.dataset and args.plans != PLANS:
         raise UserError("-p chooses trainings of -d, but --values has its own. Fix: leave it out")
@@ -161,8 +161,8 @@ def gathered(
 
 def require_known(args: argparse.Namespace, models: list[tuple[str, str]]) -> None:
     """Refuse trainers and configurations that are none of the models'; there may be no baseline."""
-    from semi_nnunet.errors import UserError
     from semi_nnunet.runs.crossval import unique, unknown
+    from semi_nnunet.util.errors import UserError
 
     trainers, configurations = (unique(names) for names in zip(*models, strict=True))
     why = f"was not trained with {args.plans}" if args.dataset else "is not in the files"
@@ -181,9 +181,9 @@ def report_of(subset: str, values: list[Value], baseline: str, metric: str) -> s
     Raises:
         UserError: there is nothing to compare, neither with the baseline nor with each other.
     """
-    from semi_nnunet.errors import UserError
     from semi_nnunet.evaluation import comparison as of
     from semi_nnunet.evaluation.values import crediting_absence
+    from semi_nnunet.util.errors import UserError
 
     values = crediting_absence(values, metric)
     ranked = of.ranking(values, metric)

@@ -31,11 +31,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from semi_nnunet.cli.launching import Launcher
-    from semi_nnunet.errors import Problem
     from semi_nnunet.pseudo_labels.pool import Request
     from semi_nnunet.pseudo_labels.rounds import Options, Target
     from semi_nnunet.runs.commands import Words
     from semi_nnunet.runs.job import Folders
+    from semi_nnunet.util.errors import Problem
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,9 +74,9 @@ def run(args: argparse.Namespace) -> int:
     from semi_nnunet.cli.launching import Launcher, find_resources
     from semi_nnunet.data.layout import preprocessed_dataset, raw_dataset, require_paths
     from semi_nnunet.deploy.trained import require_models_of
-    from semi_nnunet.files import read_json
     from semi_nnunet.pseudo_labels.distil import known_plans, plans_problems, require_folders
     from semi_nnunet.pseudo_labels.rounds import new_data_sets
+    from semi_nnunet.util.files import read_json
 
     refuse(option_problems(args))
     require_paths(*(() if args.target else ("raw", "preprocessed")))
@@ -116,7 +116,6 @@ def write(
     from semi_nnunet.data.layout import preprocessed_dataset
     from semi_nnunet.data.patients import patient_finder
     from semi_nnunet.data.prepare import verify
-    from semi_nnunet.files import read_json
     from semi_nnunet.pseudo_labels.distil import (
         folds_of,
         stages_of,
@@ -125,6 +124,7 @@ def write(
         write_plans,
         write_pseudo_labelled,
     )
+    from semi_nnunet.util.files import read_json
 
     description = read_json(source / "dataset.json")
     labelled = list(cases_in(source / "imagesTr", description["file_ending"]))
@@ -271,7 +271,7 @@ def refuse(problems: Iterable[Problem]) -> None:
     Raises:
         UserError: something is.
     """
-    from semi_nnunet.errors import UserError
+    from semi_nnunet.util.errors import UserError
 
     if listed := list(problems):
         raise UserError("distil cannot start:", listed)
@@ -281,8 +281,8 @@ def option_problems(args: argparse.Namespace) -> Iterator[Problem]:
     """Options that are wrong whatever the data are."""
     from semi_nnunet.cli.launching import below_one
     from semi_nnunet.cli.pseudo_label import require_confidence
-    from semi_nnunet.errors import Problem
     from semi_nnunet.pseudo_labels.choice import score_problems
+    from semi_nnunet.util.errors import Problem
 
     require_confidence(args.confidence)
     needs_target = {
@@ -309,7 +309,7 @@ def option_problems(args: argparse.Namespace) -> Iterator[Problem]:
 
 def disagreement_problems(args: argparse.Namespace) -> Iterator[Problem]:
     """Rounds in which a single model labels."""
-    from semi_nnunet.errors import Problem
+    from semi_nnunet.util.errors import Problem
 
     where = "--score disagreement"
     if len(args.base) < 2:

@@ -10,7 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from semi_nnunet.doctor import examine
+    from semi_nnunet.discovery.doctor import examine
 
     findings = examine()
     for finding in findings:

@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from semi_nnunet.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

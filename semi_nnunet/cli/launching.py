@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from semi_nnunet.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError
 
 if TYPE_CHECKING:
     from semi_nnunet.runs.local import Job, Outcome, Resources

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 import semi_nnunet
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 
 VERBS = {
     "demo": "show on a phantom data set that unlabelled images help",

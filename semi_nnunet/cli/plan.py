@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semi_nnunet.data.layout import preprocessed_dataset, read_plans
-from semi_nnunet.errors import UserError
-from semi_nnunet.files import read_json, write_json
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json, write_json
 
 # kept in plans, so that planning again measures nothing, and a report says how they were made
 ASKED = ("budget", "device", "sizes", "patch", "architecture", "encoder", "weights")
@@ -97,12 +97,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from semi_nnunet.checkpoints import plain
     from semi_nnunet.data.prepare import requested
     from semi_nnunet.discovery.listing import settings_classes
     from semi_nnunet.planning.architecture import plans_of_architecture
     from semi_nnunet.planning.budget import CPU_LENGTH, plans_of_budget
-    from semi_nnunet.planning.layers import given_before, merged
     from semi_nnunet.planning.plan import (
         apply_architecture,
         apply_budget,
@@ -114,6 +112,8 @@ def run(args: argparse.Namespace) -> None:
         sizes_of_budget,
     )
     from semi_nnunet.planning.topology import plans_of_patch
+    from semi_nnunet.settings.overrides import given_before, merged
+    from semi_nnunet.training.checkpoints import plain
 
     if args.name:
         require_plans_name(args.name)

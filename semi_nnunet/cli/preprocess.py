@@ -27,7 +27,7 @@ from semi_nnunet.data.layout import SKIPPED_FILE, preprocessed_dataset, read_pla
 
 if TYPE_CHECKING:
     from semi_nnunet.cli.launching import Launcher
-    from semi_nnunet.data.unlabelled_parts import UnlabelledPart
+    from semi_nnunet.data.unlabelled_shards import UnlabelledPart
 
 PROCESSES = 8
 
@@ -126,7 +126,7 @@ def prepare_in_parts(
     """
     from semi_nnunet.cli.launching import Work, launch
     from semi_nnunet.data.prepare import prepare_labelled
-    from semi_nnunet.data.unlabelled_parts import parts_left
+    from semi_nnunet.data.unlabelled_shards import parts_left
 
     prepared = prepare_labelled(
         args.dataset, args.configurations, plans, args.planner, args.processes or PROCESSES,
@@ -151,7 +151,7 @@ def list_parts(
     dataset: str, plans: str, configurations: list[str], count: int, processes: int | None
 ) -> list[UnlabelledPart]:
     """The jobs: ``count`` parts of each configuration."""
-    from semi_nnunet.data.unlabelled_parts import UnlabelledPart, UnlabelledPool
+    from semi_nnunet.data.unlabelled_shards import UnlabelledPart, UnlabelledPool
 
     return [
         UnlabelledPart(pool, number, count, processes)

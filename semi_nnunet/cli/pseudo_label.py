@@ -71,7 +71,7 @@ def require_confidence(confidence: float) -> None:
     Raises:
         UserError: it is none.
     """
-    from semi_nnunet.errors import UserError
+    from semi_nnunet.util.errors import UserError
 
     if not 0 <= confidence < 1:
         raise UserError(
@@ -90,7 +90,7 @@ def label_pool(request: Request, launcher: Launcher, count: int | None = None) -
     """
     from semi_nnunet.cli.launching import Work, find_resources, launch
     from semi_nnunet.pseudo_labels.pool import Part, parts_left, write_table
-    from semi_nnunet.runs.parts import remove_asides
+    from semi_nnunet.util.shards import remove_asides
 
     if count is None:
         here = launcher.launcher == "local"
@@ -120,7 +120,7 @@ def label_part(part: Part, device: str | None) -> None:
 
     from semi_nnunet.pseudo_labels.pool import run_part
     from semi_nnunet.pseudo_labels.predictor import Labeller
-    from semi_nnunet.runs.parts import told
+    from semi_nnunet.util.shards import told
 
     part.request.begin()  # raises if a model has changed since
     left = part.left()

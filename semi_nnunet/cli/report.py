@@ -36,10 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.cli.compare import require_no_plans
-    from semi_nnunet.files import require_other, require_place, write_atomically
     from semi_nnunet.report.page import render
     from semi_nnunet.report.report_data import of_trainings, of_values
     from semi_nnunet.runs.crossval import folders_of
+    from semi_nnunet.util.files import require_other, require_place, write_atomically
 
     require_place(args.out)
     require_no_plans(args)

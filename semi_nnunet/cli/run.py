@@ -47,10 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from semi_nnunet.errors import UserError
     from semi_nnunet.runs.commands import run_stages
     from semi_nnunet.runs.recipe import load_recipe
     from semi_nnunet.runs.stages import commands, merged
+    from semi_nnunet.util.errors import UserError
 
     recipe = load_recipe(args.recipe)
     stages = commands(recipe, place_of(args, recipe))
@@ -80,8 +80,8 @@ def place_of(args: argparse.Namespace, recipe: Recipe) -> Place:
     """
     from semi_nnunet.cli.launching import below_one
     from semi_nnunet.data.layout import number_problems
-    from semi_nnunet.errors import Problem, UserError
     from semi_nnunet.runs.stages import Place, plans_of_recipe
+    from semi_nnunet.util.errors import Problem, UserError
 
     problems = [*number_problems("-d", args.converted)]
     if args.split is not None:

@@ -70,12 +70,12 @@ def run(args: argparse.Namespace) -> int:
         raw_dataset,
     )
     from semi_nnunet.deploy.trained import find_models, require_models_of
-    from semi_nnunet.errors import Problem, UserError
-    from semi_nnunet.files import optional_json, read_json, write_atomically, write_json
-    from semi_nnunet.filtering import write_table
     from semi_nnunet.pseudo_labels.choice import case_scores, choose, score_problems
     from semi_nnunet.pseudo_labels.gallery import write_page
     from semi_nnunet.pseudo_labels.pool import Request
+    from semi_nnunet.training.filtering import write_table
+    from semi_nnunet.util.errors import Problem, UserError
+    from semi_nnunet.util.files import optional_json, read_json, write_atomically, write_json
 
     path = preprocessed_dataset(args.dataset) / SELECTED_FILE
     if args.undo:

@@ -30,7 +30,7 @@ from semi_nnunet.data.splits import (
     read_case_list,
     write_split,
 )
-from semi_nnunet.files import read_json
+from semi_nnunet.util.files import read_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

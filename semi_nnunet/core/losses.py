@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 
 
 class DiceAndVoxelLoss(nn.Module):

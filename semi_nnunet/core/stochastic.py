@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 
 
 def drop_channels(features: torch.Tensor, probability: float) -> torch.Tensor:

@@ -26,7 +26,7 @@ from semi_nnunet.data.file_bytes import (
     scan_raw,
     short_reason,
 )
-from semi_nnunet.errors import Problem
+from semi_nnunet.util.errors import Problem
 
 MAX_ABS_VALUE = 1e30  # its square, needed for the z-score, overflows float32
 MIN_SPACING = 1e-4  # below, resampling would allocate absurd arrays

@@ -40,8 +40,8 @@ from semi_nnunet.data.raw_description import (
     read_description,
     relative_to,
 )
-from semi_nnunet.errors import Problem, UserError
-from semi_nnunet.parallel import in_processes
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.parallel import in_processes
 
 __all__ = ["CaseReport", "cases_in", "check_dataset", "dataset_problems", "duplicate_problems"]
 

@@ -12,8 +12,8 @@ from nnunetv2.utilities.dataset_name_id_conversion import (
     maybe_convert_to_dataset_name,
 )
 
-from semi_nnunet.errors import Problem, UserError
-from semi_nnunet.files import read_json
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.files import read_json
 
 UNLABELLED_IMAGES = "imagesUn"
 STOCK_TRAINER = "nnUNetTrainer"  # nnU-Net's own

@@ -34,7 +34,7 @@ from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentatio
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from torch.utils.data import DataLoader, Dataset
 
-from semi_nnunet.seeds import seeded
+from semi_nnunet.util.seeds import seeded
 
 APPEARANCE = (
     GaussianNoiseTransform,

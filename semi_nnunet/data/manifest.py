@@ -1,7 +1,7 @@
 """The list of finished cases of a preprocessed folder.
 
 A case's line is written after its files are complete. Where several processes share the work
-(semi_nnunet.data.unlabelled_parts), each has a list of its own.
+(semi_nnunet.data.unlabelled_shards), each has a list of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from semi_nnunet.data.layout import manifest_file, parts_folder
-from semi_nnunet.files import sha256_of_file
+from semi_nnunet.util.files import sha256_of_file
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any
 
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-from semi_nnunet.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError
 
 KEY = "patient"  # of dataset.json
 FOLDS = 5

@@ -41,10 +41,10 @@ from semi_nnunet.data.layout import (
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.preprocessing import Case, Recipe, adopt_stock_preprocessing, preprocess_cases
 from semi_nnunet.data.raw_description import raw_cases, read_description
-from semi_nnunet.data.unlabelled_parts import UnlabelledPool, require_idle
-from semi_nnunet.environment import variable
-from semi_nnunet.errors import Problem, UserError
-from semi_nnunet.files import optional_json, read_json, write_atomically, write_json
+from semi_nnunet.data.unlabelled_shards import UnlabelledPool, require_idle
+from semi_nnunet.util.environment import variable
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.files import optional_json, read_json, write_atomically, write_json
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 PLANNER = "ExperimentPlanner"

@@ -23,9 +23,9 @@ from tqdm import tqdm
 from semi_nnunet.data.fingerprint import image_facts, label_facts
 from semi_nnunet.data.layout import manifest_file
 from semi_nnunet.data.manifest import Entry, Manifest
-from semi_nnunet.errors import Problem, UserError
-from semi_nnunet.files import sha256_of_file
-from semi_nnunet.runs.parts import PoolPart, told
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.files import sha256_of_file
+from semi_nnunet.util.shards import PoolPart, told
 
 LABELLED_ENDINGS = (".pkl", "_seg.b2nd", ".b2nd")  # the image last
 UNLABELLED_ENDINGS = (".pkl", ".b2nd")

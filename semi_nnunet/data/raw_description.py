@@ -12,7 +12,7 @@ from typing import Any
 
 from semi_nnunet.data.layout import DISTILLED_FILE
 from semi_nnunet.data.patients import expression_problems, patient_problems
-from semi_nnunet.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError
 
 JSON = "dataset.json"
 LABELS_OF_UNLABELLED = "labelsUn"

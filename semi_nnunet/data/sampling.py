@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
-from semi_nnunet.errors import UserError
-from semi_nnunet.files import read_json
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json
 
 
 def pseudo_labelled_cases(preprocessed: str | Path) -> set[str]:

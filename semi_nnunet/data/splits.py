@@ -27,8 +27,8 @@ from semi_nnunet.data.patients import (
     patient_finder,
     torn_patients,
 )
-from semi_nnunet.errors import Problem, UserError
-from semi_nnunet.files import read_json, write_json
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.files import read_json, write_json
 
 SUBSETS = "labelled_subsets.json"  # the published lists, by their number of cases
 RECORD = "split.json"  # in the new data set: what it was made from

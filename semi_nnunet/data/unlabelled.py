@@ -14,8 +14,8 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 
 from semi_nnunet.data.layout import SELECTED_FILE
 from semi_nnunet.data.manifest import Manifest
-from semi_nnunet.errors import UserError
-from semi_nnunet.files import read_json
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json
 
 LocationPrior = Mapping[Any, np.ndarray]
 

@@ -20,9 +20,9 @@ from semi_nnunet.data.file_bytes import COPY_AGAIN, BrokenFileError, short_reaso
 from semi_nnunet.data.layout import was_made
 from semi_nnunet.data.patients import KEY
 from semi_nnunet.data.splits import SUBSETS
-from semi_nnunet.errors import Problem, UserError
-from semi_nnunet.files import require_space, write_json
-from semi_nnunet.parallel import in_processes
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.files import require_space, write_json
+from semi_nnunet.util.parallel import in_processes
 
 RECORD = "conversion.json"  # how the data set was made
 PARTS = {"Tr": "training", "Un": "unlabelled", "Val": "validation", "Ts": "test"}

@@ -21,7 +21,7 @@ from semi_nnunet.datasets.conversion import Case, Conversion
 from semi_nnunet.datasets.options import add_seed, add_size, add_test_percent
 from semi_nnunet.datasets.pictures import grey, mask
 from semi_nnunet.datasets.source import Source, shuffled
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 
 PUBLISHED = ()  # there are no lists of labelled cases
 ENDING = r"\.(?:png|jpg|jpeg)"

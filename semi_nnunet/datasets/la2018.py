@@ -26,7 +26,7 @@ from semi_nnunet.datasets.conversion import Case, Conversion
 from semi_nnunet.datasets.lists import published_cases
 from semi_nnunet.datasets.source import Source
 from semi_nnunet.datasets.volumes import from_array, read_volume, relabel, save_volume
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 
 PARTS = {"train": "Tr", "test": "Ts"}
 PUBLISHED = (4, 8, 16)  # labelled cases of its lists

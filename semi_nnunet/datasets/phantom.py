@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 from skimage import io
 from tqdm import tqdm
 
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 
 Shape = tuple[int, int, int]
 Rng = np.random.Generator

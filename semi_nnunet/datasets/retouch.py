@@ -28,7 +28,7 @@ from semi_nnunet.datasets.conversion import Case, Conversion
 from semi_nnunet.datasets.options import add_incomplete, add_seed, add_size
 from semi_nnunet.datasets.pictures import resized, save_picture
 from semi_nnunet.datasets.source import Files, Source, require_between, shuffled
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 
 VOLUMES = {"Cirrus": 24, "Spectralis": 24, "Topcon": 22}
 LABELS = ("intraretinal_fluid", "subretinal_fluid", "pigment_epithelial_detachment")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semi_nnunet.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError
 
 Files = dict[str, Path]
 SYSTEM_FILES = ("desktop.ini", "Thumbs.db")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from semi_nnunet.history import History
+from semi_nnunet.training.history import History
 
 METHOD_COLOURS = ("#6b7280", "#0072b2", "#d55e00")  # the first is the baseline
 ORGAN_COLOURS = ("#e69f00", "#56b4e9", "#f0479b", "#009e73", "#f0e442")  # told apart by everybody

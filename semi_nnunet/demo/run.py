@@ -27,10 +27,10 @@ from semi_nnunet.demo.results import (
     readable_seconds,
 )
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
-from semi_nnunet.errors import UserError
-from semi_nnunet.files import read_json, write_atomically, write_json
-from semi_nnunet.history import History
 from semi_nnunet.runs.commands import Progress, ended_like_ctrl_c, run_command, typed
+from semi_nnunet.training.history import History
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json, write_atomically, write_json
 
 MARKER = ".semi_nnunet_demo"
 DATASET = "Dataset900_Phantom"

@@ -16,11 +16,11 @@ from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 import semi_nnunet
-from semi_nnunet import checkpoints
 from semi_nnunet.data.layout import STOCK_TRAINER, dataset_name, require_paths
-from semi_nnunet.errors import Problem, UserError
-from semi_nnunet.files import read_json, sha256_of_file, write_atomically, write_json
 from semi_nnunet.planning.architecture import adapter_of
+from semi_nnunet.training import checkpoints
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.files import read_json, sha256_of_file, write_atomically, write_json
 
 PROVENANCE_FILE = "semi_nnunet.json"
 SHIPPED = ("progress.png", "semi_history.png", "semi_history.csv")

@@ -16,10 +16,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from semi_nnunet.discovery.register import trainer_folders
-from semi_nnunet.environment import variable
-from semi_nnunet.errors import Problem, UserError
-from semi_nnunet.files import read_json, sha256_of_file
 from semi_nnunet.networks.frozen import unwrapped
+from semi_nnunet.util.environment import variable
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.files import read_json, sha256_of_file
 
 CHECKPOINT = "checkpoint_final.pth"
 

@@ -7,10 +7,10 @@ import os
 from functools import cache
 from pathlib import Path
 
-from semi_nnunet.common_settings import SemiSettings
 from semi_nnunet.discovery.register import TRAINERS_FOLDER, shim_file, trainer_folders
 from semi_nnunet.discovery.trainers import semi_nnunet_trainers
-from semi_nnunet.trainer import SemiTrainer
+from semi_nnunet.settings.common import SemiSettings
+from semi_nnunet.training.trainer import SemiTrainer
 
 
 def trainer_classes() -> dict[str, type[SemiTrainer]]:

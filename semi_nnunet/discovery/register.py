@@ -6,8 +6,8 @@ import importlib.util
 import os
 from pathlib import Path
 
-from semi_nnunet.errors import UserError
-from semi_nnunet.files import write_atomically
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import write_atomically
 
 TRAINERS_FOLDER = Path(__file__).parent / "trainers"
 

@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.statistics import Difference, holm, paired_difference, verdict
 from semi_nnunet.evaluation.values import (
     SIGNED,
@@ -20,6 +19,7 @@ from semi_nnunet.evaluation.values import (
     higher_is_better,
     is_defined,
 )
+from semi_nnunet.util.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from semi_nnunet.data.image_files import (
     read_with_nnunet,
 )
 from semi_nnunet.data.raw_description import files_in
-from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.evaluation.labelling import Labelling
 from semi_nnunet.evaluation.metrics import Measure, mask_metrics
-from semi_nnunet.parallel import in_processes
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.parallel import in_processes
 
 COUNTS = ("TP", "FP", "FN", "TN", "n_pred", "n_ref")  # nnU-Net's, in voxels
 

@@ -12,7 +12,7 @@ from nnunetv2.evaluation.evaluate_predictions import label_or_region_to_key
 
 from semi_nnunet.evaluation.folder import Pair, Protocol, Row
 from semi_nnunet.evaluation.metrics import column_meanings
-from semi_nnunet.files import write_csv, write_json
+from semi_nnunet.util.files import write_csv, write_json
 
 CSV, JSON, SUMMARY = "metrics.csv", "metrics.json", "summary.json"
 

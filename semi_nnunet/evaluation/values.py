@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from semi_nnunet.data.patients import PatientOf, itself
-from semi_nnunet.errors import UserError
-from semi_nnunet.files import read_csv, write_csv
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_csv, write_csv
 
 SIGNED = ("volume", "area", "relative")  # too much is as bad as too little
 OVERLAPS = ("dice", "iou", "nsd")  # from 0 to 1

@@ -24,9 +24,9 @@ import torch
 from semi_nnunet.augment.mixing import sample_boxes
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label, keep_largest_component
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
-from semi_nnunet.settings import setting
-from semi_nnunet.teacher import TeacherSettings, TeacherTrainer
-from semi_nnunet.trainer import Term
+from semi_nnunet.settings.schema import setting
+from semi_nnunet.training.teacher import TeacherSettings, TeacherTrainer
+from semi_nnunet.training.trainer import Term
 
 
 @dataclass(frozen=True, kw_only=True)

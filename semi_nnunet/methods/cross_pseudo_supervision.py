@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from semi_nnunet.common_settings import CutMixSettings
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.networks.average import NetworkAverage
-from semi_nnunet.settings import setting
-from semi_nnunet.trainer import SemiTrainer, Term
+from semi_nnunet.settings.common import CutMixSettings
+from semi_nnunet.settings.schema import setting
+from semi_nnunet.training.trainer import SemiTrainer, Term
 
 RECENT_EPOCHS = 10
 

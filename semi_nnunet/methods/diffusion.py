@@ -24,14 +24,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from semi_nnunet.common_settings import score_of_one_network
 from semi_nnunet.core.difficulty import DifficultyWeights, hard_dice
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.networks.diffusion_branches import DiffusionBranches
 from semi_nnunet.networks.label_diffusion import LabelDiffusion, LabelDiffusionSettings, paper_or
-from semi_nnunet.settings import setting
-from semi_nnunet.trainer import SemiTrainer, Term
+from semi_nnunet.settings.common import score_of_one_network
+from semi_nnunet.settings.schema import setting
+from semi_nnunet.training.trainer import SemiTrainer, Term
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,13 +23,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from semi_nnunet.common_settings import CutMixSettings, score_of_one_network
 from semi_nnunet.core.consistency import soft_label_divergence
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.deploy.trained import find_model, load_networks, require_models_for
 from semi_nnunet.networks.frozen import FrozenNetworks
-from semi_nnunet.settings import setting
-from semi_nnunet.trainer import SemiTrainer, Term
+from semi_nnunet.settings.common import CutMixSettings, score_of_one_network
+from semi_nnunet.settings.schema import setting
+from semi_nnunet.training.trainer import SemiTrainer, Term
 
 
 @dataclass(frozen=True, kw_only=True)

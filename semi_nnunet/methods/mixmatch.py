@@ -27,9 +27,9 @@ from semi_nnunet.augment.mixing import BoxMix, mixup_weight, sample_boxes
 from semi_nnunet.core.consistency import probability_mse
 from semi_nnunet.core.pseudo_labels import sharpen
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
-from semi_nnunet.settings import setting
-from semi_nnunet.teacher import TeacherSettings, TeacherTrainer
-from semi_nnunet.trainer import Term
+from semi_nnunet.settings.schema import setting
+from semi_nnunet.training.teacher import TeacherSettings, TeacherTrainer
+from semi_nnunet.training.trainer import Term
 
 Mix = Callable[[torch.Tensor], torch.Tensor]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
-from semi_nnunet.trainer import SemiTrainer, Term
+from semi_nnunet.training.trainer import SemiTrainer, Term
 
 
 class SemiBaselineTrainer(SemiTrainer):

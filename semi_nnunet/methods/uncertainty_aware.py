@@ -19,14 +19,14 @@ from dataclasses import dataclass
 import torch
 
 from semi_nnunet.augment.intensity import add_clamped_noise
-from semi_nnunet.common_settings import CutMixSettings
 from semi_nnunet.core.ramps import gaussian_ramp
 from semi_nnunet.core.stochastic import feature_dropout
 from semi_nnunet.core.uncertainty import entropy, max_entropy
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
-from semi_nnunet.settings import setting
-from semi_nnunet.teacher import ConsistencySettings, ConsistentTeacherTrainer
-from semi_nnunet.trainer import Term
+from semi_nnunet.settings.common import CutMixSettings
+from semi_nnunet.settings.schema import setting
+from semi_nnunet.training.teacher import ConsistencySettings, ConsistentTeacherTrainer
+from semi_nnunet.training.trainer import Term
 
 
 @dataclass(frozen=True, kw_only=True)

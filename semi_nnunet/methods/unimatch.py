@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 from semi_nnunet.core.stochastic import feature_dropout
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
-from semi_nnunet.settings import setting
-from semi_nnunet.teacher import ConfidentTeacherSettings, ConfidentTeacherTrainer
-from semi_nnunet.trainer import Term
+from semi_nnunet.settings.schema import setting
+from semi_nnunet.training.teacher import ConfidentTeacherSettings, ConfidentTeacherTrainer
+from semi_nnunet.training.trainer import Term
 
 
 @dataclass(frozen=True, kw_only=True)

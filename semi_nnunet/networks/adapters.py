@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 
 EXTRA = "Fix: pip install 'semi_nnunet[architectures]'"
 DEPTH = 5  # halvings of the encoders of segmentation-models-pytorch

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 
 EMBEDDING, HIDDEN = 128, 512
 

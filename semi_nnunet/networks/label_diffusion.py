@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from semi_nnunet.common_settings import CutMixSettings
 from semi_nnunet.core.noise_schedule import NoiseSchedule
 from semi_nnunet.core.pseudo_labels import to_probs
 from semi_nnunet.core.stochastic import statistics_kept
 from semi_nnunet.networks.diffusion_branches import DiffusionBranches
-from semi_nnunet.planning import rules
-from semi_nnunet.settings import planned, setting
+from semi_nnunet.settings import rules
+from semi_nnunet.settings.common import CutMixSettings
+from semi_nnunet.settings.schema import planned, setting
 
 
 def paper_or(paper: Any, ours: Any, why: str = "", **limits: Any) -> Any:

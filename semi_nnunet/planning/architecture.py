@@ -12,7 +12,7 @@ import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch.utils.flop_counter import FlopCounterMode
 
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 
 ADAPTERS = "semi_nnunet.networks.adapters"
 SMP = (

@@ -14,13 +14,13 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.common_settings import SemiSettings
-from semi_nnunet.errors import UserError
 from semi_nnunet.planning.architecture import with_architecture
 from semi_nnunet.planning.budget import CPU, Size, fit, size_within
-from semi_nnunet.planning.facts import collect_facts, resolve_settings
+from semi_nnunet.planning.properties import collect_facts, resolve_settings
 from semi_nnunet.planning.topology import with_patch
-from semi_nnunet.settings import Resolved
+from semi_nnunet.settings.common import SemiSettings
+from semi_nnunet.settings.schema import Resolved
+from semi_nnunet.util.errors import UserError
 
 Trainers = Mapping[str, type[SemiSettings]]
 

@@ -12,7 +12,7 @@ from nnunetv2.experiment_planning.experiment_planners.network_topology import (
     get_pool_and_conv_props,
 )
 
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 
 SMALLEST_MAP = 4  # voxels along an axis at the coarsest resolution (nnU-Net)
 MOST_FEATURES = {2: 512, 3: 320}  # of a stage (nnU-Net)

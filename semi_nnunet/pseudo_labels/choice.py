@@ -11,10 +11,10 @@ import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.core.case_uncertainty import checkpoint_disagreement, voxel_change
-from semi_nnunet.errors import Problem, UserError
-from semi_nnunet.filtering import surest
 from semi_nnunet.pseudo_labels.pool import Request, ignore_value, scores_of
 from semi_nnunet.pseudo_labels.uncertainty import foreground_values, onehot
+from semi_nnunet.training.filtering import surest
+from semi_nnunet.util.errors import Problem, UserError
 
 OF_SEVERAL = {"change": voxel_change, "checkpoints": checkpoint_disagreement}  # labellings
 SCORES = ("entropy", "disagreement", *OF_SEVERAL)

@@ -15,7 +15,6 @@ from typing import Any
 from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.checkpoints import plain
 from semi_nnunet.data.integrity import cases_in
 from semi_nnunet.data.layout import (
     DISTILLED_FILE,
@@ -35,12 +34,13 @@ from semi_nnunet.data.patients import (
 from semi_nnunet.data.prepare import fingerprint_fits
 from semi_nnunet.data.splits import Transfer
 from semi_nnunet.deploy.trained import TrainedModel
-from semi_nnunet.errors import Problem, UserError
-from semi_nnunet.files import read_json, write_json
-from semi_nnunet.planning.layers import given_before
 from semi_nnunet.pseudo_labels.choice import Choice, case_scores, choose
 from semi_nnunet.pseudo_labels.pool import Request, ignore_value
 from semi_nnunet.runs.crossval import unknown
+from semi_nnunet.settings.overrides import given_before
+from semi_nnunet.training.checkpoints import plain
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.files import read_json, write_json
 
 
 def require_folders(source: Path) -> None:

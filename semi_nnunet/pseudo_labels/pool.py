@@ -23,12 +23,12 @@ from semi_nnunet.data.integrity import image_problems, reader_class
 from semi_nnunet.data.manifest import Entry, Manifest
 from semi_nnunet.data.raw_description import cases_in, read_description
 from semi_nnunet.deploy.trained import TrainedModel, find_models
-from semi_nnunet.errors import UserError
-from semi_nnunet.files import put_in_place, read_json, write_csv, write_json
 from semi_nnunet.pseudo_labels.predictor import Labeller, Prediction
 from semi_nnunet.pseudo_labels.uncertainty import uncertainties
 from semi_nnunet.runs.commands import Words
-from semi_nnunet.runs.parts import PoolPart, parts_of
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import put_in_place, read_json, write_csv, write_json
+from semi_nnunet.util.shards import PoolPart, parts_of
 
 REQUEST = "request.json"
 TABLE = "uncertainty.csv"

@@ -18,8 +18,8 @@ from nnunetv2.inference.export_prediction import (
 )
 
 from semi_nnunet.deploy.trained import TrainedModel, load
-from semi_nnunet.pool import with_previous_stage
 from semi_nnunet.pseudo_labels.views import make_views
+from semi_nnunet.training.prediction import with_previous_stage
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from typing import Any
 
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 
-from semi_nnunet.common_settings import SemiSettings
 from semi_nnunet.data.layout import (
     DISTILLED_FILE,
     new_raw_dataset,
@@ -24,15 +23,16 @@ from semi_nnunet.data.layout import (
 )
 from semi_nnunet.deploy.trained import find_model
 from semi_nnunet.discovery.listing import settings_classes, trainer_classes
-from semi_nnunet.errors import Problem
 from semi_nnunet.evaluation.tables import JSON
-from semi_nnunet.files import read_json
 from semi_nnunet.pseudo_labels.choice import OF_SEVERAL, Choice
 from semi_nnunet.pseudo_labels.distil import plans_problems
 from semi_nnunet.runs.commands import Words
 from semi_nnunet.runs.crossval import fold_problems, number_of_folds, seed_name, unknown_trainers
 from semi_nnunet.runs.job import ALL, TEST_FOLDER, Folders
-from semi_nnunet.settings import given_settings
+from semi_nnunet.settings.common import SemiSettings
+from semi_nnunet.settings.schema import given_settings
+from semi_nnunet.util.errors import Problem
+from semi_nnunet.util.files import read_json
 
 
 @dataclass(frozen=True)

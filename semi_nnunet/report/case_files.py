@@ -13,8 +13,8 @@ from semi_nnunet.data.layout import UNLABELLED_IMAGES
 from semi_nnunet.data.raw_description import raw_cases, read_description
 from semi_nnunet.evaluation.labelling import Labelling, read_labelling
 from semi_nnunet.evaluation.values import Model
-from semi_nnunet.files import read_csv
 from semi_nnunet.runs.job import METRICS, TEST_FOLDER, Folders, Job
+from semi_nnunet.util.files import read_csv
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semi_nnunet.data.patients import PatientOf
-from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.comparison import (
     Compared,
     alone,
@@ -30,7 +29,8 @@ from semi_nnunet.evaluation.values import (
     is_defined,
     read_values,
 )
-from semi_nnunet.files import read_csv
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_csv
 
 ALL_CLASSES = "all classes"
 ASKED_FOR_FIRST = ("dice", "iou", "hd95_edge", "assd_edge", "nsd_surfel")

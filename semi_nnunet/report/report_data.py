@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.values import (
     NO_VALUES,
     SUBSETS,
@@ -34,6 +33,7 @@ from semi_nnunet.runs.crossval import (
 )
 from semi_nnunet.runs.job import Folders, Job
 from semi_nnunet.runs.matched import unmatched
+from semi_nnunet.util.errors import UserError
 
 CONFIRMING_FIRST = SUBSETS[::-1]
 VALUES_ALONE = (

@@ -9,12 +9,12 @@ from pathlib import Path
 from markupsafe import Markup
 
 from semi_nnunet.evaluation.values import Model
-from semi_nnunet.files import read_csv
-from semi_nnunet.history import DICE, LOG_SCALE, History, panels_of
 from semi_nnunet.report.curves import Curve, curves, histogram
 from semi_nnunet.report.wording import count, model_name, short_name
 from semi_nnunet.runs.job import Job
-from semi_nnunet.watch import readable_time
+from semi_nnunet.training.history import DICE, LOG_SCALE, History, panels_of
+from semi_nnunet.training.non_finite import readable_time
+from semi_nnunet.util.files import read_csv
 
 MOST_UNCERTAIN = 10
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from semi_nnunet.data.file_bytes import BrokenFileError
-from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.labelling import Labelling
 from semi_nnunet.evaluation.values import Model, higher_is_better
 from semi_nnunet.report.case_files import CaseFiles, Files, is_flat, labelling_of, read, rows_of
 from semi_nnunet.report.measured import ALL_CLASSES, Measured
 from semi_nnunet.report.overlays import Drawn, Slice, slices_of
 from semi_nnunet.report.wording import metric_title, model_name, number
+from semi_nnunet.util.errors import UserError
 
 MAX_SLICES, MAX_IMAGES = 24, 200  # of a volume; of a set of 2-D images
 SCORES = ("dice", "iou"), ("dice", "hd95_edge")  # of 2-D images; of volumes

@@ -19,8 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from semi_nnunet.errors import UserError
-from semi_nnunet.watch import readable_time
+from semi_nnunet.training.non_finite import readable_time
+from semi_nnunet.util.errors import UserError
 
 LAST_LINES = 15
 LOG_STEP = 0.1  # in a log file, a line for every tenth of the training

@@ -24,13 +24,13 @@ from semi_nnunet.data.layout import (
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.sampling import pseudo_labelled_cases
 from semi_nnunet.discovery.listing import other_trainers, trainer_classes
-from semi_nnunet.errors import Problem, UserError
 from semi_nnunet.evaluation.values import Model, Table
-from semi_nnunet.files import optional_json, read_json, write_json
-from semi_nnunet.planning.layers import given_before, without_new_rules
 from semi_nnunet.runs.job import ALL, STEPS, Folders, Job
-from semi_nnunet.runs.lock import holder_of
 from semi_nnunet.runs.matched import changed_since
+from semi_nnunet.settings.overrides import given_before, without_new_rules
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.files import optional_json, read_json, write_json
+from semi_nnunet.util.lock import holder_of
 
 ASKED = "semi_crossval/jobs.json"  # in the results of a data set
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from nnunetv2.ensembling.ensemble import ensemble_folders
 
 from semi_nnunet.data.layout import read_plans
-from semi_nnunet.errors import Problem, UserError
-from semi_nnunet.files import read_json, write_json
 from semi_nnunet.runs.job import ALL, TEST_FOLDER, Job
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.files import read_json, write_json
 
 VALIDATION = "validation"
 MEMBERS = "members.json"

@@ -12,16 +12,16 @@ from pathlib import Path
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
-from semi_nnunet.cascade import missing_predictions, never_validated, predicts_pool
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.patients import PatientOf, apart_from
 from semi_nnunet.data.unlabelled import UnlabelledCases
 from semi_nnunet.discovery.listing import trainer_classes
-from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.tables import CSV as METRICS
-from semi_nnunet.files import read_json
-from semi_nnunet.history import History
 from semi_nnunet.runs.commands import EpochTimes, Words
+from semi_nnunet.training.cascade import missing_predictions, never_validated, predicts_pool
+from semi_nnunet.training.history import History
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json
 
 ALL = "all"  # the fold that trains on every labelled case and validates on them
 TEST_FOLDER = "test"

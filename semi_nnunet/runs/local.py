@@ -17,10 +17,10 @@ from types import MappingProxyType
 from typing import Protocol, TextIO
 
 from semi_nnunet.discovery.register import trainer_folders
-from semi_nnunet.errors import UserError
 from semi_nnunet.runs.commands import Cancelled, Progress, Words, name_of, run_command
-from semi_nnunet.runs.lock import held, holder_of
-from semi_nnunet.watch import readable_time
+from semi_nnunet.training.non_finite import readable_time
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.lock import held, holder_of
 
 LOOK_EVERY_S = 1.0
 SAY_EVERY_S = 600.0  # in a log file, how far each running job is

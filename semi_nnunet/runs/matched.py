@@ -8,15 +8,15 @@ from dataclasses import fields
 from functools import cache
 from typing import Any
 
-from semi_nnunet.checkpoints import plain
-from semi_nnunet.common_settings import SemiSettings
 from semi_nnunet.data.patients import PatientOf
 from semi_nnunet.discovery.listing import settings_classes
-from semi_nnunet.errors import Problem
-from semi_nnunet.files import optional_json, read_json
-from semi_nnunet.planning.facts import collect_facts, resolve_settings
-from semi_nnunet.planning.rules import Facts
+from semi_nnunet.planning.properties import collect_facts, resolve_settings
 from semi_nnunet.runs.job import Job
+from semi_nnunet.settings.common import SemiSettings
+from semi_nnunet.settings.rules import Facts
+from semi_nnunet.training.checkpoints import plain
+from semi_nnunet.util.errors import Problem
+from semi_nnunet.util.files import optional_json, read_json
 
 MATCHED = (
     "epochs", "steps_per_epoch", "labelled_batch_size", "labelled_share", "accumulate_batches",

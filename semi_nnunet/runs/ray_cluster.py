@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.errors import UserError
 from semi_nnunet.runs.commands import PATIENCE_WITH_VERBS_S, Progress, Words, run_command
 from semi_nnunet.runs.local import LOOK_EVERY_S, Board, Job, Outcome
-from semi_nnunet.runs.lock import holder_of
-from semi_nnunet.watch import readable_time
+from semi_nnunet.training.non_finite import readable_time
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.lock import holder_of
 
 RETRIES = 10  # of a task whose node was lost
 CONNECT_S = 10.0

@@ -35,15 +35,15 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from semi_nnunet.cli.convert import CONVERTERS
-from semi_nnunet.common_settings import SemiSettings
 from semi_nnunet.data.patients import FOLDS, number_of_folds
 from semi_nnunet.discovery.listing import settings_classes, trainer_classes
-from semi_nnunet.errors import Problem, UserError
-from semi_nnunet.files import read_json
 from semi_nnunet.planning.plan import parse_assignments
 from semi_nnunet.runs.crossval import known_trainers, unknown, unknown_trainers
 from semi_nnunet.runs.job import ALL
-from semi_nnunet.settings import given_settings, value_problems
+from semi_nnunet.settings.common import SemiSettings
+from semi_nnunet.settings.schema import given_settings, value_problems
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.files import read_json
 
 FIRST_STAGE, CASCADE = "3d_lowres", "3d_cascade_fullres"
 CONFIGURATIONS = ("2d", FIRST_STAGE, "3d_fullres", CASCADE)

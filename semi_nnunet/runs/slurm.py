@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from semi_nnunet.errors import UserError
-from semi_nnunet.files import write_atomically
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import write_atomically
 
 WARNING_S = 120  # before the time limit: the training is stopped, and continued in a new task
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from semi_nnunet.errors import UserError
 from semi_nnunet.planning.plan import assignment_of
 from semi_nnunet.runs.commands import Words
 from semi_nnunet.runs.job import STEPS
 from semi_nnunet.runs.recipe import Recipe, option_words
+from semi_nnunet.util.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 
 from semi_nnunet.data.layout import STOCK_TRAINER
 from semi_nnunet.deploy.export import Model, export_model, trained_folds, zip_folder
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 
 
 @pytest.fixture

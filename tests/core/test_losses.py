@@ -7,7 +7,7 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import nn
 
 from semi_nnunet.core.losses import DiceAndVoxelLoss, onehot_and_mask
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 
 CHANNELS = 3
 IGNORED = 3

@@ -6,7 +6,7 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
 from semi_nnunet.core.stochastic import drop_channels, feature_dropout
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 
 CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 

@@ -17,7 +17,6 @@ import SimpleITK as sitk
 import tifffile
 from PIL import Image
 
-from semi_nnunet import parallel
 from semi_nnunet.data import integrity
 from semi_nnunet.data.integrity import (
     CaseReport,
@@ -26,7 +25,8 @@ from semi_nnunet.data.integrity import (
     dataset_problems,
     duplicate_problems,
 )
-from semi_nnunet.errors import Problem, UserError
+from semi_nnunet.util import parallel
+from semi_nnunet.util.errors import Problem, UserError
 
 SHAPE = (6, 7, 8)
 

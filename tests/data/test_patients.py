@@ -17,7 +17,7 @@ from semi_nnunet.data.patients import (
     patient_problems,
     torn_patients,
 )
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 
 FRAMES = [f"patient{number:03d}_{phase}" for number in range(8) for phase in ("ED", "ES")]
 OF_FRAMES = patient_finder({"patient": r"patient\d+"})

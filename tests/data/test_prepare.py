@@ -13,7 +13,7 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.data import prepare as module
 from semi_nnunet.data.prepare import copy_ground_truth, default_plans_name, prepare, requested
 from semi_nnunet.data.preprocessing import Case
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 
 
 class Copy:

@@ -30,7 +30,7 @@ from semi_nnunet.data.preprocessing import (
     preprocess_cases,
 )
 from semi_nnunet.data.raw_description import raw_cases
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 from tests.forking import forked
 
 CONFIGURATION = "3d_fullres"

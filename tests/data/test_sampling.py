@@ -7,8 +7,8 @@ import pytest
 
 from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.data.sampling import pseudo_labelled_cases, sampling_probabilities
-from semi_nnunet.errors import UserError
-from semi_nnunet.files import write_json
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import write_json
 
 CASES = ["a", "b", "p", "q", "r"]
 

@@ -20,7 +20,7 @@ from semi_nnunet.data.splits import (
     read_case_list,
     write_split,
 )
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 
 CASES = tuple("abcdef")
 

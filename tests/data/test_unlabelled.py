@@ -16,7 +16,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.loading import UnlabelledSampling
 from semi_nnunet.data.unlabelled import UnlabelledDataset, foreground_prior
-from semi_nnunet.seeds import seeded
+from semi_nnunet.util.seeds import seeded
 
 KINDS = ("labels", "regions", "ignore", "regions_ignore")
 

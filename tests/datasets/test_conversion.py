@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.datasets.conversion import Case, Conversion, write_conversion
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 from tests.datasets.converting import counts
 
 Usage = namedtuple("Usage", ["free"])

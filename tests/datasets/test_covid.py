@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from semi_nnunet.datasets.covid import scan_of, test_scans
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 from tests.datasets.converting import Converter, cases, counts, patients, read, write_picture
 
 test_scans.__test__ = False  # type: ignore[attr-defined]

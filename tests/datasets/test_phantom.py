@@ -16,7 +16,7 @@ from semi_nnunet.datasets.phantom import (
     phantom_case,
     write_phantom_dataset,
 )
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 
 TINY = (12, 32, 32)
 

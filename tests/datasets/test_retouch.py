@@ -10,7 +10,7 @@ import pytest
 
 from semi_nnunet.datasets.pictures import resized
 from semi_nnunet.datasets.retouch import evenly_spaced
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 from tests.datasets.converting import (
     Converter,
     cases,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.datasets.source import Source, held_out, shuffled
-from semi_nnunet.errors import UserError
+from semi_nnunet.util.errors import UserError
 
 
 @pytest.fixture

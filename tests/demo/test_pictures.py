@@ -15,7 +15,7 @@ from semi_nnunet.demo.pictures import (
     draw_overlays,
     signed,
 )
-from semi_nnunet.history import History
+from semi_nnunet.training.history import History
 
 ORGANS = {1: "large", 2: "pair", 3: "small"}
 

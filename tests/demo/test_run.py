@@ -14,8 +14,8 @@ from semi_nnunet.demo.run import (
     prepare_folder,
     remove,
 )
-from semi_nnunet.errors import UserError
-from semi_nnunet.history import History
+from semi_nnunet.training.history import History
+from semi_nnunet.util.errors import UserError
 
 
 def test_a_foreign_folder_is_refused_and_left_alone(tmp_path: Path):

@@ -10,8 +10,8 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from semi_nnunet.discovery import register as module
 from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.discovery.register import TRAINERS_FOLDER, is_registered, register, unregister
-from semi_nnunet.errors import UserError
 from semi_nnunet.methods.mean_teacher import SemiMeanTeacherTrainer
+from semi_nnunet.util.errors import UserError
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.errors import UserError
 from semi_nnunet.evaluation.comparison import (
     class_table,
     compare,
@@ -30,6 +29,7 @@ from semi_nnunet.evaluation.values import (
     together,
     write_values,
 )
+from semi_nnunet.util.errors import UserError
 
 BASE, OURS, OTHER = (Model(name, "2d") for name in ("Base", "Ours", "Other"))
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
-from semi_nnunet.errors import UserError
-from semi_nnunet.files import write_json
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import write_json
 from tests.trainers import TRAINERS, WITHOUT_RAMP, run_epochs
 
 

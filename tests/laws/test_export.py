@@ -15,7 +15,7 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.pool import predictor_of, ready_to_predict
+from semi_nnunet.training.prediction import predictor_of, ready_to_predict
 from tests.trainers import TRAINERS, run_epochs
 
 PREDICT_WITHOUT_US = """

@@ -16,8 +16,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from semi_nnunet.core.ema import EmaTeacher
-from semi_nnunet.errors import UserError
 from semi_nnunet.networks.frozen import FrozenNetworks
+from semi_nnunet.util.errors import UserError
 from tests.trainers import (
     TRAINERS,
     UNLABELLED_TRAINERS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from semi_nnunet.filtering import networks_to_compare
+from semi_nnunet.training.filtering import networks_to_compare
 from tests.methods.by_hand import dice_ce_by_hand, mixed_by_hand
 from tests.trainers import WITHOUT_RAMP, run_epochs, same_weights, weights_of
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from semi_nnunet.core.consistency import soft_label_divergence
-from semi_nnunet.errors import UserError
-from semi_nnunet.files import read_json, write_json
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json, write_json
 from tests.methods.by_hand import mixed_by_hand
 from tests.trainers import DEFAULT_MODEL, SHORT, WITHOUT_RAMP, same_weights, weights_of
 

@@ -12,13 +12,13 @@ from torch import nn
 from semi_nnunet.cli.main import main
 from semi_nnunet.deploy.export import require_stock_network
 from semi_nnunet.deploy.trained import find_model
-from semi_nnunet.errors import UserError
-from semi_nnunet.files import read_json, write_json
 from semi_nnunet.networks import adapters
 from semi_nnunet.networks.adapters import SmpNetwork
 from semi_nnunet.planning.architecture import KNOWN, nearest_multiple, size_of, with_architecture
 from semi_nnunet.planning.plan import apply_architecture
 from semi_nnunet.pseudo_labels.predictor import Labeller
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json, write_json
 from tests.trainers import WITHOUT_RAMP, run_epochs, same_weights, weights_of
 
 pytest.importorskip("segmentation_models_pytorch", reason="the extra architectures is missing")

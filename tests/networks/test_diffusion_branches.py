@@ -6,9 +6,9 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet, Resi
 from scipy.ndimage import correlate1d
 from torch import nn
 
-from semi_nnunet.errors import UserError
 from semi_nnunet.networks.diffusion_branches import DiffusionBranches, time_embedding
 from semi_nnunet.networks.label_diffusion import smooth
+from semi_nnunet.util.errors import UserError
 
 KINDS = ["plain", "residual"]
 

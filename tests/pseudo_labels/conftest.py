@@ -11,7 +11,7 @@ import torch
 
 from semi_nnunet.deploy.trained import TrainedModel, find_model
 from semi_nnunet.discovery.register import trainer_folders
-from semi_nnunet.files import write_json
+from semi_nnunet.util.files import write_json
 
 
 @dataclass

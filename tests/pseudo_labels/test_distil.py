@@ -15,11 +15,11 @@ from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset
 from semi_nnunet.cli.main import main
 from semi_nnunet.data.patients import itself, make_folds, patient_finder, torn_patients
 from semi_nnunet.data.sampling import pseudo_labelled_cases
-from semi_nnunet.errors import UserError
-from semi_nnunet.files import read_json, write_json
 from semi_nnunet.pseudo_labels.choice import Choice, case_scores, choose
 from semi_nnunet.pseudo_labels.distil import folds_of, require_folders, write_folds
 from semi_nnunet.pseudo_labels.pool import Request, source_of
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json, write_json
 
 
 def distil(raw: Path, pool, *more: str) -> list[str]:

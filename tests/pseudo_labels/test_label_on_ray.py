@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.files import sha256_of_file
 from semi_nnunet.pseudo_labels.pool import Part, Request
+from semi_nnunet.util.files import sha256_of_file
 from tests.pseudo_labels.test_pseudo_label import label
 
 ray_cluster = pytest.importorskip("ray.cluster_utils")

@@ -27,12 +27,12 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.deploy.trained import find_model, find_models
-from semi_nnunet.errors import UserError
-from semi_nnunet.files import read_json, sha256_of_file, write_json
 from semi_nnunet.pseudo_labels.pool import Part, Request, run_part
 from semi_nnunet.pseudo_labels.predictor import Labeller
-from semi_nnunet.runs.parts import part_of
 from semi_nnunet.runs.slurm import batch_script
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json, sha256_of_file, write_json
+from semi_nnunet.util.shards import part_of
 from tests.forking import forked
 
 CPU = torch.device("cpu")

@@ -11,11 +11,11 @@ import pytest
 import SimpleITK as sitk
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.errors import UserError
-from semi_nnunet.files import read_json, write_json
 from semi_nnunet.pseudo_labels.choice import Choice, scores_of_labellings
 from semi_nnunet.pseudo_labels.gallery import histogram
 from semi_nnunet.pseudo_labels.pool import Request
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json, write_json
 
 
 @pytest.fixture

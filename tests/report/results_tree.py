@@ -11,8 +11,8 @@ import pytest
 import SimpleITK as sitk
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.filtering import write_table
-from semi_nnunet.history import History
+from semi_nnunet.training.filtering import write_table
+from semi_nnunet.training.history import History
 
 NAME = "Dataset007_Seven"
 LABELS = {"background": 0, "liver": 1, "tumour": 2}

@@ -17,7 +17,6 @@ import pytest
 from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.comparison import compare, patients_note
 from semi_nnunet.evaluation.values import Model, Value
-from semi_nnunet.files import write_json
 from semi_nnunet.report.answer import answer
 from semi_nnunet.report.background import about, fingerprint_facts, pool_used
 from semi_nnunet.report.charts import Axis, axis_of, box_row, interval_row
@@ -35,6 +34,7 @@ from semi_nnunet.report.wording import (
 )
 from semi_nnunet.runs.crossval import folders_of, found_jobs
 from semi_nnunet.runs.job import Folders
+from semi_nnunet.util.files import write_json
 from tests.report.results_tree import BASE, OTHER, OURS, Tree, whole_tree
 
 NAN = float("nan")

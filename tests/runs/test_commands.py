@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.errors import UserError
 from semi_nnunet.runs import commands
 from semi_nnunet.runs.commands import (
     Progress,
@@ -20,6 +19,7 @@ from semi_nnunet.runs.commands import (
     run_command,
     typed,
 )
+from semi_nnunet.util.errors import UserError
 
 EPOCH_LINE = "2026-11-20 10:00:00.306897: 7 of 22 epochs done, about 2 min left \n"
 DICE_LINE = "2026-11-20 10:00:00.3: Pseudo dice [np.float32(0.75), np.float32(0.25), 0.5] \n"

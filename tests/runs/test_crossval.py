@@ -22,12 +22,12 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.cli.status import in_all, reason_in
 from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.data.patients import itself
-from semi_nnunet.errors import Problem, UserError
-from semi_nnunet.files import read_json, write_json
 from semi_nnunet.runs.crossval import all_folds, asked_jobs, found_jobs, make_jobs, note_asked
 from semi_nnunet.runs.job import Folders, Job
 from semi_nnunet.runs.local import Board, Resources, run_jobs
-from semi_nnunet.runs.lock import held
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.lock import held
 from tests.runs.tiny import TINY, trainings_with, wait_for
 
 TRAINERS = ["SemiBaselineTrainer", "SemiMeanTeacherTrainer"]
@@ -494,7 +494,7 @@ def test_a_job_whose_folder_cannot_be_made_fails_alone(folders, monkeypatch):
 def test_a_job_that_another_process_works_on_is_left_to_it(folders):
     job = fake_job(folders, "SemiBaselineTrainer")
     hold = (
-        "import sys, time; from pathlib import Path; from semi_nnunet.runs.lock import held\n"
+        "import sys, time; from pathlib import Path; from semi_nnunet.util.lock import held\n"
         "with held(Path(sys.argv[1])): print(1, flush=True); time.sleep(60)"
     )
     lock = job.folder / ".semi_crossval.lock"

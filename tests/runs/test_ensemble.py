@@ -11,8 +11,6 @@ import SimpleITK as sitk
 
 from semi_nnunet.cli.ensemble import print_members
 from semi_nnunet.cli.main import main
-from semi_nnunet.errors import UserError
-from semi_nnunet.files import read_json, write_json
 from semi_nnunet.runs.crossval import found_jobs
 from semi_nnunet.runs.ensemble import (
     VALIDATION,
@@ -23,6 +21,8 @@ from semi_nnunet.runs.ensemble import (
     write_ensemble,
 )
 from semi_nnunet.runs.job import Folders, Job
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json, write_json
 
 TRAINER = "SemiMeanTeacherTrainer"
 

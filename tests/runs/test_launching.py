@@ -16,10 +16,10 @@ from types import SimpleNamespace
 import pytest
 
 from semi_nnunet.cli.launching import Launcher, Work, add_arguments, launch
-from semi_nnunet.errors import UserError
 from semi_nnunet.runs import commands, local
 from semi_nnunet.runs.local import Board, Resources, run_jobs
 from semi_nnunet.runs.ray_cluster import Share, run_on_ray
+from semi_nnunet.util.errors import UserError
 from tests.runs.tiny import wait_for
 
 SBATCH = """#!/bin/sh

@@ -12,8 +12,8 @@ import pytest
 
 from semi_nnunet.cli.convert import CONVERTERS
 from semi_nnunet.cli.main import build_parser
-from semi_nnunet.errors import UserError
 from semi_nnunet.runs.recipe import Labelled, load_recipe, option_words
+from semi_nnunet.util.errors import UserError
 
 PLANS = sorted((Path(__file__).resolve().parents[2] / "plans").glob("*.json"))
 PUBLISHED_NUMBERS = {

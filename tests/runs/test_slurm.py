@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.errors import UserError
 from semi_nnunet.runs.slurm import batch_script, submit
+from semi_nnunet.util.errors import UserError
 
 SBATCH = """#!{python}
 import os, re, subprocess, sys

@@ -14,11 +14,11 @@ import pytest
 
 from semi_nnunet.cli import run as verb
 from semi_nnunet.cli.main import build_parser, main
-from semi_nnunet.errors import UserError
-from semi_nnunet.files import read_json
 from semi_nnunet.planning.plan import parse_assignments
 from semi_nnunet.runs.recipe import load_recipe
 from semi_nnunet.runs.stages import Place, commands, plans_of_recipe
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json
 from tests.datasets.converting import read, write_picture
 from tests.runs.tiny import trainings_with, wait_for
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.files import write_json
 from semi_nnunet.runs.job import Folders
+from semi_nnunet.util.files import write_json
 
 TINY = {
     "epochs": 2, "steps_per_epoch": 1, "validation_steps_per_epoch": 1, "save_every_epochs": 1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from semi_nnunet.files import read_json
+from semi_nnunet.util.files import read_json
 
 
 def published_cases(name: str) -> dict[str, list[str]]:

@@ -1,0 +1,144 @@
+"""Preprocess a large imagesUn in parts: each a job of a launcher, on any machine.
+
+The launching process has verified all images and planned; it writes the list of cases, with the
+hashes of their voxels, for the processes of the parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from functools import cached_property
+from pathlib import Path
+
+from semi_nnunet.data.layout import parts_folder, read_plans, unlabelled_folder
+from semi_nnunet.data.manifest import Manifest
+from semi_nnunet.data.preprocessing import Case, Recipe, preprocess_cases, remove_strangers
+from semi_nnunet.runs.commands import Words
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.shards import PoolPart, holders, parts_of, remove_asides
+
+CASES = "cases.json"
+
+
+@dataclass(frozen=True)
+class UnlabelledPool:
+    """The unlabelled cases of one configuration.
+
+    Args:
+        preprocessed: folder of the data set.
+        plans: their name.
+        configuration: whose data they become.
+    """
+
+    preprocessed: Path
+    plans: str
+    configuration: str
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        plans = read_plans(self.preprocessed, self.plans)
+        return Recipe(plans, self.configuration, read_json(self.preprocessed / "dataset.json"))
+
+    @cached_property
+    def folder(self) -> Path:
+        """Of the preprocessed cases."""
+        return unlabelled_folder(self.preprocessed, self.recipe.data_identifier)
+
+    @property
+    def parts(self) -> Path:
+        """Lists, logs and locks."""
+        return parts_folder(self.folder)
+
+    def begin(self, cases: Sequence[Case]) -> None:
+        """Write down the cases for the parts; what was left of others is removed."""
+        require_idle(self.folder)
+        for folder in (self.folder, self.parts):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.parts / CASES, [astuple(case) for case in cases])
+        remove_asides(self.parts)
+        remove_strangers(self.folder, {case.name for case in cases})
+
+    def cases(self) -> list[Case]:
+        """Those that were written down.
+
+        Raises:
+            UserError: none were.
+        """
+        rows = read_json(self.parts / CASES)
+        return [Case(name, tuple(images), label, digest) for name, images, label, digest in rows]
+
+    def left(self, cases: Sequence[Case]) -> list[str]:
+        """Those that are not there, or were made from another image or in another way."""
+        there = Manifest(self.folder).present()
+        return [
+            case.name
+            for case in cases
+            if case.name not in there or there[case.name].source != self.recipe.source_of(case)
+        ]
+
+
+def require_idle(folder: Path) -> None:
+    """Check that nobody works on a part of a preprocessed folder.
+
+    Raises:
+        UserError: somebody does.
+    """
+    if at_work := holders(parts_folder(folder)):
+        part, holder = next(iter(at_work.items()))
+        raise UserError(
+            f"{len(at_work)} parts of {folder} are being worked on ({part}: {holder}). Fix: wait "
+            f"until they have ended, or end them, then run the same command again"
+        )
+
+
+@dataclass(frozen=True)
+class UnlabelledPart(PoolPart):
+    """The cases of one process: a job of a launcher.
+
+    Args:
+        pool: all cases of the configuration.
+        number: of the part, from 0.
+        of: how many parts there are.
+        processes: that preprocess; None: one for each core of the job.
+    """
+
+    pool: UnlabelledPool
+    number: int
+    of: int
+    processes: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.pool.configuration} {super().__str__()}"
+
+    @property
+    def folder(self) -> Path:
+        return self.pool.parts
+
+    def cases(self) -> list[Case]:
+        """Its cases, done or not."""
+        return [case for case in self.pool.cases() if self.holds(case.name)]
+
+    @property
+    def is_done(self) -> bool:
+        return not self.pool.left(self.cases())
+
+    def commands(self, device: str, processes: int) -> Iterator[Words]:
+        """The command that does what is left."""
+        pool = self.pool
+        where = ("-d", pool.preprocessed.name, "-p", pool.plans, "-c", pool.configuration)
+        which = ("--parts", str(self.of), "--only", str(self.number), "--worker")
+        at_a_time = ("-np", str(self.processes)) if self.processes else ()
+        yield ("semi_nnunet", "preprocess", *where, *which, *at_a_time)
+
+    def run(self, processes: int) -> None:
+        """Preprocess what is left."""
+        preprocess_cases(
+            self.cases(), self.pool.recipe, self.pool.folder, processes, str(self), self
+        )
+
+
+def parts_left(pool: UnlabelledPool, cases: Sequence[Case], count: int) -> list[int]:
+    """The numbers of those of ``count`` parts that have something left to do."""
+    return parts_of(pool.left(cases), count)

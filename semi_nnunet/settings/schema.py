@@ -1,0 +1,285 @@
+"""Settings of a method: frozen dataclasses, filled from ``plans["semi"]`` or by stated rules.
+
+A field is declared with :func:`setting` (a constant default) or :func:`planned` (a rule computes it
+from :class:`~semi_nnunet.settings.rules.Facts` about the data set). Both carry the reason of the
+default, which ``semi_nnunet plan`` prints. ``plans["semi"]`` overrides them in layers, the more
+specific one winning::
+
+    "semi": {
+        "seed": 1,                                              every trainer, every configuration
+        "2d": {"epochs": 100},                                  every trainer, this configuration
+        "SemiMeanTeacherTrainer": {"consistency_weight": 5,     this trainer, every configuration
+                                   "2d": {"ema_decay": 0.99}}   this trainer, this configuration
+    }
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from semi_nnunet.util.errors import Problem, UserError
+
+Rule = Callable[[Any, Mapping[str, Any]], tuple[Any, str]]
+S = TypeVar("S")
+
+
+def setting(
+    default: Any,
+    why: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+    choices: Sequence[Any] | None = None,
+) -> Any:
+    """Declare a setting: its default, the reason, its range ([low, high] or [low, below))."""
+    metadata = {"why": why, "low": low, "high": high, "below": below, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def planned(rule: Rule, **limits: Any) -> Any:
+    """Declare a setting that ``rule(facts, values) -> (value, reason)`` computes.
+
+    The values are those that were given, the constant ones, and those planned before it.
+    """
+    metadata = {"rule": rule, "low": None, "high": None, "below": None, "choices": None, **limits}
+    return dataclasses.field(kw_only=True, default=None, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """The settings of one trainer and configuration, with the reason of every value."""
+
+    settings: Any
+    reasons: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The values as plain JSON types."""
+        return dataclasses.asdict(self.settings)
+
+
+def resolve(settings_class: type, facts: Any, given: Mapping[str, tuple[Any, str]]) -> Resolved:
+    """Fill in the settings: what was given, else what the rule plans, else the default.
+
+    Args:
+        settings_class: the dataclass of the method.
+        facts: what the rules may use.
+        given: setting -> (value, where it was given).
+
+    Raises:
+        UserError: every value that is of the wrong type or outside its range.
+    """
+    problems = value_problems(settings_class, given)
+    if problems:
+        raise UserError("Some settings are out of range:", problems)
+    values: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+    fields = dataclasses.fields(settings_class)
+    for field in fields:
+        if field.name in given:
+            value, where = given[field.name]
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+            reasons[field.name] = f"given in {where}"
+        elif "rule" not in field.metadata:
+            values[field.name], reasons[field.name] = field.default, field.metadata["why"]
+    for field in fields:  # a rule sees every constant, and what was planned before
+        if values.get(field.name) is None and "rule" in field.metadata:
+            values[field.name], reasons[field.name] = field.metadata["rule"](facts, values)
+    in_order = {field.name: reasons[field.name] for field in fields}
+    return Resolved(settings_class(**values), in_order)
+
+
+def value_problems(settings_class: type, given: Mapping[str, tuple[Any, str]]) -> list[Problem]:
+    """Every given value that is of the wrong type or outside its range."""
+    problems: list[Problem] = []
+    hints = typing.get_type_hints(settings_class)
+    for field in dataclasses.fields(settings_class):
+        if field.name in given:
+            value, where = given[field.name]
+            value = tuple(value) if isinstance(value, list) else value
+            wrong = _what_is_wrong(field, hints[field.name], value)
+            if wrong:
+                name = f"{where}[{field.name!r}]"
+                problems.append(Problem(name, wrong, "correct the value"))
+    return problems
+
+
+def given_settings(
+    semi: Mapping[str, Any],
+    common: type,
+    settings_class: type,
+    trainer: str,
+    configuration: str,
+    configurations: Sequence[str],
+    trainers: Mapping[str, type] = types.MappingProxyType({}),
+) -> dict[str, tuple[Any, str]]:
+    """Collect what ``plans["semi"]`` says for one trainer and configuration.
+
+    Args:
+        semi: ``plans["semi"]``.
+        common: the settings class shared by all trainers; only its keys may stand in the shared
+            layers.
+        settings_class: the trainer's own settings class.
+        trainer: the trainer's class name.
+        configuration: for example "3d_fullres".
+        configurations: every configuration of the plans.
+        trainers: name -> settings class of the trainers there are, to tell a misspelt section from
+            another trainer's, and an unknown key from another trainer's.
+
+    Raises:
+        UserError: every unknown key, with the nearest valid one; and with them the wrong values.
+    """
+    problems = list(_misspelt_trainers(semi, trainers))
+    owners = {trainer: settings_class, **trainers}
+    given: dict[str, tuple[Any, str]] = {}
+    for layer, where, known, is_section in _layers(
+        semi, common, settings_class, trainer, configuration, configurations
+    ):
+        if not isinstance(layer, Mapping):
+            wrong = f"must be a JSON object, got {layer!r}"
+            problems.append(Problem(where, wrong, "write {...} there"))
+            continue
+        names = [field.name for field in dataclasses.fields(known)]
+        for key, value in layer.items():
+            if is_section(key):
+                continue
+            if key in names:
+                given[key] = (value, where)
+            else:
+                problems.append(_unknown_key(key, where, names, owners))
+    if problems:
+        problems += value_problems(settings_class, given)
+        raise UserError("plans['semi'] holds something that is no setting:", problems)
+    return given
+
+
+def _misspelt_trainers(semi: Any, trainers: Collection[str]) -> Iterator[Problem]:
+    """Sections that are nearly a trainer's name; those of other packages are left alone."""
+    for key in semi if isinstance(semi, Mapping) else ():
+        near = difflib.get_close_matches(key, trainers, n=1, cutoff=0.85)
+        if key.endswith("Trainer") and key not in trainers and near:
+            fix = f"did you mean {near[0]!r}?"
+            yield Problem(f"plans['semi'][{key!r}]", "there is no such trainer", fix)
+
+
+def _layers(
+    semi: Any,
+    common: type,
+    settings_class: type,
+    trainer: str,
+    configuration: str,
+    configurations: Sequence[str],
+) -> Iterator[tuple[Any, str, type, Callable[[str], bool]]]:
+    """Each layer's content, its name, the class of its settings, and which keys are sections."""
+
+    def section(layer: Any, key: str) -> Any:
+        return layer.get(key, {}) if isinstance(layer, Mapping) else {}
+
+    def is_any_section(key: str) -> bool:
+        return key in configurations or key == trainer or key.endswith("Trainer")
+
+    def is_configuration(key: str) -> bool:
+        return key in configurations
+
+    def is_none(key: str) -> bool:
+        return False
+
+    root, own = "plans['semi']", section(semi, trainer)
+    in_own = f"{root}[{trainer!r}]"
+    yield semi, root, common, is_any_section
+    yield section(semi, configuration), f"{root}[{configuration!r}]", common, is_none
+    yield own, in_own, settings_class, is_configuration
+    yield section(own, configuration), f"{in_own}[{configuration!r}]", settings_class, is_none
+
+
+def _unknown_key(
+    key: str, where: str, names: Sequence[str], trainers: Mapping[str, type]
+) -> Problem:
+    owners = [
+        name
+        for name, kind in trainers.items()
+        if key in (field.name for field in dataclasses.fields(kind))
+    ]
+    if owners:
+        return Problem(
+            f"{where}[{key!r}]",
+            f"is a setting of {', '.join(owners)} alone",
+            f"move it to plans['semi'][{owners[0]!r}] (plan --set {owners[0]}.{key}=...)",
+        )
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.4)
+    fix = (
+        f"did you mean {near[0]!r}?" if near else f"remove it; the settings are {', '.join(names)}"
+    )
+    return Problem(f"{where}[{key!r}]", "unknown setting", fix)
+
+
+def _what_is_wrong(field: dataclasses.Field[Any], hint: Any, value: Any) -> str | None:
+    """The broken rule and the value, or None when the value is fine."""
+    limits = field.metadata
+    if value is None and ("rule" in limits or _allows_none(hint)):
+        return None
+    if not _is_of_type(value, hint):
+        return f"must be of type {_type_name(hint)}, got {value!r}"
+    if limits["choices"] is not None and value not in limits["choices"]:
+        return f"must be one of {', '.join(map(repr, limits['choices']))}, got {value!r}"
+    for number in value if isinstance(value, tuple) else (value,):
+        if (
+            isinstance(number, (int, float))
+            and not isinstance(number, bool)
+            and not _in_range(number, limits)
+        ):
+            return f"must be in {_range_name(limits)}, got {value!r}"
+    return None
+
+
+def _in_range(number: float, limits: Mapping[str, Any]) -> bool:
+    low, high, below = limits["low"], limits["high"], limits["below"]
+    return (
+        math.isfinite(number)
+        and (low is None or number >= low)
+        and (high is None or number <= high)
+        and (below is None or number < below)
+    )
+
+
+def _range_name(limits: Mapping[str, Any]) -> str:
+    low = "(-inf" if limits["low"] is None else f"[{limits['low']}"
+    if limits["below"] is not None:
+        return f"{low}, {limits['below']})"
+    return f"{low}, inf)" if limits["high"] is None else f"{low}, {limits['high']}]"
+
+
+def _allows_none(hint: Any) -> bool:
+    return _is_union(hint) and type(None) in typing.get_args(hint)
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (types.UnionType, typing.Union)
+
+
+def _is_of_type(value: Any, hint: Any) -> bool:
+    if _is_union(hint):
+        return any(
+            _is_of_type(value, option)
+            for option in typing.get_args(hint)
+            if option is not type(None)
+        )
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(
+            _is_of_type(item, typing.get_args(hint)[0]) for item in value
+        )
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint)

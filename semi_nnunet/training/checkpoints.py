@@ -1,0 +1,167 @@
+"""Checkpoints that survive a crash and hold tensors and plain values only.
+
+A file has nnU-Net's keys, with the deployed network under ``network_weights``, so that stock
+prediction reads it; what resuming needs beyond that is under ``semi``. They are read with
+``weights_only=True``: a file that travels cannot execute code.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.files import write_atomically
+
+DOS_FOLDER = 0x10
+NEWEST_FIRST = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+
+
+def plain(value: Any) -> Any:
+    """``value`` with numpy values, devices and paths as what ``weights_only=True`` reads back."""
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, tuple):
+        return tuple(plain(item) for item in value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, (torch.device, Path)):
+        return str(value)
+    return value
+
+
+def save(checkpoint: Mapping[str, Any], path: str | Path) -> None:
+    """Write ``checkpoint`` to ``path``; a crash or a full disk leaves the previous file intact."""
+    content = plain(checkpoint)
+    write_atomically(path, lambda temporary: torch.save(content, temporary))
+
+
+def read(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint of this package.
+
+    Raises:
+        UserError: the file is damaged, or holds something that is no tensor or plain value.
+    """
+    try:
+        _check_archive(path)
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} was not written by a semi_nnunet trainer: it holds more than tensors and "
+            f"plain values and is not opened, because such a file can execute code. "
+            f"Fix: give a checkpoint of the trainer you are running"
+        ) from error
+    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}). Fix: mend the path or its permissions"
+        ) from error
+    except (MemoryError, torch.cuda.OutOfMemoryError):
+        raise  # the file is not to blame
+    except Exception as error:  # a flipped byte can raise almost anything in zipfile and torch
+        raise UserError(
+            f"{path} is damaged ({error}). "
+            f"Fix: delete it; an older checkpoint of the folder is then used"
+        ) from error
+    if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
+        raise UserError(f"{path} is no nnU-Net checkpoint")
+    return checkpoint
+
+
+def _check_archive(path: str | Path) -> None:
+    """What torch does not look at when it reads: checksums, and tensors marked as folders.
+
+    It would fill such a tensor with whatever is in the memory.
+    """
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"checksum of {damaged} is wrong")
+        for entry in archive.infolist():
+            if entry.external_attr & DOS_FOLDER:
+                raise zipfile.BadZipFile(f"{entry.filename} is marked as a folder")
+
+
+def read_this(
+    path: str | Path, device: torch.device | str
+) -> tuple[dict[str, Any], Path, list[str]]:
+    """Read ``path`` and no other file; returns what :func:`read_newest_valid` does."""
+    return read(path, device), Path(path), []
+
+
+def read_newest_valid(
+    path: str | Path, device: torch.device | str
+) -> tuple[dict[str, Any], Path, list[str]]:
+    """Read the most advanced readable checkpoint of the folder of ``path``, to continue from.
+
+    nnU-Net names ``path`` by what exists; it may be damaged, or older than the best one.
+
+    Returns:
+        The checkpoint, the file it came from, and a message for every file that was passed over.
+
+    Raises:
+        UserError: none can be read.
+    """
+    path = Path(path)
+    others = [path.with_name(name) for name in NEWEST_FIRST if name != path.name]
+    skipped: list[str] = []
+    newest: tuple[dict[str, Any], Path] | None = None
+    for candidate in [path, *(other for other in others if other.is_file())]:
+        try:
+            checkpoint = read(candidate, device)
+        except UserError as error:
+            skipped.append(str(error))
+            continue
+        if newest is None or _epoch(checkpoint) > _epoch(newest[0]):
+            newest = checkpoint, candidate
+        if candidate.name == NEWEST_FIRST[0]:
+            break
+    if newest is None:
+        raise UserError("no checkpoint of the folder can be read:\n  " + "\n  ".join(skipped))
+    return *newest, skipped
+
+
+def _epoch(checkpoint: Mapping[str, Any]) -> int:
+    return int(checkpoint.get("current_epoch", 0))
+
+
+def check_compatible(
+    checkpoint: Mapping[str, Any], path: str | Path, expected: Mapping[str, Any]
+) -> None:
+    """Refuse a checkpoint of another trainer, configuration, plan or number of classes.
+
+    Args:
+        checkpoint: as read.
+        path: for the message.
+        expected: what this training is; compared with ``checkpoint["semi"]["identity"]``.
+
+    Raises:
+        UserError: naming everything that differs.
+    """
+    if "semi" not in checkpoint:
+        raise UserError(
+            f"{path} was written by {checkpoint.get('trainer_name', 'another trainer')}, not by "
+            f"{expected['trainer']}: it lacks what resuming needs. "
+            f"Fix: pass it with -pretrained_weights to start from its weights"
+        )
+    identity = checkpoint["semi"]["identity"]
+    problems = [
+        Problem(
+            key,
+            f"this training has {value!r}, the checkpoint {identity.get(key)!r}",
+            "run the command the checkpoint was made with",
+        )
+        for key, value in plain(expected).items()
+        if identity.get(key) != value
+    ]
+    if problems:
+        raise UserError(f"{path} belongs to another training:", problems)

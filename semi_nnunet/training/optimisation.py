@@ -1,0 +1,77 @@
+"""Optimizer, learning-rate schedule and supervised loss as the settings name them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from semi_nnunet.settings.common import SemiSettings
+
+
+class PlateauSchedule:
+    """Multiply the rate by a factor when the training loss has not fallen for some epochs.
+
+    nnU-Net calls ``step(epoch)`` at the start of an epoch; the loss is known at its end, by
+    :meth:`observe`.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, factor: float, patience_epochs: int):
+        self.plateau = ReduceLROnPlateau(optimizer, factor=factor, patience=patience_epochs)
+
+    def step(self, epoch: int) -> None:
+        """Nothing: the rate changes in :meth:`observe`."""
+
+    def observe(self, training_loss: float) -> None:
+        """Take note of the epoch's mean training loss."""
+        self.plateau.step(training_loss)
+
+    def state_dict(self) -> dict[str, object]:
+        return self.plateau.state_dict()
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.plateau.load_state_dict(state)
+
+
+Schedule: TypeAlias = PolyLRScheduler | PlateauSchedule
+
+
+def build_optimizer(
+    parameters: Iterable[nn.Parameter], settings: SemiSettings
+) -> tuple[torch.optim.Optimizer, Schedule]:
+    """The optimizer of ``parameters`` and the schedule of its learning rate."""
+    optimizer: torch.optim.Optimizer
+    if settings.optimizer == "adam":
+        optimizer = torch.optim.Adam(
+            parameters, settings.initial_lr, weight_decay=settings.weight_decay
+        )
+    else:
+        optimizer = torch.optim.SGD(
+            parameters,
+            settings.initial_lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            nesterov=settings.momentum > 0,
+        )
+    if settings.lr_schedule == "plateau":
+        return optimizer, PlateauSchedule(
+            optimizer, settings.plateau_factor, settings.plateau_patience_epochs
+        )
+    return optimizer, PolyLRScheduler(optimizer, settings.initial_lr, settings.epochs)
+
+
+def with_deep_supervision(loss: nn.Module, scales: int) -> nn.Module:
+    """nnU-Net's weights of the outputs: 1, 1/2, ..., the lowest 0, normalised.
+
+    A single output has weight 1 (nnU-Net divides 0 by 0 there).
+    """
+    weights = np.array([1 / 2**i for i in range(scales)])
+    if scales > 1:
+        weights[-1] = 0.0
+    return DeepSupervisionWrapper(loss, weights / weights.sum())

@@ -1,0 +1,1 @@
+"""Helpers that know nothing of images or training: errors, files, processes, locks, progress."""

@@ -1,0 +1,199 @@
+"""Writing files so that a crash leaves the old content or the new one, never a torn one."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semi_nnunet.util.errors import UserError
+
+MAKE_AGAIN = "run the command that writes it (again)"
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
+    """Call ``write`` with a temporary name beside ``path``, flush it, then rename it to ``path``.
+
+    Raises:
+        UserError: ``path`` is a folder, its folder does not exist, or the disk is full or not
+            writable; ``path`` is then as it was.
+    """
+    path = Path(path)
+    require_place(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        put_in_place(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        with suppress(OSError):
+            temporary.unlink()
+        free = shutil.disk_usage(path.parent).free / 2**30
+        raise UserError(
+            f"could not write {path} ({type(error).__name__}: {error}); {free:.2f} GiB are free "
+            f"there. The previous file, if any, is intact. Fix: free some space or make the folder "
+            f"writable, then run the same command again"
+        ) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    with suppress(OSError):  # the file is written; not every file system can flush a folder
+        _flush(path.parent)
+
+
+def require_place(path: Path) -> None:
+    """Check a path that a file is to be written to, before the work for it.
+
+    Raises:
+        UserError: it is a folder or a device, or its folder does not exist.
+    """
+    if not path.absolute().parent.is_dir():
+        raise UserError(
+            f"could not write {path}: {path.parent} is no folder that exists. Fix: create it, or "
+            f"correct the path"
+        )
+    if path.is_dir():
+        raise UserError(
+            f"could not write {path}: a file is to be written, but it is a folder. Fix: give a "
+            f"file in it, such as {path / 'NAME'}"
+        )
+    if path.exists() and not path.is_file():  # to rename a file to a device would replace that
+        raise UserError(f"could not write {path}: it is a device. Fix: give a file")
+
+
+def require_other(path: Path, read: Iterable[Path]) -> None:
+    """Check that what is to be written is none of what is read for it.
+
+    Raises:
+        UserError: it is.
+    """
+    if path.exists() and any(one.exists() and path.samefile(one) for one in read):
+        raise UserError(
+            f"could not write {path}: it is read for what is to be written there, and would be "
+            f"lost. Fix: choose another place with -o"
+        )
+
+
+def put_in_place(finished: Path, path: Path) -> None:
+    """Flush a finished file to disk and rename it to ``path``, on the same file system."""
+    _flush(finished)
+    os.replace(finished, path)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def require_space(folder: Path, needed_bytes: int = 2**24) -> None:
+    """Check that the disk of ``folder`` is not full.
+
+    Raises:
+        UserError: it has less left than that.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise UserError(
+            f"the disk of {folder} is full: {free / 2**20:.0f} MiB are free. Fix: free some space, "
+            f"then run the same command again"
+        )
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Delete the temporary files of killed writers in ``folder``; nobody may be writing there."""
+    for path in Path(folder).glob(".*.tmp"):
+        if path.is_file():
+            path.unlink()
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write ``content`` as indented JSON, atomically."""
+    text = json.dumps(content, indent=4, sort_keys=False)
+    write_atomically(path, lambda temporary: temporary.write_text(text + "\n"))
+
+
+def write_csv(path: str | Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows, the first of which names the columns, atomically."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_atomically(path, lambda temporary: temporary.write_text(text.getvalue(), "utf-8"))
+
+
+def read_csv(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Read a file of :func:`write_csv`.
+
+    Returns:
+        Its columns, and its rows by column.
+
+    Raises:
+        UserError: it cannot be read, or is not whole.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            columns, *rows = list(csv.reader(file)) or [[]]
+        if not columns:
+            raise ValueError("it is empty")
+        for number, row in enumerate(rows, start=2):
+            if len(row) != len(columns):
+                raise ValueError(f"line {number} has {len(row)} values, not {len(columns)}")
+    except (OSError, ValueError, csv.Error) as error:
+        what = f"{path} must be a whole table of comma-separated values in UTF-8"
+        raise UserError(f"{what} ({error}). Fix: remove it, and {MAKE_AGAIN}") from error
+    return columns, [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
+    """Write compressed arrays, atomically."""
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:  # by its name, numpy would add an ending to it
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+    write_atomically(path, write)
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: the file is absent, cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist. Fix: correct the path, or {MAKE_AGAIN}") from error
+    except OSError as error:
+        fix = "give a file, and permission to read it"
+        raise UserError(f"{path} cannot be read: {error}. Fix: {fix}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        fix = f"mend it, or {MAKE_AGAIN}"
+        raise UserError(f"{path} is not valid JSON: {error}. Fix: {fix}") from error
+
+
+def optional_json(path: str | Path) -> dict[str, Any]:
+    """The object in a JSON file, {} if the file is not there.
+
+    Raises:
+        UserError: it cannot be read or is not JSON.
+    """
+    return dict(read_json(path)) if Path(path).is_file() else {}
+
+
+def sha256_of_file(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,107 @@
+"""A pool of cases in parts: each a job of a launcher, with a list of what it has finished.
+
+Which part a case belongs to follows from its name alone, so that every process knows its cases, and
+no two write to one file.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from semi_nnunet.training.non_finite import TimeLeft
+from semi_nnunet.util.lock import holder_of
+
+T = TypeVar("T")
+TEMPORARY = ".writing_"
+
+
+class PoolPart:
+    """One part of a pool.
+
+    Attributes:
+        number: of the part, from 0.
+        of: how many parts there are.
+    """
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"part {self.number + 1} of {self.of}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its list, lock, log and temporary files are."""
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"part_{self.number:05d}_of_{self.of:05d}"
+
+    @property
+    def finished(self) -> Path:
+        """The list of its cases that it has finished."""
+        return self.folder / f"{self.name}.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """What its process printed."""
+        return self.folder / f"{self.name}.log"
+
+    @property
+    def lock(self) -> Path:
+        """Held while it runs."""
+        return self.folder / f".{self.name}.lock"
+
+    @property
+    def aside(self) -> Path:
+        """What its unfinished files' names begin with, or the folder of them."""
+        return self.folder / f"{TEMPORARY}{self.name}"
+
+    def holds(self, case: str) -> bool:
+        """Whether a case belongs to it."""
+        return part_of(case, self.of) == self.number
+
+
+def part_of(case: str, count: int) -> int:
+    """The number of the part a case belongs to."""
+    return zlib.crc32(case.encode()) % count
+
+
+def parts_of(cases: Iterable[str], count: int) -> list[int]:
+    """The numbers of those of ``count`` parts that hold any of the cases."""
+    return sorted({part_of(case, count) for case in cases})
+
+
+def holders(folder: Path) -> dict[str, str]:
+    """Name of a part -> who works on it now."""
+    found = {path: holder_of(path) for path in folder.glob(".part_*.lock")}
+    return {path.name[1:-5]: holder for path, holder in found.items() if holder is not None}
+
+
+def remove_asides(folder: Path) -> None:
+    """Delete what killed processes left unfinished, also where there are other parts now."""
+    at_work = holders(folder)
+    for path in folder.glob(f"{TEMPORARY}*"):
+        if path.name.removeprefix(TEMPORARY).split(".")[0] in at_work:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def told(done: Iterable[T], total: int) -> Iterator[T]:
+    """Print, as each case is done, how many are and how long the others will take."""
+    time_left, before = TimeLeft(), time.monotonic()
+    for number, one in enumerate(done, start=1):
+        now = time.monotonic()
+        rest, before = time_left.after_epoch(now - before, total - number), now
+        print(f"{number} of {total} cases done, about {rest} left", flush=True)
+        yield one

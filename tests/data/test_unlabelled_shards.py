@@ -1,0 +1,134 @@
+"""A pool preprocessed in parts is what one process makes of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.data.layout import manifest_file
+from semi_nnunet.data.manifest import Manifest
+from semi_nnunet.data.prepare import prepare_labelled
+from semi_nnunet.data.preprocessing import Case
+from semi_nnunet.data.unlabelled_shards import UnlabelledPart, UnlabelledPool, parts_left
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.lock import held
+from tests.data.test_prepare import Copy, copy, names  # noqa: F401
+from tests.data.test_preprocessing import content
+from tests.real_slurm import said, slurm  # noqa: F401
+from tests.runs.tiny import wait_for
+
+Begun = tuple[UnlabelledPool, list[Case], dict[str, str]]
+
+
+@pytest.fixture
+def begun(copy: Copy) -> Begun:  # noqa: F811
+    """A pool of which nothing is done, its cases, and what one process makes of them."""
+    prepared = prepare_labelled(copy.number, ["2d"], None, "ExperimentPlanner", 1, False)
+    (pool,) = prepared.pools()
+    wanted = content(pool.folder)
+    shutil.rmtree(pool.folder)
+    manifest_file(pool.folder).unlink()
+    pool.begin(prepared.unlabelled)
+    return pool, prepared.unlabelled, wanted
+
+
+def listed(pool: UnlabelledPool) -> list[str]:
+    """The case of every line of every part's list."""
+    lines = [line for path in pool.parts.glob("*.jsonl") for line in path.open()]
+    return [json.loads(line)["case"] for line in lines]
+
+
+def temporary(pool: UnlabelledPool) -> list[Path]:
+    return [*pool.folder.parent.glob("*.tmp"), *pool.parts.glob(".writing_*")]
+
+
+def test_parts_share_the_work_and_make_the_same(begun: Begun) -> None:
+    pool, cases, wanted = begun
+    for number in parts_left(pool, cases, 3):
+        UnlabelledPart(pool, number, 3).run(1)
+        assert UnlabelledPart(pool, number, 3).is_done
+    assert content(pool.folder) == wanted and not temporary(pool)
+    assert sorted(listed(pool)) == sorted(case.name for case in cases)
+    assert Manifest(pool.folder).present().keys() == {case.name for case in cases}
+    assert not parts_left(pool, cases, 3) and not parts_left(pool, cases, 5)
+
+
+def test_other_parts_do_what_killed_ones_left(begun: Begun) -> None:
+    pool, cases, wanted = begun
+    first, *others = parts_left(pool, cases, 3)
+    UnlabelledPart(pool, first, 3).run(1)
+    killed = UnlabelledPart(pool, others[0], 3)
+    half = next(case.name for case in killed.cases())
+    (killed.aside / half).mkdir(parents=True)
+    (killed.aside / half / f"{half}.pkl").write_text("half")
+    (pool.folder / f"{half}.pkl").write_text("half")
+    before = {path: path.stat().st_mtime_ns for path in pool.folder.glob("*.b2nd")}
+    pool.begin(cases)
+    for number in parts_left(pool, cases, 2):
+        UnlabelledPart(pool, number, 2).run(1)
+    assert content(pool.folder) == wanted and not temporary(pool)
+    assert sorted(listed(pool)) == sorted(case.name for case in cases)
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+
+
+def test_cases_that_are_gone_leave_no_files_and_changed_ones_are_made_anew(begun: Begun) -> None:
+    pool, cases, _ = begun
+    for number in parts_left(pool, cases, 1):
+        UnlabelledPart(pool, number, 1).run(1)
+    gone, changed, *same = cases
+    now = [Case(changed.name, changed.images, None, "another"), *same]
+    pool.begin(now)
+    assert gone.name not in Manifest(pool.folder).present()
+    assert pool.left(now) == [changed.name]
+
+
+def test_two_processes_never_work_on_the_same_files(begun: Begun, copy: Copy) -> None:  # noqa: F811
+    pool, cases, _ = begun
+    with held(UnlabelledPart(pool, 0, 2).lock):
+        with pytest.raises(UserError, match=r"part_00000_of_00002: process \d+ on .*Fix: wait"):
+            pool.begin(cases)
+        with pytest.raises(UserError, match="are being worked on"):
+            copy.prepare()
+
+
+@pytest.mark.slow
+def test_the_command_launches_the_parts(
+    begun: Begun,
+    copy: Copy,  # noqa: F811
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    pool, _, wanted = begun
+    words = ["preprocess", "-d", copy.number, "-c", "2d", "--parts", "2"]
+    words += ["--jobs", "2", "-np", "1"]
+    assert main(words) == 0
+    said = capfd.readouterr().out
+    assert "2 parts to do" in said and "5 labelled and 4 unlabelled cases are ready" in said
+    assert content(pool.folder) == wanted and not temporary(pool)
+    assert main(words) == 0
+    assert "0 parts to do" in capfd.readouterr().out
+    case = names(copy.raw / "imagesUn")[0]
+    (copy.raw / f"imagesUn/{case}_0000.nii.gz").write_text("no image")
+    assert main(words) == 2  # all images are verified before a part starts
+    assert case in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_parts_on_a_real_slurm(
+    begun: Begun,
+    copy: Copy,  # noqa: F811
+    slurm: Path,  # noqa: F811
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    pool, _, wanted = begun
+    words = ["preprocess", "-d", copy.number, "-c", "2d", "--parts", "2", "-np", "1"]
+    assert main([*words, "--launcher", "slurm", "--sbatch=--time=1:00:00"]) == 0
+    wait_for(lambda: not said("squeue", "-h", "-o", "%i"), 240)
+    assert content(pool.folder) == wanted and not temporary(pool)
+    capfd.readouterr()
+    assert main(words) == 0
+    said_last = capfd.readouterr().out
+    assert "0 parts to do" in said_last and "5 labelled and 4 unlabelled cases" in said_last

@@ -1,0 +1,367 @@
+"""What ``plan`` writes is what the trainers then use, and a budget gives networks that run."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.planning.budget import COARSER, SHOWN, Size, coarsen, seconds_per_step, shrink
+from semi_nnunet.planning.plan import apply_budget, parse_assignments, plan_semi, sizes_of_budget
+from semi_nnunet.planning.properties import Facts, collect_facts, resolve_settings
+from semi_nnunet.planning.topology import with_patch
+from semi_nnunet.report.background import planning
+from semi_nnunet.runs.job import Folders
+from semi_nnunet.settings.overrides import merged
+
+CPU = torch.device("cpu")
+
+TRAINERS = {name: trainer.settings_class for name, trainer in trainer_classes().items()}
+GIVEN = [
+    [],
+    ["epochs=10", "2d.epochs=20", "seed=3"],
+    ["SemiMeanTeacherTrainer.epochs=10", "SemiMeanTeacherTrainer.2d.ema_decay=0.5"],
+    ["SemiMeanTeacherTrainer.labelled_batch_size=7", "2d.ramp_up_steps=5"],
+]
+
+
+def test_assignments_become_layers() -> None:
+    words = ["seed=1", "2d.epochs=10", "T.2d.mirror=False", "optimizer=adam", "x=[1, 2]", "y=None"]
+    assert parse_assignments(words) == {
+        "seed": 1,
+        "2d": {"epochs": 10},
+        "T": {"2d": {"mirror": False}},
+        "optimizer": "adam",
+        "x": [1, 2],
+        "y": None,
+    }
+
+
+@pytest.mark.parametrize("assignments", GIVEN)
+def test_the_written_plans_give_the_settings_that_were_planned(
+    assignments: list[str], phantom: Any
+) -> None:
+    semi_given = parse_assignments(assignments)
+    folder, description = phantom.preprocessed, phantom.dataset_json
+    semi, _ = plan_semi(phantom.plans, description, folder, TRAINERS, semi_given)
+    for configuration in phantom.plans["configurations"]:
+        facts = collect_facts(phantom.plans, configuration, description, folder)
+        for trainer, kind in TRAINERS.items():
+            planned, written = (
+                resolve_settings(kind, trainer, configuration, {**phantom.plans, "semi": s}, facts)
+                for s in (semi_given, json.loads(json.dumps(semi)))
+            )
+            assert written.settings == planned.settings
+
+
+def test_the_command_writes_plans_of_another_name(
+    phantom: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = "plan -d 901 --name nnUNetPlans_x --set seed=9 2d.epochs=5 -c 2d"
+    assert main(command.split()) == 0
+    out = capsys.readouterr().out
+    assert "use it with -p nnUNetPlans_x" in out and "3d_fullres" not in out
+    plans = phantom.load_plans("nnUNetPlans_x")
+    assert plans["plans_name"] == "nnUNetPlans_x"
+    assert plans["semi"]["seed"] == 9 and plans["semi"]["2d"]["epochs"] == 5
+    assert "semi" not in phantom.plans
+
+
+def build(configuration: dict[str, Any], heads: int = 4) -> torch.nn.Module:
+    architecture = configuration["architecture"]
+    return get_network_from_plans(
+        architecture["network_class_name"],
+        architecture["arch_kwargs"],
+        architecture["_kw_requires_import"],
+        1,
+        heads,
+        deep_supervision=True,
+    )
+
+
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_the_cpu_budget_gives_a_smaller_network_that_runs(configuration: str, phantom: Any) -> None:
+    sizes = sizes_of_budget(phantom.plans, phantom.dataset_json, "cpu", CPU)
+    plans = apply_budget(phantom.plans, sizes, "small")
+    small, full = (p["configurations"][configuration] for p in (plans, phantom.plans))
+    count = [sum(p.numel() for p in build(c).parameters()) for c in (small, full)]
+    assert count[0] < count[1] / 2
+    assert small["spacing"] == full["spacing"]
+    assert small["data_identifier"] == full["data_identifier"]
+    heads = build(small)(torch.zeros(1, 1, *small["patch_size"]))
+    assert list(heads[0].shape[2:]) == small["patch_size"]
+
+
+def image_of(shape: list[int], spacing: list[float]) -> dict[str, Any]:
+    return {"spacing": spacing, "median_image_size_in_voxels": shape, "patch_size": shape}
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "expected"),
+    [
+        ([96, 192], [1.0, 1.0], [1.0, 1.0]),  # half is shown
+        ([192, 384], [1.0, 1.0], [2.0, 2.0]),
+        ([192, 192], [0.5, 0.5], [0.5 * 2**0.5] * 2),
+    ],
+)
+def test_images_are_made_coarser_until_the_patch_shows_half(
+    shape: list[int], spacing: list[float], expected: list[float]
+) -> None:
+    plan = coarsen(image_of(shape, spacing), 96 * 96)
+    assert plan["spacing"] == pytest.approx(expected, rel=COARSER - 1)
+    assert SHOWN * np.prod(np.array(shape) * spacing / np.array(plan["spacing"])) <= 96 * 96
+    assert plan["patch_size"] == plan["median_image_size_in_voxels"]
+
+
+def test_thick_slices_stay_as_they_are_while_the_plane_is_finer() -> None:
+    plan = coarsen(image_of([20, 200, 200], [5.0, 1.0, 1.0]), 10 * 100 * 100)
+    assert plan["spacing"] == pytest.approx([5, 2, 2], rel=COARSER - 1)
+    plan = coarsen(image_of([20, 200, 200], [5.0, 1.0, 1.0]), 10 * 60 * 60)
+    assert plan["spacing"][0] > 5 and plan["spacing"][1] == plan["spacing"][2] > 2.5
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    patch=st.lists(st.integers(8, 160), min_size=2, max_size=3),
+    spacing=st.floats(0.3, 6),
+    voxels=st.integers(100, 10**6),
+)
+def test_a_shrunken_patch_fits_its_strides_and_never_grows(
+    patch: list[int], spacing: float, voxels: int
+) -> None:
+    arch = {
+        "features_per_stage": [32] * 9,
+        "n_conv_per_stage": [2] * 9,
+        "n_conv_per_stage_decoder": [2] * 8,
+    }
+    plan = {
+        "patch_size": patch,
+        "spacing": [spacing] + [1.0] * (len(patch) - 1),
+        "median_image_size_in_voxels": [2 * edge for edge in patch],
+        "architecture": {"arch_kwargs": arch},
+    }
+    whole, small = shrink(plan, Size(8, 10**9, 2)), shrink(plan, Size(8, voxels, 2))
+    kwargs = small["architecture"]["arch_kwargs"]
+    divisors = [math.prod(axis) for axis in zip(*kwargs["strides"], strict=True)]
+    pairs = zip(small["patch_size"], divisors, strict=True)
+    assert all(edge % divisor == 0 for edge, divisor in pairs)
+    assert math.prod(small["patch_size"]) <= math.prod(whole["patch_size"])
+    stages = kwargs["n_stages"]
+    assert stages >= min(3, whole["architecture"]["arch_kwargs"]["n_stages"])
+    assert len(kwargs["features_per_stage"]) == len(kwargs["n_conv_per_stage"]) == stages
+    assert plan["patch_size"] == patch  # the original is as it was
+
+
+def test_a_budget_of_seconds_is_kept_where_it_can_be(
+    phantom: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def features_as_seconds(configuration: dict[str, Any], *_: Any) -> float:
+        sizes.append(configuration["architecture"]["arch_kwargs"]["features_per_stage"][0])
+        return float(sizes[-1])
+
+    monkeypatch.setattr("semi_nnunet.planning.budget.seconds_per_step", features_as_seconds)
+    given = sizes_of_budget(phantom.plans, phantom.dataset_json, "13", CPU)
+    plans = apply_budget(phantom.plans, given, "small")
+    for configuration in plans["configurations"].values():
+        assert configuration["architecture"]["arch_kwargs"]["features_per_stage"][0] == 12
+
+
+def test_planning_again_for_the_same_seconds_measures_nothing(
+    phantom: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speed = [13.0]
+
+    def features_by_speed(configuration: dict[str, Any], *_: Any) -> float:
+        features = configuration["architecture"]["arch_kwargs"]["features_per_stage"][0]
+        return float(features) / speed[0]
+
+    monkeypatch.setattr("semi_nnunet.planning.budget.seconds_per_step", features_by_speed)
+
+    def features(*words: str) -> int:
+        assert main(["plan", "-d", "901", "--budget", "1", *words]) == 0
+        plan = phantom.load_plans("nnUNetPlans_1")["configurations"]["2d"]
+        return plan["architecture"]["arch_kwargs"]["features_per_stage"][0]
+
+    assert features() == 12
+    speed[0] = 5.0  # the machine is busy now
+    assert features("--set", "mirror=false") == 12
+    assert main(["plan", "-d", "901", "-p", "nnUNetPlans_1", "--set", "epochs=7"]) == 0  # in place
+    assert features() == 12
+    assert features("--reset") == 12  # settings are forgotten, not what would be another network
+    (phantom.preprocessed / "nnUNetPlans_1.json").unlink()
+    assert features() == 4
+
+
+def test_a_step_takes_time(prepared_dataset: Any) -> None:
+    plans = prepared_dataset("labels", 1).plans
+    configuration = plans["configurations"]["2d"]
+    assert 0 < seconds_per_step(configuration, 1, 4, torch.device("cpu"), repeats=1) < 60
+
+
+def test_the_budget_command_writes_plans_beside_the_old_ones(phantom: Any) -> None:
+    assert main(["plan", "-d", "901", "--budget", "cpu"]) == 0
+    plans = phantom.load_plans("nnUNetPlans_cpu")
+    assert plans["semi"]["epochs"] == 24
+    assert Path(phantom.preprocessed / "nnUNetPlans.json").is_file()
+    assert main(["plan", "-d", "901", "--budget", "cpu", "--set", "mirror=false"]) == 0
+    assert main(["plan", "-d", "901", "--budget", "cpu"]) == 0  # keeps what was given
+    assert phantom.load_plans("nnUNetPlans_cpu")["semi"]["mirror"] is False
+
+
+def test_planning_again_keeps_what_was_given_and_edited(phantom) -> None:
+    arguments = ["plan", "-d", "901", "--name", "nnUNetPlans_again"]
+    path = phantom.preprocessed / "nnUNetPlans_again.json"
+    assert main([*arguments, "--budget", "cpu", "--set", "mirror=false", "epochs=7"]) == 0
+    plans = json.loads(path.read_text())
+    plans["semi"]["2d"]["ramp_up_steps"] = 3  # by hand
+    path.write_text(json.dumps(plans))
+    again = ["plan", "-d", "901", "-p", "nnUNetPlans_again", "--name", "nnUNetPlans_seed1"]
+    assert main([*again, "--set", "seed=1", "SemiMeanTeacherTrainer.ema_decay=0.5"]) == 0
+    seeded = phantom.load_plans("nnUNetPlans_seed1")
+    settings = settings_of(seeded, phantom)
+    assert (settings.mirror, settings.epochs, settings.steps_per_epoch) == (False, 7, 50)
+    assert (settings.seed, settings.ramp_up_steps, settings.ema_decay) == (1, 3, 0.5)
+    assert main([*again, "--reset"]) == 0
+    reset = settings_of(phantom.load_plans("nnUNetPlans_seed1"), phantom)
+    assert (reset.mirror, reset.epochs, reset.seed) == (True, 1000, 0)
+
+
+def settings_of(plans: dict[str, Any], phantom) -> Any:
+    facts = collect_facts(plans, "2d", phantom.dataset_json, phantom.preprocessed)
+    name = "SemiMeanTeacherTrainer"
+    return resolve_settings(TRAINERS[name], name, "2d", plans, facts).settings
+
+
+def test_a_trainers_own_value_stands_against_what_was_planned_for_all(phantom: Any) -> None:
+    facts = Facts(4, 20, 2, (24, 24), (32.0, 32.0))
+    kind = trainer_classes()["SemiDistillationTrainer"].settings_class
+
+    def resolved(semi: dict[str, Any], given: dict[str, Any]) -> Any:
+        plans = {**phantom.plans, "semi": semi, "semi_planned": {"given": given, "semi": semi}}
+        return resolve_settings(kind, "SemiDistillationTrainer", "2d", plans, facts).settings
+
+    # planned for all trainers, before this one existed
+    planned = {"2d": {"unlabelled_start_steps": 2000, "epochs": 7, "momentum": 0.5}}
+    settings = resolved(planned, {})
+    assert (settings.unlabelled_start_steps, settings.epochs, settings.momentum) == (0, 7, 0.5)
+    by_person = {"2d": {"unlabelled_start_steps": 30}}
+    assert resolved(merged(planned, by_person), by_person).unlabelled_start_steps == 30
+    own = {"SemiDistillationTrainer": {"unlabelled_start_steps": 30}}
+    assert resolved(merged(planned, own), own).unlabelled_start_steps == 30
+
+
+@pytest.mark.parametrize(
+    "configuration, patch, stages", [("2d", [48, 80], 4), ("3d_fullres", [8, 32, 64], 4)]
+)
+def test_a_given_patch_gets_the_network_that_nnunet_plans_for_it(
+    configuration: str, patch: list[int], stages: int, phantom: Any
+) -> None:
+    words = ["plan", "-d", phantom.name, "-c", configuration, "--patch", *map(str, patch)]
+    assert main([*words, "--set", "labelled_batch_size=3"]) == 0
+    name = f"nnUNetPlans_{'x'.join(map(str, patch))}"
+    plans = json.loads((phantom.preprocessed / f"{name}.json").read_text())
+    made, before = plans["configurations"][configuration], phantom.plans["configurations"]
+    assert made["patch_size"] == patch and made["spacing"] == before[configuration]["spacing"]
+    assert made["data_identifier"] == before[configuration]["data_identifier"]
+    arch, old = (one["architecture"]["arch_kwargs"] for one in (made, before[configuration]))
+    assert arch["n_stages"] == len(arch["features_per_stage"]) == stages
+    known = min(stages, old["n_stages"])
+    assert arch["features_per_stage"][:known] == old["features_per_stage"][:known]
+    assert sorted(arch["features_per_stage"]) == arch["features_per_stage"]
+    others = {key for key in before if len(before[key].get("patch_size", [])) != len(patch)}
+    assert all(plans["configurations"][key] == before[key] for key in others)
+    x = torch.zeros(1, 1, *patch)
+    assert build(made)(x)[0].shape[2:] == x.shape[2:]
+    assert plans["semi"]["labelled_batch_size"] == 3
+
+
+def test_a_patch_of_more_stages_than_before_gets_as_many_features_as_nnunet_gives() -> None:
+    arch = {"n_conv_per_stage": [2] * 3, "n_conv_per_stage_decoder": [2] * 2}
+    arch["features_per_stage"] = [32, 64, 128]
+    plan = {"spacing": [1.0] * 3, "patch_size": [16] * 3, "architecture": {"arch_kwargs": arch}}
+    made = with_patch("3d", plan, [128] * 3)["architecture"]["arch_kwargs"]
+    assert made["features_per_stage"] == [32, 64, 128, 256, 320, 320]
+    assert made["n_conv_per_stage"] == [2] * 6 and made["n_conv_per_stage_decoder"] == [2] * 5
+
+
+def test_a_patch_of_a_budget_shows_half_of_images_that_are_as_coarse_as_it_needs(
+    phantom: Any,
+) -> None:
+    assert main(["plan", "-d", phantom.name, "--budget", "cpu", "--patch", "16", "16"]) == 0
+    plans = phantom.load_plans("nnUNetPlans_cpu_16x16")
+    small, old = (p["configurations"]["2d"] for p in (plans, phantom.plans))
+    assert small["patch_size"] == [16, 16] and small["batch_size"] == 12
+    assert small["spacing"] > old["spacing"] and small["data_identifier"] != old["data_identifier"]
+    assert math.prod(small["median_image_size_in_voxels"][-2:]) <= 16 * 16 / SHOWN * COARSER**2
+    name = "nnUNetPlans_cpu"
+    assert main(["plan", "-d", phantom.name, "--budget", "cpu"]) == 0
+    in_3d, usual = (p["configurations"]["3d_fullres"] for p in (plans, phantom.load_plans(name)))
+    assert in_3d == usual
+
+
+@pytest.mark.parametrize(
+    "patch, said",
+    [
+        (["8", "32", "60"], "Fix: --patch 8 32 64"),
+        (["32"], "a number for each axis of a configuration (2d: 2, 3d_fullres: 3)"),
+        (["8", "8"], "at least 3 resolutions, got 2"),
+        (["0", "8"], "must be positive"),
+    ],
+)
+def test_patches_that_cannot_be_are_refused_with_one_that_can(
+    patch: list[str], said: str, phantom: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "-d", phantom.name, "--patch", *patch]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_report_names_the_commands_that_make_the_plans_again(
+    phantom: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also of plans that were made from other made ones."""
+    made = ["plan", "-d", phantom.name, "--budget", "cpu", "--patch", "16", "16"]
+    assert main([*made, "--name", "first", "--set", "mirror=false", "class_weights=[1, 2]"]) == 0
+    words = ["plan", "-d", phantom.name, "-p", "first", "--name", "second", "--set"]
+    assert main([*words, "SemiMeanTeacherTrainer.2d.ema_decay=0.5", "labelled_share=None"]) == 0
+    folders = Folders(phantom.raw, phantom.preprocessed, phantom.raw)
+    preprocessing, *planned = planning(folders, "second", "2d")
+    assert preprocessing == f"semi_nnunet preprocess -d {phantom.name} -p nnUNetPlans -c 2d"
+    paths = [phantom.preprocessed / f"{name}.json" for name in ("first", "second")]
+    contents = [path.read_text() for path in paths]
+    for path in paths:
+        path.unlink()
+    for command in planned:
+        assert main(shlex.split(command)[1:]) == 0
+    assert [path.read_text() for path in paths] == contents
+    assert planning(folders, "nnUNetPlans", "2d") == []  # nnU-Net's own
+
+
+@pytest.mark.parametrize(
+    ("labels", "order", "classes"),
+    [
+        ({"background": 0, "polyp": 1}, None, 1),
+        ({"background": 0, "a": 1, "b": 2, "ignore": 3}, None, 2),
+        ({"background": 0, "whole": [1, 2], "core": [2]}, [1, 2], 2),
+        ({"background": 0, "whole": [1], "ignore": 2}, [1], 1),
+    ],
+)
+def test_classes_are_counted_without_background_and_ignored(
+    labels: dict[str, Any], order: list[int] | None, classes: int, phantom: Any
+) -> None:
+    description = {**phantom.dataset_json, "labels": labels}
+    if order:
+        description["regions_class_order"] = order
+    assert collect_facts(phantom.plans, "2d", description, None).foreground_classes == classes

@@ -1,0 +1,266 @@
+"""Checkpoints: what comes back, what is refused, and which file is used instead."""
+
+import os
+import pickle
+import zipfile
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from semi_nnunet.training import checkpoints
+from semi_nnunet.util.errors import UserError
+
+IDENTITY = {"trainer": "SemiMeanTeacherTrainer", "fold": 0, "patch size": [32, 32]}
+
+
+def small_checkpoint(epoch: int = 3, **more: Any) -> dict[str, Any]:
+    weights = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2])}
+    return {"network_weights": weights, "current_epoch": epoch, **more}
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "checkpoint_latest.pth"
+    checkpoints.save(small_checkpoint(), path)
+    return path
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+class Malicious:
+    """Writes a file as soon as it is unpickled without care."""
+
+    def __init__(self, trace: Path):
+        self.trace = trace
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.trace),)
+
+
+# ---- what comes back
+
+
+def test_tensors_come_back_with_their_types(tmp_path):
+    dtypes = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool)
+    tensors = {str(dtype): torch.ones(2, 3).to(dtype) for dtype in dtypes}
+    checkpoints.save({"network_weights": tensors}, tmp_path / "x.pth")
+    back = checkpoints.read(tmp_path / "x.pth")["network_weights"]
+    for name, tensor in tensors.items():
+        assert torch.equal(back[name], tensor) and back[name].dtype == tensor.dtype
+
+
+def test_numpy_values_devices_paths_and_tuples_come_back_plain(tmp_path):
+    logging = {
+        "dice": [np.float32(0.5), np.float64(0.25), np.nan],
+        "epoch": np.int64(3),
+        "flag": np.bool_(True),
+        "array": np.arange(3),
+        np.int64(7): "a numpy key",
+        "device": torch.device("cuda:1"),
+        "path": Path("/a/b"),
+        "axes": (0, (np.int8(1), None)),
+    }
+    checkpoints.save(small_checkpoint(logging=logging), tmp_path / "x.pth")
+    back = checkpoints.read(tmp_path / "x.pth")["logging"]
+    assert np.isnan(back["dice"].pop())
+    assert back == {
+        "dice": [0.5, 0.25],
+        "epoch": 3,
+        "flag": True,
+        "array": [0, 1, 2],
+        7: "a numpy key",
+        "device": "cuda:1",
+        "path": "/a/b",
+        "axes": (0, (1, None)),
+    }
+    assert type(back["epoch"]) is int and type(back["flag"]) is bool
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD])
+def test_an_optimizer_continues_as_if_nothing_had_happened(tmp_path, kind):
+    options = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+
+    def fresh() -> tuple[torch.nn.Parameter, torch.optim.Optimizer]:
+        weight = torch.nn.Parameter(torch.ones(3))
+        return weight, kind([weight], lr=0.1, **options)
+
+    def step(weight: torch.nn.Parameter, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        (weight**3).sum().backward()
+        optimizer.step()
+
+    weight, optimizer = fresh()
+    step(weight, optimizer)
+    content = {"network_weights": {"w": weight}, "optimizer_state": optimizer.state_dict()}
+    checkpoints.save(content, tmp_path / "x.pth")
+    step(weight, optimizer)
+    other, resumed = fresh()
+    back = checkpoints.read(tmp_path / "x.pth")
+    other.data.copy_(back["network_weights"]["w"])
+    resumed.load_state_dict(back["optimizer_state"])
+    step(other, resumed)
+    assert torch.equal(weight, other)
+
+
+def test_saving_again_replaces_the_file_and_leaves_nothing_else(saved):
+    checkpoints.save(small_checkpoint(epoch=4), saved)
+    assert checkpoints.read(saved)["current_epoch"] == 4
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+# ---- what is refused
+
+
+def test_a_file_cut_at_any_length_is_refused(saved):
+    whole = saved.read_bytes()
+    for length in [*range(0, len(whole) - 1, max(1, len(whole) // 40)), len(whole) - 1]:
+        saved.write_bytes(whole[:length])
+        with pytest.raises(UserError, match=r"is damaged \(.*Fix: delete it"):
+            checkpoints.read(saved)
+
+
+def test_a_flipped_bit_in_the_tensor_data_is_noticed(saved):
+    whole = saved.read_bytes()
+    data = torch.arange(6.0).numpy().tobytes()
+    start = whole.index(data)
+    for position in range(start, start + len(data)):
+        flipped = bytearray(whole)
+        flipped[position] ^= 1 << position % 8
+        saved.write_bytes(flipped)
+        with pytest.raises(UserError, match="is damaged"):
+            checkpoints.read(saved)
+
+
+def test_a_flipped_byte_anywhere_is_noticed_or_harmless(saved):
+    whole, expected = saved.read_bytes(), small_checkpoint()["network_weights"]
+    for position in range(0, len(whole), 11):
+        flipped = bytearray(whole)
+        flipped[position] ^= 0xFF
+        saved.write_bytes(flipped)
+        try:
+            back = checkpoints.read(saved)["network_weights"]
+        except UserError:
+            continue
+        assert all(torch.equal(back[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_tensor_marked_as_a_folder_is_noticed(saved):
+    """One flipped bit of the directory, and torch fills the tensor with what is in the memory."""
+    with zipfile.ZipFile(saved) as archive:
+        (name,) = [entry.filename for entry in archive.infolist() if entry.filename.endswith("/0")]
+    content = bytearray(saved.read_bytes())
+    content[content.rindex(name.encode()) - 8] ^= 0x10  # low byte of its external attributes
+    saved.write_bytes(content)
+    with pytest.raises(UserError, match=r"is damaged \(.*is marked as a folder"):
+        checkpoints.read(saved)
+
+
+@pytest.mark.parametrize("wrapped", [True, False], ids=["torch file", "bare pickle"])
+def test_a_malicious_file_is_refused_and_not_executed(tmp_path, wrapped):
+    path, trace = tmp_path / "checkpoint_final.pth", tmp_path / "executed"
+    content = small_checkpoint(gift=Malicious(trace))
+    if wrapped:
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content["gift"]))
+    with pytest.raises(UserError):
+        checkpoints.read(path)
+    assert not trace.exists()
+    if wrapped:
+        torch.load(path, weights_only=False)
+        assert trace.exists()  # the file would have done it
+
+
+def test_a_file_with_more_than_plain_values_says_so(tmp_path):
+    torch.save(small_checkpoint(share=Fraction(1, 3)), tmp_path / "y.pth")
+    with pytest.raises(
+        UserError, match=r"can execute code\. Fix: give a checkpoint of the trainer"
+    ):
+        checkpoints.read(tmp_path / "y.pth")
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"weights": 3}])
+def test_a_file_of_something_else_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="is no nnU-Net checkpoint"):
+        checkpoints.read(tmp_path / "x.pth")
+
+
+def test_an_absent_file_is_not_called_damaged(tmp_path):
+    with pytest.raises(UserError, match=r"x\.pth cannot be read \(.*No such file"):
+        checkpoints.read(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("error", [MemoryError, torch.cuda.OutOfMemoryError])
+def test_a_full_memory_is_not_blamed_on_the_file(saved, monkeypatch, error):
+    def load(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(error):
+        checkpoints.read(saved)
+
+
+# ---- which file is used instead
+
+
+def test_a_healthy_file_is_used_and_nothing_skipped(saved):
+    checkpoint, path, skipped = checkpoints.read_newest_valid(saved, "cpu")
+    assert checkpoint["current_epoch"] == 3 and path == saved and skipped == []
+
+
+def test_the_most_advanced_readable_checkpoint_stands_in(tmp_path):
+    for name, epoch in (("final", 100), ("latest", 40), ("best", 60)):
+        checkpoints.save(small_checkpoint(epoch), tmp_path / f"checkpoint_{name}.pth")
+    damage(tmp_path / "checkpoint_final.pth")
+    checkpoint, path, skipped = checkpoints.read_newest_valid(
+        tmp_path / "checkpoint_final.pth", "cpu"
+    )
+    assert checkpoint["current_epoch"] == 60 and path.name == "checkpoint_best.pth"
+    assert len(skipped) == 1 and "checkpoint_final.pth is damaged" in skipped[0]
+    damage(tmp_path / "checkpoint_best.pth")
+    checkpoint, path, skipped = checkpoints.read_newest_valid(
+        tmp_path / "checkpoint_final.pth", "cpu"
+    )
+    assert checkpoint["current_epoch"] == 40 and path.name == "checkpoint_latest.pth"
+    assert ["final" in skipped[0], "best" in skipped[1]] == [True, True]
+
+
+def test_a_folder_without_a_readable_checkpoint_lists_every_file(tmp_path):
+    for name in ("final", "best"):
+        (tmp_path / f"checkpoint_{name}.pth").touch()
+    with pytest.raises(UserError, match="no checkpoint of the folder can be read") as caught:
+        checkpoints.read_newest_valid(tmp_path / "checkpoint_final.pth", "cpu")
+    assert "checkpoint_final.pth is damaged" in str(caught.value)
+    assert "checkpoint_best.pth is damaged" in str(caught.value)
+
+
+# ---- which training it belongs to
+
+
+def test_a_checkpoint_of_the_same_training_is_accepted(tmp_path):
+    path = tmp_path / "x.pth"
+    expected = {**IDENTITY, "fold": np.int64(0), "axes": (np.int64(1), 2)}
+    checkpoints.save(small_checkpoint(semi={"identity": expected}), path)
+    checkpoints.check_compatible(checkpoints.read(path), path, expected)
+
+
+def test_every_difference_is_named(tmp_path):
+    checkpoint = {"semi": {"identity": {**IDENTITY, "fold": 1, "patch size": [64, 64]}}}
+    expected = {**IDENTITY, "classes": 3}
+    with pytest.raises(UserError, match="belongs to another training") as caught:
+        checkpoints.check_compatible(checkpoint, "x.pth", expected)
+    assert [problem.where for problem in caught.value.problems] == ["fold", "patch size", "classes"]
+    assert "this training has 0, the checkpoint 1" in str(caught.value)
+
+
+def test_a_checkpoint_of_nnunets_own_trainer_is_told_how_to_start_from_it():
+    with pytest.raises(UserError, match="-pretrained_weights") as caught:
+        checkpoints.check_compatible({"trainer_name": "nnUNetTrainer"}, "x.pth", IDENTITY)
+    assert "written by nnUNetTrainer, not by SemiMeanTeacherTrainer" in str(caught.value)

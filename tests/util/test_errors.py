@@ -1,0 +1,68 @@
+"""How mistakes are reported."""
+
+import sys
+
+import pytest
+
+from semi_nnunet.util.errors import MAX_LISTED, Problem, UserError, print_user_errors_plainly
+
+
+@pytest.fixture
+def own_excepthook(monkeypatch):
+    """The hook of the session is put back afterwards."""
+    calls = []
+    monkeypatch.setattr(sys, "excepthook", lambda *arguments: calls.append(arguments))
+    return calls
+
+
+def uncaught(error: Exception) -> None:
+    sys.excepthook(type(error), error, None)
+
+
+def test_a_problem_reads_as_where_what_and_fix():
+    problem = Problem("case_1", "has 2 channels, expected 1", "remove one")
+    assert str(problem) == "case_1: has 2 channels, expected 1. Fix: remove one"
+
+
+def test_an_error_lists_its_problems_under_its_message():
+    problems = [Problem(f"case_{i}", "is empty", "copy it again") for i in range(3)]
+    error = UserError("bad cases:", problems)
+    lines = str(error).splitlines()
+    assert lines[0] == "bad cases:" and lines[1:] == [f"  {problem}" for problem in problems]
+    assert error.problems == tuple(problems)
+    assert isinstance(error, ValueError)
+
+
+@pytest.mark.parametrize("extra", [0, 1, 1000])
+def test_a_long_list_is_cut_and_counted(extra):
+    problems = [Problem(f"case_{i}", "is empty", "copy it") for i in range(MAX_LISTED + extra)]
+    error = UserError("bad cases:", problems)
+    assert len(error.problems) == MAX_LISTED + extra
+    assert (f"... and {extra} more" in str(error)) == (extra > 0)
+    assert len(str(error).splitlines()) == 1 + MAX_LISTED + (extra > 0)
+
+
+def test_an_error_without_problems_is_its_message():
+    assert str(UserError("the disk is full")) == "the disk is full"
+
+
+def test_an_uncaught_user_error_is_printed_without_a_traceback(own_excepthook, capsys):
+    print_user_errors_plainly()
+    uncaught(UserError("the disk is full"))
+    assert capsys.readouterr().err == "semi_nnunet: error: the disk is full\n"
+    assert own_excepthook == []
+
+
+def test_other_errors_keep_their_hook(own_excepthook, capsys):
+    print_user_errors_plainly()
+    error = KeyError("x")
+    uncaught(error)
+    assert own_excepthook == [(KeyError, error, None)]
+    assert capsys.readouterr().err == ""
+
+
+def test_asking_twice_hooks_once(own_excepthook):
+    print_user_errors_plainly()
+    hook = sys.excepthook
+    print_user_errors_plainly()
+    assert sys.excepthook is hook

@@ -1,0 +1,251 @@
+"""Atomic writing: the old content or the new one, whatever happens."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import (
+    read_json,
+    remove_leftovers,
+    sha256_of_file,
+    write_atomically,
+    write_json,
+)
+
+OLD, NEW = b"old " * 500, b"new!" * 700
+
+# Writes NEW in chunks, and kills itself before or after the k-th call of an os function.
+KILLED_CHILD = """
+import os, signal, sys
+from semi_nnunet.util.files import write_atomically
+path, k, when = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+calls = 0
+def dying(function):
+    def wrapped(*arguments, **options):
+        global calls
+        calls += 1
+        if calls == k and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = function(*arguments, **options)
+        if calls == k:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    return wrapped
+for name in ("write", "fsync", "replace"):
+    setattr(os, name, dying(getattr(os, name)))
+def write(temporary):
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT)
+    for start in range(0, 2800, 700):
+        os.write(descriptor, b"new!" * 175)
+    os.close(descriptor)
+write_atomically(path, write)
+"""
+
+LIMITED_CHILD = """
+import resource, sys
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import write_atomically
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    write_atomically(sys.argv[1], lambda temporary: temporary.write_bytes(b"x" * 100_000))
+except UserError as error:
+    print(error)
+    sys.exit(2)
+"""
+
+
+def run_child(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    path = tmp_path / "file.bin"
+    path.write_bytes(OLD)
+    return path
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_kill_at_any_point_leaves_the_old_content_or_the_new(target, when):
+    seen = []
+    for k in range(1, 20):
+        target.write_bytes(OLD)
+        child = run_child(KILLED_CHILD, target, k, when)
+        if child.returncode == 0:
+            break
+        assert child.returncode == -signal.SIGKILL, child.stderr
+        seen.append(target.read_bytes())
+        assert seen[-1] in (OLD, NEW)
+        write_atomically(target, lambda temporary: temporary.write_bytes(b"next"))
+        assert target.read_bytes() == b"next"
+    assert len(seen) == 7  # four writes, two flushes, one rename
+    renamed = 6 if when == "before" else 5
+    assert seen == [OLD] * renamed + [NEW] * (7 - renamed)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_temporary(target):
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(b"half")
+        raise KeyError("the writer's own mistake")
+
+    with pytest.raises(KeyError):
+        write_atomically(target, write)
+    assert target.read_bytes() == OLD
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("torch's")])
+def test_a_disk_error_is_reported_with_the_fix(target, error):
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(b"half")
+        raise error
+
+    with pytest.raises(UserError, match=r"could not write .*GiB are free there.*Fix: free some"):
+        write_atomically(target, write)
+    assert target.read_bytes() == OLD
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_file_size_limit_leaves_the_old_file_and_no_temporary(target):
+    child = run_child(LIMITED_CHILD, target)
+    assert child.returncode == 2, child.stderr
+    assert "File too large" in child.stdout and "Fix:" in child.stdout
+    assert target.read_bytes() == OLD
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("only root on Linux can mount a small file system")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command")
+    if mounted.returncode != 0:
+        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_temporary(tiny_disk):
+    path = tiny_disk / "file.bin"
+    path.write_bytes(OLD)
+    with pytest.raises(UserError, match="No space left on device"):
+        write_atomically(path, lambda temporary: temporary.write_bytes(b"x" * 2**21))
+    assert path.read_bytes() == OLD
+    assert list(tiny_disk.iterdir()) == [path]
+
+
+def test_a_checkpoint_on_a_full_disk_leaves_the_old_one(tiny_disk):
+    torch = pytest.importorskip("torch")
+    from semi_nnunet.training import checkpoints
+
+    path = tiny_disk / "checkpoint_latest.pth"
+    checkpoints.save({"network_weights": {"w": torch.zeros(10)}}, path)
+    with pytest.raises(UserError, match="could not write"):
+        checkpoints.save({"network_weights": {"w": torch.zeros(2**20)}}, path)
+    assert torch.equal(checkpoints.read(path)["network_weights"]["w"], torch.zeros(10))
+    assert list(tiny_disk.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_flushed_is_no_failure(target, monkeypatch):
+    flush = os.fsync
+    calls = []
+
+    def only_files(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(22, "Invalid argument")
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    write_atomically(target, lambda temporary: temporary.write_bytes(NEW))
+    assert len(calls) == 2 and target.read_bytes() == NEW
+
+
+@pytest.mark.parametrize("parent", ["absent", "file.bin"])
+def test_a_folder_that_is_none_is_reported(target, parent):
+    path = target.parent / parent / "x.json"
+    with pytest.raises(UserError, match="could not write"):
+        write_json(path, {})
+
+
+def test_a_folder_that_does_not_exist_is_no_full_disk(tmp_path):
+    with pytest.raises(
+        UserError, match=r"absent is no folder that exists\. Fix: create it"
+    ) as caught:
+        write_json(tmp_path / "absent" / "x.json", {})
+    assert "GiB" not in str(caught.value)
+
+
+def test_a_device_is_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "device")
+    with pytest.raises(UserError, match=r"it is a device\. Fix: give a file"):
+        write_json(tmp_path / "device", {})
+    assert (tmp_path / "device").is_fifo() and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("path", [".", "", "folder"])
+def test_a_folder_in_the_place_of_a_file_is_refused(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=r"but it is a folder\. Fix: give a file in it"):
+        write_json(path, {})
+    assert [one.name for one in tmp_path.iterdir()] == ["folder"]
+
+
+def test_json_survives_the_round_trip(tmp_path):
+    content = {"b": [1, 2.5, None, True], "a": {"ä": "ö"}}
+    write_json(tmp_path / "x.json", content)
+    assert read_json(tmp_path / "x.json") == content
+    assert list(read_json(tmp_path / "x.json")) == ["b", "a"]
+
+
+def test_content_that_is_no_json_leaves_the_old_file(target):
+    with pytest.raises(TypeError):
+        write_json(target, {"x": object()})
+    assert target.read_bytes() == OLD
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe\x00"])
+def test_a_file_that_is_not_json_is_named(tmp_path, content):
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.json is not valid JSON.*Fix: mend it"):
+        read_json(path)
+
+
+def test_a_json_file_that_is_absent_or_a_folder_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"x\.json does not exist\. Fix: correct the path"):
+        read_json(tmp_path / "x.json")
+    with pytest.raises(UserError, match=r"cannot be read.*Fix: give a file"):
+        read_json(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**20, 2**20 + 1])
+def test_sha256_is_that_of_the_bytes(tmp_path, size):
+    content = os.urandom(size)
+    (tmp_path / "x").write_bytes(content)
+    assert sha256_of_file(tmp_path / "x") == hashlib.sha256(content).hexdigest()
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
+    left = tmp_path / ".checkpoint_latest.pth.4711.tmp"
+    kept = [tmp_path / name for name in ("checkpoint_latest.pth", ".hidden", "notes.tmp")]
+    for path in (left, *kept):
+        path.write_text("x")
+    remove_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
