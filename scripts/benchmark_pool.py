@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 
 from semi_nnunet.data.manifest import Entry
-from semi_nnunet.pseudo_labels.pool import Part, Request, parts_left, source_of
+from semi_nnunet.pseudo_labels.pool import Part, Request, shards_left, source_of
 
 PARTS, LEFT, LINKS = 100, 100, 30_000
 
@@ -106,7 +106,7 @@ def make(folder: Path, image: Path, count: int, left: int = LEFT) -> None:
 
 def measure(request: Request) -> None:
     started = time.monotonic()
-    parts = parts_left(request, PARTS)
+    parts = shards_left(request, PARTS)
     planned = time.monotonic()
     left = Part(request, parts[0].number, PARTS).left()
     assert left

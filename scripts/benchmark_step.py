@@ -208,7 +208,7 @@ def time_methods(args: argparse.Namespace) -> dict[str, dict[str, float]]:
         for name, trainer in trainers.items()
     }
     base = trainers[BASELINE]
-    labelled, _ = base._to_device(batches[BASELINE][0])
+    labelled, _ = base.on_device(batches[BASELINE][0])
     parts["passes"] = functools.partial(labelled_pass, base, labelled)
     times = medians_in_turn(parts, args.steps, base.device)
     costs[BASELINE]["passes"] = times.pop("passes")
@@ -250,7 +250,7 @@ def time_parts(trainer: Any, steps: int) -> dict[str, float]:
     import torch
 
     batches = next(trainer.dataloader_train)
-    labelled, unlabelled = trainer._to_device(batches[0])
+    labelled, unlabelled = trainer.on_device(batches[0])
     teacher = trainer.companion("teacher")
 
     def autocast() -> Any:

@@ -27,7 +27,6 @@ from torch import nn
 
 from semi_nnunet.data.layout import preprocessed_dataset, read_plans
 from semi_nnunet.discovery.listing import trainer_classes
-from semi_nnunet.training.prediction import predict_pool
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.seeds import seeded
 
@@ -61,8 +60,8 @@ def main() -> None:
     trainer = trained(args)
     dice: dict[str, list[float]] = {}
     folder, cases = trainer.pool.folder, trainer.unlabelled_cases()[:: args.every]
-    for case, logits, properties in predict_pool(
-        trainer, branches(trainer), folder, cases, "predict", mirror=False
+    for case, logits, properties in trainer.predictor.predict(
+        branches(trainer), folder, cases, "predict", mirror=False
     ):
         reader = trainer.plans_manager.image_reader_writer_class()
         file = args.labels / f"{case}{trainer.dataset_json['file_ending']}"

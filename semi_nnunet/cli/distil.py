@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from semi_nnunet.cli.launching import Launcher
     from semi_nnunet.pseudo_labels.pool import Request
     from semi_nnunet.pseudo_labels.rounds import Options, Target
-    from semi_nnunet.runs.commands import Words
     from semi_nnunet.runs.job import Folders
+    from semi_nnunet.util.command import Command
     from semi_nnunet.util.errors import Problem
 
 
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from semi_nnunet.cli import launching
     from semi_nnunet.cli.pseudo_label import CONFIDENCE
     from semi_nnunet.cli.select import add_score_arguments
-    from semi_nnunet.pseudo_labels.views import NAMES
+    from semi_nnunet.pseudo_labels.test_time_augmentation import NAMES
 
     add, default = parser.add_argument, "default: %(default)s"
     add("-d", dest="dataset", required=True, metavar="ID", help="the data set with imagesUn")
@@ -152,11 +152,11 @@ def print_next(
 ) -> None:
     """What to type to train on the new data set; a cascade's second stage needs every fold."""
     from semi_nnunet.pseudo_labels.rounds import number_of, preprocess
-    from semi_nnunet.runs.commands import typed
+    from semi_nnunet.util.command import typed
 
     number, option = number_of(raw), ("-p", plans) if plans else ()
     print(f"next: {typed(preprocess(number, plans, configurations))}")
-    train: Words = ("nnUNetv2_train", number, *configurations, folds[0], *option)
+    train: Command = ("nnUNetv2_train", number, *configurations, folds[0], *option)
     if len(configurations) > 1:
         train = ("semi_nnunet", "crossval", "-d", number, *option, "-c", *configurations)
         train = (*train, "-tr", "SemiBaselineTrainer", "-f", *folds)  # nnU-Net's predicts too few

@@ -39,10 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.cli.launching import require_positive
-    from semi_nnunet.runs.commands import run_verb, typed
+    from semi_nnunet.runs.commands import run_verb
     from semi_nnunet.runs.crossval import folders_of, found_jobs, unique, unknown
     from semi_nnunet.runs.ensemble import VALIDATION, groups, problems, weighted, write_ensemble
     from semi_nnunet.runs.job import TEST_FOLDER
+    from semi_nnunet.util.command import typed
     from semi_nnunet.util.errors import UserError
 
     require_positive(args, "processes")

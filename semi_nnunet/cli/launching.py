@@ -120,15 +120,15 @@ class Work:
     logs: Path
     needs: Mapping[Job, Collection[Job]] = field(default_factory=dict)
 
-    def waves(self) -> list[list[int]]:
+    def dependency_levels(self) -> list[list[int]]:
         """What is left, in groups whose jobs wait for none but those of earlier groups."""
-        waves, waiting = [], list(self.left)
+        dependency_levels, waiting = [], list(self.left)
         while waiting:
             others = {self.jobs[index] for index in waiting}
             wave = [i for i in waiting if others.isdisjoint(self.needs.get(self.jobs[i], ()))]
-            waves.append(wave)
+            dependency_levels.append(wave)
             waiting = sorted({*waiting} - {*wave})
-        return waves
+        return dependency_levels
 
 
 def launch(launcher: Launcher, work: Work) -> int | None:
@@ -149,7 +149,7 @@ def launch(launcher: Launcher, work: Work) -> int | None:
     if not work.left and launcher.only is None:
         return None
     if launcher.launcher == "slurm":
-        submit_waves(launcher, work)
+        submit_levels(launcher, work)
         return 0
     run = run_with_ray if launcher.launcher == "ray" else run_here
     outcomes = run(launcher, work)
@@ -199,7 +199,7 @@ def run_with_ray(launcher: Launcher, work: Work) -> list[Outcome]:
         return run_on_ray(ray, jobs, work.needs, words, share, at_a_time, work.logs, board)
 
 
-def submit_waves(launcher: Launcher, work: Work) -> None:
+def submit_levels(launcher: Launcher, work: Work) -> None:
     """An array for each wave, with a task for each job."""
     from semi_nnunet.runs.slurm import batch_script, submit
 
@@ -207,7 +207,7 @@ def submit_waves(launcher: Launcher, work: Work) -> None:
     words += ["--device", launcher.device] if launcher.device else []
     words += ["--threads", str(launcher.threads)] if launcher.threads else []
     numbers: list[str] = []
-    for wave in work.waves():
+    for wave in work.dependency_levels():
         after = numbers[-1] if numbers else None
         at_a_time = launcher.jobs or len(wave)
         script = batch_script(words, wave, at_a_time, work.logs, launcher.sbatch, after)

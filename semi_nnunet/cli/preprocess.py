@@ -27,7 +27,7 @@ from semi_nnunet.data.layout import SKIPPED_FILE, preprocessed_dataset, read_pla
 
 if TYPE_CHECKING:
     from semi_nnunet.cli.launching import Launcher
-    from semi_nnunet.data.unlabelled_shards import UnlabelledPart
+    from semi_nnunet.data.unlabelled_shards import UnlabelledShard
 
 PROCESSES = 8
 
@@ -126,7 +126,7 @@ def prepare_in_parts(
     """
     from semi_nnunet.cli.launching import Work, launch
     from semi_nnunet.data.prepare import prepare_labelled
-    from semi_nnunet.data.unlabelled_shards import parts_left
+    from semi_nnunet.data.unlabelled_shards import shards_left
 
     prepared = prepare_labelled(
         args.dataset, args.configurations, plans, args.planner, args.processes or PROCESSES,
@@ -135,7 +135,7 @@ def prepare_in_parts(
     left = []
     for number, pool in enumerate(prepared.pools()):
         pool.begin(prepared.unlabelled)
-        todo = parts_left(pool, prepared.unlabelled, count)
+        todo = shards_left(pool, prepared.unlabelled, count)
         left += [number * count + part for part in todo]
     configurations = prepared.configurations
     print(f"{len(prepared.unlabelled)} unlabelled cases, {len(left)} parts to do", flush=True)
@@ -149,12 +149,12 @@ def prepare_in_parts(
 
 def list_parts(
     dataset: str, plans: str, configurations: list[str], count: int, processes: int | None
-) -> list[UnlabelledPart]:
+) -> list[UnlabelledShard]:
     """The jobs: ``count`` parts of each configuration."""
-    from semi_nnunet.data.unlabelled_shards import UnlabelledPart, UnlabelledPool
+    from semi_nnunet.data.unlabelled_shards import UnlabelledPool, UnlabelledShard
 
     return [
-        UnlabelledPart(pool, number, count, processes)
+        UnlabelledShard(pool, number, count, processes)
         for name in configurations
         for pool in [UnlabelledPool(preprocessed_dataset(dataset), plans, name)]
         for number in range(count)

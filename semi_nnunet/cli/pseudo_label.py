@@ -30,7 +30,7 @@ CONFIDENCE = "voxels whose label is less probable get nnU-Net's ignore label (de
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from semi_nnunet.cli import launching
-    from semi_nnunet.pseudo_labels.views import NAMES
+    from semi_nnunet.pseudo_labels.test_time_augmentation import NAMES
 
     add = parser.add_argument
     add("-i", dest="images", type=Path, required=True, help="folder of CASE_0000.ending files")
@@ -89,8 +89,8 @@ def label_pool(request: Request, launcher: Launcher, count: int | None = None) -
         count: how many parts; None: as many as there are jobs at a time.
     """
     from semi_nnunet.cli.launching import Work, find_resources, launch
-    from semi_nnunet.pseudo_labels.pool import Part, parts_left, write_table
-    from semi_nnunet.util.shards import remove_asides
+    from semi_nnunet.pseudo_labels.pool import Part, shards_left, write_table
+    from semi_nnunet.util.shards import remove_unfinished
 
     if count is None:
         here = launcher.launcher == "local"
@@ -98,9 +98,9 @@ def label_pool(request: Request, launcher: Launcher, count: int | None = None) -
     parts, left = [Part(request, number, count) for number in range(count)], []
     request.begin()
     if launcher.only is None:
-        left = parts_left(request, count)
+        left = shards_left(request, count)
         print(f"{len(request.cases)} cases, {len(left)} parts to do", flush=True)
-        remove_asides(request.out / "parts")
+        remove_unfinished(request.out / "parts")
     words = ["pseudo-label", *parts[0].arguments()]
     work = Work(words, parts, [part.number for part in left], request.out / "parts")
     code = launch(launcher, work)
@@ -120,7 +120,7 @@ def label_part(part: Part, device: str | None) -> None:
 
     from semi_nnunet.pseudo_labels.pool import run_part
     from semi_nnunet.pseudo_labels.predictor import Labeller
-    from semi_nnunet.util.shards import told
+    from semi_nnunet.util.progress import with_progress
 
     part.request.begin()  # raises if a model has changed since
     left = part.left()
@@ -128,5 +128,5 @@ def label_part(part: Part, device: str | None) -> None:
         return
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     label = Labeller(part.request.trained, part.request.views, torch.device(chosen))
-    for _ in told(run_part(part, label, left), len(left)):
+    for _ in with_progress(run_part(part, label, left), len(left)):
         pass

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from semi_nnunet.cli import launching
-    from semi_nnunet.pseudo_labels.views import NAMES
+    from semi_nnunet.pseudo_labels.test_time_augmentation import NAMES
 
     add, default = parser.add_argument, "default: %(default)s"
     add("-d", dest="dataset", required=True, metavar="ID", help="the data set with imagesUn")

@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> None:
 
 def state_of(job: Job) -> str:
     """What is known of a job, and how long its training has to go."""
-    from semi_nnunet.training.non_finite import readable_time
     from semi_nnunet.util.lock import holder_of
+    from semi_nnunet.util.progress import readable_time
 
     holder, left = holder_of(job.lock), job.seconds_left()
     if holder:
@@ -87,7 +87,7 @@ def failure_of(job: Job) -> str | None:
 
 def in_all(jobs: list[Job]) -> str:
     """How many jobs are done, and how long the other trainings take one after another."""
-    from semi_nnunet.training.non_finite import readable_time
+    from semi_nnunet.util.progress import readable_time
 
     text = f"{sum(job.is_done for job in jobs)} of {len(jobs)} done"
     trainings = [job for job in jobs if not job.is_trained]

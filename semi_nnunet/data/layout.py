@@ -34,7 +34,7 @@ def manifest_file(case_folder: str | Path) -> Path:
     return folder.with_name(folder.name + ".manifest.jsonl")
 
 
-def parts_folder(case_folder: str | Path) -> Path:
+def shards_folder(case_folder: str | Path) -> Path:
     """Lists, logs and locks of the processes that share the work on a preprocessed folder."""
     folder = Path(case_folder)
     return folder.with_name(folder.name + ".parts")

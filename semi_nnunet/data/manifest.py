@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.data.layout import manifest_file, parts_folder
+from semi_nnunet.data.layout import manifest_file, shards_folder
 from semi_nnunet.util.files import sha256_of_file
 
 
@@ -78,7 +78,7 @@ class Manifest:
         """Case -> its newest entry."""
         lists = [self.path]
         if not self._alone:
-            lists += sorted(parts_folder(self.folder).glob("*.jsonl"))
+            lists += sorted(shards_folder(self.folder).glob("*.jsonl"))
         entries: dict[str, Entry] = {}
         for path in lists:
             for case, entry in self._listed(path).items():

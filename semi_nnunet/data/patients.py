@@ -112,7 +112,7 @@ def apart_from(cases: Iterable[str], others: Iterable[str], patient_of: PatientO
     return [case for case in cases if patient_of(case) not in seen]
 
 
-def torn_patients(fold: Mapping[str, Collection[str]], patient_of: PatientOf) -> list[str]:
+def split_patients(fold: Mapping[str, Collection[str]], patient_of: PatientOf) -> list[str]:
     """Patients with cases in the training and in the validation of a fold.
 
     None where every case is a patient: nnU-Net warns of cases that are in both.
@@ -123,11 +123,11 @@ def torn_patients(fold: Mapping[str, Collection[str]], patient_of: PatientOf) ->
 def require_whole(
     path: Path, number: int, fold: Mapping[str, Collection[str]], patient_of: PatientOf
 ) -> None:
-    """Raise a UserError if fold ``number`` of the file ``path`` has :func:`torn_patients`."""
-    if torn := torn_patients(fold, patient_of):
+    """Raise a UserError if fold ``number`` of the file ``path`` has :func:`split_patients`."""
+    if split := split_patients(fold, patient_of):
         raise UserError(
             f"fold {number} of {path} trains and validates on cases of the same patients: "
-            f"{named(torn)}. Fix: delete that file, folds of whole patients are made in its place"
+            f"{named(split)}. Fix: delete that file, folds of whole patients are made in its place"
         )
 
 

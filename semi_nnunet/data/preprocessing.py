@@ -25,7 +25,8 @@ from semi_nnunet.data.layout import manifest_file
 from semi_nnunet.data.manifest import Entry, Manifest
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import sha256_of_file
-from semi_nnunet.util.shards import PoolPart, told
+from semi_nnunet.util.progress import with_progress
+from semi_nnunet.util.shards import Shard
 
 LABELLED_ENDINGS = (".pkl", "_seg.b2nd", ".b2nd")  # the image last
 UNLABELLED_ENDINGS = (".pkl", ".b2nd")
@@ -120,7 +121,7 @@ def preprocess_cases(
     folder: Path,
     num_processes: int,
     title: str,
-    part: PoolPart | None = None,
+    part: Shard | None = None,
 ) -> int:
     """Preprocess the cases that are not finished yet; files of other cases are removed.
 
@@ -154,7 +155,7 @@ def preprocess_cases(
     results = _run_all(todo, work, num_processes)
     options = {"total": len(cases), "initial": len(finished), "unit": "case", "disable": None}
     with tqdm(desc=title, **options) as bar:
-        for case, result in results if part is None else told(results, len(todo)):
+        for case, result in results if part is None else with_progress(results, len(todo)):
             if isinstance(result, Entry):
                 manifest.add(result)
             else:
@@ -214,7 +215,7 @@ def _run_in_pool(
             raise
 
 
-def remove_strangers(folder: Path, kept: Collection[str], part: PoolPart | None = None) -> None:
+def remove_strangers(folder: Path, kept: Collection[str], part: Shard | None = None) -> None:
     """Delete the files of all other cases, those of a part where one is given.
 
     They are half-written or outdated, or their case is gone.

@@ -25,7 +25,7 @@ from semi_nnunet.data.patients import (
     itself,
     named,
     patient_finder,
-    torn_patients,
+    split_patients,
 )
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import read_json, write_json
@@ -126,11 +126,11 @@ def choose_held_out(
         totals = {one: int(sizes[spaced(one)].sum()) for one in range(1, len(names) + 1)}
         count = min(totals, key=lambda one: (abs(totals[one] - number), totals[one], one))
         return [case for place in spaced(count) for case in patients[names[place]]]
-    torn = torn_patients({"train": set(pool) - set(asked), "val": asked}, patient_of)
-    if torn:
+    split = split_patients({"train": set(pool) - set(asked), "val": asked}, patient_of)
+    if split:
         raise UserError(
-            f"--held-out must name all cases of a patient or none, got some of {named(torn)}. Fix: "
-            f"add the others"
+            f"--held-out must name all cases of a patient or none, got some of {named(split)}. "
+            f"Fix: add the others"
         )
     return sorted(set(asked))
 

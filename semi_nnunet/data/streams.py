@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 
 from semi_nnunet.data.loading import UnlabelledSampling, geometry_of
 from semi_nnunet.data.unlabelled import UnlabelledDataset
@@ -41,3 +42,8 @@ def unlabelled_like(
         transforms=geometry_of(labelled.transforms, interpolated),
         probabilistic_oversampling=True,
     )
+
+
+def cases_of_loader(loader: nnUNetDataLoader) -> nnUNetBaseDataset:
+    """The data set that one of nnU-Net's loaders draws from, for which it has no public name."""
+    return loader._data

@@ -44,7 +44,7 @@ def foreground_prior(
 
 
 class UnlabelledCases:
-    """The unlabelled cases of a training: all that are finished, and those that filtering kept.
+    """The finished unlabelled cases of one configuration.
 
     Args:
         folder: the preprocessed folder.
@@ -53,9 +53,6 @@ class UnlabelledCases:
 
     def __init__(self, folder: Path, command: str = "semi_nnunet preprocess"):
         self.folder, self.command = folder, command
-        self.kept: set[str] | None = None  # None: no filtering yet
-        self.located: dict[str, LocationPrior] = {}  # no case: no network has looked yet
-        self.located_epoch: int | None = None
 
     def present(self) -> list[str]:
         """The finished cases; of these, those that ``semi_nnunet select`` chose, if it was used."""
@@ -92,11 +89,6 @@ class UnlabelledCases:
                 f"semi_nnunet select --undo"
             )
         return [case for case in cases if case in chosen]
-
-    def to_train_on(self, labelled: Sequence[str]) -> list[str]:
-        """All cases, or what the last filtering kept of them."""
-        cases = self.all(labelled)
-        return cases if self.kept is None else [case for case in cases if case in self.kept]
 
 
 class UnlabelledDataset(nnUNetBaseDataset):

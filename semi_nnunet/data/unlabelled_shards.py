@@ -11,13 +11,13 @@ from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from semi_nnunet.data.layout import parts_folder, read_plans, unlabelled_folder
+from semi_nnunet.data.layout import read_plans, shards_folder, unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.preprocessing import Case, Recipe, preprocess_cases, remove_strangers
-from semi_nnunet.runs.commands import Words
+from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
-from semi_nnunet.util.shards import PoolPart, holders, parts_of, remove_asides
+from semi_nnunet.util.shards import Shard, holders, remove_unfinished, shards_holding
 
 CASES = "cases.json"
 
@@ -49,7 +49,7 @@ class UnlabelledPool:
     @property
     def parts(self) -> Path:
         """Lists, logs and locks."""
-        return parts_folder(self.folder)
+        return shards_folder(self.folder)
 
     def begin(self, cases: Sequence[Case]) -> None:
         """Write down the cases for the parts; what was left of others is removed."""
@@ -57,7 +57,7 @@ class UnlabelledPool:
         for folder in (self.folder, self.parts):
             folder.mkdir(parents=True, exist_ok=True)
         write_json(self.parts / CASES, [astuple(case) for case in cases])
-        remove_asides(self.parts)
+        remove_unfinished(self.parts)
         remove_strangers(self.folder, {case.name for case in cases})
 
     def cases(self) -> list[Case]:
@@ -85,7 +85,7 @@ def require_idle(folder: Path) -> None:
     Raises:
         UserError: somebody does.
     """
-    if at_work := holders(parts_folder(folder)):
+    if at_work := holders(shards_folder(folder)):
         part, holder = next(iter(at_work.items()))
         raise UserError(
             f"{len(at_work)} parts of {folder} are being worked on ({part}: {holder}). Fix: wait "
@@ -94,7 +94,7 @@ def require_idle(folder: Path) -> None:
 
 
 @dataclass(frozen=True)
-class UnlabelledPart(PoolPart):
+class UnlabelledShard(Shard):
     """The cases of one process: a job of a launcher.
 
     Args:
@@ -124,7 +124,7 @@ class UnlabelledPart(PoolPart):
     def is_done(self) -> bool:
         return not self.pool.left(self.cases())
 
-    def commands(self, device: str, processes: int) -> Iterator[Words]:
+    def commands(self, device: str, processes: int) -> Iterator[Command]:
         """The command that does what is left."""
         pool = self.pool
         where = ("-d", pool.preprocessed.name, "-p", pool.plans, "-c", pool.configuration)
@@ -139,6 +139,6 @@ class UnlabelledPart(PoolPart):
         )
 
 
-def parts_left(pool: UnlabelledPool, cases: Sequence[Case], count: int) -> list[int]:
+def shards_left(pool: UnlabelledPool, cases: Sequence[Case], count: int) -> list[int]:
     """The numbers of those of ``count`` parts that have something left to do."""
-    return parts_of(pool.left(cases), count)
+    return shards_holding(pool.left(cases), count)

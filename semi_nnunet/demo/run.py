@@ -27,8 +27,9 @@ from semi_nnunet.demo.results import (
     readable_seconds,
 )
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
-from semi_nnunet.runs.commands import Progress, ended_like_ctrl_c, run_command, typed
+from semi_nnunet.runs.commands import ProgressDisplay, ended_like_ctrl_c, run_command
 from semi_nnunet.training.history import History
+from semi_nnunet.util.command import typed
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_atomically, write_json
 
@@ -110,7 +111,7 @@ class Demo:
         """Print a command as the user would type it, and run it."""
         print(f"      $ {typed(words)}", flush=True)
         logs = self.out / "logs"
-        run_command(words, self.environment(), logs / f"{log}.log", Progress())
+        run_command(words, self.environment(), logs / f"{log}.log", ProgressDisplay())
 
 
 def run_demo(out: Path, device: str = "cpu", keep: bool = False, size: Size | None = None) -> None:

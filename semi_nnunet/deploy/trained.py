@@ -7,17 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.paths import nnUNet_results
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
-from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.networks.frozen import unwrapped
-from semi_nnunet.util.environment import variable
+from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import read_json, sha256_of_file
 
@@ -228,11 +230,47 @@ def stage_problems(models: Sequence[TrainedModel]) -> Iterator[Problem]:
 
 
 def load(model: TrainedModel, mirror: bool, device: torch.device) -> nnUNetPredictor:
-    """nnU-Net's predictor of a model."""
+    """nnU-Net's predictor of a model, whose checkpoints are read without executing anything.
+
+    Raises:
+        UserError: a checkpoint is damaged or holds more than tensors and plain values, or its
+            trainer is not found.
+    """
+    contents = [checkpoints.read_of_any_trainer(path) for path in model.checkpoints.values()]
+    plans, first = PlansManager(model.plans), contents[0]
+    configuration = plans.get_configuration(first["init_args"]["configuration"])
+    heads = plans.get_label_manager(model.dataset_json).num_segmentation_heads
+    channels = determine_num_input_channels(plans, configuration, model.dataset_json)
+    trainer = trainer_of(first)
+    network = trainer.build_network_architecture(
+        plans, configuration, channels, heads, enable_deep_supervision=False
+    )
+    weights = [content["network_weights"] for content in contents]
+    network.load_state_dict(weights[0])
     predictor = nnUNetPredictor(use_mirroring=mirror, device=device, allow_tqdm=False)
-    with variable("nnUNet_extTrainer", trainer_folders()):  # where nnU-Net finds our trainers
-        predictor.initialize_from_trained_model_folder(str(model.folder), model.folds, CHECKPOINT)
+    predictor.manual_initialization(
+        network, plans, configuration, weights, model.dataset_json, first["trainer_name"],
+        first.get("inference_allowed_mirroring_axes"),
+    )  # fmt: skip
     return predictor
+
+
+def trainer_of(checkpoint: Mapping[str, Any]) -> type[nnUNetTrainer]:
+    """The class whose way of building networks a checkpoint's weights need.
+
+    Raises:
+        UserError: nnU-Net does not find it.
+    """
+    try:
+        found = recursive_find_trainer_class_by_name(checkpoint["trainer_name"])
+    except RuntimeError as error:
+        if "semi" in checkpoint:  # one of ours: they build their networks as nnU-Net's trainer does
+            return nnUNetTrainer
+        raise UserError(
+            f"the model was trained by {checkpoint['trainer_name']}, which nnU-Net does not find. "
+            f"Fix: name the folder of that trainer in nnUNet_extTrainer"
+        ) from error
+    return cast(type[nnUNetTrainer], found)
 
 
 def load_networks(models: Sequence[TrainedModel]) -> list[nn.Module]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,14 +29,32 @@ from semi_nnunet.core.difficulty import DifficultyWeights, hard_dice
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.networks.diffusion_branches import DiffusionBranches
-from semi_nnunet.networks.label_diffusion import LabelDiffusion, LabelDiffusionSettings, paper_or
+from semi_nnunet.networks.label_diffusion import LabelDiffusion
 from semi_nnunet.settings.common import score_of_one_network
+from semi_nnunet.settings.fidelity import FidelitySettings, paper_or
 from semi_nnunet.settings.schema import setting
 from semi_nnunet.training.trainer import SemiTrainer, Term
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffusionSettings(LabelDiffusionSettings):
+class DiffusionSettings(FidelitySettings):
+    sampling_steps: int = paper_or(10, 1, "as good as ten at a tenth of the cost", low=1)
+    sampling_interval_steps: int = setting(1, "xi is asked every so many steps", low=1)
+    clamped_logits: bool = paper_or(
+        True, False, "every DDIM step makes clamped logits worse: x_0 is b (2 p - 1) of soft-max p"
+    )
+    label_scale: float = paper_or(
+        1.0, 0.2, "b: labels small beside the noise, so that the image is needed", low=0.01, high=1
+    )
+    time_power: float = paper_or(
+        1.0, 3.0, "t has density t^2, drawn towards T, where sampling begins (1: uniform)", low=1
+    )
+    begins_with_image: bool = paper_or(
+        False, True, "weights of noisy labels and of time begin at zero (as ControlNet, DiT)"
+    )
+    reparameterised: bool = paper_or(
+        True, False, "Gumbel noise and smoothing of samples blur small organs"
+    )
     pseudo_label_weight: float = paper_or(10.0, 1.0, "on nnU-Net's Dice + cross-entropy", low=0)
     diffusion_labels: bool = setting(True, "False: theta learns from psi alone (ablation)")
     theta_on_labels: bool = paper_or(False, True, "pseudo labels alone lag behind (prototype)")
@@ -55,60 +74,84 @@ class SemiDiffusionTrainer(SemiTrainer):
         settings, classes = self.settings, self.label_manager.num_segmentation_heads
         wider = self.another_network("xi", self.num_input_channels + classes)
         branches = DiffusionBranches(wider, self.another_network("psi"))
+        if settings.begins_with_image:
+            branches.begin_with_image()
+        diffusion = LabelDiffusion(
+            branches,
+            self.exclusive,
+            settings.label_scale,
+            settings.time_power,
+            settings.sampling_steps,
+            settings.clamped_logits,
+            settings.reparameterised,
+        )
         horizon, normalised = settings.difficulty_horizon_steps, settings.normalised_difficulty
-        return {
-            "diffusion": LabelDiffusion(branches, self.exclusive, settings),
-            "difficulty": DifficultyWeights(classes, horizon, normalised),
-        }
+        difficulty = DifficultyWeights(classes, horizon, normalised)
+        return {"diffusion": diffusion, "difficulty": difficulty}
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
-        settings, diffusion = self.settings, self.companion("diffusion")
+        diffusion, encoder = self.companion("diffusion"), self.encoder
         target, mask = self.annotation(labelled.target)
-        own = float(settings.unlabelled_weight > 0)  # on labels; of no use without pseudo labels
-        if settings.theta_on_labels or own == 0:
+        if self.theta_sees_labels:
             yield self.supervised(labelled)
-        logits = diffusion.denoise_labels(self.encoder, labelled.x, target, mask)
-        found = hard_pseudo_label(self.probs(logits.detach()), self.exclusive)
+        # sec. 3.1: xi denoises the labels, given the image
+        logits = diffusion.denoise_labels(encoder, labelled.x, target, mask)
+        dice = hard_dice(self.hard_labels(logits), target, mask)
         loss = self.pseudo_label_loss(logits, target, mask)
-        yield Term("denoising", loss, own, ramped=False)
-        weights = self.companion("difficulty")(hard_dice(found, target, mask))
-        logits = diffusion.branches.predict_psi(self.encoder, labelled.x)
+        yield Term("denoising", loss, self.branch_weight, ramped=False)
+        # sec. 3.2: psi learns more of the classes that xi finds difficult
+        weights = self.companion("difficulty")(dice)
+        logits = diffusion.branches.predict_psi(encoder, labelled.x)
         loss = self.pseudo_label_loss(logits, target, mask, weights)
-        yield Term("difficulty", loss, own, ramped=False)
-        if self._step_in_epoch == 0:
-            self.log_branches(labelled.x, target, mask)
+        yield Term("difficulty", loss, self.branch_weight, ramped=False)
+        # eq. 9: theta learns what both say of unlabelled images
         probs = self.pseudo_probs(unlabelled.x_weak)
         self.note_pseudo_labels(probs, unlabelled.mask)
         guess = hard_pseudo_label(probs, self.exclusive)
         mix = self.cutmix(guess)
         logits = self.predict(mix(unlabelled.x_strong))
         loss = self.pseudo_label_loss(logits, mix(guess), mix(unlabelled.mask))
-        yield Term("pseudo_label", loss, settings.pseudo_label_weight)
+        yield Term("pseudo_label", loss, self.settings.pseudo_label_weight)
 
     @property
-    def encoder(self) -> nn.Module:
+    def branch_weight(self) -> float:
+        """Of the branches' own terms: they are of no use where no pseudo label is followed."""
+        return float(self.settings.unlabelled_weight > 0)
+
+    @property
+    def theta_sees_labels(self) -> bool:
+        """Whether theta learns from labels, too."""
+        return bool(self.settings.theta_on_labels or self.branch_weight == 0)
+
+    @property
+    def encoder(self) -> Any:
         """The student's, which all branches share."""
         return self.bare_network.encoder
+
+    def hard_labels(self, logits: torch.Tensor) -> torch.Tensor:
+        """One-hot labels of logits, without gradient."""
+        return hard_pseudo_label(self.probs(logits.detach()), self.exclusive)
 
     def pseudo_probs(self, x: torch.Tensor) -> torch.Tensor:
         """Mean of both branches' probabilities (eq. 9), or psi's where xi is not asked."""
         diffusion, encoder, settings = self.companion("diffusion"), self.encoder, self.settings
-        psi = diffusion.psi_probs(encoder, x)
+        psi: torch.Tensor = diffusion.psi_probs(encoder, x)
         if not settings.diffusion_labels or self.step % settings.sampling_interval_steps:
             return psi
         return (psi + diffusion.xi_probs(encoder, x)) / 2
 
-    def log_branches(self, x: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> None:
-        """Dice of both branches on labelled patches, once an epoch."""
+    def diagnose(self, labelled: LabelledBatch) -> None:
+        """Note the Dice of both branches on labelled patches."""
         diffusion, first = self.companion("diffusion"), 1 if self.exclusive else 0
+        target, mask = self.annotation(labelled.target)
         for name, probs_of in (("xi", diffusion.xi_probs), ("psi", diffusion.psi_probs)):
-            probs = probs_of(self.encoder, x)
-            dice = hard_dice(hard_pseudo_label(probs, self.exclusive), target, mask)
+            found = hard_pseudo_label(probs_of(self.encoder, labelled.x), self.exclusive)
+            dice = hard_dice(found, target, mask)
             self.records.add(f"dice/{name}", dice[first:].mean())
 
-    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+    def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         super().on_train_epoch_end(train_outputs)
-        xi, psi = (self._epoch_values[f"dice/{name}"] for name in ("xi", "psi"))
+        xi, psi = (self.run_log.epoch_values[f"dice/{name}"] for name in ("xi", "psi"))
         if xi < psi - 0.2:
             self.print_to_log_file(
                 f"WARNING: on labelled patches the diffusion branch has Dice {xi:.2f}, psi "

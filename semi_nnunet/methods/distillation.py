@@ -63,14 +63,16 @@ class SemiDistillationTrainer(SemiTrainer):
         yield self.supervised(labelled)
         target = self.soft_labels(unlabelled.x_weak)
         self.note_pseudo_labels(target, unlabelled.mask)
-        mix, heat = self.cutmix(target), self.settings.temperature
-        logits = self.predict(mix(unlabelled.x_strong)) / heat
+        mix, temperature = self.cutmix(target), self.settings.temperature
+        logits = self.predict(mix(unlabelled.x_strong)) / temperature
         divergence = soft_label_divergence(
             logits, mix(target), mix(unlabelled.mask), self.exclusive
         )
-        yield Term("soft_labels", heat**2 * divergence, self.settings.soft_label_weight)
+        yield Term("soft_labels", temperature**2 * divergence, self.settings.soft_label_weight)
 
     def soft_labels(self, x: torch.Tensor) -> torch.Tensor:
         """Mean probabilities (B, classes or regions, *spatial) of the models, no gradient."""
-        heat, models = self.settings.temperature, self.companion("models")
-        return sum(self.probs(self.predict_with(one, x) / heat) for one in models) / len(models)
+        temperature, models = self.settings.temperature, self.companion("models")
+        return sum(self.probs(self.predict_with(one, x) / temperature) for one in models) / len(
+            models
+        )

@@ -77,5 +77,5 @@ class SemiUncertaintyAwareTrainer(ConsistentTeacherTrainer):
     def threshold(self, channels: int) -> float:
         """H of the paper at this step, in nats."""
         start = self.settings.threshold_start
-        fraction = start + (1.0 - start) * gaussian_ramp(self.step, self.total_steps)
+        fraction = start + (1.0 - start) * gaussian_ramp(self.step, self.settings.total_steps)
         return fraction * max_entropy(channels, exclusive=self.exclusive)

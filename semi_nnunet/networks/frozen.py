@@ -23,3 +23,10 @@ class FrozenNetworks(nn.ModuleList):
 def unwrapped(network: nn.Module) -> nn.Module:
     """The network inside the wrapper of torch.compile."""
     return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+
+def load_pretrained_encoder(network: nn.Module) -> None:
+    """Load the weights that a plan wants the encoder to begin with, if it names any."""
+    load = getattr(unwrapped(network), "load_pretrained", None)
+    if load is not None:
+        load()

@@ -16,7 +16,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.planning.architecture import with_architecture
 from semi_nnunet.planning.budget import CPU, Size, fit, size_within
-from semi_nnunet.planning.properties import collect_facts, resolve_settings
+from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.planning.topology import with_patch
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.schema import Resolved
@@ -260,10 +260,10 @@ def plan_semi(
     asked = {**plans, "semi": given, "semi_planned": {}}
     common = {field.name for field in dataclasses.fields(SemiSettings)}
     for configuration in plans["configurations"]:
-        facts = collect_facts(plans, configuration, dataset_json, preprocessed)
+        properties = collect_properties(plans, configuration, dataset_json, preprocessed)
         resolved = {
             trainer: resolve_settings(
-                settings_class, trainer, configuration, asked, facts, trainers
+                settings_class, trainer, configuration, asked, properties, trainers
             )
             for trainer, settings_class in trainers.items()
         }

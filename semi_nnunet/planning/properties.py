@@ -14,18 +14,18 @@ from semi_nnunet.data.fingerprint import foreground_slices, intensity_shift
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.settings.common import SemiSettings
-from semi_nnunet.settings.overrides import given_before
-from semi_nnunet.settings.rules import Facts
-from semi_nnunet.settings.schema import Resolved, given_settings, resolve
+from semi_nnunet.settings.overrides import given_before, given_settings
+from semi_nnunet.settings.rules import DatasetProperties
+from semi_nnunet.settings.schema import Resolved, resolve
 
 
-def collect_facts(
+def collect_properties(
     plans: Mapping[str, Any],
     configuration: str,
     dataset_json: Mapping[str, Any],
     preprocessed: Path | None,
-) -> Facts:
-    """Facts about a data set and configuration.
+) -> DatasetProperties:
+    """DatasetProperties about a data set and configuration.
 
     Args:
         plans: nnU-Net's plans.
@@ -43,7 +43,7 @@ def collect_facts(
         unlabelled = Manifest(unlabelled_folder(preprocessed, manager.data_identifier)).present()
     patch = tuple(int(size) for size in manager.patch_size)
     median = tuple(float(size) for size in manager.median_image_size_in_voxels)[-len(patch) :]
-    return Facts(
+    return DatasetProperties(
         labelled_cases=int(dataset_json.get("numTraining", len(labelled))),
         unlabelled_cases=len(unlabelled),
         batch_size=int(manager.batch_size),
@@ -60,7 +60,7 @@ def resolve_settings(
     trainer: str,
     configuration: str,
     plans: Mapping[str, Any],
-    facts: Facts,
+    properties: DatasetProperties,
     trainers: Mapping[str, type] = MappingProxyType({}),
 ) -> Resolved:
     """The settings of ``trainer``: what ``plans["semi"]`` gives, the rules for the rest.
@@ -86,8 +86,8 @@ def resolve_settings(
         # what was planned for all trainers, this one may have a value of its own for
         if name in by_people or name not in ruled - own or trainer in where
     }
-    found = resolve(settings_class, facts, written)
-    planned = resolve(settings_class, facts, by_people)
+    found = resolve(settings_class, properties, written)
+    planned = resolve(settings_class, properties, by_people)
     reasons = dict(found.reasons)
     for name, reason in reasons.items():
         if reason.startswith("given in") and name not in by_people:  # semi_nnunet plan wrote it

@@ -25,10 +25,10 @@ from semi_nnunet.data.raw_description import cases_in, read_description
 from semi_nnunet.deploy.trained import TrainedModel, find_models
 from semi_nnunet.pseudo_labels.predictor import Labeller, Prediction
 from semi_nnunet.pseudo_labels.uncertainty import uncertainties
-from semi_nnunet.runs.commands import Words
+from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import put_in_place, read_json, write_csv, write_json
-from semi_nnunet.util.shards import PoolPart, parts_of
+from semi_nnunet.util.shards import Shard, shards_holding
 
 REQUEST = "request.json"
 TABLE = "uncertainty.csv"
@@ -43,7 +43,7 @@ class Request:
         images: folder, CASE_0000.ending.
         out: folder for labels/, parts/ and request.json.
         models: folders of trained models, or folds of them.
-        views: see :mod:`semi_nnunet.pseudo_labels.views`.
+        views: see :mod:`semi_nnunet.pseudo_labels.test_time_augmentation`.
         confidence: below it, a voxel gets nnU-Net's ignore label; 0: none does.
         npz: keep the probabilities (float16).
     """
@@ -162,7 +162,7 @@ def source_of(files: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Part(PoolPart):
+class Part(Shard):
     """The cases of one process: a job of a launcher.
 
     Args:
@@ -191,7 +191,7 @@ class Part(PoolPart):
     def is_done(self) -> bool:
         return not self.left()
 
-    def commands(self, device: str, processes: int) -> Iterator[Words]:
+    def commands(self, device: str, processes: int) -> Iterator[Command]:
         """The command that does what is left."""
         words = (*self.arguments(), "--only", str(self.number), "--worker", "--device", device)
         yield ("semi_nnunet", "pseudo-label", *words)
@@ -215,9 +215,9 @@ class Part(PoolPart):
             os.fsync(file.fileno())
 
 
-def parts_left(request: Request, count: int) -> list[Part]:
+def shards_left(request: Request, count: int) -> list[Part]:
     """Those of ``count`` parts that have something left to do."""
-    return [Part(request, number, count) for number in parts_of(request.left(), count)]
+    return [Part(request, number, count) for number in shards_holding(request.left(), count)]
 
 
 def run_part(part: Part, label: Labeller, left: Sequence[str]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from nnunetv2.inference.export_prediction import (
 )
 
 from semi_nnunet.deploy.trained import TrainedModel, load
-from semi_nnunet.pseudo_labels.views import make_views
+from semi_nnunet.pseudo_labels.test_time_augmentation import make_views
 from semi_nnunet.training.prediction import with_previous_stage
 
 
@@ -44,7 +44,7 @@ class LoadedModel:
 
     Args:
         model: a second stage of a cascade brings the first, whose labels it sees.
-        views: names, see :mod:`semi_nnunet.pseudo_labels.views`; for every stage.
+        views: names, see :mod:`semi_nnunet.pseudo_labels.test_time_augmentation`; for every stage.
         device: to compute on.
     """
 

@@ -26,11 +26,11 @@ from semi_nnunet.discovery.listing import settings_classes, trainer_classes
 from semi_nnunet.evaluation.tables import JSON
 from semi_nnunet.pseudo_labels.choice import OF_SEVERAL, Choice
 from semi_nnunet.pseudo_labels.distil import plans_problems
-from semi_nnunet.runs.commands import Words
 from semi_nnunet.runs.crossval import fold_problems, number_of_folds, seed_name, unknown_trainers
 from semi_nnunet.runs.job import ALL, TEST_FOLDER, Folders
 from semi_nnunet.settings.common import SemiSettings
-from semi_nnunet.settings.schema import given_settings
+from semi_nnunet.settings.overrides import given_settings
+from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import read_json
 
@@ -140,7 +140,7 @@ def labelled_pool(raw: Path) -> Path:
     return raw.parent / f"pseudo_labels_{raw.name}"
 
 
-def commands(one: Round, target: Target, options: Options) -> Iterator[tuple[str, Words]]:
+def commands(one: Round, target: Target, options: Options) -> Iterator[tuple[str, Command]]:
     """What a round has to do, each command looked at when the one before has ended."""
     number = number_of(one.raw)
     choice, new = one.choice, ("-o", number, "--name", one.name)
@@ -163,7 +163,7 @@ def number_of(raw: Path) -> str:
     return str(int(raw.name[7:10]))
 
 
-def preprocess(number: str, plans: str | None, configurations: Sequence[str]) -> Words:
+def preprocess(number: str, plans: str | None, configurations: Sequence[str]) -> Command:
     """The command that preprocesses a data set, with the plans that it was given, if any.
 
     The pool was checked before: what --skip-bad sets aside now are images equal to one that was

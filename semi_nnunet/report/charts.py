@@ -28,7 +28,7 @@ class Axis:
         return round(100 * (value - self.low) / (self.high - self.low), 2)
 
     def written(self, tick: float) -> str:
-        """With as many digits as the finest tick needs."""
+        """With as many digits as the full_resolution tick needs."""
         behind = next(
             n for n in range(13) if n == 12 or all(close(t, round(t, n)) for t in self.ticks)
         )

@@ -13,8 +13,8 @@ from semi_nnunet.report.curves import Curve, curves, histogram
 from semi_nnunet.report.wording import count, model_name, short_name
 from semi_nnunet.runs.job import Job
 from semi_nnunet.training.history import DICE, LOG_SCALE, History, panels_of
-from semi_nnunet.training.non_finite import readable_time
 from semi_nnunet.util.files import read_csv
+from semi_nnunet.util.progress import readable_time
 
 MOST_UNCERTAIN = 10
 

@@ -5,22 +5,21 @@ from __future__ import annotations
 import os
 import queue
 import re
-import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from semi_nnunet.training.non_finite import readable_time
+from semi_nnunet.util.command import Command, typed
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.progress import Progress, readable_time
 
 LAST_LINES = 15
 LOG_STEP = 0.1  # in a log file, a line for every tenth of the training
@@ -38,41 +37,9 @@ ENTRY_POINTS = {
     ),
 }
 
-SOME_DONE = re.compile(r"\b(\d+) of (\d+) (epoch|case)s done, about (.+) left")
 PSEUDO_DICE = re.compile(r"\bPseudo dice \[(.*)\]")
 EPOCH = re.compile(r"\bEpoch (?:(\d+)\s*$|time: (\d+(?:\.\d+)?) s)")  # nnU-Net's lines
 NUMBER = re.compile(r"(?<![\w.])(?:nan|\d+\.?\d*(?:e-?\d+)?)(?![\w.])")  # not the 64 of np.float64
-
-Words = Sequence[str | Path]  # a command line, beginning with a name in ENTRY_POINTS
-
-
-@dataclass(frozen=True)
-class State:
-    """Where a command is.
-
-    Args:
-        done, total: epochs of a training, or cases.
-        unit: "epoch" or "case".
-        left: readable time, as the command estimates it.
-        dice: mean over the organs, None before it is known.
-    """
-
-    done: int
-    total: int
-    unit: str
-    left: str
-    dice: float | None = None
-
-    def __str__(self) -> str:
-        dice = "" if self.dice is None else f", Dice of patches {self.dice:.2f}"
-        left = "" if self.done == self.total else f", about {self.left} left"
-        return f"{self.unit} {self.done} of {self.total}{dice}{left}"
-
-
-def parse_state(line: str) -> State | None:
-    """The state in a line of our commands' output, None in any other line."""
-    found = SOME_DONE.search(line)
-    return found and State(int(found[1]), int(found[2]), found[3], found[4])
 
 
 def parse_dice(line: str) -> float | None:
@@ -113,7 +80,7 @@ class Cancelled(Exception):
     """A command was ended because somebody asked for it."""
 
 
-class Progress:
+class ProgressDisplay:
     """One stage on the screen: a live line on a terminal, now and then a line elsewhere.
 
     A training shows epoch, Dice and time left; one of nnU-Net's own trainers, which does not say
@@ -125,36 +92,44 @@ class Progress:
         self.screen = screen or sys.stdout
         self.live = self.screen.isatty()
         self.started = time.monotonic()
-        self._state: State | None = None
+        self._progress: Progress | None = None
+        self._dice: float | None = None  # mean over the organs
         self._epochs = EpochTimes()
         self._shown = 0.0
         self._width = 0
 
     def feed(self, line: str) -> None:
         """Take in one line of a child's output."""
-        state, dice = parse_state(line), parse_dice(line)
+        progress, dice = Progress.parse(line), parse_dice(line)
         self._epochs.feed(line)
-        if state is not None:
-            self._state = state
-            if state.unit == "case":
-                self._show(state)
-        if dice is not None and self._state is not None:  # nnU-Net prints the Dice after our line
-            self._state = replace(self._state, dice=dice)
-            self._show(self._state)
+        if progress is not None:
+            self._progress = progress
+            if progress.unit == "case":
+                self._show(progress)
+        if dice is not None and self._progress is not None:  # nnU-Net prints it after our line
+            self._dice = dice
+            self._show(self._progress)
 
     @property
     def state(self) -> str:
         """Epochs or cases and the time left where they are known, else the time that has passed."""
-        if self._state is not None:
-            return str(self._state)
+        if self._progress is not None:
+            return self._described(self._progress)
         passed = f"for {readable_time(time.monotonic() - self.started)}"
         return f"{self._epochs}, {passed}" if self._epochs.seconds else passed
+
+    def _described(self, progress: Progress) -> str:
+        """Such as "epoch 3 of 10, Dice of patches 0.64, about 5 min left"."""
+        dice = "" if self._dice is None else f", Dice of patches {self._dice:.2f}"
+        left = "" if progress.done == progress.total else f", about {progress.left} left"
+        return f"{progress.unit} {progress.done} of {progress.total}{dice}{left}"
 
     def tick(self) -> None:
         """Called a few times a second: keeps the live line alive."""
         if self.live:
             passed = f"{time.monotonic() - self.started:4.0f} s"
-            self._rewrite(f"      {passed}   {self._state or self._epochs}")
+            known = self._described(self._progress) if self._progress else self._epochs
+            self._rewrite(f"      {passed}   {known}")
 
     def finish(self) -> None:
         """Remove the live line."""
@@ -163,11 +138,12 @@ class Progress:
             self.screen.write("\r")
             self.screen.flush()
 
-    def _show(self, state: State) -> None:
-        share = state.done / state.total
-        if not self.live and (share >= self._shown + LOG_STEP - 1e-9 or state.done == state.total):
-            self._shown = share
-            print(f"      {state}", file=self.screen, flush=True)
+    def _show(self, progress: Progress) -> None:
+        share = progress.done / progress.total
+        if self.live or not (share >= self._shown + LOG_STEP - 1e-9 or share == 1):
+            return
+        self._shown = share
+        print(f"      {self._described(progress)}", file=self.screen, flush=True)
 
     def _rewrite(self, text: str) -> None:
         self.screen.write("\r" + text.ljust(self._width))
@@ -175,18 +151,9 @@ class Progress:
         self._width = len(text)
 
 
-def typed(words: Words) -> str:
-    """The command line as a user would type it; paths below the working folder are relative."""
-    here = Path.cwd()
-    return shlex.join(
-        str(word.relative_to(here) if word.is_relative_to(here) else word)
-        if isinstance(word, Path)
-        else word
-        for word in words
-    )
-
-
-def arguments_of(words: Words, threads: int | None = None, ends_with_us: bool = False) -> list[str]:
+def arguments_of(
+    words: Command, threads: int | None = None, ends_with_us: bool = False
+) -> list[str]:
     """The same command for :class:`subprocess.Popen`, run by this very Python.
 
     Args:
@@ -207,10 +174,10 @@ def arguments_of(words: Words, threads: int | None = None, ends_with_us: bool = 
 
 
 def run_command(
-    words: Words,
+    words: Command,
     environment: Mapping[str, str],
     log: Path,
-    progress: Progress | None = None,
+    progress: ProgressDisplay | None = None,
     threads: int | None = None,
     stop: threading.Event | None = None,
 ) -> None:
@@ -227,7 +194,7 @@ def run_command(
         UserError: the command failed; the message has its last lines and the log's path.
         Cancelled: ``stop`` was set.
     """
-    progress = progress or Progress()
+    progress = progress or ProgressDisplay()
     log.parent.mkdir(parents=True, exist_ok=True)
     last: deque[str] = deque(maxlen=LAST_LINES)
     try:
@@ -257,7 +224,7 @@ def run_command(
         )
 
 
-def run_stages(stages: Iterable[tuple[str, Words]], dry_run: bool = False) -> None:
+def run_stages(stages: Iterable[tuple[str, Command]], dry_run: bool = False) -> None:
     """Run commands one after another, each printed as it could be typed.
 
     Args:
@@ -281,7 +248,7 @@ def run_stages(stages: Iterable[tuple[str, Words]], dry_run: bool = False) -> No
             )
 
 
-def run_verb(words: Words) -> int:
+def run_verb(words: Command) -> int:
     """Run a command as if it were typed, on the same screen; returns its exit code."""
     process = subprocess.Popen(arguments_of(words), start_new_session=True)
     try:
@@ -292,7 +259,7 @@ def run_verb(words: Words) -> int:
 
 @contextmanager
 def _child(
-    words: Words, environment: Mapping[str, str], threads: int | None
+    words: Command, environment: Mapping[str, str], threads: int | None
 ) -> Iterator[subprocess.Popen[str]]:
     """A started command; whatever ends the block also ends the command and all that it started.
 
@@ -317,12 +284,12 @@ def _child(
         process.stdin.close()
 
 
-def name_of(words: Words) -> str:
+def name_of(words: Command) -> str:
     """A command's name, with the verb where it has one."""
     return " ".join(map(str, words[: 2 if words[0] == "semi_nnunet" else 1]))
 
 
-def patience_with(words: Words) -> float:
+def patience_with(words: Command) -> float:
     """Seconds a command may take to end when it is asked to."""
     return PATIENCE_WITH_VERBS_S if words[0] == "semi_nnunet" else PATIENCE_S
 

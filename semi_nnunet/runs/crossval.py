@@ -245,9 +245,9 @@ def fold_problems(folders: Folders, folds: Sequence[str]) -> Iterator[Problem]:
             yield Problem(f"fold {fold!r}", f"there are {count} folds", fix)
     splits, patient_of = folders.preprocessed / "splits_final.json", patients_of(folders)
     for number, fold in enumerate(read_json(splits) if splits.is_file() else ()):
-        torn = patients.torn_patients(fold, patient_of)
-        if torn and str(number) in folds:
-            what = f"fold {number} trains and validates on {patients.named(torn)}"
+        split = patients.split_patients(fold, patient_of)
+        if split and str(number) in folds:
+            what = f"fold {number} trains and validates on {patients.named(split)}"
             yield Problem(str(splits), what, "delete it, folds of whole patients are made instead")
 
 

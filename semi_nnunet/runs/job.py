@@ -17,9 +17,10 @@ from semi_nnunet.data.patients import PatientOf, apart_from
 from semi_nnunet.data.unlabelled import UnlabelledCases
 from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.evaluation.tables import CSV as METRICS
-from semi_nnunet.runs.commands import EpochTimes, Words
-from semi_nnunet.training.cascade import missing_predictions, never_validated, predicts_pool
+from semi_nnunet.runs.commands import EpochTimes
+from semi_nnunet.training.cascade import missing_predictions, never_validated, predicts_unlabelled
 from semi_nnunet.training.history import History
+from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json
 
@@ -42,7 +43,7 @@ class Folders:
         """imagesTs, if it holds anything."""
         return folder_with_files(self.raw / "imagesTs")
 
-    def evaluation(self, predictions: Path, references: Path, processes: int) -> Words:
+    def evaluation(self, predictions: Path, references: Path, processes: int) -> Command:
         """The command that measures predictions; there may be labels of others, too."""
         description = self.preprocessed / "dataset.json"
         where = ("-i", predictions, "-r", references, "--dataset-json", description)
@@ -235,7 +236,7 @@ class Job:
         for stage in self._manager.next_stage_names or ():
             identifier = self._plans.get_configuration(stage).data_identifier
             folder = self.folders.preprocessed / identifier
-            kind = trainer_classes().get(self.trainer) if predicts_pool(self.fold) else None
+            kind = trainer_classes().get(self.trainer) if predicts_unlabelled(self.fold) else None
             labelled = self.predicted_cases("validation")
             if kind is not None:
                 labelled |= {*never_validated(self.folders.preprocessed, self.fold)}
@@ -311,7 +312,7 @@ class Job:
         path = self.folder / "semi_history.csv"
         return History.read_csv(path) if path.is_file() else History()
 
-    def commands(self, device: str, processes: int) -> Iterator[Words]:
+    def commands(self, device: str, processes: int) -> Iterator[Command]:
         """The commands that are left, each looked at when the one before has ended.
 
         Args:
@@ -341,21 +342,21 @@ class Job:
             raise UserError(f"{self} needs its step {step!r} first. Fix: crossval --steps {step}")
 
     @property
-    def _model(self) -> Words:
+    def _model(self) -> Command:
         return ("-tr", self.trainer, "-p", self.plans)
 
-    def _training(self, device: str) -> Iterator[Words]:
+    def _training(self, device: str) -> Iterator[Command]:
         dataset = self.folders.results.name
         keep = ("--npz",) if self.npz else ()
         if not (self.is_trained and self.is_validated):
             if self.is_trained:
-                again: Words = ("--val",)
+                again: Command = ("--val",)
             else:
                 again = ("--c",) if self.continues else ()
             fold = (dataset, self.configuration, self.fold)
             yield ("nnUNetv2_train", *fold, *self._model, "-device", device, *keep, *again)
 
-    def _prediction(self, device: str, processes: int) -> Iterator[Words]:
+    def _prediction(self, device: str, processes: int) -> Iterator[Command]:
         aside = self.test.with_name(f".{TEST_FOLDER}.tmp")
         dataset, images = self.folders.results.name, self.folders.raw / "imagesTs"
         where = ("-d", dataset, "-c", self.configuration, "-f", self.fold, *self._model)

@@ -17,10 +17,11 @@ from types import MappingProxyType
 from typing import Protocol, TextIO
 
 from semi_nnunet.discovery.register import trainer_folders
-from semi_nnunet.runs.commands import Cancelled, Progress, Words, name_of, run_command
-from semi_nnunet.training.non_finite import readable_time
+from semi_nnunet.runs.commands import Cancelled, ProgressDisplay, name_of, run_command
+from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.lock import held, holder_of
+from semi_nnunet.util.progress import readable_time
 
 LOOK_EVERY_S = 1.0
 SAY_EVERY_S = 600.0  # in a log file, how far each running job is
@@ -41,7 +42,7 @@ class Job(Protocol):
     def is_done(self) -> bool:
         """Whether no command is left."""
 
-    def commands(self, device: str, processes: int) -> Iterator[Words]:
+    def commands(self, device: str, processes: int) -> Iterator[Command]:
         """The commands that are left, each looked at when the one before has ended."""
 
 
@@ -90,7 +91,7 @@ class Board:
         self.total, self.finished = total, 0
         self.screen = screen or sys.stdout
         self.live = self.screen.isatty()
-        self._running: dict[Job, tuple[str, Progress]] = {}
+        self._running: dict[Job, tuple[str, ProgressDisplay]] = {}
         self._lines = 0
         self._said = time.monotonic()
         self._writing = threading.Lock()
@@ -102,9 +103,9 @@ class Board:
             print(text, file=self.screen, flush=True)
             self._draw()
 
-    def start(self, job: Job, what: str) -> Progress:
+    def start(self, job: Job, what: str) -> ProgressDisplay:
         """A command of the job has begun."""
-        progress = Progress(io.StringIO())  # the board shows the progress of all
+        progress = ProgressDisplay(io.StringIO())  # the board shows the progress of all
         self._running[job] = (what, progress)
         if not self.live:
             self.say(f"        {job}: {what}")

@@ -10,10 +10,10 @@ from typing import Any
 
 from semi_nnunet.data.patients import PatientOf
 from semi_nnunet.discovery.listing import settings_classes
-from semi_nnunet.planning.properties import collect_facts, resolve_settings
+from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.runs.job import Job
 from semi_nnunet.settings.common import SemiSettings
-from semi_nnunet.settings.rules import Facts
+from semi_nnunet.settings.rules import DatasetProperties
 from semi_nnunet.training.checkpoints import plain
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import optional_json, read_json
@@ -144,8 +144,8 @@ def changed_since(
     classes, folder = settings_classes(), jobs[0].folders.preprocessed
 
     @cache
-    def facts_of(configuration: str) -> Facts:
-        return collect_facts(plans, configuration, read_json(folder / "dataset.json"), folder)
+    def facts_of(configuration: str) -> DatasetProperties:
+        return collect_properties(plans, configuration, read_json(folder / "dataset.json"), folder)
 
     @cache
     def planned(trainer: str, configuration: str) -> dict[str, Any]:

@@ -20,11 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.runs.commands import PATIENCE_WITH_VERBS_S, Progress, Words, run_command
+from semi_nnunet.runs.commands import PATIENCE_WITH_VERBS_S, ProgressDisplay, run_command
 from semi_nnunet.runs.local import LOOK_EVERY_S, Board, Job, Outcome
-from semi_nnunet.training.non_finite import readable_time
+from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.lock import holder_of
+from semi_nnunet.util.progress import readable_time
 
 RETRIES = 10  # of a task whose node was lost
 CONNECT_S = 10.0
@@ -111,7 +112,7 @@ def run_on_ray(
     ray: Any,
     jobs: Mapping[int, Job],
     needs: Mapping[Job, Collection[Job]],
-    words: Words,
+    words: Command,
     share: Share,
     at_a_time: int,
     logs: Path,
@@ -159,13 +160,13 @@ def run_on_ray(
     return outcomes
 
 
-def do(words: Words, variables: Mapping[str, str], log: Path, lock: Path) -> str:
+def do(words: Command, variables: Mapping[str, str], log: Path, lock: Path) -> str:
     """The task: run a command on this node; returns what went wrong, if anything did."""
     until = time.monotonic() + WAIT_FOR_LOCK_S
     while holder_of(lock) is not None and time.monotonic() < until:
         time.sleep(LOOK_EVERY_S)  # for the process of a node that was lost
     try:
-        run_command(words, variables, log, Progress(io.StringIO()))
+        run_command(words, variables, log, ProgressDisplay(io.StringIO()))
     except UserError as error:
         return str(error)
     return ""
@@ -178,7 +179,7 @@ class Followed:
     job: Job
     board: Board
     read: int = 0
-    progress: Progress | None = None
+    progress: ProgressDisplay | None = None
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:

@@ -41,7 +41,8 @@ from semi_nnunet.planning.plan import parse_assignments
 from semi_nnunet.runs.crossval import known_trainers, unknown, unknown_trainers
 from semi_nnunet.runs.job import ALL
 from semi_nnunet.settings.common import SemiSettings
-from semi_nnunet.settings.schema import given_settings, value_problems
+from semi_nnunet.settings.overrides import given_settings
+from semi_nnunet.settings.schema import value_problems
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import read_json
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semi_nnunet.planning.plan import assignment_of
-from semi_nnunet.runs.commands import Words
 from semi_nnunet.runs.job import STEPS
 from semi_nnunet.runs.recipe import Recipe, option_words
+from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 
 
@@ -56,7 +56,7 @@ def plans_of_recipe(path: Path) -> str:
     return f"nnUNetPlans_{stem}"
 
 
-def commands(recipe: Recipe, place: Place) -> dict[str, list[Words]]:
+def commands(recipe: Recipe, place: Place) -> dict[str, list[Command]]:
     """The commands of every stage that the recipe has, in order."""
     plans, processes = ("-p", place.plans), ("-np", str(place.processes))
     used, configurations = ("-d", place.used), ("-c", *recipe.configurations)
@@ -92,13 +92,13 @@ def commands(recipe: Recipe, place: Place) -> dict[str, list[Words]]:
     }
 
 
-def merged(stages: Mapping[str, list[Words]]) -> dict[str, list[Words]]:
+def merged(stages: Mapping[str, list[Command]]) -> dict[str, list[Command]]:
     """The stages with those of a crossval as one, in which a failed training stops no other."""
     steps = [step for step in STEPS if step in stages]
     if len(steps) < 2:
         return dict(stages)
     (first,) = stages[steps[0]]
-    found: dict[str, list[Words]] = {}
+    found: dict[str, list[Command]] = {}
     for stage, several in stages.items():
         if stage not in steps:
             found[stage] = several

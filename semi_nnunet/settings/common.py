@@ -141,6 +141,16 @@ class SemiSettings:
         "semi_nnunet[mlflow])",
     )
 
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def smallest_unlabelled_batch(self) -> int:
+        """How many unlabelled patches a step needs."""
+        return 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class CutMixSettings(SemiSettings):
@@ -152,6 +162,11 @@ class CutMixSettings(SemiSettings):
     cutmix_edge: float = setting(
         2 / 3, "of the box, relative to the patch (Bai et al. 2023)", low=0.01, high=1
     )
+
+    @property
+    def smallest_unlabelled_batch(self) -> int:
+        """Two where they are mixed."""
+        return 2 if self.cutmix_probability > 0 else super().smallest_unlabelled_batch
 
 
 def require_epochs(settings: SemiSettings, name: str) -> None:

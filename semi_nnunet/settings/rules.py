@@ -1,4 +1,4 @@
-"""Every planned setting as a pure function: ``rule(facts, values) -> (value, reason)``."""
+"""Every planned setting as a pure function: ``rule(properties, values) -> (value, reason)``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Planned = tuple[Any, str]
 
 
 @dataclass(frozen=True)
-class Facts:
+class DatasetProperties:
     """What the rules know of a data set and configuration.
 
     Args:
@@ -22,7 +22,7 @@ class Facts:
         median_shape: median image size after resampling, in voxels, as many axes as the patch.
         intensity_shift: distance between the labelled and unlabelled intensity distributions, in
             standard deviations of the labelled one (0: same); see
-            :mod:`semi_nnunet.data.fingerprint`.
+            :mod:`semi_nnunet.properties.fingerprint`.
         foreground_slices: fraction of the labelled cases' slices that show foreground.
         foreground_classes: number of classes without background, or of regions.
     """
@@ -37,15 +37,15 @@ class Facts:
     foreground_classes: int = 1
 
 
-def epochs(facts: Facts, values: Mapping[str, Any]) -> Planned:
+def epochs(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
     return 1000, "nnU-Net's default, so that results compare with it"
 
 
-def steps_per_epoch(facts: Facts, values: Mapping[str, Any]) -> Planned:
+def steps_per_epoch(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
     return 250, "nnU-Net's default"
 
 
-def validation_steps_per_epoch(facts: Facts, values: Mapping[str, Any]) -> Planned:
+def validation_steps_per_epoch(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
     return 50, "nnU-Net's default"
 
 
@@ -54,24 +54,24 @@ def total_steps(values: Mapping[str, Any]) -> int:
     return int(values["epochs"]) * int(values["steps_per_epoch"])
 
 
-def labelled_batch_size(facts: Facts, values: Mapping[str, Any]) -> Planned:
-    return facts.batch_size, "batch size of the nnU-Net plan"
+def labelled_batch_size(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
+    return properties.batch_size, "batch size of the nnU-Net plan"
 
 
-def unlabelled_batch_size(facts: Facts, values: Mapping[str, Any]) -> Planned:
+def unlabelled_batch_size(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
     reason = (
         "as many unlabelled as labelled patches a step (Mean Teacher, FixMatch in segmentation)"
     )
     return values["labelled_batch_size"], reason
 
 
-def initial_lr(facts: Facts, values: Mapping[str, Any]) -> Planned:
+def initial_lr(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
     if values["optimizer"] == "adam":
         return 1e-4, "the published medical Mean Teacher's with Adam"
     return 1e-2, "nnU-Net's with SGD"
 
 
-def unlabelled_start_steps(facts: Facts, values: Mapping[str, Any]) -> Planned:
+def unlabelled_start_steps(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
     steps = min(2000, round(0.4 * total_steps(values)))
     return steps, (
         "until then (40 %, at most 2000) the unlabelled terms weigh by how well the least known "
@@ -79,18 +79,18 @@ def unlabelled_start_steps(facts: Facts, values: Mapping[str, Any]) -> Planned:
     )
 
 
-def ramp_up_steps(facts: Facts, values: Mapping[str, Any]) -> Planned:
+def ramp_up_steps(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
     steps = max(1, round(0.4 * total_steps(values)))
     return steps, (
         "40 % of the steps, from the first one on: the teacher must be useful before it is followed"
     )
 
 
-def every_step(facts: Facts, values: Mapping[str, Any]) -> Planned:
+def every_step(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
     return total_steps(values), "the weight grows until the end"
 
 
-def ema_decay(facts: Facts, values: Mapping[str, Any]) -> Planned:
+def ema_decay(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
     horizon = min(1000, max(10, total_steps(values) // 30))
     return 1 - 1 / horizon, (
         f"averages about the last {horizon} steps: 1/30 of the training, at most 1000 (Mean "
@@ -98,7 +98,7 @@ def ema_decay(facts: Facts, values: Mapping[str, Any]) -> Planned:
     )
 
 
-def max_rotation_degrees(facts: Facts, values: Mapping[str, Any]) -> Planned:
+def max_rotation_degrees(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
     """Of labelled patches; the same for every trainer, so that their baseline is matched."""
     if values["mirror"]:
         return 180.0, "no limit to nnU-Net's, which are up to 180 in planes that are nearly square"
@@ -108,15 +108,17 @@ def max_rotation_degrees(facts: Facts, values: Mapping[str, Any]) -> Planned:
     )
 
 
-def unlabelled_foreground_oversampling(facts: Facts, values: Mapping[str, Any]) -> Planned:
+def unlabelled_foreground_oversampling(
+    properties: DatasetProperties, values: Mapping[str, Any]
+) -> Planned:
     covered = math.prod(
         min(1.0, patch / max(size, 1))
-        for patch, size in zip(facts.patch_size, facts.median_shape, strict=True)
+        for patch, size in zip(properties.patch_size, properties.median_shape, strict=True)
     )
     found = f"a patch covers {covered:.0%} of the median image"
-    if len(facts.patch_size) == 2:
-        covered *= facts.foreground_slices
-        found += f", {facts.foreground_slices:.0%} of the slices show foreground"
+    if len(properties.patch_size) == 2:
+        covered *= properties.foreground_slices
+        found += f", {properties.foreground_slices:.0%} of the slices show foreground"
     if covered >= 0.5:
         return 0.0, f"{found}: foreground is met anyway"
     return 0.33, (
@@ -124,18 +126,18 @@ def unlabelled_foreground_oversampling(facts: Facts, values: Mapping[str, Any]) 
     )
 
 
-def appearance_strength(facts: Facts, values: Mapping[str, Any]) -> Planned:
-    strength = round(min(2.0, max(1.0, facts.intensity_shift / 0.5)), 2)
+def appearance_strength(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
+    strength = round(min(2.0, max(1.0, properties.intensity_shift / 0.5)), 2)
     if strength > 1:
         return strength, (
-            f"the unlabelled intensities lie {facts.intensity_shift:.2f} sd from the labelled: "
-            f"stronger changes bridge the gap"
+            f"the unlabelled intensities lie {properties.intensity_shift:.2f} sd from the "
+            f"labelled: stronger changes bridge the gap"
         )
     return 1.0, "labelled and unlabelled intensities agree: ranges of the Mean Teacher prototype"
 
 
-def class_wise_threshold(facts: Facts, values: Mapping[str, Any]) -> Planned:
-    if facts.foreground_classes > 1:
+def class_wise_threshold(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
+    if properties.foreground_classes > 1:
         return True, (
             "several classes: lower for those the teacher is less sure of (FreeMatch), so that the "
             "others do not drown them (ACDC)"

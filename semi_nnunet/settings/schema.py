@@ -1,26 +1,17 @@
-"""Settings of a method: frozen dataclasses, filled from ``plans["semi"]`` or by stated rules.
+"""Settings of a method: frozen dataclasses, filled by stated rules where nobody gave a value.
 
 A field is declared with :func:`setting` (a constant default) or :func:`planned` (a rule computes it
-from :class:`~semi_nnunet.settings.rules.Facts` about the data set). Both carry the reason of the
-default, which ``semi_nnunet plan`` prints. ``plans["semi"]`` overrides them in layers, the more
-specific one winning::
-
-    "semi": {
-        "seed": 1,                                              every trainer, every configuration
-        "2d": {"epochs": 100},                                  every trainer, this configuration
-        "SemiMeanTeacherTrainer": {"consistency_weight": 5,     this trainer, every configuration
-                                   "2d": {"ema_decay": 0.99}}   this trainer, this configuration
-    }
+from :class:`~semi_nnunet.settings.rules.DatasetProperties`). Both carry the reason of the default,
+which ``semi_nnunet plan`` prints, and the topic under which it is listed.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from semi_nnunet.util.errors import Problem, UserError
@@ -44,7 +35,7 @@ def setting(
 
 
 def planned(rule: Rule, **limits: Any) -> Any:
-    """Declare a setting that ``rule(facts, values) -> (value, reason)`` computes.
+    """Declare a setting that ``rule(properties, values) -> (value, reason)`` computes.
 
     The values are those that were given, the constant ones, and those planned before it.
     """
@@ -64,12 +55,14 @@ class Resolved:
         return dataclasses.asdict(self.settings)
 
 
-def resolve(settings_class: type, facts: Any, given: Mapping[str, tuple[Any, str]]) -> Resolved:
+def resolve(
+    settings_class: type, properties: Any, given: Mapping[str, tuple[Any, str]]
+) -> Resolved:
     """Fill in the settings: what was given, else what the rule plans, else the default.
 
     Args:
         settings_class: the dataclass of the method.
-        facts: what the rules may use.
+        properties: what the rules may use.
         given: setting -> (value, where it was given).
 
     Raises:
@@ -90,7 +83,7 @@ def resolve(settings_class: type, facts: Any, given: Mapping[str, tuple[Any, str
             values[field.name], reasons[field.name] = field.default, field.metadata["why"]
     for field in fields:  # a rule sees every constant, and what was planned before
         if values.get(field.name) is None and "rule" in field.metadata:
-            values[field.name], reasons[field.name] = field.metadata["rule"](facts, values)
+            values[field.name], reasons[field.name] = field.metadata["rule"](properties, values)
     in_order = {field.name: reasons[field.name] for field in fields}
     return Resolved(settings_class(**values), in_order)
 
@@ -108,115 +101,6 @@ def value_problems(settings_class: type, given: Mapping[str, tuple[Any, str]]) -
                 name = f"{where}[{field.name!r}]"
                 problems.append(Problem(name, wrong, "correct the value"))
     return problems
-
-
-def given_settings(
-    semi: Mapping[str, Any],
-    common: type,
-    settings_class: type,
-    trainer: str,
-    configuration: str,
-    configurations: Sequence[str],
-    trainers: Mapping[str, type] = types.MappingProxyType({}),
-) -> dict[str, tuple[Any, str]]:
-    """Collect what ``plans["semi"]`` says for one trainer and configuration.
-
-    Args:
-        semi: ``plans["semi"]``.
-        common: the settings class shared by all trainers; only its keys may stand in the shared
-            layers.
-        settings_class: the trainer's own settings class.
-        trainer: the trainer's class name.
-        configuration: for example "3d_fullres".
-        configurations: every configuration of the plans.
-        trainers: name -> settings class of the trainers there are, to tell a misspelt section from
-            another trainer's, and an unknown key from another trainer's.
-
-    Raises:
-        UserError: every unknown key, with the nearest valid one; and with them the wrong values.
-    """
-    problems = list(_misspelt_trainers(semi, trainers))
-    owners = {trainer: settings_class, **trainers}
-    given: dict[str, tuple[Any, str]] = {}
-    for layer, where, known, is_section in _layers(
-        semi, common, settings_class, trainer, configuration, configurations
-    ):
-        if not isinstance(layer, Mapping):
-            wrong = f"must be a JSON object, got {layer!r}"
-            problems.append(Problem(where, wrong, "write {...} there"))
-            continue
-        names = [field.name for field in dataclasses.fields(known)]
-        for key, value in layer.items():
-            if is_section(key):
-                continue
-            if key in names:
-                given[key] = (value, where)
-            else:
-                problems.append(_unknown_key(key, where, names, owners))
-    if problems:
-        problems += value_problems(settings_class, given)
-        raise UserError("plans['semi'] holds something that is no setting:", problems)
-    return given
-
-
-def _misspelt_trainers(semi: Any, trainers: Collection[str]) -> Iterator[Problem]:
-    """Sections that are nearly a trainer's name; those of other packages are left alone."""
-    for key in semi if isinstance(semi, Mapping) else ():
-        near = difflib.get_close_matches(key, trainers, n=1, cutoff=0.85)
-        if key.endswith("Trainer") and key not in trainers and near:
-            fix = f"did you mean {near[0]!r}?"
-            yield Problem(f"plans['semi'][{key!r}]", "there is no such trainer", fix)
-
-
-def _layers(
-    semi: Any,
-    common: type,
-    settings_class: type,
-    trainer: str,
-    configuration: str,
-    configurations: Sequence[str],
-) -> Iterator[tuple[Any, str, type, Callable[[str], bool]]]:
-    """Each layer's content, its name, the class of its settings, and which keys are sections."""
-
-    def section(layer: Any, key: str) -> Any:
-        return layer.get(key, {}) if isinstance(layer, Mapping) else {}
-
-    def is_any_section(key: str) -> bool:
-        return key in configurations or key == trainer or key.endswith("Trainer")
-
-    def is_configuration(key: str) -> bool:
-        return key in configurations
-
-    def is_none(key: str) -> bool:
-        return False
-
-    root, own = "plans['semi']", section(semi, trainer)
-    in_own = f"{root}[{trainer!r}]"
-    yield semi, root, common, is_any_section
-    yield section(semi, configuration), f"{root}[{configuration!r}]", common, is_none
-    yield own, in_own, settings_class, is_configuration
-    yield section(own, configuration), f"{in_own}[{configuration!r}]", settings_class, is_none
-
-
-def _unknown_key(
-    key: str, where: str, names: Sequence[str], trainers: Mapping[str, type]
-) -> Problem:
-    owners = [
-        name
-        for name, kind in trainers.items()
-        if key in (field.name for field in dataclasses.fields(kind))
-    ]
-    if owners:
-        return Problem(
-            f"{where}[{key!r}]",
-            f"is a setting of {', '.join(owners)} alone",
-            f"move it to plans['semi'][{owners[0]!r}] (plan --set {owners[0]}.{key}=...)",
-        )
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.4)
-    fix = (
-        f"did you mean {near[0]!r}?" if near else f"remove it; the settings are {', '.join(names)}"
-    )
-    return Problem(f"{where}[{key!r}]", "unknown setting", fix)
 
 
 def _what_is_wrong(field: dataclasses.Field[Any], hint: Any, value: Any) -> str | None:

@@ -10,19 +10,19 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from nnunetv2.inference.export_prediction import resample_and_save
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-from torch import distributed as dist
+from torch import nn
 
-from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.sampling import pseudo_labelled_cases
 from semi_nnunet.data.unlabelled import UnlabelledDataset
-from semi_nnunet.training.prediction import predict_pool
+from semi_nnunet.training.prediction import CasePredictor
+from semi_nnunet.training.run_log import Say
 from semi_nnunet.util.errors import UserError
 
 
@@ -32,34 +32,6 @@ def missing_predictions(folder: str | None, cases: Sequence[str]) -> list[str]:
         return []
     there = set(os.listdir(folder)) if os.path.isdir(folder) else set()
     return [case for case in cases if f"{case}.b2nd" not in there]
-
-
-def predicts_pool(fold: int | str) -> bool:
-    """Whether a fold's training predicts the unlabelled cases: one does, always the same."""
-    return str(fold) in ("0", "all")
-
-
-@contextmanager
-def prepared_stages(trainer: Any) -> Iterator[list[str]]:
-    """Inside the block, nnU-Net knows the next stages that are preprocessed alone; yields these.
-
-    It fails over the others, after the training.
-    """
-    configuration = trainer.configuration_manager.configuration
-    base, plans = Path(trainer.preprocessed_dataset_folder_base), trainer.plans_manager
-    stages = trainer.configuration_manager.next_stage_names or []
-    ready = [s for s in stages if (base / plans.get_configuration(s).data_identifier).is_dir()]
-    for stage in sorted(set(stages) - set(ready)):
-        trainer.print_to_log_file(
-            f"{stage} is not preprocessed: nothing is predicted for it. For the cascade: "
-            f"semi_nnunet preprocess, then this training again with --val"
-        )
-    before = configuration.get("next_stage")
-    configuration["next_stage"] = ready or None
-    try:
-        yield ready
-    finally:
-        configuration["next_stage"] = before
 
 
 def require_predictions(folder: str | None, cases: Sequence[str], command: str) -> None:
@@ -77,6 +49,11 @@ def require_predictions(folder: str | None, cases: Sequence[str], command: str) 
         )
 
 
+def predicts_unlabelled(fold: int | str) -> bool:
+    """Whether a fold's training predicts the unlabelled cases: one does, always the same."""
+    return str(fold) in ("0", "all")
+
+
 def never_validated(preprocessed: Path, fold: int | str) -> list[str]:
     """Pseudo-labelled training cases, which are in no validation: nnU-Net never predicts them.
 
@@ -86,72 +63,100 @@ def never_validated(preprocessed: Path, fold: int | str) -> list[str]:
     return [] if str(fold) == "all" else sorted(pseudo_labelled_cases(preprocessed))
 
 
-def predict_for_next_stages(trainer: Any, stages: Sequence[str]) -> None:
-    """Predict the cases that no validation does with the deployed network, for the next stages.
+@dataclass(frozen=True)
+class NextStages:
+    """The stages of a cascade that come after a training.
 
     Args:
-        trainer: a :class:`~semi_nnunet.training.trainer.SemiTrainer`.
-        stages: configurations that are preprocessed.
+        predictor: of the training's configuration.
+        preprocessed: folder of the data set.
+        results: folder of the trainer with these plans and configuration.
+        say: prints a line into the training's log.
     """
-    base = Path(trainer.preprocessed_dataset_folder_base)
-    predict_cases_of(base.joinpath, trainer, stages, never_validated(base, trainer.fold))
-    if trainer.uses_unlabelled:
-        unlabelled = partial(unlabelled_folder, base)
-        pool = trainer.pool.all(trainer.labelled_identifiers())  # all folds of the next stage's
-        predict_cases_of(unlabelled, trainer, stages, pool)
-    if trainer.is_ddp:
-        dist.barrier()
 
+    predictor: CasePredictor
+    preprocessed: Path
+    results: Path
+    say: Say
 
-def predict_cases_of(
-    folder_of: Callable[[str], Path], trainer: Any, stages: Sequence[str], cases: Sequence[str]
-) -> None:
-    """Predict ``cases`` and store their segmentations; those that no stage has are left out.
+    @contextmanager
+    def prepared(self) -> Iterator[list[str]]:
+        """Inside the block, nnU-Net knows those next stages alone that are preprocessed.
 
-    Args:
-        folder_of: data identifier -> where it has the cases.
-        trainer, stages: see :func:`predict_for_next_stages`.
-        cases: labelled or unlabelled ones of the trainer's own.
-    """
-    if not cases:
-        return
-    plans = trainer.plans_manager
-    folders = {stage: folder_of(plans.get_configuration(stage).data_identifier) for stage in stages}
-    wanted = {
-        case: [stage for stage in stages if (folders[stage] / f"{case}.b2nd").is_file()]
-        for case in cases
-    }
-    absent = [case for case, has in wanted.items() if not has]
-    if absent:
-        trainer.print_to_log_file(
-            f"{len(absent)} cases are not preprocessed for {', '.join(stages)}: they are not "
-            f"predicted. Fix: semi_nnunet preprocess, then this training again with --val"
-        )
-    own = folder_of(trainer.configuration_manager.data_identifier)
-    networks = {"deployed": trainer.prediction_network()}
-    here = [case for case, has in wanted.items() if has]
-    title = "cases for the next stage"
-    for case, logits, properties in predict_pool(trainer, networks, own, here, title, mirror=True):
-        for stage in wanted[case]:
-            store_for(trainer, stage, folders[stage], case, logits["deployed"], properties)
+        It would fail over the others, after the training.
+        """
+        manager = self.predictor.configuration
+        stages = manager.next_stage_names or []
+        ready = [s for s in stages if (self.preprocessed / self._data_of(s)).is_dir()]
+        for stage in sorted(set(stages) - set(ready)):
+            self.say(
+                f"{stage} is not preprocessed: nothing is predicted for it. For the cascade: "
+                f"semi_nnunet preprocess, then this training again with --val"
+            )
+        before = manager.configuration.get("next_stage")
+        manager.configuration["next_stage"] = ready or None
+        try:
+            yield ready
+        finally:
+            manager.configuration["next_stage"] = before
 
+    def predict(
+        self,
+        network: nn.Module,
+        folder_of: Callable[[str], Path],
+        stages: Sequence[str],
+        cases: Sequence[str],
+    ) -> None:
+        """Predict ``cases`` and store their segmentations; those that no stage has are left out.
 
-def store_for(
-    trainer: Any,
-    stage: str,
-    folder: Path,
-    case: str,
-    logits: torch.Tensor,
-    properties: dict[str, Any],
-) -> None:
-    """Resample a prediction to the images of ``stage`` and store it, written aside and renamed."""
-    target = UnlabelledDataset(folder, [case], {}).load_case(case)[0]
-    out = Path(trainer.output_folder_base) / "predicted_next_stage" / stage
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=out.parent) as aside:  # folds may meet here
-        resample_and_save(
-            logits, list(target.shape[1:]), str(Path(aside) / case), trainer.plans_manager,
-            trainer.configuration_manager, properties, trainer.dataset_json,
-            torch.get_num_threads(), nnUNetDatasetBlosc2,
-        )  # fmt: skip
-        (Path(aside) / f"{case}.b2nd").replace(out / f"{case}.b2nd")
+        Args:
+            network: the deployed one.
+            folder_of: data identifier -> where it has the cases, labelled or unlabelled.
+            stages: configurations that are preprocessed.
+            cases: of the training's configuration.
+        """
+        if not cases:
+            return
+        folders = {stage: folder_of(self._data_of(stage)) for stage in stages}
+        wanted = {
+            case: [stage for stage in stages if (folders[stage] / f"{case}.b2nd").is_file()]
+            for case in cases
+        }
+        absent = [case for case, has in wanted.items() if not has]
+        if absent:
+            self.say(
+                f"{len(absent)} cases are not preprocessed for {', '.join(stages)}: they are not "
+                f"predicted. Fix: semi_nnunet preprocess, then this training again with --val"
+            )
+        own = folder_of(self.predictor.configuration.data_identifier)
+        here = [case for case, has in wanted.items() if has]
+        for case, logits, properties in self.predictor.predict(
+            {"deployed": network}, own, here, "cases for the next stage", mirror=True
+        ):
+            for stage in wanted[case]:
+                self._store(stage, folders[stage], case, logits["deployed"], properties)
+
+    def _data_of(self, stage: str) -> str:
+        """The data identifier of a stage."""
+        return str(self.predictor.plans.get_configuration(stage).data_identifier)
+
+    def _store(
+        self,
+        stage: str,
+        folder: Path,
+        case: str,
+        logits: torch.Tensor,
+        properties: dict[str, Any],
+    ) -> None:
+        """Resample a prediction to the images of ``stage``, write it aside and rename it."""
+        target = UnlabelledDataset(folder, [case], {}).load_case(case)[0]
+        out = self.results / "predicted_next_stage" / stage
+        out.mkdir(parents=True, exist_ok=True)
+        predictor = self.predictor
+        with tempfile.TemporaryDirectory(prefix=".", dir=out.parent) as aside:  # folds may meet
+            resample_and_save(
+                logits, list(target.shape[1:]), str(Path(aside) / case), predictor.plans,
+                predictor.configuration, properties, predictor.dataset_json,
+                torch.get_num_threads(), nnUNetDatasetBlosc2,
+            )  # fmt: skip
+            (Path(aside) / f"{case}.b2nd").replace(out / f"{case}.b2nd")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,11 @@ from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import write_atomically
 
 DOS_FOLDER = 0x10
+STOCK_VALUES: list[Any] = [  # what nnU-Net's own trainers store beside tensors and plain values
+    np.dtype,
+    np._core.multiarray.scalar,
+    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u8", "?")),
+]
 NEWEST_FIRST = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 
 
@@ -75,6 +80,16 @@ def read(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]
     if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
         raise UserError(f"{path} is no nnU-Net checkpoint")
     return checkpoint
+
+
+def read_of_any_trainer(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint of ours or of nnU-Net's own trainers, which holds numpy scalars, too.
+
+    Raises:
+        UserError: as :func:`read`.
+    """
+    with torch.serialization.safe_globals(STOCK_VALUES):
+        return read(path, device)
 
 
 def _check_archive(path: str | Path) -> None:
@@ -165,3 +180,23 @@ def check_compatible(
     ]
     if problems:
         raise UserError(f"{path} belongs to another training:", problems)
+
+
+def changes(
+    then: Mapping[str, Any],
+    now: Mapping[str, Any],
+    cases_then: Mapping[str, Sequence[str]],
+    cases_now: Mapping[str, Sequence[str]],
+) -> list[str]:
+    """The settings and cases that are no longer those of a checkpoint, each as a short text.
+
+    Args:
+        then, now: settings.
+        cases_then, cases_now: kind -> cases; a kind that the checkpoint does not tell is as now.
+    """
+    found = [f"{key}: {then.get(key)} -> {now[key]}" for key in now if then.get(key) != now[key]]
+    for kind, cases in cases_now.items():
+        before = set(cases_then.get(kind, cases))
+        if before != set(cases):
+            found.append(f"{kind} cases: {len(before)} -> {len(cases)}")
+    return found

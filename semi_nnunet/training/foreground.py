@@ -7,7 +7,8 @@ ones. Images in which it sees none are sampled where the labelled cases have for
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,49 +17,96 @@ import torch
 
 from semi_nnunet.core.pseudo_labels import foreground_labels
 from semi_nnunet.data.unlabelled import LocationPrior
-from semi_nnunet.settings.common import require_epochs
-from semi_nnunet.training.prediction import of_all_ranks, predict_pool
+from semi_nnunet.settings.common import SemiSettings, require_epochs
+from semi_nnunet.training.networks_in_training import NetworksInTraining
+from semi_nnunet.training.prediction import CasePredictor
+from semi_nnunet.training.run_log import Say
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_npz
 
 LOCATIONS = 200  # of an image, shared by its classes: there may be 100,000 images
 
 
-def check_locate(trainer: Any) -> None:
-    """Check, before the first step, that what is asked for can be done and has an effect.
-
-    Raises:
-        UserError: an epoch that never comes, or no oversampling that would use it.
-    """
-    settings = trainer.settings
-    require_epochs(settings, "locate_epochs")
-    if settings.locate_epochs and not settings.unlabelled_foreground_oversampling:
-        raise UserError(
-            "locate_epochs needs unlabelled_foreground_oversampling above 0, got 0. Fix: set both "
-            "in plans['semi'], or neither"
-        )
-
-
-def locate_foreground(trainer: Any) -> dict[str, LocationPrior]:
-    """Case -> class -> (N, 3) positions relative to the image; also written, for resuming."""
-    classes, found = classes_of(trainer), dict[str, LocationPrior]()
-    networks, title = {"deployed": trainer.prediction_network()}, "looking for foreground"
-    for case, logits, _ in predict_pool(
-        trainer, networks, trainer.pool.folder, trainer.unlabelled_cases(), title, mirror=False
-    ):
-        labels = foreground_labels(trainer.probs(logits["deployed"][None])[0], trainer.exclusive)
-        most = max(1, LOCATIONS // len(classes))
-        pairs = zip(classes, labels, strict=True)
-        some = {key: some_positions(label, most) for key, label in pairs}
-        found[case] = {key: positions for key, positions in some.items() if len(positions)}
-    found = of_all_ranks(trainer, found)
-    epoch, with_any = trainer.current_epoch, sum(map(bool, found.values()))
-    trainer.print_to_log_file(
-        f"epoch {epoch}: foreground is seen in {with_any} of {len(found)} unlabelled images"
+def classes_of(label_manager: Any) -> list[Hashable]:
+    """The foreground classes or regions, as nnU-Net names them where it samples patches."""
+    has_regions = label_manager.has_regions
+    return list(
+        label_manager.foreground_regions if has_regions else label_manager.foreground_labels
     )
-    if trainer.local_rank == 0:
-        write(locations_file(trainer, epoch), found, classes)
-    return found
+
+
+@dataclass(frozen=True)
+class ForegroundLocator:
+    """Finds foreground in the unlabelled images of a training.
+
+    Args:
+        settings: ``locate_epochs``, ``unlabelled_foreground_oversampling``.
+        folder: of the fold's results.
+        networks: of the training.
+        classes: :func:`classes_of` the labels.
+        say: prints a line into the training's log.
+    """
+
+    settings: SemiSettings
+    folder: Path
+    networks: NetworksInTraining
+    classes: Sequence[Hashable]
+    say: Say
+
+    def check(self) -> None:
+        """Check, before the first step, that what is asked for can be done and has an effect.
+
+        Raises:
+            UserError: an epoch that never comes, or no oversampling that would use it.
+        """
+        require_epochs(self.settings, "locate_epochs")
+        if self.settings.locate_epochs and not self.settings.unlabelled_foreground_oversampling:
+            raise UserError(
+                "locate_epochs needs unlabelled_foreground_oversampling above 0, got 0. Fix: set "
+                "both in plans['semi'], or neither"
+            )
+
+    def locate(
+        self, epoch: int, images: Path, cases: Sequence[str], predictor: CasePredictor
+    ) -> dict[str, LocationPrior]:
+        """Case -> class -> (N, 3) positions relative to the image; also written, for resuming.
+
+        Args:
+            epoch: that begins.
+            images: folder of the preprocessed unlabelled cases.
+            cases: of the folder.
+            predictor: of the training.
+        """
+        found = dict[str, LocationPrior]()
+        networks = {"deployed": self.networks.prediction_network()}
+        most = max(1, LOCATIONS // len(self.classes))
+        title = "looking for foreground"
+        for case, logits, _ in predictor.predict(networks, images, cases, title, mirror=False):
+            probs = self.networks.probs(logits["deployed"][None])[0]
+            pairs = zip(
+                self.classes, foreground_labels(probs, self.networks.exclusive), strict=True
+            )
+            some = {key: some_positions(label, most) for key, label in pairs}
+            found[case] = {key: positions for key, positions in some.items() if len(positions)}
+        found = predictor.ranks.together(found)
+        with_any = sum(map(bool, found.values()))
+        self.say(
+            f"epoch {epoch}: foreground is seen in {with_any} of {len(found)} unlabelled images"
+        )
+        if predictor.ranks.number == 0:
+            write(self._file(epoch), found, self.classes)
+        return found
+
+    def read(self, epoch: int) -> dict[str, LocationPrior]:
+        """What was found at the start of ``epoch``.
+
+        Raises:
+            UserError: the file is gone.
+        """
+        return read(self._file(epoch), self.classes)
+
+    def _file(self, epoch: int) -> Path:
+        return self.folder / f"foreground_epoch_{epoch}.npz"
 
 
 def some_positions(label: torch.Tensor, most: int) -> np.ndarray:
@@ -72,18 +120,8 @@ def some_positions(label: torch.Tensor, most: int) -> np.ndarray:
     return ((voxels[np.sort(drawn)] + 0.5) / np.asarray(label.shape)).astype(np.float32)
 
 
-def locations_file(trainer: Any, epoch: int) -> Path:
-    return Path(trainer.output_folder) / f"foreground_epoch_{epoch}.npz"
-
-
-def classes_of(trainer: Any) -> list[Any]:
-    """The foreground classes or regions, as nnU-Net names them where it samples patches."""
-    manager = trainer.label_manager
-    return list(manager.foreground_regions if manager.has_regions else manager.foreground_labels)
-
-
-def write(path: Path, found: Mapping[str, LocationPrior], classes: Sequence[Any]) -> None:
-    """Store what :func:`locate_foreground` found."""
+def write(path: Path, found: Mapping[str, LocationPrior], classes: Sequence[Hashable]) -> None:
+    """Store what a :class:`ForegroundLocator` found."""
     nothing, cases = np.zeros((0, 3), np.float32), sorted(found)
     parts = [found[case].get(key, nothing) for case in cases for key in classes]
     write_npz(
@@ -94,13 +132,12 @@ def write(path: Path, found: Mapping[str, LocationPrior], classes: Sequence[Any]
     )
 
 
-def read(trainer: Any, epoch: int) -> dict[str, LocationPrior]:
-    """What was found at the start of ``epoch``.
+def read(path: Path, classes: Sequence[Hashable]) -> dict[str, LocationPrior]:
+    """What :func:`write` stored.
 
     Raises:
         UserError: the file is gone.
     """
-    path, classes = locations_file(trainer, epoch), classes_of(trainer)
     if not path.is_file():
         raise UserError(
             f"this training samples unlabelled patches by {path}, which is missing. Fix: put it "

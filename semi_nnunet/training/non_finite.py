@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import torch
 
 from semi_nnunet.util.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class Seen:
     cases: tuple[str, ...]
 
 
-class FiniteWatch:
+class NonFiniteWatch:
     """Collects values on the device and looks at them all at once.
 
     Args:
@@ -45,8 +43,6 @@ class FiniteWatch:
         """
         if not self._seen or not (now or len(self._seen) >= self.every):
             return
-        import torch  # here, as launchers want this file's times alone
-
         values = torch.stack([seen.value.float() for seen in self._seen]).cpu()
         collected, self._seen = self._seen, []
         for seen, value in zip(collected, values.tolist(), strict=True):
@@ -58,39 +54,3 @@ class FiniteWatch:
                     f"Fix: look at these images (semi_nnunet preprocess verifies them) and at the "
                     f"learning rate, then continue with --c"
                 )
-
-
-def collapse_warning(pseudo_label: float | None, labelled: float | None) -> str | None:
-    """What to say where pseudo labels have next to no foreground although labels have; or None.
-
-    Args:
-        pseudo_label: mean fraction of foreground voxels in the pseudo labels of an epoch.
-        labelled: the same in the labels.
-    """
-    if pseudo_label is None or not labelled or pseudo_label >= 0.01 * labelled:
-        return None
-    return (
-        f"WARNING: the pseudo labels have nearly no foreground ({pseudo_label:.1e} of the voxels; "
-        f"the labels have {labelled:.1e}): the teacher collapses. Lower the weight of the "
-        f"unlabelled term, lengthen ramp_up_steps, or check that the unlabelled images show the "
-        f"same organs"
-    )
-
-
-class TimeLeft:
-    """Estimate the rest of a training from its last ten epochs."""
-
-    def __init__(self) -> None:
-        self._seconds: list[float] = []
-
-    def after_epoch(self, seconds: float, epochs_left: int) -> str:
-        """The estimate after an epoch that took ``seconds``, as "45 s", "12 min" or "3.5 h"."""
-        self._seconds = [*self._seconds[-9:], seconds]
-        return readable_time(epochs_left * sum(self._seconds) / len(self._seconds))
-
-
-def readable_time(seconds: float) -> str:
-    """Such as "45 s", "12 min" or "3.5 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

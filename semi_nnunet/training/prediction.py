@@ -4,78 +4,95 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
-from torch import distributed as dist
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 from tqdm import tqdm
 
 from semi_nnunet.data.unlabelled import UnlabelledDataset
 from semi_nnunet.networks.average import deep_supervision_switches
+from semi_nnunet.training.distributed import Ranks
 
-T = TypeVar("T")
+Prediction = tuple[str, dict[str, torch.Tensor], dict[str, Any]]
 
 
-def predict_pool(
-    trainer: Any,
-    networks: Mapping[str, nn.Module],
-    folder: Path,
-    cases: Sequence[str],
-    title: str,
-    mirror: bool,
-) -> Iterator[tuple[str, dict[str, torch.Tensor], dict[str, Any]]]:
-    """Predict this process's share of ``cases`` by nnU-Net's sliding window.
+@dataclass(frozen=True)
+class CasePredictor:
+    """nnU-Net's sliding window over preprocessed cases, shared among the processes of a training.
 
     Args:
-        trainer: whose configuration it is.
-        networks: by name; they are in evaluation mode and without deep supervision meanwhile.
-        folder: with cases preprocessed for this configuration, labelled or not.
-        cases: of the folder.
-        title: of the progress bar.
-        mirror: whether to average over mirrored images, as nnU-Net does.
-
-    Yields:
-        case, logits (C, *spatial) of each network on the CPU, and nnU-Net's properties.
+        plans: nnU-Net's manager of the plans.
+        configuration: nnU-Net's manager of the configuration.
+        dataset_json: nnU-Net's data set description.
+        trainer_name: class name of the trainer.
+        device: of the networks.
+        mirror_axes: that may be mirrored, or None.
+        previous_stage: folder with the predictions of a cascade's previous stage, or None.
+        ranks: processes that share the cases.
     """
-    predictors = {name: predictor_of(trainer, net, mirror) for name, net in networks.items()}
-    previous_stage = trainer.folder_with_segs_from_previous_stage
-    dataset = UnlabelledDataset(folder, cases, {}, previous_stage)
-    ranks = dist.get_world_size() if trainer.is_ddp else 1
-    with ExitStack() as stack:
-        for network in networks.values():
-            stack.enter_context(ready_to_predict(network))
-        for case in tqdm(list(cases)[trainer.local_rank :: ranks], desc=title, disable=None):
-            image, _, previous, properties = dataset.load_case(case)
-            x = torch.from_numpy(with_previous_stage(image[:], previous, trainer.label_manager))
-            logits = {
-                name: predictor.predict_sliding_window_return_logits(x).cpu()
-                for name, predictor in predictors.items()
-            }
-            yield case, logits, properties
 
+    plans: PlansManager
+    configuration: ConfigurationManager
+    dataset_json: dict[str, Any]
+    trainer_name: str
+    device: torch.device
+    mirror_axes: tuple[int, ...] | None
+    previous_stage: str | None
+    ranks: Ranks
 
-def of_all_ranks(trainer: Any, found: dict[str, T]) -> dict[str, T]:
-    """Case -> what each process of a DDP training found of its share, together."""
-    if not trainer.is_ddp:
-        return found
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, found)
-    return {case: one for part in parts for case, one in part.items()}
+    def predict(
+        self,
+        networks: Mapping[str, nn.Module],
+        folder: Path,
+        cases: Sequence[str],
+        title: str,
+        mirror: bool,
+    ) -> Iterator[Prediction]:
+        """Predict this process's share of ``cases``.
 
+        Args:
+            networks: by name; they are in evaluation mode and without deep supervision meanwhile.
+            folder: with cases preprocessed for this configuration, labelled or not.
+            cases: of the folder.
+            title: of the progress bar.
+            mirror: whether to average over mirrored images, as nnU-Net does.
 
-def predictor_of(trainer: Any, network: nn.Module, mirror: bool) -> nnUNetPredictor:
-    """nnU-Net's predictor with a network of the trainer's plan."""
-    predictor = nnUNetPredictor(use_mirroring=mirror, device=trainer.device, allow_tqdm=False)
-    predictor.manual_initialization(
-        network, trainer.plans_manager, trainer.configuration_manager, None,
-        trainer.dataset_json, type(trainer).__name__, trainer.inference_allowed_mirroring_axes,
-    )  # fmt: skip
-    return predictor
+        Yields:
+            case, logits (C, *spatial) of each network on the CPU, and nnU-Net's properties.
+        """
+        predictors = {
+            name: self.nnunet_predictor(network, mirror) for name, network in networks.items()
+        }
+        dataset = UnlabelledDataset(folder, cases, {}, self.previous_stage)
+        labels = self.plans.get_label_manager(self.dataset_json)
+        share = list(cases)[self.ranks.number :: self.ranks.count]
+        with ExitStack() as stack:
+            for network in networks.values():
+                stack.enter_context(ready_to_predict(network))
+            for case in tqdm(share, desc=title, disable=None):
+                image, _, previous, properties = dataset.load_case(case)
+                x = torch.from_numpy(with_previous_stage(image[:], previous, labels))
+                logits = {
+                    name: predictor.predict_sliding_window_return_logits(x).cpu()
+                    for name, predictor in predictors.items()
+                }
+                yield case, logits, properties
+
+    def nnunet_predictor(self, network: nn.Module, mirror: bool) -> nnUNetPredictor:
+        """nnU-Net's predictor with a network of the plan."""
+        predictor = nnUNetPredictor(use_mirroring=mirror, device=self.device, allow_tqdm=False)
+        predictor.manual_initialization(
+            network, self.plans, self.configuration, None, self.dataset_json, self.trainer_name,
+            self.mirror_axes,
+        )  # fmt: skip
+        return predictor
 
 
 def with_previous_stage(image: np.ndarray, previous: Any, label_manager: Any) -> np.ndarray:

@@ -1,51 +1,42 @@
 """An nnU-Net trainer that can be repeated and continued exactly.
 
 Nothing here is about unlabelled images: settings from the plans, batches that follow from the step,
-checkpoints written whole, a history, early stopping, a watch for values that are no numbers. This
-module and :mod:`semi_nnunet.training.trainer` are the only ones that know nnU-Net's trainer.
+checkpoints written whole, a history, early stopping, a watch for values that are not finite. The
+three base classes (this one, :class:`~semi_nnunet.training.companions.CompanionTrainer` and
+:class:`~semi_nnunet.training.trainer.SemiTrainer`) alone override nnU-Net's methods; the work
+behind them is done by parts that know no trainer.
 """
 
 from __future__ import annotations
 
 import math
-import platform
-import time
-from collections.abc import Iterable
-from functools import cached_property
-from importlib.metadata import version
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.ddp_allgather import AllGatherGrad
-from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
-from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import semi_nnunet
-from semi_nnunet.core.losses import DiceAndVoxelLoss
-from semi_nnunet.data.loading import StepDataset, StepLoader, reproducible
-from semi_nnunet.data.patients import (
-    PatientOf,
-    by_patient,
-    make_folds,
-    patient_finder,
-    require_whole,
-)
+from semi_nnunet.data.loading import StepLoader, reproducible
+from semi_nnunet.data.patients import PatientOf, patient_finder
 from semi_nnunet.data.sampling import pseudo_labelled_cases, sampling_probabilities
 from semi_nnunet.networks.average import deep_supervision_switches
-from semi_nnunet.networks.frozen import unwrapped
-from semi_nnunet.planning.properties import collect_facts, resolve_settings
+from semi_nnunet.networks.frozen import load_pretrained_encoder, unwrapped
+from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.training import checkpoints
 from semi_nnunet.training.cascade import require_predictions
-from semi_nnunet.training.history import History, StepRecords
-from semi_nnunet.training.non_finite import FiniteWatch, TimeLeft
+from semi_nnunet.training.distributed import Ranks, sum_over_ranks
+from semi_nnunet.training.folds import require_fold, require_usable_split
+from semi_nnunet.training.loaders import close_all, step_loaders
+from semi_nnunet.training.losses import given_class_weights, is_stock, supervised_loss
+from semi_nnunet.training.next_command import NextCommand
+from semi_nnunet.training.non_finite import NonFiniteWatch
 from semi_nnunet.training.optimisation import (
     PlateauSchedule,
     Schedule,
@@ -53,10 +44,10 @@ from semi_nnunet.training.optimisation import (
     with_deep_supervision,
 )
 from semi_nnunet.training.precision import compute_dtype, slow_dtype_warning
-from semi_nnunet.training.trackers import MlflowTracker, TensorBoardTracker, Tracker
+from semi_nnunet.training.run_log import RunLog
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import UserError, print_user_errors_plainly
-from semi_nnunet.util.files import read_json, remove_leftovers, write_json
+from semi_nnunet.util.files import remove_leftovers
 from semi_nnunet.util.seeds import derived_seed
 
 NEVER = 2**31
@@ -73,41 +64,59 @@ class ReproducibleTrainer(nnUNetTrainer):
     A subclass says what a step is (``train_step``, ``validation_step``, for the batches of
     :class:`~semi_nnunet.data.loading.StepDataset`), and may add streams of batches
     (:meth:`streams`), networks (:meth:`trained_networks`) and state (:meth:`checkpoint_content`,
-    :meth:`restore`).
+    :meth:`restore`). One that only others build on is declared with ``is_method=False``.
     """
 
     settings_class: ClassVar[type[SemiSettings]] = SemiSettings
+    methods: ClassVar[
+        dict[str, type[SemiSettings]]
+    ] = {}  # of every imported method, by its trainer
+
+    def __init_subclass__(cls, is_method: bool = True, **others: Any) -> None:
+        super().__init_subclass__(**others)
+        if is_method:
+            ReproducibleTrainer.methods[cls.__name__] = cls.settings_class
 
     # ---------------------------------------------------------------- nnU-Net's seams: set-up
 
     def __init__(
         self,
-        plans: dict,
+        plans: dict[str, Any],
         configuration: str,
         fold: int,
-        dataset_json: dict,
+        dataset_json: dict[str, Any],
         device: torch.device = torch.device("cuda"),  # noqa: B008
     ):
         print_user_errors_plainly()
         own_plans = {"continue_training": False, **plans}  # nnU-Net takes that key out
         super().__init__(own_plans, configuration, fold, dataset_json, device)
         base = self.preprocessed_dataset_folder_base
-        facts = collect_facts(
+        properties = collect_properties(
             plans, configuration, dataset_json, None if base is None else Path(base)
         )
         trainer = type(self).__name__
         self.resolved = resolve_settings(
-            self.settings_class, trainer, configuration, plans, facts, known_trainers()
+            self.settings_class, trainer, configuration, plans, properties, self.methods
         )
         self.settings: Any = self.resolved.settings
-        self._apply_settings()
-        self.records, self.history, self.time_left = StepRecords(), History(), TimeLeft()
-        self.watch = FiniteWatch(every=100 if self.device.type == "cuda" else 1)
-        self._resuming = plans.get("continue_training", True)  # nnU-Net says False with --val
-        self._stopped_early = self._restoring = False
+        self.ranks = Ranks.of_training(self.is_ddp)
+        self.patient_of: PatientOf = patient_finder(dataset_json)
+        self.commands = NextCommand(
+            self.plans_manager.dataset_name,
+            self.plans_manager.plans_name,
+            configuration,
+            trainer,
+            self.configuration_manager.previous_stage_name,
+        )
+        self.say = lambda *words: self.print_to_log_file(*words)  # for parts that know no trainer
+        self.run_log = RunLog(self.resolved, self.say)
+        self.records, self.history = self.run_log.records, self.run_log.history
+        self.non_finite = NonFiniteWatch(every=100 if self.device.type == "cuda" else 1)
+        self.resuming = plans.get("continue_training", True)  # nnU-Net says False with --val
+        self._stopped_early = self.is_restoring = False
         self._cases: dict[str, list[str]] = {}
-        self._epoch_values: dict[str, float] = {}
-        self._best_epoch = self._step_in_epoch = 0
+        self._best_epoch = self.step_in_epoch = 0
+        self._apply_settings()
 
     def _apply_settings(self) -> None:
         """Set nnU-Net's attributes from the settings."""
@@ -120,38 +129,33 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.enable_deep_supervision = settings.deep_supervision and outputs > 1  # nnU-Net: 0 / 0
         self.save_every = NEVER  # nnU-Net would save before it knows whether the epoch was the best
         self.configuration_manager.configuration["batch_size"] = settings.labelled_batch_size
+        self.mixed_precision_dtype = compute_dtype(settings.mixed_precision, self.device)
         if self.mixed_precision_dtype is not torch.float16:
             self.grad_scaler = None  # only float16 has gradients too small for it
-        self._trackers = self._make_trackers() if self.local_rank == 0 else []
-        self.logger.loggers += self._trackers
-
-    def _make_trackers(self) -> list[Tracker]:
-        folder, found = Path(self.output_folder), list[Tracker]()
-        if self.settings.tensorboard:
-            found.append(TensorBoardTracker(folder, self.logger.resume))
-        if self.settings.mlflow:
-            run, experiment = f"{folder.parent.name} {folder.name}", self.plans_manager.dataset_name
-            found.append(
-                MlflowTracker(folder, experiment, run, self.logger.resume, folder.parents[2])
-            )
-        for tracker in found:
-            tracker.update_config(self.resolved.as_dict())
-        return found
+        if self.ranks.number == 0:
+            folder, dataset = Path(self.output_folder), self.plans_manager.dataset_name
+            self.logger.loggers += self.run_log.open_trackers(folder, dataset, self.logger.resume)
 
     def initialize(self) -> None:
         torch.manual_seed(derived_seed(self.settings.seed, "weights"))
         super().initialize()
         if isinstance(self.network, DistributedDataParallel):
-            # the gradients of all terms are averaged once a step (average_gradients); DDP would do
-            # so in every backward pass, for one network, and wants all its parameters used
+            # the gradients of all terms are averaged once a step (Ranks.average_gradients); DDP
+            # would do so in every backward pass, for one network, and wants all parameters used
             self.network = self.network.module
-        self.load_pretrained(self.network)
-
-    def load_pretrained(self, network: nn.Module) -> None:
-        """Load the weights that a plan wants an encoder to begin with; not if a checkpoint does."""
-        load = getattr(unwrapped(network), "load_pretrained", None)
-        if load is not None and not self._restoring:
-            load()
+        if not self.is_restoring:
+            load_pretrained_encoder(self.network)
+        self.identity = {  # must agree between a checkpoint and the training that continues from it
+            "trainer": type(self).__name__,
+            "dataset": self.plans_manager.dataset_name,
+            "configuration": self.configuration_name,
+            "plans": self.plans_manager.plans_name,
+            "fold": self.fold,
+            "classes or regions": self.label_manager.num_segmentation_heads,
+            "input channels": self.num_input_channels,
+            "architecture": self.configuration_manager.configuration["architecture"],
+            "patch size": list(self.configuration_manager.patch_size),
+        }
 
     def trained_networks(self) -> list[nn.Module]:
         """Every network that takes a gradient."""
@@ -161,49 +165,26 @@ class ReproducibleTrainer(nnUNetTrainer):
         parameters = [p for network in self.trained_networks() for p in network.parameters()]
         return build_optimizer(parameters, self.settings)
 
+    def class_weights(self) -> Any:
+        """Of the loss: None, a number for each class or region, or what returns them."""
+        return given_class_weights(self.settings, self.label_manager.num_segmentation_heads)
+
     def _build_loss(self) -> nn.Module:
         weights = self.class_weights()
-        if self.settings.supervised_loss == "dice_ce" and weights is None:
+        if is_stock(self.settings, weights):
             return super()._build_loss()
-        loss = DiceAndVoxelLoss(
-            regions=self.label_manager.has_regions,
-            ignore_label=self.label_manager.ignore_label,
-            batch_dice=self.configuration_manager.batch_dice,
-            focal_gamma=self.settings.focal_gamma
-            if "focal" in self.settings.supervised_loss
-            else 0.0,
-            class_weights=weights,
-            sum_over_ranks=sum_over_ranks if self.is_ddp else None,
-        ).to(self.device)
+        batch_dice, summed = self.configuration_manager.batch_dice, None
+        if self.is_ddp:
+            summed = sum_over_ranks
+        loss = supervised_loss(self.settings, weights, self.label_manager, batch_dice, summed)
+        loss = loss.to(self.device)
         if not self.enable_deep_supervision:
             return loss
-        scales = len(self._get_deep_supervision_scales())
-        return with_deep_supervision(loss, scales)
-
-    def class_weights(self) -> Any:
-        """Of the loss: None, a number for each class or region, or what returns them.
-
-        Raises:
-            UserError: not as many numbers as classes.
-        """
-        weights, heads = self.settings.class_weights, self.label_manager.num_segmentation_heads
-        if weights is not None and len(weights) != heads:
-            raise UserError(
-                f"class_weights must be one number for each of the {heads} classes (background "
-                f"included) or regions, got {len(weights)}: {weights}. Fix: correct plans['semi']"
-            )
-        return weights
+        return with_deep_supervision(loss, len(self._get_deep_supervision_scales()))
 
     def _set_batch_size_and_oversample(self) -> None:
-        if self.is_ddp:
-            ranks, size = dist.get_world_size(), self.settings.labelled_batch_size
-            gathers = self.configuration_manager.batch_dice  # nnU-Net's gathering wants equal parts
-            if size < ranks or (gathers and size % ranks):
-                what = "a multiple of" if gathers else "at least"
-                raise UserError(
-                    f"labelled_batch_size must be {what} the number of GPUs, {ranks}, got {size}. "
-                    f"Fix: train on fewer GPUs or change it in plans['semi']"
-                )
+        size = self.settings.labelled_batch_size
+        self.ranks.require_shareable(size, self.configuration_manager.batch_dice)
         super()._set_batch_size_and_oversample()
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:
@@ -226,22 +207,11 @@ class ReproducibleTrainer(nnUNetTrainer):
             switch.deep_supervision = enabled
 
     @property
-    def mixed_precision_dtype(self) -> torch.dtype | None:
-        """What the networks compute in, where that is not their weights' float32."""
-        return compute_dtype(self.settings.mixed_precision, self.device)
-
-    @property
     def bare_network(self) -> nn.Module:
         """The student without the wrapper of torch.compile."""
         return unwrapped(self.network)
 
     # ---------------------------------------------------------------- nnU-Net's seams: data
-
-    @property
-    def preprocess_command(self) -> str:
-        """What makes the preprocessed cases."""
-        where = f"-c {self.configuration_name} -p {self.plans_manager.plans_name}"
-        return f"semi_nnunet preprocess -d {self.plans_manager.dataset_name} {where}"
 
     def labelled_identifiers(self) -> list[str]:
         """Every preprocessed labelled case.
@@ -252,67 +222,27 @@ class ReproducibleTrainer(nnUNetTrainer):
         if not Path(self.preprocessed_dataset_folder).is_dir():
             raise UserError(
                 f"{self.configuration_name} is not preprocessed, there is no "
-                f"{self.preprocessed_dataset_folder}. Fix: {self.preprocess_command}"
+                f"{self.preprocessed_dataset_folder}. Fix: {self.commands.preprocess}"
             )
         if self.dataset_class is None:
             self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         return sorted(self.dataset_class.get_identifiers(self.preprocessed_dataset_folder))
 
     def do_split(self) -> tuple[list[str], list[str]]:
-        """nnU-Net's split, of whole patients; fewer than five of them get one fold each.
-
-        The file is written here, whole, because one DDP process may read what another writes.
-        """
-        splits_file = Path(self.preprocessed_dataset_folder_base) / "splits_final.json"
-        cases = self.labelled_identifiers()
-        if self.fold != "all" and not splits_file.exists():
-            pseudo_labelled = pseudo_labelled_cases(self.preprocessed_dataset_folder_base)
-            folds = make_folds(cases, self.patient_of, pseudo_labelled)
-            if not folds:
-                raise UserError(
-                    f"fold {self.fold} needs a training and a validation patient, found "
-                    f"{len(cases)} labelled cases of {len(by_patient(cases, self.patient_of))}. "
-                    f"Fix: train fold 'all'"
-                )
-            write_json(splits_file, folds)
-        if self.fold != "all" and self.fold >= (count := len(read_json(splits_file))):
-            raise UserError(
-                f"{splits_file} has {count} folds, but fold {self.fold} was asked for (nnU-Net "
-                f"would split at random). Fix: "
-                + (f"choose one of 0 to {count - 1}, or 'all'" if count else "train fold 'all'")
-            )
-        training, validation = super().do_split()
-        missing = sorted(set(training + validation) - set(cases))
-        if missing or not training:
-            what = (
-                f"names cases that are not preprocessed: {', '.join(missing)}"
-                if missing
-                else "is empty"
-            )
-            raise UserError(
-                f"fold {self.fold} of {splits_file} {what}. Fix: mend or delete that file"
-            )
+        """nnU-Net's split, of whole patients."""
+        cases, base = self.labelled_identifiers(), Path(self.preprocessed_dataset_folder_base)
         if self.fold != "all":
-            fold = {"train": training, "val": validation}
-            require_whole(splits_file, self.fold, fold, self.patient_of)
-        return training, validation
-
-    @cached_property
-    def patient_of(self) -> PatientOf:
-        """Case -> its patient, as dataset.json says."""
-        return patient_finder(self.dataset_json)
-
-    def command_of_previous_stage(self) -> str:
-        """What to run where the previous stage of a cascade is missing."""
-        stage = self.configuration_manager.previous_stage_name
-        where = f"{self.plans_manager.dataset_name} {stage} FOLD -tr {type(self).__name__}"
-        return f"train every fold of it: nnUNetv2_train {where}"
+            require_fold(base, self.fold, cases, self.patient_of)
+        split: tuple[list[str], list[str]] = super().do_split()
+        require_usable_split(base, self.fold, split, cases, self.patient_of)
+        return split
 
     def get_dataloaders(self) -> tuple[StepLoader, StepLoader]:
-        previous = self.folder_with_segs_from_previous_stage
         training_cases, validation_cases = self.do_split()
         require_predictions(
-            previous, [*training_cases, *validation_cases], self.command_of_previous_stage()
+            self.folder_with_segs_from_previous_stage,
+            [*training_cases, *validation_cases],
+            self.commands.train_previous_stage,
         )
         with variable("nnUNet_n_proc_DA", "0"):  # nnU-Net starts no loaders; ours start later
             training, validation = (part.data_loader for part in super().get_dataloaders())
@@ -323,16 +253,8 @@ class ReproducibleTrainer(nnUNetTrainer):
             pseudo_labelled_cases(self.preprocessed_dataset_folder_base),
             self.settings.labelled_share,
         )
-        seed, rank = self.settings.seed, self.local_rank
-        workers, on_gpu = get_allowed_n_proc_DA(), self.device.type == "cuda"
-        streams, parts = self.streams(training), self.settings.accumulate_batches
-        steps = StepDataset(streams, seed, rank, parts)
-        checks = StepDataset({"validation": validation}, seed, rank)
-        first = self.current_epoch * self.num_iterations_per_epoch
-        return (
-            StepLoader(steps, first, workers, on_gpu),
-            StepLoader(checks, 0, workers // 2, on_gpu, period=self.num_val_iterations_per_epoch),
-        )
+        streams, epoch = self.streams(training), self.current_epoch
+        return step_loaders(streams, validation, self.settings, self.ranks, self.device, epoch)
 
     def streams(self, labelled: Any) -> dict[str, Any]:
         """Name -> nnU-Net loader of each stream of a batch; ``labelled`` is nnU-Net's own."""
@@ -363,94 +285,59 @@ class ReproducibleTrainer(nnUNetTrainer):
     def on_train_start(self) -> None:
         super().on_train_start()
         self._cases = self.current_cases()
-        if self.local_rank == 0:
+        if self.ranks.number == 0:
             remove_leftovers(self.output_folder)
-            self._write_settings()
+            trainer, folder = type(self).__name__, Path(self.output_folder)
+            self.run_log.write_settings(folder, trainer, self._cases)
             if warning := slow_dtype_warning(self.mixed_precision_dtype, self.device):
                 self.print_to_log_file(warning)
 
     def on_train_end(self) -> None:
         super().on_train_end()
-        self._close_loaders()
-        for tracker in self._trackers:
-            tracker.close()
+        close_all((self.dataloader_train, self.dataloader_val))
+        self.run_log.close()
 
     def restart_loaders(self) -> None:
         """Make the batches of the coming steps anew: the cases have changed."""
-        self._close_loaders()
+        close_all((self.dataloader_train, self.dataloader_val))
         self.dataloader_train, self.dataloader_val = self.get_dataloaders()
         self._cases = self.current_cases()
-
-    def _close_loaders(self) -> None:
-        for loader in (self.dataloader_train, self.dataloader_val):
-            loader.close()
-
-    def _write_settings(self) -> None:
-        """Say what this training is: settings with reasons, cases, versions."""
-        values, reasons = self.resolved.as_dict(), self.resolved.reasons
-        record = {
-            "trainer": type(self).__name__,
-            "semi_nnunet": semi_nnunet.__version__,
-            "nnunetv2": version("nnunetv2"),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "cases": self._cases,
-            "settings": {
-                key: {"value": value, "reason": reasons[key]} for key, value in values.items()
-            },
-        }
-        write_json(Path(self.output_folder) / "semi_settings.json", checkpoints.plain(record))
-        self.print_to_log_file("semi_nnunet:", *(f"{key}={value}" for key, value in values.items()))
 
     @property
     def step(self) -> int:
         """The optimizer step that is under way or comes next, from 0."""
-        return self.current_epoch * self.num_iterations_per_epoch + self._step_in_epoch
+        return self.current_epoch * self.num_iterations_per_epoch + self.step_in_epoch
 
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole training."""
-        return self.num_epochs * self.num_iterations_per_epoch
+    def on_epoch_start(self) -> None:
+        super().on_epoch_start()
+        self.run_log.begin_epoch()
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        self._step_in_epoch = 0
+        self.step_in_epoch = 0
 
-    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        self.watch.look(now=True)
-        means = self.mean_over_ranks(self.records.means())
+    def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
+        self.non_finite.look(now=True)
+        means = self.ranks.mean(self.records.means())
         names = [key.removeprefix("loss/") for key in means if key.startswith("loss/")]
         total = sum(means[f"loss/{name}"] * means[f"weight/{name}"] for name in names)
-        self._epoch_values = {"learning_rate": self.optimizer.param_groups[0]["lr"], **means}
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.run_log.epoch_values = {"learning_rate": rate, **means}
         if isinstance(self.lr_scheduler, PlateauSchedule):
             self.lr_scheduler.observe(total)
         self.logger.log("train_losses", total, self.current_epoch)
 
-    def mean_over_ranks(self, means: dict[str, float]) -> dict[str, float]:
-        """Each value averaged over the DDP processes."""
-        if not self.is_ddp:
-            return means
-        gathered: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(gathered, means)
-        return {key: float(np.mean([part[key] for part in gathered])) for key in means}
-
-    # ---------------------------------------------------------------- end of an epoch
-
-    def on_epoch_start(self) -> None:
-        super().on_epoch_start()
-        self._epoch_started = time.monotonic()
-
     def on_epoch_end(self) -> None:
-        epoch = self.current_epoch
-        self._log_epoch(epoch)
+        epoch, folder = self.current_epoch, Path(self.output_folder)
+        self.run_log.end_epoch(epoch, self.num_epochs, self.logger.loggers)
+        if self.ranks.number == 0:
+            self.run_log.write_history(folder)
         if self._best_ema is None or self.logger.get_value("ema_fg_dice", step=-1) > self._best_ema:
             self._best_epoch = epoch
         super().on_epoch_end()  # saves checkpoint_best and counts the epoch
         done = epoch + 1
         if done % self.settings.save_every_epochs == 0 and done < self.num_epochs:
-            self._write_checkpoint(
-                Path(self.output_folder) / "checkpoint_latest.pth", next_epoch=done
-            )
+            self.save_checkpoint(str(folder / "checkpoint_latest.pth"), next_epoch=done)
         patience = self.settings.early_stopping_patience_epochs
         if patience and epoch - self._best_epoch >= patience:
             raise EarlyStop(
@@ -458,48 +345,18 @@ class ReproducibleTrainer(nnUNetTrainer):
                 f"(epoch {self._best_epoch}) for {patience} epochs"
             )
 
-    def _log_epoch(self, epoch: int) -> None:
-        seconds = time.monotonic() - self._epoch_started
-        values = self._epoch_values
-        self.history.add(epoch, {**values, "seconds": round(seconds, 2)})
-        for logger in self.logger.loggers:
-            for key, value in values.items():
-                logger.log(f"semi/{key}", value, epoch)
-        left = self.time_left.after_epoch(seconds, self.num_epochs - epoch - 1)
-        self.print_to_log_file(f"{epoch + 1} of {self.num_epochs} epochs done, about {left} left")
-        if self.local_rank == 0:
-            self._write_history()
-
-    def _write_history(self) -> None:
-        """For people to look at; a full disk must not cost the training."""
-        try:
-            self.history.write_csv(Path(self.output_folder) / "semi_history.csv")
-            self.history.write_picture(Path(self.output_folder) / "semi_history.png")
-        except UserError as error:
-            self.print_to_log_file(f"WARNING: {error}")
-
     # ---------------------------------------------------------------- checkpoints
 
-    def identity(self) -> dict[str, Any]:
-        """What must agree between a checkpoint and the training that continues from it."""
-        return {
-            "trainer": type(self).__name__,
-            "dataset": self.plans_manager.dataset_name,
-            "configuration": self.configuration_name,
-            "plans": self.plans_manager.plans_name,
-            "fold": self.fold,
-            "classes or regions": self.label_manager.num_segmentation_heads,
-            "input channels": self.num_input_channels,
-            "architecture": self.configuration_manager.configuration["architecture"],
-            "patch size": list(self.configuration_manager.patch_size),
-        }
+    def save_checkpoint(self, filename: str, next_epoch: int | None = None) -> None:
+        """Write a checkpoint whole.
 
-    def save_checkpoint(self, filename: str) -> None:
-        self._write_checkpoint(Path(filename), next_epoch=self.current_epoch + 1)
-
-    def _write_checkpoint(self, path: Path, next_epoch: int) -> None:
-        if self.local_rank == 0 and not self.disable_checkpointing:
-            checkpoints.save(self.checkpoint_content(next_epoch), path)
+        Args:
+            filename: its path.
+            next_epoch: to continue with; None: the one after the present one.
+        """
+        if self.ranks.number == 0 and not self.disable_checkpointing:
+            following = self.current_epoch + 1 if next_epoch is None else next_epoch
+            checkpoints.save(self.checkpoint_content(following), filename)
 
     def checkpoint_content(self, next_epoch: int) -> dict[str, Any]:
         """nnU-Net's keys, and under "semi" what resuming exactly needs beyond them."""
@@ -517,7 +374,7 @@ class ReproducibleTrainer(nnUNetTrainer):
             "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
             "semi": {
                 "version": semi_nnunet.__version__,
-                "identity": self.identity(),
+                "identity": self.identity,
                 "settings": self.resolved.as_dict(),
                 "student": self.bare_network.state_dict(),
                 "schedule": plateau,
@@ -528,25 +385,25 @@ class ReproducibleTrainer(nnUNetTrainer):
             },
         }
 
-    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
         """Continue from a checkpoint's content, or from a file.
 
         Where the file is damaged, from the most advanced readable checkpoint of its folder.
         """
-        self._restoring = True
+        self.is_restoring = True
         if not self.was_initialized:
             self.initialize()
         path: str | Path = "the given checkpoint"
         if isinstance(filename_or_checkpoint, dict):
-            checkpoint = filename_or_checkpoint
+            checkpoint: Mapping[str, Any] = filename_or_checkpoint
         else:
-            read = checkpoints.read_newest_valid if self._resuming else checkpoints.read_this
+            read = checkpoints.read_newest_valid if self.resuming else checkpoints.read_this
             checkpoint, path, skipped = read(filename_or_checkpoint, self.device)
             for message in skipped:
                 self.print_to_log_file(f"WARNING: {message}")
             self.print_to_log_file(f"Loaded {path}")
-        checkpoints.check_compatible(checkpoint, path, self.identity())
-        self.restore(checkpoint)
+        checkpoints.check_compatible(checkpoint, path, self.identity)
+        self.restore(dict(checkpoint))
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
         """Take over the content of a checkpoint."""
@@ -560,52 +417,13 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.logger.load_checkpoint(checkpoint["logging"])
         self.current_epoch, self._best_ema = checkpoint["current_epoch"], checkpoint["_best_ema"]
         self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
-        self.history, self._best_epoch = History(list(semi["history"])), semi["best_epoch"]
+        self.history.rows = list(semi["history"])
+        self._best_epoch = semi["best_epoch"]
         self._stopped_early = semi["stopped_early"]
         if self._stopped_early:
             self.num_epochs = self.current_epoch  # done: nnU-Net goes on to the validation
-        self._name_changes(semi)
-
-    def _name_changes(self, semi: dict[str, Any]) -> None:
-        """Warn of settings and cases that are no longer those of the checkpoint."""
-        now, then = checkpoints.plain(self.resolved.as_dict()), semi["settings"]
-        changed = [
-            f"{key}: {then.get(key)} -> {now[key]}" for key in now if then.get(key) != now[key]
-        ]
-        for kind, cases in self.current_cases().items():
-            before = set(semi["cases"].get(kind, cases))
-            if before != set(cases):
-                changed.append(f"{kind} cases: {len(before)} -> {len(cases)}")
+        now, cases = checkpoints.plain(self.resolved.as_dict()), self.current_cases()
+        changed = checkpoints.changes(semi["settings"], now, semi["cases"], cases)
         if changed:
-            self.print_to_log_file(
-                "WARNING: settings changed since the checkpoint:", "; ".join(changed)
-            )
-
-
-def average_gradients(networks: Iterable[nn.Module]) -> None:
-    """Average the gradients over the DDP processes, in one message."""
-    gradients = [p.grad for net in networks for p in net.parameters() if p.grad is not None]
-    together = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(together)
-    together /= dist.get_world_size()
-    for gradient, part in zip(
-        gradients, together.split([gradient.numel() for gradient in gradients]), strict=True
-    ):
-        gradient.copy_(part.view_as(gradient))
-
-
-def sum_over_ranks(x: torch.Tensor) -> torch.Tensor:
-    """``x`` added up over the DDP processes, with its gradient."""
-    return AllGatherGrad.apply(x).sum(0)
-
-
-def known_trainers(
-    of: type[ReproducibleTrainer] = ReproducibleTrainer,
-) -> dict[str, type[SemiSettings]]:
-    """Settings class of each imported method, which in nnU-Net's commands are all of ours."""
-    terms = getattr(of, "terms", None)  # the classes that methods share have none of their own
-    is_method = terms is not None and not getattr(terms, "__isabstractmethod__", False)
-    known = {of.__name__: of.settings_class} if is_method else {}
-    for trainer in of.__subclasses__():
-        known |= known_trainers(trainer)
-    return known
+            what = "WARNING: settings changed since the checkpoint:"
+            self.print_to_log_file(what, "; ".join(changed))

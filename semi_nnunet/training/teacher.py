@@ -27,7 +27,7 @@ class TeacherSettings(SemiSettings):
     )
 
 
-class TeacherTrainer(SemiTrainer):
+class TeacherTrainer(SemiTrainer, is_method=False):
     """A student and a teacher whose weights are a moving average of the student's.
 
     The teacher is what is validated, saved and deployed (Tarvainen & Valpola 2017).
@@ -37,6 +37,9 @@ class TeacherTrainer(SemiTrainer):
 
     def companions(self) -> dict[str, nn.Module]:
         return {"teacher": EmaTeacher(self.bare_network)}
+
+    def copy_student(self) -> None:
+        self.companion("teacher").update(self.bare_network, step=0, decay=0.0)
 
     def teacher_probs(self, x: torch.Tensor) -> torch.Tensor:
         """The teacher's probabilities (B, classes or regions, *spatial), float32, no gradient."""
@@ -70,7 +73,7 @@ class ConsistencySettings(TeacherSettings):
     )
 
 
-class ConsistentTeacherTrainer(TeacherTrainer):
+class ConsistentTeacherTrainer(TeacherTrainer, is_method=False):
     """A teacher with whose probabilities the student must agree."""
 
     settings_class = ConsistencySettings
@@ -108,7 +111,7 @@ class ConfidentTeacherSettings(CutMixSettings, TeacherSettings):
     )
 
 
-class ConfidentTeacherTrainer(TeacherTrainer):
+class ConfidentTeacherTrainer(TeacherTrainer, is_method=False):
     """A teacher whose confident predictions are labels."""
 
     settings_class = ConfidentTeacherSettings

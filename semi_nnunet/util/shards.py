@@ -7,20 +7,16 @@ no two write to one file.
 from __future__ import annotations
 
 import shutil
-import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
 
-from semi_nnunet.training.non_finite import TimeLeft
 from semi_nnunet.util.lock import holder_of
 
-T = TypeVar("T")
 TEMPORARY = ".writing_"
 
 
-class PoolPart:
+class Shard:
     """One part of a pool.
 
     Attributes:
@@ -66,17 +62,17 @@ class PoolPart:
 
     def holds(self, case: str) -> bool:
         """Whether a case belongs to it."""
-        return part_of(case, self.of) == self.number
+        return shard_of(case, self.of) == self.number
 
 
-def part_of(case: str, count: int) -> int:
+def shard_of(case: str, count: int) -> int:
     """The number of the part a case belongs to."""
     return zlib.crc32(case.encode()) % count
 
 
-def parts_of(cases: Iterable[str], count: int) -> list[int]:
+def shards_holding(cases: Iterable[str], count: int) -> list[int]:
     """The numbers of those of ``count`` parts that hold any of the cases."""
-    return sorted({part_of(case, count) for case in cases})
+    return sorted({shard_of(case, count) for case in cases})
 
 
 def holders(folder: Path) -> dict[str, str]:
@@ -85,7 +81,7 @@ def holders(folder: Path) -> dict[str, str]:
     return {path.name[1:-5]: holder for path, holder in found.items() if holder is not None}
 
 
-def remove_asides(folder: Path) -> None:
+def remove_unfinished(folder: Path) -> None:
     """Delete what killed processes left unfinished, also where there are other parts now."""
     at_work = holders(folder)
     for path in folder.glob(f"{TEMPORARY}*"):
@@ -95,13 +91,3 @@ def remove_asides(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-
-
-def told(done: Iterable[T], total: int) -> Iterator[T]:
-    """Print, as each case is done, how many are and how long the others will take."""
-    time_left, before = TimeLeft(), time.monotonic()
-    for number, one in enumerate(done, start=1):
-        now = time.monotonic()
-        rest, before = time_left.after_epoch(now - before, total - number), now
-        print(f"{number} of {total} cases done, about {rest} left", flush=True)
-        yield one

@@ -15,7 +15,7 @@ from semi_nnunet.data.patients import (
     make_folds,
     patient_finder,
     patient_problems,
-    torn_patients,
+    split_patients,
 )
 from semi_nnunet.util.errors import UserError
 
@@ -55,7 +55,7 @@ def test_folds_are_of_whole_patients_and_validate_on_each_case_once(sizes, rando
     assert sorted(case for fold in folds for case in fold["val"]) == sorted(cases)
     for fold in folds:
         assert sorted([*fold["train"], *fold["val"]]) == sorted(cases)
-        assert not torn_patients(fold, patient_of) and fold["train"] and fold["val"]
+        assert not split_patients(fold, patient_of) and fold["train"] and fold["val"]
 
 
 def test_a_single_patient_has_no_folds():
@@ -68,7 +68,7 @@ def test_cases_of_patients_who_are_elsewhere_are_found():
         "patient000": FRAMES[1:2],
         "patient001": FRAMES[2:4],
     }
-    assert torn_patients({"train": FRAMES[:3], "val": FRAMES[3:]}, OF_FRAMES) == ["patient001"]
+    assert split_patients({"train": FRAMES[:3], "val": FRAMES[3:]}, OF_FRAMES) == ["patient001"]
 
 
 @pytest.mark.parametrize("expression", ["(", 3, None, "x{99999999999999}"])

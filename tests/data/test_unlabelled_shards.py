@@ -13,7 +13,7 @@ from semi_nnunet.data.layout import manifest_file
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.prepare import prepare_labelled
 from semi_nnunet.data.preprocessing import Case
-from semi_nnunet.data.unlabelled_shards import UnlabelledPart, UnlabelledPool, parts_left
+from semi_nnunet.data.unlabelled_shards import UnlabelledPool, UnlabelledShard, shards_left
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.lock import held
 from tests.data.test_prepare import Copy, copy, names  # noqa: F401
@@ -48,28 +48,28 @@ def temporary(pool: UnlabelledPool) -> list[Path]:
 
 def test_parts_share_the_work_and_make_the_same(begun: Begun) -> None:
     pool, cases, wanted = begun
-    for number in parts_left(pool, cases, 3):
-        UnlabelledPart(pool, number, 3).run(1)
-        assert UnlabelledPart(pool, number, 3).is_done
+    for number in shards_left(pool, cases, 3):
+        UnlabelledShard(pool, number, 3).run(1)
+        assert UnlabelledShard(pool, number, 3).is_done
     assert content(pool.folder) == wanted and not temporary(pool)
     assert sorted(listed(pool)) == sorted(case.name for case in cases)
     assert Manifest(pool.folder).present().keys() == {case.name for case in cases}
-    assert not parts_left(pool, cases, 3) and not parts_left(pool, cases, 5)
+    assert not shards_left(pool, cases, 3) and not shards_left(pool, cases, 5)
 
 
 def test_other_parts_do_what_killed_ones_left(begun: Begun) -> None:
     pool, cases, wanted = begun
-    first, *others = parts_left(pool, cases, 3)
-    UnlabelledPart(pool, first, 3).run(1)
-    killed = UnlabelledPart(pool, others[0], 3)
+    first, *others = shards_left(pool, cases, 3)
+    UnlabelledShard(pool, first, 3).run(1)
+    killed = UnlabelledShard(pool, others[0], 3)
     half = next(case.name for case in killed.cases())
     (killed.aside / half).mkdir(parents=True)
     (killed.aside / half / f"{half}.pkl").write_text("half")
     (pool.folder / f"{half}.pkl").write_text("half")
     before = {path: path.stat().st_mtime_ns for path in pool.folder.glob("*.b2nd")}
     pool.begin(cases)
-    for number in parts_left(pool, cases, 2):
-        UnlabelledPart(pool, number, 2).run(1)
+    for number in shards_left(pool, cases, 2):
+        UnlabelledShard(pool, number, 2).run(1)
     assert content(pool.folder) == wanted and not temporary(pool)
     assert sorted(listed(pool)) == sorted(case.name for case in cases)
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
@@ -77,8 +77,8 @@ def test_other_parts_do_what_killed_ones_left(begun: Begun) -> None:
 
 def test_cases_that_are_gone_leave_no_files_and_changed_ones_are_made_anew(begun: Begun) -> None:
     pool, cases, _ = begun
-    for number in parts_left(pool, cases, 1):
-        UnlabelledPart(pool, number, 1).run(1)
+    for number in shards_left(pool, cases, 1):
+        UnlabelledShard(pool, number, 1).run(1)
     gone, changed, *same = cases
     now = [Case(changed.name, changed.images, None, "another"), *same]
     pool.begin(now)
@@ -88,7 +88,7 @@ def test_cases_that_are_gone_leave_no_files_and_changed_ones_are_made_anew(begun
 
 def test_two_processes_never_work_on_the_same_files(begun: Begun, copy: Copy) -> None:  # noqa: F811
     pool, cases, _ = begun
-    with held(UnlabelledPart(pool, 0, 2).lock):
+    with held(UnlabelledShard(pool, 0, 2).lock):
         with pytest.raises(UserError, match=r"part_00000_of_00002: process \d+ on .*Fix: wait"):
             pool.begin(cases)
         with pytest.raises(UserError, match="are being worked on"):

@@ -29,7 +29,7 @@ def test_g_cascade_trains_on_predictions_of_the_first_stage(name, make_trainer, 
 
     second = make_trainer(name, "3d_cascade_fullres", dataset=dataset, fold="all", **WITHOUT_RAMP)
     batch = next(second.dataloader_train)
-    labelled, unlabelled = second._to_device(batch[0])
+    labelled, unlabelled = second.on_device(batch[0])
     assert labelled.x.shape[1] == 1 + 3
     if second.uses_unlabelled:
         previous = unlabelled.x_weak[:, 1:]
@@ -39,7 +39,7 @@ def test_g_cascade_trains_on_predictions_of_the_first_stage(name, make_trainer, 
         )  # appearance leaves these channels alone
     second.train_step(batch)
     second.on_train_epoch_end([{}])
-    assert all(np.isfinite(value) for value in second._epoch_values.values())
+    assert all(np.isfinite(value) for value in second.run_log.epoch_values.values())
 
     victim = next(iter(sorted(cases)))
     (stored / f"{victim}.b2nd").unlink()

@@ -15,7 +15,7 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.training.prediction import predictor_of, ready_to_predict
+from semi_nnunet.training.prediction import ready_to_predict
 from tests.trainers import TRAINERS, run_epochs
 
 PREDICT_WITHOUT_US = """
@@ -88,7 +88,7 @@ def test_an_average_is_exported_as_folds_that_stock_nnunet_averages(make_trainer
     expected = 0
     for network in networks:
         with ready_to_predict(network):
-            ours = predictor_of(trainer, network, mirror=True)
+            ours = trainer.predictor.nnunet_predictor(network, mirror=True)
             expected = expected + ours.predict_sliding_window_return_logits(image).float()
     logits = stock.predict_logits_from_preprocessed_data(image)
     assert torch.allclose(logits.float(), expected / 2, atol=1e-2)  # nnU-Net's are float16

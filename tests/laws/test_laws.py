@@ -38,7 +38,7 @@ two_extremes = pytest.mark.parametrize(
 
 def unlabelled_terms(trainer, batch):
     """The terms of one batch besides the supervised ones."""
-    terms = trainer.terms(*trainer._to_device(batch))
+    terms = trainer.terms(*trainer.on_device(batch))
     return [term for term in terms if not term.name.startswith("supervised")]
 
 
@@ -78,7 +78,7 @@ def test_b_no_gradient_reaches_a_teacher(name, configuration, kind, channels, ma
     trainer.train_step(next(trainer.dataloader_train))
     kinds = (EmaTeacher, FrozenNetworks)
     teachers = [module for module in trainer._companions.values() if isinstance(module, kinds)]
-    assert teachers or trainer._trained_companions()
+    assert teachers or len(trainer.trained_networks()) > 1
     for parameter in (p for teacher in teachers for p in teacher.parameters()):
         assert parameter.grad is None and not parameter.requires_grad
     optimised = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
@@ -106,7 +106,7 @@ def test_c_with_zero_weights_steps_equal_plain_nnunet(name, configuration, make_
         for each in (trainer, plain):
             each.current_epoch = epoch
             each.lr_scheduler.step(epoch)
-        trainer._step_in_epoch = 0
+        trainer.step_in_epoch = 0
         for _ in range(2):
             batch = next(trainer.dataloader_train)
             raw = batch[0]["labelled"]
@@ -205,7 +205,7 @@ def test_g_every_kind_of_labels_trains_and_validates(
     trainer.train_step(next(trainer.dataloader_train))
     trainer.on_train_epoch_end([{}])
     assert not same_weights(before, weights_of(trainer.bare_network))
-    assert all(np.isfinite(value) for value in trainer._epoch_values.values())
+    assert all(np.isfinite(value) for value in trainer.run_log.epoch_values.values())
     trainer.on_validation_epoch_start()
     with torch.no_grad():
         trainer.on_validation_epoch_end([trainer.validation_step(next(trainer.dataloader_val))])
@@ -220,7 +220,7 @@ def test_g_deep_supervision_off(name, make_trainer):
     trainer = make_trainer(name, deep_supervision=False, **WITHOUT_RAMP)
     trainer.train_step(next(trainer.dataloader_train))
     trainer.on_train_epoch_end([{}])
-    assert all(np.isfinite(value) for value in trainer._epoch_values.values())
+    assert all(np.isfinite(value) for value in trainer.run_log.epoch_values.values())
 
 
 @every_trainer
@@ -244,7 +244,7 @@ def test_g_residual_encoder(name, make_trainer, prepared_dataset):
     assert type(trainer.bare_network).__name__ == "ResidualEncoderUNet"
     trainer.train_step(next(trainer.dataloader_train))
     trainer.on_train_epoch_end([{}])
-    assert all(np.isfinite(value) for value in trainer._epoch_values.values())
+    assert all(np.isfinite(value) for value in trainer.run_log.epoch_values.values())
 
 
 @every_trainer
@@ -253,9 +253,11 @@ def test_h_in_bfloat16_terms_and_weights_are_float32(name, configuration, make_t
     terms = {}
     for precision in ("none", "bfloat16"):
         trainer = make_trainer(name, configuration, mixed_precision=precision, **WITHOUT_RAMP)
-        labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+        labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
         asked = iter(trainer.terms(labelled, unlabelled))
-        terms[precision] = list(iter(functools.partial(trainer._next_term, asked), None))
+        terms[precision] = list(
+            iter(functools.partial(trainer.optimizer_step.next_term, asked, trainer.device), None)
+        )
     values = [term.value for term in terms["bfloat16"]]
     assert all(torch.isfinite(value) and value.dtype == torch.float32 for value in values)
     sum(values).backward()
@@ -279,7 +281,7 @@ def test_i_a_nan_term_stops_training_by_name_and_the_checkpoint_stays(
     batch = next(trainer.dataloader_train)
     stream = "unlabelled" if trainer.uses_unlabelled else "labelled"
     batch[0][stream]["data"][0, 0] = float("nan")
-    terms = list(trainer.terms(*trainer._to_device(batch[0])))
+    terms = list(trainer.terms(*trainer.on_device(batch[0])))
     term = next(term.name for term in terms if not torch.isfinite(term.value))
     with pytest.raises(UserError, match=re.escape(f"the term '{term}' became nan")) as stopped:
         trainer.train_step(batch)
@@ -318,7 +320,7 @@ def test_j_teacher_and_student_see_the_same_voxels(name, make_trainer):
     for key in stand_ins.keys() & set(trainer._companions):
         trainer._companions[key] = stand_ins[key]
     torch.manual_seed(0)
-    labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     trainer.supervised = lambda *args: None
     unlabelled_terms = [term for term in trainer.terms(labelled, unlabelled) if term is not None]
     for term in unlabelled_terms:
@@ -328,7 +330,7 @@ def test_j_teacher_and_student_see_the_same_voxels(name, make_trainer):
 @every_unlabelled_trainer
 def test_j_the_strong_view_changes_appearance_not_geometry(name, make_trainer):
     trainer = make_trainer(name, "3d_fullres", appearance_probability=1.0)
-    _, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    _, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     assert not torch.equal(unlabelled.x_weak, unlabelled.x_strong)
     for weak, strong in zip(unlabelled.x_weak[:, 0], unlabelled.x_strong[:, 0], strict=True):
         aligned = np.corrcoef(weak.flatten(), strong.flatten())[0, 1]

@@ -27,7 +27,7 @@ def test_boxes_go_both_ways_with_their_weights(kind, make_trainer, monkeypatch):
     settings = {"labelled_batch_size": 4, "unlabelled_batch_size": 4, **WITHOUT_RAMP}
     trainer = make_trainer(NAME, kind=kind, **settings)
     trainer.train_step(next(trainer.dataloader_train))
-    labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     boxes, draw = [], copy_paste.sample_boxes
     monkeypatch.setattr(
         copy_paste, "sample_boxes", lambda *args: (boxes.append(draw(*args)), boxes[-1])[1]
@@ -78,10 +78,10 @@ def test_box_follows_the_patch(configuration, make_trainer, monkeypatch):
 
 def test_mixtures_wait_and_are_weighed_by_trust_as_a_whole(make_trainer):
     trainer = make_trainer(NAME, ramp_up="constant")
-    trainer.unlabelled_weight.trust = 0.0
+    trainer.unlabelled_weight.reliability = 0.0
     trainer.train_step(next(trainer.dataloader_train))
     assert trainer.records.means()["weight/unlabelled_into_labelled"] == 0
-    trainer.unlabelled_weight.trust = 0.5
+    trainer.unlabelled_weight.reliability = 0.5
     trainer.train_step(next(trainer.dataloader_train))
     means = trainer.records.means()
     weights = {name: value for name, value in means.items() if name.startswith("weight/")}
@@ -104,7 +104,7 @@ def test_every_patch_of_unequal_batches_is_mixed(sizes, make_trainer, monkeypatc
     monkeypatch.setattr(trainer, "mixture_loss", lambda around, inside, *weights: (around, inside))
     seen, predict = [], trainer.predict
     trainer.predict = lambda x, *rest: (seen.append(len(x)), predict(x, *rest))[1]
-    labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     _, inward, outward = trainer.terms(labelled, unlabelled)
     halves = [*inward.value, *outward.value]
     patches = {patch.sum().item() for half in halves for patch in half.x}

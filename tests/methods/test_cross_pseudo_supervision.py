@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from semi_nnunet.training.filtering import networks_to_compare
 from tests.methods.by_hand import dice_ce_by_hand, mixed_by_hand
 from tests.trainers import WITHOUT_RAMP, run_epochs, same_weights, weights_of
 
@@ -33,7 +32,7 @@ def test_two_networks_of_one_plan_start_differently_and_both_train(make_trainer)
 def test_each_is_taught_by_the_others_argmax(kind, make_trainer):
     trainer = make_trainer(NAME, kind=kind, **WITHOUT_RAMP)
     trainer.train_step(next(trainer.dataloader_train))
-    labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     first, second = trainer.network, trainer.companion("second")
     mixes, draw = [], trainer.cutmix
     trainer.cutmix = lambda like: (mixes.append(draw(like)), mixes[-1])[1]
@@ -68,7 +67,7 @@ def test_each_is_taught_by_the_others_argmax(kind, make_trainer):
 
 def test_a_network_takes_no_gradient_from_what_it_teaches(make_trainer):
     trainer = make_trainer(NAME, **WITHOUT_RAMP)
-    labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     for term in trainer.terms(labelled, unlabelled):
         trainer.optimizer.zero_grad(set_to_none=True)
         term.value.backward()
@@ -120,7 +119,7 @@ def test_the_average_is_validated_and_its_better_member_saved_for_stock_predicti
     (saved,) = content["semi"]["averaged_with"]
     assert same_weights(saved, weights_of(networks[other]))
     x = torch.randn(2, 1, 32, 32)
-    with trainer.deployed(), torch.no_grad():
+    with trainer.as_network(trainer.prediction_network()), torch.no_grad():
         outputs = trainer.network(x)
         assert len(outputs) > 1
         for level, *parts in zip(outputs, *(net(x) for net in networks.values()), strict=True):
@@ -132,7 +131,7 @@ def test_the_average_is_validated_and_its_better_member_saved_for_stock_predicti
 
 def test_images_are_filtered_by_both_networks_where_the_average_is_deployed(make_trainer):
     trainer = make_trainer(NAME, deploy="average", filter_epochs=[1])
-    compared = networks_to_compare(trainer).values()
+    compared = trainer.pool.filter.compared(epoch=1).values()
     assert {id(net) for net in compared} == {
         id(trainer.bare_network),
         id(trainer.companion("second")),

@@ -13,7 +13,7 @@ NAME = "SemiDiffusionTrainer"
 
 
 def next_batch(trainer):
-    return trainer._to_device(next(trainer.dataloader_train)[0])
+    return trainer.on_device(next(trainer.dataloader_train)[0])
 
 
 @pytest.mark.parametrize("kind", ["labels", "regions"])
@@ -45,7 +45,7 @@ def test_theta_learns_the_sum_of_both_branches(kind, diffusion_labels, make_trai
     )
     trainer.train_step(next(trainer.dataloader_train))
     labelled, unlabelled = next_batch(trainer)
-    trainer._step_in_epoch = 1
+    trainer.step_in_epoch = 1
     diffusion = trainer.companion("diffusion")
     xi = diffusion.xi_probs(trainer.encoder, unlabelled.x_weak)
     diffusion.xi_probs = lambda encoder, x: xi
@@ -95,14 +95,15 @@ def test_difficult_classes_count_more_in_both_parts_of_the_loss(kind, make_train
 
 def test_theta_that_learns_from_pseudo_labels_alone_does_not_wait_for_them(make_trainer):
     trainer = make_trainer(NAME, theta_on_labels=False)
-    assert trainer.settings.unlabelled_start_steps == 0 and trainer.unlabelled_weight.trust == 1.0
+    assert trainer.settings.unlabelled_start_steps == 0
+    assert trainer.unlabelled_weight.reliability == 1.0
     assert make_trainer(NAME).settings.unlabelled_start_steps > 0
 
 
 def test_the_weight_of_unlabelled_terms_leaves_the_lessons_of_the_branches_alone(make_trainer):
     for weight, own in ((0.1, 1.0), (0.0, 0.0)):
         trainer = make_trainer(NAME, **WITHOUT_RAMP, unlabelled_weight=weight)
-        batches = trainer._to_device(next(trainer.dataloader_train)[0])
+        batches = trainer.on_device(next(trainer.dataloader_train)[0])
         terms = {term.name: term for term in trainer.terms(*batches)}
         assert terms["denoising"].weight == terms["difficulty"].weight == own
         assert not terms["denoising"].ramped and terms["pseudo_label"].ramped
@@ -129,7 +130,7 @@ def test_sampling_steps_and_interval(make_trainer):
     denoise = branches.denoise
     branches.denoise = lambda *args: (passes.append(args[3][0].item()), denoise(*args))[1]
     for step in range(6):
-        trainer.current_epoch, trainer._step_in_epoch = divmod(step, 2)
+        trainer.current_epoch, trainer.step_in_epoch = divmod(step, 2)
         trainer.pseudo_probs(unlabelled.x_weak)
     assert passes == [999, 666, 333, 0] * 2
 
@@ -138,7 +139,7 @@ def test_papers_settings(make_trainer):
     trainer = make_trainer(NAME, fidelity="paper", ramp_up="constant")
     settings = trainer.settings
     assert settings.unlabelled_start_steps == 0 and settings.appearance_strength == 0.0
-    assert settings.ramp_up_steps == trainer.total_steps
+    assert settings.ramp_up_steps == settings.total_steps
     assert (settings.label_scale, settings.sampling_steps, settings.time_power) == (1.0, 10, 1.0)
     assert settings.clamped_logits and settings.reparameterised and not settings.theta_on_labels
     assert settings.averaging == "both" and settings.pseudo_label_weight == 10.0
@@ -208,7 +209,7 @@ def test_both_branches_are_watched(make_trainer):
     for _ in range(2):
         trainer.train_step(next(trainer.dataloader_train))
     trainer.on_train_epoch_end([{}])
-    values = trainer._epoch_values
+    values = trainer.run_log.epoch_values
     assert 0 <= values["dice/xi"] <= 1 and 0 <= values["dice/psi"] <= 1
     trainer.records.add("dice/xi", 0.1)
     trainer.records.add("dice/psi", 0.8)

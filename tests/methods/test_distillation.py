@@ -58,7 +58,7 @@ def test_mean_probabilities_of_the_models_teach_the_strong_view(kind, make_train
         for parameter in other.parameters():
             parameter.add_(0.1)
     first.companion("models").append(other)
-    labelled, unlabelled = first._to_device(next(first.dataloader_train)[0])
+    labelled, unlabelled = first.on_device(next(first.dataloader_train)[0])
     mixes, draw = [], first.cutmix
     first.cutmix = lambda like: (mixes.append(draw(like)), mixes[-1])[1]
     first.network.eval()

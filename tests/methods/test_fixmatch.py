@@ -17,7 +17,7 @@ def prepared(make_trainer, name, kind, **settings):
     trainer = make_trainer(name, kind=kind, **{**SETTINGS, **settings})
     trainer.train_step(next(trainer.dataloader_train))
     trainer.network.eval()
-    return trainer, *trainer._to_device(next(trainer.dataloader_train)[0])
+    return trainer, *trainer.on_device(next(trainer.dataloader_train)[0])
 
 
 def remember_mixes(trainer) -> list:

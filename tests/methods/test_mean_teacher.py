@@ -38,7 +38,7 @@ def consistency_by_hand(trainer, unlabelled, mix, kind) -> float:
 def test_consistency_equals_a_voxelwise_loop(kind, make_trainer):
     trainer = make_trainer(NAME, kind=kind, **WITHOUT_RAMP)
     trainer.train_step(next(trainer.dataloader_train))
-    labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     torch.manual_seed(3)
     supervised, consistency = trainer.terms(labelled, unlabelled)
     assert (supervised.name, supervised.ramped) == ("supervised", False)
@@ -84,7 +84,7 @@ def test_classical_variant_shows_the_student_the_patch_itself_and_the_teacher_no
         consistency_dice=0.0,
         **WITHOUT_RAMP,
     )
-    labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     seen = {}
     teacher = trainer.companion("teacher").module
     trainer.network.register_forward_pre_hook(lambda m, args: seen.update(student=args[0]))
@@ -102,6 +102,6 @@ def test_classical_variant_shows_the_student_the_patch_itself_and_the_teacher_no
 def test_what_is_deployed_is_the_teacher(make_trainer):
     trainer = make_trainer(NAME)
     assert trainer.prediction_network() is trainer.companion("teacher").module
-    with trainer.deployed():
+    with trainer.as_network(trainer.prediction_network()):
         assert trainer.network is trainer.companion("teacher").module
     assert trainer.network is trainer.bare_network

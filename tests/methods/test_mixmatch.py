@@ -71,7 +71,7 @@ def test_mixup_keeps_each_patch_the_larger_part():
 def test_both_terms_equal_a_slow_version(kind, make_trainer):
     trainer = make_trainer(NAME, kind=kind, mixing="mixup", **WITHOUT_RAMP)
     trainer.train_step(next(trainer.dataloader_train))
-    labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     views = [GridView((0,)), GridView((1,))]
     strong = [view(unlabelled.x_weak) * 1.1 for view in views]
     queue, strong_queue = iter(views), iter(strong)

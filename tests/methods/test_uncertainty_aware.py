@@ -28,7 +28,7 @@ def test_threshold_rises_from_three_quarters_of_the_largest_entropy_to_all_of_it
 
 def test_uncertainty_is_the_entropy_of_the_mean_of_the_passes(make_trainer):
     trainer = make_trainer(NAME, stochastic_passes=3)
-    _, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    _, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     passes = [torch.rand((2, 4, 24, 24)).softmax(1) for _ in range(3)]
     queue = iter(passes)
     trainer.noisy_teacher_probs = lambda x: next(queue).clone()
@@ -40,7 +40,7 @@ def test_uncertainty_is_the_entropy_of_the_mean_of_the_passes(make_trainer):
 def test_passes_differ_through_noise_and_through_dropout(make_trainer):
     for given in ({"dropout": 0.0}, {"teacher_noise": 0.0}):
         trainer = make_trainer(NAME, stochastic_passes=2, **given)
-        _, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+        _, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
         seen = []
         original = trainer.probs
         trainer.probs = lambda logits, keep=seen, f=original: keep.append(f(logits)) or keep[-1]
@@ -51,7 +51,7 @@ def test_passes_differ_through_noise_and_through_dropout(make_trainer):
 
 def test_voxels_above_the_threshold_do_not_count(make_trainer):
     trainer = make_trainer(NAME, cutmix_probability=0.0, **WITHOUT_RAMP)
-    labelled, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     unsure = torch.zeros((2, 1, 24, 24))
     unsure[:, :, :12] = 1e9
     trainer.uncertainty = lambda x: unsure

@@ -82,7 +82,7 @@ def test_pseudo_labels_leave_no_trace_in_batch_normalisation(make_trainer, prepa
     dataset = WithNetwork(prepared_dataset("labels", 1), "2d", "smp.Unet", "resnet18")
     settings = {**WITHOUT_RAMP, "deep_supervision": False}
     trainer = make_trainer("SemiCPSTrainer", dataset=dataset, **settings)
-    _, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    _, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     before = statistics(trainer.bare_network)
     assert before
     trainer.pseudo_label(trainer.network, unlabelled)
@@ -112,7 +112,7 @@ class WithBatchNorm:
 def test_sampling_leaves_no_trace_in_batch_normalisation(make_trainer, prepared_dataset):
     dataset = WithBatchNorm(prepared_dataset("labels", 1))
     trainer = make_trainer("SemiDiffusionTrainer", dataset=dataset, **WITHOUT_RAMP)
-    _, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    _, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     networks = (trainer.bare_network, trainer.companion("diffusion"))
     before = [statistics(network) for network in networks]
     assert any("running_mean" in name for found in before for name in found)

@@ -19,7 +19,7 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.planning.budget import COARSER, SHOWN, Size, coarsen, seconds_per_step, shrink
 from semi_nnunet.planning.plan import apply_budget, parse_assignments, plan_semi, sizes_of_budget
-from semi_nnunet.planning.properties import Facts, collect_facts, resolve_settings
+from semi_nnunet.planning.properties import DatasetProperties, collect_properties, resolve_settings
 from semi_nnunet.planning.topology import with_patch
 from semi_nnunet.report.background import planning
 from semi_nnunet.runs.job import Folders
@@ -56,10 +56,12 @@ def test_the_written_plans_give_the_settings_that_were_planned(
     folder, description = phantom.preprocessed, phantom.dataset_json
     semi, _ = plan_semi(phantom.plans, description, folder, TRAINERS, semi_given)
     for configuration in phantom.plans["configurations"]:
-        facts = collect_facts(phantom.plans, configuration, description, folder)
+        properties = collect_properties(phantom.plans, configuration, description, folder)
         for trainer, kind in TRAINERS.items():
             planned, written = (
-                resolve_settings(kind, trainer, configuration, {**phantom.plans, "semi": s}, facts)
+                resolve_settings(
+                    kind, trainer, configuration, {**phantom.plans, "semi": s}, properties
+                )
                 for s in (semi_given, json.loads(json.dumps(semi)))
             )
             assert written.settings == planned.settings
@@ -240,18 +242,18 @@ def test_planning_again_keeps_what_was_given_and_edited(phantom) -> None:
 
 
 def settings_of(plans: dict[str, Any], phantom) -> Any:
-    facts = collect_facts(plans, "2d", phantom.dataset_json, phantom.preprocessed)
+    properties = collect_properties(plans, "2d", phantom.dataset_json, phantom.preprocessed)
     name = "SemiMeanTeacherTrainer"
-    return resolve_settings(TRAINERS[name], name, "2d", plans, facts).settings
+    return resolve_settings(TRAINERS[name], name, "2d", plans, properties).settings
 
 
 def test_a_trainers_own_value_stands_against_what_was_planned_for_all(phantom: Any) -> None:
-    facts = Facts(4, 20, 2, (24, 24), (32.0, 32.0))
+    properties = DatasetProperties(4, 20, 2, (24, 24), (32.0, 32.0))
     kind = trainer_classes()["SemiDistillationTrainer"].settings_class
 
     def resolved(semi: dict[str, Any], given: dict[str, Any]) -> Any:
         plans = {**phantom.plans, "semi": semi, "semi_planned": {"given": given, "semi": semi}}
-        return resolve_settings(kind, "SemiDistillationTrainer", "2d", plans, facts).settings
+        return resolve_settings(kind, "SemiDistillationTrainer", "2d", plans, properties).settings
 
     # planned for all trainers, before this one existed
     planned = {"2d": {"unlabelled_start_steps": 2000, "epochs": 7, "momentum": 0.5}}
@@ -364,4 +366,4 @@ def test_classes_are_counted_without_background_and_ignored(
     description = {**phantom.dataset_json, "labels": labels}
     if order:
         description["regions_class_order"] = order
-    assert collect_facts(phantom.plans, "2d", description, None).foreground_classes == classes
+    assert collect_properties(phantom.plans, "2d", description, None).foreground_classes == classes

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data.patients import itself, make_folds, patient_finder, torn_patients
+from semi_nnunet.data.patients import itself, make_folds, patient_finder, split_patients
 from semi_nnunet.data.sampling import pseudo_labelled_cases
 from semi_nnunet.pseudo_labels.choice import Choice, case_scores, choose
 from semi_nnunet.pseudo_labels.distil import folds_of, require_folders, write_folds
@@ -176,7 +176,7 @@ def test_pseudo_labels_of_a_patient_are_in_no_training_that_validates_on_it(tmp_
     folds = folds_of(tmp_path / "source", labelled, patient_of)
     assert write_folds(folds, tmp_path, taken, patient_of) == 3
     for fold in read_json(tmp_path / "splits_final.json"):
-        assert not torn_patients(fold, patient_of) and {*fold["val"]} <= {*labelled}
+        assert not split_patients(fold, patient_of) and {*fold["val"]} <= {*labelled}
         assert len(fold["train"]) + len(fold["val"]) == 7 - (fold["val"] != ["p3_a"])
     assert write_folds(folds, tmp_path, taken, patient_of) == 3
     # as somebody who deletes the file gets them, too

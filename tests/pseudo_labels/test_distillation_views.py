@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from semi_nnunet.pseudo_labels.views import NAMES, make_views, planes
+from semi_nnunet.pseudo_labels.test_time_augmentation import NAMES, make_views, planes
 
 
 def image(shape: tuple[int, ...]) -> torch.Tensor:

@@ -32,7 +32,7 @@ from semi_nnunet.pseudo_labels.predictor import Labeller
 from semi_nnunet.runs.slurm import batch_script
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, sha256_of_file, write_json
-from semi_nnunet.util.shards import part_of
+from semi_nnunet.util.shards import shard_of
 from tests.forking import forked
 
 CPU = torch.device("cpu")
@@ -347,7 +347,7 @@ def test_a_case_belongs_to_one_part(pool):
     for count in (1, 3, 7):
         cases = [case for number in range(count) for case in Part(request, number, count).cases()]
         assert sorted(cases) == sorted(request.cases)
-    assert {part_of(f"case{i}", 8) for i in range(200)} == set(range(8))
+    assert {shard_of(f"case{i}", 8) for i in range(200)} == set(range(8))
 
 
 def test_tasks_of_a_cluster_label_their_parts(pool, tmp_path):

@@ -11,15 +11,14 @@ import pytest
 
 from semi_nnunet.runs import commands
 from semi_nnunet.runs.commands import (
-    Progress,
-    State,
+    ProgressDisplay,
     arguments_of,
     parse_dice,
-    parse_state,
     run_command,
-    typed,
 )
+from semi_nnunet.util.command import typed
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.progress import Progress
 
 EPOCH_LINE = "2026-11-20 10:00:00.306897: 7 of 22 epochs done, about 2 min left \n"
 DICE_LINE = "2026-11-20 10:00:00.3: Pseudo dice [np.float32(0.75), np.float32(0.25), 0.5] \n"
@@ -32,7 +31,7 @@ class Screen(io.StringIO):
 
 
 def epoch(done: int, of: int) -> str:
-    return f"1: {done} of {of} epochs done, about 5 s left"
+    return f"1: {Progress(done, of, 'epoch', '5 s')}"
 
 
 @pytest.fixture
@@ -46,8 +45,8 @@ def python(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_our_epoch_line_is_understood():
-    assert parse_state(EPOCH_LINE) == State(7, 22, "epoch", "2 min")
-    assert parse_state(DICE_LINE) is None
+    assert Progress.parse(EPOCH_LINE) == Progress(7, 22, "epoch", "2 min")
+    assert Progress.parse(DICE_LINE) is None
 
 
 def test_the_dice_is_the_mean_of_the_organs_that_occur():
@@ -60,7 +59,7 @@ def test_the_dice_is_the_mean_of_the_organs_that_occur():
 
 def test_a_log_file_gets_a_line_for_every_tenth_of_the_training():
     screen = Screen(terminal=False)
-    progress = Progress(screen)
+    progress = ProgressDisplay(screen)
     for done in range(1, 41):
         progress.feed(epoch(done, 40))
         progress.feed(DICE_LINE)
@@ -75,7 +74,7 @@ def test_a_log_file_gets_a_line_for_every_tenth_of_the_training():
 
 def test_a_terminal_gets_one_line_that_is_rewritten():
     screen = Screen(terminal=True)
-    progress = Progress(screen)
+    progress = ProgressDisplay(screen)
     progress.feed(epoch(3, 40))
     progress.feed(DICE_LINE)
     progress.tick()
@@ -86,7 +85,7 @@ def test_a_terminal_gets_one_line_that_is_rewritten():
 
 
 def test_a_training_of_nnunets_own_trainer_tells_its_epochs():
-    progress = Progress(Screen(terminal=False))
+    progress = ProgressDisplay(Screen(terminal=False))
     assert progress.state == "for 0 s"
     for number, seconds in ((500, 30.0), (501, 50.0)):  # continued
         progress.feed(f"2026-01-01 10:00:00.1: Epoch {number} ")

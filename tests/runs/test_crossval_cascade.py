@@ -26,8 +26,8 @@ def folders(prepared_cascade, tmp_path, monkeypatch) -> Folders:
     yield from with_tiny_plans(prepared_cascade(), tmp_path / "results")
 
 
-def waves(jobs: list[Job]) -> list[list[int]]:
-    return Work([], jobs, range(len(jobs)), Path(), needs(jobs)).waves()
+def dependency_levels(jobs: list[Job]) -> list[list[int]]:
+    return Work([], jobs, range(len(jobs)), Path(), needs(jobs)).dependency_levels()
 
 
 def labels_in(folder: Path) -> dict[str, np.ndarray]:
@@ -36,7 +36,7 @@ def labels_in(folder: Path) -> dict[str, np.ndarray]:
 
 def test_second_stages_wait_for_all_first_stages(folders):
     jobs = make_jobs(folders, "tiny", [*STAGES[::-1], "3d_fullres"], TRAINERS, ["all"], 2)
-    first, second = ([jobs[index] for index in wave] for wave in waves(jobs))
+    first, second = ([jobs[index] for index in wave] for wave in dependency_levels(jobs))
     assert {job.configuration for job in first} == {"3d_lowres", "3d_fullres"}
     assert {job.configuration for job in second} == {"3d_cascade_fullres"}
     assert len(first) == 8 and len(second) == 4
@@ -84,10 +84,12 @@ def test_fold_all_and_others_would_overwrite_each_other(folders):
 def test_a_trainer_comes_after_the_one_that_teaches_it(folders):
     trainers = ["SemiDistillationTrainer", "SemiMeanTeacherTrainer"]
     jobs = make_jobs(folders, "tiny", ["3d_lowres"], trainers, ["all"], 2)
-    names = [[jobs[index].trainer for index in wave] for wave in waves(jobs)]
+    names = [[jobs[index].trainer for index in wave] for wave in dependency_levels(jobs)]
     assert names == [[trainers[1]] * 2, [trainers[0]] * 2]
     alone = make_jobs(folders, "tiny", ["3d_lowres"], trainers[:1], ["all"], 2)
-    assert waves(alone) == [[0, 1]]  # it was trained before, or the settings name another
+    assert dependency_levels(alone) == [
+        [0, 1]
+    ]  # it was trained before, or the settings name another
 
 
 def test_what_came_without_its_plans_is_still_listed(folders, capsys):

@@ -51,7 +51,7 @@ class Task:
     def is_done(self) -> bool:
         return (self.folder / f"{self.name}.done").exists()
 
-    def commands(self, device: str, processes: int) -> Iterator[commands.Words]:
+    def commands(self, device: str, processes: int) -> Iterator[commands.Command]:
         fails = "sys.exit(1)" if "bad" in self.name else ""
         (ran := self.folder / "ran").touch()
         waiting = f"{self.until!r} not in open({str(ran)!r}).read() and time.time() < start + 60"

@@ -1,4 +1,4 @@
-"""The planned settings as functions of the facts."""
+"""The planned settings as functions of the properties."""
 
 import dataclasses
 from typing import Any
@@ -12,11 +12,11 @@ from semi_nnunet.methods.mean_teacher import MeanTeacherSettings
 from semi_nnunet.methods.unimatch import UniMatchSettings
 from semi_nnunet.settings import rules
 from semi_nnunet.settings.common import SemiSettings
-from semi_nnunet.settings.rules import Facts
+from semi_nnunet.settings.rules import DatasetProperties
 from semi_nnunet.settings.schema import resolve
 
 
-def facts(**changes: Any) -> Facts:
+def properties(**changes: Any) -> DatasetProperties:
     defaults: dict[str, Any] = {
         "labelled_cases": 10,
         "unlabelled_cases": 50,
@@ -24,15 +24,15 @@ def facts(**changes: Any) -> Facts:
         "patch_size": (64, 64, 64),
         "median_shape": (64.0, 64.0, 64.0),
     }
-    return Facts(**(defaults | changes))
+    return DatasetProperties(**(defaults | changes))
 
 
 @st.composite
-def any_facts(draw: Any) -> Facts:
+def any_properties(draw: Any) -> DatasetProperties:
     dimensions = draw(st.integers(2, 3))
     sizes = st.integers(1, 1000)
     shape = st.floats(0, 5000)
-    return facts(
+    return properties(
         labelled_cases=draw(st.integers(0, 10**5)),
         unlabelled_cases=draw(st.integers(0, 10**5)),
         batch_size=draw(st.integers(1, 512)),
@@ -49,7 +49,7 @@ steps = st.fixed_dictionaries(
 
 
 @settings(max_examples=50)
-@given(any_facts())
+@given(any_properties())
 def test_every_plan_is_within_the_ranges_of_its_settings(known):
     resolved = resolve(MeanTeacherSettings, known, {})
     again = {
@@ -61,7 +61,7 @@ def test_every_plan_is_within_the_ranges_of_its_settings(known):
 
 
 def test_every_rule_gives_a_value_and_its_reason():
-    resolved = resolve(SemiSettings, facts(), {})
+    resolved = resolve(SemiSettings, properties(), {})
     for field in dataclasses.fields(SemiSettings):
         if "rule" in field.metadata:
             assert len(resolved.reasons[field.name]) > 10
@@ -69,25 +69,25 @@ def test_every_rule_gives_a_value_and_its_reason():
 
 
 def test_the_schedule_is_nnunets():
-    planned = resolve(SemiSettings, facts(), {}).settings
+    planned = resolve(SemiSettings, properties(), {}).settings
     assert (planned.epochs, planned.steps_per_epoch) == (1000, 250)
     assert planned.validation_steps_per_epoch == 50
 
 
 @given(st.integers(1, 512))
 def test_batches_are_nnunets_and_the_streams_equally_large(batch_size):
-    planned = resolve(SemiSettings, facts(batch_size=batch_size), {}).settings
+    planned = resolve(SemiSettings, properties(batch_size=batch_size), {}).settings
     assert planned.labelled_batch_size == planned.unlabelled_batch_size == batch_size
 
 
 def test_the_unlabelled_batch_follows_a_given_labelled_one():
     given_size = {"labelled_batch_size": (7, "the test")}
-    assert resolve(SemiSettings, facts(), given_size).settings.unlabelled_batch_size == 7
+    assert resolve(SemiSettings, properties(), given_size).settings.unlabelled_batch_size == 7
 
 
 @pytest.mark.parametrize(("classes", "class_wise"), [(1, False), (2, True), (13, True)])
 def test_a_class_has_a_threshold_of_its_own_where_there_are_others(classes, class_wise):
-    known = facts(foreground_classes=classes)
+    known = properties(foreground_classes=classes)
     for kind in (FixMatchSettings, UniMatchSettings):
         resolved = resolve(kind, known, {})
         assert resolved.settings.class_wise_threshold is class_wise
@@ -96,7 +96,7 @@ def test_a_class_has_a_threshold_of_its_own_where_there_are_others(classes, clas
 
 @given(steps)
 def test_ramp_up_takes_two_fifths_of_the_steps_and_at_least_one(values):
-    ramp, _ = rules.ramp_up_steps(facts(), values)
+    ramp, _ = rules.ramp_up_steps(properties(), values)
     total = values["epochs"] * values["steps_per_epoch"]
     assert 1 <= ramp <= total
     assert abs(ramp - 0.4 * total) <= 1
@@ -104,8 +104,8 @@ def test_ramp_up_takes_two_fifths_of_the_steps_and_at_least_one(values):
 
 @given(steps, st.integers(1, 10))
 def test_ema_decay_grows_with_the_training_into_the_published_range(values, factor):
-    decay, reason = rules.ema_decay(facts(), values)
-    longer, _ = rules.ema_decay(facts(), {**values, "epochs": values["epochs"] * factor})
+    decay, reason = rules.ema_decay(properties(), values)
+    longer, _ = rules.ema_decay(properties(), {**values, "epochs": values["epochs"] * factor})
     assert 0.9 <= decay <= longer <= 0.999
     assert (decay >= 0.99) == (values["epochs"] * values["steps_per_epoch"] >= 3000)
     assert f"{1 / (1 - decay):.0f} steps" in reason
@@ -114,14 +114,14 @@ def test_ema_decay_grows_with_the_training_into_the_published_range(values, fact
 @given(st.floats(0, 100), st.floats(0, 100))
 def test_appearance_strength_grows_with_the_shift_between_one_and_two(a, b):
     low, high = sorted((a, b))
-    weaker, _ = rules.appearance_strength(facts(intensity_shift=low), {})
-    stronger, _ = rules.appearance_strength(facts(intensity_shift=high), {})
+    weaker, _ = rules.appearance_strength(properties(intensity_shift=low), {})
+    stronger, _ = rules.appearance_strength(properties(intensity_shift=high), {})
     assert 1 <= weaker <= stronger <= 2
 
 
 def test_appearance_strength_is_one_without_a_shift():
-    assert rules.appearance_strength(facts(), {})[0] == 1.0
-    strength, reason = rules.appearance_strength(facts(intensity_shift=0.75), {})
+    assert rules.appearance_strength(properties(), {})[0] == 1.0
+    strength, reason = rules.appearance_strength(properties(intensity_shift=0.75), {})
     assert strength == 1.5 and "0.75 sd" in reason
 
 
@@ -129,7 +129,7 @@ def test_appearance_strength_is_one_without_a_shift():
 def test_foreground_is_looked_for_the_more_the_larger_the_image(a, b):
     small, large = sorted((a, b))
     for_small, for_large = (
-        rules.unlabelled_foreground_oversampling(facts(median_shape=(size,) * 3), {})[0]
+        rules.unlabelled_foreground_oversampling(properties(median_shape=(size,) * 3), {})[0]
         for size in (small, large)
     )
     assert for_small <= for_large and {for_small, for_large} <= {0.0, 0.33}
@@ -140,10 +140,11 @@ def test_foreground_is_looked_for_the_more_the_larger_the_image(a, b):
 )
 def test_foreground_is_looked_for_once_a_patch_covers_less_than_half(median_shape, share):
     assert (
-        rules.unlabelled_foreground_oversampling(facts(median_shape=median_shape), {})[0] == share
+        rules.unlabelled_foreground_oversampling(properties(median_shape=median_shape), {})[0]
+        == share
     )
 
 
 def test_an_image_smaller_than_the_patch_is_covered_once():
-    value, reason = rules.unlabelled_foreground_oversampling(facts(median_shape=(8, 8, 8)), {})
+    value, reason = rules.unlabelled_foreground_oversampling(properties(median_shape=(8, 8, 8)), {})
     assert value == 0.0 and "100%" in reason

@@ -8,7 +8,8 @@ from typing import Any, Optional
 
 import pytest
 
-from semi_nnunet.settings.schema import Resolved, given_settings, planned, resolve, setting
+from semi_nnunet.settings.overrides import given_settings
+from semi_nnunet.settings.schema import Resolved, planned, resolve, setting
 from semi_nnunet.util.errors import UserError
 
 TRAINER = "SemiTestTrainer"
@@ -18,8 +19,10 @@ CONFIGURATIONS = ["2d", "3d_fullres"]
 @dataclass(frozen=True, kw_only=True)
 class Common:
     seed: int = setting(0, "any number", low=0)
-    epochs: int = planned(lambda facts, values: (facts["epochs"], "as the facts say"), low=1)
-    half_of_them: int = planned(lambda facts, values: (values["epochs"] // 2, "half"), low=0)
+    epochs: int = planned(
+        lambda properties, values: (properties["epochs"], "as the properties say"), low=1
+    )
+    half_of_them: int = planned(lambda properties, values: (values["epochs"] // 2, "half"), low=0)
     rate: float = setting(0.01, "usual", low=0, below=1)
     optimizer: str = setting("sgd", "nnU-Net's", choices=("sgd", "adam"))
     class_weights: tuple[float, ...] | None = setting(None, "all alike", low=0)
@@ -55,7 +58,7 @@ def test_without_layers_constants_and_rules_apply_with_their_reasons():
     resolved = settled({})
     assert resolved.settings == Method(epochs=100, half_of_them=50)
     assert resolved.reasons["rate"] == "usual"
-    assert resolved.reasons["epochs"] == "as the facts say"
+    assert resolved.reasons["epochs"] == "as the properties say"
     assert resolved.reasons["temperature"] == "the paper's"
 
 
@@ -81,7 +84,7 @@ def test_a_rule_sees_the_constants_declared_after_it():
     @dataclass(frozen=True, kw_only=True)
     class Faithful(Method):
         epochs: int = planned(
-            lambda facts, values: (7 if values["fidelity"] == "paper" else 9, "by fidelity")
+            lambda properties, values: (7 if values["fidelity"] == "paper" else 9, "by fidelity")
         )
         fidelity: str = setting("improved", "better", choices=("improved", "paper"))
 
@@ -102,7 +105,7 @@ def test_a_given_value_reaches_the_rules_after_it():
 def test_null_asks_a_rule_again_and_is_a_value_where_allowed():
     resolved = settled({"epochs": None, "class_weights": None, "legacy": None})
     assert resolved.settings.epochs == 100
-    assert resolved.reasons["epochs"] == "as the facts say"
+    assert resolved.reasons["epochs"] == "as the properties say"
     assert resolved.settings.class_weights is None
 
 

@@ -42,7 +42,7 @@ def test_training_goes_on_with_the_surest_images(score, name, make_trainer):
     assert uncertainty == sorted(uncertainty) and 0 <= uncertainty[0] <= uncertainty[-1] <= 1
     kept = {row["case"] for row in rows if row["kept"] == "1"}
     assert [row["kept"] for row in rows] == ["1", "1", "0", "0"]
-    assert set(trainer.training_pool()) == kept
+    assert set(trainer.training_unlabelled_cases()) == kept
     assert set(trainer.dataloader_train.dataset.streams["unlabelled"]._data.identifiers) == kept
     assert len(trainer.unlabelled_cases()) == 4  # none is lost
 
@@ -51,7 +51,7 @@ def test_training_goes_on_with_the_surest_images(score, name, make_trainer):
 def test_every_trainer_has_a_score_by_which_it_can_filter(name, make_trainer):
     trainer = make_trainer(name, filter_epochs=[1], **SHORT)
     run_epochs(trainer, 2)
-    assert len(table_of(trainer, 1)) == 4 and len(trainer.training_pool()) == 2
+    assert len(table_of(trainer, 1)) == 4 and len(trainer.training_unlabelled_cases()) == 2
 
 
 @pytest.mark.parametrize("kind", ["regions", "regions_ignore", "ignore"])
@@ -61,7 +61,7 @@ def test_every_kind_of_labels_is_scored(kind, make_trainer):
             "SemiCPSTrainer", "3d_fullres", kind, filter_epochs=[1], filter_score=score, **SHORT
         )
         run_epochs(trainer, 2)
-        assert len(trainer.training_pool()) == 2
+        assert len(trainer.training_unlabelled_cases()) == 2
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -69,7 +69,7 @@ def test_resuming_after_a_filtering_equals_never_having_stopped(score, make_trai
     settings = {"filter_epochs": [1, 2], "filter_score": score, **SHORT}
     trainer = make_trainer("SemiMeanTeacherTrainer", **settings)
     run_epochs(trainer, 4)
-    whole, kept = weights_of(trainer.bare_network), trainer.training_pool()
+    whole, kept = weights_of(trainer.bare_network), trainer.training_unlabelled_cases()
     for stop in (2, 3):  # before and after the second filtering
         shutil.rmtree(tmp_path / "results")
         trainer = make_trainer("SemiMeanTeacherTrainer", **settings)
@@ -77,7 +77,7 @@ def test_resuming_after_a_filtering_equals_never_having_stopped(score, make_trai
         resumed = make_trainer("SemiMeanTeacherTrainer", **settings)
         resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
         run_epochs(resumed, 4)
-        assert resumed.training_pool() == kept
+        assert resumed.training_unlabelled_cases() == kept
         assert same_weights(whole, weights_of(resumed.bare_network))
 
 
@@ -99,7 +99,7 @@ def test_scoring_leaves_the_networks_as_they_were(make_trainer):
     trainer = make_trainer("SemiCPSTrainer", filter_epochs=[2])
     networks = [trainer.bare_network, trainer.companion("second")]
     before = [weights_of(network) for network in networks]
-    filtering.filter_cases(trainer)
+    trainer.pool.filter.keep(2, trainer.pool.folder, trainer.unlabelled_cases(), trainer.predictor)
     for network, weights in zip(networks, before, strict=True):
         assert same_weights(weights, weights_of(network))
         assert network.training and network.decoder.deep_supervision

@@ -1,6 +1,7 @@
 """Unlabelled patches where a network sees foreground: what is found, used, and found again."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,13 +50,13 @@ def test_patches_are_drawn_where_the_network_sees_foreground(make_trainer, kind)
     trainer.on_epoch_start()
     dataset = trainer.dataloader_train.dataset.streams["unlabelled"]._data
     assert set(dataset.located) == set(trainer.unlabelled_cases())
-    second = classes_of(trainer)[2 if kind == "regions" else 1]
+    second = classes_of(trainer.label_manager)[2 if kind == "regions" else 1]
     for case in dataset.identifiers:
         data, _, _, properties = dataset.load_case(case)
         assert list(properties["class_locations"]) == [second]
         locations = properties["class_locations"][second]
         assert (locations[:, 2:] < 4).all() and (locations[:, 1] < data.shape[1]).all()
-    stored = read(trainer, 2)
+    stored = trainer.pool.locator.read(2)
     assert stored.keys() == dataset.located.keys()
     for case, some in stored.items():
         assert all(np.array_equal(some[key], dataset.located[case][key]) for key in some)
@@ -74,9 +75,8 @@ def test_resuming_samples_the_same_patches(make_trainer, tmp_path):
         assert bool(resumed.pool.located) == (epochs == 3)
         run_epochs(resumed, 4)
         assert same_weights(weights_of(resumed.bare_network), whole)
-    trainer.output_folder = "/nowhere"
     with pytest.raises(UserError, match=r"foreground_epoch_2.npz, which is missing"):
-        read(trainer, 2)
+        read(Path("/nowhere/foreground_epoch_2.npz"), [1])
 
 
 def test_what_has_no_effect_is_refused(make_trainer):

@@ -10,7 +10,7 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch import nn
 
 from semi_nnunet.settings.common import SemiSettings
-from semi_nnunet.settings.rules import Facts
+from semi_nnunet.settings.rules import DatasetProperties
 from semi_nnunet.settings.schema import resolve
 from semi_nnunet.training import checkpoints
 from semi_nnunet.training.optimisation import (
@@ -19,7 +19,7 @@ from semi_nnunet.training.optimisation import (
     with_deep_supervision,
 )
 
-FACTS = Facts(4, 4, 2, (32, 32), (32.0, 32.0))
+FACTS = DatasetProperties(4, 4, 2, (32, 32), (32.0, 32.0))
 
 
 def settings(**changes: Any) -> SemiSettings:

@@ -101,7 +101,7 @@ def test_a_training_is_a_run_of_mlflow(make_trainer):
         got = client.get_metric_history(run.info.run_id, f"semi/{key}")
         assert [(one.step, one.value) for one in got] == [(r["epoch"], r[key]) for r in rows]
     assert run.info.status == "RUNNING"
-    for tracker in trainer._trackers:
+    for tracker in trainer.run_log.trackers:
         tracker.close()
     assert client.get_run(run.info.run_id).info.status == "FINISHED"
 

@@ -15,7 +15,7 @@ import torch
 
 from semi_nnunet.core.losses import DiceAndVoxelLoss
 from semi_nnunet.core.ramps import ramp
-from semi_nnunet.training.reliability import trust_in_unknown, trust_of_classes
+from semi_nnunet.training.reliability import reliability_of_classes, reliability_on_unknown
 from semi_nnunet.training.trainer import SemiTrainer, Term
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
@@ -48,11 +48,11 @@ def test_accumulated_batches_average_their_gradients(make_trainer):
     gradients = []
     for batch in batches:
         trainer.optimizer.zero_grad()
-        trainer.supervised(trainer._to_device(batch)[0]).value.backward()
+        trainer.supervised(trainer.on_device(batch)[0]).value.backward()
         gradients.append(
             [p.grad.clone() if p.grad is not None else None for p in trainer.network.parameters()]
         )
-    trainer._update_weights = lambda cases: None
+    trainer.optimizer_step.update = lambda step, cases: None
     trainer.train_step(batches)
     for parameter, first, second in zip(trainer.network.parameters(), *gradients, strict=True):
         if first is not None:
@@ -92,7 +92,7 @@ def test_unlabelled_mask_is_false_in_the_padding_alone(make_trainer):
     )  # larger than the image on every axis
     loader.need_to_pad = np.zeros(3, dtype=int)
     loader.transforms = None
-    _, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    _, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     shape = (
         trainer.dataloader_train.dataset.streams["unlabelled"]
         ._data.load_case(unlabelled.keys[0])[0]
@@ -249,15 +249,15 @@ def test_folds_are_of_whole_patients_whose_unlabelled_images_wait_outside(make_t
     for trainer.fold in (0, 1):
         training, validation = trainer.do_split()
         assert {tuple(training), tuple(validation)} == {tuple(labelled[:2]), tuple(labelled[2:])}
-        pools["A" if labelled[0] in validation else "B"] = trainer.training_pool()
-        assert trainer.unlabelled_cases() == trainer.training_pool()
+        pools["A" if labelled[0] in validation else "B"] = trainer.training_unlabelled_cases()
+        assert trainer.unlabelled_cases() == trainer.training_unlabelled_cases()
     assert pools == {"A": unlabelled[1:], "B": unlabelled}
     trainer.fold = "all"
-    assert trainer.training_pool() == unlabelled
+    assert trainer.training_unlabelled_cases() == unlabelled
     trainer.fold, trainer.patient_of = 0, lambda case: "B" if case in labelled[2:] else "A"
     trainer.do_split = lambda: (labelled[2:], labelled[:2])
     with pytest.raises(UserError, match="all 4 are of patients whom fold 0 validates on"):
-        trainer.training_pool()
+        trainer.training_unlabelled_cases()
 
 
 def test_folds_that_tear_patients_are_refused(make_trainer, tmp_path):
@@ -408,10 +408,10 @@ def test_pretrained_weights_reach_the_teacher(make_trainer):
 def test_unlabelled_foreground_is_looked_for_where_few_slices_show_any(phantom):
     from dataclasses import replace
 
-    from semi_nnunet.planning.properties import collect_facts
+    from semi_nnunet.planning.properties import collect_properties
     from semi_nnunet.settings.rules import unlabelled_foreground_oversampling as rule
 
-    facts = collect_facts(phantom.plans, "2d", phantom.dataset_json, phantom.preprocessed)
+    facts = collect_properties(phantom.plans, "2d", phantom.dataset_json, phantom.preprocessed)
     shown = [
         (SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))) > 0).any((1, 2)).mean()
         for path in sorted((phantom.raw / "labelsTr").glob("*.nii.gz"))
@@ -511,7 +511,7 @@ def test_validation_reads_the_named_checkpoint_and_no_other(make_trainer, prepar
     final = Path(trainer.output_folder) / "checkpoint_final.pth"
     final.write_bytes(b"damaged")
     validating = make_trainer("SemiMeanTeacherTrainer", start=False)
-    validating._resuming = False  # as nnUNetv2_train --val
+    validating.resuming = False  # as nnUNetv2_train --val
     with pytest.raises(UserError, match=r"checkpoint_final\.pth is damaged"):
         validating.load_checkpoint(str(final))
 
@@ -544,7 +544,7 @@ def test_unlabelled_patches_are_pieces_of_the_image_unless_rotation_is_asked_for
     configuration, make_trainer
 ):
     trainer = make_trainer("SemiMeanTeacherTrainer", configuration, mirror=False)
-    _, unlabelled = trainer._to_device(next(trainer.dataloader_train)[0])
+    _, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     assert unlabelled.mask.all()  # the images are larger than the patch
     dataset = trainer.dataloader_train.dataset.streams["unlabelled"]._data
     for patch, case in zip(unlabelled.x_weak[:, 0].numpy(), unlabelled.keys, strict=True):
@@ -566,23 +566,23 @@ def test_unlabelled_patches_are_pieces_of_the_image_unless_rotation_is_asked_for
 def test_weight_of_unlabelled_terms_is_ramp_times_trust_squared(kind, make_trainer):
     trainer = make_trainer("SemiMeanTeacherTrainer", ramp_up=kind, ramp_up_steps=4)
     weight = trainer.unlabelled_weight
-    assert weight.trust == 0.0 and weight.at(100) == 0.0
-    weight.trust = 0.5
+    assert weight.reliability == 0.0 and weight.at(100) == 0.0
+    weight.reliability = 0.5
     assert [weight.at(step) for step in range(9)] == [0.25 * ramp(kind, s, 4) for s in range(9)]
     papers = make_trainer("SemiMeanTeacherTrainer", ramp_up=kind, unlabelled_start_steps=0)
     assert papers.unlabelled_weight.at(10**6) == 1.0
-    assert papers.unlabelled_weight.trust_after(np.array([0.0]), 1) == 1.0
+    assert papers.unlabelled_weight.reliability_after(np.array([0.0]), 1) == 1.0
     warmed = {"ramp_up": kind, "unlabelled_start_steps": 3, "ramp_up_steps": 4}
     blind = make_trainer("SemiMeanTeacherTrainer", **warmed, follow_trust=False).unlabelled_weight
-    assert blind.trust_after(np.array([0.0]), 1) == 1.0
+    assert blind.reliability_after(np.array([0.0]), 1) == 1.0
     assert [blind.at(s) for s in range(9)] == [0, 0, 0, *(ramp(kind, s, 4) for s in range(6))]
 
 
 def test_planned_ramp_is_over_before_the_training(phantom):
     from semi_nnunet.methods.mean_teacher import MeanTeacherSettings
-    from semi_nnunet.planning.properties import collect_facts, resolve_settings
+    from semi_nnunet.planning.properties import collect_properties, resolve_settings
 
-    facts = collect_facts(phantom.plans, "2d", phantom.dataset_json, phantom.preprocessed)
+    facts = collect_properties(phantom.plans, "2d", phantom.dataset_json, phantom.preprocessed)
     for epochs in (1, 7, 24, 60, 1000):
         plans = {**phantom.plans, "semi": {"epochs": epochs, "steps_per_epoch": 50}}
         planned = resolve_settings(MeanTeacherSettings, "T", "2d", plans, facts).settings
@@ -592,24 +592,24 @@ def test_planned_ramp_is_over_before_the_training(phantom):
 
 def test_trust_is_dice_above_that_of_calling_everything_the_class():
     tp, fp, fn = np.array([50, 30, 0, 0]), np.array([50, 70, 10, 10]), np.array([0, 20, 5, 0])
-    trust = trust_of_classes(tp, fp, fn, 100)
+    trust = reliability_of_classes(tp, fp, fn, 100)
     assert trust[0] == 0.0  # half is the class, everything was called it
     chance, dice = 2 * 0.5 / 1.5, 60 / 150
     assert trust[1] == max(0.0, (dice - chance) / (1 - chance)) == 0.0
     assert trust[2] == 0.0 and np.isnan(trust[3])
-    perfect = trust_of_classes(np.array([40]), np.array([0]), np.array([0]), 100)
+    perfect = reliability_of_classes(np.array([40]), np.array([0]), np.array([0]), 100)
     assert perfect.tolist() == [1.0]
-    half = trust_of_classes(np.array([1]), np.array([1]), np.array([1]), 10**6)
+    half = reliability_of_classes(np.array([1]), np.array([1]), np.array([1]), 10**6)
     assert half[0] == pytest.approx(0.5, abs=1e-5)
 
 
 def test_the_least_known_class_decides_at_first_then_the_mean(make_trainer):
     weight = make_trainer("SemiMeanTeacherTrainer", unlabelled_start_steps=6).unlabelled_weight
     known = np.array([0.9, 0.3, float("nan")])  # no validation patch shows the third
-    assert weight.trust_after(known, 4) == 0.0
-    assert weight.trust_after(known[:2], 4) == pytest.approx(0.3)
-    assert weight.trust_after(known, 6) == pytest.approx(0.6)
-    assert weight.trust_after(known[2:], 8) == 0.0
+    assert weight.reliability_after(known, 4) == 0.0
+    assert weight.reliability_after(known[:2], 4) == pytest.approx(0.3)
+    assert weight.reliability_after(known, 6) == pytest.approx(0.6)
+    assert weight.reliability_after(known[2:], 8) == 0.0
 
 
 def test_validation_sets_the_trust_of_the_next_epoch(make_trainer):
@@ -618,23 +618,25 @@ def test_validation_sets_the_trust_of_the_next_epoch(make_trainer):
     say, trainer.print_to_log_file = trainer.print_to_log_file, lambda *a, **k: log.append(str(a))
     run_epochs(trainer, 1)
     tp = {"tp_hard": np.array([8, 8, 8]), "fp_hard": np.zeros(3), "fn_hard": np.zeros(3)}
-    trainer.unlabelled_weight.trust, trainer._step_in_epoch = 0.0, 0
-    trainer._trust_as_validated([{**tp, "voxels": 10**6}])
-    assert trainer.unlabelled_weight.trust == 1.0
-    assert trainer._epoch_values["trust"] == 1.0
+    trainer.unlabelled_weight.reliability, trainer.step_in_epoch = 0.0, 0
+    assert "trust" in trainer.run_log.epoch_values
+    assert trainer.reliability.after_validation([{**tp, "voxels": 10**6}], trainer.step) == 1.0
+    assert trainer.unlabelled_weight.reliability == 1.0
     assert any("the unlabelled terms begin at step 2" in line for line in log)
     trainer.current_epoch = 3
     nothing = {key: np.zeros(3) for key in tp}
-    trainer._trust_as_validated([{**nothing, "voxels": 10**6}])
-    assert trainer.unlabelled_weight.trust == 0.0 and "no class is predicted yet" in log[-1]
+    trainer.reliability.after_validation([{**nothing, "voxels": 10**6}], trainer.step)
+    assert trainer.unlabelled_weight.reliability == 0.0 and "no class is predicted yet" in log[-1]
     trainer.print_to_log_file = say
 
 
 def test_trust_in_unknown_is_what_is_known_less_twice_what_augmentation_costs():
     known, augmented = np.array([0.8, 0.5, 0.0, 0.4, 0.9]), np.array([0.4, 0.7, 0.3, 0.0, np.nan])
-    assert trust_in_unknown(known, augmented)[:4].tolist() == pytest.approx([0.2, 0.5, 0.0, 0.0])
-    assert np.isnan(trust_in_unknown(known, augmented)[4])
-    assert np.isnan(trust_in_unknown(augmented, known)[4])
+    assert reliability_on_unknown(known, augmented)[:4].tolist() == pytest.approx(
+        [0.2, 0.5, 0.0, 0.0]
+    )
+    assert np.isnan(reliability_on_unknown(known, augmented)[4])
+    assert np.isnan(reliability_on_unknown(augmented, known)[4])
 
 
 @pytest.mark.parametrize("kind", ["labels", "regions", "regions_ignore"])
@@ -642,11 +644,11 @@ def test_trust_of_fold_all_looks_at_the_patches_as_they_are_augmented(make_train
     """Its validation cases are trained on."""
     settings = {"fold": "all", "kind": kind, "unlabelled_start_steps": 4}
     trainer = make_trainer("SemiMeanTeacherTrainer", **settings)
-    labelled, _ = trainer._to_device(next(trainer.dataloader_train)[0])
+    labelled, _ = trainer.on_device(next(trainer.dataloader_train)[0])
     trainer.supervised(labelled)
     with torch.no_grad():
         logits, target = trainer.outputs(labelled.x)[0], labelled.target[0]
-    (tp, fp, fn, voxels), *_ = trainer._labelled_counts
+    (tp, fp, fn, voxels), *_ = trainer.reliability.labelled_counts
     looked_at = (
         target[:, -1] == 0 if kind == "regions_ignore" else torch.ones_like(target[:, 0]) > 0
     )
@@ -664,11 +666,11 @@ def test_trust_of_fold_all_looks_at_the_patches_as_they_are_augmented(make_train
     many = torch.full((len(tp),), 1e9)
     of_step = torch.stack([count, count, count, many])
     before = torch.stack([none, count, count, many])  # while the network was still another
-    trainer._labelled_counts[:] = [before] * 6 + [of_step] * 2
+    trainer.reliability.labelled_counts[:] = [before] * 6 + [of_step] * 2
     whole = {"tp_hard": count.numpy(), "fp_hard": none.numpy(), "fn_hard": none.numpy()}
-    trainer._trust_as_validated([{**whole, "voxels": 10**9}])
-    assert trainer.unlabelled_weight.trust == pytest.approx(0.25, abs=1e-5)
-    assert not trainer._labelled_counts  # of the next epoch
+    trainer.reliability.after_validation([{**whole, "voxels": 10**9}], trainer.step)
+    assert trainer.unlabelled_weight.reliability == pytest.approx(0.25, abs=1e-5)
+    assert not trainer.reliability.labelled_counts  # of the next epoch
 
 
 @pytest.mark.parametrize("kind", ["labels", "regions_ignore"])
@@ -685,19 +687,19 @@ def test_trust_of_other_folds_is_that_of_their_validation(make_trainer):
     trainer = make_trainer("SemiMeanTeacherTrainer", fold=0, unlabelled_start_steps=4)
     trainer.train_step(next(trainer.dataloader_train))
     whole = {"tp_hard": np.full(3, 8), "fp_hard": np.zeros(3), "fn_hard": np.zeros(3)}
-    trainer._trust_as_validated([{**whole, "voxels": 10**6}])
-    assert trainer.unlabelled_weight.trust == 1.0
+    trainer.reliability.after_validation([{**whole, "voxels": 10**6}], trainer.step)
+    assert trainer.unlabelled_weight.reliability == 1.0
 
 
 def test_trust_is_continued_after_a_resume(make_trainer):
     settings = {"start": False, "unlabelled_start_steps": 6}
     trainer = make_trainer("SemiMeanTeacherTrainer", "3d_fullres", **settings)
     run_epochs(trainer, 1)
-    trainer.unlabelled_weight.trust = 0.25
+    trainer.unlabelled_weight.reliability = 0.25
     content = trainer.checkpoint_content(1)
     resumed = make_trainer("SemiMeanTeacherTrainer", "3d_fullres", **settings)
     resumed.load_checkpoint(content)
-    assert resumed.unlabelled_weight.trust == 0.25
+    assert resumed.unlabelled_weight.reliability == 0.25
 
 
 @pytest.mark.parametrize("kind", ["labels", "regions"])
@@ -721,7 +723,7 @@ def test_rare_classes_weigh_more_by_their_voxels(make_trainer, kind, source):
     assert torch.equal(*counts)
     counted.frequencies.copy_(torch.linspace(0.9, 0.01, len(counted.frequencies)))
     losses = [module for module in trainer.loss.modules() if isinstance(module, DiceAndVoxelLoss)]
-    for loss in (*losses, trainer._pseudo_label_loss):
+    for loss in (*losses, trainer.masked_loss):
         assert torch.equal(loss.class_weights(), counted()) and counted()[-1] > counted()[0]
     assert losses
 

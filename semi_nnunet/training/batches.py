@@ -1,0 +1,51 @@
+"""Batches on the device: labelled patches, and the weak and strong view of unlabelled ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from semi_nnunet.augment.views import AppearanceView
+from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+
+Batches = list[dict[str, dict[str, Any]]]  # of an optimizer step, as StepDataset makes them
+
+
+class DeviceBatches:
+    """Moves a loaded batch to the device and makes the views of its patches.
+
+    Args:
+        device: to train on.
+        labelled_view: changes of appearance of labelled patches.
+        strong_view: those that make the strong view of unlabelled patches.
+    """
+
+    def __init__(
+        self, device: torch.device, labelled_view: AppearanceView, strong_view: AppearanceView
+    ):
+        self.device, self.labelled_view, self.strong_view = device, labelled_view, strong_view
+
+    def __call__(self, batch: dict[str, dict[str, Any]]) -> tuple[LabelledBatch, UnlabelledBatch]:
+        """The batch on the device; without an unlabelled stream its part has no samples."""
+        raw = batch["labelled"]
+        x, target = self.labelled_view(self._move(raw["data"])), self._move(raw["target"])
+        labelled = LabelledBatch(x, target, tuple(raw["keys"]))
+        if "unlabelled" not in batch:
+            nothing = labelled.x[:0]
+            return labelled, UnlabelledBatch(nothing, nothing, nothing[:, :1].bool(), ())
+        raw = batch["unlabelled"]
+        x_weak = self._move(raw["data"])
+        inside = self._move(raw["target"])[:, :1] >= 0  # -1: padding
+        keys = tuple(raw["keys"])
+        return labelled, UnlabelledBatch(x_weak, self.strong_view(x_weak), inside, keys)
+
+    def _move(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._move(item) for item in value]
+        return value.to(self.device, non_blocking=True)
+
+
+def cases_of(batches: Batches) -> tuple[str, ...]:
+    """The case of every patch of an optimizer step."""
+    return tuple(key for part in batches for stream in part.values() for key in stream["keys"])

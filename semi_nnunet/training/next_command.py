@@ -1,0 +1,36 @@
+"""The commands that a training's error messages tell the user to type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class NextCommand:
+    """What to type before or beside a training.
+
+    Args:
+        dataset: name of the data set.
+        plans: identifier of the plans.
+        configuration: that is trained.
+        trainer: class name.
+        previous_stage: configuration of a cascade's stage before it, None if there is none.
+    """
+
+    dataset: str
+    plans: str
+    configuration: str
+    trainer: str
+    previous_stage: str | None
+
+    @property
+    def preprocess(self) -> str:
+        """What makes the preprocessed cases."""
+        where = f"-c {self.configuration} -p {self.plans}"
+        return f"semi_nnunet preprocess -d {self.dataset} {where}"
+
+    @property
+    def train_previous_stage(self) -> str:
+        """What makes the predictions of the previous stage of a cascade."""
+        where = f"{self.dataset} {self.previous_stage} FOLD -tr {self.trainer}"
+        return f"train every fold of it: nnUNetv2_train {where}"

@@ -1,0 +1,113 @@
+"""What a training writes for people beside its weights: settings, history, trackers, time left."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+import semi_nnunet
+from semi_nnunet.settings.schema import Resolved
+from semi_nnunet.training.checkpoints import plain
+from semi_nnunet.training.history import History, StepRecords
+from semi_nnunet.training.trackers import MlflowTracker, TensorBoardTracker, Tracker
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import write_json
+from semi_nnunet.util.progress import Progress, TimeLeft
+
+Say = Callable[..., None]  # writes its arguments as one line of the training's log
+
+
+class Logger(Protocol):
+    """What values go to: nnU-Net's own loggers and our trackers."""
+
+    def log(self, key: str, value: Any, step: int) -> None:
+        """Note a value of an epoch."""
+
+
+class RunLog:
+    """Collects the values of a training and writes them down.
+
+    Attributes:
+        records: values of the steps of the present epoch.
+        epoch_values: of the present epoch, by column of the history.
+        history: of the epochs that are done.
+
+    Args:
+        resolved: the settings with their reasons.
+        say: prints a line into the training's log.
+    """
+
+    def __init__(self, resolved: Resolved, say: Say):
+        self.resolved, self.say = resolved, say
+        self.records, self.history = StepRecords(), History()
+        self.epoch_values: dict[str, float] = {}
+        self.trackers: list[Tracker] = []
+        self._time_left, self._epoch_started = TimeLeft(), time.monotonic()
+
+    def open_trackers(self, folder: Path, experiment: str, resume: bool) -> list[Tracker]:
+        """The trackers that the settings ask for.
+
+        Args:
+            folder: of the fold's results.
+            experiment: name of the data set, for MLflow.
+            resume: whether the training goes on.
+        """
+        settings = self.resolved.settings
+        if settings.tensorboard:
+            self.trackers.append(TensorBoardTracker(folder, resume))
+        if settings.mlflow:
+            run, root = f"{folder.parent.name} {folder.name}", folder.parents[2]
+            self.trackers.append(MlflowTracker(folder, experiment, run, resume, root))
+        for tracker in self.trackers:
+            tracker.update_config(self.resolved.as_dict())
+        return self.trackers
+
+    def close(self) -> None:
+        """Close the trackers."""
+        for tracker in self.trackers:
+            tracker.close()
+
+    def write_settings(self, folder: Path, trainer: str, cases: Mapping[str, list[str]]) -> None:
+        """Say what this training is: settings with reasons, cases, versions."""
+        values, reasons = self.resolved.as_dict(), self.resolved.reasons
+        record = {
+            "trainer": trainer,
+            "semi_nnunet": semi_nnunet.__version__,
+            "nnunetv2": version("nnunetv2"),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "cases": cases,
+            "settings": {
+                key: {"value": value, "reason": reasons[key]} for key, value in values.items()
+            },
+        }
+        write_json(folder / "semi_settings.json", plain(record))
+        self.say("semi_nnunet:", *(f"{key}={value}" for key, value in values.items()))
+
+    def begin_epoch(self) -> None:
+        """Start the clock of an epoch."""
+        self._epoch_started = time.monotonic()
+
+    def end_epoch(self, epoch: int, epochs: int, loggers: Sequence[Logger]) -> None:
+        """Add the epoch's values to the history and the loggers, and say how long is left."""
+        seconds = time.monotonic() - self._epoch_started
+        self.history.add(epoch, {**self.epoch_values, "seconds": round(seconds, 2)})
+        for logger in loggers:
+            for key, value in self.epoch_values.items():
+                logger.log(f"semi/{key}", value, epoch)
+        left = self._time_left.after(seconds, epochs - epoch - 1)
+        self.say(str(Progress(epoch + 1, epochs, "epoch", left)))
+
+    def write_history(self, folder: Path) -> None:
+        """Write table and picture for people to look at; a full disk must not cost the training."""
+        try:
+            self.history.write_csv(folder / "semi_history.csv")
+            self.history.write_picture(folder / "semi_history.png")
+        except UserError as error:
+            self.say(f"WARNING: {error}")

@@ -1,0 +1,118 @@
+"""The house: which package may import which, how large its rooms are, and that nothing is a knot."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "semi_nnunet"
+
+# From the ground up: a package imports those before it in this list, and itself.
+LAYERS = (
+    "util",
+    "core",
+    "augment",
+    "settings",
+    "data",
+    "datasets",
+    "evaluation",
+    "networks",
+    "planning",
+    "training",
+    "deploy",
+    "methods",
+    "discovery",
+    "runs",
+    "report",
+    "pseudo_labels",
+    "demo",
+    "cli",
+)
+MOST_METHODS = 30  # of a class
+MOST_LINES = 400  # of a file
+LARGER_FOR_NOW: set[str] = set()
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def package_of(path: Path) -> str:
+    """The package of a file below ``semi_nnunet``, "" for a module of the root."""
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+def imported(path: Path) -> Iterator[tuple[str, int]]:
+    """The packages of ours that a file imports, anywhere in it, with the line."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            module = node.module or ""
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "semi_nnunet" and len(parts) > 1 and parts[1] in (*LAYERS, "api"):
+                yield parts[1], node.lineno
+
+
+def test_every_package_has_its_layer_and_the_root_holds_the_front_door_alone():
+    packages = {package_of(path) for path in FILES} - {""}
+    assert packages == set(LAYERS)
+    at_root = {path.name for path in FILES if package_of(path) == ""}
+    assert at_root <= {"__init__.py", "__main__.py", "api.py"}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_packages_import_downwards_only(layer):
+    allowed = {*LAYERS[: LAYERS.index(layer) + 1]}
+    upward = [
+        f"{path.relative_to(PACKAGE.parent)}:{line} imports {other}, which is above {layer}"
+        for path in FILES
+        if package_of(path) == layer
+        for other, line in imported(path)
+        if other not in allowed
+    ]
+    assert not upward, "\n".join(upward)
+
+
+def test_the_arrows_are_found_that_are_there():
+    """The test above looks at something: lazy imports, too."""
+    found = {(package_of(path), other) for path in FILES for other, _ in imported(path)}
+    assert {("cli", "runs"), ("training", "planning"), ("methods", "training")} <= found
+
+
+def test_no_part_takes_a_trainer_of_any_type():
+    loose = [
+        f"{path.relative_to(PACKAGE.parent)}:{number}"
+        for path in FILES
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if re.search(r"\btrainer: Any\b", line)
+    ]
+    assert not loose, loose
+
+
+def test_no_method_imports_another():
+    methods = {path.stem for path in (PACKAGE / "methods").glob("*.py")} - {"__init__"}
+    for path in (PACKAGE / "methods").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                parts = node.module.split(".")
+                assert parts[:2] != ["semi_nnunet", "methods"] or parts[-1] not in methods, path
+
+
+def test_no_class_and_no_file_is_too_large():
+    too_large = []
+    for path in FILES:
+        text, name = path.read_text(encoding="utf-8"), str(path.relative_to(PACKAGE.parent))
+        if text.count("\n") > MOST_LINES:
+            too_large.append(f"{name}: {text.count(chr(10))} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ClassDef):
+                methods = sum(isinstance(part, ast.FunctionDef) for part in node.body)
+                if methods > MOST_METHODS:
+                    too_large.append(f"{name}: {node.name} has {methods} methods")
+    assert {one.split(":")[0] for one in too_large} <= LARGER_FOR_NOW, too_large
