@@ -1,4 +1,4 @@
-"""The house: which package may import which, how large its rooms are, and that nothing is a knot."""
+"""The layers: which package may import which, and how large a file or class may be."""
 
 from __future__ import annotations
 

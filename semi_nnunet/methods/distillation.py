@@ -73,6 +73,5 @@ class SemiDistillationTrainer(SemiTrainer):
     def soft_labels(self, x: torch.Tensor) -> torch.Tensor:
         """Mean probabilities (B, classes or regions, *spatial) of the models, no gradient."""
         temperature, models = self.settings.temperature, self.companion("models")
-        return sum(self.probs(self.predict_with(one, x) / temperature) for one in models) / len(
-            models
-        )
+        probs = [self.probs(self.predict_with(one, x) / temperature) for one in models]
+        return torch.stack(probs).mean(0)

@@ -125,7 +125,9 @@ def pooled(
     target: torch.Tensor, mask: torch.Tensor, spatial: torch.Size
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A soft target averaged over the voxels of its mask, and where that is most of them."""
-    pool = F.adaptive_avg_pool2d if len(spatial) == 2 else F.adaptive_avg_pool3d
+    pool: Callable[..., torch.Tensor] = (
+        F.adaptive_avg_pool2d if len(spatial) == 2 else F.adaptive_avg_pool3d
+    )
     counted = pool(mask.float(), tuple(spatial))
     mean = pool(target * mask, tuple(spatial)) / counted.clamp_min(1e-6)
     return mean, counted > 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,6 +28,6 @@ class NetworkAverage(nn.Module):
         return [torch.stack(level).mean(0) for level in zip(*outputs, strict=True)]
 
 
-def deep_supervision_switches(network: nn.Module) -> list[nn.Module]:
+def deep_supervision_switches(network: nn.Module) -> list[Any]:
     """The decoders in ``network`` whose ``deep_supervision`` says how many outputs they give."""
     return [module for module in network.modules() if hasattr(module, "deep_supervision")]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,16 +40,16 @@ class DiffusionBranches(nn.Module):
         psi: another network of the student's plan, whose decoder becomes psi.
     """
 
-    def __init__(self, wider: nn.Module, psi: nn.Module):
+    def __init__(self, wider: Any, psi: Any):
         super().__init__()
         for network in (wider, psi):
             require_unet(network)
         encoder = wider.encoder
         stem = getattr(encoder, "stem", None)
         self.replaces_stage = stem is None  # else the stem before the stages
-        self.stem = encoder.stages[0] if stem is None else stem
+        self.stem: nn.Module = encoder.stages[0] if stem is None else stem
         self.xi, self.psi = without_encoder(wider.decoder), without_encoder(psi.decoder)
-        self.num_classes = psi.decoder.num_classes
+        self.num_classes: int = psi.decoder.num_classes
         channels = list(encoder.output_channels)
         self.time = nn.Sequential(
             nn.Linear(EMBEDDING, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, HIDDEN), nn.SiLU()
@@ -77,12 +78,12 @@ class DiffusionBranches(nn.Module):
             if name in psi:  # not the encoder that nnU-Net's decoders carry along
                 weight.lerp_((xi[name] + psi[name]) / 2 if both else psi[name], share)
 
-    def predict_psi(self, encoder: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def predict_psi(self, encoder: Any, x: torch.Tensor) -> torch.Tensor:
         """psi's full-resolution logits (B, C, *spatial) of an image."""
         return decode(self.psi, encoder(x), None)
 
     def denoise(
-        self, encoder: nn.Module, x: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor
+        self, encoder: Any, x: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor
     ) -> torch.Tensor:
         """xi's logits of x_0, from image, noisy labels x_t (B, C, *spatial) and t (B,)."""
         embedded = self.time(time_embedding(t))
@@ -97,7 +98,7 @@ class DiffusionBranches(nn.Module):
 
 
 def decode(
-    decoder: nn.Module,
+    decoder: Any,
     skips: Sequence[torch.Tensor],
     times: Sequence[tuple[nn.Module, torch.Tensor]] | None,
 ) -> torch.Tensor:
@@ -115,7 +116,7 @@ def bias(layer: nn.Module, embedded: torch.Tensor, like: torch.Tensor) -> torch.
     return layer(embedded).view(*like.shape[:2], *[1] * (like.ndim - 2))
 
 
-def without_encoder(decoder: nn.Module) -> nn.Module:
+def without_encoder(decoder: Any) -> Any:
     """nnU-Net's decoders carry their encoder along; these use the student's."""
     decoder.encoder = None
     return decoder

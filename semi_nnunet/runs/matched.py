@@ -12,23 +12,17 @@ from semi_nnunet.data.patients import PatientOf
 from semi_nnunet.discovery.listing import settings_classes
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.runs.job import Job
+from semi_nnunet.settings import schema
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.rules import DatasetProperties
+from semi_nnunet.settings.schema import names_of_scope
 from semi_nnunet.training.checkpoints import plain
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import optional_json, read_json
 
-MATCHED = (
-    "epochs", "steps_per_epoch", "labelled_batch_size", "labelled_share", "accumulate_batches",
-    "optimizer", "initial_lr", "momentum", "weight_decay", "lr_schedule", "mixed_precision",
-    "gradient_clip", "supervised_loss", "class_weights", "class_weights_from", "deep_supervision",
-    "mirror", "max_rotation_degrees", "labelled_appearance",
-)  # fmt: skip
-OF_LABELLED = (  # what is of any training in some way
-    *MATCHED, "validation_steps_per_epoch", "plateau_factor", "plateau_patience_epochs",
-    "focal_gamma", "early_stopping_patience_epochs",
-)  # fmt: skip
-OWN = ("seed", "save_every_epochs", "tensorboard", "mlflow")  # a training may have its own
+MATCHED = names_of_scope(SemiSettings, schema.MATCHED)
+OF_ANY_TRAINING = names_of_scope(SemiSettings, schema.MATCHED, schema.SUPERVISED)
+OWN = names_of_scope(SemiSettings, schema.OWN)
 CASES, POOL = "labelled cases", "unlabelled cases"
 
 
@@ -43,7 +37,7 @@ def recorded(job: Job) -> dict[str, Any]:
     found = {name: value for name, value in values.items() if name not in OWN}
     cases = record.get("cases", {})
     if cases.get("unlabelled") == []:
-        unused = {field.name for field in fields(SemiSettings)} - {*OF_LABELLED}
+        unused = {field.name for field in fields(SemiSettings)} - {*OF_ANY_TRAINING}
         found = {name: value for name, value in found.items() if name not in unused}
     if "labelled" in cases:
         found[CASES] = sorted(cases["labelled"])
@@ -144,13 +138,13 @@ def changed_since(
     classes, folder = settings_classes(), jobs[0].folders.preprocessed
 
     @cache
-    def facts_of(configuration: str) -> DatasetProperties:
+    def properties_of(configuration: str) -> DatasetProperties:
         return collect_properties(plans, configuration, read_json(folder / "dataset.json"), folder)
 
     @cache
     def planned(trainer: str, configuration: str) -> dict[str, Any]:
-        kind, facts = classes[trainer], facts_of(configuration)
-        resolved = resolve_settings(kind, trainer, configuration, plans, facts, classes)
+        kind, properties = classes[trainer], properties_of(configuration)
+        resolved = resolve_settings(kind, trainer, configuration, plans, properties, classes)
         return dict(json.loads(json.dumps(plain(resolved.as_dict()))))  # as recorded
 
     for job in jobs:

@@ -12,12 +12,19 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from semi_nnunet.util.errors import Problem, UserError
 
 Rule = Callable[[Any, Mapping[str, Any]], tuple[Any, str]]
-S = TypeVar("S")
+
+# Whom a setting concerns.
+MATCHED = "matched"  # every training; one and its baseline must have the same value
+SUPERVISED = "supervised"  # every training; the baseline may have another value
+UNLABELLED = "unlabelled"  # trainings with unlabelled images alone
+OWN = "own"  # every training; two that are otherwise alike may have different values
+METHOD = "method"  # the trainings of one method
+SCOPES = (MATCHED, SUPERVISED, UNLABELLED, OWN, METHOD)
 
 
 def setting(
@@ -28,9 +35,21 @@ def setting(
     high: float | None = None,
     below: float | None = None,
     choices: Sequence[Any] | None = None,
+    topic: str = "method",
+    scope: str = METHOD,
 ) -> Any:
-    """Declare a setting: its default, the reason, its range ([low, high] or [low, below))."""
+    """Declare a setting with a constant default.
+
+    Args:
+        default: its value where nobody gave one.
+        why: the reason of the default.
+        low, high, below: its range, [low, high] or [low, below).
+        choices: the values that it may have.
+        topic: under which it is listed.
+        scope: whom it concerns, one of :data:`SCOPES`.
+    """
     metadata = {"why": why, "low": low, "high": high, "below": below, "choices": choices}
+    metadata |= {"topic": topic, "scope": scope}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -39,8 +58,30 @@ def planned(rule: Rule, **limits: Any) -> Any:
 
     The values are those that were given, the constant ones, and those planned before it.
     """
-    metadata = {"rule": rule, "low": None, "high": None, "below": None, "choices": None, **limits}
+    metadata: dict[str, Any] = {
+        "rule": rule,
+        "low": None,
+        "high": None,
+        "below": None,
+        "choices": None,
+    }
+    metadata |= {"topic": "method", "scope": METHOD, **limits}
     return dataclasses.field(kw_only=True, default=None, metadata=metadata)
+
+
+def names_of_scope(settings_class: type, *scopes: str) -> tuple[str, ...]:
+    """The settings of a class that concern certain trainings, in order."""
+    fields = dataclasses.fields(settings_class)
+    return tuple(field.name for field in fields if field.metadata["scope"] in scopes)
+
+
+def topic_of(settings_class: type, name: str) -> str:
+    """The topic of a setting, as the class says that declared it first."""
+    for kind in reversed(settings_class.__mro__):
+        field = getattr(kind, "__dataclass_fields__", {}).get(name)
+        if field is not None:
+            return str(field.metadata["topic"])
+    raise KeyError(name)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from semi_nnunet.util.files import write_atomically
 DOS_FOLDER = 0x10
 STOCK_VALUES: list[Any] = [  # what nnU-Net's own trainers store beside tensors and plain values
     np.dtype,
-    np._core.multiarray.scalar,
+    np.float64(0).__reduce__()[0],  # what a numpy scalar is rebuilt with
     *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u8", "?")),
 ]
 NEWEST_FIRST = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")

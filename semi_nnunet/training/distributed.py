@@ -6,7 +6,7 @@ no wrapper and no collective of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -71,6 +71,11 @@ class Ranks:
         if self.count == 1:
             return found
         return {case: one for part in self._gathered(found) for case, one in part.items()}
+
+    @property
+    def summing(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """What adds up a tensor over the processes, with its gradient; None where there is one."""
+        return None if self.count == 1 else sum_over_ranks
 
     def barrier(self) -> None:
         """Wait for the other processes."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import torch
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
-from semi_nnunet.data.loading import StepDataset, StepLoader
+from semi_nnunet.data.loading import StepDataset, StepLoader, reproducible
+from semi_nnunet.data.sampling import pseudo_labelled_cases, sampling_probabilities
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.training.distributed import Ranks
 
@@ -38,6 +40,26 @@ def step_loaders(
     return (
         StepLoader(steps, first, workers, on_gpu),
         StepLoader(checks, 0, workers // 2, on_gpu, period=period),
+    )
+
+
+def make_repeatable(
+    training: nnUNetDataLoader,
+    validation: nnUNetDataLoader,
+    preprocessed: str | Path,
+    settings: SemiSettings,
+) -> None:
+    """Let the batches of nnU-Net's loaders follow from the random numbers alone.
+
+    Args:
+        training, validation: nnU-Net's loaders; they are changed.
+        preprocessed: folder of the data set, which lists the pseudo-labelled cases.
+        settings: ``labelled_share`` of the training patches.
+    """
+    for loader in (training, validation):
+        loader.transforms = reproducible(loader.transforms)
+    training.sampling_probabilities = sampling_probabilities(
+        training.indices, pseudo_labelled_cases(preprocessed), settings.labelled_share
     )
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from semi_nnunet.util.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -34,3 +37,18 @@ class NextCommand:
         """What makes the predictions of the previous stage of a cascade."""
         where = f"{self.dataset} {self.previous_stage} FOLD -tr {self.trainer}"
         return f"train every fold of it: nnUNetv2_train {where}"
+
+    def require_preprocessed(self, folder: str | Path) -> None:
+        """Check that the preprocessed cases are there.
+
+        Args:
+            folder: of them.
+
+        Raises:
+            UserError: they are not.
+        """
+        if not Path(folder).is_dir():
+            raise UserError(
+                f"{self.configuration} is not preprocessed, there is no {folder}. "
+                f"Fix: {self.preprocess}"
+            )

@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from semi_nnunet.settings.common import SemiSettings
+from semi_nnunet.util.errors import UserError
 
 
 class PlateauSchedule:
@@ -40,6 +41,23 @@ class PlateauSchedule:
 
 
 Schedule: TypeAlias = PolyLRScheduler | PlateauSchedule
+
+
+def observe_loss(schedule: Schedule, training_loss: float) -> None:
+    """Tell a schedule that follows the training loss the mean of an epoch."""
+    if isinstance(schedule, PlateauSchedule):
+        schedule.observe(training_loss)
+
+
+def schedule_state(schedule: Schedule) -> dict[str, object] | None:
+    """What a checkpoint keeps of a schedule; nnU-Net's follows from the epoch."""
+    return schedule.state_dict() if isinstance(schedule, PlateauSchedule) else None
+
+
+def restore_schedule(schedule: Schedule, state: dict[str, object] | None) -> None:
+    """Take over :func:`schedule_state`."""
+    if isinstance(schedule, PlateauSchedule) and state is not None:
+        schedule.load_state_dict(state)
 
 
 def build_optimizer(
@@ -75,3 +93,17 @@ def with_deep_supervision(loss: nn.Module, scales: int) -> nn.Module:
     if scales > 1:
         weights[-1] = 0.0
     return DeepSupervisionWrapper(loss, weights / weights.sum())
+
+
+def raise_if_batch_is_too_small(error: ValueError) -> None:
+    """Say what to do where torch's batch normalisation has a single value to normalise over.
+
+    Raises:
+        UserError: the error is that one.
+    """
+    if "more than 1 value per channel" in str(error):
+        raise UserError(
+            "this network normalises over the batch what it pools to one value, and needs at "
+            "least 2 patches of each kind on each GPU, got 1. Fix: raise labelled_batch_size "
+            "and unlabelled_batch_size in plans['semi'], or train on fewer GPUs"
+        ) from error

@@ -159,7 +159,8 @@ class ReliabilityMeter:
             The reliability.
         """
         voxels = sum(output["voxels"] for output in outputs)
-        of_classes = reliability_of_classes(*summed_counts(outputs, "{}_hard"), voxels)
+        tp, fp, fn = summed_counts(outputs, "{}_hard")
+        of_classes = reliability_of_classes(tp, fp, fn, voxels)
         if self.labelled_counts:
             last = max(1, len(self.labelled_counts) // LAST_PART)
             counts = torch.stack(self.labelled_counts[-last:]).sum(0).cpu().double().numpy()

@@ -9,53 +9,49 @@ behind them is done by parts that know no trainer.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import semi_nnunet
-from semi_nnunet.data.loading import StepLoader, reproducible
+from semi_nnunet.data.loading import StepLoader
 from semi_nnunet.data.patients import PatientOf, patient_finder
-from semi_nnunet.data.sampling import pseudo_labelled_cases, sampling_probabilities
 from semi_nnunet.networks.average import deep_supervision_switches
 from semi_nnunet.networks.frozen import load_pretrained_encoder, unwrapped
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.training import checkpoints
 from semi_nnunet.training.cascade import require_predictions
-from semi_nnunet.training.distributed import Ranks, sum_over_ranks
+from semi_nnunet.training.distributed import Ranks
+from semi_nnunet.training.early_stopping import EarlyStop, stop_early
 from semi_nnunet.training.folds import require_fold, require_usable_split
-from semi_nnunet.training.loaders import close_all, step_loaders
+from semi_nnunet.training.geometry import limit_rotation
+from semi_nnunet.training.loaders import close_all, make_repeatable, step_loaders
 from semi_nnunet.training.losses import given_class_weights, is_stock, supervised_loss
 from semi_nnunet.training.next_command import NextCommand
 from semi_nnunet.training.non_finite import NonFiniteWatch
 from semi_nnunet.training.optimisation import (
-    PlateauSchedule,
     Schedule,
     build_optimizer,
+    observe_loss,
+    raise_if_batch_is_too_small,
+    restore_schedule,
+    schedule_state,
     with_deep_supervision,
 )
 from semi_nnunet.training.precision import compute_dtype, slow_dtype_warning
 from semi_nnunet.training.run_log import RunLog
 from semi_nnunet.util.environment import variable
-from semi_nnunet.util.errors import UserError, print_user_errors_plainly
+from semi_nnunet.util.errors import print_user_errors_plainly
 from semi_nnunet.util.files import remove_leftovers
 from semi_nnunet.util.seeds import derived_seed
 
 NEVER = 2**31
-NNUNET_SCALES = (0.85, 1.25)  # from which nnU-Net works out how large a patch to rotate and scale
-
-
-class EarlyStop(Exception):
-    """The validation Dice has not risen for the stated number of epochs."""
 
 
 class ReproducibleTrainer(nnUNetTrainer):
@@ -68,9 +64,12 @@ class ReproducibleTrainer(nnUNetTrainer):
     """
 
     settings_class: ClassVar[type[SemiSettings]] = SemiSettings
-    methods: ClassVar[
-        dict[str, type[SemiSettings]]
-    ] = {}  # of every imported method, by its trainer
+    methods: ClassVar[dict[str, type[SemiSettings]]] = {}  # trainer -> settings, of those imported
+
+    network: nn.Module  # nnU-Net declares these without their types
+    dataset_class: Any
+    dataloader_train: StepLoader
+    dataloader_val: StepLoader
 
     def __init_subclass__(cls, is_method: bool = True, **others: Any) -> None:
         super().__init_subclass__(**others)
@@ -139,9 +138,9 @@ class ReproducibleTrainer(nnUNetTrainer):
     def initialize(self) -> None:
         torch.manual_seed(derived_seed(self.settings.seed, "weights"))
         super().initialize()
-        if isinstance(self.network, DistributedDataParallel):
-            # the gradients of all terms are averaged once a step (Ranks.average_gradients); DDP
-            # would do so in every backward pass, for one network, and wants all parameters used
+        if isinstance(
+            self.network, DistributedDataParallel
+        ):  # Ranks averages gradients, once a step
             self.network = self.network.module
         if not self.is_restoring:
             load_pretrained_encoder(self.network)
@@ -173,9 +172,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         weights = self.class_weights()
         if is_stock(self.settings, weights):
             return super()._build_loss()
-        batch_dice, summed = self.configuration_manager.batch_dice, None
-        if self.is_ddp:
-            summed = sum_over_ranks
+        batch_dice, summed = self.configuration_manager.batch_dice, self.ranks.summing
         loss = supervised_loss(self.settings, weights, self.label_manager, batch_dice, summed)
         loss = loss.to(self.device)
         if not self.enable_deep_supervision:
@@ -193,13 +190,13 @@ class ReproducibleTrainer(nnUNetTrainer):
         )
         if not self.settings.mirror:
             mirror_axes = self.inference_allowed_mirroring_axes = None
-        limit = math.radians(self.settings.max_rotation_degrees)
-        if limit < max(rotation[1], -rotation[0]):
-            rotation = (max(rotation[0], -limit), min(rotation[1], limit))
-            patch_size = self.configuration_manager.patch_size
-            first_patch_size = get_patch_size(patch_size, *[rotation] * 3, NNUNET_SCALES)
-            if flat:  # rotated in the plane only
-                first_patch_size[0] = patch_size[0]
+        limit, patch_size = (
+            self.settings.max_rotation_degrees,
+            self.configuration_manager.patch_size,
+        )
+        limited = limit_rotation(rotation, limit, patch_size, in_plane_only=flat)
+        if limited is not None:
+            rotation, first_patch_size = limited
         return rotation, flat, first_patch_size, mirror_axes
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
@@ -219,11 +216,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         Raises:
             UserError: the configuration is not preprocessed.
         """
-        if not Path(self.preprocessed_dataset_folder).is_dir():
-            raise UserError(
-                f"{self.configuration_name} is not preprocessed, there is no "
-                f"{self.preprocessed_dataset_folder}. Fix: {self.commands.preprocess}"
-            )
+        self.commands.require_preprocessed(self.preprocessed_dataset_folder)
         if self.dataset_class is None:
             self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         return sorted(self.dataset_class.get_identifiers(self.preprocessed_dataset_folder))
@@ -246,13 +239,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         )
         with variable("nnUNet_n_proc_DA", "0"):  # nnU-Net starts no loaders; ours start later
             training, validation = (part.data_loader for part in super().get_dataloaders())
-        for loader in (training, validation):
-            loader.transforms = reproducible(loader.transforms)
-        training.sampling_probabilities = sampling_probabilities(
-            training.indices,
-            pseudo_labelled_cases(self.preprocessed_dataset_folder_base),
-            self.settings.labelled_share,
-        )
+        make_repeatable(training, validation, self.preprocessed_dataset_folder_base, self.settings)
         streams, epoch = self.streams(training), self.current_epoch
         return step_loaders(streams, validation, self.settings, self.ranks, self.device, epoch)
 
@@ -274,21 +261,15 @@ class ReproducibleTrainer(nnUNetTrainer):
             self._stopped_early = True
             self.on_train_end()
         except ValueError as error:
-            if "more than 1 value per channel" not in str(error):  # torch's batch normalisation
-                raise
-            raise UserError(
-                "this network normalises over the batch what it pools to one value, and needs at "
-                "least 2 patches of each kind on each GPU, got 1. Fix: raise labelled_batch_size "
-                "and unlabelled_batch_size in plans['semi'], or train on fewer GPUs"
-            ) from error
+            raise_if_batch_is_too_small(error)
+            raise
 
     def on_train_start(self) -> None:
         super().on_train_start()
         self._cases = self.current_cases()
         if self.ranks.number == 0:
             remove_leftovers(self.output_folder)
-            trainer, folder = type(self).__name__, Path(self.output_folder)
-            self.run_log.write_settings(folder, trainer, self._cases)
+            self.run_log.write_settings(Path(self.output_folder), type(self).__name__, self._cases)
             if warning := slow_dtype_warning(self.mixed_precision_dtype, self.device):
                 self.print_to_log_file(warning)
 
@@ -323,8 +304,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         total = sum(means[f"loss/{name}"] * means[f"weight/{name}"] for name in names)
         rate = self.optimizer.param_groups[0]["lr"]
         self.run_log.epoch_values = {"learning_rate": rate, **means}
-        if isinstance(self.lr_scheduler, PlateauSchedule):
-            self.lr_scheduler.observe(total)
+        observe_loss(self.lr_scheduler, total)
         self.logger.log("train_losses", total, self.current_epoch)
 
     def on_epoch_end(self) -> None:
@@ -338,12 +318,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         done = epoch + 1
         if done % self.settings.save_every_epochs == 0 and done < self.num_epochs:
             self.save_checkpoint(str(folder / "checkpoint_latest.pth"), next_epoch=done)
-        patience = self.settings.early_stopping_patience_epochs
-        if patience and epoch - self._best_epoch >= patience:
-            raise EarlyStop(
-                f"Early stop: the moving-average Dice has not risen above {self._best_ema:.4f} "
-                f"(epoch {self._best_epoch}) for {patience} epochs"
-            )
+        stop_early(epoch, self._best_epoch, self._best_ema, self.settings)
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -360,12 +335,11 @@ class ReproducibleTrainer(nnUNetTrainer):
 
     def checkpoint_content(self, next_epoch: int) -> dict[str, Any]:
         """nnU-Net's keys, and under "semi" what resuming exactly needs beyond them."""
-        scaler, schedule = self.grad_scaler, self.lr_scheduler
-        plateau = schedule.state_dict() if isinstance(schedule, PlateauSchedule) else None
+        scaler = self.grad_scaler
         return {
             "network_weights": self.bare_network.state_dict(),
             "optimizer_state": self.optimizer.state_dict(),
-            "grad_scaler_state": None if scaler is None else scaler.state_dict(),
+            "grad_scaler_state": scaler and scaler.state_dict(),
             "logging": self.logger.get_checkpoint(),
             "_best_ema": self._best_ema,
             "current_epoch": next_epoch,
@@ -377,7 +351,7 @@ class ReproducibleTrainer(nnUNetTrainer):
                 "identity": self.identity,
                 "settings": self.resolved.as_dict(),
                 "student": self.bare_network.state_dict(),
-                "schedule": plateau,
+                "schedule": schedule_state(self.lr_scheduler),
                 "history": self.history.rows,
                 "best_epoch": self._best_epoch,
                 "stopped_early": self._stopped_early,
@@ -393,17 +367,17 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.is_restoring = True
         if not self.was_initialized:
             self.initialize()
-        path: str | Path = "the given checkpoint"
         if isinstance(filename_or_checkpoint, dict):
-            checkpoint: Mapping[str, Any] = filename_or_checkpoint
+            content, source = filename_or_checkpoint, "the given checkpoint"
         else:
             read = checkpoints.read_newest_valid if self.resuming else checkpoints.read_this
-            checkpoint, path, skipped = read(filename_or_checkpoint, self.device)
+            content, path, skipped = read(filename_or_checkpoint, self.device)
             for message in skipped:
                 self.print_to_log_file(f"WARNING: {message}")
-            self.print_to_log_file(f"Loaded {path}")
-        checkpoints.check_compatible(checkpoint, path, self.identity)
-        self.restore(dict(checkpoint))
+            source = str(path)
+            self.print_to_log_file(f"Loaded {source}")
+        checkpoints.check_compatible(content, source, self.identity)
+        self.restore(content)
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
         """Take over the content of a checkpoint."""
@@ -412,18 +386,15 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.optimizer.load_state_dict(checkpoint["optimizer_state"])
         if self.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
             self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
-        if isinstance(self.lr_scheduler, PlateauSchedule):
-            self.lr_scheduler.load_state_dict(semi["schedule"])
+        restore_schedule(self.lr_scheduler, semi["schedule"])
         self.logger.load_checkpoint(checkpoint["logging"])
         self.current_epoch, self._best_ema = checkpoint["current_epoch"], checkpoint["_best_ema"]
         self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
         self.history.rows = list(semi["history"])
-        self._best_epoch = semi["best_epoch"]
-        self._stopped_early = semi["stopped_early"]
+        self._best_epoch, self._stopped_early = semi["best_epoch"], semi["stopped_early"]
         if self._stopped_early:
             self.num_epochs = self.current_epoch  # done: nnU-Net goes on to the validation
         now, cases = checkpoints.plain(self.resolved.as_dict()), self.current_cases()
         changed = checkpoints.changes(semi["settings"], now, semi["cases"], cases)
         if changed:
-            what = "WARNING: settings changed since the checkpoint:"
-            self.print_to_log_file(what, "; ".join(changed))
+            self.say("WARNING: settings changed since the checkpoint:", "; ".join(changed))

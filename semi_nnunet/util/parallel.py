@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from semi_nnunet.util.errors import UserError
 
-POLL_S = 2.0  # how often to look whether the worker processes still live
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -30,18 +31,18 @@ def in_processes(
     if num_processes <= 1 or len(jobs) <= 1:
         yield from map(function, jobs)
         return
-    with multiprocessing.get_context("spawn").Pool(min(num_processes, len(jobs))) as pool:
-        workers = list(pool._pool)  # type: ignore[attr-defined]  # a dead one loses its job silently
-        results = pool.imap(function, jobs)
-        for done in range(len(jobs)):
-            while True:
-                try:
-                    yield results.next(timeout=POLL_S)
-                    break
-                except multiprocessing.TimeoutError:
-                    if not all(worker.is_alive() for worker in workers):
-                        raise UserError(
-                            f"a process that {what} was killed after {done} of {len(jobs)} cases, "
-                            f"probably because memory ran out with {num_processes} processes. Fix: "
-                            f"use fewer, 1 needs the least"
-                        ) from None
+    done, context = 0, multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(num_processes, len(jobs)), mp_context=context) as pool:
+        try:
+            for result in pool.map(function, jobs):
+                yield result
+                done += 1
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"a process that {what} was killed after {done} of {len(jobs)} cases, probably "
+                f"because memory ran out with {num_processes} processes. Fix: use fewer, 1 needs "
+                f"the least"
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

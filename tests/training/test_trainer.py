@@ -75,7 +75,7 @@ def drawn_cases(trainer, steps):
 def test_labels_of_people_are_as_many_of_a_batch_as_asked(share, drawn, make_trainer, monkeypatch):
     pseudo = make_trainer("SemiBaselineTrainer").do_split()[0][1:]
     monkeypatch.setattr(
-        "semi_nnunet.training.reproducible.pseudo_labelled_cases", lambda folder: {*pseudo}
+        "semi_nnunet.training.loaders.pseudo_labelled_cases", lambda folder: {*pseudo}
     )
     trainer = make_trainer("SemiBaselineTrainer", labelled_share=share)
     kinds = [case in pseudo for case in drawn_cases(trainer, 4)]
