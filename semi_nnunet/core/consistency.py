@@ -46,7 +46,8 @@ def probability_dice_loss(
     The weight is ``sum q^2 / sum q``, the mean of the target's probabilities q weighed by
     themselves: near 1 for a class that the teacher knows, near 0 for one it has not learned yet. A
     Dice alone holds such a class where it is, because to it 2 % of probability where the teacher
-    says 1 % is as far off as 100 % for 50 %: a small organ was never learned (docs/results/journal.md).
+    says 1 % is as far off as 100 % for 50 %: a small organ was never learned
+    (docs/results/journal.md).
 
     Args:
         prediction, target, mask: as of :func:`probability_mse`.

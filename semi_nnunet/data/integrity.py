@@ -33,11 +33,10 @@ from semi_nnunet.data.layout import UNLABELLED_IMAGES
 from semi_nnunet.data.raw_description import (
     JSON,
     RawCase,
+    RawDataset,
     cases_in,
     declared_values,
     layout_problems,
-    raw_cases,
-    read_description,
     relative_to,
 )
 from semi_nnunet.util.errors import Problem, UserError
@@ -81,12 +80,12 @@ class _Rules:
 
 
 def check_dataset(
-    raw_dataset: str | Path, num_processes: int, show_progress: bool = True
+    raw_dataset: str | Path | RawDataset, num_processes: int, show_progress: bool = True
 ) -> list[CaseReport]:
     """Read every image of imagesTr, imagesUn and imagesTs, and every label, once.
 
     Args:
-        raw_dataset: the folder.
+        raw_dataset: the folder, or its description.
         num_processes: up to 1 means in this process.
         show_progress: draw a bar, if stderr is a terminal.
 
@@ -96,10 +95,10 @@ def check_dataset(
     Raises:
         UserError: ``dataset.json`` cannot be used, no reader of nnU-Net's fits, or a worker died.
     """
-    description = read_description(raw_dataset)
-    cases = raw_cases(raw_dataset, description, UNLABELLED_IMAGES)
+    raw = RawDataset.of(raw_dataset)
+    description, cases = raw.description, raw.cases
     rules = _Rules(
-        root=os.fspath(raw_dataset),
+        root=os.fspath(raw.folder),
         reader_class=reader_class(description, [file for case in cases for file in case.images]),
         num_channels=len(description["channel_names"]),
         label_values=frozenset(declared_values(description["labels"])),
@@ -237,15 +236,14 @@ def _label_mismatch(
 # ---- the data set as a whole ----
 
 
-def dataset_problems(raw_dataset: str | Path) -> list[Problem]:
+def dataset_problems(raw_dataset: str | Path | RawDataset) -> list[Problem]:
     """Problems of the data set as a whole, found from ``dataset.json`` and the file names alone."""
     try:
-        description = read_description(raw_dataset)
-        reader_class(description, [])
+        raw = RawDataset.of(raw_dataset)
+        reader_class(raw.description, [])
     except UserError as error:
         return list(error.problems)
-    cases = raw_cases(raw_dataset, description, UNLABELLED_IMAGES)
-    return layout_problems(os.fspath(raw_dataset), description, cases, UNLABELLED_IMAGES)
+    return layout_problems(os.fspath(raw.folder), raw.description, raw.cases, UNLABELLED_IMAGES)
 
 
 def duplicate_problems(reports: Sequence[CaseReport]) -> dict[str, Problem]:

@@ -33,14 +33,13 @@ from semi_nnunet.data.integrity import (
 )
 from semi_nnunet.data.layout import (
     SKIPPED_FILE,
-    UNLABELLED_IMAGES,
     preprocessed_dataset,
     raw_dataset,
     require_paths,
 )
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.preprocessing import Case, Recipe, adopt_stock_preprocessing, preprocess_cases
-from semi_nnunet.data.raw_description import raw_cases, read_description
+from semi_nnunet.data.raw_description import RawDataset
 from semi_nnunet.data.unlabelled_shards import UnlabelledPool, require_idle
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import Problem, UserError
@@ -125,14 +124,15 @@ def prepare_labelled(
     """
     require_paths("raw", "preprocessed")
     plans_name = plans_name or default_plans_name(planner)
-    raw, preprocessed = raw_dataset(dataset), preprocessed_dataset(dataset)
-    say(f"checking {raw}")
+    folder, preprocessed = raw_dataset(dataset), preprocessed_dataset(dataset)
+    say(f"checking {folder}")
+    raw = described(folder)
     reports, skipped = verify(raw, num_processes, skip_bad)
     plans = plan_if_needed(raw, preprocessed, plans_name, planner, num_processes)
     wanted = requested(plans, configurations)
     labelled, unlabelled = cases_to_preprocess(raw, reports, skipped)
     write_json(preprocessed / SKIPPED_FILE, skipped)
-    description = read_json(raw / "dataset.json")
+    description = raw.content
     if read_json(preprocessed / "dataset.json") != description:  # in the patients alone
         write_json(preprocessed / "dataset.json", description)
     ground_truth = preprocessed / "gt_segmentations"
@@ -163,10 +163,27 @@ def say(stage: str) -> None:
 # ---- verify ----
 
 
+def described(folder: Path) -> RawDataset:
+    """The description of a raw data set.
+
+    Raises:
+        UserError: ``dataset.json`` cannot be used; with all that is wrong with it.
+    """
+    try:
+        return RawDataset.of(folder)
+    except UserError as error:
+        raise UserError(f"{folder} cannot be used:", error.problems) from error
+
+
 def verify(
-    raw: Path, num_processes: int, skip_bad: bool
+    raw_dataset: Path | RawDataset, num_processes: int, skip_bad: bool
 ) -> tuple[list[CaseReport], dict[str, list[str]]]:
     """Check the whole raw data set.
+
+    Args:
+        raw_dataset: its folder or description.
+        num_processes: worker processes.
+        skip_bad: set bad unlabelled cases aside.
 
     Returns:
         The report of every case, and the unlabelled cases set aside with their problems.
@@ -174,9 +191,10 @@ def verify(
     Raises:
         UserError: everything that is wrong, except what ``skip_bad`` sets aside.
     """
+    raw = raw_dataset if isinstance(raw_dataset, RawDataset) else described(raw_dataset)
     general = dataset_problems(raw)
     if any(problem.where.endswith("dataset.json") for problem in general):
-        raise UserError(f"{raw} cannot be used:", general)
+        raise UserError(f"{raw.folder} cannot be used:", general)
     reports = check_dataset(raw, num_processes)
     bad: dict[str, list[Problem]] = {}
     for report in reports:
@@ -191,7 +209,7 @@ def verify(
         hint = " (--skip-bad sets bad unlabelled cases aside)"
         helps = bool(of_unlabelled) and not skip_bad
         number = f"{len(stopping)} problem{'s' * (len(stopping) != 1)}"
-        raise UserError(f"{number} in {raw}{hint * helps}:", stopping)
+        raise UserError(f"{number} in {raw.folder}{hint * helps}:", stopping)
     if bad:
         print(f"set aside {len(bad)} bad unlabelled cases:")
         print(*(f"  {problem}" for problem in of_unlabelled), sep="\n")
@@ -204,12 +222,12 @@ def without_repeats(problems: Sequence[Problem]) -> list[Problem]:
 
 
 def cases_to_preprocess(
-    raw: Path, reports: Sequence[CaseReport], skipped: Mapping[str, Any]
+    raw: RawDataset, reports: Sequence[CaseReport], skipped: Mapping[str, Any]
 ) -> tuple[list[Case], list[Case]]:
     """The labelled and the unlabelled cases, without those set aside."""
     hashes = {(report.subset, report.case): report.content_hash or "" for report in reports}
     cases: dict[str, list[Case]] = {"labelled": [], "unlabelled": [], "test": []}
-    for raw_case in raw_cases(raw, read_description(raw), UNLABELLED_IMAGES):
+    for raw_case in raw.cases:
         if raw_case.subset == "labelled" or raw_case.case not in skipped:
             content_hash = hashes[raw_case.subset, raw_case.case]
             case = Case(raw_case.case, raw_case.images, raw_case.label, content_hash)
@@ -237,7 +255,11 @@ def default_plans_name(planner: str) -> str:
 
 
 def plan_if_needed(
-    raw: Path, preprocessed: Path, plans_name: str, planner: str, num_processes: int
+    raw_dataset: Path | RawDataset,
+    preprocessed: Path,
+    plans_name: str,
+    planner: str,
+    num_processes: int,
 ) -> dict[str, Any]:
     """nnU-Net's fingerprint and plans; what is there and still fits is kept.
 
@@ -246,6 +268,7 @@ def plan_if_needed(
     Raises:
         UserError: plans derived from others (see :mod:`semi_nnunet.cli.plan`) no longer fit.
     """
+    raw = RawDataset.of(raw_dataset)
     plans_file = preprocessed / f"{plans_name}.json"
     fits = fingerprint_fits(raw, preprocessed)
     before = optional_json(plans_file)
@@ -254,12 +277,12 @@ def plan_if_needed(
     if before and is_derived(before):
         raise UserError(
             f"{plans_file} was derived from other plans, and the labelled cases or dataset.json "
-            f"have changed since. Fix: semi_nnunet preprocess -d {raw.name[7:10]} without -p, "
+            f"have changed since. Fix: semi_nnunet preprocess -d {raw.number} without -p, "
             f"then make these plans again (semi_nnunet plan)"
         )
     say(f"planning {plans_name}")
     default_plans_name(planner)  # raises if there is no such planner
-    number = int(raw.name[7:10])
+    number = raw.number
     with variable("nnUNet_n_proc_DA", None):  # nnU-Net's planner fails where it is 0
         extract_fingerprints([number], num_processes=num_processes, clean=not fits, verbose=False)
         written = plan_experiments([number], planner, overwrite_plans_name=plans_name)
@@ -283,7 +306,7 @@ def is_derived(plans: Mapping[str, Any]) -> bool:
     return any(identifier and not identifier.startswith(own) for identifier in identifiers)
 
 
-def fingerprint_fits(raw: Path, preprocessed: Path) -> bool:
+def fingerprint_fits(raw_dataset: Path | RawDataset, preprocessed: Path) -> bool:
     """Whether nnU-Net's fingerprint is of the labelled cases there are now.
 
     It is not if their number or dataset.json has changed, or if a case that was labelled is none
@@ -294,13 +317,11 @@ def fingerprint_fits(raw: Path, preprocessed: Path) -> bool:
     )
     if not (fingerprint.is_file() and description.is_file()):
         return False
-    now = read_json(raw / "dataset.json")
+    raw = RawDataset.of(raw_dataset)
     known = len(read_json(fingerprint)["spacings"])
-    cases = raw_cases(raw, read_description(raw), UNLABELLED_IMAGES)
-    labelled = {case.case for case in cases if case.subset == "labelled"}
-    same_cases = preprocessed_as_labelled(preprocessed) <= labelled
-    same_description = without_patients(read_json(description)) == without_patients(now)
-    return bool(known == now["numTraining"] and same_description and same_cases)
+    same_cases = preprocessed_as_labelled(preprocessed) <= raw.labelled
+    same_description = without_patients(read_json(description)) == without_patients(raw.content)
+    return bool(known == raw.content["numTraining"] and same_description and same_cases)
 
 
 def without_patients(description: Mapping[str, Any]) -> dict[str, Any]:

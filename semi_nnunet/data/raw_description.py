@@ -7,10 +7,11 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.data.layout import DISTILLED_FILE
+from semi_nnunet.data.layout import DISTILLED_FILE, UNLABELLED_IMAGES
 from semi_nnunet.data.patients import expression_problems, patient_problems
 from semi_nnunet.util.errors import Problem, UserError
 
@@ -179,6 +180,56 @@ def _listed_case(root: str, case: str, entry: dict[str, Any]) -> RawCase:
         for paths in (entry["images"], [entry["label"]])
     )
     return RawCase(case, "labelled", tuple(images), label[0], named_by_channel=False)
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """A raw data set as its ``dataset.json`` and the names of its files describe it, read once.
+
+    A command makes one (:meth:`of`), verifies it and passes it on.
+
+    Args:
+        folder: of the data set.
+        description: content of ``dataset.json``, with "channel_names" also if it uses the old name.
+        cases: labelled, unlabelled, then test, each sorted by identifier.
+    """
+
+    folder: Path
+    description: dict[str, Any]
+    cases: tuple[RawCase, ...]
+
+    @classmethod
+    def of(cls, raw_dataset: str | Path | RawDataset) -> RawDataset:
+        """The description of a folder; one that was made before is passed through.
+
+        Raises:
+            UserError: ``dataset.json`` cannot be used.
+        """
+        if isinstance(raw_dataset, RawDataset):
+            return raw_dataset
+        description = read_description(raw_dataset)
+        cases = raw_cases(raw_dataset, description, UNLABELLED_IMAGES)
+        return cls(Path(raw_dataset), description, tuple(cases))
+
+    @property
+    def number(self) -> int:
+        """Of the data set, as in its folder's name."""
+        return int(self.folder.name[7:10])
+
+    @property
+    def labelled(self) -> set[str]:
+        """The identifiers of the labelled cases."""
+        return {case.case for case in self.cases if case.subset == "labelled"}
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """``dataset.json`` as it is, without "channel_names" where it uses the old name."""
+        old = self.description.get("modality")
+        return {
+            key: value
+            for key, value in self.description.items()
+            if not (key == "channel_names" and value is old)
+        }
 
 
 def relative_to(path: str, root: str) -> str:

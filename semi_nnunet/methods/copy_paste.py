@@ -8,8 +8,8 @@ Differs from the paper: one training, which begins with labelled patches as they
 mixtures are ramped and multiplied by the trust in the network (``follow_trust false, ramp_up
 constant``: constant after ``unlabelled_start_steps``). The paper pre-trains on boxes pasted between
 labelled patches: that, and mixtures that weigh more than the labels, keep a short training from
-learning its labels (docs/results/journal.md, "BCP where steps are few"). Plain labelled patches are seen
-all along, with nnU-Net's deep supervision; each of the two mixtures has a box of its own; the
+learning its labels (docs/results/journal.md, "BCP where steps are few"). Plain labelled patches are
+seen all along, with nnU-Net's deep supervision; each of the two mixtures has a box of its own; the
 unlabelled patch is in its strong view (``appearance_strength 0``: the paper's); the largest
 component is kept only where that is asked for, because it is wrong for organs in several pieces.
 """

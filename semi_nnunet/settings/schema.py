@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.validation import fits
 
 Rule = Callable[[Any, Mapping[str, Any]], tuple[Any, str]]
 
@@ -147,9 +147,9 @@ def value_problems(settings_class: type, given: Mapping[str, tuple[Any, str]]) -
 def _what_is_wrong(field: dataclasses.Field[Any], hint: Any, value: Any) -> str | None:
     """The broken rule and the value, or None when the value is fine."""
     limits = field.metadata
-    if value is None and ("rule" in limits or _allows_none(hint)):
+    if value is None and ("rule" in limits or fits(hint, None)):
         return None
-    if not _is_of_type(value, hint):
+    if not fits(hint, value):
         return f"must be of type {_type_name(hint)}, got {value!r}"
     if limits["choices"] is not None and value not in limits["choices"]:
         return f"must be one of {', '.join(map(repr, limits['choices']))}, got {value!r}"
@@ -178,32 +178,6 @@ def _range_name(limits: Mapping[str, Any]) -> str:
     if limits["below"] is not None:
         return f"{low}, {limits['below']})"
     return f"{low}, inf)" if limits["high"] is None else f"{low}, {limits['high']}]"
-
-
-def _allows_none(hint: Any) -> bool:
-    return _is_union(hint) and type(None) in typing.get_args(hint)
-
-
-def _is_union(hint: Any) -> bool:
-    return typing.get_origin(hint) in (types.UnionType, typing.Union)
-
-
-def _is_of_type(value: Any, hint: Any) -> bool:
-    if _is_union(hint):
-        return any(
-            _is_of_type(value, option)
-            for option in typing.get_args(hint)
-            if option is not type(None)
-        )
-    if typing.get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(
-            _is_of_type(item, typing.get_args(hint)[0]) for item in value
-        )
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
 
 
 def _type_name(hint: Any) -> str:

@@ -5,7 +5,7 @@ every method gains 12 points of Dice or more (after 225 steps, two seeds: Mean T
 CPS 17 and 20). With two cases and 200 steps, of which the baseline makes .74, the gain was 3 to 5
 points with one seed and -1 to 1 with another; with four cases it was one or two, which another
 processor's rounding turned into none. That is why the baseline is asked for .5 only. The demo and
-``docs/results/`` measures it with the default settings.
+``docs/results`` measure it with the default settings.
 """
 
 from __future__ import annotations
