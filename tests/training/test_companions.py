@@ -1,0 +1,68 @@
+"""Networks beside the student: trained, validated, saved and resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from semi_nnunet.training.trainer import SemiTrainer, Term
+from tests.trainers import run_epochs, same_weights, weights_of
+
+
+def test_validation_leaves_ignored_voxels_out_for_student_and_teacher_alike(make_trainer):
+    trainer = make_trainer("SemiMeanTeacherTrainer", kind="ignore")
+    trainer.companion("teacher").module.load_state_dict(trainer.bare_network.state_dict())
+    trainer.on_validation_epoch_start()
+    with torch.no_grad():
+        output = trainer.validation_step(next(trainer.dataloader_val))
+    for key in ("tp", "fp", "fn"):
+        np.testing.assert_array_equal(output[f"{key}_hard"], output[f"student_{key}"])
+
+
+class TwoStudents(SemiTrainer):
+    """Each network learns from the labels and from the other's prediction, in the fewest lines."""
+
+    def companions(self):
+        build = self.build_network_architecture
+        plans, configuration = self.plans_manager, self.configuration_manager
+        heads = self.label_manager.num_segmentation_heads
+        return {"second": build(plans, configuration, self.num_input_channels, heads)}
+
+    def terms(self, labelled, unlabelled):
+        yield self.supervised(labelled)
+        second = self.companion("second")
+        yield Term("second", self.loss(second(labelled.x), labelled.target), ramped=False)
+        difference = self.probs(self.predict(unlabelled.x_strong)) - self.probs(
+            second(unlabelled.x_strong)[0]
+        )
+        yield Term("agreement", difference.square().mean())
+
+
+def test_companion_that_takes_a_gradient_is_trained_saved_and_resumed(make_trainer):
+    trainer = make_trainer(TwoStudents, start=False)
+    trainer.initialize()
+    start = weights_of(trainer.companion("second"))
+    assert not same_weights(start, weights_of(trainer.bare_network))  # its own initial weights
+    run_epochs(trainer, 1)
+    assert not same_weights(start, weights_of(trainer.companion("second")))
+    path = str(Path(trainer.output_folder) / "checkpoint_latest.pth")
+    run_epochs_from = make_trainer(TwoStudents, start=False)
+    run_epochs_from.load_checkpoint(path)
+    for each in (trainer, run_epochs_from):
+        run_epochs(each, 3)
+    assert same_weights(
+        weights_of(trainer.companion("second")), weights_of(run_epochs_from.companion("second"))
+    )
+
+
+@pytest.mark.parametrize("kind", ["labels", "regions_ignore"])
+def test_validation_looks_at_annotated_voxels_alone(make_trainer, kind):
+    trainer = make_trainer("SemiMeanTeacherTrainer", kind=kind)
+    batch = next(trainer.dataloader_val)
+    target = batch[0]["validation"]["target"][0]
+    expected = target[:, -1:] == 0 if kind == "regions_ignore" else torch.ones_like(target[:, :1])
+    with torch.no_grad():
+        assert trainer.validation_step(batch)["voxels"] == expected.sum()

@@ -1,0 +1,43 @@
+"""What a training writes for people: history, settings, other loggers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+from tests.trainers import run_epochs
+
+
+def test_history_is_written_for_people_and_programs(make_trainer):
+    trainer = make_trainer("SemiUncertaintyAwareTrainer", start=False)
+    run_epochs(trainer, 2)
+    folder = Path(trainer.output_folder)
+    rows = list(csv.DictReader((folder / "semi_history.csv").open()))
+    expected = {
+        *("epoch", "learning_rate", "loss/supervised", "loss/consistency", "weight/consistency"),
+        *("mask_ratio", "foreground/pseudo_label", "foreground/labelled"),
+        *("dice/deployed", "dice/student"),
+    }
+    assert len(rows) == 2 and expected <= set(rows[0])
+    assert (folder / "semi_history.png").stat().st_size > 5000
+    settings = json.loads((folder / "semi_settings.json").read_text())
+    assert settings["settings"]["ema_decay"]["reason"] and len(settings["cases"]["unlabelled"]) == 4
+
+
+def test_other_loggers_get_our_values_too(make_trainer):
+    class Spy:
+        def __init__(self):
+            self.seen = {}
+
+        def update_config(self, config):
+            pass
+
+        def log(self, key, value, step):
+            self.seen[key] = value
+
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
+    spy = Spy()
+    trainer.logger.loggers.append(spy)
+    run_epochs(trainer, 1)
+    assert {"semi/loss/consistency", "semi/dice/student", "train_losses"} <= set(spy.seen)

@@ -1,0 +1,70 @@
+"""The unlabelled images of a training: which there are, and which it may see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from semi_nnunet.util.errors import UserError
+from tests.trainers import run_epochs
+
+
+def test_folds_are_of_whole_patients_whose_unlabelled_images_wait_outside(make_trainer, tmp_path):
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
+    labelled, unlabelled = trainer.labelled_identifiers(), trainer.unlabelled_cases()
+    assert len(labelled) == 5 and len(unlabelled) == 4
+    # two labelled patients of two and three cases; the first has an unlabelled image, too
+    first = {*labelled[:2], unlabelled[0]}
+    trainer.patient_of = lambda case: "A" if case in first else "B" if case in labelled else case
+    trainer.preprocessed_dataset_folder_base = str(tmp_path)
+    pools = {}
+    for trainer.fold in (0, 1):
+        training, validation = trainer.do_split()
+        assert {tuple(training), tuple(validation)} == {tuple(labelled[:2]), tuple(labelled[2:])}
+        pools["A" if labelled[0] in validation else "B"] = trainer.training_unlabelled_cases()
+        assert trainer.unlabelled_cases() == trainer.training_unlabelled_cases()
+    assert pools == {"A": unlabelled[1:], "B": unlabelled}
+    trainer.fold = "all"
+    assert trainer.training_unlabelled_cases() == unlabelled
+    trainer.fold, trainer.patient_of = 0, lambda case: "B" if case in labelled[2:] else "A"
+    trainer.do_split = lambda: (labelled[2:], labelled[:2])
+    with pytest.raises(UserError, match="all 4 are of patients whom fold 0 validates on"):
+        trainer.training_unlabelled_cases()
+
+
+def test_no_unlabelled_images_is_said_before_the_first_step(make_trainer, monkeypatch, tmp_path):
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
+    trainer.pool.folder = tmp_path / "nothing"
+    with pytest.raises(UserError, match="semi_nnunet preprocess -d Dataset"):
+        trainer.on_train_start()
+
+
+def test_pool_that_changed_since_the_checkpoint_is_named(make_trainer):
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
+    run_epochs(trainer, 1)
+    resumed = make_trainer("SemiMeanTeacherTrainer", start=False)
+    pool = resumed.unlabelled_cases()
+    resumed.pool.all = lambda labelled: pool[:-1]
+    log = []
+    resumed.print_to_log_file = lambda *args, **kwargs: log.append(" ".join(map(str, args)))
+    resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
+    assert any("unlabelled cases: 4 -> 3" in line for line in log)
+
+
+def test_unlabelled_foreground_is_looked_for_where_few_slices_show_any(phantom):
+    from dataclasses import replace
+
+    from semi_nnunet.planning.properties import collect_properties
+    from semi_nnunet.settings.rules import unlabelled_foreground_oversampling as rule
+
+    facts = collect_properties(phantom.plans, "2d", phantom.dataset_json, phantom.preprocessed)
+    shown = [
+        (SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))) > 0).any((1, 2)).mean()
+        for path in sorted((phantom.raw / "labelsTr").glob("*.nii.gz"))
+    ]
+    assert facts.foreground_slices == pytest.approx(np.mean(shown), abs=1e-3)
+    assert rule(facts, {})[0] == 0.0  # the patch is the slice
+    assert rule(replace(facts, foreground_slices=0.2), {})[0] == 0.33
