@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,14 @@ TRAINERS = trainer_classes()
 DEFAULT_MODEL = TRAINERS["SemiDistillationTrainer"].taught_by
 UNLABELLED_TRAINERS = {name: cls for name, cls in TRAINERS.items() if cls.uses_unlabelled}
 WITHOUT_RAMP = {"ramp_up": "constant", "unlabelled_start_steps": 0}
+QUICK = ("SemiMeanTeacherTrainer", "SemiCPSTrainer")  # one with a teacher, one with two students
+
+
+def each_of(names: Iterable[str]) -> Any:
+    """Parametrises ``name``: a test over every trainer, of which the quick run takes two."""
+    slow = pytest.mark.slow
+    found = [pytest.param(name, marks=() if name in QUICK else slow) for name in names]
+    return pytest.mark.parametrize("name", found)
 
 
 @pytest.fixture

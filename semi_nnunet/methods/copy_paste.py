@@ -5,7 +5,7 @@ labels alike, the unlabelled side with the teacher's labels (eq. 2-5). The stude
 mixtures, the labelled voxels with weight 1, the pseudo-labelled ones with alpha (eq. 8).
 
 Differs from the paper: one training, which begins with labelled patches as they are, and the
-mixtures are ramped and multiplied by the trust in the network (``follow_trust false, ramp_up
+mixtures are ramped and multiplied by the reliability of the network (``follow_trust false, ramp_up
 constant``: constant after ``unlabelled_start_steps``). The paper pre-trains on boxes pasted between
 labelled patches: that, and mixtures that weigh more than the labels, keep a short training from
 learning its labels (docs/results/journal.md, "BCP where steps are few"). Plain labelled patches are

@@ -7,7 +7,7 @@ the others.
 Differs from the paper: the pseudo labels come from the weak view and teach the strong view of the
 same voxels, of unlabelled patches alone (eq. 4: of labelled ones, too); the loss is nnU-Net's Dice
 + cross-entropy; the weight is ramped (``ramp_up constant, unlabelled_start_steps 0``: the paper's)
-and multiplied by the trust in the network.
+and multiplied by the reliability of the network.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Differs from the paper: the moving average, which the paper evaluates, also give
 where there are several classes, the threshold is that of each (FreeMatch), because one for all
 silences small organs; boxes are mixed (CutMix); the loss is nnU-Net's Dice + cross-entropy, over
 the trusted voxels alone (eq. 4 divides by all, so that few of them count little); the weight is
-ramped and multiplied by the trust in the network.
+ramped and multiplied by the reliability of the network.
 ``ema_decay 0, class_wise_threshold false, cutmix_probability 0, ramp_up constant,
 unlabelled_start_steps 0, strong_weight 1`` is the paper's but for the loss.
 """

@@ -9,9 +9,9 @@ of probabilities on the mixed unlabelled ones (eq. 2-5), in float32.
 Differs from the paper: boxes are mixed (CutMix), as voxels of two blended images belong to neither
 (``mixing mixup``: the paper's, lambda' = max(lambda, 1 - lambda), lambda ~ Beta(alpha, alpha),
 eq. 8-11); the guesser is the moving average (``guesser student``: the paper's); both terms are
-ramped and weighed by the trust in the network; plain labelled patches are seen, too, because mixing
-dilutes few labels; quarter turns only in square planes, if turns are not limited; where orientation
-carries meaning (``mirror false``), no geometric view at all.
+ramped and weighed by the reliability of the network; plain labelled patches are seen, too, because
+mixing dilutes few labels; quarter turns only in square planes, if turns are not limited; where
+orientation carries meaning (``mirror false``), no geometric view at all.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ L_x has weight 1, as in every trainer of this package, and the others half of th
 
 Differs from the paper: the moving average gives the pseudo labels; appearance changes are this
 package's; every patch is mixed, with a box of 2/3 of its edges (the authors': half of them, 2 to 40
-% of the area); the terms are ramped and weighed by the trust in the network; the loss is Dice +
-cross-entropy (the medical code: Dice), over the trusted voxels alone. This and the threshold are as
-in FixMatch here.
+% of the area); the terms are ramped and weighed by the reliability of the network; the loss is Dice
++ cross-entropy (the medical code: Dice), over the trusted voxels alone. This and the threshold are
+as in FixMatch here.
 """
 
 from __future__ import annotations

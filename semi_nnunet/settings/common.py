@@ -171,8 +171,9 @@ class SemiSettings:
     follow_trust: bool = setting(
         True,
         "the unlabelled terms wait until every class is known, at most unlabelled_start_steps, and "
-        "weigh by the trust in the network squared (of validation cases; of fold all, whose cases "
-        "are trained on, less what augmentation costs); False: from unlabelled_start_steps on",
+        "weigh by the reliability of the network squared (of validation cases; of fold all, whose "
+        "cases are trained on, less what augmentation costs); False: from unlabelled_start_steps "
+        "on",
         topic=WEIGHT,
         scope=UNLABELLED,
     )

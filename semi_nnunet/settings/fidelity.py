@@ -25,7 +25,7 @@ def paper_or(paper: Any, ours: Any, why: str = "", **limits: Any) -> Any:
 
 
 def start_of_theta(properties: rules.DatasetProperties, values: Mapping[str, Any]) -> rules.Planned:
-    """When pseudo labels begin to count by the trust in theta, where theta learns without them."""
+    """When pseudo labels begin to count by the reliability of theta, if theta sees labels."""
     if values.get("theta_on_labels") is False:
         return (
             0,

@@ -12,10 +12,10 @@ import torch
 from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
-from tests.trainers import TRAINERS, WITHOUT_RAMP, run_epochs
+from tests.trainers import TRAINERS, WITHOUT_RAMP, each_of, run_epochs
 
 
-@pytest.mark.parametrize("name", list(TRAINERS))
+@each_of(TRAINERS)
 def test_g_cascade_trains_on_predictions_of_the_first_stage(name, make_trainer, prepared_cascade):
     dataset = prepared_cascade()
     first = make_trainer(name, "3d_lowres", dataset=dataset, start=False, epochs=1, fold="all")

@@ -16,7 +16,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.training.prediction import ready_to_predict
-from tests.trainers import TRAINERS, run_epochs
+from tests.trainers import TRAINERS, each_of, run_epochs
 
 PREDICT_WITHOUT_US = """
 import sys
@@ -52,7 +52,7 @@ def export(trainer, out: Path) -> Path:
     return next(out.glob("Dataset*/nnUNetTrainer__*"))
 
 
-@pytest.mark.parametrize("name", list(TRAINERS))
+@each_of(TRAINERS)
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
 def test_f_exported_model_gives_the_same_logits(name, configuration, make_trainer, tmp_path):
     trainer = make_trainer(name, configuration, start=False, epochs=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import os
 import re
 import shutil
@@ -22,14 +23,32 @@ from tests.trainers import (
     TRAINERS,
     UNLABELLED_TRAINERS,
     WITHOUT_RAMP,
+    each_of,
     run_epochs,
     same_weights,
     weights_of,
 )
 
 TESTED_ON_ITS_OWN = {"SemiBCPTrainer", "SemiMixMatchTrainer", "SemiDiffusionTrainer"}
-every_trainer = pytest.mark.parametrize("name", list(TRAINERS))
-every_unlabelled_trainer = pytest.mark.parametrize("name", list(UNLABELLED_TRAINERS))
+every_trainer = each_of(TRAINERS)
+every_unlabelled_trainer = each_of(UNLABELLED_TRAINERS)
+KINDS, CONFIGURATIONS, CHANNELS = (
+    ("labels", "regions", "ignore", "regions_ignore"),
+    ("2d", "3d_fullres"),
+    (1, 3),
+)
+
+
+def every_cell():
+    """Trainers x kinds x configurations x channels; the quick run takes every pair of them once."""
+    for cell in itertools.product(TRAINERS, KINDS, CONFIGURATIONS, CHANNELS):
+        name, kind, configuration, channels = cell
+        place = list(TRAINERS).index(name), KINDS.index(kind)
+        chosen = CONFIGURATIONS[sum(place) % 2], CHANNELS[(place[0] // 2 + place[1] // 2) % 2]
+        slow = (configuration, channels) != chosen
+        yield pytest.param(*cell, marks=pytest.mark.slow if slow else ())
+
+
 two_extremes = pytest.mark.parametrize(
     ("configuration", "kind", "channels"),
     [("2d", "labels", 1), ("3d_fullres", "regions_ignore", 3)],
@@ -193,10 +212,15 @@ def test_e_no_validation_case_is_in_the_unlabelled_pool(name, fold, make_trainer
     assert not pool & test
 
 
-@every_trainer
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("kind", ["labels", "regions", "ignore", "regions_ignore"])
-@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_the_quick_choice_of_cells_has_every_pair():
+    chosen = [cell.values for cell in every_cell() if not cell.marks]
+    factors = list(TRAINERS), KINDS, CONFIGURATIONS, CHANNELS
+    for (i, first), (j, second) in itertools.combinations(enumerate(factors), 2):
+        pairs = {(cell[i], cell[j]) for cell in chosen}
+        assert pairs == set(itertools.product(first, second))
+
+
+@pytest.mark.parametrize(("name", "kind", "configuration", "channels"), every_cell())
 def test_g_every_kind_of_labels_trains_and_validates(
     name, configuration, kind, channels, make_trainer
 ):
@@ -302,7 +326,7 @@ class Pointwise(nn.Module):
         return 1e4 * self.conv(x)
 
 
-@pytest.mark.parametrize("name", sorted(set(UNLABELLED_TRAINERS) - TESTED_ON_ITS_OWN))
+@each_of(sorted(set(UNLABELLED_TRAINERS) - TESTED_ON_ITS_OWN))
 def test_j_teacher_and_student_see_the_same_voxels(name, make_trainer):
     """Without appearance changes a pointwise student agrees with its teacher, CutMix or not.
 

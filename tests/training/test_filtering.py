@@ -11,7 +11,7 @@ import torch
 
 from semi_nnunet.training import filtering
 from semi_nnunet.util.errors import UserError
-from tests.trainers import UNLABELLED_TRAINERS, run_epochs, same_weights, weights_of
+from tests.trainers import UNLABELLED_TRAINERS, each_of, run_epochs, same_weights, weights_of
 
 SCORES = ["disagreement", "checkpoints", "entropy", "change"]
 SHORT = {"start": False, "filter_keep": 2}
@@ -47,7 +47,7 @@ def test_training_goes_on_with_the_surest_images(score, name, make_trainer):
     assert len(trainer.unlabelled_cases()) == 4  # none is lost
 
 
-@pytest.mark.parametrize("name", list(UNLABELLED_TRAINERS))
+@each_of(UNLABELLED_TRAINERS)
 def test_every_trainer_has_a_score_by_which_it_can_filter(name, make_trainer):
     trainer = make_trainer(name, filter_epochs=[1], **SHORT)
     run_epochs(trainer, 2)
