@@ -75,7 +75,7 @@ class DiceAndVoxelLoss(nn.Module):
         mask: torch.Tensor,
         class_weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The same against probabilities, on some of the voxels.
+        """The loss against probabilities, on some of the voxels.
 
         Args:
             logits: (B, C, *spatial).
@@ -94,11 +94,11 @@ class DiceAndVoxelLoss(nn.Module):
 
     @property
     def _first(self) -> int:
-        """Of the channels that have a Dice: background has none."""
+        """The channels that have a Dice: background has none."""
         return 0 if self.regions else 1
 
     def class_weights(self) -> torch.Tensor | None:
-        """Those of now, (C,); None: all classes count the same."""
+        """The present weights of the classes, (C,); None: all classes count the same."""
         return self._constant if self._changing is None else self._changing()
 
     def _focus(self, probs: torch.Tensor) -> torch.Tensor | float:

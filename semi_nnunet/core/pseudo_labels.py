@@ -70,7 +70,7 @@ def foreground_labels(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
 
 
 def confidence(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
-    """Of each class where it is predicted: (B, C, *spatial), its probability, elsewhere 0.
+    """The probability of each class where it is predicted, elsewhere 0: (B, C, *spatial).
 
     Of regions: the larger of p and 1 - p, everywhere.
     """

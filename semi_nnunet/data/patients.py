@@ -102,7 +102,7 @@ def for_training(
 
 
 def number_of_folds(patients: int) -> int:
-    """That so many labelled patients make."""
+    """How many folds so many labelled patients make."""
     return min(FOLDS, patients) if patients > 1 else 0
 
 

@@ -213,7 +213,7 @@ class RawDataset:
 
     @property
     def number(self) -> int:
-        """Of the data set, as in its folder's name."""
+        """The number of the data set, as in its folder's name."""
         return int(self.folder.name[7:10])
 
     @property

@@ -43,7 +43,7 @@ class UnlabelledPool:
 
     @cached_property
     def folder(self) -> Path:
-        """Of the preprocessed cases."""
+        """The folder of the preprocessed cases."""
         return unlabelled_folder(self.preprocessed, self.recipe.data_identifier)
 
     @property
@@ -61,7 +61,7 @@ class UnlabelledPool:
         remove_strangers(self.folder, {case.name for case in cases})
 
     def cases(self) -> list[Case]:
-        """Those that were written down.
+        """The cases that were written down.
 
         Raises:
             UserError: none were.
@@ -70,7 +70,7 @@ class UnlabelledPool:
         return [Case(name, tuple(images), label, digest) for name, images, label, digest in rows]
 
     def left(self, cases: Sequence[Case]) -> list[str]:
-        """Those that are not there, or were made from another image or in another way."""
+        """The cases that are not there, or were made from another image or in another way."""
         there = Manifest(self.folder).present()
         return [
             case.name

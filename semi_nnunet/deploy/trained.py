@@ -198,7 +198,7 @@ def preprocessing(plans: PlansManager, configuration: str) -> dict[str, Any]:
 
 
 def unlike(model: TrainedModel, description: Mapping[str, Any], of: str) -> Iterator[Problem]:
-    """In what a model differs from a dataset.json."""
+    """Yield every key in which a model differs from a dataset.json."""
     own = {"channel_names": model.dataset_json.get("modality"), **model.dataset_json}
     other = {"channel_names": description.get("modality"), **description}
     for key in ("labels", "regions_class_order", "channel_names", "file_ending"):

@@ -115,7 +115,7 @@ class SemiDiffusionTrainer(SemiTrainer):
 
     @property
     def branch_weight(self) -> float:
-        """Of the branches' own terms: they are of no use where no pseudo label is followed."""
+        """Weight of the branches' own terms; 0 where no pseudo label is followed."""
         return float(self.settings.unlabelled_weight > 0)
 
     @property

@@ -73,7 +73,7 @@ class LabelDiffusion(nn.Module):
 
     @torch.no_grad()
     def xi_probs(self, encoder: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        """The same, sampled by the diffusion branch from pure noise."""
+        """Probabilities of an image's labels, sampled by the diffusion branch from pure noise."""
         shape = (len(x), self.branches.num_classes, *x.shape[2:])
         with statistics_kept(encoder, self):
             logits = self.schedule.ddim(

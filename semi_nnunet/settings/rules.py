@@ -99,7 +99,7 @@ def ema_decay(properties: DatasetProperties, values: Mapping[str, Any]) -> Plann
 
 
 def max_rotation_degrees(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
-    """Of labelled patches; the same for every trainer, so that their baseline is matched."""
+    """How far labelled patches are rotated, by every trainer alike, so that baselines match."""
     if values["mirror"]:
         return 180.0, "no limit to nnU-Net's, which are up to 180 in planes that are nearly square"
     return 30.0, (

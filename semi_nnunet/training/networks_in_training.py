@@ -16,7 +16,7 @@ class NetworksInTraining(Protocol):
         """The network that would be deployed."""
 
     def deployed_networks(self) -> list[nn.Module]:
-        """That network, or those that it averages."""
+        """The :meth:`prediction_network`, or the networks that it averages."""
 
     def validated_networks(self) -> dict[str, nn.Module]:
         """Networks beside the deployed one, by name."""

@@ -8,7 +8,7 @@ CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16")
 
 
 def compute_dtype(mixed_precision: str, device: torch.device) -> torch.dtype | None:
-    """Of the setting ``mixed_precision``; None where that is the weights' own float32."""
+    """The dtype that the setting ``mixed_precision`` asks for; None: the weights' own float32."""
     if mixed_precision == "nnunet":
         return torch.float16 if device.type == "cuda" else None
     return torch.bfloat16 if mixed_precision == "bfloat16" else None

@@ -165,7 +165,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         return build_optimizer(parameters, self.settings)
 
     def class_weights(self) -> Any:
-        """Of the loss: None, a number for each class or region, or what returns them."""
+        """The loss's weights: None, a number for each class or region, or what returns them."""
         return given_class_weights(self.settings, self.label_manager.num_segmentation_heads)
 
     def _build_loss(self) -> nn.Module:

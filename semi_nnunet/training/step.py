@@ -46,7 +46,7 @@ class Cases:
     unlabelled: tuple[str, ...]
 
     def of(self, term: Term) -> tuple[str, ...]:
-        """Those that a term looks at."""
+        """The cases that a term looks at."""
         return self.labelled if term.is_supervised else self.labelled + self.unlabelled
 
 

@@ -83,7 +83,7 @@ class UnlabelledPool:
         return others
 
     def trained_on(self, cases: Sequence[str]) -> list[str]:
-        """Those of the fold's cases that the last filtering kept."""
+        """The cases of the fold that the last filtering kept."""
         return [case for case in cases if self.kept is None or case in self.kept]
 
     # ---- the schedule

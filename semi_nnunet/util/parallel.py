@@ -1,4 +1,4 @@
-"""The same work on many cases, in several processes; one that is killed is noticed."""
+"""Do the same work on many cases, in several processes; a process that is killed is noticed."""
 
 from __future__ import annotations
 

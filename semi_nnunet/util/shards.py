@@ -37,7 +37,7 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """The name that its files begin with."""
         return f"part_{self.number:05d}_of_{self.of:05d}"
 
     @property
@@ -47,7 +47,7 @@ class Shard:
 
     @property
     def log(self) -> Path:
-        """What its process printed."""
+        """The file that its process prints to."""
         return self.folder / f"{self.name}.log"
 
     @property
@@ -57,7 +57,7 @@ class Shard:
 
     @property
     def aside(self) -> Path:
-        """What its unfinished files' names begin with, or the folder of them."""
+        """The beginning of the names of its unfinished files, or the folder that holds them."""
         return self.folder / f"{TEMPORARY}{self.name}"
 
     def holds(self, case: str) -> bool:
