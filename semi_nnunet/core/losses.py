@@ -94,7 +94,7 @@ class DiceAndVoxelLoss(nn.Module):
 
     @property
     def _first(self) -> int:
-        """The channels that have a Dice: background has none."""
+        """The first channel that has a Dice: background has none."""
         return 0 if self.regions else 1
 
     def class_weights(self) -> torch.Tensor | None:

@@ -85,8 +85,8 @@ class ConsistentTeacherTrainer(TeacherTrainer, is_method=False):
 
         The papers have the first alone. With it, as with the Kullback-Leibler divergence, the
         foreground that the teacher saw in unlabelled hearts shrank to half of the truth
-        (docs/results/journal.md): both average over voxels, most of which are background. The Dice of a
-        class counts as much as the teacher is sure of the class.
+        (docs/results/journal.md): both average over voxels, most of which are background. The Dice
+        of a class counts as much as the teacher is sure of the class.
         """
         difference = probability_mse(prediction, target, mask)
         share = self.settings.consistency_dice
