@@ -1,5 +1,11 @@
-"""For tools that still call setup.py; everything is declared in pyproject.toml."""
+"""What pyproject.toml cannot say: plans/ is installed as the package semi_nnunet.recipes."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
-setup()
+setup(
+    packages=[
+        *find_packages(include=["semi_nnunet", "semi_nnunet.*"]),  # not semi_nnunet_demo
+        "semi_nnunet.recipes",
+    ],
+    package_dir={"semi_nnunet.recipes": "plans"},
+)

@@ -94,7 +94,10 @@ installation_key() {
 import hashlib, pathlib, sys
 
 repository, venv = sys.argv[1:]
-parts = [(pathlib.Path(repository) / "pyproject.toml").read_text(encoding="utf-8")]
+parts = [
+    (pathlib.Path(repository) / name).read_text(encoding="utf-8")
+    for name in ("pyproject.toml", "setup.py")
+]
 parts += [sys.version, repository, venv]
 print(hashlib.sha256("\0".join(parts).encode()).hexdigest())
 PYTHON

@@ -1,0 +1,1 @@
+"""Recipes of published experiments; installed as the package ``semi_nnunet.recipes``."""

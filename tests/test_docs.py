@@ -1,0 +1,187 @@
+"""The README and the documentation: short, linked, of this code, and every example runs."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from semi_nnunet.cli.main import VERBS, build_parser
+from semi_nnunet.datasets.phantom import write_phantom_dataset
+from semi_nnunet.training.reproducible import ReproducibleTrainer
+from semi_nnunet.training.trainer import SemiTrainer
+from tests.test_layers import LAYERS
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+README, CHANGELOG = ROOT / "README.md", ROOT / "CHANGELOG.md"
+PAGES = sorted({README, ROOT / "CONTRIBUTING.md", CHANGELOG, *DOCS.rglob("*.md")})
+MOST_LINES = 120  # of the README: what a newcomer reads in five minutes
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+FILE = re.compile(r"\b(?:semi_nnunet|scripts|tests|plans|docs)/[\w./-]*\w\.(?:py|sh|md|json|csv)\b")
+MODULE = re.compile(r"\bsemi_nnunet(?:\.[a-z_]+)+\b")
+PLACEHOLDERS = {"...", "NAME", "ID", "SRC", "VERB"}
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def of_pages(*left_out: Path) -> pytest.MarkDecorator:
+    pages = [page for page in PAGES if page not in left_out]
+    return pytest.mark.parametrize("page", pages, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    found = FENCE.findall(page.read_text(encoding="utf-8"))
+    return [text for name, text in found if name == language]
+
+
+def loaded(path: Path) -> ModuleType:
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# ---- what a reader finds ----
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+@of_pages()
+def test_relative_links_resolve(page):
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    targets = [link.split("#")[0] for link in LINK.findall(text) if "://" not in link]
+    missing = [link for link in targets if link and not (page.parent / link).exists()]
+    assert not missing
+
+
+@of_pages(CHANGELOG)
+def test_files_and_modules_that_are_named_exist(page):
+    text = page.read_text(encoding="utf-8")
+    files = {name for name in FILE.findall(text) if "my_" not in name}
+    missing = {name for name in files if not (ROOT / name).exists()}
+    for name in set(MODULE.findall(text)) - {"semi_nnunet.recipes"}:
+        parts = name.split(".")
+        places = [ROOT.joinpath(*parts[:length]) for length in (len(parts), len(parts) - 1)]
+        if not any(place.is_dir() or place.with_suffix(".py").is_file() for place in places):
+            missing.add(name)
+    assert not missing
+
+
+# ---- what the code says ----
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The words of every command of ours in the shell blocks, but for those with a gap."""
+    for block in blocks(page, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["semi_nnunet"] and not PLACEHOLDERS & {*words}:
+                yield words[1:]
+
+
+@of_pages()
+def test_commands_are_understood(page, capsys):
+    refused = []
+    for words in commands(page):
+        if words[0] not in VERBS:
+            refused.append((words, "no such verb"))
+            continue
+        try:
+            build_parser(words[0]).parse_args(words)
+        except SystemExit:
+            refused.append((words, capsys.readouterr().err))
+    assert not refused
+
+
+def test_the_page_of_settings_is_that_of_the_code():
+    page = loaded(DOCS / "generate_settings.py").page()
+    fix = "python docs/generate_settings.py"
+    assert (DOCS / "settings.md").read_text(encoding="utf-8") == page, fix
+
+
+def test_the_figure_shows_every_layer_in_its_place():
+    rows = loaded(DOCS / "figures" / "make_layers.py").ROWS
+    from_the_ground = [package for _, packages in reversed(rows) for package in packages]
+    assert from_the_ground[-1] == "import semi_nnunet"
+    assert [*LAYERS] == from_the_ground[:-1]
+    svg = (DOCS / "figures" / "layers.svg").read_text(encoding="utf-8")
+    assert svg == loaded(DOCS / "figures" / "make_layers.py").drawing()
+
+
+def test_the_example_of_a_method_is_one(tmp_path, monkeypatch):
+    path = tmp_path / "my_method.py"
+    path.write_text(blocks(DOCS / "adding_a_method.md", "python")[0], encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(ReproducibleTrainer, "methods", {})  # it stays unknown to other tests
+    module = importlib.import_module("my_method")
+    monkeypatch.delitem(sys.modules, "my_method")
+    assert ReproducibleTrainer.methods == {"SemiMyTrainer": module.MySettings}
+    assert issubclass(module.SemiMyTrainer, SemiTrainer)
+
+
+def test_every_package_has_a_page_of_its_modules():
+    shown = " ".join(page.read_text(encoding="utf-8") for page in (DOCS / "api").glob("*.md"))
+    without = {"cli", "demo"}  # `--help` is their page
+    assert [layer for layer in LAYERS if f"::: semi_nnunet.{layer}\n" not in shown] == [
+        layer for layer in LAYERS if layer in without
+    ]
+
+
+# ---- what runs ----
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Variables of a fresh user whose three folders are empty."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")}
+    folders = {}
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        folders[name] = str(tmp_path / name)
+        (tmp_path / name).mkdir()
+    few = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1", "nnUNet_compile": "f"}
+    return {**kept, **folders, **few, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.mark.slow
+def test_the_python_block_of_the_readme_runs(tmp_path, environment):
+    (block,) = blocks(README, "python")
+    raw = Path(environment["nnUNet_raw"]) / "Dataset042_Pancreas"
+    write_phantom_dataset(raw, labelled=5, unlabelled=5, test=2, shape=(12, 32, 32))
+    (tmp_path / "images").symlink_to(raw / "imagesTs")
+    (tmp_path / "references").symlink_to(raw / "labelsTs")
+    (tmp_path / "example.py").write_text(block, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "example.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(tmp_path, environment, monkeypatch):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    notebook = nbformat.read(DOCS / "tutorial.ipynb", as_version=4)
+    nbclient.NotebookClient(
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    ).execute()
