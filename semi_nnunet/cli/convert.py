@@ -10,33 +10,40 @@ Every case whose label is known gets it; hide labels next, in a new data set:
 
 The published choices of labelled cases are in its labelled_subsets.json. Missing and unexpected
 files are all named before anything is written. Recipes of published experiments, which semi_nnunet
-run follows, are in plans/.
+run follows, are listed by semi_nnunet recipes.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-from pathlib import Path
+from typing import Any
 
-CONVERTERS = {
-    "acdc": "cine MR of the heart; 3, 7 or 14 of 70 patients labelled",
-    "busi": "breast ultrasound",
-    "covid": "slices of lung CT with COVID-19 lesions",
-    "flare22": "abdominal CT, 13 organs; 50 labelled, 2000 unlabelled",
-    "kvasir": "colour endoscopy, polyps",
-    "la2018": "MR of the left atrium; 4, 8 or 16 of 80 labelled",
-    "mmwhs": "whole heart, from CT to MR or from MR to CT",
-    "mnms": "cine MR of the heart, from three vendors to a fourth",
-    "pancreas": "CT of the Medical Segmentation Decathlon, pancreas and tumour merged",
-    "retouch": "slices of retinal OCT of three vendors, 3 kinds of fluid",
-    "synapse": "abdominal CT (BTCV), 13 organs; 4 of 20 labelled",
-}
+from semi_nnunet.datasets.converters import CONVERTERS, convert, converter_module
+
 COMMON = ("verb", "run", "converter", "source", "new_id", "new_name", "processes")
 
 
+class OfOneConverter(argparse.ArgumentParser):
+    """The options of one converter, whose module is imported when they are read."""
+
+    converter: str | None = None
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Any = None, namespace: Any = None
+    ) -> Any:
+        """Add the options first."""
+        if self.converter is not None:
+            module, self.converter = converter_module(self.converter), None
+            self.description = module.__doc__
+            add_common_arguments(self)
+            module.add_options(self)
+        return super().parse_known_args(args, namespace)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    names = parser.add_subparsers(dest="converter", metavar="NAME", required=True)
+    names = parser.add_subparsers(
+        dest="converter", metavar="NAME", required=True, parser_class=OfOneConverter
+    )
     for name, summary in CONVERTERS.items():
         sub = names.add_parser(
             name,
@@ -44,52 +51,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        module = importlib.import_module(f"semi_nnunet.datasets.{name}")
-        sub.description = module.__doc__
-        sub.add_argument("source", metavar="SRC", help="folder of the downloaded files")
-        sub.add_argument(
-            "-d",
-            dest="new_id",
-            type=int,
-            required=True,
-            metavar="ID",
-            help="number of the new data set",
-        )
-        sub.add_argument("--name", dest="new_name", help="its name (default: the benchmark's)")
-        sub.add_argument(
-            "-np",
-            dest="processes",
-            type=int,
-            default=2,
-            help="number of processes (default: %(default)s)",
-        )
-        module.add_options(sub)
+        sub.converter = name
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every converter takes."""
+    add = parser.add_argument
+    add("source", metavar="SRC", help="folder of the downloaded files")
+    add("-d", dest="new_id", type=int, required=True, metavar="ID", help="number of the new data "
+        "set")  # fmt: skip
+    add("--name", dest="new_name", help="its name (default: the benchmark's)")
+    add("-np", dest="processes", type=int, default=2, help="number of processes (default: "
+        "%(default)s)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunetv2.paths import nnUNet_raw
-
-    from semi_nnunet.cli.launching import require_positive
-    from semi_nnunet.data.layout import new_raw_dataset, require_paths
-    from semi_nnunet.datasets.conversion import write_conversion
-
-    require_positive(args, "processes")
-    require_paths("raw")
-    raw = Path(nnUNet_raw.require())
     options = {key: value for key, value in vars(args).items() if key not in COMMON}
-    module = importlib.import_module(f"semi_nnunet.datasets.{args.converter}")
-    conversion = module.convert(Path(args.source).expanduser(), **options)
-    name = conversion.name if args.new_name is None else args.new_name
-    target = new_raw_dataset(raw, args.new_id, name, "-d")
-    record = {"converter": args.converter, **options}
-    written = write_conversion(conversion, target, record, args.processes)
-    counts = conversion.counts.items()
-    found = ", ".join(f"{number} in images{part}" for part, number in counts if number)
-    print(f"{'wrote' if written else 'there is nothing to do, it is done:'} {target}: {found}")
-    if conversion.counts["Un"]:
+    made = convert(
+        args.converter, args.source, args.new_id, args.new_name, args.processes, **options
+    )
+    found = ", ".join(f"{number} in images{part}" for part, number in made.counts.items() if number)
+    print(f"{'wrote' if made.is_new else 'there is nothing to do, it is done:'} {made.folder}: "
+          f"{found}")  # fmt: skip
+    if made.counts["Un"]:
         print(f"next: semi_nnunet preprocess -d {args.new_id}")
         return
-    choice = "--labelled N" + (" --published" if conversion.subsets else "")
-    numbers = ", ".join(str(len(cases)) for cases in conversion.subsets)
+    choice = "--labelled N" + (" --published" if made.published else "")
+    numbers = ", ".join(map(str, made.published))
     print(f"next: semi_nnunet split -d {args.new_id} -o NEW_ID {choice}", end="")
     print(f" (N: {numbers})" if numbers else "")

@@ -43,43 +43,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     launching.add_arguments(parser)
 
 
-def run(args: argparse.Namespace) -> int:
-    from semi_nnunet.cli.launching import Launcher, Work, launch, require_positive
-    from semi_nnunet.runs.crossval import all_folds, folders_of, make_jobs, needs, note_asked
+def run(args: argparse.Namespace) -> None:
+    from semi_nnunet.runs.crossval import crossval
+    from semi_nnunet.runs.launching import Launcher
 
-    require_positive(args, "seeds")
-    launcher, folders = Launcher.of(args), folders_of(args.dataset)
-    args.folds = args.folds or all_folds(folders)
-    jobs = make_jobs(
-        folders,
-        args.plans,
-        args.configurations,
-        args.trainers,
-        args.folds,
-        args.seeds,
-        args.npz,
-        args.steps,
-    )
-    if launcher.only is None:
-        launcher.require_usable()
-        note_asked(folders, args.plans, jobs)
-    left = [index for index, job in enumerate(jobs) if not job.is_done]
-    work = Work(words_of(args), jobs, left, folders.results / "semi_crossval", needs(jobs))
-    print(f"{folders.results.name}: {len(jobs)} jobs, {len(jobs) - len(left)} done before")
-    code = launch(launcher, work)
-    if code is not None:
-        return code
+    is_done = crossval(
+        args.dataset, args.configurations, args.trainers, plans=args.plans, folds=args.folds,
+        seeds=args.seeds, npz=args.npz, steps=args.steps, launcher=Launcher.of(vars(args)),
+    )  # fmt: skip
+    if not is_done:
+        return
     plans = "" if args.plans == "nnUNetPlans" else f" -p {args.plans}"
     if "evaluate" in args.steps:
         print(f"all done; next: semi_nnunet compare -d {args.dataset}{plans}")
     else:
         print(f"done: {', '.join(args.steps)}; next: the other steps")
-    return 0
-
-
-def words_of(args: argparse.Namespace) -> list[str]:
-    """The command that makes the same list of jobs."""
-    words = ["crossval", "-d", args.dataset, "-p", args.plans, "--seeds", str(args.seeds)]
-    words += ["-c", *args.configurations, "-tr", *args.trainers, "-f", *args.folds]
-    words += ["--steps", *args.steps]
-    return words + (["--npz"] if args.npz else [])

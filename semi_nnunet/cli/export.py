@@ -29,13 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from semi_nnunet.deploy.export import Model, export_model
+    from semi_nnunet.deploy.export import export
 
-    model = Model(args.dataset, args.configuration, args.trainer, args.plans)
-    archive = export_model(model, args.out, args.folds, args.checkpoint)
-    folds = sorted(path.name[5:] for path in model.exported_to(args.out).glob("fold_*"))
+    made = export(
+        args.dataset, args.configuration, args.trainer, args.out, plans=args.plans,
+        folds=args.folds, checkpoint=args.checkpoint,
+    )  # fmt: skip
     print(
-        f"wrote {archive}\nnext: nnUNetv2_install_pretrained_model_from_zip {archive}\n"
+        f"wrote {made.archive}\nnext: nnUNetv2_install_pretrained_model_from_zip {made.archive}\n"
         f"      nnUNetv2_predict -d {args.dataset} -c {args.configuration} -p {args.plans} "
-        f"-f {' '.join(folds)} -i IMAGES -o PREDICTIONS   (without a GPU: -device cpu)"
+        f"-f {' '.join(made.folds)} -i IMAGES -o PREDICTIONS   (without a GPU: -device cpu)"
     )

@@ -15,28 +15,41 @@ from collections.abc import Sequence
 import semi_nnunet
 from semi_nnunet.util.errors import UserError
 
-VERBS = {
-    "demo": "show on a phantom data set that unlabelled images help",
-    "doctor": "say what is set up, what is missing and how to mend it",
-    "preprocess": "verify, plan and preprocess a data set with its unlabelled images",
-    "plan": "write the semi-supervised settings into the plans, with the reason of each",
-    "convert": "make a raw data set from the files of a published benchmark",
-    "split": "make a benchmark data set with hidden labels from a labelled one",
-    "register": "let nnU-Net's own commands find our trainers in every shell",
-    "trainers": "print the folder to set nnUNet_extTrainer to",
-    "crossval": "train and measure trainers x configurations x folds x seeds as a list of jobs",
-    "run": "follow the recipe of a published experiment, from its files to the report",
-    "status": "say what is done, running and begun of a data set's trainings",
-    "compare": "say whether trainers beat the baseline: paired, over folds and seeds",
-    "ensemble": "average the predictions of trainers, configurations, folds and seeds",
-    "report": "write the answer, tables, curves and cases as one HTML file to open offline",
-    "evaluate": "measure predictions: overlap, surfaces, volumes of every case and class",
-    "pseudo-label": "label images that nobody labelled, with trained models",
-    "select": "choose the unlabelled images to train on, by how sure models are of them",
-    "distil": "make a training set of labelled and pseudo-labelled cases",
-    "export": "turn a trained model into one that stock nnU-Net runs",
+TASKS = {
+    "set up": {
+        "doctor": "say what is set up, what is missing and how to mend it",
+        "register": "let nnU-Net's own commands find our trainers in every shell",
+        "demo": "show on a phantom data set that unlabelled images help",
+    },
+    "prepare": {
+        "convert": "make a raw data set from the files of a published benchmark",
+        "split": "make a benchmark data set with hidden labels from a labelled one",
+        "preprocess": "verify, plan and preprocess a data set with its unlabelled images",
+        "plan": "write the semi-supervised settings into the plans, with the reason of each",
+    },
+    "train": {
+        "crossval": "train and measure trainers x configurations x folds x seeds as a list of jobs",
+        "status": "say what is done, running and begun of a data set's trainings",
+        "recipes": "list the recipes of published experiments",
+        "run": "follow the recipe of a published experiment, from its files to the report",
+    },
+    "label": {
+        "pseudo-label": "label images that nobody labelled, with trained models",
+        "select": "choose the unlabelled images to train on, by how sure models are of them",
+        "distil": "make a training set of labelled and pseudo-labelled cases",
+    },
+    "judge": {
+        "evaluate": "measure predictions: overlap, surfaces, volumes of every case and class",
+        "compare": "say whether trainers beat the baseline: paired, over folds and seeds",
+        "ensemble": "average the predictions of trainers, configurations, folds and seeds",
+        "report": "write the answer, tables, curves and cases as one HTML file to open offline",
+    },
+    "ship": {
+        "export": "turn a trained model into one that stock nnU-Net runs",
+    },
 }
-
+VERBS = {name: summary for verbs in TASKS.values() for name, summary in verbs.items()}
+OLD_VERBS = ("trainers",)  # understood, but not listed: semi_nnunet register --print
 
 OF_THE_DISK = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS,
@@ -46,15 +59,27 @@ OF_THE_DISK = {
 
 def build_parser(verb: str | None) -> argparse.ArgumentParser:
     """The parser of all verbs; only the file of ``verb`` is imported, the others are listed."""
-    parser = argparse.ArgumentParser(prog="semi_nnunet", description=semi_nnunet.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="semi_nnunet",
+        description=semi_nnunet.__doc__.partition("\n")[0] if semi_nnunet.__doc__ else None,
+        usage="semi_nnunet [-h] [--version] VERB ...",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--version", action="version", version=f"semi_nnunet {semi_nnunet.__version__}"
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for name, summary in VERBS.items():
+    verbs = parser.add_subparsers(
+        dest="verb",
+        metavar="VERB",
+        prog=parser.prog,
+        required=True,
+        title="verbs (semi_nnunet VERB --help says more)",
+        description=verbs_by_task(),
+        help=argparse.SUPPRESS,
+    )
+    for name in (*VERBS, *OLD_VERBS):
         sub = verbs.add_parser(
             name,
-            help=summary,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,  # --seed (which) is not --seeds (how many)
         )
@@ -64,6 +89,15 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
             module.add_arguments(sub)
             sub.set_defaults(run=module.run)
     return parser
+
+
+def verbs_by_task() -> str:
+    """What each verb does, in groups."""
+    width = max(map(len, VERBS))
+    lines = []
+    for task, verbs in TASKS.items():
+        lines += [f"{task}:", *(f"  {name:<{width}}  {what}" for name, what in verbs.items())]
+    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,6 +120,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return code
     except UserError as error:
+        said_before = getattr(error, "exit_code", None)
+        if said_before is not None:
+            return int(said_before)
         print(f"semi_nnunet {args.verb}: error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:

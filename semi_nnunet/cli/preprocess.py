@@ -19,17 +19,8 @@ The launching process verifies all images and does the rest; semi_nnunet doctor 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
-from typing import TYPE_CHECKING
 
-from semi_nnunet.data.layout import SKIPPED_FILE, preprocessed_dataset, read_plans
-
-if TYPE_CHECKING:
-    from semi_nnunet.cli.launching import Launcher
-    from semi_nnunet.data.unlabelled_shards import UnlabelledShard
-
-PROCESSES = 8
+from semi_nnunet.data.layout import SKIPPED_FILE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,102 +65,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     launching.add_arguments(parser, on_cpu=True)
 
 
-def run(args: argparse.Namespace) -> int:
-    from semi_nnunet.cli.launching import Launcher, require_positive
-    from semi_nnunet.data.prepare import default_plans_name, prepare
+def run(args: argparse.Namespace) -> None:
+    from semi_nnunet.runs.launching import Launcher
+    from semi_nnunet.runs.next_step import to_train
+    from semi_nnunet.runs.prepare import list_parts, prepare, prepare_part, work_on
 
-    require_positive(args, "parts", "processes")
-    launcher, count = Launcher.of(args), args.parts or args.jobs
-    if count is None and launcher.launcher != "local":
-        count = 1
-    plans = args.plans or default_plans_name(args.planner)
-    if launcher.only is not None:
-        return run_only(args, launcher)
-    if count is not None:
-        ready, code = prepare_in_parts(args, launcher, plans, count)
-        if code is not None:
-            return code
-    else:
-        processes = args.processes or PROCESSES
-        ready = prepare(
-            args.dataset, args.configurations, plans, args.planner, processes, args.skip_bad
+    launcher = Launcher.of(vars(args))
+    if args.only is not None:  # a process of a cluster, or the worker that it starts
+        parts = list_parts(
+            args.dataset, args.plans, args.configurations, args.parts, args.processes
         )
-    for configuration, (labelled, unlabelled) in ready.items():
-        print(f"{configuration}: {labelled} labelled and {unlabelled} unlabelled cases are ready")
-    say_next(args.dataset, plans, next(iter(ready)))
-    return 0
-
-
-def say_next(dataset: str, plans: str, configuration: str) -> None:
-    """Print the command that trains."""
-    import torch
-
-    option = "" if plans == "nnUNetPlans" else f" -p {plans}"
-    train = f"nnUNetv2_train {dataset} {configuration} 0 -tr SemiMeanTeacherTrainer"
-    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    planned = "semi_planned" in read_plans(preprocessed_dataset(dataset), plans)
-    if has_gpu or planned:
-        other = " -device mps" if has_gpu else " -device cpu"
-        print(f"next: {train}{option}{'' if torch.cuda.is_available() else other}")
+        if args.worker:
+            work_on(parts[args.only], args.processes)
+        else:
+            prepare_part(parts, launcher)
         return
-    print(f"next, as there is no GPU: semi_nnunet plan -d {dataset}{option} --budget cpu")
-    print(f"      {train} -p {plans}_cpu -device cpu")
-
-
-def prepare_in_parts(
-    args: argparse.Namespace, launcher: Launcher, plans: str, count: int
-) -> tuple[dict[str, tuple[int, int]], int | None]:
-    """Do all but the unlabelled cases here, and launch the parts of these.
-
-    Returns:
-        configuration -> (labelled cases, unlabelled cases), and the exit code to end with, if any.
-    """
-    from semi_nnunet.cli.launching import Work, launch
-    from semi_nnunet.data.prepare import prepare_labelled
-    from semi_nnunet.data.unlabelled_shards import shards_left
-
-    prepared = prepare_labelled(
-        args.dataset, args.configurations, plans, args.planner, args.processes or PROCESSES,
-        args.skip_bad,
+    ready = prepare(
+        args.dataset, args.configurations, plans=args.plans, planner=args.planner,
+        processes=args.processes, skip_bad=args.skip_bad, parts=args.parts, launcher=launcher,
     )  # fmt: skip
-    left = []
-    for number, pool in enumerate(prepared.pools()):
-        pool.begin(prepared.unlabelled)
-        todo = shards_left(pool, prepared.unlabelled, count)
-        left += [number * count + part for part in todo]
-    configurations = prepared.configurations
-    print(f"{len(prepared.unlabelled)} unlabelled cases, {len(left)} parts to do", flush=True)
-    words = ["preprocess", "-d", prepared.preprocessed.name, "-p", plans, "-c", *configurations]
-    words += ["--parts", str(count)]
-    words += ["-np", str(args.processes)] if args.processes else []
-    parts = list_parts(prepared.preprocessed.name, plans, configurations, count, args.processes)
-    logs = prepared.pools()[0].parts
-    return prepared.counts(), launch(launcher, Work(words, parts, left, logs))
-
-
-def list_parts(
-    dataset: str, plans: str, configurations: list[str], count: int, processes: int | None
-) -> list[UnlabelledShard]:
-    """The jobs: ``count`` parts of each configuration."""
-    from semi_nnunet.data.unlabelled_shards import UnlabelledPool, UnlabelledShard
-
-    return [
-        UnlabelledShard(pool, number, count, processes)
-        for name in configurations
-        for pool in [UnlabelledPool(preprocessed_dataset(dataset), plans, name)]
-        for number in range(count)
-    ]
-
-
-def run_only(args: argparse.Namespace, launcher: Launcher) -> int | None:
-    """One part: a process of a cluster holds its lock, and starts the worker."""
-    from semi_nnunet.cli.launching import Work, launch
-
-    parts = list_parts(args.dataset, args.plans, args.configurations, args.parts, args.processes)
-    if args.worker:
-        processes = args.processes or multiprocessing.cpu_count()
-        if processes > 1:
-            os.environ["OMP_NUM_THREADS"] = "1"  # of each of them
-        parts[args.only].run(processes)
-        return 0
-    return launch(launcher, Work([], parts, [], parts[0].folder))
+    if ready is None:
+        return
+    for configuration, (labelled, unlabelled) in ready.counts.items():
+        print(f"{configuration}: {labelled} labelled and {unlabelled} unlabelled cases are ready")
+    first, *others = to_train(args.dataset, ready.plans, next(iter(ready.counts)))
+    if others:
+        first = f"as there is no GPU: {first}"
+    print(f"next{',' if others else ':'} {first}", *(f"      {one}" for one in others), sep="\n")

@@ -35,20 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from semi_nnunet.cli.compare import require_no_plans
-    from semi_nnunet.report.page import render
-    from semi_nnunet.report.report_data import of_trainings, of_values
-    from semi_nnunet.runs.crossval import folders_of
-    from semi_nnunet.util.files import require_other, require_place, write_atomically
+    from semi_nnunet.report.write import write_report
 
-    require_place(args.out)
-    require_no_plans(args)
-    if args.values:
-        require_other(args.out, args.values)
-        report = of_values(args.values, args.baseline, args.metric)
-    else:
-        report = of_trainings(folders_of(args.dataset), args.plans, args.baseline, args.metric)
-    page = render(report)
-    write_atomically(args.out, lambda path: path.write_text(page, encoding="utf-8"))
-    print(report.answer.headline, *report.answer.sentences, sep="\n")
-    print(f"wrote {args.out} ({len(page.encode()) / 2**20:.1f} MB)")
+    written = write_report(
+        args.dataset, values=args.values or (), plans=args.plans, baseline=args.baseline,
+        metric=args.metric, out=args.out,
+    )  # fmt: skip
+    print(written.headline, *written.sentences, sep="\n")
+    print(f"wrote {written.path} ({written.size / 2**20:.1f} MB)")

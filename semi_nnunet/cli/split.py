@@ -17,20 +17,8 @@ before. Their images that have no label yet are left out where the patient is he
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from semi_nnunet.data.integrity import cases_in
-from semi_nnunet.data.layout import new_raw_dataset, raw_dataset
-from semi_nnunet.data.patients import apart_from, patient_finder
-from semi_nnunet.data.splits import (
-    SUBSETS,
-    choose_held_out,
-    choose_labelled,
-    describe,
-    read_case_list,
-    write_split,
-)
-from semi_nnunet.util.files import read_json
+from semi_nnunet.data.splits import SUBSETS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,28 +69,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    source = raw_dataset(args.dataset)
-    file = source / SUBSETS if args.published else args.list
-    description = read_json(source / "dataset.json")
-    patient_of = patient_finder(description)
-    cases = list(cases_in(source / "imagesTr", description["file_ending"]))
-    chosen = None if file is None else read_case_list(file, args.labelled)
-    labelled = choose_labelled(cases, args.labelled, chosen, args.seed, patient_of)
-    held_out: list[str] = []
-    if args.held_out is not None:
-        is_number = args.held_out.isdecimal()
-        asked = int(args.held_out) if is_number else read_case_list(args.held_out, None)
-        others = apart_from(cases, labelled, patient_of)
-        held_out = choose_held_out(others, asked, patient_of)
-    default = f"{source.name.split('_', 1)[-1]}{len(labelled)}labelled"
-    name = default if args.name is None else args.name
-    target = new_raw_dataset(source.parent, args.new_id, name)
-    hidden = (
-        Path(args.hidden_labels)
-        if args.hidden_labels
-        else source.parent / f"hidden_labels_{target.name}"
-    )
-    written = write_split(source, target, labelled, hidden, args.symlink, held_out)
-    said = "wrote" if written else "there is nothing to do, it is done:"
-    print(f"{said} {target}: {describe(target)}; hidden labels: {hidden}")
+    from semi_nnunet.data.splitting import split
+
+    made = split(
+        args.dataset, args.new_id, args.labelled, name=args.name, case_list=args.list,
+        published=args.published, seed=args.seed, held_out=args.held_out,
+        hidden_labels=args.hidden_labels, symlink=args.symlink,
+    )  # fmt: skip
+    said = "wrote" if made.is_new else "there is nothing to do, it is done:"
+    print(f"{said} {made.folder}: {made.description}; hidden labels: {made.hidden_labels}")
     print(f"next: semi_nnunet preprocess -d {args.new_id}")

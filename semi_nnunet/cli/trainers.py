@@ -1,6 +1,6 @@
-"""Print the folder in which nnU-Net finds our trainers.
+"""Print the folder in which nnU-Net finds our trainers: the old spelling of register --print.
 
-export nnUNet_extTrainer="$(semi_nnunet trainers)"
+export nnUNet_extTrainer="$(semi_nnunet register --print)"
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import re
 from functools import partial
 from pathlib import Path
 
-from semi_nnunet.datasets.conversion import Case, Conversion
+from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.lists import published_cases
 from semi_nnunet.datasets.options import add_symlink
 from semi_nnunet.datasets.source import Files, Source
@@ -53,7 +53,7 @@ def convert(source: Path, symlink: bool = False) -> Conversion:
         folder.need(names.values(), found["label"], "{}_gt.nii.gz")
     folder.check()
     cases = [
-        Case(
+        ConvertedCase(
             f"{patient}_{phase}",
             part,
             partial(place, found["image"][name], symlink),

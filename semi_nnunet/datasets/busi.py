@@ -17,7 +17,7 @@ import re
 from functools import partial
 from pathlib import Path
 
-from semi_nnunet.datasets.conversion import Case, Conversion
+from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.options import add_incomplete, add_seed, add_size, add_test_percent
 from semi_nnunet.datasets.pictures import grey, mask
 from semi_nnunet.datasets.source import Source, held_out_percent
@@ -63,7 +63,9 @@ def convert(
         for name, image in images.items():
             part = "Ts" if name in tested else "Tr"
             label = partial(mask, masks[name], image, size)
-            cases.append(Case(_case_name(name), part, partial(grey, image, size), label, name))
+            cases.append(
+                ConvertedCase(_case_name(name), part, partial(grey, image, size), label, name)
+            )
     folder.check()
     reference = "Al-Dhabyani et al., Data in Brief 2020"
     return Conversion("BUSI", ("ultrasound",), ("lesion",), cases, reference, (), ".png")

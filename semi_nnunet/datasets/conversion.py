@@ -31,7 +31,7 @@ Step = Callable[[Path], None]  # writes one file; importable by a new process
 
 
 @dataclass(frozen=True)
-class Case:
+class ConvertedCase:
     """One case of the new data set.
 
     Args:
@@ -67,7 +67,7 @@ class Conversion:
     name: str
     channels: Sequence[str]
     labels: Sequence[str]
-    cases: Sequence[Case]
+    cases: Sequence[ConvertedCase]
     reference: str
     subsets: Sequence[Sequence[str]] = ()
     file_ending: str = ".nii.gz"
@@ -136,7 +136,7 @@ def write_conversion(
     return True
 
 
-def _write_case(aside: Path, ending: str, case: Case) -> Problem | None:
+def _write_case(aside: Path, ending: str, case: ConvertedCase) -> Problem | None:
     try:
         case.image(aside / f"images{case.part}" / f"{case.name}_0000{ending}")
         if case.label is not None:

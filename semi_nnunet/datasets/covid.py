@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from semi_nnunet.data.patients import told
-from semi_nnunet.datasets.conversion import Case, Conversion
+from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.options import add_seed, add_size, add_test_percent
 from semi_nnunet.datasets.pictures import grey, mask
 from semi_nnunet.datasets.source import Source, shuffled
@@ -55,7 +55,7 @@ def convert(
     folder.check()
     tested = test_scans(images, test_percent, seed)
     cases = [
-        Case(
+        ConvertedCase(
             name,
             "Ts" if scan_of(name) in tested else "Tr",
             partial(grey, image, size),

@@ -16,7 +16,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from semi_nnunet.datasets.conversion import Case, Conversion
+from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.options import add_incomplete, add_symlink
 from semi_nnunet.datasets.source import Source
 from semi_nnunet.datasets.volumes import place
@@ -58,5 +58,5 @@ def convert(source: Path, symlink: bool = False, incomplete: bool = False) -> Co
         labels = found.get(f"{part}_label", {})
         for name, image in found[part].items():
             label = partial(place, labels[name], symlink) if name in labels else None
-            cases.append(Case(name, part, partial(place, image, symlink), label, name))
+            cases.append(ConvertedCase(name, part, partial(place, image, symlink), label, name))
     return Conversion("FLARE22", ("CT",), LABELS, cases, "Ma et al., Lancet Digital Health 2024")

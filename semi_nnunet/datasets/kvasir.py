@@ -12,7 +12,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from semi_nnunet.datasets.conversion import Case, Conversion
+from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.options import add_incomplete, add_seed, add_size, add_test_percent
 from semi_nnunet.datasets.pictures import colour, mask
 from semi_nnunet.datasets.source import Source, held_out_percent
@@ -49,7 +49,7 @@ def convert(
     folder.check()
     tested = held_out_percent(images, test_percent, seed, "number of test cases")
     cases = [
-        Case(
+        ConvertedCase(
             name,
             "Ts" if name in tested else "Tr",
             partial(colour, image, size),

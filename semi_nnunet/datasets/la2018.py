@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from semi_nnunet.datasets.conversion import Case, Conversion
+from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.lists import published_cases
 from semi_nnunet.datasets.source import Source
 from semi_nnunet.datasets.volumes import from_array, read_volume, relabel, save_volume
@@ -71,14 +71,14 @@ def convert(source: Path) -> Conversion:
     )
 
 
-def _h5_case(name: str, part: str, path: Path) -> Case:
+def _h5_case(name: str, part: str, path: Path) -> ConvertedCase:
     image, label = partial(write_h5, path, "image"), partial(write_h5, path, "label")
-    return Case(name, part, image, label, f"{name}/{path.name}")
+    return ConvertedCase(name, part, image, label, f"{name}/{path.name}")
 
 
-def _nrrd_case(name: str, part: str, image: Path, label: Path) -> Case:
+def _nrrd_case(name: str, part: str, image: Path, label: Path) -> ConvertedCase:
     relabelled = partial(relabel, label, {0: 0, 255: 1})
-    return Case(name, part, partial(write_nrrd, image), relabelled, name)
+    return ConvertedCase(name, part, partial(write_nrrd, image), relabelled, name)
 
 
 def write_nrrd(source: Path, target: Path) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from semi_nnunet.datasets.conversion import Case, Conversion
+from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.options import add_seed
 from semi_nnunet.datasets.source import Files, Source, shuffled
 from semi_nnunet.datasets.volumes import read_volume, relabelled, save_volume
@@ -79,11 +79,11 @@ def _validation(target: str, seed: int) -> tuple[int, ...]:
     return tuple(int(number) for number in shuffled(others, seed)[: len(VALIDATION_MR)])
 
 
-def _case(found: Mapping[str, Files], modality: str, number: int, part: str) -> Case:
+def _case(found: Mapping[str, Files], modality: str, number: int, part: str) -> ConvertedCase:
     scan = f"{modality}_train_{number}"
     image = partial(write_turned, found["image"][scan], False)
     label = partial(write_turned, found["label"][scan], True)
-    return Case(f"{modality}_{number}", part, image, label, scan)
+    return ConvertedCase(f"{modality}_{number}", part, image, label, scan)
 
 
 def write_turned(source: Path, is_label: bool, target: Path) -> None:

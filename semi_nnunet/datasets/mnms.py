@@ -22,7 +22,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
-from semi_nnunet.datasets.conversion import Case, Conversion
+from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.options import add_seed
 from semi_nnunet.datasets.source import Files, Source, shuffled
 from semi_nnunet.datasets.volumes import frame_of, read_volume, relabelled, save_volume
@@ -110,9 +110,9 @@ def _subjects(folder: Source, unused: Collection[str]) -> Subjects:
 
 def _case(
     found: Mapping[str, Files], code: str, row: Mapping[str, str], phase: str, part: str
-) -> Case:
+) -> ConvertedCase:
     frame = int(row[phase])  # numbered from 0
-    return Case(
+    return ConvertedCase(
         f"{row['Vendor']}_{code}_{phase}",
         part,
         partial(write_frame, found["image"][code], frame, False),

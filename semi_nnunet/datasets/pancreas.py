@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from semi_nnunet.datasets.conversion import Case, Conversion
+from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.options import add_seed, add_size, add_symlink
 from semi_nnunet.datasets.source import Files, Source, held_out
 from semi_nnunet.datasets.volumes import (
@@ -85,10 +85,10 @@ def _listed(folder: Source) -> list[str]:
 
 def _case(
     found: Mapping[str, Files], scan: str, part: str, size: int | None, symlink: bool
-) -> Case:
+) -> ConvertedCase:
     image, label = found["image"][scan], found["label"][scan]
     step = partial(place, image, symlink) if size is None else partial(write_slices, image, size)
-    return Case(scan, part, step, partial(write_label, label, size), scan)
+    return ConvertedCase(scan, part, step, partial(write_label, label, size), scan)
 
 
 def write_slices(source: Path, size: int, target: Path) -> None:

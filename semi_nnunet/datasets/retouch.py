@@ -24,7 +24,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from semi_nnunet.data.file_bytes import BrokenFileError
-from semi_nnunet.datasets.conversion import Case, Conversion
+from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.options import add_incomplete, add_seed, add_size
 from semi_nnunet.datasets.pictures import resized, save_picture
 from semi_nnunet.datasets.source import Files, Source, require_between, shuffled
@@ -81,7 +81,7 @@ def convert(
     slices = evenly_spaced(_slices(found["oct"], rest), training, "--training")
     require_between("--labelled", labelled, len(slices))
     cases = [
-        Case(
+        ConvertedCase(
             _name(volume, number),
             part,
             partial(write_slice, found["oct"][volume], number, size),

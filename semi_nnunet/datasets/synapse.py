@@ -15,7 +15,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from semi_nnunet.datasets.conversion import Case, Conversion
+from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.options import add_symlink
 from semi_nnunet.datasets.source import Source
 from semi_nnunet.datasets.volumes import place, relabel
@@ -50,7 +50,7 @@ def convert(source: Path, symlink: bool = False) -> Conversion:
     folder.need(ALL, found["label"], "label{}.nii.gz")
     folder.check()
     cases = [
-        Case(
+        ConvertedCase(
             f"synapse_{number}",
             "Val" if number in VALIDATION else "Ts" if number in TEST else "Tr",
             partial(place, found["image"][number], symlink),

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
@@ -52,8 +53,9 @@ def draw_curves(histories: Mapping[str, History]) -> Figure:
     Args:
         histories: {method: its history}; the first one is the baseline.
     """
-    figure = Figure(figsize=(10, 7), layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.15, h_pad=0.12)
+    figure = Figure(
+        figsize=(10, 7), layout=ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12), facecolor="white"
+    )
     dice, loss, consistency, foreground = figure.subplots(2, 2).flat
     for (method, history), colour in zip(histories.items(), METHOD_COLOURS, strict=False):
         _line(dice, history, "dice/deployed", colour, method)
@@ -84,7 +86,8 @@ def _line(axis: Axes, history: History, column: str, colour: str, label: str) ->
 
 def _start_at_zero(axis: Axes) -> None:
     """From zero to well above the curves, where the legend lies."""
-    highest = max((max(line.get_ydata(), default=0) for line in axis.lines), default=0)
+    values = [np.asarray(line.get_ydata(), dtype=float) for line in axis.lines]
+    highest = max((float(of_line.max()) for of_line in values if of_line.size), default=0.0)
     axis.set_ylim(0, 1.35 * highest or 1)
 
 
@@ -124,10 +127,9 @@ def draw_overlays(comparisons: Sequence[Comparison], organs: Mapping[int, str]) 
     columns = 2 + len(comparisons[0].predictions)
     figure = Figure(
         figsize=(2.7 * columns + 0.4, 2.95 * len(comparisons) + 0.6),
-        layout="constrained",
+        layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.08),
         facecolor="white",
     )
-    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.08)
     axes = figure.subplots(len(comparisons), columns, squeeze=False)
     for row, comparison in zip(axes, comparisons, strict=True):
         _draw_row(row, comparison, tuple(organs))

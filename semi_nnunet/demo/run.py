@@ -204,7 +204,7 @@ def prepare_data(demo: Demo) -> None:
     with demo.stage("verifying and preprocessing labelled and unlabelled images"):
         for name in demo.shown_environment():
             print(f"      $ export {name}={typed([demo.out / name])}")
-        print('      $ export nnUNet_extTrainer="$(semi_nnunet trainers)"')
+        print('      $ export nnUNet_extTrainer="$(semi_nnunet register --print)"')
         words = "semi_nnunet preprocess -d 900 -c 2d -np 2"
         demo.run("preprocess", *words.split())
     with demo.stage("planning a network and a training that fit the demo"):
@@ -316,5 +316,5 @@ def print_closing_lines(demo: Demo, keep: bool) -> None:
     print("To go on with its data and models:")
     for name, folder in demo.shown_environment().items():
         print(f"  export {name}={typed([folder])}")
-    print('  export nnUNet_extTrainer="$(semi_nnunet trainers)"')
+    print('  export nnUNet_extTrainer="$(semi_nnunet register --print)"')
     print(f"  {typed(predict_words(demo, 'Mean Teacher', 'my_predictions'))}")

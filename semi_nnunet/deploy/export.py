@@ -27,8 +27,8 @@ SHIPPED = ("progress.png", "semi_history.png", "semi_history.csv")
 
 
 @dataclass(frozen=True)
-class Model:
-    """A trained model in nnUNet_results."""
+class NamedModel:
+    """A trained model in nnUNet_results, by the names that its folder is made of."""
 
     dataset: str
     configuration: str
@@ -59,7 +59,7 @@ class Model:
 
 
 def trained_folds(
-    model: Model, folds: Sequence[str] | None, checkpoint_name: str
+    model: NamedModel, folds: Sequence[str] | None, checkpoint_name: str
 ) -> dict[str, Path]:
     """Fold -> its checkpoint; all that are finished if ``folds`` is None.
 
@@ -83,8 +83,60 @@ def trained_folds(
     return {fold: found[fold] for fold in folds}
 
 
+@dataclass(frozen=True)
+class Exported:
+    """A model for stock nnU-Net.
+
+    Args:
+        archive: the zip, for ``nnUNetv2_install_pretrained_model_from_zip``.
+        folder: the same, unpacked.
+        folds: that it has; more than were trained where several networks are averaged.
+    """
+
+    archive: Path
+    folder: Path
+    folds: tuple[str, ...]
+
+
+def export(
+    dataset: str,
+    configuration: str,
+    trainer: str,
+    out: str | Path,
+    *,
+    plans: str = "nnUNetPlans",
+    folds: Sequence[str] | None = None,
+    checkpoint: str = "checkpoint_final.pth",
+) -> Exported:
+    """Turn a trained model into one that stock nnU-Net installs and predicts from, without us.
+
+    Args:
+        dataset: number or name.
+        configuration: such as "3d_fullres".
+        trainer: class name.
+        out: where the folder and the zip go.
+        plans: identifier of the plans.
+        folds: numbers or "all"; None: every finished one.
+        checkpoint: name of the file in each fold.
+
+    Returns:
+        Where the model is.
+
+    Raises:
+        UserError: the model or a fold is missing or unreadable, its network is none of nnU-Net's,
+            or the target exists.
+    """
+    model = NamedModel(dataset, configuration, trainer, plans)
+    archive, folder = (
+        export_model(model, Path(out), folds, checkpoint),
+        model.exported_to(Path(out)),
+    )
+    exported = sorted(path.name.removeprefix("fold_") for path in folder.glob("fold_*"))
+    return Exported(archive, folder, tuple(exported))
+
+
 def export_model(
-    model: Model,
+    model: NamedModel,
     out: Path,
     folds: Sequence[str] | None = None,
     checkpoint_name: str = "checkpoint_final.pth",
@@ -108,7 +160,7 @@ def export_model(
     require_stock_network(plans, model.configuration)
     aside = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
-    provenance = {}
+    provenance: dict[str, dict[str, Any]] = {}
     free_numbers = itertools.count(
         max((int(fold) + 1 for fold in found if fold != "all"), default=0)
     )

@@ -95,8 +95,8 @@ def path_finding(path: _EnvPath, is_written: bool) -> Finding:
         return Finding(name, f"{value} is not writable", fix)
     free = shutil.disk_usage(value).free / 2**30
     is_low = is_written and free < LOW_SPACE_GIB
-    fix = f"less than {LOW_SPACE_GIB:.0f} GiB: make room" if is_low else None
-    return Finding(name, f"{value}, {free:.0f} GiB free", fix)
+    low = f"less than {LOW_SPACE_GIB:.0f} GiB: make room"
+    return Finding(name, f"{value}, {free:.0f} GiB free", low if is_low else None)
 
 
 def trainers() -> Finding:
@@ -107,7 +107,7 @@ def trainers() -> Finding:
         return Finding("trainers", "registered with the installed nnU-Net")
     if TRAINERS_FOLDER.resolve() in folders:
         return Finding("trainers", "found through nnUNet_extTrainer")
-    fix = 'semi_nnunet register, or export nnUNet_extTrainer="$(semi_nnunet trainers)"'
+    fix = 'semi_nnunet register, or export nnUNet_extTrainer="$(semi_nnunet register --print)"'
     return Finding("trainers", "nnU-Net does not find them", fix)
 
 

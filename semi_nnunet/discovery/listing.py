@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from semi_nnunet.discovery.register import TRAINERS_FOLDER, shim_file, trainer_f
 from semi_nnunet.discovery.trainers import semi_nnunet_trainers
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.training.trainer import SemiTrainer
+from semi_nnunet.util.errors import Problem
+from semi_nnunet.util.names import unknown
 
 
 def trainer_classes() -> dict[str, type[SemiTrainer]]:
@@ -32,6 +35,16 @@ def other_trainers() -> frozenset[str]:
     """Names of nnU-Net's own trainers and variants, and of those in nnUNet_extTrainer."""
     folders = {Path(one) for one in trainer_folders().split(os.pathsep)} - {TRAINERS_FOLDER}
     return stock_trainers().union(*map(_trainers_in, folders))
+
+
+def all_trainers() -> list[str]:
+    """Names of ours, of nnU-Net's and of those in nnUNet_extTrainer."""
+    return [*trainer_classes(), *sorted(other_trainers())]
+
+
+def unknown_trainers(names: Sequence[str]) -> Iterator[Problem]:
+    """Trainers that are neither ours nor nnU-Net's nor in nnUNet_extTrainer."""
+    yield from unknown("trainer", names, all_trainers())
 
 
 @cache

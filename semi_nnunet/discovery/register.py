@@ -61,7 +61,7 @@ def register() -> Path:
     except UserError as error:
         raise UserError(
             f"cannot write into the installed nnU-Net ({path.parent}). Fix: in your shell, "
-            f'export nnUNet_extTrainer="$(semi_nnunet trainers)" instead'
+            f'export nnUNet_extTrainer="$(semi_nnunet register --print)" instead'
         ) from error
     return path
 

@@ -148,7 +148,7 @@ def unit_and_axes(reader: type[Any], example: str, in_voxels: bool) -> tuple[str
     return "voxels" if in_voxels else "mm", 2 if array.shape[1] == 1 else 3
 
 
-def evaluate(pairs: Sequence[Pair], protocol: Protocol, num_processes: int) -> list[Row]:
+def evaluate_pairs(pairs: Sequence[Pair], protocol: Protocol, num_processes: int) -> list[Row]:
     """Check all files, then measure all classes of all cases.
 
     Raises:

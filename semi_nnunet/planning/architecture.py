@@ -74,7 +74,7 @@ def with_architecture(
     dimension = len(configuration["patch_size"])
     if (library == "smp" and dimension != 2) or (library == "primus" and dimension != 3):
         return None
-    plan = copy.deepcopy(dict(configuration))
+    plan, kwargs = copy.deepcopy(dict(configuration)), dict[str, Any]()
     if library == "smp":
         halvings = SMP_HALVINGS
         kwargs = {"architecture": kind, "encoder": encoder, "weights": weights}

@@ -19,21 +19,36 @@ from semi_nnunet.planning.budget import CPU, Size, fit, size_within
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.planning.topology import with_patch
 from semi_nnunet.settings.common import SemiSettings
-from semi_nnunet.settings.schema import Resolved
+from semi_nnunet.settings.schema import Resolved, topic_of
 from semi_nnunet.util.errors import UserError
 
 Trainers = Mapping[str, type[SemiSettings]]
+EVERY = "every trainer"
 
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRow:
-    """One line of what ``semi_nnunet plan`` prints."""
+    """One setting of one configuration.
+
+    Args:
+        trainer: class name, or :data:`EVERY` where all trainers have the same.
+        configuration: such as "2d".
+        setting: its name.
+        value: in its own type.
+        reason: of the value, or where a person gave it.
+        topic: that it belongs to, one of :data:`~semi_nnunet.settings.common.TOPICS`.
+        is_given: a person gave it.
+        is_planned: a rule computes it, unless it is given.
+    """
 
     trainer: str
     configuration: str
     setting: str
     value: Any
     reason: str
+    topic: str
+    is_given: bool
+    is_planned: bool
 
 
 def sizes_of_budget(
@@ -300,6 +315,14 @@ def _rows(
 ) -> Iterator[PlannedRow]:
     for field in dataclasses.fields(resolved.settings):
         name = field.name
-        owner = "every trainer" if name in shared else trainer
-        value, reason = getattr(resolved.settings, name), resolved.reasons[name]
-        yield PlannedRow(owner, configuration, name, value, reason)
+        reason = resolved.reasons[name]
+        yield PlannedRow(
+            trainer=EVERY if name in shared else trainer,
+            configuration=configuration,
+            setting=name,
+            value=getattr(resolved.settings, name),
+            reason=reason,
+            topic=topic_of(type(resolved.settings), name),
+            is_given=reason.startswith("given in"),
+            is_planned="rule" in field.metadata,
+        )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,10 @@ class Choice:
     most: float | None = None
     score: str = "entropy"
     before: tuple[str, ...] = ()
+
+    def located(self) -> Choice:
+        """The same, with the earlier folders as absolute paths."""
+        return replace(self, before=tuple(map(os.path.abspath, self.before)))
 
     def record(self) -> dict[str, Any]:
         """As JSON reads it back; without ``before`` where there is none, as it once was."""

@@ -110,13 +110,13 @@ class Request:
         if not path.is_file():
             write_json(path, record)
 
-    def state(self, cases: Iterable[str]) -> State:
+    def state(self, cases: Iterable[str]) -> PoolState:
         """What is done of these cases, and what was set aside.
 
         An image that has changed since is neither.
         """
         sources = {case: source_of(self.cases[case]) for case in cases}
-        found = State({}, {})
+        found = PoolState({}, {})
         for path in (self.out / "parts").glob("*.jsonl"):
             for case, entry in Manifest(self.labels, path).read().items():
                 if entry.source == sources.get(case) and entry.is_present(self.labels):
@@ -148,7 +148,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class State:
+class PoolState:
     """Case -> its entry, and case -> why it was set aside."""
 
     done: dict[str, Entry]

@@ -22,12 +22,13 @@ from semi_nnunet.data.layout import (
     was_made,
 )
 from semi_nnunet.deploy.trained import find_model
-from semi_nnunet.discovery.listing import settings_classes, trainer_classes
+from semi_nnunet.discovery.listing import settings_classes, trainer_classes, unknown_trainers
 from semi_nnunet.evaluation.tables import JSON
 from semi_nnunet.pseudo_labels.choice import OF_SEVERAL, Choice
-from semi_nnunet.pseudo_labels.distil import plans_problems
-from semi_nnunet.runs.crossval import fold_problems, number_of_folds, seed_name, unknown_trainers
-from semi_nnunet.runs.job import ALL, TEST_FOLDER, Folders
+from semi_nnunet.pseudo_labels.distilled_dataset import plans_problems
+from semi_nnunet.runs.folders import ALL, TEST_FOLDER, Folders
+from semi_nnunet.runs.folds import fold_problems, number_of_folds
+from semi_nnunet.runs.seeds import seed_name
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.overrides import given_settings
 from semi_nnunet.util.command import Command

@@ -22,7 +22,7 @@ from semi_nnunet.report.wording import (
     short_name,
     unit_of_difference,
 )
-from semi_nnunet.runs.job import ALL
+from semi_nnunet.runs.folders import ALL
 
 LEVEL = 0.05
 

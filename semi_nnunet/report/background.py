@@ -19,7 +19,8 @@ from semi_nnunet.data.raw_description import cases_in
 from semi_nnunet.discovery.listing import stock_trainers, trainer_classes
 from semi_nnunet.planning.plan import assignment_of
 from semi_nnunet.report.wording import short_name
-from semi_nnunet.runs.job import Folders, Job
+from semi_nnunet.runs.folders import Folders
+from semi_nnunet.runs.job import Job
 from semi_nnunet.util.files import optional_json
 
 NO_THIRD_AXIS = 999  # its spacing, as nnU-Net reads what has two axes

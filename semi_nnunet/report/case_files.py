@@ -12,8 +12,10 @@ from semi_nnunet.data.image_files import Geometry, read_with_nnunet
 from semi_nnunet.data.layout import UNLABELLED_IMAGES
 from semi_nnunet.data.raw_description import raw_cases, read_description
 from semi_nnunet.evaluation.labelling import Labelling, read_labelling
+from semi_nnunet.evaluation.tables import CSV as METRICS
 from semi_nnunet.evaluation.values import Model
-from semi_nnunet.runs.job import METRICS, TEST_FOLDER, Folders, Job
+from semi_nnunet.runs.folders import TEST_FOLDER, Folders
+from semi_nnunet.runs.job import Job
 from semi_nnunet.util.files import read_csv
 
 

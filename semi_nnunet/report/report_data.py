@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from semi_nnunet.discovery.listing import all_trainers
 from semi_nnunet.evaluation.values import (
     NO_VALUES,
     SUBSETS,
@@ -21,19 +22,12 @@ from semi_nnunet.report.case_files import CaseFiles
 from semi_nnunet.report.measured import Measured, measure, read_metrics
 from semi_nnunet.report.run_pages import Panel, Pool, Run, all_dice, pools_of, run_name, run_of
 from semi_nnunet.report.shown_cases import Viewer, viewers
-from semi_nnunet.runs.crossval import (
-    found_jobs,
-    known_trainers,
-    patients_of,
-    require_trained,
-    stale_tables,
-    tables_of,
-    unique,
-    unknown,
-)
-from semi_nnunet.runs.job import Folders, Job
+from semi_nnunet.runs.folders import Folders, patients_of
+from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.matched import unmatched
+from semi_nnunet.runs.trainings import found_jobs, require_trained, stale_tables, tables_of
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.names import unique, unknown
 
 CONFIRMING_FIRST = SUBSETS[::-1]
 VALUES_ALONE = (
@@ -174,7 +168,7 @@ def require_baseline(name: str, measured: Iterable[str] = ()) -> None:
     Raises:
         UserError: it is none of those measured, nor of those known here.
     """
-    known = unique([*sorted(measured), *known_trainers()])
+    known = unique([*sorted(measured), *all_trainers()])
     if problems := list(unknown("trainer", [name], known)):
         raise UserError("The report cannot be made:", problems)
 

@@ -6,18 +6,26 @@ nnU-Net's own ensembling averages them; a member that counts twice is given to i
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nnunetv2.ensembling.ensemble import ensemble_folders
 
 from semi_nnunet.data.layout import read_plans
-from semi_nnunet.runs.job import ALL, TEST_FOLDER, Job
+from semi_nnunet.evaluation.tables import CSV, mean_of
+from semi_nnunet.evaluation.values import Model, crediting_absence, read_values
+from semi_nnunet.runs.commands import run_verb
+from semi_nnunet.runs.folders import ALL, TEST_FOLDER, Folders, folders_of
+from semi_nnunet.runs.folders import VALIDATION_FOLDER as VALIDATION
+from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.trainings import found_jobs
+from semi_nnunet.util.command import typed
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.names import require_positive, unique, unknown
 
-VALIDATION = "validation"
 MEMBERS = "members.json"
 
 
@@ -114,3 +122,155 @@ def write_ensemble(members: Sequence[Member], subset: str, out: Path, processes:
     write_json(aside / MEMBERS, listed)
     shutil.rmtree(out, ignore_errors=True)
     aside.rename(out)
+
+
+@dataclass(frozen=True)
+class Ensembled:
+    """An ensemble's predictions of one set of cases, beside those of its members.
+
+    Args:
+        subset: "validation" or "test".
+        folder: of its segmentations.
+        members: how many there are.
+        dice: of each member, and of the "ensemble": the mean Dice of the same cases, or None where
+            it is not measured; {} where there are no labels.
+    """
+
+    subset: str
+    folder: Path
+    members: int
+    dice: dict[str, float | None]
+
+
+def ensemble(
+    dataset: str,
+    out: str | Path,
+    *,
+    plans: str = "nnUNetPlans",
+    configurations: Sequence[str] | None = None,
+    trainers: Sequence[str] | None = None,
+    folds: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    weights: Sequence[str] | None = None,
+    processes: int = 2,
+) -> Iterator[Ensembled]:
+    """Average what trainings predicted with their probabilities, and measure the result.
+
+    Args:
+        dataset: number or name.
+        out: folder for validation/ and test/.
+        plans: identifier; their seeds are found, too.
+        configurations, trainers, folds, seeds: only these; None: all that were trained.
+        weights: how often each trainer with each configuration counts, or each of their folds and
+            seeds, as whole numbers; None: once.
+        processes: that average and measure.
+
+    Yields:
+        What was averaged: the validation cases, then imagesTs.
+
+    Raises:
+        UserError: a name is unknown, nothing fits, the members lack probabilities, or ``out`` holds
+            something else.
+    """
+    require_positive({"-np": processes})
+    out = Path(out)
+    folders = folders_of(dataset)
+    wanted: dict[str, Sequence[Any] | None] = {
+        "trainer": trainers, "configuration": configurations, "fold": folds, "seed": seeds,
+    }  # fmt: skip
+    members = weighted(chosen_jobs(folders, dataset, plans, wanted), weights)
+    found = [*problems(members, VALIDATION), *problems(members, TEST_FOLDER)]
+    if found:
+        raise UserError("These cannot be averaged:", found)
+    subsets = [subset for subset in (VALIDATION, TEST_FOLDER) if any(groups(members, subset))]
+    if not subsets:
+        raise UserError(
+            "the members predicted nothing that could be averaged: there is no imagesTs, and fold "
+            "'all' has no validation cases. Fix: put images into imagesTs and run semi_nnunet "
+            "crossval again, or choose other folds"
+        )
+    references = {VALIDATION: folders.references, TEST_FOLDER: folders.test_labels}
+    for subset in subsets:
+        write_ensemble(members, subset, out / subset, processes)
+        print(f"wrote the mean of {len(members)} members to {out / subset}", flush=True)
+        dice: dict[str, float | None] = {}
+        if (labels := references[subset]) is not None:
+            words = folders.evaluation(out / subset, labels, processes)
+            if run_verb(words):
+                raise UserError(
+                    f"the ensemble could not be measured. Fix: see above; {typed(words)}"
+                )
+            dice = dice_of_members(members, subset, out / subset)
+        yield Ensembled(subset, out / subset, len(members), dice)
+
+
+def chosen_jobs(
+    folders: Folders, dataset: str, plans: str, wanted: Mapping[str, Sequence[Any] | None]
+) -> list[Job]:
+    """The trained jobs that fit, in the order in which the user named them.
+
+    Args:
+        folders: of the data set.
+        dataset: as it was given.
+        plans: identifier.
+        wanted: "trainer", "configuration", "fold" or "seed" -> those wanted, None: all.
+
+    Raises:
+        UserError: a name is none of those that were trained, or nothing fits.
+    """
+    trained = [job for job in found_jobs(folders, plans) if job.is_trained]
+    wrong = [
+        problem
+        for key, names in wanted.items()
+        for problem in unknown(
+            key,
+            [*map(str, names or ())],
+            unique([str(getattr(job, key)) for job in trained]),
+            f"was not trained with {plans}",
+        )
+    ]
+    if trained and wrong:
+        raise UserError("The ensemble cannot be made:", wrong)
+    jobs = [
+        job
+        for job in trained
+        if all(names is None or getattr(job, key) in names for key, names in wanted.items())
+    ]
+    if not jobs:
+        raise UserError(
+            f"no training fits. Fix: semi_nnunet status -d {dataset} -p {plans} lists them"
+        )
+    jobs.sort(key=lambda job: place_in(wanted["trainer"], job.trainer))
+    jobs.sort(key=lambda job: place_in(wanted["configuration"], job.configuration))
+    return jobs
+
+
+def place_in(names: Sequence[str] | None, name: str) -> int:
+    """Where the user named it."""
+    return 0 if names is None else names.index(name)
+
+
+def dice_of_members(members: Sequence[Member], subset: str, out: Path) -> dict[str, float | None]:
+    """The Dice of each member beside the ensemble's, of the same cases: all folds' together.
+
+    None stands for a member that is not measured, or was before its last training.
+    """
+    measured: dict[str, list[Path]] = {}
+    stale: list[str] = []
+    for job in (member.job for member in members):
+        of_folds = f"{job.trainer} {job.configuration} seed {job.seed}"
+        if (table := job.tables().get(subset)) is not None:
+            measured.setdefault(of_folds if subset == VALIDATION else str(job), []).append(table)
+            if job.is_stale(subset):  # it is not of what was averaged
+                stale.append(str(table))
+    measured["ensemble"] = [out / CSV]
+    # together, so that a class that one of them invents counts for all
+    together = [(Model(name, ""), "", 0, path) for name in measured for path in measured[name]]
+    values, missing = read_values(together, "dice")
+    values = crediting_absence(values, "dice")
+    found: dict[str, float | None] = {}
+    for name, paths in measured.items():
+        absent = any(str(path) in (*missing, *stale) for path in paths)
+        of_name = [one.value for one in values if one.model.trainer == name]
+        found[name] = None if absent else mean_of(of_name)
+    return found

@@ -1,102 +1,33 @@
-"""One training of a cross-validation: where it lies, how far it is, which commands are left."""
+"""One training of a cross-validation: where it lies, and which of its steps are done."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
-from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.patients import PatientOf, apart_from
 from semi_nnunet.data.unlabelled import UnlabelledCases
 from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.evaluation.tables import CSV as METRICS
-from semi_nnunet.runs.commands import EpochTimes
+from semi_nnunet.runs import job_commands
+from semi_nnunet.runs.folders import (
+    ALL,
+    TEST_FOLDER,
+    VALIDATION_FOLDER,
+    Folders,
+    is_older,
+)
 from semi_nnunet.training.cascade import missing_predictions, never_validated, predicts_unlabelled
 from semi_nnunet.training.history import History
 from semi_nnunet.util.command import Command
-from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json
 
-ALL = "all"  # the fold that trains on every labelled case and validates on them
-TEST_FOLDER = "test"
-COPIED_WITHIN_S = 60.0
 STEPS = ("train", "predict", "evaluate")  # of a job, in this order
-
-
-@dataclass(frozen=True)
-class Folders:
-    """nnU-Net's folders of one data set."""
-
-    raw: Path
-    preprocessed: Path
-    results: Path
-
-    @property
-    def test_images(self) -> Path | None:
-        """imagesTs, if it holds anything."""
-        return folder_with_files(self.raw / "imagesTs")
-
-    def evaluation(self, predictions: Path, references: Path, processes: int) -> Command:
-        """The command that measures predictions; there may be labels of others, too."""
-        description = self.preprocessed / "dataset.json"
-        where = ("-i", predictions, "-r", references, "--dataset-json", description)
-        return ("semi_nnunet", "evaluate", *where, "-np", str(processes), "--partial")
-
-    @property
-    def references(self) -> Path:
-        """The labels of the labelled cases, which nnU-Net keeps."""
-        return self.preprocessed / "gt_segmentations"
-
-    @property
-    def test_labels(self) -> Path | None:
-        """labelsTs, if it holds anything."""
-        return folder_with_files(self.raw / "labelsTs")
-
-    @property
-    def file_ending(self) -> str:
-        """Of images and labels; results that came alone may have the raw images beside them."""
-        prepared = self.preprocessed / "dataset.json"
-        path = prepared if prepared.is_file() else self.raw / "dataset.json"
-        return str(read_json(path)["file_ending"])
-
-    def test_cases(self) -> list[str]:
-        """Those of imagesTs."""
-        if not self.test_images:
-            return []
-        images = str(self.test_images)
-        return list(get_identifiers_from_splitted_dataset_folder(images, self.file_ending))
-
-    def test_cases_without_labels(self) -> list[str]:
-        """Of imagesTs, where labelsTs holds the labels of others."""
-        labels = self.test_labels
-        if labels is None:
-            return []
-        ending = self.file_ending
-        return [case for case in self.test_cases() if not (labels / f"{case}{ending}").is_file()]
-
-
-def folder_with_files(folder: Path) -> Path | None:
-    """The folder, if it is there and holds anything but what a file manager hides in it."""
-    if not folder.is_dir() or all(path.name.startswith(".") for path in folder.iterdir()):
-        return None
-    return folder
-
-
-def is_older(result: Path, source: Path) -> bool:
-    """Whether a file is of before its source was made anew, such as a fold trained again by hand.
-
-    Copying a folder may mix up times by seconds.
-    """
-    if not (result.is_file() and source.is_file()):
-        return False
-    return result.stat().st_mtime < source.stat().st_mtime - COPIED_WITHIN_S
 
 
 @cache
@@ -251,7 +182,7 @@ class Job:
     @property
     def validation(self) -> Path:
         """nnU-Net's predictions of the validation cases."""
-        return self.folder / "validation"
+        return self.folder / VALIDATION_FOLDER
 
     @property
     def test(self) -> Path:
@@ -286,9 +217,9 @@ class Job:
             return False
         if "predict" in self.steps and not self.is_tested:
             return False
-        return "evaluate" not in self.steps or not self._unmeasured()
+        return "evaluate" not in self.steps or not self.unmeasured()
 
-    def _unmeasured(self) -> list[str]:
+    def unmeasured(self) -> list[str]:
         """Of "validation" and "test", what has no table, or one of other predictions."""
         return [
             subset
@@ -322,81 +253,4 @@ class Job:
         Raises:
             UserError: a step needs one before it that is neither done nor asked for.
         """
-        if "train" in self.steps:
-            yield from self._training(device)
-        if "predict" in self.steps and not self.is_tested:
-            self._require("train", self.is_trained)
-            yield from self._prediction(device, processes)
-        if "evaluate" not in self.steps:
-            return
-        unmeasured = self._unmeasured()
-        if "validation" in unmeasured:
-            self._require("train", self.is_validated)
-            yield self.folders.evaluation(self.validation, self.folders.references, processes)
-        if self.folders.test_labels and "test" in unmeasured:
-            self._require("predict", self.is_tested)
-            yield self.folders.evaluation(self.test, self.folders.test_labels, processes)
-
-    def _require(self, step: str, done: bool) -> None:
-        if not done:
-            raise UserError(f"{self} needs its step {step!r} first. Fix: crossval --steps {step}")
-
-    @property
-    def _model(self) -> Command:
-        return ("-tr", self.trainer, "-p", self.plans)
-
-    def _training(self, device: str) -> Iterator[Command]:
-        dataset = self.folders.results.name
-        keep = ("--npz",) if self.npz else ()
-        if not (self.is_trained and self.is_validated):
-            if self.is_trained:
-                again: Command = ("--val",)
-            else:
-                again = ("--c",) if self.continues else ()
-            fold = (dataset, self.configuration, self.fold)
-            yield ("nnUNetv2_train", *fold, *self._model, "-device", device, *keep, *again)
-
-    def _prediction(self, device: str, processes: int) -> Iterator[Command]:
-        aside = self.test.with_name(f".{TEST_FOLDER}.tmp")
-        dataset, images = self.folders.results.name, self.folders.raw / "imagesTs"
-        where = ("-d", dataset, "-c", self.configuration, "-f", self.fold, *self._model)
-        files = ("-i", images, "-o", aside, "-device", device)
-        workers = ("-npp", str(processes), "-nps", str(processes))
-        keep = ("--save_probabilities",) if self.npz else ()
-        previous = self.previous
-        stage = () if previous is None else ("-prev_stage_predictions", previous.test)
-        yield ("nnUNetv2_predict", *where, *files, *workers, *keep, *stage)
-        # was predicted before: fewer cases, or without probabilities
-        shutil.rmtree(self.test, ignore_errors=True)
-        aside.replace(self.test)
-
-    def epoch_times(self) -> list[float]:
-        """Seconds of each epoch so far, from the history; else from its logs.
-
-        nnU-Net's own trainers leave no history, and that of another may be damaged.
-        """
-        with suppress(UserError):
-            if rows := self.history().rows:
-                return [row["seconds"] for row in rows if "seconds" in row]
-        return list(self.logged_epochs().seconds.values())
-
-    def logged_epochs(self) -> EpochTimes:
-        """Of all its logs, one after another."""
-        found = EpochTimes()
-        logs = self.folder.glob("training_log_*.txt")
-        for log in sorted(logs, key=lambda path: (path.stat().st_mtime, path.name)):
-            for line in log.read_text().splitlines():
-                found.feed(line)
-        return found
-
-    def seconds_left(self) -> float | None:
-        """Of the training, from its last epochs; None where its history does not tell."""
-        settings = self.folder / "semi_settings.json"
-        if self.is_trained or not settings.is_file():
-            return None
-        seconds = self.epoch_times()
-        if not seconds:
-            return None
-        epochs = read_json(settings)["settings"]["epochs"]["value"]
-        recent = seconds[-10:]
-        return (epochs - len(seconds)) * sum(recent) / len(recent)
+        yield from job_commands.commands(self, device, processes)

@@ -27,7 +27,7 @@ LOOK_EVERY_S = 1.0
 SAY_EVERY_S = 600.0  # in a log file, how far each running job is
 
 
-class Job(Protocol):
+class Runnable(Protocol):
     """Something to be done by commands; hashable, and printed as its name."""
 
     @property
@@ -79,7 +79,7 @@ class Resources:
 class Outcome:
     """How a job ended: "done", "done before", "failed" or "elsewhere", and why."""
 
-    job: Job
+    job: Runnable
     state: str
     reason: str = ""
 
@@ -91,7 +91,7 @@ class Board:
         self.total, self.finished = total, 0
         self.screen = screen or sys.stdout
         self.live = self.screen.isatty()
-        self._running: dict[Job, tuple[str, ProgressDisplay]] = {}
+        self._running: dict[Runnable, tuple[str, ProgressDisplay]] = {}
         self._lines = 0
         self._said = time.monotonic()
         self._writing = threading.Lock()
@@ -103,7 +103,7 @@ class Board:
             print(text, file=self.screen, flush=True)
             self._draw()
 
-    def start(self, job: Job, what: str) -> ProgressDisplay:
+    def start(self, job: Runnable, what: str) -> ProgressDisplay:
         """A command of the job has begun."""
         progress = ProgressDisplay(io.StringIO())  # the board shows the progress of all
         self._running[job] = (what, progress)
@@ -156,9 +156,9 @@ class Board:
 
 
 def run_jobs(
-    jobs: Sequence[Job],
+    jobs: Sequence[Runnable],
     resources: Resources,
-    needs: Mapping[Job, Collection[Job]] = MappingProxyType({}),
+    needs: Mapping[Runnable, Collection[Runnable]] = MappingProxyType({}),
 ) -> list[Outcome]:
     """Run what is left of the jobs; one that fails does not stop the others.
 
@@ -177,7 +177,7 @@ def run_jobs(
         slots.put(slot)
     processes = max(1, resources.threads // 2)
 
-    def work(job: Job) -> Outcome:
+    def work(job: Runnable) -> Outcome:
         with borrowed(slots) as variables:
             outcome = run_job(job, resources, variables, processes, board, stop)
         board.end(outcome)
@@ -185,7 +185,7 @@ def run_jobs(
 
     needed = {one for others in needs.values() for one in others}
 
-    def has_ended(job: Job) -> bool:
+    def has_ended(job: Runnable) -> bool:
         """Nobody works on it any more, neither we nor, if somebody waits for it, others."""
         if not (job in futures and futures[job].done()):
             return False
@@ -193,7 +193,7 @@ def run_jobs(
         return not elsewhere or holder_of(job.lock) is None
 
     with ThreadPoolExecutor(resources.jobs) as pool:
-        futures: dict[Job, Future[Outcome]] = {}
+        futures: dict[Runnable, Future[Outcome]] = {}
         left = set(jobs)
         try:
             while not all(job in futures and futures[job].done() for job in jobs):
@@ -221,7 +221,7 @@ def borrowed(slots: queue.Queue[dict[str, str]]) -> Iterator[dict[str, str]]:
 
 
 def run_job(
-    job: Job,
+    job: Runnable,
     resources: Resources,
     variables: Mapping[str, str],
     processes: int,
@@ -253,7 +253,7 @@ def run_job(
     return Outcome(job, "done", f"in {readable_time(time.monotonic() - started)}")
 
 
-def failure_note(job: Job) -> Path:
+def failure_note(job: Runnable) -> Path:
     """Why a job failed when it last ran; there is none if it did not."""
     return job.log.with_suffix(".failed")
 

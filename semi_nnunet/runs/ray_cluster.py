@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from semi_nnunet.runs.commands import PATIENCE_WITH_VERBS_S, ProgressDisplay, run_command
-from semi_nnunet.runs.local import LOOK_EVERY_S, Board, Job, Outcome
+from semi_nnunet.runs.local import LOOK_EVERY_S, Board, Outcome, Runnable
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.lock import holder_of
@@ -110,8 +110,8 @@ def share_of(ray: Any, device: str | None, cpus: int | None) -> Share:
 
 def run_on_ray(
     ray: Any,
-    jobs: Mapping[int, Job],
-    needs: Mapping[Job, Collection[Job]],
+    jobs: Mapping[int, Runnable],
+    needs: Mapping[Runnable, Collection[Runnable]],
     words: Command,
     share: Share,
     at_a_time: int,
@@ -176,7 +176,7 @@ def do(words: Command, variables: Mapping[str, str], log: Path, lock: Path) -> s
 class Followed:
     """A job whose log is read as it grows, whoever writes it."""
 
-    job: Job
+    job: Runnable
     board: Board
     read: int = 0
     progress: ProgressDisplay | None = None

@@ -23,8 +23,6 @@ comparable the outcome is::
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import inspect
 import json
 import math
@@ -32,19 +30,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
-from semi_nnunet.cli.convert import CONVERTERS
 from semi_nnunet.data.patients import FOLDS, number_of_folds
-from semi_nnunet.discovery.listing import settings_classes, trainer_classes
+from semi_nnunet.datasets.converters import CONVERTERS, converter_module, parser_of_options
+from semi_nnunet.discovery.listing import (
+    all_trainers,
+    settings_classes,
+    trainer_classes,
+    unknown_trainers,
+)
 from semi_nnunet.planning.plan import parse_assignments
-from semi_nnunet.runs.crossval import known_trainers, unknown, unknown_trainers
-from semi_nnunet.runs.job import ALL
+from semi_nnunet.runs.folders import ALL
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.overrides import given_settings
 from semi_nnunet.settings.schema import value_problems
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import read_json
+from semi_nnunet.util.names import unknown
 
 FIRST_STAGE, CASCADE = "3d_lowres", "3d_cascade_fullres"
 CONFIGURATIONS = ("2d", FIRST_STAGE, "3d_fullres", CASCADE)
@@ -170,7 +173,7 @@ def _option_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
     """The converter, its options, the numbers of labelled cases and of seeds."""
     yield from unknown("converter", [content["converter"]], CONVERTERS)
     if content["converter"] in CONVERTERS:
-        module = importlib.import_module(f"semi_nnunet.datasets.{content['converter']}")
+        module = converter_module(content["converter"])
         parameters = dict(inspect.signature(module.convert).parameters)
         del parameters["source"]
         yield from unknown("option", list(content.get("options", {})), parameters)
@@ -193,7 +196,7 @@ def _list_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
     labelled, converter = content["labelled"] or {}, content["converter"]
     if not labelled.get("published") or converter not in CONVERTERS:
         return
-    module = importlib.import_module(f"semi_nnunet.datasets.{converter}")
+    module = converter_module(converter)
     known, number = getattr(module, "PUBLISHED", None), labelled["number"]
     if known is not None and number not in known:
         lengths = f"has lists of {' or '.join(map(str, known))} cases" if known else "has no list"
@@ -201,22 +204,9 @@ def _list_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("labelled.published", what, "correct the number, or give a seed instead")
 
 
-class OneOption(argparse.ArgumentParser):
-    """Parses an option of a converter without the others; raises UserError."""
-
-    def add_argument(self, *names: Any, **about: Any) -> argparse.Action:
-        """Each may be left out."""
-        return super().add_argument(*names, **about | {"required": False})
-
-    def error(self, message: str) -> NoReturn:
-        """Say it without ending the program."""
-        raise UserError(message)
-
-
 def _converter_problems(module: ModuleType, options: Mapping[str, Any]) -> Iterator[Problem]:
     """Values that the converter's own parser does not take, or would not see."""
-    parser = OneOption(add_help=False, allow_abbrev=False)
-    module.add_options(parser)
+    parser = parser_of_options(module)
     for name, value in options.items():
         where, got = f"options.{name}", f"got {json.dumps(value)}"
         if isinstance(parser.get_default(name), bool) and not isinstance(value, bool):
@@ -295,7 +285,7 @@ def tells_patients(converter: str) -> bool:
     """Whether its data sets have several cases of a patient."""
     if converter not in CONVERTERS:
         return False
-    return hasattr(importlib.import_module(f"semi_nnunet.datasets.{converter}"), "PATIENT")
+    return hasattr(converter_module(converter), "PATIENT")
 
 
 def _setting_problems(content: Mapping[str, Any], trainers: Sequence[str]) -> Iterator[Problem]:
@@ -307,7 +297,7 @@ def _setting_problems(content: Mapping[str, Any], trainers: Sequence[str]) -> It
         yield Problem("settings", str(error), "correct them")
         return
     sections = [key for key in semi if key.endswith("Trainer")]
-    why, there_are = "is not one of the recipe's trainers", known_trainers()
+    why, there_are = "is not one of the recipe's trainers", all_trainers()
     misspelled = [name for name in content["trainers"] if name not in there_are]
     for section in sections:
         if section in there_are and section not in trainers:

@@ -13,6 +13,8 @@ from semi_nnunet.runs.recipe import Recipe, option_words
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 
+STAGES = ("convert", "split", "preprocess", "plan", *STEPS, "compare", "report")  # in this order
+
 
 @dataclass(frozen=True)
 class Place:
@@ -92,7 +94,7 @@ def commands(recipe: Recipe, place: Place) -> dict[str, list[Command]]:
     }
 
 
-def merged(stages: Mapping[str, list[Command]]) -> dict[str, list[Command]]:
+def steps_as_one(stages: Mapping[str, list[Command]]) -> dict[str, list[Command]]:
     """The stages with those of a crossval as one, in which a failed training stops no other."""
     steps = [step for step in STEPS if step in stages]
     if len(steps) < 2:

@@ -128,8 +128,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.enable_deep_supervision = settings.deep_supervision and outputs > 1  # nnU-Net: 0 / 0
         self.save_every = NEVER  # nnU-Net would save before it knows whether the epoch was the best
         self.configuration_manager.configuration["batch_size"] = settings.labelled_batch_size
-        self.mixed_precision_dtype = compute_dtype(settings.mixed_precision, self.device)
-        if self.mixed_precision_dtype is not torch.float16:
+        if compute_dtype(settings.mixed_precision, self.device) is not torch.float16:
             self.grad_scaler = None  # only float16 has gradients too small for it
         if self.ranks.number == 0:
             folder, dataset = Path(self.output_folder), self.plans_manager.dataset_name
@@ -270,7 +269,8 @@ class ReproducibleTrainer(nnUNetTrainer):
         if self.ranks.number == 0:
             remove_leftovers(self.output_folder)
             self.run_log.write_settings(Path(self.output_folder), type(self).__name__, self._cases)
-            if warning := slow_dtype_warning(self.mixed_precision_dtype, self.device):
+            dtype = compute_dtype(self.settings.mixed_precision, self.device)
+            if warning := slow_dtype_warning(dtype, self.device):
                 self.print_to_log_file(warning)
 
     def on_train_end(self) -> None:

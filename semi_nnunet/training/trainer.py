@@ -35,6 +35,7 @@ from semi_nnunet.training.cascade import (
 from semi_nnunet.training.companions import CompanionTrainer, full_resolution
 from semi_nnunet.training.filtering import ImageFilter
 from semi_nnunet.training.foreground import ForegroundLocator, classes_of
+from semi_nnunet.training.precision import compute_dtype
 from semi_nnunet.training.prediction import CasePredictor
 from semi_nnunet.training.reliability import ReliabilityMeter, UnlabelledWeight, collapse_warning
 from semi_nnunet.training.step import Cases, OptimizerStep, Term
@@ -133,8 +134,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         settings = self.settings
         strength = settings.appearance_strength
         self.strong_view = AppearanceView(strength, settings.appearance_probability, outside)
-        labelled_view = AppearanceView(strength, settings.labelled_appearance, outside)
-        self.on_device = DeviceBatches(self.device, labelled_view, self.strong_view)
+        self.labelled_view = AppearanceView(strength, settings.labelled_appearance, outside)
         self.unlabelled_weight = UnlabelledWeight(settings)
         all_are_trained_on = self.uses_unlabelled and self.fold == "all"
         self.reliability = ReliabilityMeter(
@@ -167,12 +167,13 @@ class SemiTrainer(CompanionTrainer, is_method=False):
 
     def initialize(self) -> None:
         super().initialize()
+        self.on_device = DeviceBatches(self.device, self.labelled_view, self.strong_view)
         self.optimizer_step = OptimizerStep(
             self.trained_networks(),
             self.optimizer,
             self.grad_scaler,
             self.settings.gradient_clip,
-            self.mixed_precision_dtype,
+            compute_dtype(self.settings.mixed_precision, self.device),
             self.unlabelled_weight,
             self.records,
             self.non_finite,

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.data.layout import STOCK_TRAINER
-from semi_nnunet.deploy.export import Model, export_model, trained_folds, zip_folder
+from semi_nnunet.deploy.export import NamedModel, export_model, trained_folds, zip_folder
 from semi_nnunet.util.errors import UserError
 
 
 @pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NamedModel:
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
-    model = Model("Dataset001_X", "2d", "SemiMeanTeacherTrainer", "nnUNetPlans")
+    model = NamedModel("Dataset001_X", "2d", "SemiMeanTeacherTrainer", "nnUNetPlans")
     folder = tmp_path / "results" / model.relative_folder(model.trainer)
     for fold in ("0", "3", "all"):
         (folder / f"fold_{fold}").mkdir(parents=True)
@@ -24,12 +24,12 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
     return model
 
 
-def test_finished_folds_are_found(model: Model) -> None:
+def test_finished_folds_are_found(model: NamedModel) -> None:
     assert list(trained_folds(model, None, "checkpoint_final.pth")) == ["0", "3", "all"]
     assert list(trained_folds(model, ["3"], "checkpoint_final.pth")) == ["3"]
 
 
-def test_unfinished_folds_are_named(model: Model) -> None:
+def test_unfinished_folds_are_named(model: NamedModel) -> None:
     with pytest.raises(UserError) as error:
         trained_folds(model, ["0", "1", "2"], "checkpoint_final.pth")
     assert [problem.where for problem in error.value.problems] == ["fold 1", "fold 2"]
@@ -37,7 +37,7 @@ def test_unfinished_folds_are_named(model: Model) -> None:
         trained_folds(model, None, "checkpoint_best.pth")
 
 
-def test_an_existing_target_is_refused(model: Model, tmp_path: Path) -> None:
+def test_an_existing_target_is_refused(model: NamedModel, tmp_path: Path) -> None:
     (tmp_path / "out" / model.relative_folder(STOCK_TRAINER)).mkdir(parents=True)
     with pytest.raises(UserError, match="exists already"):
         export_model(model, tmp_path / "out")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from semi_nnunet.cli.main import VERBS, main
+from semi_nnunet.cli.main import OLD_VERBS, TASKS, VERBS, main
 
 
 def test_the_list_of_verbs_comes_at_once_without_torch() -> None:
@@ -79,7 +79,7 @@ def test_a_closed_output_is_no_fault() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [*VERBS, *OLD_VERBS])
 def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main([verb, "--help"])
@@ -172,7 +172,33 @@ def test_an_interrupt_says_how_to_go_on(
     assert "interrupted; the same command goes on" in capsys.readouterr().err
 
 
-def test_trainers_prints_the_folder_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["trainers"]) == 0
+def test_verbs_are_listed_once_by_task_and_old_ones_not(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if line.removesuffix(":") in TASKS] == [f"{t}:" for t in TASKS]
+    listed = [line.split("  ")[0] for line in lines if line.split("  ")[0] in (*VERBS, *OLD_VERBS)]
+    assert listed == list(VERBS)
+
+
+def test_it_runs_as_a_module() -> None:
+    words = [sys.executable, "-m", "semi_nnunet", "--version"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("semi_nnunet ")
+
+
+def test_the_list_of_converters_comes_without_importing_one() -> None:
+    code = "import sys\nfrom semi_nnunet.cli.main import main\ntry: main(['convert', '--help'])\n"
+    code += (
+        "except SystemExit: print([m for m in sys.modules if m.startswith('semi_nnunet.datas')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "whole heart, from CT to MR" in done.stdout
+    assert done.stdout.endswith("['semi_nnunet.datasets', 'semi_nnunet.datasets.converters']\n")
+
+
+@pytest.mark.parametrize("words", [["trainers"], ["register", "--print"]])
+def test_the_folder_of_the_trainers_is_printed_and_nothing_else(words, capsys) -> None:
+    assert main(words) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert (Path(line) / "semi_nnunet_trainers.py").is_file()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.datasets.conversion import Case, Conversion, write_conversion
+from semi_nnunet.datasets.conversion import Conversion, ConvertedCase, write_conversion
 from semi_nnunet.util.errors import UserError
 from tests.datasets.converting import counts
 
@@ -32,7 +32,7 @@ def write_text(text: str, target: Path) -> None:
 
 def conversion(*images: str) -> Conversion:
     cases = [
-        Case(f"case{i}", part, partial(write_text, image), label, f"source{i}")
+        ConvertedCase(f"case{i}", part, partial(write_text, image), label, f"source{i}")
         for i, image in enumerate(images)
         for part in [("Tr", "Un", "Val", "Ts")[i % 4]]
         for label in [None if part == "Un" else partial(write_text, "label")]

@@ -22,7 +22,7 @@ from semi_nnunet.planning.plan import apply_budget, parse_assignments, plan_semi
 from semi_nnunet.planning.properties import DatasetProperties, collect_properties, resolve_settings
 from semi_nnunet.planning.topology import with_patch
 from semi_nnunet.report.background import planning
-from semi_nnunet.runs.job import Folders
+from semi_nnunet.runs.folders import Folders
 from semi_nnunet.settings.overrides import merged
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.data.patients import itself, make_folds, patient_finder, split_patients
 from semi_nnunet.data.sampling import pseudo_labelled_cases
 from semi_nnunet.pseudo_labels.choice import Choice, case_scores, choose
-from semi_nnunet.pseudo_labels.distil import folds_of, require_folders, write_folds
+from semi_nnunet.pseudo_labels.distilled_dataset import folds_of, require_folders, write_folds
 from semi_nnunet.pseudo_labels.pool import Request, source_of
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json

@@ -9,7 +9,7 @@ import pytest
 
 from semi_nnunet.cli.main import build_parser, main
 from semi_nnunet.data.prepare import fingerprint_fits
-from semi_nnunet.pseudo_labels.distil import write_plans
+from semi_nnunet.pseudo_labels.distilled_dataset import write_plans
 from semi_nnunet.pseudo_labels.rounds import dice_of_test_cases
 from semi_nnunet.runs import commands
 from semi_nnunet.util.files import read_json, write_json

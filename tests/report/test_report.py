@@ -32,8 +32,8 @@ from semi_nnunet.report.wording import (
     short_name,
     signed,
 )
-from semi_nnunet.runs.crossval import folders_of, found_jobs
-from semi_nnunet.runs.job import Folders
+from semi_nnunet.runs.folders import Folders, folders_of
+from semi_nnunet.runs.trainings import found_jobs
 from semi_nnunet.util.files import write_json
 from tests.report.results_tree import BASE, OTHER, OURS, Tree, whole_tree
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from semi_nnunet.runs.job import Folders
+from semi_nnunet.runs.folders import Folders
 from tests.runs.tiny import with_tiny_plans
 
 

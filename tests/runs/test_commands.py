@@ -124,7 +124,7 @@ def test_a_failure_is_told_with_its_last_lines_and_its_log(tmp_path: Path, pytho
 
 
 def test_interruption_ends_the_child_and_its_workers(tmp_path: Path, python: None):
-    class Interrupting(Progress):
+    class Interrupting(ProgressDisplay):
         def feed(self, line: str) -> None:
             raise KeyboardInterrupt
 

@@ -19,12 +19,17 @@ from unittest.mock import Mock
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.cli.status import in_all, reason_in
 from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.data.patients import itself
-from semi_nnunet.runs.crossval import all_folds, asked_jobs, found_jobs, make_jobs, note_asked
-from semi_nnunet.runs.job import Folders, Job
+from semi_nnunet.runs import status
+from semi_nnunet.runs.crossval import make_jobs
+from semi_nnunet.runs.folders import Folders
+from semi_nnunet.runs.folds import all_folds
+from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.local import Board, Resources, run_jobs
+from semi_nnunet.runs.progress import epoch_times, seconds_left
+from semi_nnunet.runs.status import in_all, reason_in
+from semi_nnunet.runs.trainings import asked_jobs, found_jobs, note_asked
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.util.lock import held
@@ -268,7 +273,7 @@ def test_steps_one_at_a_time_and_a_case_that_came_later(folders, tmp_path):
 
 
 def test_status_names_what_was_asked_for_and_is_not_begun(folders, monkeypatch, capsys):
-    monkeypatch.setattr("semi_nnunet.cli.launching.launch", lambda launcher, work: 1)
+    monkeypatch.setattr("semi_nnunet.runs.launching.launch", lambda launcher, work: 1)
     words = ["-d", folders.raw.name, "-c", "2d", "-p", "tiny", "-f", "0", "1", "-tr", TRAINERS[1]]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.setattr("shutil.which", lambda name: None)
@@ -303,28 +308,30 @@ def test_epochs_of_a_training_of_nnunets_own_trainer_are_told(folders, capsys):
     log(1, 0, 1, 2, 3)
     for damage in (b"epoch,seconds\n0,\xff", b"", b"epoch,seconds\n0,soon\n"):
         (job.folder / "semi_history.csv").write_bytes(damage)
-        assert job.epoch_times() == [100.5, 101.5, 102.5, 103.5]  # as the log says
+        assert epoch_times(job) == [100.5, 101.5, 102.5, 103.5]  # as the log says
         with pytest.raises(UserError, match=r"semi_history\.csv must"):
             job.history()
     (job.folder / "semi_history.csv").unlink()
     log(2, 2, 3, 4)  # continued from the checkpoint of epoch 2
-    assert job.epoch_times() == [100.5, 101.5, 102.5, 103.5, 104.5] and job.seconds_left() is None
+    assert epoch_times(job) == [100.5, 101.5, 102.5, 103.5, 104.5] and seconds_left(job) is None
     assert main(["status", "-d", folders.raw.name]) == 0
     assert f"{job}: begun; 5 epochs done, 2 min each\n" in capsys.readouterr().out
     log(3, 0)  # anew
-    assert job.epoch_times() == [100.5]
+    assert epoch_times(job) == [100.5]
 
 
-def test_status_says_how_long_all_that_is_left_will_take():
+def test_status_says_how_long_all_that_is_left_will_take(monkeypatch):
     """A trainer's own mean, else that of any trainer of the configuration."""
 
     def like(trainer, configuration, epochs, left=None, begun=False):
         trained = left is None and epochs > 0
         job = Mock(trainer=trainer, configuration=configuration, is_done=trained)
-        job.is_trained, job.seconds_left.return_value = trained, left
+        job.is_trained, job.left, job.took = trained, left, [60.0] * epochs
         job.is_begun = epochs > 0 or begun
-        job.epoch_times.return_value = [60.0] * epochs
         return job
+
+    monkeypatch.setattr(status, "seconds_left", lambda job: job.left)
+    monkeypatch.setattr(status, "epoch_times", lambda job: job.took)
 
     jobs = [like("A", "2d", 10), like("A", "2d", 20), like("B", "2d", 30), like("A", "2d", 0)]
     assert in_all(jobs[:3]) == "3 of 3 done"

@@ -7,11 +7,12 @@ import blosc2
 import numpy as np
 import pytest
 
-from semi_nnunet.cli.launching import Work
 from semi_nnunet.cli.main import main
 from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.runs.crossval import make_jobs, needs
-from semi_nnunet.runs.job import Folders, Job
+from semi_nnunet.runs.folders import Folders
+from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.launching import Work
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
 from tests.runs.tiny import with_tiny_plans

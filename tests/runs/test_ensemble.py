@@ -11,16 +11,18 @@ import SimpleITK as sitk
 
 from semi_nnunet.cli.ensemble import print_members
 from semi_nnunet.cli.main import main
-from semi_nnunet.runs.crossval import found_jobs
 from semi_nnunet.runs.ensemble import (
     VALIDATION,
     Member,
+    dice_of_members,
     groups,
     problems,
     weighted,
     write_ensemble,
 )
-from semi_nnunet.runs.job import Folders, Job
+from semi_nnunet.runs.folders import Folders
+from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.trainings import found_jobs
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 
@@ -132,7 +134,7 @@ def test_a_class_that_one_of_them_invents_counts_for_all(tmp_path, capsys):
         folder.mkdir(parents=True)
         table = f"case,class,dice\nx,liver,0.5\nx,tumour,{second}\nx,nowhere,\n"
         (folder / "metrics.csv").write_text(table)
-    print_members(weighted(jobs, None), VALIDATION, out)
+    print_members(VALIDATION, dice_of_members(weighted(jobs, None), VALIDATION, out))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
     assert [(line[0], line[-1]) for line in lines] == [
         ("Right", "0.7500"), ("Inventor", "0.2500"), ("Absent", "measured"), ("ensemble", "0.7500"),
@@ -148,7 +150,7 @@ def test_members_are_measured_on_the_cases_of_all_folds_as_the_ensemble_is(tmp_p
     ):  # fmt: skip
         folder.mkdir(parents=True)
         (folder / "metrics.csv").write_text(f"case,class,dice\n{content}")
-    print_members(weighted(jobs, None), VALIDATION, out)
+    print_members(VALIDATION, dice_of_members(weighted(jobs, None), VALIDATION, out))
     _, _, member, ensemble = (line.split() for line in capsys.readouterr().out.splitlines())
     assert member == ["A", "2d", "seed", "0", "0.4000"] and ensemble == ["ensemble", "0.4000"]
 

@@ -15,8 +15,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from semi_nnunet.cli.launching import Launcher, Work, add_arguments, launch
+from semi_nnunet.cli.launching import add_arguments
 from semi_nnunet.runs import commands, local
+from semi_nnunet.runs.launching import Launcher, Work, launch
 from semi_nnunet.runs.local import Board, Resources, run_jobs
 from semi_nnunet.runs.ray_cluster import Share, run_on_ray
 from semi_nnunet.util.errors import UserError
@@ -177,7 +178,7 @@ def test_numbers_that_are_too_small_are_refused():
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     with pytest.raises(UserError, match="--threads must be 1 or more, got 0"):
-        Launcher.of(parser.parse_args(["--threads", "0"]))
+        Launcher.of(vars(parser.parse_args(["--threads", "0"])))
 
 
 def test_a_device_that_nnunet_does_not_know_is_refused(capsys):
@@ -188,7 +189,7 @@ def test_a_device_that_nnunet_does_not_know_is_refused(capsys):
     said = capsys.readouterr().err
     assert "--device: invalid choice: 'gpu'" in said and "cuda" in said
     for known in ("cpu", "cuda", "mps"):
-        assert Launcher.of(parser.parse_args(["--device", known])).device == known
+        assert Launcher.of(vars(parser.parse_args(["--device", known]))).device == known
 
 
 STARTS = """

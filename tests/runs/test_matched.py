@@ -9,8 +9,9 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.data.patients import itself
-from semi_nnunet.runs.crossval import found_jobs, make_jobs, tables_of
+from semi_nnunet.runs.crossval import make_jobs
 from semi_nnunet.runs.matched import CASES, trained_with, unmatched
+from semi_nnunet.runs.trainings import found_jobs, tables_of
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 from tests.runs.tiny import TINY

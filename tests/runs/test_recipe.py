@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from semi_nnunet.cli.convert import CONVERTERS
 from semi_nnunet.cli.main import build_parser
+from semi_nnunet.datasets.converters import CONVERTERS
 from semi_nnunet.runs.recipe import Labelled, load_recipe, option_words
 from semi_nnunet.util.errors import UserError
 

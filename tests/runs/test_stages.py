@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semi_nnunet.cli import run as verb
 from semi_nnunet.cli.main import build_parser, main
 from semi_nnunet.planning.plan import parse_assignments
 from semi_nnunet.runs.recipe import load_recipe
-from semi_nnunet.runs.stages import Place, commands, plans_of_recipe
+from semi_nnunet.runs.stages import STAGES, Place, commands, plans_of_recipe
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json
 from tests.datasets.converting import read, write_picture
@@ -70,7 +69,7 @@ FOLLOW = ["run", "recipe.json", "files", "-d", "511", "-o", "611", "--device", "
 def test_every_stage_of_every_recipe_is_a_command_of_ours(path: Path) -> None:
     recipe = load_recipe(path)
     found = commands(recipe, PLACE)
-    assert [stage for stage in verb.STAGES if stage in found] == list(found)
+    assert [stage for stage in STAGES if stage in found] == list(found)
     assert ("split" in found) == (recipe.labelled is not None)
     parsed = {}
     for words in (words for several in found.values() for words in several):

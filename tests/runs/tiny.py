@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.runs.job import Folders
+from semi_nnunet.runs.folders import Folders
 from semi_nnunet.util.files import write_json
 
 TINY = {

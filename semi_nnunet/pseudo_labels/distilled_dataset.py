@@ -36,11 +36,11 @@ from semi_nnunet.data.splits import Transfer
 from semi_nnunet.deploy.trained import TrainedModel
 from semi_nnunet.pseudo_labels.choice import Choice, case_scores, choose
 from semi_nnunet.pseudo_labels.pool import Request, ignore_value
-from semi_nnunet.runs.crossval import unknown
 from semi_nnunet.settings.overrides import given_before
 from semi_nnunet.training.checkpoints import plain
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.names import unknown
 
 
 def require_folders(source: Path) -> None:

@@ -1,0 +1,138 @@
+"""The one list of converters: which published benchmarks become raw data sets, and by what."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.names import require_positive, unknown
+
+CONVERTERS = {
+    "acdc": "cine MR of the heart; 3, 7 or 14 of 70 patients labelled",
+    "busi": "breast ultrasound",
+    "covid": "slices of lung CT with COVID-19 lesions",
+    "flare22": "abdominal CT, 13 organs; 50 labelled, 2000 unlabelled",
+    "kvasir": "colour endoscopy, polyps",
+    "la2018": "MR of the left atrium; 4, 8 or 16 of 80 labelled",
+    "mmwhs": "whole heart, from CT to MR or from MR to CT",
+    "mnms": "cine MR of the heart, from three vendors to a fourth",
+    "pancreas": "CT of the Medical Segmentation Decathlon, pancreas and tumour merged",
+    "retouch": "slices of retinal OCT of three vendors, 3 kinds of fluid",
+    "synapse": "abdominal CT (BTCV), 13 organs; 4 of 20 labelled",
+}
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A raw data set that a converter made.
+
+    Args:
+        folder: of the data set.
+        is_new: False where the same conversion had been done before; then nothing was written.
+        counts: part, such as "Tr" of imagesTr -> how many cases it has.
+        published: how many cases each of its published lists of labelled ones has.
+    """
+
+    folder: Path
+    is_new: bool
+    counts: dict[str, int]
+    published: tuple[int, ...]
+
+
+def converter_module(name: str) -> ModuleType:
+    """The module of a converter; no other one is imported.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if problems := list(unknown("converter", [name], CONVERTERS)):
+        raise UserError("There is no such converter:", problems)
+    return importlib.import_module(f"semi_nnunet.datasets.{name}")
+
+
+class OptionParser(argparse.ArgumentParser):
+    """Parses some options of a converter without the others; raises UserError."""
+
+    def add_argument(self, *names: Any, **about: Any) -> argparse.Action:
+        """Each may be left out."""
+        return super().add_argument(*names, **about | {"required": False})
+
+    def error(self, message: str) -> NoReturn:
+        """Say it without ending the program."""
+        raise UserError(message)
+
+
+def parser_of_options(module: ModuleType) -> OptionParser:
+    """What reads the options of a converter, any of which may be left out."""
+    parser = OptionParser(add_help=False, allow_abbrev=False)
+    module.add_options(parser)
+    return parser
+
+
+def convert(
+    name: str,
+    source: str | Path,
+    number: int,
+    new_name: str | None = None,
+    processes: int = 2,
+    **options: Any,
+) -> Converted:
+    """Make an nnU-Net raw data set from the files of a published benchmark.
+
+    Every case whose label is known gets it. Missing and unexpected files are all named before
+    anything is written.
+
+    Args:
+        name: a converter of :data:`CONVERTERS`.
+        source: folder of the downloaded files; the converter's module says what it must hold.
+        number: of the new data set, from 1 to 999.
+        new_name: of the new data set; None: the benchmark's.
+        processes: that read and write files.
+        options: of the converter, as ``semi_nnunet convert NAME --help`` lists them, with "_" for
+            "-"; what is left out has its default.
+
+    Returns:
+        What was made, in nnUNet_raw.
+
+    Raises:
+        UserError: there is no such converter or option, the files are not as they are expected, or
+            the number is taken.
+    """
+    from nnunetv2.paths import nnUNet_raw
+
+    from semi_nnunet.data.layout import new_raw_dataset, require_paths
+    from semi_nnunet.datasets.conversion import write_conversion
+
+    require_positive({"-np": processes})
+    module = converter_module(name)
+    taken = with_defaults(module, name, options)
+    require_paths("raw")
+    raw = Path(nnUNet_raw.require())
+    conversion = module.convert(Path(source).expanduser(), **taken)
+    target = new_raw_dataset(raw, number, conversion.name if new_name is None else new_name, "-d")
+    is_new = write_conversion(conversion, target, {"converter": name, **taken}, processes)
+    published = tuple(len(cases) for cases in conversion.subsets)
+    return Converted(target, is_new, dict(conversion.counts), published)
+
+
+def with_defaults(module: ModuleType, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a converter, of which those that are not given have their defaults.
+
+    Raises:
+        UserError: one is not known, or one that must be given is missing.
+    """
+    defaults = vars(parser_of_options(module).parse_args([]))
+    found = {key: options.get(key, default) for key, default in defaults.items()}
+    problems = list(unknown("option", list(options), defaults))
+    for key, parameter in inspect.signature(module.convert).parameters.items():
+        if key in found and parameter.default is parameter.empty and found[key] is None:
+            problems.append(Problem(f"option {key!r}", "is missing", "add it"))
+    if problems:
+        raise UserError(f"{name} cannot be converted:", problems)
+    return found

@@ -1,0 +1,73 @@
+"""Write a report: one HTML file to open offline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from semi_nnunet.report.page import render
+from semi_nnunet.report.report_data import of_trainings, of_values
+from semi_nnunet.runs.compare import require_no_plans
+from semi_nnunet.runs.crossval import BASELINE, PLANS
+from semi_nnunet.runs.folders import folders_of
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import require_other, require_place, write_atomically
+
+
+@dataclass(frozen=True)
+class WrittenReport:
+    """A report that was written.
+
+    Args:
+        path: of the HTML file.
+        size: of the file, in bytes.
+        headline: the answer, in a sentence.
+        sentences: what is to be known of it.
+    """
+
+    path: Path
+    size: int
+    headline: str
+    sentences: tuple[str, ...]
+
+
+def write_report(
+    dataset: str | None = None,
+    *,
+    values: Sequence[str | Path] = (),
+    plans: str = PLANS,
+    baseline: str = BASELINE,
+    metric: str = "dice",
+    out: str | Path = "report.html",
+) -> WrittenReport:
+    """Write one HTML file that says whether the methods help, and shows what went wrong where.
+
+    Args:
+        dataset: number or name of the data set whose trainings are shown; None: ``values`` are.
+        values: files that ``semi_nnunet compare --write-values`` wrote, instead of a data set.
+        plans: of the trainings; those of their seeds are found, too.
+        baseline: trainer to compare with.
+        metric: a column of metrics.csv.
+        out: the HTML file.
+
+    Returns:
+        Where the report is, and its answer.
+
+    Raises:
+        UserError: nothing was measured, a name is unknown, or the file cannot be written.
+    """
+    path, files = Path(out), [Path(file) for file in values]
+    require_place(path)
+    require_no_plans(dataset, files, plans)
+    if files:
+        require_other(path, files)
+        content = of_values(files, baseline, metric)
+    elif dataset:
+        content = of_trainings(folders_of(dataset), plans, baseline, metric)
+    else:
+        raise UserError("there is nothing to report. Fix: give a data set, or files of values")
+    page = render(content)
+    write_atomically(path, lambda aside: aside.write_text(page, encoding="utf-8"))
+    answer = content.answer
+    return WrittenReport(path, len(page.encode()), answer.headline, tuple(answer.sentences))

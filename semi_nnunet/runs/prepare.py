@@ -1,0 +1,123 @@
+"""Prepare a data set: verify, plan and preprocess it, a large imagesUn in parts if asked for."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from semi_nnunet.data import prepare as data
+from semi_nnunet.data.layout import preprocessed_dataset
+from semi_nnunet.data.unlabelled_shards import UnlabelledPool, UnlabelledShard, shards_left
+from semi_nnunet.runs.launching import Launcher, Work, finished
+from semi_nnunet.util.names import require_positive
+
+PROCESSES = 8
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A data set that is ready for training.
+
+    Args:
+        plans: identifier of its plans.
+        counts: configuration -> how many labelled and unlabelled cases are ready.
+    """
+
+    plans: str
+    counts: dict[str, tuple[int, int]]
+
+
+def prepare(
+    dataset: str,
+    configurations: Sequence[str] | None = None,
+    *,
+    plans: str | None = None,
+    planner: str = data.PLANNER,
+    processes: int | None = None,
+    skip_bad: bool = False,
+    parts: int | None = None,
+    launcher: Launcher | None = None,
+) -> Ready | None:
+    """Verify, plan and preprocess a data set with its unlabelled images; what is done is kept.
+
+    Args:
+        dataset: number or name.
+        configurations: which to preprocess; None: nnU-Net's three, as far as the plans have them.
+        plans: nnU-Net's plans identifier; None: the planner's own.
+        planner: nnU-Net's planner class, used where there are no plans yet.
+        processes: workers; None: 8, or of each part its cores.
+        skip_bad: set bad unlabelled cases aside instead of stopping.
+        parts: into which imagesUn is cut, each a job; None: as many as the launcher has jobs, and
+            none where it says nothing of them.
+        launcher: where the parts are preprocessed; None: on this machine.
+
+    Returns:
+        What is ready; None where the parts were handed to a cluster.
+
+    Raises:
+        UnfinishedError: parts failed; which, and why, was printed.
+        UserError: every bad input, in one pass, before anything is written.
+    """
+    require_positive({"--parts": parts, "-np": processes})
+    launcher = launcher or Launcher()
+    count = parts or launcher.jobs
+    if count is None and launcher.launcher != "local":
+        count = 1
+    plans = plans or data.default_plans_name(planner)
+    if count is None:
+        counts = data.prepare(
+            dataset, configurations, plans, planner, processes or PROCESSES, skip_bad
+        )
+        return Ready(plans, counts)
+    prepared = data.prepare_labelled(
+        dataset, configurations, plans, planner, processes or PROCESSES, skip_bad
+    )
+    is_done = finished(launcher, work_of(prepared, plans, count, processes))
+    return Ready(plans, prepared.counts()) if is_done else None
+
+
+def work_of(prepared: data.Prepared, plans: str, count: int, processes: int | None) -> Work:
+    """What is left of ``count`` parts of each configuration's unlabelled cases."""
+    left = []
+    for number, pool in enumerate(prepared.pools()):
+        pool.begin(prepared.unlabelled)
+        todo = shards_left(pool, prepared.unlabelled, count)
+        left += [number * count + part for part in todo]
+    name, configurations = prepared.preprocessed.name, prepared.configurations
+    print(f"{len(prepared.unlabelled)} unlabelled cases, {len(left)} parts to do", flush=True)
+    words = ["preprocess", "-d", name, "-p", plans, "-c", *configurations]
+    words += ["--parts", str(count)]
+    words += ["-np", str(processes)] if processes else []
+    parts = list_parts(name, plans, configurations, count, processes)
+    return Work(words, parts, left, prepared.pools()[0].parts)
+
+
+def list_parts(
+    dataset: str, plans: str, configurations: Sequence[str], count: int, processes: int | None
+) -> list[UnlabelledShard]:
+    """The jobs: ``count`` parts of each configuration."""
+    return [
+        UnlabelledShard(pool, number, count, processes)
+        for name in configurations
+        for pool in [UnlabelledPool(preprocessed_dataset(dataset), plans, name)]
+        for number in range(count)
+    ]
+
+
+def prepare_part(parts: Sequence[UnlabelledShard], launcher: Launcher) -> None:
+    """One part: a process of a cluster holds its lock, and starts the worker.
+
+    Raises:
+        UnfinishedError: it failed.
+    """
+    finished(launcher, Work([], parts, [], parts[0].folder))
+
+
+def work_on(part: UnlabelledShard, processes: int | None) -> None:
+    """The work of one process: preprocess the cases of a part."""
+    count = processes or multiprocessing.cpu_count()
+    if count > 1:
+        os.environ["OMP_NUM_THREADS"] = "1"  # of each of them
+    part.run(count)

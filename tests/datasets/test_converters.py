@@ -1,0 +1,48 @@
+"""The one list of converters: complete, and the same from Python as from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from semi_nnunet import convert as convert_data
+from semi_nnunet.datasets import converters
+from semi_nnunet.datasets.converters import CONVERTERS, converter_module
+from semi_nnunet.util.errors import UserError
+from tests.datasets.converting import Converter
+from tests.datasets.test_kvasir import source  # noqa: F401  (a fixture)
+
+
+def test_every_module_that_converts_is_listed() -> None:
+    folder = Path(converters.__file__).parent
+    texts = {path.stem: path.read_text() for path in folder.glob("*.py")}
+    found = {
+        name for name, text in texts.items() if "def convert(" in text and "def add_opt" in text
+    }
+    assert found == set(CONVERTERS)
+    for name in CONVERTERS:
+        assert callable(converter_module(name).convert)
+
+
+def test_from_python_it_makes_what_the_command_makes(
+    source: Path,  # noqa: F811
+    convert: Converter,
+) -> None:
+    dataset = convert("kvasir", source, "--incomplete")
+    again = convert_data("kvasir", str(source), 700, processes=1, incomplete=True)
+    assert again.folder == dataset and not again.is_new  # with the same defaults
+    assert (again.counts["Tr"], again.counts["Ts"], again.published) == (8, 2, ())
+    other = convert_data("kvasir", source, 701, "Polyps", processes=1, incomplete=True, size=16)
+    assert other.is_new and other.folder.name == "Dataset701_Polyps"
+
+
+def test_what_cannot_be_is_told_before_anything_is_written(
+    source: Path,  # noqa: F811
+    convert: Converter,
+) -> None:
+    with pytest.raises(UserError, match="-np must be 1 or more, got 0"):
+        convert_data("kvasir", source, 700, processes=0, incomplete=True)
+    with pytest.raises(UserError, match="did you mean 'incomplete'"):
+        convert_data("kvasir", source, 700, incomplet=True)
+    assert not list(convert.raw.iterdir())
