@@ -40,7 +40,7 @@ from semi_nnunet.data.layout import (
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.preprocessing import Case, Recipe, adopt_stock_preprocessing, preprocess_cases
 from semi_nnunet.data.raw_description import RawDataset
-from semi_nnunet.data.unlabelled_shards import UnlabelledPool, require_idle
+from semi_nnunet.data.unlabelled_shards import UnlabelledPreprocessing, require_idle
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import optional_json, read_json, write_atomically, write_json
@@ -67,9 +67,12 @@ class Prepared:
     labelled: int
     unlabelled: list[Case]
 
-    def pools(self) -> list[UnlabelledPool]:
+    def pools(self) -> list[UnlabelledPreprocessing]:
         """The unlabelled cases of each configuration."""
-        return [UnlabelledPool(self.preprocessed, self.plans, name) for name in self.configurations]
+        return [
+            UnlabelledPreprocessing(self.preprocessed, self.plans, name)
+            for name in self.configurations
+        ]
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Configuration -> (labelled cases, unlabelled cases)."""

@@ -23,7 +23,7 @@ CASES = "cases.json"
 
 
 @dataclass(frozen=True)
-class UnlabelledPool:
+class UnlabelledPreprocessing:
     """The unlabelled cases of one configuration.
 
     Args:
@@ -104,7 +104,7 @@ class UnlabelledShard(Shard):
         processes: that preprocess; None: one for each core of the job.
     """
 
-    pool: UnlabelledPool
+    pool: UnlabelledPreprocessing
     number: int
     of: int
     processes: int | None = None
@@ -139,6 +139,6 @@ class UnlabelledShard(Shard):
         )
 
 
-def shards_left(pool: UnlabelledPool, cases: Sequence[Case], count: int) -> list[int]:
+def shards_left(pool: UnlabelledPreprocessing, cases: Sequence[Case], count: int) -> list[int]:
     """The numbers of those of ``count`` parts that have something left to do."""
     return shards_holding(pool.left(cases), count)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from semi_nnunet.data import prepare as data
 from semi_nnunet.data.layout import preprocessed_dataset
-from semi_nnunet.data.unlabelled_shards import UnlabelledPool, UnlabelledShard, shards_left
+from semi_nnunet.data.unlabelled_shards import UnlabelledPreprocessing, UnlabelledShard, shards_left
 from semi_nnunet.runs.launching import Launcher, Work, finished
 from semi_nnunet.util.names import require_positive
 
@@ -101,7 +101,7 @@ def list_parts(
     return [
         UnlabelledShard(pool, number, count, processes)
         for name in configurations
-        for pool in [UnlabelledPool(preprocessed_dataset(dataset), plans, name)]
+        for pool in [UnlabelledPreprocessing(preprocessed_dataset(dataset), plans, name)]
         for number in range(count)
     ]
 

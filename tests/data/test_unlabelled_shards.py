@@ -13,7 +13,7 @@ from semi_nnunet.data.layout import manifest_file
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.prepare import prepare_labelled
 from semi_nnunet.data.preprocessing import Case
-from semi_nnunet.data.unlabelled_shards import UnlabelledPool, UnlabelledShard, shards_left
+from semi_nnunet.data.unlabelled_shards import UnlabelledPreprocessing, UnlabelledShard, shards_left
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.lock import held
 from tests.data.test_prepare import Copy, copy, names  # noqa: F401
@@ -21,7 +21,7 @@ from tests.data.test_preprocessing import content
 from tests.real_slurm import said, slurm  # noqa: F401
 from tests.runs.tiny import wait_for
 
-Begun = tuple[UnlabelledPool, list[Case], dict[str, str]]
+Begun = tuple[UnlabelledPreprocessing, list[Case], dict[str, str]]
 
 
 @pytest.fixture
@@ -36,13 +36,13 @@ def begun(copy: Copy) -> Begun:  # noqa: F811
     return pool, prepared.unlabelled, wanted
 
 
-def listed(pool: UnlabelledPool) -> list[str]:
+def listed(pool: UnlabelledPreprocessing) -> list[str]:
     """The case of every line of every part's list."""
     lines = [line for path in pool.parts.glob("*.jsonl") for line in path.open()]
     return [json.loads(line)["case"] for line in lines]
 
 
-def temporary(pool: UnlabelledPool) -> list[Path]:
+def temporary(pool: UnlabelledPreprocessing) -> list[Path]:
     return [*pool.folder.parent.glob("*.tmp"), *pool.parts.glob(".writing_*")]
 
 
