@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,12 @@ import pytest
 from semi_nnunet.cli.main import OLD_VERBS, TASKS, VERBS, main
 
 
-def test_the_list_of_verbs_comes_at_once_without_torch() -> None:
+def test_the_list_of_verbs_imports_nothing_that_takes_long() -> None:
     code = "import sys\nfrom semi_nnunet.cli.main import main\ntry: main(['--help'])\n"
-    code += "except SystemExit: print('torch' in sys.modules)"
-    started = time.monotonic()
+    code += "except SystemExit: print({'torch', 'nnunetv2', 'numpy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert time.monotonic() - started < 5  # 0.2 s where nothing else runs
     assert all(verb in done.stdout for verb in VERBS)
-    assert done.stdout.endswith("False\n")
+    assert done.stdout.endswith("set()\n")
 
 
 @pytest.mark.parametrize(

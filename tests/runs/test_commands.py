@@ -133,10 +133,8 @@ def test_interruption_ends_the_child_and_its_workers(tmp_path: Path, python: Non
         "sleep = [sys.executable, '-c', 'import time; time.sleep(99)']\n"
         "print(subprocess.Popen(sleep).pid, flush=True); time.sleep(99)"
     )
-    started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run_command(("python", code), {}, tmp_path / "a.log", Interrupting())
-    assert time.monotonic() - started < 20
     worker = int((tmp_path / "a.log").read_text())
     assert gone(worker)
 
