@@ -64,7 +64,7 @@ def test_f_exported_model_gives_the_same_logits(name, configuration, make_traine
     stock.initialize_from_trained_model_folder(str(folder), ("0",), "checkpoint_final.pth")
     assert stock.trainer_name == "nnUNetTrainer"
     ours = nnUNetPredictor(use_mirroring=True, device=torch.device("cpu"), allow_tqdm=False)
-    with trainer.deployed():
+    with trainer.as_network(trainer.prediction_network()):
         trainer.set_deep_supervision_enabled(False)
         ours.manual_initialization(
             trainer.network, trainer.plans_manager, trainer.configuration_manager, None,

@@ -60,7 +60,7 @@ def dice_on_test_cases(trainer, raw: Path) -> float:
     preprocessor = trainer.configuration_manager.preprocessor_class(verbose=False)
     plans = trainer.plans_manager, trainer.configuration_manager
     scores = []
-    with trainer.deployed():
+    with trainer.as_network(trainer.prediction_network()):
         trainer.set_deep_supervision_enabled(False)
         predictor.manual_initialization(
             trainer.network, *plans, None, trainer.dataset_json, "test", None
