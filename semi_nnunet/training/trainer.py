@@ -115,14 +115,16 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         counts = self.unlabelled_weight.at(self.step) > 0  # before, they are not followed either
         if self.settings.class_weights_from == "pseudo_labels" and counts:
             self.companion(FREQUENCIES).count(hard_pseudo_label(probs, self.exclusive), mask)
-        self._note_foreground("pseudo_label", probs, mask)
+        voxels = self._note_foreground("pseudo_label", probs, mask)
         if trusted is not None:
-            self.records.add("mask_ratio", trusted.sum() / mask.sum().clamp_min(1))
+            self.records.add("mask_ratio", trusted.sum() / voxels)
 
-    def _note_foreground(self, kind: str, probs: torch.Tensor, mask: torch.Tensor) -> None:
+    def _note_foreground(self, kind: str, probs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Log the fraction of foreground in the mask; returns how many voxels that has."""
+        voxels = mask.sum().clamp_min(1)
         foreground = is_foreground(probs, self.exclusive) & mask
-        share = foreground.sum() / mask.sum().clamp_min(1)
-        self.records.add(f"foreground/{kind}", share)
+        self.records.add(f"foreground/{kind}", foreground.sum() / voxels)
+        return voxels
 
     # ---------------------------------------------------------------- set-up
 

@@ -16,7 +16,6 @@ from semi_nnunet.runs.commands import (
     parse_dice,
     run_command,
 )
-from semi_nnunet.util.command import typed
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.progress import Progress
 
@@ -93,12 +92,6 @@ def test_a_training_of_nnunets_own_trainer_tells_its_epochs():
     assert progress.state == "502 epochs done, 40 s each, for 0 s"
     progress.feed(epoch(3, 40))  # of ours, which says how long it will be
     assert progress.state == "epoch 3 of 40, about 5 s left"
-
-
-def test_commands_are_shown_as_one_types_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    words = ("nnUNetv2_predict", "-i", tmp_path / "some images", "-o", Path("/elsewhere"))
-    assert typed(words) == "nnUNetv2_predict -i 'some images' -o /elsewhere"
 
 
 @pytest.mark.parametrize("name", commands.ENTRY_POINTS)
