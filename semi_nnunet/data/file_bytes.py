@@ -99,6 +99,10 @@ def scan_raw(path: str) -> RawScan:
         raise BrokenFileError("is truncated: the compressed stream ends early") from error
     except (gzip.BadGzipFile, zlib.error) as error:
         raise BrokenFileError(f"is damaged: {short_reason(error)}") from error
+    except (BrokenFileError, MemoryError, OSError):
+        raise
+    except Exception as error:  # whatever a reader makes of a spoilt header
+        raise BrokenFileError(f"is damaged: {short_reason(error)}") from error
     return RawScan()
 
 

@@ -166,7 +166,7 @@ def size_within(
     heads: int,
     device: torch.device,
 ) -> Size:
-    """The largest size of which a supervised step takes at most ``seconds``, by trying."""
+    """The largest size of which a supervised step takes at most ``seconds``, or the smallest."""
     base = size = CPU[len(configuration["patch_size"])]
     for features, voxels in (*LARGER, *SMALLER):
         size = Size(

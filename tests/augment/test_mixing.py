@@ -9,11 +9,6 @@ SPATIAL = {"2d": (12, 9), "3d": (6, 9, 7)}
 each_shape = pytest.mark.parametrize("spatial", SPATIAL.values(), ids=SPATIAL)
 
 
-@pytest.fixture(autouse=True)
-def fixed_seed():
-    torch.manual_seed(0)
-
-
 @each_shape
 @pytest.mark.parametrize("edge", [0.01, 0.3, 2 / 3, 1.0])
 def test_a_box_has_the_right_number_of_voxels_and_is_solid(spatial, edge):

@@ -6,11 +6,6 @@ import torch
 from semi_nnunet.augment.views import AppearanceView
 
 
-@pytest.fixture(autouse=True)
-def fixed_seed():
-    torch.manual_seed(0)
-
-
 @pytest.mark.parametrize(("strength", "probability"), [(0, 1), (1, 0)])
 def test_a_view_without_changes_is_the_identity(strength, probability):
     x = torch.randn(2, 2, 6, 6)

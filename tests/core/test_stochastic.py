@@ -5,7 +5,7 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
-from semi_nnunet.core.stochastic import drop_channels, feature_dropout
+from semi_nnunet.core.stochastic import drop_channels, feature_dropout, statistics_kept
 from semi_nnunet.util.errors import UserError
 
 CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -112,3 +112,20 @@ def test_a_network_without_an_encoder_is_refused_by_name():
         feature_dropout(torch.nn.Conv2d(1, 1, 1), 0.5),
     ):
         pass
+
+
+def test_inside_the_block_batch_normalisation_uses_its_statistics_and_keeps_them():
+    torch.manual_seed(0)
+    learning, fixed = nn.BatchNorm2d(2), nn.BatchNorm2d(2).eval()
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), learning, nn.Dropout(), fixed)
+    x = torch.randn(4, 2, 5, 5)
+    before = learning.running_mean.clone()
+    with statistics_kept(network, nn.Linear(1, 1)):
+        assert torch.equal(learning(x)[:1], learning(x[:1]))  # whatever else is in the batch
+        assert network[2].training  # dropout goes on
+    assert torch.equal(learning.running_mean, before)
+    with pytest.raises(RuntimeError, match="in the block"), statistics_kept(network):
+        raise RuntimeError("in the block")
+    assert learning.training and not fixed.training
+    learning(x)
+    assert not torch.equal(learning.running_mean, before)

@@ -14,32 +14,7 @@ from semi_nnunet.data import prepare as module
 from semi_nnunet.data.prepare import copy_ground_truth, default_plans_name, prepare, requested
 from semi_nnunet.data.preprocessing import Case
 from semi_nnunet.util.errors import UserError
-
-
-class Copy:
-    """A raw and preprocessed data set of one's own."""
-
-    def __init__(self, dataset: Any, root: Path):
-        self.raw = root / "raw" / dataset.name
-        self.preprocessed = root / "preprocessed" / dataset.name
-        self.number = str(dataset.number)
-        shutil.copytree(dataset.raw, self.raw)
-        shutil.copytree(dataset.preprocessed, self.preprocessed)
-
-    def prepare(self, skip_bad: bool = False) -> dict[str, tuple[int, int]]:
-        return prepare(self.number, ["2d"], None, "ExperimentPlanner", 1, skip_bad)
-
-
-@pytest.fixture
-def copy(prepared_dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copy:
-    dataset = prepared_dataset("labels", 1)
-    for name in ("raw", "preprocessed", "results"):
-        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
-    return Copy(dataset, tmp_path)
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name.removesuffix("_0000.nii.gz") for path in folder.iterdir())
+from tests.data.copied import Copy, names
 
 
 def test_all_problems_come_in_one_pass_and_nothing_is_written(copy: Copy) -> None:

@@ -12,25 +12,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import blosc2
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
-from nnunetv2.training.dataloading import nnunet_dataset
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.data import preprocessing
 from semi_nnunet.data.layout import manifest_file
 from semi_nnunet.data.manifest import Manifest
-from semi_nnunet.data.preprocessing import (
-    Case,
-    Recipe,
-    adopt_stock_preprocessing,
-    preprocess_cases,
-)
+from semi_nnunet.data.preprocessing import Case, Recipe, adopt_stock_preprocessing, preprocess_cases
 from semi_nnunet.data.raw_description import raw_cases
 from semi_nnunet.util.errors import UserError
+from tests.data.killing import KILLERS
+from tests.data.preprocessed import content, voxels
 from tests.forking import forked
 
 CONFIGURATION = "3d_fullres"
@@ -72,23 +67,6 @@ def run(cases: list[Case], recipe: Recipe, folder: Path, processes: int = 1) -> 
     return preprocess_cases(cases, recipe, folder, processes, "test")
 
 
-def voxels(path: Path) -> np.ndarray:
-    return blosc2.open(str(path), mode="r")[:]
-
-
-def content(folder: Path) -> dict[str, str]:
-    """File name -> digest; of an image its voxels, as its threads may order the chunks."""
-    digests = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix == ".b2nd":
-            array = voxels(path)
-            data = f"{array.dtype}{array.shape}".encode() + array.tobytes()
-        else:
-            data = path.read_bytes()
-        digests[path.name] = hashlib.sha256(data).hexdigest()
-    return digests
-
-
 @pytest.fixture(scope="module")
 def clean(
     labelled: list[Case],
@@ -104,60 +82,6 @@ def clean(
 
 
 # ---- killed ----
-
-
-def killing_after(calls: int, function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function``, whose call number ``calls`` is the last thing that the process does."""
-    count = 0
-
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        nonlocal count
-        count += 1
-        result = function(*args, **kwargs)
-        if count == calls:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    return counted
-
-
-def kill_while_writing_aside() -> None:
-    nnunet_dataset.write_pickle = killing_after(2, nnunet_dataset.write_pickle)  # type: ignore
-
-
-def kill_after_writing_aside() -> None:
-    preprocessing._facts = killing_after(2, preprocessing._facts)
-
-
-def kill_between_renames() -> None:
-    Path.replace = killing_after(4, Path.replace)  # type: ignore[method-assign]
-
-
-def kill_before_the_manifest_line() -> None:
-    Manifest.add = killing_after(2, lambda *_: None)  # type: ignore[method-assign]
-
-
-def kill_during_the_manifest_line() -> None:
-    add, line = Manifest.add, []
-
-    def half(self: Manifest, entry: Any) -> None:
-        add(self, entry)
-        line.append(entry)
-        if len(line) == 2:
-            whole = self.path.read_bytes()
-            self.path.write_bytes(whole[: -len(whole) // 4])
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    Manifest.add = half  # type: ignore[method-assign]
-
-
-KILLERS = {
-    kill_while_writing_aside: 2,
-    kill_after_writing_aside: 2,
-    kill_between_renames: 2,
-    kill_before_the_manifest_line: 3,  # of the first case, nothing was noted either
-    kill_during_the_manifest_line: 2,
-}
 
 
 def killed(arm: Callable[[], None], cases: list[Case], recipe: Recipe, folder: Path) -> None:

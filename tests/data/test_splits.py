@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semi_nnunet.cli.main import main
 from semi_nnunet.data.patients import apart_from, patient_finder
 from semi_nnunet.data.splits import (
     choose_held_out,
@@ -21,30 +19,7 @@ from semi_nnunet.data.splits import (
     write_split,
 )
 from semi_nnunet.util.errors import UserError
-
-CASES = tuple("abcdef")
-
-
-def make_source(
-    root: Path, ending: str = ".nii.gz", channels: int = 2, cases: Sequence[str] = CASES
-) -> Path:
-    source = root / "Dataset040_Whole"
-    for folder in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
-        (source / folder).mkdir(parents=True)
-    for case in cases:
-        for channel in range(channels):
-            name = f"{case}_{channel:04d}{ending}"
-            (source / "imagesTr" / name).write_text(f"image {case} {channel}")
-        (source / "labelsTr" / f"{case}{ending}").write_text(f"label {case}")
-    (source / f"imagesTs/t_0000{ending}").write_text("test image")
-    (source / f"labelsTs/t{ending}").write_text("test label")
-    content = {"file_ending": ending, "numTraining": len(cases), "labels": {"background": 0}}
-    (source / "dataset.json").write_text(json.dumps(content))
-    return source
-
-
-def names(folder: Path) -> set[str]:
-    return {path.name.split(".")[0].split("_0")[0] for path in folder.glob("*")}
+from tests.data.split_sources import CASES, make_source, names
 
 
 @given(st.sets(st.text("abcdefgh", min_size=1, max_size=4), min_size=1), st.data())
@@ -172,26 +147,6 @@ def test_cases_that_cannot_be_held_out_are_refused(
         choose_held_out(cases, asked)
 
 
-@pytest.mark.parametrize("by_file", [False, True])
-def test_held_out_cases_take_the_place_of_the_test_cases(
-    by_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_source(tmp_path)
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
-    (tmp_path / "labelled.txt").write_text("a\nd\n")
-    (tmp_path / "patients.txt").write_text("b\ne\n")
-    held_out = str(tmp_path / "patients.txt") if by_file else "2"  # of b, c, e, f
-    command = ["split", "-d", "40", "-o", "650", "--list", str(tmp_path / "labelled.txt")]
-    assert main([*command, "--held-out", held_out]) == 0
-    (new,) = tmp_path.glob("Dataset650_*")
-    assert names(new / "imagesTr") == names(new / "labelsTr") == {"a", "d"}
-    assert names(new / "imagesTs") == names(new / "labelsTs") == {"b", "e"}
-    assert names(new / "imagesUn") == {"c", "f"} == names(tmp_path / f"hidden_labels_{new.name}")
-    assert len(list((new / "imagesTs").iterdir())) == 4  # both channels
-    assert main([*command, "--held-out", held_out]) == 0  # done
-    assert main(command) == 2  # another one of the same number
-
-
 def test_an_interrupted_split_is_simply_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,59 +211,6 @@ def test_the_spacing_of_a_tif_goes_with_it(tmp_path: Path) -> None:
         assert (tmp_path / "Dataset041_New" / f"{place}.json").is_file()
 
 
-def test_the_command_names_the_new_data_set_and_refuses_a_number_that_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make_source(tmp_path)
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
-    command = ["split", "-d", "Dataset040_Whole", "-o", "41", "--labelled", "2"]
-    assert main(command) == 0
-    assert (tmp_path / "Dataset041_Whole2labelled/imagesUn").is_dir()
-    assert len(list((tmp_path / "hidden_labels_Dataset041_Whole2labelled").iterdir())) == 4
-    assert "semi_nnunet preprocess -d 41" in capsys.readouterr().out
-    assert main(command) == 0
-    assert "nothing to do" in capsys.readouterr().out
-    assert main([*command, "--name", "Other"]) == 2
-    assert "is taken by Dataset041_Whole2labelled" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (["-o", "-1"], "-o: must be a number from 1 to 999, got -1"),
-        (["-o", "1000"], "-o: must be a number from 1 to 999, got 1000"),
-        (["-o", "41", "--name", "a/b"], "--name: must be a name without / and \\, got 'a/b'"),
-        (["-o", "41", "--name", ""], "--name: must be a name"),
-        (["-o", "41", "--name", "  "], "--name: must be a name"),
-    ],
-)
-def test_the_command_refuses_numbers_and_names_that_no_data_set_can_have(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    words: list[str],
-    says: str,
-) -> None:
-    source = make_source(tmp_path)
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
-    assert main(["split", "-d", "Dataset040_Whole", "--labelled", "2", *words]) == 2
-    assert says in capsys.readouterr().err
-    assert [*tmp_path.iterdir()] == [source]
-
-
-def test_the_command_takes_the_published_list(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = make_source(tmp_path)
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
-    command = ["split", "-d", "Dataset040_Whole", "-o", "41", "--labelled", "2", "--published"]
-    assert main(command) == 2
-    assert f"the list {source}/labelled_subsets.json does not exist" in capsys.readouterr().err
-    (source / "labelled_subsets.json").write_text('{"2": ["f", "b"]}')
-    assert main(command) == 0
-    assert names(tmp_path / "Dataset041_Whole2labelled/imagesTr") == {"b", "f"}
-
-
 FRAMES = [f"p{patient}_{frame}" for patient in range(20) for frame in range(1 + patient % 3)]
 PATIENT = r"p\d+"
 
@@ -325,33 +227,6 @@ def test_whole_patients_are_drawn_as_near_to_the_number_as_they_allow(number, se
         rest = [case for case in others if case not in held_out]
         assert apart_from(rest, held_out, patient_of) == rest and held_out
         assert len(held_out) >= number / 3
-
-
-def test_held_out_cases_are_whole_patients_and_none_of_a_labelled_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = make_source(tmp_path, cases=["xa", "xb", "c", "d", "ea", "eb"])
-    content = json.loads((source / "dataset.json").read_text())
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
-    (tmp_path / "list.txt").write_text("xa\n")
-    (tmp_path / "held.txt").write_text("xb\n")
-    (source / "imagesUn").mkdir()
-    for case in ("ec", "g"):  # nobody labelled them; one is of a patient who is held out
-        for channel in range(2):
-            (source / f"imagesUn/{case}_{channel:04d}.nii.gz").write_text(f"{case} {channel}")
-    (source / "dataset.json").write_text(json.dumps({**content, "patient": "."}))
-    command = ["split", "-d", "Dataset040_Whole", "-o", "41", "--list", str(tmp_path / "list.txt")]
-    assert main([*command, "--held-out", str(tmp_path / "held.txt")]) == 2  # of the same patient
-    assert "--held-out names cases that are labelled" in capsys.readouterr().err
-    (tmp_path / "held.txt").write_text("ea\neb\n")
-    command += ["--held-out", str(tmp_path / "held.txt")]
-    assert main(command) == 0
-    assert names(tmp_path / "Dataset041_Whole1labelled/imagesTs") == {"ea", "eb"}
-    assert names(tmp_path / "Dataset041_Whole1labelled/imagesUn") == {"xb", "c", "d", "g"}
-    assert main(command) == 0 and "it is done" in capsys.readouterr().out
-    (source / "dataset.json").write_text(json.dumps({**content, "patient": ".."}))
-    assert main(command) == 2  # patients were told otherwise since
-    assert "was not made by this command from what is there now" in capsys.readouterr().err
 
 
 def test_a_patient_of_many_cases_is_not_drawn_for_few() -> None:

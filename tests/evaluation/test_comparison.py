@@ -1,10 +1,7 @@
 """Paired comparison of trainings."""
 
-import csv
 import math
-import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,32 +17,9 @@ from semi_nnunet.evaluation.comparison import (
     seeds_note,
 )
 from semi_nnunet.evaluation.statistics import holm, paired_difference
-from semi_nnunet.evaluation.values import (
-    Model,
-    Value,
-    crediting_absence,
-    read_all_written,
-    read_values,
-    together,
-    write_values,
-)
+from semi_nnunet.evaluation.values import Model, Value, crediting_absence, read_values, write_values
 from semi_nnunet.util.errors import UserError
-
-BASE, OURS, OTHER = (Model(name, "2d") for name in ("Base", "Ours", "Other"))
-
-
-def values(
-    model: Model, gain: float, seeds: int = 2, noise: float = 0.005, folds: int = 1
-) -> list[Value]:
-    rng = np.random.default_rng(sum(map(ord, model.trainer)))
-    return [
-        Value(model, str(fold), seed, f"case{fold}{case}", name, 0.7 + 0.01 * case + gain + error)
-        for fold in range(folds)
-        for seed in range(seeds)
-        for case in range(12)
-        for name in ("liver", "tumour")
-        for error in [noise * rng.normal()]
-    ]
+from tests.evaluation.measured import BASE, ORIGIN, OTHER, OURS, values, write_table
 
 
 def test_a_gain_of_every_case_is_found_and_noise_is_not():
@@ -196,15 +170,6 @@ def test_configurations_are_compared_without_a_baseline(tmp_path, capsys):
     assert "SemiBaselineTrainer is none of what was measured" in capsys.readouterr().err
 
 
-def write_table(path: Path, rows: list[Value], metric: str = "dice") -> None:
-    path.parent.mkdir(parents=True)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["case", "class", metric])
-        for row in rows:
-            writer.writerow([row.case, row.name, "" if math.isnan(row.value) else row.value])
-
-
 def test_the_command_reads_folds_and_seeds_and_chooses_on_validation_cases(
     tmp_path, monkeypatch, capsys
 ):
@@ -244,42 +209,6 @@ def test_the_command_reads_folds_and_seeds_and_chooses_on_validation_cases(
         assert main([*verb, "-d", "7", "-p", "nnUNetPlan"]) == 2
         said = " ".join(capsys.readouterr().err.split())
         assert "plans 'nnUNetPlan': were not used" in said and "mean 'nnUNetPlans'" in said
-
-
-def test_too_much_volume_is_as_bad_as_too_little(tmp_path):
-    (tmp_path / "metrics.csv").write_text(
-        "case,class,volume_difference_ml\na,liver,-3\nb,liver,2\n"
-    )
-    found, _ = read_values([(OURS, "0", 0, tmp_path / "metrics.csv")], "volume_difference_ml")
-    assert [value.value for value in found] == [3.0, 2.0]
-    rows = [*values(BASE, 0), *values(OURS, 0.02)]
-    table = overall_table(compare(rows, "Base", "volume_difference_ml"), "volume_difference_ml")
-    assert "| |volume_difference_ml| |" in table
-
-
-def test_tables_that_are_not_there_are_named(tmp_path):
-    found, missing = read_values([(OURS, "0", 0, tmp_path / "metrics.csv")], "dice")
-    assert found == [] and missing == [str(tmp_path / "metrics.csv")]
-    (tmp_path / "metrics.csv").write_text("case,class,dice\na,liver,0.5\nb,liver,good\n")
-    with pytest.raises(UserError, match=r"metrics.csv, line 3 must hold a number as dice"):
-        read_values([(OURS, "0", 0, tmp_path / "metrics.csv")], "dice")
-
-
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (b"", "it is empty"),
-        (b"case,class,dice\n", "it holds no case"),
-        (b"case,class,dice\na,liver,0.5\na,tumour,0.5\nb,liver,0.5\n", "not all of them of b"),
-        (b"case,class,dice\na,liver,0.5\nb,li", "line 3 has 2 values, not 3"),
-        (b"case,class,dice\na,liver,\xff\n", "UTF-8"),
-    ],
-)
-def test_a_table_that_is_not_whole_is_refused(tmp_path, content, why):
-    """A part of the cases would give another mean, and nobody would know."""
-    (tmp_path / "metrics.csv").write_bytes(content)
-    with pytest.raises(UserError, match=why):
-        read_values([(OURS, "0", 0, tmp_path / "metrics.csv")], "dice")
 
 
 def test_a_metric_that_is_defined_nowhere_is_no_missing_fold():
@@ -330,118 +259,3 @@ def test_that_cases_count_as_one_is_said():
     said = patients_note([replace(v, patient=v.case[-1]) for v in rows])
     assert said == "Of the 12 cases those of one patient count as one: 10 patients."
     assert patients_note([replace(v, patient="Ann") for v in rows]).endswith("one: 1 patient.")
-
-
-# ---- values that were trained elsewhere ----
-
-ORIGIN = ("Hearts", "nnUNetPlans")
-
-
-def test_written_values_give_the_same_comparison(tmp_path, capsys):
-    """Two seeds of two machines, as one; a class that a case does not show stays undefined."""
-    absent = Value(BASE, "0", 0, "case00", "absent", math.nan)
-    rows = [*values(BASE, 0), *values(OURS, 0.02), absent]
-    rows = [replace(v, patient=v.case[:6]) for v in rows]
-    parts = []
-    for seed in (0, 1):
-        parts.append(tmp_path / f"{seed}.csv")
-        part = {"test": [v for v in rows if v.seed == seed], "validation": []}
-        write_values(parts[-1], part, "dice", ORIGIN)
-    found, origin = read_all_written(parts, "dice")
-    assert {v.whose for v in found["test"] if v.case in ("case010", "case011")} == {"case01"}
-    assert origin == ORIGIN
-    (here,) = compare(rows, "Base", "dice")
-    (again,) = compare(found["test"], "Base", "dice")
-    assert again.overall.mean == pytest.approx(here.overall.mean, abs=1e-6)
-    assert again.overall.cases == here.overall.cases and len(again.seeds) == 2
-    assert sum(math.isnan(v.value) for v in found["test"]) == 1
-
-    command = ["compare", "--baseline", "Base", "--values", *map(str, parts)]
-    assert main([*command, "--write-values", str(tmp_path / "both.csv")]) == 0
-    said = capsys.readouterr().out
-    assert "## test cases" in said and "## validation" not in said and "of one patient" in said
-    assert main([*command[:4], str(tmp_path / "both.csv")]) == 0
-    assert capsys.readouterr().out == said
-
-
-def test_values_that_cannot_be_compared_are_refused(tmp_path, capsys):
-    path = tmp_path / "values.csv"
-    rows = [*values(BASE, 0), *values(OURS, 0.02)]
-    write_values(path, {"test": rows}, "dice", ORIGIN)
-    for words, says in [
-        ([], "nothing to compare. Fix: -d ID, --values FILE"),
-        (["--values", str(tmp_path / "none.csv")], "none.csv is no file that exists"),
-        (["--values", str(tmp_path)], "is no file that exists"),
-        (["--values", str(path), "-p", "tiny"], "-p chooses trainings of -d"),
-        (["--values", str(path), "-o", f"{tmp_path}/../{tmp_path.name}/values.csv"], "lost. Fix"),
-        (["--values", str(path), "--metric", "iou"], "class, iou, got"),
-        (["--values", str(path), "-tr", "Our"], "did you mean 'Ours'?"),
-        (["--values", str(path), "--baseline", "Nobody"], "trainer 'Nobody': is not in the files"),
-    ]:
-        assert main(["compare", *words]) == 2
-        assert says in capsys.readouterr().err
-    changed = [replace(v, value=v.value + 0.001) for v in rows]
-    assert len(together(rows, rows, "dice")) == len(rows)
-    with pytest.raises(UserError, match="Base 2d, fold 0, seed 0 was trained twice: case case00"):
-        together(rows, changed, "dice")
-    with pytest.raises(UserError, match="trained twice"):  # in one file, too
-        write_values(path, {"test": [*rows, *changed]}, "dice", ORIGIN)
-        read_all_written([path], "dice")
-    for before, after in (
-        (",0,case00,", ",zero,case00,"),
-        (",case00,case00,liver,", ",case00,"),
-        (",case00,case00,liver,", ",case00,case00,,"),
-        (",liver,0.", ",liver,inf"),
-        (",liver,0.", ",liver,80."),
-        (",liver,0.", ",liver,-0."),
-        (",test,", ",Test,"),  # would be left out
-        (",case00,case00,liver", ",case00 ,case00,liver"),
-    ):
-        write_values(path, {"test": rows}, "dice", ORIGIN)
-        path.write_text(path.read_text().replace(before, after, 1))
-        with pytest.raises(UserError, match=r"values.csv, line 2 must hold 11 values, numbers as"):
-            read_all_written([path], "dice")
-    write_values(path, {"test": rows}, "dice", ORIGIN)
-    path.write_text(path.read_text().replace("\n", "\n\n", 2) + "odd\n")
-    with pytest.raises(UserError, match=f"line {len(rows) + 4} must hold"):
-        read_all_written([path], "dice")
-    path.write_bytes("Dataset,plän".encode("utf-16"))
-    with pytest.raises(UserError, match="must be a CSV file in UTF-8"):
-        read_all_written([path], "dice")
-
-
-def test_values_of_other_data_or_plans_are_not_mixed(tmp_path):
-    for name, origin in (("a", ORIGIN), ("b", ("Livers", "nnUNetPlans"))):
-        part = {"test": values(BASE, 0, seeds=1)}
-        write_values(tmp_path / f"{name}.csv", part, "dice", origin)
-    both = [tmp_path / "a.csv", tmp_path / "b.csv"]
-    with pytest.raises(UserError, match="Hearts with nnUNetPlans and Livers with nnUNetPlans"):
-        read_all_written(both, "dice")
-    with pytest.raises(UserError, match="Hearts with nnUNetPlans and Hearts with nnUNetPlans_600"):
-        read_all_written(both[:1], "dice", ("Hearts", "nnUNetPlans_600"))
-
-
-def test_values_that_were_written_before_patients_were_told_learn_them(tmp_path):
-    """In whatever order the files are given."""
-    untold = [*values(BASE, 0), *values(OURS, 0.02)]
-    told = [replace(v, patient="Ann" if v.case < "case06" else "Bob") for v in untold]
-    for one, other in ((untold, told), (told, untold)):
-        assert {v.whose for v in together(one, other, "dice")} == {"Ann", "Bob"}
-    others = [replace(v, patient="Eve", seed=7) for v in untold]
-    with pytest.raises(UserError, match="case case00 must be of one patient, got Ann and Eve"):
-        together(told, others, "dice")
-
-
-def test_values_without_a_partner_are_written(tmp_path, monkeypatch, capsys):
-    """A machine may have trained the baseline alone; what is compared is credited then, not now."""
-    rows = {"test": [*values(BASE, 0), Value(BASE, "0", 0, "case00", "none", math.nan)]}
-    write_values(tmp_path / "a.csv", rows, "dice", ORIGIN)
-    invents = [Value(OURS, "0", 0, "case00", "none", 0.0), *values(OURS, 0.02)]
-    write_values(tmp_path / "b.csv", {"test": invents}, "dice", ORIGIN)
-    both, out = [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")], str(tmp_path / "out.csv")
-    command = ["compare", "--baseline", "Base", "--write-values", out, "--values"]
-    assert main([*command, both[0]]) == 0
-    assert "no trainer has a case of the same fold and seed in common" in capsys.readouterr().out
-    assert main([*command, *both]) == 0
-    assert ",none,\n" in Path(out).read_text()  # not credited in the file
-    assert re.search(r"\| none +\| -1\.0000", capsys.readouterr().out)

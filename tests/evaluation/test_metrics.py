@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import gaussian_filter
 
 from semi_nnunet.evaluation.metrics import (
     Measure,
@@ -15,18 +14,9 @@ from semi_nnunet.evaluation.metrics import (
     mask_metrics,
     weighted_percentile,
 )
-from semi_nnunet.evaluation.surfaces import element_sizes, surface_distances
+from tests.evaluation.masks import SPACINGS, blobs
 
 MM = Measure({"1mm": 1.0, "2mm": 2.0})
-SPACINGS = {2: (1.2, 0.7), 3: (3.0, 1.0, 0.8)}
-
-
-def blobs(dimensions: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two masks that overlap in part, several parts each, some on the image's border."""
-    rng, shape = np.random.default_rng(seed), (30, 26) if dimensions == 2 else (14, 20, 18)
-    common = rng.normal(size=shape)
-    fields = [gaussian_filter(common + 0.7 * rng.normal(size=shape), 2) for _ in range(2)]
-    return fields[0] > 0.05, fields[1] > 0.04
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -64,17 +54,6 @@ def test_both_conventions_agree_with_monai(dimensions, seed):
     mean = metrics.compute_average_surface_distance(*masks, symmetric=True, **shared)
     assert found["assd_edge_mm"] == pytest.approx(mean.item(), rel=1e-5)
     assert found["nsd_edge_1mm"] != pytest.approx(found["nsd_surfel_1mm"], abs=0.01)
-
-
-def test_areas_are_those_of_the_published_table():
-    tables = pytest.importorskip("monai.metrics.utils")
-    for spacing in ((1.0, 1.0, 1.0), (3.0, 0.7, 1.3)):
-        published, _ = tables.create_table_neighbour_code_to_surface_area(spacing)
-        assert sorted(element_sizes(spacing)) == pytest.approx(
-            sorted(map(float, published)), abs=1e-5
-        )
-    lengths, _ = tables.create_table_neighbour_code_to_contour_length((1.2, 0.7))
-    assert sorted(element_sizes((1.2, 0.7))) == pytest.approx(sorted(map(float, lengths)), abs=1e-6)
 
 
 def test_a_cube_against_itself_and_shifted():
@@ -123,20 +102,6 @@ def test_the_name_of_a_size_says_what_it_is_of():
     assert math.isnan(pictures["relative_volume_difference"])
     volumes = mask_metrics(some[None], nothing[None], (2.0, 0.5, 3.0), Measure({}, "voxels"))
     assert volumes["volume_difference_voxels"] == 16
-
-
-@pytest.mark.parametrize("dimensions", [2, 3])
-@pytest.mark.parametrize("convention", ["edge", "surfel"])
-def test_distances_agree_with_a_search_over_all_pairs(convention, dimensions):
-    from semi_nnunet.evaluation.surfaces import CONVENTIONS
-
-    (ours, theirs), spacing = blobs(dimensions, 3), SPACINGS[dimensions]
-    found = surface_distances(ours, theirs, spacing, convention)
-    points = [np.argwhere(CONVENTIONS[convention](mask, spacing)) for mask in (ours, theirs)]
-    apart = (points[0][:, None] - points[1][None]) * np.asarray(spacing)
-    expected = np.linalg.norm(apart, axis=-1)
-    assert np.sort(found.to_reference) == pytest.approx(np.sort(expected.min(1)))
-    assert np.sort(found.to_prediction) == pytest.approx(np.sort(expected.min(0)))
 
 
 @settings(max_examples=50, deadline=None)

@@ -9,16 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from semi_nnunet.cli.main import main
 from semi_nnunet.deploy.export import require_stock_network
 from semi_nnunet.deploy.trained import find_model
 from semi_nnunet.networks import adapters
 from semi_nnunet.networks.adapters import SmpNetwork
-from semi_nnunet.planning.architecture import KNOWN, nearest_multiple, size_of, with_architecture
 from semi_nnunet.planning.plan import apply_architecture
 from semi_nnunet.pseudo_labels.predictor import Labeller
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.files import write_json
 from tests.trainers import WITHOUT_RAMP, run_epochs, same_weights, weights_of
 
 pytest.importorskip("segmentation_models_pytorch", reason="the extra architectures is missing")
@@ -124,20 +122,6 @@ def test_sampling_leaves_no_trace_in_batch_normalisation(make_trainer, prepared_
     assert not same_weights(before[0], statistics(trainer.bare_network))  # of labelled patches
 
 
-def test_both_stages_of_a_cascade_get_the_network(make_trainer, prepared_cascade, tmp_path):
-    """The second stage has its architecture from 3d_fullres, and no deep supervision, too."""
-    dataset = prepared_cascade()
-    words = ["plan", "-d", dataset.name, "--architecture", "monai.SegResNet", "--name", "segres"]
-    try:
-        assert main(words) == 0
-        plans = read_json(dataset.preprocessed / "segres.json")
-    finally:
-        (dataset.preprocessed / "segres.json").unlink(missing_ok=True)
-    for stage in ("3d_fullres", "3d_cascade_fullres"):
-        assert plans["semi"][stage]["deep_supervision"] is False
-    assert "architecture" not in plans["configurations"]["3d_cascade_fullres"]
-
-
 def test_a_teacher_has_its_students_statistics(make_trainer, prepared_dataset):
     dataset = WithNetwork(prepared_dataset("labels", 1), "2d", "smp.Unet", "resnet18")
     settings = {**WITHOUT_RAMP, "deep_supervision": False}
@@ -182,49 +166,6 @@ def test_imagenet_weights_that_cannot_be_had_are_explained(monkeypatch):
     monkeypatch.setattr(adapters, "_smp", lambda: Offline)
     with pytest.raises(UserError, match=r"no route to host.*--weights FILE.*--weights none"):
         network.load_pretrained()
-
-
-def test_the_command_plans_names_and_measures(prepared_dataset, capsys):
-    dataset = prepared_dataset("labels", 1)
-    words = ["plan", "-d", dataset.raw.name, "-c", "2d", "--architecture"]
-    assert main([*words, "smp.FPN", "--encoder", "resnet18"]) == 0
-    said = capsys.readouterr().out
-    assert "million parameters" in said and "GFLOPs a patch" in said
-    path = dataset.preprocessed / "nnUNetPlans_smpFPN_resnet18.json"
-    assert path.is_file()
-    path.unlink()
-    assert main([*words, "smp.Unett"]) == 2
-    assert "did you mean smp.Unet?" in capsys.readouterr().err
-    assert main([*words, "primus.S"]) == 2
-    assert "primus.* for 3d" in capsys.readouterr().err
-    assert main([*words, "smp.PAN", "--encoder", "vgg11_bn"]) == 2
-    assert "PAN with vgg11_bn cannot see a patch" in capsys.readouterr().err
-    assert main([*words, "smp.Unet", "--weights", "nowhere.pth"]) == 2
-    assert "nowhere.pth does not exist" in capsys.readouterr().err
-    assert not list(dataset.preprocessed.glob("nnUNetPlans_*.json"))
-
-
-def test_the_patch_is_one_that_the_network_can_halve(prepared_dataset):
-    planned = prepared_dataset("labels", 1).plans["configurations"]["2d"]
-    for edge in (20, 33, 100):
-        plan = with_architecture(
-            {**planned, "patch_size": [edge, 64]}, "smp.Unet", "resnet18", None
-        )
-        assert plan["patch_size"] == [nearest_multiple(edge, 32), 64]
-        parameters, operations = size_of(plan, 3, 4)
-        assert parameters > 10**7 and operations > 10**8
-    assert len(KNOWN) == 21
-
-
-@pytest.mark.parametrize("name", KNOWN)
-def test_every_network_can_be_planned(name, prepared_dataset):
-    configuration = "2d" if name.startswith("smp.") else "3d_fullres"
-    planned = prepared_dataset("labels", 1).plans["configurations"][configuration]
-    large = {**planned, "patch_size": [128] * len(planned["patch_size"])}
-    encoder = "tu-vit_tiny_patch16_224" if name == "smp.DPT" else "resnet50"
-    plan = with_architecture(large, name, encoder, None)
-    parameters, _ = size_of(plan, 1, 4)  # nothing is computed
-    assert parameters > 10**4
 
 
 def test_stock_nnunet_gets_no_network_that_it_cannot_build(prepared_dataset):

@@ -2,36 +2,13 @@
 
 import pytest
 import torch
-from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
-from scipy.ndimage import correlate1d
 from torch import nn
 
 from semi_nnunet.networks.diffusion_branches import DiffusionBranches, time_embedding
-from semi_nnunet.networks.label_diffusion import smooth
 from semi_nnunet.util.errors import UserError
+from tests.networks.unets import branches
 
 KINDS = ["plain", "residual"]
-
-
-def unet(kind: str, dimensions: int, channels: int) -> nn.Module:
-    conv, norm = (
-        (nn.Conv2d, nn.InstanceNorm2d) if dimensions == 2 else (nn.Conv3d, nn.InstanceNorm3d)
-    )
-    shared = {
-        "input_channels": channels, "n_stages": 3, "features_per_stage": [4, 8, 16],
-        "conv_op": conv, "kernel_sizes": 3, "strides": [1, 2, 2], "num_classes": 3,
-        "n_conv_per_stage_decoder": [1, 1], "conv_bias": True, "norm_op": norm,
-        "norm_op_kwargs": {"affine": True}, "nonlin": nn.LeakyReLU, "deep_supervision": True,
-    }  # fmt: skip
-    if kind == "plain":
-        return PlainConvUNet(n_conv_per_stage=[1, 1, 1], **shared)
-    return ResidualEncoderUNet(n_blocks_per_stage=[1, 1, 1], **shared)
-
-
-def branches(kind: str, dimensions: int) -> tuple[nn.Module, DiffusionBranches]:
-    torch.manual_seed(0)
-    student = unet(kind, dimensions, 2)
-    return student, DiffusionBranches(unet(kind, dimensions, 5), unet(kind, dimensions, 2))
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -110,18 +87,6 @@ def test_times_are_told_apart():
     distances = torch.cdist(embedded, embedded) + torch.eye(4) * 10
     assert distances.min() > 0.3
     assert embedded[0, :64].tolist() == [1.0] * 64 and embedded[0, 64:].tolist() == [0.0] * 64
-
-
-@pytest.mark.parametrize("dimensions", [2, 3])
-def test_smoothing_is_a_gaussian_of_three_voxels(dimensions):
-    probs = torch.rand(2, 3, *[6] * dimensions)
-    expected = probs.double().numpy()
-    kernel = torch.exp(-torch.tensor([1.0, 0.0, 1.0]).double() / 2)
-    for axis in range(2, 2 + dimensions):
-        expected = correlate1d(expected, (kernel / kernel.sum()).numpy(), axis, mode="constant")
-    torch.testing.assert_close(
-        smooth(probs).double(), torch.from_numpy(expected), atol=1e-6, rtol=0
-    )
 
 
 def test_another_architecture_is_refused():

@@ -8,25 +8,19 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.listing import trainer_classes
-from semi_nnunet.planning.budget import COARSER, SHOWN, Size, coarsen, seconds_per_step, shrink
+from semi_nnunet.planning.budget import COARSER, SHOWN
 from semi_nnunet.planning.plan import apply_budget, parse_assignments, plan_semi, sizes_of_budget
-from semi_nnunet.planning.properties import DatasetProperties, collect_properties, resolve_settings
-from semi_nnunet.planning.topology import with_patch
+from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.report.background import planning
 from semi_nnunet.runs.folders import Folders
-from semi_nnunet.settings.overrides import merged
 
 CPU = torch.device("cpu")
-
 TRAINERS = {name: trainer.settings_class for name, trainer in trainer_classes().items()}
 GIVEN = [
     [],
@@ -105,82 +99,6 @@ def test_the_cpu_budget_gives_a_smaller_network_that_runs(configuration: str, ph
     assert list(heads[0].shape[2:]) == small["patch_size"]
 
 
-def image_of(shape: list[int], spacing: list[float]) -> dict[str, Any]:
-    return {"spacing": spacing, "median_image_size_in_voxels": shape, "patch_size": shape}
-
-
-@pytest.mark.parametrize(
-    ("shape", "spacing", "expected"),
-    [
-        ([96, 192], [1.0, 1.0], [1.0, 1.0]),  # half is shown
-        ([192, 384], [1.0, 1.0], [2.0, 2.0]),
-        ([192, 192], [0.5, 0.5], [0.5 * 2**0.5] * 2),
-    ],
-)
-def test_images_are_made_coarser_until_the_patch_shows_half(
-    shape: list[int], spacing: list[float], expected: list[float]
-) -> None:
-    plan = coarsen(image_of(shape, spacing), 96 * 96)
-    assert plan["spacing"] == pytest.approx(expected, rel=COARSER - 1)
-    assert SHOWN * np.prod(np.array(shape) * spacing / np.array(plan["spacing"])) <= 96 * 96
-    assert plan["patch_size"] == plan["median_image_size_in_voxels"]
-
-
-def test_thick_slices_stay_as_they_are_while_the_plane_is_finer() -> None:
-    plan = coarsen(image_of([20, 200, 200], [5.0, 1.0, 1.0]), 10 * 100 * 100)
-    assert plan["spacing"] == pytest.approx([5, 2, 2], rel=COARSER - 1)
-    plan = coarsen(image_of([20, 200, 200], [5.0, 1.0, 1.0]), 10 * 60 * 60)
-    assert plan["spacing"][0] > 5 and plan["spacing"][1] == plan["spacing"][2] > 2.5
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    patch=st.lists(st.integers(8, 160), min_size=2, max_size=3),
-    spacing=st.floats(0.3, 6),
-    voxels=st.integers(100, 10**6),
-)
-def test_a_shrunken_patch_fits_its_strides_and_never_grows(
-    patch: list[int], spacing: float, voxels: int
-) -> None:
-    arch = {
-        "features_per_stage": [32] * 9,
-        "n_conv_per_stage": [2] * 9,
-        "n_conv_per_stage_decoder": [2] * 8,
-    }
-    plan = {
-        "patch_size": patch,
-        "spacing": [spacing] + [1.0] * (len(patch) - 1),
-        "median_image_size_in_voxels": [2 * edge for edge in patch],
-        "architecture": {"arch_kwargs": arch},
-    }
-    whole, small = shrink(plan, Size(8, 10**9, 2)), shrink(plan, Size(8, voxels, 2))
-    kwargs = small["architecture"]["arch_kwargs"]
-    divisors = [math.prod(axis) for axis in zip(*kwargs["strides"], strict=True)]
-    pairs = zip(small["patch_size"], divisors, strict=True)
-    assert all(edge % divisor == 0 for edge, divisor in pairs)
-    assert math.prod(small["patch_size"]) <= math.prod(whole["patch_size"])
-    stages = kwargs["n_stages"]
-    assert stages >= min(3, whole["architecture"]["arch_kwargs"]["n_stages"])
-    assert len(kwargs["features_per_stage"]) == len(kwargs["n_conv_per_stage"]) == stages
-    assert plan["patch_size"] == patch  # the original is as it was
-
-
-def test_a_budget_of_seconds_is_kept_where_it_can_be(
-    phantom: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = []
-
-    def features_as_seconds(configuration: dict[str, Any], *_: Any) -> float:
-        sizes.append(configuration["architecture"]["arch_kwargs"]["features_per_stage"][0])
-        return float(sizes[-1])
-
-    monkeypatch.setattr("semi_nnunet.planning.budget.seconds_per_step", features_as_seconds)
-    given = sizes_of_budget(phantom.plans, phantom.dataset_json, "13", CPU)
-    plans = apply_budget(phantom.plans, given, "small")
-    for configuration in plans["configurations"].values():
-        assert configuration["architecture"]["arch_kwargs"]["features_per_stage"][0] == 12
-
-
 def test_planning_again_for_the_same_seconds_measures_nothing(
     phantom: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,12 +123,6 @@ def test_planning_again_for_the_same_seconds_measures_nothing(
     assert features("--reset") == 12  # settings are forgotten, not what would be another network
     (phantom.preprocessed / "nnUNetPlans_1.json").unlink()
     assert features() == 4
-
-
-def test_a_step_takes_time(prepared_dataset: Any) -> None:
-    plans = prepared_dataset("labels", 1).plans
-    configuration = plans["configurations"]["2d"]
-    assert 0 < seconds_per_step(configuration, 1, 4, torch.device("cpu"), repeats=1) < 60
 
 
 def test_the_budget_command_writes_plans_beside_the_old_ones(phantom: Any) -> None:
@@ -247,24 +159,6 @@ def settings_of(plans: dict[str, Any], phantom) -> Any:
     return resolve_settings(TRAINERS[name], name, "2d", plans, properties).settings
 
 
-def test_a_trainers_own_value_stands_against_what_was_planned_for_all(phantom: Any) -> None:
-    properties = DatasetProperties(4, 20, 2, (24, 24), (32.0, 32.0))
-    kind = trainer_classes()["SemiDistillationTrainer"].settings_class
-
-    def resolved(semi: dict[str, Any], given: dict[str, Any]) -> Any:
-        plans = {**phantom.plans, "semi": semi, "semi_planned": {"given": given, "semi": semi}}
-        return resolve_settings(kind, "SemiDistillationTrainer", "2d", plans, properties).settings
-
-    # planned for all trainers, before this one existed
-    planned = {"2d": {"unlabelled_start_steps": 2000, "epochs": 7, "momentum": 0.5}}
-    settings = resolved(planned, {})
-    assert (settings.unlabelled_start_steps, settings.epochs, settings.momentum) == (0, 7, 0.5)
-    by_person = {"2d": {"unlabelled_start_steps": 30}}
-    assert resolved(merged(planned, by_person), by_person).unlabelled_start_steps == 30
-    own = {"SemiDistillationTrainer": {"unlabelled_start_steps": 30}}
-    assert resolved(merged(planned, own), own).unlabelled_start_steps == 30
-
-
 @pytest.mark.parametrize(
     "configuration, patch, stages", [("2d", [48, 80], 4), ("3d_fullres", [8, 32, 64], 4)]
 )
@@ -288,15 +182,6 @@ def test_a_given_patch_gets_the_network_that_nnunet_plans_for_it(
     x = torch.zeros(1, 1, *patch)
     assert build(made)(x)[0].shape[2:] == x.shape[2:]
     assert plans["semi"]["labelled_batch_size"] == 3
-
-
-def test_a_patch_of_more_stages_than_before_gets_as_many_features_as_nnunet_gives() -> None:
-    arch = {"n_conv_per_stage": [2] * 3, "n_conv_per_stage_decoder": [2] * 2}
-    arch["features_per_stage"] = [32, 64, 128]
-    plan = {"spacing": [1.0] * 3, "patch_size": [16] * 3, "architecture": {"arch_kwargs": arch}}
-    made = with_patch("3d", plan, [128] * 3)["architecture"]["arch_kwargs"]
-    assert made["features_per_stage"] == [32, 64, 128, 256, 320, 320]
-    assert made["n_conv_per_stage"] == [2] * 6 and made["n_conv_per_stage_decoder"] == [2] * 5
 
 
 def test_a_patch_of_a_budget_shows_half_of_images_that_are_as_coarse_as_it_needs(
@@ -349,21 +234,3 @@ def test_a_report_names_the_commands_that_make_the_plans_again(
         assert main(shlex.split(command)[1:]) == 0
     assert [path.read_text() for path in paths] == contents
     assert planning(folders, "nnUNetPlans", "2d") == []  # nnU-Net's own
-
-
-@pytest.mark.parametrize(
-    ("labels", "order", "classes"),
-    [
-        ({"background": 0, "polyp": 1}, None, 1),
-        ({"background": 0, "a": 1, "b": 2, "ignore": 3}, None, 2),
-        ({"background": 0, "whole": [1, 2], "core": [2]}, [1, 2], 2),
-        ({"background": 0, "whole": [1], "ignore": 2}, [1], 1),
-    ],
-)
-def test_classes_are_counted_without_background_and_ignored(
-    labels: dict[str, Any], order: list[int] | None, classes: int, phantom: Any
-) -> None:
-    description = {**phantom.dataset_json, "labels": labels}
-    if order:
-        description["regions_class_order"] = order
-    assert collect_properties(phantom.plans, "2d", description, None).foreground_classes == classes

@@ -1,0 +1,43 @@
+"""Sums over the processes of a training."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed as dist
+
+from semi_nnunet.core.processes import sum_over_processes
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[str]:
+    """Where processes meet; afterwards this one is alone again."""
+    yield f"file://{tmp_path / 'store'}"
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def take_part(store: str, rank: int) -> torch.Tensor:
+    """The sum, as the second of two processes gets it."""
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    return sum_over_processes(torch.tensor([1.0, 10.0]) * (rank + 1))
+
+
+def test_a_process_that_is_alone_has_the_sum() -> None:
+    x = torch.tensor([1.0, 2.0])
+    assert sum_over_processes(x) is x
+
+
+def test_two_processes_add_up_what_each_has_and_keep_their_own(store: str) -> None:
+    other = multiprocessing.get_context("spawn").Process(target=take_part, args=(store, 1))
+    other.start()
+    dist.init_process_group("gloo", init_method=store, rank=0, world_size=2)
+    own = torch.tensor([1.0, 10.0])
+    total = sum_over_processes(own)
+    other.join(60)
+    assert other.exitcode == 0
+    assert total.tolist() == [3.0, 30.0] and own.tolist() == [1.0, 10.0]

@@ -1,0 +1,27 @@
+"""A raw and preprocessed data set of one's own, to be changed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from semi_nnunet.data.prepare import prepare
+
+
+class Copy:
+    """A raw and preprocessed data set of one's own."""
+
+    def __init__(self, dataset: Any, root: Path):
+        self.raw = root / "raw" / dataset.name
+        self.preprocessed = root / "preprocessed" / dataset.name
+        self.number = str(dataset.number)
+        shutil.copytree(dataset.raw, self.raw)
+        shutil.copytree(dataset.preprocessed, self.preprocessed)
+
+    def prepare(self, skip_bad: bool = False) -> dict[str, tuple[int, int]]:
+        return prepare(self.number, ["2d"], None, "ExperimentPlanner", 1, skip_bad)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name.removesuffix("_0000.nii.gz") for path in folder.iterdir())

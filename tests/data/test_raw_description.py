@@ -1,0 +1,147 @@
+"""What dataset.json and the names of the files say, and what is wrong with them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from semi_nnunet.data.integrity import check_dataset, dataset_problems
+from semi_nnunet.data.raw_description import cases_in
+from semi_nnunet.util.errors import UserError
+from tests.data.raw_datasets import (
+    describe,
+    label,
+    only_problem,
+    problems_in,
+    truncate,
+    voxels,
+    whole_problem,
+    write,
+)
+
+
+def test_cases_in_groups_channels_and_ignores_other_files(tmp_path: Path) -> None:
+    for name in ("x_1_0001.png", "x_1_0000.png", "y_0000.png", "z.png", "y_0000.tif"):
+        (tmp_path / name).touch()
+    first, second = str(tmp_path / "x_1_0000.png"), str(tmp_path / "x_1_0001.png")
+    assert cases_in(tmp_path, ".png") == {
+        "x_1": [first, second],
+        "y": [str(tmp_path / "y_0000.png")],
+    }
+    assert cases_in(tmp_path / "absent", ".png") == {}
+
+
+# ---- dataset.json ----
+
+
+def test_an_absent_dataset_json_is_named(data: Path) -> None:
+    (data / "dataset.json").unlink()
+    assert "absent" in whole_problem(data, "dataset.json")
+    with pytest.raises(UserError, match="absent"):
+        check_dataset(data, 1, False)
+
+
+def test_an_invalid_dataset_json_is_named(data: Path) -> None:
+    (data / "dataset.json").write_text("{'labels': ")
+    assert "not JSON" in whole_problem(data, "dataset.json")
+
+
+@pytest.mark.parametrize("key", ["channel_names", "labels", "numTraining", "file_ending"])
+def test_a_missing_key_is_named(data: Path, key: str) -> None:
+    describe(data, **{key: None})
+    assert repr(key) in whole_problem(data, "dataset.json")
+
+
+def test_the_old_name_modality_is_accepted(data: Path) -> None:
+    describe(data, channel_names=None, modality={"0": "CT"})
+    assert dataset_problems(data) == [] == problems_in(data)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"numTraining": 3}, "got 3"),
+        ({"labels": {"background": 0, "organ": 2}}, "consecutive"),
+        ({"labels": {"0": "background", "1": "organ"}}, "whole numbers"),
+        ({"labels": {"background": 0, "ignore": 1, "organ": 2}}, "ignore"),
+        ({"labels": {"organ": 0, "other": 1}}, "background"),
+        ({"file_ending": ".jpg"}, "no reader"),
+        ({"dataset": {"a": {"images": ["x"]}}}, "'a'"),
+    ],
+)
+def test_wrong_content_of_dataset_json_is_named(
+    data: Path, change: dict[str, Any], text: str
+) -> None:
+    describe(data, **change)
+    assert text in whole_problem(data, "dataset.json")
+
+
+def test_regions_and_the_ignore_label_are_declared_values(data: Path) -> None:
+    labels = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
+    describe(data, labels=labels, regions_class_order=[1, 2])
+    write(data / "labelsTr/a.nii.gz", (voxels(0) % 4).astype(np.uint8))
+    assert dataset_problems(data) == [] == problems_in(data)
+
+
+def test_cases_listed_in_dataset_json_are_checked(data: Path) -> None:
+    shutil.move(data / "imagesTr", data / "elsewhere")
+    listing = {
+        case: {"images": [f"elsewhere/{case}_0000.nii.gz"], "label": f"labelsTr/{case}.nii.gz"}
+        for case in "ab"
+    }
+    describe(data, dataset=listing)
+    assert dataset_problems(data) == [] == problems_in(data)
+    truncate(data / "elsewhere/b_0000.nii.gz", 0.5)
+    assert "truncated" in only_problem(data, "elsewhere/b_0000.nii.gz")
+
+
+# ---- names of files ----
+
+
+@pytest.mark.parametrize("keep_folder", [True, False])
+def test_no_unlabelled_images_is_a_problem(data: Path, keep_folder: bool) -> None:
+    shutil.rmtree(data / "imagesUn")
+    if keep_folder:
+        (data / "imagesUn").mkdir()
+    assert ("no image" if keep_folder else "absent") in whole_problem(data, "imagesUn")
+
+
+def test_an_unlabelled_file_of_another_ending_is_named(data: Path) -> None:
+    (data / "imagesUn/w_0000.nrrd").touch()
+    assert ".nii.gz" in whole_problem(data, "imagesUn/w_0000.nrrd")
+
+
+def test_a_file_without_a_channel_number_is_named(data: Path) -> None:
+    shutil.copy(data / "imagesUn/u_0000.nii.gz", data / "imagesUn/w.nii.gz")
+    assert "CASE_0000" in whole_problem(data, "imagesUn/w.nii.gz")
+
+
+@pytest.mark.parametrize("folder", ["imagesTr/a", "imagesTs/t"])
+def test_a_case_in_two_subsets_is_named(data: Path, folder: str) -> None:
+    case = folder[-1]
+    write(data / f"imagesUn/{case}_0000.nii.gz", voxels(50))
+    assert repr(case) in whole_problem(data, "imagesUn")
+
+
+@pytest.mark.parametrize("folder", ["labelsTr", "labelsUn"])
+def test_a_label_of_an_unlabelled_case_is_named(data: Path, folder: str) -> None:
+    write(data / f"{folder}/u.nii.gz", label())
+    assert "'u'" in whole_problem(data, f"{folder}/u.nii.gz")
+
+
+@pytest.mark.parametrize("case", ["a ", " a", "a\tb", "a\nb", "a\\b", "a_seg"])
+def test_an_unusable_case_id_is_named(data: Path, case: str) -> None:
+    write(data / "imagesUn/u_0000.nii.gz", voxels(50))
+    os.rename(data / "imagesUn/u_0000.nii.gz", data / f"imagesUn/{case}_0000.nii.gz")
+    assert repr(case) in whole_problem(data, f"case {case!r} (unlabelled)")
+
+
+def test_a_space_inside_a_case_id_is_fine(data: Path) -> None:
+    write(data / "imagesUn/one two_0000.nii.gz", voxels(50))
+    assert dataset_problems(data) == []
+    assert "one two" in {report.case for report in check_dataset(data, 1, False)}

@@ -1,0 +1,89 @@
+"""The loader of unlabelled patches is like nnU-Net's of the labelled ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import blosc2
+import numpy as np
+import pytest
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from semi_nnunet.data.layout import unlabelled_folder
+from semi_nnunet.data.loading import UnlabelledSampling
+from semi_nnunet.data.streams import cases_of_loader, unlabelled_like
+from semi_nnunet.data.unlabelled import UnlabelledDataset, foreground_prior
+from semi_nnunet.util.seeds import seeded
+
+
+@pytest.fixture(params=["2d", "3d_fullres"])
+def labelled(request: pytest.FixtureRequest, make_trainer: Callable[..., Any]) -> nnUNetDataLoader:
+    """nnU-Net's own loader of a supervised training."""
+    trainer = make_trainer("SemiBaselineTrainer", request.param)
+    return trainer.dataloader_train.dataset.streams["labelled"]
+
+
+def unlabelled(
+    labelled: nnUNetDataLoader,
+    prepared_dataset: Callable[..., Any],
+    interpolated: bool = False,
+    with_prior: bool = True,
+) -> UnlabelledSampling:
+    dataset, known = prepared_dataset("labels", 1), cases_of_loader(labelled)
+    folder = unlabelled_folder(dataset.preprocessed, "nnUNetPlans_3d_fullres")
+    prior = foreground_prior(known, known.identifiers) if with_prior else {}
+    cases = UnlabelledDataset(folder, UnlabelledDataset.get_identifiers(str(folder)), prior)
+    labels = PlansManager(dataset.plans).get_label_manager(dataset.dataset_json)
+    return unlabelled_like(labelled, cases, 3, labels, 0.4, interpolated)
+
+
+def batch_of(loader: nnUNetDataLoader, seed: int = 1) -> dict[str, Any]:
+    with seeded(seed):
+        return dict(loader.generate_train_batch())
+
+
+@pytest.mark.parametrize("interpolated", [False, True])
+def test_patches_have_the_shape_of_the_labelled_ones_and_a_batch_size_of_their_own(
+    labelled: nnUNetDataLoader, prepared_dataset: Callable[..., Any], interpolated: bool
+) -> None:
+    ours = batch_of(unlabelled(labelled, prepared_dataset, interpolated))["data"]
+    theirs = batch_of(labelled)["data"]
+    assert ours.shape == (3, *theirs.shape[1:])
+
+
+@pytest.mark.parametrize("interpolated", [False, True])
+def test_the_image_is_seen_as_it_is_unless_it_is_to_be_turned(
+    labelled: nnUNetDataLoader, prepared_dataset: Callable[..., Any], interpolated: bool
+) -> None:
+    loader = unlabelled(labelled, prepared_dataset, interpolated)
+    folder, as_it_is = cases_of_loader(loader).source_folder, []
+    for seed in range(8):  # nnU-Net turns one patch in five, and scales as many
+        batch = batch_of(loader, seed)
+        for patch, inside, case in zip(
+            *(batch[k] for k in ("data", "target", "keys")), strict=True
+        ):
+            seen = np.asarray(patch)[np.asarray(inside) == 0]
+            image = blosc2.open(f"{folder}/{case}.b2nd")[:]
+            as_it_is.append(bool(len(seen) and np.isin(seen, image).all()))
+    assert all(as_it_is) != interpolated
+
+
+def test_foreground_is_looked_for_as_often_as_asked_where_it_is_known_where(
+    labelled: nnUNetDataLoader, prepared_dataset: Callable[..., Any]
+) -> None:
+    loader = unlabelled(labelled, prepared_dataset)
+    assert loader.oversample_foreground_percent == 0.4
+    with seeded(2):
+        often = np.mean([loader.get_do_oversample(0) for _ in range(2000)])
+    assert often == pytest.approx(0.4, abs=0.05)  # of every patch, not of the last of a batch
+    blind = unlabelled(labelled, prepared_dataset, with_prior=False)
+    with seeded(2):
+        assert not any(blind.get_do_oversample(place) for place in [0, 1, 2] * 100)
+
+
+def test_the_cases_of_a_loader_are_those_it_draws_from(labelled: nnUNetDataLoader) -> None:
+    cases = cases_of_loader(labelled)
+    assert {str(key) for key in batch_of(labelled)["keys"]} <= set(cases.identifiers)
+    assert list(labelled.indices) == list(cases.identifiers)

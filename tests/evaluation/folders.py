@@ -1,0 +1,44 @@
+"""Folders of predictions and references, and the command that measures them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from semi_nnunet.cli.main import main
+
+LABELS = {"background": 0, "liver": 1, "tumour": 2}
+REGIONS = {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}
+
+
+def write(path: Path, array: np.ndarray, spacing: tuple[float, ...] = (0.8, 1.0, 3.0)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = sitk.GetImageFromArray(array.astype(np.uint8))
+    if len(spacing) == array.ndim:
+        image.SetSpacing(spacing)
+    sitk.WriteImage(image, str(path))
+
+
+def folders(root: Path, labels: dict = LABELS, ending: str = ".nii.gz") -> tuple[Path, Path]:
+    """Three cases of predictions and references, and a dataset.json beside the references."""
+    rng = np.random.default_rng(0)
+    description = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 0}
+    if "whole" in labels:
+        description["regions_class_order"] = [1, 2]
+    (root / "data").mkdir(parents=True)
+    description["file_ending"] = ending
+    (root / "data" / "dataset.json").write_text(json.dumps(description))
+    for case in "abc":
+        shape = (8, 16, 16) if ending == ".nii.gz" else (16, 16)
+        reference = rng.integers(0, 3, shape)
+        prediction = np.where(rng.random(shape) < 0.8, reference, rng.integers(0, 3, shape))
+        if "ignore" in labels:
+            reference[..., :4] = 3
+        write(root / "pred" / f"{case}{ending}", prediction)
+        write(root / "data" / "labelsTs" / f"{case}{ending}", reference)
+    return root / "pred", root / "data" / "labelsTs"
+
+
+def evaluate(predictions: Path, references: Path, *more: str) -> int:
+    return main(["evaluate", "-i", str(predictions), "-r", str(references), "-np", "1", *more])

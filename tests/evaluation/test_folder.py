@@ -1,0 +1,118 @@
+"""Files are matched by their names, checked all in one pass, and measured on their own grid."""
+
+import csv
+import gzip
+import re
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+
+from semi_nnunet.evaluation.metrics import Measure, mask_metrics
+from tests.evaluation.folders import evaluate, folders, write
+
+
+def test_two_processes_find_what_one_does(tmp_path):
+    predictions, references = folders(tmp_path)
+    for number in ("1", "2"):
+        assert evaluate(predictions, references, "-np", number, "-o", str(tmp_path / number)) == 0
+    one, two = ((tmp_path / number / "metrics.csv").read_text() for number in ("1", "2"))
+    assert one == two
+
+
+def test_colour_images_masks_are_flat(tmp_path):
+    predictions, references = folders(tmp_path, ending=".png")
+    assert evaluate(predictions, references) == 0
+    arrays = [
+        NaturalImage2DIO().read_seg(str(folder / "a.png"))[0][0, 0] == 1
+        for folder in (predictions, references)
+    ]
+    expected = mask_metrics(*arrays, (1, 1), Measure({}, "pixels", axes=2))
+    with open(predictions / "metrics.csv") as file:
+        row = next(csv.DictReader(file))
+    for column in ("hd95_edge_pixels", "hd95_surfel_pixels", "area_difference_pixels"):
+        assert float(row[column]) == pytest.approx(expected[column], rel=1e-5)
+
+
+# ---- what is wrong ----
+
+
+def test_all_bad_files_are_named_in_one_pass(tmp_path, capsys):
+    predictions, references = folders(tmp_path)
+    write(predictions / "a.nii.gz", np.zeros((8, 16, 16)), (1.0, 1.0, 1.0))
+    write(references / "b.nii.gz", np.full((8, 16, 16), 7))
+    whole = (predictions / "c.nii.gz").read_bytes()
+    (predictions / "c.nii.gz").write_bytes(whole[: len(whole) // 2])
+    assert evaluate(predictions, references) == 2
+    said = capsys.readouterr().err
+    assert "a.nii.gz: must lie on the voxels of its reference, but has spacing" in said
+    assert "b.nii.gz: label values must be declared" in said and "got 7" in said
+    assert "c.nii.gz" in said and said.count("Fix:") == 3
+    assert not (predictions / "metrics.csv").exists()
+
+
+SPOILT = {
+    ".nii.gz": lambda content: content[:70] + (7777).to_bytes(2, "little") + content[72:],
+    ".mha": lambda content: re.sub(rb"ElementSpacing = [^\n]*", b"ElementSpacing = 1 abc", content),
+    ".tif": lambda _: b"II\x63\x00" + bytes(20),
+}
+
+
+@pytest.mark.parametrize("ending", SPOILT)
+def test_a_header_that_no_reader_understands_is_named(ending, tmp_path, capsys):
+    predictions, references = folders(tmp_path, ending=ending)
+    for folder in (predictions, references):
+        path, compressed = folder / f"b{ending}", ending.endswith(".gz")
+        content = gzip.decompress(path.read_bytes()) if compressed else path.read_bytes()
+        content = SPOILT[ending](content)
+        path.write_bytes(gzip.compress(content) if compressed else content)
+    assert evaluate(predictions, references) == 2
+    said = capsys.readouterr().err
+    assert said.count(f"b{ending}: is damaged") == 2 and "Traceback" not in said
+
+
+def test_files_without_a_counterpart_are_named(tmp_path, capsys):
+    predictions, references = folders(tmp_path)
+    (references / "a.nii.gz").unlink()
+    (predictions / "b.nii.gz").unlink()
+    assert evaluate(predictions, references) == 2
+    said = capsys.readouterr().err
+    assert "a.nii.gz: is predicted and has no reference" in said
+    assert "b.nii.gz: has no prediction" in said and "--partial" in said
+    (predictions / "a.nii.gz").unlink()
+    assert evaluate(predictions, references, "--partial") == 0
+    (tmp_path / "empty").mkdir()
+    assert evaluate(tmp_path / "empty", references, "--dataset-json",
+                    str(tmp_path / "data" / "dataset.json")) == 2  # fmt: skip
+    assert "holds no file *.nii.gz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha"])
+def test_voxels_that_are_no_numbers_are_not_scored_as_background(ending, tmp_path, capsys):
+    predictions, references = folders(tmp_path, ending=ending)
+    for path, values in (
+        (references / f"a{ending}", [np.nan]),
+        (predictions / f"b{ending}", [np.inf, np.nan]),
+    ):
+        image = sitk.ReadImage(str(path))
+        array = sitk.GetArrayFromImage(image).astype(np.float32)
+        array.flat[: len(values)] = values
+        broken = sitk.GetImageFromArray(array)
+        broken.CopyInformation(image)
+        sitk.WriteImage(broken, str(path))
+    assert evaluate(predictions, references) == 2
+    said = capsys.readouterr().err
+    rule = "voxels must be finite numbers in float32, got"
+    assert f"{references / 'a'}{ending}: {rule} 1 NaN and 0 Inf. Fix: replace them by" in said
+    assert f"{predictions / 'b'}{ending}: {rule} 1 NaN and 1 Inf. Fix: replace them by" in said
+    assert said.count("Fix:") == 2 and not (predictions / "metrics.csv").exists()
+
+
+def test_what_macos_leaves_beside_the_files_is_no_case(tmp_path):
+    predictions, references = folders(tmp_path)
+    (predictions / "._a.nii.gz").write_bytes(b"Mac OS X")
+    (references / "._b.nii.gz").write_bytes(b"Mac OS X")
+    assert evaluate(predictions, references) == 0
+    with open(predictions / "metrics.csv") as file:
+        assert {row["case"] for row in csv.DictReader(file)} == set("abc")

@@ -1,0 +1,66 @@
+"""The baseline is nnU-Net's supervised loss and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from tests.methods.by_hand import dice_ce_by_hand
+from tests.trainers import run_epochs, same_weights, weights_of
+
+NAME = "SemiBaselineTrainer"
+
+
+@pytest.mark.parametrize("kind", ["labels", "regions", "ignore"])
+def test_its_only_term_is_nnunets_loss_from_the_first_step_on(kind, make_trainer):
+    trainer = make_trainer(NAME, kind=kind)
+    plans = {**trainer.plans_manager.plans, "continue_training": False}
+    stock = nnUNetTrainer(plans, "2d", 0, trainer.dataset_json, torch.device("cpu"))
+    stock.initialize()
+    labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
+    (term,) = trainer.terms(labelled, unlabelled)
+    with torch.no_grad():
+        expected = stock.loss(trainer.bare_network(labelled.x), labelled.target)
+    assert term.value.item() == pytest.approx(expected.item(), abs=1e-6)
+    assert (term.name, term.weight, term.ramped) == ("supervised", 1.0, False)
+
+
+@pytest.mark.parametrize("kind", ["labels", "regions"])
+def test_without_deep_supervision_it_is_dice_and_cross_entropy_by_hand(kind, make_trainer):
+    trainer = make_trainer(NAME, kind=kind, deep_supervision=False)
+    labelled, _ = trainer.on_device(next(trainer.dataloader_train)[0])
+    target, mask = trainer.annotation(labelled.target)
+    (term,) = trainer.terms(labelled, None)
+    with torch.no_grad():
+        logits = trainer.bare_network(labelled.x)
+    expected = dice_ce_by_hand(logits, target, mask, trainer.exclusive)
+    assert term.value.item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_unlabelled_images_are_neither_read_nor_needed(
+    make_trainer, prepared_dataset, tmp_path, monkeypatch
+):
+    with_them = make_trainer(NAME, start=False, epochs=1)
+    run_epochs(with_them, 1)
+    dataset = prepared_dataset("labels", 1)
+    copy = tmp_path / "preprocessed" / dataset.name
+    shutil.copytree(dataset.preprocessed, copy, ignore=shutil.ignore_patterns("*_unlabeled*"))
+    monkeypatch.setenv("nnUNet_preprocessed", str(copy.parent))
+    without = make_trainer(NAME, start=False, epochs=1)
+    assert without.preprocessed_dataset_folder.startswith(str(copy))
+    run_epochs(without, 1)
+    assert set(next(without.dataloader_train)[0]) == {"labelled"}
+    assert same_weights(*(weights_of(each.bare_network) for each in (with_them, without)))
+
+
+def test_it_trains_one_network_which_is_what_is_deployed(make_trainer):
+    trainer = make_trainer(NAME)
+    assert trainer.prediction_network() is trainer.bare_network
+    optimised = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert optimised == {id(p) for p in trainer.bare_network.parameters()}
+    before = weights_of(trainer.bare_network)
+    trainer.train_step(next(trainer.dataloader_train))
+    assert not same_weights(before, weights_of(trainer.bare_network))

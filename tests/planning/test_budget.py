@@ -1,0 +1,137 @@
+"""A budget gives networks and inputs that are as small as it needs, and no smaller."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semi_nnunet.planning.budget import (
+    COARSER,
+    SHOWN,
+    Size,
+    coarsen,
+    plans_of_budget,
+    seconds_per_step,
+    shrink,
+    size_within,
+)
+from semi_nnunet.planning.plan import apply_budget, sizes_of_budget
+
+CPU = torch.device("cpu")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    patch=st.lists(st.integers(8, 160), min_size=2, max_size=3),
+    spacing=st.floats(0.3, 6),
+    voxels=st.integers(100, 10**6),
+)
+def test_a_shrunken_patch_fits_its_strides_and_never_grows(
+    patch: list[int], spacing: float, voxels: int
+) -> None:
+    arch = {
+        "features_per_stage": [32] * 9,
+        "n_conv_per_stage": [2] * 9,
+        "n_conv_per_stage_decoder": [2] * 8,
+    }
+    plan = {
+        "patch_size": patch,
+        "spacing": [spacing] + [1.0] * (len(patch) - 1),
+        "median_image_size_in_voxels": [2 * edge for edge in patch],
+        "architecture": {"arch_kwargs": arch},
+    }
+    whole, small = shrink(plan, Size(8, 10**9, 2)), shrink(plan, Size(8, voxels, 2))
+    kwargs = small["architecture"]["arch_kwargs"]
+    divisors = [math.prod(axis) for axis in zip(*kwargs["strides"], strict=True)]
+    pairs = zip(small["patch_size"], divisors, strict=True)
+    assert all(edge % divisor == 0 for edge, divisor in pairs)
+    assert math.prod(small["patch_size"]) <= math.prod(whole["patch_size"])
+    stages = kwargs["n_stages"]
+    assert stages >= min(3, whole["architecture"]["arch_kwargs"]["n_stages"])
+    assert len(kwargs["features_per_stage"]) == len(kwargs["n_conv_per_stage"]) == stages
+    assert plan["patch_size"] == patch  # the original is as it was
+
+
+# ---- coarser images ----
+
+
+def image_of(shape: list[int], spacing: list[float]) -> dict[str, Any]:
+    return {"spacing": spacing, "median_image_size_in_voxels": shape, "patch_size": shape}
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "expected"),
+    [
+        ([96, 192], [1.0, 1.0], [1.0, 1.0]),  # half is shown
+        ([192, 384], [1.0, 1.0], [2.0, 2.0]),
+        ([192, 192], [0.5, 0.5], [0.5 * 2**0.5] * 2),
+    ],
+)
+def test_images_are_made_coarser_until_the_patch_shows_half(
+    shape: list[int], spacing: list[float], expected: list[float]
+) -> None:
+    plan = coarsen(image_of(shape, spacing), 96 * 96)
+    assert plan["spacing"] == pytest.approx(expected, rel=COARSER - 1)
+    assert SHOWN * np.prod(np.array(shape) * spacing / np.array(plan["spacing"])) <= 96 * 96
+    assert plan["patch_size"] == plan["median_image_size_in_voxels"]
+
+
+def test_thick_slices_stay_as_they_are_while_the_plane_is_finer() -> None:
+    plan = coarsen(image_of([20, 200, 200], [5.0, 1.0, 1.0]), 10 * 100 * 100)
+    assert plan["spacing"] == pytest.approx([5, 2, 2], rel=COARSER - 1)
+    plan = coarsen(image_of([20, 200, 200], [5.0, 1.0, 1.0]), 10 * 60 * 60)
+    assert plan["spacing"][0] > 5 and plan["spacing"][1] == plan["spacing"][2] > 2.5
+
+
+# ---- seconds ----
+
+
+def test_a_step_takes_time(prepared_dataset: Any) -> None:
+    plans = prepared_dataset("labels", 1).plans
+    configuration = plans["configurations"]["2d"]
+    assert 0 < seconds_per_step(configuration, 1, 4, torch.device("cpu"), repeats=1) < 60
+
+
+def test_a_budget_of_seconds_is_kept_where_it_can_be(
+    phantom: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def features_as_seconds(configuration: dict[str, Any], *_: Any) -> float:
+        sizes.append(configuration["architecture"]["arch_kwargs"]["features_per_stage"][0])
+        return float(sizes[-1])
+
+    monkeypatch.setattr("semi_nnunet.planning.budget.seconds_per_step", features_as_seconds)
+    given = sizes_of_budget(phantom.plans, phantom.dataset_json, "13", CPU)
+    plans = apply_budget(phantom.plans, given, "small")
+    for configuration in plans["configurations"].values():
+        assert configuration["architecture"]["arch_kwargs"]["features_per_stage"][0] == 12
+
+
+@pytest.mark.parametrize("affordable", [1000, 40, 16, 9, 1])
+def test_the_first_size_is_taken_that_the_seconds_allow(
+    affordable: int, phantom: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = phantom.plans["configurations"]["3d_fullres"]
+    tried: list[float] = []
+
+    def features_as_seconds(configuration: dict[str, Any], *_: Any) -> float:
+        tried.append(configuration["architecture"]["arch_kwargs"]["features_per_stage"][0])
+        return tried[-1]
+
+    monkeypatch.setattr("semi_nnunet.planning.budget.seconds_per_step", features_as_seconds)
+    size = size_within(plan, affordable, 1, 4, CPU)
+    assert tried == sorted(tried, reverse=True) and size.features == tried[-1]
+    assert all(seconds > affordable for seconds in tried[:-1])
+    assert size.features <= max(affordable, min(tried)) and size.batch_size >= 2
+
+
+def test_the_name_of_plans_tells_the_budget() -> None:
+    assert plans_of_budget("P", "cpu") == "P_cpu" and plans_of_budget("P", None) == "P"
+    assert plans_of_budget("P", "0.5") == "P_0p5"  # no dot, which would begin a file's ending
