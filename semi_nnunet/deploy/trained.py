@@ -229,6 +229,27 @@ def stage_problems(models: Sequence[TrainedModel]) -> Iterator[Problem]:
             yield from unlike(previous, model.dataset_json, str(model))
 
 
+def require_readable(models: Sequence[TrainedModel]) -> None:
+    """Check all checkpoints, those of earlier cascade stages too, before long work starts.
+
+    Raises:
+        UserError: naming every checkpoint that is damaged or holds more than tensors and plain
+            values, which could execute code.
+    """
+    problems = []
+    stages = [one for model in models for one in (model.previous, model) if one is not None]
+    for stage in stages:
+        for path in stage.checkpoints.values():
+            try:
+                checkpoints.read_of_any_trainer(path)
+            except UserError as error:
+                what, _, fix = str(error).partition(" Fix: ")
+                what = what.removeprefix(f"{path} ")
+                problems.append(Problem(str(path), what.rstrip("."), fix or "give another model"))
+    if problems:
+        raise UserError("These models cannot be read:", problems)
+
+
 def load(model: TrainedModel, mirror: bool, device: torch.device) -> nnUNetPredictor:
     """nnU-Net's predictor of a model, whose checkpoints are read without executing anything.
 

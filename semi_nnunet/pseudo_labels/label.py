@@ -1,4 +1,4 @@
-"""Label a pool of images with trained models: what is left, in parts, where a launcher says."""
+"""Label a pool of images with trained models: what is left, in shards, where a launcher says."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from semi_nnunet.pseudo_labels.pool import Part, Request, run_part, shards_left, write_table
+from semi_nnunet.deploy.trained import require_readable
+from semi_nnunet.pseudo_labels.pool import PoolShard, Request, run_shard, shards_left, write_table
 from semi_nnunet.pseudo_labels.predictor import Labeller
 from semi_nnunet.runs.launching import Launcher, Work, find_resources, finished
 from semi_nnunet.util.errors import UserError
@@ -43,7 +44,7 @@ def pseudo_label(
     views: Sequence[str] = (),
     confidence: float = 0.0,
     npz: bool = False,
-    parts: int | None = None,
+    shards: int | None = None,
     launcher: Launcher | None = None,
 ) -> Labelled | None:
     """Label images that nobody labelled, with trained models; what is done is kept.
@@ -56,19 +57,19 @@ def pseudo_label(
         views: test-time views to average, see :mod:`~.test_time_augmentation`.
         confidence: a voxel whose label is less probable gets nnU-Net's ignore label, in [0, 1).
         npz: keep the probabilities.
-        parts: into which the pool is cut; None: as many as there are jobs at a time.
-        launcher: where the parts are labelled; None: on this machine.
+        shards: into which the pool is cut; None: as many as there are jobs at a time.
+        launcher: where the shards are labelled; None: on this machine.
 
     Returns:
-        What was labelled; None where the parts were handed to a cluster.
+        What was labelled; None where the shards were handed to a cluster.
 
     Raises:
-        UnfinishedError: parts failed; which, and why, was printed.
+        UnfinishedError: shards failed; which, and why, was printed.
         UserError: a model or image is missing, or ``out`` was begun with other ones.
     """
-    require_positive({"--parts": parts})
+    require_positive({"--shards": shards})
     request = request_of(images, out, models, views, confidence, npz)
-    return label_pool(request, launcher or Launcher(), parts)
+    return label_pool(request, launcher or Launcher(), shards)
 
 
 def request_of(
@@ -79,7 +80,7 @@ def request_of(
     confidence: float = 0.0,
     npz: bool = False,
 ) -> Request:
-    """What is asked for, wherever a process works; see :func:`pseudo_label`.
+    """Make the request, the same wherever a process works; see :func:`pseudo_label`.
 
     Raises:
         UserError: the confidence is no probability.
@@ -109,27 +110,28 @@ def label_pool(request: Request, launcher: Launcher, count: int | None = None) -
 
     Args:
         request: what is asked for.
-        launcher: of the parts.
-        count: how many parts; None: as many as there are jobs at a time.
+        launcher: of the shards.
+        count: how many shards; None: as many as there are jobs at a time.
 
     Returns:
         What is labelled; None where it was handed to a cluster.
 
     Raises:
-        UnfinishedError: parts failed.
+        UnfinishedError: shards failed.
         UserError: a model or image is missing, or the folder was begun with other ones.
     """
     if count is None:
         here = launcher.launcher == "local"
         count = find_resources(launcher.device, launcher.jobs).jobs if here else launcher.jobs or 1
-    parts, left = [Part(request, number, count) for number in range(count)], list[Part]()
+    shards, left = [PoolShard(request, number, count) for number in range(count)], list[PoolShard]()
+    require_readable(request.trained)
     request.begin()
     if launcher.only is None:
         left = shards_left(request, count)
-        print(f"{len(request.cases)} cases, {len(left)} parts to do", flush=True)
-        remove_unfinished(request.out / "parts")
-    words = ["pseudo-label", *parts[0].arguments()]
-    work = Work(words, parts, [part.number for part in left], request.out / "parts")
+        print(f"{len(request.cases)} cases, {len(left)} shards to do", flush=True)
+        remove_unfinished(request.finished_lists)
+    words = ["pseudo-label", *shards[0].arguments()]
+    work = Work(words, shards, [shard.number for shard in left], request.finished_lists)
     if not finished(launcher, work):
         return None
     state = request.state(request.cases)
@@ -140,24 +142,24 @@ def label_pool(request: Request, launcher: Launcher, count: int | None = None) -
     return Labelled(request.labels, table, tuple(state.done), dict(state.bad))
 
 
-def label_part(request: Request, number: int, parts: int, device: str | None) -> None:
+def label_shard(request: Request, number: int, shards: int, device: str | None) -> None:
     """The work of one process.
 
     Args:
         request: what is asked for.
-        number: of its part, from 0.
-        parts: how many there are.
+        number: of the shard, from 0.
+        shards: how many there are.
         device: "cpu", "cuda" or "mps"; None: cuda if there is one.
 
     Raises:
         UserError: a model has changed since the labelling began.
     """
     request.begin()
-    part = Part(request, number, parts)
-    left = part.left()
+    shard = PoolShard(request, number, shards)
+    left = shard.left()
     if not left:
         return
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     label = Labeller(request.trained, request.views, torch.device(chosen))
-    for _ in with_progress(run_part(part, label, left), len(left)):
+    for _ in with_progress(run_shard(shard, label, left), len(left)):
         pass

@@ -17,6 +17,7 @@ from semi_nnunet.runs.folders import folders_of
 from semi_nnunet.runs.folds import fold_problems
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.launching import find_resources
+from semi_nnunet.training.checkpoints import PRETRAINED, check_pretrained_weights
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.names import unknown
 
@@ -56,7 +57,8 @@ def train(
 
     Raises:
         UserError: the trainer, the plans, the configuration, the fold or the device does not exist,
-            or the data or settings do not fit the training.
+            the data or settings do not fit the training,
+            or the pretrained weights can execute code.
     """
     folders = folders_of(dataset)
     content = read_plans(folders.preprocessed, plans)
@@ -67,6 +69,8 @@ def train(
     ]
     if problems:
         raise UserError("The training cannot start:", problems)
+    if pretrained_weights is not None:
+        check_pretrained_weights([PRETRAINED, str(pretrained_weights)])
     job = Job(folders, trainer, configuration, str(fold), 0, plans)
     with our_trainers():
         run_training(

@@ -2,12 +2,16 @@
 
 A file has nnU-Net's keys, with the deployed network under ``network_weights``, so that stock
 prediction reads it; what resuming needs beyond that is under ``semi``. They are read with
-``weights_only=True``: a file that travels cannot execute code.
+``weights_only=True``: a file that travels cannot execute code. A user who trusts the author of
+another file as one trusts a program says so by the variable :data:`EXECUTE`.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
+import re
+import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +29,8 @@ STOCK_VALUES: list[Any] = [  # what nnU-Net's own trainers store beside tensors 
     np.float64(0).__reduce__()[0],  # what a numpy scalar is rebuilt with
     *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u8", "?")),
 ]
+EXECUTE = "SEMI_NNUNET_EXECUTE_CHECKPOINTS"  # set to 1: files that can execute code are read
+PRETRAINED = "-pretrained_weights"  # the option of nnUNetv2_train
 NEWEST_FIRST = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 
 
@@ -57,14 +63,17 @@ def read(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]
     Raises:
         UserError: the file is damaged, or holds something that is no tensor or plain value.
     """
+    plain_values = os.environ.get(EXECUTE) != "1"
     try:
         _check_archive(path)
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        checkpoint = torch.load(path, map_location=device, weights_only=plain_values)
     except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"such as {found[1]}, " if found else ""
         raise UserError(
-            f"{path} was not written by a semi_nnunet trainer: it holds more than tensors and "
-            f"plain values and is not opened, because such a file can execute code. "
-            f"Fix: give a checkpoint of the trainer you are running"
+            f"{path} holds more than tensors and plain values, {what}and is not opened, because "
+            f"such a file can execute code. Fix: give a checkpoint that nnU-Net or semi_nnunet "
+            f"wrote; if you trust its author as you trust a program, set {EXECUTE}=1"
         ) from error
     except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
         raise UserError(
@@ -90,6 +99,24 @@ def read_of_any_trainer(path: str | Path, device: torch.device | str = "cpu") ->
     """
     with torch.serialization.safe_globals(STOCK_VALUES):
         return read(path, device)
+
+
+def check_pretrained_weights(words: Sequence[str] | None = None) -> None:
+    """Check the file of ``-pretrained_weights`` before nnU-Net's loader, which executes code.
+
+    nnU-Net does not tell a trainer about this file, therefore the command line is looked at.
+
+    Args:
+        words: of the command line; None: of this process.
+
+    Raises:
+        UserError: as :func:`read`.
+    """
+    words = sys.argv[1:] if words is None else words
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        if len(option) > len("-p") and PRETRAINED.startswith(option):  # argparse takes a beginning
+            read_of_any_trainer(value if equals else following)
 
 
 def _check_archive(path: str | Path) -> None:

@@ -137,9 +137,8 @@ class ReproducibleTrainer(nnUNetTrainer):
     def initialize(self) -> None:
         torch.manual_seed(derived_seed(self.settings.seed, "weights"))
         super().initialize()
-        if isinstance(
-            self.network, DistributedDataParallel
-        ):  # Ranks averages gradients, once a step
+        checkpoints.check_pretrained_weights()
+        if isinstance(self.network, DistributedDataParallel):  # Ranks averages gradients
             self.network = self.network.module
         if not self.is_restoring:
             load_pretrained_encoder(self.network)

@@ -113,7 +113,7 @@ def test_what_comes_after_the_options_and_should_be_before_is_explained(capsys) 
         ("split -d 901 -o 902", "--labelled N"),
         ("split -d 901 -o 902 --labelled 9", "between 1 and 5"),
         ("split -d 901 -o 902 --list absent.txt", "does not exist"),
-        ("plan -d 901 -p Absent", "choose -p from nnUNetPlans"),
+        ("plan -d 901 -p Absent", "Fix: choose -p from "),
         ("plan -d 901 --set seed", "KEY=VALUE"),
         ("plan -d 901 --set seed=1 seed.x=2", "'seed'"),
         ("plan -d 901 --set sed=1", "did you mean 'seed'"),

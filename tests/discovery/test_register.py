@@ -8,7 +8,6 @@ import pytest
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from semi_nnunet.discovery import register as module
-from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.discovery.register import TRAINERS_FOLDER, is_registered, register, unregister
 from semi_nnunet.methods.mean_teacher import SemiMeanTeacherTrainer
 from semi_nnunet.util.errors import UserError
@@ -55,9 +54,3 @@ def test_nnunet_finds_the_very_class_of_the_package(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("nnUNet_extTrainer", str(TRAINERS_FOLDER))
     found = recursive_find_trainer_class_by_name("SemiMeanTeacherTrainer")
     assert found is SemiMeanTeacherTrainer
-
-
-def test_every_trainer_is_listed_under_its_own_name() -> None:
-    assert {name: c.__name__ for name, c in trainer_classes().items()} == {
-        name: name for name in trainer_classes()
-    }

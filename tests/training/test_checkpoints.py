@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import sys
 import zipfile
 from fractions import Fraction
 from pathlib import Path
@@ -179,10 +180,31 @@ def test_a_malicious_file_is_refused_and_not_executed(tmp_path, wrapped):
 
 def test_a_file_with_more_than_plain_values_says_so(tmp_path):
     torch.save(small_checkpoint(share=Fraction(1, 3)), tmp_path / "y.pth")
-    with pytest.raises(
-        UserError, match=r"can execute code\. Fix: give a checkpoint of the trainer"
-    ):
+    with pytest.raises(UserError, match=r"such as fractions\.Fraction, .*can execute code\. Fix:"):
         checkpoints.read(tmp_path / "y.pth")
+
+
+def test_who_trusts_the_author_says_so(tmp_path, monkeypatch):
+    torch.save(small_checkpoint(share=Fraction(1, 3)), tmp_path / "y.pth")
+    monkeypatch.setenv(checkpoints.EXECUTE, "1")
+    assert checkpoints.read(tmp_path / "y.pth")["share"] == Fraction(1, 3)
+
+
+@pytest.mark.parametrize(
+    "words", [["-pretrained_weights", "{}"], ["-pretrained_weights={}"], ["-pre", "{}", "--npz"]]
+)
+def test_pretrained_weights_are_looked_at_before_nnunet_opens_them(
+    words, tmp_path, monkeypatch, make_trainer
+):
+    path, trace = tmp_path / "theirs.pth", tmp_path / "executed"
+    torch.save(small_checkpoint(gift=Malicious(trace)), path)
+    command = ["nnUNetv2_train", "1", "2d", "0", "-p", "nnUNetPlans"]
+    monkeypatch.setattr(sys, "argv", [*command, *(word.format(path) for word in words)])
+    with pytest.raises(UserError, match="can execute code"):
+        make_trainer("SemiMeanTeacherTrainer", start=False).initialize()
+    assert not trace.exists()
+    torch.save(small_checkpoint(), path)
+    make_trainer("SemiMeanTeacherTrainer", start=False).initialize()
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"weights": 3}])

@@ -1,0 +1,47 @@
+"""What the second stage of a cascade needs is named before a training, with its command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from semi_nnunet.training.cascade import (
+    missing_predictions,
+    never_validated,
+    predicts_unlabelled,
+    require_predictions,
+)
+from semi_nnunet.util.errors import UserError
+
+
+def test_a_single_stage_misses_nothing() -> None:
+    assert missing_predictions(None, ["a", "b"]) == []
+    require_predictions(None, ["a"], "train")
+
+
+def test_cases_without_a_prediction_are_found(tmp_path: Path) -> None:
+    (tmp_path / "a.b2nd").touch()
+    (tmp_path / "b.b2nd.tmp").touch()
+    assert missing_predictions(str(tmp_path), ["a", "b", "c"]) == ["b", "c"]
+    assert missing_predictions(str(tmp_path / "absent"), ["a"]) == ["a"]
+
+
+def test_the_command_that_makes_them_is_told(tmp_path: Path) -> None:
+    cases = [f"case_{number:02d}" for number in range(12)]
+    with pytest.raises(UserError) as refused:
+        require_predictions(str(tmp_path), cases, "nnUNetv2_train 1 3d_lowres all")
+    said = str(refused.value)
+    assert "12 cases: case_00" in said and "case_09 ..." in said and "case_10" not in said
+    assert said.endswith("Fix: nnUNetv2_train 1 3d_lowres all")
+
+
+def test_one_fold_alone_predicts_the_unlabelled_cases() -> None:
+    assert [fold for fold in (0, 1, 4, "all") if predicts_unlabelled(fold)] == [0, "all"]
+
+
+def test_pseudo_labelled_cases_are_in_no_validation(tmp_path: Path) -> None:
+    assert never_validated(tmp_path, 0) == []
+    (tmp_path / "dataset.json").write_text(json.dumps({"pseudo_labelled": ["b", "a"]}))
+    assert never_validated(tmp_path, "all") == []
