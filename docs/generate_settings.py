@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 import sys
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from semi_nnunet.discovery.listing import settings_classes
-from semi_nnunet.settings.common import SemiSettings
+from semi_nnunet.settings.common import TOPICS, SemiSettings
 from semi_nnunet.settings.rules import DatasetProperties
-from semi_nnunet.settings.schema import resolve
+from semi_nnunet.settings.schema import resolve, topic_of
 
 PAGE = Path(__file__).with_name("settings.md")
 EXAMPLE = DatasetProperties(
@@ -27,7 +27,6 @@ EXAMPLE = DatasetProperties(
     median_shape=(120, 320, 320),
     foreground_classes=3,
 )
-OF_A_METHOD = "method"  # the topic of a setting that says none
 
 HEAD = """# Settings
 
@@ -87,8 +86,10 @@ def page() -> str:
     }
     common = {field.name: field for field in dataclasses.fields(SemiSettings)}
     parts = [HEAD.format(**examples), "## Settings of every trainer\n"]
-    for topic, fields in by_topic(common.values()).items():
-        parts += [f"### {topic[:1].upper()}{topic[1:]}\n", table(SemiSettings, fields)]
+    for topic in TOPICS:
+        fields = [one for one in common.values() if topic_of(SemiSettings, one.name) == topic]
+        if fields:
+            parts += [f"### {topic[:1].upper()}{topic[1:]}\n", table(SemiSettings, fields)]
     parts.append("## Settings of single methods\n")
     for trainer, settings_class in settings_classes().items():
         own = [
@@ -104,16 +105,6 @@ def page() -> str:
 def differs(field: dataclasses.Field[Any], common: dataclasses.Field[Any]) -> bool:
     """Whether a method has another default, rule or reason than the other trainers."""
     return field.default != common.default or field.metadata != common.metadata
-
-
-def by_topic(
-    fields: Iterable[dataclasses.Field[Any]],
-) -> Mapping[str, list[dataclasses.Field[Any]]]:
-    """The fields below their topics, both in the order of the class."""
-    found: dict[str, list[dataclasses.Field[Any]]] = {}
-    for field in fields:
-        found.setdefault(field.metadata.get("topic", OF_A_METHOD), []).append(field)
-    return found
 
 
 def table(settings_class: type, fields: Iterable[dataclasses.Field[Any]]) -> str:

@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 
 from semi_nnunet.data.manifest import Entry
-from semi_nnunet.pseudo_labels.pool import Part, Request, shards_left, source_of
+from semi_nnunet.pseudo_labels.pool import PoolShard, Request, shards_left, source_of
 
 PARTS, LEFT, LINKS = 100, 100, 30_000
 
@@ -108,7 +108,7 @@ def measure(request: Request) -> None:
     started = time.monotonic()
     parts = shards_left(request, PARTS)
     planned = time.monotonic()
-    left = Part(request, parts[0].number, PARTS).left()
+    left = PoolShard(request, parts[0].number, PARTS).left()
     assert left
     looked = time.monotonic()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -7,11 +7,11 @@ Runs nnU-Net's fingerprint, planning and preprocessing for imagesTr (what its ow
 nnUNetv2_plan_and_preprocess has done is kept), then preprocesses imagesUn with the same plans.
 It may be interrupted and run again: finished cases are kept.
 
-A large imagesUn can be cut into parts, each a job, here or on a cluster:
+A large imagesUn can be cut into shards, each a job, here or on a cluster:
 
-    semi_nnunet preprocess -d 42 --parts 8 --jobs 2 -np 4
-    semi_nnunet preprocess -d 42 --launcher slurm --parts 100 --sbatch='--cpus-per-task=4'
-    semi_nnunet preprocess -d 42 --launcher ray --parts 100 --threads 4
+    semi_nnunet preprocess -d 42 --shards 8 --jobs 2 -np 4
+    semi_nnunet preprocess -d 42 --launcher slurm --shards 100 --sbatch='--cpus-per-task=4'
+    semi_nnunet preprocess -d 42 --launcher ray --shards 100 --threads 4
 
 The launching process verifies all images and does the rest; semi_nnunet doctor counts what is done.
 """
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="processes",
         type=int,
         metavar="N",
-        help="worker processes (default: 8; of each part: its cores)",
+        help="worker processes (default: 8; of each shard: its cores)",
     )
     parser.add_argument(
         "--skip-bad",
@@ -57,32 +57,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"set bad unlabelled cases aside (listed in {SKIPPED_FILE}) and go on",
     )
     parser.add_argument(
-        "--parts",
+        "--shards",
+        "--parts",  # its name in version 0.2
         type=int,
         help="into which imagesUn is cut (default: --jobs; without these and --launcher: none)",
     )
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)  # does a part
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)  # does a shard
     launching.add_arguments(parser, on_cpu=True)
 
 
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.runs.launching import Launcher
     from semi_nnunet.runs.next_step import to_train
-    from semi_nnunet.runs.prepare import list_parts, prepare, prepare_part, work_on
+    from semi_nnunet.runs.prepare import list_shards, prepare, prepare_shard, work_on
 
     launcher = Launcher.of(vars(args))
     if args.only is not None:  # a process of a cluster, or the worker that it starts
-        parts = list_parts(
-            args.dataset, args.plans, args.configurations, args.parts, args.processes
+        shards = list_shards(
+            args.dataset, args.plans, args.configurations, args.shards, args.processes
         )
         if args.worker:
-            work_on(parts[args.only], args.processes)
+            work_on(shards[args.only], args.processes)
         else:
-            prepare_part(parts, launcher)
+            prepare_shard(shards, launcher)
         return
     ready = prepare(
         args.dataset, args.configurations, plans=args.plans, planner=args.planner,
-        processes=args.processes, skip_bad=args.skip_bad, parts=args.parts, launcher=launcher,
+        processes=args.processes, skip_bad=args.skip_bad, shards=args.shards, launcher=launcher,
     )  # fmt: skip
     if ready is None:
         return

@@ -2,14 +2,14 @@
 
     semi_nnunet pseudo-label -i images -o labelled -m Dataset042_Pancreas/MODEL --jobs 2
     semi_nnunet pseudo-label -i images -o labelled -m MODEL OTHER_MODEL --views flips rot90 gamma
-    semi_nnunet pseudo-label ... --launcher slurm --parts 100 --sbatch='--gres=gpu:1'
-    semi_nnunet pseudo-label ... --launcher ray --parts 100
+    semi_nnunet pseudo-label ... --launcher slurm --shards 100 --sbatch='--gres=gpu:1'
+    semi_nnunet pseudo-label ... --launcher ray --shards 100
 
 A MODEL is a folder TRAINER__PLANS__CONFIGURATION below nnUNet_results, of our trainers or
 nnU-Net's, or a fold in it; a cascade's second stage sees the labels of its first, which is looked
 for beside it. Folds and views are averaged as logits, models as probabilities, as nnU-Net does:
 without --views this is nnUNetv2_predict --disable_tta, with "flips" its default. Each
-part of the pool is a process. Run it again to go on: what is killed costs its current case. A bad
+shard of the pool is a process. Run it again to go on: what is killed costs its current case. A bad
 image is set aside and named; the others go on. uncertainty.csv says how unsure the models are of
 each image, the most certain first.
 """
@@ -33,19 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--views", nargs="+", default=[], choices=NAMES, metavar="VIEW", help=", ".join(NAMES))
     add("--confidence", type=float, default=0.0, metavar="P", help=CONFIDENCE)
     add("--npz", action="store_true", help="keep the probabilities")
-    add("--parts", type=int, help="into which the pool is cut (default: --jobs)")
-    add("--worker", action="store_true", help=argparse.SUPPRESS)  # the process that labels a part
+    add("--shards", "--parts", type=int, help="into which the pool is cut (default: --jobs)")
+    add("--worker", action="store_true", help=argparse.SUPPRESS)  # the process that labels a shard
     launching.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from semi_nnunet.pseudo_labels.label import label_part, pseudo_label, request_of
+    from semi_nnunet.pseudo_labels.label import label_shard, pseudo_label, request_of
     from semi_nnunet.runs.launching import Launcher
 
     what = (args.images, args.out, args.models)
     how = {"views": args.views, "confidence": args.confidence, "npz": args.npz}
     if args.worker:
-        label_part(request_of(*what, **how), args.only, args.parts, args.device)
+        label_shard(request_of(*what, **how), args.only, args.shards, args.device)
         return 0
-    labelled = pseudo_label(*what, **how, parts=args.parts, launcher=Launcher.of(vars(args)))
+    labelled = pseudo_label(*what, **how, shards=args.shards, launcher=Launcher.of(vars(args)))
     return 1 if labelled is not None and not labelled.cases else 0

@@ -37,11 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_score_arguments(parser: argparse.ArgumentParser) -> None:
     """By what the surest cases are chosen."""
-    from semi_nnunet.pseudo_labels.choice import SCORES
+    from semi_nnunet.settings.common import FILTER_SCORES
 
     add = parser.add_argument
     add("--most", type=float, metavar="U", help="the largest uncertainty to take (default: any)")
-    add("--score", choices=SCORES, default="entropy", help="default: %(default)s")
+    add("--score", choices=FILTER_SCORES, default="entropy", help="default: %(default)s")
     add("--before", nargs="+", default=[], metavar="OUT", help="-o of pseudo-label, where earlier "
         "models or checkpoints labelled the same images, the oldest first")  # fmt: skip
 

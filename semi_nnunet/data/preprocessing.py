@@ -121,17 +121,17 @@ def preprocess_cases(
     folder: Path,
     num_processes: int,
     title: str,
-    part: Shard | None = None,
+    shard: Shard | None = None,
 ) -> int:
     """Preprocess the cases that are not finished yet; files of other cases are removed.
 
     Args:
-        cases: all that ``folder`` is to hold, or all of the part.
+        cases: all that ``folder`` is to hold, or all of the shard.
         recipe: how.
         folder: for the preprocessed files.
         num_processes: up to 1 means in this process.
         title: of the progress bar.
-        part: what of the folder is ours; None: all of it.
+        shard: what of the folder is ours; None: all of it.
 
     Returns:
         How many cases had to be done.
@@ -146,16 +146,16 @@ def preprocess_cases(
         for name, entry in Manifest(folder).read().items()
         if sources.get(name) == entry.source and entry.is_intact(folder)
     }
-    remove_strangers(folder, finished, part)
+    remove_strangers(folder, finished, shard)
     todo = [case for case in cases if case.name not in finished]
-    aside = folder.with_name(f"{folder.name}.tmp") if part is None else part.aside
-    manifest = Manifest(folder, None if part is None else part.finished)
+    aside = folder.with_name(f"{folder.name}.tmp") if shard is None else shard.aside
+    manifest = Manifest(folder, None if shard is None else shard.finished)
     problems: list[Problem] = []
     work = partial(preprocess_case, recipe=recipe, folder=folder, aside=aside)
     results = _run_all(todo, work, num_processes)
     options = {"total": len(cases), "initial": len(finished), "unit": "case", "disable": None}
     with tqdm(desc=title, **options) as bar:
-        for case, result in results if part is None else with_progress(results, len(todo)):
+        for case, result in results if shard is None else with_progress(results, len(todo)):
             if isinstance(result, Entry):
                 manifest.add(result)
             else:
@@ -215,14 +215,14 @@ def _run_in_pool(
             raise
 
 
-def remove_strangers(folder: Path, kept: Collection[str], part: Shard | None = None) -> None:
-    """Delete the files of all other cases, those of a part where one is given.
+def remove_strangers(folder: Path, kept: Collection[str], shard: Shard | None = None) -> None:
+    """Delete the files of all other cases, those of a shard where one is given.
 
     They are half-written or outdated, or their case is gone.
     """
     for path in folder.iterdir():
         name = path.name.removesuffix(".pkl").removesuffix(".b2nd")
-        if part is not None and not part.holds(name):
+        if shard is not None and not shard.holds(name):
             continue
         if path.is_file() and name not in kept and name.removesuffix("_seg") not in kept:
             path.unlink()

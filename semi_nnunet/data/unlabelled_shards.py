@@ -1,7 +1,7 @@
-"""Preprocess a large imagesUn in parts: each a job of a launcher, on any machine.
+"""Preprocess a large imagesUn in shards: each a job of a launcher, on any machine.
 
 The launching process has verified all images and planned; it writes the list of cases, with the
-hashes of their voxels, for the processes of the parts.
+hashes of their voxels, for the processes of the shards.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ class UnlabelledPreprocessing:
         return unlabelled_folder(self.preprocessed, self.recipe.data_identifier)
 
     @property
-    def parts(self) -> Path:
+    def shards(self) -> Path:
         """Lists, logs and locks."""
         return shards_folder(self.folder)
 
     def begin(self, cases: Sequence[Case]) -> None:
-        """Write down the cases for the parts; what was left of others is removed."""
+        """Write down the cases for the shards; what was left of others is removed."""
         require_idle(self.folder)
-        for folder in (self.folder, self.parts):
+        for folder in (self.folder, self.shards):
             folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.parts / CASES, [astuple(case) for case in cases])
-        remove_unfinished(self.parts)
+        write_json(self.shards / CASES, [astuple(case) for case in cases])
+        remove_unfinished(self.shards)
         remove_strangers(self.folder, {case.name for case in cases})
 
     def cases(self) -> list[Case]:
@@ -66,7 +66,7 @@ class UnlabelledPreprocessing:
         Raises:
             UserError: none were.
         """
-        rows = read_json(self.parts / CASES)
+        rows = read_json(self.shards / CASES)
         return [Case(name, tuple(images), label, digest) for name, images, label, digest in rows]
 
     def left(self, cases: Sequence[Case]) -> list[str]:
@@ -80,15 +80,15 @@ class UnlabelledPreprocessing:
 
 
 def require_idle(folder: Path) -> None:
-    """Check that nobody works on a part of a preprocessed folder.
+    """Check that nobody works on a shard of a preprocessed folder.
 
     Raises:
         UserError: somebody does.
     """
     if at_work := holders(shards_folder(folder)):
-        part, holder = next(iter(at_work.items()))
+        shard, holder = next(iter(at_work.items()))
         raise UserError(
-            f"{len(at_work)} parts of {folder} are being worked on ({part}: {holder}). Fix: wait "
+            f"{len(at_work)} shards of {folder} are being worked on ({shard}: {holder}). Fix: wait "
             f"until they have ended, or end them, then run the same command again"
         )
 
@@ -99,8 +99,8 @@ class UnlabelledShard(Shard):
 
     Args:
         pool: all cases of the configuration.
-        number: of the part, from 0.
-        of: how many parts there are.
+        number: of the shard, from 0.
+        of: how many shards there are.
         processes: that preprocess; None: one for each core of the job.
     """
 
@@ -114,7 +114,7 @@ class UnlabelledShard(Shard):
 
     @property
     def folder(self) -> Path:
-        return self.pool.parts
+        return self.pool.shards
 
     def cases(self) -> list[Case]:
         """Its cases, done or not."""
@@ -128,7 +128,7 @@ class UnlabelledShard(Shard):
         """The command that does what is left."""
         pool = self.pool
         where = ("-d", pool.preprocessed.name, "-p", pool.plans, "-c", pool.configuration)
-        which = ("--parts", str(self.of), "--only", str(self.number), "--worker")
+        which = ("--shards", str(self.of), "--only", str(self.number), "--worker")
         at_a_time = ("-np", str(self.processes)) if self.processes else ()
         yield ("semi_nnunet", "preprocess", *where, *which, *at_a_time)
 
@@ -140,5 +140,5 @@ class UnlabelledShard(Shard):
 
 
 def shards_left(pool: UnlabelledPreprocessing, cases: Sequence[Case], count: int) -> list[int]:
-    """The numbers of those of ``count`` parts that have something left to do."""
+    """The numbers of those of ``count`` shards that have something left to do."""
     return shards_holding(pool.left(cases), count)

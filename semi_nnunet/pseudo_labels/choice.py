@@ -18,17 +18,17 @@ from semi_nnunet.training.filtering import surest
 from semi_nnunet.util.errors import Problem, UserError
 
 OF_SEVERAL = {"change": voxel_change, "checkpoints": checkpoint_disagreement}  # labellings
-SCORES = ("entropy", "disagreement", *OF_SEVERAL)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which pseudo-labelled cases are taken.
+    """The rule by which pseudo-labelled cases are taken.
 
     Args:
         keep: a fraction of them (at most 1), or a number (above 1), the surest.
         most: an uncertainty above which none is taken, or None.
-        score: one of :data:`SCORES`, see :mod:`semi_nnunet.core.case_uncertainty`.
+        score: one of :data:`~semi_nnunet.settings.common.FILTER_SCORES`, see
+            :mod:`semi_nnunet.core.case_uncertainty`.
         before: folders of the same images labelled earlier, the oldest first: by the models of the
             rounds before, or by earlier checkpoints; for the scores that compare with them.
     """
@@ -43,7 +43,7 @@ class Choice:
         return replace(self, before=tuple(map(os.path.abspath, self.before)))
 
     def record(self) -> dict[str, Any]:
-        """As JSON reads it back; without ``before`` where there is none, as it once was."""
+        """The rule as JSON; ``before`` is left out where it is empty, as older files have it."""
         found = asdict(self)
         del found["before"]
         return {**found, **({"before": list(self.before)} if self.before else {})}
@@ -95,7 +95,7 @@ def case_scores(
 def scores_of_labellings(
     request: Request, choice: Choice, cases: Sequence[str]
 ) -> dict[str, float]:
-    """How far the labels of each case differ from what they were earlier.
+    """Score how far the labels of each case differ from what they were earlier.
 
     A case that was not labelled earlier is as unsure as one can be. Voxels that are ignored in one
     of the labellings do not count.

@@ -60,7 +60,7 @@ Plans = Mapping[str, dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation:
-    """How a data set is distilled.
+    """How a data set is distilled: by which models, from which images, for which training.
 
     Args:
         name: of the new data set; None: the old name and "Distilled".
@@ -68,7 +68,7 @@ class Distillation:
         keep: a fraction of the cases (at most 1), or a number (above 1), the surest; one value, or
             one for each round.
         most: an uncertainty above which none is taken, or None.
-        score: by which the surest are chosen, one of :data:`~.choice.SCORES`.
+        score: by which the surest are chosen, one of :data:`~.settings.common.FILTER_SCORES`.
         before: folders in which the same images were labelled earlier, the oldest first.
         confidence: a voxel whose label is less probable gets nnU-Net's ignore label, in [0, 1).
         target: trainer that is trained on the new data set; None: none is.
@@ -108,17 +108,17 @@ class Distillation:
 
     @property
     def choice(self) -> Choice:
-        """Of the first round."""
+        """The choice of cases in the first round."""
         return Choice(self.keep[0], self.most, self.score, tuple(self.before)).located()
 
     def configuration(self, request: Request) -> str:
-        """What is trained: what was asked for, or the first base's."""
+        """The configuration that is trained: as asked for, or the first base's."""
         return str(self.target_configuration or request.trained[0].configuration)
 
 
 @dataclass(frozen=True)
 class Distilled:
-    """What distillation made.
+    """The data set that a distillation made.
 
     Args:
         folders: raw data sets, one for each round.
@@ -204,7 +204,7 @@ def write(source: Path, raw: Path, request: Request, plans: Plans, how: Distilla
 def what_follows(
     raw: Path, plans: str | None, configurations: Sequence[str], folds: Sequence[str]
 ) -> tuple[Command, ...]:
-    """What to type to train on the new data set; a cascade's second stage needs every fold."""
+    """The commands that train on the new data set; a cascade's second stage needs every fold."""
     number, option = number_of(raw), ("-p", plans) if plans else ()
     train: Command = ("nnUNetv2_train", number, *configurations, folds[0], *option)
     if len(configurations) > 1:
@@ -249,7 +249,7 @@ def follow(
 def target_of(
     trainer: str, split: Folders, request: Request, plans: Plans, how: Distillation
 ) -> Target:
-    """What is trained: what was asked for; else as the first base, on every fold."""
+    """The training that follows: as asked for, or as the first base, on every fold."""
     own = str(request.trained[0].plans["plans_name"])
     first, _ = unseeded(own)  # how.seeds says which are trained
     name = how.target_plans or (first if first in plans else own)
@@ -260,7 +260,7 @@ def target_of(
 
 
 def options_of(dataset: str, how: Distillation) -> Options:
-    """What is asked of every round, as it is typed."""
+    """The options of every round, as they are typed."""
     labelling = ["--views", *how.views] if how.views else []
     labelling += ["--confidence", str(how.confidence)] if how.confidence else []
     labelling += ["--skip-bad"] if how.skip_bad else []

@@ -182,7 +182,7 @@ def write_pseudo_labelled(target: Path, taken: Iterable[str]) -> None:
 
 
 def cases_of(splits: Sequence[Mapping[str, Sequence[str]]]) -> set[str]:
-    """Every case of the folds."""
+    """The cases of all folds."""
     return {case for fold in splits for part in fold.values() for case in part}
 
 
@@ -203,7 +203,7 @@ def plans_problems(
 
 
 def stages_of(plans: Mapping[str, Any], configuration: str) -> tuple[str, ...]:
-    """What is trained for a configuration: in a cascade, the stages before it first."""
+    """The stages trained for a configuration: in a cascade, those before it come first."""
     if configuration not in plans["configurations"]:
         return (configuration,)
     before = PlansManager(dict(plans)).get_configuration(configuration).previous_stage_name

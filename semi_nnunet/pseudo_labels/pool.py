@@ -1,8 +1,8 @@
-"""Label a pool of images of any size: in parts, each by a process of its own, on any launcher.
+"""Label a pool of images of any size: in shards, each by a process of its own, on any launcher.
 
 A case is done when its files are complete (written aside, then renamed) and its line, with their
-checksums, is in the list of the part that did it. What is killed costs its current case; running
-again does what is missing, also with more parts, or after images were added.
+checksums, is in the list of the shard that did it. What is killed costs its current case; running
+again does what is missing, also with more shards, or after images were added.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DEVICES = ("CUDA", "cuDNN", "CUBLAS", "NCCL", "HIP", "MPS", "XPU")  # in message
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: images, models, views; the same for all parts and reruns.
+    """The images, models and views asked for; they are the same for all shards and reruns.
 
     Args:
         images: folder, CASE_0000.ending.
@@ -59,6 +59,11 @@ class Request:
     def labels(self) -> Path:
         """The folder of the segmentations."""
         return self.out / "labels"
+
+    @property
+    def finished_lists(self) -> Path:
+        """The folder of what each shard has finished, by the name that it has had since 0.1."""
+        return self.out / "parts"
 
     @cached_property
     def trained(self) -> list[TrainedModel]:
@@ -84,7 +89,7 @@ class Request:
         return found
 
     def record(self) -> dict[str, Any]:
-        """What the labels depend on, beside the images themselves."""
+        """The record of what the labels depend on, beside the images themselves."""
         return {
             "images": str(self.images),
             "models": [model.record() for model in self.trained],
@@ -94,7 +99,7 @@ class Request:
         }
 
     def begin(self) -> None:
-        """Write down what is asked for, before the parts start.
+        """Write down what is asked for, before the shards start.
 
         Raises:
             UserError: the folder was begun with other images, models or views.
@@ -105,23 +110,23 @@ class Request:
                 f"{self.out} was begun with other images, models, views, --confidence or --npz "
                 f"({path}). Fix: choose another folder or number by -o, or remove it"
             )
-        for folder in (self.labels, self.out / "parts"):
+        for folder in (self.labels, self.finished_lists):
             folder.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
             write_json(path, record)
 
     def state(self, cases: Iterable[str]) -> PoolState:
-        """What is done of these cases, and what was set aside.
+        """Read which of these cases are done, and which were set aside.
 
         An image that has changed since is neither.
         """
         sources = {case: source_of(self.cases[case]) for case in cases}
         found = PoolState({}, {})
-        for path in (self.out / "parts").glob("*.jsonl"):
+        for path in self.finished_lists.glob("*.jsonl"):
             for case, entry in Manifest(self.labels, path).read().items():
                 if entry.source == sources.get(case) and entry.is_present(self.labels):
                     found.done[case] = entry
-        for path in (self.out / "parts").glob("*.bad"):
+        for path in self.finished_lists.glob("*.bad"):
             for line in path.read_text(errors="replace").splitlines():
                 try:
                     noted = json.loads(line)
@@ -156,19 +161,19 @@ class PoolState:
 
 
 def source_of(files: Sequence[str]) -> str:
-    """Which version of its files a case is: bytes and time of each."""
+    """The version of a case's files: bytes and time of each."""
     stats = [os.stat(file) for file in files]
     return " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
 
 
 @dataclass(frozen=True)
-class Part(Shard):
+class PoolShard(Shard):
     """The cases of one process: a job of a launcher.
 
     Args:
         request: what is asked for.
-        number: of the part, from 0.
-        of: how many parts there are.
+        number: of the shard, from 0.
+        of: how many shards there are.
     """
 
     request: Request
@@ -177,14 +182,14 @@ class Part(Shard):
 
     @property
     def folder(self) -> Path:
-        return self.request.out / "parts"
+        return self.request.finished_lists
 
     def cases(self) -> dict[str, list[str]]:
         """Case -> files."""
         return {case: files for case, files in self.request.cases.items() if self.holds(case)}
 
     def left(self) -> list[str]:
-        """Its cases that are neither done nor set aside."""
+        """The shard's cases that are neither done nor set aside."""
         return self.request.left(self.cases())
 
     @property
@@ -197,13 +202,13 @@ class Part(Shard):
         yield ("semi_nnunet", "pseudo-label", *words)
 
     def arguments(self) -> list[str]:
-        """Of the command, without which part it is."""
+        """The arguments of the command, without the number of the shard."""
         request = self.request
         words = ["-i", str(request.images), "-o", str(request.out), "-m", *request.models]
         words += ["--views", *request.views] if request.views else []
         words += ["--confidence", str(request.confidence)] if request.confidence else []
         words += ["--npz"] if request.npz else []
-        return [*words, "--parts", str(self.of)]
+        return [*words, "--shards", str(self.of)]
 
     def set_aside(self, case: str, problem: str) -> None:
         """Note a case that cannot be labelled, as its files are now."""
@@ -215,29 +220,29 @@ class Part(Shard):
             os.fsync(file.fileno())
 
 
-def shards_left(request: Request, count: int) -> list[Part]:
-    """Those of ``count`` parts that have something left to do."""
-    return [Part(request, number, count) for number in shards_holding(request.left(), count)]
+def shards_left(request: Request, count: int) -> list[PoolShard]:
+    """The ones of ``count`` shards that have something left to do."""
+    return [PoolShard(request, number, count) for number in shards_holding(request.left(), count)]
 
 
-def run_part(part: Part, label: Labeller, left: Sequence[str]) -> Iterator[str]:
-    """Label what is left of a part, one case after another; yields each when it is done.
+def run_shard(shard: PoolShard, label: Labeller, left: Sequence[str]) -> Iterator[str]:
+    """Label what is left of a shard, one case after another; yields each when it is done.
 
     Args:
-        part: the part.
+        shard: the shard.
         label: what labels.
         left: its cases.
     """
-    for leftover in part.folder.glob(f"{part.aside.name}.*"):  # of a killed process
+    for leftover in shard.folder.glob(f"{shard.aside.name}.*"):  # of a killed process
         leftover.unlink()
-    request, cases = part.request, part.cases()
+    request, cases = shard.request, shard.cases()
     description = read_description(request.trained[0].folder)
     reader = reader_class(description, [file for case in left for file in cases[case]])
-    manifest = Manifest(request.labels, part.finished)
+    manifest = Manifest(request.labels, shard.finished)
     too_large: list[str] = []
     for case in left:
         if problems := image_problems(request.images, description, reader, case, cases[case]):
-            part.set_aside(case, "; ".join(map(str, problems)))
+            shard.set_aside(case, "; ".join(map(str, problems)))
             yield case
             continue
         source = source_of(cases[case])
@@ -253,9 +258,9 @@ def run_part(part: Part, label: Labeller, left: Sequence[str]) -> Iterator[str]:
                     f"command again, on another device or disk"
                 ) from error
             # one strange image must not end the labelling of the others
-            part.set_aside(case, f"cannot be labelled: {short_reason(error)}")
+            shard.set_aside(case, f"cannot be labelled: {short_reason(error)}")
         else:
-            manifest.add(write_case(part, case, source, prediction, label))
+            manifest.add(write_case(shard, case, source, prediction, label))
         yield case
     if too_large:
         raise UserError(
@@ -296,14 +301,14 @@ def with_ignored(prediction: Prediction, label_manager: Any, confidence: float) 
 
 
 def write_case(
-    part: Part, case: str, source: str, prediction: Prediction, label: Labeller
+    shard: PoolShard, case: str, source: str, prediction: Prediction, label: Labeller
 ) -> Entry:
     """Write a case's files aside and rename them; says what is there now, and its uncertainty.
 
     Raises:
         UserError: the disk is full or not writable.
     """
-    request, aside = part.request, part.aside
+    request, aside = shard.request, shard.aside
     manager = label.label_manager
     labels = with_ignored(prediction, manager, request.confidence)
     ending = request.trained[0].dataset_json["file_ending"]

@@ -24,7 +24,7 @@ from semi_nnunet.training.prediction import with_previous_stage
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the models say of an image.
+    """The models' probabilities of an image, and how they disagree.
 
     Args:
         probabilities: (C, *spatial) float32, in the image's own frame, mean over the models.

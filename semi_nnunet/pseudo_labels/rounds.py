@@ -38,7 +38,7 @@ from semi_nnunet.util.files import read_json
 
 @dataclass(frozen=True)
 class Target:
-    """What is trained on the pseudo labels.
+    """The training on the pseudo labels.
 
     Args:
         trainer: class name.
@@ -56,11 +56,11 @@ class Target:
 
     @property
     def configuration(self) -> str:
-        """What labels."""
+        """The configuration that labels."""
         return self.configurations[-1]
 
     def models(self, dataset: str) -> tuple[str, ...]:
-        """Its models on a data set, one for each seed with all its folds, as --base wants them."""
+        """The models on a data set, one for each seed with all its folds, as --base takes them."""
         plans = [seed_name(self.plans, seed) for seed in range(self.seeds)]
         return tuple(f"{dataset}/{self.trainer}__{one}__{self.configuration}" for one in plans)
 
@@ -83,13 +83,13 @@ class Round:
 
     @property
     def name(self) -> str:
-        """Of its data set, without the number."""
+        """The name of the round's data set, without the number."""
         return self.raw.name.split("_", 1)[1]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What every round is asked for alike.
+    """The options that all rounds share.
 
     Args:
         source: the data set with the labelled cases and the pool.
@@ -142,7 +142,7 @@ def labelled_pool(raw: Path) -> Path:
 
 
 def commands(one: Round, target: Target, options: Options) -> Iterator[tuple[str, Command]]:
-    """What a round has to do, each command looked at when the one before has ended."""
+    """The commands of a round, each looked at when the one before has ended."""
     number = number_of(one.raw)
     choice, new = one.choice, ("-o", number, "--name", one.name)
     chosen = ["--keep", str(choice.keep)]
@@ -160,7 +160,7 @@ def commands(one: Round, target: Target, options: Options) -> Iterator[tuple[str
 
 
 def number_of(raw: Path) -> str:
-    """Of a data set, as it is typed."""
+    """The number of a data set, as it is typed."""
     return str(int(raw.name[7:10]))
 
 
@@ -190,7 +190,7 @@ def dice_of_test_cases(models: Sequence[str]) -> float | None:
 
 
 def split_of(source: Path) -> Folders:
-    """Where the folds of the new data sets come from; the source may not be preprocessed here."""
+    """Find the folds for the new data sets; the source may not be preprocessed here."""
     preprocessed = preprocessed_dataset(source.name)
     has_folds = (preprocessed / "splits_final.json").is_file()
     return Folders(source, preprocessed if has_folds else source, source)

@@ -67,7 +67,7 @@ def select(
         What is selected.
 
     Raises:
-        UnfinishedError: no image could be labelled, or parts failed; it was printed.
+        UnfinishedError: no image could be labelled, or shards failed; it was printed.
         UserError: a model is missing or does not fit, or the choice leaves nothing.
     """
     if not models or not choice.keep > 0:

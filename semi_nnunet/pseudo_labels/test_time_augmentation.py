@@ -115,7 +115,7 @@ def noisy(x: torch.Tensor) -> torch.Tensor:
 
 
 def equalized(x: torch.Tensor) -> torch.Tensor:
-    """Every channel's histogram made flat; mean and sd stay."""
+    """Make every channel's histogram flat; its mean and standard deviation stay."""
 
     def equalize(c: torch.Tensor) -> torch.Tensor:
         levels, counts = (to_unit(c) * (LEVELS - 1)).round().long(), np.zeros(LEVELS)
@@ -133,10 +133,10 @@ def per_channel(x: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor])
 
 
 def to_unit(c: torch.Tensor) -> torch.Tensor:
-    """From 0 (darkest) to 1 (brightest)."""
+    """Scale a channel from 0 (darkest) to 1 (brightest)."""
     return (c - c.min()) / (c.max() - c.min())
 
 
 def scaled_like(c: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """With the mean and standard deviation of ``like``."""
+    """Shift and scale a channel to the mean and standard deviation of ``like``."""
     return (c - c.mean()) / c.std().clamp_min(1e-8) * like.std() + like.mean()

@@ -29,7 +29,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Answer:
-    """What the reader wants to know first.
+    """The first lines of a report: which method is best, and how sure that is.
 
     Args:
         verdict: "better", "worse" or "open".
@@ -47,7 +47,7 @@ class Answer:
 
 
 def answer(measured: Sequence[Measured], baseline: str) -> Answer:
-    """What the comparisons say.
+    """Word the answer that the comparisons give.
 
     Args:
         measured: validation or test cases, or both.
@@ -79,13 +79,13 @@ def find(measured: Measured, model: Model) -> Compared | None:
 
 
 def largest_gain(measured: Measured) -> Compared:
-    """Of all methods."""
+    """Find the method with the largest gain."""
     sign = 1 if higher_is_better(measured.metric) else -1
     return max(measured.compared, key=lambda item: sign * item.overall.mean)
 
 
 def verdict_of(item: Compared, metric: str) -> str:
-    """As one word."""
+    """Name the verdict of a comparison in one word."""
     return {"better": "better", "WORSE": "worse"}.get(item.verdict(metric), "open")
 
 
@@ -96,7 +96,7 @@ def names_of(measured: Measured, item: Compared) -> tuple[str, str]:
 
 
 def nothing_to_compare(measured: Sequence[Measured], baseline: str) -> Answer:
-    """One trainer alone, or no baseline."""
+    """Say why nothing can be compared: there is one trainer alone, or no baseline."""
     models = list(dict.fromkeys(model for item in measured for model in item.models))
     names = listed([model_name(model, models) for model in models])
     what = f"Measured so far: {names}. "
@@ -111,7 +111,7 @@ def nothing_to_compare(measured: Sequence[Measured], baseline: str) -> Answer:
 
 
 def best_sentences(validation: Measured) -> list[str]:
-    """Which of several methods or configurations to choose, without a baseline."""
+    """Say which of several methods or configurations to choose when there is no baseline."""
     ranked, metric = ranking(validation.values, validation.metric), validation.metric
     if len(ranked) < 2:
         return []
@@ -159,7 +159,7 @@ def headline_of(judge: Measured, item: Compared, verdict: str, chosen_by_validat
 
 
 def difference_sentence(measured: Measured, item: Compared) -> str:
-    """By how much, with its interval."""
+    """Say by how much two methods differ, with the interval."""
     metric, d = measured.metric, item.overall
     name, base = names_of(measured, item)
     ours, theirs = (number(mean, metric, 1) for mean in (item.mean, item.baseline_mean))
@@ -216,7 +216,7 @@ def seeds_sentence(measured: Measured, item: Compared) -> str:
 
 
 def left_out_sentences(validation: Measured, ranked: Sequence[tuple[Model, float]]) -> list[str]:
-    """Who was not there to be chosen."""
+    """Name the methods that could not be chosen, and why."""
     names = [model_name(m, validation.models) for m in left_out(validation.values, ranked)]
     if not (ranked and names):
         return []
@@ -227,7 +227,7 @@ def left_out_sentences(validation: Measured, ranked: Sequence[tuple[Model, float
 def choice_sentences(
     judge: Measured, item: Compared, validation: Measured | None, chosen: bool
 ) -> list[str]:
-    """How the method was chosen."""
+    """Say on which cases the method was chosen."""
     if len(judge.compared) == 1 and judge.subset == "test":
         return []
     name, _ = names_of(judge, item)

@@ -30,7 +30,7 @@ Facts = list[tuple[str, str]]  # name and value, a line each
 
 @dataclass(frozen=True)
 class Settings:
-    """Of one trainer and configuration: name, value, reason; and what differs between runs."""
+    """The settings of one trainer and configuration, and those that differ between runs."""
 
     name: str
     rows: list[tuple[str, str, str]]
@@ -39,7 +39,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Background:
-    """All of it."""
+    """What stands below the results: data, plans, methods, settings, versions, commands."""
 
     data: Facts
     plans: list[tuple[str, Facts]]
@@ -65,7 +65,7 @@ def background(folders: Folders, plans: str, jobs: Sequence[Job]) -> Background:
 
 
 def pool_used(folders: Folders, records: Sequence[Mapping[str, Any]]) -> str:
-    """With how many unlabelled images trainings began, and what was selected.
+    """Count the unlabelled images that trainings began with, and those selected.
 
     One that filters them may have been resumed after: its record is of then.
     """
@@ -143,7 +143,7 @@ def fingerprint_facts(fingerprint: Mapping[str, Any]) -> Facts:
 
 
 def methods_of(trainers: Iterable[str]) -> Facts:
-    """What each of them does."""
+    """Describe what each method does."""
     return [(short_name(name), about(name)) for name in dict.fromkeys(trainers)]
 
 
@@ -157,7 +157,7 @@ def about(trainer: str) -> str:
 
 
 def plan_facts(plans: Mapping[str, Any], name: str) -> Facts:
-    """What nnU-Net planned for a configuration."""
+    """List what nnU-Net planned for a configuration."""
     own = dict(plans["configurations"].get(name, {}))
     while parent := own.pop("inherits_from", None):
         own = {**plans["configurations"][parent], **own}
@@ -181,7 +181,7 @@ def written(value: Any) -> str:
 
 
 def settings_of(jobs: Sequence[Job], of_jobs: Sequence[Mapping[str, Any]]) -> list[Settings]:
-    """Of each trainer and configuration: those of its first training that left any."""
+    """Read the settings of each trainer and configuration from its first training that left any."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for job, record in zip(jobs, of_jobs, strict=True):
         if record:
@@ -204,7 +204,7 @@ def settings_of(jobs: Sequence[Job], of_jobs: Sequence[Mapping[str, Any]]) -> li
 
 
 def versions_of(records: Sequence[Mapping[str, Any]]) -> Facts:
-    """With which software was trained, and with which this report was made."""
+    """List the software versions of the trainings and of this report."""
     found: dict[str, set[str]] = {}
     for record in records:
         for name in VERSIONS:
@@ -215,7 +215,7 @@ def versions_of(records: Sequence[Mapping[str, Any]]) -> Facts:
 
 
 def planning(folders: Folders, plans: str, configurations: str) -> list[str]:
-    """What makes plans that semi_nnunet plan wrote, from those that they were made from."""
+    """The command that makes plans of semi_nnunet plan again from their source."""
     name = folders.preprocessed.name
     planned = optional_json(folders.preprocessed / f"{plans}.json").get("semi_planned")
     if not planned:
@@ -245,7 +245,7 @@ def assignments(given: Mapping[str, Any], where: str = "") -> Iterator[str]:
 
 
 def commands_of(folders: Folders, plans: str, jobs: Sequence[Job]) -> list[str]:
-    """What to type to get the same trainings and tables."""
+    """List the commands that make the same trainings and tables again."""
     name = folders.preprocessed.name
     trainings = [
         f"nnUNetv2_train {name} {job.configuration} {job.fold} -tr {job.trainer} -p {job.plans}"

@@ -32,7 +32,7 @@ class Files:
 
 
 class CaseFiles:
-    """Where the files of the cases of one subset lie.
+    """The folders with the files of the cases of one subset.
 
     Raises:
         UserError: the raw data set is not there.
@@ -80,7 +80,7 @@ class CaseFiles:
 
 
 def labelling_of(files: CaseFiles, found: Sequence[Files]) -> Labelling:
-    """Of the data set."""
+    """Read how the data set labels."""
     description = files.folders.preprocessed / "dataset.json"
     if not description.is_file():
         description = files.folders.raw / "dataset.json"

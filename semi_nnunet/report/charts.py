@@ -18,7 +18,7 @@ SERIES = 6  # colours of the page
 
 @dataclass(frozen=True)
 class Axis:
-    """From the left to the right border, with a few round numbers between."""
+    """A horizontal axis from border to border, with a few round numbers between."""
 
     low: float
     high: float
@@ -28,7 +28,7 @@ class Axis:
         return round(100 * (value - self.low) / (self.high - self.low), 2)
 
     def written(self, tick: float) -> str:
-        """With as many digits as the full_resolution tick needs."""
+        """Write a number with as many digits as the finest tick needs."""
         behind = next(
             n for n in range(13) if n == 12 or all(close(t, round(t, n)) for t in self.ticks)
         )
@@ -117,7 +117,7 @@ def box_row(axis: Axis, values: Mapping[str, float], colour: int, label: str) ->
 
 
 def change_row(axis: Axis, before: float, after: float, better: bool, label: str) -> Markup:
-    """From the baseline's value (hollow) to the method's (filled)."""
+    """Draw a line from the baseline's value (hollow) to the method's (filled)."""
     if math.isnan(before) or math.isnan(after):
         return Markup("")
     kind = "better" if better else "worse"

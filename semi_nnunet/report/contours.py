@@ -33,7 +33,7 @@ PIXELS, LINE_PIXELS = 440, 3  # of a layer's longer side; of a line
 
 
 def colour_of(number: int) -> str:
-    """Of a class, by its place among the classes."""
+    """The colour of a class, by its place among the classes."""
     return CLASS_COLOURS[number % len(CLASS_COLOURS)]
 
 
@@ -77,7 +77,7 @@ def enlarged(array: np.ndarray, size: tuple[float, float]) -> np.ndarray:
 
 
 def filled(labels: np.ndarray, classes: Classes) -> Layer:
-    """Every class in its colour, with its contour."""
+    """Draw every class in its colour, with its contour."""
     layer = np.zeros(labels.shape, np.uint8)
     for number, values in enumerate(classes.values()):
         layer[np.isin(labels, values)] = FIRST_FILL + number % len(CLASS_COLOURS)
@@ -111,7 +111,7 @@ def contour(mask: np.ndarray) -> np.ndarray:
 
 
 def is_wrong(labels: np.ndarray, reference: np.ndarray, classes: Classes) -> np.ndarray:
-    """Where any class differs from the reference's."""
+    """Mark the pixels where any class differs from the reference."""
     wrong = np.zeros(labels.shape, bool)
     for values in classes.values():
         wrong |= np.isin(labels, values) != np.isin(reference, values)
@@ -119,7 +119,7 @@ def is_wrong(labels: np.ndarray, reference: np.ndarray, classes: Classes) -> np.
 
 
 def disagreement(method: np.ndarray, baseline: np.ndarray) -> Layer:
-    """Where only the baseline is wrong, only the method, and both."""
+    """Mark where only the baseline is wrong, where only the method, and where both are."""
     layer = np.zeros(method.shape, np.uint8)
     for number, where in enumerate((baseline & ~method, method & ~baseline, method & baseline)):
         layer[where] = FIRST_ERROR + number
@@ -137,5 +137,5 @@ def png(layer: Layer) -> bytes:
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
-    """Of "#rrggbb"."""
+    """Read a colour such as "#rrggbb"."""
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

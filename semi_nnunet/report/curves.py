@@ -67,7 +67,7 @@ def polyline(
     vertical: Axis,
     log: bool,
 ) -> str:
-    """One curve; a dot where there is but one point."""
+    """Draw one curve, or a dot where there is but one point."""
     points = []
     for x, y in zip(xs, ys, strict=True):
         if math.isfinite(y):
@@ -89,7 +89,7 @@ def thinned(values: Sequence[float]) -> list[float]:
 
 
 def histogram(kept: Sequence[float], dropped: Sequence[float], bins: int = 24) -> Markup:
-    """How many cases have which uncertainty: kept ones below, dropped ones on top of them."""
+    """Draw how many cases have which uncertainty, kept ones below and dropped ones above."""
     everything = [*kept, *dropped]
     axis = axis_of(everything)
     edges = np.linspace(min(everything), max(everything) + 1e-9, bins + 1)

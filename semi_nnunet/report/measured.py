@@ -66,7 +66,7 @@ class MetricTable:
 
 @dataclass(frozen=True)
 class Measured:
-    """One set of cases.
+    """The comparisons of one set of cases.
 
     Args:
         subset: "validation" or "test".
@@ -86,7 +86,7 @@ class Measured:
 
     @property
     def unit(self) -> str:
-        """What was compared."""
+        """The word for what was compared, cases or patients."""
         return "patient" if self.note else "case"
 
     @property

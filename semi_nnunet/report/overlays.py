@@ -42,7 +42,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Slice:
-    """One slice as pictures.
+    """One slice of a case as pictures.
 
     Args:
         number: of the slice, from 1.
@@ -119,7 +119,7 @@ def region_of_interest(labels: Sequence[np.ndarray]) -> tuple[slice, slice]:
 
 
 def grey_window(image: np.ndarray) -> tuple[float, float]:
-    """What is black and what is white: all but the outermost values of (C, Z, Y, X)."""
+    """Find the values shown black and white, without the outermost ones of (C, Z, Y, X)."""
     low, high = np.percentile(image[0], (0.5, 99.5))
     return float(low), float(high)
 

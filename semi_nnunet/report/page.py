@@ -84,14 +84,14 @@ def render(report: Report) -> str:
 
 
 def counts(report: Report) -> str:
-    """How many cases there are of each kind."""
+    """Count the cases of each kind."""
     facts = dict(report.trained.background.data) if report.trained else {}
     kinds = ("labelled", "unlabelled", "test")
     return ", ".join(f"{facts[f'{k} cases']} {k}" for k in kinds if f"{k} cases" in facts)
 
 
 def classes_of(report: Report) -> list[str]:
-    """Those that the pictures show."""
+    """The classes that the pictures show."""
     if report.trained is None:
         return []
     subset = report.trained.viewers_subset
@@ -143,7 +143,7 @@ def interval_chart(
 
 
 def boxes(measured: Measured) -> list[Chart]:
-    """For each class, a box for each method over the axis of that class."""
+    """Draw for each class a box for each method over the axis of that class."""
     means = measured.of_cases()
     names = [ALL_CLASSES, *measured.classes]
     found = []
@@ -163,7 +163,7 @@ def boxes(measured: Measured) -> list[Chart]:
 
 
 def changes(report: Report, measured: Measured) -> list[tuple[CaseRow, Markup]]:
-    """Every row of cases with its picture: from the baseline to the method."""
+    """Draw beside every row of cases the change from the baseline to the method."""
     rows = report.cases[measured.subset]
     places = [
         measured.models.index(m) for m in (report.baseline, report.method) if m in measured.models
@@ -183,7 +183,7 @@ def change(axis: Axis, row: CaseRow, before: int, after: int, metric: str) -> Ma
 
 
 def frames_for_script(viewer: Viewer) -> list[dict[str, object]]:
-    """What the slider shows, for the page's script."""
+    """The frames of the slider, as the page's script reads them."""
     return [asdict(frame) for frame in viewer.frames]
 
 

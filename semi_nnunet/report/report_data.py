@@ -48,7 +48,7 @@ class CaseRow:
 
 @dataclass(frozen=True)
 class Trained:
-    """What trainings left beside their numbers.
+    """What trainings left beside their numbers: curves, filterings and pictures.
 
     Args:
         unmeasured: trainings without any table of metrics yet.
@@ -72,7 +72,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Report:
-    """What the page is made of.
+    """The content of a report's page.
 
     Args:
         dataset: its name.
@@ -100,7 +100,7 @@ class Report:
 
 
 def of_values(paths: Sequence[Path], baseline: str, metric: str = "dice") -> Report:
-    """Of what ``semi_nnunet compare --write-values`` kept, without the trainings.
+    """Make the report from a file of ``semi_nnunet compare --write-values`` alone.
 
     Args:
         paths: of its files, of one data set and one name of plans.
@@ -125,7 +125,7 @@ def of_values(paths: Sequence[Path], baseline: str, metric: str = "dice") -> Rep
 
 
 def of_trainings(folders: Folders, plans: str, baseline: str, metric: str = "dice") -> Report:
-    """Of all that trainings left.
+    """Make the report from all that trainings left.
 
     Args:
         folders: of the data set.
@@ -176,7 +176,7 @@ def require_baseline(name: str, measured: Iterable[str] = ()) -> None:
 def answered(
     dataset: str, plans: str, metric: str, measured: list[Measured], baseline: str
 ) -> Report:
-    """What follows from the numbers."""
+    """Word the answer that follows from the numbers."""
     said = answer(measured, baseline)
     method, base = shown_models(measured, said, baseline)
     cases = {item.subset: case_rows(item, method, base) for item in measured}
@@ -192,7 +192,7 @@ def with_notes(report: Report, notes: Iterable[str]) -> Report:
 
 
 def trained(report: Report, folders: Folders, jobs: Sequence[Job], baseline: str) -> Trained:
-    """What is not in the tables of metrics."""
+    """Gather what is not in the tables of metrics."""
     subset = report.answer.subset or report.measured[0].subset
     shown = next(item for item in report.measured if item.subset == subset)
     try:
@@ -229,7 +229,7 @@ def shown_models(
 
 
 def case_rows(measured: Measured, method: Model, baseline: Model | None) -> list[CaseRow]:
-    """Every class of every case, and all classes together; what lost most comes first."""
+    """The rows of every case, for each class and all together; the largest loss comes first."""
     means, rows = measured.of_cases(), []
     for case in measured.cases:
         names = dict.fromkeys(

@@ -102,7 +102,7 @@ def dice_panel(
 
 
 def pools_of(job: Job) -> list[Pool]:
-    """Every filtering of a training, in the order of the epochs."""
+    """Read every filtering of a training, in the order of the epochs."""
     paths = sorted(job.folder.glob("filter_epoch_*.csv"), key=epoch_of)
     return [pool_of(job, path) for path in paths]
 
@@ -112,7 +112,7 @@ def epoch_of(path: Path) -> int:
 
 
 def pool_of(job: Job, path: Path) -> Pool:
-    """One filtering."""
+    """Read one filtering."""
     rows = [
         (row["case"], float(row.get("score") or row["uncertainty"]), row["kept"] == "1")
         for row in read_csv(path)[1]

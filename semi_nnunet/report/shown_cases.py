@@ -140,7 +140,7 @@ def viewer(
     names: Mapping[str, str],
     measured: Measured,
 ) -> Viewer:
-    """Of the slices of one volume, or of several 2-D images.
+    """Make a viewer of the slices of one volume, or of several 2-D images.
 
     Raises:
         UserError, BrokenFileError: a file cannot be read, or does not fit.
@@ -200,7 +200,7 @@ def scores_of(
 
 
 def note_of(files: Sequence[Files], measured: Measured, flat: bool) -> str:
-    """What is shown."""
+    """Say what a viewer shows."""
     one = files[0]
     shown = f"predictions of fold {one.fold}, seed {one.seed}"
     if flat:

@@ -25,7 +25,7 @@ def short_name(trainer: str) -> str:
 
 
 def model_name(model: Model, models: Sequence[Model]) -> str:
-    """With the configuration if there are several."""
+    """Name a model, with its configuration if there are several."""
     name = short_name(model.trainer)
     several = len({other.configuration for other in models}) > 1
     return f"{name} {model.configuration}" if several else name
@@ -86,7 +86,7 @@ def in_points(value: float, metric: str) -> str:
 
 
 def unit_of_difference(metric: str) -> str:
-    """What :func:`in_points` counts."""
+    """The unit that :func:`in_points` counts."""
     if metric.startswith(FRACTIONS):
         return "points"
     return next((unit for unit in ("mm", "ml", "voxels") if metric.endswith(unit)), "")

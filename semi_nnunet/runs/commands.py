@@ -68,7 +68,7 @@ class EpochTimes:
                 self.seconds = {n: s for n, s in self.seconds.items() if n < self._epoch}
 
     def __str__(self) -> str:
-        """How many are done, and how long each took lately; "" if none is."""
+        """Say how many epochs are done and how long each took lately; "" before the first."""
         if not self.seconds:
             return ""
         recent = list(self.seconds.values())[-10:]

@@ -141,7 +141,7 @@ def gathered(
     trainers: Sequence[str] | None,
     baseline: str,
 ) -> tuple[list[Job], dict[str, list[Value]], list[str], Origin | None]:
-    """What is to be compared; see :func:`compare`.
+    """Gather the metrics that are to be compared; see :func:`compare`.
 
     Returns:
         The trainings; the values of each subset, theirs and those of the files; the tables that

@@ -33,7 +33,7 @@ TRAINERS = (BASELINE, "SemiMeanTeacherTrainer")
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What is trained, predicted and measured; the words of ``semi_nnunet crossval``."""
+    """A cross-validation as it was asked for, in the words of ``semi_nnunet crossval``."""
 
     dataset: str
     configurations: Sequence[str]
@@ -119,7 +119,7 @@ def make_jobs(
     npz: bool = False,
     steps: Sequence[str] = STEPS,
 ) -> list[Job]:
-    """Every trainer x configuration x fold x seed; writes the plans of the seeds above 0.
+    """Make a job for every trainer, configuration, fold and seed; write plans for seeds above 0.
 
     Seed 0 uses the plans themselves, so that a fold trained by hand counts.
 

@@ -246,7 +246,7 @@ def chosen_jobs(
 
 
 def place_in(names: Sequence[str] | None, name: str) -> int:
-    """Where the user named it."""
+    """Put the ensemble into the folder that the user named."""
     return 0 if names is None else names.index(name)
 
 

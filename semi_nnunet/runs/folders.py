@@ -51,20 +51,20 @@ class Folders:
 
     @property
     def file_ending(self) -> str:
-        """Of images and labels; results that came alone may have the raw images beside them."""
+        """The file ending of images and labels, of the preprocessed or else the raw data."""
         prepared = self.preprocessed / "dataset.json"
         path = prepared if prepared.is_file() else self.raw / "dataset.json"
         return str(read_json(path)["file_ending"])
 
     def test_cases(self) -> list[str]:
-        """Those of imagesTs."""
+        """The names of the cases in imagesTs."""
         if not self.test_images:
             return []
         images = str(self.test_images)
         return list(get_identifiers_from_splitted_dataset_folder(images, self.file_ending))
 
     def test_cases_without_labels(self) -> list[str]:
-        """Of imagesTs, where labelsTs holds the labels of others."""
+        """The cases of imagesTs that have no label, where labelsTs has labels of other cases."""
         labels = self.test_labels
         if labels is None:
             return []

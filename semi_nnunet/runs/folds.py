@@ -23,7 +23,7 @@ def all_folds(folders: Folders) -> list[str]:
 
 
 def number_of_folds(folders: Folders) -> int:
-    """Of the split that is there, or that nnU-Net will make; 0 with a single labelled case."""
+    """Count the folds of the split, or of that nnU-Net will make; 0 with a single labelled case."""
     splits = folders.preprocessed / "splits_final.json"
     if splits.is_file():
         return len(read_json(splits))

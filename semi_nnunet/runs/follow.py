@@ -16,7 +16,7 @@ from semi_nnunet.util.names import below_one
 
 @dataclass(frozen=True, kw_only=True)
 class Following:
-    """How much of a recipe is followed, and where.
+    """The stages of a recipe that are followed, and the place.
 
     Args:
         source: folder of the downloaded files; None where nothing is converted.
@@ -78,7 +78,7 @@ def follow_recipe(name: str | Path, how: Following) -> Recipe:
 
 
 def place_of(path: Path, recipe: Recipe, how: Following) -> Place:
-    """Where to follow the recipe of a file.
+    """Find the place where the recipe of a file is followed.
 
     Raises:
         UserError: a folder or number is missing, one too many, or out of range.

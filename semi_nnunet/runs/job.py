@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -14,7 +15,6 @@ from semi_nnunet.data.patients import PatientOf, apart_from
 from semi_nnunet.data.unlabelled import UnlabelledCases
 from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.evaluation.tables import CSV as METRICS
-from semi_nnunet.runs import job_commands
 from semi_nnunet.runs.folders import (
     ALL,
     TEST_FOLDER,
@@ -25,6 +25,7 @@ from semi_nnunet.runs.folders import (
 from semi_nnunet.training.cascade import missing_predictions, never_validated, predicts_unlabelled
 from semi_nnunet.training.history import History
 from semi_nnunet.util.command import Command
+from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json
 
 STEPS = ("train", "predict", "evaluate")  # of a job, in this order
@@ -71,7 +72,7 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """What its commands printed."""
+        """The file that holds what the job's commands printed."""
         return self.folder / "semi_crossval.log"
 
     @property
@@ -81,7 +82,7 @@ class Job:
 
     @property
     def is_begun(self) -> bool:
-        """Whether there is more in its folder than what a crossval noted."""
+        """Whether the folder of the fold holds more than the notes of a cross-validation."""
         there = self.folder.iterdir() if self.folder.is_dir() else ()
         return any("semi_crossval." not in path.name for path in there)
 
@@ -97,7 +98,7 @@ class Job:
 
     @property
     def checkpoint(self) -> Path:
-        """What a finished training leaves."""
+        """The checkpoint that a finished training leaves."""
         return self.folder / "checkpoint_final.pth"
 
     @property
@@ -118,14 +119,14 @@ class Job:
 
     @cached_property
     def _plans(self) -> PlansManager | None:
-        """Those that it trains with; of results that came alone, those that it was trained with."""
+        """The plans of the preprocessed data set, or else those beside the trained model."""
         own = self.folders.preprocessed / f"{self.plans}.json", self.folder.parent / "plans.json"
         found = next((path for path in own if path.is_file()), None)
         return None if found is None else PlansManager(read_json(found))
 
     @cached_property
     def _manager(self) -> ConfigurationManager | None:
-        """None where plans, or the configuration in them, are gone."""
+        """nnU-Net's view of the configuration; None where plans or configuration are gone."""
         plans = self._plans
         if plans is None or self.configuration not in plans.plans["configurations"]:
             return None
@@ -145,7 +146,7 @@ class Job:
         return None if name is None else replace(self, trainer=name)
 
     def unlabelled_cases(self, patient_of: PatientOf) -> list[str]:
-        """Those that it would train on now, sorted: not of patients whom its fold validates on."""
+        """The unlabelled cases of the training, sorted, without patients its fold validates on."""
         if self._manager is None:
             return []
         folder = unlabelled_folder(self.folders.preprocessed, self._manager.data_identifier)
@@ -212,7 +213,7 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        """Whether its steps are."""
+        """Whether all steps of the job are done."""
         if "train" in self.steps and not (self.is_trained and self.is_validated):
             return False
         if "predict" in self.steps and not self.is_tested:
@@ -220,7 +221,7 @@ class Job:
         return "evaluate" not in self.steps or not self.unmeasured()
 
     def unmeasured(self) -> list[str]:
-        """Of "validation" and "test", what has no table, or one of other predictions."""
+        """The ones of "validation" and "test" that have no table of their present predictions."""
         return [
             subset
             for subset, path in self.tables().items()
@@ -239,7 +240,7 @@ class Job:
         return {name: path for name, path in self.tables().items() if not self.is_stale(name)}
 
     def history(self) -> History:
-        """Empty if it left none, as nnU-Net's own trainers do."""
+        """The history of the training; it is empty for nnU-Net's own trainers, which leave none."""
         path = self.folder / "semi_history.csv"
         return History.read_csv(path) if path.is_file() else History()
 
@@ -253,4 +254,67 @@ class Job:
         Raises:
             UserError: a step needs one before it that is neither done nor asked for.
         """
-        yield from job_commands.commands(self, device, processes)
+        yield from commands_of(self, device, processes)
+
+
+def commands_of(job: Job, device: str, processes: int) -> Iterator[Command]:
+    """The commands that are left; see :meth:`Job.commands`."""
+    folders = job.folders
+    if "train" in job.steps:
+        yield from training(job, device)
+    if "predict" in job.steps and not job.is_tested:
+        require(job, "train", job.is_trained)
+        yield from prediction(job, device, processes)
+    if "evaluate" not in job.steps:
+        return
+    unmeasured = job.unmeasured()
+    if "validation" in unmeasured:
+        require(job, "train", job.is_validated)
+        yield folders.evaluation(job.validation, folders.references, processes)
+    if folders.test_labels and "test" in unmeasured:
+        require(job, "predict", job.is_tested)
+        yield folders.evaluation(job.test, folders.test_labels, processes)
+
+
+def require(job: Job, step: str, done: bool) -> None:
+    """Check a step that another needs.
+
+    Raises:
+        UserError: it is not done.
+    """
+    if not done:
+        raise UserError(f"{job} needs its step {step!r} first. Fix: crossval --steps {step}")
+
+
+def model_options(job: Job) -> Command:
+    """The options that name the model to nnU-Net's commands."""
+    return ("-tr", job.trainer, "-p", job.plans)
+
+
+def training(job: Job, device: str) -> Iterator[Command]:
+    """The command that is left of training and validation, if any."""
+    if job.is_trained and job.is_validated:
+        return
+    if job.is_trained:
+        again: Command = ("--val",)
+    else:
+        again = ("--c",) if job.continues else ()
+    keep = ("--npz",) if job.npz else ()
+    fold = (job.folders.results.name, job.configuration, job.fold)
+    yield ("nnUNetv2_train", *fold, *model_options(job), "-device", device, *keep, *again)
+
+
+def prediction(job: Job, device: str, processes: int) -> Iterator[Command]:
+    """Predict imagesTs aside, then put the folder in place of the one before."""
+    aside = job.test.with_name(f".{TEST_FOLDER}.tmp")
+    dataset, images = job.folders.results.name, job.folders.raw / "imagesTs"
+    where = ("-d", dataset, "-c", job.configuration, "-f", job.fold, *model_options(job))
+    files = ("-i", images, "-o", aside, "-device", device)
+    workers = ("-npp", str(processes), "-nps", str(processes))
+    keep = ("--save_probabilities",) if job.npz else ()
+    previous = job.previous
+    stage = () if previous is None else ("-prev_stage_predictions", previous.test)
+    yield ("nnUNetv2_predict", *where, *files, *workers, *keep, *stage)
+    # was predicted before: fewer cases, or without probabilities
+    shutil.rmtree(job.test, ignore_errors=True)
+    aside.replace(job.test)

@@ -46,7 +46,7 @@ class Launcher:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Launcher:
-        """From options, of which others may be among them.
+        """Make a launcher from options; options of other things among them are ignored.
 
         Raises:
             UserError: a number is too small.
@@ -69,7 +69,7 @@ class Launcher:
 
 @dataclass(frozen=True)
 class Work:
-    """What a verb wants done.
+    """The jobs of a verb, and the words that start one of them.
 
     Args:
         words: of ``semi_nnunet``, from which every process makes the same list of jobs.
@@ -86,7 +86,7 @@ class Work:
     needs: Mapping[Any, Collection[Runnable]] = field(default_factory=dict)
 
     def dependency_levels(self) -> list[list[int]]:
-        """What is left, in groups whose jobs wait for none but those of earlier groups."""
+        """Group what is left, so that jobs wait only for jobs of earlier groups."""
         dependency_levels, waiting = [], list(self.left)
         while waiting:
             others = {self.jobs[index] for index in waiting}
@@ -199,7 +199,7 @@ def submit_levels(launcher: Launcher, work: Work) -> None:
 def find_resources(
     device: str | None, jobs: int | None = None, threads: int | None = None
 ) -> Resources:
-    """What there is to compute with.
+    """Find the devices, processes and threads to compute with.
 
     Raises:
         UserError: the device is not there.

@@ -32,7 +32,7 @@ class Runnable(Protocol):
 
     @property
     def log(self) -> Path:
-        """What its commands printed."""
+        """The file that holds what the job's commands printed."""
 
     @property
     def lock(self) -> Path:
@@ -40,7 +40,7 @@ class Runnable(Protocol):
 
     @property
     def is_done(self) -> bool:
-        """Whether no command is left."""
+        """Whether the job has no command left."""
 
     def commands(self, device: str, processes: int) -> Iterator[Command]:
         """The commands that are left, each looked at when the one before has ended."""
@@ -48,7 +48,7 @@ class Runnable(Protocol):
 
 @dataclass(frozen=True)
 class Resources:
-    """What jobs may use.
+    """The devices, processes and threads that jobs may use.
 
     Args:
         device: cpu, cuda or mps.
@@ -85,7 +85,7 @@ class Outcome:
 
 
 class Board:
-    """What runs, on the screen: on a terminal a live line for each job, elsewhere its changes."""
+    """The screen of running jobs: a live line for each on a terminal, changes alone elsewhere."""
 
     def __init__(self, total: int, screen: TextIO | None = None):
         self.total, self.finished = total, 0
@@ -254,7 +254,7 @@ def run_job(
 
 
 def failure_note(job: Runnable) -> Path:
-    """Why a job failed when it last ran; there is none if it did not."""
+    """The file that says why a job failed when it last ran; it is absent if it did not fail."""
     return job.log.with_suffix(".failed")
 
 

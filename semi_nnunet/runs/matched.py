@@ -27,7 +27,7 @@ CASES, POOL = "labelled cases", "unlabelled cases"
 
 
 def recorded(job: Job) -> dict[str, Any]:
-    """What a training says it was trained with; empty of nnU-Net's own trainers.
+    """Read what a training was trained with; it is empty for nnU-Net's own trainers.
 
     Of one without unlabelled cases, such as the baseline, what is about these is not told; nor are
     the cases of one that filters them: it may have been resumed after.
@@ -47,7 +47,7 @@ def recorded(job: Job) -> dict[str, Any]:
 
 
 def trained_with(job: Job) -> dict[str, Any]:
-    """What the baseline of a training must share; empty of nnU-Net's own trainers."""
+    """Read what a baseline must share with a training; it is empty for nnU-Net's own trainers."""
     return {name: value for name, value in recorded(job).items() if name in (*MATCHED, CASES)}
 
 
@@ -114,7 +114,7 @@ def unlike_baseline(jobs: Sequence[Job], baseline: str) -> list[str]:
 
 
 def placed(job: Job) -> str:
-    """Which of a trainer's trainings."""
+    """Name one of a trainer's trainings."""
     return f"fold {job.fold} seed {job.seed}"
 
 

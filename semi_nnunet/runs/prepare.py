@@ -1,4 +1,4 @@
-"""Prepare a data set: verify, plan and preprocess it, a large imagesUn in parts if asked for."""
+"""Prepare a data set: verify, plan and preprocess it, a large imagesUn in shards if asked for."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def prepare(
     planner: str = data.PLANNER,
     processes: int | None = None,
     skip_bad: bool = False,
-    parts: int | None = None,
+    shards: int | None = None,
     launcher: Launcher | None = None,
 ) -> Ready | None:
     """Verify, plan and preprocess a data set with its unlabelled images; what is done is kept.
@@ -47,22 +47,22 @@ def prepare(
         configurations: which to preprocess; None: nnU-Net's three, as far as the plans have them.
         plans: nnU-Net's plans identifier; None: the planner's own.
         planner: nnU-Net's planner class, used where there are no plans yet.
-        processes: workers; None: 8, or of each part its cores.
+        processes: workers; None: 8, or of each shard its cores.
         skip_bad: set bad unlabelled cases aside instead of stopping.
-        parts: into which imagesUn is cut, each a job; None: as many as the launcher has jobs, and
+        shards: into which imagesUn is cut, each a job; None: as many as the launcher has jobs, and
             none where it says nothing of them.
-        launcher: where the parts are preprocessed; None: on this machine.
+        launcher: where the shards are preprocessed; None: on this machine.
 
     Returns:
-        What is ready; None where the parts were handed to a cluster.
+        What is ready; None where the shards were handed to a cluster.
 
     Raises:
-        UnfinishedError: parts failed; which, and why, was printed.
+        UnfinishedError: shards failed; which, and why, was printed.
         UserError: every bad input, in one pass, before anything is written.
     """
-    require_positive({"--parts": parts, "-np": processes})
+    require_positive({"--shards": shards, "-np": processes})
     launcher = launcher or Launcher()
-    count = parts or launcher.jobs
+    count = shards or launcher.jobs
     if count is None and launcher.launcher != "local":
         count = 1
     plans = plans or data.default_plans_name(planner)
@@ -79,25 +79,25 @@ def prepare(
 
 
 def work_of(prepared: data.Prepared, plans: str, count: int, processes: int | None) -> Work:
-    """What is left of ``count`` parts of each configuration's unlabelled cases."""
+    """The work left of ``count`` shards of each configuration's unlabelled cases."""
     left = []
     for number, pool in enumerate(prepared.pools()):
         pool.begin(prepared.unlabelled)
         todo = shards_left(pool, prepared.unlabelled, count)
-        left += [number * count + part for part in todo]
+        left += [number * count + shard for shard in todo]
     name, configurations = prepared.preprocessed.name, prepared.configurations
-    print(f"{len(prepared.unlabelled)} unlabelled cases, {len(left)} parts to do", flush=True)
+    print(f"{len(prepared.unlabelled)} unlabelled cases, {len(left)} shards to do", flush=True)
     words = ["preprocess", "-d", name, "-p", plans, "-c", *configurations]
-    words += ["--parts", str(count)]
+    words += ["--shards", str(count)]
     words += ["-np", str(processes)] if processes else []
-    parts = list_parts(name, plans, configurations, count, processes)
-    return Work(words, parts, left, prepared.pools()[0].parts)
+    shards = list_shards(name, plans, configurations, count, processes)
+    return Work(words, shards, left, prepared.pools()[0].shards)
 
 
-def list_parts(
+def list_shards(
     dataset: str, plans: str, configurations: Sequence[str], count: int, processes: int | None
 ) -> list[UnlabelledShard]:
-    """The jobs: ``count`` parts of each configuration."""
+    """The jobs: ``count`` shards of each configuration."""
     return [
         UnlabelledShard(pool, number, count, processes)
         for name in configurations
@@ -106,18 +106,18 @@ def list_parts(
     ]
 
 
-def prepare_part(parts: Sequence[UnlabelledShard], launcher: Launcher) -> None:
-    """One part: a process of a cluster holds its lock, and starts the worker.
+def prepare_shard(shards: Sequence[UnlabelledShard], launcher: Launcher) -> None:
+    """Prepare one shard: a process of a cluster holds its lock, and starts the worker.
 
     Raises:
         UnfinishedError: it failed.
     """
-    finished(launcher, Work([], parts, [], parts[0].folder))
+    finished(launcher, Work([], shards, [], shards[0].folder))
 
 
-def work_on(part: UnlabelledShard, processes: int | None) -> None:
-    """The work of one process: preprocess the cases of a part."""
+def work_on(shard: UnlabelledShard, processes: int | None) -> None:
+    """The work of one process: preprocess the cases of a shard."""
     count = processes or multiprocessing.cpu_count()
     if count > 1:
         os.environ["OMP_NUM_THREADS"] = "1"  # of each of them
-    part.run(count)
+    shard.run(count)

@@ -22,7 +22,7 @@ def epoch_times(job: Job) -> list[float]:
 
 
 def logged_epochs(job: Job) -> EpochTimes:
-    """Of all logs of a training, one after another."""
+    """Read the epochs of all logs of a training, one after another."""
     found = EpochTimes()
     logs = job.folder.glob("training_log_*.txt")
     for log in sorted(logs, key=lambda path: (path.stat().st_mtime, path.name)):
@@ -32,7 +32,7 @@ def logged_epochs(job: Job) -> EpochTimes:
 
 
 def seconds_left(job: Job) -> float | None:
-    """Of a training, from its last epochs; None where its history does not tell."""
+    """Estimate a training's seconds left from its last epochs; None where its history is silent."""
     settings = job.folder / "semi_settings.json"
     if job.is_trained or not settings.is_file():
         return None

@@ -82,7 +82,7 @@ def require_answer(address: str | None) -> None:
 
 @dataclass(frozen=True)
 class Share:
-    """What each task needs of its node."""
+    """The processors and GPUs that each task needs of its node."""
 
     gpus: int
     cpus: int
@@ -201,7 +201,7 @@ class Followed:
 
 
 def outcome_of(ray: Any, reference: Any, followed: Followed) -> Outcome:
-    """How a task ended."""
+    """Say how a task ended."""
     try:
         problem = ray.get(reference)
     except ray.exceptions.RayError as error:

@@ -55,7 +55,7 @@ CONFIGURATIONS = ("2d", FIRST_STAGE, "3d_fullres", CASCADE)
 
 @dataclass(frozen=True)
 class Labelled:
-    """Which cases stay labelled.
+    """The cases that stay labelled.
 
     Args:
         number: of cases.

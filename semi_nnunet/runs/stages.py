@@ -18,7 +18,7 @@ STAGES = ("convert", "split", "preprocess", "plan", *STEPS, "compare", "report")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a recipe is followed.
+    """The data set and folders in which a recipe is followed.
 
     Args:
         source: folder of the downloaded files; None where nothing is converted.

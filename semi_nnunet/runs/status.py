@@ -46,7 +46,7 @@ def status(dataset: str, plans: str | None = None) -> list[str]:
 
 
 def state_of(job: Job) -> str:
-    """What is known of a job, and how long its training has to go."""
+    """Tell the state of a job, and the seconds its training has to go."""
     holder, left = holder_of(job.lock), seconds_left(job)
     if holder:
         state = f"running, {holder}"
@@ -67,7 +67,7 @@ def state_of(job: Job) -> str:
 
 
 def failure_of(job: Job) -> str | None:
-    """Why the job failed when it last ran; None if it did not, or was trained by hand since."""
+    """Read why a job failed; None if it did not, or was trained by hand since."""
     note = failure_note(job)
     if not note.is_file():
         return None
@@ -77,7 +77,7 @@ def failure_of(job: Job) -> str | None:
 
 
 def in_all(jobs: list[Job]) -> str:
-    """How many jobs are done, and how long the other trainings take one after another."""
+    """Say how many jobs are done, and how long the others take one after another."""
     text = f"{sum(job.is_done for job in jobs)} of {len(jobs)} done"
     trainings = [job for job in jobs if not job.is_trained]
     if not trainings:

@@ -17,7 +17,7 @@ ASKED = "semi_crossval/jobs.json"  # in the results of a data set
 
 
 def found_jobs(folders: Folders, plans: str | None = None) -> list[Job]:
-    """Every fold in the results folder that was trained, or begun, with any seed.
+    """Find every fold in the results folder that was trained, or begun, with any seed.
 
     Args:
         folders: of the data set.

@@ -1,7 +1,7 @@
-"""A pool of cases in parts: each a job of a launcher, with a list of what it has finished.
+"""A pool of cases in shards: each a job of a launcher, with a list of what it has finished.
 
-Which part a case belongs to follows from its name alone, so that every process knows its cases, and
-no two write to one file.
+Which shard a case belongs to follows from its name alone, so that every process knows its cases,
+and no two write to one file.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ TEMPORARY = ".writing_"
 
 
 class Shard:
-    """One part of a pool.
+    """One shard of a pool.
 
     Attributes:
-        number: of the part, from 0.
-        of: how many parts there are.
+        number: of the shard, from 0.
+        of: how many shards there are.
     """
 
     number: int
     of: int
 
     def __str__(self) -> str:
-        return f"part {self.number + 1} of {self.of}"
+        return f"shard {self.number + 1} of {self.of}"
 
     @property
     def folder(self) -> Path:
@@ -66,23 +66,23 @@ class Shard:
 
 
 def shard_of(case: str, count: int) -> int:
-    """The number of the part a case belongs to."""
+    """The number of the shard a case belongs to."""
     return zlib.crc32(case.encode()) % count
 
 
 def shards_holding(cases: Iterable[str], count: int) -> list[int]:
-    """The numbers of those of ``count`` parts that hold any of the cases."""
+    """The numbers of those of ``count`` shards that hold any of the cases."""
     return sorted({shard_of(case, count) for case in cases})
 
 
 def holders(folder: Path) -> dict[str, str]:
-    """Name of a part -> who works on it now."""
+    """Name of a shard -> who works on it now."""
     found = {path: holder_of(path) for path in folder.glob(".part_*.lock")}
     return {path.name[1:-5]: holder for path, holder in found.items() if holder is not None}
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Delete what killed processes left unfinished, also where there are other parts now."""
+    """Delete what killed processes left unfinished, also where there are other shards now."""
     at_work = holders(folder)
     for path in folder.glob(f"{TEMPORARY}*"):
         if path.name.removeprefix(TEMPORARY).split(".")[0] in at_work:

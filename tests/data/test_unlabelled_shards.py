@@ -16,8 +16,8 @@ from semi_nnunet.data.preprocessing import Case
 from semi_nnunet.data.unlabelled_shards import UnlabelledPreprocessing, UnlabelledShard, shards_left
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.lock import held
-from tests.data.test_prepare import Copy, copy, names  # noqa: F401
-from tests.data.test_preprocessing import content
+from tests.data.copied import Copy, names
+from tests.data.preprocessed import content
 from tests.real_slurm import said, slurm  # noqa: F401
 from tests.runs.tiny import wait_for
 
@@ -25,7 +25,7 @@ Begun = tuple[UnlabelledPreprocessing, list[Case], dict[str, str]]
 
 
 @pytest.fixture
-def begun(copy: Copy) -> Begun:  # noqa: F811
+def begun(copy: Copy) -> Begun:
     """A pool of which nothing is done, its cases, and what one process makes of them."""
     prepared = prepare_labelled(copy.number, ["2d"], None, "ExperimentPlanner", 1, False)
     (pool,) = prepared.pools()
@@ -86,7 +86,7 @@ def test_cases_that_are_gone_leave_no_files_and_changed_ones_are_made_anew(begun
     assert pool.left(now) == [changed.name]
 
 
-def test_two_processes_never_work_on_the_same_files(begun: Begun, copy: Copy) -> None:  # noqa: F811
+def test_two_processes_never_work_on_the_same_files(begun: Begun, copy: Copy) -> None:
     pool, cases, _ = begun
     with held(UnlabelledShard(pool, 0, 2).lock):
         with pytest.raises(UserError, match=r"part_00000_of_00002: process \d+ on .*Fix: wait"):
@@ -97,12 +97,10 @@ def test_two_processes_never_work_on_the_same_files(begun: Begun, copy: Copy) ->
 
 @pytest.mark.slow
 def test_the_command_launches_the_parts(
-    begun: Begun,
-    copy: Copy,  # noqa: F811
-    capfd: pytest.CaptureFixture[str],
+    begun: Begun, copy: Copy, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pool, _, wanted = begun
-    words = ["preprocess", "-d", copy.number, "-c", "2d", "--parts", "2"]
+    words = ["preprocess", "-d", copy.number, "-c", "2d", "--shards", "2"]
     words += ["--jobs", "2", "-np", "1"]
     assert main(words) == 0
     said = capfd.readouterr().out
@@ -119,12 +117,12 @@ def test_the_command_launches_the_parts(
 @pytest.mark.slow
 def test_parts_on_a_real_slurm(
     begun: Begun,
-    copy: Copy,  # noqa: F811
+    copy: Copy,
     slurm: Path,  # noqa: F811
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     pool, _, wanted = begun
-    words = ["preprocess", "-d", copy.number, "-c", "2d", "--parts", "2", "-np", "1"]
+    words = ["preprocess", "-d", copy.number, "-c", "2d", "--shards", "2", "-np", "1"]
     assert main([*words, "--launcher", "slurm", "--sbatch=--time=1:00:00"]) == 0
     wait_for(lambda: not said("squeue", "-h", "-o", "%i"), 240)
     assert content(pool.folder) == wanted and not temporary(pool)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.pseudo_labels.pool import Part, Request
+from semi_nnunet.pseudo_labels.pool import PoolShard, Request
 from semi_nnunet.util.files import sha256_of_file
 from tests.pseudo_labels.test_pseudo_label import label
 
@@ -36,7 +36,7 @@ def cluster(monkeypatch):
     signal.signal(signal.SIGTERM, before)  # Ray's would end a worker of pytest
 
 
-def lines_of(part: Part) -> list[str]:
+def lines_of(part: PoolShard) -> list[str]:
     return part.finished.read_text().splitlines() if part.finished.is_file() else []
 
 
@@ -59,7 +59,7 @@ def test_a_lost_node_costs_nothing_but_time(pool, cluster, tmp_path, capfd):
     clean = Request(pool.images, tmp_path / "clean", (pool.names[0],))
     label(clean)
     request = replace(clean, out=pool.out)
-    parts = [Part(request, number, 2) for number in (0, 1)]
+    parts = [PoolShard(request, number, 2) for number in (0, 1)]
 
     def lose_a_node() -> None:
         while not all(begun := [bool(lines_of(part)) for part in parts]):

@@ -27,7 +27,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.deploy.trained import find_model, find_models
-from semi_nnunet.pseudo_labels.pool import Part, Request, run_part
+from semi_nnunet.pseudo_labels.pool import PoolShard, Request, run_shard
 from semi_nnunet.pseudo_labels.predictor import Labeller
 from semi_nnunet.runs.slurm import batch_script
 from semi_nnunet.util.errors import UserError
@@ -61,8 +61,8 @@ def nnunet_predicts(
 def label(request: Request) -> None:
     """All of a pool, in this process."""
     request.begin()
-    part = Part(request, 0, 1)
-    list(run_part(part, Labeller(request.trained, request.views, CPU), part.left()))
+    part = PoolShard(request, 0, 1)
+    list(run_shard(part, Labeller(request.trained, request.views, CPU), part.left()))
 
 
 @pytest.mark.parametrize("mirror", [False, True])
@@ -205,7 +205,7 @@ def test_views_change_the_labels_and_unsure_voxels_are_ignored(pool, tmp_path):
 
 def test_the_command_cuts_the_pool_writes_the_table_and_does_nothing_twice(pool, capfd):
     words = ["pseudo-label", "-i", str(pool.images), "-o", str(pool.out), "-m", *pool.names]
-    words += ["--device", "cpu", "--parts", "2"]
+    words += ["--device", "cpu", "--shards", "2"]
     assert main(words) == 0
     said = capfd.readouterr().out
     assert "labelled 4 cases" in said
@@ -237,7 +237,7 @@ def test_what_is_killed_at_any_moment_is_done_once_and_whole(pool, tmp_path):
     a_case = (time.monotonic() - started) / len(clean.cases)
     request, chance = replace(clean, out=pool.out), random.Random(0)
     request.begin()
-    part = Part(request, 0, 1)
+    part = PoolShard(request, 0, 1)
     for number in range(KILLS):
         process = forked(worker, part, tmp_path / f"log{number}")
         wanted = len(finished_by(part)) + chance.choice([1, 2])
@@ -257,7 +257,7 @@ def test_a_kill_at_any_step_of_writing_costs_that_case_alone(pool, tmp_path):
     label(clean)
     request = replace(clean, out=pool.out)
     request.begin()
-    part, steps = Part(request, 0, 1), []
+    part, steps = PoolShard(request, 0, 1), []
     for torn in (False, True):
         for number in range(1, len(WRITES) + 1):
             process = forked(killed_worker, part, tmp_path / "log", number, torn)
@@ -269,7 +269,7 @@ def test_a_kill_at_any_step_of_writing_costs_that_case_alone(pool, tmp_path):
     goes_on_to_what_was_wanted(part, clean, tmp_path / "log")
 
 
-def goes_on_to_what_was_wanted(part: Part, clean: Request, log: Path) -> None:
+def goes_on_to_what_was_wanted(part: PoolShard, clean: Request, log: Path) -> None:
     """A last worker does what is missing: each case once, equal to a clean run's, nothing else."""
     process = forked(worker, part, log)
     process.join()
@@ -286,7 +286,7 @@ def goes_on_to_what_was_wanted(part: Part, clean: Request, log: Path) -> None:
 WRITES = ["flush .nii.gz", "rename .nii.gz", "flush .npz", "rename .npz", "flush .jsonl"]
 
 
-def killed_worker(part: Part, log: Path, at: int, torn: bool) -> None:
+def killed_worker(part: PoolShard, log: Path, at: int, torn: bool) -> None:
     """A worker that is killed at its write ``at``; what it was about to flush is cut in half."""
     calls, (fsync, rename) = itertools.count(1), (os.fsync, os.replace)
 
@@ -313,7 +313,7 @@ def killed_worker(part: Part, log: Path, at: int, torn: bool) -> None:
     worker(part, log)
 
 
-def worker(part: Part, log: Path) -> None:
+def worker(part: PoolShard, log: Path) -> None:
     """The process that labels a part."""
     words = ["pseudo-label", *part.arguments(), "--only", "0", "--worker", "--device", "cpu"]
     with log.open("w") as file, redirect_stdout(file), redirect_stderr(file):
@@ -321,7 +321,7 @@ def worker(part: Part, log: Path) -> None:
             sys.exit(1)
 
 
-def finished_by(part: Part) -> list[str]:
+def finished_by(part: PoolShard) -> list[str]:
     """The case of every whole line of a part's list."""
     lines = part.finished.read_text().splitlines() if part.finished.is_file() else []
     return [json.loads(line)["case"] for line in lines if line.endswith("}")]
@@ -345,7 +345,9 @@ def test_a_bad_image_is_set_aside_and_the_others_go_on(pool, capfd):
 def test_a_case_belongs_to_one_part(pool):
     request = Request(pool.images, pool.out, (pool.names[0],))
     for count in (1, 3, 7):
-        cases = [case for number in range(count) for case in Part(request, number, count).cases()]
+        cases = [
+            case for number in range(count) for case in PoolShard(request, number, count).cases()
+        ]
         assert sorted(cases) == sorted(request.cases)
     assert {shard_of(f"case{i}", 8) for i in range(200)} == set(range(8))
 
@@ -353,7 +355,7 @@ def test_a_case_belongs_to_one_part(pool):
 def test_tasks_of_a_cluster_label_their_parts(pool, tmp_path):
     request = Request(pool.images, pool.out, (pool.names[0],))
     request.begin()
-    words = ["pseudo-label", *Part(request, 0, 2).arguments(), "--device", "cpu"]
+    words = ["pseudo-label", *PoolShard(request, 0, 2).arguments(), "--device", "cpu"]
     (tmp_path / "array.sh").write_text(batch_script(words, [0, 1], 2, tmp_path, ""))
     for number in ("0", "1"):
         subprocess.run(
