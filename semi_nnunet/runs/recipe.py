@@ -25,12 +25,13 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any, get_type_hints
+
+from pydantic import Field
 
 from semi_nnunet.data.patients import FOLDS, number_of_folds
 from semi_nnunet.datasets.converters import CONVERTERS, converter_module, parser_of_options
@@ -48,9 +49,14 @@ from semi_nnunet.settings.schema import value_problems
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.names import unknown
+from semi_nnunet.util.validation import fits
 
 FIRST_STAGE, CASCADE = "3d_lowres", "3d_cascade_fullres"
 CONFIGURATIONS = ("2d", FIRST_STAGE, "3d_fullres", CASCADE)
+Text = Annotated[str, Field(pattern=r"\S")]
+Texts = Annotated[tuple[str, ...], Field(min_length=1)]
+Count = Annotated[int, Field(ge=0)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -63,38 +69,38 @@ class Labelled:
         seed: else, of ``semi_nnunet split``'s choice.
     """
 
-    number: int
+    number: Count
     published: bool = False
-    seed: int = 0
+    seed: Count = 0
 
 
 @dataclass(frozen=True)
 class Published:
     """A number that somebody reported, and where."""
 
-    method: str
-    metric: str
-    value: float
-    source: str
+    method: Text
+    metric: Text
+    value: Number
+    source: Text
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One experiment; see the head of this file."""
 
-    title: str
-    converter: str
+    title: Text
+    converter: Text
     labelled: Labelled | None
-    configurations: tuple[str, ...]
-    trainers: tuple[str, ...]
+    configurations: Texts
+    trainers: Texts
     published: tuple[Published, ...]
-    comparable: str
+    comparable: Text
     options: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     budget: str | None = None
     patch: tuple[int, ...] | None = None
-    folds: tuple[str, ...] = ("all",)
-    seeds: int = 3
+    folds: Texts = ("all",)
+    seeds: Count = 3
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -120,23 +126,17 @@ def load_recipe(path: str | Path) -> Recipe:
 
 # ---- the keys and the types of their values ----
 
-RULES: dict[str, tuple[str, Any]] = {  # type of a field -> rule in words, test
-    "str": ("a text", lambda v: isinstance(v, str) and v.strip()),
-    "str | None": ("a text or null", lambda v: v is None or isinstance(v, str)),
-    "bool": ("true or false", lambda v: isinstance(v, bool)),
-    "int": ("a whole number from 0", lambda v: type(v) is int and v >= 0),
-    "float": ("a number", lambda v: type(v) in (int, float) and math.isfinite(v)),
-    "tuple[str, ...]": (
-        "a list of texts",
-        lambda v: isinstance(v, list) and v and all(isinstance(one, str) for one in v),
-    ),
-    "tuple[int, ...] | None": (
-        "a list of whole numbers, or null",
-        lambda v: v is None or (isinstance(v, list) and v and all(type(one) is int for one in v)),
-    ),
-    "Mapping[str, Any]": ("an object", lambda v: isinstance(v, dict)),
-    "Labelled | None": ("an object or null", lambda v: v is None or isinstance(v, dict)),
-    "tuple[Published, ...]": ("a list of objects", lambda v: isinstance(v, list)),
+RULES: dict[Any, tuple[str, Any]] = {  # type of a field -> rule in words, type of its JSON value
+    Text: ("a text", Text),
+    str | None: ("a text or null", str | None),
+    bool: ("true or false", bool),
+    Count: ("a whole number from 0", Count),
+    Number: ("a number", Number),
+    Texts: ("a list of texts", Texts),
+    tuple[int, ...] | None: ("a list of whole numbers, or null", tuple[int, ...] | None),
+    Mapping[str, Any]: ("an object", dict[str, Any]),
+    Labelled | None: ("an object or null", dict[str, Any] | None),
+    tuple[Published, ...]: ("a list of objects", tuple[Any, ...]),
 }
 
 
@@ -150,18 +150,19 @@ def _shape_problems(content: Any, wanted: type, where: str) -> Iterator[Problem]
         )
         return
     known = {one.name: one for one in fields(wanted)}
+    hints = get_type_hints(wanted, include_extras=True)
     yield from unknown(f"key {where}".strip(), list(content), known)
     for name, one in known.items():
         if name not in content:
             if one.default is MISSING and one.default_factory is MISSING:
                 yield Problem(f"{where}{name}", "is missing", "add it")
             continue
-        rule, fits = RULES[str(one.type)]
-        if not fits(content[name]):
+        rule, kind = RULES[hints[name]]
+        if not fits(kind, content[name]):
             yield Problem(f"{where}{name}", f"must be {rule}, got {content[name]!r}", "correct it")
-        elif one.type == "Labelled | None" and content[name] is not None:
+        elif hints[name] == Labelled | None and content[name] is not None:
             yield from _shape_problems(content[name], Labelled, f"{name}.")
-        elif one.type == "tuple[Published, ...]":
+        elif hints[name] == tuple[Published, ...]:
             for i, entry in enumerate(content[name]):
                 yield from _shape_problems(entry, Published, f"{name}[{i}].")
 
