@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from semi_nnunet.data.splitting import split
     from semi_nnunet.datasets.converters import convert
     from semi_nnunet.deploy.export import export
+    from semi_nnunet.deploy.install import install
     from semi_nnunet.evaluation.measuring import evaluate
     from semi_nnunet.pseudo_labels.choice import Choice
     from semi_nnunet.pseudo_labels.distillation import Distillation, distil
@@ -53,6 +54,7 @@ __all__ = [
     "ensemble",
     "evaluate",
     "export",
+    "install",
     "plan",
     "predict",
     "prepare",
@@ -76,6 +78,7 @@ _MODULES = {  # name -> where it is
     "ensemble": "runs.ensemble",
     "evaluate": "evaluation.measuring",
     "export": "deploy.export",
+    "install": "deploy.install",
     "plan": "runs.plan",
     "predict": "pseudo_labels.predict",
     "prepare": "runs.prepare",

@@ -5,10 +5,12 @@
 and on a machine without this package
 
     nnUNetv2_install_pretrained_model_from_zip exported/Dataset042_....zip
-    nnUNetv2_predict -d 42 -c 3d_fullres -i images -o predictions
+    nnUNetv2_predict -d 42 -c 3d_fullres -p nnUNetPlans_SemiMeanTeacherTrainer \\
+        -i images -o predictions
 
-The deployed weights only, under nnU-Net's own trainer name; settings and provenance as plain JSON
-beside them.
+The model holds the deployed weights only, under nnU-Net's own trainer name and with the method in
+the name of its plans, so that it does not take the place of another one. Settings and provenance
+lie beside the weights as plain JSON.
 """
 
 from __future__ import annotations
@@ -37,6 +39,6 @@ def run(args: argparse.Namespace) -> None:
     )  # fmt: skip
     print(
         f"wrote {made.archive}\nnext: nnUNetv2_install_pretrained_model_from_zip {made.archive}\n"
-        f"      nnUNetv2_predict -d {args.dataset} -c {args.configuration} -p {args.plans} "
+        f"      nnUNetv2_predict -d {args.dataset} -c {args.configuration} -p {made.plans} "
         f"-f {' '.join(made.folds)} -i IMAGES -o PREDICTIONS   (without a GPU: -device cpu)"
     )

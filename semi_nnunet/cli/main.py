@@ -46,6 +46,7 @@ TASKS = {
     },
     "ship": {
         "export": "turn a trained model into one that stock nnU-Net runs",
+        "install": "install a model from a zip, without running or overwriting anything",
     },
 }
 VERBS = {name: summary for verbs in TASKS.values() for name, summary in verbs.items()}

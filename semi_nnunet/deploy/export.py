@@ -1,4 +1,9 @@
-"""Turn a trained model into a folder and a zip that stock nnU-Net predicts from without us."""
+"""Turn a trained model into a folder and a zip that stock nnU-Net predicts from without us.
+
+nnU-Net's name of a model is TRAINER__PLANS__CONFIGURATION. An exported model has nnU-Net's own
+trainer, so that the plans' identifier carries the method: exports of several methods, and a model
+that nnU-Net trained with the same plans, lie beside each other.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import itertools
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +58,15 @@ class NamedModel:
         """nnU-Net's folder of this model under the name of ``trainer``."""
         return Path(dataset_name(self.dataset)) / f"{trainer}__{self.plans}__{self.configuration}"
 
+    @property
+    def exported_plans(self) -> str:
+        """The identifier of the plans in stock nnU-Net's form of this model."""
+        return f"{self.plans}_{self.trainer}"
+
     def exported_to(self, out: Path) -> Path:
         """Where stock nnU-Net's form of this model lies below ``out``."""
-        return out / self.relative_folder(STOCK_TRAINER)
+        stock = replace(self, trainer=STOCK_TRAINER, plans=self.exported_plans)
+        return out / stock.relative_folder(STOCK_TRAINER)
 
 
 def trained_folds(
@@ -88,11 +99,13 @@ class Exported:
     """A model for stock nnU-Net.
 
     Args:
+        plans: its identifier, for nnU-Net's option -p.
         archive: the zip, for ``nnUNetv2_install_pretrained_model_from_zip``.
         folder: the same, unpacked.
         folds: that it has; more than were trained where several networks are averaged.
     """
 
+    plans: str
     archive: Path
     folder: Path
     folds: tuple[str, ...]
@@ -127,12 +140,10 @@ def export(
             or the target exists.
     """
     model = NamedModel(dataset, configuration, trainer, plans)
-    archive, folder = (
-        export_model(model, Path(out), folds, checkpoint),
-        model.exported_to(Path(out)),
-    )
+    archive = export_model(model, Path(out), folds, checkpoint)
+    folder = model.exported_to(Path(out))
     exported = sorted(path.name.removeprefix("fold_") for path in folder.glob("fold_*"))
-    return Exported(archive, folder, tuple(exported))
+    return Exported(model.exported_plans, archive, folder, tuple(exported))
 
 
 def export_model(
@@ -141,7 +152,7 @@ def export_model(
     folds: Sequence[str] | None = None,
     checkpoint_name: str = "checkpoint_final.pth",
 ) -> Path:
-    """Write ``out/DatasetXXX_Name/nnUNetTrainer__plans__configuration`` and a zip of it.
+    """Write ``out/DatasetXXX_Name/nnUNetTrainer__PLANS_METHOD__CONFIGURATION`` and a zip of it.
 
     Where a fold deploys the average of several networks, the others become folds of their own,
     with the first free numbers: nnU-Net averages folds.
@@ -165,10 +176,10 @@ def export_model(
         max((int(fold) + 1 for fold in found if fold != "all"), default=0)
     )
     for fold, path in found.items():
-        provenance |= export_fold(path, fold, free_numbers, aside)
+        provenance |= export_fold(path, fold, free_numbers, aside, model.exported_plans)
     semi = plans.pop("semi", {})
     plans.pop("semi_planned", None)
-    write_json(aside / "plans.json", plans)
+    write_json(aside / "plans.json", plans | {"plans_name": model.exported_plans})
     for name in ("dataset.json", "dataset_fingerprint.json"):
         shutil.copy2(model.folder / name, aside / name)
     about = {"semi_nnunet": semi_nnunet.__version__, "trainer": model.trainer}
@@ -196,7 +207,7 @@ def require_stock_network(plans: Mapping[str, Any], configuration: str) -> None:
 
 
 def export_fold(
-    checkpoint_file: Path, fold: str, free_numbers: Iterator[int], model: Path
+    checkpoint_file: Path, fold: str, free_numbers: Iterator[int], model: Path, plans: str
 ) -> dict[str, dict[str, Any]]:
     """Write a fold as nnU-Net's trainer would, with the deployed weights only.
 
@@ -205,6 +216,7 @@ def export_fold(
         fold: name of the fold.
         free_numbers: names of the folds of further networks to average with.
         model: the folder for the folds.
+        plans: identifier of the exported plans.
 
     Returns:
         Fold -> where it came from: settings, epoch, identity and checksum.
@@ -223,7 +235,8 @@ def export_fold(
     for name, weights in zip(names, [checkpoint["network_weights"], *others], strict=True):
         target = model / f"fold_{name}"
         target.mkdir(parents=True)
-        checkpoints.save(stock_checkpoint(checkpoint, weights), target / "checkpoint_final.pth")
+        content = stock_checkpoint(checkpoint, weights, plans)
+        checkpoints.save(content, target / "checkpoint_final.pth")
         for shipped in SHIPPED:
             if (checkpoint_file.parent / shipped).is_file():
                 shutil.copy2(checkpoint_file.parent / shipped, target / shipped)
@@ -231,12 +244,13 @@ def export_fold(
 
 
 def stock_checkpoint(
-    checkpoint: Mapping[str, Any], weights: Mapping[str, torch.Tensor]
+    checkpoint: Mapping[str, Any], weights: Mapping[str, torch.Tensor], plans: str
 ) -> dict[str, Any]:
     """What stock nnU-Net reads for prediction; optimizer and students stay behind."""
     init_args = copy.deepcopy(dict(checkpoint["init_args"]))
     for key in ("semi", "semi_planned"):
         init_args["plans"].pop(key, None)
+    init_args["plans"]["plans_name"] = plans
     return {
         "network_weights": {key: weights[key].detach().to("cpu", copy=True) for key in weights},
         "init_args": init_args,

@@ -35,6 +35,7 @@ from semi_nnunet.training.loaders import close_all, make_repeatable, step_loader
 from semi_nnunet.training.losses import given_class_weights, is_stock, supervised_loss
 from semi_nnunet.training.next_command import NextCommand
 from semi_nnunet.training.non_finite import NonFiniteWatch
+from semi_nnunet.training.one_launch import take_folder
 from semi_nnunet.training.optimisation import (
     Schedule,
     build_optimizer,
@@ -48,7 +49,6 @@ from semi_nnunet.training.precision import compute_dtype, slow_dtype_warning
 from semi_nnunet.training.run_log import RunLog
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import print_user_errors_plainly
-from semi_nnunet.util.files import remove_leftovers
 from semi_nnunet.util.seeds import derived_seed
 
 NEVER = 2**31
@@ -263,10 +263,11 @@ class ReproducibleTrainer(nnUNetTrainer):
             raise
 
     def on_train_start(self) -> None:
+        if self.ranks.number == 0:
+            take_folder(self.output_folder)
         super().on_train_start()
         self._cases = self.current_cases()
         if self.ranks.number == 0:
-            remove_leftovers(self.output_folder)
             self.run_log.write_settings(Path(self.output_folder), type(self).__name__, self._cases)
             dtype = compute_dtype(self.settings.mixed_precision, self.device)
             if warning := slow_dtype_warning(dtype, self.device):

@@ -1,13 +1,17 @@
 """One process works on a job at a time, on any of the hosts that share the results folder.
 
-The system's file lock decides, so that a killed process holds nothing; a note beside it says who.
+The system's file lock decides, so that a killed process holds nothing; a note beside it says who,
+where and since when. On a file system without locks, such as some NFS mounts, the note decides: it
+holds while its process lives, which another host cannot see.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +27,7 @@ WHILE_ASKED_S = 0.5  # status may hold the lock for a moment, to see whether som
 def held(path: Path) -> Iterator[str | None]:
     """Hold the lock during the block; yields who else holds it, if somebody does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    note = path.with_name(path.name + ".json")
+    note = note_of(path)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=WHILE_ASKED_S)
@@ -31,18 +35,74 @@ def held(path: Path) -> Iterator[str | None]:
         yield noted(note)
         return
     try:
-        write_json(note, {"host": socket.gethostname(), "process": os.getpid()})
+        write_note(note)
         yield None
     finally:
         note.unlink(missing_ok=True)
         lock.release()
 
 
+def hold_until_exit(path: Path) -> str | None:
+    """Hold the lock until this process ends, however it ends.
+
+    A process that holds it already goes on holding it.
+
+    Returns:
+        Who else holds it, if somebody does; on a file system without locks, who wrote the note, if
+        that process lives or is of another host.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    note = note_of(path)
+    if path in _HELD:
+        return None
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=WHILE_ASKED_S)
+    except Timeout:
+        return noted(note)
+    except (OSError, NotImplementedError):  # no locks here
+        if note.is_file() and not is_of_the_dead(note):
+            return noted(note)
+    _HELD[path] = lock
+    write_note(note)
+    atexit.register(note.unlink, missing_ok=True)
+    return None
+
+
+_HELD: dict[Path, FileLock] = {}  # what this process holds until its end
+
+
+def note_of(path: Path) -> Path:
+    """The note beside a lock."""
+    return path.with_name(path.name + ".json")
+
+
+def write_note(note: Path) -> None:
+    """Say that this process holds the lock."""
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    write_json(note, {"host": socket.gethostname(), "process": os.getpid(), "since": now})
+
+
+def is_of_the_dead(note: Path) -> bool:
+    """Whether a note names a process of this host that has ended, or this very process."""
+    try:
+        holder = json.loads(note.read_text())
+        if holder["host"] != socket.gethostname():
+            return False
+        os.kill(int(holder["process"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, KeyError):
+        return False
+    return bool(holder["process"] == os.getpid())
+
+
 def noted(note: Path) -> str:
     """Who a note names."""
     try:
         holder = json.loads(note.read_text())
-        return f"process {holder['process']} on {holder['host']}"
+        since = f" since {holder['since']}" if "since" in holder else ""
+        return f"process {holder['process']} on {holder['host']}{since}"
     except (OSError, ValueError, KeyError):  # it is being written
         return "another process"
 
@@ -51,7 +111,7 @@ def holder_of(path: Path) -> str | None:
     """Who holds the lock; None if nobody does. Writes nothing, so that anybody may ask."""
     if not path.exists():
         return None
-    note = path.with_name(path.name + ".json")
+    note = note_of(path)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.data.layout import STOCK_TRAINER
 from semi_nnunet.deploy.export import NamedModel, export_model, trained_folds, zip_folder
 from semi_nnunet.util.errors import UserError
 
@@ -38,7 +37,7 @@ def test_unfinished_folds_are_named(model: NamedModel) -> None:
 
 
 def test_an_existing_target_is_refused(model: NamedModel, tmp_path: Path) -> None:
-    (tmp_path / "out" / model.relative_folder(STOCK_TRAINER)).mkdir(parents=True)
+    model.exported_to(tmp_path / "out").mkdir(parents=True)
     with pytest.raises(UserError, match="exists already"):
         export_model(model, tmp_path / "out")
 

@@ -150,7 +150,9 @@ def test_export_carries_deployed_weights_settings_and_provenance_only(
     names = {str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()}
     assert names == set(zipfile.ZipFile(archive).namelist())
     assert any(
-        name.endswith("nnUNetTrainer__nnUNetPlans__2d/fold_0/checkpoint_final.pth")
+        name.endswith(
+            "nnUNetTrainer__nnUNetPlans_SemiMeanTeacherTrainer__2d/fold_0/checkpoint_final.pth"
+        )
         for name in names
     )
 

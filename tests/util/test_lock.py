@@ -4,9 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from semi_nnunet.util.lock import held, holder_of
+import pytest
+
+from semi_nnunet.util.files import write_json
+from semi_nnunet.util.lock import held, hold_until_exit, holder_of, note_of
 
 HOLD = """
 import sys, time
@@ -30,9 +34,10 @@ def test_another_process_is_named_and_a_killed_one_holds_nothing(tmp_path):
     path = tmp_path / "fold_0" / ".lock"
     process = holder(path)
     try:
-        assert holder_of(path) == f"process {process.pid} on {os.uname().nodename}"
+        named = f"process {process.pid} on {os.uname().nodename} since 20"
+        assert (holder_of(path) or "").startswith(named)
         with held(path) as other:
-            assert other == f"process {process.pid} on {os.uname().nodename}"
+            assert (other or "").startswith(named)
         assert holder_of(path) is not None  # asking takes nothing away
     finally:
         process.send_signal(signal.SIGKILL)
@@ -57,3 +62,54 @@ def test_a_lock_is_free_after_the_block_and_after_an_error(tmp_path):
 def test_nothing_is_held_where_nothing_was_locked(tmp_path):
     assert holder_of(tmp_path / ".lock") is None
     assert not (tmp_path / ".lock").exists()
+
+
+def test_a_lock_is_held_until_the_process_ends_and_twice_by_itself(tmp_path):
+    path = tmp_path / ".lock"
+    assert hold_until_exit(path) is None
+    assert hold_until_exit(path) is None
+    asked = "import sys; from pathlib import Path; from semi_nnunet.util.lock import *; "
+    asked += "print(hold_until_exit(Path(sys.argv[1])))"
+    words = [sys.executable, "-c", asked, str(path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"process {os.getpid()} on {os.uname().nodename} since 20")
+    other = tmp_path / "other.lock"
+    words[-1] = str(other)
+    assert subprocess.run(words, capture_output=True, text=True).stdout == "None\n"
+    assert hold_until_exit(other) is None  # it ended
+
+
+@pytest.mark.parametrize("error", [NotImplementedError(), OSError(37, "No locks available")])
+def test_without_locks_the_note_of_a_living_process_decides(error, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr("semi_nnunet.util.lock.FileLock.acquire", refuse)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    notes = {  # process, host -> is in the way
+        (ended.pid, os.uname().nodename): False,
+        (os.getppid(), os.uname().nodename): True,
+        (ended.pid, "another-host"): True,
+    }
+    for number, ((process, host), in_the_way) in enumerate(notes.items()):
+        path = tmp_path / f"{number}.lock"
+        write_json(note_of(path), {"host": host, "process": process, "since": "noon"})
+        other = hold_until_exit(path)
+        assert other == (f"process {process} on {host} since noon" if in_the_way else None)
+
+
+def test_workers_that_outlive_a_killed_process_hold_nothing(tmp_path):
+    path = tmp_path / ".lock"
+    worker = HOLD.replace("time.sleep(60)", "import os; os.fork(); time.sleep(60)")
+    words = [sys.executable, "-c", worker, str(path)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    group = process.pid
+    try:
+        assert process.stdout and process.stdout.readline() == "held\n"
+        time.sleep(0.5)  # until it has forked
+        process.kill()
+        process.wait()
+        assert holder_of(path) is None
+    finally:
+        os.killpg(group, signal.SIGKILL)

@@ -1,0 +1,188 @@
+"""Install a model that came as a zip: looked at first, unpacked aside, never over another model.
+
+``nnUNetv2_install_pretrained_model_from_zip`` unpacks whatever a zip holds over whatever is there.
+Here a zip holds models (DatasetNNN_NAME/TRAINER__PLANS__CONFIGURATION) and nothing outside them,
+its checkpoints hold tensors and plain values, and a model takes the place of no other. What else
+nnU-Net's zips may hold (notes on ensembles, pickles of postprocessing) is left out and named.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from nnunetv2.paths import nnUNet_results
+
+from semi_nnunet.data.layout import require_paths
+from semi_nnunet.training import checkpoints
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.files import read_json, sha256_of_file
+
+MODEL = re.compile(r"(Dataset\d{3}_[^/\\]+)/([^/\\_][^/\\]*?__[^/\\]+?__[^/\\]+?)/.+")
+PICKLES = (".pkl", ".pickle")
+MAX_RATIO = 100  # of a file's size and its size in the zip; weights are hardly compressed
+MAX_UNCHECKED = 10 * 2**20  # bytes of a file that may be compressed more: tables and texts
+MAX_JSON = 50 * 2**20  # bytes; the plans and fingerprints of nnU-Net have a few thousand
+REQUIRED = {"plans.json": ("configurations", "plans_name"), "dataset.json": ("labels",)}
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What was installed.
+
+    Args:
+        models: their folders, new or the same as before.
+        left_out: files of the zip that are no part of a model, or pickles, which execute code.
+    """
+
+    models: tuple[Path, ...]
+    left_out: tuple[str, ...]
+
+
+def install(archive: str | Path) -> Installed:
+    """Install the models of a zip into nnUNet_results.
+
+    Args:
+        archive: written by ``semi_nnunet export`` or ``nnUNetv2_export_model_to_zip``.
+
+    Returns:
+        The models that are there now, and what was left out.
+
+    Raises:
+        UserError: the zip is damaged, holds what no model holds, or a different model is there.
+    """
+    require_paths("results")
+    results = Path(nnUNet_results.require())
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            problems = list(entry_problems(opened))
+            if problems:
+                raise UserError(f"{archive} is not installed:", problems)
+            require_room(opened, results)
+            results.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".install_", dir=results) as aside:
+                names = [entry.filename for entry in opened.infolist() if not entry.is_dir()]
+                wanted = [name for name in names if is_of_model(name)]
+                opened.extractall(aside, wanted)
+                models = put_models(Path(aside), results, archive)
+                return Installed(tuple(models), tuple(sorted({*names} - {*wanted})))
+    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+        raise UserError(f"{archive} is no whole zip ({error}). Fix: copy it again") from error
+    except FileNotFoundError as error:
+        raise UserError(f"{archive} does not exist. Fix: correct the path") from error
+
+
+def is_of_model(name: str) -> bool:
+    """Whether a file of the zip is installed."""
+    return bool(MODEL.fullmatch(name)) and not name.lower().endswith(PICKLES)
+
+
+def entry_problems(archive: zipfile.ZipFile) -> Iterator[Problem]:
+    """What a zip holds that no model's zip does, before anything is unpacked."""
+    seen: set[str] = set()
+    for entry in archive.infolist():
+        name = entry.filename
+        if name.endswith("/") and entry.file_size == 0:
+            name = f"{name}."  # a folder: its path is checked as that of a file in it
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in path.parts[0]:
+            yield Problem(name, "must lie below the folder of its model", "do not trust this zip")
+        elif stat.S_ISLNK(entry.external_attr >> 16):
+            yield Problem(name, "must be a file, got a link", "do not trust this zip")
+        elif entry.flag_bits & 1:
+            yield Problem(name, "must not be encrypted", "unpack it and zip it without a password")
+        elif name in seen:
+            yield Problem(name, "must be there once, got it twice", "do not trust this zip")
+        elif entry.file_size > max(MAX_UNCHECKED, MAX_RATIO * entry.compress_size):
+            what = f"must not grow more than {MAX_RATIO} times when unpacked, got "
+            what += f"{entry.file_size:,} bytes of {entry.compress_size:,}"
+            yield Problem(name, what, "do not trust this zip")
+        seen.add(name)
+
+
+def require_room(archive: zipfile.ZipFile, results: Path) -> None:
+    """Check that the disk holds what the zip unpacks to.
+
+    Raises:
+        UserError: it does not.
+    """
+    needed = sum(entry.file_size for entry in archive.infolist())
+    existing = next(path for path in (results, *results.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise UserError(
+            f"the models need {needed:,} bytes, {results} has {free:,} free. Fix: free space there"
+        )
+
+
+def put_models(aside: Path, results: Path, archive: str | Path) -> list[Path]:
+    """Check the unpacked models and rename them into place, all of them or none.
+
+    Raises:
+        UserError: one cannot be read, could execute code, or is another than the one in place.
+    """
+    found = sorted(path for path in aside.glob("Dataset*/*") if path.is_dir())
+    problems = [problem for model in found for problem in model_problems(model, aside)]
+    new: dict[Path, Path] = {}
+    for model in found:
+        target = results / model.relative_to(aside)
+        if not target.exists():
+            new[model] = target
+        elif weights_of(model) != weights_of(target):
+            fix = "predict with it, or move it away and install again"
+            problems.append(Problem(str(target), "holds another model already", fix))
+    if not found:
+        problems.append(Problem(str(archive), "holds no model", "export the model again"))
+    if problems:
+        raise UserError(f"{archive} is not installed:", problems)
+    for model, target in new.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        model.replace(target)
+    return [results / model.relative_to(aside) for model in found]
+
+
+def model_problems(model: Path, aside: Path) -> Iterator[Problem]:
+    """What is wrong with an unpacked model."""
+    for path in sorted(model.rglob("*")):
+        where = str(path.relative_to(aside))
+        try:
+            if path.suffix == ".json":
+                require_json(path, REQUIRED.get(where.removeprefix(f"{model.relative_to(aside)}/")))
+            elif path.suffix == ".pth":
+                checkpoints.read_of_any_trainer(path)
+        except UserError as error:
+            what, _, fix = str(error).removeprefix(f"{path} ").partition(" Fix: ")
+            yield Problem(where, what.rstrip("."), fix or "export the model again")
+    for name in REQUIRED:
+        if not (model / name).is_file():
+            yield Problem(f"{model.relative_to(aside)}/{name}", "is missing", "export it again")
+
+
+def require_json(path: Path, keys: tuple[str, ...] | None) -> None:
+    """Check a description of a stranger: its size, depth and type.
+
+    Raises:
+        UserError: it is none.
+    """
+    if path.stat().st_size > MAX_JSON:
+        raise UserError(f"{path} must have at most {MAX_JSON:,} bytes, got {path.stat().st_size:,}")
+    try:
+        content: Any = read_json(path)
+    except RecursionError as error:
+        raise UserError(f"{path} is nested too deeply") from error
+    if keys is not None and not (isinstance(content, dict) and set(keys) <= set(content)):
+        raise UserError(f"{path} must be an object with {', '.join(keys)}")
+
+
+def weights_of(model: Path) -> dict[str, str]:
+    """Path of a checkpoint in its model -> SHA-256."""
+    return {
+        str(path.relative_to(model)): sha256_of_file(path) for path in sorted(model.rglob("*.pth"))
+    }
