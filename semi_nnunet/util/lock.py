@@ -59,7 +59,8 @@ def hold_until_exit(path: Path) -> str | None:
     try:
         lock.acquire(timeout=WHILE_ASKED_S)
     except Timeout:
-        return noted(note)
+        if not is_of_the_dead(note):  # else its workers have outlived it, and end soon
+            return noted(note)
     except (OSError, NotImplementedError):  # no locks here
         if note.is_file() and not is_of_the_dead(note):
             return noted(note)

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -99,17 +98,19 @@ def test_without_locks_the_note_of_a_living_process_decides(error, tmp_path, mon
         assert other == (f"process {process} on {host} since noon" if in_the_way else None)
 
 
-def test_workers_that_outlive_a_killed_process_hold_nothing(tmp_path):
+def test_workers_that_outlive_a_killed_process_are_not_in_the_way(tmp_path):
     path = tmp_path / ".lock"
-    worker = HOLD.replace("time.sleep(60)", "import os; os.fork(); time.sleep(60)")
+    worker = HOLD.replace(
+        "time.sleep(60)", "import os; print(os.fork(), flush=True); time.sleep(60)"
+    )
     words = [sys.executable, "-c", worker, str(path)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    group = process.pid
     try:
         assert process.stdout and process.stdout.readline() == "held\n"
-        time.sleep(0.5)  # until it has forked
+        assert {process.stdout.readline() != "0\n" for _ in range(2)} == {True, False}
         process.kill()
         process.wait()
-        assert holder_of(path) is None
+        assert holder_of(path) is not None  # the worker still has the file
+        assert hold_until_exit(path) is None
     finally:
-        os.killpg(group, signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)
