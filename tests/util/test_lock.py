@@ -101,7 +101,7 @@ def test_without_locks_the_note_of_a_living_process_decides(error, tmp_path, mon
 def test_workers_that_outlive_a_killed_process_are_not_in_the_way(tmp_path):
     path = tmp_path / ".lock"
     worker = HOLD.replace(
-        "time.sleep(60)", "import os; print(os.fork(), flush=True); time.sleep(60)"
+        "time.sleep(60)", "import os; os.write(1, b'%d\\n' % os.fork()); time.sleep(60)"
     )
     words = [sys.executable, "-c", worker, str(path)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
