@@ -1,25 +1,13 @@
 """Slices as pictures: right slices, right shape, right colours."""
 
+from __future__ import annotations
+
 import io
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from semi_nnunet.report.contours import (
-    CLASS_COLOURS,
-    FIRST_CLASS,
-    FIRST_ERROR,
-    FIRST_FILL,
-    WHITE,
-    contour,
-    disagreement,
-    enlarged,
-    filled,
-    is_wrong,
-    layers_of,
-    outlined,
-)
 from semi_nnunet.report.overlays import (
     Drawn,
     chosen_slices,
@@ -27,20 +15,11 @@ from semi_nnunet.report.overlays import (
     slice_axis,
     slices_of,
 )
-
-CLASSES = {"liver": (1,), "tumour": (2,)}
-REGIONS = {"whole": (1, 2), "core": (2,)}
+from tests.report.volumes import CLASSES, volume
 
 
 def opened(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content))
-
-
-def volume(depth: int = 12) -> np.ndarray:
-    label = np.zeros((depth, 40, 60), int)
-    label[2:9, 10:20, 20:40] = 1
-    label[4:6, 12:16, 30:36] = 2
-    return label
 
 
 def drawn(label: np.ndarray, **more) -> Drawn:
@@ -124,45 +103,3 @@ def test_voxels_to_ignore_are_not_wrong():
     shown = drawn(label, ignore=3)
     shown.labels["method"][...] = np.where(label == 3, 1, label)
     assert all(one.wrong == 0 for one in slices_of(shown, CLASSES))
-
-
-def test_a_contour_is_inside_its_mask_and_around_it():
-    mask = np.zeros((40, 40), bool)
-    mask[10:30, 10:30] = True
-    line = contour(mask)
-    assert not (line & ~mask).any() and line[10, 10] and not line[20, 20]
-    assert not contour(np.zeros((5, 5), bool)).any()
-
-
-def test_contours_of_the_reference_are_white_below_those_of_the_method():
-    reference, method = np.zeros((60, 60), int), np.zeros((60, 60), int)
-    reference[10:30, 10:30], method[10:30, 20:50] = 1, 1
-    layer = outlined(method, reference, CLASSES)
-    assert layer[20, 10] == WHITE and layer[20, 20] == FIRST_CLASS and layer[0, 0] == 0
-    same = outlined(reference, reference, CLASSES)
-    assert WHITE not in same  # covered
-    assert filled(reference, CLASSES)[20, 20] == FIRST_FILL
-
-
-def test_overlapping_regions_are_drawn_both_and_wrong_where_either_is():
-    label = volume()[4]
-    layer = filled(enlarged(label, label.shape), REGIONS)
-    assert {FIRST_CLASS, FIRST_CLASS + 1, FIRST_FILL, FIRST_FILL + 1} <= set(np.unique(layer))
-    other = np.where(label == 2, 1, label)
-    assert is_wrong(other, label, REGIONS).sum() == (label == 2).sum()
-
-
-def test_disagreement_tells_who_is_wrong():
-    method, baseline = np.array([[0, 1, 0, 1]], bool), np.array([[0, 0, 1, 1]], bool)
-    assert disagreement(method, baseline).tolist() == [
-        [0, FIRST_ERROR + 1, FIRST_ERROR, FIRST_ERROR + 2]
-    ]
-
-
-def test_layers_are_small_and_the_colours_of_classes_repeat():
-    label = np.arange(16).reshape(4, 4)
-    classes = {str(n): (n,) for n in range(1, 16)}
-    layers, _ = layers_of({"reference": label, "method": label}, classes, (4.0, 4.0))
-    assert all(len(layer) < 4000 for layer in layers.values())
-    assert len(classes) > len(CLASS_COLOURS)
-    assert np.unique(enlarged(label, (4.0, 4.0))).tolist() == list(range(16))

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from semi_nnunet.cli.main import main
-from tests.report.results_tree import Tree, whole_tree
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -39,16 +38,10 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory) -> Tree:
-    return whole_tree(tmp_path_factory.mktemp("tree"))
-
-
-@pytest.fixture(scope="module")
-def file(tree) -> Path:
-    out = tree.root / "report.html"
-    with pytest.MonkeyPatch.context() as patch:
-        tree.set_paths(patch)
-        assert main(["report", "-d", "7", "-o", str(out)]) == 0
+def file(tree, html) -> Path:
+    """The page that ``html`` is the content of."""
+    out: Path = tree.root / "report.html"
+    assert out.read_text() == html
     return out
 
 

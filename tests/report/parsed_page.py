@@ -1,0 +1,43 @@
+"""A page of the report, taken apart again: its tables, images and text."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+
+class Page(HTMLParser):
+    """Tables as lists of rows of (data-value, text), images, and all text."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.images: list[dict] = []
+        self.tables: dict[str, list[list[tuple[str, str]]]] = {}
+        self.text, self.group, self.cell = "", "", None
+        self.feed(html)
+
+    def handle_starttag(self, tag, pairs):
+        found = dict(pairs)
+        if tag == "img":
+            self.images.append(found)
+        if "data-group" in found:
+            self.group = f"{found['data-group']} {found['data-name']}"
+        elif tag == "section":
+            self.group = ""
+        elif tag == "table":
+            self.tables.setdefault(found.get("id", self.group), [])
+            self.rows = self.tables[found.get("id", self.group)]
+        elif tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append((found.get("data-value", ""), ""))
+            self.cell = self.rows[-1]
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.cell = None
+
+    def handle_data(self, data):
+        self.text += data
+        if self.cell:
+            value, text = self.cell[-1]
+            self.cell[-1] = (value, text + data)

@@ -1,0 +1,171 @@
+"""What the numbers rest on is told: data, plans, settings, commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import semi_nnunet
+from semi_nnunet.cli.main import build_parser
+from semi_nnunet.planning.plan import parse_assignments
+from semi_nnunet.report.background import (
+    about,
+    assignments,
+    background,
+    commands_of,
+    fingerprint_facts,
+    methods_of,
+    plan_facts,
+    pool_used,
+    settings_of,
+    versions_of,
+    written,
+)
+from semi_nnunet.runs.folders import Folders
+from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.trainings import found_jobs
+from semi_nnunet.util.files import write_json
+from tests.report.results_tree import BASE, OURS
+
+
+def test_a_line_on_every_trainer():
+    assert "Tarvainen" in about(OURS)
+    for stock in ("nnUNetTrainer", "nnUNetTrainer_5epochs"):
+        assert about(stock).startswith(f"{stock}: nnU-Net's own, which learns from the labelled")
+    assert about("MyOwnTrainer") == "MyOwnTrainer"  # in nnUNet_extTrainer, or not there any more
+
+
+def test_images_that_select_left_out_are_told(tmp_path):
+    folders = Folders(tmp_path, tmp_path, tmp_path)
+    used = [{"cases": {"unlabelled": ["u"] * number}} for number in (8, 3, 8)]
+    assert pool_used(folders, [{}]) == ""
+    assert pool_used(folders, used[::2]) == "Trainings began with 8 unlabelled images."
+    write_json(tmp_path / "semi_selected.json", {"score": "uncertainty", "cases": ["u"] * 3})
+    assert "began with 3 to 8 unlabelled images. semi_nnunet select (--score uncertainty) " in (
+        said := pool_used(folders, used)
+    )
+    assert "has chosen 3 to train on" in said
+
+
+def test_pictures_have_no_third_axis_to_tell():
+    """nnU-Net gives it a spacing of 999."""
+    picture = {"spacings": [[999, 1, 1], [999.0, 0.5, 0.5]], "shapes_after_crop": [[1, 64, 80]] * 2}
+    assert dict(fingerprint_facts(picture)) == {
+        "shape, median": "1 x 64 x 80",
+        "spacing (mm), median": "0.75 x 0.75 (0.5 x 0.5 to 1 x 1)",
+    }
+    volume = {"spacings": [[3.0, 1.0, 1.0]]}
+    assert dict(fingerprint_facts(volume)) == {"spacing (mm), median": "3 x 1 x 1"}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([64, 80], "64 x 80"), ([], "none"), (0.1 + 0.2, "0.3"), (1e-7, "1e-07"), (True, "true"),
+        (None, "null"), ("cosine", "cosine"), ({"a": 1}, '{"a": 1}'), ([[1, 2], [3]], "1 x 2 x 3"),
+    ],
+)  # fmt: skip
+def test_values_are_written_for_people(value, text):
+    assert written(value) == text
+
+
+def test_what_a_configuration_inherits_is_told_too():
+    network = {"network_class_name": "a.b.UNet", "arch_kwargs": {"features_per_stage": [8, 16]}}
+    plans = {
+        "configurations": {
+            "3d": {"patch_size": [8, 8, 8], "batch_size": 2, "architecture": network},
+            "low": {"inherits_from": "3d", "spacing": [2.0, 1.0, 1.0]},
+            "lowest": {"inherits_from": "low", "batch_size": 4},
+        }
+    }
+    assert dict(plan_facts(plans, "lowest")) == {
+        "patch size": "8 x 8 x 8", "batch size": "4", "spacing": "2 x 1 x 1",
+        "network": "UNet, features 8 x 16",
+    }  # fmt: skip
+    assert plan_facts(plans, "gone") == []
+
+
+def job(trainer: str, seed: int = 0, fold: str = "0", configuration: str = "2d") -> Job:
+    plans = f"nnUNetPlans_seed{seed}" if seed else "nnUNetPlans"
+    folders = Folders(Path("raw/Dataset007_Seven"), *[Path("there/Dataset007_Seven")] * 2)
+    return Job(folders, trainer, configuration, fold, seed, plans)
+
+
+def test_settings_that_differ_between_the_trainings_of_a_method_are_named():
+    def record(**values):
+        return {"settings": {k: {"value": v, "reason": f"as {k}"} for k, v in values.items()}}
+
+    jobs = [job(OURS), job(OURS, 1), job(OURS, 2), job("nnUNetTrainer"), job(BASE)]
+    records = [
+        record(seed=0, epochs=10), record(seed=1, epochs=10), record(seed=2), {}, record(seed=0)
+    ]  # fmt: skip
+    ours, base = settings_of(jobs, records)
+    assert ours.name == f"{OURS} 2d" and base.note == ""
+    assert ours.rows == [("seed", "0", "as seed"), ("epochs", "10", "as epochs")]
+    assert ours.note == "differs between its trainings: seed, epochs"
+
+
+def test_every_version_that_was_trained_with_is_told():
+    records = [{"torch": "2.4"}, {}, {"torch": "2.1", "python": "3.11"}, {"torch": "2.4"}]
+    assert versions_of(records) == [
+        ("torch", "2.1, 2.4"), ("python", "3.11"),
+        ("this report", f"semi_nnunet {semi_nnunet.__version__}"),
+    ]  # fmt: skip
+
+
+def test_settings_are_told_as_they_can_be_typed():
+    given = {"epochs": 3, "2d": {"mirror": False}, OURS: {"2d": {"views": ["a", "b"]}}, "x": "y"}
+    words = list(assignments(given))
+    assert words == ["epochs=3", "2d.mirror=false", f'{OURS}.2d.views=["a", "b"]', "x=y"]
+    assert parse_assignments(words) == given
+
+
+def test_the_commands_make_the_same_trainings_again(tmp_path):
+    jobs = [
+        job(trainer, seed, fold, configuration)
+        for trainer, configuration in ((BASE, "2d"), (OURS, "2d"), (OURS, "3d_fullres"))
+        for seed in (0, 1)
+        for fold in ("0", "1")
+        if configuration == "2d" or (seed, fold) == (0, "1")
+    ]
+    lines = [line.split() for line in commands_of(jobs[0].folders, "nnUNetPlans", jobs)]
+    assert [words[1] for words in lines if words[0] == "semi_nnunet"] == [
+        "preprocess", "crossval", "crossval", "compare", "report",
+    ]  # fmt: skip
+    again = set()
+    for words in lines:
+        if words[1] == "crossval":
+            parsed = build_parser("crossval").parse_args(words[1:])
+            assert parsed.plans == "nnUNetPlans"
+            again |= {
+                (trainer, configuration, fold, seed)
+                for trainer in parsed.trainers
+                for configuration in parsed.configurations
+                for fold in parsed.folds
+                for seed in range(parsed.seeds)
+            }
+    assert again == {(j.trainer, j.configuration, j.fold, j.seed) for j in jobs}
+    trained = [words[2:] for words in lines if words[0] == "nnUNetv2_train"]
+    assert len(trained) == len(jobs) and {words[-1] for words in trained} == {
+        "nnUNetPlans", "nnUNetPlans_seed1",
+    }  # fmt: skip
+
+
+def test_all_of_a_tree_is_collected_and_what_is_not_there_left_out(tree, tmp_path):
+    folders = Folders(tree.raw, tree.preprocessed, tree.results)
+    found = background(folders, "nnUNetPlans", found_jobs(folders, "nnUNetPlans"))
+    data = dict(found.data)
+    assert data["labelled cases"] == data["test cases"] == "7" and data["unlabelled cases"] == "0"
+    assert data["labels"] == "background 0; liver 1; tumour 2" and data["channels"] == "CT"
+    assert [name for name, _ in found.plans] == ["2d"] and len(found.settings) == 2
+    nothing = background(Folders(tmp_path / "a", tmp_path / "b", tmp_path / "c"), "gone", [])
+    assert nothing.data == [("data set", "b")] and nothing.plans == nothing.settings == []
+
+
+def test_every_method_is_told_once():
+    told = methods_of([OURS, BASE, OURS])
+    assert [name for name, _ in told] == ["MeanTeacher", "Baseline"]
+    assert all(
+        text.startswith(trainer) for (_, text), trainer in zip(told, (OURS, BASE), strict=True)
+    )

@@ -1,0 +1,228 @@
+"""What the page says is what was measured, and nothing of it is fetched."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from semi_nnunet.evaluation.values import Model, Value
+from semi_nnunet.report.background import Background, Settings
+from semi_nnunet.report.curves import curves
+from semi_nnunet.report.measured import ALL_CLASSES, measure
+from semi_nnunet.report.page import boxes, changes, counts, frames_of_cases, intervals, render
+from semi_nnunet.report.report_data import Report, Trained, answered
+from semi_nnunet.report.run_pages import Panel, Pool, Run
+from semi_nnunet.report.shown_cases import Frame, Viewer
+from semi_nnunet.report.wording import in_points, short_name, signed
+from tests.report.gains import measured
+from tests.report.results_tree import BASE, OTHER, OURS, Tree
+
+
+def csv_values(tree: Tree, trainer: str) -> dict[tuple[str, str], list[float]]:
+    """(case, class) -> the Dice of each seed, straight from metrics.csv."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for plans in ("nnUNetPlans", "nnUNetPlans_seed1"):
+        path = tree.results / f"{trainer}__{plans}__2d" / "fold_0" / "test" / "metrics.csv"
+        with path.open() as file:
+            for row in csv.DictReader(file):
+                found.setdefault((row["case"], row["class"]), []).append(float(row["dice"]))
+    return found
+
+
+def test_the_answer_comes_first_and_agrees_with_the_statistics(html, page, tree, monkeypatch):
+    assert "Yes: MeanTeacher is better than Baseline on the test cases." in page.text
+    ours, base = (csv_values(tree, trainer) for trainer in (OURS, BASE))
+    gain = np.mean([np.mean(ours[key]) - np.mean(base[key]) for key in ours])
+    assert f"{in_points(gain, 'dice')} points, 95 % interval" in page.text
+    assert "Better in 7 of 7 test cases" in page.text and "2 seeds, fold 0" in page.text
+    assert html.index("Yes: MeanTeacher") < html.index("Methods and classes</h2>")
+
+
+def test_all_numbers_of_the_tables_are_those_of_metrics_csv(page, tree):
+    rows = {row[0][0]: row for row in page.tables["metric-test dice"][1:]}
+    for trainer in (BASE, OURS):
+        values = csv_values(tree, trainer)
+        classes = {
+            name: np.mean([value for key, value in values.items() if key[1] == name])
+            for name in ("liver", "tumour")
+        }
+        shown = [float(value) for value, _ in rows[trainer][1:]]
+        assert shown == pytest.approx([2, np.mean(list(classes.values())), *classes.values()])
+        for (_, text), value in zip(rows[trainer][2:], classes.values(), strict=False):
+            assert re.match(r"0\.\d{3}", text) and value > 0
+    ours, base = csv_values(tree, OURS), csv_values(tree, BASE)
+    cases = page.tables["cases-test"][1:]
+    assert len(cases) == 7 * 3
+    for row in cases:
+        case, name = row[0][0], row[1][0]
+        keys = [(case, n) for n in (("liver", "tumour") if name == ALL_CLASSES else (name,))]
+        before, after = (float(np.mean([t[key] for key in keys])) for t in (base, ours))
+        difference, _, *values = (value for value, _ in row[2:])
+        assert float(difference) == pytest.approx(after - before)
+        assert [float(value) for value in values] == pytest.approx([before, after])
+        assert row[2][1] == signed(after - before, "dice")
+
+
+def test_nothing_is_fetched_and_every_picture_is_described(html, page):
+    outside = re.sub(r'<script type="application/json">.*?</script>', "", html, flags=re.DOTALL)
+    assert not re.search(r"(https?:)?//\w", re.sub(r"data:image/\w+;base64,[^\"]+", "", outside))
+    assert "@import" not in html and "url(" not in html and "<link" not in html
+    assert page.images and all("alt" in image for image in page.images)
+    layers = [image for image in page.images if "data-layer" in image]
+    assert layers and all(image["alt"] for image in layers)
+    assert all(image.get("src", "data:").startswith("data:") for image in page.images)
+    assert len(html) < 2**20
+
+
+def test_curves_filtering_and_settings_are_there_and_escaped(html, page):
+    for word in ("learning rate", "consistency", "pseudo label", "mask ratio", "student"):
+        assert word in page.text
+    assert "8 of 12 unlabelled images kept" in page.text and "pool_11" in page.text
+    assert "given in plans['semi'] <b>&" in page.text and "<b>&" not in html
+    assert "nnUNetv2_train Dataset007_Seven 2d 0 -tr SemiMeanTeacherTrainer" in page.text
+    assert "semi_nnunet crossval -d Dataset007_Seven -p " in page.text
+    assert "Mean Teacher (Tarvainen" in page.text
+
+
+def test_boxes_tell_the_median_of_the_cases_of_every_method_and_class():
+    found = measured("test", **{BASE: 0, OURS: 0.03, OTHER: 0.01})
+    charts = boxes(found)
+    assert [chart.title for chart in charts] == [ALL_CLASSES, "liver", "tumour"]
+    means = found.of_cases()
+    for chart in charts:
+        assert [row.name for row in chart.rows] == ["Baseline", "FixMatch", "MeanTeacher"]
+        for model, row in zip(found.models, chart.rows, strict=True):
+            median = np.median([of_case[chart.title] for of_case in means[model].values()])
+            assert row.text == f"{median:.3f}" and row.chart.count('class="case"') == 12
+
+
+def test_intervals_are_of_the_method_by_class_and_of_all_methods_best_first():
+    report = report_of(BASE, OURS, OTHER)
+    by_class, of_methods = intervals(report)
+    assert by_class.title == f"{short_name(OTHER)}, by class"
+    assert [row.name for row in by_class.rows] == [ALL_CLASSES, "liver", "tumour"]
+    assert [row.name for row in of_methods.rows] == ["FixMatch", "MeanTeacher"]
+    overall = report.answer.compared.overall
+    assert by_class.rows[0].text == of_methods.rows[0].text == in_points(overall.mean, "dice")
+    assert 'class="dot better"' in by_class.rows[0].chart
+    assert intervals(report_of(BASE)) == []
+
+
+def test_every_row_of_cases_has_its_change_if_there_are_two_methods():
+    both, alone = report_of(BASE, OURS), report_of(BASE)
+    for row, chart in changes(both, both.measured[0]):
+        assert f'class="dot {"better" if row.difference >= 0 else "worse"}"' in chart
+    assert {chart for _, chart in changes(alone, alone.measured[0])} == {""}
+
+
+def test_a_case_leads_to_the_first_viewer_that_shows_it():
+    frame = Frame("", 1.0, "", {}, [])
+    one = Viewer("a volume", "", {}, [], [frame] * 3, 2, ["a"] * 3)
+    many = Viewer("all images", "", {}, [], [frame] * 3, 0, ["b", "a", "c"])
+    assert frames_of_cases([one, many]) == {"a": (0, 2), "b": (1, 0), "c": (1, 2)}
+    assert frames_of_cases([]) == {}
+
+
+def test_only_cases_that_are_known_are_counted():
+    assert counts(report_of(BASE)) == ""
+    shown = replace(report_of(BASE), trained=trained_of("x"))
+    assert counts(shown) == "x labelled"
+
+
+def report_of(*trainers: str) -> Report:
+    """A report of values, where each trainer is better than those before it."""
+    gains = {trainer: 0.02 * place for place, trainer in enumerate(trainers)}
+    return answered("Seven", "nnUNetPlans", "dice", [measured("test", **gains)], BASE)
+
+
+def trained_of(name: str) -> Trained:
+    """What trainings left, in which everything that has a name has this one."""
+    picture = "data:image/png;base64,"
+    frame = Frame(name, 1.0, picture, {"method": picture}, [[name, "0.5"]])
+    panels = {"image": name, "method": name, "disagreement": name}
+    frame = replace(frame, layers=dict.fromkeys(panels, picture))
+    panel = Panel(name, [(0, name)], curves([(0, ([1, 2], [0.1, 0.2]))], name))
+    chart = curves([(0, ([1, 2], [0.1, 0.2]))], name)
+    background = Background(
+        [("labelled cases", name), (name, name)], [(name, [(name, name)])],
+        [Settings(name, [(name, name, name)], name)], [(name, name)], [name], name,
+    )  # fmt: skip
+    return Trained(
+        unmeasured=[name],
+        viewers=[Viewer(name, name, panels, ["class", name], [frame] * 2, 1, [name] * 2)],
+        viewers_note=name,
+        viewers_subset="test",
+        runs=[Run(name, name, [panel]), Run(name, name, [])],
+        first_run=0,
+        dice=[panel],
+        pools=[Pool(name, name, chart, [(name, 0.5, True)])],
+        background=background,
+    )
+
+
+def named(name: str) -> Report:
+    """A report in which data set, plans, classes, cases, methods and all else have one name."""
+    ours = f"Semi{name}Trainer"
+    rows = [
+        Value(Model(trainer, name), "0", seed, name + case, name + kind, 0.5 + gain, name + case)
+        for trainer, gain in ((BASE, 0.0), (ours, 0.1))
+        for seed in (0, 1)
+        for case in ("", "2", "3")
+        for kind in ("", "2")
+    ]
+    found = measure("test", {"dice": rows}, BASE)
+    assert found is not None
+    found = replace(found, note=name)
+    report = answered(name, name, "dice", [found], BASE)
+    return replace(report, methods=[(name, name)], trained=trained_of(name))
+
+
+class Elements(HTMLParser):
+    """Every element with the names of its attributes, the content of scripts, and the text."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.found: list[tuple[str, list[str]]] = []
+        self.scripts: list[str] = []
+        self.text, self.inside = "", ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, pairs):
+        self.inside = tag
+        self.found.append((tag, [name for name, _ in pairs]))
+
+    def handle_endtag(self, tag):
+        self.inside = ""
+
+    def handle_data(self, data):
+        if self.inside == "script":
+            self.scripts.append(data)
+        else:
+            self.text += data
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "<script>alert(1)</script>",
+        "</script><script>alert(1)</script>",
+        '"><img src=x onerror=alert(1)>',
+        "' onmouseover='alert(1)",
+        "<!--<script>",
+        "{{ 7*7 }}",
+    ],
+)
+def test_a_name_is_text_wherever_it_stands(name):
+    plain, hostile = (Elements(render(named(one))) for one in ("plainname", name))
+    assert hostile.found == plain.found  # the same elements, with the same attributes
+    assert len(hostile.scripts) == 2 and hostile.scripts[1] == plain.scripts[1]
+    assert hostile.text.replace(name, "plainname") == plain.text
+    frames = json.loads(hostile.scripts[0])
+    assert [frame["caption"] for frame in frames] == [name] * 2
+    assert [frame["scores"] for frame in frames] == [[[name, "0.5"]]] * 2

@@ -1,0 +1,157 @@
+"""The report is of all that trainings left, or of values alone; what is missing is said."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.evaluation.values import Model, write_values
+from semi_nnunet.report.report_data import (
+    VALUES_ALONE,
+    answered,
+    case_rows,
+    of_trainings,
+    of_values,
+    require_baseline,
+    shown_models,
+    with_notes,
+)
+from semi_nnunet.runs.folders import folders_of
+from semi_nnunet.util.errors import UserError
+from tests.report.gains import measured, values
+from tests.report.parsed_page import Page
+from tests.report.results_tree import BASE, OTHER, OURS, Tree, whole_tree
+
+
+def test_what_lost_most_comes_first(page):
+    differences = [float(row[2][0]) for row in page.tables["cases-test"][1:]]
+    assert differences == sorted(differences)
+
+
+def test_what_is_missing_is_said_and_is_no_error(tmp_path, monkeypatch, capsys):
+    tree = Tree(tmp_path, cases=3)
+    tree.set_paths(monkeypatch)
+    tree.train("nnUNetTrainer")
+    shutil.rmtree(tree.raw / "imagesTs")
+    out = tmp_path / "report.html"
+    assert main(["report", "-d", "7", "-o", str(out)]) == 0
+    text = Page(out.read_text()).text
+    assert "There is nothing to compare yet." in text
+    assert "The baseline Baseline is not among them" in text
+    assert "no semi_history.csv" in text and "No training filtered them" in text
+    assert "not there any more" in text and "No semi_settings.json" in text
+    tree.train(BASE)
+    (tree.results / f"{OURS}__nnUNetPlans__2d" / "fold_0").mkdir(parents=True)
+    assert main(["report", "-d", "7", "-o", str(out), "--baseline", "nnUNetTrainer"]) == 0
+    text = Page(out.read_text()).text
+    assert "Not measured yet, and not counted: MeanTeacher 2d, fold 0, seed 0." in text
+    said = capsys.readouterr().out
+    assert "With one seed" in said and "With 3 cases this test cannot show more" in said
+
+
+def test_trainings_that_were_not_measured_again_are_not_shown(tmp_path, monkeypatch):
+    tree = whole_tree(tmp_path, cases=5)
+    tree.set_paths(monkeypatch)
+    again = tree.results / f"{OURS}__nnUNetPlans__2d" / "fold_0"
+    (again / "checkpoint_final.pth").touch()
+    os.utime(again / "test" / "metrics.csv", (0, 0))
+    out = tmp_path / "report.html"
+    assert main(["report", "-d", "7", "-o", str(out)]) == 0
+    text = Page(out.read_text()).text
+    assert f"is older than the training or validation of {OURS} 2d fold 0 seed 0" in text
+    assert "predictions of fold 0, seed 1" in text
+    assert "predictions of fold 0, seed 0" not in text
+
+
+def test_values_alone_give_the_same_answer_tables_and_cases(page, tree, tmp_path, monkeypatch):
+    tree.set_paths(monkeypatch)
+    kept, out = tmp_path / "kept.csv", tmp_path / "values.html"
+    assert main(["compare", "-d", "7", "--write-values", str(kept)]) == 0
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.delenv(f"nnUNet_{name}")
+    assert main(["report", "--values", str(kept), "-o", str(out)]) == 0
+    html = out.read_text()
+    alone = Page(html)
+
+    def rounded(table: str, of: Page) -> list[list[tuple[object, str]]]:
+        return [[(number(v), text) for v, text in row] for row in of.tables[table]]
+
+    def number(value: str) -> object:
+        try:
+            return round(float(value), 5)  # values are kept to the sixth digit
+        except ValueError:
+            return value
+
+    shown = {name for name in page.tables if name.startswith("cases-")} | {"metric-test dice"}
+    assert {name for name in alone.tables if alone.tables[name]} == shown and len(shown) == 2
+    for table in shown:
+        assert rounded(table, alone) == rounded(table, page)
+    assert "Yes: MeanTeacher is better than Baseline on the test cases." in alone.text
+    assert "Made of recorded values alone" in alone.text and "Seven" in alone.text
+    assert 'id="images"' not in html and 'href="#training"' not in html and "viewer-" not in html
+
+
+def test_rows_of_cases_are_the_differences_of_their_means():
+    found = measured("test", **{BASE: 0, OURS: 0.03})
+    method, baseline = Model(OURS, "2d"), Model(BASE, "2d")
+    means = found.of_cases()
+    rows = case_rows(found, method, baseline)
+    assert len(rows) == 12 * 3 and len({(row.case, row.name) for row in rows}) == len(rows)
+    for row in rows:
+        of_case = [means[model][row.case][row.name] for model in (baseline, method)]
+        assert list(row.values) == of_case and row.difference == of_case[1] - of_case[0]
+    alone = case_rows(found, method, None)
+    assert all(math.isnan(row.difference) for row in alone)
+
+
+@pytest.mark.parametrize(("metric", "sign"), [("dice", 1), ("hd95_edge_mm", -1)])
+def test_the_largest_loss_comes_first_and_what_is_undefined_last(metric, sign):
+    found = measured("test", metric, **{BASE: 0, OURS: 0.03})
+    gone = [replace(v, value=math.nan) if v.case == "c5" else v for v in found.values]
+    rows = case_rows(replace(found, values=tuple(gone)), Model(OURS, "2d"), Model(BASE, "2d"))
+    gains = [sign * row.difference for row in rows]
+    assert gains[:-3] == sorted(gains[:-3])
+    assert [row.case for row in rows[-3:]] == ["c5"] * 3 and all(map(math.isnan, gains[-3:]))
+
+
+def test_the_method_shown_is_the_one_that_the_answer_is_about():
+    found = measured("test", **{BASE: 0, OURS: 0.01, OTHER: 0.04})
+    report = answered("Seven", "nnUNetPlans", "dice", [found], BASE)
+    assert report.method == report.answer.compared.model == Model(OTHER, "2d")
+    assert report.baseline == Model(BASE, "2d") and report.trained is None
+    alone = answered("Seven", "nnUNetPlans", "dice", [measured("test", **{BASE: 0})], BASE)
+    assert shown_models(alone.measured, alone.answer, BASE) == (Model(BASE, "2d"), None)
+
+
+def report_of(folder, **gains):
+    """A report of values alone."""
+    rows = [v for trainer, gain in gains.items() for v in values(trainer, gain)]
+    write_values(folder / "kept.csv", {"test": rows}, "dice", ("Seven", "nnUNetPlans"))
+    return of_values([folder / "kept.csv"], BASE)
+
+
+def test_notes_become_sentences_after_the_others(tmp_path):
+    report = report_of(tmp_path, **{BASE: 0, OURS: 0.03})
+    assert report.answer.sentences[-1] == f"{VALUES_ALONE}."
+    more = with_notes(report, ["one", "two"])
+    assert more.answer.sentences == (*report.answer.sentences, "one.", "two.")
+    assert replace(more, answer=report.answer) == report
+
+
+def test_a_baseline_that_was_measured_or_is_known_is_enough():
+    require_baseline("SomebodysTrainer", {"SomebodysTrainer"})
+    require_baseline(BASE)
+    with pytest.raises(UserError, match=f"did you mean '{BASE}'"):
+        require_baseline("SemiBaselneTrainer")
+
+
+def test_plans_that_nothing_was_trained_with_are_named(tree, monkeypatch):
+    tree.set_paths(monkeypatch)
+    with pytest.raises(UserError, match=r"plans 'nnUNetPlan'.*did you mean 'nnUNetPlans'"):
+        of_trainings(folders_of("7"), "nnUNetPlan", BASE)
+    assert of_trainings(folders_of("7"), "nnUNetPlans", BASE).plans == "nnUNetPlans"

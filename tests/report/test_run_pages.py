@@ -1,0 +1,101 @@
+"""The curves of every training, and what a filtering kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from semi_nnunet.report.run_pages import MOST_UNCERTAIN, all_dice, pools_of, run_of, summary_of
+from semi_nnunet.report.wording import short_name
+from semi_nnunet.runs.folders import Folders, folders_of
+from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.trainings import found_jobs
+from semi_nnunet.training.filtering import write_table
+from semi_nnunet.training.history import History
+from tests.report.results_tree import BASE, OURS
+
+
+def test_every_method_has_a_panel_of_its_trainings_over_those_of_the_baseline(tree, monkeypatch):
+    tree.set_paths(monkeypatch)
+    jobs = found_jobs(folders_of("7"), "nnUNetPlans")
+    alone = [job for job in jobs if job.trainer == BASE]
+    for panel in all_dice(jobs, BASE):
+        name = short_name(BASE), panel.title
+        assert panel.legend == list(enumerate(name)) and panel.title != name[0]
+        runs = [job for job in jobs if short_name(job.trainer) == panel.title]
+        assert panel.chart.count("var(--series-1)") == len(runs) > 0
+        assert panel.chart.count("var(--series-0)") == len(alone) > 0
+    (only,) = all_dice(alone, BASE)
+    assert only.legend == [(1, short_name(BASE))]
+    assert all_dice([], BASE) == []
+
+
+@pytest.fixture
+def job(tmp_path) -> Job:
+    found = Job(Folders(*[tmp_path] * 3), OURS, "2d", "0", 1, "nnUNetPlans_seed1")
+    found.folder.mkdir(parents=True)
+    return found
+
+
+def test_a_summary_tells_epochs_time_and_the_last_dice():
+    rows = [{"epoch": n, "seconds": 90.0, "dice/deployed": n / 10} for n in range(4)]
+    assert summary_of(History(rows)) == "4 epochs, 6 min, Dice on validation patches 0.300"
+    assert summary_of(History([{"epoch": 0}])) == "1 epoch"
+
+
+def test_every_curve_of_a_training_is_in_one_panel_with_its_name(job):
+    rows = [
+        {"epoch": n, "loss/supervised": 1.0, "dice/deployed": 0.1, "dice/student": 0.2}
+        for n in range(3)
+    ]
+    History(rows).write_csv(job.folder / "semi_history.csv")
+    run = run_of(job)
+    assert run.name == "MeanTeacher 2d, fold 0, seed 1" and run.summary.startswith("3 epochs")
+    legends = {panel.title: [name for _, name in panel.legend] for panel in run.panels}
+    assert legends == {
+        "supervised loss": ["supervised"],
+        "Dice on validation patches": ["deployed", "student"],
+    }
+    for panel in run.panels:
+        colours = [f"var(--series-{number})" for number, _ in panel.legend]
+        assert all(panel.chart.count(colour) == 1 for colour in colours)
+        assert f"{panel.title} of {run.name}" in panel.chart
+
+
+def test_a_training_without_a_history_says_so(job):
+    run = run_of(job)
+    assert run.panels == [] and "no semi_history.csv" in run.summary
+
+
+def filtered(job: Job, epoch: int, cases: int, kept: int) -> Path:
+    path = job.folder / f"filter_epoch_{epoch}.csv"
+    scores = {f"case_{n}": n / cases for n in range(cases)}
+    write_table(path, scores, [f"case_{n}" for n in range(kept)])
+    return path
+
+
+def test_filterings_come_in_the_order_of_their_epochs(job):
+    for epoch in (5, 100, 20):
+        filtered(job, epoch, cases=15, kept=10)
+    names = [pool.name for pool in pools_of(job)]
+    assert names == [f"MeanTeacher 2d, fold 0, seed 1, epoch {epoch}" for epoch in (5, 20, 100)]
+
+
+def test_the_most_uncertain_images_of_a_filtering_come_first(job):
+    path = filtered(job, 5, cases=15, kept=10)
+    (pool,) = pools_of(job)
+    assert pool.summary == "10 of 15 unlabelled images kept"
+    assert [case for case, _, _ in pool.most_uncertain] == [
+        f"case_{n}" for n in range(14, 14 - MOST_UNCERTAIN, -1)
+    ]
+    assert [kept for _, _, kept in pool.most_uncertain] == [False] * 5 + [True] * 5
+    assert "10 kept and 5 dropped" in pool.chart
+    path.write_text(path.read_text().replace("score", "uncertainty"))  # as files once were
+    assert pools_of(job) == [pool]
+
+
+def test_a_filtering_of_no_image_has_no_chart(job):
+    filtered(job, 5, cases=0, kept=0)
+    (pool,) = pools_of(job)
+    assert pool.summary == "0 of 0 unlabelled images kept" and pool.chart == ""

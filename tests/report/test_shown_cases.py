@@ -1,0 +1,138 @@
+"""Cases are shown with their slices and the scores of these very predictions."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import math
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import SimpleITK as sitk
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.evaluation.values import Model
+from semi_nnunet.report.case_files import CaseFiles
+from semi_nnunet.report.measured import ALL_CLASSES
+from semi_nnunet.report.report_data import of_trainings
+from semi_nnunet.report.shown_cases import (
+    data_uri,
+    names_of_panels,
+    notable,
+    ranked_cases,
+    scores_of,
+    viewers,
+)
+from semi_nnunet.runs.folders import Folders
+from semi_nnunet.runs.trainings import found_jobs
+from tests.report.gains import measured
+from tests.report.parsed_page import Page
+from tests.report.results_tree import BASE, OURS, whole_tree
+
+METHOD, BASELINE = Model(OURS, "2d"), Model(BASE, "2d")
+
+
+def test_cases_are_shown_with_their_slices_and_scores(html, page, tree):
+    scripts = re.findall(r'<script type="application/json">(.*?)</script>', html, flags=re.DOTALL)
+    frames = [json.loads(script) for script in scripts]
+    assert 3 <= len(frames) <= 4 and all(len(case) > 1 for case in frames)
+    for word in ("Worst case", "Median case", "Best case", "slice", "Disagreement", "seed 0"):
+        assert word in page.text
+    with (tree.results / f"{OURS}__nnUNetPlans__2d/fold_0/test/metrics.csv").open() as file:
+        written = {f"{float(row['dice']):.3f}" for row in csv.DictReader(file)}
+    assert {row[2] for case in frames for row in case[0]["scores"]} <= written
+
+
+def test_colour_images_are_pages_of_their_own_with_dice_and_iou(tmp_path, monkeypatch):
+    tree = whole_tree(tmp_path, shape=(32, 24), cases=5)
+    tree.set_paths(monkeypatch)
+    out = tmp_path / "report.html"
+    assert main(["report", "-d", "7", "-o", str(out)]) == 0
+    html = out.read_text()
+    (script,) = re.findall(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)
+    frames = json.loads(script)
+    assert len(frames) == 5 and "(1 of 5)" in frames[0]["caption"]
+    assert frames[0]["image"].startswith("data:image/jpeg") and frames[0]["ratio"] == 24 / 32
+    text = Page(html).text
+    assert "Every image, the worst first" in text and "IoU, MeanTeacher" in text
+    worst = [float(np.mean([float(row[2]) for row in frame["scores"]])) for frame in frames]
+    assert worst[0] < worst[-1]
+
+
+def test_cases_are_ranked_from_the_worst_and_undefined_ones_left_out():
+    for metric, sign in (("dice", 1), ("hd95_edge_mm", -1)):
+        found = measured("test", metric, **{BASE: 0, OURS: 0.03})
+        gone = [replace(v, value=math.nan) if v.case == "c5" else v for v in found.values]
+        found = replace(found, values=tuple(gone))
+        ranked = ranked_cases(found, METHOD)
+        means = [sign * found.of_cases()[METHOD][case][ALL_CLASSES] for case in ranked]
+        assert means == sorted(means) and len(ranked) == 11 and "c5" not in ranked
+
+
+def test_the_worst_the_median_the_best_and_the_largest_loss_are_shown_once():
+    found = measured("test", **{BASE: 0, OURS: 0.0})
+    ranked = ranked_cases(found, METHOD)
+    shown = notable(ranked, found, METHOD, BASELINE)
+    means = found.of_cases()
+    losses = {
+        case: means[METHOD][case][ALL_CLASSES] - means[BASELINE][case][ALL_CLASSES]
+        for case in ranked
+    }
+    lost = min(losses, key=losses.__getitem__)
+    assert losses[lost] < 0 and [*shown.values()][:3] == [ranked[0], ranked[6], ranked[-1]]
+    assert lost in shown.values() and len({*shown.values()}) == len(shown)
+    assert notable(ranked[:1], found, METHOD, None) == {"Worst case": ranked[0]}
+    better = measured("test", **{BASE: 0, OURS: 0.2})  # nothing is lost
+    assert len(notable(ranked_cases(better, METHOD), better, METHOD, BASELINE)) == 3
+
+
+def test_panels_are_named_after_the_methods():
+    found = measured("test", **{BASE: 0, OURS: 0.03})
+    assert list(names_of_panels(found, METHOD, BASELINE).items()) == [
+        ("image", "Image"), ("reference", "Reference"), ("baseline", "Baseline"),
+        ("method", "MeanTeacher"), ("disagreement", "Disagreement"),
+    ]  # fmt: skip
+    assert names_of_panels(found, METHOD, None)["disagreement"] == "Errors"
+
+
+def test_pictures_are_inline_as_they_are():
+    content = bytes(range(256))
+    head, _, body = data_uri(content, "jpeg").partition(",")
+    assert head == "data:image/jpeg;base64" and base64.b64decode(body) == content
+
+
+def test_scores_are_of_the_predictions_shown(tree):
+    folders = Folders(tree.raw, tree.preprocessed, tree.results)
+    files = CaseFiles(folders, "test", found_jobs(folders)).find("test_0", METHOD, BASELINE)
+    assert files is not None
+    names = {"method": "MeanTeacher", "baseline": "Baseline"}
+    head, table = scores_of(files, False, names)
+    assert head[:3] == ["class", "Dice, Baseline", "Dice, MeanTeacher"]
+    assert [row[0] for row in table] == ["liver", "tumour"]
+    for place, name in ((1, "baseline"), (2, "method")):
+        with files.tables[name].open(newline="") as file:
+            rows = {r["class"]: r for r in csv.DictReader(file) if r["case"] == "test_0"}
+        assert [row[place] for row in table] == [
+            f"{float(rows[row[0]]['dice']):.3f}" for row in table
+        ]
+
+
+def test_a_prediction_of_another_shape_is_named_and_the_other_cases_are_shown(
+    tree, tmp_path, monkeypatch
+):
+    shutil.copytree(tree.root, tmp_path / "copy")
+    copy = [tmp_path / "copy" / kind / tree.raw.name for kind in ("raw", "preprocessed", "results")]
+    folders = Folders(*copy)
+    found = of_trainings(folders, "nnUNetPlans", BASE).measured[0]
+    files = CaseFiles(folders, "test", found_jobs(folders))
+    worst = ranked_cases(found, METHOD)[0]
+    torn = files.find(worst, METHOD, BASELINE).labels["method"]
+    sitk.WriteImage(sitk.ReadImage(str(torn))[1:], str(torn))
+    shown, said = viewers(files, found, METHOD, BASELINE)
+    assert "Worst case cannot be shown" in said and f"{torn.name} (method) has the shape" in said
+    assert shown and "Worst case" not in [viewer.title for viewer in shown]
+    for viewer in shown:
+        assert len(viewer.frames) == len(viewer.cases) > viewer.start >= 0

@@ -1,0 +1,100 @@
+"""Numbers and names are written for people."""
+
+from __future__ import annotations
+
+import pytest
+
+from semi_nnunet.evaluation.statistics import Difference
+from semi_nnunet.evaluation.values import Model
+from semi_nnunet.report.wording import (
+    DASH,
+    MINUS,
+    breakable,
+    count,
+    in_points,
+    interval,
+    listed,
+    metric_title,
+    model_name,
+    number,
+    p_value,
+    short_name,
+    signed,
+    unit_of_difference,
+)
+from tests.report.results_tree import BASE, OURS
+
+NAN = float("nan")
+
+
+def test_numbers_and_names_are_written_for_people():
+    assert signed(-0.0001, "dice") == "0.000" and signed(-0.012, "dice") == f"{MINUS}0.012"
+    assert (
+        in_points(0.0142, "dice") == "+1.4" and in_points(-0.631, "hd95_edge_mm") == f"{MINUS}0.63"
+    )
+    assert signed(NAN, "dice") == DASH and metric_title("nsd_surfel_2mm") == "NSD (surfel, 2mm)"
+    assert short_name(OURS) == "MeanTeacher" and short_name("nnUNetTrainer") == "nnUNetTrainer"
+
+
+def test_long_names_break_between_words_and_stay_escaped():
+    assert breakable("MeanTeacher") == "Mean<wbr>Teacher" and breakable("UA-MT 2d") == "UA-MT 2d"
+    assert breakable("a<bC") == "a&lt;b<wbr>C"
+
+
+def test_markup_in_a_name_is_text():
+    assert breakable("<script>alert(1)</script>") == "&lt;script&gt;alert(1)&lt;/script&gt;"
+
+
+@pytest.mark.parametrize(
+    ("metric", "title", "unit"),
+    [
+        ("dice", "Dice", "points"),
+        ("iou", "IoU", "points"),
+        ("nsd_surfel_2mm", "NSD (surfel, 2mm)", "points"),
+        ("hd95_edge_mm", "HD95 (edge, mm)", "mm"),
+        ("assd_edge_voxels", "ASSD (edge, voxels)", "voxels"),
+        ("volume_difference_ml", "absolute volume difference ml", "ml"),
+        ("relative_volume_difference", "absolute relative volume difference", "points"),
+    ],
+)
+def test_every_metric_has_a_title_and_a_unit(metric, title, unit):
+    assert metric_title(metric) == title and unit_of_difference(metric) == unit
+
+
+def test_numbers_have_the_digits_of_their_metric_and_a_true_minus():
+    assert number(0.81234, "dice") == "0.812" and number(0.81234, "dice", 1) == "0.8123"
+    assert number(3.14159, "hd95_edge_mm") == "3.14" and number(-2, "x") == f"{MINUS}2.00"
+    assert number(NAN, "dice") == DASH and number(-0.0, "dice") == "0.000"
+    for value in (0.0142, -0.0142, 0.5):  # no hyphen stands for a minus anywhere
+        for metric in ("dice", "hd95_edge_mm"):
+            texts = signed(value, metric), in_points(value, metric)
+            assert all("-" not in text and text[0] in f"+{MINUS}" for text in texts)
+
+
+def test_points_are_hundredths_of_an_overlap():
+    assert in_points(0.25, "dice") == "+25.0" and in_points(0.25, "hd95_edge_mm") == "+0.25"
+    assert in_points(-0.0004, "dice") == "0.0"
+
+
+def test_intervals_and_chances_are_written_as_one_reads_them():
+    known = Difference(0.015, 0.009, 0.021, 0.001, 12, 11)
+    assert interval(known, "dice") == "+0.009 to +0.021"
+    assert interval(Difference(0.1, NAN, NAN, 1.0, 1, 1), "dice") == "only one"
+    assert p_value(0.0342) == "p = 0.034" and p_value(0.00001) == "p < 0.001"
+
+
+def test_configurations_are_named_only_where_there_are_several():
+    flat, volume = Model(OURS, "2d"), Model(BASE, "3d_fullres")
+    assert model_name(flat, [flat, Model(BASE, "2d")]) == "MeanTeacher"
+    assert model_name(flat, [flat, volume]) == "MeanTeacher 2d"
+    assert short_name("SemiTrainer") == "SemiTrainer"  # nothing would be left
+
+
+def test_counts_and_lists_are_grammar():
+    assert (count(1, "case"), count(0, "case"), count(3, "case")) == (
+        "1 case",
+        "0 cases",
+        "3 cases",
+    )
+    assert listed(["a"]) == "a" and listed(["a", "b"]) == "a and b"
+    assert listed(["a", "b", "c"]) == "a, b and c"

@@ -1,0 +1,93 @@
+"""A report that cannot be written is explained, and no file is left."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.evaluation.values import write_values
+from semi_nnunet.report.write import write_report
+from semi_nnunet.util.errors import UserError
+from tests.report.gains import values
+from tests.report.parsed_page import Page
+from tests.report.results_tree import BASE, OURS, Tree
+
+
+def test_values_that_cannot_be_reported_are_explained(tree, tmp_path, monkeypatch, capsys):
+    tree.set_paths(monkeypatch)
+    kept, out = tmp_path / "kept.csv", ["-o", str(tmp_path / "values.html")]
+    assert main(["compare", "-d", "7", "--write-values", str(kept)]) == 0
+    capsys.readouterr()
+    for wrong, said in (
+        (["--values", str(kept), "--baseline", "SemiBaselneTrainer"], f"did you mean '{BASE}'?"),
+        (["--values", str(kept), "--metric", "iou"], "must have the columns"),
+        (["--values", str(tmp_path / "none.csv")], "is no file that exists. Fix: correct --values"),
+        (["--values", str(kept), "-d", "7"], "not allowed with argument"),
+        ([], "one of the arguments -d --values is required"),
+    ):
+        with contextlib.suppress(SystemExit):
+            assert main(["report", *wrong, *out]) == 2
+        assert said in capsys.readouterr().err
+    header, *rows = kept.read_text().splitlines()
+    undefined = [row[: row.rindex(",") + 1] for row in rows]
+    for lines, said in (([], "hold no values. Fix: write them"), (undefined, "and is for none")):
+        kept.write_text("\n".join([header, *lines]))
+        assert main(["report", "--values", str(kept), *out]) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "values.html").exists()
+
+
+def test_nothing_measured_is_explained(tmp_path, monkeypatch, capsys):
+    tree = Tree(tmp_path, cases=1)
+    tree.set_paths(monkeypatch)
+    assert main(["report", "-d", "7", "-o", str(tmp_path / "r.html")]) == 2
+    assert "Fix: semi_nnunet crossval" in capsys.readouterr().err
+    assert main(["report", "-d", "7", "-o", str(tmp_path / "no" / "r.html")]) == 2
+    assert "is no folder" in capsys.readouterr().err
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A file of values of two methods."""
+    rows = [*values(BASE, 0), *values(OURS, 0.03)]
+    path = tmp_path / "kept.csv"
+    write_values(
+        path, {"test": rows}, "dice", ("Seven \N{GREEK SMALL LETTER ALPHA}", "nnUNetPlans")
+    )
+    return path
+
+
+def test_what_is_returned_is_what_is_in_the_file(kept, tmp_path):
+    found = write_report(values=[kept], out=tmp_path / "page.html")
+    assert found.path == tmp_path / "page.html" and found.size == found.path.stat().st_size
+    text = Page(found.path.read_text(encoding="utf-8")).text
+    assert found.headline in text and len(found.sentences) > 2
+    assert all(sentence in text for sentence in found.sentences)
+    assert {path.name for path in tmp_path.iterdir()} == {"kept.csv", "page.html"}
+
+
+def test_a_report_replaces_an_older_one_whole_or_not_at_all(kept, tmp_path):
+    out = tmp_path / "page.html"
+    out.write_text("an older one")
+    with pytest.raises(UserError):
+        write_report(values=[kept], baseline="Nobody", out=out)
+    assert out.read_text() == "an older one"
+    write_report(values=[kept], out=out)
+    assert out.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_the_values_are_not_written_over(kept):
+    before = kept.read_text()
+    with pytest.raises(UserError, match=r"kept\.csv"):
+        write_report(values=[kept], out=kept)
+    assert kept.read_text() == before
+
+
+def test_a_report_of_nothing_is_refused(kept, tmp_path):
+    with pytest.raises(UserError, match=r"nothing to report\. Fix: give a data set, or files"):
+        write_report(out=tmp_path / "page.html")
+    with pytest.raises(UserError, match="-p chooses trainings of -d"):
+        write_report(values=[kept], plans="others", out=tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
