@@ -19,7 +19,9 @@ class DifficultyWeights(nn.Module):
     w = C (unlearn / learn)^(1/5) EMA(1 - d), the averages over ``horizon`` steps.
 
     Differs from A&D, which leaves w unbounded (a ratio to the power of 1/5 reaches 40):
-    ``normalised`` divides by the mean, so that the loss keeps its size.
+    ``normalised`` divides by the mean, so that the loss keeps its size. A class whose Dice is NaN,
+    because neither labels nor prediction show it, keeps its averages: its absence says nothing of
+    its difficulty.
 
     Args:
         classes: C.
@@ -42,15 +44,16 @@ class DifficultyWeights(nn.Module):
 
     @torch.no_grad()
     def forward(self, dice: torch.Tensor) -> torch.Tensor:
-        """Take note of a step's Dice (C,) of each class, in [0, 1]; the weights (C,)."""
-        dice = dice.float().clamp_min(1e-8)
+        """Take note of a step's Dice (C,) of each class, in [0, 1] or NaN; the weights (C,)."""
+        present = ~torch.isnan(dice)
+        dice = torch.where(present, dice.float().clamp_min(1e-8), self.previous)
         change, ratio = dice - self.previous, torch.log(dice / self.previous)
         for average, value in (
             (self.learn, change.clamp_min(0) * ratio),
             (self.unlearn, change.clamp_max(0) * ratio),
             (self.low, 1.0 - dice),
         ):
-            average.lerp_(value, 1.0 / self.horizon)
+            average.lerp_(torch.where(present, value, average), 1.0 / self.horizon)
         self.previous.copy_(dice)
         weights = ((self.unlearn + 1e-8) / (self.learn + 1e-8)) ** 0.2 * self.low
         if self.normalised:
@@ -59,7 +62,7 @@ class DifficultyWeights(nn.Module):
 
 
 def hard_dice(
-    labels: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, smooth: float = 1e-8
+    labels: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, absent: float | None = None
 ) -> torch.Tensor:
     """Dice (C,) of each class over the batch of all processes, on the mask's voxels.
 
@@ -67,10 +70,11 @@ def hard_dice(
         labels: one-hot (B, C, *spatial).
         target: the same of the truth.
         mask: (B, 1, *spatial).
-        smooth: added to numerator and denominator.
+        absent: the Dice of a class that neither shows (A&D's code: 0.5); None: NaN.
     """
     axes = (0, *range(2, labels.ndim))
     labels, target = labels * mask, target * mask
     sums = torch.stack([(labels * target).sum(axes), labels.sum(axes) + target.sum(axes)])
     both, sizes = sum_over_processes(sums)
-    return (2 * both + smooth) / (sizes + smooth)
+    nothing = torch.nan if absent is None else absent
+    return torch.where(sizes > 0, 2 * both / sizes.clamp_min(1), nothing)

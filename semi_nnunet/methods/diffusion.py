@@ -9,7 +9,8 @@ branch can denoise a label without looking at the image. Here x_0 is a soft-max,
 beside the noise and t is drawn towards T, so that one step from pure noise is a prediction; what
 sees noisy labels and time begins at zero; theta also learns from the labels, instead of being
 pulled towards the mean of the two other decoders, which is no sensible network late in training;
-difficulty weights are normalised; boxes are mixed (CutMix). ``fidelity paper`` sets all this, and
+difficulty weights are normalised, and a class absent from a batch keeps its own (there its Dice is
+.5); boxes are mixed (CutMix). ``fidelity paper`` sets all this, and
 the optimizer, as the paper has it. The augmentation and the losses are nnU-Net's, those of psi, xi
 and pseudo labels at full resolution; with ``fidelity paper``, too, unlabelled patches are turned
 and scaled, but not changed in appearance (there: as the labelled); the ramp is one of steps (there:
@@ -63,6 +64,9 @@ class DiffusionSettings(FidelitySettings):
     )
     averaging_decay: float = setting(0.99, "m (sec. 3.3)", low=0, below=1)
     normalised_difficulty: bool = paper_or(False, True, "without, a class may weigh 40 times more")
+    absent_class_dice: float | None = paper_or(
+        0.5, None, "a class that a batch does not show keeps its difficulty", low=0, high=1
+    )
     difficulty_horizon_steps: int = setting(50, "A (authors' code)", low=1)
     filter_score: str = score_of_one_network()
 
@@ -96,7 +100,8 @@ class SemiDiffusionTrainer(SemiTrainer):
             yield self.supervised(labelled)
         # sec. 3.1: xi denoises the labels, given the image
         logits = diffusion.denoise_labels(encoder, labelled.x, target, mask)
-        dice = hard_dice(self.hard_labels(logits), target, mask)
+        absent = self.settings.absent_class_dice
+        dice = hard_dice(self.hard_labels(logits), target, mask, absent)
         loss = self.pseudo_label_loss(logits, target, mask)
         yield Term("denoising", loss, self.branch_weight, ramped=False)
         # sec. 3.2: psi learns more of the classes that xi finds difficult
@@ -146,7 +151,7 @@ class SemiDiffusionTrainer(SemiTrainer):
         target, mask = self.annotation(labelled.target)
         for name, probs_of in (("xi", diffusion.xi_probs), ("psi", diffusion.psi_probs)):
             found = hard_pseudo_label(probs_of(self.encoder, labelled.x), self.exclusive)
-            dice = hard_dice(found, target, mask)
+            dice = hard_dice(found, target, mask, absent=1.0)
             self.records.add(f"dice/{name}", dice[first:].mean())
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:

@@ -51,4 +51,24 @@ def test_dice_counts_the_masks_voxels_alone():
     assert hard_dice(labels, target, mask)[1].item() == pytest.approx(0.5)
     mask[:, :, 0] = 0
     assert hard_dice(labels, target, mask)[1].item() == pytest.approx(2 * 4 / 12)
-    assert hard_dice(labels, target, mask)[0].item() == pytest.approx(1.0)  # neither has any
+    assert hard_dice(labels, target, mask)[0].isnan()  # neither has any
+    assert hard_dice(labels, target, mask, absent=0.5).tolist() == pytest.approx([0.5, 2 * 4 / 12])
+
+
+def test_a_class_seen_in_one_of_ten_batches_is_not_silenced():
+    """It is as difficult as the same class, with the same values, seen in every batch."""
+    rare, common = DifficultyWeights(2, normalised=False), DifficultyWeights(2, normalised=False)
+    rng = np.random.default_rng(0)
+    for step in range(400):
+        easy = rng.uniform(0.8, 0.9)
+        if step % 10 == 0:
+            hard = rng.uniform(0.1, 0.3)
+            common(torch.tensor([easy, hard]))
+        found = rare(torch.tensor([easy, hard if step % 10 == 0 else math.nan]))
+    assert rare.low[1].item() == pytest.approx(common.low[1].item())
+    assert torch.equal(rare.learn[1], common.learn[1])
+    assert found[1] > found[0] and torch.isfinite(found).all()
+    silenced = DifficultyWeights(2, normalised=False)  # an absent class taken for an easy one
+    for step in range(400):
+        silent = silenced(torch.tensor([0.85, rng.uniform(0.1, 0.3) if step % 10 == 0 else 1.0]))
+    assert silent[1] < 0.2 * found[1]
