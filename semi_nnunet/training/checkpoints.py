@@ -14,6 +14,7 @@ import re
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def check_pretrained_weights(words: Sequence[str] | None = None) -> None:
         UserError: as :func:`read`.
     """
     words = sys.argv[1:] if words is None else words
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in pairwise([*words, ""]):
         option, equals, value = word.partition("=")
         if len(option) > len("-p") and PRETRAINED.startswith(option):  # argparse takes a beginning
             read_of_any_trainer(value if equals else following)

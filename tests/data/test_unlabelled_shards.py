@@ -38,12 +38,12 @@ def begun(copy: Copy) -> Begun:
 
 def listed(pool: UnlabelledPreprocessing) -> list[str]:
     """The case of every line of every part's list."""
-    lines = [line for path in pool.parts.glob("*.jsonl") for line in path.open()]
+    lines = [line for path in pool.shards.glob("*.jsonl") for line in path.open()]
     return [json.loads(line)["case"] for line in lines]
 
 
 def temporary(pool: UnlabelledPreprocessing) -> list[Path]:
-    return [*pool.folder.parent.glob("*.tmp"), *pool.parts.glob(".writing_*")]
+    return [*pool.folder.parent.glob("*.tmp"), *pool.shards.glob(".writing_*")]
 
 
 def test_parts_share_the_work_and_make_the_same(begun: Begun) -> None:
@@ -104,10 +104,10 @@ def test_the_command_launches_the_parts(
     words += ["--jobs", "2", "-np", "1"]
     assert main(words) == 0
     said = capfd.readouterr().out
-    assert "2 parts to do" in said and "5 labelled and 4 unlabelled cases are ready" in said
+    assert "2 shards to do" in said and "5 labelled and 4 unlabelled cases are ready" in said
     assert content(pool.folder) == wanted and not temporary(pool)
     assert main(words) == 0
-    assert "0 parts to do" in capfd.readouterr().out
+    assert "0 shards to do" in capfd.readouterr().out
     case = names(copy.raw / "imagesUn")[0]
     (copy.raw / f"imagesUn/{case}_0000.nii.gz").write_text("no image")
     assert main(words) == 2  # all images are verified before a part starts
@@ -129,4 +129,4 @@ def test_parts_on_a_real_slurm(
     capfd.readouterr()
     assert main(words) == 0
     said_last = capfd.readouterr().out
-    assert "0 parts to do" in said_last and "5 labelled and 4 unlabelled cases" in said_last
+    assert "0 shards to do" in said_last and "5 labelled and 4 unlabelled cases" in said_last

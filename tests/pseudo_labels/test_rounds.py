@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.cli.main import build_parser, main
-from semi_nnunet.data.prepare import fingerprint_fits
-from semi_nnunet.pseudo_labels.distilled_dataset import write_plans
 from semi_nnunet.pseudo_labels.rounds import dice_of_test_cases
 from semi_nnunet.runs import commands
 from semi_nnunet.util.files import read_json, write_json
@@ -137,22 +135,6 @@ def test_numbers_of_all_rounds_must_be_free(raw, pool, tmp_path, capsys):
     (raw.parent / NAMES[1]).mkdir()
     assert main(rounds(raw, pool)) == 2
     assert f"{NAMES[1]} exists already and was not made by this command" in capsys.readouterr().err
-
-
-def test_plans_taken_over_keep_what_was_given_and_are_not_planned_anew(raw, tmp_path):
-    target = tmp_path / "preprocessed" / raw.name
-    given, planned = {"mirror": False}, {"mirror": False, "2d": {"epochs": 7}}
-    plans = {"plans_name": "small", "dataset_name": "Other", "configurations": {}, "semi": planned}
-    plans["semi_planned"] = {"given": given, "semi": planned, "from": "nnUNetPlans"}
-    with no_processes():
-        write_plans(raw, target, "small", plans, 1)
-    written = read_json(target / "small.json")
-    assert written["semi"] == given and written["dataset_name"] == raw.name
-    assert written["semi_planned"]["from"] == "nnUNetPlans"
-    assert fingerprint_fits(raw, target)
-    write_json(target / "small.json", {**written, "semi": {"mirror": True}})  # a person's
-    write_plans(raw, target, "small", plans, 1)
-    assert read_json(target / "small.json")["semi"] == {"mirror": True}
 
 
 def test_two_rounds_are_followed_and_gone_on_with(

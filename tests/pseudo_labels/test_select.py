@@ -11,9 +11,6 @@ import pytest
 import SimpleITK as sitk
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.pseudo_labels.choice import Choice, scores_of_labellings
-from semi_nnunet.pseudo_labels.gallery import histogram
-from semi_nnunet.pseudo_labels.pool import Request
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 
@@ -87,26 +84,6 @@ def test_labels_are_compared_with_those_of_earlier_models(score, dataset, pool, 
     assert main([*now[:-2], "--page", "x.csv"]) == 2 and "HTML" in capfd.readouterr().err
 
 
-def test_ignored_voxels_are_not_compared(pool, tmp_path):
-    folders = [tmp_path / "before", tmp_path / "now"]
-    (image,) = sorted(pool.images.iterdir())[:1]
-    case = image.name.removesuffix("_0000.nii.gz")
-    labels = np.zeros(sitk.ReadImage(str(image)).GetSize()[::-1], np.uint8)
-    labels[:4] = 1
-    for ignored, folder in zip((4, 0), folders, strict=True):  # half of it: 4 is ignored
-        now = labels.copy()
-        now[:2] = ignored or 1
-        (folder / "labels").mkdir(parents=True)
-        written = sitk.GetImageFromArray(now)
-        written.CopyInformation(sitk.ReadImage(str(image)))
-        sitk.WriteImage(written, str(folder / "labels" / f"{case}.nii.gz"))
-    request = Request(pool.images, folders[1], (pool.names[0],))
-    assert max(request.trained[0].dataset_json["labels"].values()) == 3
-    for score in ("change", "checkpoints"):
-        choice = Choice(score=score, before=(str(folders[0]),))
-        assert scores_of_labellings(request, choice, [case]) == {case: 0.0}
-
-
 def test_images_set_aside_are_not_selected(dataset, pool):
     case = sorted(path.name[:-12] for path in pool.images.glob("*.nii.gz"))[0]
     write_json(dataset / "semi_skipped.json", {case: "bad"})
@@ -124,8 +101,3 @@ def test_a_selection_of_other_cases_is_no_silent_empty_pool(dataset, make_traine
 def test_models_are_asked_for(dataset, capsys):
     assert main(["select", "-d", dataset.name]) == 2
     assert "select needs models" in capsys.readouterr().err
-
-
-def test_the_histogram_tells_kept_from_dropped():
-    bars = histogram([0.1, 0.1, 0.2, 0.9], limit=0.3)
-    assert bars[0][1] == 1.0 and bars[0][2] and not bars[-1][2]

@@ -1,4 +1,4 @@
-"""A page of the report, taken apart again: its tables, images and text."""
+"""A page of ours, taken apart again: its tables, images, elements and text."""
 
 from __future__ import annotations
 
@@ -41,3 +41,27 @@ class Page(HTMLParser):
         if self.cell:
             value, text = self.cell[-1]
             self.cell[-1] = (value, text + data)
+
+
+class Elements(HTMLParser):
+    """Every element with the names of its attributes, the content of scripts, and the text."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.found: list[tuple[str, list[str]]] = []
+        self.scripts: list[str] = []
+        self.text, self.inside = "", ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, pairs):
+        self.inside = tag
+        self.found.append((tag, [name for name, _ in pairs]))
+
+    def handle_endtag(self, tag):
+        self.inside = ""
+
+    def handle_data(self, data):
+        if self.inside == "script":
+            self.scripts.append(data)
+        else:
+            self.text += data

@@ -11,7 +11,13 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.values import Model, Value
-from semi_nnunet.report.measured import ALL_CLASSES, means_of_cases, measure, shown_metrics
+from semi_nnunet.report.measured import (
+    ALL_CLASSES,
+    means_of_cases,
+    measure,
+    metric_table,
+    shown_metrics,
+)
 from tests.report.gains import measured, values
 from tests.report.parsed_page import Page
 from tests.report.results_tree import BASE, OTHER, OURS, whole_tree
@@ -66,6 +72,8 @@ def test_the_baseline_comes_first_and_its_means_are_those_of_its_values():
         liver = np.mean([v.value for v in own if v.name == "liver"])
         assert row.trainings == 2 and row.cells[1].value == pytest.approx(liver)
         assert row.cells[0].value == pytest.approx(np.mean([v.value for v in own]))
+    with_another = metric_table(found.values, [], OURS, "dice")
+    assert [row.model.trainer for row in with_another.rows] == [OURS, BASE, OTHER]
     baseline, *others = table.rows
     assert all(cell.difference is None for cell in baseline.cells)
     for row in others:

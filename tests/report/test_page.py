@@ -6,7 +6,6 @@ import csv
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from semi_nnunet.report.run_pages import Panel, Pool, Run
 from semi_nnunet.report.shown_cases import Frame, Viewer
 from semi_nnunet.report.wording import in_points, short_name, signed
 from tests.report.gains import measured
+from tests.report.parsed_page import Elements
 from tests.report.results_tree import BASE, OTHER, OURS, Tree
 
 
@@ -181,30 +181,6 @@ def named(name: str) -> Report:
     found = replace(found, note=name)
     report = answered(name, name, "dice", [found], BASE)
     return replace(report, methods=[(name, name)], trained=trained_of(name))
-
-
-class Elements(HTMLParser):
-    """Every element with the names of its attributes, the content of scripts, and the text."""
-
-    def __init__(self, html: str):
-        super().__init__()
-        self.found: list[tuple[str, list[str]]] = []
-        self.scripts: list[str] = []
-        self.text, self.inside = "", ""
-        self.feed(html)
-
-    def handle_starttag(self, tag, pairs):
-        self.inside = tag
-        self.found.append((tag, [name for name, _ in pairs]))
-
-    def handle_endtag(self, tag):
-        self.inside = ""
-
-    def handle_data(self, data):
-        if self.inside == "script":
-            self.scripts.append(data)
-        else:
-            self.text += data
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,7 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.runs import commands
-from semi_nnunet.runs.commands import (
-    ProgressDisplay,
-    arguments_of,
-    parse_dice,
-    run_command,
-)
+from semi_nnunet.runs.commands import ProgressDisplay, arguments_of, parse_dice, run_command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.progress import Progress
 

@@ -1,5 +1,7 @@
 """A cascade in one command: the second stage after all first stages, with all their predictions."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,23 +10,16 @@ import numpy as np
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.runs.crossval import make_jobs, needs
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.launching import Work
-from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import write_json
-from tests.runs.tiny import with_tiny_plans
-
-TRAINERS = ["SemiBaselineTrainer", "SemiMeanTeacherTrainer"]
-STAGES = ["3d_lowres", "3d_cascade_fullres"]
+from tests.runs.jobs import STAGES, TRAINERS
 
 
 @pytest.fixture
-def folders(prepared_cascade, tmp_path, monkeypatch) -> Folders:
-    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
-    yield from with_tiny_plans(prepared_cascade(), tmp_path / "results")
+def folders(cascade) -> Folders:
+    return cascade
 
 
 def dependency_levels(jobs: list[Job]) -> list[list[int]]:
@@ -49,37 +44,6 @@ def test_a_second_stage_needs_the_first_of_every_fold_of_its_own_training(folder
     for job, before in needs(jobs).items():
         stages = [replace(job, configuration=STAGES[0], fold=fold) for fold in "01234"]
         assert before == ([] if job.configuration == STAGES[0] else stages)
-
-
-def test_a_second_stage_without_the_first_is_refused_with_what_it_needs(folders):
-    with pytest.raises(UserError, match=r"-c 3d_lowres 3d_cascade_fullres -f all") as caught:
-        make_jobs(folders, "tiny", STAGES[1:], TRAINERS, ["all"], 2)
-    assert str(caught.value).count("needs 3d_lowres of fold all") == 2
-    with pytest.raises(UserError, match="needs 3d_lowres of fold 0, 1, 2, 3, 4 before it"):
-        make_jobs(folders, "tiny", STAGES, TRAINERS, ["0"], 1)
-
-
-def test_a_stock_first_stage_leaves_pseudo_labelled_cases_out(folders):
-    pseudo = folders.preprocessed / PSEUDO_LABELLED_FILE
-    write_json(pseudo, ["phantom_0004"])
-    try:
-        with pytest.raises(UserError, match="not 1 pseudo-labelled ones"):
-            make_jobs(folders, "tiny", STAGES, ["nnUNetTrainer_1epoch"], [*"0123"], 1)
-        for trainer, folds in (("nnUNetTrainer_1epoch", ["all"]), (TRAINERS[0], [*"0123"])):
-            assert make_jobs(folders, "tiny", STAGES, [trainer], folds, 1)
-    finally:
-        pseudo.unlink()
-        (folders.preprocessed / "splits_final.json").unlink()  # four folds, of the other cases
-
-
-def test_fold_all_and_others_would_overwrite_each_other(folders):
-    with pytest.raises(UserError, match=r"folds 0 1 2 3 4 and 'all' of 3d_lowres would write"):
-        make_jobs(folders, "tiny", STAGES, TRAINERS, [*"01234", "all"], 1)
-    trained = folders.results / "SemiBaselineTrainer__tiny__3d_lowres" / "fold_all"
-    trained.mkdir(parents=True)
-    (trained / "checkpoint_final.pth").touch()
-    with pytest.raises(UserError, match=r"SemiBaselineTrainer .* a network that has seen a case"):
-        make_jobs(folders, "tiny", STAGES, TRAINERS, [*"01234"], 1)
 
 
 def test_a_trainer_comes_after_the_one_that_teaches_it(folders):

@@ -1,78 +1,32 @@
-"""Jobs wait for those they need on every launcher, and a command ends with whoever started it."""
+"""Jobs are launched here or on a cluster, once those that they wait for have ended."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+import torch
 
 from semi_nnunet.cli.launching import add_arguments
-from semi_nnunet.runs import commands, local
-from semi_nnunet.runs.launching import Launcher, Work, launch
-from semi_nnunet.runs.local import Board, Resources, run_jobs
-from semi_nnunet.runs.ray_cluster import Share, run_on_ray
+from semi_nnunet.runs import local
+from semi_nnunet.runs.launching import (
+    Launcher,
+    UnfinishedError,
+    Work,
+    find_resources,
+    finished,
+    launch,
+)
+from semi_nnunet.runs.local import Resources
 from semi_nnunet.util.errors import UserError
-from tests.runs.tiny import wait_for
+from tests.runs.tasks import Task
 
 SBATCH = """#!/bin/sh
 echo x >> {folder}/submitted
 wc -l < {folder}/submitted | tr -d ' '
 """
-
-
-@dataclass(frozen=True)
-class Task:
-    """Appends its name to a file, once another has, or fails."""
-
-    folder: Path
-    name: str
-    until: str = ""
-
-    def __str__(self) -> str:
-        return self.name
-
-    @property
-    def log(self) -> Path:
-        return self.folder / f"{self.name}.log"
-
-    @property
-    def lock(self) -> Path:
-        return self.folder / f".{self.name}.lock"
-
-    @property
-    def is_done(self) -> bool:
-        return (self.folder / f"{self.name}.done").exists()
-
-    def commands(self, device: str, processes: int) -> Iterator[commands.Command]:
-        fails = "sys.exit(1)" if "bad" in self.name else ""
-        (ran := self.folder / "ran").touch()
-        waiting = f"{self.until!r} not in open({str(ran)!r}).read() and time.time() < start + 60"
-        yield (
-            "python",
-            f"import sys, time; start = time.time()\nwhile {waiting}: time.sleep(0.05)\n"
-            f"open({str(ran)!r}, 'a').write('{self.name} '); {fails}",
-        )
-
-
-@pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
-    """ "second" waits for two others, of which one fails; "done" is not left."""
-    monkeypatch.setattr(
-        commands, "arguments_of", lambda words, *_, **__: [sys.executable, "-c", str(words[1])]
-    )
-    names = ["second", "first_bad", "first", "done"]
-    tasks = [Task(tmp_path, name) for name in names]
-    needs = {tasks[0]: [tasks[1], tasks[2], tasks[3]]}
-    return Work(["crossval", "-d", "7"], tasks, [0, 1, 2], tmp_path, needs)
 
 
 def test_a_job_starts_when_those_it_waits_for_have_ended_also_badly(work, tmp_path, capsys):
@@ -100,50 +54,6 @@ def test_what_another_process_finishes_in_the_meantime_is_done(tmp_path, monkeyp
 def test_a_process_of_a_cluster_runs_its_job_alone(work, tmp_path):
     assert launch(Launcher(device="cpu", only=0), work) == 0
     assert (tmp_path / "ran").read_text().split() == ["second"]
-
-
-def test_a_job_waits_for_no_other_than_those_it_needs(work, tmp_path):
-    long = Task(tmp_path, "long", until="second")
-    first, second = Task(tmp_path, "first"), Task(tmp_path, "second")
-    outcomes = run_jobs([long, first, second], Resources("cpu", (), 2, 1), {second: [first]})
-    assert [one.state for one in outcomes] == ["done"] * 3
-    assert (tmp_path / "ran").read_text().split() == ["first", "second", "long"]
-
-
-class StandInForRay:
-    """Notes what is given to it, and ends one task a look, the one that was begun last."""
-
-    def __init__(self) -> None:
-        self.begun: list[int] = []
-
-    def remote(self, do: object) -> StandInForRay:
-        return self
-
-    def options(self, **_: object) -> SimpleNamespace:
-        return SimpleNamespace(remote=self.begin)
-
-    def begin(self, words: Sequence[str], *_: object) -> int:
-        self.begun.append(int(words[-1]))
-        return self.begun[-1]
-
-    def wait(self, references: list[int], timeout: float) -> tuple[list[int], list[int]]:
-        return references[-1:], references[:-1]
-
-    def get(self, reference: int) -> str:
-        return "it failed" if reference == 1 else ""
-
-
-def test_a_task_of_ray_waits_for_no_other_than_those_it_needs(tmp_path):
-    names = ["needs_bad", "bad", "long", "alone", "needs_long"]
-    jobs = dict(enumerate(Task(tmp_path, name) for name in names))
-    needs = {jobs[0]: [jobs[1]], jobs[4]: [jobs[2]]}
-    ray, board = StandInForRay(), Board(5)
-    outcomes = run_on_ray(ray, jobs, needs, ("crossval",), Share(0, 1), 3, tmp_path, board)
-    assert ray.begun[:3] == [1, 2, 3]
-    ended = [outcome.job.name for outcome in outcomes]
-    assert ended.index("bad") < ended.index("needs_bad")
-    assert ended.index("long") < ended.index("needs_long")
-    assert {o.job.name for o in outcomes if o.state == "failed"} == {"bad"} and len(outcomes) == 5
 
 
 @pytest.mark.parametrize("number", [4, 99, -1])
@@ -192,27 +102,48 @@ def test_a_device_that_nnunet_does_not_know_is_refused(capsys):
         assert Launcher.of(vars(parser.parse_args(["--device", known]))).device == known
 
 
-STARTS = """
-import sys
-from pathlib import Path
-from semi_nnunet.runs import commands, local
-commands.ENTRY_POINTS["sleep"] = ("time", "sleep")
-arguments = commands.arguments_of
-def sleeping(words, *rest, **options):
-    executable, c, code = arguments(words, *rest, **options)
-    return [executable, c, code.rpartition("from")[0] + sys.argv[2]]
-commands.arguments_of = sleeping
-commands.run_command(("sleep",), {}, Path(sys.argv[1]))
-"""
-SLEEPS = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+def test_groups_of_jobs_are_in_the_order_of_their_needs(tmp_path):
+    jobs = [Task(tmp_path, name) for name in "abcde"]
+    a, b, c, d, e = jobs
+    needs = {a: [b], b: [c], d: [c], e: [Task(tmp_path, "of nobody")]}
+    assert Work([], jobs, range(5), tmp_path, needs).dependency_levels() == [[2, 4], [1, 3], [0]]
+    assert Work([], jobs, [0, 3], tmp_path, needs).dependency_levels() == [[0, 3]]  # c is done
+    assert Work([], jobs, [], tmp_path, needs).dependency_levels() == []
 
 
-def test_a_command_ends_with_a_killed_parent(tmp_path):
-    log = tmp_path / "log"
-    parent = subprocess.Popen([sys.executable, "-c", STARTS, str(log), SLEEPS])
-    wait_for(lambda: log.is_file() and log.read_text().endswith("\n"), 60)
-    child = Path("/proc") / log.read_text().strip()
-    assert child.is_dir()
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    wait_for(lambda: not child.is_dir() or "State:\tZ" in (child / "status").read_text(), 10)
+def test_resources_are_what_there_is_unless_told(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
+    assert find_resources("cpu") == Resources("cpu", (), 1, 12)
+    assert find_resources("cpu", 5) == Resources("cpu", (), 5, 2)
+    assert find_resources("cpu", 40) == Resources("cpu", (), 40, 1)
+    assert find_resources("cpu", 2, 7) == Resources("cpu", (), 2, 7)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert find_resources("cuda") == Resources("cuda", ("0", "1", "2"), 3, 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")  # by their names, as the user sees them
+    assert find_resources("cuda").gpus == ("4", "7")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match=r"--device cuda needs a GPU, found none\. Fix: --device"):
+        find_resources("cuda")
+
+
+def test_options_of_a_launcher_are_taken_from_among_others():
+    options = {"launcher": "ray", "jobs": 3, "threads": None, "dataset": "7", "metric": "dice"}
+    assert Launcher.of(options) == Launcher("ray", jobs=3)
+    with pytest.raises(UserError, match="--jobs must be 1 or more, got -1"):
+        Launcher.of({"jobs": -1})
+
+
+def test_a_launcher_that_cannot_be_used_is_refused_before_anything_is_noted(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="sbatch"):
+        Launcher("slurm").require_usable()
+    Launcher("local", device="cpu").require_usable()
+
+
+def test_whoever_waits_for_the_jobs_learns_whether_all_are_done(work, tmp_path):
+    assert finished(Launcher(), Work([], work.jobs, [], tmp_path)) is True
+    assert finished(Launcher(device="cpu", only=2), work) is False  # a cluster's process has one
+    with pytest.raises(UnfinishedError) as caught:
+        finished(Launcher(device="cpu", only=1), work)
+    assert caught.value.exit_code == 1

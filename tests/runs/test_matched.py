@@ -1,36 +1,17 @@
 """Trainings that are compared were alike but for their method, or it is said."""
 
-import os
-import shutil
-import time
+from __future__ import annotations
+
 from dataclasses import replace
 
 import pytest
 
-from semi_nnunet.cli.main import main
 from semi_nnunet.data.patients import itself
-from semi_nnunet.runs.crossval import make_jobs
 from semi_nnunet.runs.matched import CASES, trained_with, unmatched
-from semi_nnunet.runs.trainings import found_jobs, tables_of
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
+from tests.runs.jobs import BASE, OURS, jobs_of, leave
 from tests.runs.tiny import TINY
-
-BASE, OURS = "SemiBaselineTrainer", "SemiMeanTeacherTrainer"
-
-
-def jobs_of(folders, folds=("0",)):
-    return make_jobs(folders, "tiny", ["2d"], [BASE, OURS], list(folds), 1)
-
-
-def leave(job, cases=("a", "b"), unlabelled=(), **settings):
-    """What a finished training leaves, as far as it says how it was trained."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    job.checkpoint.touch()
-    values = {"seed": 0, **settings}
-    record = {"settings": {name: {"value": value} for name, value in values.items()}}
-    used = {"labelled": list(cases), "unlabelled": list(unlabelled)}
-    write_json(job.folder / "semi_settings.json", {**record, "cases": used})
 
 
 def test_what_differs_from_the_baseline_is_named_with_both_values(folders):
@@ -115,74 +96,3 @@ def test_trainings_of_one_trainer_that_are_not_alike_are_named(folders):
         f"consistency_weight 3.0 (fold 1 seed 0, fold 0 seed 1) against 10.0 ({first})",
         f"unlabelled cases 4 (u, v, w, ...) (fold 0 seed 1) against 2 (u, v, ...) ({first})",
     ]
-
-
-def test_copies_that_somebody_keeps_are_no_trainings(folders):
-    base, ours = jobs_of(folders)
-    leave(base), leave(ours)
-    shutil.copytree(base.folder, base.folder.with_name("fold_0_old"))
-    shutil.copytree(base.folder.parent, base.folder.parent.with_name(f"{OURS}__tiny__2d__old"))
-    assert found_jobs(folders, "tiny") == [base, ours]
-
-
-def test_a_fold_trained_again_is_predicted_and_measured_again(folders, tmp_path):
-    raw = tmp_path / "raw"
-    for name in ("imagesTs/case_0000", "labelsTs/case"):
-        (raw / f"{name}.nii.gz").parent.mkdir(parents=True)
-        (raw / f"{name}.nii.gz").touch()
-    _, ours = jobs_of(replace(folders, raw=raw))
-    leave(ours)
-    for name in ("test/case.nii.gz", "test/metrics.csv", "validation/a.nii.gz",
-                 "validation/metrics.csv", "validation/summary.json"):  # fmt: skip
-        (ours.folder / name).parent.mkdir(exist_ok=True)
-        (ours.folder / name).touch()
-    assert ours.is_done
-    later = time.time() + 3600
-    os.utime(ours.validation / "summary.json", (later, later))
-    assert [" ".join(map(str, c)).split(" -")[0] for c in ours.commands("cpu", 1)] == [
-        "semi_nnunet evaluate"
-    ]
-    os.utime(ours.checkpoint, (later, later))
-    assert not ours.is_tested and not ours.is_done
-    os.utime(ours.test / "case.nii.gz", (later, later))
-    assert ours.is_tested and not ours.is_done  # predicted again by hand, not measured
-    for table in ours.tables().values():
-        os.utime(table, (later, later))
-    assert ours.is_done
-    with pytest.raises(UserError, match="add the step predict"):
-        (ours.test / "case.nii.gz").unlink()
-        make_jobs(ours.folders, "tiny", ["2d"], [OURS], ["0"], 1, steps=["train", "evaluate"])
-
-
-def test_compare_names_what_was_not_trained_and_what_is_not_matched(folders, capsys):
-    name = folders.results.name
-    base, ours = jobs_of(folders)
-    leave(base, epochs=2), leave(ours, epochs=3)
-    wrong = ["-tr", "SemiMeanTecherTrainer", "-c", "2D"]
-    assert main(["compare", "-d", name, "-p", "tiny", *wrong]) == 2
-    said = capsys.readouterr().err
-    assert "did you mean 'SemiMeanTeacherTrainer'?" in said and "did you mean '2d'?" in said
-    assert main(["compare", "-d", name, "-p", "tiny"]) == 2
-    assert "has been measured. Fix: semi_nnunet crossval" in capsys.readouterr().err
-    for job, dice in ((base, 0.5), (ours, 0.6)):
-        job.validation.mkdir()
-        rows = "".join(f"case_{n},organ,{dice + n / 100}\n" for n in range(5))
-        (job.validation / "metrics.csv").write_text(f"case,class,dice\n{rows}")
-    stale = replace(ours, plans="tiny_seed1", seed=1)  # trained again by hand
-    shutil.copytree(ours.folder, stale.folder)
-    (stale.validation / "summary.json").touch()
-    an_hour_ago = time.time() - 3600
-    os.utime(stale.validation / "metrics.csv", (an_hour_ago, an_hour_ago))
-    assert main(["compare", "-d", name, "-p", "tiny"]) == 0
-    said = capsys.readouterr().out
-    assert f"is older than the training or validation of {stale}" in said
-    assert len(found_jobs(folders, "tiny")) == 3
-    tables = tables_of(found_jobs(folders, "tiny"), "validation")
-    assert [seed for _, _, seed, _ in tables] == [0, 0]
-    for one in (base, ours):
-        (one.validation / "summary.json").touch()
-        os.utime(one.validation / "metrics.csv", (an_hour_ago, an_hour_ago))
-    for verb in (["compare"], ["report", "-o", "page.html"]):
-        assert main([*verb, "-d", name, "-p", "tiny"]) == 2
-        assert "touch the file" in capsys.readouterr().err
-    assert f"{OURS} 2d and {BASE} are not matched: epochs 3 against 2 (fold 0 seed 0)" in said

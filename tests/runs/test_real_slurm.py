@@ -13,8 +13,7 @@ from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.slurm import batch_script, submit
 from semi_nnunet.util.files import read_json, write_json
 from tests.real_slurm import said, slurm  # noqa: F401
-from tests.runs.test_crossval_cascade import STAGES
-from tests.runs.test_crossval_cascade import folders as cascade  # noqa: F401
+from tests.runs.jobs import STAGES
 from tests.runs.tiny import TINY, wait_for
 
 EPOCHS = 12  # enough to be interrupted

@@ -207,6 +207,12 @@ def test_pretrained_weights_are_looked_at_before_nnunet_opens_them(
     make_trainer("SemiMeanTeacherTrainer", start=False).initialize()
 
 
+@pytest.mark.parametrize("words", [["-c"], [""], []])  # argv of `python -c`, a notebook, a library
+def test_a_process_without_words_has_no_pretrained_weights(words, monkeypatch, make_trainer):
+    monkeypatch.setattr(sys, "argv", words)
+    make_trainer("SemiMeanTeacherTrainer", start=False).initialize()
+
+
 @pytest.mark.parametrize("content", [[1, 2], {"weights": 3}])
 def test_a_file_of_something_else_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "x.pth")

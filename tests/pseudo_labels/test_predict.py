@@ -1,0 +1,75 @@
+"""A trained model predicts files and arrays as nnU-Net predicts them."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from semi_nnunet.pseudo_labels.predict import predict
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json
+from tests.pseudo_labels.labelling import nnunet_predicts, read
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_files_and_arrays_are_predicted_as_nnunet_predicts_them(pool, tmp_path, mirror):
+    for path in sorted(pool.images.iterdir())[2:]:
+        path.unlink()
+    (model, *_), out = pool.models, tmp_path / "out"
+    files = predict(model.folder, pool.images, out, mirror=mirror, device="cpu")
+    nnunet_predicts(model, pool.images, tmp_path / "nnunet", mirror)
+    images = [sitk.ReadImage(str(path)) for path in sorted(pool.images.iterdir())]
+    arrays = [sitk.GetArrayFromImage(image)[None] for image in images]
+    spacings = [image.GetSpacing()[::-1] for image in images]
+    labels = predict(model.folder, arrays, spacings=spacings, mirror=mirror, device="cpu")
+    assert [path.name for path in files] == sorted(p.name for p in out.glob("*.nii.gz"))
+    for path, image, array in zip(files, images, labels, strict=True):
+        assert np.array_equal(read(path), read(tmp_path / "nnunet" / path.name))
+        assert np.array_equal(read(path), array)
+        written = sitk.ReadImage(str(path))
+        assert written.GetSpacing() == image.GetSpacing()
+        assert written.GetOrigin() == image.GetOrigin()
+    assert read_json(out / "dataset.json") == model.dataset_json  # says what the labels are
+
+
+def test_a_fold_of_a_model_predicts_as_the_model_that_has_no_other(pool, tmp_path):
+    image = min(pool.images.iterdir())
+    for path in pool.images.iterdir():
+        if path != image:
+            path.unlink()
+    folder = pool.models[0].folder
+    (whole,) = predict(str(folder), str(pool.images), str(tmp_path / "whole"), device="cpu")
+    (fold,) = predict(folder / "fold_0", pool.images, tmp_path / "fold", device="cpu")
+    assert np.array_equal(read(whole), read(fold))
+
+
+def test_a_second_stage_asks_the_first_one(cascade, tmp_path):
+    second, first = cascade.models
+    for path in sorted(cascade.images.iterdir())[1:]:
+        path.unlink()
+    nnunet_predicts(first, cascade.images, tmp_path / "first", False)
+    nnunet_predicts(second, cascade.images, tmp_path / "second", False, previous=tmp_path / "first")
+    out = tmp_path / "out"
+    (file,) = predict(second.folder, cascade.images, out, mirror=False, device="cpu")
+    assert np.array_equal(read(file), read(tmp_path / "second" / file.name))
+    shutil.rmtree(first.folder)
+    with pytest.raises(UserError, match="needs the predictions of 3d_lowres"):
+        predict(second.folder, cascade.images, out, device="cpu")
+
+
+def test_what_is_missing_is_said(pool, tmp_path):
+    model, array = pool.models[0].folder, np.zeros((1, 4, 32, 32), np.float32)
+    (tmp_path / "empty").mkdir()
+    for words, options, says in (
+        ((model, [array]), {}, r"spacings must be given for each of the 1 arrays, got none\. Fix"),
+        ((model, [array] * 2), {"spacings": [(1, 1, 1)]}, "each of the 2 arrays, got 1"),
+        ((model, pool.images), {}, r"another for themselves\. Fix: out=FOLDER"),
+        ((model, tmp_path / "empty", tmp_path / "out"), {}, r"holds no image CASE_0000\.nii\.gz"),
+        ((tmp_path, pool.images, tmp_path / "out"), {}, "no trained model"),
+    ):
+        with pytest.raises(UserError, match=says):
+            predict(*words, device="cpu", **options)
+    assert not (tmp_path / "out").exists()

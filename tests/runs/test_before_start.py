@@ -1,0 +1,182 @@
+"""What would keep a cross-validation from running is said before its first job."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
+from semi_nnunet.data.patients import itself
+from semi_nnunet.runs import before_start
+from semi_nnunet.runs.crossval import make_jobs
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json, write_json
+from tests.runs.jobs import OURS, STAGES, TRAINERS, fake_job
+
+
+def test_test_cases_without_labels_are_named_before_training(folders, tmp_path):
+    raw = tmp_path / "raw"
+    for name in ("imagesTs/a_0000", "imagesTs/b_0000", "labelsTs/a"):
+        (raw / f"{name}.nii.gz").parent.mkdir(parents=True, exist_ok=True)
+        (raw / f"{name}.nii.gz").touch()
+    other = replace(folders, raw=raw)
+    with pytest.raises(UserError, match=r"labelsTs.*no labels of 1 cases of imagesTs: b"):
+        make_jobs(other, "tiny", ["2d"], TRAINERS, ["0"], 1)
+    (raw / "labelsTs" / "a.nii.gz").rename(raw / "labelsTs" / ".DS_Store")
+    assert other.test_labels is None  # what a file manager leaves is no label
+    assert make_jobs(other, "tiny", ["2d"], TRAINERS, ["0"], 1)
+
+
+def test_what_was_trained_with_other_folds_is_not_taken_for_done(folders, tmp_path):
+    """Nor does it teach: it has seen what its pupil validates on."""
+    copy = Path(shutil.copytree(folders.preprocessed, tmp_path / "copy" / "Dataset999_Copy"))
+    here = replace(folders, preprocessed=copy, results=tmp_path / "results" / copy.name)
+    a, b, *rest = sorted(path.name[:-7] for path in (copy / "gt_segmentations").iterdir())
+    write_json(copy / "splits_final.json", [{"train": [a, *rest], "val": [b]}])
+    (teacher,) = make_jobs(here, "tiny", ["2d"], ["SemiMeanTeacherTrainer"], ["0"], 1)
+    teacher.folder.mkdir(parents=True)
+    teacher.checkpoint.touch()
+    pool = teacher.unlabelled_cases(itself)
+    for labelled, unlabelled, refused in (
+        ([a], pool, False),
+        ([a, b], pool, True),
+        ([a], [b], True),
+    ):
+        seen = {"cases": {"labelled": labelled, "unlabelled": unlabelled}}
+        write_json(teacher.folder / "semi_settings.json", seen)
+        for trainer in ("SemiMeanTeacherTrainer", "SemiDistillationTrainer"):
+            if refused:
+                with pytest.raises(
+                    UserError, match=f"SemiMeanTeacher.* has in validation now: {b}"
+                ):
+                    make_jobs(here, "tiny", ["2d"], [trainer], ["0"], 1)
+            else:
+                assert make_jobs(here, "tiny", ["2d"], [trainer], ["0"], 1)
+        assert make_jobs(here, "tiny", ["2d"], ["SemiDistillationTrainer"], ["all"], 1)
+
+
+def test_steps_that_have_nothing_to_begin_with_are_refused(folders):
+    for steps in (["predict"], ["evaluate"], ["predict", "evaluate"]):
+        with pytest.raises(
+            UserError, match=r"none of the jobs is trained\. Fix: add the step train"
+        ):
+            make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 1, steps=steps)
+    assert not [*folders.results.glob("*__*/fold_*")]
+
+
+def test_a_second_stage_without_the_first_is_refused_with_what_it_needs(cascade):
+    with pytest.raises(UserError, match=r"-c 3d_lowres 3d_cascade_fullres -f all") as caught:
+        make_jobs(cascade, "tiny", STAGES[1:], TRAINERS, ["all"], 2)
+    assert str(caught.value).count("needs 3d_lowres of fold all") == 2
+    with pytest.raises(UserError, match="needs 3d_lowres of fold 0, 1, 2, 3, 4 before it"):
+        make_jobs(cascade, "tiny", STAGES, TRAINERS, ["0"], 1)
+
+
+def test_a_stock_first_stage_leaves_pseudo_labelled_cases_out(cascade):
+    pseudo = cascade.preprocessed / PSEUDO_LABELLED_FILE
+    write_json(pseudo, ["phantom_0004"])
+    try:
+        with pytest.raises(UserError, match="not 1 pseudo-labelled ones"):
+            make_jobs(cascade, "tiny", STAGES, ["nnUNetTrainer_1epoch"], [*"0123"], 1)
+        for trainer, folds in (("nnUNetTrainer_1epoch", ["all"]), (TRAINERS[0], [*"0123"])):
+            assert make_jobs(cascade, "tiny", STAGES, [trainer], folds, 1)
+    finally:
+        pseudo.unlink()
+        (cascade.preprocessed / "splits_final.json").unlink()  # four folds, of the other cases
+
+
+def test_fold_all_and_others_would_overwrite_each_other(cascade):
+    with pytest.raises(UserError, match=r"folds 0 1 2 3 4 and 'all' of 3d_lowres would write"):
+        make_jobs(cascade, "tiny", STAGES, TRAINERS, [*"01234", "all"], 1)
+    trained = cascade.results / "SemiBaselineTrainer__tiny__3d_lowres" / "fold_all"
+    trained.mkdir(parents=True)
+    (trained / "checkpoint_final.pth").touch()
+    with pytest.raises(UserError, match=r"SemiBaselineTrainer .* a network that has seen a case"):
+        make_jobs(cascade, "tiny", STAGES, TRAINERS, [*"01234"], 1)
+
+
+def test_measuring_test_cases_that_are_not_predicted_is_refused(empty):
+    for name in ("imagesTs/a_0000.nii.gz", "labelsTs/a.nii.gz"):
+        (empty.raw / name).parent.mkdir()
+        (empty.raw / name).touch()
+    jobs = [fake_job(empty, OURS)]
+    (problem,) = before_start.step_problems(jobs, ["train", "evaluate"])
+    assert "--steps evaluate" in str(problem) and str(empty.test_labels) in str(problem)
+    assert list(before_start.step_problems(jobs, ["train", "predict", "evaluate"])) == []
+    assert list(before_start.step_problems(jobs, ["train"])) == []
+    (jobs[0].test).mkdir(parents=True)
+    (jobs[0].test / "a.nii.gz").touch()
+    assert list(before_start.step_problems(jobs, ["train", "evaluate"])) == []
+
+
+def test_patients_that_are_told_otherwise_by_now_are_a_problem(empty):
+    assert list(before_start.untold_patients(empty)) == []
+    known = read_json(empty.preprocessed / "dataset.json")
+    for own, old, says in (
+        ("p[0-9]", None, "'patient' is 'p[0-9]', in the preprocessed data set absent"),
+        (None, "p[0-9]", "'patient' is absent, in the preprocessed data set 'p[0-9]'"),
+        ("a", "b", "'patient' is 'a', in the preprocessed data set 'b'"),
+    ):
+        for folder, patient in ((empty.raw, own), (empty.preprocessed, old)):
+            told = {} if patient is None else {"patient": patient}
+            write_json(folder / "dataset.json", {**known, **told})
+        (problem,) = before_start.untold_patients(empty)
+        assert problem.what == says and "semi_nnunet preprocess -d Dataset500" in problem.fix
+    (empty.raw / "dataset.json").unlink()  # results and preprocessed data came alone
+    assert list(before_start.untold_patients(empty)) == []
+
+
+def test_data_that_are_not_preprocessed_are_named_with_the_command(folders):
+    def problems(plans, trainers):
+        return list(before_start.data_problems(folders, plans, "tiny", ["2d"], trainers))
+
+    plans = read_json(folders.preprocessed / "tiny.json")
+    assert problems(plans, [*TRAINERS, "nnUNetTrainer"]) == []
+    plans["configurations"]["2d"]["data_identifier"] = "nowhere"
+    (problem,) = problems(plans, TRAINERS)
+    assert problem.where == str(folders.preprocessed / "nowhere")
+    assert problem.fix == f"semi_nnunet preprocess -d {folders.preprocessed.name} -c 2d -p tiny"
+
+
+def test_only_a_trainer_that_learns_from_unlabelled_images_needs_some(folders, tmp_path):
+    plans = read_json(folders.preprocessed / "tiny.json")
+    identifier = plans["configurations"]["2d"]["data_identifier"]
+    (tmp_path / "alone" / identifier).mkdir(parents=True)
+    alone = replace(folders, preprocessed=tmp_path / "alone")
+
+    def problems(*trainers):
+        return list(before_start.data_problems(alone, plans, "tiny", ["2d"], trainers))
+
+    assert problems("SemiBaselineTrainer", "nnUNetTrainer") == []
+    (problem,) = problems(*TRAINERS)
+    assert problem.what == f"{OURS} needs unlabelled images, found none"
+    assert "imagesUn" in problem.fix
+
+
+def test_a_stock_first_stage_needs_the_data_of_the_second(cascade, tmp_path):
+    plans = read_json(cascade.preprocessed / "tiny.json")
+    (tmp_path / "alone" / plans["configurations"]["3d_lowres"]["data_identifier"]).mkdir(
+        parents=True
+    )
+    alone = replace(cascade, preprocessed=tmp_path / "alone")
+
+    def problems(*trainers):
+        return list(before_start.data_problems(alone, plans, "tiny", STAGES[:1], trainers))
+
+    assert problems("SemiBaselineTrainer") == []  # ours leaves the predictions out
+    (problem,) = problems("nnUNetTrainer")
+    assert problem.what == "nnUNetTrainer predicts for 3d_cascade_fullres, too"
+    assert "-c 3d_cascade_fullres -p tiny" in problem.fix
+
+
+def test_many_test_cases_without_labels_are_named_in_part(empty):
+    for folder, ending in (("imagesTs", "_0000.nii.gz"), ("labelsTs", ".nii.gz")):
+        (empty.raw / folder).mkdir()
+        for number in range(9 if folder == "imagesTs" else 1):
+            (empty.raw / folder / f"case{number}{ending}").touch()
+    (problem,) = before_start.test_label_problems(empty)
+    assert problem.where == str(empty.test_labels)
+    assert "no labels of 8 cases" in problem.what and problem.what.endswith("case5 ...")

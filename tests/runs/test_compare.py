@@ -1,0 +1,133 @@
+"""What is compared, and what cannot be, is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import replace
+
+import pytest
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.evaluation.values import write_values
+from semi_nnunet.runs.compare import NothingToCompareError, compare, require_known
+from semi_nnunet.runs.trainings import found_jobs, tables_of
+from semi_nnunet.util.errors import Problem, UserError
+from tests.report.gains import values
+from tests.runs.jobs import BASE, OURS, jobs_of, leave
+
+
+def test_compare_names_what_was_not_trained_and_what_is_not_matched(folders, capsys):
+    name = folders.results.name
+    base, ours = jobs_of(folders)
+    leave(base, epochs=2), leave(ours, epochs=3)
+    wrong = ["-tr", "SemiMeanTecherTrainer", "-c", "2D"]
+    assert main(["compare", "-d", name, "-p", "tiny", *wrong]) == 2
+    said = capsys.readouterr().err
+    assert "did you mean 'SemiMeanTeacherTrainer'?" in said and "did you mean '2d'?" in said
+    assert main(["compare", "-d", name, "-p", "tiny"]) == 2
+    assert "has been measured. Fix: semi_nnunet crossval" in capsys.readouterr().err
+    for job, dice in ((base, 0.5), (ours, 0.6)):
+        job.validation.mkdir()
+        rows = "".join(f"case_{n},organ,{dice + n / 100}\n" for n in range(5))
+        (job.validation / "metrics.csv").write_text(f"case,class,dice\n{rows}")
+    stale = replace(ours, plans="tiny_seed1", seed=1)  # trained again by hand
+    shutil.copytree(ours.folder, stale.folder)
+    (stale.validation / "summary.json").touch()
+    an_hour_ago = time.time() - 3600
+    os.utime(stale.validation / "metrics.csv", (an_hour_ago, an_hour_ago))
+    assert main(["compare", "-d", name, "-p", "tiny"]) == 0
+    said = capsys.readouterr().out
+    assert f"is older than the training or validation of {stale}" in said
+    assert len(found_jobs(folders, "tiny")) == 3
+    tables = tables_of(found_jobs(folders, "tiny"), "validation")
+    assert [seed for _, _, seed, _ in tables] == [0, 0]
+    for one in (base, ours):
+        (one.validation / "summary.json").touch()
+        os.utime(one.validation / "metrics.csv", (an_hour_ago, an_hour_ago))
+    for verb in (["compare"], ["report", "-o", "page.html"]):
+        assert main([*verb, "-d", name, "-p", "tiny"]) == 2
+        assert "touch the file" in capsys.readouterr().err
+    assert f"{OURS} 2d and {BASE} are not matched: epochs 3 against 2 (fold 0 seed 0)" in said
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Values of two methods on validation and test cases, where one is 3 points better."""
+    path = tmp_path / "kept.csv"
+    rows = [*values(BASE, 0.0), *values(OURS, 0.03)]
+    write_values(path, {"validation": rows, "test": rows}, "dice", ("Seven", "nnUNetPlans"))
+    return path
+
+
+def test_both_subsets_are_compared_and_the_best_is_chosen_on_validation_cases(kept):
+    text = compare(values=[kept])
+    validation, test = text.split("## test cases")
+    assert "## validation cases" in validation and "better" in validation and "better" in test
+    assert f"Best on the validation cases: {OURS} 2d (dice 0.7" in validation
+    assert "Best on" not in test  # test cases choose nothing
+
+
+def test_what_is_written_is_what_is_returned_and_can_be_read_again(kept, tmp_path):
+    out, again = tmp_path / "table.md", tmp_path / "again.csv"
+    text = compare(values=[kept], out=out, write_values_to=again)
+    assert out.read_text() == text and again.read_text() == kept.read_text()
+    assert compare(values=[again]) == text
+
+
+def test_only_the_trainers_and_configurations_asked_for_are_compared(kept):
+    with pytest.raises(UserError, match=r"trainer 'Semi\w+': is not in the files\. Fix: did you"):
+        compare(values=[kept], trainers=["SemiMeanTecherTrainer"])
+    with pytest.raises(UserError, match="configuration '3d': is not in the files"):
+        compare(values=[kept], configurations=["3d"])
+    assert compare(values=[kept], trainers=[OURS], configurations=["2d"]) == compare(values=[kept])
+
+
+def test_without_a_baseline_methods_are_ranked(kept):
+    rows = [*values(OURS, 0.03), *values("SomebodysTrainer", 0.01)]
+    write_values(kept, {"test": rows}, "dice", ("Seven", "nnUNetPlans"))
+    text = compare(values=[kept])
+    assert text.startswith("## test cases\n\nNot compared with a baseline: ")
+    assert text.index(OURS, text.index("|")) < text.index("SomebodysTrainer", text.index("|"))
+
+
+def test_a_single_trainer_is_kept_though_there_is_nothing_to_compare(kept, tmp_path):
+    write_values(kept, {"test": values(OURS, 0)}, "dice", ("Seven", "nnUNetPlans"))
+    with pytest.raises(UserError):
+        compare(values=[kept])
+    again = tmp_path / "again.csv"
+    assert "Not compared: " in compare(values=[kept], write_values_to=again)
+    assert again.read_text() == kept.read_text()  # for another machine's
+
+
+def test_what_cannot_be_compared_is_refused_with_the_fix(kept, tmp_path):
+    with pytest.raises(UserError, match=r"nothing to compare\. Fix: -d ID, --values FILE, or both"):
+        compare()
+    with pytest.raises(UserError, match=r"-p chooses trainings of -d.*Fix: leave it out"):
+        compare(values=[kept], plans="others")
+    before = kept.read_text()
+    with pytest.raises(UserError, match=r"kept\.csv"):
+        compare(values=[kept], out=kept)
+    with pytest.raises(UserError, match="is no folder"):
+        compare(values=[kept], out=tmp_path / "gone" / "table.md")
+    assert kept.read_text() == before
+    kept.write_text(before.splitlines()[0] + "\n")
+    with pytest.raises(NothingToCompareError, match="the files hold no values"):
+        compare(values=[kept])
+
+
+def test_all_unknown_names_are_told_at_once_with_the_nearest_that_is_there():
+    models = [(BASE, "2d"), (OURS, "3d_fullres")]
+    require_known(models, [BASE, OURS], ["2d", "3d_fullres"], "")
+    with pytest.raises(UserError) as caught:
+        require_known(models, ["SemiBaselinTrainer", OURS], ["3d_fulres"], "was not trained")
+    first, second = caught.value.problems
+    assert BASE in first.fix and "3d_fullres" in second.fix and first.what == "was not trained"
+
+
+def test_notes_and_problems_of_what_was_found_are_kept():
+    problem = Problem("a.csv", "is older", "touch it")
+    error = NothingToCompareError(UserError("all is old:", [problem]), ["not measured yet: b.csv"])
+    assert error.problems == (problem,) and error.notes == ("not measured yet: b.csv",)
+    assert str(error).count("a.csv") == 1

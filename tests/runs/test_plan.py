@@ -1,0 +1,106 @@
+"""Plans are written with every setting, and planned again without losing what was given."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from semi_nnunet.discovery.listing import settings_classes
+from semi_nnunet.runs.plan import plan
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json, write_json
+
+
+@pytest.fixture
+def folder(prepared_dataset, tmp_path, monkeypatch) -> Path:
+    """The preprocessed phantom, in a folder of the test's own."""
+    made = prepared_dataset("labels", 1)
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    shutil.copytree(made.preprocessed, tmp_path / made.name)
+    return tmp_path / made.name
+
+
+def test_every_setting_of_every_trainer_has_a_row_and_is_in_the_plans(folder):
+    planned = plan(folder.name, settings={"epochs": 7, "2d.seed": 3})
+    assert planned.name == "nnUNetPlans" and planned.path == folder / "nnUNetPlans.json"
+    content = read_json(planned.path)
+    assert content["semi"]["epochs"] == 7 and content["semi"]["2d"]["seed"] == 3
+    assert content["semi_planned"]["given"] == {"epochs": 7, "2d": {"seed": 3}}
+    assert set(planned.ready) == {"2d", "3d_fullres"} and planned.coarser == ()
+    assert {row.trainer for row in planned.rows} >= set(settings_classes())
+    assert all(row.reason for row in planned.rows)
+
+
+def test_settings_are_given_as_values_or_as_they_are_typed(folder):
+    given = {"epochs": 3, "mirror": False, "SemiMeanTeacherTrainer.2d.ema_decay": 0.5}
+    plan(folder.name, name="values", settings=given)
+    words = ["epochs=3", "mirror=false", "SemiMeanTeacherTrainer.2d.ema_decay=0.5"]
+    plan(folder.name, name="words", settings=words)
+    values, typed = (read_json(folder / f"{name}.json") for name in ("values", "words"))
+    assert values["semi"] == typed["semi"] and values["plans_name"] == "values"
+    assert values["configurations"] == typed["configurations"]
+
+
+def test_planning_again_keeps_what_was_given_or_edited_until_it_is_reset(folder):
+    plan(folder.name, settings={"epochs": 7, "seed": 1})
+    plan(folder.name, settings={"seed": 2})
+    content = read_json(folder / "nnUNetPlans.json")
+    assert (content["semi"]["epochs"], content["semi"]["seed"]) == (7, 2)
+    content["semi"]["momentum"] = 0.5  # by hand
+    write_json(folder / "nnUNetPlans.json", content)
+    plan(folder.name)
+    kept = read_json(folder / "nnUNetPlans.json")["semi"]
+    assert (kept["epochs"], kept["seed"], kept["momentum"]) == (7, 2, 0.5)
+    plan(folder.name, reset=True)
+    forgotten = read_json(folder / "nnUNetPlans.json")
+    assert forgotten["semi_planned"]["given"] == {}
+    assert all(forgotten["semi"].get(key) != kept[key] for key in ("epochs", "momentum"))
+
+
+def test_plans_of_another_name_stand_beside_those_they_were_made_from(folder):
+    before = (folder / "nnUNetPlans.json").read_bytes()
+    planned = plan(folder.name, patch=(16, 16))
+    assert planned.name != "nnUNetPlans" and planned.path.parent == folder
+    assert (folder / "nnUNetPlans.json").read_bytes() == before
+    content = read_json(planned.path)
+    assert content["plans_name"] == planned.name and content["semi_planned"]["patch"] == [16, 16]
+    assert content["semi_planned"]["from"] == "nnUNetPlans"
+    assert content["configurations"]["2d"]["patch_size"] == [16, 16]
+    again = plan(folder.name, plans=planned.name, settings={"epochs": 3})  # in place
+    there = read_json(again.path)["semi_planned"]
+    assert (there["from"], there["patch"]) == ("nnUNetPlans", [16, 16])
+
+
+def test_a_budget_is_measured_once(folder):
+    first = plan(folder.name, budget="cpu")
+    again = plan(folder.name, budget="cpu", settings={"epochs": 3})
+    assert first.name == again.name == "nnUNetPlans_cpu"
+    assert (first.keeps_sizes, again.keeps_sizes) == (False, True)
+    assert first.networks == again.networks
+    assert read_json(again.path)["semi"]["epochs"] == 3
+    assert set(first.ready) | set(first.coarser) == {"2d", "3d_fullres"}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"name": "a__b"}, r"--name must have no '__' .* got 'a__b'\. Fix: choose another"),
+        ({"plans": "nnUNetPlan"}, r"nnUNetPlan\.json does not exist\. Fix: .* nnUNetPlans"),
+        ({"trainers": ["SemiMeanTecherTrainer"]}, "did you mean 'SemiMeanTeacherTrainer'"),
+        ({"settings": {"epoch": 3}}, "did you mean 'epochs'"),
+        ({"settings": {"epochs": 0}}, r"must be in \[1, inf\), got 0"),
+        ({"settings": ["epochs"]}, "--set wants KEY=VALUE.* got 'epochs'"),
+        ({"configurations": ["2D"]}, r"no configuration 2D\. Fix: choose from 2d, 3d_fullres"),
+        ({"budget": "soon"}, "--budget must be cpu or a number of seconds per step, got 'soon'"),
+        ({"architecture": "smp.Unett"}, r"smp\.Unett does not exist\. Fix: did you mean smp\.Unet"),
+        ({"budget": "1", "device": "gpu"}, "--device gpu cannot be used .*Fix: --device cpu"),
+        ({"patch": (8, 8, 8, 8)}, r"--patch must have a number for each axis.*got \[8, 8, 8, 8\]"),
+    ],
+)
+def test_what_does_not_exist_is_refused_and_nothing_is_written(folder, options, says):
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.json")}
+    with pytest.raises(UserError, match=says):
+        plan(folder.name, **options)
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*.json")} == before

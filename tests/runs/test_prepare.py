@@ -1,0 +1,86 @@
+"""A data set is prepared once, and a large imagesUn in shards of which none is forgotten."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from semi_nnunet.cli.main import build_parser
+from semi_nnunet.data.prepare import prepare_labelled
+from semi_nnunet.runs.launching import Launcher
+from semi_nnunet.runs.prepare import list_shards, prepare, work_of, work_on
+from semi_nnunet.util.errors import UserError
+from tests.conftest import no_processes
+
+
+@pytest.fixture
+def dataset(prepared_dataset, tmp_path, monkeypatch) -> str:
+    """The phantom, raw and preprocessed, in folders of the test's own."""
+    made = prepared_dataset("labels", 1)
+    for name in ("raw", "preprocessed"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+        shutil.copytree(getattr(made, name), tmp_path / name / made.name)
+    return str(made.name)
+
+
+CONFIGURATIONS = ["2d", "3d_fullres"]
+
+
+def test_what_is_ready_is_counted_and_not_done_again(dataset, tmp_path):
+    before = times(tmp_path)
+    with no_processes():
+        ready = prepare(dataset, CONFIGURATIONS, processes=1)
+    assert ready is not None and ready.plans == "nnUNetPlans"
+    assert ready.counts == dict.fromkeys(CONFIGURATIONS, (5, 4)) and times(tmp_path) == before
+    with no_processes():
+        assert prepare(dataset, CONFIGURATIONS, processes=1, shards=3) == ready
+    assert times(tmp_path) == before
+
+
+def times(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.b2nd")}
+
+
+def test_the_shards_of_every_configuration_are_numbered_in_a_row(dataset):
+    shards = list_shards(dataset, "nnUNetPlans", CONFIGURATIONS, 3, 2)
+    assert [(one.pool.configuration, one.number) for one in shards] == [
+        (name, number) for name in CONFIGURATIONS for number in range(3)
+    ]
+    assert len({one.log for one in shards}) == len({one.lock for one in shards}) == 6
+
+
+def test_the_shards_that_are_left_are_those_of_the_missing_cases(dataset):
+    with no_processes():
+        prepared = prepare_labelled(dataset, CONFIGURATIONS, None, "ExperimentPlanner", 1, False)
+    assert work_of(prepared, "nnUNetPlans", 3, None).left == []
+    pool = prepared.pools()[1]
+    lost = min(pool.folder.glob("*.b2nd"))
+    lost.unlink()
+    work = work_of(prepared, "nnUNetPlans", 3, 1)
+    (index,) = work.left
+    shard = work.jobs[index]
+    assert shard.pool == pool and lost.stem in [case.name for case in shard.cases()]
+    assert [one.is_done for one in work.jobs] == [number != index for number in range(6)]
+    parsed = build_parser("preprocess").parse_args(work.words)  # of a cluster's process
+    again = list_shards(
+        parsed.dataset, parsed.plans, parsed.configurations, parsed.shards, parsed.processes
+    )
+    assert again == list(work.jobs)
+    with no_processes():
+        work_on(shard, 1)
+    assert shard.is_done and lost.is_file()
+    assert work_of(prepared, "nnUNetPlans", 3, 1).left == []
+
+
+def test_numbers_that_are_too_small_are_refused_before_anything_is_read():
+    for options, says in (({"shards": 0}, "--shards"), ({"processes": -1}, "-np")):
+        with pytest.raises(UserError, match=f"{says} must be 1 or more, got"):
+            prepare("no such data set", **options)
+
+
+def test_a_launcher_says_how_many_shards_there_are(dataset, capsys):
+    with no_processes():
+        assert prepare(dataset, ["2d"], processes=1, launcher=Launcher(jobs=2))
+    assert "4 unlabelled cases, 0 shards to do" in capsys.readouterr().out

@@ -1,0 +1,95 @@
+"""A fold is trained by nnU-Net in this process; what does not exist is refused before."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import zipfile
+
+import pytest
+import torch
+
+from semi_nnunet.discovery.register import trainer_folders
+from semi_nnunet.runs import train as module
+from semi_nnunet.runs.train import EXTERNAL, our_trainers, train
+from semi_nnunet.util.errors import UserError
+from tests.runs.jobs import BASE, OURS, fake_job
+
+
+@pytest.mark.parametrize("before", [None, "somebodys"])
+def test_the_users_own_folder_of_trainers_is_as_before_whatever_happens(monkeypatch, before):
+    monkeypatch.delenv(EXTERNAL, raising=False)
+    if before is not None:
+        monkeypatch.setenv(EXTERNAL, before)
+    with pytest.raises(OSError), our_trainers():
+        assert os.environ[EXTERNAL] == trainer_folders()
+        raise OSError("the disk is full")
+    assert os.environ.get(EXTERNAL) == before
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[dict[str, object]]:
+    """What nnU-Net's own entry point was asked for; it trains nothing."""
+    found: list[dict[str, object]] = []
+    signature = inspect.signature(module.run_training)
+
+    def note(*words: object, **options: object) -> None:
+        bound = signature.bind(*words, **options)
+        bound.apply_defaults()
+        found.append({**bound.arguments, "trainers": os.environ[EXTERNAL]})
+
+    monkeypatch.setattr(module, "run_training", note)
+    return found
+
+
+def test_nnunet_is_asked_for_the_fold_and_finds_our_trainers(folders, asked):
+    job = fake_job(folders, BASE)
+    for number in (folders.raw.name, folders.raw.name[7:10]):
+        assert train(number, "2d", 0, BASE, plans="tiny", device="cpu") == job.folder
+    first, second = asked
+    assert first == second and first["trainers"] == trainer_folders()
+    wanted = {
+        "dataset_name_or_id": folders.raw.name, "configuration": "2d", "fold": "0",
+        "trainer_class_name": BASE, "plans_identifier": "tiny", "pretrained_weights": None,
+        "num_gpus": 1, "export_validation_probabilities": False, "continue_training": False,
+        "only_run_validation": False, "device": torch.device("cpu"),
+    }  # fmt: skip
+    assert {name: first[name] for name in wanted} == wanted
+
+
+def test_options_of_a_training_reach_nnunet(folders, asked, tmp_path):
+    weights = tmp_path / "weights.pth"
+    torch.save({"network_weights": {}}, weights)
+    options = {"resume": True, "npz": True, "gpus": 2, "pretrained_weights": weights}
+    train(folders.raw.name, "2d", "all", OURS, plans="tiny", device="cpu", **options)
+    (one,) = asked
+    assert (one["fold"], one["trainer_class_name"], one["num_gpus"]) == ("all", OURS, 2)
+    assert one["continue_training"] is one["export_validation_probabilities"] is True
+    assert one["pretrained_weights"] == str(weights)
+
+
+def test_all_names_that_do_not_exist_are_told_at_once(folders):
+    with pytest.raises(UserError) as caught:
+        train(folders.raw.name, "2D", 9, "SemiMeanTecherTrainer", plans="tiny", device="cpu")
+    assert [problem.where.split()[0] for problem in caught.value.problems] == [
+        "trainer", "configuration", "fold",
+    ]  # fmt: skip
+    assert not folders.results.exists()
+
+
+def test_a_device_that_is_not_there_is_refused(folders, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match="--device cuda needs a GPU, found none"):
+        train(folders.raw.name, "2d", 0, BASE, plans="tiny", device="cuda")
+    assert not folders.results.exists()
+
+
+def test_pretrained_weights_that_are_none_are_refused_before_the_training(folders, tmp_path):
+    weights = tmp_path / "weights.pth"
+    with zipfile.ZipFile(weights, "w") as archive:
+        archive.writestr("a", "no weights")
+    for path in (weights, tmp_path / "gone.pth"):
+        with pytest.raises(UserError, match=path.name):
+            train(folders.raw.name, "2d", 0, BASE, plans="tiny", device="cpu",
+                  pretrained_weights=path)  # fmt: skip
+    assert not folders.results.exists()

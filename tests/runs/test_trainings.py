@@ -1,0 +1,97 @@
+"""Which trainings there are, and which were asked for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from semi_nnunet.evaluation.values import Model
+from semi_nnunet.runs.crossval import make_jobs
+from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.trainings import (
+    asked_jobs,
+    found_jobs,
+    note_asked,
+    require_trained,
+    stale_tables,
+    tables_of,
+)
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.lock import held
+from tests.runs.jobs import BASE, OURS, TRAINERS, jobs_of, leave
+
+
+def test_what_an_earlier_crossval_still_works_on_is_not_forgotten(folders, capsys):
+    jobs = make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0", "1"], 1)
+    note_asked(folders, "tiny", jobs)
+    with held(jobs[0].lock):
+        note_asked(folders, "tiny", jobs[-1:])
+        assert asked_jobs(folders, "tiny") == jobs
+    note_asked(folders, "tiny", jobs[-1:])
+    assert asked_jobs(folders, "tiny") == jobs[-1:]
+
+
+def test_copies_that_somebody_keeps_are_no_trainings(folders):
+    base, ours = jobs_of(folders)
+    leave(base), leave(ours)
+    shutil.copytree(base.folder, base.folder.with_name("fold_0_old"))
+    shutil.copytree(base.folder.parent, base.folder.parent.with_name(f"{OURS}__tiny__2d__old"))
+    assert found_jobs(folders, "tiny") == [base, ours]
+
+
+def begun(folders, *models: str) -> None:
+    """Folders of trainings, of fold 0 where none is told."""
+    for model in models:
+        (folders.results / (model if "/" in model else f"{model}/fold_0")).mkdir(parents=True)
+
+
+def test_every_fold_and_seed_of_the_plans_is_found(empty):
+    begun(empty, f"{OURS}__tiny__2d", f"{OURS}__tiny__2d/fold_all", f"{OURS}__tiny_seed2__2d")
+    begun(empty, f"{BASE}__others__3d_fullres/fold_12")
+    ours = [(OURS, "2d", "0", 0, "tiny"), (OURS, "2d", "all", 0, "tiny"),
+            (OURS, "2d", "0", 2, "tiny_seed2")]  # fmt: skip
+    other = (BASE, "3d_fullres", "12", 0, "others")
+    assert found_jobs(empty, "tiny") == [Job(empty, *one) for one in ours]
+    assert found_jobs(empty) == [Job(empty, *one) for one in (other, *ours)]
+    assert found_jobs(empty, "tin") == []
+
+
+def test_plans_that_are_named_like_those_of_a_seed_are_found_by_their_name(empty):
+    begun(empty, f"{OURS}__tiny_seed2__2d", f"{OURS}__tiny_seed2_seed1__2d")
+    assert [job.seed for job in found_jobs(empty, "tiny_seed2")] == [0, 1]
+
+
+def test_plans_that_nothing_was_trained_with_are_named(empty):
+    require_trained(empty, "tiny")  # nothing at all was trained: that is said elsewhere
+    begun(empty, f"{OURS}__tiny_seed1__2d")
+    require_trained(empty, "tiny")
+    with pytest.raises(UserError, match=r"plans 'tinny'.* did you mean 'tiny'"):
+        require_trained(empty, "tinny")
+
+
+def test_jobs_that_were_asked_for_are_the_same_when_read_again(empty):
+    jobs = [Job(empty, OURS, "2d", fold, 1, "tiny_seed1") for fold in ("0", "all")]
+    others = [Job(empty, BASE, "2d", "0", 0, "others")]
+    assert asked_jobs(empty) == []
+    note_asked(empty, "tiny", jobs)
+    note_asked(empty, "others", others)
+    assert asked_jobs(empty, "tiny") == jobs and asked_jobs(empty) == [*jobs, *others]
+    note_asked(empty, "tiny", jobs[1:])
+    assert asked_jobs(empty, "tiny") == jobs[1:]
+
+
+def test_a_table_of_an_earlier_training_is_left_out_and_named(empty):
+    new, old = (Job(empty, OURS, "2d", fold, 0, "tiny") for fold in ("0", "1"))
+    for job, late in ((new, 0), (old, 1000)):
+        job.validation.mkdir(parents=True)
+        for name, seconds in (("metrics.csv", 0), ("summary.json", late)):
+            (job.validation / name).touch()
+            os.utime(job.validation / name, (1e9 + seconds, 1e9 + seconds))
+    path = new.validation / "metrics.csv"
+    assert tables_of([new, old], "validation") == [(Model(OURS, "2d"), "0", 0, path)]
+    (problem,) = stale_tables([new, old])
+    assert problem.where == str(old.validation / "metrics.csv")
+    assert f"is older than the training or validation of {old}" in problem.what
+    assert "touch the file" in problem.fix and tables_of([new], "test") == []  # no labels of any
