@@ -42,12 +42,13 @@ semi_nnunet plan -d 42 -tr SemiMeanTeacherTrainer
 semi_nnunet plan -d 42 --set epochs=300 SemiMeanTeacherTrainer.consistency_weight=5
 semi_nnunet plan -d 42 --set seed=1 --name nnUNetPlans_again    # another seed
 semi_nnunet plan -d 42 -c 3d_fullres --patch 80 112 112         # nnUNetPlans_80x112x112
+semi_nnunet plan -d 42 -c 2d --spacing 0.8 0.8                  # nnUNetPlans_0p8x0p8mm
 semi_nnunet plan -d 42 --budget cpu                             # nnUNetPlans_cpu
 semi_nnunet plan -d 42 --architecture smp.Unet --encoder resnet50
 ```
 
-With `--name`, `--patch`, `--budget` or `--architecture`, new plans are written beside the old
-ones. Commands use them by their name, as in `nnUNetv2_train ... -p nnUNetPlans_again`.
+With `--name`, `--patch`, `--spacing`, `--budget` or `--architecture`, new plans are written beside
+the old ones. Commands use them by their name, as in `nnUNetv2_train ... -p nnUNetPlans_again`.
 
 A setting without a trainer's name is for all trainers; `TRAINER.SETTING` is for one. Planning
 again keeps what was given before, and `--reset` forgets it. An unknown setting, or a value out of

@@ -5,6 +5,7 @@
     semi_nnunet plan -d 42 --name nnUNetPlans_again --set seed=1
     semi_nnunet plan -d 42 --budget cpu
     semi_nnunet plan -d 42 --patch 80 112 112 --set labelled_batch_size=4
+    semi_nnunet plan -d 42 -c 2d --spacing 0.8 0.8 --budget cpu
     semi_nnunet plan -d 42 --architecture smp.Unet --encoder resnet50 --weights imagenet
     semi_nnunet plan -d 42 -tr SemiMeanTeacherTrainer
 
@@ -16,10 +17,13 @@ given by --set or edited by hand, unless --reset, and the sizes that were measur
 --budget, unless these plans are deleted first; it plans the rest anew. With --name, or --budget
 (here nnUNetPlans_cpu: a small network, a short training), new plans are written beside the old
 ones; they use the same preprocessed data. But where the small patch of a --budget would show less
-than half of an image, images are made coarser, and are to be preprocessed anew. With --patch, the
-new plans (here nnUNetPlans_80x112x112) have the patch of a publication, and the network that nnU-
-Net plans for it; with --budget, too, images are as coarse as that patch needs. With --architecture,
-they have another network: of segmentation-models-pytorch (2d), of MONAI, or Primus (3d).
+than half of an image, images are made coarser, and are to be preprocessed anew. They get no coarser
+than the labels survive: resampled there and back, every class must keep a Dice of .95. What the
+labels keep is printed below each network. --spacing sets the spacing by hand, also a coarser one.
+With --patch, the new plans (here nnUNetPlans_80x112x112) have the patch of a publication, and the
+network that nnU-Net plans for it; with --budget, too, images are as coarse as that patch needs.
+With --architecture, they have another network: of segmentation-models-pytorch (2d), of MONAI, or
+Primus (3d).
 """
 
 from __future__ import annotations
@@ -53,6 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--patch", type=int, nargs="+", metavar="EDGE",
         help="in voxels, in the order of the plans (2d: two numbers, else three)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--spacing", type=float, nargs="+", metavar="MM",
+        help="of the images, in the order of the plans (2d: two numbers, else three)",
     )  # fmt: skip
     parser.add_argument(
         "--architecture", metavar="NAME", help="smp.Unet, monai.SegResNet, primus.S, ..."
@@ -100,8 +108,8 @@ def run(args: argparse.Namespace) -> None:
     made = plan(
         args.dataset, plans=args.plans, name=args.name, configurations=args.configurations,
         settings=args.assignments, budget=args.budget, patch=args.patch,
-        architecture=args.architecture, encoder=args.encoder, weights=args.weights,
-        device=args.device, reset=args.reset, trainers=args.trainers,
+        spacing=args.spacing, architecture=args.architecture, encoder=args.encoder,
+        weights=args.weights, device=args.device, reset=args.reset, trainers=args.trainers,
     )  # fmt: skip
     if made.keeps_sizes:
         print(f"{made.name} keeps the sizes measured before (without {made.name}.json, anew)")

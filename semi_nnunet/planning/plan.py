@@ -15,9 +15,16 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.planning.architecture import with_architecture
-from semi_nnunet.planning.budget import CPU, Size, fit, size_within
+from semi_nnunet.planning.budget import (
+    CPU,
+    KeepsLabels,
+    Size,
+    any_spacing,
+    fit,
+    size_within,
+)
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
-from semi_nnunet.planning.topology import with_patch
+from semi_nnunet.planning.topology import for_spacing, spelt, with_patch
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.schema import Resolved, topic_of
 from semi_nnunet.util.errors import UserError
@@ -85,23 +92,85 @@ def own_configurations(plans: Mapping[str, Any]) -> dict[str, Any]:
     return {key: one for key, one in every if "inherits_from" not in one}
 
 
-def apply_budget(plans: Mapping[str, Any], sizes: Mapping[str, Size], name: str) -> dict[str, Any]:
+def apply_budget(
+    plans: Mapping[str, Any],
+    sizes: Mapping[str, Size],
+    name: str,
+    keeps_labels: KeepsLabels = any_spacing,
+) -> dict[str, Any]:
     """A copy of ``plans`` with networks and inputs of at most these sizes.
 
     Args:
         plans: nnU-Net's plans.
         sizes: see :func:`sizes_of_budget`.
-        name: of the new plans; data of another spacing than before is named after both.
+        name: of the new plans.
+        keeps_labels: whether the labels survive a spacing; images get no coarser than that.
     """
     shrunken = copy.deepcopy(dict(plans))
     for key, configuration in own_configurations(plans).items():
-        smaller = fit(configuration, sizes[key])
-        if smaller["spacing"] != configuration["spacing"]:
-            spacing = "x".join(f"{edge:g}" for edge in smaller["spacing"]).replace(".", "p")
-            smaller["data_identifier"] = f"{name}_{key}_{spacing}"
-        shrunken["configurations"][key] = smaller
+        smaller = fit(configuration, sizes[key], keeps_labels)
+        shrunken["configurations"][key] = named_data(name, key, configuration, smaller)
     shrunken["plans_name"] = name
     return shrunken
+
+
+def named_data(
+    name: str, key: str, before: Mapping[str, Any], configuration: dict[str, Any]
+) -> dict[str, Any]:
+    """The configuration; data of another spacing than before is named after it and the plans."""
+    if configuration["spacing"] != before["spacing"]:
+        spacing = spelt(configuration["spacing"])
+        configuration["data_identifier"] = f"{name}_{key}_{spacing}"
+    return configuration
+
+
+def apply_spacing(
+    plans: Mapping[str, Any],
+    configurations: Sequence[str] | None,
+    spacing: Sequence[float],
+    name: str,
+) -> dict[str, Any]:
+    """A copy of ``plans`` with another spacing in every configuration that has as many axes.
+
+    Args:
+        plans: nnU-Net's plans.
+        configurations: only these.
+        spacing: mm along each axis, in the order of the plans.
+        name: of the new plans.
+
+    Raises:
+        UserError: none has as many axes, or the spacing does not suit one.
+    """
+    changed, own = copy.deepcopy(dict(plans)), own_configurations(plans)
+    for key in with_as_many_axes("--spacing", spacing, own, configurations):
+        other = for_spacing(key, own[key], spacing)
+        changed["configurations"][key] = named_data(name, key, own[key], other)
+    return changed
+
+
+def with_as_many_axes(
+    option: str,
+    given: Sequence[float],
+    own: Mapping[str, Any],
+    configurations: Sequence[str] | None,
+) -> list[str]:
+    """The configurations that have as many axes as ``option`` has numbers.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = [
+        key
+        for key, configuration in own.items()
+        if len(configuration["patch_size"]) == len(given) and key in (configurations or own)
+    ]
+    if not found:
+        axes = ", ".join(f"{key}: {len(one['patch_size'])}" for key, one in own.items())
+        raise UserError(
+            f"{option} must have a number for each axis of a configuration ({axes}), got "
+            f"{list(given)}. Fix: give as many, or choose the configuration by -c"
+        )
+    return found
 
 
 def apply_patch(
@@ -118,18 +187,7 @@ def apply_patch(
         UserError: none has as many axes, or the patch does not suit one.
     """
     changed, own = copy.deepcopy(dict(plans)), own_configurations(plans)
-    found = [
-        key
-        for key, configuration in own.items()
-        if len(configuration["patch_size"]) == len(patch) and key in (configurations or own)
-    ]
-    if not found:
-        axes = ", ".join(f"{key}: {len(one['patch_size'])}" for key, one in own.items())
-        raise UserError(
-            f"--patch must have a number for each axis of a configuration ({axes}), got "
-            f"{list(patch)}. Fix: give as many, or choose the configuration by -c"
-        )
-    for key in found:
+    for key in with_as_many_axes("--patch", patch, own, configurations):
         changed["configurations"][key] = with_patch(key, own[key], patch)
     return changed
 

@@ -25,7 +25,7 @@ def collect_properties(
     dataset_json: Mapping[str, Any],
     preprocessed: Path | None,
 ) -> DatasetProperties:
-    """DatasetProperties about a data set and configuration.
+    """Look up what the planning rules need to know of a data set and configuration.
 
     Args:
         plans: nnU-Net's plans.

@@ -10,6 +10,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.planning.architecture import size_of
+from semi_nnunet.planning.label_ceiling import LabelCeiling, told
 from semi_nnunet.planning.plan import EVERY, PlannedRow
 from semi_nnunet.settings.common import TOPICS
 
@@ -100,6 +101,7 @@ class NetworkFacts:
         batch_size: patches.
         parameters: how many.
         operations: floating-point operations of one patch.
+        label_ceiling: class -> Dice that its labels keep at this spacing.
     """
 
     configuration: str
@@ -108,20 +110,32 @@ class NetworkFacts:
     batch_size: int
     parameters: int
     operations: int
+    label_ceiling: Mapping[str, float]
 
     def __str__(self) -> str:
         spacing = [float(f"{edge:.3g}") for edge in self.spacing]
-        return (
+        network = (
             f"{self.configuration}: patch {list(self.patch_size)} at {spacing}, batch "
             f"{self.batch_size}; {self.parameters / 1e6:.1f} million parameters, "
             f"{self.operations / 1e9:.1f} GFLOPs a patch"
         )
+        ceiling = told(self.label_ceiling)
+        return f"{network}\n  {ceiling}" if ceiling else network
 
 
 def networks_of(
-    plans: Mapping[str, Any], dataset_json: Mapping[str, Any], configurations: Sequence[str]
+    plans: Mapping[str, Any],
+    dataset_json: Mapping[str, Any],
+    configurations: Sequence[str],
+    ceiling: LabelCeiling,
 ) -> list[NetworkFacts]:
     """The network, patch and spacing of each configuration.
+
+    Args:
+        plans: nnU-Net's plans.
+        dataset_json: the data set's description.
+        configurations: which ones.
+        ceiling: of the data set's labels.
 
     Raises:
         UserError: a network cannot see its patch.
@@ -133,5 +147,6 @@ def networks_of(
         channels = determine_num_input_channels(manager, name, dict(dataset_json))
         patch, spacing = tuple(one["patch_size"]), tuple(one["spacing"])
         size = size_of(one, channels, heads)
-        found.append(NetworkFacts(name, patch, spacing, one["batch_size"], *size))
+        kept = ceiling.at(spacing)
+        found.append(NetworkFacts(name, patch, spacing, one["batch_size"], *size, kept))
     return found

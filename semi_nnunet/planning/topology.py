@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.network_topology import (
     get_pool_and_conv_props,
 )
@@ -113,10 +113,74 @@ def with_patch(name: str, configuration: Mapping[str, Any], patch: Sequence[int]
             f"--patch of {name} must leave a network at least {FEWEST_STAGES} resolutions, got "
             f"{stages} with {list(patch)}. Fix: a larger patch"
         )
+    return with_topology(configuration, found, features_of(configuration, stages))
+
+
+def features_of(configuration: Mapping[str, Any], stages: int) -> list[int]:
+    """The features of so many stages: the configuration's own, then twice as many each, as far as
+    nnU-Net goes.
+    """
     features = list(configuration["architecture"]["arch_kwargs"]["features_per_stage"])
-    most = MOST_FEATURES[len(patch)]
-    further = itertools.accumulate(
-        range(max(0, stages - len(features))), lambda last, _: min(2 * last, most),
-        initial=features[-1],
-    )  # fmt: skip
-    return with_topology(configuration, found, [*features, *list(further)[1:]][:stages])
+    most = MOST_FEATURES[len(configuration["patch_size"])]
+    while len(features) < stages:
+        features.append(min(2 * features[-1], most))
+    return features[:stages]
+
+
+def plans_of_spacing(plans: str, spacing: Sequence[float] | None) -> str:
+    """The name of plans with another spacing, for example nnUNetPlans_3x0p8x0p8mm."""
+    return f"{plans}_{spelt(spacing)}mm" if spacing else plans
+
+
+def spelt(spacing: Sequence[float]) -> str:
+    """A spacing as part of a name, for example 3x0p8x0p8."""
+    return "x".join(f"{edge:g}" for edge in spacing).replace(".", "p")
+
+
+def with_spacing(configuration: Mapping[str, Any], spacing: Sequence[float]) -> dict[str, Any]:
+    """A copy of a plan's configuration for images of another spacing.
+
+    Median size and patch follow; strides and kernels stay.
+
+    Args:
+        configuration: of nnU-Net's plans.
+        spacing: mm along each axis, in the order of the plans.
+    """
+    plan = copy.deepcopy(dict(configuration))
+    before = np.array(configuration["spacing"], dtype=float)
+    if np.array_equal(spacing, before):
+        return plan
+    median = np.array(configuration["median_image_size_in_voxels"][-len(before) :], dtype=float)
+    median = np.ceil(median * before / np.array(spacing))
+    plan["spacing"] = list(spacing)
+    plan["median_image_size_in_voxels"] = [float(edge) for edge in median]
+    plan["patch_size"] = [
+        int(min(edge, middle)) for edge, middle in zip(plan["patch_size"], median, strict=True)
+    ]
+    return plan
+
+
+def for_spacing(
+    name: str, configuration: Mapping[str, Any], spacing: Sequence[float]
+) -> dict[str, Any]:
+    """A copy of a plan's configuration for a spacing that a person wants, with the network for it.
+
+    Args:
+        name: of the configuration, for messages.
+        configuration: of nnU-Net's plans, with one of its own networks.
+        spacing: mm along each axis, in the order of the plans.
+
+    Raises:
+        UserError: the spacing is not positive, or leaves too small an image.
+    """
+    if min(spacing) <= 0:
+        raise UserError(f"--spacing must be positive, got {list(spacing)}. Fix: correct it")
+    plan = with_spacing(configuration, spacing)
+    found = topology_of(spacing, plan["patch_size"])
+    stages = len(found.strides)
+    if stages < FEWEST_STAGES:
+        raise UserError(
+            f"--spacing of {name} must leave a network at least {FEWEST_STAGES} resolutions, got "
+            f"{stages} with a patch of {plan['patch_size']}. Fix: a smaller spacing"
+        )
+    return with_topology(plan, found, features_of(plan, stages))

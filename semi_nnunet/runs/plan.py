@@ -11,7 +11,12 @@ from semi_nnunet.data.layout import preprocessed_dataset, read_plans
 from semi_nnunet.data.prepare import requested
 from semi_nnunet.discovery.listing import settings_classes
 from semi_nnunet.planning.architecture import plans_of_architecture
-from semi_nnunet.planning.budget import CPU_LENGTH, plans_of_budget
+from semi_nnunet.planning.budget import (
+    CPU_LENGTH,
+    KeepsLabels,
+    no_other_spacing,
+    plans_of_budget,
+)
 from semi_nnunet.planning.checks import (
     device_of,
     ready_configurations,
@@ -19,11 +24,13 @@ from semi_nnunet.planning.checks import (
     require_plans_name,
     weights_of,
 )
+from semi_nnunet.planning.label_ceiling import label_ceiling
 from semi_nnunet.planning.plan import (
     PlannedRow,
     apply_architecture,
     apply_budget,
     apply_patch,
+    apply_spacing,
     assignment_of,
     parse_assignments,
     plan_semi,
@@ -32,7 +39,7 @@ from semi_nnunet.planning.plan import (
     sizes_of_budget,
 )
 from semi_nnunet.planning.shown import NetworkFacts, networks_of
-from semi_nnunet.planning.topology import plans_of_patch
+from semi_nnunet.planning.topology import plans_of_patch, plans_of_spacing
 from semi_nnunet.settings.overrides import given_before, merged
 from semi_nnunet.training.checkpoints import plain
 from semi_nnunet.util.errors import UserError
@@ -40,7 +47,7 @@ from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.util.names import unknown
 
 # kept in plans, so that planning again measures nothing, and a report says how they were made
-ASKED = ("budget", "device", "sizes", "patch", "architecture", "encoder", "weights")
+ASKED = ("budget", "device", "sizes", "spacing", "patch", "architecture", "encoder", "weights")
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,7 @@ def plan(
     settings: Mapping[str, Any] | Sequence[str] = (),
     budget: str | None = None,
     patch: Sequence[int] | None = None,
+    spacing: Sequence[float] | None = None,
     architecture: str | None = None,
     encoder: str = "resnet34",
     weights: str = "none",
@@ -111,12 +119,13 @@ def plan(
         dataset: number or name; it is preprocessed.
         plans: identifier of the plans to start from.
         name: of new plans beside them; None: the same, or one that tells budget, patch and network.
-        configurations: for a patch or network, only these; None: those that fit.
+        configurations: for a patch, spacing or network, only these; None: those that fit.
         settings: setting -> value, where a setting is named KEY, CONFIG.KEY, TRAINER.KEY or
             TRAINER.CONFIG.KEY; or texts such as "epochs=300".
         budget: "cpu", or seconds per supervised step as a text, that network, patch, batch and
             length are shrunk to; None: they stay.
         patch: edges in voxels, in the order of the plans; None: the planned one.
+        spacing: of the images, in mm, in the order of the plans; None: the planned one.
         architecture: name of another network, such as "smp.Unet"; None: nnU-Net's.
         encoder: of segmentation-models-pytorch's networks.
         weights: of that encoder before the training: "imagenet", a file, or "none".
@@ -139,7 +148,7 @@ def plan(
     given = parse_assignments(settings)
     if problems := list(unknown("trainer", trainers, classes)):
         raise UserError("There are no such settings:", problems)
-    sized = plans_of_patch(plans_of_budget(plans, budget), patch)
+    sized = plans_of_patch(plans_of_spacing(plans_of_budget(plans, budget), spacing), patch)
     name = name or plans_of_architecture(sized, architecture, encoder)
     is_beside = name != plans and (folder / f"{name}.json").is_file()
     earlier = read_plans(folder, name) if is_beside else {}
@@ -148,11 +157,16 @@ def plan(
         before = given_before(start)
         before = merged(before, given_before(earlier)) if is_beside else before
     was_ready = ready_configurations(start, folder)
-    if budget or patch or architecture:
+    if budget or spacing or patch or architecture:
         require_own_network(start, plans)
-    resized = Resized(start)
+    resized, ceiling = Resized(start), label_ceiling(start, description, folder)
+    keeps_labels = ceiling.is_kept_at
+    if spacing:
+        resized.plans = apply_spacing(resized.plans, configurations, spacing, name)
+        resized.asked["spacing"] = list(spacing)
+        keeps_labels = no_other_spacing
     if budget:
-        shrink(resized, description, earlier, name, budget, device, patch)
+        shrink(resized, description, earlier, name, budget, device, patch, keeps_labels)
     if patch:
         resized.plans = apply_patch(resized.plans, configurations, patch)
         resized.asked["patch"] = list(patch)
@@ -170,7 +184,7 @@ def plan(
         origin = content.get("semi_planned", {})
         planned |= {key: origin[key] for key in ("from", *ASKED) if key in origin}
     content["semi_planned"] = planned | resized.asked
-    networks = networks_of(content, description, shown)
+    networks = networks_of(content, description, shown, ceiling)
     path = folder / f"{name}.json"
     write_json(path, plain(content))
     ready = ready_configurations(content, folder)
@@ -194,6 +208,7 @@ def shrink(
     budget: str,
     device: str,
     patch: Sequence[int] | None,
+    keeps_labels: KeepsLabels,
 ) -> None:
     """Make networks, inputs and length as small as a budget wants them.
 
@@ -206,7 +221,7 @@ def shrink(
     if sizes is None:
         sizes = sizes_of_budget(resized.plans, description, budget, place)
     fitting = sizes_for_patch(resized.plans, sizes, patch) if patch else sizes
-    resized.plans = apply_budget(resized.plans, fitting, name)
+    resized.plans = apply_budget(resized.plans, fitting, name, keeps_labels)
     resized.asked |= {**asked, "sizes": {key: asdict(size) for key, size in sizes.items()}}
     resized.length = CPU_LENGTH
 

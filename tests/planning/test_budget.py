@@ -15,7 +15,9 @@ from semi_nnunet.planning.budget import (
     COARSER,
     SHOWN,
     Size,
-    coarsen,
+    any_spacing,
+    coarser_spacing,
+    no_other_spacing,
     plans_of_budget,
     seconds_per_step,
     shrink,
@@ -76,17 +78,24 @@ def image_of(shape: list[int], spacing: list[float]) -> dict[str, Any]:
 def test_images_are_made_coarser_until_the_patch_shows_half(
     shape: list[int], spacing: list[float], expected: list[float]
 ) -> None:
-    plan = coarsen(image_of(shape, spacing), 96 * 96)
-    assert plan["spacing"] == pytest.approx(expected, rel=COARSER - 1)
-    assert SHOWN * np.prod(np.array(shape) * spacing / np.array(plan["spacing"])) <= 96 * 96
-    assert plan["patch_size"] == plan["median_image_size_in_voxels"]
+    found = coarser_spacing(image_of(shape, spacing), 96 * 96, any_spacing)
+    assert found == pytest.approx(expected, rel=COARSER - 1)
+    assert SHOWN * np.prod(np.array(shape) * spacing / np.array(found)) <= 96 * 96
 
 
 def test_thick_slices_stay_as_they_are_while_the_plane_is_finer() -> None:
-    plan = coarsen(image_of([20, 200, 200], [5.0, 1.0, 1.0]), 10 * 100 * 100)
-    assert plan["spacing"] == pytest.approx([5, 2, 2], rel=COARSER - 1)
-    plan = coarsen(image_of([20, 200, 200], [5.0, 1.0, 1.0]), 10 * 60 * 60)
-    assert plan["spacing"][0] > 5 and plan["spacing"][1] == plan["spacing"][2] > 2.5
+    image = image_of([20, 200, 200], [5.0, 1.0, 1.0])
+    found = coarser_spacing(image, 10 * 100 * 100, any_spacing)
+    assert found == pytest.approx([5, 2, 2], rel=COARSER - 1)
+    found = coarser_spacing(image, 10 * 60 * 60, any_spacing)
+    assert found[0] > 5 and found[1] == found[2] > 2.5
+
+
+def test_images_get_no_coarser_than_the_labels_survive() -> None:
+    image = image_of([20, 200, 200], [5.0, 1.0, 1.0])
+    found = coarser_spacing(image, 10 * 60 * 60, lambda spacing: spacing[1] <= 1.6)
+    assert found[0] == 5 and 1.6 / COARSER < found[1] <= 1.6
+    assert coarser_spacing(image, 10 * 60 * 60, no_other_spacing) == image["spacing"]
 
 
 # ---- seconds ----

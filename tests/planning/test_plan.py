@@ -15,6 +15,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.planning.budget import COARSER, SHOWN
+from semi_nnunet.planning.label_ceiling import LabelCeiling
 from semi_nnunet.planning.plan import apply_budget, parse_assignments, plan_semi, sizes_of_budget
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.report.background import planning
@@ -185,8 +186,9 @@ def test_a_given_patch_gets_the_network_that_nnunet_plans_for_it(
 
 
 def test_a_patch_of_a_budget_shows_half_of_images_that_are_as_coarse_as_it_needs(
-    phantom: Any,
+    phantom: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(LabelCeiling, "is_kept_at", lambda *_: True)  # else less coarse
     assert main(["plan", "-d", phantom.name, "--budget", "cpu", "--patch", "16", "16"]) == 0
     plans = phantom.load_plans("nnUNetPlans_cpu_16x16")
     small, old = (p["configurations"]["2d"] for p in (plans, phantom.plans))

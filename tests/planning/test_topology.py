@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from semi_nnunet.planning.topology import (
     FEWEST_STAGES,
     SMALLEST_MAP,
     first,
+    for_spacing,
     plans_of_patch,
+    plans_of_spacing,
     topology_of,
     with_patch,
     with_topology,
 )
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json
 
 
 def test_a_patch_of_more_stages_than_before_gets_as_many_features_as_nnunet_gives() -> None:
@@ -82,3 +86,35 @@ def test_the_name_of_plans_tells_the_patch() -> None:
     assert (
         plans_of_patch("P", [80, 112, 112]) == "P_80x112x112" and plans_of_patch("P", None) == "P"
     )
+
+
+def test_the_patch_follows_a_given_spacing(phantom: Any) -> None:
+    plans = read_json(phantom.preprocessed / "nnUNetPlans.json")
+    before = plans["configurations"]["3d_fullres"]
+    same = for_spacing("3d_fullres", before, before["spacing"])
+    assert same["patch_size"] == before["patch_size"]
+    spacing = [1.25 * edge for edge in before["spacing"]]
+    plan = for_spacing("3d_fullres", before, spacing)
+    assert plan["spacing"] == spacing
+    median = plan["median_image_size_in_voxels"]
+    assert median == [np.ceil(n / 1.25) for n in before["median_image_size_in_voxels"]]
+    found = topology_of(spacing, plan["patch_size"])
+    assert plan["architecture"]["arch_kwargs"]["strides"] == found.strides
+    assert all(
+        edge % divisor == 0
+        for edge, divisor in zip(plan["patch_size"], found.divisors, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("spacing", "says"), [([0.0, 1.0, 1.0], "must be positive"), ([90.0] * 3, "3 resolutions, got")]
+)
+def test_a_spacing_that_cannot_be_is_refused(spacing: list[float], says: str, phantom: Any) -> None:
+    plans = read_json(phantom.preprocessed / "nnUNetPlans.json")
+    with pytest.raises(UserError, match=says):
+        for_spacing("3d_fullres", plans["configurations"]["3d_fullres"], spacing)
+
+
+def test_the_name_of_plans_tells_the_spacing() -> None:
+    assert plans_of_spacing("nnUNetPlans", [3.0, 0.8, 0.8]) == "nnUNetPlans_3x0p8x0p8mm"
+    assert plans_of_spacing("nnUNetPlans", None) == "nnUNetPlans"

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.discovery.listing import settings_classes
+from semi_nnunet.planning import budget
+from semi_nnunet.planning.label_ceiling import LOWEST
 from semi_nnunet.runs.plan import plan
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
@@ -83,6 +85,35 @@ def test_a_budget_is_measured_once(folder):
     assert set(first.ready) | set(first.coarser) == {"2d", "3d_fullres"}
 
 
+def test_a_spacing_is_planned_by_hand(folder):
+    before = read_json(folder / "nnUNetPlans.json")["configurations"]["2d"]
+    spacing = [2 * edge for edge in before["spacing"]]
+    planned = plan(folder.name, spacing=spacing, settings={"epochs": 2})
+    name = f"nnUNetPlans_{spacing[0]:g}x{spacing[1]:g}mm".replace(".", "p")
+    made = read_json(folder / f"{name}.json")
+    assert planned.name == name and made["semi_planned"]["spacing"] == spacing
+    assert made["configurations"]["2d"]["spacing"] == spacing
+    assert made["configurations"]["2d"]["data_identifier"] != before["data_identifier"]
+    assert planned.coarser == ("2d",)  # is to be preprocessed anew
+    small = plan(folder.name, spacing=spacing, budget="cpu")
+    of_budget = read_json(small.path)["configurations"]["2d"]
+    assert of_budget["spacing"] == spacing  # nothing else is chosen
+    assert len(of_budget["architecture"]["arch_kwargs"]["features_per_stage"]) >= 3
+
+
+def test_no_budget_plans_what_the_labels_do_not_survive(folder, monkeypatch):
+    monkeypatch.setattr(budget, "CPU", {2: budget.Size(8, 12 * 12, 2), 3: budget.Size(8, 8**3, 2)})
+    monkeypatch.setattr("semi_nnunet.planning.plan.CPU", budget.CPU)
+    planned = plan(folder.name, budget="cpu")
+    for facts in planned.networks:
+        assert min(facts.label_ceiling.values()) >= LOWEST
+        assert "the labels themselves keep a Dice of" in str(facts)
+    monkeypatch.setattr("semi_nnunet.planning.label_ceiling.LOWEST", 0.0)
+    (folder / f"{planned.name}.json").unlink()
+    careless = plan(folder.name, budget="cpu").networks
+    assert min(min(facts.label_ceiling.values()) for facts in careless) < LOWEST
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -97,6 +128,7 @@ def test_a_budget_is_measured_once(folder):
         ({"architecture": "smp.Unett"}, r"smp\.Unett does not exist\. Fix: did you mean smp\.Unet"),
         ({"budget": "1", "device": "gpu"}, "--device gpu cannot be used .*Fix: --device cpu"),
         ({"patch": (8, 8, 8, 8)}, r"--patch must have a number for each axis.*got \[8, 8, 8, 8\]"),
+        ({"spacing": (1.0,)}, r"--spacing must have a number for each axis.*got \[1\.0\]"),
     ],
 )
 def test_what_does_not_exist_is_refused_and_nothing_is_written(folder, options, says):
