@@ -109,7 +109,8 @@ def measure(request: Request) -> None:
     parts = shards_left(request, PARTS)
     planned = time.monotonic()
     left = PoolShard(request, parts[0].number, PARTS).left()
-    assert left
+    if not left:
+        sys.exit("there is nothing left to look at: raise the number of images")
     looked = time.monotonic()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{planned - started:.1f}, {looked - planned:.1f}, {memory:.0f}")

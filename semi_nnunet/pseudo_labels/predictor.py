@@ -114,13 +114,14 @@ class Labeller:
 
     def __call__(self, files: Sequence[str]) -> Prediction:
         """Predict the case of these channel files."""
-        total, of_models, properties = None, [], dict[str, Any]()
-        image, read = self.models[0].reader_writer.read_images(list(files))  # the same of all
-        for model in self.models:
+        first, *others = self.models
+        image, read = first.reader_writer.read_images(list(files))  # the same of all
+        labels, total, properties = first(image, read)
+        of_models = [labels]
+        for model in others:
             labels, probabilities, properties = model(image, read)
             of_models.append(labels)
-            total = probabilities if total is None else total + probabilities
-        assert total is not None
+            total = total + probabilities
         mean = total / len(self.models)
         if len(self.models) > 1:
             labels = np.asarray(self.label_manager.convert_probabilities_to_segmentation(mean))

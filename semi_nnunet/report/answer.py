@@ -61,8 +61,8 @@ def answer(measured: Sequence[Measured], baseline: str) -> Answer:
     model = ranked[0][0] if ranked else None
     if validation and model and model.trainer == baseline:
         return baseline_is_best(validation, test, ranked)
-    judge = test if test and (model is None or find(test, model)) else validation
-    assert judge is not None
+    on_test = test if test and (model is None or find(test, model)) else None
+    judge = next(one for one in (on_test, validation, test) if one)
     item = find(judge, model) if model else None
     item = item or largest_gain(judge)
     verdict = verdict_of(item, judge.metric)

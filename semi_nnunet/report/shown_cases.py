@@ -65,16 +65,15 @@ def viewers(
         the viewers, and a sentence on what could not be shown.
     """
     ranked = ranked_cases(measured, method)
-    found = {case: files.find(case, method, baseline) for case in ranked}
-    there = [case for case in ranked if found[case]]
+    looked_for = {case: files.find(case, method, baseline) for case in ranked}
+    found = {case: one for case, one in looked_for.items() if one}
+    there = list(found)
     if not there:
         return [], "Images, references or predictions of the cases are not there any more."
-    labelling = labelling_of(files, [f for f in found.values() if f])
+    labelling = labelling_of(files, list(found.values()))
     names = names_of_panels(measured, method, baseline)
     problems, made = [], []
-    first = found[there[0]]
-    assert first is not None
-    if is_flat(first, labelling):
+    if is_flat(found[there[0]], labelling):
         places = np.linspace(0, len(there) - 1, min(MAX_IMAGES, len(there))).round().astype(int)
         titled = [("Every image, the worst first", [there[place] for place in places])]
         if len(places) < len(there):
@@ -85,7 +84,7 @@ def viewers(
         ]
     for title, cases in titled:
         try:
-            of_cases = [item for case in cases if (item := found[case])]
+            of_cases = [found[case] for case in cases]
             made.append(viewer(title, of_cases, labelling, names, measured))
         except (BrokenFileError, OSError, ValueError) as error:
             problems.append(f"{title} cannot be shown: {error}.")

@@ -280,8 +280,8 @@ def _child(
         yield process
     finally:
         _end(process, patience_with(words))
-        assert process.stdin is not None
-        process.stdin.close()
+        if process.stdin:
+            process.stdin.close()
 
 
 def name_of(words: Command) -> str:
