@@ -69,6 +69,7 @@ def test_a_bad_image_is_set_aside_and_the_others_go_on(pool, capfd):
     assert "labelled 4 cases" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_tasks_of_a_cluster_label_their_parts(pool, tmp_path):
     request = Request(pool.images, pool.out, (pool.names[0],))
     request.begin()

@@ -137,6 +137,7 @@ def test_numbers_of_all_rounds_must_be_free(raw, pool, tmp_path, capsys):
     assert f"{NAMES[1]} exists already and was not made by this command" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_rounds_are_followed_and_gone_on_with(
     raw, pool, tmp_path, monkeypatch, capfd, in_this_process
 ):
@@ -179,6 +180,7 @@ def test_two_rounds_are_followed_and_gone_on_with(
     assert plans[0]["configurations"] == plans[1]["configurations"] == base["configurations"]
 
 
+@pytest.mark.slow
 def test_a_trainer_of_nnunet_alone_learns_from_the_pseudo_labels(
     raw, pool, tmp_path, capfd, in_this_process
 ):

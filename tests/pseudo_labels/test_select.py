@@ -44,6 +44,7 @@ def test_what_is_selected_is_what_trainings_use(dataset, pool, make_trainer, cap
     assert len(make_trainer("SemiMeanTeacherTrainer", start=False).unlabelled_cases()) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", ["change", "checkpoints"])
 def test_labels_are_compared_with_those_of_earlier_models(score, dataset, pool, tmp_path, capfd):
     folders = [tmp_path / "first", tmp_path / "second"]

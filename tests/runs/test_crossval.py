@@ -38,6 +38,7 @@ def test_all_that_is_wrong_is_said_before_anything_runs(folders):
         make_jobs(folders, "nowhere", ["2d"], TRAINERS, ["0"], 1)
 
 
+@pytest.mark.slow
 def test_jobs_end_to_end_and_again(folders, capsys):
     words = [
         "crossval",
@@ -76,6 +77,7 @@ def test_jobs_end_to_end_and_again(folders, capsys):
         ]
 
 
+@pytest.mark.slow
 def test_interrupted_it_ends_its_trainings_and_goes_on_from_the_checkpoint(folders, tmp_path):
     plans = read_json(folders.preprocessed / "tiny.json")
     write_json(folders.preprocessed / "tiny.json", {**plans, "semi": {**TINY, "epochs": 400}})

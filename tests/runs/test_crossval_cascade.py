@@ -65,6 +65,7 @@ def test_what_came_without_its_plans_is_still_listed(folders, capsys):
     assert "SemiBaselineTrainer 3d_lowres fold all" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_both_stages_in_one_command_and_again_after_a_prediction_was_lost(folders, capsys):
     words = ["crossval", "-d", folders.raw.name, "-p", "tiny", "-f", "all", "--device", "cpu"]
     words += ["-c", *STAGES, "-tr", "SemiMeanTeacherTrainer"]

@@ -34,6 +34,7 @@ def mean_labels(folders: list[Path], weights: list[int], case: str) -> np.ndarra
     return np.average(np.stack(probabilities), axis=0, weights=weights).argmax(0)
 
 
+@pytest.mark.slow
 def test_it_is_the_mean_of_the_members(folders, tmp_path, capfd):
     dataset = ["-d", folders.raw.name, "-p", "tiny"]
     jobs = [*dataset, "-c", "2d", "-tr", TRAINER, "-f", "0", "--seeds", "2"]

@@ -24,6 +24,7 @@ from tests.runs.tiny_recipe import RECIPE
 FOLLOW = ["run", "recipe.json", "files", "-d", "511", "-o", "611", "--device", "cpu"]
 
 
+@pytest.mark.slow
 def test_from_files_to_report_and_again(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(FOLLOW) == 0
     out = capfd.readouterr().out
@@ -101,6 +102,7 @@ def test_a_stage_that_fails_ends_the_run_by_name(
     assert "1 of 8: convert failed" in err and "split" not in out
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_stage_too(place: Path) -> None:
     recipe = RECIPE | {"settings": {"epochs": 1000, "SemiMeanTeacherTrainer.epochs": 1000}}
     (place / "recipe.json").write_text(json.dumps(recipe))

@@ -21,6 +21,7 @@ from semi_nnunet.util.files import write_json
 from tests.runs.jobs import OURS, TRAINERS, fake_job, jobs_of, leave
 
 
+@pytest.mark.slow
 def test_steps_one_at_a_time_and_a_case_that_came_later(folders, tmp_path):
     raw = tmp_path / "raw"
     for name in ("imagesTs", "labelsTs"):

@@ -78,7 +78,7 @@ def test_what_another_process_works_on_is_waited_for(folders, monkeypatch):
             running = pool.submit(
                 run_jobs, [first, second, third], Resources("cpu", (), 2, 1), needs
             )
-            wait_for(lambda: third in begun, 30)
+            wait_for(lambda: third in begun)
             time.sleep(0.5)
             assert begun == [third] and not running.done()
         assert [one.state for one in running.result(30)] == ["elsewhere", "done", "done"]

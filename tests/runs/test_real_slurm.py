@@ -31,7 +31,7 @@ def test_a_training_whose_time_is_up_is_requeued_and_continues(slurm, folders, c
     job = Job(folders, "SemiBaselineTrainer", "2d", "0", 0, "tiny")
     wait_for((job.folder / "checkpoint_latest.pth").is_file, 240)
     said("scancel", "--signal=USR1", "--batch", f"{number}_0")  # as SLURM at --signal=B:USR1
-    wait_for(lambda: "PENDING" in said("squeue", "-h", "-r", "-o", "%T"), 60)
+    wait_for(lambda: "PENDING" in said("squeue", "-h", "-r", "-o", "%T"))
     before = len(job.history().rows)
     assert 0 < before < EPOCHS and not job.is_trained
     wait_for(lambda: job.is_trained, 300)
@@ -64,6 +64,6 @@ def test_logs_lie_in_a_folder_with_a_space_and_signs_of_sbatchs_own(slurm, tmp_p
     said_so = script.replace(f"{sys.executable} -m semi_nnunet.cli.main trainers", "echo")
     number = submit(said_so, logs / "array_0.sh")
     names = [f"{number}_{task}.log" for task in (0, 2)]
-    wait_for(lambda: all((logs / name).is_file() for name in names), 60)
-    wait_for(lambda: not said("squeue", "-h", "-o", "%i"), 60)
+    wait_for(lambda: all((logs / name).is_file() for name in names))
+    wait_for(lambda: not said("squeue", "-h", "-o", "%i"))
     assert [(logs / name).read_text() for name in names] == ["--only 0\n", "--only 2\n"]

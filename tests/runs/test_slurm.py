@@ -78,6 +78,7 @@ def test_without_sbatch_the_fix_is_named(tmp_path, monkeypatch):
         submit("#!/bin/bash\n", tmp_path / "array.sh")
 
 
+@pytest.mark.slow
 def test_the_array_trains_what_is_left(sbatch, folders, capsys):
     where = ["-d", folders.raw.name, "-c", "2d", "-p", "tiny", "-f", "0", "--device", "cpu"]
     words = ["crossval", *where, "-tr", "SemiBaselineTrainer", "--launcher", "slurm"]

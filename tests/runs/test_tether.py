@@ -29,7 +29,7 @@ SLEEPS = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
 def test_a_command_ends_with_a_killed_parent(tmp_path):
     log = tmp_path / "log"
     parent = subprocess.Popen([sys.executable, "-c", STARTS, str(log), SLEEPS])
-    wait_for(lambda: log.is_file() and log.read_text().endswith("\n"), 60)
+    wait_for(lambda: log.is_file() and log.read_text().endswith("\n"))
     child = Path("/proc") / log.read_text().strip()
     assert child.is_dir()
     parent.send_signal(signal.SIGKILL)

@@ -39,7 +39,7 @@ def trainings_with(folder: str) -> list[int]:
     return found
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
     """Look five times a second."""
     until = time.monotonic() + seconds
     while not condition():

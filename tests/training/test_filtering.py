@@ -31,7 +31,10 @@ def table_of(trainer, epoch):
 
 
 @pytest.mark.parametrize("name", ["SemiMeanTeacherTrainer", "SemiCPSTrainer"])
-@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize(
+    "score",
+    [pytest.param(one, marks=() if one == "change" else pytest.mark.slow) for one in SCORES],
+)
 def test_training_goes_on_with_the_surest_images(score, name, make_trainer):
     epochs = [1, 3] if score == "change" else [3]
     trainer = make_trainer(name, filter_epochs=epochs, filter_score=score, **SHORT)
