@@ -5,13 +5,15 @@ labels alike, the unlabelled side with the teacher's labels (eq. 2-5). The stude
 mixtures, the labelled voxels with weight 1, the pseudo-labelled ones with alpha (eq. 8).
 
 Differs from the paper: one training, which begins with labelled patches as they are, and the
-mixtures are ramped and multiplied by the reliability of the network (``follow_trust false, ramp_up
-constant``: constant after ``unlabelled_start_steps``). The paper pre-trains on boxes pasted between
-labelled patches: that, and mixtures that weigh more than the labels, keep a short training from
-learning its labels (docs/results/journal.md, "BCP where steps are few"). Plain labelled patches are
-seen all along, with nnU-Net's deep supervision; each of the two mixtures has a box of its own; the
-unlabelled patch is in its strong view (``appearance_strength 0``: the paper's); the largest
-component is kept only where that is asked for, because it is wrong for organs in several pieces.
+mixtures are ramped and multiplied by the reliability of the network. The paper pre-trains on boxes
+pasted between labelled patches: that, and mixtures that weigh more than the labels, keep a short
+training from learning its labels (docs/results/journal.md, "BCP where steps are few"). Plain
+labelled patches are seen all along, with nnU-Net's deep supervision; each of the two mixtures has a
+box of its own; the Dice is of the whole batch and of the foreground, as nnU-Net's; the unlabelled
+patch is in its strong view; the largest component is kept only where that is asked for, because it
+is wrong for organs in several pieces. ``variant paper`` takes back what settings can: mixtures of
+full and constant weight after ``unlabelled_start_steps``, patches as they are, and the largest
+component.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import torch
 from semi_nnunet.augment.mixing import sample_boxes
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label, keep_largest_component
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
-from semi_nnunet.settings.schema import setting
+from semi_nnunet.settings.schema import published, setting
 from semi_nnunet.training.teacher import TeacherSettings, TeacherTrainer
 from semi_nnunet.training.trainer import Term
 
@@ -39,6 +41,12 @@ class BCPSettings(TeacherSettings):
     largest_component: bool = setting(
         False, "an organ may come in several pieces; the paper keeps the largest (LA, ACDC)"
     )
+    variant: str = published(
+        paper={
+            "mixture_weight": 0.5, "largest_component": True, "appearance_strength": 0.0,
+            "ramp_up": "constant", "follow_trust": False,
+        }
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

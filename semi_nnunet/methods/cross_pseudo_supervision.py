@@ -6,8 +6,8 @@ the others.
 
 Differs from the paper: the pseudo labels come from the weak view and teach the strong view of the
 same voxels, of unlabelled patches alone (eq. 4: of labelled ones, too); the loss is nnU-Net's Dice
-+ cross-entropy; the weight is ramped (``ramp_up constant, unlabelled_start_steps 0``: the paper's)
-and multiplied by the reliability of the network.
++ cross-entropy; the weight is ramped and multiplied by the reliability of the network. ``variant
+paper`` has the weight of Pascal VOC from the first step on; ``ssl4mis`` mixes nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from semi_nnunet.core.pseudo_labels import hard_pseudo_label
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.networks.average import NetworkAverage
 from semi_nnunet.settings.common import CutMixSettings
-from semi_nnunet.settings.schema import setting
+from semi_nnunet.settings.schema import published, setting
 from semi_nnunet.training.trainer import SemiTrainer, Term
 
 RECENT_EPOCHS = 10
@@ -43,6 +43,16 @@ class CPSSettings(CutMixSettings):
         "of both networks' logits where semi_nnunet export makes a fold of each",
         choices=("first", "second", "better", "average"),
     )
+    variant: str = published(
+        paper={
+            "cps_weight": 1.5, "ramp_up": "constant", "unlabelled_start_steps": 0,
+            "follow_trust": False,
+        },
+        ssl4mis={
+            "cps_weight": 0.1, "cutmix_probability": 0.0, "appearance_strength": 0.0,
+            "unlabelled_start_steps": 0, "follow_trust": False,
+        },
+    )  # fmt: skip
 
 
 class SemiCPSTrainer(SemiTrainer):

@@ -7,9 +7,8 @@ Differs from the paper: the moving average, which the paper evaluates, also give
 where there are several classes, the threshold is that of each (FreeMatch), because one for all
 silences small organs; boxes are mixed (CutMix); the loss is nnU-Net's Dice + cross-entropy, over
 the trusted voxels alone (eq. 4 divides by all, so that few of them count little); the weight is
-ramped and multiplied by the reliability of the network.
-``ema_decay 0, class_wise_threshold false, cutmix_probability 0, ramp_up constant,
-unlabelled_start_steps 0, strong_weight 1`` is the paper's but for the loss.
+ramped and multiplied by the reliability of the network. ``variant paper`` is the paper's but for
+the loss.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
-from semi_nnunet.settings.schema import setting
+from semi_nnunet.settings.schema import published, setting
 from semi_nnunet.training.teacher import ConfidentTeacherSettings, ConfidentTeacherTrainer
 from semi_nnunet.training.trainer import Term
 
@@ -28,6 +27,13 @@ class FixMatchSettings(ConfidentTeacherSettings):
     strong_weight: float = setting(
         0.5, "1 (sec. 2.2) follows pseudo labels as firmly as labels (Hippocampus)", low=0
     )
+    variant: str = published(
+        paper={
+            "strong_weight": 1.0, "class_wise_threshold": False, "ema_decay": 0.0,
+            "cutmix_probability": 0.0, "ramp_up": "constant", "unlabelled_start_steps": 0,
+            "follow_trust": False,
+        }
+    )  # fmt: skip
 
 
 class SemiFixMatchTrainer(ConfidentTeacherTrainer):

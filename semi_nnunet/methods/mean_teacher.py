@@ -7,14 +7,10 @@ must agree with the teacher's probabilities, mixed by the same box.
 Differs from the paper: the views are voxel-aligned (geometry is shared, appearance is not),
 consistency is on full-resolution outputs of unlabelled patches alone; boxes are mixed, without
 which Mean Teacher gains next to nothing over a well-trained nnU-Net; and a Dice loss stands beside
-the squared difference, without which small organs shrink. The published medical variants are
-settings, all with ``consistency_dice 0``:
-
-* classical (SSL4MIS): ``cutmix_probability 0, appearance_strength 0, teacher_noise 0.1,
-  consistency_weight 0.1``
-* weight ramped to 50 (pancreas): ``cutmix_probability 0, consistency_weight 50``
-* decay .99, then .999 (OCT): ``ema_decay 0.99, ema_decay_after_ramp_up 0.999, supervised_loss
-  "dice_focal"``
+the squared difference, without which small organs shrink. ``variant`` has what was published for
+medical images: ``ssl4mis``; ``pancreas``, whose weight is ramped to 50; ``oct``, whose decay rises
+from .99 to .999 (for all trainers it also has ``optimizer adam, lr_schedule plateau,
+supervised_loss dice_focal``, and five unlabelled patches for each labelled one).
 """
 
 from __future__ import annotations
@@ -25,15 +21,26 @@ from dataclasses import dataclass
 from semi_nnunet.augment.intensity import add_clamped_noise
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.common import CutMixSettings
-from semi_nnunet.settings.schema import setting
+from semi_nnunet.settings.schema import published, setting
 from semi_nnunet.training.teacher import ConsistencySettings, ConsistentTeacherTrainer
 from semi_nnunet.training.trainer import Term
+
+PLAIN = {  # consistency from the first step on, of patches as they are
+    "consistency_dice": 0.0, "cutmix_probability": 0.0, "unlabelled_start_steps": 0,
+    "follow_trust": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeanTeacherSettings(CutMixSettings, ConsistencySettings):
     teacher_noise: float = setting(
         0.0, "sd of noise on the teacher's input, clamped at twice that (SSL4MIS: 0.1)", low=0
+    )
+    variant: str = published(
+        ssl4mis=PLAIN
+        | {"appearance_strength": 0.0, "teacher_noise": 0.1, "consistency_weight": 0.1},
+        pancreas=PLAIN | {"consistency_weight": 50.0},
+        oct=PLAIN | {"ema_decay": 0.99, "ema_decay_after_ramp_up": 0.999},
     )
 
 

@@ -11,7 +11,8 @@ Differs from the paper: boxes are mixed (CutMix), as voxels of two blended image
 eq. 8-11); the guesser is the moving average (``guesser student``: the paper's); both terms are
 ramped and weighed by the reliability of the network; plain labelled patches are seen, too, because
 mixing dilutes few labels; quarter turns only in square planes, if turns are not limited; where
-orientation carries meaning (``mirror false``), no geometric view at all.
+orientation carries meaning (``mirror false``), no geometric view at all. ``variant paper`` takes
+back what settings can.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from semi_nnunet.augment.mixing import BoxMix, mixup_weight, sample_boxes
 from semi_nnunet.core.consistency import probability_mse
 from semi_nnunet.core.pseudo_labels import sharpen
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
-from semi_nnunet.settings.schema import setting
+from semi_nnunet.settings.schema import published, setting
 from semi_nnunet.training.teacher import TeacherSettings, TeacherTrainer
 from semi_nnunet.training.trainer import Term
 
@@ -52,6 +53,12 @@ class MixMatchSettings(TeacherSettings):
     unlabelled_mse_weight: float = setting(
         10.0, "lambda_U on dense squared differences, as Mean Teacher here (CIFAR: 75)", low=0
     )
+    variant: str = published(
+        paper={
+            "mixing": "mixup", "guesser": "student", "unlabelled_mse_weight": 75.0,
+            "ramp_up": "linear", "unlabelled_start_steps": 0, "follow_trust": False,
+        }
+    )  # fmt: skip
 
 
 class SemiMixMatchTrainer(TeacherTrainer):

@@ -7,8 +7,9 @@ all of it.
 
 Differs from the paper: H is relative to ln C for C classes (the code has ln 2 in place), and
 nnU-Net's networks have no dropout, so channels of the bottleneck are dropped during the stochastic
-passes. The student's view is strong and mixed by default, and a Dice loss stands beside the squared
-difference, as in this package's Mean Teacher.
+passes; the target itself is predicted under noise alone (the paper: under dropout, too). The
+student's view is strong and mixed by default, and a Dice loss stands beside the squared difference,
+as in this package's Mean Teacher: ``variant paper`` takes that back.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from semi_nnunet.core.stochastic import feature_dropout
 from semi_nnunet.core.uncertainty import entropy, max_entropy
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.common import CutMixSettings
-from semi_nnunet.settings.schema import setting
+from semi_nnunet.settings.schema import published, setting
 from semi_nnunet.training.teacher import ConsistencySettings, ConsistentTeacherTrainer
 from semi_nnunet.training.trainer import Term
 
@@ -44,6 +45,12 @@ class UncertaintyAwareSettings(CutMixSettings, ConsistencySettings):
     threshold_start: float = setting(
         0.75, "of the largest entropy; rises to 1 over the training (authors' code)", low=0, high=1
     )
+    variant: str = published(
+        paper={
+            "consistency_dice": 0.0, "consistency_weight": 0.1, "cutmix_probability": 0.0,
+            "appearance_strength": 0.0, "unlabelled_start_steps": 0, "follow_trust": False,
+        }
+    )  # fmt: skip
 
 
 class SemiUncertaintyAwareTrainer(ConsistentTeacherTrainer):

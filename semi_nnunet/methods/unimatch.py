@@ -9,7 +9,8 @@ Differs from the paper: the moving average gives the pseudo labels; appearance c
 package's; every patch is mixed, with a box of 2/3 of its edges (the authors': half of them, 2 to 40
 % of the area); the terms are ramped and weighed by the reliability of the network; the loss is Dice
 + cross-entropy (the medical code: Dice), over the trusted voxels alone. This and the threshold are
-as in FixMatch here.
+as in FixMatch here; the partner of a box is the patch before (the authors': of another loader).
+``variant paper`` takes back what settings can.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 
 from semi_nnunet.core.stochastic import feature_dropout
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
-from semi_nnunet.settings.schema import setting
+from semi_nnunet.settings.schema import published, setting
 from semi_nnunet.training.teacher import ConfidentTeacherSettings, ConfidentTeacherTrainer
 from semi_nnunet.training.trainer import Term
 
@@ -33,6 +34,13 @@ class UniMatchSettings(ConfidentTeacherSettings):
         0.25, "of the stream with perturbed features: half of eq. 6, for the same reason", low=0
     )
     dropout: float = setting(0.5, "of the channels of every skip (sec. 3.2)", low=0, below=1)
+    variant: str = published(
+        paper={
+            "strong_weight": 0.25, "feature_weight": 0.5, "class_wise_threshold": False,
+            "ema_decay": 0.0, "cutmix_probability": 0.5, "ramp_up": "constant",
+            "unlabelled_start_steps": 0, "follow_trust": False,
+        }
+    )  # fmt: skip
 
 
 class SemiUniMatchTrainer(ConfidentTeacherTrainer):

@@ -16,7 +16,7 @@ from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.overrides import given_before, given_settings
 from semi_nnunet.settings.rules import DatasetProperties
-from semi_nnunet.settings.schema import Resolved, resolve
+from semi_nnunet.settings.schema import OURS, Resolved, resolve, values_of_variant
 
 
 def collect_properties(
@@ -76,6 +76,8 @@ def resolve_settings(
         )
 
     by_people = given_in(given_before(plans))
+    variant, _ = by_people.get("variant", (OURS, ""))
+    of_variant = values_of_variant(settings_class, variant)
     ruled, own = (
         {field.name for field in fields(kind) if "rule" in field.metadata}
         for kind in (SemiSettings, settings_class)
@@ -84,7 +86,8 @@ def resolve_settings(
         name: (value, where)
         for name, (value, where) in given_in(plans.get("semi", {})).items()
         # what was planned for all trainers, this one may have a value of its own for
-        if name in by_people or name not in ruled - own or trainer in where
+        if name in by_people
+        or (name not in of_variant and (name not in ruled - own or trainer in where))
     }
     found = resolve(settings_class, properties, written)
     planned = resolve(settings_class, properties, by_people)

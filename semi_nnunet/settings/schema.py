@@ -24,6 +24,7 @@ SUPERVISED = "supervised"  # every training; the baseline may have another value
 UNLABELLED = "unlabelled"  # trainings with unlabelled images alone
 OWN = "own"  # every training; two that are otherwise alike may have different values
 METHOD = "method"  # the trainings of one method
+OURS = "ours"  # the variant of a method that is no publication's
 SCOPES = (MATCHED, SUPERVISED, UNLABELLED, OWN, METHOD)
 
 
@@ -69,6 +70,28 @@ def planned(rule: Rule, **limits: Any) -> Any:
     return dataclasses.field(kw_only=True, default=None, metadata=metadata)
 
 
+def published(**variants: Mapping[str, Any]) -> Any:
+    """Declare the setting ``variant``: the values that publications of a method have.
+
+    What a person gives stands before them.
+
+    Args:
+        variants: name -> setting -> value.
+    """
+    names = (OURS, *variants)
+    declared = setting(OURS, "the defaults of this package, not a publication's", choices=names)
+    return dataclasses.field(default=OURS, metadata={**declared.metadata, "variants": variants})
+
+
+def values_of_variant(settings_class: type, name: str) -> Mapping[str, Any]:
+    """The values of one of the :func:`published` variants; none of this package's own."""
+    for field in dataclasses.fields(settings_class):
+        if field.name == "variant":
+            values: Mapping[str, Any] = field.metadata["variants"].get(name, {})
+            return values
+    return {}
+
+
 def names_of_scope(settings_class: type, *scopes: str) -> tuple[str, ...]:
     """The settings of a class that concern certain trainings, in order."""
     fields = dataclasses.fields(settings_class)
@@ -99,7 +122,7 @@ class Resolved:
 def resolve(
     settings_class: type, properties: Any, given: Mapping[str, tuple[Any, str]]
 ) -> Resolved:
-    """Fill in the settings: what was given, else what the rule plans, else the default.
+    """Fill in the settings: what was given, else the variant's, the rule's or the default.
 
     Args:
         settings_class: the dataclass of the method.
@@ -115,11 +138,16 @@ def resolve(
     values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     fields = dataclasses.fields(settings_class)
+    variant, _ = given.get("variant", (OURS, ""))
+    of_variant = values_of_variant(settings_class, variant)
     for field in fields:
         if field.name in given:
             value, where = given[field.name]
             values[field.name] = tuple(value) if isinstance(value, list) else value
             reasons[field.name] = f"given in {where}"
+        elif field.name in of_variant:
+            values[field.name] = of_variant[field.name]
+            reasons[field.name] = f"of the published variant {variant!r}"
         elif "rule" not in field.metadata:
             values[field.name], reasons[field.name] = field.default, field.metadata["why"]
     for field in fields:  # a rule sees every constant, and what was planned before

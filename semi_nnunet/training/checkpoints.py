@@ -219,10 +219,10 @@ def changes(
     """The settings and cases that are no longer those of a checkpoint, each as a short text.
 
     Args:
-        then, now: settings.
+        then, now: settings; one that an earlier version did not have is as now.
         cases_then, cases_now: kind -> cases; a kind that the checkpoint does not tell is as now.
     """
-    found = [f"{key}: {then.get(key)} -> {now[key]}" for key in now if then.get(key) != now[key]]
+    found = [f"{key}: {was} -> {now[key]}" for key, was in then.items() if now.get(key, was) != was]
     for kind, cases in cases_now.items():
         before = set(cases_then.get(kind, cases))
         if before != set(cases):

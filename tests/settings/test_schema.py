@@ -7,7 +7,8 @@ from dataclasses import FrozenInstanceError, dataclass
 
 import pytest
 
-from semi_nnunet.settings.schema import planned, resolve, setting
+from semi_nnunet.settings.schema import planned, published, resolve, setting
+from semi_nnunet.util.errors import UserError
 from tests.settings.toy import TRAINER, Method, problems_of, settled
 
 # ---- values and reasons
@@ -107,3 +108,29 @@ def test_the_ends_of_a_closed_range_are_fine():
 
 def test_several_wrong_values_are_reported_in_one_error():
     assert len(problems_of({"seed": -1, "rate": 2, "mirror": 0, "epochs": 0})) == 4
+
+
+# ---- published variants ----
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithVariants(Method):
+    variant: str = published(paper={"temperature": 0.25, "epochs": 7})
+
+
+def test_a_variant_replaces_constants_and_rules_but_not_what_a_person_gives():
+    facts = {"epochs": 100}
+    ours = resolve(WithVariants, facts, {}).settings
+    assert (ours.variant, ours.temperature, ours.epochs) == ("ours", 0.5, 100)
+    asked = {"variant": ("paper", "plans")}
+    theirs = resolve(WithVariants, facts, asked)
+    assert (theirs.settings.temperature, theirs.settings.epochs) == (0.25, 7)
+    assert theirs.settings.half_of_them == 3  # a rule that depends on one of them
+    assert theirs.reasons["temperature"] == "of the published variant 'paper'"
+    mixed = resolve(WithVariants, facts, {**asked, "temperature": (0.75, "plans")}).settings
+    assert (mixed.temperature, mixed.epochs) == (0.75, 7)
+
+
+def test_a_variant_that_was_not_published_is_refused():
+    with pytest.raises(UserError, match="must be one of 'ours', 'paper', got 'papre'"):
+        resolve(WithVariants, {"epochs": 100}, {"variant": ("papre", "plans")})

@@ -1,0 +1,62 @@
+"""Published variants of the methods: each is a training, and its values may be given by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from semi_nnunet.discovery.listing import settings_classes
+from semi_nnunet.settings.schema import (
+    METHOD,
+    OURS,
+    UNLABELLED,
+    names_of_scope,
+    value_problems,
+    values_of_variant,
+)
+from tests.trainers import UNLABELLED_TRAINERS
+
+
+def variants() -> Iterator[tuple[str, str]]:
+    """Every trainer that has published variants, with each of them."""
+    for trainer, settings_class in settings_classes().items():
+        for field in dataclasses.fields(settings_class):
+            if field.name == "variant":
+                for name in field.metadata["choices"]:
+                    if name != OURS:
+                        yield trainer, name
+
+
+VARIANTS = list(variants())
+
+
+def test_methods_with_publications_have_variants() -> None:
+    own = {"SemiDistillationTrainer", "SemiDiffusionTrainer"}  # that has fidelity instead
+    assert {trainer for trainer, _ in VARIANTS} == set(UNLABELLED_TRAINERS) - own
+    assert values_of_variant(settings_classes()["SemiBaselineTrainer"], OURS) == {}
+
+
+@pytest.mark.parametrize(("trainer", "name"), VARIANTS)
+def test_the_baseline_stays_matched_and_every_value_may_be_given(trainer: str, name: str) -> None:
+    settings_class = settings_classes()[trainer]
+    values = values_of_variant(settings_class, name)
+    assert set(values) <= set(names_of_scope(settings_class, METHOD, UNLABELLED))
+    assert not value_problems(settings_class, {key: (v, "here") for key, v in values.items()})
+
+
+@pytest.mark.parametrize(("trainer", "name"), VARIANTS)
+def test_a_variant_trains_as_its_values_typed_one_by_one(
+    trainer: str, name: str, make_trainer: Any
+) -> None:
+    values = values_of_variant(settings_classes()[trainer], name)
+    losses = []
+    for settings in ({"variant": name}, dict(values)):
+        made = make_trainer(trainer, **settings)
+        assert {key: getattr(made.settings, key) for key in values} == values
+        for _ in range(2):
+            made.train_step(next(made.dataloader_train))
+        losses.append(made.records.means())
+    assert losses[0] == losses[1] and any(key.startswith("loss/") for key in losses[0])
