@@ -16,21 +16,19 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from nnunetv2.paths import nnUNet_results
 
 from semi_nnunet.data.layout import require_paths
+from semi_nnunet.deploy.descriptions import REQUIRED, network_problems, require_json
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.files import read_json, sha256_of_file
+from semi_nnunet.util.files import sha256_of_file
 
 MODEL = re.compile(r"(Dataset\d{3}_[^/\\]+)/([^/\\_][^/\\]*?__[^/\\]+?__[^/\\]+?)/.+")
 PICKLES = (".pkl", ".pickle")
 MAX_RATIO = 100  # of a file's size and its size in the zip; weights are hardly compressed
 MAX_UNCHECKED = 10 * 2**20  # bytes of a file that may be compressed more: tables and texts
-MAX_JSON = 50 * 2**20  # bytes; the plans and fingerprints of nnU-Net have a few thousand
-REQUIRED = {"plans.json": ("configurations", "plans_name"), "dataset.json": ("labels",)}
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,10 @@ def model_problems(model: Path, aside: Path) -> Iterator[Problem]:
         where = str(path.relative_to(aside))
         try:
             if path.suffix == ".json":
-                require_json(path, REQUIRED.get(where.removeprefix(f"{model.relative_to(aside)}/")))
+                keys = REQUIRED.get(where.removeprefix(f"{model.relative_to(aside)}/"))
+                content = require_json(path, keys)
+                if path == model / "plans.json":
+                    yield from network_problems(content, where)
             elif path.suffix == ".pth":
                 checkpoints.read_of_any_trainer(path)
         except UserError as error:
@@ -163,22 +164,6 @@ def model_problems(model: Path, aside: Path) -> Iterator[Problem]:
     for name in REQUIRED:
         if not (model / name).is_file():
             yield Problem(f"{model.relative_to(aside)}/{name}", "is missing", "export it again")
-
-
-def require_json(path: Path, keys: tuple[str, ...] | None) -> None:
-    """Check a description of a stranger: its size, depth and type.
-
-    Raises:
-        UserError: it is none.
-    """
-    if path.stat().st_size > MAX_JSON:
-        raise UserError(f"{path} must have at most {MAX_JSON:,} bytes, got {path.stat().st_size:,}")
-    try:
-        content: Any = read_json(path)
-    except RecursionError as error:
-        raise UserError(f"{path} is nested too deeply") from error
-    if keys is not None and not (isinstance(content, dict) and set(keys) <= set(content)):
-        raise UserError(f"{path} must be an object with {', '.join(keys)}")
 
 
 def weights_of(model: Path) -> dict[str, str]:

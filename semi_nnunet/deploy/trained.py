@@ -18,10 +18,16 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
+from semi_nnunet.deploy.descriptions import (
+    REQUIRED,
+    network_problems,
+    require_json,
+    require_known_networks,
+)
 from semi_nnunet.networks.frozen import unwrapped
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.files import read_json, sha256_of_file
+from semi_nnunet.util.files import sha256_of_file
 
 CHECKPOINT = "checkpoint_final.pth"
 
@@ -52,11 +58,16 @@ class TrainedModel:
 
     @property
     def dataset_json(self) -> dict[str, Any]:
-        return dict(read_json(self.folder / "dataset.json"))
+        """Content of dataset.json."""
+        return self._description("dataset.json")
 
     @property
     def plans(self) -> dict[str, Any]:
-        return dict(read_json(self.folder / "plans.json"))
+        """Content of plans.json."""
+        return self._description("plans.json")
+
+    def _description(self, name: str) -> dict[str, Any]:
+        return dict(require_json(self.folder / name, REQUIRED[name]))
 
     @cached_property
     def previous(self) -> TrainedModel | None:
@@ -234,11 +245,12 @@ def require_readable(models: Sequence[TrainedModel]) -> None:
 
     Raises:
         UserError: naming every checkpoint that is damaged or holds more than tensors and plain
-            values, which could execute code.
+            values, which could execute code, and all plans that name code that is no network.
     """
     problems = []
     stages = [one for model in models for one in (model.previous, model) if one is not None]
     for stage in stages:
+        problems += network_problems(stage.plans, str(stage.folder / "plans.json"))
         for path in stage.checkpoints.values():
             try:
                 checkpoints.read_of_any_trainer(path)
@@ -254,9 +266,10 @@ def load(model: TrainedModel, mirror: bool, device: torch.device) -> nnUNetPredi
     """nnU-Net's predictor of a model, whose checkpoints are read without executing anything.
 
     Raises:
-        UserError: a checkpoint is damaged or holds more than tensors and plain values, or its
-            trainer is not found.
+        UserError: a checkpoint is damaged or holds more than tensors and plain values, the plans
+            name code that is no network, or the trainer is not found.
     """
+    require_known_networks(model.plans, str(model.folder / "plans.json"))
     contents = [checkpoints.read_of_any_trainer(path) for path in model.checkpoints.values()]
     plans, first = PlansManager(model.plans), contents[0]
     configuration = plans.get_configuration(first["init_args"]["configuration"])

@@ -1,0 +1,146 @@
+"""Descriptions of models are read with care: only networks are made of what they name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from torch import nn
+
+from semi_nnunet.deploy import descriptions
+from semi_nnunet.deploy.descriptions import (
+    LAYERS,
+    NETWORKS,
+    is_network_code,
+    network_problems,
+    require_json,
+)
+from semi_nnunet.deploy.trained import find_model, load, load_networks, require_readable
+from semi_nnunet.planning.architecture import with_architecture
+from semi_nnunet.training.checkpoints import EXECUTE
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json, write_json
+
+UNET = "dynamic_network_architectures.architectures.unet"
+
+
+def hostile(folder: Path) -> dict[str, Any]:
+    """An architecture that makes nnU-Net execute a file of the folder, which leaves a trace."""
+    (folder / "hubconf.py").write_text(
+        f"import pathlib\npathlib.Path({str(folder / 'executed')!r}).touch()\n"
+        f"import torch\ndef gift(**others): return torch.nn.Identity()\n"
+    )
+    kwargs = {"repo_or_dir": str(folder), "model": "gift", "source": "local"}
+    return {
+        "network_class_name": "torch.hub.load",
+        "arch_kwargs": kwargs,
+        "_kw_requires_import": [],
+    }
+
+
+def test_nnunet_itself_executes_it(tmp_path: Path) -> None:
+    """If this fails, nnU-Net has mended it, and our check may go."""
+    one = hostile(tmp_path)
+    get_network_from_plans(one["network_class_name"], one["arch_kwargs"], [], 1, 2)
+    assert (tmp_path / "executed").exists()
+
+
+@pytest.fixture
+def model(make_trainer: Any) -> Path:
+    trainer = make_trainer("SemiCPSTrainer", start=False)
+    trainer.initialize()
+    trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
+    folder = Path(trainer.output_folder_base)
+    write_json(folder / "plans.json", trainer.plans_manager.plans)
+    write_json(folder / "dataset.json", trainer.dataset_json)
+    return folder
+
+
+def test_a_model_that_names_other_code_is_not_opened(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(load_networks([find_model(str(model))])) == 1
+    plans = read_json(model / "plans.json")
+    plans["configurations"]["2d"]["architecture"] = hostile(tmp_path)
+    write_json(model / "plans.json", plans)
+    found = find_model(str(model))
+    for use in (lambda: load(found, False, torch.device("cpu")), lambda: require_readable([found])):
+        with pytest.raises(UserError, match=r"2d names 'torch\.hub\.load' as a network.*Fix"):
+            use()
+    assert not (tmp_path / "executed").exists()
+    monkeypatch.setenv(EXECUTE, "1")  # who trusts the author
+    require_readable([found])
+
+
+@pytest.mark.parametrize(
+    ("name", "fine"),
+    [
+        (f"{UNET}.PlainConvUNet", True),
+        ("semi_nnunet.networks.adapters.SmpNetwork", True),
+        (f"{UNET}.torch.hub.load", False),
+        (f"{UNET}.nn.Linear", False),
+        (f"{UNET}", False),
+        ("dynamic_network_architectures", False),
+        ("nnunetv2.nothing.There", False),
+        ("nnunetv2evil.Network", False),
+        ("os.system", False),
+        ("", False),
+        (None, False),
+        (["torch.nn.Conv2d"], False),
+    ],
+)
+def test_networks_are_classes_that_a_known_package_defines(name: Any, fine: bool) -> None:
+    assert is_network_code(name, NETWORKS) is fine
+
+
+def test_layers_may_be_torchs() -> None:
+    assert is_network_code("torch.nn.modules.conv.Conv3d", LAYERS)
+    assert is_network_code("torch.nn.LeakyReLU", LAYERS)
+    assert not is_network_code("torch.nn.functional.relu", LAYERS)
+    assert not is_network_code("torch.hub.load", LAYERS)
+    assert issubclass(nn.LeakyReLU, nn.Module)
+
+
+@pytest.mark.parametrize("name", ["smp.Unet", "monai.SegResNet", "primus.S"])
+def test_every_network_that_we_plan_is_known(name: str, prepared_dataset: Any) -> None:
+    plans = prepared_dataset("labels", 1).plans
+    for key, configuration in plans["configurations"].items():
+        planned = with_architecture(configuration, name, "resnet18", None)
+        if planned is not None:
+            plans["configurations"][key] = planned
+    assert not list(network_problems(plans, "plans.json"))
+
+
+@pytest.mark.parametrize(
+    "architecture", [3, {}, {"network_class_name": f"{UNET}.PlainConvUNet", "arch_kwargs": {"a": 1},
+                             "_kw_requires_import": ["a"]}]
+)  # fmt: skip
+def test_what_is_no_architecture_is_refused(architecture: Any) -> None:
+    plans = {"configurations": {"2d": {"architecture": architecture}}}
+    assert list(network_problems(plans, "plans.json"))
+    assert list(network_problems({"configurations": [1]}, "plans.json"))
+
+
+def test_a_layer_of_other_code_is_named(prepared_dataset: Any) -> None:
+    plans = prepared_dataset("labels", 1).plans
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["conv_op"] = "os.system"
+    (problem,) = network_problems(plans, "plans.json")
+    assert "'os.system'" in problem.what and problem.where == "plans.json"
+
+
+def test_descriptions_are_small_flat_and_objects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "plans.json"
+    path.write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(UserError, match="nested too deeply"):
+        require_json(path, None)
+    path.write_text("[1]")
+    with pytest.raises(UserError, match="must be an object with plans_name"):
+        require_json(path, ("plans_name",))
+    monkeypatch.setattr(descriptions, "MAX_JSON", 2)
+    with pytest.raises(UserError, match="at most 2 bytes, got 3"):
+        require_json(path, None)
