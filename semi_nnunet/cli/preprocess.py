@@ -7,6 +7,11 @@ Runs nnU-Net's fingerprint, planning and preprocessing for imagesTr (what its ow
 nnUNetv2_plan_and_preprocess has done is kept), then preprocesses imagesUn with the same plans.
 It may be interrupted and run again: finished cases are kept.
 
+Unlabelled images that differ much from the labelled ones in spacing, size, orientation or
+intensities are named, and shown in the folder domain_check of the preprocessed data set. They are
+used, unless --skip-outliers sets them aside. Where they are meant to be of another kind, write
+"unlabelled_domain": "other" in dataset.json.
+
 A large imagesUn can be cut into shards, each a job, here or on a cluster:
 
     semi_nnunet preprocess -d 42 --shards 8 --jobs 2 -np 4
@@ -57,6 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"set bad unlabelled cases aside (listed in {SKIPPED_FILE}) and go on",
     )
     parser.add_argument(
+        "--skip-outliers",
+        action="store_true",
+        help="set unlabelled cases aside that differ much from the labelled ones",
+    )
+    parser.add_argument(
         "--shards",
         "--parts",  # its name in version 0.2
         type=int,
@@ -83,7 +93,8 @@ def run(args: argparse.Namespace) -> None:
         return
     ready = prepare(
         args.dataset, args.configurations, plans=args.plans, planner=args.planner,
-        processes=args.processes, skip_bad=args.skip_bad, shards=args.shards, launcher=launcher,
+        processes=args.processes, skip_bad=args.skip_bad, skip_outliers=args.skip_outliers,
+        shards=args.shards, launcher=launcher,
     )  # fmt: skip
     if ready is None:
         return

@@ -36,25 +36,47 @@ ORIGIN_TOLERANCE_VOXELS = 0.1
 DIRECTION_TOLERANCE = (
     1e-3  # of a direction cosine; moves the end of a 500-voxel axis by half a voxel
 )
+QUANTILES = (0.005, 0.05, 0.5, 0.95, 0.995)  # of an image's voxels, as they are in the file
+SAMPLED_VOXELS = 200_000  # of a channel; 1000 of them lie outside of the outer quantiles
+ALONG_AN_AXIS = 0.8  # the least direction cosine: 37 degrees; beyond, it runs between two axes
+LPS, RAS = ("RL", "AP", "IS"), ("LR", "PA", "IS")  # a world's axes: towards its minus and plus
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the voxels are; ``origin`` and ``direction`` are None for formats without them."""
+    """Where the voxels are; ``origin`` and ``direction`` are None for formats without them.
+
+    Args:
+        shape: in voxels, in the order in which nnU-Net reads an image: Z, Y, X.
+        spacing: in mm, in the same order.
+        origin: in mm, X, Y, Z, in the world of the reader: SimpleITK's is LPS, nibabel's RAS.
+        direction: cosines of the axes X, Y, Z, one axis a column, row by row, in the same world.
+        towards: of the patient, the side to which X, Y and Z run, such as "LPS"; "" if the format
+            does not tell, or an axis runs between two of them.
+    """
 
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     origin: tuple[float, ...] | None = None
     direction: tuple[float, ...] | None = None
+    towards: str = ""
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What a case needs to know of one of its files; ``geometry`` is None if it cannot be read."""
+    """What a case needs to know of one of its files.
+
+    Args:
+        problems: empty if the file is fine.
+        geometry: None if it cannot be read.
+        channel_digests: of the voxels of each channel in the file.
+        quantiles: of the voxels of each channel, at QUANTILES; () for labels and bad files.
+    """
 
     problems: tuple[Problem, ...]
     geometry: Geometry | None = None
     channel_digests: tuple[str, ...] = ()
+    quantiles: tuple[tuple[float, ...], ...] = ()
 
 
 def inspect_file(
@@ -101,7 +123,9 @@ def _inspect(
         found.append(label_problem(array, label_values))
     digests = tuple(digest(channel) for channel in array)
     problems = tuple(Problem(where, *what_and_fix) for what_and_fix in found if what_and_fix)
-    return FileFacts(problems, geometry, digests)
+    is_good_image = not is_label and not problems
+    quantiles = tuple(quantiles_of(channel) for channel in array) if is_good_image else ()
+    return FileFacts(problems, geometry, digests, quantiles)
 
 
 def read_with_nnunet(
@@ -123,21 +147,45 @@ def read_with_nnunet(
     if array.ndim != 4 or len(spacing) != 3:
         what = f"must hold one number per voxel in 2 or 3 dimensions, got {plain(array.shape)}"
         raise BrokenFileError(f"{what} (a vector or 4-D image)", ONE_PER_CHANNEL)
-    origin, direction, sitk_spacing = _origin_and_direction(properties)
-    return array, Geometry(array.shape[1:], spacing, origin, direction), sitk_spacing
+    geometry = _geometry(array.shape[1:], spacing, properties)
+    return array, geometry, tuple(properties.get("sitk_stuff", {}).get("spacing", ())[:3])
 
 
-def _origin_and_direction(properties: dict[str, Any]) -> tuple[Any, Any, tuple[float, ...]]:
+def _geometry(
+    shape: tuple[int, ...], spacing: tuple[float, ...], properties: dict[str, Any]
+) -> Geometry:
     if stuff := properties.get("sitk_stuff"):
         n = len(stuff["origin"])  # 4 if the last axis holds channels, which have no place in space
-        direction = np.reshape(stuff["direction"], (n, n))[:3, :3].ravel().tolist()
-        return tuple(stuff["origin"][:3]), tuple(direction), tuple(stuff["spacing"][:3])
-    if stuff := properties.get("nibabel_stuff"):
-        affine = np.asarray(stuff["original_affine"], dtype=float)
+        axes, origin = np.reshape(stuff["direction"], (n, n))[:3, :3], stuff["origin"][:3]
+        towards = sides(axes, LPS)
+    elif stuff := properties.get("nibabel_stuff"):
+        turned = stuff.get("reoriented_affine", stuff["original_affine"])  # where they are read to
+        affine = np.asarray(turned, dtype=float)
         with np.errstate(all="ignore"):
             axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-        return tuple(affine[:3, 3].tolist()), tuple(axes.ravel().tolist()), ()
-    return None, None, ()
+        origin, towards = affine[:3, 3].tolist(), sides(axes, RAS)
+    else:
+        return Geometry(shape, spacing)
+    return Geometry(shape, spacing, tuple(origin), tuple(axes.ravel().tolist()), towards)
+
+
+def sides(axes: np.ndarray, world: Sequence[str]) -> str:
+    """The side of the patient to which each axis of an image runs, such as "LPS".
+
+    Args:
+        axes: direction cosines, one axis of the image a column.
+        world: LPS or RAS, the world in which they are given.
+
+    Returns:
+        "" if one axis runs between two sides.
+    """
+    found = ""
+    for axis in axes.T:
+        main = int(np.argmax(np.abs(axis)))
+        if not abs(axis[main]) >= ALONG_AN_AXIS:  # NaN, too
+            return ""
+        found += world[main][int(axis[main] > 0)]
+    return found
 
 
 def channels_problem(shape: tuple[int, ...], num_channels: int) -> tuple[str, str] | None:
@@ -203,6 +251,16 @@ def label_problem(array: np.ndarray, label_values: Collection[int]) -> tuple[str
     if (strange < 0).any() or (strange % 1 != 0).any():
         return f"label values must be whole, from 0, and one of {declared}, got {shown}", fix
     return f"label values must be declared in dataset.json ({declared}), got {shown}", fix
+
+
+def quantiles_of(channel: np.ndarray) -> tuple[float, ...]:
+    """The QUANTILES of evenly spaced voxels of (Z, Y, X).
+
+    Every so many of them, an odd number: an even one may divide the length of a row, and would
+    then show the same few columns all over.
+    """
+    stride = max(1, channel.size // SAMPLED_VOXELS) | 1
+    return tuple(np.quantile(channel.ravel()[::stride], QUANTILES).tolist())
 
 
 def digest(array: np.ndarray) -> str:

@@ -26,6 +26,7 @@ from semi_nnunet.data.image_files import (
     READER_SPACING_RTOL,
     SPACING_RTOL,
     FileFacts,
+    Geometry,
     geometry_difference,
     inspect_file,
 )
@@ -49,7 +50,7 @@ EXAMPLES_TRIED = 10  # files shown to nnU-Net's choice of a reader, as the first
 
 @dataclass(frozen=True)
 class CaseReport:
-    """What is wrong with one case.
+    """What is wrong with one case, and what its images are like.
 
     Args:
         case: its identifier.
@@ -57,12 +58,17 @@ class CaseReport:
         content_hash: sha256 over shape and voxel values, decoded, so that recompression does not
             hide equality; None if a file is unreadable.
         problems: empty if the case is fine.
+        geometry: of its first readable image; None if there is none.
+        quantiles: of the voxels of each channel, at
+            :data:`~semi_nnunet.data.image_files.QUANTILES`; bad files are left out.
     """
 
     case: str
     subset: str
     content_hash: str | None
     problems: tuple[Problem, ...]
+    geometry: Geometry | None = None
+    quantiles: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -173,7 +179,9 @@ def _report(rules: _Rules, case: RawCase) -> CaseReport:
     if facts and all(fact.geometry for fact in facts):
         digests = "".join(digest for fact in facts for digest in fact.channel_digests)
         content_hash = hashlib.sha256(digests.encode()).hexdigest()
-    return CaseReport(case.case, case.subset, content_hash, tuple(problems))
+    geometry = next((fact.geometry for fact in facts if fact.geometry), None)
+    quantiles = tuple(channel for fact in facts for channel in fact.quantiles)
+    return CaseReport(case.case, case.subset, content_hash, tuple(problems), geometry, quantiles)
 
 
 def _channel_problems(rules: _Rules, case: RawCase, facts: Sequence[FileFacts]) -> list[Problem]:
@@ -206,12 +214,12 @@ def _channel_problems(rules: _Rules, case: RawCase, facts: Sequence[FileFacts]) 
 
 def _mismatches(names: Sequence[str], facts: Sequence[FileFacts]) -> list[Problem]:
     """Channels that do not lie on the voxels of the case's first readable channel."""
-    readable = [(name, fact) for name, fact in zip(names, facts, strict=True) if fact.geometry]
+    pairs = zip(names, facts, strict=True)
+    readable = [(name, fact, fact.geometry) for name, fact in pairs if fact.geometry]
     problems = []
-    for name, fact in readable[1:]:
-        first_name, first = readable[0]
-        assert fact.geometry and first.geometry
-        difference = geometry_difference(fact.geometry, first.geometry, READER_SPACING_RTOL)
+    for name, fact, place in readable[1:]:
+        first_name, first, first_place = readable[0]
+        difference = geometry_difference(place, first_place, READER_SPACING_RTOL)
         if len(fact.channel_digests) != len(first.channel_digests):
             difference = "; ".join(filter(None, ["number of channels", difference]))
         if difference:

@@ -25,6 +25,7 @@ from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.data import patients
+from semi_nnunet.data.domain_check import check_domain
 from semi_nnunet.data.integrity import (
     CaseReport,
     check_dataset,
@@ -38,8 +39,9 @@ from semi_nnunet.data.layout import (
     require_paths,
 )
 from semi_nnunet.data.manifest import Manifest
+from semi_nnunet.data.memory_needs import check_memory
 from semi_nnunet.data.preprocessing import Case, Recipe, adopt_stock_preprocessing, preprocess_cases
-from semi_nnunet.data.raw_description import RawDataset
+from semi_nnunet.data.raw_description import UNLABELLED_DOMAIN, RawDataset
 from semi_nnunet.data.unlabelled_shards import UnlabelledPreprocessing, require_idle
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import Problem, UserError
@@ -86,6 +88,7 @@ def prepare(
     planner: str,
     num_processes: int,
     skip_bad: bool,
+    skip_outliers: bool = False,
 ) -> dict[str, tuple[int, int]]:
     """Verify, plan and preprocess; may be interrupted and called again.
 
@@ -96,15 +99,17 @@ def prepare(
         planner: nnU-Net's planner class, used where the plans do not exist yet.
         num_processes: worker processes.
         skip_bad: set bad unlabelled cases aside instead of stopping.
+        skip_outliers: set unlabelled cases aside that differ much from the labelled ones.
 
     Returns:
         configuration -> (labelled cases, unlabelled cases) that are ready.
 
     Raises:
-        UserError: every bad input, in one pass, before anything is written.
+        UserError: every bad input, in one pass, before anything is written; images that would take
+            more memory than there is, when the plans are made.
     """
     prepared = prepare_labelled(
-        dataset, configurations, plans_name, planner, num_processes, skip_bad
+        dataset, configurations, plans_name, planner, num_processes, skip_bad, skip_outliers
     )
     for pool in prepared.pools():
         require_idle(pool.folder)
@@ -119,11 +124,13 @@ def prepare_labelled(
     planner: str,
     num_processes: int,
     skip_bad: bool,
+    skip_outliers: bool = False,
+    here: bool = True,
 ) -> Prepared:
-    """Verify and plan all, preprocess the labelled cases; arguments as in :func:`prepare`.
+    """Verify and plan all, preprocess the labelled cases.
 
-    Raises:
-        UserError: every bad input, in one pass, before anything is written.
+    Arguments and errors are those of :func:`prepare`, and ``here`` says that the unlabelled cases
+    will be preprocessed on this machine, so that its memory has to do for them.
     """
     require_paths("raw", "preprocessed")
     plans_name = plans_name or default_plans_name(planner)
@@ -133,10 +140,13 @@ def prepare_labelled(
     reports, skipped = verify(raw, num_processes, skip_bad)
     plans = plan_if_needed(raw, preprocessed, plans_name, planner, num_processes)
     wanted = requested(plans, configurations)
+    skipped |= check_domain(raw, reports, skipped, preprocessed, skip_outliers)
+    if here:
+        skipped |= check_memory(raw, reports, skipped, plans, wanted, skip_bad)
     labelled, unlabelled = cases_to_preprocess(raw, reports, skipped)
     write_json(preprocessed / SKIPPED_FILE, skipped)
     description = raw.content
-    if read_json(preprocessed / "dataset.json") != description:  # in the patients alone
+    if read_json(preprocessed / "dataset.json") != description:  # in what plans do not depend on
         write_json(preprocessed / "dataset.json", description)
     ground_truth = preprocessed / "gt_segmentations"
     for configuration in wanted:
@@ -323,13 +333,14 @@ def fingerprint_fits(raw_dataset: Path | RawDataset, preprocessed: Path) -> bool
     raw = RawDataset.of(raw_dataset)
     known = len(read_json(fingerprint)["spacings"])
     same_cases = preprocessed_as_labelled(preprocessed) <= raw.labelled
-    same_description = without_patients(read_json(description)) == without_patients(raw.content)
+    same_description = of_plans(read_json(description)) == of_plans(raw.content)
     return bool(known == raw.content["numTraining"] and same_description and same_cases)
 
 
-def without_patients(description: Mapping[str, Any]) -> dict[str, Any]:
-    """What of dataset.json matters to plans: who the patients are does not."""
-    return {key: value for key, value in description.items() if key != patients.KEY}
+def of_plans(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What of dataset.json matters to plans: patients and unlabelled images do not."""
+    ours = (patients.KEY, UNLABELLED_DOMAIN)
+    return {key: value for key, value in description.items() if key not in ours}
 
 
 def preprocessed_as_labelled(preprocessed: Path) -> set[str]:

@@ -17,6 +17,8 @@ from semi_nnunet.util.errors import Problem, UserError
 
 JSON = "dataset.json"
 LABELS_OF_UNLABELLED = "labelsUn"
+UNLABELLED_DOMAIN = "unlabelled_domain"  # of dataset.json: are the unlabelled images of its kind?
+DOMAINS = ("same", "other")
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,15 @@ def _content_problems(content: Any) -> list[Problem]:
     if isinstance(content.get("labels"), dict) and content["labels"]:
         problems += _label_problems(content["labels"])
     listing = _listing_problems(content.get("dataset", {}))
-    return [*problems, *listing, *expression_problems(content, JSON)]
+    return [*problems, *listing, *expression_problems(content, JSON), *_domain_problems(content)]
+
+
+def _domain_problems(content: dict[str, Any]) -> Iterator[Problem]:
+    """What is wrong with the declaration that the unlabelled images are of another kind."""
+    declared = content.get(UNLABELLED_DOMAIN, DOMAINS[0])
+    if declared not in DOMAINS:
+        what = f"{UNLABELLED_DOMAIN!r} must be one of {', '.join(DOMAINS)}, got {declared!r}"
+        yield Problem(JSON, what, "correct it, or leave it out: 'same' is the default")
 
 
 def _label_problems(labels: dict[str, Any]) -> list[Problem]:
@@ -220,6 +230,16 @@ class RawDataset:
     def labelled(self) -> set[str]:
         """The identifiers of the labelled cases."""
         return {case.case for case in self.cases if case.subset == "labelled"}
+
+    @property
+    def channels(self) -> list[str]:
+        """The names of the channels, in the order in which nnU-Net's planner takes them."""
+        return [str(name) for name in self.description["channel_names"].values()]
+
+    @property
+    def other_domain(self) -> bool:
+        """Whether unlabelled images are declared to be of another kind, such as MR to CT."""
+        return bool(self.description.get(UNLABELLED_DOMAIN) == "other")
 
     @cached_property
     def content(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from semi_nnunet.data.file_bytes import COPY_AGAIN, BrokenFileError, short_reason
 from semi_nnunet.data.layout import was_made
 from semi_nnunet.data.patients import KEY
+from semi_nnunet.data.raw_description import UNLABELLED_DOMAIN
 from semi_nnunet.data.splits import SUBSETS
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import require_space, write_json
@@ -62,6 +63,7 @@ class Conversion:
         subsets: the published choices of labelled cases, by their number.
         file_ending: of images and labels.
         patient: what of a name is the patient, as a regular expression; None: every case is one.
+        other_domain: the cases that are to be unlabelled are of another kind, such as MR to CT.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Conversion:
     subsets: Sequence[Sequence[str]] = ()
     file_ending: str = ".nii.gz"
     patient: str | None = None
+    other_domain: bool = False
     counts: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -89,6 +92,7 @@ class Conversion:
             "numTraining": self.counts["Tr"],
             "file_ending": self.file_ending,
             **({} if self.patient is None else {KEY: self.patient}),
+            **({UNLABELLED_DOMAIN: "other"} if self.other_domain else {}),
         }
 
 

@@ -69,7 +69,7 @@ def convert(source: Path, target: str, seed: int = 0) -> Conversion:
         cases.append(_case(found, target, number, part))
     subsets = [[f"{origin}_{number}" for number in labelled]]
     name, reference = f"MMWHS_{origin}2{target}", "Zhuang & Shen, MedIA 2016"
-    return Conversion(name, ("heart",), LABELS, cases, reference, subsets)
+    return Conversion(name, ("heart",), LABELS, cases, reference, subsets, other_domain=True)
 
 
 def _validation(target: str, seed: int) -> tuple[int, ...]:

@@ -247,7 +247,7 @@ def require_readable(models: Sequence[TrainedModel]) -> None:
         UserError: naming every checkpoint that is damaged or holds more than tensors and plain
             values, which could execute code, and all plans that name code that is no network.
     """
-    problems = []
+    problems: list[Problem] = []
     stages = [one for model in models for one in (model.previous, model) if one is not None]
     for stage in stages:
         problems += network_problems(stage.plans, str(stage.folder / "plans.json"))

@@ -37,6 +37,7 @@ def prepare(
     planner: str = data.PLANNER,
     processes: int | None = None,
     skip_bad: bool = False,
+    skip_outliers: bool = False,
     shards: int | None = None,
     launcher: Launcher | None = None,
 ) -> Ready | None:
@@ -49,6 +50,8 @@ def prepare(
         planner: nnU-Net's planner class, used where there are no plans yet.
         processes: workers; None: 8, or of each shard its cores.
         skip_bad: set bad unlabelled cases aside instead of stopping.
+        skip_outliers: set unlabelled cases aside that differ much from the labelled ones, of which
+            there is a warning otherwise.
         shards: into which imagesUn is cut, each a job; None: as many as the launcher has jobs, and
             none where it says nothing of them.
         launcher: where the shards are preprocessed; None: on this machine.
@@ -58,7 +61,8 @@ def prepare(
 
     Raises:
         UnfinishedError: shards failed; which, and why, was printed.
-        UserError: every bad input, in one pass, before anything is written.
+        UserError: every bad input, in one pass, before anything is written; images that would take
+            more memory than this machine has, before they are preprocessed on it.
     """
     require_positive({"--shards": shards, "-np": processes})
     launcher = launcher or Launcher()
@@ -66,14 +70,11 @@ def prepare(
     if count is None and launcher.launcher != "local":
         count = 1
     plans = plans or data.default_plans_name(planner)
+    wanted = (dataset, configurations, plans, planner, processes or PROCESSES)
     if count is None:
-        counts = data.prepare(
-            dataset, configurations, plans, planner, processes or PROCESSES, skip_bad
-        )
-        return Ready(plans, counts)
-    prepared = data.prepare_labelled(
-        dataset, configurations, plans, planner, processes or PROCESSES, skip_bad
-    )
+        return Ready(plans, data.prepare(*wanted, skip_bad, skip_outliers))
+    here = launcher.launcher == "local"
+    prepared = data.prepare_labelled(*wanted, skip_bad, skip_outliers, here)
     is_done = finished(launcher, work_of(prepared, plans, count, processes))
     return Ready(plans, prepared.counts()) if is_done else None
 

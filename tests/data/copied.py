@@ -19,8 +19,11 @@ class Copy:
         shutil.copytree(dataset.raw, self.raw)
         shutil.copytree(dataset.preprocessed, self.preprocessed)
 
-    def prepare(self, skip_bad: bool = False) -> dict[str, tuple[int, int]]:
-        return prepare(self.number, ["2d"], None, "ExperimentPlanner", 1, skip_bad)
+    def prepare(
+        self, skip_bad: bool = False, skip_outliers: bool = False
+    ) -> dict[str, tuple[int, int]]:
+        planner = "ExperimentPlanner"
+        return prepare(self.number, ["2d"], None, planner, 1, skip_bad, skip_outliers)
 
 
 def names(folder: Path) -> list[str]:

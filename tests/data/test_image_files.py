@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from PIL import Image
 
 from semi_nnunet.data import image_files
@@ -113,6 +116,76 @@ def test_a_negative_spacing_in_mha_is_named(tmp_path: Path) -> None:
     path = root / "imagesUn/u_0000.mha"
     path.write_bytes(path.read_bytes().replace(b"Spacing = 1 1 2", b"Spacing = 1 -1 2"))
     assert "spacing" in only_problem(root, "imagesUn/u_0000.mha")
+
+
+# ---- what a file is like ----
+
+
+def facts_of(path: Path, reader: Any, channels: int = 1) -> image_files.FileFacts:
+    return image_files.inspect_file(str(path), path.name, reader, channels)
+
+
+def test_quantiles_are_those_of_all_voxels(data: Path) -> None:
+    array = voxels(3, (20, 30, 40), np.float32)
+    write(data / "imagesUn/u_0000.nii.gz", array)
+    facts = facts_of(data / "imagesUn/u_0000.nii.gz", SimpleITKIO)
+    expected = np.quantile(array, (0.005, 0.05, 0.5, 0.95, 0.995))
+    np.testing.assert_allclose(facts.quantiles, [expected])
+
+
+def test_quantiles_of_a_large_image_are_of_all_its_columns() -> None:
+    columns = np.tile(np.arange(512.0), (4, 512, 1))  # 5 voxels for each that is looked at
+    expected = np.quantile(columns, image_files.QUANTILES)
+    for depth in (1, 2, 3, 4):
+        found = image_files.quantiles_of(columns[:depth])
+        np.testing.assert_allclose(found, expected, atol=5)
+
+
+def test_each_channel_of_a_picture_has_quantiles(tmp_path: Path) -> None:
+    root = make_png(tmp_path)
+    facts = facts_of(root / "imagesUn/u_0000.png", NaturalImage2DIO, channels=3)
+    array = np.asarray(Image.open(root / "imagesUn/u_0000.png"), float).reshape(-1, 3)
+    np.testing.assert_allclose(facts.quantiles, np.quantile(array, image_files.QUANTILES, 0).T)
+
+
+def test_labels_and_bad_files_have_no_quantiles(data: Path) -> None:
+    path = data / "imagesUn/u_0000.nii.gz"
+    write(path, np.full(SHAPE, np.nan, np.float32))
+    assert facts_of(path, SimpleITKIO).quantiles == ()
+    facts = image_files.inspect_file(str(data / "labelsTr/a.nii.gz"), "", SimpleITKIO, 1, {0, 1})
+    assert facts.problems == facts.quantiles == ()
+
+
+HALF = np.sqrt(0.5)
+
+
+@pytest.mark.parametrize(
+    ("direction", "towards"),
+    [
+        ((1, 0, 0, 0, 1, 0, 0, 0, 1), "LPS"),
+        ((-1, 0, 0, 0, -1, 0, 0, 0, 1), "RAS"),
+        ((0, 0, 1, 1, 0, 0, 0, 1, 0), "PSL"),
+        ((0.9, -np.sqrt(0.19), 0, np.sqrt(0.19), 0.9, 0, 0, 0, 1), "LPS"),
+        ((HALF, -HALF, 0, HALF, HALF, 0, 0, 0, 1), ""),  # oblique
+    ],
+)
+def test_a_file_tells_to_which_side_its_axes_run(
+    data: Path, direction: tuple[float, ...], towards: str
+) -> None:
+    path = data / "imagesUn/u_0000.nii.gz"
+    write(path, voxels(1), direction=direction)
+    for reader in (SimpleITKIO, NibabelIO):
+        geometry = facts_of(path, reader).geometry
+        assert geometry is not None and geometry.towards == towards
+    if towards:
+        geometry = facts_of(path, NibabelIOWithReorient).geometry
+        assert geometry is not None and geometry.towards == "RAS"
+
+
+def test_a_picture_tells_no_side(tmp_path: Path) -> None:
+    root = make_png(tmp_path)
+    geometry = facts_of(root / "imagesUn/u_0000.png", NaturalImage2DIO, channels=3).geometry
+    assert geometry is not None and geometry.towards == "" and geometry.origin is None
 
 
 # ---- labels ----

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from semi_nnunet.data.image_files import QUANTILES
 from semi_nnunet.data.integrity import (
     CaseReport,
     check_dataset,
@@ -60,6 +61,22 @@ def test_a_clean_data_set_of_tif_has_no_problems(tmp_path: Path, shape: tuple[in
     root = make_tif(tmp_path, shape)
     assert dataset_problems(root) == []
     assert problems_in(root) == []
+
+
+def test_a_report_says_what_the_images_of_a_case_are_like(tmp_path: Path) -> None:
+    root = make(tmp_path, channels=2)
+    *_, report = check_dataset(root, 1, False)
+    assert report.geometry is not None and report.geometry.shape == SHAPE
+    assert report.geometry.spacing == (2.0, 1.0, 1.0) and report.geometry.towards == "LPS"
+    expected = [np.quantile(voxels(seed), QUANTILES) for seed in (40, 41)]
+    np.testing.assert_allclose(report.quantiles, expected)
+
+
+def test_of_a_case_with_a_bad_file_the_others_are_described(tmp_path: Path) -> None:
+    root = make(tmp_path, channels=2)
+    truncate(root / "imagesTs/t_0000.nii.gz", 0.5)
+    *_, report = check_dataset(root, 1, False)
+    assert report.problems and report.geometry is not None and len(report.quantiles) == 1
 
 
 # ---- cases ----

@@ -119,6 +119,20 @@ def test_patients_told_later_change_no_plans(copy: Copy, monkeypatch: pytest.Mon
     assert json.loads((copy.preprocessed / "dataset.json").read_text()) == told
 
 
+def test_another_domain_told_later_changes_no_plans(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    for name in ("extract_fingerprints", "plan_experiments"):
+        monkeypatch.setattr(module, name, never)
+    told = {**json.loads((copy.raw / "dataset.json").read_text()), "unlabelled_domain": "other"}
+    (copy.raw / "dataset.json").write_text(json.dumps(told))
+    assert copy.prepare() == {"2d": (5, 4)}
+    assert json.loads((copy.preprocessed / "dataset.json").read_text()) == told
+
+
 def test_derived_plans_are_not_planned_anew(copy: Copy) -> None:
     plans = json.loads((copy.preprocessed / "nnUNetPlans.json").read_text())
     derived = copy.preprocessed / "nnUNetPlans_cpu.json"

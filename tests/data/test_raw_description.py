@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from semi_nnunet.data.integrity import check_dataset, dataset_problems
-from semi_nnunet.data.raw_description import cases_in
+from semi_nnunet.data.raw_description import RawDataset, cases_in
 from semi_nnunet.util.errors import UserError
 from tests.data.raw_datasets import (
     describe,
@@ -55,6 +56,23 @@ def test_an_invalid_dataset_json_is_named(data: Path) -> None:
 def test_a_missing_key_is_named(data: Path, key: str) -> None:
     describe(data, **{key: None})
     assert repr(key) in whole_problem(data, "dataset.json")
+
+
+@pytest.mark.parametrize("declared", ["mr", True, None, ["other"], {}])
+def test_an_unknown_unlabelled_domain_is_named(data: Path, declared: Any) -> None:
+    description = json.loads((data / "dataset.json").read_text())
+    (data / "dataset.json").write_text(json.dumps({**description, "unlabelled_domain": declared}))
+    found = whole_problem(data, "dataset.json")
+    assert f"'unlabelled_domain' must be one of same, other, got {declared!r}" in found
+
+
+def test_the_unlabelled_domain_is_the_same_unless_declared(data: Path) -> None:
+    assert not RawDataset.of(data).other_domain
+    for declared in ("same", "other"):
+        describe(data, unlabelled_domain=declared)
+        assert RawDataset.of(data).other_domain == (declared == "other")
+    describe(data, channel_names={"0": "T1", "1": "CT"})
+    assert RawDataset.of(data).channels == ["T1", "CT"]
 
 
 def test_the_old_name_modality_is_accepted(data: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from semi_nnunet.data.raw_description import RawDataset
 from semi_nnunet.datasets import mmwhs
 from semi_nnunet.datasets.mmwhs import NUMBERS
 from tests.datasets.converting import Converter, cases, counts, read, subsets, write_volume
@@ -43,6 +44,8 @@ def test_from_ct_to_mr_as_published(source: Path, convert: Converter) -> None:
     assert set(labelled) == {f"ct_{number}" for number in NUMBERS} - left_out
     new = convert.split(dataset, 16)
     assert {case[:2] for case in cases(new / "imagesUn")} == {"mr"}
+    for folder in (dataset, new):  # nobody is warned that MR differs from CT
+        assert RawDataset.of(folder).other_domain
     assert counts(new)["imagesUn"] == 13
 
 

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import SimpleITK as sitk
 
 from semi_nnunet.cli.main import build_parser
 from semi_nnunet.data.prepare import prepare_labelled
@@ -72,6 +73,28 @@ def test_the_shards_that_are_left_are_those_of_the_missing_cases(dataset):
         work_on(shard, 1)
     assert shard.is_done and lost.is_file()
     assert work_of(prepared, "nnUNetPlans", 3, 1).left == []
+
+
+def test_the_memory_of_this_machine_matters_only_where_it_does_the_work(dataset, monkeypatch):
+    monkeypatch.setattr("semi_nnunet.data.memory_needs.memory_bytes", lambda: 1000)
+    with no_processes(), pytest.raises(UserError, match="resampling 4 unlabelled images"):
+        prepare(dataset, ["2d"], processes=1)
+    with no_processes(), pytest.raises(UserError, match="resampling 4 unlabelled images"):
+        prepare(dataset, ["2d"], processes=1, shards=2)
+    monkeypatch.setattr("semi_nnunet.runs.prepare.finished", lambda launcher, work: False)
+    with no_processes():
+        assert prepare(dataset, ["2d"], processes=1, launcher=Launcher(launcher="slurm")) is None
+
+
+def test_outliers_are_set_aside_in_shards_too(dataset, tmp_path, capsys):
+    case = min((tmp_path / "raw" / dataset / "imagesUn").iterdir())
+    image = sitk.ReadImage(str(case))
+    image.SetSpacing((0.05, 0.05, 40))
+    sitk.WriteImage(image, str(case))
+    with no_processes():
+        assert prepare(dataset, ["2d"], processes=1, skip_outliers=True, launcher=Launcher(jobs=1))
+    out = capsys.readouterr().out
+    assert "set aside 1 of 4 unlabelled images" in out and "3 unlabelled cases, " in out
 
 
 def test_numbers_that_are_too_small_are_refused_before_anything_is_read():

@@ -1,0 +1,56 @@
+"""How much memory a process may have: that of the machine, or of the control group it runs in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+GROUPS, OF_THIS_PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+GIB = 2**30
+
+
+def memory_bytes(groups: Path = GROUPS, of_this_process: Path = OF_THIS_PROCESS) -> int | None:
+    """The most memory that this process can ever have, whatever others use of it now.
+
+    A container or a job of a cluster has less than its machine: the least limit of its control
+    group and of those around it counts, in version 1 and 2 of Linux' control groups.
+
+    Args:
+        groups: where the control groups are mounted.
+        of_this_process: the file that lists those of this process.
+
+    Returns:
+        bytes; None where the system does not tell.
+    """
+    limits = [*machine_memory(), *group_limits(groups, of_this_process)]
+    return min(limits, default=None)
+
+
+def machine_memory() -> Iterator[int]:
+    """The memory of the machine, if the system tells."""
+    with suppress(OSError, ValueError, AttributeError):
+        yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def group_limits(groups: Path, of_this_process: Path) -> Iterator[int]:
+    """The limits of the control groups of this process and of all around them."""
+    with suppress(OSError, ValueError):
+        for line in of_this_process.read_text().splitlines():
+            _, controllers, name = line.split(":", 2)
+            if controllers == "":  # version 2
+                root, file = groups, "memory.max"
+            elif "memory" in controllers.split(","):
+                root, file = groups / "memory", "memory.limit_in_bytes"
+            else:
+                continue
+            group = Path(name.lstrip("/"))
+            for around in (group, *group.parents):
+                yield from limit_in(root / around / file)
+
+
+def limit_in(file: Path) -> Iterator[int]:
+    """The number in a file, if it is there and holds one: "max" means no limit."""
+    with suppress(OSError, ValueError):
+        yield int(file.read_text())

@@ -1,0 +1,72 @@
+"""The memory of a process is what its machine and every control group around it leave."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from semi_nnunet.util import memory
+from semi_nnunet.util.memory import GIB, memory_bytes
+
+
+def written(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine of 64 GiB."""
+    monkeypatch.setattr(memory, "machine_memory", lambda: iter([64 * GIB]))
+
+
+@pytest.mark.usefixtures("machine")
+def test_of_the_groups_around_a_process_the_least_limit_counts(tmp_path: Path) -> None:
+    own = written(tmp_path / "cgroup", "0::/job/step\n")
+    written(tmp_path / "job/step/memory.max", "max\n")
+    written(tmp_path / "job/memory.max", f"{8 * GIB}\n")
+    assert memory_bytes(tmp_path, own) == 8 * GIB
+    written(tmp_path / "job/step/memory.max", f"{2 * GIB}\n")
+    assert memory_bytes(tmp_path, own) == 2 * GIB
+
+
+@pytest.mark.usefixtures("machine")
+def test_the_first_version_of_control_groups_is_known(tmp_path: Path) -> None:
+    own = written(tmp_path / "cgroup", "5:cpu,cpuacct:/a\n4:memory:/a/b\n0::/\n")
+    limit = written(tmp_path / "memory/a/memory.limit_in_bytes", str(3 * GIB))
+    written(tmp_path / "memory/memory.limit_in_bytes", str(2**63 - 4096))  # no limit
+    written(tmp_path / "a/memory.max", "5")  # of another controller
+    assert memory_bytes(tmp_path, own) == 3 * GIB
+    limit.write_text(str(2**63 - 4096))
+    assert memory_bytes(tmp_path, own) == 64 * GIB
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_container_that_does_not_show_its_group_has_the_limit_at_the_mount(
+    tmp_path: Path,
+) -> None:
+    own = written(tmp_path / "cgroup", "0::/../../elsewhere\n")
+    written(tmp_path / "memory.max", str(GIB))
+    assert memory_bytes(tmp_path, own) == GIB
+
+
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize("text", ["", "nonsense", "0::/job"])
+def test_without_groups_it_is_that_of_the_machine(tmp_path: Path, text: str) -> None:
+    own = written(tmp_path / "cgroup", text)
+    assert memory_bytes(tmp_path, own) == 64 * GIB
+    assert memory_bytes(tmp_path, tmp_path / "absent") == 64 * GIB
+
+
+def test_a_system_that_tells_nothing_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "machine_memory", lambda: iter([]))
+    assert memory_bytes(tmp_path, tmp_path / "absent") is None
+
+
+def test_this_machine_has_memory() -> None:
+    found = memory_bytes()
+    assert found is not None and found > GIB / 2
