@@ -23,7 +23,7 @@ from semi_nnunet.util.progress import Progress, readable_time
 
 LAST_LINES = 15
 LOG_STEP = 0.1  # in a log file, a line for every tenth of the training
-PATIENCE_S = 5.0  # between asking a child to end and killing it
+PATIENCE_S = 30.0  # between asking a child to end and killing it: a training saves after its step
 PATIENCE_WITH_VERBS_S = 30.0  # they end children of their own first
 
 # What the console scripts call. Scripts may lie anywhere; the Python that runs us has the modules.

@@ -13,13 +13,14 @@ import pickle
 import re
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import write_atomically
@@ -32,7 +33,8 @@ STOCK_VALUES: list[Any] = [  # what nnU-Net's own trainers store beside tensors 
 ]
 EXECUTE = "SEMI_NNUNET_EXECUTE_CHECKPOINTS"  # set to 1: files that can execute code are read
 PRETRAINED = "-pretrained_weights"  # the option of nnUNetv2_train
-NEWEST_FIRST = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+LATEST = "checkpoint_latest.pth"
+NEWEST_FIRST = ("checkpoint_final.pth", LATEST, "checkpoint_best.pth")
 
 
 def plain(value: Any) -> Any:
@@ -164,7 +166,7 @@ def read_newest_valid(
         except UserError as error:
             skipped.append(str(error))
             continue
-        if newest is None or _epoch(checkpoint) > _epoch(newest[0]):
+        if newest is None or _progress(checkpoint) > _progress(newest[0]):
             newest = checkpoint, candidate
         if candidate.name == NEWEST_FIRST[0]:
             break
@@ -173,8 +175,52 @@ def read_newest_valid(
     return *newest, skipped
 
 
-def _epoch(checkpoint: Mapping[str, Any]) -> int:
-    return int(checkpoint.get("current_epoch", 0))
+def _progress(checkpoint: Mapping[str, Any]) -> tuple[int, int]:
+    """Epochs, and steps of the next one, that are done."""
+    steps = checkpoint.get("semi", {}).get("step_in_epoch", 0)
+    return int(checkpoint.get("current_epoch", 0)), int(steps)
+
+
+def told(
+    read: tuple[dict[str, Any], Path, Sequence[str]], say: Callable[[str], None]
+) -> tuple[dict[str, Any], str]:
+    """Say which file was read, and which were passed over; returns content and path."""
+    content, path, skipped = read
+    for message in skipped:
+        say(f"WARNING: {message}")
+    say(f"Loaded {path}")
+    return content, str(path)
+
+
+def identity(
+    plans: PlansManager,
+    trainer: str,
+    configuration: str,
+    fold: int | str,
+    channels: int,
+    heads: int,
+) -> dict[str, Any]:
+    """What must agree between a checkpoint and the training that continues from it.
+
+    Args:
+        plans: nnU-Net's.
+        trainer, configuration: names.
+        fold: number, or "all".
+        channels: of the network's input.
+        heads: classes or regions.
+    """
+    one = plans.get_configuration(configuration)
+    return {
+        "trainer": trainer,
+        "dataset": plans.dataset_name,
+        "configuration": configuration,
+        "plans": plans.plans_name,
+        "fold": fold,
+        "classes or regions": heads,
+        "input channels": channels,
+        "architecture": one.configuration["architecture"],
+        "patch size": list(one.patch_size),
+    }
 
 
 def check_compatible(
@@ -208,6 +254,23 @@ def check_compatible(
     ]
     if problems:
         raise UserError(f"{path} belongs to another training:", problems)
+
+
+def tell_changes(
+    semi: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    cases: Mapping[str, Sequence[str]],
+    say: Callable[[str], None],
+) -> None:
+    """Say what has changed since a checkpoint was written.
+
+    Args:
+        semi: what the checkpoint has under "semi".
+        settings, cases: of now.
+        say: prints a line into the training's log.
+    """
+    if changed := changes(semi["settings"], plain(settings), semi["cases"], cases):
+        say(f"WARNING: settings changed since the checkpoint: {'; '.join(changed)}")
 
 
 def changes(

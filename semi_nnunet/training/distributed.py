@@ -6,7 +6,7 @@ no wrapper and no collective of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -71,6 +71,14 @@ class Ranks:
         if self.count == 1:
             return found
         return {case: one for part in self._gathered(found) for case, one in part.items()}
+
+    def listed(self, value: T) -> list[T]:
+        """What each process has, in their order."""
+        return [value] if self.count == 1 else self._gathered(value)
+
+    def own_of(self, values: Sequence[T]) -> T:
+        """This process' part of what was :meth:`listed`, perhaps by more or fewer processes."""
+        return values[self.number % len(values)]
 
     @property
     def summing(self) -> Callable[[torch.Tensor], torch.Tensor] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -28,6 +28,14 @@ class StepRecords:
             value.detach() if isinstance(value, torch.Tensor) else value
         )
 
+    def state(self) -> dict[str, list[float]]:
+        """The values since the last :meth:`means`, for a checkpoint within an epoch."""
+        return {name: [float(one) for one in values] for name, values in self._values.items()}
+
+    def restore(self, state: Mapping[str, Sequence[float]]) -> None:
+        """Take over :meth:`state`."""
+        self._values = {name: list(values) for name, values in state.items()}
+
     def means(self) -> dict[str, float]:
         """The mean of each name since the last call; forgets them."""
         means: dict[str, float] = {}
@@ -41,6 +49,14 @@ class StepRecords:
             means[name] = sum(numbers) / len(numbers)
         self._values.clear()
         return means
+
+
+def total_loss(means: Mapping[str, float]) -> float:
+    """The sum of the terms of the loss, each with its weight, of what :meth:`StepRecords.means`
+    returns.
+    """
+    names = [key.removeprefix("loss/") for key in means if key.startswith("loss/")]
+    return sum(means[f"loss/{name}"] * means[f"weight/{name}"] for name in names)
 
 
 class History:

@@ -21,7 +21,7 @@ def step_loaders(
     settings: SemiSettings,
     ranks: Ranks,
     device: torch.device,
-    epoch: int,
+    first: int,
 ) -> tuple[StepLoader, StepLoader]:
     """The loaders of training and validation batches.
 
@@ -31,12 +31,12 @@ def step_loaders(
         settings: ``seed``, ``accumulate_batches``, steps of an epoch.
         ranks: of the training.
         device: that the batches go to.
-        epoch: to begin with.
+        first: optimizer step to begin with.
     """
     workers, on_gpu = get_allowed_n_proc_DA(), device.type == "cuda"
     steps = StepDataset(streams, settings.seed, ranks.number, settings.accumulate_batches)
     checks = StepDataset({"validation": validation}, settings.seed, ranks.number)
-    first, period = epoch * settings.steps_per_epoch, settings.validation_steps_per_epoch
+    period = settings.validation_steps_per_epoch
     return (
         StepLoader(steps, first, workers, on_gpu),
         StepLoader(checks, 0, workers // 2, on_gpu, period=period),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -84,13 +84,16 @@ def build_optimizer(
     return optimizer, PolyLRScheduler(optimizer, settings.initial_lr, settings.epochs)
 
 
-def with_deep_supervision(loss: nn.Module, scales: int) -> nn.Module:
+def with_deep_supervision(loss: nn.Module, scales: Sequence[Any] | None) -> nn.Module:
     """nnU-Net's weights of the outputs: 1, 1/2, ..., the lowest 0, normalised.
 
-    A single output has weight 1 (nnU-Net divides 0 by 0 there).
+    A single output has weight 1 (nnU-Net divides 0 by 0 there). Without scales, which a network
+    without deep supervision has, the loss is as it is.
     """
-    weights = np.array([1 / 2**i for i in range(scales)])
-    if scales > 1:
+    if scales is None:
+        return loss
+    weights = np.array([1 / 2**i for i in range(len(scales))])
+    if len(scales) > 1:
         weights[-1] = 0.0
     return DeepSupervisionWrapper(loss, weights / weights.sum())
 

@@ -14,9 +14,9 @@ def compute_dtype(mixed_precision: str, device: torch.device) -> torch.dtype | N
     return torch.bfloat16 if mixed_precision == "bfloat16" else None
 
 
-def slow_dtype_warning(dtype: torch.dtype | None, device: torch.device) -> str | None:
-    """What to say where ``device`` only imitates ``dtype``: right numbers, but slowly."""
-    if dtype != torch.bfloat16:
+def slow_dtype_warning(mixed_precision: str, device: torch.device) -> str | None:
+    """What to say where ``device`` only imitates what is computed in: right numbers, but slowly."""
+    if compute_dtype(mixed_precision, device) != torch.bfloat16:
         return None
     if device.type == "cuda":
         slow = not torch.cuda.is_bf16_supported(including_emulation=False)

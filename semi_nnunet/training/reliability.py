@@ -148,6 +148,14 @@ class ReliabilityMeter:
             counts = count_classes(logits.detach(), target, exclusive, ignore_label)
             self.labelled_counts.append(counts)
 
+    def state(self) -> list[torch.Tensor]:
+        """What was noted since the last validation, for a checkpoint within an epoch."""
+        return [counts.cpu() for counts in self.labelled_counts]
+
+    def restore(self, state: Sequence[torch.Tensor]) -> None:
+        """Take over :meth:`state`."""
+        self.labelled_counts = list(state)
+
     def after_validation(self, outputs: Sequence[Mapping[str, Any]], next_step: int) -> float:
         """Measure, and set the weight of the unlabelled terms from ``next_step`` on.
 
@@ -163,7 +171,9 @@ class ReliabilityMeter:
         of_classes = reliability_of_classes(tp, fp, fn, voxels)
         if self.labelled_counts:
             last = max(1, len(self.labelled_counts) // LAST_PART)
-            counts = torch.stack(self.labelled_counts[-last:]).sum(0).cpu().double().numpy()
+            device = self.labelled_counts[-1].device  # those of a checkpoint come from the CPU
+            counted = torch.stack([one.to(device) for one in self.labelled_counts[-last:]])
+            counts = counted.sum(0).cpu().double().numpy()
             of_classes = reliability_on_unknown(of_classes, reliability_of_classes(*counts))
             self.labelled_counts.clear()
         reliability = self.weight.reliability_after(of_classes, next_step)

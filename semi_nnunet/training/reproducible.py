@@ -31,6 +31,7 @@ from semi_nnunet.training.distributed import Ranks
 from semi_nnunet.training.early_stopping import EarlyStop, stop_early
 from semi_nnunet.training.folds import require_fold, require_usable_split
 from semi_nnunet.training.geometry import limit_rotation
+from semi_nnunet.training.history import total_loss
 from semi_nnunet.training.loaders import close_all, make_repeatable, step_loaders
 from semi_nnunet.training.losses import given_class_weights, is_stock, supervised_loss
 from semi_nnunet.training.next_command import NextCommand
@@ -46,12 +47,11 @@ from semi_nnunet.training.optimisation import (
     with_deep_supervision,
 )
 from semi_nnunet.training.precision import compute_dtype, slow_dtype_warning
+from semi_nnunet.training.preemption import Preemption, WithinEpoch
 from semi_nnunet.training.run_log import RunLog
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import print_user_errors_plainly
 from semi_nnunet.util.seeds import derived_seed
-
-NEVER = 2**31
 
 
 class ReproducibleTrainer(nnUNetTrainer):
@@ -89,11 +89,8 @@ class ReproducibleTrainer(nnUNetTrainer):
         print_user_errors_plainly()
         own_plans = {"continue_training": False, **plans}  # nnU-Net takes that key out
         super().__init__(own_plans, configuration, fold, dataset_json, device)
-        base = self.preprocessed_dataset_folder_base
-        properties = collect_properties(
-            plans, configuration, dataset_json, None if base is None else Path(base)
-        )
-        trainer = type(self).__name__
+        base, trainer = self.preprocessed_dataset_folder_base, type(self).__name__
+        properties = collect_properties(plans, configuration, dataset_json, base and Path(base))
         self.resolved = resolve_settings(
             self.settings_class, trainer, configuration, plans, properties, self.methods
         )
@@ -114,6 +111,8 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.resuming = plans.get("continue_training", True)  # nnU-Net says False with --val
         self._stopped_early = self.is_restoring = False
         self._cases: dict[str, list[str]] = {}
+        self.preemption = Preemption(self.ranks)
+        self.within_epoch = WithinEpoch(self.ranks, {"records": self.records})
         self._best_epoch = self.step_in_epoch = 0
         self._apply_settings()
 
@@ -126,7 +125,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.initial_lr, self.weight_decay = settings.initial_lr, settings.weight_decay
         outputs = len(self.configuration_manager.pool_op_kernel_sizes) - 1
         self.enable_deep_supervision = settings.deep_supervision and outputs > 1  # nnU-Net: 0 / 0
-        self.save_every = NEVER  # nnU-Net would save before it knows whether the epoch was the best
+        self.save_every = 2**31  # nnU-Net would save before it knows if the epoch was the best
         self.configuration_manager.configuration["batch_size"] = settings.labelled_batch_size
         if compute_dtype(settings.mixed_precision, self.device) is not torch.float16:
             self.grad_scaler = None  # only float16 has gradients too small for it
@@ -142,17 +141,9 @@ class ReproducibleTrainer(nnUNetTrainer):
             self.network = self.network.module
         if not self.is_restoring:
             load_pretrained_encoder(self.network)
-        self.identity = {  # must agree between a checkpoint and the training that continues from it
-            "trainer": type(self).__name__,
-            "dataset": self.plans_manager.dataset_name,
-            "configuration": self.configuration_name,
-            "plans": self.plans_manager.plans_name,
-            "fold": self.fold,
-            "classes or regions": self.label_manager.num_segmentation_heads,
-            "input channels": self.num_input_channels,
-            "architecture": self.configuration_manager.configuration["architecture"],
-            "patch size": list(self.configuration_manager.patch_size),
-        }
+        where = type(self).__name__, self.configuration_name, self.fold
+        channels = self.num_input_channels, self.label_manager.num_segmentation_heads
+        self.identity = checkpoints.identity(self.plans_manager, *where, *channels)
 
     def trained_networks(self) -> list[nn.Module]:
         """Every network that takes a gradient."""
@@ -172,14 +163,11 @@ class ReproducibleTrainer(nnUNetTrainer):
             return super()._build_loss()
         batch_dice, summed = self.configuration_manager.batch_dice, self.ranks.summing
         loss = supervised_loss(self.settings, weights, self.label_manager, batch_dice, summed)
-        loss = loss.to(self.device)
-        if not self.enable_deep_supervision:
-            return loss
-        return with_deep_supervision(loss, len(self._get_deep_supervision_scales()))
+        return with_deep_supervision(loss.to(self.device), self._get_deep_supervision_scales())
 
     def _set_batch_size_and_oversample(self) -> None:
-        size = self.settings.labelled_batch_size
-        self.ranks.require_shareable(size, self.configuration_manager.batch_dice)
+        equal = self.configuration_manager.batch_dice
+        self.ranks.require_shareable(self.settings.labelled_batch_size, equal)
         super()._set_batch_size_and_oversample()
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:
@@ -188,12 +176,8 @@ class ReproducibleTrainer(nnUNetTrainer):
         )
         if not self.settings.mirror:
             mirror_axes = self.inference_allowed_mirroring_axes = None
-        limit, patch_size = (
-            self.settings.max_rotation_degrees,
-            self.configuration_manager.patch_size,
-        )
-        limited = limit_rotation(rotation, limit, patch_size, in_plane_only=flat)
-        if limited is not None:
+        limit, patch = self.settings.max_rotation_degrees, self.configuration_manager.patch_size
+        if limited := limit_rotation(rotation, limit, patch, in_plane_only=flat):
             rotation, first_patch_size = limited
         return rotation, flat, first_patch_size, mirror_axes
 
@@ -238,8 +222,8 @@ class ReproducibleTrainer(nnUNetTrainer):
         with variable("nnUNet_n_proc_DA", "0"):  # nnU-Net starts no loaders; ours start later
             training, validation = (part.data_loader for part in super().get_dataloaders())
         make_repeatable(training, validation, self.preprocessed_dataset_folder_base, self.settings)
-        streams, epoch = self.streams(training), self.current_epoch
-        return step_loaders(streams, validation, self.settings, self.ranks, self.device, epoch)
+        streams, first = self.streams(training), self.step
+        return step_loaders(streams, validation, self.settings, self.ranks, self.device, first)
 
     def streams(self, labelled: Any) -> dict[str, Any]:
         """Name -> nnU-Net loader of each stream of a batch; ``labelled`` is nnU-Net's own."""
@@ -252,15 +236,16 @@ class ReproducibleTrainer(nnUNetTrainer):
     # ---------------------------------------------------------------- training
 
     def run_training(self) -> None:
-        try:
-            super().run_training()
-        except EarlyStop as reason:
-            self.print_to_log_file(str(reason))
-            self._stopped_early = True
-            self.on_train_end()
-        except ValueError as error:
-            raise_if_batch_is_too_small(error)
-            raise
+        with self.preemption.watched():
+            try:
+                super().run_training()
+            except EarlyStop as reason:
+                self.print_to_log_file(str(reason))
+                self._stopped_early = True
+                self.on_train_end()
+            except ValueError as error:
+                raise_if_batch_is_too_small(error)
+                raise
 
     def on_train_start(self) -> None:
         if self.ranks.number == 0:
@@ -269,9 +254,8 @@ class ReproducibleTrainer(nnUNetTrainer):
         self._cases = self.current_cases()
         if self.ranks.number == 0:
             self.run_log.write_settings(Path(self.output_folder), type(self).__name__, self._cases)
-            dtype = compute_dtype(self.settings.mixed_precision, self.device)
-            if warning := slow_dtype_warning(dtype, self.device):
-                self.print_to_log_file(warning)
+            if warning := slow_dtype_warning(self.settings.mixed_precision, self.device):
+                self.say(warning)
 
     def on_train_end(self) -> None:
         super().on_train_end()
@@ -287,7 +271,7 @@ class ReproducibleTrainer(nnUNetTrainer):
     @property
     def step(self) -> int:
         """The optimizer step that is under way or comes next, from 0."""
-        return self.current_epoch * self.num_iterations_per_epoch + self.step_in_epoch
+        return self.current_epoch * self.settings.steps_per_epoch + self.step_in_epoch
 
     def on_epoch_start(self) -> None:
         super().on_epoch_start()
@@ -295,16 +279,14 @@ class ReproducibleTrainer(nnUNetTrainer):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        self.step_in_epoch = 0
+        self.num_iterations_per_epoch = self.settings.steps_per_epoch - self.step_in_epoch
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         self.non_finite.look(now=True)
         means = self.ranks.mean(self.records.means())
-        names = [key.removeprefix("loss/") for key in means if key.startswith("loss/")]
-        total = sum(means[f"loss/{name}"] * means[f"weight/{name}"] for name in names)
         rate = self.optimizer.param_groups[0]["lr"]
         self.run_log.epoch_values = {"learning_rate": rate, **means}
-        observe_loss(self.lr_scheduler, total)
+        observe_loss(self.lr_scheduler, total := total_loss(means))
         self.logger.log("train_losses", total, self.current_epoch)
 
     def on_epoch_end(self) -> None:
@@ -315,23 +297,26 @@ class ReproducibleTrainer(nnUNetTrainer):
         if self._best_ema is None or self.logger.get_value("ema_fg_dice", step=-1) > self._best_ema:
             self._best_epoch = epoch
         super().on_epoch_end()  # saves checkpoint_best and counts the epoch
-        done = epoch + 1
+        done, self.step_in_epoch = epoch + 1, 0
         if done % self.settings.save_every_epochs == 0 and done < self.num_epochs:
-            self.save_checkpoint(str(folder / "checkpoint_latest.pth"), next_epoch=done)
+            self.save_checkpoint(str(folder / checkpoints.LATEST), next_epoch=done)
         stop_early(epoch, self._best_epoch, self._best_ema, self.settings)
 
     # ---------------------------------------------------------------- checkpoints
 
-    def save_checkpoint(self, filename: str, next_epoch: int | None = None) -> None:
+    def save_checkpoint(self, filename: str, next_epoch: int | None = None, **done: Any) -> None:
         """Write a checkpoint whole.
 
         Args:
             filename: its path.
             next_epoch: to continue with; None: the one after the present one.
+            done: under "semi", of steps of that epoch that are done.
         """
         if self.ranks.number == 0 and not self.disable_checkpointing:
             following = self.current_epoch + 1 if next_epoch is None else next_epoch
-            checkpoints.save(self.checkpoint_content(following), filename)
+            content = self.checkpoint_content(following)
+            content["semi"] |= done
+            checkpoints.save(content, filename)
 
     def checkpoint_content(self, next_epoch: int) -> dict[str, Any]:
         """nnU-Net's keys, and under "semi" what resuming exactly needs beyond them."""
@@ -371,11 +356,7 @@ class ReproducibleTrainer(nnUNetTrainer):
             content, source = filename_or_checkpoint, "the given checkpoint"
         else:
             read = checkpoints.read_newest_valid if self.resuming else checkpoints.read_this
-            content, path, skipped = read(filename_or_checkpoint, self.device)
-            for message in skipped:
-                self.print_to_log_file(f"WARNING: {message}")
-            source = str(path)
-            self.print_to_log_file(f"Loaded {source}")
+            content, source = checkpoints.told(read(filename_or_checkpoint, self.device), self.say)
         checkpoints.check_compatible(content, source, self.identity)
         self.restore(content)
 
@@ -392,9 +373,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
         self.history.rows = list(semi["history"])
         self._best_epoch, self._stopped_early = semi["best_epoch"], semi["stopped_early"]
+        self.step_in_epoch = self.within_epoch.restore(semi)
         if self._stopped_early:
             self.num_epochs = self.current_epoch  # done: nnU-Net goes on to the validation
-        now, cases = checkpoints.plain(self.resolved.as_dict()), self.current_cases()
-        changed = checkpoints.changes(semi["settings"], now, semi["cases"], cases)
-        if changed:
-            self.say("WARNING: settings changed since the checkpoint:", "; ".join(changed))
+        checkpoints.tell_changes(semi, self.resolved.as_dict(), self.current_cases(), self.say)

@@ -32,6 +32,7 @@ from semi_nnunet.training.cascade import (
     predicts_unlabelled,
     require_predictions,
 )
+from semi_nnunet.training.checkpoints import LATEST
 from semi_nnunet.training.companions import CompanionTrainer, full_resolution
 from semi_nnunet.training.filtering import ImageFilter
 from semi_nnunet.training.foreground import ForegroundLocator, classes_of
@@ -142,6 +143,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         self.reliability = ReliabilityMeter(
             self.unlabelled_weight, all_are_trained_on, self.ranks, self.say
         )
+        self.within_epoch.parts["labelled"] = self.reliability
 
     def every_companion(self) -> dict[str, nn.Module]:
         companions = super().every_companion()
@@ -285,11 +287,15 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         if self.step_in_epoch == 0:
             self.diagnose(labelled)
         self.step_in_epoch += 1
+        if self.preemption.is_asked(self.device):
+            latest, done = Path(self.output_folder) / LATEST, self.within_epoch
+            self.save_checkpoint(str(latest), self.current_epoch, **done.state(self.step_in_epoch))
+            self.preemption.leave(self.say)
         return {}  # the losses stay on the device until the end of the epoch
 
     def on_epoch_start(self) -> None:
         super().on_epoch_start()
-        if self.uses_unlabelled:
+        if self.uses_unlabelled and self.step_in_epoch == 0:  # not within an epoch that goes on
             epoch, cases = self.current_epoch, self.unlabelled_cases
             if self.pool.begin_epoch(epoch, cases, self.predictor):
                 self.restart_loaders()

@@ -13,6 +13,7 @@ import torch
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
+from semi_nnunet.training.preemption import EXIT_CODE
 
 PLANS = "nnUNetPlans_kill"
 TRAIN = "from nnunetv2.run.run_training import run_training_entry as run; run()"
@@ -37,18 +38,24 @@ def start(code: str, arguments: list[str], results: Path) -> subprocess.Popen:
     )
 
 
-def train(results: Path, *options: str, kill_at: str | None = None) -> str:
+def train(
+    results: Path,
+    *options: str,
+    kill_at: str | None = None,
+    by: signal.Signals = signal.SIGKILL,
+    code: int = -signal.SIGKILL,
+) -> str:
     """Run nnUNetv2_train to its end, or kill it at a line with ``kill_at``; what it said."""
     arguments = ["901", "2d", "0", "-tr", "SemiMeanTeacherTrainer", "-p", PLANS, "-device", "cpu"]
     process = start(TRAIN, [*arguments, *options], results)
-    said = []
+    said, expected = [], 0
     for line in process.stdout:
         said.append(line)
         if kill_at is not None and kill_at in line:
-            os.killpg(process.pid, signal.SIGKILL)
-            break
+            os.killpg(process.pid, by)
+            kill_at, expected = None, code
     process.wait()
-    assert kill_at is not None or process.returncode == 0, "".join(said[-20:])
+    assert process.returncode == expected, "".join(said[-20:])
     return "".join(said)
 
 
@@ -65,15 +72,18 @@ def test_killed_and_continued_training_equals_an_uninterrupted_one(phantom, tmp_
     assert main(plan) == 0
     train(tmp_path / "whole")
     train(tmp_path / "killed", kill_at="Epoch 2")
-    assert not list((tmp_path / "killed").glob("*/*/fold_0/checkpoint_final.pth"))
-    said = train(tmp_path / "killed", "--c")
-    assert "Loaded " in said
-    whole, continued = final_checkpoint(tmp_path / "whole"), final_checkpoint(tmp_path / "killed")
-    for part in ("network_weights", "student"):
-        first, second = (
-            each[part] if part in each else each["semi"][part] for each in (whole, continued)
-        )
-        assert all(torch.equal(first[name], second[name]) for name in first), part
+    asked = tmp_path / "asked"  # by a cluster that takes the machine away
+    said = train(asked, kill_at="Epoch 2", by=signal.SIGTERM, code=EXIT_CODE)
+    assert "SIGTERM: saved, continue with --c" in said and "Traceback" not in said
+    for folder in (tmp_path / "killed", asked):
+        assert not list(folder.glob("*/*/fold_0/checkpoint_final.pth"))
+        assert "Loaded " in train(folder, "--c")
+        whole, continued = final_checkpoint(tmp_path / "whole"), final_checkpoint(folder)
+        for part in ("network_weights", "student"):
+            first, second = (
+                each[part] if part in each else each["semi"][part] for each in (whole, continued)
+            )
+            assert all(torch.equal(first[name], second[name]) for name in first), part
 
     images, out = phantom.raw / "imagesTs", tmp_path / "predictions"
     where = ["-d", "901", "-c", "2d", "-f", "0", "-tr", "SemiMeanTeacherTrainer", "-p", PLANS]

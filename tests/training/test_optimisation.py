@@ -119,10 +119,10 @@ def test_deep_supervision_weighs_as_nnunet_does(scales):
     weights[-1] = 0.0
     weights /= weights.sum()
     values = torch.arange(1.0, scales + 1)
-    loss = with_deep_supervision(First(), scales)(list(values), list(values))
+    loss = with_deep_supervision(First(), [1.0] * scales)(list(values), list(values))
     assert loss.item() == pytest.approx(float((weights * values.numpy()).sum()))
 
 
 def test_a_single_output_has_the_whole_weight():
     output = [torch.tensor(3.0)]
-    assert with_deep_supervision(First(), 1)(output, output).item() == 3.0
+    assert with_deep_supervision(First(), [1.0])(output, output).item() == 3.0

@@ -1,0 +1,125 @@
+"""A machine that is taken away: save after the present step and leave, to be continued with --c.
+
+A cluster sends SIGTERM, or the signal that a job asks for (SLURM: ``--signal=USR1@120``), before it
+kills. nnU-Net dies of it and loses up to 50 epochs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn, Protocol
+
+import torch
+from torch import distributed as dist
+
+from semi_nnunet.training.distributed import Ranks
+
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again
+NAMES = ("SIGTERM", "SIGUSR1")  # Windows has no SIGUSR1
+
+
+class Preempted(SystemExit):
+    """Leaves the process with :data:`EXIT_CODE`; what it has done is saved."""
+
+    def __init__(self) -> None:
+        super().__init__(EXIT_CODE)
+
+
+class Preemption:
+    """Notes the signals by which a training is asked to leave.
+
+    Args:
+        ranks: of the training; all leave if one is asked.
+    """
+
+    def __init__(self, ranks: Ranks):
+        self.ranks = ranks
+        self.signal_name: str | None = None
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Inside the block the signals are noted instead of ending the process.
+
+        Afterwards the process leaves if it was asked to and has not yet. Processes that are forked
+        inside, such as those that load batches, end by the signals as ever.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only there a program can receive signals
+            return
+        own = os.getpid()
+
+        def note(number: int, frame: FrameType | None) -> None:
+            if os.getpid() == own:
+                self.signal_name = signal.Signals(number).name
+                return
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+        before: dict[int, Any] = {}
+        for name in NAMES:
+            if number := getattr(signal, name, None):
+                before[number] = signal.signal(number, note)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self.signal_name:
+            raise Preempted
+
+    def leave(self, say: Callable[[str], None]) -> NoReturn:
+        """Leave the process; what it has done is saved.
+
+        Args:
+            say: prints a line into the training's log.
+        """
+        say(f"{self.signal_name or 'another process was asked to leave'}: saved, continue with --c")
+        raise Preempted
+
+    def is_asked(self, device: torch.device) -> bool:
+        """Whether this process, or another of the training on ``device``, was asked to leave."""
+        asked = self.signal_name is not None
+        if self.ranks.count == 1:
+            return asked
+        of_all = torch.tensor(int(asked), device=device)
+        dist.all_reduce(of_all)
+        return bool(of_all.item())
+
+
+class Part(Protocol):
+    """What notes something in every step and forgets it at the end of an epoch."""
+
+    def state(self) -> Any:
+        """What was noted, as tensors and plain values."""
+
+    def restore(self, state: Any) -> None:
+        """Take over a state."""
+
+
+class WithinEpoch:
+    """What a training has noted of the present epoch, for a checkpoint between two of its steps.
+
+    Args:
+        ranks: of the training; each has noted its own.
+        parts: what notes something, by name.
+    """
+
+    def __init__(self, ranks: Ranks, parts: dict[str, Part]):
+        self.ranks, self.parts = ranks, parts
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint keeps, after so many steps of the epoch; every rank has to ask."""
+        own = {name: part.state() for name, part in self.parts.items()}
+        return {"step_in_epoch": step, "epoch_states": self.ranks.listed(own)}
+
+    def restore(self, semi: Mapping[str, Any]) -> int:
+        """Take over what a checkpoint has under "semi"; returns how many steps were done."""
+        if states := semi.get("epoch_states"):
+            for name, state in self.ranks.own_of(states).items():
+                self.parts[name].restore(state)
+        return int(semi.get("step_in_epoch", 0))
