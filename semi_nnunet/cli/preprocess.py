@@ -100,7 +100,9 @@ def run(args: argparse.Namespace) -> None:
         return
     for configuration, (labelled, unlabelled) in ready.counts.items():
         print(f"{configuration}: {labelled} labelled and {unlabelled} unlabelled cases are ready")
-    first, *others = to_train(args.dataset, ready.plans, next(iter(ready.counts)))
+    configuration, (labelled, _) = next(iter(ready.counts.items()))
+    fold = "0" if labelled > 1 else "all"  # a single case cannot be validated on
+    first, *others = to_train(args.dataset, ready.plans, configuration, fold)
     if others:
         first = f"as there is no GPU: {first}"
     print(f"next{',' if others else ':'} {first}", *(f"      {one}" for one in others), sep="\n")

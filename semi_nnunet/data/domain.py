@@ -37,7 +37,7 @@ from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization impo
     get_normalization_scheme,
 )
 
-from semi_nnunet.data.image_files import Geometry
+from semi_nnunet.data.image_files import UNTOLD, Geometry
 from semi_nnunet.data.integrity import CaseReport
 
 SPACING_FACTOR = SIZE_FACTOR = 3.0
@@ -139,7 +139,7 @@ class Labelled:
             Range.of([extent(place) for place in places]),
             max(axes_of(place) for place in places),
             Range.of(origins) if len(origins) == len(places) else None,
-            frozenset() if "" in towards else towards,
+            frozenset() if towards & {"", UNTOLD} else towards,
             tuple(Range.of(rows) for rows in channels),
             Range.of([spans(report) for report in of_labelled]),
         )
@@ -176,10 +176,12 @@ def find_outliers(
 
 
 def orientation_reasons(place: Geometry, labelled: Labelled) -> Iterator[Reason]:
-    """Axes that run to a side to which no labelled image's do."""
+    """Axes that run to a side to which no labelled image's do, or to one that nobody knows."""
     if place.towards and labelled.towards and place.towards not in labelled.towards:
         known = " or ".join(sorted(labelled.towards))
         what = f"Its axes x, y, z run towards {place.towards} of the patient"
+        if place.towards == UNTOLD:
+            what = "Its header does not tell where its axes x, y, z run to (qform and sform are 0)"
         yield Reason(f"{what}, those of the labelled images towards {known}.", 1.0)
 
 

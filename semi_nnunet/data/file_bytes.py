@@ -44,11 +44,15 @@ class BrokenFileError(Exception):
 
 @dataclass(frozen=True)
 class RawScan:
-    """What the bytes say and nnU-Net's reader hides: spacing in the header, NaN and Inf voxels."""
+    """What the bytes say and nnU-Net's reader hides: spacing in the header, NaN and Inf voxels.
+
+    A NIfTI file whose qform and sform are both 0 is not ``oriented``.
+    """
 
     spacing: tuple[float, ...] = ()
     nans: int = 0
     infs: int = 0
+    oriented: bool = True
 
 
 def short_reason(error: BaseException) -> str:
@@ -140,7 +144,8 @@ def _scan_nifti_voxels(stream: IO[bytes], header: Any) -> RawScan:
     if position < promised:
         raise BrokenFileError(f"is truncated: holds {position} bytes, its header says {promised}")
     pixdim = header["pixdim"][1 : 1 + min(3, len(shape))]
-    return RawScan(tuple(float(size) for size in pixdim), nans, infs)
+    oriented = int(header["qform_code"]) > 0 or int(header["sform_code"]) > 0
+    return RawScan(tuple(float(size) for size in pixdim), nans, infs, oriented)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import hashlib
 import io
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ DIRECTION_TOLERANCE = (
 )
 QUANTILES = (0.005, 0.05, 0.5, 0.95, 0.995)  # of an image's voxels, as they are in the file
 SAMPLED_VOXELS = 200_000  # of a channel; 1000 of them lie outside of the outer quantiles
+UNTOLD = "untold"  # in place of the sides: the file has no orientation, its reader makes one up
 ALONG_AN_AXIS = 0.8  # the least direction cosine: 37 degrees; beyond, it runs between two axes
 LPS, RAS = ("RL", "AP", "IS"), ("LR", "PA", "IS")  # a world's axes: towards its minus and plus
 
@@ -52,7 +53,8 @@ class Geometry:
         origin: in mm, X, Y, Z, in the world of the reader: SimpleITK's is LPS, nibabel's RAS.
         direction: cosines of the axes X, Y, Z, one axis a column, row by row, in the same world.
         towards: of the patient, the side to which X, Y and Z run, such as "LPS"; "" if the format
-            does not tell, or an axis runs between two of them.
+            does not tell, or an axis runs between two of them; UNTOLD if the file does not, though
+            its format could.
     """
 
     shape: tuple[int, ...]
@@ -71,12 +73,14 @@ class FileFacts:
         geometry: None if it cannot be read.
         channel_digests: of the voxels of each channel in the file.
         quantiles: of the voxels of each channel, at QUANTILES; () for labels and bad files.
+        only_background: it is a label of 0 everywhere.
     """
 
     problems: tuple[Problem, ...]
     geometry: Geometry | None = None
     channel_digests: tuple[str, ...] = ()
     quantiles: tuple[tuple[float, ...], ...] = ()
+    only_background: bool = False
 
 
 def inspect_file(
@@ -114,6 +118,8 @@ def _inspect(
     check_presence(path)
     raw = scan_raw(path)
     array, geometry, sitk_spacing = read_with_nnunet(path, reader_class, is_label)
+    if not raw.oriented:
+        geometry = replace(geometry, towards=UNTOLD)
     found = [
         channels_problem(array.shape, 1 if is_label else num_channels),
         spacing_problem([raw.spacing, sitk_spacing, geometry.spacing]),
@@ -125,7 +131,8 @@ def _inspect(
     problems = tuple(Problem(where, *what_and_fix) for what_and_fix in found if what_and_fix)
     is_good_image = not is_label and not problems
     quantiles = tuple(quantiles_of(channel) for channel in array) if is_good_image else ()
-    return FileFacts(problems, geometry, digests, quantiles)
+    only_background = is_label and not problems and not array.any()
+    return FileFacts(problems, geometry, digests, quantiles, only_background)
 
 
 def read_with_nnunet(

@@ -43,8 +43,16 @@ from semi_nnunet.data.raw_description import (
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.parallel import in_processes
 
-__all__ = ["CaseReport", "cases_in", "check_dataset", "dataset_problems", "duplicate_problems"]
+__all__ = [
+    "CaseReport",
+    "cases_in",
+    "check_dataset",
+    "dataset_problems",
+    "duplicate_problems",
+    "warnings_of",
+]
 
+NAMED = 10  # cases in a warning
 EXAMPLES_TRIED = 10  # files shown to nnU-Net's choice of a reader, as the first may be the bad one
 
 
@@ -61,6 +69,7 @@ class CaseReport:
         geometry: of its first readable image; None if there is none.
         quantiles: of the voxels of each channel, at
             :data:`~semi_nnunet.data.image_files.QUANTILES`; bad files are left out.
+        only_background: it has a label that is 0 everywhere.
     """
 
     case: str
@@ -69,6 +78,7 @@ class CaseReport:
     problems: tuple[Problem, ...]
     geometry: Geometry | None = None
     quantiles: tuple[tuple[float, ...], ...] = ()
+    only_background: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,17 +181,21 @@ def _report(rules: _Rules, case: RawCase) -> CaseReport:
     facts = [inspect(path, name) for path, name in zip(case.images, names, strict=True)]
     problems = [problem for fact in facts for problem in fact.problems]
     problems += _channel_problems(rules, case, facts) + _mismatches(names, facts)
+    only_background = False
     if case.label is not None:
         where = relative_to(case.label, rules.root)
         label = inspect(case.label, where, label_values=rules.label_values)
         problems += [*label.problems, *_label_mismatch(where, label, names, facts)]
+        only_background = label.only_background
     content_hash = None
     if facts and all(fact.geometry for fact in facts):
         digests = "".join(digest for fact in facts for digest in fact.channel_digests)
         content_hash = hashlib.sha256(digests.encode()).hexdigest()
     geometry = next((fact.geometry for fact in facts if fact.geometry), None)
     quantiles = tuple(channel for fact in facts for channel in fact.quantiles)
-    return CaseReport(case.case, case.subset, content_hash, tuple(problems), geometry, quantiles)
+    return CaseReport(
+        case.case, case.subset, content_hash, tuple(problems), geometry, quantiles, only_background
+    )
 
 
 def _channel_problems(rules: _Rules, case: RawCase, facts: Sequence[FileFacts]) -> list[Problem]:
@@ -275,3 +289,33 @@ def duplicate_problems(reports: Sequence[CaseReport]) -> dict[str, Problem]:
             where = f"{UNLABELLED_IMAGES}: case {report.case}"
             problems[report.case] = Problem(where, what, f"remove it from {UNLABELLED_IMAGES}")
     return problems
+
+
+def warnings_of(reports: Sequence[CaseReport]) -> Iterator[str]:
+    """What is strange and may be meant so: empty labels, a single one, labelled images as test."""
+    labelled = [report for report in reports if report.subset == "labelled"]
+    if len(labelled) == 1:
+        what = f"a fold needs at least 2 labelled cases, got 1 ({labelled[0].case})"
+        yield f"{what}. Fix: train fold 'all', or label another case"
+    if empty := [report.case for report in labelled if report.only_background]:
+        what = f"{len(empty)} of {len(labelled)} labels show no class, all voxels are 0: "
+        what += f"{_listed(empty)}. They are kept, as labels of background"
+        fix = f"if nobody has labelled the images, move them to {UNLABELLED_IMAGES}"
+        yield f"{what}. Fix: {fix}"
+    known = {report.content_hash: report.case for report in labelled if report.content_hash}
+    tests = [report for report in reports if report.subset == "test"]
+    twins = [
+        f"{report.case} (labelled: {known[report.content_hash]})"
+        for report in tests
+        if report.content_hash in known
+    ]
+    if twins:
+        what = f"the voxels of {len(twins)} of {len(tests)} test images equal those of a labelled "
+        what += f"image: {_listed(twins)}. What is measured on them says nothing"
+        yield f"{what}. Fix: remove them from imagesTs"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

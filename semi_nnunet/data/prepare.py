@@ -6,8 +6,6 @@ Every step may be interrupted; calling :func:`prepare` again does what is left.
 from __future__ import annotations
 
 import filecmp
-import inspect
-import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,21 +14,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import nnunetv2
 from nnunetv2.experiment_planning.plan_and_preprocess_api import (
     extract_fingerprints,
     plan_experiments,
 )
-from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.data import patients
 from semi_nnunet.data.domain_check import check_domain
+from semi_nnunet.data.existing_plans import (
+    default_plans_name,
+    fingerprint_fits,
+    is_derived,
+    plans_there,
+)
 from semi_nnunet.data.integrity import (
     CaseReport,
     check_dataset,
     dataset_problems,
     duplicate_problems,
+    warnings_of,
 )
 from semi_nnunet.data.layout import (
     SKIPPED_FILE,
@@ -38,14 +40,13 @@ from semi_nnunet.data.layout import (
     raw_dataset,
     require_paths,
 )
-from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.memory_needs import check_memory
 from semi_nnunet.data.preprocessing import Case, Recipe, adopt_stock_preprocessing, preprocess_cases
-from semi_nnunet.data.raw_description import UNLABELLED_DOMAIN, RawDataset
+from semi_nnunet.data.raw_description import RawDataset
 from semi_nnunet.data.unlabelled_shards import UnlabelledPreprocessing, require_idle
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.files import optional_json, read_json, write_atomically, write_json
+from semi_nnunet.util.files import read_json, write_atomically, write_json
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 PLANNER = "ExperimentPlanner"
@@ -198,6 +199,8 @@ def verify(
         num_processes: worker processes.
         skip_bad: set bad unlabelled cases aside.
 
+    Prints a warning of what is strange and kept.
+
     Returns:
         The report of every case, and the unlabelled cases set aside with their problems.
 
@@ -226,6 +229,8 @@ def verify(
     if bad:
         print(f"set aside {len(bad)} bad unlabelled cases:")
         print(*(f"  {problem}" for problem in of_unlabelled), sep="\n")
+    for warning in warnings_of(reports):
+        print(f"WARNING: {warning}", flush=True)
     return reports, {case: [str(problem) for problem in bad[case]] for case in bad}
 
 
@@ -251,22 +256,6 @@ def cases_to_preprocess(
 # ---- plan ----
 
 
-def default_plans_name(planner: str) -> str:
-    """The name under which a planner of nnU-Net's writes its plans.
-
-    Raises:
-        UserError: there is no such planner.
-    """
-    folder = os.path.join(nnunetv2.__path__[0], "experiment_planning")
-    found = recursive_find_python_class(folder, planner, "nnunetv2.experiment_planning")
-    parameters = {} if found is None else inspect.signature(found).parameters
-    if "plans_name" not in parameters:
-        raise UserError(
-            f"nnU-Net has no planner {planner!r}. Fix: for example -pl nnUNetPlannerResEncM"
-        )
-    return str(parameters["plans_name"].default)
-
-
 def plan_if_needed(
     raw_dataset: Path | RawDataset,
     preprocessed: Path,
@@ -279,12 +268,13 @@ def plan_if_needed(
     Planning anew, because labelled cases came or went, keeps ``plans["semi"]``.
 
     Raises:
-        UserError: plans derived from others (see :mod:`semi_nnunet.cli.plan`) no longer fit.
+        UserError: the plans that are there are of another data set or version, or are derived from
+            others (see :mod:`semi_nnunet.cli.plan`) and no longer fit.
     """
     raw = RawDataset.of(raw_dataset)
     plans_file = preprocessed / f"{plans_name}.json"
     fits = fingerprint_fits(raw, preprocessed)
-    before = optional_json(plans_file)
+    before = plans_there(plans_file, raw)
     if before and fits:
         return before
     if before and is_derived(before):
@@ -306,53 +296,6 @@ def plan_if_needed(
         plans |= kept
         write_json(plans_file, plans)
     return plans
-
-
-def is_derived(plans: Mapping[str, Any]) -> bool:
-    """Whether plans were made from others: they say so, or use the data of another name."""
-    if plans.get("semi_planned", {}).get("from", plans["plans_name"]) != plans["plans_name"]:
-        return True
-    if plans["plans_name"] == default_plans_name(plans["experiment_planner_used"]):
-        return False  # the residual encoders' planners use the data of nnUNetPlans
-    identifiers = [c.get("data_identifier") for c in plans["configurations"].values()]
-    own = f"{plans['plans_name']}_"
-    return any(identifier and not identifier.startswith(own) for identifier in identifiers)
-
-
-def fingerprint_fits(raw_dataset: Path | RawDataset, preprocessed: Path) -> bool:
-    """Whether nnU-Net's fingerprint is of the labelled cases there are now.
-
-    It is not if their number or dataset.json has changed, or if a case that was labelled is none
-    any more: its hidden label would live on in the intensities of the plans.
-    """
-    fingerprint, description = (
-        preprocessed / name for name in ("dataset_fingerprint.json", "dataset.json")
-    )
-    if not (fingerprint.is_file() and description.is_file()):
-        return False
-    raw = RawDataset.of(raw_dataset)
-    known = len(read_json(fingerprint)["spacings"])
-    same_cases = preprocessed_as_labelled(preprocessed) <= raw.labelled
-    same_description = of_plans(read_json(description)) == of_plans(raw.content)
-    return bool(known == raw.content["numTraining"] and same_description and same_cases)
-
-
-def of_plans(description: Mapping[str, Any]) -> dict[str, Any]:
-    """What of dataset.json matters to plans: patients and unlabelled images do not."""
-    ours = (patients.KEY, UNLABELLED_DOMAIN)
-    return {key: value for key, value in description.items() if key not in ours}
-
-
-def preprocessed_as_labelled(preprocessed: Path) -> set[str]:
-    """Every case that some configuration has preprocessed with its label."""
-    names = (path.name for path in preprocessed.glob("*.manifest.jsonl"))
-    folders = [preprocessed / name.removesuffix(".manifest.jsonl") for name in names]
-    return {
-        case
-        for folder in folders
-        if not folder.name.endswith("_unlabeled")
-        for case in Manifest(folder).present()
-    }
 
 
 def requested(plans: Mapping[str, Any], configurations: Sequence[str] | None) -> list[str]:

@@ -19,6 +19,9 @@ JSON = "dataset.json"
 LABELS_OF_UNLABELLED = "labelsUn"
 UNLABELLED_DOMAIN = "unlabelled_domain"  # of dataset.json: are the unlabelled images of its kind?
 DOMAINS = ("same", "other")
+IMAGE_ENDINGS = (
+    ".nii.gz", ".nii", ".mha", ".nrrd", ".gipl", ".png", ".bmp", ".tif", ".tiff",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -302,6 +305,19 @@ def _name_problems(
             if name.endswith(ending) and not re.search(r"._\d{4}$", name[: -len(ending)]):
                 what = f"images must be named CASE_0000{ending}, CASE_0001{ending}, ..."
                 yield Problem(os.path.join(folder, name), what, "rename the file")
+        if folder != UNLABELLED_IMAGES:  # there, no other ending is allowed
+            yield from _second_files(root, folder, ending)
+
+
+def _second_files(root: str, folder: str, ending: str) -> Iterator[Problem]:
+    """Images beside one of the same name that nnU-Net reads: which one is meant?"""
+    names = set(files_in(os.path.join(root, folder)))
+    others = tuple(other for other in IMAGE_ENDINGS if not ending.endswith(other))
+    for name in sorted(name for name in names if name.endswith(others)):
+        stem = name.removesuffix(next(other for other in others if name.endswith(other)))
+        if f"{stem}{ending}" in names and not name.endswith(ending):
+            what = f"must end with {ending}, which {JSON} declares, as {stem}{ending} beside it"
+            yield Problem(os.path.join(folder, name), what, "remove the one that is not meant")
 
 
 def _wrong_with_id(case: str) -> str | None:

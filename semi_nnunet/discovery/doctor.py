@@ -137,7 +137,7 @@ def dataset(folder: Path, preprocessed: Path | None) -> Finding:
         fix = f"semi_nnunet preprocess -d {int(folder.name[7:10])}"
     done = ", ".join(f"{name} {n[0]}+{n[1]}" for name, n in ready.items()) or "nothing"
     state = f"{labelled} labelled, {unlabelled} unlabelled; preprocessed: {done}"
-    state += f" ({aside} set aside as bad: {SKIPPED_FILE})" if aside else ""
+    state += f" ({aside} set aside, {SKIPPED_FILE} says why)" if aside else ""
     return Finding(folder.name, state, fix)
 
 
@@ -154,6 +154,6 @@ def ready_cases(preprocessed: Path) -> dict[str, tuple[int, int]]:
 
 
 def skipped(preprocessed: Path) -> int:
-    """How many unlabelled cases were set aside as bad."""
+    """How many unlabelled cases were set aside: bad ones and outliers."""
     path = preprocessed / SKIPPED_FILE
     return len(read_json(path)) if path.is_file() else 0

@@ -9,6 +9,7 @@ from typing import Any
 
 from semi_nnunet.data.integrity import cases_in
 from semi_nnunet.data.layout import (
+    SKIPPED_FILE,
     UNLABELLED_IMAGES,
     preprocessed_dataset,
     raw_dataset,
@@ -52,7 +53,7 @@ from semi_nnunet.runs.launching import Launcher, UnfinishedError, find_resources
 from semi_nnunet.runs.seeds import unseeded
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.files import read_json
+from semi_nnunet.util.files import optional_json, read_json
 from semi_nnunet.util.names import below_one
 
 Plans = Mapping[str, dict[str, Any]]
@@ -185,7 +186,8 @@ def write(source: Path, raw: Path, request: Request, plans: Plans, how: Distilla
     labelled = list(cases_in(source / "imagesTr", description["file_ending"]))
     patient_of = patient_finder(description)
     of_source = folds_of(preprocessed_dataset(source.name), labelled, patient_of)
-    _, skipped = verify(source, how.processes, how.skip_bad)
+    _, bad = verify(source, how.processes, how.skip_bad)
+    skipped = {*bad, *set_aside(source)}
     pool = label_pool(request, Launcher(device=how.device, jobs=how.jobs))
     if pool is None or not pool.cases:
         raise UnfinishedError("no image is labelled. Fix: see above")
@@ -199,6 +201,15 @@ def write(source: Path, raw: Path, request: Request, plans: Plans, how: Distilla
     stages = stages_of(of_target, how.configuration(request))
     following = what_follows(raw, name, stages, [*map(str, range(folds))] or [ALL])
     return Distilled((raw,), len(labelled), len(taken), following)
+
+
+def set_aside(source: Path) -> set[str]:
+    """The unlabelled cases that ``semi_nnunet preprocess`` has set aside: no training sees them."""
+    path = preprocessed_dataset(source.name) / SKIPPED_FILE
+    found = set(optional_json(path))
+    if found:
+        print(f"left out {len(found)} unlabelled cases that preprocess set aside: {path} says why")
+    return found
 
 
 def what_follows(

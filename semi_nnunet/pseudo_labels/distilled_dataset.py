@@ -15,6 +15,7 @@ from typing import Any
 from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from semi_nnunet.data.existing_plans import fingerprint_fits
 from semi_nnunet.data.integrity import cases_in
 from semi_nnunet.data.layout import (
     DISTILLED_FILE,
@@ -31,7 +32,6 @@ from semi_nnunet.data.patients import (
     make_folds,
     require_whole,
 )
-from semi_nnunet.data.prepare import fingerprint_fits
 from semi_nnunet.data.splits import Transfer
 from semi_nnunet.deploy.trained import TrainedModel
 from semi_nnunet.pseudo_labels.choice import Choice, case_scores, choose

@@ -9,16 +9,17 @@ import torch
 from semi_nnunet.data.layout import preprocessed_dataset, read_plans
 
 
-def to_train(dataset: str, plans: str, configuration: str) -> list[str]:
+def to_train(dataset: str, plans: str, configuration: str, fold: str = "0") -> list[str]:
     """The commands that train on this machine, one after another.
 
     Args:
         dataset: number or name.
         plans: identifier of the plans.
         configuration: such as "2d"; it is preprocessed.
+        fold: number, or "all".
     """
     option = "" if plans == "nnUNetPlans" else f" -p {plans}"
-    train = f"nnUNetv2_train {dataset} {configuration} 0 -tr SemiMeanTeacherTrainer"
+    train = f"nnUNetv2_train {dataset} {configuration} {fold} -tr SemiMeanTeacherTrainer"
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     planned = "semi_planned" in read_plans(preprocessed_dataset(dataset), plans)
     if has_gpu or planned:

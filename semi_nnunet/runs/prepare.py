@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from semi_nnunet.data import prepare as data
+from semi_nnunet.data.existing_plans import default_plans_name
 from semi_nnunet.data.layout import preprocessed_dataset
 from semi_nnunet.data.unlabelled_shards import UnlabelledPreprocessing, UnlabelledShard, shards_left
 from semi_nnunet.runs.launching import Launcher, Work, finished
@@ -69,7 +70,7 @@ def prepare(
     count = shards or launcher.jobs
     if count is None and launcher.launcher != "local":
         count = 1
-    plans = plans or data.default_plans_name(planner)
+    plans = plans or default_plans_name(planner)
     wanted = (dataset, configurations, plans, planner, processes or PROCESSES)
     if count is None:
         return Ready(plans, data.prepare(*wanted, skip_bad, skip_outliers))

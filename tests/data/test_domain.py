@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from semi_nnunet.data.domain import Outlier, find_outliers
-from semi_nnunet.data.image_files import Geometry
+from semi_nnunet.data.image_files import UNTOLD, Geometry
 from semi_nnunet.data.integrity import CaseReport, check_dataset
 from semi_nnunet.data.raw_description import RawDataset
 from semi_nnunet.util.errors import Problem
@@ -101,6 +101,13 @@ def test_windowed_ct_is_named_and_mr_in_another_unit_is_not() -> None:
 def test_mirrored_axes_are_named() -> None:
     text = reason(report(towards="RPS"))
     assert "run towards RPS of the patient, those of the labelled images towards LPS" in text
+
+
+def test_an_image_that_does_not_tell_where_its_axes_run_is_named_if_labelled_ones_do() -> None:
+    text = reason(report(towards=UNTOLD))
+    assert "does not tell where its axes x, y, z run to (qform and sform are 0)" in text
+    known = [report("a", "labelled", towards=UNTOLD), report("b", "labelled")]
+    assert not found(report(towards=UNTOLD), report("v"), labelled=known)
 
 
 @pytest.mark.parametrize("towards", ["LPS", ""])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -182,6 +183,21 @@ def test_a_file_tells_to_which_side_its_axes_run(
         assert geometry is not None and geometry.towards == "RAS"
 
 
+@pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 1)])
+def test_nifti_of_neither_form_does_not_tell_where_its_axes_run(
+    data: Path, codes: tuple[int, int]
+) -> None:
+    path = data / "imagesUn/u_0000.nii.gz"
+    image = nib.Nifti1Image(voxels(1), None)
+    image.header.set_qform(np.eye(4), codes[0])
+    image.header.set_sform(np.eye(4), codes[1])
+    nib.save(image, path)
+    geometry = facts_of(path, SimpleITKIO).geometry
+    assert geometry is not None
+    assert (geometry.towards == image_files.UNTOLD) == (codes == (0, 0))
+    assert problems_in(data) == []
+
+
 def test_a_picture_tells_no_side(tmp_path: Path) -> None:
     root = make_png(tmp_path)
     geometry = facts_of(root / "imagesUn/u_0000.png", NaturalImage2DIO, channels=3).geometry
@@ -201,8 +217,12 @@ def test_a_label_value_that_is_not_declared_is_named(data: Path, value: float) -
 
 
 def test_an_empty_label_is_no_problem(data: Path) -> None:
-    write(data / "labelsTr/a.nii.gz", np.zeros(SHAPE, np.uint8))
-    assert problems_in(data) == []
+    path = data / "labelsTr/a.nii.gz"
+    for value in (0, 1):
+        write(path, np.full(SHAPE, value, np.uint8))
+        assert problems_in(data) == []
+        facts = image_files.inspect_file(str(path), "", SimpleITKIO, 1, {0, 1})
+        assert facts.only_background == (value == 0)
 
 
 def test_a_png_label_with_colours_is_named(tmp_path: Path) -> None:

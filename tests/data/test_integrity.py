@@ -16,6 +16,7 @@ from semi_nnunet.data.integrity import (
     check_dataset,
     dataset_problems,
     duplicate_problems,
+    warnings_of,
 )
 from tests.data.raw_datasets import (
     SHAPE,
@@ -191,3 +192,44 @@ def test_unreadable_images_are_no_duplicates(data: Path) -> None:
     for name in ("imagesTr/a", "imagesUn/u"):
         (data / f"{name}_0000.nii.gz").write_bytes(b"")
     assert leaks(data) == []
+
+
+# ---- warnings ----
+
+
+def warned(root: Path) -> list[str]:
+    return list(warnings_of(check_dataset(root, 1, False)))
+
+
+def test_a_clean_data_set_has_no_warnings(data: Path) -> None:
+    assert warned(data) == []
+
+
+def test_labels_that_show_nothing_are_told(data: Path) -> None:
+    for case in "ab":
+        write(data / f"labelsTr/{case}.nii.gz", np.zeros(SHAPE, np.uint8))
+    (text,) = warned(data)
+    assert text.startswith("2 of 2 labels show no class, all voxels are 0: a, b.")
+    assert "Fix: " in text
+
+
+def test_a_test_image_that_is_labelled_is_told(data: Path) -> None:
+    shutil.copy(data / "imagesTr/a_0000.nii.gz", data / "imagesTs/t_0000.nii.gz")
+    (text,) = warned(data)
+    assert "1 of 1 test images equal those of a labelled image: t (labelled: a)." in text
+
+
+def test_a_single_labelled_case_is_told_that_it_makes_no_fold() -> None:
+    (text,) = warnings_of([CaseReport("a", "labelled", "hash", ())])
+    assert text == (
+        "a fold needs at least 2 labelled cases, got 1 (a). "
+        "Fix: train fold 'all', or label another case"
+    )
+
+
+def test_of_many_cases_the_first_are_named() -> None:
+    empty = [
+        CaseReport(f"c{number}", "labelled", None, (), only_background=True) for number in range(12)
+    ]
+    (text,) = warnings_of(empty)
+    assert "c8, c9 and 2 more. They" in text

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import SimpleITK as sitk
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.data import prepare as module
-from semi_nnunet.data.prepare import copy_ground_truth, default_plans_name, prepare, requested
+from semi_nnunet.data.prepare import copy_ground_truth, prepare, requested
 from semi_nnunet.data.preprocessing import Case
 from semi_nnunet.util.errors import UserError
 from tests.data.copied import Copy, names
@@ -64,6 +65,21 @@ def test_without_unlabelled_images_it_says_where_they_go(copy: Copy) -> None:
     shutil.rmtree(copy.raw / "imagesUn")
     with pytest.raises(UserError, match="imagesUn: the folder is absent"):
         copy.prepare()
+
+
+def test_what_is_strange_and_kept_is_warned_of(
+    copy: Copy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = names(copy.raw / "imagesTr")[:2]
+    (test,) = (copy.raw / "imagesTs").iterdir()
+    shutil.copy(copy.raw / f"imagesTr/{first}_0000.nii.gz", test)
+    label = sitk.ReadImage(str(copy.raw / f"labelsTr/{second}.nii.gz")) * 0
+    sitk.WriteImage(label, str(copy.raw / f"labelsTr/{second}.nii.gz"))
+    assert copy.prepare() == {"2d": (5, 4)}
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "WARNING" in line]
+    assert len(warnings) == 2
+    assert f"1 of 5 labels show no class, all voxels are 0: {second}." in warnings[0]
+    assert f"(labelled: {first})" in warnings[1]
 
 
 def test_running_again_does_nothing_and_tells_a_log_its_stages(
@@ -140,13 +156,6 @@ def test_derived_plans_are_not_planned_anew(copy: Copy) -> None:
     (copy.preprocessed / "dataset_fingerprint.json").unlink()
     with pytest.raises(UserError, match="derived from other plans"):
         prepare(copy.number, ["2d"], "nnUNetPlans_cpu", "ExperimentPlanner", 1, False)
-
-
-def test_a_planner_has_its_own_plans_name() -> None:
-    assert default_plans_name("ExperimentPlanner") == "nnUNetPlans"
-    assert default_plans_name("nnUNetPlannerResEncM") == "nnUNetResEncUNetMPlans"
-    with pytest.raises(UserError, match="no planner 'Nobody'"):
-        default_plans_name("Nobody")
 
 
 def test_a_cascade_uses_the_data_of_its_first_stages(prepared_cascade: Any) -> None:

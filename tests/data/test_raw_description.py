@@ -163,3 +163,14 @@ def test_a_space_inside_a_case_id_is_fine(data: Path) -> None:
     write(data / "imagesUn/one two_0000.nii.gz", voxels(50))
     assert dataset_problems(data) == []
     assert "one two" in {report.case for report in check_dataset(data, 1, False)}
+
+
+@pytest.mark.parametrize("folder", ["imagesTr", "imagesTs"])
+def test_a_second_file_of_another_ending_is_named(data: Path, folder: str) -> None:
+    case = "a" if folder == "imagesTr" else "t"
+    for name in (f"{case}_0000.nrrd", "alone_0000.nrrd", f"{case}_0000.txt"):
+        (data / folder / name).touch()
+    what = whole_problem(data, f"{folder}/{case}_0000.nrrd")
+    assert what == (
+        f"must end with .nii.gz, which dataset.json declares, as {case}_0000.nii.gz beside it"
+    )

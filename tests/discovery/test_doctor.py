@@ -92,6 +92,6 @@ def test_cases_that_nnunet_preprocessed_are_counted_and_those_set_aside_told(
     assert doctor.ready_cases(folder.parent) == {"nnUNetPlans_2d": (2, 0)}
     (folder.parent / doctor.SKIPPED_FILE).write_text('["x", "y"]')
     assert (
-        "(2 set aside as bad: semi_skipped.json)"
+        "(2 set aside, semi_skipped.json says why)"
         in doctor.dataset(phantom.raw, folder.parent).state
     )

@@ -84,6 +84,18 @@ def test_what_is_set_aside_is_in_no_training(raw, pool, capfd):
     assert not list(target.rglob("leak*"))
 
 
+def test_what_preprocess_set_aside_is_in_no_training(raw, pool, capfd):
+    outlier = sorted(cases(raw / "imagesUn"))[1]
+    preprocessed = Path(os.environ["nnUNet_preprocessed"]) / raw.name
+    preprocessed.mkdir(exist_ok=True)
+    write_json(preprocessed / "semi_skipped.json", {outlier: ["Its spacing is of another world."]})
+    assert main(distil(raw, pool, "--keep", "0.5")) == 0
+    assert "left out 1 unlabelled cases that preprocess set aside" in capfd.readouterr().out
+    target = next(raw.parent.glob("Dataset077_*"))
+    assert len(cases(target / "labelsTr")) == 7  # of 5, and half of what is left
+    assert not list(target.rglob(f"{outlier}*"))
+
+
 def test_without_leftovers_stock_nnunet_goes_on(raw, pool, capfd):
     assert main(distil(raw, pool, "--symlink")) == 0
     target = next(raw.parent.glob("Dataset077_*"))

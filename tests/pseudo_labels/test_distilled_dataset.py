@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from semi_nnunet.data.existing_plans import fingerprint_fits
 from semi_nnunet.data.patients import itself, make_folds, patient_finder, split_patients
-from semi_nnunet.data.prepare import fingerprint_fits
 from semi_nnunet.data.sampling import pseudo_labelled_cases
 from semi_nnunet.pseudo_labels.distilled_dataset import (
     cases_of,

@@ -34,6 +34,11 @@ def test_without_a_gpu_networks_are_planned_smaller_first(dataset):
     assert train.endswith(" -p nnUNetPlans_cpu -device cpu")
 
 
+def test_the_fold_of_all_cases_is_trained_where_there_is_no_other(dataset):
+    for command in to_train(dataset, "nnUNetPlans", "2d", "all")[1:]:
+        assert command.startswith(f"nnUNetv2_train {dataset} 2d all -tr ")
+
+
 def test_plans_that_were_planned_are_trained_as_they_are(dataset):
     (train,) = to_train(dataset, "small", "2d")
     assert train.endswith(" -p small -device cpu")
