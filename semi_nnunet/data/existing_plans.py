@@ -26,8 +26,12 @@ from semi_nnunet.util.files import read_json
 
 NEEDED = (
     "dataset_name", "plans_name", "configurations", "transpose_forward", "image_reader_writer",
-    "experiment_planner_used", "foreground_intensity_properties_per_channel",
+    "experiment_planner_used",
 )  # fmt: skip
+INTENSITIES = (  # of the foreground: its name now, and in nnU-Net 2.0
+    "foreground_intensity_properties_per_channel",
+    "foreground_intensity_properties_by_modality",
+)
 
 
 def plans_there(path: Path, raw: RawDataset) -> dict[str, Any]:
@@ -54,7 +58,9 @@ def plans_problems(plans: Any, raw: RawDataset, where: str) -> Iterator[Problem]
     if not isinstance(plans, dict):
         yield Problem(where, f"must be an object, got {type(plans).__name__}", anew)
         return
-    if missing := [key for key in NEEDED if key not in plans]:
+    missing = [key for key in NEEDED if key not in plans]
+    missing += [] if any(key in plans for key in INTENSITIES) else INTENSITIES[:1]
+    if missing:
         what = f"must have what nnU-Net's planner writes, but lacks {', '.join(missing)}"
         yield Problem(where, f"{what}: another version wrote it", anew)
         return

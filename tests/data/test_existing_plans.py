@@ -39,6 +39,14 @@ def test_a_cascade_and_configurations_that_inherit_are_taken(prepared_cascade: A
     assert plans_there(path, RawDataset.of(dataset.raw)) == dataset.plans
 
 
+def test_plans_with_a_name_of_nnunet_2_0_are_taken(phantom: Any, tmp_path: Path) -> None:
+    plans = dict(phantom.plans)
+    new = "foreground_intensity_properties_per_channel"
+    plans[new.replace("per_channel", "by_modality")] = plans.pop(new)
+    write_json(tmp_path / "nnUNetPlans.json", plans)
+    assert plans_there(tmp_path / "nnUNetPlans.json", RawDataset.of(phantom.raw)) == plans
+
+
 @pytest.mark.parametrize(
     ("plans", "says"), [([], "must be an object, got list"), ({}, "lacks dataset_name, plans_name")]
 )
