@@ -34,9 +34,10 @@ from typing import Any
 import torch
 
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
+from semi_nnunet.runs.commands import arguments_of
+from semi_nnunet.util.command import Command, typed
 
 PLANS, DATASET = "nnUNetPlans_lottery", "901"
-TRAIN = "from nnunetv2.run.run_training import run_training_entry as run; run()"
 SETTINGS = (
     "epochs=4", "steps_per_epoch=3", "validation_steps_per_epoch=1", "save_every_epochs=1",
     "2d.labelled_batch_size=2", "2d.unlabelled_batch_size=2", "unlabelled_start_steps=0",
@@ -56,7 +57,7 @@ class Scenario:
     """
 
     name: str
-    command: Callable[[Path], list[str]]
+    command: Callable[[Path], Command]
     lost: Callable[[Path, Path], list[str]]
 
 
@@ -99,9 +100,10 @@ def prepare(root: Path) -> None:
 
     raw = root / "raw" / f"Dataset{DATASET}_Phantom"
     write_phantom_dataset(raw, labelled=4, unlabelled=6, test=0, shape=(12, 32, 32))
-    run_to_end(verb("preprocess", "-d", DATASET, "-c", "2d", "-np", "1"))
-    run_to_end(verb("plan", "-d", DATASET, "-c", "2d", "--budget", "cpu", "--name", PLANS,
-                    "--set", *SETTINGS))  # fmt: skip
+    preprocess = ("semi_nnunet", "preprocess", "-d", DATASET, "-c", "2d", "-np", "1")
+    plan = ("semi_nnunet", "plan", "-d", DATASET, "-c", "2d", "--budget", "cpu", "--name", PLANS)
+    run_to_end(preprocess, root / "results")
+    run_to_end((*plan, "--set", *SETTINGS), root / "results")
 
 
 def made_scenarios(root: Path, only: list[str] | None) -> Iterator[Scenario]:
@@ -112,7 +114,7 @@ def made_scenarios(root: Path, only: list[str] | None) -> Iterator[Scenario]:
              "SemiDistillationTrainer")  # fmt: skip
     models = root / "models"
     if not only or {"SemiDistillationTrainer", "pseudo-label"} & set(only):
-        run_to_end(training(names[0])(models))
+        run_to_end(training(names[0])(models), models)
     for name in names:
         if not only or name in only:
             yield Scenario(name, training(name, models), partial(unlike_trainings, name))
@@ -122,33 +124,27 @@ def made_scenarios(root: Path, only: list[str] | None) -> Iterator[Scenario]:
         yield Scenario("pseudo-label", labelling(images, model), unlike_pools)
 
 
-def training(name: str, models: Path | None = None) -> Callable[[Path], list[str]]:
+def training(name: str, models: Path | None = None) -> Callable[[Path], Command]:
     """nnUNetv2_train of a trainer, begun or continued, with its results in the folder."""
 
-    def command(folder: Path) -> list[str]:
-        words = [DATASET, "2d", "0", "-tr", name, "-p", PLANS, "-device", "cpu"]
+    def command(folder: Path) -> Command:
         if models is not None and name == "SemiDistillationTrainer" and not folder.exists():
             shutil.copytree(models, folder)  # what it learns from lies beside it
         begun = any(folder.glob(f"*/{name}__*/fold_0/checkpoint_*.pth"))
-        where = f"import os; os.environ['nnUNet_results'] = {str(folder)!r}; "
-        return [sys.executable, "-c", where + TRAIN, *words, *(["--c"] if begun else [])]
+        words = ("nnUNetv2_train", DATASET, "2d", "0", "-tr", name, "-p", PLANS, "-device", "cpu")
+        return (*words, "--c") if begun else words
 
     return command
 
 
-def labelling(images: Path, model: Path) -> Callable[[Path], list[str]]:
+def labelling(images: Path, model: Path) -> Callable[[Path], Command]:
     """The pseudo labels of a pool, in the folder."""
 
-    def command(folder: Path) -> list[str]:
-        return verb("pseudo-label", "-i", str(images), "-o", str(folder), "-m", str(model),
-                    "--device", "cpu", "--threads", "1")  # fmt: skip
+    def command(folder: Path) -> Command:
+        where = ("-i", images, "-o", folder, "-m", model)
+        return ("semi_nnunet", "pseudo-label", *where, "--device", "cpu", "--threads", "1")
 
     return command
-
-
-def verb(*words: str) -> list[str]:
-    """A command of this package."""
-    return [sys.executable, "-m", "semi_nnunet", *words]
 
 
 # ---- running and killing ----
@@ -158,12 +154,12 @@ def play(scenario: Scenario, kills: int, moments: random.Random, root: Path) -> 
     """Spend the kills of a scenario; returns and prints what was lost."""
     whole, killed = root / f"{scenario.name}_whole", root / f"{scenario.name}_killed"
     started = time.monotonic()
-    run_to_end(scenario.command(whole))
+    run_to_end(scenario.command(whole), whole)
     seconds = time.monotonic() - started
     lost, met, ended, under_way = [], 0, 0, False
     while met < kills or under_way:
         last, under_way = met >= kills, False
-        process = start(scenario.command(killed))
+        process = start(scenario.command(killed), killed)
         with suppress(subprocess.TimeoutExpired):
             process.wait(None if last else moments.uniform(0, seconds))
         if process.returncode is None:
@@ -181,19 +177,29 @@ def play(scenario: Scenario, kills: int, moments: random.Random, root: Path) -> 
     return lost
 
 
-def run_to_end(words: list[str]) -> None:
+def run_to_end(words: Command, results: Path) -> None:
     """Run a command that must succeed."""
-    process = start(words, keep=True)
+    process = start(words, results, keep=True)
     said, _ = process.communicate()
     if process.returncode:
-        sys.exit(f"{' '.join(words)} failed:\n{said[-3000:]}")
+        sys.exit(f"{typed(words)} failed:\n{said[-3000:]}")
 
 
-def start(words: list[str], keep: bool = False) -> subprocess.Popen[str]:
-    """A command in a process group of its own; ``keep``: what it says can be read."""
-    out = subprocess.PIPE if keep else subprocess.DEVNULL
+def start(words: Command, results: Path, keep: bool = False) -> subprocess.Popen[str]:
+    """A command in a process group of its own.
+
+    Args:
+        words: as they are typed.
+        results: where trainings go.
+        keep: what it says can be read.
+    """
     return subprocess.Popen(
-        words, stdout=out, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        arguments_of(words),
+        stdout=subprocess.PIPE if keep else subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "nnUNet_results": str(results)},
+        text=True,
+        start_new_session=True,
     )
 
 

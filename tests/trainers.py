@@ -73,9 +73,16 @@ def train_default_model(plans: Any, configuration: str, fold: int | str, descrip
     path = Path(made.output_folder) / "checkpoint_final.pth"
     if not path.is_file():
         made.initialize()
-        made.save_checkpoint(str(path))
-        write_json(path.parent.parent / "plans.json", made.plans_manager.plans)
-        write_json(path.parent.parent / "dataset.json", made.dataset_json)
+        save_as_trained(made)
+
+
+def save_as_trained(trainer: SemiTrainer) -> Path:
+    """Save a trainer as if its fold were done; returns TRAINER__PLANS__CONFIGURATION."""
+    trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
+    folder = Path(trainer.output_folder_base)
+    write_json(folder / "plans.json", trainer.plans_manager.plans)
+    write_json(folder / "dataset.json", trainer.dataset_json)
+    return folder
 
 
 def weights_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:

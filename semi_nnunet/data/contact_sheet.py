@@ -23,6 +23,7 @@ from semi_nnunet.data.image_files import read_with_nnunet
 from semi_nnunet.data.integrity import reader_class
 from semi_nnunet.data.raw_description import RawCase, RawDataset
 from semi_nnunet.util.files import write_atomically
+from semi_nnunet.util.greys import greys
 
 ROWS = 3
 PIXELS = 400  # at most, of the longer side of a picture
@@ -70,7 +71,7 @@ def step_of(size: int) -> int:
 def windowed(image: np.ndarray) -> np.ndarray:
     """Any values as 0 to 1, the outermost 0.5 % cut off."""
     low, high = np.percentile(image, (0.5, 99.5))
-    return np.clip((image - low) / max(float(high - low), 1e-8), 0, 1)
+    return greys(image, low, high)
 
 
 def write_sheet(path: Path, labelled: Sequence[Picture], others: Sequence[Picture]) -> None:

@@ -32,6 +32,7 @@ from semi_nnunet.data.image_files import (
 )
 from semi_nnunet.data.layout import UNLABELLED_IMAGES
 from semi_nnunet.data.raw_description import (
+    IMAGE_ENDINGS,
     JSON,
     RawCase,
     RawDataset,
@@ -139,7 +140,7 @@ def reader_class(description: dict[str, Any], files: Sequence[str]) -> type[Any]
             except RuntimeError:
                 continue
     what = f"nnU-Net has no reader for 'file_ending' {description['file_ending']!r}"
-    fix = "use .nii.gz, .nii, .mha, .nrrd, .gipl, .png, .bmp, .tif or .tiff"
+    fix = f"use {', '.join(IMAGE_ENDINGS[:-1])} or {IMAGE_ENDINGS[-1]}"
     raise UserError(f"{JSON} cannot be used:", [Problem(JSON, what, fix)])
 
 

@@ -13,7 +13,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import (
 )
 
 from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.files import read_json
+from semi_nnunet.util.files import optional_json, read_json
 
 UNLABELLED_IMAGES = "imagesUn"
 STOCK_TRAINER = "nnUNetTrainer"  # nnU-Net's own
@@ -167,6 +167,13 @@ def preprocessed_dataset(name_or_id: str) -> Path:
     """The preprocessed folder of a data set, which may not exist yet."""
     require_paths("preprocessed")
     return Path(nnUNet_preprocessed.require()) / dataset_name(name_or_id)
+
+
+def set_aside(preprocessed: Path) -> dict[str, list[str]]:
+    """The unlabelled cases that ``semi_nnunet preprocess`` set aside, bad ones and outliers, with
+    the reasons; no training sees them.
+    """
+    return optional_json(preprocessed / SKIPPED_FILE)
 
 
 def read_plans(preprocessed: Path, name: str) -> dict[str, Any]:

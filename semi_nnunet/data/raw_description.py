@@ -162,6 +162,15 @@ def declared_values(labels: dict[str, Any]) -> set[int]:
     return values
 
 
+def declared_classes(labels: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Name -> the values of each class, or region, but for the background and "ignore"."""
+    return {
+        name: tuple(value) if isinstance(value, (list, tuple)) else (int(value),)
+        for name, value in labels.items()
+        if name not in ("background", "ignore")
+    }
+
+
 def raw_cases(
     raw_dataset: str | Path, description: dict[str, Any], unlabelled: str
 ) -> list[RawCase]:

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from semi_nnunet.training.history import History
+from semi_nnunet.util.greys import greys
 
 METHOD_COLOURS = ("#6b7280", "#0072b2", "#d55e00")  # the first is the baseline
 ORGAN_COLOURS = ("#e69f00", "#56b4e9", "#f0479b", "#009e73", "#f0e442")  # told apart by everybody
@@ -156,7 +157,7 @@ def _draw_row(axes: Sequence[Axes], comparison: Comparison, labels: Sequence[int
     z = int((comparison.reference > 0).sum((1, 2)).argmax())
     image = comparison.image[z].astype(float)
     low, high = np.percentile(image, (1, 99.5))
-    grey = np.clip((image - low) / max(high - low, 1e-8), 0, 1)
+    grey = greys(image, low, high)
     baseline = next(iter(comparison.dice.values()))
     panels = [(None, ""), (comparison.reference[z], f"slice {z + 1} of {len(comparison.image)}")]
     for i, (method, prediction) in enumerate(comparison.predictions.items()):

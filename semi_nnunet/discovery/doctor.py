@@ -21,7 +21,7 @@ from nnunetv2.paths import (
 
 from semi_nnunet import __version__
 from semi_nnunet.data.integrity import cases_in
-from semi_nnunet.data.layout import SKIPPED_FILE, UNLABELLED_IMAGES, unlabelled_folder
+from semi_nnunet.data.layout import SKIPPED_FILE, UNLABELLED_IMAGES, set_aside, unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.discovery.register import TRAINERS_FOLDER, is_registered
 from semi_nnunet.util.errors import UserError
@@ -129,7 +129,7 @@ def dataset(folder: Path, preprocessed: Path | None) -> Finding:
     labelled = len(cases_in(folder / "imagesTr", ending))
     unlabelled = len(cases_in(folder / UNLABELLED_IMAGES, ending))
     ready = {} if preprocessed is None else ready_cases(preprocessed)
-    aside = 0 if preprocessed is None else skipped(preprocessed)
+    aside = 0 if preprocessed is None else len(set_aside(preprocessed))
     wanted = labelled, unlabelled - aside
     behind = any(have < want for n in ready.values() for have, want in zip(n, wanted, strict=True))
     fix = None
@@ -151,9 +151,3 @@ def ready_cases(preprocessed: Path) -> dict[str, tuple[int, int]]:
             other = unlabelled_folder(preprocessed, folder.name)
             ready[folder.name] = ours or by_nnunet, len(Manifest(other).present())
     return ready
-
-
-def skipped(preprocessed: Path) -> int:
-    """How many unlabelled cases were set aside: bad ones and outliers."""
-    path = preprocessed / SKIPPED_FILE
-    return len(read_json(path)) if path.is_file() else 0

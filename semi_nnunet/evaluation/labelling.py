@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from semi_nnunet.data.integrity import reader_class
-from semi_nnunet.data.raw_description import declared_values, read_description
+from semi_nnunet.data.raw_description import declared_classes, declared_values, read_description
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,5 @@ def read_labelling(dataset_json: Path, example: str) -> Labelling:
     """
     description = read_description(dataset_json.parent, dataset_json.name)
     labels = description["labels"]
-    classes = {
-        name: tuple(value) if isinstance(value, (list, tuple)) else (int(value),)
-        for name, value in labels.items()
-        if name not in ("background", "ignore")
-    }
-    reader = reader_class(description, [example])
-    return Labelling(reader, classes, frozenset(declared_values(labels)), labels.get("ignore"))
+    reader, allowed = reader_class(description, [example]), frozenset(declared_values(labels))
+    return Labelling(reader, declared_classes(labels), allowed, labels.get("ignore"))

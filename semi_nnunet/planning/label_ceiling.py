@@ -17,6 +17,8 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch.nn import functional as F
 
+from semi_nnunet.data.raw_description import declared_classes
+
 LOWEST = 0.95  # of every class, at a spacing that is planned
 MOST_CASES = 8
 MARGIN = 2  # voxels of the coarser grid around the labels
@@ -98,11 +100,7 @@ def label_ceiling(
         read_labels(reader, paths[index], manager.transpose_forward)
         for index in (chosen if paths else ())
     ]
-    classes = {
-        name: list(values) if isinstance(values, (list, tuple)) else [values]
-        for name, values in dataset_json["labels"].items()
-        if name not in ("background", "ignore")
-    }
+    classes = declared_classes(dataset_json["labels"])
     unknown = [] if labels.ignore_label is None else [labels.ignore_label]
     return LabelCeiling([cut(image, unknown) for image in images], classes)
 

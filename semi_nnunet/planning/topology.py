@@ -107,11 +107,30 @@ def with_patch(name: str, configuration: Mapping[str, Any], patch: Sequence[int]
             f"--patch of {name} must be a multiple of {found.divisors} along the axes, got "
             f"{list(patch)}. Fix: --patch {nearest}"
         )
+    return with_enough_stages(
+        configuration, found, f"--patch of {name}", f"{list(patch)}. Fix: a larger patch"
+    )
+
+
+def with_enough_stages(
+    configuration: Mapping[str, Any], found: Topology, what: str, seen: str
+) -> dict[str, Any]:
+    """The configuration :func:`with_topology`, with as many features as its stages need.
+
+    Args:
+        configuration: of nnU-Net's plans, with one of its own networks.
+        found: what is planned for its patch.
+        what: a person asked for.
+        seen: the patch, and the fix.
+
+    Raises:
+        UserError: there are too few stages.
+    """
     stages = len(found.strides)
     if stages < FEWEST_STAGES:
         raise UserError(
-            f"--patch of {name} must leave a network at least {FEWEST_STAGES} resolutions, got "
-            f"{stages} with {list(patch)}. Fix: a larger patch"
+            f"{what} must leave a network at least {FEWEST_STAGES} resolutions, got {stages} with "
+            f"{seen}"
         )
     return with_topology(configuration, found, features_of(configuration, stages))
 
@@ -177,10 +196,5 @@ def for_spacing(
         raise UserError(f"--spacing must be positive, got {list(spacing)}. Fix: correct it")
     plan = with_spacing(configuration, spacing)
     found = topology_of(spacing, plan["patch_size"])
-    stages = len(found.strides)
-    if stages < FEWEST_STAGES:
-        raise UserError(
-            f"--spacing of {name} must leave a network at least {FEWEST_STAGES} resolutions, got "
-            f"{stages} with a patch of {plan['patch_size']}. Fix: a smaller spacing"
-        )
-    return with_topology(plan, found, features_of(plan, stages))
+    seen = f"a patch of {plan['patch_size']}. Fix: a smaller spacing"
+    return with_enough_stages(plan, found, f"--spacing of {name}", seen)

@@ -14,6 +14,7 @@ from semi_nnunet.data.layout import (
     preprocessed_dataset,
     raw_dataset,
     require_paths,
+    set_aside,
 )
 from semi_nnunet.data.patients import patient_finder
 from semi_nnunet.data.prepare import verify
@@ -53,7 +54,7 @@ from semi_nnunet.runs.launching import Launcher, UnfinishedError, find_resources
 from semi_nnunet.runs.seeds import unseeded
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.files import optional_json, read_json
+from semi_nnunet.util.files import read_json
 from semi_nnunet.util.names import below_one
 
 Plans = Mapping[str, dict[str, Any]]
@@ -187,7 +188,7 @@ def write(source: Path, raw: Path, request: Request, plans: Plans, how: Distilla
     patient_of = patient_finder(description)
     of_source = folds_of(preprocessed_dataset(source.name), labelled, patient_of)
     _, bad = verify(source, how.processes, how.skip_bad)
-    skipped = {*bad, *set_aside(source)}
+    skipped = {*bad, *left_out(source)}
     pool = label_pool(request, Launcher(device=how.device, jobs=how.jobs))
     if pool is None or not pool.cases:
         raise UnfinishedError("no image is labelled. Fix: see above")
@@ -203,11 +204,12 @@ def write(source: Path, raw: Path, request: Request, plans: Plans, how: Distilla
     return Distilled((raw,), len(labelled), len(taken), following)
 
 
-def set_aside(source: Path) -> set[str]:
-    """The unlabelled cases that ``semi_nnunet preprocess`` has set aside: no training sees them."""
-    path = preprocessed_dataset(source.name) / SKIPPED_FILE
-    found = set(optional_json(path))
+def left_out(source: Path) -> set[str]:
+    """The unlabelled cases that ``semi_nnunet preprocess`` has set aside, which are named."""
+    preprocessed = preprocessed_dataset(source.name)
+    found = set(set_aside(preprocessed))
     if found:
+        path = preprocessed / SKIPPED_FILE
         print(f"left out {len(found)} unlabelled cases that preprocess set aside: {path} says why")
     return found
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from semi_nnunet.data.layout import (
     SELECTED_FILE,
-    SKIPPED_FILE,
     UNLABELLED_IMAGES,
     preprocessed_dataset,
     raw_dataset,
+    set_aside,
 )
 from semi_nnunet.deploy.trained import find_models, require_models_of
 from semi_nnunet.pseudo_labels.choice import Choice, case_scores, choose, score_problems
@@ -22,7 +22,7 @@ from semi_nnunet.pseudo_labels.pool import Request
 from semi_nnunet.runs.launching import Launcher, UnfinishedError
 from semi_nnunet.training.filtering import write_table
 from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.files import optional_json, read_json, write_atomically, write_json
+from semi_nnunet.util.files import read_json, write_atomically, write_json
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def select(
     labelled = label_pool(request, launcher or Launcher())
     if labelled is None or not labelled.cases:
         raise UnfinishedError("no image is labelled. Fix: see above")
-    aside = optional_json(path.with_name(SKIPPED_FILE))  # bad images, which no training sees
+    aside = set_aside(path.parent)  # no training sees these
     scores = case_scores(request, choice, aside)
     kept, table = sorted(choose(scores, choice)), page.with_suffix(".csv")
     write_atomically(page, lambda out: write_page(out, request, scores, kept, choice.score))

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from semi_nnunet.report.contours import Classes, layers_of
+from semi_nnunet.util.greys import greys
 
 IMAGE_PIXELS = 400  # at most, of the longer side
 MARGIN, LEAST_MARGIN = 0.35, 8  # around what is drawn: of its size, and in voxels
@@ -126,9 +127,7 @@ def grey_window(image: np.ndarray) -> tuple[float, float]:
 
 def greys_of(image: np.ndarray, window: tuple[float, float]) -> bytes:
     """A slice (Y, X) as PNG."""
-    low, high = window
-    grey = np.clip((image - low) / max(high - low, 1e-8), 0, 1)
-    return encoded(Image.fromarray((255 * grey).astype(np.uint8)), "PNG")
+    return encoded(Image.fromarray((255 * greys(image, *window)).astype(np.uint8)), "PNG")
 
 
 def colours_of(image: np.ndarray) -> bytes:

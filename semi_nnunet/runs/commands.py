@@ -20,6 +20,7 @@ from typing import Any, TextIO
 from semi_nnunet.util.command import Command, typed
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.progress import Progress, readable_time
+from semi_nnunet.util.signals import handled
 
 LAST_LINES = 15
 LOG_STEP = 0.1  # in a log file, a line for every tenth of the training
@@ -339,18 +340,9 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str | None]:
 @contextmanager
 def ended_like_ctrl_c() -> Iterator[None]:
     """Inside the block, SIGTERM and a closed terminal end us and our children as Ctrl-C does."""
-    before: dict[int, Any] = {}
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        in_main = threading.current_thread() is threading.main_thread()
-        if number and in_main and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores it
-            before[number] = signal.signal(number, interrupt)
-    try:
+    with handled(("SIGTERM", "SIGHUP"), interrupt, only_by_default=True):  # nohup ignores it
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

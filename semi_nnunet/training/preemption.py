@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -18,9 +17,10 @@ import torch
 from torch import distributed as dist
 
 from semi_nnunet.training.distributed import Ranks
+from semi_nnunet.util.signals import handled
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again
-NAMES = ("SIGTERM", "SIGUSR1")  # Windows has no SIGUSR1
+NAMES = ("SIGTERM", "SIGUSR1")
 
 
 class Preempted(SystemExit):
@@ -48,9 +48,6 @@ class Preemption:
         Afterwards the process leaves if it was asked to and has not yet. Processes that are forked
         inside, such as those that load batches, end by the signals as ever.
         """
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only there a program can receive signals
-            return
         own = os.getpid()
 
         def note(number: int, frame: FrameType | None) -> None:
@@ -60,15 +57,8 @@ class Preemption:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-        before: dict[int, Any] = {}
-        for name in NAMES:
-            if number := getattr(signal, name, None):
-                before[number] = signal.signal(number, note)
-        try:
+        with handled(NAMES, note):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
         if self.signal_name:
             raise Preempted
 

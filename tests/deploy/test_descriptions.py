@@ -23,6 +23,7 @@ from semi_nnunet.planning.architecture import with_architecture
 from semi_nnunet.training.checkpoints import EXECUTE
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
+from tests.trainers import save_as_trained
 
 UNET = "dynamic_network_architectures.architectures.unet"
 
@@ -52,11 +53,7 @@ def test_nnunet_itself_executes_it(tmp_path: Path) -> None:
 def model(make_trainer: Any) -> Path:
     trainer = make_trainer("SemiCPSTrainer", start=False)
     trainer.initialize()
-    trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
-    folder = Path(trainer.output_folder_base)
-    write_json(folder / "plans.json", trainer.plans_manager.plans)
-    write_json(folder / "dataset.json", trainer.dataset_json)
-    return folder
+    return save_as_trained(trainer)
 
 
 def test_a_model_that_names_other_code_is_not_opened(

@@ -15,7 +15,7 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.deploy.trained import find_model, find_models, load, load_networks
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
-from tests.trainers import weights_of
+from tests.trainers import save_as_trained, weights_of
 
 CPU = torch.device("cpu")
 
@@ -36,10 +36,7 @@ def model(make_trainer) -> Path:
     for fold in (0, "all"):
         trainer = make_trainer("SemiCPSTrainer", fold=fold, start=False, seed=int(fold == 0))
         trainer.initialize()
-        trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
-    folder = Path(trainer.output_folder_base)
-    write_json(folder / "plans.json", trainer.plans_manager.plans)
-    write_json(folder / "dataset.json", trainer.dataset_json)
+        folder = save_as_trained(trainer)
     return folder
 
 

@@ -67,7 +67,7 @@ def test_only_cases_that_were_not_set_aside_are_missed(
     for number in range(7):
         (raw / f"imagesUn/{number}_0000.nii.gz").touch()
     assert doctor.dataset(raw, phantom.preprocessed).fix is not None
-    monkeypatch.setattr(doctor, "skipped", lambda _: 1)
+    monkeypatch.setattr(doctor, "set_aside", lambda _: {"6": ["is truncated"]})
     assert doctor.dataset(raw, phantom.preprocessed).fix is None
 
 
@@ -90,7 +90,7 @@ def test_cases_that_nnunet_preprocessed_are_counted_and_those_set_aside_told(
         (folder / f"{case}.b2nd").touch()
         (folder / f"{case}_seg.b2nd").touch()
     assert doctor.ready_cases(folder.parent) == {"nnUNetPlans_2d": (2, 0)}
-    (folder.parent / doctor.SKIPPED_FILE).write_text('["x", "y"]')
+    (folder.parent / doctor.SKIPPED_FILE).write_text('{"x": ["is truncated"], "y": []}')
     assert (
         "(2 set aside, semi_skipped.json says why)"
         in doctor.dataset(phantom.raw, folder.parent).state
