@@ -14,7 +14,7 @@ from semi_nnunet.training.trainer import SemiTrainer
 from semi_nnunet.util.files import write_json
 
 SHORT = {"epochs": 4, "steps_per_epoch": 2, "validation_steps_per_epoch": 1, "save_every_epochs": 1}
-TRAINERS = trainer_classes()
+TRAINERS = {name: cls for name, cls in trainer_classes().items() if cls.segments}
 DEFAULT_MODEL = TRAINERS["SemiDistillationTrainer"].taught_by
 UNLABELLED_TRAINERS = {name: cls for name, cls in TRAINERS.items() if cls.uses_unlabelled}
 WITHOUT_RAMP = {"ramp_up": "constant", "unlabelled_start_steps": 0}
@@ -48,7 +48,7 @@ def make_trainer(
         start: bool = True,
         **settings: Any,
     ) -> SemiTrainer:
-        trainer_class = TRAINERS[trainer] if isinstance(trainer, str) else trainer
+        trainer_class = trainer_classes()[trainer] if isinstance(trainer, str) else trainer
         dataset = dataset or prepared_dataset(kind, channels)
         plans = dataset.plans
         plans["semi"] = {trainer_class.__name__: {**SHORT, **settings}}

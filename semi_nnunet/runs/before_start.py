@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +12,11 @@ from semi_nnunet.data import patients
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.sampling import pseudo_labelled_cases
-from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.discovery.listing import settings_classes, trainer_classes
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import Job
+from semi_nnunet.settings.common import POOL, SemiSettings
+from semi_nnunet.settings.overrides import given_settings
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import optional_json, read_json
 
@@ -30,6 +32,25 @@ def step_problems(jobs: Sequence[Job], steps: Sequence[str]) -> Iterator[Problem
         if test_labels and not all(job.is_tested for job in jobs):
             what = f"measures predictions of imagesTs, too, as there is {test_labels}"
             yield Problem("--steps evaluate", what, "add the step predict")
+
+
+def pretraining_problems(jobs: Sequence[Job], plans: Mapping[str, Any]) -> Iterator[Problem]:
+    """Trainings that begin with what nobody pre-trained, nor is asked to."""
+    classes, known, told = settings_classes(), set(jobs), set[str]()
+    for job in jobs:
+        if job.trainer not in classes or not job.segments or job.continues:
+            continue
+        given = given_settings(
+            plans.get("semi", {}), SemiSettings, classes[job.trainer], job.trainer,
+            job.configuration, list(plans["configurations"]), classes,
+        )  # fmt: skip
+        value, where = given.get("pretrained", (None, ""))
+        before = job.pretraining
+        if value != POOL or before in known or before.is_trained or job.configuration in told:
+            continue
+        told.add(job.configuration)
+        what = f"pretrained is 'pool', and {before.folder.parent.name} is not trained"
+        yield Problem(where, what, f"add {before.trainer} to -tr")
 
 
 def cascade_problems(jobs: Sequence[Job], folds: int) -> Iterator[Problem]:

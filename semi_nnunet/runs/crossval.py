@@ -12,6 +12,7 @@ from semi_nnunet.discovery.listing import unknown_trainers
 from semi_nnunet.runs.before_start import (
     cascade_problems,
     data_problems,
+    pretraining_problems,
     seen_before,
     step_problems,
     test_label_problems,
@@ -146,25 +147,31 @@ def make_jobs(
     write_folds(folders, content, configurations, folds)
     names = [plans, *(write_seed(folders, plans, content, seed) for seed in range(1, seeds))]
     jobs = [
-        Job(folders, trainer, configuration, fold, seed, name, npz, tuple(steps))
+        place_of(Job(folders, trainer, configuration, fold, seed, name, npz, tuple(steps)))
         for (seed, name), configuration, fold, trainer in itertools.product(
             enumerate(names), configurations, folds, trainers
         )
     ]
+    jobs = list(dict.fromkeys(jobs))
     problems = list(dict.fromkeys(cascade_problems(jobs, number_of_folds(folders))))
     patient_of = patients_of(folders)
     problems += [*step_problems(jobs, steps), *changed_since(jobs, content, patient_of)]
-    problems += seen_before(jobs, patient_of)
+    problems += [*seen_before(jobs, patient_of), *pretraining_problems(jobs, content)]
     if problems:
         raise UserError("The cross-validation cannot start:", problems)
     return jobs
+
+
+def place_of(job: Job) -> Job:
+    """The job itself; of pre-training, which all folds share, that of fold "all"."""
+    return job if job.segments else job.pretraining
 
 
 def needs(jobs: Sequence[Job]) -> dict[Job, list[Job]]:
     """Job -> those of the others that come before it.
 
     A cascade's second stage comes after the first of every fold, as their predictions lie in one
-    folder, and a trainer after the one that teaches it.
+    folder, and a trainer after the one that teaches it and after pre-training.
     """
     known, of_all_folds = set(jobs), defaultdict[Job, list[Job]](list)
     for job in jobs:
@@ -173,5 +180,5 @@ def needs(jobs: Sequence[Job]) -> dict[Job, list[Job]]:
     for job in jobs:
         previous, teacher = job.previous, job.teacher
         found[job] = list(of_all_folds[replace(previous, fold=ALL)]) if previous else []
-        found[job] += [teacher] if teacher in known else []
+        found[job] += [one for one in (teacher, job.pretraining) if one in known and one != job]
     return found

@@ -24,6 +24,7 @@ from semi_nnunet.runs.folders import (
 )
 from semi_nnunet.training.cascade import missing_predictions, never_validated, predicts_unlabelled
 from semi_nnunet.training.history import History
+from semi_nnunet.training.initial_weights import PRETRAINER
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json
@@ -102,14 +103,22 @@ class Job:
         return self.folder / "checkpoint_final.pth"
 
     @property
+    def segments(self) -> bool:
+        """Whether there is anything to validate, predict and measure: not of pre-training."""
+        kind = trainer_classes().get(self.trainer)
+        return kind is None or kind.segments
+
+    @property
     def is_validated(self) -> bool:
+        if not self.segments:
+            return True
         predicted = self._predicted("validation") and (self.validation / "summary.json").is_file()
         return predicted and not self.missing_for_next_stages()
 
     @property
     def is_tested(self) -> bool:
         """Whether every case that imagesTs holds now is predicted."""
-        if not self.folders.test_images:
+        if not (self.folders.test_images and self.segments):
             return True
         cases, predicted = set(self.folders.test_cases()), self.predicted_cases(TEST_FOLDER)
         if not (self._predicted(TEST_FOLDER) and cases <= predicted):
@@ -144,6 +153,11 @@ class Job:
         kind = trainer_classes().get(self.trainer)
         name = None if kind is None else kind.taught_by
         return None if name is None else replace(self, trainer=name)
+
+    @property
+    def pretraining(self) -> Job:
+        """The job that makes the weights of ``pretrained=pool``."""
+        return replace(self, trainer=PRETRAINER, fold=ALL)
 
     def unlabelled_cases(self, patient_of: PatientOf) -> list[str]:
         """The unlabelled cases of the training, sorted, without patients its fold validates on."""
@@ -206,6 +220,8 @@ class Job:
 
     def tables(self) -> dict[str, Path]:
         """The metrics of each set of cases this job evaluates; training cases are none."""
+        if not self.segments:
+            return {}
         found = {} if self.fold == ALL else {"validation": self.validation / METRICS}
         if self.folders.test_labels:
             found["test"] = self.test / METRICS

@@ -19,6 +19,7 @@ FILTERING = "filtering"
 TRACKING = "checkpoints and tracking"
 TOPICS = (LENGTH, OPTIMISATION, LOSS, AUGMENTATION, WEIGHT, SAMPLING, FILTERING, TRACKING, "method")
 
+POOL = "pool"  # value of pretrained
 FILTER_SCORES = ("disagreement", "checkpoints", "entropy", "change")
 
 
@@ -75,6 +76,14 @@ class SemiSettings:
         0.99, "nnU-Net's (SGD only)", low=0, below=1, topic=OPTIMISATION, scope=MATCHED
     )
     weight_decay: float = setting(3e-5, "nnU-Net's", low=0, topic=OPTIMISATION, scope=MATCHED)
+    pretrained: str | None = setting(
+        None,
+        "random initial weights; pool: those of SemiPretrainTrainer with the same plans; else a "
+        "checkpoint of it, of nnssl or of nnU-Net (Wald et al. 2024)",
+        topic=OPTIMISATION,
+        scope=MATCHED,
+    )
+    warm_up_epochs: int = planned(rules.warm_up_epochs, low=0, topic=OPTIMISATION, scope=MATCHED)
     lr_schedule: str = setting(
         "poly",
         "nnU-Net's: (1 - epoch / epochs)^0.9",

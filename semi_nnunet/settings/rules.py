@@ -71,6 +71,15 @@ def initial_lr(properties: DatasetProperties, values: Mapping[str, Any]) -> Plan
     return 1e-2, "nnU-Net's with SGD"
 
 
+def warm_up_epochs(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
+    if values["pretrained"] is None:
+        return 0, "random weights have nothing to lose"
+    return max(1, round(0.05 * int(values["epochs"]))), (
+        "5 % of the epochs, in which the rate rises evenly, so that the output layer, which is "
+        "random, does not undo what the others know (Wald et al. 2024; poly only)"
+    )
+
+
 def unlabelled_start_steps(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
     steps = min(2000, round(0.4 * total_steps(values)))
     return steps, (

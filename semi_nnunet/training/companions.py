@@ -14,7 +14,6 @@ from semi_nnunet.core.losses import annotated_voxels, onehot_and_mask
 from semi_nnunet.core.pseudo_labels import to_probs
 from semi_nnunet.core.stochastic import statistics_kept
 from semi_nnunet.networks.average import NetworkAverage
-from semi_nnunet.networks.frozen import load_pretrained_encoder
 from semi_nnunet.training.batches import Batches
 from semi_nnunet.training.optimisation import Schedule
 from semi_nnunet.training.reliability import COUNTS, mean_dice
@@ -73,7 +72,7 @@ class CompanionTrainer(ReproducibleTrainer, is_method=False):
             self.enable_deep_supervision,
         )
         if not self.is_restoring:
-            load_pretrained_encoder(network)
+            self.initial_weights.give(network)
         return network
 
     def outputs(self, x: torch.Tensor, network: nn.Module | None = None) -> Any:

@@ -38,6 +38,12 @@ class NextCommand:
         where = f"{self.dataset} {self.previous_stage} FOLD -tr {self.trainer}"
         return f"train every fold of it: nnUNetv2_train {where}"
 
+    @property
+    def pretrain(self) -> str:
+        """What trains the weights that ``pretrained=pool`` begins with."""
+        where = f"{self.dataset} {self.configuration} all -tr SemiPretrainTrainer"
+        return f"nnUNetv2_train {where} -p {self.plans}"
+
     def require_preprocessed(self, folder: str | Path) -> None:
         """Check that the preprocessed cases are there.
 

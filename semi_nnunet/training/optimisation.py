@@ -40,6 +40,36 @@ class PlateauSchedule:
         self.plateau.load_state_dict(state)
 
 
+class WarmUpSchedule(PolyLRScheduler):
+    """nnU-Net's schedule, whose rate rises evenly over the first epochs.
+
+    Args:
+        optimizer: whose rate it sets.
+        initial_lr: rate from which nnU-Net's schedule falls.
+        epochs: of the training.
+        warm_up_epochs: n; epoch k < n has (k + 1) / (n + 1) of nnU-Net's rate.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        initial_lr: float,
+        epochs: int,
+        warm_up_epochs: int,
+    ):
+        self.warm_up_epochs = warm_up_epochs
+        super().__init__(optimizer, initial_lr, epochs)
+
+    def step(self, current_step: int | None = None) -> None:
+        """Set the rate of an epoch; None: of the one after the last."""
+        super().step(current_step)
+        epoch = self.ctr - 1 if current_step in (None, -1) else current_step
+        share = min(1.0, (epoch + 1) / (self.warm_up_epochs + 1))
+        for group in self.optimizer.param_groups:
+            group["lr"] *= share
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+
 Schedule: TypeAlias = PolyLRScheduler | PlateauSchedule
 
 
@@ -81,7 +111,10 @@ def build_optimizer(
         return optimizer, PlateauSchedule(
             optimizer, settings.plateau_factor, settings.plateau_patience_epochs
         )
-    return optimizer, PolyLRScheduler(optimizer, settings.initial_lr, settings.epochs)
+    poly = optimizer, settings.initial_lr, settings.epochs
+    if settings.warm_up_epochs:
+        return optimizer, WarmUpSchedule(*poly, settings.warm_up_epochs)
+    return optimizer, PolyLRScheduler(*poly)
 
 
 def with_deep_supervision(loss: nn.Module, scales: Sequence[Any] | None) -> nn.Module:

@@ -22,7 +22,7 @@ import semi_nnunet
 from semi_nnunet.data.loading import StepLoader
 from semi_nnunet.data.patients import PatientOf, patient_finder
 from semi_nnunet.networks.average import deep_supervision_switches
-from semi_nnunet.networks.frozen import load_pretrained_encoder, unwrapped
+from semi_nnunet.networks.frozen import unwrapped
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.training import checkpoints
@@ -32,6 +32,7 @@ from semi_nnunet.training.early_stopping import EarlyStop, stop_early
 from semi_nnunet.training.folds import require_fold, require_usable_split
 from semi_nnunet.training.geometry import limit_rotation
 from semi_nnunet.training.history import total_loss
+from semi_nnunet.training.initial_weights import InitialWeights, weights_file
 from semi_nnunet.training.loaders import close_all, make_repeatable, step_loaders
 from semi_nnunet.training.losses import given_class_weights, is_stock, supervised_loss
 from semi_nnunet.training.next_command import NextCommand
@@ -135,12 +136,22 @@ class ReproducibleTrainer(nnUNetTrainer):
 
     def initialize(self) -> None:
         torch.manual_seed(derived_seed(self.settings.seed, "weights"))
+        model, trainer = Path(self.output_folder_base), type(self).__name__
+        begins_with = None if self.is_restoring else self.settings.pretrained
+        self.initial_weights = InitialWeights(
+            weights_file(begins_with, model, trainer, self.commands.pretrain),
+            lambda outputs: self.build_network_architecture(
+                self.plans_manager, self.configuration_manager, self.num_input_channels, outputs,
+                self.enable_deep_supervision,
+            ),
+            self.say,
+        )  # fmt: skip
         super().initialize()
         checkpoints.check_pretrained_weights()
         if isinstance(self.network, DistributedDataParallel):  # Ranks averages gradients
             self.network = self.network.module
         if not self.is_restoring:
-            load_pretrained_encoder(self.network)
+            self.initial_weights.give(self.network)
         where = type(self).__name__, self.configuration_name, self.fold
         channels = self.num_input_channels, self.label_manager.num_segmentation_heads
         self.identity = checkpoints.identity(self.plans_manager, *where, *channels)
@@ -253,7 +264,8 @@ class ReproducibleTrainer(nnUNetTrainer):
         super().on_train_start()
         self._cases = self.current_cases()
         if self.ranks.number == 0:
-            self.run_log.write_settings(Path(self.output_folder), type(self).__name__, self._cases)
+            where, begun = Path(self.output_folder), self.initial_weights.record
+            self.run_log.write_settings(where, type(self).__name__, self._cases, begun)
             if warning := slow_dtype_warning(self.settings.mixed_precision, self.device):
                 self.say(warning)
 
@@ -341,6 +353,7 @@ class ReproducibleTrainer(nnUNetTrainer):
                 "best_epoch": self._best_epoch,
                 "stopped_early": self._stopped_early,
                 "cases": self._cases,
+                "initial_weights": self.initial_weights.record,
             },
         }
 
@@ -372,6 +385,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.current_epoch, self._best_ema = checkpoint["current_epoch"], checkpoint["_best_ema"]
         self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
         self.history.rows = list(semi["history"])
+        self.initial_weights.record = semi.get("initial_weights", {})
         self._best_epoch, self._stopped_early = semi["best_epoch"], semi["stopped_early"]
         self.step_in_epoch = self.within_epoch.restore(semi)
         if self._stopped_early:

@@ -73,7 +73,13 @@ class RunLog:
         for tracker in self.trackers:
             tracker.close()
 
-    def write_settings(self, folder: Path, trainer: str, cases: Mapping[str, list[str]]) -> None:
+    def write_settings(
+        self,
+        folder: Path,
+        trainer: str,
+        cases: Mapping[str, list[str]],
+        initial_weights: Mapping[str, str],
+    ) -> None:
         """Say what this training is: settings with reasons, cases, versions."""
         values, reasons = self.resolved.as_dict(), self.resolved.reasons
         record = {
@@ -83,6 +89,7 @@ class RunLog:
             "torch": torch.__version__,
             "python": platform.python_version(),
             "cases": cases,
+            "initial_weights": initial_weights,
             "settings": {
                 key: {"value": value, "reason": reasons[key]} for key, value in values.items()
             },

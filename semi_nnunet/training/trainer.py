@@ -57,6 +57,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
     """
 
     uses_unlabelled: ClassVar[bool] = True
+    segments: ClassVar[bool] = True  # False: its network predicts no classes
     taught_by: ClassVar[str | None] = None  # the trainer whose trained network it needs by default
 
     # ---------------------------------------------------------------- what a method says

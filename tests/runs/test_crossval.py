@@ -98,3 +98,30 @@ def test_interrupted_it_ends_its_trainings_and_goes_on_from_the_checkpoint(folde
     assert 0 < done < 400 and not job.is_trained
     wait_for(lambda: not trainings_with(str(tmp_path)), 10)  # killed, they take a moment to go
     assert "--c" in next(job.commands("cpu", 1))
+
+
+@pytest.mark.slow
+def test_pretraining_comes_before_those_that_begin_with_it_and_every_fold_shares_it(
+    folders, capsys
+):
+    path = folders.preprocessed / "tiny.json"
+    write_json(path, {**read_json(path), "semi": {**TINY, "pretrained": "pool"}})
+    words = ["crossval", "-d", folders.raw.name, "-c", "2d", "-p", "tiny", "-f", "0", "1"]
+    words += ["--device", "cpu", "-tr", "SemiBaselineTrainer"]
+    assert main(words) == 2
+    assert "pretrained is 'pool'" in (said := capsys.readouterr().err)
+    assert "Fix: add SemiPretrainTrainer to -tr" in said
+    assert main([*words, "SemiPretrainTrainer"]) == 0
+    jobs = {(job.trainer, job.fold): job for job in found_jobs(folders, "tiny")}
+    before = "SemiPretrainTrainer", "all"
+    assert set(jobs) == {before, ("SemiBaselineTrainer", "0"), ("SemiBaselineTrainer", "1")}
+    made = jobs[before].checkpoint
+    for key, job in jobs.items():
+        assert job.is_done
+        if key != before:
+            record = read_json(job.folder / "semi_settings.json")["initial_weights"]
+            assert record["path"] == str(made) and job.checkpoint.stat().st_mtime > (
+                made.stat().st_mtime
+            )
+    assert not jobs[before].tables() and not (jobs[before].folder / "validation").exists()
+    assert main(words) == 0 and "2 done before" in capsys.readouterr().out

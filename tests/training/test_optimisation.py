@@ -15,6 +15,7 @@ from semi_nnunet.settings.schema import resolve
 from semi_nnunet.training import checkpoints
 from semi_nnunet.training.optimisation import (
     PlateauSchedule,
+    WarmUpSchedule,
     build_optimizer,
     with_deep_supervision,
 )
@@ -66,6 +67,17 @@ def test_poly_equals_its_formula_and_nnunets_schedule():
         theirs.step(epoch)
         assert rate(optimizer) == pytest.approx(0.02 * (1 - epoch / 50) ** 0.9)
         assert rate(optimizer) == rate(other)
+
+
+def test_a_warm_up_rises_evenly_into_the_schedule_and_outlives_a_resume():
+    optimizer, schedule = built(initial_lr=0.02, epochs=50, warm_up_epochs=4)
+    assert type(schedule) is WarmUpSchedule
+    first = rate(optimizer)
+    for epoch in range(50):
+        schedule.step(epoch)
+        share = min(1, (epoch + 1) / 5)
+        assert rate(optimizer) == pytest.approx(0.02 * (1 - epoch / 50) ** 0.9 * share)
+        assert epoch or rate(optimizer) == first == pytest.approx(0.004)
 
 
 def test_plateau_divides_the_rate_once_the_loss_has_stalled_for_longer_than_its_patience():

@@ -10,6 +10,7 @@ from semi_nnunet.methods.distillation import SemiDistillationTrainer
 from semi_nnunet.methods.fixmatch import SemiFixMatchTrainer
 from semi_nnunet.methods.mean_teacher import SemiMeanTeacherTrainer
 from semi_nnunet.methods.mixmatch import SemiMixMatchTrainer
+from semi_nnunet.methods.pretraining import SemiPretrainTrainer
 from semi_nnunet.methods.supervised import SemiBaselineTrainer
 from semi_nnunet.methods.uncertainty_aware import SemiUncertaintyAwareTrainer
 from semi_nnunet.methods.unimatch import SemiUniMatchTrainer
@@ -23,6 +24,7 @@ __all__ = [
     "SemiFixMatchTrainer",
     "SemiMeanTeacherTrainer",
     "SemiMixMatchTrainer",
+    "SemiPretrainTrainer",
     "SemiUncertaintyAwareTrainer",
     "SemiUniMatchTrainer",
 ]

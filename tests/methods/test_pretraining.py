@@ -1,0 +1,131 @@
+"""Masked reconstruction: what the network sees and says, and who begins with its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from semi_nnunet.networks.pretrained import ADAPTATION, output_layers
+from semi_nnunet.training.checkpoints import read
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json
+from tests.trainers import TRAINERS, each_of, run_epochs, same_weights, save_as_trained, weights_of
+
+NAME = "SemiPretrainTrainer"
+CONFIGURATIONS = [("2d", 1), ("3d_fullres", 3)]
+
+
+@pytest.fixture
+def pretrained(make_trainer):
+    """``pretrained(configuration, channels)``: a checkpoint of fold all in the results."""
+
+    def make(configuration: str = "2d", channels: int = 1, **settings) -> Path:
+        trainer = make_trainer(NAME, configuration, channels=channels, fold="all", **settings)
+        run_epochs(trainer, 2)
+        return save_as_trained(trainer) / "fold_all" / "checkpoint_final.pth"
+
+    return make
+
+
+@pytest.mark.parametrize(("configuration", "channels"), CONFIGURATIONS)
+def test_hidden_voxels_of_both_kinds_of_images_are_restored(configuration, channels, make_trainer):
+    trainer = make_trainer(NAME, configuration, channels=channels, fold="all")
+    labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
+    seen = []
+    trainer.network.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    (term,) = trainer.terms(labelled, unlabelled)
+    image = torch.cat([labelled.x, unlabelled.x_weak])
+    hidden = (seen[0] == 0).all(1, keepdim=True) & (image != 0).any(1, keepdim=True)
+    assert torch.equal(seen[0] * ~hidden, image * ~hidden)
+    assert 0.3 < hidden.float().mean() < 0.7
+    logits = trainer.network(seen[0])
+    assert trainer.predict(seen[0]).shape == image.shape and isinstance(logits, torch.Tensor)
+    assert term.value.requires_grad and not term.ramped
+
+
+def test_a_step_changes_the_network_and_validation_tells_what_is_restored(make_trainer):
+    trainer = make_trainer(NAME, fold="all", start=False, epochs=20)
+    before = None
+    trainer.on_train_start()
+    before = weights_of(trainer.network)
+    run_epochs(trainer, 20)
+    assert not same_weights(before, weights_of(trainer.network))
+    shares = [row["restored/validation"] for row in trainer.history.rows]
+    assert shares[-1] > shares[0]
+    trainer.perform_actual_validation()  # there is nothing to segment
+    assert not (Path(trainer.output_folder) / "validation").exists()
+
+
+def test_a_continued_pretraining_is_exact(make_trainer):
+    whole = make_trainer(NAME, fold="all", epochs=3)
+    run_epochs(whole, 3)
+    first = make_trainer(NAME, fold="all", epochs=3)
+    run_epochs(first, 1)
+    path = Path(first.output_folder) / "checkpoint_latest.pth"
+    second = make_trainer(NAME, fold="all", epochs=3, start=False)
+    second.load_checkpoint(str(path))
+    run_epochs(second, 3)
+    assert same_weights(weights_of(whole.network), weights_of(second.network))
+
+
+@each_of([name for name in TRAINERS if name != "SemiDistillationTrainer"])
+@pytest.mark.parametrize(
+    ("configuration", "channels"),
+    [CONFIGURATIONS[0], pytest.param(*CONFIGURATIONS[1], marks=pytest.mark.slow)],
+)
+def test_every_network_begins_with_the_weights_but_for_its_outputs(
+    name, configuration, channels, pretrained, make_trainer
+):
+    path = pretrained(configuration, channels)
+    stored = read(path)["network_weights"]
+    trainer = make_trainer(name, configuration, channels=channels, pretrained="pool")
+    heads = output_layers(trainer.initial_weights.build)
+    own = trainer.bare_network.state_dict()
+    assert heads and all("seg_layers" in key for key in heads)
+    for key, value in own.items():
+        assert key in heads or torch.equal(value, stored[key]), key
+    record = read_json(Path(trainer.output_folder) / "semi_settings.json")["initial_weights"]
+    assert record["path"] == str(path) and len(record["sha256"]) == 64
+    assert trainer.settings.warm_up_epochs == 1
+    if name == "SemiCPSTrainer":
+        second = trainer.companion("second").state_dict()
+        encoder = [key for key in own if key.startswith("encoder.")]
+        assert all(torch.equal(own[key], second[key]) for key in encoder)
+        assert not same_weights(own, second)  # they must differ, in their outputs
+    run_epochs(trainer, 1)
+
+
+def test_where_it_came_from_outlives_a_resume(pretrained, make_trainer):
+    path = pretrained()
+    trainer = make_trainer("SemiMeanTeacherTrainer", pretrained="pool")
+    run_epochs(trainer, 1)
+    path.unlink()  # it is not needed again
+    again = make_trainer("SemiMeanTeacherTrainer", pretrained="pool", start=False)
+    again.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
+    assert again.initial_weights.record == trainer.initial_weights.record
+
+
+def test_without_pretraining_the_command_is_told(make_trainer):
+    with pytest.raises(UserError, match=r"nnUNetv2_train .* 2d all -tr SemiPretrainTrainer"):
+        make_trainer("SemiBaselineTrainer", pretrained="pool")
+    with pytest.raises(UserError, match="must be 'pool', a checkpoint"):
+        make_trainer("SemiBaselineTrainer", pretrained="/nowhere")
+
+
+def test_pool_means_nothing_to_pretraining_itself(pretrained):
+    assert read(pretrained(pretrained="pool"))["semi"]["initial_weights"] == {}
+
+
+def test_nnunets_own_fine_tuning_finds_encoder_and_stem(pretrained):
+    content = read(pretrained("3d_fullres", 3))
+    plan, weights = content[ADAPTATION], content["network_weights"]
+    assert plan["pretrain_num_input_channels"] == 3 and content["citations"] == []
+    for key in ("key_to_encoder", "key_to_stem"):
+        assert any(name.startswith(f"{plan[key]}.") for name in weights)
+    for key in plan["keys_to_in_proj"]:
+        assert weights[f"{key}.weight"].shape[1] == 3
+    (one,) = plan["pretrain_plan"]["configurations"].values()
+    assert list(one["patch_size"]) == plan["recommended_downstream_patchsize"]
+    assert plan["architecture_plans"]["arch_class_name"] == "PlainConvUNet"
