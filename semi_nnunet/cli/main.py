@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import io
 import os
@@ -13,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 import semi_nnunet
-from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.errors import UserError, said_of_disk
 
 TASKS = {
     "set up": {
@@ -51,11 +50,6 @@ TASKS = {
 }
 VERBS = {name: summary for verbs in TASKS.values() for name, summary in verbs.items()}
 OLD_VERBS = ("trainers",)  # understood, but not listed: semi_nnunet register --print
-
-OF_THE_DISK = {
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS,
-    errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
-}  # fmt: skip
 
 
 def build_parser(verb: str | None) -> argparse.ArgumentParser:
@@ -131,14 +125,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return 128 + signal.SIGPIPE
     except OSError as error:
-        if error.errno not in OF_THE_DISK:
+        said = said_of_disk(error)
+        if said is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(
-            f"semi_nnunet {args.verb}: error: {where}{error.strerror}. Fix: free space there, or "
-            f"make it writable, or choose another place, and run the same command again",
-            file=sys.stderr,
-        )
+        print(f"semi_nnunet {args.verb}: error: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         then = "starts anew" if args.verb in ("demo", "convert") else "goes on"

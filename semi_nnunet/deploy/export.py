@@ -25,7 +25,13 @@ from semi_nnunet.data.layout import STOCK_TRAINER, dataset_name, require_paths
 from semi_nnunet.planning.architecture import adapter_of
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.files import read_json, sha256_of_file, write_atomically, write_json
+from semi_nnunet.util.files import (
+    read_json,
+    sha256_of_file,
+    write_atomically,
+    write_json,
+    writing,
+)
 
 PROVENANCE_FILE = "semi_nnunet.json"
 SHIPPED = ("progress.png", "semi_history.png", "semi_history.csv")
@@ -170,6 +176,26 @@ def export_model(
     plans = read_json(model.folder / "plans.json")
     require_stock_network(plans, model.configuration)
     aside = target.with_name(f".{target.name}.tmp")
+    with writing(aside, out, "Nothing was exported"):
+        fill_model(model, found, plans, aside)
+    name = "__".join((target.parent.name, model.trainer, model.plans, model.configuration))
+    archive, inside = out / f"{name}.zip", target.relative_to(out)
+    write_atomically(archive, lambda temporary: zip_folder(aside, inside, temporary))
+    aside.replace(target)  # last: what is there is whole, and so is its zip
+    return archive
+
+
+def fill_model(
+    model: NamedModel, found: Mapping[str, Path], plans: dict[str, Any], aside: Path
+) -> None:
+    """Write what is exported into a new folder.
+
+    Args:
+        model: that is exported.
+        found: fold -> its checkpoint.
+        plans: of the model; our settings are taken out.
+        aside: the folder.
+    """
     shutil.rmtree(aside, ignore_errors=True)
     provenance: dict[str, dict[str, Any]] = {}
     free_numbers = itertools.count(
@@ -184,11 +210,6 @@ def export_model(
         shutil.copy2(model.folder / name, aside / name)
     about = {"semi_nnunet": semi_nnunet.__version__, "trainer": model.trainer}
     write_json(aside / PROVENANCE_FILE, {**about, "plans['semi']": semi, "folds": provenance})
-    aside.replace(target)
-    name = "__".join((target.parent.name, model.trainer, model.plans, model.configuration))
-    archive = out / f"{name}.zip"
-    write_atomically(archive, lambda temporary: zip_folder(target, out, temporary))
-    return archive
 
 
 def require_stock_network(plans: Mapping[str, Any], configuration: str) -> None:
@@ -262,9 +283,9 @@ def stock_checkpoint(
     }
 
 
-def zip_folder(folder: Path, root: Path, archive: Path) -> None:
-    """Zip ``folder`` with paths relative to ``root``, as nnU-Net's installer expects."""
+def zip_folder(folder: Path, name: Path, archive: Path) -> None:
+    """Zip ``folder`` under another name, as nnU-Net's installer expects it."""
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
-                file.write(path, path.relative_to(root))
+                file.write(path, name / path.relative_to(folder))

@@ -12,7 +12,7 @@ from semi_nnunet.runs.compare import require_no_plans
 from semi_nnunet.runs.crossval import BASELINE, PLANS
 from semi_nnunet.runs.folders import folders_of
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import require_other, require_place, write_atomically
+from semi_nnunet.util.files import require_other, require_place, write_text
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,6 @@ def write_report(
     else:
         raise UserError("there is nothing to report. Fix: give a data set, or files of values")
     page = render(content)
-    write_atomically(path, lambda aside: aside.write_text(page, encoding="utf-8"))
+    write_text(path, page)
     answer = content.answer
     return WrittenReport(path, len(page.encode()), answer.headline, tuple(answer.sentences))

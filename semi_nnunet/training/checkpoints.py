@@ -57,7 +57,26 @@ def plain(value: Any) -> Any:
 def save(checkpoint: Mapping[str, Any], path: str | Path) -> None:
     """Write ``checkpoint`` to ``path``; a crash or a full disk leaves the previous file intact."""
     content = plain(checkpoint)
-    write_atomically(path, lambda temporary: torch.save(content, temporary))
+    write_atomically(path, lambda temporary: torch.save(content, temporary), bytes_of(content))
+
+
+def bytes_of(content: Any) -> int:
+    """The bytes of all tensors in a checkpoint; one that it holds twice is written once."""
+    storages: dict[int, int] = {}
+
+    def count(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            storage = value.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(value, Mapping):
+            for item in value.values():
+                count(item)
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                count(item)
+
+    count(content)
+    return sum(storages.values())
 
 
 def read(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:

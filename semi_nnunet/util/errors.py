@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
 MAX_LISTED = 50
+OF_THE_DISK = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS,
+    errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,21 @@ class UserError(ValueError):
         super().__init__("\n".join([message, *shown]))
 
 
+def said_of_disk(error: BaseException) -> str | None:
+    """What a user is told of an error of the disk; None: the error is another one."""
+    if not isinstance(error, OSError) or error.errno not in OF_THE_DISK:
+        return None
+    where = f"{error.filename}: " if error.filename else ""
+    return (
+        f"{where}{error.strerror}. Fix: free space there, or make it writable, or choose another "
+        f"place, and run the same command again"
+    )
+
+
 def print_user_errors_plainly() -> None:
     """Make an uncaught :class:`UserError` end the program with its message instead of a traceback.
+
+    So do errors of the disk.
 
     nnU-Net's own commands run our trainers, so this is the only place where we can catch what they
     raise.
@@ -50,8 +68,9 @@ def print_user_errors_plainly() -> None:
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if isinstance(error, UserError):
-            print(f"semi_nnunet: error: {error}", file=sys.stderr)
+        said = str(error) if isinstance(error, UserError) else said_of_disk(error)
+        if said is not None:
+            print(f"semi_nnunet: error: {said}", file=sys.stderr)
         else:
             previous(kind, error, trace)
 

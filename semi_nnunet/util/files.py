@@ -8,20 +8,29 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.errors import UserError, said_of_disk
 
+FULL_BYTES = 2**24  # a disk with less left than that is full
+INTACT = "The previous file, if any, is intact"
 MAKE_AGAIN = "run the command that writes it (again)"
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
+def write_atomically(
+    path: str | Path, write: Callable[[Path], object], needed: int | None = None
+) -> None:
     """Call ``write`` with a temporary name beside ``path``, flush it, then rename it to ``path``.
+
+    Args:
+        path: of the file.
+        write: writes it.
+        needed: about how many bytes it takes, for the error that the disk is full.
 
     Raises:
         UserError: ``path`` is a folder, its folder does not exist, or the disk is full or not
@@ -36,17 +45,64 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         with suppress(OSError):
             temporary.unlink()
-        free = shutil.disk_usage(path.parent).free / 2**30
-        raise UserError(
-            f"could not write {path} ({type(error).__name__}: {error}); {free:.2f} GiB are free "
-            f"there. The previous file, if any, is intact. Fix: free some space or make the folder "
-            f"writable, then run the same command again"
-        ) from error
+        raise could_not_write(path, error, path.parent, needed) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     with suppress(OSError):  # the file is written; not every file system can flush a folder
         _flush(path.parent)
+
+
+def could_not_write(
+    what: str | Path,
+    error: BaseException,
+    folder: str | Path,
+    needed: int | None = None,
+    left: str = INTACT,
+) -> UserError:
+    """The error that something could not be written to a folder.
+
+    Args:
+        what: the file, or what it is.
+        error: of the system.
+        folder: on the disk in question.
+        needed: about how many bytes it takes.
+        left: what is there now.
+    """
+    takes = "" if needed is None else f"it takes about {max(needed / 2**30, 0.01):.2f} GiB, and "
+    return UserError(
+        f"could not write {what} ({type(error).__name__}: {error}); {takes}"
+        f"{free_bytes(folder) / 2**30:.2f} GiB are free there. {left}. Fix: free some space or "
+        f"make the folder writable, then run the same command again"
+    )
+
+
+@contextmanager
+def writing(what: str | Path, folder: str | Path, left: str = INTACT) -> Iterator[None]:
+    """Inside the block, something is written that cannot be written aside.
+
+    Args:
+        what: is written, such as a folder.
+        folder: on the disk that it goes to.
+        left: what is there after an error.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # SimpleITK and blosc2 raise RuntimeError
+        is_full = isinstance(error, RuntimeError) and free_bytes(folder) < FULL_BYTES
+        if not is_full and said_of_disk(error) is None:
+            raise
+        raise could_not_write(what, error, folder, left=left) from error
+
+
+def free_bytes(folder: str | Path) -> int:
+    """How much is left on the disk of a folder that may not exist yet."""
+    path = Path(folder).absolute()
+    there = next(one for one in (path, *path.parents) if one.exists())
+    return shutil.disk_usage(there).free
 
 
 def require_place(path: Path) -> None:
@@ -96,7 +152,7 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def require_space(folder: Path, needed_bytes: int = 2**24) -> None:
+def require_space(folder: Path, needed_bytes: int = FULL_BYTES) -> None:
     """Check that the disk of ``folder`` is not full.
 
     Raises:
@@ -117,17 +173,23 @@ def remove_leftovers(folder: str | Path) -> None:
             path.unlink()
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text in UTF-8, atomically."""
+    content = text.encode()
+    write_atomically(path, lambda temporary: temporary.write_bytes(content), len(content))
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Write ``content`` as indented JSON, atomically."""
     text = json.dumps(content, indent=4, sort_keys=False)
-    write_atomically(path, lambda temporary: temporary.write_text(text + "\n"))
+    write_text(path, text + "\n")
 
 
 def write_csv(path: str | Path, rows: Iterable[Sequence[Any]]) -> None:
     """Write rows, the first of which names the columns, atomically."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomically(path, lambda temporary: temporary.write_text(text.getvalue(), "utf-8"))
+    write_text(path, text.getvalue())
 
 
 def read_csv(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:

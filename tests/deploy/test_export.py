@@ -47,7 +47,7 @@ def test_the_zip_has_paths_as_nnunet_installs_them(tmp_path: Path) -> None:
     (folder / "fold_0").mkdir(parents=True)
     (folder / "fold_0/checkpoint_final.pth").touch()
     (folder / "plans.json").touch()
-    zip_folder(folder, tmp_path, tmp_path / "model.zip")
+    zip_folder(folder, folder.relative_to(tmp_path), tmp_path / "model.zip")
     root = f"Dataset001_X/{folder.name}"
     names = zipfile.ZipFile(tmp_path / "model.zip").namelist()
     assert names == [f"{root}/fold_0/checkpoint_final.pth", f"{root}/plans.json"]
