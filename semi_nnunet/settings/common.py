@@ -193,6 +193,9 @@ class SemiSettings:
         topic=WEIGHT,
         scope=UNLABELLED,
     )
+    unlabelled_gradient_limit: float = planned(
+        rules.unlabelled_gradient_limit, low=0, topic=WEIGHT, scope=UNLABELLED
+    )
     unlabelled_foreground_oversampling: float = planned(
         rules.unlabelled_foreground_oversampling,
         low=0,

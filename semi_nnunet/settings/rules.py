@@ -99,6 +99,17 @@ def every_step(properties: DatasetProperties, values: Mapping[str, Any]) -> Plan
     return total_steps(values), "the weight grows until the end"
 
 
+def unlabelled_gradient_limit(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
+    if values.get("variant", "ours") != "ours" or values.get("fidelity") == "paper":
+        return 0.0, "no limit, as published"
+    if len(properties.patch_size) == 3:
+        return 0.5, (
+            "volumes: the norm of the unlabelled gradient is at most half of the supervised one's; "
+            "it was two to four times as large, and the labels were fitted too late (LA)"
+        )
+    return 0.0, "slices: no limit; it was about as large as the supervised one (ACDC)"
+
+
 def ema_decay(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
     horizon = min(1000, max(10, total_steps(values) // 30))
     return 1 - 1 / horizon, (

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import autocast, nn
 
-from semi_nnunet.training.distributed import Ranks
+from semi_nnunet.training.gradient_balance import GradientBalance
 from semi_nnunet.training.history import StepRecords
 from semi_nnunet.training.non_finite import NonFiniteWatch, Seen
 from semi_nnunet.training.reliability import UnlabelledWeight
@@ -65,7 +65,7 @@ class OptimizerStep:
         unlabelled_weight: factor on ramped terms.
         records: where values and weights of the terms are noted.
         non_finite: stops the training where a value is not finite.
-        ranks: processes over which gradients are averaged.
+        balance: of the supervised and the unlabelled gradient; averages them over processes.
     """
 
     def __init__(
@@ -78,12 +78,12 @@ class OptimizerStep:
         unlabelled_weight: UnlabelledWeight,
         records: StepRecords,
         non_finite: NonFiniteWatch,
-        ranks: Ranks,
+        balance: GradientBalance,
     ):
         self.networks, self.optimizer, self.scaler = networks, optimizer, scaler
         self.gradient_clip, self.dtype = gradient_clip, dtype
         self.unlabelled_weight, self.records = unlabelled_weight, records
-        self.non_finite, self.ranks = non_finite, ranks
+        self.non_finite, self.balance = non_finite, balance
 
     def back_propagate(
         self, terms: Iterable[Term], step: int, cases: Cases, device: torch.device, share: float
@@ -99,9 +99,13 @@ class OptimizerStep:
         """
         waiting = iter(terms)
         while (term := self.next_term(waiting, device)) is not None:
+            has_weight = not term.ramped or self.unlabelled_weight.at(step) > 0.0
+            if term.ramped and has_weight:
+                self.balance.unlabelled_begins()
             self._add(term, step, cases.of(term), share)
-            if term.ramped and self.unlabelled_weight.at(step) == 0.0:
-                return
+            if not has_weight:
+                break
+        self.balance.batch_ends()
 
     def next_term(self, terms: Iterator[Term], device: torch.device) -> Term | None:
         """The next term; no cast weight is kept for it that was cast without gradient before."""
@@ -132,7 +136,7 @@ class OptimizerStep:
         Raises:
             UserError: a term or a gradient is not finite.
         """
-        self.ranks.average_gradients(self.networks)
+        self.balance.combine()
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         limit = self.gradient_clip or float("inf")

@@ -36,6 +36,7 @@ from semi_nnunet.training.checkpoints import LATEST
 from semi_nnunet.training.companions import CompanionTrainer, full_resolution
 from semi_nnunet.training.filtering import ImageFilter
 from semi_nnunet.training.foreground import ForegroundLocator, classes_of
+from semi_nnunet.training.gradient_balance import GradientBalance
 from semi_nnunet.training.precision import compute_dtype
 from semi_nnunet.training.prediction import CasePredictor
 from semi_nnunet.training.reliability import ReliabilityMeter, UnlabelledWeight, collapse_warning
@@ -174,7 +175,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         super().initialize()
         self.on_device = DeviceBatches(self.device, self.labelled_view, self.strong_view)
         self.optimizer_step = OptimizerStep(
-            self.trained_networks(),
+            networks := self.trained_networks(),
             self.optimizer,
             self.grad_scaler,
             self.settings.gradient_clip,
@@ -182,7 +183,9 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             self.unlabelled_weight,
             self.records,
             self.non_finite,
-            self.ranks,
+            GradientBalance(
+                networks, self.settings.unlabelled_gradient_limit, self.records, self.ranks
+            ),
         )
 
     def on_train_start(self) -> None:

@@ -1,0 +1,89 @@
+"""Unlabelled images must not pull harder than labelled ones.
+
+An optimizer that normalises its steps (Adam), or a clipped gradient, follows the larger of two
+gradients, whatever the learning rate: where the unlabelled one is several times the supervised one,
+the network fits its labelled patches later than a network without unlabelled images would. On left
+atria in 3-D it was two to four times as large, on cardiac slices as large (docs/results/la.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from semi_nnunet.training.distributed import Ranks
+from semi_nnunet.training.history import StepRecords
+
+Gradients = list[torch.Tensor | None]
+
+
+class GradientBalance:
+    """Keeps the two gradients of a step apart, and limits the unlabelled one.
+
+    Args:
+        networks: every network that takes a gradient.
+        limit: norm of the unlabelled gradient of all networks together, as a multiple of the
+            supervised one's; 0: none, and nothing is kept apart.
+        records: where the ratio of the norms before the limit is noted.
+        ranks: processes over which gradients are averaged.
+    """
+
+    def __init__(
+        self, networks: Sequence[nn.Module], limit: float, records: StepRecords, ranks: Ranks
+    ):
+        self.networks, self.limit, self.records, self.ranks = networks, limit, records, ranks
+        self._aside: Gradients | None = None  # supervised ones, while unlabelled ones add up
+        self._unlabelled: Gradients | None = None
+
+    @property
+    def _parameters(self) -> list[nn.Parameter]:
+        return [parameter for network in self.networks for parameter in network.parameters()]
+
+    def unlabelled_begins(self) -> None:
+        """From now on, what is back-propagated is of unlabelled images."""
+        if self.limit and self._aside is None:
+            self._aside = self._swapped(self._unlabelled)
+
+    def batch_ends(self) -> None:
+        """What is back-propagated next is supervised again."""
+        if self._aside is not None:
+            self._unlabelled = self._swapped(self._aside)
+            self._aside = None
+
+    def combine(self) -> None:
+        """Average the gradients over the processes, and add up what was kept apart."""
+        self.ranks.average_gradients(self.networks)
+        if self._unlabelled is None:
+            return
+        supervised = self._swapped(self._unlabelled)
+        self._unlabelled = None
+        self.ranks.average_gradients(self.networks)
+        unlabelled = self._swapped(supervised)
+        ratio = norm_of(unlabelled) / norm_of(supervised).clamp_min(1e-12)
+        self.records.add("gradient/unlabelled_over_supervised", ratio)
+        factor = (self.limit / ratio.clamp_min(1e-12)).clamp_max(1.0)
+        for parameter, gradient in zip(self._parameters, unlabelled, strict=True):
+            if gradient is None:
+                continue
+            if parameter.grad is None:
+                parameter.grad = gradient * factor
+            else:
+                parameter.grad += gradient * factor
+
+    def _swapped(self, gradients: Gradients | None) -> Gradients:
+        """Give the parameters these gradients, none without; returns those that they had."""
+        parameters = self._parameters
+        before = [parameter.grad for parameter in parameters]
+        for parameter, gradient in zip(
+            parameters, gradients or [None] * len(parameters), strict=True
+        ):
+            parameter.grad = gradient
+        return before
+
+
+def norm_of(gradients: Gradients) -> torch.Tensor:
+    """The Euclidean norm of all of them together; at least one is there."""
+    norms = [torch.linalg.vector_norm(one.float()) for one in gradients if one is not None]
+    return torch.linalg.vector_norm(torch.stack(norms))

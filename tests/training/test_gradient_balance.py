@@ -1,0 +1,73 @@
+"""The supervised and the unlabelled gradient of a step, and the limit of the latter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from semi_nnunet.training.distributed import Ranks
+from semi_nnunet.training.gradient_balance import GradientBalance
+from semi_nnunet.training.history import StepRecords
+from tests.trainers import UNLABELLED_TRAINERS, WITHOUT_RAMP, each_of, same_weights, weights_of
+
+
+def gradients_of(network: nn.Module) -> list[torch.Tensor]:
+    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in network.parameters()]
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.25, 1.0, 1e6])
+@pytest.mark.parametrize("batches", [1, 2])
+def test_the_unlabelled_gradient_is_shortened_to_the_limit(limit: float, batches: int) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    extra = nn.Linear(3, 1)  # only unlabelled images teach it
+    both = nn.ModuleList([network, extra])
+    labelled, unlabelled = torch.randn(batches, 5, 3), 3 * torch.randn(batches, 5, 3)
+    records = StepRecords()
+    balance = GradientBalance([network, extra], limit, records, Ranks(0, 1))
+
+    def parts(i: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        x = unlabelled[i]
+        return (network(labelled[i]) ** 2).sum(), [(network(x) ** 2).sum(), extra(x).sum()]
+
+    wanted = []
+    for kind in (0, 1):
+        both.zero_grad()
+        for i in range(batches):
+            terms = parts(i)
+            (terms[0] if kind == 0 else sum(terms[1])).backward()
+        wanted.append(gradients_of(both))
+    norms = [torch.cat([one.flatten() for one in part]).norm() for part in wanted]
+    factor = min(1.0, limit * norms[0] / norms[1]) if limit else 1.0
+    both.zero_grad()
+    for i in range(batches):
+        supervised, others = parts(i)
+        supervised.backward()
+        for term in others:
+            balance.unlabelled_begins()
+            term.backward()
+        balance.batch_ends()
+    balance.combine()
+    for found, first, second in zip(gradients_of(both), *wanted, strict=True):
+        torch.testing.assert_close(found, first + factor * second)
+    if limit:
+        noted = records.means()["gradient/unlabelled_over_supervised"]
+        assert noted == pytest.approx(float(norms[1] / norms[0]), rel=1e-5)
+
+
+@each_of(UNLABELLED_TRAINERS)
+def test_a_limit_that_is_never_reached_changes_nothing_but_rounding(
+    name: str, make_trainer: Any
+) -> None:
+    after = []
+    for limit in (0.0, 1e9, 1e-9):
+        settings = {**WITHOUT_RAMP, "follow_trust": False, "unlabelled_gradient_limit": limit}
+        trainer = make_trainer(name, optimizer="sgd", momentum=0.0, **settings)
+        trainer.train_step(next(trainer.dataloader_train))
+        after.append(weights_of(trainer.bare_network))
+    for key, value in after[0].items():
+        torch.testing.assert_close(after[1][key], value, rtol=1e-4, atol=1e-6)
+    assert not same_weights(after[0], after[2])
