@@ -101,7 +101,7 @@ def make(folder: Path, image: Path, count: int, left: int = LEFT) -> None:
             lines.setdefault(number % PARTS, []).append(json.dumps(entry.__dict__))
     for part, text in lines.items():
         path = folder / "out" / "parts" / f"part_{part:05d}_of_{PARTS:05d}.jsonl"
-        path.write_text("\n".join(text) + "\n")
+        path.write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
 def measure(request: Request) -> None:

@@ -107,7 +107,7 @@ def prepare(root: Path, args: argparse.Namespace) -> None:
         test=0,
         shape=tuple(args.shape),
     )
-    quiet = open(os.devnull, "w")  # noqa: SIM115
+    quiet = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     stdout, sys.stdout = sys.stdout, quiet
     try:
         codes = [semi_nnunet(["preprocess", "-d", "901", "-c", args.configuration, "-np", "1"])]
@@ -286,7 +286,9 @@ def peak_memory(trainer: Any, steps: int) -> dict[str, float]:
         before = 0.0
     else:
         before = current_rss_mib()
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the set-up
+        Path("/proc/self/clear_refs").write_text(
+            "5", encoding="utf-8"
+        )  # forget the peak of the set-up
     for _ in range(min(steps, 5)):
         trainer.train_step(batches)
     peak = (
@@ -299,12 +301,16 @@ def peak_memory(trainer: Any, steps: int) -> dict[str, float]:
 
 def current_rss_mib() -> float:
     """Resident memory of this process now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+    return (
+        int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+        * resource.getpagesize()
+        / 2**20
+    )
 
 
 def peak_rss_mib() -> float:
     """The largest resident memory of this process since its peak was last forgotten."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 

@@ -248,7 +248,7 @@ def unlike_pools(whole: Path, other: Path) -> list[str]:
         for folder in (whole, other)
     )
     differ = [f"label {name}" for name in one.keys() | two.keys() if one.get(name) != two.get(name)]
-    with open(other / "uncertainty.csv") as file:
+    with open(other / "uncertainty.csv", encoding="utf-8") as file:
         cases = [row["case"] for row in csv.DictReader(file)]
     expected = {name.split(".")[0] for name in one}
     if sorted(cases) != sorted(expected):

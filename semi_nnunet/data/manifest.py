@@ -90,7 +90,7 @@ class Manifest:
         """Case -> its last entry in one list."""
         entries: dict[str, Entry] = {}
         if path.is_file():
-            for line in path.read_text(errors="replace").splitlines():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     entry = Entry(**json.loads(line))
                 except (json.JSONDecodeError, TypeError):

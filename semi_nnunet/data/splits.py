@@ -161,7 +161,9 @@ def read_case_list(path: str | Path, number: int | None) -> list[str]:
             f"the list {path} does not exist. Fix: correct the path, or name the cases by --list"
         )
     if path.suffix != ".json":
-        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        return [
+            line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
+        ]
     content = read_json(path)
     if isinstance(content, Mapping):
         content = list_of(path, content, number)

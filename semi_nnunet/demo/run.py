@@ -31,7 +31,7 @@ from semi_nnunet.runs.commands import ProgressDisplay, ended_like_ctrl_c, run_co
 from semi_nnunet.training.history import History
 from semi_nnunet.util.command import typed
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import read_json, write_atomically, write_json
+from semi_nnunet.util.files import read_json, write_json, write_text
 
 MARKER = ".semi_nnunet_demo"
 DATASET = "Dataset900_Phantom"
@@ -272,7 +272,7 @@ def report(demo: Demo, started: float) -> dict[str, Any]:
     results["seconds"] = {**demo.seconds, "total": round(time.monotonic() - started, 1)}
     write_json(demo.out / "results.json", results)
     text = f"# semi_nnunet demo\n\n{markdown_table(results)}\n\n{conclusion(results)}\n"
-    write_atomically(demo.out / "results.md", lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(demo.out / "results.md", text)
     return results
 
 

@@ -56,7 +56,7 @@ def _trainers_in(folder: Path) -> frozenset[str]:
 def classes_in(path: Path) -> set[str]:
     """The classes that a file defines; none of one that is no Python."""
     try:
-        tree = ast.parse(path.read_text())
+        tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError):
         return set()
     return {node.name for node in tree.body if isinstance(node, ast.ClassDef)}

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import write_atomically
+from semi_nnunet.util.files import write_text
 
 TRAINERS_FOLDER = Path(__file__).parent / "trainers"
 
@@ -46,7 +46,7 @@ def shim_file() -> Path:
 
 def is_registered() -> bool:
     """Whether the shim is there and of this version."""
-    return shim_file().is_file() and shim_file().read_text() == SHIM
+    return shim_file().is_file() and shim_file().read_text(encoding="utf-8") == SHIM
 
 
 def register() -> Path:
@@ -57,7 +57,7 @@ def register() -> Path:
     """
     path = shim_file()
     try:
-        write_atomically(path, lambda temporary: temporary.write_text(SHIM))
+        write_text(path, SHIM)
     except UserError as error:
         raise UserError(
             f"cannot write into the installed nnU-Net ({path.parent}). Fix: in your shell, "

@@ -214,7 +214,7 @@ class PoolShard(Shard):
         """Note a case that cannot be labelled, as its files are now."""
         source = source_of(self.request.cases[case])
         noted = {"case": case, "source": source, "problem": " ".join(problem.split())}
-        with (self.folder / f"{self.name}.bad").open("a") as file:
+        with (self.folder / f"{self.name}.bad").open("a", encoding="utf-8") as file:
             file.write(json.dumps(noted) + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -64,8 +64,8 @@ def render(report: Report) -> str:
     return environment.get_template("report.html.j2").render(
         report=report,
         say=wording,
-        css=Markup((TEMPLATES / "report.css").read_text()),
-        javascript=Markup((TEMPLATES / "report.js").read_text()),
+        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        javascript=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
         counts=counts(report),
         worst_first="ascending" if higher_is_better(metric) else "descending",
         today=f"{datetime.now():%d %B %Y}",

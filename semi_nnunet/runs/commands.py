@@ -319,8 +319,10 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str | None]:
     lines: queue.Queue[str | None] = queue.Queue()
 
     def read() -> None:
-        for line in process.stdout or ():
-            lines.put(line)
+        if process.stdout is not None:
+            with process.stdout as stream:  # closed here: elsewhere, closing waits for a reader
+                for line in stream:
+                    lines.put(line)
         lines.put(None)
 
     threading.Thread(target=read, daemon=True).start()

@@ -24,7 +24,7 @@ from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.matched import unmatched
 from semi_nnunet.runs.trainings import found_jobs, require_trained, stale_tables, tables_of
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import require_other, require_place, write_atomically
+from semi_nnunet.util.files import require_other, require_place, write_text
 from semi_nnunet.util.names import unique, unknown
 
 
@@ -118,7 +118,7 @@ def compare(
         )
     text = "\n\n".join([*parts, *unmatched(jobs, baseline)]) + "\n"
     if out:
-        write_atomically(out, lambda path: path.write_text(text))
+        write_text(out, text)
     return text
 
 

@@ -248,7 +248,7 @@ def run_job(
         raise
     except (UserError, OSError) as error:  # such as a full disk, or a folder of somebody else's
         with suppress(OSError):
-            failure_note(job).write_text(f"{error}\n")
+            failure_note(job).write_text(f"{error}\n", encoding="utf-8")
         return Outcome(job, "failed", str(error))
     return Outcome(job, "done", f"in {readable_time(time.monotonic() - started)}")
 

@@ -26,7 +26,7 @@ def logged_epochs(job: Job) -> EpochTimes:
     found = EpochTimes()
     logs = job.folder.glob("training_log_*.txt")
     for log in sorted(logs, key=lambda path: (path.stat().st_mtime, path.name)):
-        for line in log.read_text().splitlines():
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
             found.feed(line)
     return found
 

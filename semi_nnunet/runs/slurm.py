@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import write_atomically
+from semi_nnunet.util.files import write_text
 
 WARNING_S = 120  # before the time limit: the training is stopped, and continued in a new task
 
@@ -75,7 +75,7 @@ def submit(script: str, path: Path) -> str:
     """
     require_sbatch()
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda temporary: temporary.write_text(script))
+    write_text(path, script)
     done = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True)
     if done.returncode:
         raise UserError(

@@ -73,7 +73,7 @@ def failure_of(job: Job) -> str | None:
         return None
     if any(is_older(note, log) for log in job.folder.glob("training_log_*.txt")):
         return None
-    return note.read_text()
+    return note.read_text(encoding="utf-8")
 
 
 def in_all(jobs: list[Job]) -> str:

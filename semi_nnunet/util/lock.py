@@ -87,7 +87,7 @@ def write_note(note: Path) -> None:
 def is_of_the_dead(note: Path) -> bool:
     """Whether a note names a process of this host that has ended, or this very process."""
     try:
-        holder = json.loads(note.read_text())
+        holder = json.loads(note.read_text(encoding="utf-8"))
         if holder["host"] != socket.gethostname():
             return False
         os.kill(int(holder["process"]), 0)
@@ -101,7 +101,7 @@ def is_of_the_dead(note: Path) -> bool:
 def noted(note: Path) -> str:
     """Who a note names."""
     try:
-        holder = json.loads(note.read_text())
+        holder = json.loads(note.read_text(encoding="utf-8"))
         since = f" since {holder['since']}" if "since" in holder else ""
         return f"process {holder['process']} on {holder['host']}{since}"
     except (OSError, ValueError, KeyError):  # it is being written

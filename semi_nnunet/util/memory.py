@@ -37,7 +37,7 @@ def machine_memory() -> Iterator[int]:
 def group_limits(groups: Path, of_this_process: Path) -> Iterator[int]:
     """The limits of the control groups of this process and of all around them."""
     with suppress(OSError, ValueError):
-        for line in of_this_process.read_text().splitlines():
+        for line in of_this_process.read_text(encoding="utf-8").splitlines():
             _, controllers, name = line.split(":", 2)
             if controllers == "":  # version 2
                 root, file = groups, "memory.max"
@@ -53,4 +53,4 @@ def group_limits(groups: Path, of_this_process: Path) -> Iterator[int]:
 def limit_in(file: Path) -> Iterator[int]:
     """The number in a file, if it is there and holds one: "max" means no limit."""
     with suppress(OSError, ValueError):
-        yield int(file.read_text())
+        yield int(file.read_text(encoding="utf-8"))

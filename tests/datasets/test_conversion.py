@@ -27,7 +27,7 @@ def write_text(text: str, target: Path) -> None:
         raise RuntimeError("ITK ERROR: could not write")
     if text == "bad":
         raise RuntimeError("ITK ERROR: the file is torn")
-    target.write_text(text)
+    target.write_text(text, encoding="utf-8")
 
 
 def conversion(*images: str) -> Conversion:

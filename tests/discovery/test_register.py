@@ -35,7 +35,7 @@ def test_the_shim_exports_the_trainers(shim: Path) -> None:
 
 
 def test_an_outdated_shim_is_not_registered(shim: Path) -> None:
-    shim.write_text("old")
+    shim.write_text("old", encoding="utf-8")
     assert not is_registered()
 
 

@@ -121,7 +121,7 @@ def flipped(path: Path) -> None:
 
 
 def html(path: Path) -> None:
-    path.write_text("<!DOCTYPE html><html>404</html>")
+    path.write_text("<!DOCTYPE html><html>404</html>", encoding="utf-8")
 
 
 def no_bytes(path: Path) -> None:

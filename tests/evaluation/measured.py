@@ -28,7 +28,7 @@ def values(
 
 def write_table(path: Path, rows: list[Value], metric: str = "dice") -> None:
     path.parent.mkdir(parents=True)
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["case", "class", metric])
         for row in rows:

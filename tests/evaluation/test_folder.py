@@ -29,7 +29,7 @@ def test_colour_images_masks_are_flat(tmp_path):
         for folder in (predictions, references)
     ]
     expected = mask_metrics(*arrays, (1, 1), Measure({}, "pixels", axes=2))
-    with open(predictions / "metrics.csv") as file:
+    with open(predictions / "metrics.csv", encoding="utf-8") as file:
         row = next(csv.DictReader(file))
     for column in ("hd95_edge_pixels", "hd95_surfel_pixels", "area_difference_pixels"):
         assert float(row[column]) == pytest.approx(expected[column], rel=1e-5)
@@ -114,5 +114,5 @@ def test_what_macos_leaves_beside_the_files_is_no_case(tmp_path):
     (predictions / "._a.nii.gz").write_bytes(b"Mac OS X")
     (references / "._b.nii.gz").write_bytes(b"Mac OS X")
     assert evaluate(predictions, references) == 0
-    with open(predictions / "metrics.csv") as file:
+    with open(predictions / "metrics.csv", encoding="utf-8") as file:
         assert {row["case"] for row in csv.DictReader(file)} == set("abc")

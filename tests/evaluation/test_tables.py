@@ -37,7 +37,7 @@ def test_summary_is_nnunets(labels, tmp_path):
 def test_tables_hold_every_case_and_class_in_mm_on_the_native_grid(tmp_path, capsys):
     predictions, references = folders(tmp_path)
     assert evaluate(predictions, references, "--tolerances", "1.5") == 0
-    with open(predictions / "metrics.csv") as file:
+    with open(predictions / "metrics.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["case"], row["class"]) for row in rows] == [
         (case, name) for case in "abc" for name in ("liver", "tumour")

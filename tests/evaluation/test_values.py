@@ -165,5 +165,5 @@ def test_values_without_a_partner_are_written(tmp_path, monkeypatch, capsys):
     assert main([*command, both[0]]) == 0
     assert "no trainer has a case of the same fold and seed in common" in capsys.readouterr().out
     assert main([*command, *both]) == 0
-    assert ",none,\n" in Path(out).read_text()  # not credited in the file
+    assert ",none,\n" in Path(out).read_text(encoding="utf-8")  # not credited in the file
     assert re.search(r"\| none +\| -1\.0000", capsys.readouterr().out)

@@ -19,7 +19,7 @@ WRITES = ["flush .nii.gz", "rename .nii.gz", "flush .npz", "rename .npz", "flush
 def worker(part: PoolShard, log: Path) -> None:
     """The process that labels a part."""
     words = ["pseudo-label", *part.arguments(), "--only", "0", "--worker", "--device", "cpu"]
-    with log.open("w") as file, redirect_stdout(file), redirect_stderr(file):
+    with log.open("w", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
         if main(words):
             sys.exit(1)
 
@@ -36,7 +36,7 @@ def killed_worker(part: PoolShard, log: Path, at: int, torn: bool) -> None:
             return
         if torn:
             os.truncate(path, os.path.getsize(path) // 2)
-        log.write_text(f"killed at {name} {end_of(path)}")
+        log.write_text(f"killed at {name} {end_of(path)}", encoding="utf-8")
         os.kill(os.getpid(), signal.SIGKILL)
 
     def killing_fsync(file: int) -> None:

@@ -103,7 +103,7 @@ def goes_on_to_what_was_wanted(part: PoolShard, clean: Request, log: Path) -> No
     """A last worker does what is missing: each case once, equal to a clean run's, nothing else."""
     process = forked(worker, part, log)
     process.join()
-    assert process.exitcode == 0, log.read_text()
+    assert process.exitcode == 0, log.read_text(encoding="utf-8")
     written, wanted = (
         {path.name: sha256_of_file(path) for path in one.labels.iterdir()}
         for one in (part.request, clean)

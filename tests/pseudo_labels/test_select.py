@@ -33,10 +33,12 @@ def test_what_is_selected_is_what_trainings_use(dataset, pool, make_trainer, cap
     chosen = read_json(dataset / "semi_selected.json")["cases"]
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
     assert trainer.unlabelled_cases() == chosen and len(chosen) == 2
-    rows = [row.split(",") for row in Path("selection.csv").read_text().splitlines()]
+    rows = [
+        row.split(",") for row in Path("selection.csv").read_text(encoding="utf-8").splitlines()
+    ]
     assert rows[0] == ["case", "score", "kept"] and len(rows) == 5
     assert sorted(case for case, _, kept in rows[1:] if kept == "1") == chosen
-    page = Path("selection.html").read_text()
+    page = Path("selection.html").read_text(encoding="utf-8")
     assert "2 of 4 unlabelled images selected" in page
     assert page.count("<figure") == 4 and page.count(", left out</figcaption>") == 2
     assert page.count("data:image/png;base64,") == 8 and not re.search(r'src="(?!data:)', page)
@@ -55,10 +57,14 @@ def test_labels_are_compared_with_those_of_earlier_models(score, dataset, pool, 
     assert main(now) == 2
     assert "compares with what the same images were labelled earlier" in capfd.readouterr().err
     assert main([*now, "--before", str(folders[1])]) == 0  # the same model: nothing changed
-    rows = [row.split(",") for row in Path("selection.csv").read_text().splitlines()[1:]]
+    rows = [
+        row.split(",") for row in Path("selection.csv").read_text(encoding="utf-8").splitlines()[1:]
+    ]
     assert {value for _, value, _ in rows} == {"0.000000"}
     assert main([*now, "--before", *map(str, folders)]) == 0
-    rows = [row.split(",") for row in Path("selection.csv").read_text().splitlines()[1:]]
+    rows = [
+        row.split(",") for row in Path("selection.csv").read_text(encoding="utf-8").splitlines()[1:]
+    ]
     for case, value, _ in rows:
         before, after = (
             sitk.GetArrayFromImage(sitk.ReadImage(folder / "labels" / f"{case}.nii.gz"))
@@ -77,7 +83,7 @@ def test_labels_are_compared_with_those_of_earlier_models(score, dataset, pool, 
     gone = rows[-1][0] if rows[-1][1] != "1.000000" else rows[0][0]
     (folders[0] / "labels" / f"{gone}.nii.gz").unlink()
     assert main([*now, "--before", *map(str, folders)]) == 0  # there is nothing to be sure by
-    assert f"{gone},1.000000," in Path("selection.csv").read_text()
+    assert f"{gone},1.000000," in Path("selection.csv").read_text(encoding="utf-8")
     shutil.rmtree(folders[0] / "labels")
     (folders[0] / "labels").mkdir()
     assert main([*now, "--before", *map(str, folders)]) == 2

@@ -72,7 +72,7 @@ class Tree:
     @staticmethod
     def write_json(path: Path, content: object) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps(content), encoding="utf-8")
 
     def set_paths(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("raw", "preprocessed", "results"):

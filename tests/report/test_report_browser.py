@@ -41,7 +41,7 @@ def browser() -> Iterator[Any]:
 def file(tree, html) -> Path:
     """The page that ``html`` is the content of."""
     out: Path = tree.root / "report.html"
-    assert out.read_text() == html
+    assert out.read_text(encoding="utf-8") == html
     return out
 
 

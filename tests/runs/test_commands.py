@@ -132,7 +132,10 @@ def gone(pid: int) -> bool:
     for _ in range(50):
         try:
             os.kill(pid, 0)
-            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+            if (
+                Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
+                == "Z"
+            ):
                 return True
         except (ProcessLookupError, FileNotFoundError):
             return True

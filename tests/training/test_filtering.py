@@ -26,7 +26,7 @@ def test_surest_by_fraction_and_by_number():
 
 
 def table_of(trainer, epoch):
-    with open(Path(trainer.output_folder) / f"filter_epoch_{epoch}.csv") as file:
+    with open(Path(trainer.output_folder) / f"filter_epoch_{epoch}.csv", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

@@ -24,7 +24,7 @@ def example() -> History:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 

@@ -27,7 +27,13 @@ def test_what_networks_compute_in(mixed_precision, device, dtype):
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="only x86 says so in /proc/cpuinfo")
 def test_the_warning_is_what_this_processor_says_of_itself():
-    flags = Path("/proc/cpuinfo").read_text().split("flags", 1)[1].split("\n", 1)[0].split()
+    flags = (
+        Path("/proc/cpuinfo")
+        .read_text(encoding="utf-8")
+        .split("flags", 1)[1]
+        .split("\n", 1)[0]
+        .split()
+    )
     has = "avx512_bf16" in flags or "amx_bf16" in flags
     assert (slow_dtype_warning("bfloat16", CPU) is None) == has
 

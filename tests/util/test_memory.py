@@ -12,7 +12,7 @@ from semi_nnunet.util.memory import GIB, memory_bytes
 
 def written(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
