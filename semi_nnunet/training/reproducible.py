@@ -35,6 +35,7 @@ from semi_nnunet.training.history import total_loss
 from semi_nnunet.training.initial_weights import InitialWeights, weights_file
 from semi_nnunet.training.loaders import close_all, make_repeatable, step_loaders
 from semi_nnunet.training.losses import given_class_weights, is_stock, supervised_loss
+from semi_nnunet.training.machine_faults import compile_or_go_on, raise_if_of_machine
 from semi_nnunet.training.next_command import NextCommand
 from semi_nnunet.training.non_finite import NonFiniteWatch
 from semi_nnunet.training.one_launch import take_folder
@@ -88,6 +89,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008
     ):
         print_user_errors_plainly()
+        compile_or_go_on()
         own_plans = {"continue_training": False, **plans}  # nnU-Net takes that key out
         super().__init__(own_plans, configuration, fold, dataset_json, device)
         base, trainer = self.preprocessed_dataset_folder_base, type(self).__name__
@@ -256,6 +258,9 @@ class ReproducibleTrainer(nnUNetTrainer):
                 self.on_train_end()
             except ValueError as error:
                 raise_if_batch_is_too_small(error)
+                raise
+            except RuntimeError as error:
+                raise_if_of_machine(error)
                 raise
 
     def on_train_start(self) -> None:

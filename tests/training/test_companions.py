@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from semi_nnunet.training.trainer import SemiTrainer, Term
+from semi_nnunet.util.errors import UserError
 from tests.trainers import run_epochs, same_weights, weights_of
 
 
@@ -66,3 +67,14 @@ def test_validation_looks_at_annotated_voxels_alone(make_trainer, kind):
     expected = target[:, -1:] == 0 if kind == "regions_ignore" else torch.ones_like(target[:, :1])
     with torch.no_grad():
         assert trainer.validation_step(batch)["voxels"] == expected.sum()
+
+
+def test_a_checkpoint_without_a_companion_is_refused(make_trainer):
+    trainer = make_trainer("SemiMeanTeacherTrainer")
+    before = weights_of(trainer.companion("teacher"))
+    content = trainer.checkpoint_content(1)
+    stored = content["semi"]["companions"]
+    content["semi"]["companions"] = {k: v for k, v in stored.items() if "teacher" not in k}
+    with pytest.raises(UserError, match="differ in teacher"):
+        trainer.load_checkpoint(content)
+    assert same_weights(before, weights_of(trainer.companion("teacher")))

@@ -1,0 +1,45 @@
+"""What a training says when the machine under it fails, and how it goes on where it can."""
+
+from __future__ import annotations
+
+import torch
+import torch._dynamo
+
+from semi_nnunet.util.errors import UserError
+
+INTACT = "The checkpoints are intact; nnUNetv2_train goes on from the newest with --c"
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # of the CPU
+
+
+def compile_or_go_on() -> None:
+    """Let networks that torch.compile cannot translate run as they are, with torch's warning.
+
+    nnU-Net ends with an error of the compiler, which may just not be installed.
+    """
+    torch._dynamo.config.suppress_errors = True
+
+
+def raise_if_of_machine(error: RuntimeError) -> None:
+    """Say what to do where memory ran out, or where a process that makes batches was killed.
+
+    Args:
+        error: that ends the training.
+
+    Raises:
+        UserError: the error is one of these.
+    """
+    text = str(error)
+    first_line = text.partition("\n")[0]
+    if isinstance(error, torch.OutOfMemoryError) or any(one in text for one in NO_MEMORY):
+        raise UserError(
+            f"the memory does not suffice for a step: {first_line:.300} Fix: semi_nnunet plan with "
+            f"--set and a smaller labelled_batch_size and unlabelled_batch_size "
+            f"(accumulate_batches=2 makes two small batches one step), or a smaller --patch; or "
+            f"end what else uses the memory. {INTACT}"
+        ) from error
+    if "DataLoader worker" in text:
+        raise UserError(
+            f"a process that prepares batches has ended: {first_line:.300} The system kills such "
+            f"processes where memory runs out. Fix: set nnUNet_n_proc_DA to fewer of them, or free "
+            f"memory. {INTACT}"
+        ) from error

@@ -1,0 +1,105 @@
+"""The faults that the page on reliability lists, and the tests that show each of them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "reliability.md"
+SHOWN_BY = {
+    "killed_checkpoint": (
+        "util/test_files.py::test_a_kill_at_any_point_leaves_the_old_content_or_the_new",
+        "training/test_checkpoints.py::test_the_most_advanced_readable_checkpoint_stands_in",
+        "end_to_end/test_kill_and_continue.py::"
+        "test_killed_and_continued_training_equals_an_uninterrupted_one",
+    ),
+    "asked_to_leave": (
+        "training/test_preemption.py::test_a_training_that_left_within_an_epoch_ends_as_if_it_had_not",
+        "end_to_end/test_kill_and_continue.py::"
+        "test_killed_and_continued_training_equals_an_uninterrupted_one",
+    ),
+    "killed_preprocessing": (
+        "data/test_preprocessing.py::test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one",
+        "data/test_unlabelled_shards.py::test_other_parts_do_what_killed_ones_left",
+    ),
+    "killed_pseudo_labelling": (
+        "pseudo_labels/test_pool.py::test_what_is_killed_at_any_moment_is_done_once_and_whole",
+        "pseudo_labels/test_pool.py::test_a_kill_at_any_step_of_writing_costs_that_case_alone",
+        "pseudo_labels/test_label.py::test_a_lost_node_costs_nothing_but_time",
+    ),
+    "full_disk": (
+        "util/test_files.py::test_a_full_disk_leaves_the_old_file_and_no_temporary",
+        "util/test_files.py::test_a_checkpoint_on_a_full_disk_leaves_the_old_one",
+        "data/test_preprocessing.py::test_a_full_disk_is_named_with_the_space_that_is_left",
+        "pseudo_labels/test_pool.py::test_a_full_disk_is_no_bad_image",
+        "cli/test_main.py::test_a_full_or_closed_disk_is_said_without_a_traceback",
+    ),
+    "killed_loader": (
+        "training/test_machine_faults.py::"
+        "test_a_killed_worker_ends_the_training_and_names_the_variable",
+    ),
+    "killed_preprocessing_worker": (
+        "data/test_preprocessing.py::test_a_killed_worker_takes_only_its_own_case_along",
+    ),
+    "not_finite": (
+        "laws/test_laws.py::test_i_a_nan_term_stops_training_by_name_and_the_checkpoint_stays",
+        "training/test_step.py::"
+        "test_gradient_that_is_no_number_stops_training_before_the_weights_change",
+    ),
+    "corrupt_checkpoint": (
+        "training/test_checkpoints.py::test_a_file_cut_at_any_length_is_refused",
+        "training/test_checkpoints.py::test_a_flipped_byte_anywhere_is_noticed_or_harmless",
+        "training/test_checkpoints.py::test_the_most_advanced_readable_checkpoint_stands_in",
+    ),
+    "lost_results_folder": (
+        "util/test_files.py::test_a_disk_error_is_reported_with_the_fix",
+        "runs/test_local.py::test_a_job_whose_folder_cannot_be_made_fails_alone",
+    ),
+    "second_launch": (
+        "training/test_one_launch.py::test_a_second_launch_is_told_who_trains_and_removes_nothing",
+        "training/test_one_launch.py::test_a_killed_training_holds_nothing_and_its_leftovers_go",
+        "util/test_lock.py::test_without_locks_the_note_of_a_living_process_decides",
+        "runs/test_local.py::test_a_job_that_another_process_works_on_is_left_to_it",
+    ),
+    "wrong_clock": (
+        "end_to_end/test_surroundings.py::test_a_user_gets_from_images_to_a_report",
+        "runs/test_folders.py::"
+        "test_a_result_is_older_than_its_source_but_for_the_seconds_of_a_copy",
+    ),
+    "no_compiler": (
+        "training/test_machine_faults.py::test_a_network_that_cannot_be_compiled_trains_as_it_is",
+    ),
+    "absent_companion": (
+        "training/test_companions.py::test_a_checkpoint_without_a_companion_is_refused",
+    ),
+    "interrupt": (
+        "cli/test_main.py::test_an_interrupt_says_how_to_go_on",
+        "runs/test_commands.py::test_interruption_ends_the_child_and_its_workers",
+        "runs/test_crossval.py::"
+        "test_interrupted_it_ends_its_trainings_and_goes_on_from_the_checkpoint",
+    ),
+    "no_memory": (
+        "training/test_machine_faults.py::"
+        "test_memory_that_runs_out_in_the_teacher_names_what_to_turn",
+        "pseudo_labels/test_pool.py::"
+        "test_an_image_too_large_for_the_memory_is_tried_again_after_all_others",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted({name for names in SHOWN_BY.values() for name in names}))
+def test_what_shows_it_is_there(name: str) -> None:
+    file, _, function = name.partition("::")
+    tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+    assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_the_page_lists_every_fault() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    _, _, section = text.partition("## Faults of the machine\n")
+    section, _, _ = section.partition("\n## ")
+    assert re.findall(r"\| `(\w+)` \|$", section, re.MULTILINE) == [*SHOWN_BY]

@@ -1,0 +1,79 @@
+"""Memory that runs out, killed workers, and networks that cannot be compiled."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from semi_nnunet.training.machine_faults import compile_or_go_on, raise_if_of_machine
+from semi_nnunet.util.errors import UserError
+from tests.trainers import run_epochs, same_weights, weights_of
+
+ON_CPU = "[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory"
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory. Tried"), RuntimeError(ON_CPU)]
+)
+def test_memory_that_runs_out_in_the_teacher_names_what_to_turn(error: Any, make_trainer: Any):
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
+    run_epochs(trainer, 1)
+    latest = Path(trainer.output_folder) / "checkpoint_latest.pth"
+    before = latest.read_bytes()
+
+    def fail(module: nn.Module, args: Any) -> None:
+        raise error
+
+    trainer.companion("teacher").module.register_forward_pre_hook(fail)
+    with pytest.raises(UserError, match=r"unlabelled_batch_size.*The checkpoints are intact"):
+        trainer.run_training()
+    assert latest.read_bytes() == before
+
+
+def test_a_killed_worker_ends_the_training_and_names_the_variable(
+    make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("nnUNet_n_proc_DA", "2")
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False, epochs=50)
+    step, killed = trainer.train_step, []
+
+    def kill_a_worker_first(batch: Any) -> Any:
+        if not killed:
+            worker = trainer.dataloader_train._batches._workers[0]
+            os.kill(worker.pid, signal.SIGKILL)
+            killed.append(worker.pid)
+        return step(batch)
+
+    trainer.train_step = kill_a_worker_first
+    with pytest.raises(UserError, match="nnUNet_n_proc_DA"):
+        trainer.run_training()
+    assert killed
+
+
+def test_other_errors_pass() -> None:
+    assert raise_if_of_machine(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
+
+
+def test_a_network_that_cannot_be_compiled_trains_as_it_is(
+    make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_compiler(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("Failed to find C compiler")
+
+    after = []
+    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
+    for compiles in (False, True):
+        trainer = make_trainer("SemiMeanTeacherTrainer")
+        if compiles:
+            assert torch._dynamo.config.suppress_errors  # the trainer has asked for it
+            trainer.network = torch.compile(trainer.network, backend=no_compiler)
+        trainer.train_step(next(trainer.dataloader_train))
+        after.append(weights_of(trainer.bare_network))
+    assert same_weights(*after)
+    compile_or_go_on()
