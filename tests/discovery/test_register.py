@@ -45,7 +45,7 @@ def test_a_folder_that_cannot_be_written_names_the_variable(
     def refuse(*_: object) -> None:
         raise UserError("read-only")
 
-    monkeypatch.setattr(module, "write_atomically", refuse)
+    monkeypatch.setattr(module, "write_text", refuse)
     with pytest.raises(UserError, match="nnUNet_extTrainer"):
         register()
 

@@ -544,6 +544,8 @@ def test_all_bad_inputs_are_named_at_once(bench: Bench, capsys: pytest.CaptureFi
 
 
 def test_the_page_lists_every_row() -> None:
-    listed = re.findall(r"\| `(\w+)` \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    _, _, section = PAGE.read_text(encoding="utf-8").partition("## Bad input is named")
+    section, _, _ = section.partition("\n## ")
+    listed = re.findall(r"\| `(\w+)` \|$", section, re.MULTILINE)
     assert listed == list(ROWS)
     assert len(ROWS) == 34
