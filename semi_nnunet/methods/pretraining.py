@@ -6,8 +6,8 @@ images are the same to it. Every other trainer begins with its weights by ``pret
 
 The network is that of the plans, with one output for each channel of the image instead of each
 class; blocks have the size of a voxel of its lowest resolution; the loss is the squared difference
-on hidden voxels. Differs from the paper: no sparse convolutions (SparK), which it found no better
-than the plain ones; hidden voxels are 0, the mean of a normalised image.
+on hidden voxels. Differs from the paper: no sparse convolutions; hidden voxels are 0, the mean of a
+normalised image. The second stage of a cascade, whose input has predictions, is not pre-trained.
 
 Fold "all" is meant. It has seen the images, never the labels, of every labelled case: also of those
 that a fold validates on. Test images are not seen.
@@ -30,6 +30,7 @@ from semi_nnunet.settings.common import LOSS, MATCHED, POOL, SemiSettings
 from semi_nnunet.settings.schema import setting
 from semi_nnunet.training.batches import Batches
 from semi_nnunet.training.trainer import SemiTrainer, Term
+from semi_nnunet.util.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,12 @@ class SemiPretrainTrainer(SemiTrainer):
             self.logger.log(key, value, self.current_epoch)
 
     def on_train_start(self) -> None:
+        if self.configuration_manager.previous_stage_name is not None:
+            raise UserError(
+                f"{self.configuration_name} is the second stage of a cascade, whose input has "
+                f"predictions of the first; there is no pre-training of it. Fix: pre-train and "
+                f"train another configuration, or train this one without pretrained"
+            )
         super().on_train_start()
         self.say(
             "This training restores hidden blocks of images. What nnU-Net calls Pseudo dice below "

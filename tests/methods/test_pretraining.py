@@ -129,3 +129,8 @@ def test_nnunets_own_fine_tuning_finds_encoder_and_stem(pretrained):
     (one,) = plan["pretrain_plan"]["configurations"].values()
     assert list(one["patch_size"]) == plan["recommended_downstream_patchsize"]
     assert plan["architecture_plans"]["arch_class_name"] == "PlainConvUNet"
+
+
+def test_the_second_stage_of_a_cascade_is_refused(prepared_cascade, make_trainer):
+    with pytest.raises(UserError, match="second stage of a cascade"):
+        make_trainer(NAME, "3d_cascade_fullres", fold="all", dataset=prepared_cascade())
