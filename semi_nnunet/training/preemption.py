@@ -40,6 +40,7 @@ class Preemption:
     def __init__(self, ranks: Ranks):
         self.ranks = ranks
         self.signal_name: str | None = None
+        self._of_all: torch.Tensor | None = None  # how many were asked, at the last step
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -72,13 +73,17 @@ class Preemption:
         raise Preempted
 
     def is_asked(self, device: torch.device) -> bool:
-        """Whether this process, or another of the training on ``device``, was asked to leave."""
+        """Whether this process, or another of the training on ``device``, was asked to leave.
+
+        Of several processes, it is asked once a step, and tells what was so at the step before:
+        all of them know the same then, and no GPU is waited for that has not long passed it.
+        """
         asked = self.signal_name is not None
         if self.ranks.count == 1:
             return asked
-        of_all = torch.tensor(int(asked), device=device)
-        dist.all_reduce(of_all)
-        return bool(of_all.item())
+        before, self._of_all = self._of_all, torch.tensor(int(asked), device=device)
+        dist.all_reduce(self._of_all)
+        return before is not None and bool(before.item())
 
 
 class Part(Protocol):

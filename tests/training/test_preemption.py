@@ -111,3 +111,11 @@ def test_the_one_that_got_farther_is_continued(make_trainer: Any) -> None:
         trainer.train_step(next(trainer.dataloader_train))
     _, path, _ = checkpoints.read_newest_valid(best, CPU)
     assert path.name == checkpoints.LATEST
+
+
+def test_several_processes_leave_at_the_same_step_one_later(monkeypatch: Any) -> None:
+    """The other process, imitated here, is asked to leave in its third step."""
+    others = iter([0, 0, 1, 1])
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda flag: flag.add_(next(others)))
+    watch = Preemption(Ranks(0, 2))
+    assert [watch.is_asked(CPU) for _ in range(4)] == [False, False, False, True]
