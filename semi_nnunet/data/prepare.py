@@ -8,7 +8,8 @@ from __future__ import annotations
 import filecmp
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,9 +48,11 @@ from semi_nnunet.data.unlabelled_shards import UnlabelledPreprocessing, require_
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import read_json, write_atomically, write_json
+from semi_nnunet.util.lock import held_in_turn
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 PLANNER = "ExperimentPlanner"
+LOCK = ".semi_preprocess.lock"  # in the folder of the preprocessed data set
 
 
 @dataclass(frozen=True)
@@ -112,9 +115,10 @@ def prepare(
     prepared = prepare_labelled(
         dataset, configurations, plans_name, planner, num_processes, skip_bad, skip_outliers
     )
-    for pool in prepared.pools():
-        require_idle(pool.folder)
-        preprocess(prepared.unlabelled, pool.recipe, pool.folder, num_processes, "unlabelled")
+    with one_at_a_time(prepared.preprocessed):
+        for pool in prepared.pools():
+            require_idle(pool.folder)
+            preprocess(prepared.unlabelled, pool.recipe, pool.folder, num_processes, "unlabelled")
     return prepared.counts()
 
 
@@ -139,24 +143,27 @@ def prepare_labelled(
     say(f"checking {folder}")
     raw = described(folder)
     reports, skipped = verify(raw, num_processes, skip_bad)
-    plans = plan_if_needed(raw, preprocessed, plans_name, planner, num_processes)
-    wanted = requested(plans, configurations)
-    skipped |= check_domain(raw, reports, skipped, preprocessed, skip_outliers)
-    if here:
-        skipped |= check_memory(raw, reports, skipped, plans, wanted, skip_bad)
-    labelled, unlabelled = cases_to_preprocess(raw, reports, skipped)
-    write_json(preprocessed / SKIPPED_FILE, skipped)
-    description = raw.content
-    if read_json(preprocessed / "dataset.json") != description:  # in what plans do not depend on
-        write_json(preprocessed / "dataset.json", description)
-    ground_truth = preprocessed / "gt_segmentations"
-    for configuration in wanted:
-        recipe = Recipe(plans, configuration, description)
-        folder = preprocessed / recipe.data_identifier
-        if adopt_stock_preprocessing(labelled, recipe, folder, ground_truth):
-            print(f"{configuration}: took over {len(labelled)} labelled cases that nnU-Net did")
-        preprocess(labelled, recipe, folder, num_processes, "labelled")
-    copy_ground_truth(labelled, ground_truth, description["file_ending"])
+    with one_at_a_time(preprocessed):
+        plans = plan_if_needed(raw, preprocessed, plans_name, planner, num_processes)
+        wanted = requested(plans, configurations)
+        skipped |= check_domain(raw, reports, skipped, preprocessed, skip_outliers)
+        if here:
+            skipped |= check_memory(raw, reports, skipped, plans, wanted, skip_bad)
+        labelled, unlabelled = cases_to_preprocess(raw, reports, skipped)
+        write_json(preprocessed / SKIPPED_FILE, skipped)
+        description = raw.content
+        if (
+            read_json(preprocessed / "dataset.json") != description
+        ):  # in what plans do not depend on
+            write_json(preprocessed / "dataset.json", description)
+        ground_truth = preprocessed / "gt_segmentations"
+        for configuration in wanted:
+            recipe = Recipe(plans, configuration, description)
+            folder = preprocessed / recipe.data_identifier
+            if adopt_stock_preprocessing(labelled, recipe, folder, ground_truth):
+                print(f"{configuration}: took over {len(labelled)} labelled cases that nnU-Net did")
+            preprocess(labelled, recipe, folder, num_processes, "labelled")
+        copy_ground_truth(labelled, ground_truth, description["file_ending"])
     return Prepared(preprocessed, plans_name, wanted, len(labelled), unlabelled)
 
 
@@ -166,6 +173,17 @@ def preprocess(
     """Preprocess the "labelled" or the "unlabelled" cases of a configuration."""
     say(f"preprocessing {recipe.configuration}, {kind}: {len(cases)} cases")
     preprocess_cases(cases, recipe, folder, num_processes, f"{recipe.configuration}, {kind}")
+
+
+@contextmanager
+def one_at_a_time(preprocessed: Path) -> Iterator[None]:
+    """During the block nobody else writes plans or cases of the data set; waits for who does."""
+
+    def waiting(holder: str) -> None:
+        print(f"{holder} prepares {preprocessed.name}: waiting for it", flush=True)
+
+    with held_in_turn(preprocessed / LOCK, waiting):
+        yield
 
 
 def say(stage: str) -> None:

@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,6 +42,36 @@ def held(path: Path) -> Iterator[str | None]:
         lock.release()
 
 
+@contextmanager
+def held_in_turn(path: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock during the block; while somebody else holds it, wait.
+
+    Args:
+        path: the lock.
+        say: told once who is waited for.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    note = note_of(path)
+    lock = FileLock(path)
+    try:
+        try:
+            lock.acquire(timeout=WHILE_ASKED_S)
+        except Timeout:
+            say(noted(note))
+            lock.acquire()
+    except (OSError, NotImplementedError):  # no locks here
+        if is_of_the_living(note):
+            say(noted(note))
+        while is_of_the_living(note):
+            time.sleep(WHILE_ASKED_S)
+    try:
+        write_note(note)
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+        lock.release()
+
+
 def hold_until_exit(path: Path) -> str | None:
     """Hold the lock until this process ends, however it ends.
 
@@ -62,7 +92,7 @@ def hold_until_exit(path: Path) -> str | None:
         if not is_of_the_dead(note):  # else its workers have outlived it, and end soon
             return noted(note)
     except (OSError, NotImplementedError):  # no locks here
-        if note.is_file() and not is_of_the_dead(note):
+        if is_of_the_living(note):
             return noted(note)
     _HELD[path] = lock
     write_note(note)
@@ -96,6 +126,11 @@ def is_of_the_dead(note: Path) -> bool:
     except (OSError, ValueError, KeyError):
         return False
     return bool(holder["process"] == os.getpid())
+
+
+def is_of_the_living(note: Path) -> bool:
+    """Whether there is a note of a process that lives, or of another host, which may live."""
+    return note.is_file() and not is_of_the_dead(note)
 
 
 def noted(note: Path) -> str:

@@ -16,6 +16,7 @@ import pytest
 
 from semi_nnunet.datasets.phantom import write_phantom_dataset
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
+from semi_nnunet.util.files import sha256_of_file
 
 ROOT = Path(__file__).parents[2]
 DATASET = "Dataset905_Umgebung"
@@ -165,3 +166,25 @@ def test_raw_data_may_be_read_only(tmp_path: Path, read_only: Callable[[Path], N
     read_only(place.raw)
     place.run("preprocess", "-d", 905, "-c", "2d", "-np", 1)
     place.run("preprocess", "-d", 905, "-c", "2d", "-np", 1)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Path -> checksum of what preprocessing leaves, but for times and logs."""
+    return {
+        str(path.relative_to(folder)): sha256_of_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix in (".b2nd", ".nii.gz", ".gz")
+    }
+
+
+@pytest.mark.slow
+def test_two_preprocess_at_once_leave_what_one_leaves(tmp_path: Path) -> None:
+    alone, together = Place(tmp_path / "alone"), Place(tmp_path / "together")
+    for place in (alone, together):
+        make_raw(place)
+    words = ("preprocess", "-d", 905, "-c", "2d", "-np", 1)
+    alone.run(*words)
+    both = [together.start(*words) for _ in range(2)]
+    said = [process.communicate(timeout=500)[0].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], "\n".join(said)
+    assert contents(together.preprocessed) == contents(alone.preprocessed)

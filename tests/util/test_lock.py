@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.util.files import write_json
-from semi_nnunet.util.lock import held, hold_until_exit, holder_of, note_of
+from semi_nnunet.util.lock import held, held_in_turn, hold_until_exit, holder_of, note_of
 
 HOLD = """
 import sys, time
@@ -113,3 +113,37 @@ def test_workers_that_outlive_a_killed_process_are_not_in_the_way(tmp_path):
         assert hold_until_exit(path) is None
     finally:
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_who_waits_for_a_lock_is_told_for_whom_and_gets_it(tmp_path):
+    path, said = tmp_path / ".lock", []
+    process = holder(path)
+
+    def end(holder: str) -> None:
+        said.append(holder)
+        process.kill()
+
+    with held_in_turn(path, end):
+        assert said == [f"process {process.pid} on {os.uname().nodename} since {said[0][-19:]}"]
+        assert (holder_of(path) or "").startswith(f"process {os.getpid()} ")
+    process.wait()
+    assert holder_of(path) is None
+    with held_in_turn(path, end):
+        assert len(said) == 1
+
+
+@pytest.mark.parametrize("error", [NotImplementedError(), OSError(37, "No locks available")])
+def test_without_locks_a_living_process_is_waited_for(error, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise error
+
+    path = tmp_path / ".lock"
+    monkeypatch.setattr("semi_nnunet.util.lock.FileLock.acquire", refuse)
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    write_json(note_of(path), {"host": os.uname().nodename, "process": process.pid})
+
+    def end(_: str) -> None:
+        process.communicate(b"\n")
+
+    with held_in_turn(path, end):
+        assert process.returncode is not None
