@@ -30,6 +30,7 @@ LAYERS = (
     "report",
     "pseudo_labels",
     "demo",
+    "auto",
     "cli",
 )
 MOST_METHODS = 30  # of a class

@@ -27,6 +27,7 @@ TASKS = {
         "plan": "write the semi-supervised settings into the plans, with the reason of each",
     },
     "train": {
+        "auto": "go from a raw data set to the best model and its proof, in a budget of hours",
         "crossval": "train and measure trainers x configurations x folds x seeds as a list of jobs",
         "status": "say what is done, running and begun of a data set's trainings",
         "recipes": "list the recipes of published experiments",

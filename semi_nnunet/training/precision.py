@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16")
@@ -21,12 +24,21 @@ def slow_dtype_warning(mixed_precision: str, device: torch.device) -> str | None
     if device.type == "cuda":
         slow = not torch.cuda.is_bf16_supported(including_emulation=False)
         return bfloat16_warning("this GPU", "float16") if slow else None
-    has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    if device.type != "cpu" or has.get("architecture") != "x86_64":
+    if device.type != "cpu" or cpu_capabilities().get("architecture") != "x86_64":
         return None
-    if any(has.get(instructions) for instructions in CPU_BFLOAT16):
+    if computes_bfloat16_fast():
         return None
     return bfloat16_warning(f"this CPU (no {' or '.join(CPU_BFLOAT16)})", "float32")
+
+
+def computes_bfloat16_fast() -> bool:
+    """Whether the CPU has instructions for bfloat16, as far as PyTorch tells."""
+    return any(cpu_capabilities().get(instructions) for instructions in CPU_BFLOAT16)
+
+
+def cpu_capabilities() -> Mapping[str, Any]:
+    """What PyTorch tells of the CPU; {}: nothing."""
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
 
 
 def bfloat16_warning(device: str, instead: str) -> str:

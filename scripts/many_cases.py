@@ -1,0 +1,163 @@
+"""How long a data set of very many unlabelled images takes where its length alone matters.
+
+    python scripts/many_cases.py [--cases N ...]
+
+Makes a synthetic data set with N unlabelled images (hard links of a few tiny ones) in a temporary
+folder, and measures each stage in a process of its own: checking and planning (semi_nnunet
+preprocess up to the first unlabelled case), a second call where all cases are done, semi_nnunet
+status, a training of one step with its start, the choice of the surest images, and a report.
+Prints seconds and the largest memory of the stage's processes in MiB, and how many times as long
+the last N took as the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from semi_nnunet.data.layout import manifest_file
+from semi_nnunet.data.manifest import Entry
+from semi_nnunet.data.unlabelled_shards import UnlabelledPreprocessing
+from semi_nnunet.datasets.phantom import write_phantom_dataset
+from semi_nnunet.discovery.register import TRAINERS_FOLDER
+
+NUMBER, NAME, PLANS, LINKS, ORIGINALS = 905, "Dataset905_Many", "nnUNetPlans_many", 30_000, 8
+TRAINER = "SemiMeanTeacherTrainer"
+SETTINGS = ("epochs=1", "steps_per_epoch=1", "validation_steps_per_epoch=1")
+OURS = [sys.executable, "-m", "semi_nnunet"]
+LABELLED = """
+import sys
+from semi_nnunet.data.prepare import prepare_labelled
+prepare_labelled(sys.argv[1], ["2d"], None, "ExperimentPlanner", 2, False)
+"""
+ORIGINAL = """
+import json, sys
+from semi_nnunet.data.prepare import PLANNER, prepare_labelled, preprocess
+ready = prepare_labelled(sys.argv[1], ["2d"], None, PLANNER, 2, False)
+pool = ready.pools()[0]
+unlike = {case.content_hash: case for case in ready.unlabelled}
+preprocess(list(unlike.values()), pool.recipe, pool.folder, 1, "unlabelled")
+sources = {case.name: pool.recipe.source_of(case) for case in ready.unlabelled}
+json.dump(sources, open(sys.argv[2], "w", encoding="utf-8"))
+"""
+FILTER = """
+import sys
+from pathlib import Path
+from semi_nnunet.training.filtering import surest, write_table
+scores = {f"case_{number:06d}": number * 0.618 % 1 for number in range(int(sys.argv[1]))}
+write_table(Path(sys.argv[2]), scores, surest(scores, 0.1))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", type=int, nargs="+", default=[10_000, 100_000])
+    args = parser.parse_args()
+    seconds: dict[str, list[float]] = {}
+    for count in args.cases:
+        with tempfile.TemporaryDirectory() as folder:
+            for stage, taken, memory in measured(Path(folder), count):
+                seconds.setdefault(stage, []).append(taken)
+                print(f"{count:>7} {stage:24} {taken:7.1f} s {memory:6.0f} MiB", flush=True)
+    if len(args.cases) > 1:
+        print(f"{args.cases[-1]} cases take, of the time of {args.cases[0]}:")
+        for stage, taken_each in seconds.items():
+            print(f"        {stage:24} {taken_each[-1] / taken_each[0]:7.1f} times")
+
+
+def measured(folder: Path, count: int) -> list[tuple[str, float, float]]:
+    """(stage, seconds, MiB) of a data set of so many unlabelled images."""
+    for name in ("raw", "preprocessed", "results"):
+        (folder / name).mkdir()
+        os.environ[f"nnUNet_{name}"] = str(folder / name)
+    os.environ |= {"nnUNet_extTrainer": str(TRAINERS_FOLDER), "nnUNet_compile": "f"}
+    os.environ |= {"nnUNet_n_proc_DA": "0", "OMP_NUM_THREADS": "1", "nnUNet_def_n_proc": "1"}
+    make_raw(folder / "raw" / NAME, count)
+    number, which = str(NUMBER), ["-d", str(NUMBER), "-p", PLANS]
+    stages = [run("check and plan", [sys.executable, "-c", LABELLED, NAME])]
+    plan = [*OURS, "plan", "-d", number, "-c", "2d", "--name", PLANS, "--set", *SETTINGS]
+    run("plan", plan)
+    make_preprocessed(folder / "preprocessed" / NAME, count)
+    train = ["nnUNetv2_train", NAME, "2d", "all", "-tr", TRAINER, "-p", PLANS, "-device", "cpu"]
+    page = str(folder / "report.html")
+    for stage, words in {
+        "preprocess, all done": [*OURS, "preprocess", "-d", number, "-c", "2d", "-np", "2"],
+        "training of one step": [str(Path(sys.executable).parent / train[0]), *train[1:]],
+        "status": [*OURS, "status", *which],
+        "filter": [sys.executable, "-c", FILTER, str(count), str(folder / "filter.csv")],
+    }.items():
+        stages.append(run(stage, words))
+    cross = [*OURS, "crossval", *which, "-c", "2d", "-f", "all", "-tr", TRAINER, "--device", "cpu"]
+    run("predict and evaluate", cross)
+    return [*stages, run("report", [*OURS, "report", *which, "-o", page])]
+
+
+def make_raw(raw: Path, count: int) -> None:
+    """A data set with so many unlabelled images."""
+    write_phantom_dataset(
+        raw, labelled=4, unlabelled=ORIGINALS, test=2, shape=(1, 32, 32)
+    )
+    folder = raw / "imagesUn"
+    originals = sorted(folder.iterdir())
+    for number in range(ORIGINALS, count):
+        ending = originals[0].name.split("_0000", 1)[1]
+        slot = number % ORIGINALS
+        if number >= LINKS * ORIGINALS and number % (LINKS * ORIGINALS) < ORIGINALS:
+            originals[slot] = Path(shutil.copy(originals[slot], raw / f"copy_{number}{ending}"))
+        os.link(originals[slot], folder / f"case_{number:06d}_0000{ending}")
+
+
+def make_preprocessed(preprocessed: Path, count: int) -> None:
+    """Preprocess the originals, and write all others down as done."""
+    sources_file = preprocessed / "sources.json"
+    run("originals", [sys.executable, "-c", ORIGINAL, NAME, str(sources_file)])
+    sources = json.loads(sources_file.read_text(encoding="utf-8"))
+    pool = UnlabelledPreprocessing(preprocessed, "nnUNetPlans", "2d")
+    manifest = manifest_file(pool.folder)
+    made = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    by_source = {entry["source"]: entry for entry in made}
+    there = {entry["case"] for entry in made}
+    with open(manifest, "a", encoding="utf-8") as file:
+        for case, source in sources.items():
+            if case in there:
+                continue
+            original = by_source[source]
+            files = {}
+            for name, fact in original["files"].items():
+                target = case + name.removeprefix(original["case"])
+                files[target] = fact
+                try:
+                    os.link(pool.folder / name, pool.folder / target)
+                except OSError:  # a file has so many links already
+                    shutil.copy(pool.folder / name, pool.folder / target)
+            entry = Entry(case, source, files, original["facts"], original["when"])
+            file.write(json.dumps(entry.__dict__) + "\n")
+
+
+def run(stage: str, words: list[str]) -> tuple[str, float, float]:
+    """Run a command; its seconds and its largest process's memory in MiB."""
+    started = time.monotonic()
+    code = (
+        "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:]); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); "
+        "sys.exit(done.returncode)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"{stage} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return stage, time.monotonic() - started, int(done.stderr.split()[-1]) / 1024
+
+
+if __name__ == "__main__":
+    main()

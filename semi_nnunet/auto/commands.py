@@ -1,0 +1,117 @@
+"""The commands of an ``auto``, each as a user could type it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from semi_nnunet.auto.few_steps import settings_where_steps_are_few
+from semi_nnunet.auto.schedule import FULL, Round
+from semi_nnunet.runs.folders import ALL, Folders
+from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.launching import Launcher
+from semi_nnunet.util.command import Command
+
+PLANS = "nnUNetPlans_auto"
+RATE = "rate"  # the round in which a few steps are timed
+RATE_SETTINGS = ("epochs=2", "steps_per_epoch=10", "validation_steps_per_epoch=1")
+
+
+@dataclass(frozen=True)
+class Commands:
+    """The commands for one data set and configuration.
+
+    Args:
+        folders: of the data set.
+        configuration: that is trained.
+        launcher: where the trainings run.
+        device: that they run on.
+        out: folder for what ships.
+    """
+
+    folders: Folders
+    configuration: str
+    launcher: Launcher
+    device: str
+    out: Path
+
+    @property
+    def _which(self) -> tuple[str, ...]:
+        return "-d", self.folders.raw.name
+
+    def plans_of(self, name: str) -> str:
+        """The identifier of a round's plans."""
+        return f"{PLANS}_{name}"
+
+    def preparing(self) -> Iterator[tuple[str, Command]]:
+        """Verify, plan and preprocess; on a CPU for the network that fits one."""
+        configuration = ("-c", self.configuration)
+        preprocess = ("semi_nnunet", "preprocess", *self._which, *configuration)
+        yield "verify and preprocess", preprocess
+        budget = ("--budget", "cpu") if self.device == "cpu" else ()
+        named = ("--name", PLANS, *configuration)
+        yield "plan", ("semi_nnunet", "plan", *self._which, *named, *budget)
+        if budget:  # its spacing may be another
+            yield "preprocess as planned", (*preprocess, "-p", PLANS)
+
+    def measuring(self, trainers: Sequence[str], fold: str) -> Iterator[tuple[str, Command]]:
+        """Time a few steps of every trainer."""
+        yield "plan a few steps", self._plan(RATE, RATE_SETTINGS)
+        train = self._crossval(RATE, trainers, [fold])
+        yield "time a few steps", (*train, "--steps", "train", *self._launching)
+
+    def trainings(self, one: Round, steps_per_epoch: int) -> Iterator[tuple[str, Command]]:
+        """Plan a round, and train, predict and measure it."""
+        length = (f"epochs={one.steps // steps_per_epoch}", f"steps_per_epoch={steps_per_epoch}")
+        settings = (*length, *settings_where_steps_are_few(one.steps, self.device))
+        yield f"plan the {one.name} trainings", self._plan(one.name, settings)
+        train = self._crossval(one.name, one.trainers, one.folds)
+        yield f"the {one.name} trainings", (*train, *self._launching)
+
+    def shipping(self, trainer: str) -> Iterator[tuple[str, Command]]:
+        """Export the model and write the report."""
+        plans = ("-p", self.plans_of(FULL))
+        model = (*plans, "-c", self.configuration, "-tr", trainer, "-f", ALL)
+        exported = ("-o", self.out / "exported")
+        yield "export", ("semi_nnunet", "export", *self._which, *model, *exported)
+        page = ("-o", self.out / "report.html")
+        yield "report", ("semi_nnunet", "report", *self._which, *plans, *page)
+
+    def jobs_of(self, one: Round) -> list[Job]:
+        """The trainings of a round."""
+        plans = self.plans_of(one.name)
+        return [
+            Job(self.folders, trainer, self.configuration, fold, 0, plans)
+            for trainer in one.trainers
+            for fold in one.folds
+        ]
+
+    def rate_job(self, trainer: str, fold: str) -> Job:
+        """The training whose steps are timed."""
+        return Job(
+            self.folders, trainer, self.configuration, fold, 0, self.plans_of(RATE),
+            steps=("train",),
+        )  # fmt: skip
+
+    def _plan(self, name: str, settings: Sequence[str]) -> Command:
+        plans = ("-p", PLANS, "--name", self.plans_of(name), "-c", self.configuration)
+        return ("semi_nnunet", "plan", *self._which, *plans, "--set", *settings)
+
+    def _crossval(self, name: str, trainers: Sequence[str], folds: Sequence[str]) -> Command:
+        what = ("-c", self.configuration, "-f", *folds, "-tr", *trainers)
+        return ("semi_nnunet", "crossval", *self._which, "-p", self.plans_of(name), *what)
+
+    @property
+    def _launching(self) -> list[str]:
+        """The options that say where trainings run."""
+        how = self.launcher
+        given = {
+            "--device": self.device if how.launcher == "local" else how.device,
+            "--jobs": how.jobs,
+            "--threads": how.threads,
+            "--ray-address": how.ray_address,
+        }
+        words = [word for key, value in given.items() if value for word in (key, str(value))]
+        words += ["--launcher", how.launcher] if how.launcher != "local" else []
+        return words + ([f"--sbatch={how.sbatch}"] if how.sbatch else [])

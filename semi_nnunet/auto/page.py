@@ -1,0 +1,60 @@
+"""What an ``auto`` says: how it divides its hours, and in the end how it came to its model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from semi_nnunet.auto.proof import Proof
+from semi_nnunet.auto.schedule import FULL, Round, Setting, time_of
+from semi_nnunet.auto.state import State
+from semi_nnunet.util.progress import readable_time
+
+
+def schedule_table(rounds: Sequence[Round], setting: Setting) -> str:
+    """The rounds as a table for a screen: steps, folds, estimated time and trainers."""
+    rows = [("round", "steps", "folds", "about", "trainers")]
+    for one, seconds in zip(rounds, time_of(setting, rounds), strict=True):
+        folds, trainers = " ".join(one.folds), ", ".join(map(short, one.trainers))
+        rows.append((one.name, str(one.steps), folds, readable_time(seconds), trainers))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        "  ".join(
+            [*(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)), row[4]]
+        )
+        for row in rows
+    ]
+    later = " In later rounds, other methods may be left." if len(rounds) > 1 else ""
+    return "\n".join(["", *lines, f"{proving_words(setting)}{later}", ""])
+
+
+def short(trainer: str) -> str:
+    """A trainer's name without what all have in common."""
+    return trainer.removeprefix("Semi").removesuffix("Trainer")
+
+
+def proving_words(setting: Setting) -> str:
+    """Which cases choose, and which prove."""
+    if not setting.choosing:
+        return "There are too few labelled cases to choose by: the first candidate is taken."
+    chosen = f"Folds {' '.join(setting.choosing)} choose the method"
+    if setting.has_test_labels:
+        return f"{chosen}, the labelled test cases prove it."
+    return f"{chosen}, folds {' '.join(setting.proving)} prove it on other cases."
+
+
+def story(dataset: str, state: State, setting: Setting, proof: Proof, hours: float) -> str:
+    """A page of Markdown: the answer first, then how the model was chosen."""
+    lines = [f"# {dataset}", "", proof.said, ""]
+    lines += ["* `exported/`: the model; stock nnU-Net installs the zip and predicts with it."]
+    lines += ["* `predictions/`: its segmentations of imagesTs, if there are any."]
+    lines += ["* `report.html`: the last round in full, to be opened in a browser.", ""]
+    lines += ["## How it was chosen", "", proving_words(setting), ""]
+    lines += ["| round | steps | folds | trainers | best first |", "|---|---|---|---|---|"]
+    for name, one in state.rounds.items():
+        best = ", ".join(map(short, state.ranked.get(name, ())))
+        trainers = ", ".join(map(short, one.trainers))
+        lines.append(f"| {name} | {one.steps} | {' '.join(one.folds)} | {trainers} | {best} |")
+    spent = readable_time(state.seconds)
+    lines += ["", f"The model that ships was trained on all labelled cases (fold all, {FULL} "
+              f"round): {short(proof.ships)}. {spent} of {hours:g} h were spent."]  # fmt: skip
+    return "\n".join([*lines, ""])

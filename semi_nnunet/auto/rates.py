@@ -1,0 +1,39 @@
+"""What trainings take on this device, read from the trainings themselves."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from semi_nnunet.auto.schedule import Rate
+from semi_nnunet.runs.job import Job
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json
+
+LOG_TIME = re.compile(r"training_log_(\d+(?:_\d+){5})")  # nnU-Net's name of a log
+START_S = 10.0  # until nnU-Net opens its log: imports
+
+
+def rate_of(job: Job) -> Rate:
+    """Measure a training that is done: its last epoch, and all that is no epoch.
+
+    Raises:
+        UserError: it left no history.
+    """
+    seconds = [row["seconds"] for row in job.history().rows if "seconds" in row]
+    if not seconds:
+        raise UserError(f"{job} left no history in {job.folder}. Fix: train it anew")
+    steps = read_json(job.folder / "semi_settings.json")["settings"]["steps_per_epoch"]["value"]
+    ended = (job.validation / "summary.json").stat().st_mtime
+    besides = max(0.0, ended - begin_of(job) - sum(seconds)) + START_S
+    cases = max(1, len(job.predicted_cases("validation")))
+    return Rate(step=seconds[-1] / steps, besides=besides, case=besides / cases)
+
+
+def begin_of(job: Job) -> float:
+    """When the training's last log was opened, in seconds since 1970."""
+    logs = sorted(path.name for path in job.folder.glob("training_log_*.txt"))
+    found = LOG_TIME.match(logs[-1]) if logs else None
+    if found is None:
+        raise UserError(f"{job} left no log in {job.folder}. Fix: train it anew")
+    return time.mktime(time.strptime(found[1], "%Y_%m_%d_%H_%M_%S"))

@@ -1,0 +1,267 @@
+"""Choose among the baseline and the methods within a budget of hours, prove the choice, ship it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+from semi_nnunet.auto.commands import PLANS, Commands
+from semi_nnunet.auto.page import schedule_table, story
+from semi_nnunet.auto.proof import prove, ranked
+from semi_nnunet.auto.rates import rate_of
+from semi_nnunet.auto.schedule import FULL, LONGER, SHORT, Round, Setting, better_half, divide
+from semi_nnunet.auto.state import State
+from semi_nnunet.data.image_files import read_with_nnunet
+from semi_nnunet.data.layout import read_plans
+from semi_nnunet.data.raw_description import RawDataset
+from semi_nnunet.discovery.listing import trainer_classes, unknown_trainers
+from semi_nnunet.runs.commands import run_stages
+from semi_nnunet.runs.crossval import BASELINE
+from semi_nnunet.runs.folders import ALL, Folders, folders_of
+from semi_nnunet.runs.folds import number_of_folds
+from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.launching import Launcher, find_resources
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.files import write_text
+from semi_nnunet.util.names import unique
+
+CANDIDATES = (  # in the order of preference: docs/results/index.md
+    "SemiMeanTeacherTrainer",
+    "SemiMixMatchTrainer",
+    "SemiCPSTrainer",
+    "SemiDistillationTrainer",
+)
+SHARE_SPENT = 0.92  # of the hours, by the trainings; the rest for the report and wrong estimates
+MOST_STEPS = 250_000  # nnU-Net's
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What an ``auto`` ends with.
+
+    Args:
+        trainer: whose model ships.
+        answer: whether unlabelled images helped, in a sentence.
+        folder: with the exported model, the predictions of imagesTs and the report.
+    """
+
+    trainer: str
+    answer: str
+    folder: Path
+
+
+def auto(
+    dataset: str,
+    *,
+    hours: float = 8.0,
+    configuration: str | None = None,
+    trainers: Sequence[str] = CANDIDATES,
+    launcher: Launcher | None = None,
+    out: str | Path | None = None,
+    dry_run: bool = False,
+) -> Shipped | None:
+    """Go from a raw data set to one exported model and its proof; may be interrupted and repeated.
+
+    Args:
+        dataset: number or name.
+        hours: to spend, counted over restarts.
+        configuration: such as "2d"; None: 3d_fullres for volumes on a GPU, else 2d.
+        trainers: the candidates, the most promising first; the baseline is always one.
+        launcher: where trainings run; None: on this machine.
+        out: folder for the model, the predictions and the report; None: auto_DATASET, here.
+        dry_run: print what would be done, and do nothing.
+
+    Returns:
+        What ships; None with ``dry_run``, or where trainings were handed to a cluster.
+
+    Raises:
+        UserError: the options or the data are wrong, the time is too short, or a stage failed.
+    """
+    launcher, folders = launcher or Launcher(), folders_of(dataset)
+    candidates = unique([name for name in trainers if name != BASELINE])
+    require_sensible(hours, candidates)
+    resources = find_resources(launcher.device, launcher.jobs, launcher.threads)
+    chosen = configuration or configuration_for(folders, resources.device)
+    where = Path(out or f"auto_{folders.raw.name}").absolute()
+    commands = Commands(folders, chosen, launcher, resources.device, where)
+    asked = {"configuration": chosen, "candidates": " ".join(candidates)}
+    state = State.of(folders.results / "semi_auto" / f"{chosen}.json", asked)
+    choice = Choice(commands, state, tuple(candidates), hours, resources.jobs)
+    if dry_run:
+        choice.show()
+        return None
+    with state.running():
+        return choice.make()
+
+
+def require_sensible(hours: float, candidates: Sequence[str]) -> None:
+    """Check the options.
+
+    Raises:
+        UserError: naming all that is wrong with them.
+    """
+    problems = [*unknown_trainers(candidates)]
+    if hours <= 0:
+        problems.append(Problem("--hours", f"must be above 0, got {hours}", "correct it"))
+    if not candidates:
+        what = f"must name a candidate besides {BASELINE}, got none"
+        problems.append(Problem("-tr", what, "add one, such as SemiMeanTeacherTrainer"))
+    kinds = trainer_classes()
+    for name in candidates:
+        if name in kinds and not kinds[name].segments:
+            problems.append(Problem(f"-tr {name}", "segments nothing", "leave it out"))
+    if problems:
+        raise UserError("The choice cannot start:", problems)
+
+
+def configuration_for(folders: Folders, device: str) -> str:
+    """3d_fullres for volumes on a GPU; 2d for slices, and on a CPU, where 3-D takes many times
+    as long.
+    """
+    if device == "cpu":
+        return "2d"
+    raw = RawDataset.of(folders.raw)
+    image = raw.cases[0].images[0]
+    reader = determine_reader_writer_from_dataset_json(raw.content, image, verbose=False)
+    array, _, _ = read_with_nnunet(image, reader, is_label=False)
+    return "3d_fullres" if array.shape[1] > 1 else "2d"
+
+
+@dataclass
+class Choice:
+    """The way from the candidates to the one that ships.
+
+    Args:
+        commands: of the data set.
+        state: what was done before.
+        candidates: the most promising first, without the baseline.
+        hours: to spend.
+        at_a_time: trainings that run beside each other.
+    """
+
+    commands: Commands
+    state: State
+    candidates: tuple[str, ...]
+    hours: float
+    at_a_time: int
+
+    def make(self) -> Shipped | None:
+        """Do all that is left; None: it was handed to a cluster."""
+        folders, state = self.commands.folders, self.state
+        run_stages(self.commands.preparing())
+        if not state.rates and not self.measured():
+            return None
+        left = list(self.candidates)
+        for name in (SHORT, LONGER, FULL):
+            if (one := self.round_of(name, left)) is None:
+                continue
+            run_stages(self.commands.trainings(one, self.setting.steps_per_epoch))
+            jobs = self.commands.jobs_of(one)
+            if not all(job.is_done for job in jobs):
+                print("next: when the cluster's queue is empty, the same command again")
+                return None
+            if name != FULL:
+                state.ranked[name] = ranked(jobs)
+                state.save()
+                print(f"best first: {', '.join(state.ranked[name])}")
+                of_candidates = [n for n in state.ranked[name] if n in left]
+                left = better_half(of_candidates)
+        jobs = self.commands.jobs_of(state.rounds[FULL])
+        proof = prove(jobs, left[0])
+        run_stages(self.commands.shipping(proof.ships))
+        self.copy_predictions(proof.ships)
+        text = story(folders.raw.name, state, self.setting, proof, self.hours)
+        write_text(self.commands.out / "README.md", text)
+        return Shipped(proof.ships, proof.said, self.commands.out)
+
+    def show(self) -> None:
+        """Print the commands and, if the rates are known, the table."""
+        run_stages(self.commands.preparing(), dry_run=True)
+        if not self.state.rates:
+            run_stages(self.commands.measuring(self.everybody, "0"), dry_run=True)
+            print("# how the hours are divided is said when a few steps were timed")
+            return
+        rounds = list(self.state.rounds.values()) or divide(
+            self.setting, self.candidates, self.seconds_left
+        )
+        print(schedule_table(rounds, self.setting))
+        for one in rounds:
+            run_stages(self.commands.trainings(one, self.setting.steps_per_epoch), dry_run=True)
+
+    @property
+    def everybody(self) -> tuple[str, ...]:
+        """The baseline and all candidates, with their teachers."""
+        teachers = self.teachers
+        named = [BASELINE, *self.candidates, *teachers.values()]
+        return tuple(sorted(unique(named), key=lambda name: name in teachers))
+
+    @property
+    def teachers(self) -> dict[str, str]:
+        """Candidate -> the trainer that must be trained before it."""
+        kinds = trainer_classes()
+        taught = {name: kinds[name].taught_by for name in self.candidates if name in kinds}
+        return {name: teacher for name, teacher in taught.items() if teacher}
+
+    def measured(self) -> bool:
+        """Time a few steps of every trainer; False: a cluster will."""
+        fold = "0" if number_of_folds(self.commands.folders) else ALL
+        run_stages(self.commands.measuring(self.everybody, fold))
+        jobs = {name: self.commands.rate_job(name, fold) for name in self.everybody}
+        if not all(job.is_done for job in jobs.values()):
+            print("next: when the cluster's queue is empty, the same command again")
+            return False
+        self.state.rates = {name: rate_of(job) for name, job in jobs.items()}
+        self.state.save()
+        return True
+
+    def round_of(self, name: str, left: Sequence[str]) -> Round | None:
+        """The round of this name: as it was begun, or as the time that is left allows."""
+        state = self.state
+        if name not in state.rounds:
+            done = [*state.rounds]
+            if FULL in done:
+                return None  # it was left out
+            rounds = divide(self.setting, left, self.seconds_left, done)
+            if rounds[0].name != name:
+                return None
+            print(schedule_table(rounds, self.setting))
+            state.rounds[name] = rounds[0]
+            state.save()
+        return state.rounds[name]
+
+    @property
+    def setting(self) -> Setting:
+        """What the schedule depends on."""
+        folders = self.commands.folders
+        semi = read_plans(folders.preprocessed, PLANS).get("semi", {})
+        return Setting(
+            rates=self.state.rates,
+            teachers=self.teachers,
+            baseline=BASELINE,
+            folds=number_of_folds(folders),
+            test_cases=len(folders.test_cases()),
+            has_test_labels=folders.test_labels is not None,
+            steps_per_epoch=int(semi.get("steps_per_epoch", 250)),
+            most_steps=MOST_STEPS,
+            at_a_time=self.at_a_time,
+        )
+
+    @property
+    def seconds_left(self) -> float:
+        return self.hours * 3600 * SHARE_SPENT - self.state.seconds
+
+    def copy_predictions(self, trainer: str) -> None:
+        """Copy the predictions of imagesTs to where the model ships, if there are any."""
+        folders, plans = self.commands.folders, self.commands.plans_of(FULL)
+        job = Job(folders, trainer, self.commands.configuration, ALL, 0, plans)
+        if not job.test.is_dir():
+            return
+        target = self.commands.out / "predictions"
+        target.mkdir(parents=True, exist_ok=True)
+        for case in sorted(job.predicted_cases("test")):
+            shutil.copyfile(job.test / f"{case}{folders.file_ending}",
+                            target / f"{case}{folders.file_ending}")  # fmt: skip

@@ -1,0 +1,99 @@
+"""What an ``auto`` has done and how long it took, kept over restarts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from semi_nnunet.auto.schedule import Rate, Round
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json, write_json
+
+NOTE_EVERY_S = 10.0  # a killed auto forgets at most so much of its time
+
+
+@dataclass
+class State:
+    """The choices that stay as they are when the command is repeated.
+
+    Args:
+        path: of its file.
+        asked: the options that may not change on the way, such as the candidates.
+        seconds: spent so far, over all restarts.
+        rates: trainer -> what it takes; {}: not measured yet.
+        rounds: those that were begun.
+        ranked: round -> its candidates, the best first, of those that are done.
+    """
+
+    path: Path
+    asked: dict[str, str]
+    seconds: float = 0.0
+    rates: dict[str, Rate] = field(default_factory=dict)
+    rounds: dict[str, Round] = field(default_factory=dict)
+    ranked: dict[str, list[str]] = field(default_factory=dict)
+    _guard: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, path: Path, asked: dict[str, str]) -> State:
+        """Read what an earlier run left; else begin.
+
+        Raises:
+            UserError: it was begun with other options.
+        """
+        if not path.is_file():
+            return cls(path, asked)
+        content = read_json(path)
+        changed = [key for key in asked if content["asked"].get(key) != asked[key]]
+        if changed:
+            said = ", ".join(
+                f"{key} was {content['asked'].get(key)!r} and is {asked[key]!r}" for key in changed
+            )
+            raise UserError(
+                f"{path} was begun with other options: {said}. Fix: repeat the command as it was, "
+                f"or remove this file to begin anew (trainings that are done and fit are kept)"
+            )
+        rounds = {
+            name: Round(one["name"], tuple(one["trainers"]), tuple(one["folds"]), one["steps"])
+            for name, one in content["rounds"].items()
+        }
+        rates = {name: Rate(**rate) for name, rate in content["rates"].items()}
+        return cls(path, asked, content["seconds"], rates, rounds, content["ranked"])
+
+    def save(self) -> None:
+        """Write it down."""
+        content = {
+            "asked": self.asked,
+            "seconds": self.seconds,
+            "rates": {name: asdict(rate) for name, rate in self.rates.items()},
+            "rounds": {name: asdict(one) for name, one in self.rounds.items()},
+            "ranked": self.ranked,
+        }
+        with self._guard:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, content)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the time of the block, and write it down every few seconds."""
+        ended, started, spent = threading.Event(), time.monotonic(), self.seconds
+
+        def count() -> None:
+            self.seconds = spent + time.monotonic() - started
+            self.save()
+
+        def tick() -> None:
+            while not ended.wait(NOTE_EVERY_S):
+                count()
+
+        thread = threading.Thread(target=tick, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            count()
