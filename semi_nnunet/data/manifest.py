@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from semi_nnunet.data.layout import manifest_file, shards_folder
-from semi_nnunet.util.files import sha256_of_file
+from semi_nnunet.util.files import sha256_of_file, writing
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,17 @@ class Manifest:
         return {case: entry for case, entry in self.read().items() if entry.is_present(self.folder)}
 
     def add(self, entry: Entry) -> None:
-        """Append ``entry`` and flush it to disk."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a+b") as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(0, end - 1))
-            torn = end > 0 and file.read(1) != b"\n"
-            file.write((b"\n" if torn else b"") + json.dumps(asdict(entry)).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Append ``entry`` and flush it to disk.
+
+        Raises:
+            DiskError: the disk is full or not writable.
+        """
+        with writing(self.path, self.path.parent, left="Its other lines are intact"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a+b") as file:
+                end = file.seek(0, os.SEEK_END)
+                file.seek(max(0, end - 1))
+                torn = end > 0 and file.read(1) != b"\n"
+                file.write((b"\n" if torn else b"") + json.dumps(asdict(entry)).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())

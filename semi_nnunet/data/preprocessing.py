@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import pickle
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -23,14 +23,13 @@ from tqdm import tqdm
 from semi_nnunet.data.fingerprint import image_facts, label_facts
 from semi_nnunet.data.layout import manifest_file
 from semi_nnunet.data.manifest import Entry, Manifest
-from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.files import sha256_of_file
+from semi_nnunet.util.errors import DiskError, Problem, UserError
+from semi_nnunet.util.files import could_not_write, sha256_of_file, writing
 from semi_nnunet.util.progress import with_progress
 from semi_nnunet.util.shards import Shard
 
 LABELLED_ENDINGS = (".pkl", "_seg.b2nd", ".b2nd")  # the image last
 UNLABELLED_ENDINGS = (".pkl", ".b2nd")
-LOW_SPACE_GIB = 0.2
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,7 @@ class Recipe:
         return f"{case.content_hash[:32]}-{label}-{self.fingerprint}"
 
 
+WHOLE = "The cases that were finished before are whole, and stay"
 Work = Callable[[Case], Entry]
 
 
@@ -89,29 +89,48 @@ def preprocess_case(case: Case, recipe: Recipe, folder: Path, aside: Path) -> En
     """Preprocess one case into ``folder``: written aside, then renamed, the image last.
 
     An unlabelled case gets an image and properties, no segmentation.
+
+    Raises:
+        DiskError: its files could not be written; other errors are of the case.
     """
     source, aside = recipe.source_of(case), aside / case.name
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
     plans = PlansManager(recipe.plans)
     configuration = plans.get_configuration(recipe.configuration)
     preprocessor = configuration.preprocessor_class(verbose=False)
-    preprocessor.run_case_save(
-        str(aside / case.name),
-        list(case.images),
-        case.label,
-        plans,
-        configuration,
-        recipe.dataset_json,
-    )
-    facts = _facts(aside, case.name, with_label=case.label is not None)
+    is_ready, run_case = False, preprocessor.run_case
+
+    def run_and_note(*arguments: Any, **options: Any) -> Any:
+        nonlocal is_ready
+        result = run_case(*arguments, **options)
+        is_ready = True
+        return result
+
+    preprocessor.run_case = run_and_note
+    shutil.rmtree(aside, ignore_errors=True)
+    with writing(aside, folder, left=WHOLE):
+        aside.mkdir(parents=True)
     names = [
         f"{case.name}{ending}"
         for ending in (UNLABELLED_ENDINGS if case.label is None else LABELLED_ENDINGS)
     ]
-    for name in names:
-        (aside / name).replace(folder / name)
-    shutil.rmtree(aside)
+    try:
+        preprocessor.run_case_save(
+            str(aside / case.name),
+            list(case.images),
+            case.label,
+            plans,
+            configuration,
+            recipe.dataset_json,
+        )
+        facts = _facts(aside, case.name, with_label=case.label is not None)
+        for name in names:
+            (aside / name).replace(folder / name)
+        shutil.rmtree(aside)
+    except (OSError, RuntimeError) as error:  # blosc2 raises RuntimeError, whatever the disk says
+        if not is_ready:
+            raise
+        what = f"the preprocessed {case.name} to {folder}"
+        raise could_not_write(what, error, folder, left=WHOLE) from error
     return Entry.of(case.name, source, [folder / name for name in names], facts)
 
 
@@ -138,8 +157,10 @@ def preprocess_cases(
 
     Raises:
         UserError: naming every case that failed; the others are finished.
+        DiskError: at once, where the disk is full or not writable.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder, folder, left=WHOLE):
+        folder.mkdir(parents=True, exist_ok=True)
     sources = {case.name: recipe.source_of(case) for case in cases}
     finished = {
         name
@@ -158,9 +179,13 @@ def preprocess_cases(
         for case, result in results if shard is None else with_progress(results, len(todo)):
             if isinstance(result, Entry):
                 manifest.add(result)
+            elif isinstance(result, DiskError):  # no case is to blame, and all others fail, too
+                results.close()
+                shutil.rmtree(aside, ignore_errors=True)
+                raise result
             else:
                 what = f"preprocessing failed ({type(result).__name__}: {result})"
-                problems.append(Problem(case.name, what, _advice(result, folder)))
+                problems.append(Problem(case.name, what, _advice(result)))
             bar.update()
     shutil.rmtree(aside, ignore_errors=True)
     if problems:
@@ -169,18 +194,15 @@ def preprocess_cases(
     return len(todo)
 
 
-def _advice(error: BaseException, folder: Path) -> str:
-    free_gib = shutil.disk_usage(folder).free / 2**30
+def _advice(error: BaseException) -> str:
     if isinstance(error, BrokenProcessPool):
         return "its process was killed, probably because memory ran out: run again with -np 1"
-    if isinstance(error, OSError) or free_gib < LOW_SPACE_GIB:
-        return f"{free_gib:.2f} GiB are free at {folder}: make room, or mend permissions; run again"
     return "mend or remove the case, then run again; only unfinished cases are done"
 
 
 def _run_all(
     cases: Sequence[Case], work: Work, num_processes: int
-) -> Iterator[tuple[Case, Entry | BaseException]]:
+) -> Generator[tuple[Case, Entry | BaseException], None, None]:
     """Yield each case with its entry, or with what went wrong."""
     if num_processes <= 1 or not cases:
         for case in cases:

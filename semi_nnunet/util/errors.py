@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from types import TracebackType
 
 MAX_LISTED = 50
-OF_THE_DISK = {
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS,
+OF_A_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # or one to read alone
+OF_THE_DISK = OF_A_FULL_DISK | {
     errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
 }  # fmt: skip
 
@@ -44,11 +44,16 @@ class UserError(ValueError):
         super().__init__("\n".join([message, *shown]))
 
 
+class DiskError(UserError):
+    """Something could not be written: the disk is full or not writable."""
+
+
 def said_of_disk(error: BaseException) -> str | None:
     """What a user is told of an error of the disk; None: the error is another one."""
     if not isinstance(error, OSError) or error.errno not in OF_THE_DISK:
         return None
-    where = f"{error.filename}: " if error.filename else ""
+    name = error.filename2 or error.filename  # a copy reads the first and writes the second
+    where = f"{name}: " if name else ""
     return (
         f"{where}{error.strerror}. Fix: free space there, or make it writable, or choose another "
         f"place, and run the same command again"

@@ -10,12 +10,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from semi_nnunet.util.errors import UserError, said_of_disk
+from semi_nnunet.util.errors import DiskError, UserError, said_of_disk
 
 FULL_BYTES = 2**24  # a disk with less left than that is full
 INTACT = "The previous file, if any, is intact"
@@ -59,7 +60,7 @@ def could_not_write(
     folder: str | Path,
     needed: int | None = None,
     left: str = INTACT,
-) -> UserError:
+) -> DiskError:
     """The error that something could not be written to a folder.
 
     Args:
@@ -69,12 +70,23 @@ def could_not_write(
         needed: about how many bytes it takes.
         left: what is there now.
     """
-    takes = "" if needed is None else f"it takes about {max(needed / 2**30, 0.01):.2f} GiB, and "
-    return UserError(
-        f"could not write {what} ({type(error).__name__}: {error}); {takes}"
-        f"{free_bytes(folder) / 2**30:.2f} GiB are free there. {left}. Fix: free some space or "
+    if isinstance(error.__context__, OSError):  # torch says less than what it was told
+        error = error.__context__
+    known = isinstance(error, OSError) and error.strerror  # without the names: one is said anyway
+    said = " ".join(str(known or error).splitlines())  # torch and SimpleITK say it in several
+    takes = "" if needed is None else f"it takes about {amount(needed)}, and "
+    return DiskError(
+        f"could not write {what} ({type(error).__name__}: {said}); {takes}"
+        f"{amount(free_bytes(folder))} are free there. {left}. Fix: free some space or "
         f"make the folder writable, then run the same command again"
     )
+
+
+def amount(count: int) -> str:
+    """A number of bytes for people: "3.25 GiB", "12.0 MiB" or "4 kiB"."""
+    if count >= 2**30:
+        return f"{count / 2**30:.2f} GiB"
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{-(-count // 2**10)} kiB"
 
 
 @contextmanager
@@ -87,7 +99,7 @@ def writing(what: str | Path, folder: str | Path, left: str = INTACT) -> Iterato
         left: what is there after an error.
 
     Raises:
-        UserError: the disk is full or not writable.
+        DiskError: the disk is full or not writable.
     """
     try:
         yield
@@ -96,6 +108,67 @@ def writing(what: str | Path, folder: str | Path, left: str = INTACT) -> Iterato
         if not is_full and said_of_disk(error) is None:
             raise
         raise could_not_write(what, error, folder, left=left) from error
+
+
+@contextmanager
+def folder_aside(target: Path, left: str) -> Iterator[Path]:
+    """Inside the block, fill a new folder that gets the name of ``target`` after it, whole.
+
+    Args:
+        target: does not exist, or is empty.
+        left: what is there after an error.
+
+    Yields:
+        The name of the new folder, which is not made yet; it is removed if the block fails.
+
+    Raises:
+        DiskError: the disk is full or not writable.
+    """
+    aside = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        with writing(target, target.parent, left):
+            yield aside
+            os.replace(aside, target)
+    except (UserError, OSError, RuntimeError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        cause = error.__cause__
+        if isinstance(error, DiskError) and isinstance(cause, (OSError, RuntimeError)):
+            raise could_not_write(target, cause, target.parent, left=left) from cause
+        raise
+
+
+@contextmanager
+def undone_on_failure(paths: Sequence[Path]) -> Iterator[None]:
+    """Inside the block, nnU-Net changes these files in place; if it fails, the old ones are back.
+
+    After a kill, :func:`undo` brings them back.
+    """
+    undo(paths)
+    for path in paths:
+        copy = partial(shutil.copyfile, path) if path.exists() else Path.touch
+        write_atomically(_before(path), copy)  # empty: there was none
+    try:
+        yield
+    except BaseException:
+        undo(paths)
+        raise
+    for path in paths:
+        _before(path).unlink()
+
+
+def undo(paths: Iterable[Path]) -> None:
+    """Bring back what :func:`undone_on_failure` set aside in a process that was killed."""
+    for path in paths:
+        before = _before(path)
+        if before.exists():
+            before.replace(path)  # takes no space
+            if path.stat().st_size == 0:
+                path.unlink()
+
+
+def _before(path: Path) -> Path:
+    return path.with_name(f".{path.name}.before")
 
 
 def free_bytes(folder: str | Path) -> int:
@@ -160,7 +233,7 @@ def require_space(folder: Path, needed_bytes: int = FULL_BYTES) -> None:
     """
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
-        raise UserError(
+        raise DiskError(
             f"the disk of {folder} is full: {free / 2**20:.0f} MiB are free. Fix: free some space, "
             f"then run the same command again"
         )

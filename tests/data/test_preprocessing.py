@@ -23,7 +23,7 @@ from semi_nnunet.data.layout import manifest_file
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.preprocessing import Case, Recipe, adopt_stock_preprocessing, preprocess_cases
 from semi_nnunet.data.raw_description import raw_cases
-from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.errors import DiskError, UserError
 from tests.data.killing import KILLERS
 from tests.data.preprocessed import content, voxels
 from tests.forking import forked
@@ -245,14 +245,19 @@ def test_a_case_that_fails_is_named_and_the_others_are_done(
 def test_a_full_disk_is_named_with_the_space_that_is_left(
     labelled: list[Case], recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any) -> None:
+    def full(*_: Any, **options: Any) -> None:
         raise RuntimeError("Error while creating the NDArray")
 
     usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
     monkeypatch.setattr(preprocessing.shutil, "disk_usage", lambda _: usage)
     monkeypatch.setattr(preprocessing, "_facts", full)
-    with pytest.raises(UserError, match=r"0\.00 GiB are free"):
-        run(labelled[:1], recipe, tmp_path / "cases")
+    with pytest.raises(DiskError, match=r"1\.0 MiB are free.*Fix: free some space") as error:
+        run(labelled, recipe, tmp_path / "cases")
+    assert labelled[0].name in str(error.value)  # no other case is tried
+    assert not any(case.name in str(error.value) for case in labelled[1:])
+    assert not (tmp_path / "cases.tmp").exists()
+    monkeypatch.undo()
+    assert run(labelled, recipe, tmp_path / "cases") == 3
 
 
 # ---- the same as nnU-Net ----
