@@ -9,6 +9,7 @@ left to its reader.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import math
 import os
@@ -108,6 +109,23 @@ def scan_raw(path: str) -> RawScan:
     except Exception as error:  # whatever a reader makes of a spoilt header
         raise BrokenFileError(f"is damaged: {short_reason(error)}") from error
     return RawScan()
+
+
+def require_whole(path: str | os.PathLike[str]) -> None:
+    """Check an image that was just written.
+
+    SimpleITK and nibabel do not tell where the disk did not take all of a NIfTI file; the writers
+    of other formats do.
+
+    Raises:
+        OSError: it is not whole.
+    """
+    path = os.fspath(path)
+    if path.lower().endswith((".nii", ".nii.gz")):
+        try:
+            scan_raw(path)
+        except BrokenFileError as error:
+            raise OSError(errno.ENOSPC, "the disk did not take all of it", path) from error
 
 
 def _scan_nifti(path: str) -> RawScan:

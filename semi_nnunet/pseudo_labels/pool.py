@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from semi_nnunet.data.file_bytes import short_reason
+from semi_nnunet.data.file_bytes import require_whole, short_reason
 from semi_nnunet.data.integrity import image_problems, reader_class
 from semi_nnunet.data.manifest import Entry, Manifest
 from semi_nnunet.data.raw_description import cases_in, read_description
@@ -27,7 +27,7 @@ from semi_nnunet.pseudo_labels.predictor import Labeller, Prediction
 from semi_nnunet.pseudo_labels.uncertainty import uncertainties
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import put_in_place, read_json, write_csv, write_json
+from semi_nnunet.util.files import could_not_write, put_in_place, read_json, write_csv, write_json
 from semi_nnunet.util.shards import Shard, shards_holding
 
 REQUEST = "request.json"
@@ -306,7 +306,7 @@ def write_case(
     """Write a case's files aside and rename them; says what is there now, and its uncertainty.
 
     Raises:
-        UserError: the disk is full or not writable.
+        DiskError: the disk is full or not writable.
     """
     request, aside = shard.request, shard.aside
     manager = label.label_manager
@@ -317,6 +317,7 @@ def write_case(
     writer = label.models[0].reader_writer
     try:
         writer.write_seg(labels, str(temporary), prediction.properties)
+        require_whole(temporary)
         sidecar = aside.with_name(f"{aside.name}.json")
         if sidecar.is_file():  # the spacing of a .tif
             files[request.labels / f"{case}.json"] = sidecar
@@ -328,11 +329,10 @@ def write_case(
         for path, temporary in files.items():
             put_in_place(temporary, path)
     except (OSError, RuntimeError) as error:  # SimpleITK reports a full disk as RuntimeError
-        raise UserError(
-            f"could not write the labels of {case} to {request.labels}: {error}. What was written "
-            f"before is whole. Fix: free some space or make the folder writable, then run the same "
-            f"command again"
-        ) from error
+        for temporary in files.values():
+            temporary.unlink(missing_ok=True)
+        what, left = f"the labels of {case} to {request.labels}", "What was written before is whole"
+        raise could_not_write(what, error, request.labels, left=left) from error
     ignored = float(np.mean(labels == ignore_value(manager))) if request.confidence else 0.0
     facts = {"uncertainty": uncertainties(prediction, manager), "ignored": ignored}
     return Entry.of(case, source, list(files), facts)

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from semi_nnunet.data.file_bytes import require_whole
 from semi_nnunet.data.raw_description import cases_in
 from semi_nnunet.deploy.trained import find_model, find_models
 from semi_nnunet.pseudo_labels.predictor import LoadedModel
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import write_json
+from semi_nnunet.util.files import could_not_write, write_json
 
 
 @overload
@@ -102,8 +103,18 @@ def predict(
 
 
 def _written(model: LoadedModel, files: Sequence[str | Path], path: Path) -> Path:
-    """Predict a case and write its labels."""
+    """Predict a case and write its labels.
+
+    Raises:
+        DiskError: the disk is full or not writable; no half-written file stays.
+    """
     reader: Any = model.reader_writer
     labels, _, properties = model(*reader.read_images(list(map(str, files))))
-    reader.write_seg(labels, str(path), properties)
+    try:
+        reader.write_seg(labels, str(path), properties)
+        require_whole(path)
+    except (OSError, RuntimeError) as error:  # SimpleITK reports a full disk as RuntimeError
+        path.unlink(missing_ok=True)
+        left = "The cases that were predicted before are whole"
+        raise could_not_write(path, error, path.parent, left=left) from error
     return path

@@ -13,6 +13,7 @@ from typing import Any
 
 from nnunetv2.ensembling.ensemble import ensemble_folders
 
+from semi_nnunet.data.file_bytes import require_whole
 from semi_nnunet.data.layout import read_plans
 from semi_nnunet.evaluation.tables import CSV, mean_of
 from semi_nnunet.evaluation.values import Model, crediting_absence, read_values
@@ -23,7 +24,7 @@ from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.trainings import found_jobs
 from semi_nnunet.util.command import typed
 from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.files import folder_aside, read_json, write_json
 from semi_nnunet.util.names import require_positive, unique, unknown
 
 MEMBERS = "members.json"
@@ -107,21 +108,21 @@ def write_ensemble(members: Sequence[Member], subset: str, out: Path, processes:
     if out.is_dir() and any(out.iterdir()) and not (out / MEMBERS).is_file():
         raise UserError(f"{out} holds something else, which stays. Fix: choose another -o")
     folders = members[0].job.folders
-    aside = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    for group in groups(members, subset):
-        inputs = [str(m.job.folder / subset) for m in group for _ in range(m.weight)]
-        ensemble_folders(
-            inputs,
-            str(aside),
-            num_processes=processes,
-            dataset_json_file_or_dict=read_json(folders.preprocessed / "dataset.json"),
-            plans_json_file_or_dict=read_plans(folders.preprocessed, group[0].job.plans),
-        )
-    listed = [{"member": str(m.job), "weight": m.weight} for m in members]
-    write_json(aside / MEMBERS, listed)
-    shutil.rmtree(out, ignore_errors=True)
-    aside.rename(out)
+    with folder_aside(out, "No ensemble was written") as aside:
+        for group in groups(members, subset):
+            inputs = [str(m.job.folder / subset) for m in group for _ in range(m.weight)]
+            ensemble_folders(
+                inputs,
+                str(aside),
+                num_processes=processes,
+                dataset_json_file_or_dict=read_json(folders.preprocessed / "dataset.json"),
+                plans_json_file_or_dict=read_plans(folders.preprocessed, group[0].job.plans),
+            )
+        for path in aside.iterdir():
+            require_whole(path)
+        listed = [{"member": str(m.job), "weight": m.weight} for m in members]
+        write_json(aside / MEMBERS, listed)
+        shutil.rmtree(out, ignore_errors=True)
 
 
 @dataclass(frozen=True)

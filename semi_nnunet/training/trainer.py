@@ -21,6 +21,7 @@ from semi_nnunet.augment.views import AppearanceView
 from semi_nnunet.core.class_frequencies import FrequencyWeights
 from semi_nnunet.core.losses import DiceAndVoxelLoss
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label, is_foreground
+from semi_nnunet.data.file_bytes import require_whole
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch, UnlabelledSampling
 from semi_nnunet.data.streams import cases_of_loader, unlabelled_like
@@ -323,6 +324,8 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         following = NextStages(self.predictor, base, results, self.say)
         with self.as_network(self.prediction_network()), following.prepared() as stages:
             super().perform_actual_validation(save_probabilities)
+        for path in (Path(self.output_folder) / "validation").glob("*"):  # nnU-Net does not look
+            require_whole(path)
         if not (stages and predicts_unlabelled(self.fold)):
             return
         predict = partial(following.predict, self.prediction_network())
