@@ -6,7 +6,6 @@ Some of its cases are labelled in the new data set, the others unlabelled.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from semi_nnunet.data.patients import (
     split_patients,
 )
 from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.files import could_not_write, folder_aside, read_json, write_json
 
 SUBSETS = "labelled_subsets.json"  # the published lists, by their number of cases
 RECORD = "split.json"  # in the new data set: what it was made from
@@ -261,26 +260,24 @@ def write_split(
             f"{source} has cases in imagesTr and in {UNLABELLED_IMAGES}: {', '.join(both)}. "
             f"Fix: remove them from one of the two"
         )
-    aside = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    put = Transfer(symlink)
-    folders = {case: (aside / "imagesTr", aside / "labelsTr") for case in labelled}
-    folders |= {case: (aside / "imagesTs", aside / "labelsTs") for case in held_out}
-    for case, files in cases.items():
-        images, label = folders.get(case, (aside / UNLABELLED_IMAGES, hidden_labels))
-        for file in files:
-            put(Path(file), images)
-        put(labels[case], label)
-    others = cases_in(source / UNLABELLED_IMAGES, ending)
-    for case in apart_from(others, held_out, patient_finder(description)):
-        for file in others[case]:
-            put(Path(file), aside / UNLABELLED_IMAGES)
-    for folder in () if held_out else ("imagesTs", "labelsTs"):
-        for path in sorted((source / folder).glob(f"*{ending}")):
-            put(path, aside / folder)
-    write_json(aside / "dataset.json", {**description, "numTraining": len(labelled)})
-    write_json(aside / RECORD, record)
-    os.replace(aside, target)
+    with folder_aside(target, "Nothing was split") as aside:
+        put = Transfer(symlink)
+        folders = {case: (aside / "imagesTr", aside / "labelsTr") for case in labelled}
+        folders |= {case: (aside / "imagesTs", aside / "labelsTs") for case in held_out}
+        for case, files in cases.items():
+            images, label = folders.get(case, (aside / UNLABELLED_IMAGES, hidden_labels))
+            for file in files:
+                put(Path(file), images)
+            put(labels[case], label)
+        others = cases_in(source / UNLABELLED_IMAGES, ending)
+        for case in apart_from(others, held_out, patient_finder(description)):
+            for file in others[case]:
+                put(Path(file), aside / UNLABELLED_IMAGES)
+        for folder in () if held_out else ("imagesTs", "labelsTs"):
+            for path in sorted((source / folder).glob(f"*{ending}")):
+                put(path, aside / folder)
+        write_json(aside / "dataset.json", {**description, "numTraining": len(labelled)})
+        write_json(aside / RECORD, record)
     return True
 
 
@@ -299,12 +296,19 @@ class Transfer:
 
     def _put(self, source: Path, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        target = folder / source.name
-        target.unlink(missing_ok=True)
-        if self.symlink:
-            target.symlink_to(source.resolve())
-        else:
-            shutil.copy2(source, target)
+        target, temporary = folder / source.name, folder / f".{source.name}.tmp"
+        temporary.unlink(missing_ok=True)
+        try:
+            if self.symlink:
+                temporary.symlink_to(source.resolve())
+            else:
+                shutil.copy2(str(source), str(temporary))
+            temporary.replace(target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            if (error.filename, error.filename2) == (str(source), None):
+                raise  # it cannot be read
+            raise could_not_write(target, error, folder) from error
 
 
 def describe(dataset: Path) -> str:

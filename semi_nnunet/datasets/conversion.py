@@ -7,7 +7,6 @@ if there are any, go to imagesVal and labelsVal, which no training sees.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,8 +20,8 @@ from semi_nnunet.data.layout import was_made
 from semi_nnunet.data.patients import KEY
 from semi_nnunet.data.raw_description import UNLABELLED_DOMAIN
 from semi_nnunet.data.splits import SUBSETS
-from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.files import require_space, write_json
+from semi_nnunet.util.errors import OF_A_FULL_DISK, Problem, UserError
+from semi_nnunet.util.files import could_not_write, folder_aside, require_space, write_json
 from semi_nnunet.util.parallel import in_processes
 
 RECORD = "conversion.json"  # how the data set was made
@@ -117,26 +116,21 @@ def write_conversion(
     content = {**record, "cases": conversion.counts}
     if was_made(target, RECORD, content):
         return False
-    aside = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    for case in conversion.cases:
-        for kind in ("images", "labels") if case.label else ("images",):
-            (aside / f"{kind}{case.part}").mkdir(parents=True, exist_ok=True)
-    work = partial(_write_case, aside, conversion.file_ending)
-    results = in_processes(work, conversion.cases, num_processes, "converts images")
-    bar = tqdm(results, total=len(conversion.cases), desc="converting", unit="case", disable=None)
-    try:
-        problems = [problem for problem in bar if problem]
+    with folder_aside(target, "Nothing was converted") as aside:
+        for case in conversion.cases:
+            for kind in ("images", "labels") if case.label else ("images",):
+                (aside / f"{kind}{case.part}").mkdir(parents=True, exist_ok=True)
+        work = partial(_write_case, aside, conversion.file_ending)
+        results = in_processes(work, conversion.cases, num_processes, "converts images")
+        shown = {"total": len(conversion.cases), "unit": "case", "disable": None}
+        problems = [found for found in tqdm(results, desc="converting", **shown) if found]
         if problems:
             raise UserError("Nothing was written, as some files cannot be converted:", problems)
-    except UserError:
-        shutil.rmtree(aside)
-        raise
-    if conversion.subsets:
-        write_json(aside / SUBSETS, {str(len(cases)): list(cases) for cases in conversion.subsets})
-    write_json(aside / "dataset.json", conversion.dataset_json())
-    write_json(aside / RECORD, content)
-    aside.rename(target)
+        if conversion.subsets:
+            lists = {str(len(cases)): list(cases) for cases in conversion.subsets}
+            write_json(aside / SUBSETS, lists)
+        write_json(aside / "dataset.json", conversion.dataset_json())
+        write_json(aside / RECORD, content)
     return True
 
 
@@ -148,6 +142,8 @@ def _write_case(aside: Path, ending: str, case: ConvertedCase) -> Problem | None
     except BrokenFileError as error:
         return Problem(case.where, str(error), error.fix)
     except Exception as error:  # one strange file must not hide the others
+        if isinstance(error, OSError) and error.errno in OF_A_FULL_DISK:
+            raise could_not_write(case.name, error, aside, left="Nothing was converted") from error
         require_space(aside)  # a full disk is not the file's fault; SimpleITK does not tell
         return Problem(case.where, f"cannot be converted: {short_reason(error)}", COPY_AGAIN)
     return None

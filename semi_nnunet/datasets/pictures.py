@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from skimage import io
 from skimage.transform import resize
 
@@ -69,7 +71,11 @@ def resized(picture: np.ndarray, size: int | None, is_label: bool) -> np.ndarray
 
 def save_picture(picture: np.ndarray, target: Path) -> None:
     """Write a PNG file."""
-    io.imsave(target, picture, check_contrast=False)
+    content = BytesIO()
+    Image.fromarray(picture.astype(np.uint8) if picture.dtype == bool else picture).save(
+        content, "PNG"
+    )
+    target.write_bytes(content.getvalue())
 
 
 # ---- steps of a conversion ----

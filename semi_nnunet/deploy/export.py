@@ -26,11 +26,11 @@ from semi_nnunet.planning.architecture import adapter_of
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import (
+    folder_aside,
     read_json,
     sha256_of_file,
     write_atomically,
     write_json,
-    writing,
 )
 
 PROVENANCE_FILE = "semi_nnunet.json"
@@ -175,13 +175,11 @@ def export_model(
         raise UserError(f"{target} exists already. Fix: remove it or choose another -o")
     plans = read_json(model.folder / "plans.json")
     require_stock_network(plans, model.configuration)
-    aside = target.with_name(f".{target.name}.tmp")
-    with writing(aside, out, "Nothing was exported"):
-        fill_model(model, found, plans, aside)
     name = "__".join((target.parent.name, model.trainer, model.plans, model.configuration))
     archive, inside = out / f"{name}.zip", target.relative_to(out)
-    write_atomically(archive, lambda temporary: zip_folder(aside, inside, temporary))
-    aside.replace(target)  # last: what is there is whole, and so is its zip
+    with folder_aside(target, "Nothing was exported") as aside:
+        fill_model(model, found, plans, aside)
+        write_atomically(archive, lambda temporary: zip_folder(aside, inside, temporary))
     return archive
 
 
@@ -194,9 +192,8 @@ def fill_model(
         model: that is exported.
         found: fold -> its checkpoint.
         plans: of the model; our settings are taken out.
-        aside: the folder.
+        aside: the folder, which is not there yet.
     """
-    shutil.rmtree(aside, ignore_errors=True)
     provenance: dict[str, dict[str, Any]] = {}
     free_numbers = itertools.count(
         max((int(fold) + 1 for fold in found if fold != "all"), default=0)

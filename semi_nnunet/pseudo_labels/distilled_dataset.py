@@ -6,8 +6,6 @@ every fold and in no validation; their record says which models, views and score
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +37,7 @@ from semi_nnunet.pseudo_labels.pool import Request, ignore_value
 from semi_nnunet.settings.overrides import given_before
 from semi_nnunet.training.checkpoints import plain
 from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.files import folder_aside, read_json, write_json
 from semi_nnunet.util.names import unknown
 
 
@@ -86,27 +84,25 @@ def write_distilled(
     }
     if was_made(target, DISTILLED_FILE, plain(record)):
         return taken
-    aside = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    for case, files in labelled.items():
-        for file in files:
-            put(Path(file), aside / "imagesTr")
-        put(source / "labelsTr" / f"{case}{ending}", aside / "labelsTr")
-    for case, files in cases_in(source / UNLABELLED_IMAGES, ending).items():
-        if case in skipped:
-            continue
-        for file in files:
-            put(Path(file), aside / ("imagesTr" if case in taken else UNLABELLED_IMAGES))
-        if case in taken:
-            put(request.labels / f"{case}{ending}", aside / "labelsTr")
-    for folder in ("imagesTs", "labelsTs"):
-        for path in sorted((source / folder).glob(f"*{ending}")):
-            put(path, aside / folder)
-    labels = with_ignore(description, request)
-    total = len(labelled) + len(taken)
-    write_json(aside / "dataset.json", {**description, "labels": labels, "numTraining": total})
-    write_json(aside / DISTILLED_FILE, plain(record))
-    os.replace(aside, target)
+    with folder_aside(target, "No data set was made") as aside:
+        for case, files in labelled.items():
+            for file in files:
+                put(Path(file), aside / "imagesTr")
+            put(source / "labelsTr" / f"{case}{ending}", aside / "labelsTr")
+        for case, files in cases_in(source / UNLABELLED_IMAGES, ending).items():
+            if case in skipped:
+                continue
+            for file in files:
+                put(Path(file), aside / ("imagesTr" if case in taken else UNLABELLED_IMAGES))
+            if case in taken:
+                put(request.labels / f"{case}{ending}", aside / "labelsTr")
+        for folder in ("imagesTs", "labelsTs"):
+            for path in sorted((source / folder).glob(f"*{ending}")):
+                put(path, aside / folder)
+        labels = with_ignore(description, request)
+        total = len(labelled) + len(taken)
+        write_json(aside / "dataset.json", {**description, "labels": labels, "numTraining": total})
+        write_json(aside / DISTILLED_FILE, plain(record))
     return taken
 
 
