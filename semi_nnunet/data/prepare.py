@@ -47,7 +47,14 @@ from semi_nnunet.data.raw_description import RawDataset
 from semi_nnunet.data.unlabelled_shards import UnlabelledPreprocessing, require_idle
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.files import read_json, write_atomically, write_json
+from semi_nnunet.util.files import (
+    read_json,
+    undo,
+    undone_on_failure,
+    write_atomically,
+    write_json,
+    writing,
+)
 from semi_nnunet.util.lock import held_in_turn
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
@@ -291,6 +298,11 @@ def plan_if_needed(
     """
     raw = RawDataset.of(raw_dataset)
     plans_file = preprocessed / f"{plans_name}.json"
+    written = [
+        plans_file,
+        *map(preprocessed.joinpath, ("dataset_fingerprint.json", "dataset.json")),
+    ]
+    undo(written)
     fits = fingerprint_fits(raw, preprocessed)
     before = plans_there(plans_file, raw)
     if before and fits:
@@ -304,15 +316,20 @@ def plan_if_needed(
     say(f"planning {plans_name}")
     default_plans_name(planner)  # raises if there is no such planner
     number = raw.number
-    with variable("nnUNet_n_proc_DA", None):  # nnU-Net's planner fails where it is 0
-        extract_fingerprints([number], num_processes=num_processes, clean=not fits, verbose=False)
-        written = plan_experiments([number], planner, overwrite_plans_name=plans_name)
-    plans_file = preprocessed / f"{written}.json"
-    plans = dict(read_json(plans_file))
-    kept = {key: before[key] for key in ("semi", "semi_planned") if key in before}
-    if kept:
-        plans |= kept
-        write_json(plans_file, plans)
+    with (
+        variable("nnUNet_n_proc_DA", None),  # nnU-Net's planner fails where it is 0
+        writing(f"{plans_name}.json and fingerprint to {preprocessed}", preprocessed),
+    ):
+        preprocessed.mkdir(parents=True, exist_ok=True)
+        with undone_on_failure(written):
+            extract_fingerprints(
+                [number], num_processes=num_processes, clean=not fits, verbose=False
+            )
+            name = plan_experiments([number], planner, overwrite_plans_name=plans_name)
+            plans = dict(read_json(preprocessed / f"{name}.json"))
+            if kept := {key: before[key] for key in ("semi", "semi_planned") if key in before}:
+                plans |= kept
+                write_json(preprocessed / f"{name}.json", plans)
     return plans
 
 
