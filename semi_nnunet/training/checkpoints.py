@@ -57,7 +57,12 @@ def plain(value: Any) -> Any:
 def save(checkpoint: Mapping[str, Any], path: str | Path) -> None:
     """Write ``checkpoint`` to ``path``; a crash or a full disk leaves the previous file intact."""
     content = plain(checkpoint)
-    write_atomically(path, lambda temporary: torch.save(content, temporary), bytes_of(content))
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:  # by its name, torch would not tell why it fails
+            torch.save(content, file)
+
+    write_atomically(path, write, bytes_of(content))
 
 
 def bytes_of(content: Any) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 import torch._dynamo
 
-from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.errors import UserError, said_of_disk
+from semi_nnunet.util.files import could_not_write
 
 INTACT = "The checkpoints are intact; nnUNetv2_train goes on from the newest with --c"
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # of the CPU
@@ -19,15 +22,20 @@ def compile_or_go_on() -> None:
     torch._dynamo.config.suppress_errors = True
 
 
-def raise_if_of_machine(error: RuntimeError) -> None:
-    """Say what to do where memory ran out, or where a process that makes batches was killed.
+def raise_if_of_machine(error: RuntimeError | OSError, folder: str | Path) -> None:
+    """Say what to do where memory ran out, a loading process was killed, or the disk is full.
 
     Args:
         error: that ends the training.
+        folder: of its results; it is named where an error of the disk names no file.
 
     Raises:
         UserError: the error is one of these.
     """
+    if isinstance(error, OSError):
+        if said_of_disk(error) is not None and error.filename is None:
+            raise could_not_write(f"to {folder}", error, folder, left=INTACT) from error
+        return
     text = str(error)
     first_line = text.partition("\n")[0]
     if isinstance(error, torch.OutOfMemoryError) or any(one in text for one in NO_MEMORY):

@@ -132,6 +132,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.configuration_manager.configuration["batch_size"] = settings.labelled_batch_size
         if compute_dtype(settings.mixed_precision, self.device) is not torch.float16:
             self.grad_scaler = None  # only float16 has gradients too small for it
+        self.logger.plot_progress_png = self.run_log.guarded(self.logger.plot_progress_png)
         if self.ranks.number == 0:
             folder, dataset = Path(self.output_folder), self.plans_manager.dataset_name
             self.logger.loggers += self.run_log.open_trackers(folder, dataset, self.logger.resume)
@@ -259,8 +260,8 @@ class ReproducibleTrainer(nnUNetTrainer):
             except ValueError as error:
                 raise_if_batch_is_too_small(error)
                 raise
-            except RuntimeError as error:
-                raise_if_of_machine(error)
+            except (RuntimeError, OSError) as error:
+                raise_if_of_machine(error, self.output_folder)
                 raise
 
     def on_train_start(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -17,9 +18,10 @@ from semi_nnunet.training.checkpoints import plain
 from semi_nnunet.training.history import History, StepRecords
 from semi_nnunet.training.trackers import MlflowTracker, TensorBoardTracker, Tracker
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import write_json
+from semi_nnunet.util.files import could_not_write, write_json
 from semi_nnunet.util.progress import Progress, TimeLeft
 
+PROGRESS = "progress.png"
 Say = Callable[..., None]  # writes its arguments as one line of the training's log
 
 
@@ -110,6 +112,23 @@ class RunLog:
                 logger.log(f"semi/{key}", value, epoch)
         left = self._time_left.after(seconds, epochs - epoch - 1)
         self.say(str(Progress(epoch + 1, epochs, "epoch", left)))
+
+    def guarded(self, draw: Callable[[str], object]) -> Callable[[str], None]:
+        """nnU-Net's picture ``draw(folder)``, whole; a full disk must not cost the training."""
+
+        def draw_whole(folder: str) -> None:
+            target = Path(folder) / PROGRESS
+            aside = target.with_name(f".{PROGRESS}.tmp")
+            try:
+                aside.mkdir(exist_ok=True)
+                draw(str(aside))
+                (aside / PROGRESS).replace(target)
+            except OSError as error:
+                self.say(f"WARNING: {could_not_write(target, error, folder)}")
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+
+        return draw_whole
 
     def write_history(self, folder: Path) -> None:
         """Write table and picture for people to look at; a full disk must not cost the training."""

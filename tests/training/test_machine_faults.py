@@ -56,8 +56,16 @@ def test_a_killed_worker_ends_the_training_and_names_the_variable(
     assert killed
 
 
-def test_other_errors_pass() -> None:
-    assert raise_if_of_machine(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
+def test_other_errors_pass(tmp_path: Path) -> None:
+    strange = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    for error in (strange, OSError(5, "Input/output error"), OSError(28, "No space left", "x")):
+        assert raise_if_of_machine(error, tmp_path) is None
+
+
+def test_an_error_of_the_disk_that_names_no_file_names_the_folder(tmp_path: Path) -> None:
+    said = rf"could not write to {tmp_path} \(OSError: No space left.*The checkpoints are intact"
+    with pytest.raises(UserError, match=said):
+        raise_if_of_machine(OSError(28, "No space left on device"), tmp_path)
 
 
 def test_a_network_that_cannot_be_compiled_trains_as_it_is(
