@@ -143,7 +143,8 @@ def _write_case(aside: Path, ending: str, case: ConvertedCase) -> Problem | None
         return Problem(case.where, str(error), error.fix)
     except Exception as error:  # one strange file must not hide the others
         if isinstance(error, OSError) and error.errno in OF_A_FULL_DISK:
-            raise could_not_write(case.name, error, aside, left="Nothing was converted") from error
+            what, left = f"{case.name} to {aside.parent}", "Nothing was converted"
+            raise could_not_write(what, error, aside, left=left) from error
         require_space(aside)  # a full disk is not the file's fault; SimpleITK does not tell
         return Problem(case.where, f"cannot be converted: {short_reason(error)}", COPY_AGAIN)
     return None

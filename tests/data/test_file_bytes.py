@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from semi_nnunet.data.file_bytes import require_whole
 from semi_nnunet.data.integrity import check_dataset
+from semi_nnunet.util.errors import said_of_disk
 from tests.data.raw_datasets import (
     SHAPE,
     flip_bit,
@@ -91,3 +93,16 @@ def test_an_rgb_nifti_is_named(data: Path) -> None:
     rgb = np.zeros(SHAPE, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
     write_nibabel(data / "imagesUn/u_0000.nii.gz", rgb)
     assert "RGB" in only_problem(data, "imagesUn/u_0000.nii.gz")
+
+
+@pytest.mark.parametrize("keep", [0, 0.5, 0.99, -8])
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+def test_an_image_that_the_disk_took_a_part_of_is_an_error_of_the_disk(
+    tmp_path: Path, ending: str, keep: float
+) -> None:
+    path = make(tmp_path, ending) / f"imagesUn/v_0000{ending}"
+    require_whole(path)
+    truncate(path, keep)
+    with pytest.raises(OSError, match="the disk did not take all of it") as error:
+        require_whole(path)
+    assert said_of_disk(error.value) and error.value.filename == str(path)

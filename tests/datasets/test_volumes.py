@@ -9,7 +9,13 @@ import pytest
 import SimpleITK as sitk
 
 from semi_nnunet.data.file_bytes import BrokenFileError
-from semi_nnunet.datasets.volumes import frame_of, place, relabelled, resized_in_plane
+from semi_nnunet.datasets.volumes import (
+    frame_of,
+    place,
+    relabelled,
+    resized_in_plane,
+    save_volume,
+)
 
 
 def image_of(array: np.ndarray) -> sitk.Image:
@@ -73,3 +79,20 @@ def test_a_file_is_copied_or_linked(tmp_path: Path) -> None:
     place(tmp_path / "a", True, tmp_path / "link")
     assert (tmp_path / "copy").read_text() == (tmp_path / "link").read_text() == "x"
     assert (tmp_path / "link").is_symlink() and not (tmp_path / "copy").is_symlink()
+
+
+def test_a_volume_that_the_disk_took_a_part_of_is_no_volume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SimpleITK says nothing of it."""
+    write, target = sitk.WriteImage, tmp_path / "a.nii.gz"
+
+    def half(image: sitk.Image, name: str, compressed: bool) -> None:
+        write(image, name, compressed)
+        target.write_bytes(target.read_bytes()[:-20])
+
+    image = image_of(np.arange(24.0).reshape(2, 3, 4))
+    save_volume(image, target)
+    monkeypatch.setattr(sitk, "WriteImage", half)
+    with pytest.raises(OSError, match="the disk did not take all of it"):
+        save_volume(image, target)

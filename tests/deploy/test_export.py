@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from semi_nnunet.deploy import export
 from semi_nnunet.deploy.export import NamedModel, export_model, trained_folds, zip_folder
-from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.errors import DiskError, UserError
+from semi_nnunet.util.files import write_json
 
 
 @pytest.fixture
@@ -51,3 +54,24 @@ def test_the_zip_has_paths_as_nnunet_installs_them(tmp_path: Path) -> None:
     root = f"Dataset001_X/{folder.name}"
     names = zipfile.ZipFile(tmp_path / "model.zip").namelist()
     assert names == [f"{root}/fold_0/checkpoint_final.pth", f"{root}/plans.json"]
+
+
+@pytest.mark.parametrize("step", ["fill_model", "zip_folder"])
+def test_a_full_disk_exports_nothing(
+    model: NamedModel, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(of: NamedModel, found: Any, plans: Any, aside: Path) -> None:
+        aside.mkdir(parents=True)
+        write_json(aside / "plans.json", {})
+
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    write_json(model.folder / "plans.json", {})
+    monkeypatch.setattr(export, "require_stock_network", lambda *_: None)
+    monkeypatch.setattr(export, "fill_model", fill)
+    monkeypatch.setattr(export, step, full)
+    target = model.exported_to(tmp_path / "out")
+    with pytest.raises(DiskError, match=rf"{target}.*Nothing was exported\. Fix: free some space"):
+        export_model(model, tmp_path / "out")
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from semi_nnunet.pseudo_labels.predict import predict
-from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.errors import DiskError, UserError
 from semi_nnunet.util.files import read_json
 from tests.pseudo_labels.labelling import nnunet_predicts, read
 
@@ -73,3 +75,19 @@ def test_what_is_missing_is_said(pool, tmp_path):
         with pytest.raises(UserError, match=says):
             predict(*words, device="cpu", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_no_half_written_prediction_stays(pool, tmp_path, monkeypatch):
+    (model, *_), write = pool.models, SimpleITKIO.write_seg
+
+    def half(self, labels, path, properties):
+        write(self, labels, path, properties)
+        if "phantom_0006" in path:
+            Path(path).write_bytes(Path(path).read_bytes()[:-20])  # SimpleITK says nothing of it
+
+    monkeypatch.setattr(SimpleITKIO, "write_seg", half)
+    with pytest.raises(
+        DiskError, match=r"could not write \S*phantom_0006.nii.gz.*before are whole"
+    ):
+        predict(model.folder, pool.images, tmp_path / "out", device="cpu")
+    assert [path.name for path in (tmp_path / "out").glob("*.gz")] == ["phantom_0005.nii.gz"]

@@ -4,7 +4,13 @@ import sys
 
 import pytest
 
-from semi_nnunet.util.errors import MAX_LISTED, Problem, UserError, print_user_errors_plainly
+from semi_nnunet.util.errors import (
+    MAX_LISTED,
+    Problem,
+    UserError,
+    print_user_errors_plainly,
+    said_of_disk,
+)
 
 
 @pytest.fixture
@@ -66,3 +72,22 @@ def test_asking_twice_hooks_once(own_excepthook):
     hook = sys.excepthook
     print_user_errors_plainly()
     assert sys.excepthook is hook
+
+
+def test_an_error_of_the_disk_names_what_is_written_and_not_what_is_read():
+    copied = OSError(27, "File too large", "/read/a.nii.gz", None, "/written/a.nii.gz")
+    assert str(said_of_disk(copied)).startswith("/written/a.nii.gz: File too large. Fix: free")
+    assert str(said_of_disk(OSError(28, "No space", "/a"))).startswith("/a: No space. Fix:")
+    assert str(said_of_disk(OSError(28, "No space"))).startswith("No space. Fix:")
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error", "x"), ValueError("x")])
+def test_other_errors_are_none_of_the_disk(error):
+    assert said_of_disk(error) is None
+
+
+def test_an_uncaught_error_of_the_disk_is_printed_without_a_traceback(own_excepthook, capsys):
+    print_user_errors_plainly()
+    uncaught(OSError(28, "No space left on device", "/data/x"))
+    assert capsys.readouterr().err.startswith("semi_nnunet: error: /data/x: No space left on devi")
+    assert own_excepthook == []

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,13 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.errors import DiskError, UserError
 from semi_nnunet.util.files import (
+    amount,
+    could_not_write,
+    folder_aside,
     read_json,
     remove_leftovers,
     sha256_of_file,
+    undo,
+    undone_on_failure,
     write_atomically,
     write_json,
+    writing,
 )
 
 OLD, NEW = b"old " * 500, b"new!" * 700
@@ -249,3 +256,130 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
         path.write_text("x")
     remove_leftovers(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+# ---- what is said of a full disk ----
+
+FULL = OSError(28, "No space left on device")
+
+
+def full(_: Path) -> None:
+    raise FULL
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "0 kiB"),
+        (1, "1 kiB"),
+        (4096, "4 kiB"),
+        (2**20 - 1, "1024 kiB"),
+        (2**20, "1.0 MiB"),
+        (10 * 2**20, "10.0 MiB"),
+        (2**30, "1.00 GiB"),
+        (3.25 * 2**30, "3.25 GiB"),
+    ],
+)
+def test_bytes_are_said_in_a_unit_that_shows_them(count, words):
+    assert amount(count) == words
+
+
+def test_what_it_takes_is_said_where_it_is_known(tmp_path):
+    assert "; it takes about 90 kiB, and " in str(could_not_write("x", FULL, tmp_path, 90 * 2**10))
+    assert "takes" not in str(could_not_write("x", FULL, tmp_path))
+    with pytest.raises(DiskError, match=r"it takes about 1 kiB, and .* are free there"):
+        write_atomically(tmp_path / "x", full, 5)
+
+
+def test_an_error_is_one_line_with_what_is_free_and_left(tmp_path):
+    error = RuntimeError("[enforce fail]\n. unexpected pos 128 vs 0")
+    said = str(
+        could_not_write("the model", error, tmp_path / "absent", left="Nothing was exported")
+    )
+    assert said.startswith("could not write the model (RuntimeError: [enforce fail] . unexpected")
+    assert " are free there. Nothing was exported. Fix: free some space" in said
+    assert "\n" not in said
+
+
+def test_what_the_system_said_counts_more_than_what_torch_makes_of_it(tmp_path):
+    try:
+        try:
+            raise OSError(27, "File too large")
+        except OSError:
+            raise RuntimeError("unexpected pos 768 vs 662")  # noqa: B904
+    except RuntimeError as error:
+        assert "(OSError: File too large)" in str(could_not_write("x", error, tmp_path))
+
+
+@pytest.mark.parametrize("number", [28, 122, 27, 30, 13])
+def test_writing_names_what_could_not_be_written(tmp_path, number):
+    error = OSError(number, os.strerror(number))
+    with (
+        pytest.raises(DiskError, match=rf"could not write the atlas .*{os.strerror(number)}.*Fix:"),
+        writing("the atlas", tmp_path),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), OSError(2, "No such file"), RuntimeError("x")])
+def test_writing_lets_other_errors_pass(tmp_path, error):
+    with pytest.raises(type(error)) as caught, writing("the atlas", tmp_path):
+        raise error
+    assert caught.value is error
+
+
+def test_an_unclear_error_is_of_the_disk_where_that_is_full(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(DiskError, match=r"1\.0 MiB are free"), writing("x", tmp_path):
+        raise RuntimeError("Error while creating the NDArray")
+
+
+# ---- folders, and files that others write ----
+
+
+def test_a_folder_aside_gets_its_name_when_it_is_whole(tmp_path):
+    with folder_aside(tmp_path / "model", "Nothing was made") as aside:
+        aside.mkdir()
+        write_json(aside / "x.json", {})
+        assert not (tmp_path / "model").exists()
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")] == ["model/x.json"]
+
+
+def test_a_folder_aside_goes_when_the_disk_is_full(tmp_path):
+    with (
+        pytest.raises(DiskError, match=r"could not write \S*/model \(.*Nothing was made") as error,
+        folder_aside(tmp_path / "model", "Nothing was made") as aside,
+    ):
+        aside.mkdir()
+        write_atomically(aside / "x.json", full)
+    assert not list(tmp_path.iterdir()) and ".tmp" not in str(error.value)
+
+
+def test_what_others_write_in_place_is_as_before_where_it_fails(tmp_path):
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text("whole")
+    with pytest.raises(OSError), undone_on_failure([old, new]):
+        for path in (old, new):
+            path.write_text("ha")
+        raise FULL
+    assert old.read_text() == "whole" and list(tmp_path.iterdir()) == [old]
+    with undone_on_failure([old, new]):
+        for path in (old, new):
+            path.write_text("changed")
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"changed"}
+
+
+def test_what_a_killed_process_wrote_in_place_is_undone_later(tmp_path):
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text("whole")
+    code = "import os, sys; from pathlib import Path\n"
+    code += "from semi_nnunet.util.files import undone_on_failure\n"
+    code += "paths = [*map(Path, sys.argv[1:])]\nwith undone_on_failure(paths):\n"
+    code += "    for path in paths: path.write_text('ha')\n    os.kill(os.getpid(), 9)\n"
+    assert run_child(code, old, new).returncode == -signal.SIGKILL
+    assert new.read_text() == "ha"
+    undo([old, new])
+    assert old.read_text() == "whole" and list(tmp_path.iterdir()) == [old]
+    undo([old, new])
+    assert old.read_text() == "whole"
