@@ -182,7 +182,7 @@ def run_command(
     threads: int | None = None,
     stop: threading.Event | None = None,
 ) -> None:
-    """Run a command to its end; its output is appended to ``log``.
+    """Run a command to its end; its output is appended to ``log`` as far as the disk takes it.
 
     Args:
         words: the command line, beginning with a name in ``ENTRY_POINTS``.
@@ -200,7 +200,7 @@ def run_command(
     last: deque[str] = deque(maxlen=LAST_LINES)
     try:
         with (
-            log.open("a", encoding="utf-8") as file,
+            log.open("ab", buffering=0) as file,
             _child(words, environment, threads) as process,
         ):
             for line in _lines(process):
@@ -209,8 +209,8 @@ def run_command(
                 if line is None:
                     progress.tick()
                     continue
-                file.write(line)
-                file.flush()
+                with suppress(OSError):  # a full disk must not cost the command
+                    file.write(line.encode())
                 if line.strip():
                     last.append(line.rstrip()[:300])
                 progress.feed(line)

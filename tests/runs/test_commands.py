@@ -111,6 +111,16 @@ def test_a_failure_is_told_with_its_last_lines_and_its_log(tmp_path: Path, pytho
     assert "line 85\n" in message and "line 99" in message and "line 84\n" not in message
 
 
+def test_a_log_that_the_disk_does_not_take_costs_nothing(tmp_path: Path, python: None):
+    if not Path("/dev/full").is_char_device():
+        pytest.skip("there is no device that is always full")
+    (tmp_path / "a.log").symlink_to("/dev/full")
+    run_command(("python", "print('a')"), {}, tmp_path / "a.log")
+    with pytest.raises(UserError, match="No space left for the rest"):
+        code = "raise SystemExit('No space left for the rest')"
+        run_command(("python", code), {}, tmp_path / "a.log")
+
+
 def test_interruption_ends_the_child_and_its_workers(tmp_path: Path, python: None):
     class Interrupting(ProgressDisplay):
         def feed(self, line: str) -> None:
