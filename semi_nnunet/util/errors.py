@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ def said_of_disk(error: BaseException) -> str | None:
 def print_user_errors_plainly() -> None:
     """Make an uncaught :class:`UserError` end the program with its message instead of a traceback.
 
-    So do errors of the disk.
+    So do errors of the disk and Ctrl-C.
 
     nnU-Net's own commands run our trainers, so this is the only place where we can catch what they
     raise.
@@ -74,7 +75,10 @@ def print_user_errors_plainly() -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         said = str(error) if isinstance(error, UserError) else said_of_disk(error)
-        if said is not None:
+        if isinstance(error, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends us without a traceback
+            print("semi_nnunet: interrupted; the same command with --c goes on", file=sys.stderr)
+        elif said is not None:
             print(f"semi_nnunet: error: {said}", file=sys.stderr)
         else:
             previous(kind, error, trace)

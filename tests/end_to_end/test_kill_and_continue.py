@@ -14,6 +14,8 @@ import torch
 from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
 from semi_nnunet.training.preemption import EXIT_CODE
+from tests.runs.interrupting import in_a_group, press_ctrl_c_twice
+from tests.runs.tiny import trainings_with, wait_for
 
 PLANS = "nnUNetPlans_kill"
 TRAIN = "from nnunetv2.run.run_training import run_training_entry as run; run()"
@@ -44,9 +46,10 @@ def train(
     kill_at: str | None = None,
     by: signal.Signals = signal.SIGKILL,
     code: int = -signal.SIGKILL,
+    plans: str = PLANS,
 ) -> str:
     """Run nnUNetv2_train to its end, or kill it at a line with ``kill_at``; what it said."""
-    arguments = ["901", "2d", "0", "-tr", "SemiMeanTeacherTrainer", "-p", PLANS, "-device", "cpu"]
+    arguments = ["901", "2d", "0", "-tr", "SemiMeanTeacherTrainer", "-p", plans, "-device", "cpu"]
     process = start(TRAIN, [*arguments, *options], results)
     said, expected = [], 0
     for line in process.stdout:
@@ -106,3 +109,30 @@ def test_users_mistake_in_the_stock_command_is_a_message_not_a_traceback(phantom
     said, _ = process.communicate()
     assert process.returncode != 0
     assert "semi_nnunet: error:" in said and "ema_decai" in said and "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_ctrl_c_pressed_twice_ends_the_stock_command_and_its_workers(phantom, tmp_path):
+    settings = ["epochs=400", "steps_per_epoch=3", "validation_steps_per_epoch=1"]
+    settings += ["save_every_epochs=1", "2d.labelled_batch_size=2", "2d.unlabelled_batch_size=2"]
+    plans, log = PLANS + "_ctrl_c", tmp_path / "log"
+    plan = ["plan", "-d", "901", "--name", plans, "--budget", "cpu", "--set", *settings]
+    assert main(plan) == 0
+    words = ["901", "2d", "0", "-tr", "SemiMeanTeacherTrainer", "-p", plans, "-device", "cpu"]
+    variables = {
+        "nnUNet_results": str(tmp_path), "nnUNet_extTrainer": str(TRAINERS_FOLDER),
+        "nnUNet_n_proc_DA": "2",
+    }  # fmt: skip
+    process = in_a_group([sys.executable, "-u", "-c", TRAIN, *words, "--c"], log, variables)
+    try:
+        wait_for(lambda: list(tmp_path.glob("*/*/fold_0/checkpoint_latest.pth")), 120)
+        press_ctrl_c_twice(process, 0.05)
+        process.wait(30)
+    finally:
+        process.kill()
+    said = log.read_text()
+    assert process.returncode in (-signal.SIGINT, 130) and "Traceback" not in said, said[-3000:]
+    assert "interrupted; the same command with --c goes on" in said
+    wait_for(lambda: not trainings_with(str(tmp_path)), 20)
+    again = train(tmp_path, "--c", plans=plans, kill_at="Epoch ")
+    assert "Loaded " in again

@@ -6,14 +6,17 @@ import csv
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.runs.crossval import make_jobs
 from semi_nnunet.runs.trainings import found_jobs
+from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
+from tests.runs.interrupting import in_a_group, press_ctrl_c_twice
 from tests.runs.jobs import TRAINERS, fake_job
 from tests.runs.tiny import TINY, trainings_with, wait_for
 
@@ -98,6 +101,39 @@ def test_interrupted_it_ends_its_trainings_and_goes_on_from_the_checkpoint(folde
     assert 0 < done < 400 and not job.is_trained
     wait_for(lambda: not trainings_with(str(tmp_path)), 10)  # killed, they take a moment to go
     assert "--c" in next(job.commands("cpu", 1))
+
+
+def has_more_epochs(job, done):
+    checkpoint = job.folder / "checkpoint_latest.pth"
+    return checkpoint.is_file() and len(job.history().rows) > done
+
+
+@pytest.mark.slow
+def test_ctrl_c_pressed_twice_ends_all_processes_and_the_same_command_goes_on(folders, tmp_path):
+    path = folders.preprocessed / "tiny.json"
+    plans = read_json(path)
+    write_json(path, {**plans, "semi": {**TINY, "epochs": 400}})
+    words = ["crossval", "-d", folders.raw.name, "-c", "2d", "-p", "tiny", "-f", "0"]
+    command = [sys.executable, "-m", "semi_nnunet", *words, "-tr", TRAINERS[0], "--device", "cpu"]
+    job, log, done = fake_job(folders, TRAINERS[0]), tmp_path / "log", 0
+    latest = job.folder / "checkpoint_latest.pth"
+    for pause_s in (0.05, 1):  # the second time, it goes on from the first
+        process = in_a_group(command, log)
+        try:
+            wait_for(partial(has_more_epochs, job, done), 120)
+            press_ctrl_c_twice(process, pause_s)
+            process.wait(30)
+        finally:
+            process.kill()
+        said = log.read_text()
+        assert process.returncode == 130 and "Traceback" not in said, said
+        assert "interrupted; the same command goes on" in said
+        wait_for(lambda: not trainings_with(str(tmp_path)), 20)
+        before, done = done, len(job.history().rows)
+        assert before < done < 400 and not job.is_trained
+        assert checkpoints.read(latest)["current_epoch"] in (done, done - 1)
+    assert job.log.read_text().count("Loaded ") == 1
+    assert [row["epoch"] for row in job.history().rows] == list(range(done))
 
 
 @pytest.mark.slow

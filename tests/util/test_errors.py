@@ -1,5 +1,6 @@
 """How mistakes are reported."""
 
+import signal
 import sys
 
 import pytest
@@ -21,7 +22,7 @@ def own_excepthook(monkeypatch):
     return calls
 
 
-def uncaught(error: Exception) -> None:
+def uncaught(error: BaseException) -> None:
     sys.excepthook(type(error), error, None)
 
 
@@ -91,3 +92,15 @@ def test_an_uncaught_error_of_the_disk_is_printed_without_a_traceback(own_except
     uncaught(OSError(28, "No space left on device", "/data/x"))
     assert capsys.readouterr().err.startswith("semi_nnunet: error: /data/x: No space left on devi")
     assert own_excepthook == []
+
+
+def test_ctrl_c_says_how_to_go_on(own_excepthook, capsys, monkeypatch):
+    handlers = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    print_user_errors_plainly()
+    uncaught(KeyboardInterrupt())
+    assert capsys.readouterr().err == (
+        "semi_nnunet: interrupted; the same command with --c goes on\n"
+    )
+    assert own_excepthook == []
+    assert handlers == {signal.SIGINT: signal.SIG_DFL}  # a second one ends it at once
