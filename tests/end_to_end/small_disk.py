@@ -9,7 +9,7 @@ import resource
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,8 @@ class Disk:
             mount(folder)
 
     def remove(self) -> None:
-        if self.is_small:
-            subprocess.run(["umount", str(self.folder)], check=True)
+        while os.path.ismount(self.folder):
+            subprocess.run(["umount", self.folder], check=True)
 
     def fill(self, room: int | None) -> None:
         """Leave so many bytes; None: all."""
@@ -59,20 +59,24 @@ class Disk:
                 os.posix_fallocate(file.fileno(), 0, state.f_bavail * state.f_frsize - room)
 
     def run(
-        self, work: Work, room: int | None = None, fill_at: str | None = None
+        self,
+        work: Work,
+        room: int | None = None,
+        at: Mapping[str, Callable[[], object]] | None = None,
     ) -> tuple[int | None, str]:
         """Do something in a process of its own.
 
         Args:
             work: a command of ours, or nnUNetv2_train, or a function.
             room: bytes that are free, or that a file may have; None: enough.
-            fill_at: what is said when the disk becomes full; None: it is from the start.
+            at: words in a line that it says -> what happens then, once.
 
         Returns:
             The exit code, and what was said.
         """
-        if self.is_small and fill_at is None:
+        if self.is_small:
             self.fill(room)
+        events = dict(at or {})
         heard, saying = context.Pipe(duplex=False)
         process = forked(speak, saying, work, None if self.is_small else room)
         saying.close()
@@ -80,13 +84,20 @@ class Disk:
         with os.fdopen(os.dup(heard.fileno()), encoding="utf-8", errors="replace") as pipe:
             for line in pipe:
                 said.append(line)
-                if fill_at is not None and fill_at in line:
-                    self.fill(room)
+                for words in [words for words in events if words in line]:
+                    events.pop(words)()
         process.join(60)
         process.kill()
-        if self.is_small:
-            self.fill(None)
         return process.exitcode, "".join(said)
+
+    def make_read_only(self) -> None:
+        """Also for root, and while files are open for writing."""
+        over = [["--bind", self.folder, self.folder], ["-o", "remount,ro,bind", self.folder]]
+        for words in over:
+            subprocess.run(["mount", *words], check=True)
+
+    def make_writable(self) -> None:
+        subprocess.run(["umount", self.folder], check=True)
 
     def files(self) -> dict[str, bytes]:
         """Every file under its final name -> its content."""
@@ -147,7 +158,9 @@ def called(work: Work) -> int:
         return main(work)
     else:
         from nnunetv2.run.run_training import run_training_entry
+        from nnunetv2.training.nnUNetTrainer import nnUNetTrainer
 
+        nnUNetTrainer.sleep = lambda seconds: None  # before each new try to write the log
         sys.argv = list(work)
         run_training_entry()
     return 0

@@ -3,67 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.training.filtering import write_table
 from semi_nnunet.training.history import History
 from semi_nnunet.util.files import read_json, write_json
 from tests.datasets.converting import write_picture
+from tests.end_to_end.bench import Bench, check_files, train
 from tests.end_to_end.small_disk import Disk, Work, torn
 from tests.report.results_tree import BASE, OURS, Tree
-from tests.trainers import save_as_trained
-
-SHORT = {"epochs": 2, "steps_per_epoch": 1, "validation_steps_per_epoch": 1, "save_every_epochs": 1}
-TRAIN = ("nnUNetv2_train", "911", "2d", "0", "-device", "cpu", "--c", "-tr")
-
-
-@dataclass
-class Bench:
-    """nnU-Net's three folders on a disk that becomes full, and a data set in them.
-
-    Args:
-        disk: the disk.
-        elsewhere: a folder on another one.
-        dataset: number 911, prepared.
-        make_trainer: of :mod:`tests.trainers`.
-        monkeypatch: of the test.
-    """
-
-    disk: Disk
-    elsewhere: Path
-    dataset: Any
-    make_trainer: Callable[..., Any]
-    monkeypatch: pytest.MonkeyPatch
-
-    def copy(self, *kinds: str) -> Path:
-        """Copy "raw" or "preprocessed" of the data set to the disk; the folder of the last."""
-        for kind in ("raw", "preprocessed", "results"):
-            (self.disk.folder / kind).mkdir(exist_ok=True)
-            self.monkeypatch.setenv(f"nnUNet_{kind}", str(self.disk.folder / kind))
-        self.monkeypatch.setenv("nnUNet_extTrainer", trainer_folders())
-        for kind in kinds:
-            shutil.copytree(getattr(self.dataset, kind), self.place(kind))
-        return self.place(kinds[-1])
-
-    def place(self, kind: str) -> Path:
-        return self.disk.folder / kind / self.dataset.name
-
-    def model(self, *kinds: str) -> str:
-        """A trained model on the disk, and copies of the data set."""
-        trained = save_as_trained(self.make_trainer("SemiBaselineTrainer"))
-        shutil.copy(self.dataset.preprocessed / "dataset_fingerprint.json", trained)
-        self.copy(*kinds)
-        return str(shutil.copytree(trained, self.place("results") / trained.name))
-
 
 # ---- the kinds of write: each prepares the bench and returns the command ----
 
@@ -202,40 +156,12 @@ LIMITS: dict[Callable[[Bench], Work], tuple[int, ...]] = {
 }
 
 
-@pytest.fixture
-def make_bench(
-    tmp_path: Path,
-    prepared_dataset: Callable[..., Any],
-    make_trainer: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Callable[[bool], Bench]]:
-    benches: list[Bench] = []
-
-    def make(is_small: bool) -> Bench:
-        disk = Disk(tmp_path / "disk", is_small)
-        (elsewhere := tmp_path / "elsewhere").mkdir()
-        what = prepared_dataset("labels", 1), make_trainer, monkeypatch
-        benches.append(Bench(disk, elsewhere, *what))
-        return benches[0]
-
-    yield make
-    for bench in benches:
-        bench.disk.remove()
-
-
 def check_message(disk: Disk, said: str) -> None:
     """One line says what cannot be written and what to do."""
     (line,) = [line for line in said.splitlines() if "error:" in line]
     assert "Traceback" not in said
     assert ": error: could not write " in line and str(disk.folder) in line, line
     assert "Fix: free some space or make the folder writable, then run the same command" in line
-
-
-def check_files(disk: Disk, before: dict[str, bytes]) -> None:
-    """The old files are as they were, and no new one is torn."""
-    now = disk.files()
-    assert {name: now.get(name) for name in before} == before
-    assert torn(disk.folder, now) == {}
 
 
 @pytest.mark.parametrize("is_small", [True, False], ids=["full", "limit"])
@@ -257,12 +183,6 @@ def test_a_full_disk_is_named_and_costs_nothing_but_time(
     assert disk.files().keys() != before.keys() or kind in (plan, plan_anew)
 
 
-def train(bench: Bench) -> Work:
-    plans = bench.copy("raw", "preprocessed") / "nnUNetPlans.json"
-    write_json(plans, {**read_json(plans), "semi": SHORT})
-    return (*TRAIN, OURS)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("is_small", [True, False], ids=["full", "limit"])
 def test_a_training_ends_at_the_checkpoint_that_it_cannot_write_and_goes_on_from_the_one_before(
@@ -272,7 +192,7 @@ def test_a_training_ends_at_the_checkpoint_that_it_cannot_write_and_goes_on_from
     disk, work = bench.disk, train(bench)
     before = disk.files()
     if is_small:  # while it trains
-        code, said = disk.run(work, 32768, fill_at="Epoch 1")
+        code, said = disk.run(work, at={"Epoch 1": lambda: disk.fill(32768)})
     else:
         code, said = disk.run(work, 65536)
     assert code == 1, said

@@ -1,0 +1,33 @@
+"""A bench on a disk of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.bench import Bench
+from tests.end_to_end.small_disk import Disk
+
+
+@pytest.fixture
+def make_bench(
+    tmp_path: Path,
+    prepared_dataset: Callable[..., Any],
+    make_trainer: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[[bool], Bench]]:
+    benches: list[Bench] = []
+
+    def make(is_small: bool) -> Bench:
+        disk = Disk(tmp_path / "disk", is_small)
+        (elsewhere := tmp_path / "elsewhere").mkdir()
+        what = prepared_dataset("labels", 1), make_trainer, monkeypatch
+        benches.append(Bench(disk, elsewhere, *what))
+        return benches[0]
+
+    yield make
+    for bench in benches:
+        bench.disk.remove()
