@@ -37,6 +37,13 @@ SHOWN_BY = {
         "data/test_preprocessing.py::test_a_full_disk_is_named_with_the_space_that_is_left",
         "pseudo_labels/test_pool.py::test_a_full_disk_is_no_bad_image",
         "cli/test_main.py::test_a_full_or_closed_disk_is_said_without_a_traceback",
+        "end_to_end/test_full_disk.py::test_a_full_disk_is_named_and_costs_nothing_but_time",
+        "end_to_end/test_full_disk.py::test_a_training_ends_at_the_checkpoint_that_it_cannot_write"
+        "_and_goes_on_from_the_one_before",
+        "end_to_end/test_full_disk.py::test_pictures_that_the_disk_does_not_take_cost_no_training",
+        "data/test_file_bytes.py::"
+        "test_an_image_that_the_disk_took_a_part_of_is_an_error_of_the_disk",
+        "runs/test_commands.py::test_a_log_that_the_disk_does_not_take_costs_nothing",
     ),
     "killed_loader": (
         "training/test_machine_faults.py::"
@@ -57,6 +64,8 @@ SHOWN_BY = {
     ),
     "lost_results_folder": (
         "util/test_files.py::test_a_disk_error_is_reported_with_the_fix",
+        "end_to_end/test_lost_results.py::"
+        "test_a_training_that_loses_its_results_ends_with_a_message_and_goes_on",
         "runs/test_local.py::test_a_job_whose_folder_cannot_be_made_fails_alone",
     ),
     "second_launch": (
@@ -67,6 +76,7 @@ SHOWN_BY = {
     ),
     "wrong_clock": (
         "end_to_end/test_surroundings.py::test_a_user_gets_from_images_to_a_report",
+        "training/test_checkpoints.py::test_the_clock_does_not_say_which_checkpoint_is_the_newest",
         "runs/test_folders.py::"
         "test_a_result_is_older_than_its_source_but_for_the_seconds_of_a_copy",
     ),
@@ -79,6 +89,10 @@ SHOWN_BY = {
     "interrupt": (
         "cli/test_main.py::test_an_interrupt_says_how_to_go_on",
         "runs/test_commands.py::test_interruption_ends_the_child_and_its_workers",
+        "runs/test_crossval.py::"
+        "test_ctrl_c_pressed_twice_ends_all_processes_and_the_same_command_goes_on",
+        "end_to_end/test_kill_and_continue.py::"
+        "test_ctrl_c_pressed_twice_ends_the_stock_command_and_its_workers",
         "runs/test_crossval.py::"
         "test_interrupted_it_ends_its_trainings_and_goes_on_from_the_checkpoint",
     ),

@@ -1,8 +1,10 @@
 """Checkpoints: what comes back, what is refused, and which file is used instead."""
 
+import itertools
 import os
 import pickle
 import sys
+import time
 import zipfile
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +17,7 @@ import torch
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import UserError
 
+CPU = torch.device("cpu")
 IDENTITY = {"trainer": "SemiMeanTeacherTrainer", "fold": 0, "patch size": [32, 32]}
 
 
@@ -258,6 +261,19 @@ def test_the_most_advanced_readable_checkpoint_stands_in(tmp_path):
     )
     assert checkpoint["current_epoch"] == 40 and path.name == "checkpoint_latest.pth"
     assert ["final" in skipped[0], "best" in skipped[1]] == [True, True]
+
+
+@pytest.mark.parametrize("names", list(itertools.permutations(["final", "latest", "best"])))
+def test_the_clock_does_not_say_which_checkpoint_is_the_newest(tmp_path, names):
+    """The files are of 1990, today and 2090; what counts is what they hold."""
+    for epoch, name in ((40, "latest"), (60, "best"), (100, "final")):
+        checkpoints.save(small_checkpoint(epoch), tmp_path / f"checkpoint_{name}.pth")
+    for seconds, name in zip((640_000_000, time.time(), 3_800_000_000), names, strict=True):
+        os.utime(tmp_path / f"checkpoint_{name}.pth", (seconds, seconds))
+    for name, epoch in (("final", 100), ("best", 60), ("latest", 40)):
+        checkpoint, path, _ = checkpoints.read_newest_valid(tmp_path / "checkpoint_latest.pth", CPU)
+        assert checkpoint["current_epoch"] == epoch and path.name == f"checkpoint_{name}.pth"
+        path.unlink()
 
 
 def test_a_folder_without_a_readable_checkpoint_lists_every_file(tmp_path):
