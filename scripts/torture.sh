@@ -18,7 +18,8 @@ cd "$REPOSITORY"
 export OMP_NUM_THREADS=1 nnUNet_def_n_proc=1 nnUNet_compile=f
 
 faults=(
-    tests/end_to_end                        # bad inputs, kills of nnUNetv2_train, two processes
+    tests/end_to_end                        # bad inputs, full and lost disks, kills, two processes
+    tests/cli/test_main.py                  # mistakes, interrupts, closed disks and outputs
     tests/data/test_image_files.py          # broken files of every format
     tests/data/test_preprocessing.py        # killed workers
     tests/data/test_unlabelled_shards.py    # killed shards
@@ -31,6 +32,8 @@ faults=(
     tests/runs/test_crossval.py             # interrupted cross-validation
     tests/runs/test_tether.py               # children of a killed parent
     tests/training/test_checkpoints.py      # damaged and hostile checkpoints
+    tests/training/test_companions.py       # checkpoints without a teacher
+    tests/training/test_machine_faults.py   # memory that runs out, killed loaders, no compiler
     tests/training/test_non_finite.py       # losses that are no numbers
     tests/training/test_one_launch.py       # two launches of one fold
     tests/training/test_preemption.py       # a machine that is taken away
