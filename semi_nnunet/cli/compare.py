@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.runs.compare import NothingToCompareError, compare
+    from semi_nnunet.util.errors import printable
 
     try:
         text = compare(
@@ -55,6 +56,6 @@ def run(args: argparse.Namespace) -> None:
             values=args.values, out=args.out, write_values_to=args.write_values,
         )  # fmt: skip
     except NothingToCompareError as error:
-        print("\n".join(error.notes))
+        print(printable("\n".join(error.notes)))
         raise
-    print(text, end="")
+    print(printable(text), end="")

@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.evaluation.measuring import evaluate
     from semi_nnunet.evaluation.tables import printed
+    from semi_nnunet.util.errors import printable
 
     measured = evaluate(
         args.predictions, args.references, out=args.out, dataset_json=args.dataset_json,
@@ -55,6 +56,6 @@ def run(args: argparse.Namespace) -> None:
         in_voxels=args.voxels, missed_distance=args.missed_distance, partial=args.partial,
         processes=args.num_processes,
     )  # fmt: skip
-    print(printed(measured.content))
+    print(printable(printed(measured.content)))
     print(f"{measured.cases} cases; wrote metrics.csv, metrics.json and summary.json to "
           f"{measured.folder}")  # fmt: skip

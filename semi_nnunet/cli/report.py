@@ -36,10 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.report.write import write_report
+    from semi_nnunet.util.errors import printable
 
     written = write_report(
         args.dataset, values=args.values or (), plans=args.plans, baseline=args.baseline,
         metric=args.metric, out=args.out,
     )  # fmt: skip
-    print(written.headline, *written.sentences, sep="\n")
+    print(*map(printable, (written.headline, *written.sentences)), sep="\n")
     print(f"wrote {written.path} ({written.size / 2**20:.1f} MB)")

@@ -19,5 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.runs.status import status
+    from semi_nnunet.util.errors import printable
 
-    print(*status(args.dataset, args.plans), sep="\n")
+    print(*map(printable, status(args.dataset, args.plans)), sep="\n")

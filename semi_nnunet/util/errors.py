@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import signal
 import sys
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
 MAX_LISTED = 50
+OBEYED = ("Cc", "Cs")  # control characters, and bytes that are no letters
 OF_A_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # or one to read alone
 OF_THE_DISK = OF_A_FULL_DISK | {
     errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
@@ -42,7 +44,17 @@ class UserError(ValueError):
         shown = [f"  {problem}" for problem in self.problems[:MAX_LISTED]]
         if len(self.problems) > MAX_LISTED:
             shown.append(f"  ... and {len(self.problems) - MAX_LISTED} more")
-        super().__init__("\n".join([message, *shown]))
+        super().__init__(printable("\n".join([message, *shown])))
+
+
+def printable(text: str) -> str:
+    """The text without characters that a terminal obeys, such as ESC in the name of a file."""
+    return "".join(
+        repr(letter)[1:-1]
+        if unicodedata.category(letter) in OBEYED and letter not in "\n\t"
+        else letter
+        for letter in text
+    )
 
 
 class DiskError(UserError):
@@ -55,7 +67,7 @@ def said_of_disk(error: BaseException) -> str | None:
         return None
     name = error.filename2 or error.filename  # a copy reads the first and writes the second
     where = f"{name}: " if name else ""
-    return (
+    return printable(
         f"{where}{error.strerror}. Fix: free space there, or make it writable, or choose another "
         f"place, and run the same command again"
     )

@@ -27,13 +27,24 @@ class Tree:
         root: where they are made.
         shape: of the images; two numbers: colour images.
         cases: of each subset.
+        name: of the data set.
+        labels: its classes.
+        called: the end of each case's name.
     """
 
-    def __init__(self, root: Path, shape: Sequence[int] = (6, 24, 20), cases: int = 7):
+    def __init__(
+        self,
+        root: Path,
+        shape: Sequence[int] = (6, 24, 20),
+        cases: int = 7,
+        name: str = NAME,
+        labels: Mapping[str, int] = LABELS,
+        called: str = "",
+    ):
         self.root, self.flat = root, len(shape) == 2
         self.ending = ".png" if self.flat else ".nii.gz"
         self.raw, self.preprocessed, self.results = (
-            root / name / NAME for name in ("raw", "preprocessed", "results")
+            root / kind / name for kind in ("raw", "preprocessed", "results")
         )
         self.references: dict[str, np.ndarray] = {}
         for folder in (self.raw, self.preprocessed, self.results):
@@ -41,7 +52,7 @@ class Tree:
         channels = {"0": "R", "1": "G", "2": "B"} if self.flat else {"0": "CT"}
         self.write_json(
             self.preprocessed / "dataset.json",
-            {"channel_names": channels, "labels": LABELS, "numTraining": cases,
+            {"channel_names": channels, "labels": labels, "numTraining": cases,
              "file_ending": self.ending},
         )  # fmt: skip
         (self.raw / "dataset.json").write_text((self.preprocessed / "dataset.json").read_text())
@@ -53,7 +64,7 @@ class Tree:
             ("validation", self.raw / "imagesTr", self.preprocessed / "gt_segmentations"),
         ):
             for number in range(cases):
-                case = f"{subset}_{number}"
+                case = f"{subset}_{number}{called}"
                 label = organ(shape, rng)
                 self.references[case] = label
                 image = 40 * label + 10 * rng.random(shape)

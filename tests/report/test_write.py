@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import shutil
 
 import pytest
 
@@ -11,7 +13,7 @@ from semi_nnunet.evaluation.values import write_values
 from semi_nnunet.report.write import write_report
 from semi_nnunet.util.errors import UserError
 from tests.report.gains import values
-from tests.report.parsed_page import Page
+from tests.report.parsed_page import Elements, Page
 from tests.report.results_tree import BASE, OURS, Tree
 
 
@@ -91,3 +93,51 @@ def test_a_report_of_nothing_is_refused(kept, tmp_path):
     with pytest.raises(UserError, match="-p chooses trainings of -d"):
         write_report(values=[kept], plans="others", out=tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
+
+
+SCRIPT, IMAGE = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'
+
+
+@pytest.mark.parametrize("shape", [(6, 24, 20), (24, 20)])
+def test_a_whole_report_has_no_name_as_an_element(shape, tmp_path, monkeypatch, capsys):
+    def report(called, first, second):
+        labels = {"background": 0, first: 1, second: 2}
+        name = f"Dataset007_Seven{called}"
+        tree = Tree(tmp_path / "".join(filter(str.isalnum, called)), shape, 3, name, labels, called)
+        tree.set_paths(monkeypatch)
+        for trainer in (BASE, OURS):
+            tree.describe(tree.train(trainer), unlabelled=trainer == OURS)
+        out = tree.root / "report.html"
+        assert main(["report", "-d", "7", "-o", str(out)]) == 0
+        return out.read_text(encoding="utf-8")
+
+    of_files = IMAGE  # a slash cannot be in the name of a file
+    page, plain = report(of_files, SCRIPT, IMAGE), report("plain", "liver", "tumour")
+    assert "alert(1)" in page
+    outside = re.sub(r'<script type="application/json">.*?</script>', "", page, flags=re.DOTALL)
+    assert SCRIPT not in outside and IMAGE not in outside
+    hostile, usual = Elements(page), Elements(plain)
+    assert hostile.found == usual.found  # the same elements, with the same attributes
+    assert len(hostile.scripts) == len(usual.scripts)
+    assert SCRIPT in hostile.text and IMAGE in hostile.text
+
+
+def test_no_name_reaches_the_terminal_as_a_command_to_it(tmp_path, monkeypatch, capsys):
+    escape = "\x1b[31mred\x1b[2J"
+    labels = {"background": 0, f"liver{escape}": 1, "tumour": 2}
+    tree = Tree(tmp_path, cases=3, labels=labels)
+    tree.set_paths(monkeypatch)
+    for trainer in (BASE, OURS):
+        tree.train(trainer)  # semi_nnunet evaluate
+    assert main(["report", "-d", "7", "-o", str(tmp_path / "report.html")]) == 0
+    assert main(["compare", "-d", "7"]) == 0
+    folder = tree.results / f"{OURS}__nnUNetPlans{escape}__2d" / "fold_0"
+    shutil.copytree(tree.results / f"{OURS}__nnUNetPlans__2d" / "fold_0", folder)
+    assert main(["status", "-d", "7"]) == 0
+    assert main(["compare", "-d", "7", "-p", f"none{escape}"]) == 2
+    (tree.raw / "imagesUn").mkdir()
+    (tree.raw / "imagesUn" / f"a{escape}.txt").touch()
+    (tree.raw / "imagesUn" / f"a{escape}_0000.nii.gz").touch()
+    assert main(["preprocess", "-d", "7", "-np", "1"]) == 2
+    said = "".join(capsys.readouterr())
+    assert "\x1b" not in said and "\\x1b[31mred" in said

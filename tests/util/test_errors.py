@@ -10,6 +10,7 @@ from semi_nnunet.util.errors import (
     Problem,
     UserError,
     print_user_errors_plainly,
+    printable,
     said_of_disk,
 )
 
@@ -104,3 +105,10 @@ def test_ctrl_c_says_how_to_go_on(own_excepthook, capsys, monkeypatch):
     )
     assert own_excepthook == []
     assert handlers == {signal.SIGINT: signal.SIG_DFL}  # a second one ends it at once
+
+
+def test_what_a_terminal_would_obey_is_spelled_out():
+    assert printable("a\x1b[31m\r\x9b\udcff\n\tä心") == "a\\x1b[31m\\r\\x9b\\udcff\n\tä心"
+    error = UserError("bad\x1b", [Problem("x\x1b[2J", "is\x07", "rename")])
+    assert str(error) == "bad\\x1b\n  x\\x1b[2J: is\\x07. Fix: rename"
+    assert "\x1b" not in str(said_of_disk(OSError(28, "No space", "/a\x1b[31m")))
