@@ -159,9 +159,7 @@ def prepare_labelled(
         labelled, unlabelled = cases_to_preprocess(raw, reports, skipped)
         write_json(preprocessed / SKIPPED_FILE, skipped)
         description = raw.content
-        if (
-            read_json(preprocessed / "dataset.json") != description
-        ):  # in what plans do not depend on
+        if read_json(preprocessed / "dataset.json") != description:  # the plans fit nevertheless
             write_json(preprocessed / "dataset.json", description)
         ground_truth = preprocessed / "gt_segmentations"
         for configuration in wanted:
