@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional as F
 
@@ -35,6 +37,7 @@ def probability_dice_loss(
     target: torch.Tensor,
     mask: torch.Tensor | None = None,
     exclusive: bool = True,
+    sum_over_ranks: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """1 - Dice of probabilities, each class weighed by how sure the target is of it, mean of them.
 
@@ -52,6 +55,8 @@ def probability_dice_loss(
     Args:
         prediction, target, mask: as of :func:`probability_mse`.
         exclusive: softmax classes, of which the background does not count; else sigmoid regions.
+        sum_over_ranks: adds up a tensor over the processes of a DDP training, whose batch is that
+            of all of them; None: there is one.
     """
     prediction, target = prediction.float(), target.detach().float()
     inside = torch.ones_like(prediction[:, :1]) if mask is None else mask.to(prediction.dtype)
@@ -59,7 +64,11 @@ def probability_dice_loss(
     difference = ((prediction - target) ** 2 * inside).sum(voxels)
     squares = (target**2 * inside).sum(voxels)
     size = (prediction**2 * inside).sum(voxels) + squares
-    sureness = squares / (target * inside).sum(voxels).clamp_min(1e-6)
+    sums = torch.stack([difference, squares, size, (target * inside).sum(voxels)])
+    if sum_over_ranks is not None:
+        sums = sum_over_ranks(sums)
+    difference, squares, size, total = sums
+    sureness = squares / total.clamp_min(1e-6)
     return (sureness * difference / (size + 1.0))[1 if exclusive else 0 :].mean()
 
 

@@ -130,6 +130,7 @@ class CompanionTrainer(ReproducibleTrainer, is_method=False):
             self.initialize()
         if self.step == 0:
             self.copy_student()
+        self.ranks.take_weights_of_first([self.bare_network, self._companions])
         super().on_train_start()
 
     def on_train_epoch_start(self) -> None:
@@ -181,10 +182,9 @@ class CompanionTrainer(ReproducibleTrainer, is_method=False):
         with np.errstate(invalid="ignore"):  # a class may be absent from all patches
             super().on_validation_epoch_end(val_outputs)
             dice = {
-                f"dice/{name}": mean_dice(val_outputs, f"{name}_{{}}")
+                f"dice/{name}": mean_dice(val_outputs, f"{name}_{{}}", self.ranks)
                 for name in self.validated_networks()
             }
-        dice = self.ranks.mean(dice)  # nnU-Net's is of all ranks together
         dice["dice/deployed"] = float(self.logger.get_value("mean_fg_dice", step=-1))
         self.run_log.epoch_values.update(dice)
 

@@ -114,7 +114,7 @@ class ReliabilityMeter:
         weight: that follows it.
         trains_on_validated: whether validation cases are trained on (fold "all"), so that what the
             student gets right of augmented labelled patches is needed, too.
-        ranks: processes to average over.
+        ranks: processes whose voxels are counted together.
         say: prints a line into the training's log.
     """
 
@@ -166,18 +166,17 @@ class ReliabilityMeter:
         Returns:
             The reliability.
         """
-        voxels = sum(output["voxels"] for output in outputs)
-        tp, fp, fn = summed_counts(outputs, "{}_hard")
+        seen = sum(output["voxels"] for output in outputs)
+        tp, fp, fn, voxels = self.ranks.total([*summed_counts(outputs, "{}_hard"), np.array(seen)])
         of_classes = reliability_of_classes(tp, fp, fn, voxels)
         if self.labelled_counts:
             last = max(1, len(self.labelled_counts) // LAST_PART)
             device = self.labelled_counts[-1].device  # those of a checkpoint come from the CPU
             counted = torch.stack([one.to(device) for one in self.labelled_counts[-last:]])
-            counts = counted.sum(0).cpu().double().numpy()
+            counts = self.ranks.total([*counted.sum(0).cpu().double().numpy()])
             of_classes = reliability_on_unknown(of_classes, reliability_of_classes(*counts))
             self.labelled_counts.clear()
         reliability = self.weight.reliability_after(of_classes, next_step)
-        reliability = self.ranks.mean({"trust": reliability})["trust"]
         if reliability > 0 and self.weight.reliability == 0:
             self.say(f"the unlabelled terms begin at step {next_step}")
         if reliability == 0 and next_step >= self.weight.settings.unlabelled_start_steps:
@@ -199,9 +198,14 @@ def summed_counts(outputs: Sequence[Mapping[str, Any]], name: str) -> list[np.nd
     return [np.sum([output[name.format(key)] for output in outputs], 0) for key in COUNTS]
 
 
-def mean_dice(outputs: Sequence[Mapping[str, Any]], name: str) -> float:
-    """The mean Dice of the classes that occur; arguments as in :func:`summed_counts`."""
-    tp, fp, fn = summed_counts(outputs, name)
+def mean_dice(outputs: Sequence[Mapping[str, Any]], name: str, ranks: Ranks) -> float:
+    """The mean Dice of the classes that occur in the patches of all processes.
+
+    Args:
+        outputs, name: as in :func:`summed_counts`.
+        ranks: the processes.
+    """
+    tp, fp, fn = ranks.total(summed_counts(outputs, name))
     return float(np.nanmean(2 * tp / (2 * tp + fp + fn)))
 
 

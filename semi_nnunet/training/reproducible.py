@@ -16,7 +16,6 @@ import torch
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 import semi_nnunet
 from semi_nnunet.data.loading import StepLoader
@@ -27,7 +26,7 @@ from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.training import checkpoints
 from semi_nnunet.training.cascade import require_predictions
-from semi_nnunet.training.distributed import Ranks
+from semi_nnunet.training.distributed import Ranks, device_of_process, without_wrapper
 from semi_nnunet.training.early_stopping import EarlyStop, stop_early
 from semi_nnunet.training.folds import require_fold, require_usable_split
 from semi_nnunet.training.geometry import limit_rotation
@@ -69,6 +68,7 @@ class ReproducibleTrainer(nnUNetTrainer):
     methods: ClassVar[dict[str, type[SemiSettings]]] = {}  # trainer -> settings, of those imported
 
     network: nn.Module  # nnU-Net declares these without their types
+    device: torch.device
     dataset_class: Any
     dataloader_train: StepLoader
     dataloader_val: StepLoader
@@ -92,6 +92,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         compile_or_go_on()
         own_plans = {"continue_training": False, **plans}  # nnU-Net takes that key out
         super().__init__(own_plans, configuration, fold, dataset_json, device)
+        self.device = device_of_process(device, self.device)
         base, trainer = self.preprocessed_dataset_folder_base, type(self).__name__
         properties = collect_properties(plans, configuration, dataset_json, base and Path(base))
         self.resolved = resolve_settings(
@@ -149,10 +150,9 @@ class ReproducibleTrainer(nnUNetTrainer):
             ),
             self.say,
         )  # fmt: skip
-        super().initialize()
+        with without_wrapper():
+            super().initialize()
         checkpoints.check_pretrained_weights()
-        if isinstance(self.network, DistributedDataParallel):  # Ranks averages gradients
-            self.network = self.network.module
         if not self.is_restoring:
             self.initial_weights.give(self.network)
         where = type(self).__name__, self.configuration_name, self.fold
@@ -265,10 +265,10 @@ class ReproducibleTrainer(nnUNetTrainer):
                 raise
 
     def on_train_start(self) -> None:
-        if self.ranks.number == 0:
-            take_folder(self.output_folder)
+        self.ranks.on_first(lambda: take_folder(self.output_folder))
         super().on_train_start()
         self._cases = self.current_cases()
+        self.ranks.require_same({"the checkpoint": self.step, "the cases": self._cases})
         if self.ranks.number == 0:
             where, begun = Path(self.output_folder), self.initial_weights.record
             self.run_log.write_settings(where, type(self).__name__, self._cases, begun)
@@ -359,6 +359,7 @@ class ReproducibleTrainer(nnUNetTrainer):
                 "best_epoch": self._best_epoch,
                 "stopped_early": self._stopped_early,
                 "cases": self._cases,
+                "processes": self.ranks.count,
                 "initial_weights": self.initial_weights.record,
             },
         }
@@ -396,4 +397,5 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.step_in_epoch = self.within_epoch.restore(semi)
         if self._stopped_early:
             self.num_epochs = self.current_epoch  # done: nnU-Net goes on to the validation
+        self.ranks.tell_change(semi.get("processes"), self.say)
         checkpoints.tell_changes(semi, self.resolved.as_dict(), self.current_cases(), self.say)

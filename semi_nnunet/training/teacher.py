@@ -92,7 +92,9 @@ class ConsistentTeacherTrainer(TeacherTrainer, is_method=False):
         share = self.settings.consistency_dice
         if not share:
             return difference
-        return difference + share * probability_dice_loss(prediction, target, mask, self.exclusive)
+        summed = self.ranks.summing
+        dice = probability_dice_loss(prediction, target, mask, self.exclusive, summed)
+        return difference + share * dice
 
 
 @dataclass(frozen=True, kw_only=True)

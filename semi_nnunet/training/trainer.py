@@ -168,7 +168,10 @@ class SemiTrainer(CompanionTrainer, is_method=False):
 
     def _build_loss(self) -> nn.Module:
         weights = self.class_weights()
-        loss = DiceAndVoxelLoss(not self.exclusive, batch_dice=True, class_weights=weights)
+        summed = self.ranks.summing
+        loss = DiceAndVoxelLoss(
+            not self.exclusive, batch_dice=True, class_weights=weights, sum_over_ranks=summed
+        )
         self.masked_loss = loss.to(self.device)
         return super()._build_loss()
 

@@ -96,6 +96,25 @@ def test_an_organ_of_which_the_teacher_is_unsure_is_not_held_back():
     assert doubled(0.05) == pytest.approx(0.05 * 0.2, rel=0.02)
 
 
+def test_probability_dice_loss_of_parts_is_that_of_the_whole_batch():
+    torch.manual_seed(0)
+    prediction, target = torch.rand(2, 4, 3, 6, 6).softmax(2)
+    mask = torch.rand(4, 1, 6, 6) > 0.3
+    sums: list[torch.Tensor] = []
+
+    def note(part: torch.Tensor) -> torch.Tensor:
+        sums.append(part)
+        return part
+
+    for part in (slice(0, 2), slice(2, 4)):
+        probability_dice_loss(prediction[part], target[part], mask[part], True, note)
+    whole = probability_dice_loss(prediction, target, mask)
+    together = probability_dice_loss(
+        prediction[:2], target[:2], mask[:2], True, lambda part: part + sums[1]
+    )
+    torch.testing.assert_close(together, whole)
+
+
 @pytest.mark.parametrize("distance", [probability_mse, probability_dice_loss])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_only_voxels_of_the_mask_matter(shape, distance):

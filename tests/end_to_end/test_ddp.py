@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-import torch.multiprocessing
 from torch import distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
+from tests.forking import forked
+from tests.ranks import free_port, told_by_launcher
 from tests.trainers import (
     SHORT,
     TRAINERS,
@@ -25,6 +26,7 @@ from tests.trainers import (
 )
 
 RANKS = 2
+CPU = torch.device("cpu")
 SETTINGS = {**SHORT, **WITHOUT_RAMP, "epochs": 2, "momentum": 0.0}
 
 
@@ -67,52 +69,111 @@ def test_two_processes_step_as_one_does_on_both_batches(
         torch.testing.assert_close(results[0]["student"][name], value, rtol=1e-4, atol=1e-6)
 
 
-def joined(batches: list[Any]) -> list[dict[str, dict[str, Any]]]:
-    """The labelled patches of several processes as one batch."""
-    parts = [batch[0]["labelled"] for batch in batches]
+SAME_FOR_ALL = {  # what each process would draw for itself, but for the batches
+    "appearance_strength": 0.0, "labelled_appearance": 0.0, "cutmix_probability": 0.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["SemiMeanTeacherTrainer", "SemiCPSTrainer"])
+def test_the_curves_of_two_processes_are_those_of_one_with_the_whole_batch(
+    name: str, prepared_dataset: Any, tmp_path: Path, make_trainer: Any
+):
+    """Losses, Dice and reliability of each step, and the networks after the last one."""
+    settings = {
+        **SETTINGS, **SAME_FOR_ALL, "epochs": 6, "steps_per_epoch": 1, "momentum": 0.9,
+        "validation_steps_per_epoch": 2, "unlabelled_start_steps": 2, "initial_lr": 0.05,
+        "labelled_batch_size": 4, "unlabelled_batch_size": 4, "deep_supervision": False,
+    }  # fmt: skip
+    dataset = prepared_dataset("labels", 1)
+    two = train_on_two(dataset, tmp_path, name, **settings)
+    alone = make_trainer(name, start=False, **settings)
+    batches = [[result[kind] for result in two] for kind in ("batches", "validation_batches")]
+    together = [[joined(parts) for parts in zip(*of_ranks, strict=True)] for of_ranks in batches]
+    alone.get_dataloaders = lambda: tuple(map(iter, together))
+    run_epochs(alone, 6)
+    rows = [{key: row[key] for key in row if key != "seconds"} for row in alone.history.rows]
+    assert len(rows) == 6 and sum(row["trust"] > 0 for row in rows) > 2
+    assert two[0]["history"] == two[1]["history"]
+    for step, (row, of_two) in enumerate(zip(rows, two[0]["history"], strict=True)):
+        assert row.keys() == of_two.keys()
+        assert of_two == pytest.approx(row, rel=1e-4, abs=1e-6, nan_ok=True), step
+    for part, network in (("student", alone.bare_network), ("companions", alone._companions)):
+        for key, value in weights_of(network).items():
+            torch.testing.assert_close(two[0][part][key], value, rtol=1e-3, atol=1e-5, msg=key)
+
+
+@pytest.mark.parametrize(
+    ("name", "score"), [("SemiCPSTrainer", "disagreement"), ("SemiMeanTeacherTrainer", "change")]
+)
+def test_filtering_locating_and_reliability_are_the_same_on_all_processes(
+    name: str, score: str, prepared_dataset: Any, tmp_path: Path
+):
+    """Each process predicts half of the images, and all of them go on with the same ones."""
+    settings = {
+        "epochs": 4, "filter_epochs": (1, 2), "filter_keep": 2, "filter_score": score,
+        "locate_epochs": (3,), "unlabelled_foreground_oversampling": 0.5,
+        "unlabelled_start_steps": 2, "initial_lr": 0.05, "unlabelled_batch_size": 4,
+    }  # fmt: skip
+    first, second = train_on_two(prepared_dataset("labels", 1), tmp_path, name, "all", **settings)
+    assert len(first["kept"]) == 2 and first["kept"] == second["kept"]
+    assert first["cases"] == second["cases"] and first["cases"]["unlabelled"] == first["kept"]
+    assert len(first["located"]) == 4 and first["located"].keys() == second["located"].keys()
+    for case, positions in first["located"].items():
+        assert positions.keys() == second["located"][case].keys()
+        for key, found in positions.items():
+            assert np.array_equal(found, second["located"][case][key])
+    assert first["history"] == second["history"]
+    assert first["reliability"] == second["reliability"] > 0
+    for result in (first, second):
+        last = [key for batch in result["batches"][-2:] for key in batch[0]["unlabelled"]["keys"]]
+        assert {*last} <= {*first["kept"]}
+
+
+def joined(batches: Any) -> list[dict[str, dict[str, Any]]]:
+    """The patches of several processes as one batch."""
     return [
         {
-            "labelled": {
-                "data": torch.cat([part["data"] for part in parts]),
-                "target": torch.cat([part["target"] for part in parts]),
-                "keys": tuple(key for part in parts for key in part["keys"]),
+            stream: {
+                "data": torch.cat([batch[0][stream]["data"] for batch in batches]),
+                "target": torch.cat([batch[0][stream]["target"] for batch in batches]),
+                "keys": tuple(key for batch in batches for key in batch[0][stream]["keys"]),
             }
+            for stream in batches[0][0]
         }
     ]
 
 
-def train_on_two(dataset: Any, folder: Path, trainer: str, **settings: Any) -> list[dict]:
+def train_on_two(
+    dataset: Any, folder: Path, trainer: str, fold: int | str = 0, **settings: Any
+) -> list[dict[str, Any]]:
     """Train to the end in two processes; what each of them has then."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    plans = dataset.plans
+    plans, port = dataset.plans, free_port()
     plans["semi"] = {trainer: {**SETTINGS, **settings}}
-    (folder / "job.json").write_text(json.dumps([plans, dataset.dataset_json, trainer, port]))
-    environment = {"nnUNet_results": str(folder / "results"), "OMP_NUM_THREADS": "1"}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        torch.multiprocessing.spawn(train_on_one, (str(folder),), nprocs=RANKS)
+    (folder / "job.json").write_text(json.dumps([plans, dataset.dataset_json, trainer, fold]))
+    told = [told_by_launcher(rank, RANKS, port, folder / "results") for rank in range(RANKS)]
+    processes = [forked(train_on_one, folder, each) for each in told]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * RANKS
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(RANKS)]
 
 
-def train_on_one(rank: int, folder: str) -> None:
-    """What one process does; nnU-Net's GPU is replaced by the CPU, nothing else."""
-    from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
-
+def train_on_one(folder: Path, told: dict[str, str]) -> None:
+    """What one process does."""
     torch.set_num_threads(1)
-    plans, dataset_json, name, port = json.loads((Path(folder) / "job.json").read_text())
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=RANKS)
-    stock.DDP = lambda network, device_ids: DistributedDataParallel(network)
-    trainer = TRAINERS[name](plans, "2d", 0, dataset_json)
-    trainer.device, trainer.grad_scaler = torch.device("cpu"), None
+    os.environ.update(told)
+    plans, dataset_json, name, fold = json.loads((folder / "job.json").read_text())
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    trainer = TRAINERS[name](plans, "2d", fold, dataset_json, CPU)
     trainer.logger.plot_progress_png = lambda folder: None
     trainer.plot_network_architecture = lambda: None
-    batches = []
-    step = trainer.train_step
+    batches, validation_batches = [], []
+    step, check = trainer.train_step, trainer.validation_step
     trainer.train_step = lambda batch: (batches.append(batch), step(batch))[1]
+    trainer.validation_step = lambda batch: (
+        validation_batches.append(copy.deepcopy(batch)), check(batch),
+    )[1]  # fmt: skip
     run_epochs(trainer, trainer.num_epochs)
     trainer.on_train_end()
     rows = [{key: row[key] for key in row if key != "seconds"} for row in trainer.history.rows]
@@ -123,8 +184,14 @@ def train_on_one(rank: int, folder: str) -> None:
         "deployed": weights_of(trainer.prediction_network()),
         "history": rows,
         "batches": batches,
+        "validation_batches": validation_batches,
         "saved": torch.load(file, weights_only=False) if rank == 0 else None,
+        "cases": trainer.current_cases(),
+        "reliability": trainer.unlabelled_weight.reliability,
     }
-    torch.save(result, Path(folder) / f"{rank}.pt")
+    if trainer.uses_unlabelled:
+        kept = trainer.pool.kept
+        result |= {"kept": kept and sorted(kept), "located": trainer.pool.located}
+    torch.save(result, folder / f"{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
