@@ -1,0 +1,112 @@
+"""A fold is trained by processes that torchrun starts, on one machine or on several."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from semi_nnunet.runs import torchrun
+from semi_nnunet.util.errors import UserError
+from tests.ranks import Training, free_port, plans_with
+from tests.runs.tiny import wait_for
+from tests.trainers import SHORT, WITHOUT_RAMP
+
+TWO_MACHINES = ["--nnodes", "2", "--nproc_per_node", "1", "--rdzv_backend", "c10d"]
+
+
+def agent(training: Training, port: int, output: Path, *options: str) -> subprocess.Popen[str]:
+    """torchrun on one of the machines; its processes write into the file, too."""
+    words = [sys.executable, "-u", "-m", "torch.distributed.run", *TWO_MACHINES]
+    words += ["--rdzv_endpoint", f"127.0.0.1:{port}", "--rdzv_id", "fold", "--local_addr"]
+    words += ["127.0.0.1", "-m", "semi_nnunet.runs.torchrun", *training.words(*options)]
+    environment = {**os.environ, "nnUNet_results": str(training.results)}
+    with output.open("a", encoding="utf-8") as file:
+        return subprocess.Popen(words, env=environment, stdout=file, stderr=file, text=True)
+
+
+def both(training: Training, folder: Path, *options: str) -> list[subprocess.Popen[str]]:
+    port = free_port()
+    return [agent(training, port, folder / f"{one}.txt", *options) for one in "ab"]
+
+
+@pytest.mark.slow
+def test_two_machines_train_a_fold_and_go_on_after_one_is_taken_away(
+    prepared_dataset: Any, tmp_path: Path
+) -> None:
+    dataset = prepared_dataset("labels", 1)
+    training = Training(tmp_path / "results", dataset.number)
+    outputs = [tmp_path / f"{one}.txt" for one in "ab"]
+    settings = {**SHORT, **WITHOUT_RAMP, "epochs": 60, "save_every_epochs": 10}
+    sizes = {"labelled_batch_size": 4, "unlabelled_batch_size": 4}
+    with plans_with(dataset, **settings, **sizes):
+        agents = both(training, tmp_path)
+        wait_for(lambda: any("Epoch 2" in one.read_text() for one in outputs), 120)
+        agents[1].send_signal(signal.SIGTERM)
+        assert all(process.wait(60) for process in agents)  # not 0
+        said = [one.read_text() for one in outputs]
+        assert all("saved, continue with --c" in one for one in said), said
+    done = training.checkpoint("latest")["current_epoch"]
+    assert 2 <= done < 60
+    with plans_with(dataset, **{**settings, "epochs": done + 2}, **sizes):
+        agents = both(training, tmp_path, "--c")
+        codes = [process.wait(240) for process in agents]
+        said = [one.read_text() for one in outputs]
+        assert codes == [0, 0], said
+    assert all("checkpoint_latest.pth" in one for one in said)
+    history = training.checkpoint()["semi"]["history"]
+    assert [row["epoch"] for row in history] == list(range(done + 2))
+    summary = json.loads((training.folder / "validation" / "summary.json").read_text())
+    assert len(summary["metric_per_case"]) == 1
+
+
+def test_a_process_that_no_launcher_started_is_told_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in torchrun.TOLD:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(UserError, match=r"WORLD_SIZE, .* is not set. Fix: torchrun"):
+        torchrun.main(["901", "2d", "0", "-device", "cpu"])
+
+
+def test_trainers_of_nnunet_are_refused() -> None:
+    with pytest.raises(UserError, match=r"nnUNetTrainer_5epochs takes .*Fix: -tr SemiBaseline"):
+        torchrun.main(["901", "2d", "0", "-tr", "nnUNetTrainer_5epochs"])
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in torchrun.TOLD:
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with (
+        pytest.raises(UserError, match=r"number 2 \(from 0\) .* has 2. Fix: --nproc_per_node 2"),
+        torchrun.process_group("cuda"),
+    ):
+        pass
+
+
+def test_on_gpus_the_processes_talk_by_nccl_and_take_the_gpu_of_their_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rank 5 of two machines with four GPUs each is the second process of the second one."""
+    told = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "", "MASTER_PORT": ""}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    taken: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(torch.distributed, "init_process_group", taken.append)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: taken.append("left"))
+    with torchrun.process_group("cuda"):
+        assert taken == [1, "nccl"]
+    assert taken[-1] == "left"
+    with pytest.raises(KeyError), torchrun.process_group("cuda"):
+        raise KeyError
+    assert taken[-1] == "nccl"  # nobody waits for processes that are gone
