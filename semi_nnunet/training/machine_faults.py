@@ -6,11 +6,13 @@ from pathlib import Path
 
 import torch
 import torch._dynamo
+from torch import distributed as dist
 
 from semi_nnunet.util.errors import UserError, said_of_disk
 from semi_nnunet.util.files import could_not_write
 
 INTACT = "The checkpoints are intact; nnUNetv2_train goes on from the newest with --c"
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")  # gloo's words
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # of the CPU
 
 
@@ -23,7 +25,7 @@ def compile_or_go_on() -> None:
 
 
 def raise_if_of_machine(error: RuntimeError | OSError, folder: str | Path) -> None:
-    """Say what to do where memory ran out, a loading process was killed, or the disk is full.
+    """Say what to do where memory ran out, a process was killed, or the disk is full.
 
     Args:
         error: that ends the training.
@@ -50,4 +52,9 @@ def raise_if_of_machine(error: RuntimeError | OSError, folder: str | Path) -> No
             f"a process that prepares batches has ended: {first_line:.300} The system kills such "
             f"processes where memory runs out. Fix: set nnUNet_n_proc_DA to fewer of them, or free "
             f"memory. {INTACT}"
+        ) from error
+    if dist.is_initialized() and any(one in text for one in LOST):
+        raise UserError(
+            f"another process of this training has ended: {first_line:.300} Its own messages say "
+            f"why; the system kills processes where memory runs out. {INTACT}"
         ) from error

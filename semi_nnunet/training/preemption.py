@@ -46,10 +46,10 @@ class Preemption:
     def watched(self) -> Iterator[None]:
         """Inside the block the signals are noted instead of ending the process.
 
-        Afterwards the process leaves if it was asked to and has not yet. Processes that are forked
-        inside, such as those that load batches, end by the signals as ever.
+        Afterwards all processes leave if one was asked to and has not yet. Processes that are
+        forked inside, such as those that load batches, end by the signals as ever.
         """
-        own = os.getpid()
+        own, parent = os.getpid(), os.getppid()
 
         def note(number: int, frame: FrameType | None) -> None:
             if os.getpid() == own:
@@ -58,17 +58,26 @@ class Preemption:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-        with handled(NAMES, note):
+        def note_if_orphaned(number: int, frame: FrameType | None) -> None:
+            """What ``nnUNetv2_train -num_gpus`` starts gets SIGINT when SIGTERM ends that."""
+            if os.getpid() == own and os.getppid() != parent:
+                note(number, frame)
+            else:
+                signal.default_int_handler(number, frame)
+
+        several = self.ranks.count > 1 and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+        with handled(NAMES, note), handled(("SIGINT",) if several else (), note_if_orphaned):
             yield
-        if self.signal_name:
+        if any(self.ranks.listed(self.signal_name)):
             raise Preempted
 
     def leave(self, say: Callable[[str], None]) -> NoReturn:
-        """Leave the process; what it has done is saved.
+        """Leave the process, once that which saves has saved: a launcher ends what is left then.
 
         Args:
             say: prints a line into the training's log.
         """
+        self.ranks.barrier()
         say(f"{self.signal_name or 'another process was asked to leave'}: saved, continue with --c")
         raise Preempted
 

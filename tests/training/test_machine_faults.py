@@ -86,3 +86,15 @@ def test_a_network_that_cannot_be_compiled_trains_as_it_is(
         after.append(weights_of(trainer.bare_network))
     assert same_weights(*after)
     compile_or_go_on()
+
+
+def test_a_lost_process_is_named_as_such_where_there_are_several(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lost = RuntimeError("[gloo/transport/tcp/pair.cc:544] Connection closed by peer [127.0.0.1]")
+    assert raise_if_of_machine(lost) is None
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    with pytest.raises(
+        UserError, match=r"another process .* has ended.*The checkpoints are intact"
+    ):
+        raise_if_of_machine(lost)
