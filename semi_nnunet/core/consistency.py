@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch.nn import functional as F
 
+from semi_nnunet.core.processes import Summing, mean_of_processes
 
-def masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+
+def masked_mean(
+    values: torch.Tensor, mask: torch.Tensor | None, sum_over_ranks: Summing = None
+) -> torch.Tensor:
     """Mean of ``values`` (B, C, *spatial) over channels and the voxels of a (B, 1, *spatial) mask.
 
     An empty mask gives 0, with a zero gradient; None stands for a mask that is True everywhere.
+    With ``sum_over_ranks``, the mean of all processes' results is that of all their voxels.
     """
     if mask is None:
         return values.mean()
     weight = mask.to(values.dtype)
-    return (values * weight).sum() / (weight.sum() * values.shape[1]).clamp_min(1.0)
+    voxels = mean_of_processes(weight.sum(), sum_over_ranks)
+    return (values * weight).sum() / (voxels * values.shape[1]).clamp_min(1.0)
 
 
 def probability_mse(
-    prediction: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None
+    prediction: torch.Tensor,
+    target: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    sum_over_ranks: Summing = None,
 ) -> torch.Tensor:
     """Squared difference of probabilities, averaged over voxels and classes, in float32.
 
@@ -28,8 +35,9 @@ def probability_mse(
         prediction: probabilities of the student (B, C, *spatial).
         target: probabilities of the teacher, same shape; takes no gradient.
         mask: bool (B, 1, *spatial), True where the voxel counts; None: everywhere.
+        sum_over_ranks: as in :func:`masked_mean`.
     """
-    return masked_mean((prediction.float() - target.detach().float()) ** 2, mask)
+    return masked_mean((prediction.float() - target.detach().float()) ** 2, mask, sum_over_ranks)
 
 
 def probability_dice_loss(
@@ -37,7 +45,7 @@ def probability_dice_loss(
     target: torch.Tensor,
     mask: torch.Tensor | None = None,
     exclusive: bool = True,
-    sum_over_ranks: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    sum_over_ranks: Summing = None,
 ) -> torch.Tensor:
     """1 - Dice of probabilities, each class weighed by how sure the target is of it, mean of them.
 
@@ -73,7 +81,11 @@ def probability_dice_loss(
 
 
 def soft_label_divergence(
-    logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None, exclusive: bool
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    mask: torch.Tensor | None,
+    exclusive: bool,
+    sum_over_ranks: Summing = None,
 ) -> torch.Tensor:
     """Kullback-Leibler divergence of a prediction from soft labels, mean over voxels, in float32.
 
@@ -82,11 +94,12 @@ def soft_label_divergence(
         target: probabilities (B, C, *spatial), which take no gradient.
         mask: bool (B, 1, *spatial), True where the voxel counts; None: everywhere.
         exclusive: softmax classes; else sigmoid regions, over which it is averaged, too.
+        sum_over_ranks: as in :func:`masked_mean`.
     """
     logits, target = logits.float(), target.detach().float()
     if exclusive:
         each = torch.xlogy(target, target) - target * torch.log_softmax(logits, 1)
-        return masked_mean(each.sum(1, keepdim=True), mask)
+        return masked_mean(each.sum(1, keepdim=True), mask, sum_over_ranks)
     entropy = -torch.xlogy(target, target) - torch.xlogy(1.0 - target, 1.0 - target)
     crossed = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    return masked_mean(crossed - entropy, mask)
+    return masked_mean(crossed - entropy, mask, sum_over_ranks)

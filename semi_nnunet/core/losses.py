@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from semi_nnunet.core.processes import Summing, mean_of_processes
 from semi_nnunet.util.errors import UserError
 
 
@@ -33,7 +34,7 @@ class DiceAndVoxelLoss(nn.Module):
             class out of the loss.
         smooth: added to numerator and denominator of the Dice.
         sum_over_ranks: adds up a tensor over the processes of a DDP training, so that the batch is
-            that of all of them (batch_dice only).
+            that of all of them (of the Dice with batch_dice only).
 
     With gamma 0 and no class weights this is nnU-Net's Dice + CE; a test compares the two. So also
     where nnU-Net is inconsistent: the cross-entropy of regions is a mean over regions, but a sum
@@ -51,7 +52,7 @@ class DiceAndVoxelLoss(nn.Module):
         focal_gamma: float = 0.0,
         class_weights: Sequence[float] | Callable[[], torch.Tensor] | None = None,
         smooth: float = 1e-5,
-        sum_over_ranks: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        sum_over_ranks: Summing = None,
     ):
         super().__init__()
         self.regions, self.ignore_label, self.batch_dice = regions, ignore_label, batch_dice
@@ -114,12 +115,14 @@ class DiceAndVoxelLoss(nn.Module):
             losses = self._focus(torch.exp(-losses)) * losses * weights * mask
             summed_over_regions = self.ignore_label is not None
             per_voxel = 1 if summed_over_regions else logits.shape[1]
-            return losses.sum() / (mask.sum() * per_voxel).clamp_min(1e-8)
+            voxels = mean_of_processes(mask.sum(), self.sum_over_ranks)
+            return losses.sum() / (voxels * per_voxel).clamp_min(1e-8)
         log_probs = torch.log_softmax(logits, 1)
         focus = self._focus(log_probs.exp())
         losses = -(focus * log_probs * onehot * weights).sum(1, keepdim=True)
         voxel_weights = (onehot * weights).sum(1, keepdim=True) * mask
-        return (losses * mask).sum() / voxel_weights.sum().clamp_min(1e-8)
+        total = mean_of_processes(voxel_weights.sum(), self.sum_over_ranks)
+        return (losses * mask).sum() / total.clamp_min(1e-8)
 
     def _dice(
         self, logits: torch.Tensor, onehot: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor

@@ -66,7 +66,7 @@ class SemiDistillationTrainer(SemiTrainer):
         mix, temperature = self.cutmix(target), self.settings.temperature
         logits = self.predict(mix(unlabelled.x_strong)) / temperature
         divergence = soft_label_divergence(
-            logits, mix(target), mix(unlabelled.mask), self.exclusive
+            logits, mix(target), mix(unlabelled.mask), self.exclusive, self.ranks.summing
         )
         yield Term("soft_labels", temperature**2 * divergence, self.settings.soft_label_weight)
 

@@ -81,7 +81,8 @@ class SemiMixMatchTrainer(TeacherTrainer):
         loss = self.soft_supervised(x[:known], target[:known], mask[:known])
         yield Term("mixed_labelled", loss, settings.mixed_labelled_weight)
         prediction = self.probs(self.predict(x[known:]))
-        loss = probability_mse(prediction, target[known:], mask[known:])
+        summed = self.ranks.summing
+        loss = probability_mse(prediction, target[known:], mask[known:], summed)
         yield Term("mixed_unlabelled", loss, settings.unlabelled_mse_weight)
 
     def sample_view(self) -> GridView:

@@ -88,11 +88,10 @@ class ConsistentTeacherTrainer(TeacherTrainer, is_method=False):
         (docs/results/journal.md): both average over voxels, most of which are background. The Dice
         of a class counts as much as the teacher is sure of the class.
         """
-        difference = probability_mse(prediction, target, mask)
-        share = self.settings.consistency_dice
+        summed, share = self.ranks.summing, self.settings.consistency_dice
+        difference = probability_mse(prediction, target, mask, summed)
         if not share:
             return difference
-        summed = self.ranks.summing
         dice = probability_dice_loss(prediction, target, mask, self.exclusive, summed)
         return difference + share * dice
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from semi_nnunet.core.processes import sum_over_processes
+from semi_nnunet.core.processes import mean_of_processes, sum_over_processes
 
 
 @pytest.fixture
@@ -42,3 +42,15 @@ def test_two_processes_add_up_what_each_has_and_keep_their_own(store: str) -> No
     other.join(60)
     assert other.exitcode == 0
     assert total.tolist() == [3.0, 30.0] and own.tolist() == [1.0, 10.0]
+
+
+def test_divided_by_the_mean_of_the_counts_the_mean_is_that_of_all_voxels() -> None:
+    sums, counts = torch.tensor([6.0, 4.0]), torch.tensor([2.0, 8.0])  # of two processes
+
+    def with_the_others(number: int) -> torch.Tensor:
+        other = torch.stack([counts[1 - number], torch.tensor(1.0)])
+        return mean_of_processes(counts[number], lambda own: own + other)
+
+    shares = [sums[number] / with_the_others(number) for number in range(2)]
+    assert sum(shares) / 2 == sums.sum() / counts.sum()
+    assert mean_of_processes(counts[0], None) is counts[0]

@@ -74,15 +74,23 @@ SAME_FOR_ALL = {  # what each process would draw for itself, but for the batches
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["SemiMeanTeacherTrainer", "SemiCPSTrainer"])
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("SemiMeanTeacherTrainer", {}),
+        ("SemiCPSTrainer", {}),
+        ("SemiFixMatchTrainer", {"threshold": 0.5}),  # each process trusts its number of voxels
+    ],
+)
 def test_the_curves_of_two_processes_are_those_of_one_with_the_whole_batch(
-    name: str, prepared_dataset: Any, tmp_path: Path, make_trainer: Any
+    name: str, own: dict[str, Any], prepared_dataset: Any, tmp_path: Path, make_trainer: Any
 ):
     """Losses, Dice and reliability of each step, and the networks after the last one."""
     settings = {
         **SETTINGS, **SAME_FOR_ALL, "epochs": 6, "steps_per_epoch": 1, "momentum": 0.9,
         "validation_steps_per_epoch": 2, "unlabelled_start_steps": 2, "initial_lr": 0.05,
         "labelled_batch_size": 4, "unlabelled_batch_size": 4, "deep_supervision": False,
+        **own,
     }  # fmt: skip
     dataset = prepared_dataset("labels", 1)
     two = train_on_two(dataset, tmp_path, name, **settings)
