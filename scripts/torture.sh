@@ -18,7 +18,7 @@ cd "$REPOSITORY"
 export OMP_NUM_THREADS=1 nnUNet_def_n_proc=1 nnUNet_compile=f
 
 faults=(
-    tests/end_to_end                        # bad inputs, full and lost disks, kills, two processes
+    tests/end_to_end                        # bad inputs, full and lost disks, kills, several processes
     tests/cli/test_main.py                  # mistakes, interrupts, closed disks and outputs
     tests/data/test_image_files.py          # broken files of every format
     tests/data/test_preprocessing.py        # killed workers
@@ -31,6 +31,7 @@ faults=(
     tests/pseudo_labels/test_pool.py        # kills while a pool is labelled
     tests/runs/test_crossval.py             # interrupted cross-validation
     tests/runs/test_tether.py               # children of a killed parent
+    tests/runs/test_torchrun.py             # a process of two machines
     tests/training/test_checkpoints.py      # damaged and hostile checkpoints
     tests/training/test_companions.py       # checkpoints without a teacher
     tests/training/test_machine_faults.py   # memory that runs out, killed loaders, no compiler

@@ -2,7 +2,9 @@
 
 ::
 
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     torchrun --nnodes 2 --nproc_per_node 4 --rdzv_backend c10d --rdzv_endpoint HOST:29500 \\
+        --max_restarts 3 \\
         -m semi_nnunet.runs.torchrun 42 3d_fullres 0 -tr SemiMeanTeacherTrainer --c
 
 ``nnUNetv2_train -num_gpus`` starts its processes itself, therefore on one machine. The options have

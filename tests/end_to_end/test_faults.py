@@ -21,6 +21,9 @@ SHOWN_BY = {
         "training/test_preemption.py::test_a_training_that_left_within_an_epoch_ends_as_if_it_had_not",
         "end_to_end/test_kill_and_continue.py::"
         "test_killed_and_continued_training_equals_an_uninterrupted_one",
+        "end_to_end/test_launches.py::"
+        "test_what_one_was_asked_to_leave_goes_on_with_any_number_of_processes",
+        "end_to_end/test_launches.py::test_processes_whose_starter_is_asked_to_leave_save_too",
     ),
     "killed_preprocessing": (
         "data/test_preprocessing.py::test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one",
@@ -44,6 +47,13 @@ SHOWN_BY = {
         "data/test_file_bytes.py::"
         "test_an_image_that_the_disk_took_a_part_of_is_an_error_of_the_disk",
         "runs/test_commands.py::test_a_log_that_the_disk_does_not_take_costs_nothing",
+    ),
+    "killed_rank": (
+        "end_to_end/test_launches.py::test_a_killed_process_ends_the_others_and_all_go_on_exactly",
+        "end_to_end/test_launches.py::"
+        "test_what_one_was_asked_to_leave_goes_on_with_any_number_of_processes",
+        "runs/test_torchrun.py::"
+        "test_two_machines_train_a_fold_and_go_on_by_themselves_after_a_kill",
     ),
     "killed_loader": (
         "training/test_machine_faults.py::"
@@ -73,6 +83,10 @@ SHOWN_BY = {
         "training/test_one_launch.py::test_a_killed_training_holds_nothing_and_its_leftovers_go",
         "util/test_lock.py::test_without_locks_the_note_of_a_living_process_decides",
         "runs/test_local.py::test_a_job_that_another_process_works_on_is_left_to_it",
+    ),
+    "requeued_twice": (
+        "end_to_end/test_launches.py::"
+        "test_a_job_that_is_queued_again_twice_while_it_runs_leaves_the_first_alone",
     ),
     "wrong_clock": (
         "end_to_end/test_surroundings.py::test_a_user_gets_from_images_to_a_report",
