@@ -103,9 +103,7 @@ def measured(folder: Path, count: int) -> list[tuple[str, float, float]]:
 
 def make_raw(raw: Path, count: int) -> None:
     """A data set with so many unlabelled images."""
-    write_phantom_dataset(
-        raw, labelled=4, unlabelled=ORIGINALS, test=2, shape=(1, 32, 32)
-    )
+    write_phantom_dataset(raw, labelled=4, unlabelled=ORIGINALS, test=2, shape=(1, 32, 32))
     folder = raw / "imagesUn"
     originals = sorted(folder.iterdir())
     for number in range(ORIGINALS, count):

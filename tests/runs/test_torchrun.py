@@ -41,8 +41,12 @@ def both(training: Training, folder: Path, *options: str) -> list[subprocess.Pop
 
 def children_of(process: subprocess.Popen[str]) -> list[int]:
     """The trainings that an agent has started."""
-    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [int(one) for one in listed if "semi_nnunet" in Path(f"/proc/{one}/cmdline").read_text()]
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_bytes().split()
+    return [
+        int(one)
+        for one in listed
+        if b"semi_nnunet" in Path(f"/proc/{int(one)}/cmdline").read_bytes()
+    ]
 
 
 @pytest.mark.slow
