@@ -19,6 +19,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from semi_nnunet.automatic.run import auto
     from semi_nnunet.data.splitting import split
     from semi_nnunet.datasets.converters import convert
     from semi_nnunet.deploy.export import export
@@ -47,6 +48,7 @@ __all__ = [
     "Distillation",
     "Launcher",
     "UserError",
+    "auto",
     "compare",
     "convert",
     "crossval",
@@ -71,6 +73,7 @@ _MODULES = {  # name -> where it is
     "Distillation": "pseudo_labels.distillation",
     "Launcher": "runs.launching",
     "UserError": "util.errors",
+    "auto": "automatic.run",
     "compare": "runs.compare",
     "convert": "datasets.converters",
     "crossval": "runs.crossval",

@@ -30,7 +30,7 @@ LAYERS = (
     "report",
     "pseudo_labels",
     "demo",
-    "auto",
+    "automatic",
     "cli",
 )
 MOST_METHODS = 30  # of a class

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from semi_nnunet.auto.run import CANDIDATES, auto
+    from semi_nnunet.automatic.run import CANDIDATES, auto
     from semi_nnunet.runs.launching import Launcher
 
     shipped = auto(

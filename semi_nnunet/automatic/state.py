@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from semi_nnunet.auto.schedule import Rate, Round
+from semi_nnunet.automatic.schedule import Rate, Round
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from semi_nnunet.auto.proof import Proof
-from semi_nnunet.auto.schedule import FULL, Round, Setting, time_of
-from semi_nnunet.auto.state import State
+from semi_nnunet.automatic.proof import Proof
+from semi_nnunet.automatic.schedule import FULL, Round, Setting, time_of
+from semi_nnunet.automatic.state import State
 from semi_nnunet.util.progress import readable_time
 
 
@@ -24,7 +24,7 @@ def schedule_table(rounds: Sequence[Round], setting: Setting) -> str:
         for row in rows
     ]
     later = " In later rounds, other methods may be left." if len(rounds) > 1 else ""
-    return "\n".join(["", *lines, f"{proving_words(setting)}{later}", ""])
+    return "\n".join(["", *lines, f"{proving_words(setting, rounds)}{later}", ""])
 
 
 def short(trainer: str) -> str:
@@ -32,14 +32,19 @@ def short(trainer: str) -> str:
     return trainer.removeprefix("Semi").removesuffix("Trainer")
 
 
-def proving_words(setting: Setting) -> str:
+def proving_words(setting: Setting, rounds: Iterable[Round]) -> str:
     """Which cases choose, and which prove."""
-    if not setting.choosing:
-        return "There are too few labelled cases to choose by: the first candidate is taken."
+    names = {one.name for one in rounds}
     chosen = f"Folds {' '.join(setting.choosing)} choose the method"
+    if not names - {FULL}:
+        chosen = "The first candidate is taken without a choice, for which there is too little time"
+    if not setting.choosing:
+        chosen = "The first candidate is taken, as too few labelled cases are there to choose by"
     if setting.has_test_labels:
-        return f"{chosen}, the labelled test cases prove it."
-    return f"{chosen}, folds {' '.join(setting.proving)} prove it on other cases."
+        return f"{chosen}; the labelled test cases prove it."
+    if setting.proving:
+        return f"{chosen}; folds {' '.join(setting.proving)} prove it on other cases."
+    return f"{chosen}; nothing can prove it."
 
 
 def story(dataset: str, state: State, setting: Setting, proof: Proof, hours: float) -> str:
@@ -48,7 +53,7 @@ def story(dataset: str, state: State, setting: Setting, proof: Proof, hours: flo
     lines += ["* `exported/`: the model; stock nnU-Net installs the zip and predicts with it."]
     lines += ["* `predictions/`: its segmentations of imagesTs, if there are any."]
     lines += ["* `report.html`: the last round in full, to be opened in a browser.", ""]
-    lines += ["## How it was chosen", "", proving_words(setting), ""]
+    lines += ["## How it was chosen", "", proving_words(setting, state.rounds.values()), ""]
     lines += ["| round | steps | folds | trainers | best first |", "|---|---|---|---|---|"]
     for name, one in state.rounds.items():
         best = ", ".join(map(short, state.ranked.get(name, ())))

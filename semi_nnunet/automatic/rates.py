@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-from semi_nnunet.auto.schedule import Rate
+from semi_nnunet.automatic.schedule import Rate
 from semi_nnunet.runs.job import Job
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json

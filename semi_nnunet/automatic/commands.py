@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from semi_nnunet.auto.few_steps import settings_where_steps_are_few
-from semi_nnunet.auto.schedule import FULL, Round
+from semi_nnunet.automatic.few_steps import settings_where_steps_are_few
+from semi_nnunet.automatic.schedule import FULL, Round
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.launching import Launcher
@@ -70,11 +70,12 @@ class Commands:
         yield f"the {one.name} trainings", (*train, *self._launching)
 
     def shipping(self, trainer: str) -> Iterator[tuple[str, Command]]:
-        """Export the model and write the report."""
+        """Export the model, if that was not done before, and write the report."""
         plans = ("-p", self.plans_of(FULL))
         model = (*plans, "-c", self.configuration, "-tr", trainer, "-f", ALL)
-        exported = ("-o", self.out / "exported")
-        yield "export", ("semi_nnunet", "export", *self._which, *model, *exported)
+        folder = self.out / "exported"
+        if not any(folder.glob(f"*__{trainer}__{plans[1]}__{self.configuration}.zip")):
+            yield "export", ("semi_nnunet", "export", *self._which, *model, "-o", folder)
         page = ("-o", self.out / "report.html")
         yield "report", ("semi_nnunet", "report", *self._which, *plans, *page)
 

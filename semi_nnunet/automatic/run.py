@@ -9,12 +9,12 @@ from pathlib import Path
 
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
-from semi_nnunet.auto.commands import PLANS, Commands
-from semi_nnunet.auto.page import schedule_table, story
-from semi_nnunet.auto.proof import prove, ranked
-from semi_nnunet.auto.rates import rate_of
-from semi_nnunet.auto.schedule import FULL, LONGER, SHORT, Round, Setting, better_half, divide
-from semi_nnunet.auto.state import State
+from semi_nnunet.automatic.commands import PLANS, Commands
+from semi_nnunet.automatic.page import schedule_table, story
+from semi_nnunet.automatic.proof import prove, ranked
+from semi_nnunet.automatic.rates import rate_of
+from semi_nnunet.automatic.schedule import FULL, LONGER, SHORT, Round, Setting, better_half, divide
+from semi_nnunet.automatic.state import State
 from semi_nnunet.data.image_files import read_with_nnunet
 from semi_nnunet.data.layout import read_plans
 from semi_nnunet.data.raw_description import RawDataset

@@ -1,0 +1,49 @@
+"""Every step of an auto is a command that a user could type."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from semi_nnunet.automatic.commands import Commands
+from semi_nnunet.automatic.schedule import Round
+from semi_nnunet.cli.main import build_parser
+from semi_nnunet.runs.launching import Launcher
+
+ROUND = Round("full", ("SemiBaselineTrainer", "SemiCPSTrainer"), ("all", "2"), 200)
+LAUNCHERS = [
+    Launcher(),
+    Launcher(jobs=2, threads=1, device="cuda"),
+    Launcher("slurm", sbatch="--gres=gpu:1"),
+    Launcher("ray", ray_address="host:1"),
+]
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS, ids=lambda one: one.launcher)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_all_commands_are_understood(empty, launcher: Launcher, device: str) -> None:
+    commands = Commands(empty, "2d", launcher, device, Path("out"))
+    all_of_them = [
+        *commands.preparing(),
+        *commands.measuring(ROUND.trainers, "0"),
+        *commands.trainings(ROUND, 50),
+        *commands.shipping("SemiCPSTrainer"),
+    ]
+    for _, (program, verb, *words) in all_of_them:
+        assert program == "semi_nnunet"
+        parsed = build_parser(str(verb)).parse_args([str(verb), *map(str, words)])
+        assert parsed.verb == verb
+        if verb == "crossval":
+            assert parsed.launcher == launcher.launcher and parsed.jobs == launcher.jobs
+    budgets = ["--budget" in words for _, words in all_of_them]
+    assert any(budgets) == (device == "cpu")
+
+
+def test_the_jobs_of_a_round_are_those_that_its_crossval_makes(empty) -> None:
+    commands = Commands(empty, "2d", Launcher(), "cpu", Path("out"))
+    jobs = commands.jobs_of(ROUND)
+    assert {(job.trainer, job.fold) for job in jobs} == {
+        (trainer, fold) for trainer in ROUND.trainers for fold in ROUND.folds
+    }
+    assert {job.plans for job in jobs} == {"nnUNetPlans_auto_full"}

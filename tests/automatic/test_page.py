@@ -1,0 +1,47 @@
+"""What an auto says before it spends its hours, and after."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from semi_nnunet.automatic.page import proving_words, schedule_table, short, story
+from semi_nnunet.automatic.proof import Proof
+from semi_nnunet.automatic.schedule import divide
+from semi_nnunet.automatic.state import State
+from tests.automatic.test_schedule import CANDIDATES, setting
+
+
+def test_the_table_has_a_line_for_each_round_in_columns() -> None:
+    rounds = divide(setting(), CANDIDATES, 8 * 3600)
+    head, *lines = schedule_table(rounds, setting()).strip().splitlines()
+    assert head.split() == ["round", "steps", "folds", "about", "trainers"]
+    for line, one in zip(lines, rounds, strict=False):
+        assert line.split()[:2] == [one.name, str(one.steps)]
+        assert line.index(one.trainers[0]) == head.index("trainers")
+    assert "the labelled test cases prove it" in lines[-1]
+
+
+def test_who_chooses_and_who_proves_is_said() -> None:
+    rounds = divide(setting(), CANDIDATES, 8 * 3600)
+    said = proving_words(setting(has_test_labels=False), rounds)
+    assert "Folds 0 1 choose" in said and "folds 2 3 4 prove it on other cases" in said
+    assert "without a choice" in proving_words(setting(), rounds[-1:])
+    assert "too few labelled cases" in proving_words(setting(folds=0), rounds[-1:])
+    nothing = setting(folds=0, has_test_labels=False)
+    assert proving_words(nothing, rounds[-1:]).endswith("nothing can prove it.")
+
+
+def test_the_page_begins_with_the_answer(tmp_path: Path) -> None:
+    (last,) = divide(setting(), ["B"], 3600, done=["short", "longer"])
+    state = State(tmp_path / "state.json", {}, 1800.0, {}, {"full": last}, {})
+    proof = Proof("SemiBTrainer", "Unlabelled images help: by a lot.")
+    text = story("Dataset007_Seven", state, replace(setting()), proof, 2)
+    title, _, first, *rest = text.splitlines()
+    assert (title, first) == ("# Dataset007_Seven", proof.said)
+    assert f"| full | {last.steps} | all | Base, B |  |" in rest
+    assert "B. 30 min of 2 h were spent." in text
+
+
+def test_names_are_short() -> None:
+    assert short("SemiMeanTeacherTrainer") == "MeanTeacher" and short("nnUNetTrainer") == "nnUNet"

@@ -1,0 +1,66 @@
+"""What ships is proven on cases that did not choose it; without a proof the baseline ships."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from semi_nnunet.automatic.proof import prove, ranked
+from semi_nnunet.runs.job import Job
+from tests.runs.jobs import BASE, OURS, fake_job, leave
+
+CASES = 12
+
+
+def measured(job: Job, folder: str, gain: float) -> Job:
+    """A finished training whose metrics are above .5 by the gain, and a little more by chance."""
+    leave(job)
+    table = job.folder / folder / "metrics.csv"
+    table.parent.mkdir()
+    chance = np.random.default_rng(0).normal(0, 0.01, CASES)
+    rows = [f"case_{n},organ,{0.5 + gain + chance[n] * (n % 3)}" for n in range(CASES)]
+    table.write_text("\n".join(["case,class,dice", *rows]) + "\n", encoding="utf-8")
+    return job
+
+
+def test_the_trainers_are_ranked_by_validation_cases(empty) -> None:
+    jobs = [
+        measured(fake_job(empty, name), "validation", gain)
+        for name, gain in ((BASE, 0.0), (OURS, 0.1), ("SemiCPSTrainer", -0.1))
+    ]
+    assert ranked(jobs) == [OURS, BASE, "SemiCPSTrainer"]
+
+
+@pytest.mark.parametrize(
+    ("gain", "ships", "said"),
+    [
+        (0.1, OURS, "Unlabelled images help"),
+        (0.0, BASE, "No gain beyond chance"),
+        (-0.1, BASE, "Unlabelled images harm"),
+    ],
+)
+@pytest.mark.parametrize("subset", ["validation", "test"])
+def test_a_method_ships_only_if_it_is_better_beyond_chance(
+    empty, gain: float, ships: str, said: str, subset: str
+) -> None:
+    if subset == "test":
+        (empty.raw / "labelsTs").mkdir()
+        (empty.raw / "labelsTs" / "case_0.nii.gz").touch()
+    fold = "all" if subset == "test" else "0"
+    jobs = [
+        measured(replace(fake_job(empty, name), fold=fold), subset, g)
+        for name, g in ((BASE, 0.0), (OURS, gain))
+    ]
+    proof = prove(jobs, OURS)
+    assert proof.ships == ships and proof.said.startswith(said)
+    assert f"{100 * gain:+.2f} points" in proof.said.replace("-0.00", "+0.00")
+    assert f"on {CASES} {subset} cases" in proof.said
+
+
+def test_without_a_case_to_compare_the_baseline_ships(empty) -> None:
+    jobs = [fake_job(empty, name) for name in (BASE, OURS)]
+    for job in jobs:
+        leave(job)
+    assert prove(jobs, OURS).ships == BASE

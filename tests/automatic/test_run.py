@@ -1,0 +1,95 @@
+"""From a raw data set to a model, a report and an answer; mistakes are told before."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from semi_nnunet.automatic.run import configuration_for
+from semi_nnunet.datasets.phantom import write_phantom_dataset
+from semi_nnunet.discovery.register import TRAINERS_FOLDER
+from semi_nnunet.runs.folders import Folders
+
+DATASET = "Dataset906_Auto"
+RUN = """
+import sys
+from semi_nnunet.automatic import run
+from semi_nnunet.cli.main import main
+run.MOST_STEPS = 50  # an epoch
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A raw data set with labelled test cases."""
+    for name in ("raw", "preprocessed", "results"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    monkeypatch.setenv("nnUNet_extTrainer", str(TRAINERS_FOLDER))
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    raw = tmp_path / "raw" / DATASET
+    write_phantom_dataset(raw, labelled=4, unlabelled=4, test=3, shape=(3, 32, 32))
+    return tmp_path
+
+
+def auto(place: Path, *words: str) -> tuple[int, str]:
+    """Exit code, and what it said."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, "auto", "-d", "906", "--device", "cpu", *words],
+        cwd=place, env={**os.environ}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_all_mistakes_are_told_at_once_and_nothing_is_written(place: Path) -> None:
+    code, said = auto(place, "--hours", "0", "-tr", "SemiMeanTecherTrainer", "SemiPretrainTrainer")
+    assert code == 2 and "Traceback" not in said
+    assert "must be above 0, got 0.0" in said and "did you mean" in said
+    assert "segments nothing" in said
+    assert not list((place / "preprocessed").iterdir())
+
+
+def test_a_dry_run_prints_commands_and_does_nothing(place: Path) -> None:
+    code, said = auto(place, "--dry-run")
+    assert code == 0
+    verbs = re.findall(r"^semi_nnunet (\w+)", said, re.MULTILINE)
+    assert verbs == ["preprocess", "plan", "preprocess", "plan", "crossval"]
+    assert not list((place / "preprocessed").iterdir())
+
+
+def test_volumes_are_trained_in_3d_on_a_gpu_alone(place: Path) -> None:
+    folders = Folders(*(place / name / DATASET for name in ("raw", "preprocessed", "results")))
+    assert configuration_for(folders, "cpu") == "2d"
+    assert configuration_for(folders, "cuda") == "3d_fullres"
+    flat = place / "raw" / "Dataset907_Flat"
+    write_phantom_dataset(flat, labelled=1, unlabelled=1, test=0, shape=(1, 32, 32))
+    assert configuration_for(Folders(flat, flat, flat), "cuda") == "2d"
+
+
+@pytest.mark.slow
+def test_one_command_ends_with_a_model_its_predictions_and_an_answer(place: Path) -> None:
+    words = ("--hours", "5", "-tr", "SemiMeanTeacherTrainer", "-o", "shipped")
+    code, said = auto(place, *words)
+    assert code == 0, said[-3000:]
+    shipped = place / "shipped"
+    answer = (shipped / "README.md").read_text(encoding="utf-8").splitlines()[2]
+    assert "on 3 test cases that did not choose it" in answer and answer in said
+    assert len(list((shipped / "predictions").glob("*.nii.gz"))) == 3
+    assert list((shipped / "exported").glob("*.zip"))
+    assert "</html>" in (shipped / "report.html").read_text(encoding="utf-8")
+    state = place / "results" / DATASET / "semi_auto" / "2d.json"
+    before = json.loads(state.read_text(encoding="utf-8"))
+    assert before["rounds"]["full"]["steps"] == 50
+    code, said = auto(place, *words)  # trains nothing again
+    assert code == 0 and "2 done before" in said
+    after = json.loads(state.read_text(encoding="utf-8"))
+    assert after["rounds"] == before["rounds"] and after["seconds"] > before["seconds"]
+    code, said = auto(place, "-tr", "SemiCPSTrainer")
+    assert code == 2 and "was begun with other options" in said

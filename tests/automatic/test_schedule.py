@@ -1,0 +1,110 @@
+"""A budget is spent, never overdrawn, and other cases prove than those that choose."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from semi_nnunet.automatic.schedule import (
+    FULL,
+    LEAST_STEPS,
+    LENGTHS,
+    LONGER,
+    SHORT,
+    Rate,
+    Setting,
+    better_half,
+    divide,
+    time_of,
+)
+from semi_nnunet.util.errors import UserError
+
+BASE, TAUGHT, TEACHER = "Base", "Taught", "Teacher"
+CANDIDATES = (TEACHER, "B", "C", TAUGHT)
+NAMES = (BASE, *CANDIDATES)
+
+
+def setting(**changes: object) -> Setting:
+    plain = Setting(
+        rates={name: Rate(0.1 * number, 20, 1) for number, name in enumerate(NAMES, 1)},
+        teachers={TAUGHT: TEACHER},
+        baseline=BASE,
+        folds=5,
+        test_cases=10,
+        has_test_labels=True,
+        steps_per_epoch=50,
+        most_steps=250_000,
+    )
+    return replace(plain, **changes)
+
+
+def test_three_rounds_double_their_steps_and_spend_the_time() -> None:
+    rounds = divide(setting(), CANDIDATES, 8 * 3600)
+    assert [one.name for one in rounds] == [SHORT, LONGER, FULL]
+    assert rounds[0].trainers == (BASE, TEACHER, "B", "C", TAUGHT)
+    assert rounds[1].trainers == (BASE, TEACHER, "B")
+    assert rounds[2].folds == ("all",)
+    for one in rounds:
+        assert one.steps % 50 == 0
+        assert one.steps == pytest.approx(rounds[0].steps * LENGTHS[one.name], abs=200)
+    assert 0.97 * 8 * 3600 < sum(time_of(setting(), rounds)) <= 8 * 3600
+
+
+@given(
+    st.floats(60, 1e6), st.integers(0, 5), st.booleans(), st.integers(0, 50), st.integers(1, 4),
+    st.lists(st.floats(0.01, 5), min_size=5, max_size=5),
+)  # fmt: skip
+def test_no_budget_is_overdrawn_and_no_fold_both_chooses_and_proves(
+    seconds: float, folds: int, labelled: bool, tests: int, at_a_time: int, steps: list[float]
+) -> None:
+    rates = {name: Rate(step, 20, 1) for name, step in zip(NAMES, steps, strict=True)}
+    one = setting(
+        folds=folds, has_test_labels=labelled, test_cases=tests, at_a_time=at_a_time, rates=rates
+    )
+    assert labelled or not set(one.choosing) & set(one.proving)
+    try:
+        rounds = divide(one, CANDIDATES, seconds)
+    except UserError as error:
+        assert "more --hours" in str(error)
+        return
+    assert sum(time_of(one, rounds)) <= seconds
+    assert min(each.steps for each in rounds) >= LEAST_STEPS
+    assert rounds[-1].name == FULL and BASE in rounds[-1].trainers
+    for each in rounds:
+        assert TAUGHT not in each.trainers or TEACHER in each.trainers
+        assert set(each.folds) <= {*one.choosing} or each.name == FULL
+
+
+def test_a_short_time_leaves_out_rounds_then_candidates_then_the_choice() -> None:
+    one, seen = setting(), []
+    for seconds in (4000, 1500, 700, 400, 150):
+        rounds = divide(one, CANDIDATES, seconds)
+        seen.append((len(rounds), len(rounds[0].trainers)))
+    assert seen == sorted(seen, reverse=True)
+    assert seen[0][0] == 3 and seen[-1] == (1, 2)
+    with pytest.raises(UserError, match="100 steps"):
+        divide(one, CANDIDATES, 30)
+
+
+def test_what_is_over_is_not_planned_again() -> None:
+    rounds = divide(setting(), ["C", "B"], 3600, done=[SHORT])
+    assert [one.name for one in rounds] == [LONGER, FULL]
+    assert rounds[0].trainers == (BASE, "C", "B")
+    (last,) = divide(setting(), ["C"], 3600, done=[SHORT, LONGER])
+    assert last.trainers == (BASE, "C")
+
+
+def test_where_test_cases_have_no_labels_other_folds_prove() -> None:
+    one = setting(has_test_labels=False)
+    assert one.choosing == ("0", "1") and one.proving == ("2", "3", "4")
+    assert divide(one, CANDIDATES, 1e5)[-1].folds == ("all", "2", "3", "4")
+    alone = setting(has_test_labels=False, folds=0)
+    assert [each.name for each in divide(alone, CANDIDATES, 1e5)] == [FULL]
+
+
+def test_the_better_half_of_three_is_two() -> None:
+    assert better_half(["a", "b", "c"]) == ["a", "b"]
+    assert better_half(["a"]) == ["a"]
