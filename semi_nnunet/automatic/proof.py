@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from semi_nnunet.evaluation import comparison
+from semi_nnunet.evaluation.statistics import doubts
 from semi_nnunet.evaluation.values import Value, crediting_absence, read_values
 from semi_nnunet.runs.crossval import BASELINE
 from semi_nnunet.runs.folders import patients_of
@@ -59,8 +60,11 @@ def prove(jobs: Sequence[Job], trainer: str) -> Proof:
     verdict = found.verdict(METRIC)
     if verdict == "better":
         return Proof(trainer, f"Unlabelled images help: {trainer} has {numbers}.")
-    what = "Unlabelled images harm here" if verdict == "WORSE" else "No gain beyond chance was seen"
-    return Proof(BASELINE, f"{what}, so that the baseline ships: {trainer} has {numbers}.")
+    what, why = "Unlabelled images harm here", ""
+    if verdict != "WORSE":
+        what = "No gain beyond chance was seen"
+        why = f" ({' and '.join(doubts(found.overall, found.p_holm))})"
+    return Proof(BASELINE, f"{what}{why}, so that the baseline ships: {trainer} has {numbers}.")
 
 
 def values_of(jobs: Sequence[Job], subset: str) -> list[Value]:

@@ -24,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where everything is written (default: ./%(default)s)",
     )
     parser.add_argument(
-        "--device", choices=("cpu", "cuda", "mps"), default="cpu", help="default: %(default)s"
+        "--device",
+        "-device",
+        choices=("cpu", "cuda", "mps"),
+        default="cpu",
+        help="default: %(default)s",
     )
     parser.add_argument(
         "--keep", action="store_true", help="do not remove data, models and predictions at the end"

@@ -31,4 +31,5 @@ def add_arguments(parser: argparse.ArgumentParser, on_cpu: bool = False) -> None
 def add_device(parser: argparse.ArgumentParser) -> None:
     """The option of all verbs whose commands compute on a device."""
     devices = ["cpu", "cuda", "mps"]
-    parser.add_argument("--device", choices=devices, help="default: cuda if there is one")
+    how = "default: cuda if there is one"
+    parser.add_argument("--device", "-device", choices=devices, help=how)  # ours, nnU-Net's

@@ -28,6 +28,7 @@ TASKS = {
     },
     "train": {
         "auto": "go from a raw data set to the best model and its proof, in a budget of hours",
+        "train": "train one fold as nnUNetv2_train does, after a look at what would stop it",
         "crossval": "train and measure trainers x configurations x folds x seeds as a list of jobs",
         "status": "say what is done, running and begun of a data set's trainings",
         "recipes": "list the recipes of published experiments",

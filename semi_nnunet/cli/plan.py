@@ -75,7 +75,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of smp's encoder before the training (default: %(default)s)",
     )
     parser.add_argument(
-        "--device", default="cpu", help="to measure --budget SECONDS on (default: %(default)s)"
+        "--device",
+        "-device",
+        default="cpu",
+        help="to measure --budget SECONDS on (default: %(default)s)",
     )
     parser.add_argument(
         "--set",

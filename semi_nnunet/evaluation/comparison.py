@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from semi_nnunet.evaluation.statistics import Difference, holm, paired_difference, verdict
+from semi_nnunet.evaluation.statistics import Difference, doubts, holm, paired_difference, verdict
 from semi_nnunet.evaluation.values import (
     SIGNED,
     Model,
@@ -49,6 +49,14 @@ class Compared:
     def verdict(self, metric: str) -> str:
         """What the table says, in words."""
         return in_words(verdict(self.overall, self.p_holm), higher_is_better(metric))
+
+    def reasoned_verdict(self, metric: str) -> str:
+        """The verdict, and why it is not another one."""
+        reasons = doubts(self.overall, self.p_holm)
+        if reasons and min(self.seeds.values()) < 0 < max(self.seeds.values()):
+            reasons.append("the seeds disagree")
+        said = self.verdict(metric)
+        return f"{said}: {' and '.join(reasons)}" if reasons else said
 
 
 def in_words(found: str, higher_better: bool) -> str:
@@ -232,7 +240,7 @@ def overall_table(found: Sequence[Compared], metric: str) -> str:
         rows.append(
             [item.model.trainer, item.model.configuration, f"{item.mean:.4f}",
              f"{item.baseline_mean:.4f}", f"{d.mean:+.4f}", interval(d), readable_p(item.p_holm),
-             f"{d.better} of {d.cases}", seeds, item.verdict(metric)]
+             f"{d.better} of {d.cases}", seeds, item.reasoned_verdict(metric)]
         )  # fmt: skip
     return markdown(rows)
 

@@ -122,9 +122,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def verdict(difference: Difference, adjusted_p: float, level: float = 0.05) -> str:
+LEVEL = 0.05  # of the corrected test
+
+
+def verdict(difference: Difference, adjusted_p: float) -> str:
     """In words: the interval and the corrected test must agree for evidence."""
-    beyond_chance = adjusted_p < level and (difference.low > 0 or difference.high < 0)
-    if not beyond_chance:
+    if doubts(difference, adjusted_p):
         return "no evidence of a difference"
     return "higher" if difference.mean > 0 else "lower"
+
+
+def doubts(difference: Difference, adjusted_p: float) -> list[str]:
+    """Why there is no evidence of a difference; [] where there is."""
+    found = []
+    if not (difference.low > 0 or difference.high < 0):
+        found.append("the interval contains 0")
+    if not adjusted_p < LEVEL:
+        found.append(f"p is not below {LEVEL}")
+    return found

@@ -13,13 +13,14 @@ from nnunetv2.run.run_training import run_training
 from semi_nnunet.data.layout import read_plans
 from semi_nnunet.discovery.listing import unknown_trainers
 from semi_nnunet.discovery.register import trainer_folders
+from semi_nnunet.runs.before_start import data_problems
 from semi_nnunet.runs.folders import folders_of
 from semi_nnunet.runs.folds import fold_problems
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.training.checkpoints import PRETRAINED, check_pretrained_weights
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.names import unknown
+from semi_nnunet.util.names import require_positive, unknown
 
 EXTERNAL = "nnUNet_extTrainer"  # the variable by which nnU-Net finds trainers that are not its own
 
@@ -32,6 +33,7 @@ def train(
     *,
     plans: str = "nnUNetPlans",
     resume: bool = False,
+    validate_only: bool = False,
     device: str | None = None,
     gpus: int = 1,
     npz: bool = False,
@@ -46,6 +48,7 @@ def train(
         trainer: class name of one of ours, of nnU-Net's, or of those in nnUNet_extTrainer.
         plans: identifier of the plans.
         resume: go on from the last checkpoint, if there is one; else the training starts anew.
+        validate_only: predict and measure the validation cases of a fold that is trained.
         device: "cpu", "cuda" or "mps"; None: cuda if there is one, else the CPU.
         gpus: how many train together.
         npz: keep the probabilities of the validation cases, for ensembles.
@@ -57,16 +60,20 @@ def train(
 
     Raises:
         UserError: the trainer, the plans, the configuration, the fold or the device does not exist,
-            the data or settings do not fit the training,
-            or the pretrained weights can execute code.
+            the data are not preprocessed or do not fit the training, the settings do not, or the
+            pretrained weights are not there or can execute code.
     """
     folders = folders_of(dataset)
     content = read_plans(folders.preprocessed, plans)
+    require_positive({"-num_gpus": gpus})
+    place = torch.device(find_resources(device).device)
     problems = [
         *unknown_trainers([trainer]),
         *unknown("configuration", [configuration], content["configurations"]),
         *fold_problems(folders, [str(fold)]),
     ]
+    if not problems:
+        problems = [*data_problems(folders, content, plans, [configuration], [trainer])]
     if problems:
         raise UserError("The training cannot start:", problems)
     if pretrained_weights is not None:
@@ -83,7 +90,8 @@ def train(
             num_gpus=gpus,
             export_validation_probabilities=npz,
             continue_training=resume,
-            device=torch.device(find_resources(device).device),
+            only_run_validation=validate_only,
+            device=place,
         )
     return job.folder
 

@@ -76,7 +76,10 @@ def test_a_seed_that_loses_is_not_outvoted_by_the_number_of_cases():
     (found,) = compare([*rows, *third], "Base", "dice")
     assert found.p_holm < 0.05 and found.overall.mean == pytest.approx(0.01)
     assert found.overall.low == pytest.approx(-0.01)
+    why = "no evidence of a gain: the interval contains 0 and the seeds disagree"
+    assert found.reasoned_verdict("dice") == why and why in overall_table([found], "dice")
     assert found.verdict("dice") == "no evidence of a gain"
+    assert agreed.reasoned_verdict("dice") == "better"
     assert found.classes["liver"][0].low == pytest.approx(-0.01)
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semi_nnunet.evaluation.statistics import (
+    doubts,
     holm,
     interval_of_mean,
     paired_difference,
@@ -123,5 +124,8 @@ def test_verdict_needs_the_interval_and_the_corrected_test():
     better = paired_difference([0.02, 0.03, 0.01, 0.04, 0.02, 0.03, 0.05, 0.01])
     assert verdict(better, better.p) == "higher"
     assert verdict(better, 0.2) == "no evidence of a difference"
+    assert doubts(better, better.p) == [] and doubts(better, 0.2) == ["p is not below 0.05"]
+    both = paired_difference([0.02, -0.03, 0.01, -0.04])
+    assert doubts(both, both.p) == ["the interval contains 0", "p is not below 0.05"]
     worse = paired_difference([-v for v in (0.02, 0.03, 0.01, 0.04, 0.02, 0.03, 0.05, 0.01)])
     assert verdict(worse, worse.p) == "lower"

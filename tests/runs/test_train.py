@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import zipfile
 
 import pytest
 import torch
 
+from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.runs import train as module
 from semi_nnunet.runs.train import EXTERNAL, our_trainers, train
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import write_json
 from tests.runs.jobs import BASE, OURS, fake_job
 
 
@@ -93,3 +96,41 @@ def test_pretrained_weights_that_are_none_are_refused_before_the_training(folder
             train(folders.raw.name, "2d", 0, BASE, plans="tiny", device="cpu",
                   pretrained_weights=path)  # fmt: skip
     assert not folders.results.exists()
+
+
+def test_the_verb_takes_the_words_of_nnunets_own_command(folders, asked, capsys):
+    where = [folders.raw.name, "2d", "all", "-tr", OURS, "-p", "tiny", "-device", "cpu"]
+    assert main(["train", *where, "--c", "--npz", "-num_gpus", "2"]) == 0
+    assert "next: nnUNetv2_predict -d" in capsys.readouterr().out
+    assert main(["train", *where, "--val"]) == 0
+    first, second = asked
+    assert first["continue_training"] is first["export_validation_probabilities"] is True
+    assert (first["num_gpus"], second["only_run_validation"]) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-p", "tyny"], "tyny"),
+        (["-device", "cuda"], "needs a GPU, found none"),
+        (["-num_gpus", "0"], "-num_gpus"),
+        (["-pretrained_weights", "gone.pth"], "gone.pth"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line_or_two(folders, monkeypatch, capsys, words, said):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    given = ["-p", "tiny", "-device", "cpu", *words]
+    assert main(["train", folders.raw.name, "2d", "0", *given]) == 2
+    err = capsys.readouterr().err
+    assert said in err and "Fix:" in err and len(err.splitlines()) <= 2
+    assert not folders.results.exists()
+
+
+def test_a_configuration_that_is_not_preprocessed_is_told_with_the_command(folders, capsys):
+    plans = json.loads((folders.preprocessed / "tiny.json").read_text())
+    plans["configurations"]["2d"]["data_identifier"] = "elsewhere"
+    write_json(folders.preprocessed / "tiny.json", plans)
+    assert main(["train", folders.raw.name, "2d", "0", "-p", "tiny", "-device", "cpu"]) == 2
+    err = capsys.readouterr().err
+    assert "2d is not preprocessed. Fix: semi_nnunet preprocess -d" in err
+    assert len(err.splitlines()) == 2 and not folders.results.exists()
