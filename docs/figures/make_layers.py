@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 ROWS = (  # from the top down
-    ("what users call", ("automatic", "demo", "cli", "import semi_nnunet")),
+    ("what users call", ("demo", "automatic", "cli", "import semi_nnunet")),
     ("experiments", ("runs", "report", "pseudo_labels")),
     ("methods and models", ("deploy", "methods", "discovery")),
     ("trainers", ("training",)),
