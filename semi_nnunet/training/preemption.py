@@ -59,14 +59,18 @@ class Preemption:
             os.kill(os.getpid(), number)
 
         def note_if_orphaned(number: int, frame: FrameType | None) -> None:
-            """What ``nnUNetv2_train -num_gpus`` starts gets SIGINT when SIGTERM ends that."""
+            """What ``nnUNetv2_train -num_gpus`` starts gets SIGINT when SIGTERM ends that.
+
+            Also in the background of a script, where Ctrl-C is ignored, and still is.
+            """
             if os.getpid() == own and os.getppid() != parent:
                 note(number, frame)
-            else:
+            elif not ignored:
                 signal.default_int_handler(number, frame)
 
-        several = self.ranks.count > 1 and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
-        with handled(NAMES, note), handled(("SIGINT",) if several else (), note_if_orphaned):
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        interrupts = ("SIGINT",) if self.ranks.count > 1 else ()
+        with handled(NAMES, note), handled(interrupts, note_if_orphaned):
             yield
         if any(self.ranks.listed(self.signal_name)):
             raise Preempted
