@@ -123,8 +123,7 @@ class ReproducibleTrainer(nnUNetTrainer):
     def _apply_settings(self) -> None:
         """Set nnU-Net's attributes from the settings."""
         settings = self.settings
-        self.num_epochs = settings.epochs
-        self.num_iterations_per_epoch = settings.steps_per_epoch
+        self.num_epochs, self.num_iterations_per_epoch = settings.epochs, settings.steps_per_epoch
         self.num_val_iterations_per_epoch = settings.validation_steps_per_epoch
         self.initial_lr, self.weight_decay = settings.initial_lr, settings.weight_decay
         outputs = len(self.configuration_manager.pool_op_kernel_sizes) - 1

@@ -92,9 +92,9 @@ def test_a_lost_process_is_named_as_such_where_there_are_several(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lost = RuntimeError("[gloo/transport/tcp/pair.cc:544] Connection closed by peer [127.0.0.1]")
-    assert raise_if_of_machine(lost) is None
+    assert raise_if_of_machine(lost, "folder") is None
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     with pytest.raises(
         UserError, match=r"another process .* has ended.*The checkpoints are intact"
     ):
-        raise_if_of_machine(lost)
+        raise_if_of_machine(lost, "folder")
