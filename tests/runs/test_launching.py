@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 from contextlib import nullcontext
 
@@ -97,9 +98,9 @@ def test_a_device_that_nnunet_does_not_know_is_refused(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--device", "gpu"])
     said = capsys.readouterr().err
-    assert "--device: invalid choice: 'gpu'" in said and "cuda" in said
-    for known in ("cpu", "cuda", "mps"):
-        assert Launcher.of(vars(parser.parse_args(["--device", known]))).device == known
+    assert "--device/-device: invalid choice: 'gpu'" in said and "cuda" in said
+    for option, known in itertools.product(("--device", "-device"), ("cpu", "cuda", "mps")):
+        assert Launcher.of(vars(parser.parse_args([option, known]))).device == known
 
 
 def test_groups_of_jobs_are_in_the_order_of_their_needs(tmp_path):
