@@ -7,6 +7,7 @@ import time
 
 from semi_nnunet.automatic.schedule import Rate
 from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.progress import epoch_times
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json
 
@@ -20,7 +21,7 @@ def rate_of(job: Job) -> Rate:
     Raises:
         UserError: it left no history.
     """
-    seconds = [row["seconds"] for row in job.history().rows if "seconds" in row]
+    seconds = epoch_times(job)
     if not seconds:
         raise UserError(f"{job} left no history in {job.folder}. Fix: train it anew")
     steps = read_json(job.folder / "semi_settings.json")["settings"]["steps_per_epoch"]["value"]

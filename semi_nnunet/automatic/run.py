@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-
 from semi_nnunet.automatic.commands import PLANS, Commands
 from semi_nnunet.automatic.page import schedule_table, story
 from semi_nnunet.automatic.proof import prove, ranked
@@ -16,6 +14,7 @@ from semi_nnunet.automatic.rates import rate_of
 from semi_nnunet.automatic.schedule import FULL, LONGER, SHORT, Round, Setting, better_half, divide
 from semi_nnunet.automatic.state import State
 from semi_nnunet.data.image_files import read_with_nnunet
+from semi_nnunet.data.integrity import reader_class
 from semi_nnunet.data.layout import read_plans
 from semi_nnunet.data.raw_description import RawDataset
 from semi_nnunet.discovery.listing import trainer_classes, unknown_trainers
@@ -23,7 +22,6 @@ from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.crossval import BASELINE
 from semi_nnunet.runs.folders import ALL, Folders, folders_of
 from semi_nnunet.runs.folds import number_of_folds
-from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.launching import Launcher, find_resources
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import write_text
@@ -125,9 +123,9 @@ def configuration_for(folders: Folders, device: str) -> str:
     if device == "cpu":
         return "2d"
     raw = RawDataset.of(folders.raw)
-    image = raw.cases[0].images[0]
-    reader = determine_reader_writer_from_dataset_json(raw.content, image, verbose=False)
-    array, _, _ = read_with_nnunet(image, reader, is_label=False)
+    images = raw.cases[0].images
+    reader = reader_class(raw.content, images)
+    array, _, _ = read_with_nnunet(images[0], reader, is_label=False)
     return "3d_fullres" if array.shape[1] > 1 else "2d"
 
 
@@ -256,8 +254,9 @@ class Choice:
 
     def copy_predictions(self, trainer: str) -> None:
         """Copy the predictions of imagesTs to where the model ships, if there are any."""
-        folders, plans = self.commands.folders, self.commands.plans_of(FULL)
-        job = Job(folders, trainer, self.commands.configuration, ALL, 0, plans)
+        folders = self.commands.folders
+        of_round = self.commands.jobs_of(self.state.rounds[FULL])
+        (job,) = (one for one in of_round if (one.trainer, one.fold) == (trainer, ALL))
         if not job.test.is_dir():
             return
         target = self.commands.out / "predictions"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from semi_nnunet.evaluation.comparison import Compared, left_out, ranking
+from semi_nnunet.evaluation.statistics import LEVEL
 from semi_nnunet.evaluation.values import Model, higher_is_better
 from semi_nnunet.report.measured import Measured
 from semi_nnunet.report.wording import (
@@ -23,8 +24,6 @@ from semi_nnunet.report.wording import (
     unit_of_difference,
 )
 from semi_nnunet.runs.folders import ALL
-
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)

@@ -34,12 +34,8 @@ def held(path: Path) -> Iterator[str | None]:
     except Timeout:
         yield noted(note)
         return
-    try:
-        write_note(note)
+    with noted_and_released(lock, note):
         yield None
-    finally:
-        note.unlink(missing_ok=True)
-        lock.release()
 
 
 @contextmanager
@@ -64,6 +60,13 @@ def held_in_turn(path: Path, say: Callable[[str], None]) -> Iterator[None]:
             say(noted(note))
         while is_of_the_living(note):
             time.sleep(WHILE_ASKED_S)
+    with noted_and_released(lock, note):
+        yield
+
+
+@contextmanager
+def noted_and_released(lock: FileLock, note: Path) -> Iterator[None]:
+    """During the block a note says that this process holds the lock; then it is free."""
     try:
         write_note(note)
         yield

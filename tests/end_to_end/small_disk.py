@@ -15,7 +15,6 @@ from typing import Any
 
 import blosc2
 import numpy as np
-import pytest
 from PIL import Image
 
 from semi_nnunet.cli.main import main
@@ -25,6 +24,7 @@ from semi_nnunet.util.errors import print_user_errors_plainly
 from semi_nnunet.util.files import read_csv
 from tests.conftest import no_processes
 from tests.forking import context, forked
+from tests.mounting import mount_small
 
 SIZE = "64m"
 FILLER = ".filler"
@@ -43,7 +43,7 @@ class Disk:
         self.folder, self.is_small = folder, is_small
         folder.mkdir()
         if is_small:
-            mount(folder)
+            mount_small(folder, SIZE)
 
     def remove(self) -> None:
         while os.path.ismount(self.folder):
@@ -112,19 +112,6 @@ class Disk:
 def is_final(path: Path, name: str) -> bool:
     hidden = any(part.startswith(".") or part.endswith(".tmp") for part in Path(name).parts)
     return path.is_file() and not hidden
-
-
-def mount(folder: Path) -> None:
-    """Make the folder a small file system."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("only root on Linux can mount a small file system")
-    words = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(words, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if mounted.returncode != 0:
-        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
 
 
 def speak(saying: Any, work: Work, limit: int | None) -> None:

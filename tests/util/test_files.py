@@ -25,6 +25,7 @@ from semi_nnunet.util.files import (
     write_json,
     writing,
 )
+from tests.mounting import mount_small
 
 OLD, NEW = b"old " * 500, b"new!" * 700
 
@@ -134,15 +135,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("only root on Linux can mount a small file system")
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if mounted.returncode != 0:
-        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
+    mount_small(folder, "1m")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
