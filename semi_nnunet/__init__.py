@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from semi_nnunet.deploy.export import export
     from semi_nnunet.deploy.install import install
     from semi_nnunet.evaluation.measuring import evaluate
+    from semi_nnunet.inference.predict import predict
     from semi_nnunet.pseudo_labels.choice import Choice
     from semi_nnunet.pseudo_labels.distillation import Distillation, distil
     from semi_nnunet.pseudo_labels.label import pseudo_label
-    from semi_nnunet.pseudo_labels.predict import predict
     from semi_nnunet.pseudo_labels.select import select
     from semi_nnunet.report.write import write_report
     from semi_nnunet.runs.compare import compare
@@ -83,7 +83,7 @@ _MODULES = {  # name -> where it is
     "export": "deploy.export",
     "install": "deploy.install",
     "plan": "runs.plan",
-    "predict": "pseudo_labels.predict",
+    "predict": "inference.predict",
     "prepare": "runs.prepare",
     "pseudo_label": "pseudo_labels.label",
     "select": "pseudo_labels.select",

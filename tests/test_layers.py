@@ -27,6 +27,7 @@ LAYERS = (
     "methods",
     "discovery",
     "runs",
+    "inference",
     "report",
     "pseudo_labels",
     "demo",

@@ -34,7 +34,8 @@ TASKS = {
         "recipes": "list the recipes of published experiments",
         "run": "follow the recipe of a published experiment, from its files to the report",
     },
-    "label": {
+    "predict and label": {
+        "predict": "predict images as nnUNetv2_predict does, faster and in little memory",
         "pseudo-label": "label images that nobody labelled, with trained models",
         "select": "choose the unlabelled images to train on, by how sure models are of them",
         "distil": "make a training set of labelled and pseudo-labelled cases",

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from semi_nnunet.data.file_bytes import require_whole, short_reason
 from semi_nnunet.data.integrity import image_problems, reader_class
@@ -27,12 +26,12 @@ from semi_nnunet.pseudo_labels.predictor import Labeller, Prediction
 from semi_nnunet.pseudo_labels.uncertainty import uncertainties
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.failures import is_of_machine, is_of_memory
 from semi_nnunet.util.files import could_not_write, put_in_place, read_json, write_csv, write_json
 from semi_nnunet.util.shards import Shard, shards_holding
 
 REQUEST = "request.json"
 TABLE = "uncertainty.csv"
-DEVICES = ("CUDA", "cuDNN", "CUBLAS", "NCCL", "HIP", "MPS", "XPU")  # in messages of torch
 
 
 @dataclass(frozen=True)
@@ -267,19 +266,6 @@ def run_shard(shard: PoolShard, label: Labeller, left: Sequence[str]) -> Iterato
             f"the memory was too small for {', '.join(too_large)}; all others are labelled. Fix: "
             f"with less memory used by others, or on another device, run the same command again"
         )
-
-
-def is_of_memory(error: Exception) -> bool:
-    """Whether there was too little memory, of the device or of the host."""
-    said = str(error).lower()
-    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return known or any(words in said for words in ("out of memory", "allocate memory"))
-
-
-def is_of_machine(error: Exception) -> bool:
-    """Whether the disk or the device failed, not the image; torch's errors tell in words alone."""
-    named = isinstance(error, RuntimeError) and any(name in str(error) for name in DEVICES)
-    return named or isinstance(error, OSError)
 
 
 def ignore_value(label_manager: Any) -> int:

@@ -22,8 +22,6 @@ from semi_nnunet.pseudo_labels.pool import (
     PoolShard,
     Request,
     ignore_value,
-    is_of_machine,
-    is_of_memory,
     scores_of,
     shards_left,
     source_of,
@@ -265,17 +263,6 @@ def test_voxels_whose_label_is_not_sure_enough_are_ignored():
     for confidence, labels in ((0.5, [0, 1, 2]), (0.8, [3, 1, 2]), (0.88, [3, 3, 2])):
         assert with_ignored(prediction, of_regions, confidence).tolist() == labels
     assert ignore_value(manager()) == 3 and ignore_value(manager(ignore_label=7)) == 7
-
-
-def test_what_the_machine_is_to_blame_for_is_told_from_the_image():
-    full, torn = OSError(28, "No space left"), RuntimeError("Given groups=1, weight of size [4]")
-    lost = RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
-    large = RuntimeError("HIP out of memory. Tried to allocate 2 GiB")
-    assert [is_of_machine(error) for error in (full, torn, lost)] == [True, False, True]
-    assert not is_of_machine(ValueError("CUDA is the name of the image"))
-    assert [is_of_memory(error) for error in (large, MemoryError(), torn, full)] == [
-        True, True, False, False,
-    ]  # fmt: skip
 
 
 def test_a_process_of_a_cluster_is_asked_for_the_same(pool):

@@ -10,7 +10,9 @@ import pytest
 import SimpleITK as sitk
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from semi_nnunet.pseudo_labels.predict import predict
+from semi_nnunet.cli.main import main
+from semi_nnunet.inference.model import ImagePredictor
+from semi_nnunet.inference.predict import predict
 from semi_nnunet.util.errors import DiskError, UserError
 from semi_nnunet.util.files import read_json
 from tests.pseudo_labels.labelling import nnunet_predicts, read
@@ -21,12 +23,14 @@ def test_files_and_arrays_are_predicted_as_nnunet_predicts_them(pool, tmp_path, 
     for path in sorted(pool.images.iterdir())[2:]:
         path.unlink()
     (model, *_), out = pool.models, tmp_path / "out"
-    files = predict(model.folder, pool.images, out, mirror=mirror, device="cpu")
+    files = predict(model.folder, pool.images, out, speed="exact", mirror=mirror, device="cpu")
     nnunet_predicts(model, pool.images, tmp_path / "nnunet", mirror)
     images = [sitk.ReadImage(str(path)) for path in sorted(pool.images.iterdir())]
     arrays = [sitk.GetArrayFromImage(image)[None] for image in images]
     spacings = [image.GetSpacing()[::-1] for image in images]
-    labels = predict(model.folder, arrays, spacings=spacings, mirror=mirror, device="cpu")
+    labels = predict(
+        model.folder, arrays, spacings=spacings, speed="exact", mirror=mirror, device="cpu"
+    )
     assert [path.name for path in files] == sorted(p.name for p in out.glob("*.nii.gz"))
     for path, image, array in zip(files, images, labels, strict=True):
         assert np.array_equal(read(path), read(tmp_path / "nnunet" / path.name))
@@ -55,7 +59,7 @@ def test_a_second_stage_asks_the_first_one(cascade, tmp_path):
     nnunet_predicts(first, cascade.images, tmp_path / "first", False)
     nnunet_predicts(second, cascade.images, tmp_path / "second", False, previous=tmp_path / "first")
     out = tmp_path / "out"
-    (file,) = predict(second.folder, cascade.images, out, mirror=False, device="cpu")
+    (file,) = predict(second.folder, cascade.images, out, speed="exact", mirror=False, device="cpu")
     assert np.array_equal(read(file), read(tmp_path / "second" / file.name))
     shutil.rmtree(first.folder)
     with pytest.raises(UserError, match="needs the predictions of 3d_lowres"):
@@ -91,3 +95,52 @@ def test_no_half_written_prediction_stays(pool, tmp_path, monkeypatch):
     ):
         predict(model.folder, pool.images, tmp_path / "out", device="cpu")
     assert [path.name for path in (tmp_path / "out").glob("*.gz")] == ["phantom_0005.nii.gz"]
+
+
+def test_a_broken_image_is_named_and_the_others_are_predicted(pool, tmp_path):
+    first, second, *_ = sorted(pool.images.iterdir())
+    first.write_bytes(b"")
+    array = sitk.GetArrayFromImage(sitk.ReadImage(str(second)))
+    array[:] = np.nan
+    broken = sitk.GetImageFromArray(array.astype(np.float32))
+    sitk.WriteImage(broken, str(second))
+    out = tmp_path / "out"
+    with pytest.raises(
+        UserError, match=r"2 of \d images could not be predicted; all others"
+    ) as error:
+        predict(pool.models[0].folder, pool.images, out, device="cpu")
+    assert first.name in str(error.value) and second.name in str(error.value)
+    predicted = {path.name for path in out.glob("*.nii.gz")}
+    all_names = {path.name.replace("_0000", "") for path in pool.images.iterdir()}
+    assert predicted == all_names - {path.name.replace("_0000", "") for path in (first, second)}
+
+
+def test_an_image_that_the_network_cannot_see_is_named_too(pool, tmp_path, monkeypatch):
+    first = min(pool.images.iterdir())
+    call = ImagePredictor.__call__
+
+    def fails(self, image, properties):
+        if first.name.replace("_0000", "") not in {p.name for p in (tmp_path / "out").glob("*")}:
+            monkeypatch.setattr(ImagePredictor, "__call__", call)
+            raise FloatingPointError("the network's output is infinite or not a number")
+        return call(self, image, properties)
+
+    monkeypatch.setattr(ImagePredictor, "__call__", fails)
+    with pytest.raises(UserError, match=r"(?s)1 of .*cannot be predicted: .*infinite or not"):
+        predict(pool.models[0].folder, pool.images, tmp_path / "out", device="cpu")
+
+
+def test_the_verb_predicts_what_nnunet_does(pool, tmp_path, capsys):
+    for path in sorted(pool.images.iterdir())[1:]:
+        path.unlink()
+    model, out = pool.models[0], tmp_path / "out"
+    words = ["predict", "-m", str(model.folder), "-i", str(pool.images), "-device", "cpu"]
+    assert main([*words, "-o", str(out), "--exact"]) == 0
+    assert f"1 images are predicted in {out}" in capsys.readouterr().out
+    nnunet_predicts(model, pool.images, tmp_path / "nnunet", True)
+    (file,) = out.glob("*.nii.gz")
+    assert np.array_equal(read(file), read(tmp_path / "nnunet" / file.name))
+    coarse = ["--fast", "--step", "0.8", "--coarse", str(pool.models[1].folder)]
+    assert main([*words, "-o", str(tmp_path / "fast"), *coarse]) == 0
+    assert main([*words, "-o", str(out), "--step", "2"]) == 2
+    assert "got 2.0" in capsys.readouterr().err

@@ -1,0 +1,195 @@
+"""Time a prediction and take its memory, beside nnUNetv2_predict with the same weights.
+
+    python scripts/benchmark_predict.py                     # a CT of 200 x 512 x 512, 14 classes
+    python scripts/benchmark_predict.py --size 50 256 256   # a smaller one
+
+A CT-like image and a network of random weights are made; their labels mean nothing, so that of
+speeds other than --exact the agreement with nnU-Net's labels is told, not the Dice loss on organs.
+Seconds and the largest memory of all processes together (proportional share, which does not count
+shared pages twice) are of one call after another, start included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from semi_nnunet.util.files import write_json
+
+CLASSES = 13  # and background
+SPACING, PLANNED = (2.5, 0.8, 0.8), (2.5, 1.5, 1.5)
+MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"
+WAYS = {
+    "nnUNetv2_predict": ["nnUNetv2_predict_from_modelfolder", "-f", "0", "-npp", "1", "-nps", "1"],
+    "semi_nnunet predict --exact": ["semi_nnunet", "predict", "--exact"],
+    "semi_nnunet predict": ["semi_nnunet", "predict"],
+    "semi_nnunet predict --fast": ["semi_nnunet", "predict", "--fast"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add, default = parser.add_argument, "(default: %(default)s)"
+    add("--size", type=int, nargs=3, default=[200, 512, 512], help=f"z y x {default}")
+    add("--patch", type=int, nargs=3, default=[64, 96, 96], help=f"z y x {default}")
+    add("--features", type=int, default=8, help=f"of the first stage {default}")
+    add("--device", default="cpu", help=default)
+    add("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY", help="default: all")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_image(folder / "images", args.size)
+        make_model(folder / MODEL, args.patch, args.features)
+        print("| way | seconds | memory, MiB | voxels that differ |\n|---|---|---|---|")
+        first: np.ndarray | None = None
+        for way in args.ways:
+            words = [*WAYS[way], "-m", str(folder / MODEL), "-i", str(folder / "images")]
+            seconds, memory = run([*words, "-o", str(folder / way), "-device", args.device], folder)
+            labels = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / way / "ct.nii.gz")))
+            first = labels if first is None else first
+            differ = np.mean(labels != first)
+            print(f"| `{way}` | {seconds:.0f} | {memory / 2**20:.0f} | {differ:.2%} |", flush=True)
+
+
+def make_image(folder: Path, size: list[int]) -> None:
+    """A body of air, fat and organs with noise, in Hounsfield units."""
+    generator = np.random.default_rng(0)
+    axes = [np.linspace(-1, 1, count, dtype=np.float32) for count in size]
+    z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
+    ct = np.where((y / 0.7) ** 2 + (x / 0.9) ** 2 + 0 * z < 1, -50, -1000).astype(np.int16)
+    for _ in range(CLASSES):
+        at, radius = generator.uniform(-0.5, 0.5, 3), generator.uniform(0.08, 0.3)
+        inside = (z - at[0]) ** 2 + (y - at[1]) ** 2 + (x - at[2]) ** 2 < radius**2
+        ct[inside] = generator.integers(0, 250)
+    ct += generator.normal(0, 15, ct.shape).astype(np.int16)
+    image = sitk.GetImageFromArray(ct)
+    image.SetSpacing(SPACING[::-1])
+    folder.mkdir()
+    sitk.WriteImage(image, str(folder / "ct_0000.nii.gz"))
+
+
+def make_model(folder: Path, patch: list[int], features: int) -> None:
+    """A trained model's folder, with random weights and the network that nnU-Net plans."""
+    stages, three = 5, [[3, 3, 3]] * 5
+    network: dict[str, Any] = {
+        "n_stages": stages,
+        "features_per_stage": [min(320, features * 2**stage) for stage in range(stages)],
+        "conv_op": "torch.nn.modules.conv.Conv3d",
+        "kernel_sizes": three,
+        "strides": [[1, 1, 1], *[[2, 2, 2]] * (stages - 1)],
+        "n_conv_per_stage": [2] * stages,
+        "n_conv_per_stage_decoder": [2] * (stages - 1),
+        "conv_bias": True,
+        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "dropout_op": None,
+        "dropout_op_kwargs": None,
+        "nonlin": "torch.nn.LeakyReLU",
+        "nonlin_kwargs": {"inplace": True},
+    }
+    how = "resample_data_or_seg_to_shape"
+    order = {"order_z": 0, "force_separate_z": None}
+    configuration = {
+        "data_identifier": "nnUNetPlans_3d_fullres",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": 2,
+        "patch_size": patch,
+        "median_image_size_in_voxels": [100.0, 256.0, 256.0],
+        "spacing": list(PLANNED),
+        "normalization_schemes": ["CTNormalization"],
+        "use_mask_for_norm": [False],
+        "resampling_fn_data": how,
+        "resampling_fn_seg": how,
+        "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, **order},
+        "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, **order},
+        "resampling_fn_probabilities": how,
+        "resampling_fn_probabilities_kwargs": {"is_seg": False, "order": 1, **order},
+        "architecture": {
+            "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+            "arch_kwargs": network,
+            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+        },
+        "batch_dice": False,
+    }
+    intensities = {"mean": 50.0, "std": 60.0, "percentile_00_5": -150.0, "percentile_99_5": 250.0}
+    intensities |= {"min": -200.0, "max": 300.0, "median": 50.0}
+    plans = {
+        "dataset_name": "Dataset900_Benchmark",
+        "plans_name": "nnUNetPlans",
+        "original_median_spacing_after_transp": list(SPACING),
+        "original_median_shape_after_transp": [200, 512, 512],
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "configurations": {"3d_fullres": configuration},
+        "experiment_planner_used": "ExperimentPlanner",
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {"0": intensities},
+    }
+    labels = {"background": 0, **{f"organ{number}": number for number in range(1, CLASSES + 1)}}
+    description = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 1}
+    description |= {"file_ending": ".nii.gz"}
+    (folder / "fold_0").mkdir(parents=True)
+    write_json(folder / "plans.json", plans)
+    write_json(folder / "dataset.json", description)
+    torch.manual_seed(0)
+    made = nnUNetTrainer.build_network_architecture(
+        PlansManager(plans), PlansManager(plans).get_configuration("3d_fullres"), 1, CLASSES + 1,
+        enable_deep_supervision=False,
+    )  # fmt: skip
+    content = {
+        "network_weights": made.state_dict(),
+        "init_args": {"configuration": "3d_fullres", "fold": 0},
+        "trainer_name": "nnUNetTrainer",
+        "inference_allowed_mirroring_axes": (0, 1, 2),
+    }
+    torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
+
+
+def run(words: list[str], folder: Path) -> tuple[float, int]:
+    """Seconds of a command, and the largest memory of its processes together, in bytes."""
+    folders = {f"nnUNet_{name}": str(folder) for name in ("raw", "preprocessed", "results")}
+    begun, most = time.perf_counter(), 0
+    program = str(Path(sys.executable).with_name(words[0]))
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [program, *words[1:]], stdout=log, stderr=log, env={**os.environ, **folders},
+            start_new_session=True,
+        )  # fmt: skip
+        while process.poll() is None:
+            most = max(most, memory_of_session(process.pid))
+            time.sleep(0.1)
+    if process.returncode:
+        raise SystemExit((folder / "log").read_text()[-3000:])
+    return time.perf_counter() - begun, most
+
+
+def memory_of_session(session: int) -> int:
+    """Bytes of the processes of a session; a page that several share is counted once."""
+    total = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(process.name)) == session:
+                lines = (process / "smaps_rollup").read_text().splitlines()
+                total += sum(
+                    int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")
+                )
+        except (OSError, ProcessLookupError):  # it has just ended
+            continue
+    return total
+
+
+if __name__ == "__main__":
+    main()

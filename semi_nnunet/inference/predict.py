@@ -1,0 +1,234 @@
+"""Predict files or arrays with one trained model, one after another, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from semi_nnunet.data.file_bytes import require_whole, short_reason
+from semi_nnunet.data.integrity import image_problems, reader_class
+from semi_nnunet.data.raw_description import cases_in
+from semi_nnunet.deploy.trained import find_model, find_models
+from semi_nnunet.inference.model import ALIKE, ImagePredictor, Options, options_of
+from semi_nnunet.runs.launching import find_resources
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.failures import is_of_machine
+from semi_nnunet.util.files import could_not_write, write_json
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@overload
+def predict(
+    model: str | Path,
+    images: str | Path,
+    out: str | Path,
+    *,
+    speed: str = ALIKE,
+    mirror: bool | None = None,
+    step: float | None = None,
+    coarse: str | Path | None = None,
+    device: str | None = None,
+) -> list[Path]: ...
+
+
+@overload
+def predict(
+    model: str | Path,
+    images: Sequence[np.ndarray],
+    *,
+    spacings: Sequence[Sequence[float]],
+    speed: str = ALIKE,
+    mirror: bool | None = None,
+    step: float | None = None,
+    coarse: str | Path | None = None,
+    device: str | None = None,
+) -> list[np.ndarray]: ...
+
+
+def predict(
+    model: str | Path,
+    images: str | Path | Sequence[np.ndarray],
+    out: str | Path | None = None,
+    *,
+    spacings: Sequence[Sequence[float]] | None = None,
+    speed: str = ALIKE,
+    mirror: bool | None = None,
+    step: float | None = None,
+    coarse: str | Path | None = None,
+    device: str | None = None,
+) -> list[Path] | list[np.ndarray]:
+    """Predict images with a trained model, as ``nnUNetv2_predict`` does: files, or arrays.
+
+    Logits of the whole image are never held, so that little memory is needed. A cascade's second
+    stage asks its first one before it. For the probabilities, or a pool of images that several
+    processes share, see :func:`semi_nnunet.pseudo_label`.
+
+    Args:
+        model: folder TRAINER__PLANS__CONFIGURATION, or a fold in it, as it is or below
+            nnUNet_results, of nnU-Net's trainers or ours; the logits of its folds are averaged.
+        images: folder of files CASE_0000.ending; or arrays (channels, *spatial) with the axes in
+            the order in which nnU-Net's readers give them, for 2-D images (channels, 1, y, x).
+        out: folder for the segmentations, where ``images`` is a folder.
+        spacings: of each array, in mm in the order of its axes, for 2-D images (999, y, x).
+        speed: "exact": the labels of nnUNetv2_predict; "alike": the same tiles and mirrored images
+            in the device's fastest precision; "fast": without mirrored images.
+        mirror: average over mirrored images, where the training allows it. None: as speed says.
+        step: between tiles, as a fraction of the patch. None: as speed says.
+        coarse: another model of the same data set, such as its 3d_lowres, that is asked first:
+            tiles without foreground of it are background. None: all tiles are predicted.
+        device: "cpu", "cuda" or "mps"; None: cuda if there is one, else the CPU.
+
+    Returns:
+        The files that were written, or an array of labels (*spatial) for each image.
+
+    Raises:
+        UserError: the model or the images are not there, ``out`` or ``spacings`` is missing, or the
+            device does not exist. Images of a folder that cannot be predicted are named after all
+            others were predicted.
+    """
+    place = torch.device(find_resources(device).device)
+    options = options_of(speed, place, mirror=mirror, step=step)
+    if not isinstance(images, (str, Path)):
+        if spacings is None or len(spacings) != len(images):
+            raise UserError(
+                f"spacings must be given for each of the {len(images)} arrays, got "
+                f"{'none' if spacings is None else len(spacings)}. Fix: spacings=[(z, y, x), ...]"
+            )
+        loaded = predictor_of(model, coarse, options, place)
+        pairs = zip(images, spacings, strict=True)
+        return [
+            loaded(np.asarray(image, np.float32), {"spacing": list(spacing)})
+            for image, spacing in pairs
+        ]
+    if out is None:
+        raise UserError("predictions of a folder need another for themselves. Fix: out=FOLDER")
+    description = find_model(str(model)).dataset_json
+    ending = description["file_ending"]
+    cases = cases_in(Path(images), ending)
+    if not cases:
+        raise UserError(f"{images} holds no image CASE_0000{ending}. Fix: correct the folder")
+    loaded = predictor_of(model, coarse, options, place)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "dataset.json", description)  # says what the labels are
+    return FolderPredictor(loaded, Path(images), folder).predict(cases)
+
+
+def predictor_of(
+    model: str | Path, coarse: str | Path | None, options: Options, device: torch.device
+) -> ImagePredictor:
+    """Load a model, and the one that is asked where foreground is.
+
+    Raises:
+        UserError: a model is missing, or lacks its first stage, or the two do not fit together.
+    """
+    first, *others = find_models([str(one) for one in (model, coarse) if one is not None])
+    finder = ImagePredictor(others[0], options, device) if others else None
+    return ImagePredictor(first, options, device, finder)
+
+
+class FolderPredictor:
+    """Predicts the images of a folder: the next is read, and the last written, meanwhile.
+
+    Args:
+        model: loaded.
+        images: their folder.
+        out: folder for the segmentations.
+    """
+
+    def __init__(self, model: ImagePredictor, images: Path, out: Path):
+        self.model, self.images, self.out = model, images, out
+        self.description = model.predictor.dataset_json
+        self.ending = self.description["file_ending"]
+
+    def predict(self, cases: dict[str, list[str]]) -> list[Path]:
+        """Predict the cases; returns the files.
+
+        Args:
+            cases: case -> its channel files.
+
+        Raises:
+            UserError: some could not be predicted; all others are.
+            DiskError: the disk is full or not writable; what was written before is whole.
+        """
+        problems: list[Problem] = []
+        written: list[Future[Path]] = []
+        reader = reader_class(
+            self.description, [file for files in cases.values() for file in files]
+        )
+        bar = tqdm(total=len(cases), desc="predicting", unit="case", disable=None)
+        with ThreadPoolExecutor(1) as writing, bar:
+            for case, found in ahead(lambda one: self._read(reader, *one), cases.items()):
+                bar.update()
+                if isinstance(found, Problem):
+                    problems.append(found)
+                    continue
+                try:
+                    labels = self.model(*found)
+                except Exception as error:
+                    if isinstance(error, UserError) or is_of_machine(error):
+                        raise
+                    what = f"cannot be predicted: {short_reason(error)}"
+                    problems.append(Problem(case, what, "correct its files or leave it out"))
+                    continue
+                for one in written[-1:]:
+                    one.result()  # at most one waits
+                written.append(writing.submit(self._write, case, labels, found[1]))
+        files = [one.result() for one in written]
+        if problems:
+            raise UserError(
+                f"{len(problems)} of {len(cases)} images could not be predicted; all others are in "
+                f"{self.out}:",
+                problems,
+            )
+        return files
+
+    def _read(
+        self, reader: type[Any], case: str, files: Sequence[str]
+    ) -> tuple[str, Problem | tuple[np.ndarray, dict[str, Any]]]:
+        """The case with its image and properties, or with what is wrong with it."""
+        if wrong := image_problems(self.images, self.description, reader, case, files):
+            return case, wrong[0]
+        try:
+            image, properties = self.model.reader_writer.read_images(list(files))
+        except Exception as error:  # of any kind: readers are many
+            what = f"cannot be read: {short_reason(error)}"
+            return case, Problem(case, what, "copy it again, or leave it out")
+        return case, (image, properties)
+
+    def _write(self, case: str, labels: np.ndarray, properties: dict[str, Any]) -> Path:
+        """Write the labels of a case.
+
+        Raises:
+            DiskError: the disk is full or not writable; no half-written file stays.
+        """
+        path = self.out / f"{case}{self.ending}"
+        try:
+            self.model.reader_writer.write_seg(labels, str(path), properties)
+            require_whole(path)
+        except (OSError, RuntimeError) as error:  # SimpleITK reports a full disk as RuntimeError
+            path.unlink(missing_ok=True)
+            left = "The cases that were predicted before are whole"
+            raise could_not_write(path, error, path.parent, left=left) from error
+        return path
+
+
+def ahead(do: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """The results of a function, in order; the next one is computed in a thread meanwhile."""
+    with ThreadPoolExecutor(1) as executor:
+        waiting: Future[Result] | None = None
+        for item in items:
+            following = executor.submit(do, item)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()

@@ -1,0 +1,5 @@
+"""The models and images of the tests of pseudo labels."""
+
+from tests.pseudo_labels.conftest import cascade, pool
+
+__all__ = ["cascade", "pool"]

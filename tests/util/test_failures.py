@@ -1,0 +1,16 @@
+"""The machine is told from the image by what an error says."""
+
+from __future__ import annotations
+
+from semi_nnunet.util.failures import is_of_machine, is_of_memory
+
+
+def test_what_the_machine_is_to_blame_for_is_told_from_the_image():
+    full, torn = OSError(28, "No space left"), RuntimeError("Given groups=1, weight of size [4]")
+    lost = RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
+    large = RuntimeError("HIP out of memory. Tried to allocate 2 GiB")
+    assert [is_of_machine(error) for error in (full, torn, lost)] == [True, False, True]
+    assert not is_of_machine(ValueError("CUDA is the name of the image"))
+    assert [is_of_memory(error) for error in (large, MemoryError(), torn, full)] == [
+        True, True, False, False,
+    ]  # fmt: skip
