@@ -22,7 +22,7 @@ from semi_nnunet.pseudo_labels.pool import Request
 from semi_nnunet.runs.launching import Launcher, UnfinishedError
 from semi_nnunet.training.filtering import write_table
 from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.files import read_json, write_atomically, write_json
+from semi_nnunet.util.files import read_json, require_place, write_atomically, write_json
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def select(
 
     Raises:
         UnfinishedError: no image could be labelled, or shards failed; it was printed.
-        UserError: a model is missing or does not fit, or the choice leaves nothing.
+        UserError: a model is missing or does not fit, the page cannot be written where it is to be,
+            or the choice leaves nothing.
     """
     if not models or not choice.keep > 0:
         raise UserError("select needs models (-m) and a --keep above 0. Fix: give them, or --undo")
@@ -79,6 +80,8 @@ def select(
         problems.append(Problem("--page", what, "x.html"))
     if problems:
         raise UserError("select cannot start:", problems)
+    for file in (page, page.with_suffix(".csv")):  # the labelling takes long
+        require_place(file)
     choice = choice.located()
     path, raw = preprocessed_dataset(dataset) / SELECTED_FILE, raw_dataset(dataset)
     request = Request(

@@ -105,6 +105,20 @@ def test_a_selection_of_other_cases_is_no_silent_empty_pool(dataset, make_traine
         make_trainer("SemiMeanTeacherTrainer", start=False).unlabelled_cases()
 
 
+def test_a_page_that_cannot_be_written_is_told_before_images_are_labelled(
+    dataset, pool, monkeypatch, capsys
+):
+    def label_pool(*_):
+        raise AssertionError("it labels")
+
+    monkeypatch.setattr("semi_nnunet.pseudo_labels.select.label_pool", label_pool)
+    words = ["select", "-d", dataset.name, "-m", pool.names[0], "--device", "cpu", "--page"]
+    Path("held.csv").mkdir()
+    for page, said in (("gone/page.html", "gone is no folder"), ("held.html", "held.csv: a file")):
+        assert main([*words, page]) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_models_are_asked_for(dataset, capsys):
     assert main(["select", "-d", dataset.name]) == 2
     assert "select needs models" in capsys.readouterr().err
