@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.evaluation.measuring import evaluate
     from semi_nnunet.evaluation.tables import printed
+    from semi_nnunet.runs.next_step import after_measuring, next_lines
     from semi_nnunet.util.errors import printable
 
     measured = evaluate(
@@ -59,3 +60,5 @@ def run(args: argparse.Namespace) -> None:
     print(printable(printed(measured.content)))
     print(f"{measured.cases} cases; wrote metrics.csv, metrics.json and summary.json to "
           f"{measured.folder}")  # fmt: skip
+    if following := after_measuring(args.predictions):
+        print(next_lines(following))

@@ -22,6 +22,7 @@ from semi_nnunet.report.case_files import CaseFiles
 from semi_nnunet.report.measured import Measured, measure, read_metrics
 from semi_nnunet.report.run_pages import Panel, Pool, Run, all_dice, pools_of, run_name, run_of
 from semi_nnunet.report.shown_cases import Viewer, viewers
+from semi_nnunet.runs.compare import not_measured
 from semi_nnunet.runs.folders import Folders, patients_of
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.matched import unmatched
@@ -152,11 +153,7 @@ def of_trainings(folders: Folders, plans: str, baseline: str, metric: str = "dic
             raise defined_nowhere(metric)
         if stale:
             raise UserError("all that was measured is older than the trainings:", stale)
-        raise UserError(
-            f"nothing that was trained with {plans} on {name} has been measured: no metrics.csv in "
-            f"{folders.results}. Fix: semi_nnunet crossval -d {name} -p {plans} -c ..., or -p with "
-            f"the plans that were trained"
-        )
+        raise not_measured(jobs, plans, name)
     report = answered(name, plans, metric, measured, baseline)
     report = with_notes(report, [*unmatched(jobs, baseline), *map(str, stale)])
     return replace(report, trained=trained(report, folders, jobs, baseline))

@@ -22,6 +22,7 @@ from semi_nnunet.runs.crossval import BASELINE, PLANS
 from semi_nnunet.runs.folders import folders_of, patients_of
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.matched import unmatched
+from semi_nnunet.runs.next_step import to_measure
 from semi_nnunet.runs.trainings import found_jobs, require_trained, stale_tables, tables_of
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import require_other, require_place, write_text
@@ -110,16 +111,25 @@ def compare(
             older = UserError("all that was measured is older than the trainings:", stale)
             raise NothingToCompareError(older, parts)
         raise NothingToCompareError(
-            f"nothing that was trained with {plans} has been measured. Fix: semi_nnunet "
-            f"crossval -d {dataset} -p {plans} -c ..."
-            if dataset
-            else NO_VALUES,
+            not_measured(jobs, plans, dataset) if dataset else NO_VALUES,
             parts,
         )
     text = "\n\n".join([*parts, *unmatched(jobs, baseline)]) + "\n"
     if out:
         write_text(out, text)
     return text
+
+
+def not_measured(jobs: Sequence[Job], plans: str, dataset: str) -> UserError:
+    """What to say where trainings have no table of metrics: the very commands that make them.
+
+    Predictions in a folder of the user's are not found, so that they are told to be made anew.
+    """
+    commands = to_measure(jobs, plans) or [f"semi_nnunet crossval -d {dataset} -p {plans} -c ..."]
+    return UserError(
+        f"nothing that was trained with {plans} has been measured in the folders of the trainings. "
+        f"Fix: {', then '.join(commands)}"
+    )
 
 
 def require_no_plans(dataset: str | None, values: Sequence[Path], plans: str) -> None:

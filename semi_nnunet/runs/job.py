@@ -236,6 +236,11 @@ class Job:
             return False
         return "evaluate" not in self.steps or not self.unmeasured()
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether there are tables, and all of the present predictions."""
+        return bool(self.tables()) and not self.unmeasured()
+
     def unmeasured(self) -> list[str]:
         """The ones of "validation" and "test" that have no table of their present predictions."""
         return [

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.runs.folders import folders_of, is_older
-from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.job import Job, training
 from semi_nnunet.runs.local import failure_note
+from semi_nnunet.runs.next_step import device_here
 from semi_nnunet.runs.progress import epoch_times, logged_epochs, seconds_left
 from semi_nnunet.runs.seeds import unseeded
 from semi_nnunet.runs.trainings import asked_jobs, found_jobs, require_trained
+from semi_nnunet.training.one_launch import LOCK
+from semi_nnunet.util.command import typed
 from semi_nnunet.util.lock import holder_of
 from semi_nnunet.util.progress import readable_time
 
@@ -46,16 +50,24 @@ def status(dataset: str, plans: str | None = None) -> list[str]:
 
 
 def state_of(job: Job) -> str:
-    """Tell the state of a job, and the seconds its training has to go."""
-    holder, left = holder_of(job.lock), seconds_left(job)
+    """Tell the state of a job, and the seconds its training has to go.
+
+    A training of ours holds a lock, whoever started it, so that one whose process is gone is told
+    from one that is at work.
+    """
+    holder, left = holder_of(job.lock) or holder_of(job.folder / LOCK), seconds_left(job)
+    stopped = False
     if holder:
         state = f"running, {holder}"
     elif job.is_done:
         return "done"
     elif job.is_trained:
         state = "trained; predictions or metrics are missing"
+    elif job.is_begun:
+        stopped = holds_a_lock(job)
+        state = "stopped before its end" if stopped else "begun"
     else:
-        state = "begun" if job.is_begun else "not begun"
+        state = "not begun"
     failure = None if holder else failure_of(job)
     if failure is not None:
         return f"{state}; failed: {reason_in(failure)}. See {job.log}"
@@ -63,7 +75,20 @@ def state_of(job: Job) -> str:
         state += f"; {len(epoch_times(job))} epochs done, about {readable_time(left)} left"
     elif not job.is_trained and (epochs := str(logged_epochs(job))):  # of how many is not told
         state += f"; {epochs}"
-    return state
+    return f"{state}. Go on: {to_go_on(job)}" if stopped else state
+
+
+def holds_a_lock(job: Job) -> bool:
+    """Whether the training is one that holds a lock while it runs: of ours, since its settings.
+
+    Of nnU-Net's own trainers nobody can tell whether they are at work.
+    """
+    return job.trainer in trainer_classes() and (job.folder / "semi_settings.json").is_file()
+
+
+def to_go_on(job: Job) -> str:
+    """What to type for a training to go on from its last checkpoint, on this machine."""
+    return typed(next(training(job, device_here())))
 
 
 def failure_of(job: Job) -> str | None:

@@ -18,7 +18,8 @@ from tests.report.gains import values
 from tests.runs.jobs import BASE, OURS, jobs_of, leave
 
 
-def test_compare_names_what_was_not_trained_and_what_is_not_matched(folders, capsys):
+def test_compare_names_what_was_not_trained_and_what_is_not_matched(folders, capsys, monkeypatch):
+    monkeypatch.setattr("semi_nnunet.runs.next_step.device_here", lambda: "cpu")
     name = folders.results.name
     base, ours = jobs_of(folders)
     leave(base, epochs=2), leave(ours, epochs=3)
@@ -26,8 +27,12 @@ def test_compare_names_what_was_not_trained_and_what_is_not_matched(folders, cap
     assert main(["compare", "-d", name, "-p", "tiny", *wrong]) == 2
     said = capsys.readouterr().err
     assert "did you mean 'SemiMeanTeacherTrainer'?" in said and "did you mean '2d'?" in said
-    assert main(["compare", "-d", name, "-p", "tiny"]) == 2
-    assert "has been measured. Fix: semi_nnunet crossval" in capsys.readouterr().err
+    missing = f"semi_nnunet crossval -d {name} -p tiny -c 2d -tr {BASE} {OURS} -f 0 --device cpu"
+    for verb in (["compare"], ["report", "-o", "page.html"]):
+        assert main([*verb, "-d", name, "-p", "tiny"]) == 2
+        said = capsys.readouterr().err
+        assert "has been measured in the folders of the trainings" in said
+        assert said.endswith(f"Fix: {missing}\n")
     for job, dice in ((base, 0.5), (ours, 0.6)):
         job.validation.mkdir()
         rows = "".join(f"case_{n},organ,{dice + n / 100}\n" for n in range(5))

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from semi_nnunet.cli.main import build_parser
-from semi_nnunet.runs.next_step import to_preprocess, to_train
+from semi_nnunet.runs.next_step import (
+    after_measuring,
+    device_here,
+    next_lines,
+    to_measure,
+    to_preprocess,
+    to_train,
+)
 from semi_nnunet.util.files import write_json
+from tests.runs.jobs import BASE, OURS, fake_job, leave
 
 
 @pytest.fixture
@@ -58,3 +68,53 @@ def test_what_preprocesses_is_one_of_our_commands():
     parsed = build_parser("preprocess").parse_args(words[1:])
     assert (parsed.dataset, parsed.plans) == ("Dataset500_Empty", "small")
     assert parsed.configurations == ["2d", "3d_fullres"] and words[0] == "semi_nnunet"
+
+
+def test_the_device_is_the_one_that_is_there(monkeypatch):
+    for kinds, device in (({}, "cpu"), ({"mps": True}, "mps"), ({"cuda": True}, "cuda")):
+        has_gpu(monkeypatch, **kinds)
+        assert device_here() == device
+
+
+def test_what_was_trained_by_hand_is_measured_by_one_command(empty, monkeypatch):
+    has_gpu(monkeypatch)
+    jobs = [replace(fake_job(empty, name), fold=fold) for name in (BASE, OURS) for fold in "01"]
+    assert to_measure(jobs, "tiny") == []  # nothing is trained
+    for job in jobs:
+        leave(job)
+    (command,) = to_measure(jobs, "tiny")
+    parsed = build_parser("crossval").parse_args(command.split()[1:])
+    assert (parsed.dataset, parsed.plans) == (empty.results.name, "tiny")
+    assert (parsed.trainers, parsed.configurations) == ([BASE, OURS], ["2d"])
+    assert (parsed.folds, parsed.seeds, parsed.device) == (["0", "1"], 1, "cpu")
+    of_another_seed = replace(jobs[3], seed=2, plans="tiny_seed2")
+    leave(of_another_seed)
+    alone, seeds = to_measure([*jobs[:2], of_another_seed], "tiny")
+    assert f"-tr {BASE} -f 0 1 --device" in alone and f"-tr {OURS} -f 1 --seeds 3" in seeds
+
+
+def test_a_training_on_all_cases_needs_labelled_test_images(empty):
+    job = replace(fake_job(empty, OURS), fold="all")
+    leave(job)
+    need, command = to_measure([job], "tiny")
+    assert need.startswith(f"put labelled test images into imagesTs and labelsTs of {empty.raw}")
+    assert command.startswith("semi_nnunet crossval") and " -f all " in command
+
+
+def test_predictions_in_a_folder_of_the_users_lead_to_the_trainings(empty, monkeypatch, tmp_path):
+    has_gpu(monkeypatch)
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(getattr(empty, name).parent))
+    predictions, name = tmp_path / "predictions", empty.results.name
+    predictions.mkdir()
+    assert after_measuring(predictions) == []  # nobody knows of what
+    plans = {"dataset_name": name, "plans_name": "tiny"}
+    write_json(predictions / "plans.json", plans)
+    assert after_measuring(predictions) == []  # nothing is trained here
+    leave(fake_job(empty, OURS))
+    measure, compare = after_measuring(predictions)
+    assert measure.startswith("semi_nnunet crossval ") and measure.endswith(" --device cpu")
+    assert compare == f"semi_nnunet compare -d {name} -p tiny"
+    assert next_lines([measure, compare]) == f"next: {measure}\n      {compare}"
+    write_json(predictions / "plans.json", {**plans, "dataset_name": "Dataset501_Elsewhere"})
+    assert after_measuring(predictions) == []

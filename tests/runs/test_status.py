@@ -94,8 +94,9 @@ def test_results_alone_have_a_status(folders, tmp_path, monkeypatch, capsys):
         assert f"SemiBaselineTrainer 2d fold 0 seed 0: {state}" in capsys.readouterr().out
 
 
-def test_every_state_of_a_training_is_told(empty):
-    job = fake_job(empty, OURS)
+def test_every_state_of_a_training_is_told(empty, monkeypatch):
+    monkeypatch.setattr("semi_nnunet.runs.status.device_here", lambda: "cpu")
+    job, name = fake_job(empty, OURS), empty.results.name
     assert state_of(job) == "not begun"
     with held(job.lock):
         assert state_of(job).startswith("running, ")
@@ -105,10 +106,14 @@ def test_every_state_of_a_training_is_told(empty):
     write_json(job.folder / "semi_settings.json", {"settings": {"epochs": {"value": 4}}})
     rows = [{"epoch": n, "seconds": 60.0} for n in range(3)]
     History(rows).write_csv(job.folder / "semi_history.csv")
-    assert state_of(job) == "begun; 3 epochs done, about 60 s left"
+    (job.folder / ".semi_training.lock").touch()  # of a process that is gone
+    said = f"stopped before its end; 3 epochs done, about 60 s left. Go on: nnUNetv2_train {name} "
+    assert state_of(job) == said + f"2d 0 -tr {OURS} -p tiny -device cpu --c"
+    with held(job.folder / ".semi_training.lock"):  # it was started by hand
+        assert state_of(job).startswith("running, process ")
     failure_note(job).write_text("the disk is full. Fix: free some space.\n")
     assert state_of(job) == (
-        f"begun; failed: the disk is full. Fix: free some space. See {job.log}"
+        f"stopped before its end; failed: the disk is full. Fix: free some space. See {job.log}"
     )
     failure_note(job).unlink()
     job.checkpoint.touch()
