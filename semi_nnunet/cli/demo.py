@@ -1,7 +1,7 @@
 """Show on a phantom data set that unlabelled images help.
 
     semi_nnunet demo
-    semi_nnunet demo --out somewhere --keep          leave data and models there, to play with
+    semi_nnunet demo -o somewhere --keep          leave data and models there, to play with
 
 Draws images of a synthetic abdomen, 4 labelled and 28 not, trains nnU-Net on the labelled ones
 alone and Mean Teacher on all, and compares both on 10 test cases: a table, curves and overlays.
@@ -17,6 +17,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "-o",
         "--out",
         type=Path,
         default=Path("semi_nnunet_demo"),

@@ -1,10 +1,10 @@
 """Make a data set of labelled and pseudo-labelled cases, that any trainer can train on; train it.
 
-    semi_nnunet distil -d 42 -o 142 --base Dataset042_Pancreas/MODEL --views flips gamma
-    semi_nnunet distil -d 42 -o 142 --base MODEL OTHER_MODEL --score disagreement --keep 0.5
-    semi_nnunet distil -d 42 -o 142 --base MODEL --confidence 0.8
-    semi_nnunet distil -d 42 -o 142 --base MODEL --target SemiBaselineTrainer
-    semi_nnunet distil -d 42 -o 142 --base MODEL --target nnUNetTrainer --rounds 2 --keep 0.5 1
+    semi_nnunet distil -d 42 -o 142 -m Dataset042_Pancreas/MODEL --views flips gamma
+    semi_nnunet distil -d 42 -o 142 -m MODEL OTHER_MODEL --score disagreement --keep 0.5
+    semi_nnunet distil -d 42 -o 142 -m MODEL --confidence 0.8
+    semi_nnunet distil -d 42 -o 142 -m MODEL --target SemiBaselineTrainer
+    semi_nnunet distil -d 42 -o 142 -m MODEL --target nnUNetTrainer --rounds 2 --keep 0.5 1
 
 The models label imagesUn (semi_nnunet pseudo-label): one model with several views is data
 distillation, several models are model distillation. The surest cases become training cases of the
@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-d", dest="dataset", required=True, metavar="ID", help="the data set with imagesUn")
     add("-o", dest="new_id", type=int, required=True, metavar="NEW_ID", help="of the new one")
     add("--name", help="of the new one (default: the old name and Distilled)")
-    add("--base", nargs="+", required=True, metavar="MODEL", help="see semi_nnunet pseudo-label")
+    add("-m", "--base", dest="base", nargs="+", required=True, metavar="MODEL", help="see "
+        "semi_nnunet pseudo-label")  # fmt: skip
     add("--views", nargs="+", default=[], choices=NAMES, metavar="VIEW", help=", ".join(NAMES))
     add("--keep", nargs="+", type=float, default=[1.0], metavar="K", help="fraction, or number "
         "above 1, of the cases: the surest; one value, or one for each round: ST++ takes half, "

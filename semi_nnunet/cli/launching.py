@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser, on_cpu: bool = False) -> None
     """
     add = parser.add_argument
     if on_cpu:
-        add("--device", default="cpu", help=argparse.SUPPRESS)
+        add("--device", "-device", default="cpu", help=argparse.SUPPRESS)
     else:
         add_device(parser)
     add("--jobs", type=int, help="at a time (default: one for each GPU; 1 on the CPU; all that fit "

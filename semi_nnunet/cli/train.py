@@ -37,15 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from semi_nnunet.runs.next_step import device_option
     from semi_nnunet.runs.train import train
+    from semi_nnunet.util.command import typed
 
     folder = train(
         args.dataset, args.configuration, args.fold, args.trainer, plans=args.plans,
         resume=args.resume, validate_only=args.validate_only, device=args.device, gpus=args.gpus,
         npz=args.npz, pretrained_weights=args.pretrained_weights,
     )  # fmt: skip
-    plans = "" if args.plans == "nnUNetPlans" else f" -p {args.plans}"
-    print(
-        f"{folder} is trained\nnext: nnUNetv2_predict -d {args.dataset} -c {args.configuration} "
-        f"-f {args.fold} -tr {args.trainer}{plans} -i IMAGES -o PREDICTIONS"
-    )
+    model = ["-d", args.dataset, "-c", args.configuration, "-f", args.fold, "-tr", args.trainer]
+    model += [] if args.plans == "nnUNetPlans" else ["-p", args.plans]
+    words = ("nnUNetv2_predict", *model, "-i", "IMAGES", "-o", "PREDICTIONS")
+    print(f"{folder} is trained\nnext: {typed((*words, *device_option(args.device)))}")

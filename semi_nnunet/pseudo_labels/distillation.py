@@ -51,6 +51,7 @@ from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.folds import number_of_folds
 from semi_nnunet.runs.launching import Launcher, UnfinishedError, find_resources
+from semi_nnunet.runs.next_step import device_option
 from semi_nnunet.runs.seeds import unseeded
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import Problem, UserError
@@ -220,6 +221,7 @@ def what_follows(
     """The commands that train on the new data set; a cascade's second stage needs every fold."""
     number, option = number_of(raw), ("-p", plans) if plans else ()
     train: Command = ("nnUNetv2_train", number, *configurations, folds[0], *option)
+    train = (*train, *device_option())
     if len(configurations) > 1:
         train = ("semi_nnunet", "crossval", "-d", number, *option, "-c", *configurations)
         train = (*train, "-tr", "SemiBaselineTrainer", "-f", *folds)  # nnU-Net's predicts too few

@@ -12,6 +12,7 @@ from semi_nnunet.data.layout import preprocessed_dataset, read_plans
 from semi_nnunet.runs.folders import ALL, folders_of
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.trainings import found_jobs
+from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import optional_json
 
@@ -27,11 +28,9 @@ def to_train(dataset: str, plans: str, configuration: str, fold: str = "0") -> l
     """
     option = "" if plans == "nnUNetPlans" else f" -p {plans}"
     train = f"nnUNetv2_train {dataset} {configuration} {fold} -tr SemiMeanTeacherTrainer"
-    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     planned = "semi_planned" in read_plans(preprocessed_dataset(dataset), plans)
-    if has_gpu or planned:
-        other = " -device mps" if has_gpu else " -device cpu"
-        return [f"{train}{option}{'' if torch.cuda.is_available() else other}"]
+    if device_here() != "cpu" or planned:
+        return [" ".join([f"{train}{option}", *device_option()])]
     return [
         f"semi_nnunet plan -d {dataset}{option} --budget cpu",
         f"{train} -p {plans}_cpu -device cpu",
@@ -48,6 +47,16 @@ def device_here() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def device_option(device: str | None = None) -> Command:
+    """The option that names a device to nnU-Net's commands, which take CUDA without it.
+
+    Args:
+        device: that was asked for; None: the one of this machine.
+    """
+    device = device or device_here()
+    return () if device == "cuda" else ("-device", device)
 
 
 def to_measure(jobs: Sequence[Job], plans: str) -> list[str]:

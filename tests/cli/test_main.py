@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from semi_nnunet.cli.main import OLD_VERBS, TASKS, VERBS, main
+from semi_nnunet.cli.main import OLD_VERBS, TASKS, VERBS, build_parser, main
 
 
 def test_the_list_of_verbs_imports_nothing_that_takes_long() -> None:
@@ -19,6 +19,37 @@ def test_the_list_of_verbs_imports_nothing_that_takes_long() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert all(verb in done.stdout for verb in VERBS)
     assert done.stdout.endswith("set()\n")
+
+
+WORDS = {  # the short options, and what they name in every verb
+    "-d": {"dataset", "converted", "new_id"},
+    "-o": {"out", "new_id", "split"},
+    "-i": {"images", "predictions"},
+    "-r": {"references"},
+    "-m": {"models", "base"},
+    "-tr": {"trainer", "trainers"},
+    "-p": {"plans"},
+    "-c": {"configuration", "configurations"},
+    "-f": {"fold", "folds"},
+    "-np": {"processes", "num_processes"},
+    "-device": {"device"},
+    "-num_gpus": {"gpus"},
+    "-chk": {"checkpoint"},
+    "-pl": {"planner"},
+    "-pretrained_weights": {"pretrained_weights"},
+    "-h": {"help"},
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_one_spelling_for_one_thing(verb: str) -> None:
+    verbs = next(one for one in build_parser(verb)._actions if one.dest == "verb").choices
+    named = {thing for things in WORDS.values() for thing in things}
+    for option in verbs[verb]._actions:
+        short = [word for word in option.option_strings if not word.startswith("--")]
+        assert all(option.dest in WORDS[word] for word in short), (verb, short)
+        is_named = option.option_strings and option.dest in named
+        assert short or not is_named, f"{verb} {option.option_strings} lacks its short spelling"
 
 
 @pytest.mark.parametrize(

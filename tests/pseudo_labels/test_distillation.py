@@ -157,11 +157,12 @@ def test_all_problems_are_raised_together():
     assert caught.value.problems == tuple(problems)
 
 
-def test_what_follows_can_be_typed_and_trains_the_new_data_set():
+def test_what_follows_can_be_typed_and_trains_the_new_data_set(monkeypatch):
+    monkeypatch.setattr("semi_nnunet.runs.next_step.device_here", lambda: "cpu")
     prepare, train = what_follows(Path("raw/Dataset077_New"), None, ["2d"], ["0", "1"])
     parsed = build_parser("preprocess").parse_args([*map(str, prepare[1:])])
     assert (parsed.dataset, parsed.plans, parsed.configurations) == ("77", None, None)
-    assert train == ("nnUNetv2_train", "77", "2d", "0")
+    assert train == ("nnUNetv2_train", "77", "2d", "0", "-device", "cpu")
     stages = ["3d_lowres", "3d_cascade_fullres"]
     prepare, train = what_follows(Path("raw/Dataset077_New"), "small", stages, ["0", "1"])
     parsed = build_parser("preprocess").parse_args([*map(str, prepare[1:])])

@@ -11,6 +11,7 @@ from semi_nnunet.cli.main import build_parser
 from semi_nnunet.runs.next_step import (
     after_measuring,
     device_here,
+    device_option,
     next_lines,
     to_measure,
     to_preprocess,
@@ -74,6 +75,8 @@ def test_the_device_is_the_one_that_is_there(monkeypatch):
     for kinds, device in (({}, "cpu"), ({"mps": True}, "mps"), ({"cuda": True}, "cuda")):
         has_gpu(monkeypatch, **kinds)
         assert device_here() == device
+        assert device_option() == (() if device == "cuda" else ("-device", device))
+    assert device_option("cpu") == ("-device", "cpu")  # though there is a GPU
 
 
 def test_what_was_trained_by_hand_is_measured_by_one_command(empty, monkeypatch):

@@ -101,7 +101,8 @@ def test_pretrained_weights_that_are_none_are_refused_before_the_training(folder
 def test_the_verb_takes_the_words_of_nnunets_own_command(folders, asked, capsys):
     where = [folders.raw.name, "2d", "all", "-tr", OURS, "-p", "tiny", "-device", "cpu"]
     assert main(["train", *where, "--c", "--npz", "-num_gpus", "2"]) == 0
-    assert "next: nnUNetv2_predict -d" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "next: nnUNetv2_predict -d" in said and said.endswith(" -o PREDICTIONS -device cpu\n")
     assert main(["train", *where, "--val"]) == 0
     first, second = asked
     assert first["continue_training"] is first["export_validation_probabilities"] is True
