@@ -1,4 +1,8 @@
-"""Say in one screen what is set up, what is missing and how to mend it."""
+"""Say in one screen what is set up, what is missing and how to mend it.
+
+semi_nnunet doctor
+semi_nnunet doctor -d 42            whether a data set is ready to train on, and what to do next
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,23 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """No arguments."""
+    add = parser.add_argument
+    add("-d", dest="dataset", metavar="ID", help="look at this data set, by number or name")
 
 
 def run(args: argparse.Namespace) -> int:
     from semi_nnunet.discovery.doctor import examine
+    from semi_nnunet.runs.next_step import next_lines
+    from semi_nnunet.runs.ready import examine_dataset
 
-    findings = examine()
+    findings, following = examine(with_datasets=args.dataset is None), list[str]()
+    if args.dataset is not None:
+        of_dataset, following = examine_dataset(args.dataset)
+        findings += of_dataset
     for finding in findings:
         print(finding)
     wrong = sum(finding.fix is not None for finding in findings)
     print(f"\n{wrong} thing{'s' * (wrong != 1)} to mend" if wrong else "\neverything is in place")
+    if following:
+        print(next_lines(following))
     return 1 if wrong else 0

@@ -47,9 +47,14 @@ class Finding:
         return line if self.fix is None else f"{line}\n{'':{TOPIC_WIDTH + 6}}-> {self.fix}"
 
 
-def examine() -> list[Finding]:
-    """Everything there is to say, in the order of the screen."""
-    return [*versions(), *devices(), *paths(), trainers(), *datasets()]
+def examine(with_datasets: bool = True) -> list[Finding]:
+    """Everything there is to say, in the order of the screen.
+
+    Args:
+        with_datasets: also of all raw data sets.
+    """
+    found = [*versions(), *devices(), *paths(), trainers()]
+    return [*found, *datasets()] if with_datasets else found
 
 
 def versions() -> Iterator[Finding]:

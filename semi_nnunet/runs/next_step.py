@@ -30,7 +30,7 @@ def to_train(dataset: str, plans: str, configuration: str, fold: str = "0") -> l
     train = f"nnUNetv2_train {dataset} {configuration} {fold} -tr SemiMeanTeacherTrainer"
     planned = "semi_planned" in read_plans(preprocessed_dataset(dataset), plans)
     if device_here() != "cpu" or planned:
-        return [" ".join([f"{train}{option}", *device_option()])]
+        return [" ".join([f"{train}{option}", *map(str, device_option())])]
     return [
         f"semi_nnunet plan -d {dataset}{option} --budget cpu",
         f"{train} -p {plans}_cpu -device cpu",

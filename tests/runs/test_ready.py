@@ -1,0 +1,46 @@
+"""A data set is looked at up to where a training begins, and the next command is named."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.datasets.phantom import write_phantom_dataset
+from semi_nnunet.runs.ready import examine_dataset
+from semi_nnunet.util.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu(monkeypatch):
+    monkeypatch.setattr("semi_nnunet.runs.next_step.device_here", lambda: "cpu")
+
+
+def test_raw_images_alone_are_to_be_preprocessed(tmp_path, monkeypatch, capsys):
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+        (tmp_path / name).mkdir()
+    raw = tmp_path / "raw" / "Dataset042_New"
+    write_phantom_dataset(raw, labelled=1, unlabelled=2, test=0, shape=(4, 16, 16))
+    assert main(["doctor", "-d", "42"]) == 1
+    said = capsys.readouterr().out
+    assert "1 labelled, 2 unlabelled; preprocessed: nothing" in said
+    assert said.endswith("next: semi_nnunet preprocess -d Dataset042_New\n")
+    with pytest.raises(UserError, match="43"):
+        examine_dataset("43")
+
+
+def test_what_is_ready_is_trained_and_what_is_gone_preprocessed(folders, tmp_path, monkeypatch):
+    name = folders.raw.name
+    findings, following = examine_dataset(name)
+    assert all(finding.fix is None for finding in findings)
+    assert any("ready to train: " in finding.state for finding in findings)
+    assert following[-1].startswith(f"nnUNetv2_train {name} ")
+    assert following[-1].endswith(" -device cpu")
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
+    copy = tmp_path / "preprocessed" / name
+    shutil.copytree(folders.preprocessed, copy, ignore=shutil.ignore_patterns("*_2d*", "*_3d*"))
+    findings, (command,) = examine_dataset(name)
+    assert findings[-1].state.endswith("is not preprocessed")
+    assert command.startswith(f"semi_nnunet preprocess -d {int(name[7:10])}")
