@@ -109,7 +109,7 @@ class ReproducibleTrainer(nnUNetTrainer):
             self.configuration_manager.previous_stage_name,
         )
         self.say = lambda *words: self.print_to_log_file(*words)  # for parts that know no trainer
-        self.run_log = RunLog(self.resolved, self.say)
+        self.run_log = RunLog(self.resolved, self.say, self.device, self.ranks.count)
         self.records, self.history = self.run_log.records, self.run_log.history
         self.non_finite = NonFiniteWatch(every=100 if self.device.type == "cuda" else 1)
         self.resuming = plans.get("continue_training", True)  # nnU-Net says False with --val
@@ -354,7 +354,7 @@ class ReproducibleTrainer(nnUNetTrainer):
                 "settings": self.resolved.as_dict(),
                 "student": self.bare_network.state_dict(),
                 "schedule": schedule_state(self.lr_scheduler),
-                "history": self.history.rows,
+                **self.run_log.state(),
                 "best_epoch": self._best_epoch,
                 "stopped_early": self._stopped_early,
                 "cases": self._cases,
@@ -390,7 +390,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.logger.load_checkpoint(checkpoint["logging"])
         self.current_epoch, self._best_ema = checkpoint["current_epoch"], checkpoint["_best_ema"]
         self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
-        self.history.rows = list(semi["history"])
+        self.run_log.restore(semi)
         self.initial_weights.record = semi.get("initial_weights", {})
         self._best_epoch, self._stopped_early = semi["best_epoch"], semi["stopped_early"]
         self.step_in_epoch = self.within_epoch.restore(semi)

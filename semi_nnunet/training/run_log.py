@@ -1,11 +1,12 @@
-"""What a training writes for people beside its weights: settings, history, trackers, time left."""
+"""What a training writes for people beside its weights: settings, history, cost, trackers."""
 
 from __future__ import annotations
 
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ import torch
 import semi_nnunet
 from semi_nnunet.settings.schema import Resolved
 from semi_nnunet.training.checkpoints import plain
+from semi_nnunet.training.cost import Cost
 from semi_nnunet.training.history import History, StepRecords
 from semi_nnunet.training.trackers import MlflowTracker, TensorBoardTracker, Tracker
 from semi_nnunet.util.errors import UserError
@@ -39,18 +41,21 @@ class RunLog:
         records: values of the steps of the present epoch.
         epoch_values: of the present epoch, by column of the history.
         history: of the epochs that are done.
+        cost: of the training until now.
 
     Args:
         resolved: the settings with their reasons.
         say: prints a line into the training's log.
+        device: that the training runs on.
+        processes: that share it.
     """
 
-    def __init__(self, resolved: Resolved, say: Say):
-        self.resolved, self.say = resolved, say
+    def __init__(self, resolved: Resolved, say: Say, device: torch.device, processes: int):
+        self.resolved, self.say, self.cost = resolved, say, Cost(device, processes)
         self.records, self.history = StepRecords(), History()
         self.epoch_values: dict[str, float] = {}
         self.trackers: list[Tracker] = []
-        self._time_left, self._epoch_started = TimeLeft(), time.monotonic()
+        self._time_left = TimeLeft()
 
     def open_trackers(self, folder: Path, experiment: str, resume: bool) -> list[Tracker]:
         """The trackers that the settings ask for.
@@ -101,11 +106,11 @@ class RunLog:
 
     def begin_epoch(self) -> None:
         """Start the clock of an epoch."""
-        self._epoch_started = time.monotonic()
+        self.cost.start()
 
     def end_epoch(self, epoch: int, epochs: int, loggers: Sequence[Logger]) -> None:
         """Add the epoch's values to the history and the loggers, and say how long is left."""
-        seconds = time.monotonic() - self._epoch_started
+        seconds = self.cost.stop()
         self.history.add(epoch, {**self.epoch_values, "seconds": round(seconds, 2)})
         for logger in loggers:
             for key, value in self.epoch_values.items():
@@ -130,10 +135,41 @@ class RunLog:
 
         return draw_whole
 
-    def write_history(self, folder: Path) -> None:
-        """Write table and picture for people to look at; a full disk must not cost the training."""
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, also of an epoch that is not done."""
+        return {"history": self.history.rows, "cost": self.cost.state()}
+
+    def restore(self, semi: Mapping[str, Any]) -> None:
+        """Take over :meth:`state` of what a checkpoint has under "semi"."""
+        self.history.rows = list(semi["history"])
+        self.cost.restore(semi.get("cost"))
+
+    @contextmanager
+    def validation(self, folder: Path, cases: int, writes: bool) -> Iterator[None]:
+        """Note how long nnU-Net's validation takes, which is what the block does.
+
+        Args:
+            folder: of the fold's results.
+            cases: that it predicts.
+            writes: whether this process writes for all.
+        """
+        began = time.monotonic()
+        yield
+        if writes:
+            with self.unless_full():
+                self.cost.write_validation(folder, time.monotonic() - began, cases)
+
+    @contextmanager
+    def unless_full(self) -> Iterator[None]:
+        """Write in the block what is for people: a full disk must not cost the training."""
         try:
-            self.history.write_csv(folder / "semi_history.csv")
-            self.history.write_picture(folder / "semi_history.png")
+            yield
         except UserError as error:
             self.say(f"WARNING: {error}")
+
+    def write_history(self, folder: Path) -> None:
+        """Write table, picture and cost for people to look at."""
+        with self.unless_full():
+            self.cost.write(folder)
+            self.history.write_csv(folder / "semi_history.csv")
+            self.history.write_picture(folder / "semi_history.png")

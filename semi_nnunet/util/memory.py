@@ -1,8 +1,9 @@
-"""How much memory a process may have: that of the machine, or of the control group it runs in."""
+"""How much memory a process may have, of the machine or its control group, and how much it had."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -54,3 +55,17 @@ def limit_in(file: Path) -> Iterator[int]:
     """The number in a file, if it is there and holds one: "max" means no limit."""
     with suppress(OSError, ValueError):
         yield int(file.read_text(encoding="utf-8"))
+
+
+def peak_memory_bytes() -> int | None:
+    """The most memory that this process has had since it started, without that of its children.
+
+    Returns:
+        bytes; None where the system does not tell.
+    """
+    with suppress(ImportError):
+        import resource  # not on Windows
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return None

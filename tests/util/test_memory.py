@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.util import memory
-from semi_nnunet.util.memory import GIB, memory_bytes
+from semi_nnunet.util.memory import GIB, machine_memory, memory_bytes, peak_memory_bytes
 
 
 def written(path: Path, text: str) -> Path:
@@ -70,3 +70,9 @@ def test_a_system_that_tells_nothing_is_no_error(
 def test_this_machine_has_memory() -> None:
     found = memory_bytes()
     assert found is not None and found > GIB / 2
+
+
+def test_the_peak_of_this_process_is_between_a_little_and_the_machine() -> None:
+    before = peak_memory_bytes()
+    assert before is not None and 2**20 < before <= next(machine_memory())
+    assert (peak_memory_bytes() or 0) >= before

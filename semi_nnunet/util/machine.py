@@ -1,0 +1,25 @@
+"""What a machine is called where its seconds are compared with those of another."""
+
+from __future__ import annotations
+
+import platform
+from contextlib import suppress
+from pathlib import Path
+
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+def processor_name(cpu_info: Path = CPU_INFO) -> str:
+    """Such as "AMD EPYC 7763 64-Core Processor"; the architecture where the system does not tell.
+
+    It is no name of a computer or of its owner.
+
+    Args:
+        cpu_info: Linux' file about the processors.
+    """
+    with suppress(OSError, UnicodeDecodeError):
+        for line in cpu_info.read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and value.strip():
+                return " ".join(value.split())
+    return platform.processor() or platform.machine() or "unknown processor"
