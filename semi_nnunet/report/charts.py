@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 STRIP = 30  # height of a row of intervals or boxes, in pixels
-SERIES = 6  # colours of the page
+SERIES = 10  # colours of the page: grey for the baseline, and those of nine methods
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,16 @@ def axis_of(values: Sequence[float], also: Sequence[float] = (), wanted: int = 4
     return Axis(low, high, tuple(round(n * step, 12) for n in range(first, last + 1)))
 
 
+def series_number(place: int) -> int:
+    """The number of the colour of a method: 0 is the baseline's alone; they repeat after nine."""
+    return 1 + (place - 1) % (SERIES - 1) if place else 0
+
+
+def series(place: int) -> str:
+    """The attribute that gives a mark the colour of a method."""
+    return f'style="--c:var(--series-{series_number(place)})"'
+
+
 def strip(content: Sequence[str], label: str, axis: Axis, zero: bool = False) -> Markup:
     """A row of a chart with its grid."""
     lines = [
@@ -88,7 +98,7 @@ def interval_row(axis: Axis, mean: float, low: float, high: float, said: str, la
     return strip(content, label, axis, zero=True)
 
 
-def box_row(axis: Axis, values: Mapping[str, float], colour: int, label: str) -> Markup:
+def box_row(axis: Axis, values: Mapping[str, float], place: int, label: str) -> Markup:
     """Median, quartiles, whiskers of 1.5 quartile ranges, and a dot for every case."""
     known = {case: value for case, value in values.items() if not math.isnan(value)}
     if not known:
@@ -97,7 +107,7 @@ def box_row(axis: Axis, values: Mapping[str, float], colour: int, label: str) ->
     first, median, third = np.percentile(numbers, (25, 50, 75))
     reach = 1.5 * (third - first)
     low, high = numbers[numbers >= first - reach].min(), numbers[numbers <= third + reach].max()
-    middle, style = STRIP // 2, f'style="--c:var(--series-{colour % SERIES})"'
+    middle, style = STRIP // 2, series(place)
     left, right = axis.percent(float(first)), axis.percent(float(third))
     content = [
         f'<line class="whisker" x1="{axis.percent(float(low))}%" x2="{axis.percent(float(high))}%" '
@@ -105,8 +115,8 @@ def box_row(axis: Axis, values: Mapping[str, float], colour: int, label: str) ->
         f'<rect class="box" {style} x="{left}%" width="{round(right - left, 2)}%" y="6" '
         f'height="{STRIP - 12}"/>',
     ]
-    for place, (case, value) in enumerate(sorted(known.items())):
-        y = middle + 3 * (place % 5 - 2)  # apart from each other, the same every time
+    for number, (case, value) in enumerate(sorted(known.items())):
+        y = middle + 3 * (number % 5 - 2)  # apart from each other, the same every time
         content.append(
             f'<circle class="case" {style} cx="{axis.percent(value)}%" cy="{y}" r="2.5">'
             f"<title>{escape(case)}: {value:.3f}</title></circle>"

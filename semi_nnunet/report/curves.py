@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup, escape
 
-from semi_nnunet.report.charts import SERIES, Axis, axis_of
+from semi_nnunet.report.charts import Axis, axis_of, series, series_number
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 320, 168, 40, 20, 6
 MAX_POINTS = 160  # of a curve
@@ -74,11 +74,11 @@ def polyline(
             share = vertical.percent(math.log10(y) if log else y) / 100
             across = LEFT + (WIDTH - LEFT - 8) * (x - 1) / max(1, last - 1)
             points.append(f"{across:.1f},{TOP + (HEIGHT - TOP - BOTTOM) * (1 - share):.1f}")
-    style = f'style="--c:var(--series-{colour % SERIES})"'
+    style = series(colour)
     if len(points) == 1:
         left, top = points[0].split(",")
         return f'<circle class="alone" {style} cx="{left}" cy="{top}" r="3"/>'
-    dashed = f"curve dash-{colour % SERIES}"
+    dashed = f"curve dash-{series_number(colour)}"
     return f'<polyline class="{dashed}" {style} points="{" ".join(points)}"/>'
 
 

@@ -16,15 +16,16 @@ from semi_nnunet.evaluation.statistics import Difference, verdict
 from semi_nnunet.evaluation.values import higher_is_better
 from semi_nnunet.report import wording
 from semi_nnunet.report.charts import (
-    SERIES,
     Axis,
     axis_of,
     box_row,
     change_row,
     interval_row,
+    series_number,
     ticks,
 )
 from semi_nnunet.report.contours import BROKEN, MENDED, WRONG, colour_of
+from semi_nnunet.report.costs import COLUMNS
 from semi_nnunet.report.measured import ALL_CLASSES, Measured
 from semi_nnunet.report.report_data import CaseRow, Report
 from semi_nnunet.report.shown_cases import Viewer
@@ -78,6 +79,8 @@ def render(report: Report) -> str:
         frame_of_case=frames_of_cases(shown),
         legend=[(name, colour_of(n)) for n, name in enumerate(classes_of(report))],
         errors=(MENDED, BROKEN, WRONG),
+        series_number=series_number,
+        cost_columns=COLUMNS,
         all_classes=ALL_CLASSES,
         isnan=math.isnan,
     )
@@ -151,13 +154,12 @@ def boxes(measured: Measured) -> list[Chart]:
         shown = [row[name] for cases in means.values() for row in cases.values() if name in row]
         axis, rows = axis_of(shown, wanted=3), []
         for place, model in enumerate(measured.models):
-            colour = 1 + (place - 1) % (SERIES - 1) if place else 0  # the baseline's alone is grey
             of_cases = {case: row[name] for case, row in means[model].items() if name in row}
             title = model_name(model, measured.models)
             known = [value for value in of_cases.values() if not math.isnan(value)]
             text = number(median(known) if known else math.nan, measured.metric)
             label = f"{title}, {name}: {len(known)} cases, median {text}"
-            rows.append(ChartRow(title, box_row(axis, of_cases, colour, label), text))
+            rows.append(ChartRow(title, box_row(axis, of_cases, place, label), text))
         found.append(Chart(name, rows, ticks(axis)))
     return found
 

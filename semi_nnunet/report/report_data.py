@@ -19,6 +19,7 @@ from semi_nnunet.evaluation.values import (
 from semi_nnunet.report.answer import Answer, answer
 from semi_nnunet.report.background import Background, Facts, background, methods_of
 from semi_nnunet.report.case_files import CaseFiles
+from semi_nnunet.report.costs import Costs, costs_of
 from semi_nnunet.report.measured import Measured, measure, read_metrics
 from semi_nnunet.report.run_pages import Panel, Pool, Run, all_dice, pools_of, run_name, run_of
 from semi_nnunet.report.shown_cases import Viewer, viewers
@@ -58,6 +59,7 @@ class Trained:
         first_run: the place of the method's first training among them.
         pools: every filtering of the unlabelled images.
         background: data, plans, settings, versions, commands.
+        costs: of every method, on each machine.
     """
 
     unmeasured: list[str]
@@ -69,6 +71,7 @@ class Trained:
     dice: list[Panel]
     pools: list[Pool]
     background: Background
+    costs: Costs
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,7 @@ def trained(report: Report, folders: Folders, jobs: Sequence[Job], baseline: str
         all_dice(jobs, baseline),
         [pool for job in jobs for pool in pools_of(job)],
         background(folders, report.plans, jobs),
+        costs_of(jobs, shown),
     )
 
 

@@ -11,12 +11,14 @@ from markupsafe import Markup
 from semi_nnunet.evaluation.values import Model
 from semi_nnunet.report.curves import Curve, curves, histogram
 from semi_nnunet.report.wording import count, model_name, short_name
+from semi_nnunet.runs.folders import ALL
 from semi_nnunet.runs.job import Job
 from semi_nnunet.training.history import DICE, LOG_SCALE, History, panels_of
 from semi_nnunet.util.files import read_csv
 from semi_nnunet.util.progress import readable_time
 
 MOST_UNCERTAIN = 10
+SEEN = "Dice on patches of cases that were trained on"  # all that fold "all" can tell
 
 
 @dataclass(frozen=True)
@@ -63,41 +65,56 @@ def run_of(job: Job) -> Run:
         label = f"{title} of {run_name(job)} over the epochs"
         also = (0.0, 1.0) if title == DICE else () if title in LOG_SCALE else (0.0,)
         chart = curves(lines, label, log=title in LOG_SCALE, also=also)
-        panels.append(Panel(title, [(n, name.replace("_", " ")) for n, name in legend], chart))
-    return Run(run_name(job), summary_of(history), panels)
+        shown = said_of_dice(job.fold) if title == DICE else title
+        panels.append(Panel(shown, [(n, name.replace("_", " ")) for n, name in legend], chart))
+    return Run(run_name(job), summary_of(history, job.fold), panels)
 
 
-def summary_of(history: History) -> str:
+def said_of_dice(fold: str) -> str:
+    """What the Dice of patches is called: fold "all" takes them from cases that it trained on."""
+    return SEEN if fold == ALL else DICE
+
+
+def summary_of(history: History, fold: str) -> str:
     """Epochs, time and the last Dice."""
     said = [count(len(history.rows), "epoch")]
     seconds = sum(history.series("seconds")[1])
     if seconds:
         said.append(readable_time(seconds))
     if dice := history.series("dice/deployed")[1]:
-        said.append(f"Dice on validation patches {dice[-1]:.3f}")
+        said.append(f"{said_of_dice(fold)} {dice[-1]:.3f}")
     return ", ".join(said)
 
 
 def all_dice(jobs: Sequence[Job], baseline: str) -> list[Panel]:
     """The Dice of the deployed network of every training: a panel a method, with its baseline."""
-    found: dict[Model, list[Curve]] = {}
+    found: dict[Model, list[tuple[bool, Curve]]] = {}
     for job in jobs:
         if (series := job.history().series("dice/deployed"))[0]:
-            found.setdefault(Model(job.trainer, job.configuration), []).append(series)
+            model, seen = Model(job.trainer, job.configuration), job.fold == ALL
+            found.setdefault(model, []).append((seen, series))
     methods = [model for model in found if model.trainer != baseline] or list(found)
     return [dice_panel(model, found, baseline, model_name(model, methods)) for model in methods]
 
 
 def dice_panel(
-    model: Model, found: Mapping[Model, Sequence[Curve]], baseline: str, name: str
+    model: Model,
+    found: Mapping[Model, Sequence[tuple[bool, Curve]]],
+    baseline: str,
+    name: str,
 ) -> Panel:
-    """The trainings of one method over those of the baseline."""
-    lines = [(1, series) for series in found[model]]
-    legend = [(1, name)]
+    """The trainings of one method over those of the baseline; those that saw the cases are told."""
     base = Model(baseline, model.configuration)
+    shown = [((1, 3), name, found[model])]
     if base in found and base != model:
-        lines = [*((0, series) for series in found[base]), *lines]
-        legend.insert(0, (0, short_name(baseline)))
+        shown.insert(0, ((0, 2), short_name(baseline), found[base]))
+    lines, legend = [], []
+    for colours, whose, trainings in shown:
+        for seen, colour in zip((False, True), colours, strict=True):
+            own = [(colour, series) for has_seen, series in trainings if has_seen == seen]
+            lines += own
+            if own:
+                legend.append((colour, f"{whose}, cases it was trained on" if seen else whose))
     return Panel(name, legend, curves(lines, f"{DICE} of {name}", also=(0.0, 1.0)))
 
 

@@ -67,11 +67,6 @@ def true_minus(text: str) -> str:
     return text
 
 
-def signed(value: float, metric: str) -> str:
-    """A difference of two values, with its sign."""
-    return with_sign(value, digits(metric))
-
-
 def with_sign(value: float, behind: int) -> str:
     """ "+1.5", "−0.3"; "0.0" has none."""
     if math.isnan(value):
@@ -93,10 +88,10 @@ def unit_of_difference(metric: str) -> str:
 
 
 def interval(difference: Difference, metric: str) -> str:
-    """ "+0.009 to +0.021"."""
+    """ "+0.9 to +2.1": in the unit of :func:`in_points`."""
     if math.isnan(difference.low):
         return "only one"
-    return f"{signed(difference.low, metric)} to {signed(difference.high, metric)}"
+    return f"{in_points(difference.low, metric)} to {in_points(difference.high, metric)}"
 
 
 def p_value(p: float) -> str:

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import re
+from itertools import combinations
 
 import numpy as np
 import pytest
 
-from semi_nnunet.report.charts import Axis, axis_of, box_row, change_row, interval_row, ticks
+from semi_nnunet.report.charts import (
+    SERIES,
+    Axis,
+    axis_of,
+    box_row,
+    change_row,
+    interval_row,
+    series,
+    series_number,
+    ticks,
+)
+from semi_nnunet.report.page import TEMPLATES
 
 CUTS = [n / 97 for n in range(1, 97)]
 NAN = float("nan")
@@ -92,3 +104,50 @@ def test_names_of_cases_and_labels_are_escaped():
         change_row(UNIT, 0.1, 0.2, True, HOSTILE),
     ):
         assert "<script" not in row and "&lt;script&gt;alert(1)&lt;/script&gt;" in row
+
+
+def test_nine_methods_have_nine_colours_and_the_baseline_its_own():
+    assert [series_number(place) for place in range(12)] == [*range(10), 1, 2]
+    assert series(3) == 'style="--c:var(--series-3)"'
+
+
+SEEN_BY = {  # linear RGB as severe red and green blindness see it (Machado et al. 2009)
+    "normal": np.eye(3),
+    "protanopia": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+         [-0.003882, -0.048116, 1.051998]]
+    ),
+    "deuteranopia": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+         [-0.011820, 0.042940, 0.968881]]
+    ),
+}  # fmt: skip
+
+
+def oklab(colour: str, seen: np.ndarray) -> np.ndarray:
+    """Where equal distances look equally far apart (Ottosson 2020)."""
+    rgb = np.array([int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_lms = [[0.41222, 0.53633, 0.05145], [0.21190, 0.68070, 0.10740], [0.08830, 0.28172, 0.62998]]
+    to_lab = [
+        [0.21045, 0.79362, -0.00407],
+        [1.97800, -2.42859, 0.45059],
+        [0.02590, 0.78277, -0.80868],
+    ]
+    return np.array(to_lab) @ np.cbrt(np.array(to_lms) @ np.clip(seen @ linear, 0, 1))
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2])
+@pytest.mark.parametrize("sight", SEEN_BY)
+def test_colours_of_methods_are_apart_from_each_other_and_from_better_and_worse(mode, sight):
+    """In light, in dark and on paper: as far apart as nine of them can be, and then some more."""
+    css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    block = css.split(":root {")[1 + mode].split("}")[0]
+    found = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block))
+    names = [*(f"series-{n}" for n in range(SERIES)), "better", "worse"]
+    places = {name: oklab(found[name], SEEN_BY[sight]) for name in names}
+    least = 0.1 if sight == "normal" else 0.075
+    for one, other in combinations(names, 2):
+        methods = [name for name in (one, other) if name not in ("series-0", "better", "worse")]
+        distance = np.linalg.norm(places[one] - places[other])
+        assert not methods or distance > least, (one, other, distance)

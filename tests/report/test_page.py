@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from dataclasses import replace
 
@@ -12,13 +13,14 @@ import pytest
 
 from semi_nnunet.evaluation.values import Model, Value
 from semi_nnunet.report.background import Background, Settings
+from semi_nnunet.report.costs import CostRow, Costs, MachineCosts
 from semi_nnunet.report.curves import curves
 from semi_nnunet.report.measured import ALL_CLASSES, measure
 from semi_nnunet.report.page import boxes, changes, counts, frames_of_cases, intervals, render
 from semi_nnunet.report.report_data import Report, Trained, answered
 from semi_nnunet.report.run_pages import Panel, Pool, Run
 from semi_nnunet.report.shown_cases import Frame, Viewer
-from semi_nnunet.report.wording import in_points, short_name, signed
+from semi_nnunet.report.wording import in_points, short_name
 from tests.report.gains import measured
 from tests.report.parsed_page import Elements
 from tests.report.results_tree import BASE, OTHER, OURS, Tree
@@ -66,7 +68,7 @@ def test_all_numbers_of_the_tables_are_those_of_metrics_csv(page, tree):
         difference, _, *values = (value for value, _ in row[2:])
         assert float(difference) == pytest.approx(after - before)
         assert [float(value) for value in values] == pytest.approx([before, after])
-        assert row[2][1] == signed(after - before, "dice")
+        assert row[2][1] == in_points(after - before, "dice")
 
 
 def test_nothing_is_fetched_and_every_picture_is_described(html, page):
@@ -149,6 +151,7 @@ def trained_of(name: str) -> Trained:
     frame = replace(frame, layers=dict.fromkeys(panels, picture))
     panel = Panel(name, [(0, name)], curves([(0, ([1, 2], [0.1, 0.2]))], name))
     chart = curves([(0, ([1, 2], [0.1, 0.2]))], name)
+    cost = CostRow(Model(f"Semi{name}Trainer", name), 2, 0.6, 80.0, 1.5, math.nan, 3.0)
     background = Background(
         [("labelled cases", name), (name, name)], [(name, [(name, name)])],
         [Settings(name, [(name, name, name)], name)], [(name, name)], [name], name,
@@ -163,6 +166,7 @@ def trained_of(name: str) -> Trained:
         dice=[panel],
         pools=[Pool(name, name, chart, [(name, 0.5, True)])],
         background=background,
+        costs=Costs([MachineCosts(name, [cost], [panel])], name),
     )
 
 

@@ -172,8 +172,9 @@ def test_the_page_never_scrolls_sideways(page, width):
     assert of(page, "document.documentElement.scrollWidth") <= width
     escaping = of(
         page,
-        "[...document.querySelectorAll('main *')].filter(e => !e.closest('.wide, pre, svg') && "
-        f"e.getBoundingClientRect().right > {width} + 1).map(e => e.outerHTML.slice(0, 80))",
+        "[...document.querySelectorAll('main *')].filter(e => "
+        f"!e.closest('.wide, .panels, pre, svg') && e.getBoundingClientRect().right > {width} + 1)"
+        ".map(e => e.outerHTML.slice(0, 80))",
     )
     assert escaping == []
 
@@ -249,3 +250,51 @@ def contrast(one: str, other: str) -> float:
 
     bright, dark = sorted((luminance(one), luminance(other)), reverse=True)
     return (bright + 0.05) / (dark + 0.05)
+
+
+def test_boxes_fill_their_panel(page):
+    """The axis has most of the width of a panel, and panels that of the page."""
+    shares = of(
+        page,
+        "[...document.querySelectorAll('.boxes .strip')].map(s => "
+        "s.getBoundingClientRect().width / s.closest('.chart').getBoundingClientRect().width)",
+    )
+    assert min(shares) > 0.5
+    ends = of(
+        page,
+        "[...document.querySelectorAll('.boxes')].map(b => b.getBoundingClientRect().right - "
+        "b.lastElementChild.getBoundingClientRect().right)",
+    )
+    assert max(map(abs, ends)) < 1
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_first_column_stays_with_its_lines_where_a_table_scrolls(page, width):
+    size(page, width)
+    of(page, "document.querySelectorAll('table.stays').forEach(t => { t.style.width = '3000px'; })")
+    of(page, "document.querySelectorAll('.wide').forEach(w => { w.scrollLeft = 400; })")
+    cells = (
+        "[...document.querySelectorAll('table.stays tbody th')].filter(c => c.offsetParent).map(c "
+        "=> [c.getBoundingClientRect().left - c.closest('.wide').getBoundingClientRect().left, "
+        "parseFloat(getComputedStyle(c).borderBottomWidth)])"
+    )
+    found = of(page, cells)
+    assert found and all(abs(left) < 1 and line == 1 for left, line in found)
+
+
+def test_on_a_phone_the_panels_are_one_row_that_scrolls(page):
+    size(page, 390)
+    tops, room, shown = of(
+        page,
+        "(p => [[...p.children].map(c => c.getBoundingClientRect().bottom), p.scrollWidth, "
+        "p.clientWidth])(document.querySelector('.panels'))",
+    )
+    assert len(tops) == 5 and len(set(tops)) == 1 and room > shown
+
+
+def test_what_goes_on_at_the_right_has_a_shadow_there(page):
+    size(page, 390)
+    for selector in ("nav", ".panels", "#cases .wide"):
+        over = f"(e => e.scrollWidth > e.clientWidth)(document.querySelector('{selector}'))"
+        style = f"getComputedStyle(document.querySelector('{selector}'))"
+        assert of(page, over) and of(page, f"{style}.backgroundAttachment") == "local, scroll"

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from semi_nnunet.report.run_pages import MOST_UNCERTAIN, all_dice, pools_of, run_of, summary_of
+from semi_nnunet.report.run_pages import (
+    MOST_UNCERTAIN,
+    SEEN,
+    all_dice,
+    pools_of,
+    run_of,
+    summary_of,
+)
 from semi_nnunet.report.wording import short_name
 from semi_nnunet.runs.folders import Folders, folders_of
 from semi_nnunet.runs.job import Job
@@ -40,8 +48,8 @@ def job(tmp_path) -> Job:
 
 def test_a_summary_tells_epochs_time_and_the_last_dice():
     rows = [{"epoch": n, "seconds": 90.0, "dice/deployed": n / 10} for n in range(4)]
-    assert summary_of(History(rows)) == "4 epochs, 6 min, Dice on validation patches 0.300"
-    assert summary_of(History([{"epoch": 0}])) == "1 epoch"
+    assert summary_of(History(rows), "0") == "4 epochs, 6 min, Dice on validation patches 0.300"
+    assert summary_of(History([{"epoch": 0}]), "0") == "1 epoch"
 
 
 def test_every_curve_of_a_training_is_in_one_panel_with_its_name(job):
@@ -61,6 +69,21 @@ def test_every_curve_of_a_training_is_in_one_panel_with_its_name(job):
         colours = [f"var(--series-{number})" for number, _ in panel.legend]
         assert all(panel.chart.count(colour) == 1 for colour in colours)
         assert f"{panel.title} of {run.name}" in panel.chart
+
+
+def test_what_was_measured_on_cases_that_were_trained_on_is_called_so(job):
+    rows = [{"epoch": n, "dice/deployed": 0.9} for n in range(3)]
+    every = replace(job, fold="all")
+    for one in (job, every):
+        one.folder.mkdir(parents=True, exist_ok=True)
+        History(rows).write_csv(one.folder / "semi_history.csv")
+    run = run_of(every)
+    assert SEEN in run.summary and "validation" not in run.summary
+    assert [panel.title for panel in run.panels] == [SEEN]
+    (panel,) = all_dice([job, every], BASE)
+    assert panel.legend == [(1, "MeanTeacher"), (3, "MeanTeacher, cases it was trained on")]
+    (alone,) = all_dice([every], BASE)
+    assert alone.legend == [(3, "MeanTeacher, cases it was trained on")]
 
 
 def test_a_training_without_a_history_says_so(job):

@@ -19,7 +19,6 @@ from semi_nnunet.report.wording import (
     number,
     p_value,
     short_name,
-    signed,
     unit_of_difference,
 )
 from tests.report.results_tree import BASE, OURS
@@ -28,11 +27,10 @@ NAN = float("nan")
 
 
 def test_numbers_and_names_are_written_for_people():
-    assert signed(-0.0001, "dice") == "0.000" and signed(-0.012, "dice") == f"{MINUS}0.012"
-    assert (
-        in_points(0.0142, "dice") == "+1.4" and in_points(-0.631, "hd95_edge_mm") == f"{MINUS}0.63"
-    )
-    assert signed(NAN, "dice") == DASH and metric_title("nsd_surfel_2mm") == "NSD (surfel, 2mm)"
+    assert in_points(-0.0001, "dice") == "0.0" and in_points(-0.012, "dice") == f"{MINUS}1.2"
+    assert in_points(0.0142, "dice") == "+1.4"
+    assert in_points(-0.631, "hd95_edge_mm") == f"{MINUS}0.63"
+    assert in_points(NAN, "dice") == DASH and metric_title("nsd_surfel_2mm") == "NSD (surfel, 2mm)"
     assert short_name(OURS) == "MeanTeacher" and short_name("nnUNetTrainer") == "nnUNetTrainer"
 
 
@@ -67,8 +65,8 @@ def test_numbers_have_the_digits_of_their_metric_and_a_true_minus():
     assert number(NAN, "dice") == DASH and number(-0.0, "dice") == "0.000"
     for value in (0.0142, -0.0142, 0.5):  # no hyphen stands for a minus anywhere
         for metric in ("dice", "hd95_edge_mm"):
-            texts = signed(value, metric), in_points(value, metric)
-            assert all("-" not in text and text[0] in f"+{MINUS}" for text in texts)
+            text = in_points(value, metric)
+            assert "-" not in text and text[0] in f"+{MINUS}"
 
 
 def test_points_are_hundredths_of_an_overlap():
@@ -78,7 +76,7 @@ def test_points_are_hundredths_of_an_overlap():
 
 def test_intervals_and_chances_are_written_as_one_reads_them():
     known = Difference(0.015, 0.009, 0.021, 0.001, 12, 11)
-    assert interval(known, "dice") == "+0.009 to +0.021"
+    assert interval(known, "dice") == "+0.9 to +2.1"
     assert interval(Difference(0.1, NAN, NAN, 1.0, 1, 1), "dice") == "only one"
     assert p_value(0.0342) == "p = 0.034" and p_value(0.00001) == "p < 0.001"
 
