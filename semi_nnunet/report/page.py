@@ -52,21 +52,36 @@ class Chart:
     ticks: Markup
 
 
-def render(report: Report) -> str:
-    """The whole page."""
+def page_of(template: str, folder: Path, **values: object) -> str:
+    """Fill a template that has the style, the script and the parts of the report.
+
+    Args:
+        template: name of the file.
+        folder: that it lies in.
+        values: what it shows.
+    """
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader([folder, TEMPLATES]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
+    css, javascript = (
+        Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+        for name in ("report.css", "report.js")
+    )
+    page = environment.get_template(template)
+    return page.render(say=wording, css=css, javascript=javascript, **values)
+
+
+def render(report: Report) -> str:
+    """The whole page."""
     metric, shown = report.metric, report.trained.viewers if report.trained else []
-    return environment.get_template("report.html.j2").render(
+    return page_of(
+        "report.html.j2",
+        TEMPLATES,
         report=report,
-        say=wording,
-        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        javascript=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
         counts=counts(report),
         worst_first="ascending" if higher_is_better(metric) else "descending",
         today=f"{datetime.now():%d %B %Y}",

@@ -40,8 +40,9 @@ def test_what_is_selected_is_what_trainings_use(dataset, pool, make_trainer, cap
     assert sorted(case for case, _, kept in rows[1:] if kept == "1") == chosen
     page = Path("selection.html").read_text(encoding="utf-8")
     assert "2 of 4 unlabelled images selected" in page
-    assert page.count("<figure") == 4 and page.count(", left out</figcaption>") == 2
-    assert page.count("data:image/png;base64,") == 8 and not re.search(r'src="(?!data:)', page)
+    assert page.count('<figure class="viewer') == 4 and page.count(", left out</span>") == 2
+    assert page.count('src="data:image/png;base64,') == 8
+    assert not re.search(r'src="(?!data:)', page)
     assert main(["select", "-d", dataset.name, "--undo"]) == 0
     assert len(make_trainer("SemiMeanTeacherTrainer", start=False).unlabelled_cases()) == 4
 

@@ -62,8 +62,7 @@ const viewers = all(".viewer").map((figure) => {
       image.alt = `${image.dataset.alt}, ${frame.caption}`;
     });
     all(".caption", figure).forEach((text) => { text.textContent = frame.caption; });
-    const body = figure.querySelector(".scores tbody");
-    body.replaceChildren(...frame.scores.map((cells) => {
+    figure.querySelector(".scores tbody")?.replaceChildren(...frame.scores.map((cells) => {
       const row = document.createElement("tr");
       cells.forEach((cell, i) => {
         const td = document.createElement("td");
