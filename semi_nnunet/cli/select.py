@@ -6,8 +6,9 @@
     semi_nnunet select -d 42 --undo
 
 The models label imagesUn (semi_nnunet pseudo-label); the surest images are written down where every
-trainer of ours reads it, a page shows the most and the least certain, and a table beside it has
-every case's score. Filtering within a training is a setting instead (filter_epochs).
+trainer of ours reads it, a page shows the most certain, the least certain and those around the
+threshold, and a table beside it has every case's score. Filtering within a training is a setting
+instead (filter_epochs).
 
 Scores, 0 the surest: entropy of the labels; disagreement of several models; change of the labels
 over rounds (FLARE22's winner) and checkpoints (ST++), which compare with --before.

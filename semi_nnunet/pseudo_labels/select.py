@@ -59,8 +59,8 @@ def select(
         models: folders of trained models, see :func:`~.label.pseudo_label`.
         choice: how many images are kept, and by which score.
         views: test-time views to average.
-        page: an HTML file that shows the most and the least certain images; a table of all scores
-            lies beside it, as .csv.
+        page: an HTML file that shows the images at both ends and around the threshold; a table of
+            all scores lies beside it, as .csv.
         launcher: where the images are labelled; None: on this machine.
 
     Returns:

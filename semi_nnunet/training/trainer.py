@@ -325,8 +325,8 @@ class SemiTrainer(CompanionTrainer, is_method=False):
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         base, results = Path(self.preprocessed_dataset_folder_base), Path(self.output_folder_base)
         following = NextStages(self.predictor, base, results, self.say)
-        fold, cases = Path(self.output_folder), len(self.do_split()[1])
-        timed = self.run_log.validation(fold, cases, writes=self.ranks.number == 0)
+        fold, validated = Path(self.output_folder), len(self.do_split()[1])
+        timed = self.run_log.validation(fold, validated, writes=self.ranks.number == 0)
         with self.as_network(self.prediction_network()), following.prepared() as stages, timed:
             super().perform_actual_validation(save_probabilities)
         for path in (Path(self.output_folder) / "validation").glob("*"):  # nnU-Net does not look

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from pathlib import Path
 
+import pytest
+
+from semi_nnunet.training.cost import read_cost
 from tests.trainers import run_epochs
 
 
@@ -41,3 +45,29 @@ def test_other_loggers_get_our_values_too(make_trainer):
     trainer.logger.loggers.append(spy)
     run_epochs(trainer, 1)
     assert {"semi/loss/consistency", "semi/dice/student", "train_losses"} <= set(spy.seen)
+
+
+def test_a_validation_is_timed_by_its_cases_by_one_process(make_trainer):
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
+    log, folder = trainer.run_log, Path(trainer.output_folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with log.validation(folder, cases=4, writes=False):
+        pass
+    assert read_cost(folder).seconds_a_case is None
+    with log.validation(folder, cases=4, writes=True):
+        time.sleep(0.2)
+    seconds = read_cost(folder).seconds_a_case
+    assert seconds is not None and 0.05 <= seconds < 0.5
+
+
+def test_a_validation_that_fails_is_not_timed_and_a_full_disk_is_a_warning(make_trainer):
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
+    log, folder = trainer.run_log, Path(trainer.output_folder)
+    with pytest.raises(ValueError, match="broken"), log.validation(folder, 4, writes=True):
+        raise ValueError("broken")
+    assert not (folder / "semi_cost.json").exists()
+    said: list[str] = []
+    log.say = said.append
+    with log.validation(folder / "nowhere", 4, writes=True):
+        pass
+    assert len(said) == 1 and said[0].startswith("WARNING: could not write")
