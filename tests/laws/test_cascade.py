@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
+from semi_nnunet.training.cost import read_cost
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
 from tests.trainers import TRAINERS, WITHOUT_RAMP, each_of, run_epochs
@@ -94,5 +95,7 @@ def test_g_a_first_stage_is_validated_where_the_next_is_not_preprocessed(
     finally:
         aside.rename(folder)
     assert (Path(trainer.output_folder) / "validation" / "summary.json").is_file()
+    cost = read_cost(Path(trainer.output_folder))
+    assert cost.training and cost.seconds_a_case > 0
     assert not list(Path(trainer.output_folder_base).glob("predicted_next_stage/*/*.b2nd"))
     assert trainer.configuration_manager.next_stage_names == ["3d_cascade_fullres"]

@@ -108,7 +108,7 @@ class Tree:
         return folder
 
     def describe(self, folder: Path, unlabelled: bool) -> None:
-        """History, settings and, if it is semi-supervised, a filtering."""
+        """History, settings, cost and, if it is semi-supervised, a filtering."""
         rows: list[dict[str, float]] = []
         for epoch in range(10):
             row = {"epoch": epoch, "learning_rate": 0.01 * (1 - epoch / 10), "seconds": 60.0}
@@ -124,6 +124,11 @@ class Tree:
         }
         record = {"semi_nnunet": "0.1.0", "torch": "2.0", "settings": settings}
         self.write_json(folder / "semi_settings.json", record)
+        where = {"machine": "CPU 3000, 1 thread", "seconds": 1500.0 if unlabelled else 600.0}
+        share = {**where, "memory_gib": 1.5, "gpu_memory_gib": None}
+        self.write_json(
+            folder / "semi_cost.json", {"training": [share], "validation": {**where, "cases": 600}}
+        )
         if unlabelled:
             scores = {f"pool_{n}": n / 12 for n in range(12)}
             write_table(folder / "filter_epoch_5.csv", scores, [f"pool_{n}" for n in range(8)])

@@ -92,6 +92,16 @@ def test_curves_filtering_and_settings_are_there_and_escaped(html, page):
     assert "Mean Teacher (Tarvainen" in page.text
 
 
+def test_costs_stand_beside_dice_and_name_the_machine(html, page):
+    section = html.split('<section id="cost">')[1].split("</section>")[0]
+    assert '<h3 class="machine">CPU 3000, 1 thread</h3>' in section
+    rows = re.findall(r'<tr.*?data-value="Semi(\w+)Trainer">.*?</tr>', section)
+    assert rows == ["Baseline", "MeanTeacher"]
+    for text in ("10 min 00 s", "25 min 00 s", "1.50", "1.00", "2.50"):
+        assert f">{text}</td>" in section
+    assert section.count("<circle") == 2 * 3 and "Not recorded" not in page.text
+
+
 def test_boxes_tell_the_median_of_the_cases_of_every_method_and_class():
     found = measured("test", **{BASE: 0, OURS: 0.03, OTHER: 0.01})
     charts = boxes(found)
