@@ -75,12 +75,12 @@ class Cost:
     def stop(self) -> float:
         """Stop the clock; returns the seconds since its start."""
         seconds = self._running()
-        self._shares, self._started = self._now(), None
+        self._shares, self._started = self._after(seconds), None
         return seconds
 
     def state(self) -> list[dict[str, Any]] | None:
         """The shares until now as plain values, also while the clock runs."""
-        shares = self._now()
+        shares = self._after(self._running())
         return None if shares is None else [asdict(share) for share in shares]
 
     def restore(self, state: Sequence[dict[str, Any]] | None) -> None:
@@ -90,7 +90,7 @@ class Cost:
     def _running(self) -> float:
         return 0.0 if self._started is None else time.monotonic() - self._started
 
-    def _now(self) -> list[Share] | None:
+    def _after(self, running: float) -> list[Share] | None:
         if self._shares is None or self._started is None:
             return self._shares
         machine = machine_of(self.device, self.processes)
@@ -98,7 +98,7 @@ class Cost:
         others = [share for share in self._shares if share.machine != machine]
         peaks = [(share.memory_gib, share.gpu_memory_gib) for share in before]
         on_host, on_gpu = zip(*peaks, (gib(peak_memory_bytes()), gpu_gib(self.device)), strict=True)
-        seconds = sum(share.seconds for share in before) + self._running()
+        seconds = sum(share.seconds for share in before) + running
         return [*others, Share(machine, seconds, highest(on_host), highest(on_gpu))]
 
     def write(self, folder: Path) -> None:
