@@ -6,8 +6,8 @@ Makes a synthetic data set with N unlabelled images (hard links of a few tiny on
 folder, and measures each stage in a process of its own: checking and planning (semi_nnunet
 preprocess up to the first unlabelled case), a second call where all cases are done, semi_nnunet
 status, a training of one step with its start, the choice of the surest images, and a report.
-Prints seconds and the largest memory of the stage's processes in MiB, and how many times as long
-the last N took as the first.
+Prints seconds, those that the processors worked (the other ones are waiting, or other programs of
+the machine), the largest memory of a process in MiB, and how many times as long the last N took.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from semi_nnunet.data.layout import manifest_file
@@ -65,17 +66,18 @@ def main() -> None:
     seconds: dict[str, list[float]] = {}
     for count in args.cases:
         with tempfile.TemporaryDirectory() as folder:
-            for stage, taken, memory in measured(Path(folder), count):
+            for stage, taken, worked, memory in measured(Path(folder), count):
                 seconds.setdefault(stage, []).append(taken)
-                print(f"{count:>7} {stage:24} {taken:7.1f} s {memory:6.0f} MiB", flush=True)
+                each = f"{taken:7.1f} s {worked:7.1f} s {memory:6.0f} MiB"
+                print(f"{count:>7} {stage:24} {each}", flush=True)
     if len(args.cases) > 1:
         print(f"{args.cases[-1]} cases take, of the time of {args.cases[0]}:")
         for stage, taken_each in seconds.items():
             print(f"        {stage:24} {taken_each[-1] / taken_each[0]:7.1f} times")
 
 
-def measured(folder: Path, count: int) -> list[tuple[str, float, float]]:
-    """(stage, seconds, MiB) of a data set of so many unlabelled images."""
+def measured(folder: Path, count: int) -> Iterator[tuple[str, float, float, float]]:
+    """(stage, seconds, of the processors, MiB) of a data set of so many unlabelled images."""
     for name in ("raw", "preprocessed", "results"):
         (folder / name).mkdir()
         os.environ[f"nnUNet_{name}"] = str(folder / name)
@@ -83,7 +85,7 @@ def measured(folder: Path, count: int) -> list[tuple[str, float, float]]:
     os.environ |= {"nnUNet_n_proc_DA": "0", "OMP_NUM_THREADS": "1", "nnUNet_def_n_proc": "1"}
     make_raw(folder / "raw" / NAME, count)
     number, which = str(NUMBER), ["-d", str(NUMBER), "-p", PLANS]
-    stages = [run("check and plan", [sys.executable, "-c", LABELLED, NAME])]
+    yield run("check and plan", [sys.executable, "-c", LABELLED, NAME])
     plan = [*OURS, "plan", "-d", number, "-c", "2d", "--name", PLANS, "--set", *SETTINGS]
     run("plan", plan)
     make_preprocessed(folder / "preprocessed" / NAME, count)
@@ -95,10 +97,10 @@ def measured(folder: Path, count: int) -> list[tuple[str, float, float]]:
         "status": [*OURS, "status", *which],
         "filter": [sys.executable, "-c", FILTER, str(count), str(folder / "filter.csv")],
     }.items():
-        stages.append(run(stage, words))
+        yield run(stage, words)
     cross = [*OURS, "crossval", *which, "-c", "2d", "-f", "all", "-tr", TRAINER, "--device", "cpu"]
     run("predict and evaluate", cross)
-    return [*stages, run("report", [*OURS, "report", *which, "-o", page])]
+    yield run("report", [*OURS, "report", *which, "-o", page])
 
 
 def make_raw(raw: Path, count: int) -> None:
@@ -141,12 +143,13 @@ def make_preprocessed(preprocessed: Path, count: int) -> None:
             file.write(json.dumps(entry.__dict__) + "\n")
 
 
-def run(stage: str, words: list[str]) -> tuple[str, float, float]:
-    """Run a command; its seconds and its largest process's memory in MiB."""
+def run(stage: str, words: list[str]) -> tuple[str, float, float, float]:
+    """Run a command; its seconds, those of the processors, its largest process's memory in MiB."""
     started = time.monotonic()
     code = (
         "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:]); "
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); "
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN); "
+        "print(used.ru_utime + used.ru_stime, used.ru_maxrss, file=sys.stderr); "
         "sys.exit(done.returncode)"
     )
     done = subprocess.run(
@@ -154,7 +157,8 @@ def run(stage: str, words: list[str]) -> tuple[str, float, float]:
     )
     if done.returncode:
         sys.exit(f"{stage} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    return stage, time.monotonic() - started, int(done.stderr.split()[-1]) / 1024
+    worked, memory = map(float, done.stderr.split()[-2:])
+    return stage, time.monotonic() - started, worked, memory / 1024
 
 
 if __name__ == "__main__":

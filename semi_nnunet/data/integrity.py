@@ -12,7 +12,7 @@ import io
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from tqdm import tqdm
 
+from semi_nnunet.data.checked import CaseReport, Known, source_of
 from semi_nnunet.data.file_bytes import COPY_AGAIN, short_reason
 from semi_nnunet.data.image_files import (
     READER_SPACING_RTOL,
     SPACING_RTOL,
     FileFacts,
-    Geometry,
     geometry_difference,
     inspect_file,
 )
@@ -58,31 +58,6 @@ EXAMPLES_TRIED = 10  # files shown to nnU-Net's choice of a reader, as the first
 
 
 @dataclass(frozen=True)
-class CaseReport:
-    """What is wrong with one case, and what its images are like.
-
-    Args:
-        case: its identifier.
-        subset: "labelled", "unlabelled" or "test".
-        content_hash: sha256 over shape and voxel values, decoded, so that recompression does not
-            hide equality; None if a file is unreadable.
-        problems: empty if the case is fine.
-        geometry: of its first readable image; None if there is none.
-        quantiles: of the voxels of each channel, at
-            :data:`~semi_nnunet.data.image_files.QUANTILES`; bad files are left out.
-        only_background: it has a label that is 0 everywhere.
-    """
-
-    case: str
-    subset: str
-    content_hash: str | None
-    problems: tuple[Problem, ...]
-    geometry: Geometry | None = None
-    quantiles: tuple[tuple[float, ...], ...] = ()
-    only_background: bool = False
-
-
-@dataclass(frozen=True)
 class _Rules:
     """What all cases of a data set are held to."""
 
@@ -92,12 +67,19 @@ class _Rules:
     label_values: frozenset[int]
     file_ending: str
 
+    def __str__(self) -> str:
+        reader, values = self.reader_class.__qualname__, sorted(self.label_values)
+        return f"{self.root} {reader} {self.num_channels} {values} {self.file_ending}"
+
 
 # ---- cases ----
 
 
 def check_dataset(
-    raw_dataset: str | Path | RawDataset, num_processes: int, show_progress: bool = True
+    raw_dataset: str | Path | RawDataset,
+    num_processes: int,
+    show_progress: bool = True,
+    known: Known | None = None,
 ) -> list[CaseReport]:
     """Read every image of imagesTr, imagesUn and imagesTs, and every label, once.
 
@@ -105,6 +87,7 @@ def check_dataset(
         raw_dataset: the folder, or its description.
         num_processes: up to 1 means in this process.
         show_progress: draw a bar, if stderr is a terminal.
+        known: reports of earlier; they hold where the bytes of a case's files are the same.
 
     Returns:
         one report per case: labelled, unlabelled, then test, each sorted by identifier.
@@ -121,7 +104,8 @@ def check_dataset(
         label_values=frozenset(declared_values(description["labels"])),
         file_ending=description["file_ending"],
     )
-    results = in_processes(partial(_safe_report, rules), cases, num_processes, "checks images")
+    jobs = [(case, (known or {}).get((case.subset, case.case))) for case in cases]
+    results = in_processes(partial(_known_or_new, rules), jobs, num_processes, "checks images")
     hidden = None if show_progress else True  # None: hidden unless stderr is a terminal
     return list(tqdm(results, total=len(cases), desc="checking", unit="case", disable=hidden))
 
@@ -163,6 +147,15 @@ def image_problems(
     count, ending = len(description["channel_names"]), description["file_ending"]
     rules = _Rules(os.fspath(folder), reader, count, frozenset(), ending)
     return list(_safe_report(rules, RawCase(case, "unlabelled", tuple(images))).problems)
+
+
+def _known_or_new(rules: _Rules, job: tuple[RawCase, CaseReport | None]) -> CaseReport:
+    case, known = job
+    label = () if case.label is None else (case.label,)
+    source = source_of((*case.images, *label), f"{rules} {case.named_by_channel}")
+    if source and known is not None and known.source == source:
+        return known
+    return replace(_safe_report(rules, case), source=source)
 
 
 def _safe_report(rules: _Rules, case: RawCase) -> CaseReport:

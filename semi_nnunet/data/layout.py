@@ -20,6 +20,7 @@ STOCK_TRAINER = "nnUNetTrainer"  # nnU-Net's own
 DISTILLED_FILE = "distil.json"  # of a raw data set: where its pseudo labels come from
 PSEUDO_LABELLED_FILE = "semi_pseudo_labelled.json"  # training cases whose labels are a model's
 SELECTED_FILE = "semi_selected.json"  # the unlabelled cases to train on, where not all
+CHECKED_FILE = "semi_checked.jsonl"  # what preprocess found in images that are fine
 SKIPPED_FILE = "semi_skipped.json"  # unlabelled cases that preprocess set aside, with the reasons
 
 

@@ -21,6 +21,7 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import (
 )
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from semi_nnunet.data.checked import Known, read_reports, write_reports
 from semi_nnunet.data.domain_check import check_domain
 from semi_nnunet.data.existing_plans import (
     default_plans_name,
@@ -36,6 +37,7 @@ from semi_nnunet.data.integrity import (
     warnings_of,
 )
 from semi_nnunet.data.layout import (
+    CHECKED_FILE,
     SKIPPED_FILE,
     preprocessed_dataset,
     raw_dataset,
@@ -149,13 +151,15 @@ def prepare_labelled(
     folder, preprocessed = raw_dataset(dataset), preprocessed_dataset(dataset)
     say(f"checking {folder}")
     raw = described(folder)
-    reports, skipped = verify(raw, num_processes, skip_bad)
+    checked = preprocessed / CHECKED_FILE
+    reports, skipped = verify(raw, num_processes, skip_bad, read_reports(checked))
     with one_at_a_time(preprocessed):
         plans = plan_if_needed(raw, preprocessed, plans_name, planner, num_processes)
         wanted = requested(plans, configurations)
         skipped |= check_domain(raw, reports, skipped, preprocessed, skip_outliers)
         if here:
             skipped |= check_memory(raw, reports, skipped, plans, wanted, skip_bad)
+        write_reports(checked, reports)
         labelled, unlabelled = cases_to_preprocess(raw, reports, skipped)
         write_json(preprocessed / SKIPPED_FILE, skipped)
         description = raw.content
@@ -213,7 +217,7 @@ def described(folder: Path) -> RawDataset:
 
 
 def verify(
-    raw_dataset: Path | RawDataset, num_processes: int, skip_bad: bool
+    raw_dataset: Path | RawDataset, num_processes: int, skip_bad: bool, known: Known | None = None
 ) -> tuple[list[CaseReport], dict[str, list[str]]]:
     """Check the whole raw data set.
 
@@ -221,6 +225,7 @@ def verify(
         raw_dataset: its folder or description.
         num_processes: worker processes.
         skip_bad: set bad unlabelled cases aside.
+        known: reports of earlier, see :mod:`semi_nnunet.data.checked`.
 
     Prints a warning of what is strange and kept.
 
@@ -234,7 +239,7 @@ def verify(
     general = dataset_problems(raw)
     if any(problem.where.endswith("dataset.json") for problem in general):
         raise UserError(f"{raw.folder} cannot be used:", general)
-    reports = check_dataset(raw, num_processes)
+    reports = check_dataset(raw, num_processes, known=known)
     bad: dict[str, list[Problem]] = {}
     for report in reports:
         if report.subset == "unlabelled" and report.problems:

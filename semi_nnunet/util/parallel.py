@@ -12,6 +12,7 @@ from semi_nnunet.util.errors import UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
+MOST_AT_A_TIME, FEWEST_TURNS = 32, 100  # jobs handed to a process at once; and of each process
 
 
 def in_processes(
@@ -34,7 +35,8 @@ def in_processes(
     done, context = 0, multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(num_processes, len(jobs)), mp_context=context) as pool:
         try:
-            for result in pool.map(function, jobs):
+            at_a_time = max(1, min(MOST_AT_A_TIME, len(jobs) // (FEWEST_TURNS * num_processes)))
+            for result in pool.map(function, jobs, chunksize=at_a_time):
                 yield result
                 done += 1
         except BrokenProcessPool as error:

@@ -1,0 +1,105 @@
+"""Files that were checked and are the same are not decoded again; all others are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from semi_nnunet.data import integrity
+from semi_nnunet.data.checked import CaseReport, Known, read_reports, source_of, write_reports
+from semi_nnunet.data.integrity import check_dataset
+from tests.data.raw_datasets import make, make_tif, truncate, voxels, write
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[str]:
+    """The cases that are decoded, as they come."""
+    cases: list[str] = []
+    report = integrity._report
+
+    def noting(rules, case):
+        cases.append(case.case)
+        return report(rules, case)
+
+    monkeypatch.setattr(integrity, "_report", noting)
+    return cases
+
+
+def folder(tmp_path: Path) -> Path:
+    """Of the raw data set."""
+    (tmp_path / "raw").mkdir()
+    return tmp_path / "raw"
+
+
+def known_of(root: Path, file: Path) -> tuple[list[CaseReport], Known]:
+    """The reports of a data set, and the same from the file that they are written to."""
+    reports = check_dataset(root, 1, False)
+    write_reports(file, reports)
+    return reports, read_reports(file)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+def test_what_is_the_same_is_not_decoded_again(tmp_path, decoded, ending) -> None:
+    root = make(folder(tmp_path), ending, channels=2)
+    reports, known = known_of(root, tmp_path / "known")
+    assert sorted(decoded) == ["a", "b", "t", "u", "v"] and len(known) == 5
+    decoded.clear()
+    assert check_dataset(root, 1, False, known) == reports and decoded == []
+
+
+def test_one_other_byte_is_noticed_whatever_size_and_time_say(tmp_path, decoded) -> None:
+    root = make(folder(tmp_path), ".nii")
+    _, known = known_of(root, tmp_path / "known")
+    file = root / "imagesUn" / "u_0000.nii"
+    times, content = file.stat(), bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    decoded.clear()
+    *_, u, _, _ = check_dataset(root, 1, False, known)
+    assert decoded == ["u"] and u.content_hash != known["unlabelled", "u"].content_hash
+
+
+def test_a_file_that_was_fine_and_is_damaged_is_an_error(tmp_path, decoded) -> None:
+    root = make(folder(tmp_path), ".nii.gz")
+    _, known = known_of(root, tmp_path / "known")
+    truncate(root / "imagesUn" / "v_0000.nii.gz", 0.5)
+    (root / "imagesTs" / "t_0000.nii.gz").unlink()
+    reports = {report.case: report for report in check_dataset(root, 1, False, known)}
+    assert "truncated" in str(reports["v"].problems) and "t" not in reports
+
+
+def test_other_rules_have_all_checked_again(tmp_path, decoded) -> None:
+    root = make(folder(tmp_path), ".nii.gz")
+    _, known = known_of(root, tmp_path / "known")
+    description = root / "dataset.json"
+    text = description.read_text(encoding="utf-8")
+    description.write_text(text.replace('"labels": {', '"labels": {"more": 2, '), encoding="utf-8")
+    decoded.clear()
+    check_dataset(root, 1, False, known)
+    assert len(decoded) == 5
+
+
+def test_what_has_problems_is_not_remembered(tmp_path) -> None:
+    root = make(folder(tmp_path), ".nii.gz")
+    write(root / "imagesUn" / "u_0000.nii.gz", 0 * voxels(1))
+    _, known = known_of(root, tmp_path / "known")
+    assert ("unlabelled", "u") not in known and len(known) == 4
+
+
+def test_formats_that_may_point_to_another_file_are_not_remembered(tmp_path) -> None:
+    root = make_tif(folder(tmp_path), (9, 8))
+    assert known_of(root, tmp_path / "known")[1] == {}
+    assert source_of([str(root / "dataset.json")], "") == source_of(["absent.nii"], "") == ""
+
+
+def test_a_torn_or_foreign_file_is_no_error(tmp_path) -> None:
+    root = make(folder(tmp_path), ".nii.gz")
+    reports, _ = known_of(root, file := tmp_path / "known")
+    content = file.read_bytes()
+    file.write_bytes(content[:-20] + b"\n[1]\n{}\n3\n\xff\xfe\n")
+    known = read_reports(file)
+    assert len(known) == 4 and check_dataset(root, 1, False, known) == reports
+    assert read_reports(tmp_path / "absent") == {}
