@@ -7,6 +7,7 @@ the batches of the coming steps in worker processes.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,7 @@ APPEARANCE = (
     GammaTransform,
 )
 INTERPOLATED = (SpatialTransform, Convert3DTo2DTransform, Convert2DTo3DTransform)
+PREFETCHED = 2  # batches that a worker process prepares ahead
 LABEL_ONLY = (DownsampleSegForDSTransform, ConvertSegmentationToRegionsTransform)
 
 
@@ -151,6 +153,15 @@ class StepDataset(Dataset[list[dict[str, dict[str, Any]]]]):
             for part in range(self.accumulate_batches)
         ]
 
+    def cases_of(self, step: int) -> list[str]:
+        """The cases whose images the batches of a step are cut from; none is read for it."""
+        cases: list[str] = []
+        for part in range(self.accumulate_batches):
+            for name, loader in self.streams.items():
+                with seeded(self.seed, name, step, self.rank, part):
+                    cases += map(str, loader.get_indices())  # the first that a batch draws
+        return cases
+
     def _batch(self, stream: str, step: int, part: int) -> dict[str, Any]:
         with seeded(self.seed, stream, step, self.rank, part):
             batch = self.streams[stream].generate_train_batch()
@@ -179,12 +190,14 @@ class StepLoader(Iterator[Any]):
         self.dataset, self.first, self.period = dataset, first, period
         self.workers, self.pin_memory = workers, pin_memory
         self._batches: Iterator[Any] | None = None
+        self._given = 0
 
     def _steps(self) -> Iterator[int]:
-        step = self.first
-        while True:
-            yield step if self.period is None else step % self.period
-            step += 1
+        return map(self._step, itertools.count())
+
+    def _step(self, number: int) -> int:
+        """The step of the batch of that number, from 0."""
+        return self.first + number if self.period is None else (self.first + number) % self.period
 
     def __next__(self) -> Any:
         if self._batches is None:
@@ -195,11 +208,24 @@ class StepLoader(Iterator[Any]):
                     sampler=self._steps(),  # type: ignore[arg-type]
                     num_workers=self.workers,
                     pin_memory=self.pin_memory,
-                    prefetch_factor=2 if self.workers else None,
+                    prefetch_factor=PREFETCHED if self.workers else None,
                     persistent_workers=False,
                 )
             )
-        return next(self._batches)
+        batch = next(self._batches)
+        self._given += 1
+        return batch
+
+    def cases_of_ended_workers(self) -> list[str]:
+        """The cases of the batches that ended worker processes had begun or were to begin next.
+
+        Workers take turns, so that the number of a batch says whose it was.
+        """
+        processes = getattr(self._batches, "_workers", ())  # torch has no public name for them
+        ended = {number for number, process in enumerate(processes) if not process.is_alive()}
+        coming = range(self._given, self._given + PREFETCHED * len(processes))
+        steps = [self._step(number) for number in coming if number % self.workers in ended]
+        return list(dict.fromkeys(case for step in steps for case in self.dataset.cases_of(step)))
 
     def close(self) -> None:
         """Stop the worker processes."""

@@ -8,6 +8,7 @@ import torch
 import torch._dynamo
 from torch import distributed as dist
 
+from semi_nnunet.data.loading import StepLoader
 from semi_nnunet.util.errors import UserError, said_of_disk
 from semi_nnunet.util.files import could_not_write
 
@@ -24,12 +25,15 @@ def compile_or_go_on() -> None:
     torch._dynamo.config.suppress_errors = True
 
 
-def raise_if_of_machine(error: RuntimeError | OSError, folder: str | Path) -> None:
+def raise_if_of_machine(
+    error: RuntimeError | OSError, folder: str | Path, loader: StepLoader | None = None
+) -> None:
     """Say what to do where memory ran out, a process was killed, or the disk is full.
 
     Args:
         error: that ends the training.
         folder: of its results; it is named where an error of the disk names no file.
+        loader: of its batches, if there is one yet; it knows what a killed process was to read.
 
     Raises:
         UserError: the error is one of these.
@@ -48,10 +52,12 @@ def raise_if_of_machine(error: RuntimeError | OSError, folder: str | Path) -> No
             f"end what else uses the memory. {INTACT}"
         ) from error
     if "DataLoader worker" in text:
+        cases = [] if loader is None else loader.cases_of_ended_workers()
+        named = f" It was at work on {', '.join(cases)}." if cases else ""
         raise UserError(
-            f"a process that prepares batches has ended: {first_line:.300} The system kills such "
-            f"processes where memory runs out. Fix: set nnUNet_n_proc_DA to fewer of them, or free "
-            f"memory. {INTACT}"
+            f"a process that prepares batches has ended: {first_line:.300}{named} The system kills "
+            f"such processes where memory runs out. Fix: set nnUNet_n_proc_DA to fewer of them, or "
+            f"free memory. {INTACT}"
         ) from error
     if dist.is_initialized() and any(one in text for one in LOST):
         raise UserError(

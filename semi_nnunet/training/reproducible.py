@@ -260,7 +260,7 @@ class ReproducibleTrainer(nnUNetTrainer):
                 raise_if_batch_is_too_small(error)
                 raise
             except (RuntimeError, OSError) as error:
-                raise_if_of_machine(error, self.output_folder)
+                raise_if_of_machine(error, self.output_folder, self.dataloader_train)
                 raise
 
     def on_train_start(self) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -139,6 +141,31 @@ def test_the_global_generators_are_untouched(streams: dict[str, Any]) -> None:
     random.seed(3), np.random.seed(3), torch.manual_seed(3)
     StepDataset(streams, 1, 0)[0]
     assert draw() == expected
+
+
+def test_the_cases_of_a_step_are_known_without_reading_them(streams: dict[str, Any]) -> None:
+    steps = StepDataset(streams, seed=1, rank=0, accumulate_batches=2)
+    for step in (0, 7):
+        drawn = [key for part in steps[step] for name in streams for key in part[name]["keys"]]
+        assert steps.cases_of(step) == drawn
+
+
+def test_a_killed_worker_was_at_work_on_the_cases_of_its_own_batches(
+    streams: dict[str, Any],
+) -> None:
+    steps = StepDataset(streams, seed=1, rank=0)
+    loader = StepLoader(steps, 5, 2, False)
+    next(loader)
+    assert loader.cases_of_ended_workers() == []
+    killed = loader._batches._workers[1]  # type: ignore[union-attr]
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        os.kill(killed.pid, signal.SIGKILL)
+        for _ in range(100):
+            next(loader)
+    odd = loader._given if loader._given % 2 else loader._given + 1  # those of the second worker
+    expected = steps.cases_of(5 + odd) + steps.cases_of(5 + odd + 2)
+    assert loader.cases_of_ended_workers() == list(dict.fromkeys(expected))
+    loader.close()
 
 
 def test_validation_repeats_after_its_period() -> None:

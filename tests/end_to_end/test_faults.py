@@ -57,7 +57,7 @@ SHOWN_BY = {
     ),
     "killed_loader": (
         "training/test_machine_faults.py::"
-        "test_a_killed_worker_ends_the_training_and_names_the_variable",
+        "test_a_killed_worker_ends_the_training_and_names_the_variable_and_the_cases",
     ),
     "killed_preprocessing_worker": (
         "data/test_preprocessing.py::test_a_killed_worker_takes_only_its_own_case_along",

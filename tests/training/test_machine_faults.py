@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -37,7 +38,7 @@ def test_memory_that_runs_out_in_the_teacher_names_what_to_turn(error: Any, make
     assert latest.read_bytes() == before
 
 
-def test_a_killed_worker_ends_the_training_and_names_the_variable(
+def test_a_killed_worker_ends_the_training_and_names_the_variable_and_the_cases(
     make_trainer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("nnUNet_n_proc_DA", "2")
@@ -52,8 +53,11 @@ def test_a_killed_worker_ends_the_training_and_names_the_variable(
         return step(batch)
 
     trainer.train_step = kill_a_worker_first
-    with pytest.raises(UserError, match="nnUNet_n_proc_DA"):
+    with pytest.raises(UserError, match="nnUNet_n_proc_DA") as raised:
         trainer.run_training()
+    named = re.search("It was at work on (.*)[.] The system", str(raised.value))
+    cases = {case for kind in trainer.current_cases().values() for case in kind}
+    assert named is not None and set(named[1].split(", ")) <= cases
     assert killed and time.monotonic() - killed[0] <= 60
 
 
