@@ -16,6 +16,7 @@ OF_NO_SINGLE_SOURCE = {  # folders whose tests are of the whole
     "laws",
 }
 OF_SEVERAL_SOURCES = {
+    "pseudo_labels/test_select_hostile.py",  # the verb and the page that it writes
     "report/test_report_browser.py",  # the page, in a browser
     "runs/test_crossval_cascade.py",  # both stages in one command
     "runs/test_real_slurm.py",  # on a machine with SLURM

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from semi_nnunet.data import file_bytes, image_files
 from semi_nnunet.data.image_files import Geometry
@@ -106,7 +107,7 @@ def _from_json(line: str) -> CaseReport:
     return CaseReport(**content, problems=(), geometry=geometry, quantiles=quantiles)
 
 
-def _tuple(value: object) -> object:
+def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
