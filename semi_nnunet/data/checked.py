@@ -93,7 +93,7 @@ def read_reports(path: Path) -> Known:
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 report = _from_json(line)
-            except (json.JSONDecodeError, TypeError, KeyError, AttributeError):
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 continue
             known[report.subset, report.case] = report
     return known

@@ -77,7 +77,7 @@ def read_description(raw_dataset: str | Path, name: str = JSON) -> dict[str, Any
     path = Path(raw_dataset) / name
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         what = "is absent" if isinstance(error, FileNotFoundError) else f"is not JSON: {error}"
         fix = "correct the path, or write it as nnU-Net's documentation/dataset_format.md says"
         raise UserError(f"{path} cannot be used:", [Problem(name, what, fix)]) from error

@@ -311,7 +311,7 @@ def read_json(path: str | Path) -> Any:
     except OSError as error:
         fix = "give a file, and permission to read it"
         raise UserError(f"{path} cannot be read: {error}. Fix: {fix}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # whole numbers of 5000 digits, nested lists
         fix = f"mend it, or {MAKE_AGAIN}"
         raise UserError(f"{path} is not valid JSON: {error}. Fix: {fix}") from error
 

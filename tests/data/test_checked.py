@@ -99,7 +99,7 @@ def test_a_torn_or_foreign_file_is_no_error(tmp_path) -> None:
     root = make(folder(tmp_path), ".nii.gz")
     reports, _ = known_of(root, file := tmp_path / "known")
     content = file.read_bytes()
-    file.write_bytes(content[:-20] + b"\n[1]\n{}\n3\n\xff\xfe\n")
+    file.write_bytes(content[:-20] + b"\n[1]\n{}\n3\n\xff\xfe\n" + b"[" * 100_000 + b"\n")
     known = read_reports(file)
     assert len(known) == 4 and check_dataset(root, 1, False, known) == reports
     assert read_reports(tmp_path / "absent") == {}

@@ -47,8 +47,9 @@ def test_an_absent_dataset_json_is_named(data: Path) -> None:
         check_dataset(data, 1, False)
 
 
-def test_an_invalid_dataset_json_is_named(data: Path) -> None:
-    (data / "dataset.json").write_text("{'labels': ")
+@pytest.mark.parametrize("content", ["{'labels': ", '{"labels": ' + "[" * 100_000], ids=len)
+def test_an_invalid_dataset_json_is_named(data: Path, content: str) -> None:
+    (data / "dataset.json").write_text(content)
     assert "not JSON" in whole_problem(data, "dataset.json")
 
 

@@ -220,7 +220,11 @@ def test_content_that_is_no_json_leaves_the_old_file(target):
     assert target.read_bytes() == OLD
 
 
-@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe\x00"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'{"a": 1', b"\xff\xfe\x00", b"[" * 100_000, b"9" * 5000],
+    ids=["empty", "torn", "no UTF-8", "nested", "long number"],
+)
 def test_a_file_that_is_not_json_is_named(tmp_path, content):
     path = tmp_path / "x.json"
     path.write_bytes(content)
