@@ -10,6 +10,7 @@ import select
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import semi_nnunet
 from semi_nnunet.util.errors import UserError, said_of_disk
@@ -52,6 +53,7 @@ TASKS = {
     },
 }
 VERBS = {name: summary for verbs in TASKS.values() for name, summary in verbs.items()}
+COMPLETING = "_ARGCOMPLETE"  # set by the shell's function of argcomplete
 OLD_VERBS = ("trainers",)  # understood, but not listed: semi_nnunet register --print
 
 
@@ -89,6 +91,22 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def verb_of(words: Sequence[str]) -> str | None:
+    """The verb of a command line, None if there is none yet."""
+    return next((word for word in words if not word.startswith("-")), None)
+
+
+def complete() -> NoReturn:
+    """Tell the shell how the line that is being typed may go on, and exit."""
+    import argcomplete
+
+    line, at = os.environ.get("COMP_LINE", ""), int(os.environ.get("COMP_POINT", 0))
+    typed = line[:at].split()[1:]
+    whole = typed if line[:at].endswith(" ") else typed[:-1]  # the last word may become another
+    argcomplete.autocomplete(build_parser(verb_of(whole)), always_complete_options="long")
+    raise SystemExit(0)  # the line was no command of ours
+
+
 def verbs_by_task() -> str:
     """What each verb does, in groups."""
     width = max(map(len, VERBS))
@@ -101,8 +119,9 @@ def verbs_by_task() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; a user's mistake ends with a message and exit code 2."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    verb = next((word for word in argv if not word.startswith("-")), None)
-    parser = build_parser(verb)
+    if COMPLETING in os.environ:
+        complete()
+    parser = build_parser(verb_of(argv))
     args, rest = parser.parse_known_args(argv)
     if rest:
         fix = f"semi_nnunet {args.verb} --help lists the options"

@@ -21,12 +21,36 @@ def test_the_list_of_verbs_imports_nothing_that_takes_long() -> None:
     assert done.stdout.endswith("set()\n")
 
 
+@pytest.mark.parametrize(
+    ("line", "first", "also"),
+    [
+        ("semi_nnunet com", "compare", set()),
+        ("semi_nnunet pre", "preprocess", {"predict"}),
+        ("semi_nnunet compare --va", "--values", set()),
+        ("semi_nnunet crossval --launcher ", "local", {"slurm", "ray"}),
+        ("semi_nnunet nonsense --v", "--version", set()),
+    ],
+)
+def test_the_shell_completes_what_is_typed(tmp_path, line, first, also) -> None:
+    pytest.importorskip("argcomplete")
+    told = {
+        "_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "|", "_ARGCOMPLETE_SHELL": "bash",
+        "COMP_LINE": line, "COMP_POINT": str(len(line)),
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "out"),
+    }  # fmt: skip
+    words = [sys.executable, "-m", "semi_nnunet"]
+    done = subprocess.run(words, env=os.environ | told, capture_output=True, text=True)
+    offered = {word.strip() for word in (tmp_path / "out").read_text().split("|")}
+    assert done.returncode == 0 and not done.stderr
+    assert offered == {first, *also}
+
+
 WORDS = {  # the short options, and what they name in every verb
     "-d": {"dataset", "converted", "new_id"},
     "-o": {"out", "new_id", "split"},
     "-i": {"images", "predictions"},
     "-r": {"references"},
-    "-m": {"models", "base"},
+    "-m": {"model", "models", "base"},
     "-tr": {"trainer", "trainers"},
     "-p": {"plans"},
     "-c": {"configuration", "configurations"},
