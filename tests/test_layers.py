@@ -28,6 +28,7 @@ LAYERS = (
     "discovery",
     "runs",
     "inference",
+    "challenge",
     "report",
     "pseudo_labels",
     "demo",

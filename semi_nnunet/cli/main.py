@@ -49,6 +49,7 @@ TASKS = {
     },
     "ship": {
         "export": "turn a trained model into one that stock nnU-Net runs",
+        "efficiency": "measure what a submission costs a case, as FLARE does",
         "install": "install a model from a zip, without running or overwriting anything",
     },
 }

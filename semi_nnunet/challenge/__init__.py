@@ -1,0 +1,1 @@
+"""What a challenge asks of a submission, such as FLARE."""
