@@ -97,8 +97,8 @@ def efficiency(
             shutil.move(path, outputs / path.name)
         wrong = problem_of(case, cost, bool(found), limit)
         problems += [wrong] if wrong else []
-        say(f"{number} of {len(cases)} {case}: {cost.seconds:.1f} s, at most {cost.own_memory:.0f} MiB"
-            + (f"; {wrong.what}" if wrong else ""))  # fmt: skip
+        spent = f"{cost.seconds:.1f} s, at most {cost.own_memory:.0f} MiB"
+        say(f"{number} of {len(cases)} {case}: {spent}" + (f"; {wrong.what}" if wrong else ""))
         write_json(folder / "efficiency.json", {"command": command, "cases": rows})
     if references is not None:
         add_quality(rows, outputs, Path(references), class_tolerances)
