@@ -33,10 +33,7 @@ def require_json(path: Path, keys: tuple[str, ...] | None) -> Any:
     """
     if path.stat().st_size > MAX_JSON:
         raise UserError(f"{path} must have at most {MAX_JSON:,} bytes, got {path.stat().st_size:,}")
-    try:
-        content: Any = read_json(path)
-    except RecursionError as error:
-        raise UserError(f"{path} is nested too deeply") from error
+    content: Any = read_json(path)
     if keys is not None and not (isinstance(content, dict) and set(keys) <= set(content)):
         raise UserError(f"{path} must be an object with {', '.join(keys)}")
     return content

@@ -312,8 +312,9 @@ def read_json(path: str | Path) -> Any:
         fix = "give a file, and permission to read it"
         raise UserError(f"{path} cannot be read: {error}. Fix: {fix}") from error
     except (ValueError, RecursionError) as error:  # whole numbers of 5000 digits, nested lists
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
         fix = f"mend it, or {MAKE_AGAIN}"
-        raise UserError(f"{path} is not valid JSON: {error}. Fix: {fix}") from error
+        raise UserError(f"{path} is not valid JSON: {reason}. Fix: {fix}") from error
 
 
 def optional_json(path: str | Path) -> dict[str, Any]:
