@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from semi_nnunet.automatic.few_steps import settings_where_steps_are_few
@@ -105,14 +105,6 @@ class Commands:
 
     @property
     def _launching(self) -> list[str]:
-        """The options that say where trainings run."""
-        how = self.launcher
-        given = {
-            "--device": self.device if how.launcher == "local" else how.device,
-            "--jobs": how.jobs,
-            "--threads": how.threads,
-            "--ray-address": how.ray_address,
-        }
-        words = [word for key, value in given.items() if value for word in (key, str(value))]
-        words += ["--launcher", how.launcher] if how.launcher != "local" else []
-        return words + ([f"--sbatch={how.sbatch}"] if how.sbatch else [])
+        """The options that say where trainings run; a cluster's nodes know their devices."""
+        here = self.launcher.launcher == "local"
+        return (replace(self.launcher, device=self.device) if here else self.launcher).options()

@@ -55,6 +55,14 @@ class Launcher:
         require_positive({f"--{name}": found.get(name) for name in ("jobs", "threads")})
         return cls(**found)
 
+    def options(self) -> list[str]:
+        """The words of a verb from which :meth:`of` makes this launcher; defaults are left out."""
+        given = {name: getattr(self, name) for name in ("device", "jobs", "threads", "ray_address")}
+        given |= {"launcher": None if self.launcher == "local" else self.launcher}
+        words = [word for name, value in given.items() if value
+                 for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
+        return words + ([f"--sbatch={self.sbatch}"] if self.sbatch else [])
+
     def require_usable(self) -> None:
         """Check that this machine has what it needs, before a job is noted.
 

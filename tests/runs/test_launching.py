@@ -135,6 +135,21 @@ def test_options_of_a_launcher_are_taken_from_among_others():
         Launcher.of({"jobs": -1})
 
 
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        Launcher(),
+        Launcher(device="cpu", jobs=2, threads=3),
+        Launcher("slurm", sbatch="--gres=gpu:1 --time=1:00:00"),
+        Launcher("ray", ray_address="host:6379", jobs=4),
+    ],
+)
+def test_the_options_of_a_launcher_make_the_same_one(launcher):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert Launcher.of(vars(parser.parse_args(launcher.options()))) == launcher
+
+
 def test_a_launcher_that_cannot_be_used_is_refused_before_anything_is_noted(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="sbatch"):
