@@ -236,6 +236,7 @@ def run_job(
             if other is not None:
                 return Outcome(job, "elsewhere", f"{other} works on it")
             failure_note(job).unlink(missing_ok=True)
+            board.say(f"        {job}: log in {job.log}")
             started = time.monotonic()
             threads = None if resources.gpus else resources.threads
             for words in job.commands(resources.device, processes):

@@ -197,7 +197,9 @@ def test_the_board_counts_what_has_ended_and_says_why(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_job_that_is_done_is_left_alone_and_a_note_of_failure_goes_when_it_runs(work, tmp_path):
+def test_a_job_that_is_done_is_left_alone_and_a_note_of_failure_goes_when_it_runs(
+    work, tmp_path, capsys
+):
     *_, first, done = work.jobs
     for job in (first, done):
         failure_note(job).write_text("it failed")
@@ -205,3 +207,4 @@ def test_a_job_that_is_done_is_left_alone_and_a_note_of_failure_goes_when_it_run
     outcomes = run_jobs([first, done], Resources("cpu", (), 2, 1))
     assert [one.state for one in outcomes] == ["done", "done before"]
     assert not failure_note(first).exists() and (tmp_path / "ran").read_text() == "first "
+    assert f"first: log in {first.log}\n" in capsys.readouterr().out
