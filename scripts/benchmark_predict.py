@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from semi_nnunet.challenge.sampling import Cost, cost_of
 from semi_nnunet.util.files import write_json
 
 CLASSES = 13  # and background
@@ -56,11 +55,12 @@ def main() -> None:
         first: np.ndarray | None = None
         for way in args.ways:
             words = [*WAYS[way], "-m", str(folder / MODEL), "-i", str(folder / "images")]
-            seconds, memory = run([*words, "-o", str(folder / way), "-device", args.device], folder)
+            cost = run([*words, "-o", str(folder / way), "-device", args.device], folder)
             labels = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / way / "ct.nii.gz")))
             first = labels if first is None else first
             differ = np.mean(labels != first)
-            print(f"| `{way}` | {seconds:.0f} | {memory / 2**20:.0f} | {differ:.2%} |", flush=True)
+            spent = f"{cost.seconds:.0f} | {cost.own_memory:.0f}"
+            print(f"| `{way}` | {spent} | {differ:.2%} |", flush=True)
 
 
 def make_image(folder: Path, size: list[int]) -> None:
@@ -158,37 +158,16 @@ def make_model(folder: Path, patch: list[int], features: int) -> None:
     torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
 
 
-def run(words: list[str], folder: Path) -> tuple[float, int]:
-    """Seconds of a command, and the largest memory of its processes together, in bytes."""
-    folders = {f"nnUNet_{name}": str(folder) for name in ("raw", "preprocessed", "results")}
-    begun, most = time.perf_counter(), 0
-    program = str(Path(sys.executable).with_name(words[0]))
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [program, *words[1:]], stdout=log, stderr=log, env={**os.environ, **folders},
-            start_new_session=True,
-        )  # fmt: skip
-        while process.poll() is None:
-            most = max(most, memory_of_session(process.pid))
-            time.sleep(0.1)
-    if process.returncode:
-        raise SystemExit((folder / "log").read_text()[-3000:])
-    return time.perf_counter() - begun, most
-
-
-def memory_of_session(session: int) -> int:
-    """Bytes of the processes of a session; a page that several share is counted once."""
-    total = 0
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getsid(int(process.name)) == session:
-                lines = (process / "smaps_rollup").read_text().splitlines()
-                total += sum(
-                    int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")
-                )
-        except (OSError, ProcessLookupError):  # it has just ended
-            continue
-    return total
+def run(words: list[str], folder: Path) -> Cost:
+    """What a command costs; where it fails, this script ends with what it printed last."""
+    os.environ.update(
+        {f"nnUNet_{name}": str(folder) for name in ("raw", "preprocessed", "results")}
+    )
+    program, lines = str(Path(sys.executable).with_name(words[0])), list[str]()
+    cost = cost_of([program, *words[1:]], say=lines.append)
+    if cost.exit_code:
+        raise SystemExit("\n".join(lines[-40:]))
+    return cost
 
 
 if __name__ == "__main__":
