@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 import torch._dynamo
 from torch import distributed as dist
 
 from semi_nnunet.data.loading import StepLoader
 from semi_nnunet.util.errors import UserError, said_of_disk
+from semi_nnunet.util.failures import is_of_memory
 from semi_nnunet.util.files import could_not_write
 
 INTACT = "The checkpoints are intact; nnUNetv2_train goes on from the newest with --c"
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")  # gloo's words
-NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # of the CPU
 
 
 def compile_or_go_on() -> None:
@@ -44,7 +43,7 @@ def raise_if_of_machine(
         return
     text = str(error)
     first_line = text.partition("\n")[0]
-    if isinstance(error, torch.OutOfMemoryError) or any(one in text for one in NO_MEMORY):
+    if is_of_memory(error):
         raise UserError(
             f"the memory does not suffice for a step: {first_line:.300} Fix: semi_nnunet plan with "
             f"--set and a smaller labelled_batch_size and unlabelled_batch_size "

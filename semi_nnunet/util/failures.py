@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 
 DEVICES = ("CUDA", "cuDNN", "CUBLAS", "NCCL", "HIP", "MPS", "XPU")  # in messages of torch
+NO_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # CUDA's, Linux', Windows'
 
 
 def is_of_memory(error: Exception) -> bool:
     """Whether there was too little memory, of the device or of the host."""
     said = str(error).lower()
     known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return known or any(words in said for words in ("out of memory", "allocate memory"))
+    return known or any(words in said for words in NO_MEMORY)
 
 
 def is_of_machine(error: Exception) -> bool:
