@@ -46,6 +46,7 @@ def make_trainer(
         fold: int | str = 0,
         dataset: Any = None,
         start: bool = True,
+        device: str = "cpu",
         **settings: Any,
     ) -> SemiTrainer:
         trainer_class = trainer_classes()[trainer] if isinstance(trainer, str) else trainer
@@ -54,7 +55,7 @@ def make_trainer(
         plans["semi"] = {trainer_class.__name__: {**SHORT, **settings}}
         if trainer_class is TRAINERS["SemiDistillationTrainer"] and "models" not in settings:
             train_default_model(plans, configuration, fold, dataset.dataset_json)
-        made = trainer_class(plans, configuration, fold, dataset.dataset_json, torch.device("cpu"))
+        made = trainer_class(plans, configuration, fold, dataset.dataset_json, torch.device(device))
         made.logger.plot_progress_png = lambda folder: None  # nnU-Net's picture takes half a second
         made.plot_network_architecture = lambda: None
         if start:

@@ -33,8 +33,8 @@ class AppearanceView:
         for change in self.changes:
             changed = change(changed)
         if any(self.zero_outside):
-            channels = torch.tensor(self.zero_outside, device=x.device).view(
-                1, -1, *[1] * (x.ndim - 2)
-            )
-            changed = changed.masked_fill((image == 0).all(1, keepdim=True) & channels, 0.0)
+            outside = (image == 0).all(1, keepdim=True)
+            channels = zip(changed.split(1, dim=1), self.zero_outside, strict=True)
+            kept = [one.masked_fill(outside, 0.0) if zero else one for one, zero in channels]
+            changed = torch.cat(kept, dim=1)
         return torch.cat([changed, rest], 1) if rest.shape[1] else changed

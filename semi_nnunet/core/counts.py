@@ -28,7 +28,7 @@ def count_classes(
     if exclusive:
         pairs = target[:, 0].long() * classes + logits.argmax(1)
         pairs = torch.where(looked_at[:, 0], pairs, classes**2)
-        table = torch.bincount(pairs.flatten(), minlength=classes**2 + 1)[:-1].view(classes, -1)
+        table = occurrences(pairs.flatten(), classes**2 + 1)[:-1].view(classes, -1)
         tp, voxels = table.diagonal(), table.sum()
         counts = [tp, table.sum(0) - tp, table.sum(1) - tp, voxels.expand(classes)]
         return torch.stack(counts)[:, 1:]
@@ -36,3 +36,15 @@ def count_classes(
     axes = (0, *range(2, logits.ndim))
     counts = [one.sum(axes) for one in (said & known, said & ~known, known & ~said)]
     return torch.stack([*counts, looked_at.sum().expand(classes)])
+
+
+def occurrences(numbers: torch.Tensor, limit: int) -> torch.Tensor:
+    """How often each number below ``limit`` occurs, (limit,), int64.
+
+    As ``torch.bincount``, for which a GPU is waited, because it looks for the largest number.
+
+    Args:
+        numbers: (N,), int64, from 0 to ``limit`` - 1.
+    """
+    ones = numbers.new_ones(1).expand_as(numbers)
+    return numbers.new_zeros(limit).scatter_add_(0, numbers, ones)

@@ -87,8 +87,8 @@ class DiceAndVoxelLoss(nn.Module):
         """
         logits, target, mask = logits.float(), target.float(), mask.float()
         weights = self.class_weights() if class_weights is None else class_weights
-        weights = torch.ones(logits.shape[1]) if weights is None else weights
-        weights = weights.to(logits.device)
+        if weights is None:
+            weights = torch.ones(logits.shape[1], device=logits.device)
         scale = 1.0 if class_weights is None else weights[self._first :].mean()
         voxels = self._voxel_loss(logits, target, mask, weights)
         return voxels - scale * self._dice(logits, target, mask, weights)

@@ -60,11 +60,14 @@ class Side:
     def half(self, second: bool) -> Side:
         """The first or the second half of the patches; a single patch is both."""
         middle = len(self.x) // 2
-        return self.of(range(middle, len(self.x)) if second else range(middle or 1))
+        part = slice(middle, None) if second else slice(middle or 1)
+        return Side(self.x[part], self.target[part], self.mask[part])
 
-    def of(self, patches: Iterable[int]) -> Side:
-        """Some of the patches, by index."""
-        index = torch.tensor(list(patches), device=self.x.device)
+    def lent(self, count: int) -> Side:
+        """``count`` patches, one after the other, from the first one again where they end."""
+        if count == len(self.x):
+            return self
+        index = torch.arange(count, device=self.x.device) % len(self.x)
         return Side(self.x[index], self.target[index], self.mask[index])
 
 
@@ -99,9 +102,7 @@ class SemiBCPTrainer(TeacherTrainer):
         The side that has fewer patches lends some of them twice.
         """
         size = max(len(around.x), len(inside.x))
-        around, inside = (
-            side.of(patch % len(side.x) for patch in range(size)) for side in (around, inside)
-        )
+        around, inside = around.lent(size), inside.lent(size)
         spatial = around.x.shape[2:]
         box = sample_boxes(1, spatial, self.settings.box_edge, around.x.device)  # as the paper's
         logits = self.predict(torch.where(box, inside.x, around.x))

@@ -92,7 +92,8 @@ class LabelDiffusion(nn.Module):
 
 def smooth(probs: torch.Tensor) -> torch.Tensor:
     """Gaussian of sd 1 on 3 voxels along every axis, each channel alone, zero outside (paper)."""
-    kernel = torch.exp(-torch.tensor([1.0, 0.0, 1.0]) / 2).to(probs)
+    offsets = torch.arange(-1.0, 2.0, device=probs.device)
+    kernel = torch.exp(-(offsets**2) / 2).to(probs.dtype)
     kernel = kernel / kernel.sum()
     channels, convolve = probs.shape[1], F.conv2d if probs.ndim == 4 else F.conv3d
     for axis in range(2, probs.ndim):

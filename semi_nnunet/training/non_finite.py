@@ -23,12 +23,12 @@ class NonFiniteWatch:
     """Collects values on the device and looks at them all at once.
 
     Args:
-        every: how many values to collect before looking; on a GPU looking makes the program wait
-            for it.
+        at_once: look whenever there is a chance, at the end of a step; otherwise only when told to,
+            at the end of an epoch, as a program waits for a GPU at whose values it looks.
     """
 
-    def __init__(self, every: int):
-        self.every = every
+    def __init__(self, at_once: bool):
+        self.at_once = at_once
         self._seen: list[Seen] = []
 
     def add(self, seen: Seen) -> None:
@@ -36,12 +36,12 @@ class NonFiniteWatch:
         self._seen.append(seen)
 
     def look(self, now: bool = False) -> None:
-        """Look at the values since the last time, if there are enough of them or ``now``.
+        """Look at the values since the last time, if that is done at once or ``now``.
 
         Raises:
             UserError: naming the first term that is NaN or infinite, its step and its cases.
         """
-        if not self._seen or not (now or len(self._seen) >= self.every):
+        if not self._seen or not (now or self.at_once):
             return
         values = torch.stack([seen.value.float() for seen in self._seen]).cpu()
         collected, self._seen = self._seen, []

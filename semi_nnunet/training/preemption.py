@@ -94,7 +94,7 @@ class Preemption:
         asked = self.signal_name is not None
         if self.ranks.count == 1:
             return asked
-        before, self._of_all = self._of_all, torch.tensor(int(asked), device=device)
+        before, self._of_all = self._of_all, torch.full((), int(asked), device=device)
         dist.all_reduce(self._of_all)
         return before is not None and bool(before.item())
 

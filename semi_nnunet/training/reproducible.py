@@ -111,7 +111,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.say = lambda *words: self.print_to_log_file(*words)  # for parts that know no trainer
         self.run_log = RunLog(self.resolved, self.say, self.device, self.ranks.count)
         self.records, self.history = self.run_log.records, self.run_log.history
-        self.non_finite = NonFiniteWatch(every=100 if self.device.type == "cuda" else 1)
+        self.non_finite = NonFiniteWatch(at_once=self.device.type == "cpu")
         self.resuming = plans.get("continue_training", True)  # nnU-Net says False with --val
         self._stopped_early = self.is_restoring = False
         self._cases: dict[str, list[str]] = {}

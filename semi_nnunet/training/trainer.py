@@ -296,6 +296,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             self.diagnose(labelled)
         self.step_in_epoch += 1
         if self.preemption.is_asked(self.device):
+            self.non_finite.look(now=True)
             latest, done = Path(self.output_folder) / LATEST, self.within_epoch
             self.save_checkpoint(str(latest), self.current_epoch, **done.state(self.step_in_epoch))
             self.preemption.leave(self.say)
