@@ -18,6 +18,7 @@ from semi_nnunet.settings.schema import Resolved
 from semi_nnunet.training.checkpoints import plain
 from semi_nnunet.training.cost import Cost
 from semi_nnunet.training.history import History, StepRecords
+from semi_nnunet.training.pictures import Paced
 from semi_nnunet.training.trackers import MlflowTracker, TensorBoardTracker, Tracker
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import could_not_write, write_json
@@ -56,6 +57,7 @@ class RunLog:
         self.epoch_values: dict[str, float] = {}
         self.trackers: list[Tracker] = []
         self._time_left = TimeLeft()
+        self._pictures = [Paced(self._draw_history)]
 
     def open_trackers(self, folder: Path, experiment: str, resume: bool) -> list[Tracker]:
         """The trackers that the settings ask for.
@@ -76,7 +78,9 @@ class RunLog:
         return self.trackers
 
     def close(self) -> None:
-        """Close the trackers."""
+        """Draw the pictures of the last epoch, and close the trackers."""
+        for picture in self._pictures:
+            picture.finish()
         for tracker in self.trackers:
             tracker.close()
 
@@ -119,7 +123,10 @@ class RunLog:
         self.say(str(Progress(epoch + 1, epochs, "epoch", left)))
 
     def guarded(self, draw: Callable[[str], object]) -> Callable[[str], None]:
-        """nnU-Net's picture ``draw(folder)``, whole; a full disk must not cost the training."""
+        """nnU-Net's picture ``draw(folder)``, whole; a full disk must not cost the training.
+
+        It is drawn when it is time, and at the end of the training.
+        """
 
         def draw_whole(folder: str) -> None:
             target = Path(folder) / PROGRESS
@@ -133,7 +140,8 @@ class RunLog:
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
 
-        return draw_whole
+        self._pictures.append(paced := Paced(draw_whole))
+        return paced
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, also of an epoch that is not done."""
@@ -168,8 +176,12 @@ class RunLog:
             self.say(f"WARNING: {error}")
 
     def write_history(self, folder: Path) -> None:
-        """Write table, picture and cost for people to look at."""
+        """Write table and cost for people to look at, and the picture when it is time."""
         with self.unless_full():
             self.cost.write(folder)
             self.history.write_csv(folder / "semi_history.csv")
-            self.history.write_picture(folder / "semi_history.png")
+        self._pictures[0](str(folder))
+
+    def _draw_history(self, folder: str) -> None:
+        with self.unless_full():
+            self.history.write_picture(Path(folder) / "semi_history.png")

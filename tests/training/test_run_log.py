@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.training.cost import read_cost
+from semi_nnunet.training.history import History
 from tests.trainers import run_epochs
 
 
@@ -27,6 +28,20 @@ def test_history_is_written_for_people_and_programs(make_trainer):
     assert (folder / "semi_history.png").stat().st_size > 5000
     settings = json.loads((folder / "semi_settings.json").read_text())
     assert settings["settings"]["ema_decay"]["reason"] and len(settings["cases"]["unlabelled"]) == 4
+
+
+def test_pictures_show_the_last_epoch_when_the_training_ends(make_trainer, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(History, "write_picture", lambda self, path: drawn.append(len(self.rows)))
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
+    progress = trainer.run_log.guarded(lambda folder: (Path(folder) / "progress.png").touch())
+    run_epochs(trainer, 4)
+    progress(trainer.output_folder)
+    (Path(trainer.output_folder) / "progress.png").unlink()
+    progress(trainer.output_folder)
+    trainer.on_train_end()
+    assert drawn[0] == 1 and drawn[-1] == 4
+    assert (Path(trainer.output_folder) / "progress.png").is_file()
 
 
 def test_other_loggers_get_our_values_too(make_trainer):
