@@ -27,6 +27,7 @@ LAYERS = (
     "methods",
     "discovery",
     "runs",
+    "benchmark",
     "inference",
     "challenge",
     "report",

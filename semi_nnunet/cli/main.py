@@ -32,6 +32,7 @@ TASKS = {
         "train": "train one fold as nnUNetv2_train does, after a look at what would stop it",
         "crossval": "train and measure trainers x configurations x folds x seeds as a list of jobs",
         "status": "say what is done, running and begun of a data set's trainings",
+        "benchmark": "measure what a training step of each trainer costs on this machine",
         "recipes": "list the recipes of published experiments",
         "run": "follow the recipe of a published experiment, from its files to the report",
     },

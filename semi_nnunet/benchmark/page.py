@@ -1,0 +1,56 @@
+"""What was measured of training steps, as lines to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from semi_nnunet.benchmark.run import Cost, Measured
+
+HEADER = (
+    "trainer", "step, ms", "half of them", "/ baseline's", "operations", "/ its passes",
+    "loading, ms", "memory, MiB", "/ baseline's",
+)  # fmt: skip
+
+
+def lines(measured: Measured) -> Iterator[str]:
+    """A heading, a table in Markdown, and why some trainers are not in it."""
+    work, floor = measured.work, 1000 * measured.floor.seconds.median
+    yield f"{work.dataset} {work.configuration} {work.plans} on {work.device}"
+    yield ", ".join(f"{name} {value}" for name, value in measured.machine.items())
+    yield f"labelled forward and backward pass: {floor:.1f} ms"
+    yield ""
+    table = [HEADER, *(row(measured, cost) for cost in measured.costs)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for number, cells in enumerate(table):
+        first, *others = (
+            cell.rjust(width) if index else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        yield f"| {' | '.join([first, *others])} |"
+        if number == 0:
+            yield f"|{'|'.join('-' * (width + 2) for width in widths)}|"
+    for trainer, why in measured.refused.items():
+        yield f"{trainer}: {why}"
+
+
+def row(measured: Measured, cost: Cost) -> tuple[str, ...]:
+    """The cells of a trainer."""
+    base, seconds, alone = measured.baseline, cost.seconds, cost.alone
+    operations = base.operations and cost.operations and cost.operations / base.operations
+    memory = base.alone.mib and alone.mib and alone.mib / base.alone.mib
+    return (
+        cost.trainer,
+        f"{1000 * seconds.median:.1f}",
+        f"{1000 * seconds.low:.1f} to {1000 * seconds.high:.1f}",
+        f"{seconds.median / base.seconds.median:.2f}",
+        number(operations, 2),
+        number(measured.of_passes(cost), 2),
+        number(alone.loading and 1000 * alone.loading, 1),
+        number(alone.mib, 0),
+        number(memory, 2),
+    )
+
+
+def number(value: float | None, digits: int) -> str:
+    """Rounded; a dash where it is not known."""
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,60 @@
+"""Measure what a training step costs on this machine: time, operations, loading, memory.
+
+    semi_nnunet benchmark -d 42 -c 3d_fullres
+    semi_nnunet benchmark -d 42 -c 2d -p nnUNetPlans_cpu -tr SemiMeanTeacherTrainer -o costs.json
+
+Every trainer of ours and nnU-Net's own have a step in turn, --rounds times, on patches of the data
+set, in one process; the median counts, and between what half of the steps lay is told. The
+unlabelled terms count in full from the first step on. "/ its passes" is the step over the time that
+its floating-point operations take at the speed of the baseline's forward and backward pass: what is
+above 1 goes into anything but the networks. Loading and memory are measured in a process for each
+trainer: seconds a batch that nnUNet_n_proc_DA processes load, which hides behind the step if it is
+shorter; memory above what the process had before its first step, of the GPU all of it. Nothing is
+written but the file of -o.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add, default = parser.add_argument, "default: %(default)s"
+    add("-d", dest="dataset", required=True, metavar="ID", help="number or name of the data set")
+    add("-c", dest="configuration", required=True, metavar="CONFIG", help="such as 3d_fullres")
+    add("-p", dest="plans", default="nnUNetPlans", metavar="PLANS", help=default)
+    add(
+        "-tr", dest="trainers", nargs="+", metavar="TRAINER",
+        help="default: all of ours, and nnUNetTrainer",
+    )  # fmt: skip
+    add("--device", "-device", choices=("cpu", "cuda"), help="default: cuda if there is one")
+    add("--threads", type=int, metavar="N", help="of the CPU (default: this machine's cores)")
+    add("--rounds", type=int, default=9, help=default)
+    add("-o", dest="out", type=Path, metavar="FILE", help="new file, JSON, for all that is told")
+
+
+def run(args: argparse.Namespace) -> int:
+    from semi_nnunet.benchmark.page import lines
+    from semi_nnunet.benchmark.run import benchmark
+    from semi_nnunet.benchmark.work import STOCK, Work
+    from semi_nnunet.discovery.listing import trainer_classes
+    from semi_nnunet.runs.launching import find_resources
+    from semi_nnunet.util.errors import UserError, printable
+    from semi_nnunet.util.files import write_json
+    from semi_nnunet.util.names import require_positive
+
+    trainers = args.trainers or [STOCK, *trainer_classes()]
+    require_positive({"--threads": args.threads})
+    if args.out and args.out.exists():
+        raise UserError(f"-o must name a new file, {args.out} is there. Fix: remove or rename it")
+    found = find_resources(args.device, jobs=1, threads=args.threads)
+    work = Work(
+        args.dataset, args.configuration, args.plans, found.device, found.threads, args.rounds
+    )
+    measured = benchmark(work, trainers, say=lambda line: print(line, file=sys.stderr))
+    print(*map(printable, lines(measured)), sep="\n")
+    if args.out:
+        write_json(args.out, measured.as_json())
+    return 1 if measured.refused else 0

@@ -1,0 +1,55 @@
+"""The table of what was measured."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from semi_nnunet.benchmark.alone import Alone
+from semi_nnunet.benchmark.page import lines
+from semi_nnunet.benchmark.run import put_together
+from semi_nnunet.benchmark.steps import FLOOR, Seconds, Times
+from semi_nnunet.benchmark.work import BASELINE, STOCK, Work
+
+
+@pytest.fixture
+def measured():
+    times = Times(
+        {
+            FLOOR: Seconds(0.1, 0.09, 0.11),
+            BASELINE: Seconds(0.104, 0.1, 0.11),
+            STOCK: Seconds(0.11, 0.1, 0.12),
+            "SemiMeanTeacherTrainer": Seconds(0.245, 0.24, 0.25),
+        },
+        {FLOOR: 3e9, BASELINE: 3e9, "SemiMeanTeacherTrainer": 7e9},
+        {"SemiCPSTrainer": "too little memory"},
+    )
+    alone = {
+        BASELINE: Alone(1000.0, 0.05),
+        STOCK: Alone(refused="killed"),
+        "SemiMeanTeacherTrainer": Alone(1100.0, 0.1),
+    }
+    names = [BASELINE, STOCK, "SemiMeanTeacherTrainer", "SemiCPSTrainer"]
+    return put_together(Work("Dataset004_A", "2d", "P", "cpu", 1, 9), names, times, alone)
+
+
+def test_ratios_are_to_the_baseline_and_to_the_passes(measured) -> None:
+    told = list(lines(measured))
+    rows = {line.split("|")[1].strip(): line for line in told if line.startswith("| ")}
+    cells = [cell.strip() for cell in rows["SemiMeanTeacherTrainer"].split("|")[1:-1]]
+    assert cells == [
+        *("SemiMeanTeacherTrainer", "245.0", "240.0 to 250.0", "2.36", "2.33", "1.05"),
+        *("100.0", "1100", "1.10"),
+    ]
+    stock = [cell.strip() for cell in rows[STOCK].split("|")[1:-1]]
+    assert stock == [STOCK, "110.0", "100.0 to 120.0", "1.06", *"-----"]
+    assert told[-2:] == ["SemiCPSTrainer: too little memory", f"{STOCK}: killed"]
+    assert "labelled forward and backward pass: 100.0 ms" in told
+    assert len({len(line) for line in told if line.startswith("|")}) == 1
+
+
+def test_json_holds_all_of_it(measured) -> None:
+    read = json.loads(json.dumps(measured.as_json()))
+    assert read["costs"][2]["seconds"]["median"] == 0.245 and read["floor"]["operations"] == 3e9
+    assert read["machine"]["torch"] and read["work"]["configuration"] == "2d"
