@@ -58,7 +58,7 @@ def aside() -> Iterator[None]:
         yield
 
 
-def ready(work: Work, name: str) -> Any:
+def ready(work: Work, name: str, **settings: Any) -> Any:
     """A trainer of fold "all" before its first step; :func:`aside` is around it.
 
     Its settings are those of the plans, but for the ramp of the unlabelled terms, which count in
@@ -67,6 +67,7 @@ def ready(work: Work, name: str) -> Any:
     Args:
         work: what it trains on.
         name: of a trainer of ours, or nnU-Net's own.
+        settings: of a trainer of ours, in place of those of the plans.
 
     Returns:
         The trainer; ``train_step(next(dataloader_train))`` is a step of it.
@@ -80,21 +81,23 @@ def ready(work: Work, name: str) -> Any:
     trainer_class = trainer_classes().get(name, nnUNetTrainer)
     if taught_by := getattr(trainer_class, "taught_by", None):
         save_untrained(made(replace(work, device="cpu"), taught_by, plans, description))
-    trainer = made(work, name, plans, description)
+    trainer = made(work, name, plans, description, **settings)
     trainer.plot_network_architecture = lambda: None
     trainer.on_train_start()
     trainer.on_train_epoch_start()
     return trainer
 
 
-def made(work: Work, name: str, plans: dict[str, Any], description: dict[str, Any]) -> Any:
+def made(
+    work: Work, name: str, plans: dict[str, Any], description: dict[str, Any], **settings: Any
+) -> Any:
     """A trainer whose unlabelled terms count in full at once."""
     plans, device, fold = copy.deepcopy(plans), torch.device(work.device), cast(int, ALL)
     if name not in trainer_classes():
         plans["continue_training"] = False
         return nnUNetTrainer(plans, work.configuration, fold, description, device)
     sections = plans.setdefault("semi", {}).setdefault(name, {})
-    sections[work.configuration] = {**sections.get(work.configuration, {}), **IN_FULL}
+    sections[work.configuration] = {**sections.get(work.configuration, {}), **IN_FULL, **settings}
     return trainer_classes()[name](plans, work.configuration, fold, description, device)
 
 

@@ -1,0 +1,138 @@
+"""Check on a device that no trainer waits for it within an epoch, and that half precision trains.
+
+    python scripts/check_steps.py --device cuda [-tr TRAINER ...]
+
+Every trainer has a few steps on a tiny phantom. On CUDA, PyTorch stops at the first operator for
+which the program waits for the GPU (``torch.cuda.set_sync_debug_mode``); on other devices that part
+is left out, and said to be. Then ten steps in float16 and in bfloat16 must leave every term of the
+loss finite. Prints a line for each; the exit status is 1 if one fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from semi_nnunet.benchmark.work import Work, aside, ready
+from semi_nnunet.cli.main import main as semi_nnunet
+from semi_nnunet.datasets.phantom import write_phantom_dataset
+from semi_nnunet.discovery.listing import trainer_classes
+
+FOLDERS = ("raw", "preprocessed", "results")
+PRECISIONS = {"nnunet": "nnU-Net's precision (float16 on CUDA)", "bfloat16": "bfloat16"}
+WARM_UP, STEPS = 3, 10
+SMALL = {"labelled_batch_size": 2, "unlabelled_batch_size": 2}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("-tr", dest="trainers", nargs="+", default=[*trainer_classes()])
+    parser.add_argument("-c", dest="configuration", default="2d")
+    args = parser.parse_args()
+    os.environ.update(nnUNet_n_proc_DA="0", nnUNet_compile="f")
+    with tempfile.TemporaryDirectory() as root:
+        prepare(Path(root), args.configuration)
+        work = Work("901", args.configuration, "nnUNetPlans_cpu", args.device, threads=1, rounds=2)
+        failed = 0
+        for name in args.trainers:
+            for what, outcome in checks(work, name):
+                print(f"{name} {what}: {outcome}", flush=True)
+                failed += outcome.startswith("FAILED")
+    return 1 if failed else 0
+
+
+def prepare(root: Path, configuration: str) -> None:
+    """A phantom with small plans."""
+    os.environ.update({f"nnUNet_{name}": str(root / name) for name in FOLDERS})
+    for name in FOLDERS:
+        (root / name).mkdir()
+    folder = root / "raw" / "Dataset901_Phantom"
+    write_phantom_dataset(folder, labelled=4, unlabelled=6, test=0, shape=(16, 48, 48))
+    with contextlib.redirect_stdout(sys.stderr):
+        for words in (["preprocess"], ["plan", "--budget", "cpu"]):
+            number = ["-np", "1"] if words == ["preprocess"] else []
+            if semi_nnunet([*words, "-d", "901", "-c", configuration, *number]):
+                sys.exit("the phantom could not be prepared")
+        semi_nnunet(["preprocess", "-d", "901", "-c", configuration, "-p", "nnUNetPlans_cpu"])
+
+
+def checks(work: Work, name: str) -> Iterator[tuple[str, str]]:
+    """What was looked at, and how it went."""
+    with aside():
+        waiting = outcome_of(partial(steps_without_waiting, work, name))
+    yield "does not wait for the device", waiting
+    for precision, meaning in PRECISIONS.items():
+        with aside():
+            finite = outcome_of(partial(finite_steps, work, name, precision))
+        yield f"is finite in {meaning}", finite
+
+
+def outcome_of(check: Callable[[], str]) -> str:
+    """What a check says; the place in our code and the words of an error."""
+    try:
+        return check()
+    except Exception as error:
+        ours = [one for one in traceback.extract_tb(error.__traceback__) if "semi_nnunet" in one[0]]
+        where = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
+        return f"FAILED at {where}: {type(error).__name__}: {error}".replace("\n", " ")
+
+
+def steps_without_waiting(work: Work, name: str) -> str:
+    """Steps in the middle of an epoch, with PyTorch's error where one waits.
+
+    They are in bfloat16: PyTorch's scaler of float16 gradients does wait.
+    """
+    if not work.device.startswith("cuda"):
+        return "not looked at, as the device is no GPU"
+    trainer = ready(work, name, mixed_precision="bfloat16", **SMALL)
+    batches = [next(trainer.dataloader_train) for _ in range(WARM_UP + 2)]
+    for batch in batches[:WARM_UP]:
+        trainer.train_step(batch)
+    pinned = [
+        {part: {key: pin(value) for key, value in raw.items()} for part, raw in one.items()}
+        for batch in batches[WARM_UP:]
+        for one in batch
+    ]
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for one in pinned:
+            trainer.train_step([one])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return "ok"
+
+
+def pin(value: Any) -> Any:
+    """A batch as the loader's thread for GPUs makes it, whose copies nobody waits for."""
+    if isinstance(value, list):
+        return [pin(one) for one in value]
+    return value.pin_memory() if isinstance(value, torch.Tensor) else value
+
+
+def finite_steps(work: Work, name: str, precision: str) -> str:
+    """Steps in half precision."""
+    trainer = ready(work, name, mixed_precision=precision, **SMALL)
+    for _ in range(STEPS):
+        trainer.train_step(next(trainer.dataloader_train))
+    means = trainer.records.means()
+    wrong = [key for key, value in means.items() if not math.isfinite(value)]
+    return f"FAILED: {', '.join(wrong)}" if wrong else "ok"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
