@@ -17,7 +17,7 @@ back what settings can.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from semi_nnunet.augment.invertible import GridView, sample_grid_view, square_planes
 from semi_nnunet.augment.mixing import BoxMix, mixup_weight, sample_boxes
 from semi_nnunet.core.consistency import probability_mse
+from semi_nnunet.core.processes import mean_of_processes
 from semi_nnunet.core.pseudo_labels import sharpen
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.schema import published, setting
@@ -80,10 +81,8 @@ class SemiMixMatchTrainer(TeacherTrainer):
         known = labelled.x.shape[0]
         loss = self.soft_supervised(x[:known], target[:known], mask[:known])
         yield Term("mixed_labelled", loss, settings.mixed_labelled_weight)
-        prediction = self.probs(self.predict(x[known:]))
-        summed = self.ranks.summing
-        loss = probability_mse(prediction, target[known:], mask[known:], summed)
-        yield Term("mixed_unlabelled", loss, settings.unlabelled_mse_weight)
+        for loss in self.unlabelled_losses(x[known:], target[known:], mask[known:]):
+            yield Term("mixed_unlabelled", loss, settings.unlabelled_mse_weight)
 
     def sample_view(self) -> GridView:
         """A random view that keeps the patch's shape and what its orientation means."""
@@ -113,6 +112,20 @@ class SemiMixMatchTrainer(TeacherTrainer):
             return lambda tensor: weight * tensor + (1.0 - weight) * tensor[partner]
         box = sample_boxes(like.shape[0], like.shape[2:], self.settings.cutmix_edge, like.device)
         return BoxMix(box, partner)
+
+    def unlabelled_losses(
+        self, x: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
+    ) -> Iterator[torch.Tensor]:
+        """Squared differences, view by view, so that the memory is that of one view.
+
+        Their sum is the mean over the voxels of all views.
+        """
+        summed, patches = self.ranks.summing, len(x) // self.settings.views
+        voxels = mean_of_processes(mask.sum().float(), summed).clamp_min(1.0)
+        for part in zip(x.split(patches), target.split(patches), mask.split(patches), strict=True):
+            mixed, wanted, counted = part
+            loss = probability_mse(self.probs(self.predict(mixed)), wanted, counted, summed)
+            yield loss * mean_of_processes(counted.sum().float(), summed) / voxels
 
     def soft_supervised(
         self, x: torch.Tensor, target: torch.Tensor, mask: torch.Tensor

@@ -88,7 +88,7 @@ class OptimizerStep:
     def back_propagate(
         self, terms: Iterable[Term], step: int, cases: Cases, device: torch.device, share: float
     ) -> None:
-        """Ask for each term and back-propagate it.
+        """Ask for each term and back-propagate it; terms of one name are parts of one term.
 
         Args:
             terms: of one batch; none is asked for once the unlabelled ones have no weight yet.
@@ -97,14 +97,19 @@ class OptimizerStep:
             device: of the networks.
             share: of the batch in an optimizer step of several.
         """
-        waiting = iter(terms)
+        waiting, values = iter(terms), dict[str, torch.Tensor]()
         while (term := self.next_term(waiting, device)) is not None:
             has_weight = not term.ramped or self.unlabelled_weight.at(step) > 0.0
             if term.ramped and has_weight:
                 self.balance.unlabelled_begins()
+            so_far = values.get(term.name)
+            value = term.value.detach()
+            values[term.name] = value if so_far is None else so_far + value
             self._add(term, step, cases.of(term), share)
             if not has_weight:
                 break
+        for name, value in values.items():
+            self.records.add(f"loss/{name}", value)
         self.balance.batch_ends()
 
     def next_term(self, terms: Iterator[Term], device: torch.device) -> Term | None:
@@ -119,7 +124,6 @@ class OptimizerStep:
 
     def _add(self, term: Term, step: int, cases: tuple[str, ...], share: float) -> None:
         weight = term.weight * (self.unlabelled_weight.at(step) if term.ramped else 1.0)
-        self.records.add(f"loss/{term.name}", term.value)
         self.records.add(f"weight/{term.name}", weight)
         self.non_finite.add(Seen(term.name, term.value.detach(), step, cases))
         if weight != 0.0:

@@ -80,7 +80,7 @@ def test_both_terms_equal_a_slow_version(kind, make_trainer):
     patches = len(labelled.x) + 2 * len(unlabelled.x_weak)
     partner, weight = torch.arange(patches).roll(2), 0.7
     trainer.sample_mix = lambda like: lambda x: weight * x + (1 - weight) * x[partner]
-    _, mixed_labelled, mixed_unlabelled = trainer.terms(labelled, unlabelled)
+    _, mixed_labelled, *mixed_unlabelled = trainer.terms(labelled, unlabelled)
     guess = trainer.guess(strong, views)
     onehot, annotated = trainer.annotation(labelled.target)
     xs = [*labelled.x, *strong[0], *strong[1]]
@@ -109,8 +109,11 @@ def test_both_terms_equal_a_slow_version(kind, make_trainer):
     assert mixed_labelled.value.item() == pytest.approx(expected, abs=1e-5)
     keep = mask[known:].expand_as(prediction)
     expected = ((prediction - target[known:]) ** 2)[keep].mean().item()
-    assert mixed_unlabelled.value.item() == pytest.approx(expected, abs=1e-5)
-    assert (mixed_labelled.weight, mixed_unlabelled.weight) == (1.0, 10.0)
+    assert len(mixed_unlabelled) == 2  # one view after the other
+    found = sum(term.value.item() for term in mixed_unlabelled)
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert {term.name for term in mixed_unlabelled} == {"mixed_unlabelled"}
+    assert (mixed_labelled.weight, *{term.weight for term in mixed_unlabelled}) == (1.0, 10.0)
 
 
 def test_soft_targets_are_averaged_for_deep_supervision():

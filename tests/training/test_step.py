@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from semi_nnunet.training.step import Term
 from semi_nnunet.util.errors import UserError
-from tests.trainers import run_epochs, same_weights, weights_of
+from tests.trainers import WITHOUT_RAMP, run_epochs, same_weights, weights_of
 
 
 def test_accumulated_batches_average_their_gradients(make_trainer):
@@ -61,3 +62,26 @@ def test_weights_ramp_up_and_are_logged(make_trainer):
     weights = trainer.history.series("weight/consistency")[1]
     assert weights[0] < weights[1] < weights[2] == 7.0
     assert trainer.history.series("weight/supervised")[1] == [1.0] * 3
+
+
+def test_terms_of_one_name_are_parts_of_one(make_trainer):
+    """A large term may be back-propagated in parts, which need less memory."""
+    after, logged = [], []
+    for parts in (1, 2):
+        trainer = make_trainer("SemiMeanTeacherTrainer", **WITHOUT_RAMP)
+        batch = next(trainer.dataloader_train)
+
+        def terms(labelled, unlabelled, trainer=trainer, parts=parts):
+            yield trainer.supervised(labelled)
+            for _ in range(parts):
+                loss = trainer.predict(unlabelled.x_weak).square().mean()
+                yield Term("in_parts", loss / parts, weight=3.0)
+
+        trainer.terms = terms
+        trainer.train_step(batch)
+        means = trainer.records.means()
+        logged.append((means["loss/in_parts"], means["weight/in_parts"]))
+        after.append(weights_of(trainer.bare_network))
+    assert logged[1] == pytest.approx(logged[0]) and logged[0][1] == 3.0
+    for name, value in after[0].items():
+        torch.testing.assert_close(value, after[1][name])
