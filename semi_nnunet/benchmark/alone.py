@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import psutil
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from semi_nnunet.benchmark.steps import said
@@ -44,12 +46,12 @@ def measure_alone(work: Work, name: str) -> Alone:
     with aside():
         try:
             trainer = ready(work, name)
-            return Alone(memory_of_steps(trainer), seconds_a_batch(trainer))
+            return Alone(memory_of_steps(trainer), seconds_a_batch(trainer.dataloader_train))
         except (UserError, RuntimeError, MemoryError) as error:
             return Alone(refused=said(error))
 
 
-def memory_of_steps(trainer: Any) -> float | None:
+def memory_of_steps(trainer: nnUNetTrainer) -> float | None:
     """The largest memory of some steps, in MiB."""
     batch = next(trainer.dataloader_train)
     if trainer.device.type == "cuda":
@@ -74,9 +76,8 @@ def peak_memory() -> int | None:
     return None
 
 
-def seconds_a_batch(trainer: Any) -> float:
-    """How long the loader takes for a batch once what it had loaded ahead is used up."""
-    loader = trainer.dataloader_train
+def seconds_a_batch(loader: Iterator[Any]) -> float:
+    """How long a loader takes for a batch once what it had loaded ahead is used up."""
     for _ in range(2 * get_allowed_n_proc_DA() + 2):
         next(loader)
     began = time.perf_counter()

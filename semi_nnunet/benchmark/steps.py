@@ -15,7 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from semi_nnunet.benchmark.work import BASELINE, Work, aside, ready
 from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.training.batches import Batches
 from semi_nnunet.training.precision import compute_dtype
+from semi_nnunet.training.trainer import SemiTrainer
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.failures import is_of_memory
@@ -94,7 +96,7 @@ def said(error: Exception) -> str:
     raise error
 
 
-def labelled_pass(trainer: Any, batch: Any) -> None:
+def labelled_pass(trainer: SemiTrainer, batch: Batches) -> None:
     """The network forward on the labelled patches, nnU-Net's loss, and backward."""
     labelled, _ = trainer.on_device(batch[0])
     trainer.optimizer.zero_grad(set_to_none=True)

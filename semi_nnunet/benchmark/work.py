@@ -17,6 +17,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from semi_nnunet.data.layout import read_plans
 from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.runs.folders import ALL, folders_of
+from semi_nnunet.training.trainer import SemiTrainer
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.files import read_json, write_json
 
@@ -101,7 +102,7 @@ def made(
     return trainer_classes()[name](plans, work.configuration, fold, description, device)
 
 
-def save_untrained(trainer: Any) -> None:
+def save_untrained(trainer: SemiTrainer) -> None:
     """Save a trainer as if its fold were done."""
     trainer.initialize()
     folder = Path(trainer.output_folder)

@@ -49,6 +49,7 @@ TASKS = {
         "report": "write the answer, tables, curves and cases as one HTML file to open offline",
     },
     "ship": {
+        "slim": "distil a trained model into a small network that keeps to a goal of speed",
         "export": "turn a trained model into one that stock nnU-Net runs",
         "efficiency": "measure what a submission costs a case, as FLARE does",
         "install": "install a model from a zip, without running or overwriting anything",

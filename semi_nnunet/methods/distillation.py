@@ -31,12 +31,15 @@ from semi_nnunet.settings.common import CutMixSettings, score_of_one_network
 from semi_nnunet.settings.schema import setting
 from semi_nnunet.training.trainer import SemiTrainer, Term
 
+FOLD = "{fold}"  # in the path of a model: the fold that is trained
+
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationSettings(CutMixSettings):
     models: tuple[str, ...] = setting(
         (),
-        "the Mean Teacher of these plans and this fold; else as semi_nnunet pseudo-label -m",
+        "the Mean Teacher of these plans and this fold; else as semi_nnunet pseudo-label -m, where "
+        "{fold} stands for the fold that is trained",
     )
     soft_label_weight: float = setting(1.0, "as labels: the teacher is trained (Hinton)", low=0)
     temperature: float = setting(1.0, "of both distributions; above 1 they are softer", low=0.01)
@@ -49,7 +52,8 @@ class SemiDistillationTrainer(SemiTrainer):
     taught_by = "SemiMeanTeacherTrainer"
 
     def companions(self) -> dict[str, nn.Module]:
-        models = [find_model(model) for model in self.settings.models or [self.default_model()]]
+        named = self.settings.models or [self.default_model()]
+        models = [find_model(model.replace(FOLD, str(self.fold))) for model in named]
         require_models_for(models, self.plans_manager, self.configuration_name, self.dataset_json)
         return {"models": FrozenNetworks(load_networks(models))}
 

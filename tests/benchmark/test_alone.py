@@ -39,7 +39,7 @@ def test_batches_that_were_loaded_ahead_do_not_count(monkeypatch) -> None:
                 time.sleep(0.01)
             yield number
 
-    seconds = seconds_a_batch(SimpleNamespace(dataloader_train=loader()))
+    seconds = seconds_a_batch(loader())
     assert 0.01 <= seconds < 0.03
 
 

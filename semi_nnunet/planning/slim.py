@@ -1,0 +1,173 @@
+"""Smaller networks for the same images: fewer features and stages, chosen by what they cost."""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from semi_nnunet.planning.topology import FEWEST_STAGES, Topology, with_topology
+from semi_nnunet.util.errors import UserError
+
+SHARES = (1.0, 0.75, 0.625, 0.5, 0.375, 0.25, 0.1875, 0.125, 0.0625)  # of a stage's features
+FEWEST_FEATURES = 4
+TILE_STEP = 0.5  # of the patch, by which nnU-Net moves it over an image
+REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Slim:
+    """A network for the patches of a plan.
+
+    Args:
+        configuration: of the plans, with this network.
+        operations: floating-point operations of its forward pass on a patch.
+        parameters: how many.
+    """
+
+    configuration: dict[str, Any]
+    operations: float
+    parameters: int
+
+    @property
+    def features(self) -> list[int]:
+        """Of each stage."""
+        return list(self.configuration["architecture"]["arch_kwargs"]["features_per_stage"])
+
+
+def network_of(configuration: Mapping[str, Any], channels: int, heads: int) -> nn.Module:
+    """The network of a configuration as it predicts, with random weights."""
+    architecture = configuration["architecture"]
+    network: nn.Module = get_network_from_plans(
+        architecture["network_class_name"],
+        architecture["arch_kwargs"],
+        architecture["_kw_requires_import"],
+        channels,
+        heads,
+        deep_supervision=False,
+    )
+    return network.eval()
+
+
+def slim_networks(configuration: Mapping[str, Any], channels: int, heads: int) -> list[Slim]:
+    """Networks of at most the features and stages of a plan's, the costliest first.
+
+    The patch, the spacing, and what the stages do that are left stay. A stage less takes the
+    coarsest resolution away.
+
+    Args:
+        configuration: of nnU-Net's plans, with one of its own networks.
+        channels: of the images, with those of a cascade's previous stage.
+        heads: that the network predicts.
+    """
+    arch = configuration["architecture"]["arch_kwargs"]
+    most, found = len(arch["strides"]), list[Slim]()
+    for stages in range(min(FEWEST_STAGES, most), most + 1):
+        topology = Topology(
+            list(configuration["patch_size"]), arch["strides"][:stages],
+            arch["kernel_sizes"][:stages], [],
+        )  # fmt: skip
+        for share in SHARES:
+            features = [
+                max(FEWEST_FEATURES, round(share * one))
+                for one in arch["features_per_stage"][:stages]
+            ]
+            smaller = with_topology(configuration, topology, features)
+            found.append(measured(smaller, channels, heads))
+    different = {(tuple(one.features), one.operations): one for one in found}
+    return sorted(different.values(), key=lambda one: -one.operations)
+
+
+def measured(configuration: dict[str, Any], channels: int, heads: int) -> Slim:
+    """Count the operations and parameters of a configuration's network."""
+    with torch.device("meta"), torch.no_grad():
+        network = network_of(configuration, channels, heads)
+        x = torch.zeros((1, channels, *configuration["patch_size"]))
+        with FlopCounterMode(display=False) as counter:
+            network(x)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return Slim(copy.deepcopy(configuration), float(counter.get_total_flops()), parameters)
+
+
+def tiles_of_image(configuration: Mapping[str, Any], slices: int) -> int:
+    """How many patches nnU-Net predicts of the median image, without mirrored ones.
+
+    Args:
+        configuration: of the plans.
+        slices: of the median image, each of which a 2d network sees alone.
+    """
+    patch = list(configuration["patch_size"])
+    image = [int(edge) for edge in configuration["median_image_size_in_voxels"][-len(patch) :]]
+    padded = [max(edge, tile) for edge, tile in zip(image, patch, strict=True)]
+    steps = compute_steps_for_sliding_window(tuple(padded), tuple(patch), TILE_STEP)
+    return math.prod(map(len, steps)) * (slices if len(patch) == 2 else 1)
+
+
+def seconds_of_image(
+    slim: Slim, channels: int, heads: int, device: torch.device, slices: int
+) -> float:
+    """Measured time of a network on all patches of the median image, without mirrored ones.
+
+    The median pass of some over one patch, times the patches; reading, resampling and writing come
+    on top of it, and are the same for every network.
+    """
+    network = network_of(slim.configuration, channels, heads).to(device)
+    x = torch.zeros((1, channels, *slim.configuration["patch_size"]), device=device)
+    times = []
+    with torch.inference_mode():
+        for _ in range(1 + REPEATS):
+            began = time.perf_counter()
+            network(x)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - began)
+    return statistics.median(times[1:]) * tiles_of_image(slim.configuration, slices)
+
+
+def largest_within(
+    networks: Sequence[Slim], share: float, seconds: float | None, takes: Any
+) -> Slim:
+    """The costliest network that keeps to a goal.
+
+    Args:
+        networks: the costliest first; the first is what they are compared with.
+        share: of the first one's operations that are allowed.
+        seconds: that the median image may take; None: any.
+        takes: a network's seconds of the median image; it is asked for few of them.
+
+    Raises:
+        UserError: not even the smallest keeps to it.
+    """
+    allowed = [one for one in networks if one.operations <= share * networks[0].operations]
+    if not allowed:
+        least = networks[-1].operations / networks[0].operations
+        raise UserError(
+            f"--share must be at least {least:.4f}, what the smallest network here needs, got "
+            f"{share:g}. Fix: raise it"
+        )
+    if seconds is None:
+        return allowed[0]
+    first, last = 0, len(allowed) - 1
+    while first < last:
+        middle = (first + last) // 2
+        if takes(allowed[middle]) <= seconds:
+            last = middle
+        else:
+            first = middle + 1
+    if (least := takes(allowed[first])) > seconds:
+        raise UserError(
+            f"--seconds must be at least {least:.2g}, what the smallest network here takes, got "
+            f"{seconds:g}. Fix: raise it, or make images coarser: semi_nnunet plan --spacing, and "
+            f"semi_nnunet distil for their labels"
+        )
+    return allowed[first]

@@ -1,0 +1,200 @@
+"""Distil a trained model into a small network that keeps to a goal, and say what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from semi_nnunet.data.layout import read_plans
+from semi_nnunet.deploy.trained import TrainedModel, find_model
+from semi_nnunet.evaluation import comparison
+from semi_nnunet.evaluation.values import Model, Table, crediting_absence, read_values
+from semi_nnunet.planning.checks import require_own_network, require_plans_name
+from semi_nnunet.planning.slim import Slim, largest_within, seconds_of_image, slim_networks
+from semi_nnunet.runs.crossval import crossval, make_jobs
+from semi_nnunet.runs.folders import ALL, Folders, folders_of, patients_of
+from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.launching import Launcher, find_resources
+from semi_nnunet.runs.plan import plan
+from semi_nnunet.training.checkpoints import plain
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import write_json
+
+STUDENT, TEACHER, METRIC = "SemiDistillationTrainer", "the teacher", "dice"
+SHARE = 1 / 8  # of the teacher's operations, where nobody says more
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A small network and the one that teaches it.
+
+    Args:
+        teacher, student: the networks.
+        teacher_seconds, student_seconds: of the median image, network passes alone.
+        plans: identifier of the plans that were written.
+    """
+
+    teacher: Slim
+    student: Slim
+    teacher_seconds: float
+    student_seconds: float
+    plans: str
+
+    def __str__(self) -> str:
+        def one(name: str, slim: Slim, seconds: float) -> str:
+            return (
+                f"{name:<12}{' '.join(map(str, slim.features))} features, "
+                f"{slim.parameters / 1e6:.3g} million parameters, "
+                f"{slim.operations / 1e9:.3g} GFLOPs a patch, {seconds:.3g} s an image"
+            )
+
+        share = self.teacher.operations / self.student.operations
+        return "\n".join(
+            [
+                one("teacher", self.teacher, self.teacher_seconds),
+                one("student", self.student, self.student_seconds),
+                f"the student has 1/{share:.1f} of the operations (the median image, without "
+                f"mirrored ones; reading, resampling and writing come on top)",
+            ]
+        )
+
+
+def choose(
+    model: str,
+    *,
+    share: float = SHARE,
+    seconds: float | None = None,
+    name: str | None = None,
+    device: str | None = None,
+    settings: Sequence[str] = (),
+) -> Chosen:
+    """Choose a small network by its cost, and write plans in which a model teaches it.
+
+    Args:
+        model: the folder of a trained model of a data set that is prepared here.
+        share: of the model's operations that the network may have at most.
+        seconds: that the median image may take on the device; None: any.
+        name: of the plans; None: those of the model with "_slim".
+        device: that the seconds are of.
+        settings: of the training, such as "epochs=300".
+
+    Raises:
+        UserError: there is no such model or data set, its network is none of nnU-Net's, or no
+            network keeps to the goal.
+    """
+    if not 0 < share <= 1:
+        raise UserError(f"--share must be above 0 and at most 1, got {share:g}. Fix: such as 0.125")
+    teacher = find_model(model)
+    before, configuration = teacher.plans["plans_name"], teacher.configuration
+    folders = folders_of(teacher.folder.parent.name)
+    content, plans = read_plans(folders.preprocessed, before), name or f"{before}_slim"
+    require_plans_name(plans)
+    if plans == before:
+        raise UserError(f"--name must differ from {before}, the teacher's plans. Fix: another name")
+    require_own_network(content, before)
+    resources = find_resources(device)
+    torch.set_num_threads(resources.threads)
+    manager = PlansManager(teacher.plans)
+    channels = determine_num_input_channels(
+        manager, manager.get_configuration(configuration), teacher.dataset_json
+    )
+    heads = manager.get_label_manager(teacher.dataset_json).num_segmentation_heads
+    own = manager.get_configuration(configuration).configuration
+    networks = slim_networks(own, channels, heads)
+    slices = int(teacher.plans["original_median_shape_after_transp"][0])
+
+    @cache
+    def takes(operations: float) -> float:
+        one = next(network for network in networks if network.operations == operations)
+        return seconds_of_image(one, channels, heads, torch.device(resources.device), slices)
+
+    student = largest_within(networks, share, seconds, lambda one: takes(one.operations))
+    write_plans(folders, content, plans, configuration, student)
+    teaching = f"{STUDENT}.models={teacher_of_folds(teacher, folders)}"
+    plan(folders.raw.name, plans=plans, configurations=[configuration],
+         settings=[teaching, *settings])  # fmt: skip
+    costs = takes(networks[0].operations), takes(student.operations)
+    return Chosen(networks[0], student, *costs, plans)
+
+
+def write_plans(
+    folders: Folders, content: dict[str, Any], name: str, configuration: str, student: Slim
+) -> None:
+    """Plans with the small network, of the data that are there."""
+    content["plans_name"] = name
+    content["configurations"][configuration] |= {
+        key: student.configuration[key] for key in ("architecture", "patch_size")
+    }
+    write_json(folders.preprocessed / f"{name}.json", plain(content))
+
+
+def teacher_of_folds(teacher: TrainedModel, folders: Folders) -> str:
+    """The setting by which each fold is taught by the model of the same fold."""
+    inside = folders.results in teacher.folder.parents
+    place = teacher.folder.relative_to(folders.results.parent) if inside else teacher.folder
+    return f'["{(place / "fold_{fold}").as_posix()}"]'
+
+
+def train(model: str, plans: str, folds: Sequence[str] | None, launcher: Launcher) -> str:
+    """Train the small network of every fold that the model has, and compare it with the model.
+
+    Args:
+        model: folder of the teacher.
+        plans: that :func:`choose` wrote.
+        folds: numbers, or "all"; None: those of the model.
+        launcher: where the trainings run.
+
+    Returns:
+        What it costs in Dice, in a sentence.
+
+    Raises:
+        UserError: a training failed, or nothing could be compared.
+    """
+    teacher = find_model(model)
+    dataset, configuration = teacher.folder.parent.name, teacher.configuration
+    folds = list(folds or teacher.folds)
+    if missing := sorted({*folds} - {*teacher.folds}):
+        raise UserError(
+            f"-f must name folds of {teacher.name}, which has {', '.join(teacher.folds)}, got "
+            f"{', '.join(missing)}. Fix: train them, or leave them out"
+        )
+    trainer, own = teacher.folder.name.split("__")[0], teacher.plans["plans_name"]
+    which = dataset, [configuration]
+    if not crossval(*which, [STUDENT], plans=plans, folds=folds, launcher=launcher):
+        return "the jobs were handed to the cluster; the same command goes on when they are done"
+    predicted = ("predict", "evaluate")
+    crossval(*which, [trainer], plans=own, folds=folds, steps=predicted, launcher=launcher)
+    folders = folders_of(dataset)
+    students = make_jobs(folders, plans, [configuration], [STUDENT], folds, 1)
+    teachers = make_jobs(folders, own, [configuration], [trainer], folds, 1, steps=predicted)
+    return difference(students, teachers)
+
+
+def difference(students: Sequence[Job], teachers: Sequence[Job]) -> str:
+    """What the students' Dice is beside their teachers', on cases that neither trained on."""
+    subset = "validation" if ALL not in {job.fold for job in students} else "test"
+    tables: list[Table] = [
+        (Model(name, job.configuration), job.fold, job.seed, found[subset])
+        for name, jobs in ((STUDENT, students), (TEACHER, teachers))
+        for job in jobs
+        if subset in (found := job.current_tables())
+    ]
+    if len({model for model, *_ in tables}) < 2:
+        return (
+            f"nothing tells what that costs in Dice: there is no labelled {subset} case. Fix: "
+            f"train on numbered folds, or put test cases into imagesTs and labelsTs"
+        )
+    values, _ = read_values(tables, METRIC, patients_of(students[0].folders))
+    (found_difference,) = comparison.compare(crediting_absence(values, METRIC), TEACHER, METRIC)
+    one = found_difference.overall
+    return (
+        f"Dice {found_difference.mean:.4f}, the teacher's {found_difference.baseline_mean:.4f}: "
+        f"{100 * one.mean:+.2f} points ({100 * one.low:+.2f} to {100 * one.high:+.2f}) on "
+        f"{one.cases} {subset} cases"
+    )

@@ -1,0 +1,89 @@
+"""A model teaches a small network, fold by fold, and is compared with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.util.files import write_json
+from tests.trainers import SHORT, TRAINERS, run_epochs, save_as_trained
+
+STUDENT = "SemiDistillationTrainer"
+
+
+@pytest.fixture
+def teacher(make_trainer, prepared_dataset) -> tuple[Path, object]:
+    """A trained and validated fold 0 of a network that has something to lose."""
+    dataset = prepared_dataset()
+    before = (dataset.preprocessed / "nnUNetPlans.json").read_text()
+    plans = json.loads(before)
+    network = plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
+    network["features_per_stage"] = [16, 32, 64]
+    plans["semi"] = {"SemiMeanTeacherTrainer": {**SHORT, "epochs": 1}}
+    write_json(dataset.preprocessed / "nnUNetPlans.json", plans)
+    trainer = make_trainer("SemiMeanTeacherTrainer", fold=0, start=False, epochs=1)
+    run_epochs(trainer, 1)
+    trainer.on_train_end()
+    folder = save_as_trained(trainer)
+    trainer.perform_actual_validation()
+    yield folder, dataset
+    (dataset.preprocessed / "nnUNetPlans.json").write_text(before)
+    for path in dataset.preprocessed.glob("nnUNetPlans_*.json"):
+        path.unlink()
+
+
+def words(folder: Path, *more: str) -> list[str]:
+    name = str(folder.relative_to(folder.parents[1]))
+    return ["slim", "-m", name, "-f", "0", "--device", "cpu", "--threads", "1", *more]
+
+
+def test_plans_have_the_small_network_and_its_teacher(teacher, capsys) -> None:
+    folder, dataset = teacher
+    assert main(words(folder, "--share", "0.2", "--plan-only", "--set", "epochs=3")) == 0
+    told = capsys.readouterr().out
+    plans = json.loads((dataset.preprocessed / "nnUNetPlans_slim.json").read_text())
+    network = plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
+    assert network["features_per_stage"][0] < 16 and plans["plans_name"] == "nnUNetPlans_slim"
+    same = ("spacing", "patch_size", "data_identifier", "batch_size")
+    own = dataset.plans["configurations"]["2d"]
+    assert all(plans["configurations"]["2d"][key] == own[key] for key in same)
+    assert plans["configurations"]["3d_fullres"] == dataset.plans["configurations"]["3d_fullres"]
+    assert "teacher     16 32 64 features" in told and "wrote nnUNetPlans_slim" in told
+    given = plans["semi_planned"]["given"]
+    name = "SemiMeanTeacherTrainer__nnUNetPlans__2d/fold_{fold}"
+    assert given[STUDENT]["models"] == [f"{dataset.name}/{name}"] and given["epochs"] == 3
+
+
+@pytest.mark.slow
+def test_the_student_is_trained_and_compared_and_the_command_goes_on(teacher, capsys) -> None:
+    folder, dataset = teacher
+    short = ["epochs=1", "steps_per_epoch=2", "validation_steps_per_epoch=1"]
+    for _ in range(2):
+        assert main(words(folder, "--share", "0.2", "--set", *short)) == 0
+        told = capsys.readouterr().out
+        assert "the teacher's 0." in told and "on 1 validation cases" in told
+    assert "1 jobs, 1 done before" in told
+    student = folder.with_name(f"{STUDENT}__nnUNetPlans_slim__2d") / "fold_0"
+    used = json.loads((student / "semi_settings.json").read_text())["settings"]["models"]["value"]
+    assert used == [f"{dataset.name}/{folder.name}/fold_{{fold}}"]
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--share", "2"], "--share must be above 0 and at most 1, got 2"),
+        (["--name", "nnUNetPlans"], "--name must differ from nnUNetPlans"),
+        (["-f", "3"], "-f must name folds of"),
+    ],
+)
+def test_mistakes(more, says, teacher, capsys) -> None:
+    assert main(words(teacher[0], *more)) == 2
+    assert says in capsys.readouterr().err
+    assert not list(teacher[0].parent.glob(f"{STUDENT}*"))
+
+
+def test_the_default_teacher_is_known() -> None:
+    assert STUDENT in TRAINERS
