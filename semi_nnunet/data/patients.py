@@ -17,8 +17,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.utilities.crossval_split import generate_crossval_split
-
 from semi_nnunet.util.errors import Problem, UserError
 
 KEY = "patient"  # of dataset.json
@@ -81,6 +79,8 @@ def make_folds(
     count = number_of_folds(len(patients))
     if count == 0:
         return []
+    from nnunetv2.utilities.crossval_split import generate_crossval_split  # imports scikit-learn
+
     folds = generate_crossval_split(list(patients), n_splits=count)
     of_cases = [
         {

@@ -7,17 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.paths import nnUNet_results
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
+from semi_nnunet.data.layout import STOCK_TRAINER
 from semi_nnunet.deploy.descriptions import (
     REQUIRED,
     network_problems,
@@ -28,6 +27,10 @@ from semi_nnunet.networks.frozen import unwrapped
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import sha256_of_file
+
+if TYPE_CHECKING:
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 CHECKPOINT = "checkpoint_final.pth"
 
@@ -262,8 +265,33 @@ def require_readable(models: Sequence[TrainedModel]) -> None:
         raise UserError("These models cannot be read:", problems)
 
 
-def load(model: TrainedModel, mirror: bool, device: torch.device) -> nnUNetPredictor:
-    """nnU-Net's predictor of a model, whose checkpoints are read without executing anything.
+@dataclass(frozen=True)
+class LoadedModel:
+    """A trained model in memory, on the CPU, by the names of nnU-Net's predictor.
+
+    Args:
+        network: with the weights of the first fold, without deep supervision.
+        list_of_parameters: the weights of each fold.
+        plans_manager, configuration_manager, label_manager: nnU-Net's.
+        dataset_json: content of the file.
+        trainer_name: class name.
+        allowed_mirroring_axes: spatial axes along which images may be mirrored, None: none.
+    """
+
+    network: nn.Module
+    list_of_parameters: list[dict[str, torch.Tensor]]
+    plans_manager: PlansManager
+    configuration_manager: Any
+    label_manager: Any
+    dataset_json: dict[str, Any]
+    trainer_name: str
+    allowed_mirroring_axes: tuple[int, ...] | None
+
+
+def load_parts(model: TrainedModel) -> LoadedModel:
+    """Read a model without executing anything of it.
+
+    Nothing is imported that only trainings need, so that a program that predicts starts soon.
 
     Raises:
         UserError: a checkpoint is damaged or holds more than tensors and plain values, the plans
@@ -273,20 +301,65 @@ def load(model: TrainedModel, mirror: bool, device: torch.device) -> nnUNetPredi
     contents = [checkpoints.read_of_any_trainer(path) for path in model.checkpoints.values()]
     plans, first = PlansManager(model.plans), contents[0]
     configuration = plans.get_configuration(first["init_args"]["configuration"])
-    heads = plans.get_label_manager(model.dataset_json).num_segmentation_heads
+    labels = plans.get_label_manager(model.dataset_json)
     channels = determine_num_input_channels(plans, configuration, model.dataset_json)
-    trainer = trainer_of(first)
-    network = trainer.build_network_architecture(
-        plans, configuration, channels, heads, enable_deep_supervision=False
-    )
+    network = built_network(first, plans, configuration, channels, labels.num_segmentation_heads)
     weights = [content["network_weights"] for content in contents]
     network.load_state_dict(weights[0])
+    axes = first.get("inference_allowed_mirroring_axes")
+    return LoadedModel(
+        network, weights, plans, configuration, labels, model.dataset_json, first["trainer_name"],
+        None if axes is None else tuple(axes),
+    )  # fmt: skip
+
+
+def load(model: TrainedModel, mirror: bool, device: torch.device) -> nnUNetPredictor:
+    """nnU-Net's predictor of a model, whose checkpoints are read without executing anything.
+
+    Raises:
+        UserError: as :func:`load_parts`.
+    """
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    parts = load_parts(model)
     predictor = nnUNetPredictor(use_mirroring=mirror, device=device, allow_tqdm=False)
     predictor.manual_initialization(
-        network, plans, configuration, weights, model.dataset_json, first["trainer_name"],
-        first.get("inference_allowed_mirroring_axes"),
+        parts.network, parts.plans_manager, parts.configuration_manager, parts.list_of_parameters,
+        parts.dataset_json, parts.trainer_name, parts.allowed_mirroring_axes,
     )  # fmt: skip
     return predictor
+
+
+def built_network(
+    checkpoint: Mapping[str, Any],
+    plans: PlansManager,
+    configuration: Any,
+    channels: int,
+    heads: int,
+) -> nn.Module:
+    """The network that a checkpoint's weights are of, with other weights.
+
+    Args:
+        checkpoint: of a fold.
+        plans, configuration: nnU-Net's managers.
+        channels: of its input.
+        heads: channels of its output.
+
+    Raises:
+        UserError: nnU-Net does not find the trainer.
+    """
+    if checkpoint["trainer_name"] == STOCK_TRAINER:  # as it does, but without its import
+        network = get_network_from_plans(
+            configuration.network_arch_class_name,
+            configuration.network_arch_init_kwargs,
+            configuration.network_arch_init_kwargs_req_import,
+            channels, heads, allow_init=True, deep_supervision=False,
+        )  # fmt: skip
+    else:
+        network = trainer_of(checkpoint).build_network_architecture(
+            plans, configuration, channels, heads, enable_deep_supervision=False
+        )
+    return cast(nn.Module, network)
 
 
 def trainer_of(checkpoint: Mapping[str, Any]) -> type[nnUNetTrainer]:
@@ -295,6 +368,9 @@ def trainer_of(checkpoint: Mapping[str, Any]) -> type[nnUNetTrainer]:
     Raises:
         UserError: nnU-Net does not find it.
     """
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
     try:
         found = recursive_find_trainer_class_by_name(checkpoint["trainer_name"])
     except RuntimeError as error:

@@ -13,7 +13,7 @@ from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 
-from semi_nnunet.deploy.trained import TrainedModel, load
+from semi_nnunet.deploy.trained import TrainedModel, load_parts
 from semi_nnunet.inference.resampling import Grids, spacing_like
 from semi_nnunet.inference.sliding_window import Region, Slab, Window, padded, slabs
 from semi_nnunet.networks.frozen import unwrapped
@@ -99,7 +99,7 @@ class ImagePredictor:
         device: torch.device,
         coarse: Labels | None = None,
     ):
-        self.predictor = load(model, options.mirror, device)
+        self.predictor = load_parts(model)
         self.options, self.device, self.coarse = options, device, coarse
         self.network = unwrapped(self.predictor.network).to(device).eval()
         before = model.previous

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from torch import nn
-from torch._dynamo import OptimizedModule
 
 
 class FrozenNetworks(nn.ModuleList):
@@ -22,7 +21,8 @@ class FrozenNetworks(nn.ModuleList):
 
 def unwrapped(network: nn.Module) -> nn.Module:
     """The network inside the wrapper of torch.compile."""
-    return network._orig_mod if isinstance(network, OptimizedModule) else network
+    inside = getattr(network, "_orig_mod", network)  # importing its class would take seconds
+    return inside if isinstance(inside, nn.Module) else network
 
 
 def load_pretrained_encoder(network: nn.Module) -> None:

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
@@ -18,7 +17,11 @@ from tqdm import tqdm
 
 from semi_nnunet.data.unlabelled import UnlabelledDataset
 from semi_nnunet.networks.average import deep_supervision_switches
-from semi_nnunet.training.distributed import Ranks
+
+if TYPE_CHECKING:  # they import the trainer, and with it what draws and compiles
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    from semi_nnunet.training.distributed import Ranks
 
 Prediction = tuple[str, dict[str, torch.Tensor], dict[str, Any]]
 
@@ -87,6 +90,8 @@ class CasePredictor:
 
     def nnunet_predictor(self, network: nn.Module, mirror: bool) -> nnUNetPredictor:
         """nnU-Net's predictor with a network of the plan."""
+        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
         predictor = nnUNetPredictor(use_mirroring=mirror, device=self.device, allow_tqdm=False)
         predictor.manual_initialization(
             network, self.plans, self.configuration, None, self.dataset_json, self.trainer_name,
