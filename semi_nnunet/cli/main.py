@@ -51,6 +51,7 @@ TASKS = {
     "ship": {
         "slim": "distil a trained model into a small network that keeps to a goal of speed",
         "export": "turn a trained model into one that stock nnU-Net runs",
+        "package": "make a model a challenge submission: a folder to build and run offline",
         "efficiency": "measure what a submission costs a case, as FLARE does",
         "install": "install a model from a zip, without running or overwriting anything",
     },
