@@ -26,6 +26,7 @@ from semi_nnunet.util.errors import UserError
 OWN = "semi-nnunet"
 CUDA = re.compile(r"nvidia-.*|cuda-.*")
 COMPILERS = re.compile(r"triton")  # predictions run as they are
+TIFF = "imagecodecs"  # tifffile imports it if it is there
 TARGET = {  # of the image: markers of requirements are asked for it
     "os_name": "posix", "sys_platform": "linux", "platform_system": "Linux",
     "platform_machine": "x86_64", "platform_python_implementation": "CPython",
@@ -35,18 +36,18 @@ import json, sys
 from pathlib import Path
 from semi_nnunet.challenge import entry
 entry.check(Path(sys.argv[1]))
-entry.seconds_since_start()
 files = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
 Path(sys.argv[2]).write_text(json.dumps({k: v for k, v in files.items() if v}), encoding="utf-8")
 """
 
 
-def needed(root: Path, cuda: bool) -> dict[str, str]:
+def needed(root: Path, cuda: bool, ending: str) -> dict[str, str]:
     """The packages that a prediction needs, as they are installed here.
 
     Args:
         root: of a submission, see :func:`semi_nnunet.challenge.entry.described`.
         cuda: whether it computes on a GPU.
+        ending: of the images' files.
 
     Returns:
         Name -> version, without this package. Of PyTorch without CUDA the version is VERSION+cpu.
@@ -56,6 +57,8 @@ def needed(root: Path, cuda: bool) -> dict[str, str]:
     """
     found = distributions_of(imported(root)) | requirements_of("torch")
     names = {name for name in found if not COMPILERS.fullmatch(name) and name != OWN}
+    if not ending.startswith(".tif"):
+        names.discard(TIFF)
     if not cuda:
         names = {name for name in names if not CUDA.fullmatch(name)}
     versions = {name: importlib.metadata.version(name) for name in sorted(names)}

@@ -135,7 +135,7 @@ def package(
         how = {"model": packed.folder.name, "speed": speed, "step": step, "device": device}
         how |= {"contract": agreed.name, "limit": agreed.limit}
         write_json(aside / DESCRIPTION, how)
-        versions = needed(aside, device == "cuda") | chosen
+        versions = needed(aside, device == "cuda", packed.description["file_ending"]) | chosen
         fetched = wheels.fetch(versions, aside / "wheels", index, source)
         for stale in (path for path in fetched if path.name.startswith("semi_nnunet-")):
             stale.unlink()

@@ -1,0 +1,132 @@
+"""A packed model predicts as the trained one, and holds nothing of its training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from semi_nnunet.challenge.packed_model import opened, pack, portable_trainer, with_folds
+from semi_nnunet.deploy.trained import find_model, load_networks
+from semi_nnunet.inference.predict import predict
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import write_json
+from tests.deploy.test_trained import give
+from tests.pseudo_labels.labelling import read
+
+
+def strings(value):
+    """Every string in nested plain values."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield from (*strings(key), *strings(one))
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from strings(one)
+    elif isinstance(value, str):
+        yield value
+
+
+def test_nothing_of_the_training_is_packed(pool, tmp_path):
+    model = pool.models[0]
+    description = model.dataset_json | {"training": [{"image": "/home/somebody/imagesTr/a.nii.gz"}]}
+    write_json(model.folder / "dataset.json", description)
+    packed = pack(model, tmp_path / "packed")
+    files = [path for path in (tmp_path / "packed").rglob("*") if path.is_file()]
+    assert sorted(path.name for path in files) == [
+        "checkpoint_final.pth", "dataset.json", "plans.json",
+    ]  # fmt: skip
+    for path in files:
+        is_json = path.suffix == ".json"
+        content = json.loads(path.read_text()) if is_json else torch.load(path, weights_only=True)
+        assert not [one for one in strings(content) if "/" in one or str(tmp_path) in one]
+        assert not {"semi", "optimizer_state", "logging", "training"} & {*content}
+    whole = torch.load(model.folder / "fold_0" / "checkpoint_final.pth", weights_only=True)
+    assert "optimizer_state" in whole  # the test looks for something that is there
+    assert packed.folder.name == "nnUNetTrainer__seed0__2d"
+    assert packed.trained_by == "SemiBaselineTrainer" and packed.checksums == model.checksums()
+
+
+def test_the_packed_model_has_the_weights_of_the_trained_one(pool, tmp_path):
+    packed = pack(pool.models[0], tmp_path)
+    ours, trained = (
+        load_networks([one]) for one in (find_model(str(packed.folder)), pool.models[0])
+    )
+    assert len(ours) == len(trained) == 1
+    for key, value in trained[0].state_dict().items():
+        assert torch.equal(ours[0].state_dict()[key], value)
+
+
+def test_a_cascade_is_packed_with_its_first_stage(cascade, tmp_path):
+    second = cascade.models[0]
+    for path in sorted(cascade.images.iterdir())[1:]:
+        path.unlink()
+    packed = pack(second, tmp_path / "packed")
+    assert find_model(str(packed.folder)).previous is not None
+    ours, theirs = (
+        predict(one, cascade.images, tmp_path / out, speed="fast", device="cpu")
+        for one, out in ((packed.folder, "ours"), (second.folder, "theirs"))
+    )
+    assert np.array_equal(read(ours[0]), read(theirs[0]))
+
+
+def test_networks_that_are_averaged_become_folds(pool, tmp_path):
+    path = pool.models[0].folder / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(path, weights_only=True)
+    content["semi"]["averaged_with"] = [
+        {key: value + 1 for key, value in content["network_weights"].items()}
+    ]
+    torch.save(content, path)
+    packed = find_model(str(pack(pool.models[0], tmp_path / "packed").folder))
+    assert packed.folds == ("0", "1")
+    first, second = (next(network.parameters()) for network in load_networks([packed]))
+    assert torch.equal(first + 1, second)
+
+
+def test_a_zip_of_export_is_opened_aside(pool, tmp_path, monkeypatch):
+    packed = pack(pool.models[0], tmp_path / "zipped" / "Dataset042_Phantom")
+    archive = tmp_path / "exported.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in packed.folder.rglob("*"):
+            if path.is_file():
+                file.write(path, path.relative_to(tmp_path / "zipped"))
+    with opened(archive, None) as model:
+        assert model.folds == ("0",) and model.folder != packed.folder
+        inside = pack(model, tmp_path / "again")
+    assert not model.folder.exists() and inside.folder.is_dir()
+
+
+def test_strangers_damage_and_absent_folds_are_refused(pool, tmp_path):
+    first, second = pool.models
+    with pytest.raises(UserError, match=r"fold 3: has no checkpoint_final.pth"):
+        with_folds(first, ["0", "3"])
+    trace = tmp_path / "executed"
+    give(first.folder / "fold_0" / "checkpoint_final.pth", trace)
+    with pytest.raises(UserError, match="can execute code"):
+        pack(first, tmp_path / "packed")
+    assert not trace.exists()
+    broken = tmp_path / "broken.zip"
+    broken.write_bytes(b"PK nothing")
+    with pytest.raises(UserError, match="no whole zip"), opened(broken, None):
+        pass
+    shutil.rmtree(second.folder)
+    with pytest.raises(UserError, match="no trained model"), opened(second.folder, None):
+        pass
+
+
+def test_a_network_that_only_a_trainer_of_this_machine_builds_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        "class MineTrainer(nnUNetTrainer):\n"
+        "    @staticmethod\n    def build_network_architecture(*words): return None\n"
+        "class LikeStockTrainer(nnUNetTrainer): pass\n"
+    )
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    with pytest.raises(UserError, match="MineTrainer builds, whose file is on this machine"):
+        portable_trainer({"trainer_name": "MineTrainer"})
+    assert portable_trainer({"trainer_name": "LikeStockTrainer"}) == "nnUNetTrainer"
+    assert portable_trainer({"trainer_name": "nnUNetTrainerBN"}) == "nnUNetTrainerBN"
