@@ -162,6 +162,9 @@ def require_options(folder: Path, device: str, pins: Sequence[str]) -> dict[str,
     if device not in ("cpu", "cuda"):
         what = f"must be cpu or cuda, got {device}"
         wrong.append(Problem("--device", what, "choose cpu for a machine without GPU"))
+    if device == "cuda" and torch.version.cuda is None:
+        what = "needs a PyTorch with CUDA, got one without"
+        wrong.append(Problem("--device cuda", what, "choose --device cpu, or install another"))
     chosen = {}
     for pin in pins:
         if match := PIN.fullmatch(pin):

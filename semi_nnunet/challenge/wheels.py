@@ -56,8 +56,12 @@ def fetch(
             raise UserError(f"--wheels {wheels} must be a folder, got none. Fix: correct the path")
         options = ("--no-index", "--find-links", str(wheels.absolute()))
     from_source = set[str]() if wheels is not None else {name for name in chosen if is_pure(name)}
-    others = [f"{name}=={chosen[name]}" for name in chosen if name not in from_source]
-    pip(["download", "-d", str(out), *platform(), *options, *others])
+    others = [name for name in chosen if name not in from_source]
+    torch = [name for name in others if name == "torch"]  # the one that is missing most often
+    for names in (torch, [name for name in others if name not in torch]):
+        if names:
+            lines = [f"{name}=={chosen[name]}" for name in names]
+            pip(["download", "-d", str(out), *platform(), *options, *lines])
     if from_source:  # some of these have no wheel but the one that pip makes
         lines = [f"{name}=={chosen[name]}" for name in sorted(from_source)]
         pip(["wheel", "-w", str(out), *options, *lines])

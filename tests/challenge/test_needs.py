@@ -16,6 +16,7 @@ from semi_nnunet.util.errors import UserError
 @pytest.mark.slow
 def test_a_prediction_needs_no_training_tools(root, monkeypatch):
     modules = needs.imported(root)
+    assert "nnunetv2.training.nnUNetTrainer.nnUNetTrainer" not in modules
     monkeypatch.setattr(needs, "imported", lambda _: modules)
     found = needed(root, cuda=False, ending=".nii.gz")
     assert {"nnunetv2", "numpy", "simpleitk", "torch", "sympy"} <= {*found}

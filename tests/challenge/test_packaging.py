@@ -34,6 +34,7 @@ def offline(tmp_path, monkeypatch) -> Path:
     """A folder with wheels of the few packages that a prediction is said to need."""
     versions = {"numpy": "2.0", "torch": "2.1+cpu"}
     monkeypatch.setattr(packaging, "needed", lambda *_: versions)
+    monkeypatch.setattr(packaging.torch.version, "cuda", "13.0")
     pip = {"pip": importlib.metadata.version("pip")}
     return write_wheels(versions | pip, tmp_path / "mine", {})
 
@@ -82,6 +83,12 @@ def test_the_shell_understands_its_files(file, pool, offline, tmp_path):
     assert steps == ["RUN sh /submission/install.sh"] and "USER 1000:1000" in docker
     users = [n for n, line in enumerate(docker) if line.startswith("USER")]
     assert users[-1] < docker.index('CMD ["sh", "predict.sh"]')
+
+
+def test_no_gpu_is_promised_by_a_pytorch_without_cuda(pool, offline, tmp_path, monkeypatch):
+    monkeypatch.setattr(packaging.torch.version, "cuda", None)
+    with pytest.raises(UserError, match=r"needs a PyTorch with CUDA.*choose --device cpu"):
+        package(pool.models[0].folder, tmp_path / "team", contract="flare22", wheel_folder=offline)
 
 
 def test_mistakes_are_told_together_and_leave_nothing(pool, offline, tmp_path):
