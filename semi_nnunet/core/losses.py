@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from semi_nnunet.core.partial_labels import merged_logits, merged_probs, per_voxel
 from semi_nnunet.core.processes import Summing, mean_of_processes
 from semi_nnunet.util.errors import UserError
 
@@ -40,6 +41,10 @@ class DiceAndVoxelLoss(nn.Module):
     where nnU-Net is inconsistent: the cross-entropy of regions is a mean over regions, but a sum
     over them where there is an ignore label.
 
+    Of a sample that does not annotate all (:mod:`semi_nnunet.core.partial_labels`), classes that it
+    does not annotate are merged into the background, and have no Dice; regions have no loss. The
+    Dice is the mean over the classes that a sample, with batch_dice any of the batch, annotates.
+
     Raises:
         UserError: class weights that are negative or all 0.
     """
@@ -63,11 +68,19 @@ class DiceAndVoxelLoss(nn.Module):
         constant = None if callable(class_weights) else normalised(class_weights)
         self.register_buffer("_constant", constant)
 
-    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Loss of ``logits`` (B, C, *spatial), a scalar in float32."""
+    def forward(
+        self, logits: torch.Tensor, target: torch.Tensor, annotated: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Loss of ``logits`` (B, C, *spatial), a scalar in float32.
+
+        Args:
+            logits: (B, C, *spatial).
+            target: nnU-Net's, see above.
+            annotated: bool (B, C), which classes or regions each sample annotates; None: all.
+        """
         classes = logits.shape[1]
         onehot, mask = onehot_and_mask(target, classes, self.regions, self.ignore_label)
-        return self.masked(logits, onehot, mask)
+        return self.masked(logits, onehot, mask, annotated=annotated)
 
     def masked(
         self,
@@ -75,6 +88,7 @@ class DiceAndVoxelLoss(nn.Module):
         target: torch.Tensor,
         mask: torch.Tensor,
         class_weights: torch.Tensor | None = None,
+        annotated: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The loss against probabilities, on some of the voxels.
 
@@ -84,14 +98,23 @@ class DiceAndVoxelLoss(nn.Module):
             mask: (B, 1, *spatial), bool or 0 / 1, where a voxel counts.
             class_weights: (C,) w, in place of those of the constructor. The cross-entropy is
                 PyTorch's weighted one, the Dice the mean over classes of w x Dice, not normalised.
+            annotated: bool (B, C) or (B, C, *spatial), which classes or regions the target
+                annotates; None: all.
         """
         logits, target, mask = logits.float(), target.float(), mask.float()
         weights = self.class_weights() if class_weights is None else class_weights
         if weights is None:
             weights = torch.ones(logits.shape[1], device=logits.device)
         scale = 1.0 if class_weights is None else weights[self._first :].mean()
+        if annotated is not None:
+            annotated = per_voxel(annotated, logits.ndim)
+            target = merged_probs(target, annotated, exclusive=not self.regions)
+            if self.regions:
+                mask = mask * annotated
+            else:
+                logits = merged_logits(logits, annotated)
         voxels = self._voxel_loss(logits, target, mask, weights)
-        return voxels - scale * self._dice(logits, target, mask, weights)
+        return voxels - scale * self._dice(logits, target, mask, weights, annotated)
 
     @property
     def _first(self) -> int:
@@ -114,9 +137,10 @@ class DiceAndVoxelLoss(nn.Module):
             losses = F.binary_cross_entropy_with_logits(logits, onehot, reduction="none")
             losses = self._focus(torch.exp(-losses)) * losses * weights * mask
             summed_over_regions = self.ignore_label is not None
-            per_voxel = 1 if summed_over_regions else logits.shape[1]
-            voxels = mean_of_processes(mask.sum(), self.sum_over_ranks)
-            return losses.sum() / (voxels * per_voxel).clamp_min(1e-8)
+            counted = mask.amax(1).sum() if summed_over_regions else mask.sum()
+            each = 1 if summed_over_regions or mask.shape[1] > 1 else logits.shape[1]
+            voxels = mean_of_processes(counted, self.sum_over_ranks)
+            return losses.sum() / (voxels * each).clamp_min(1e-8)
         log_probs = torch.log_softmax(logits, 1)
         focus = self._focus(log_probs.exp())
         losses = -(focus * log_probs * onehot * weights).sum(1, keepdim=True)
@@ -125,22 +149,36 @@ class DiceAndVoxelLoss(nn.Module):
         return (losses * mask).sum() / total.clamp_min(1e-8)
 
     def _dice(
-        self, logits: torch.Tensor, onehot: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor
+        self,
+        logits: torch.Tensor,
+        onehot: torch.Tensor,
+        mask: torch.Tensor,
+        weights: torch.Tensor,
+        annotated: torch.Tensor | None,
     ) -> torch.Tensor:
         probs = torch.sigmoid(logits) if self.regions else torch.softmax(logits, 1)
         probs, onehot = probs[:, self._first :], onehot[:, self._first :]
         axes = tuple(range(2, logits.ndim))
         intersection = (probs * onehot * mask).sum(axes)
         predicted, reference = (probs * mask).sum(axes), (onehot * mask).sum(axes)
+        sums = [intersection, predicted, reference]
+        if annotated is not None:  # by how many samples each class is
+            sums.append(annotated[:, self._first :].flatten(2).any(2).to(predicted))
         if self.batch_dice:
-            sums = torch.stack([part.sum(0) for part in (intersection, predicted, reference)])
+            summed = torch.stack([part.sum(0) for part in sums])
             if self.sum_over_ranks is not None:
-                sums = self.sum_over_ranks(sums)
-            intersection, predicted, reference = sums
+                summed = self.sum_over_ranks(summed)
+            sums = list(summed)
+        intersection, predicted, reference, *count = sums
         total = (predicted + reference + self.smooth).clamp_min(1e-8)
         dice = (2 * intersection + self.smooth) / total
         weights = weights[self._first :]
-        return (dice * weights).sum(-1).mean() / weights.sum().clamp_min(1e-8)
+        whole = weights.sum()
+        if count:  # the weights of the classes that are annotated have the sum of all
+            present = weights * (count[0] > 0)
+            all_classes = weights.expand_as(present).sum(-1, keepdim=True)
+            weights = present * (all_classes / present.sum(-1, keepdim=True).clamp_min(1e-8))
+        return (dice * weights).sum(-1).mean() / whole.clamp_min(1e-8)
 
 
 def annotated_voxels(target: torch.Tensor, regions: bool, ignore_label: int | None) -> torch.Tensor:

@@ -17,7 +17,7 @@ from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.data import patients
+from semi_nnunet.data import annotated_classes, patients
 from semi_nnunet.data.file_bytes import short_reason
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.raw_description import UNLABELLED_DOMAIN, RawDataset
@@ -132,8 +132,8 @@ def fingerprint_fits(raw_dataset: Path | RawDataset, preprocessed: Path) -> bool
 
 
 def of_plans(description: Mapping[str, Any]) -> dict[str, Any]:
-    """What of dataset.json matters to plans: patients and unlabelled images do not."""
-    ours = (patients.KEY, UNLABELLED_DOMAIN)
+    """What of dataset.json matters to plans; this package's own keys do not."""
+    ours = (patients.KEY, UNLABELLED_DOMAIN, annotated_classes.KEY)
     return {key: value for key, value in description.items() if key not in ours}
 
 

@@ -89,6 +89,7 @@ def inspect_file(
     reader_class: Callable[[], Any],
     num_channels: int,
     label_values: Collection[int] | None = None,
+    unknown_values: Collection[int] = (),
 ) -> FileFacts:
     """Check one file and report all that is wrong with it; never raises.
 
@@ -98,9 +99,10 @@ def inspect_file(
         reader_class: nnU-Net's reader of this data set.
         num_channels: channels of an image as ``dataset.json`` declares them.
         label_values: the values a label may hold; None if the file is an image.
+        unknown_values: those of them that are of classes which this label does not annotate.
     """
     try:
-        return _inspect(path, where, reader_class, num_channels, label_values)
+        return _inspect(path, where, reader_class, num_channels, label_values, unknown_values)
     except BrokenFileError as error:
         return FileFacts((Problem(where, str(error), error.fix),))
     except Exception as error:  # one strange file must not end the check of the others
@@ -113,6 +115,7 @@ def _inspect(
     reader_class: Callable[[], Any],
     num_channels: int,
     label_values: Collection[int] | None,
+    unknown_values: Collection[int],
 ) -> FileFacts:
     is_label = label_values is not None
     check_presence(path)
@@ -126,7 +129,7 @@ def _inspect(
         *voxel_problems(array, raw, is_label),
     ]
     if label_values is not None:
-        found.append(label_problem(array, label_values))
+        found += [label_problem(array, label_values), unknown_problem(array, unknown_values)]
     digests = tuple(digest(channel) for channel in array)
     problems = tuple(Problem(where, *what_and_fix) for what_and_fix in found if what_and_fix)
     is_good_image = not is_label and not problems
@@ -258,6 +261,15 @@ def label_problem(array: np.ndarray, label_values: Collection[int]) -> tuple[str
     if (strange < 0).any() or (strange % 1 != 0).any():
         return f"label values must be whole, from 0, and one of {declared}, got {shown}", fix
     return f"label values must be declared in dataset.json ({declared}), got {shown}", fix
+
+
+def unknown_problem(array: np.ndarray, unknown_values: Collection[int]) -> tuple[str, str] | None:
+    """Voxels of classes that the case is said not to annotate."""
+    if not (held := sorted({*np.unique(array).tolist()} & {*unknown_values})):
+        return None
+    shown = ", ".join(f"{value:g}" for value in held)
+    what = "a label must hold none of the classes that 'annotated' in dataset.json leaves out for "
+    return f"{what}its case, got {shown}", "add the class there, or set its voxels to 0"
 
 
 def quantiles_of(channel: np.ndarray) -> tuple[float, ...]:

@@ -22,6 +22,7 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 from tqdm import tqdm
 
 from semi_nnunet.data.checked import CaseReport, Known, source_of
+from semi_nnunet.data.declared_labels import declared_values
 from semi_nnunet.data.file_bytes import COPY_AGAIN, short_reason
 from semi_nnunet.data.image_files import (
     READER_SPACING_RTOL,
@@ -37,7 +38,6 @@ from semi_nnunet.data.raw_description import (
     RawCase,
     RawDataset,
     cases_in,
-    declared_values,
     layout_problems,
     relative_to,
 )
@@ -152,7 +152,10 @@ def image_problems(
 def _known_or_new(rules: _Rules, job: tuple[RawCase, CaseReport | None]) -> CaseReport:
     case, known = job
     label = () if case.label is None else (case.label,)
-    source = source_of((*case.images, *label), f"{rules} {case.named_by_channel}")
+    held_to = f"{rules} {case.named_by_channel}"
+    if case.unknown_values:
+        held_to += f" {sorted(case.unknown_values)}"
+    source = source_of((*case.images, *label), held_to)
     if source and known is not None and known.source == source:
         return known
     return replace(_safe_report(rules, case), source=source)
@@ -178,7 +181,12 @@ def _report(rules: _Rules, case: RawCase) -> CaseReport:
     only_background = False
     if case.label is not None:
         where = relative_to(case.label, rules.root)
-        label = inspect(case.label, where, label_values=rules.label_values)
+        label = inspect(
+            case.label,
+            where,
+            label_values=rules.label_values,
+            unknown_values=case.unknown_values,
+        )
         problems += [*label.problems, *_label_mismatch(where, label, names, facts)]
         only_background = label.only_background
     content_hash = None

@@ -58,11 +58,14 @@ class LabelledBatch:
         x: (B, C, *spatial).
         target: as nnU-Net's loss wants it.
         keys: the case ids.
+        annotated: bool (B, classes or regions), which of them each patch annotates; None where
+            every case of the data set annotates all.
     """
 
     x: torch.Tensor
     target: Any
     keys: tuple[str, ...]
+    annotated: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from semi_nnunet.data.annotated_classes import AnnotatedClasses, case_problems, entry_problems
+from semi_nnunet.data.declared_labels import NO_CLASSES, declared_values
 from semi_nnunet.data.layout import DISTILLED_FILE, UNLABELLED_IMAGES
 from semi_nnunet.data.patients import expression_problems, patient_problems
 from semi_nnunet.util.errors import Problem, UserError
@@ -34,6 +36,7 @@ class RawCase:
         images: its channel files.
         label: its label file, None if it needs none.
         named_by_channel: the images are named CASE_0000, CASE_0001, ..., not listed in JSON.
+        unknown_values: what its label may not hold, as it does not annotate such a class.
     """
 
     case: str
@@ -41,6 +44,7 @@ class RawCase:
     images: tuple[str, ...]
     label: str | None = None
     named_by_channel: bool = True
+    unknown_values: frozenset[int] = frozenset()
 
 
 def cases_in(folder: str | Path, file_ending: str) -> dict[str, list[str]]:
@@ -101,8 +105,9 @@ def _content_problems(content: Any) -> list[Problem]:
             problems.append(Problem(JSON, what, "correct it"))
     if isinstance(content.get("labels"), dict) and content["labels"]:
         problems += _label_problems(content["labels"])
-    listing = _listing_problems(content.get("dataset", {}))
-    return [*problems, *listing, *expression_problems(content, JSON), *_domain_problems(content)]
+    problems += _listing_problems(content.get("dataset", {}))
+    own = (expression_problems(content, JSON), entry_problems(content, JSON))
+    return [*problems, *own[0], *own[1], *_domain_problems(content)]
 
 
 def _domain_problems(content: dict[str, Any]) -> Iterator[Problem]:
@@ -122,7 +127,7 @@ def _label_problems(labels: dict[str, Any]) -> list[Problem]:
     if labels.get("background") != 0:
         what = f"the label 'background' must be 0, got {labels.get('background')!r}"
         return [Problem(JSON, what, fix)]
-    if not set(labels) - {"background", "ignore"}:
+    if not set(labels) - {*NO_CLASSES}:
         return [Problem(JSON, f"'labels' must name a class, got {labels}", fix)]
     if values != list(range(len(values))):
         return [Problem(JSON, f"the labels must be consecutive, got {values}", fix)]
@@ -147,30 +152,6 @@ def _listing_problems(listing: Any) -> list[Problem]:
     ]
 
 
-def declared_values(labels: dict[str, Any]) -> set[int]:
-    """All values that label files may hold: those of regions and of "ignore" included.
-
-    Raises:
-        TypeError, ValueError: a value is no whole number.
-    """
-    values: set[int] = set()
-    for label in labels.values():
-        own = label if isinstance(label, (list, tuple)) else [label]
-        if any(isinstance(value, float) and not value.is_integer() for value in own):
-            raise ValueError(f"{label} is no whole number")
-        values.update(int(value) for value in own)
-    return values
-
-
-def declared_classes(labels: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Name -> the values of each class, or region, but for the background and "ignore"."""
-    return {
-        name: tuple(value) if isinstance(value, (list, tuple)) else (int(value),)
-        for name, value in labels.items()
-        if name not in ("background", "ignore")
-    }
-
-
 def raw_cases(
     raw_dataset: str | Path, description: dict[str, Any], unlabelled: str
 ) -> list[RawCase]:
@@ -189,6 +170,8 @@ def raw_cases(
             RawCase(case, "labelled", tuple(files), os.path.join(root, "labelsTr", case + ending))
             for case, files in cases_in(os.path.join(root, "imagesTr"), ending).items()
         ]
+    if (partial := AnnotatedClasses.of(description)) is not None:
+        cases = [replace(one, unknown_values=partial.unknown_values(one.case)) for one in cases]
     for subset, folder in (("unlabelled", unlabelled), ("test", "imagesTs")):
         found = cases_in(os.path.join(root, folder), ending)
         cases += [RawCase(case, subset, tuple(files)) for case, files in found.items()]
@@ -280,15 +263,17 @@ def layout_problems(
         *_training_problems(cases, description["numTraining"], root),
         *_name_problems(root, cases, ending, folders),
         *_unlabelled_problems(root, cases, ending, unlabelled),
-        *_patient_problems(description, cases),
+        *_own_problems(description, cases),
     ]
 
 
-def _patient_problems(description: dict[str, Any], cases: Iterable[RawCase]) -> Iterator[Problem]:
+def _own_problems(description: dict[str, Any], cases: Iterable[RawCase]) -> Iterator[Problem]:
+    """What is wrong with the keys of this package: patients, annotated classes."""
     ids: dict[str, list[str]] = {"labelled": [], "unlabelled": [], "test": []}
     for case in cases:
         ids[case.subset].append(case.case)
     yield from patient_problems(description, ids, JSON)
+    yield from case_problems(description, ids, JSON)
 
 
 def _training_problems(cases: Iterable[RawCase], num_training: int, root: str) -> Iterator[Problem]:

@@ -23,7 +23,7 @@ from semi_nnunet.data.image_files import (
 )
 from semi_nnunet.data.raw_description import files_in
 from semi_nnunet.evaluation.labelling import Labelling
-from semi_nnunet.evaluation.metrics import Measure, mask_metrics
+from semi_nnunet.evaluation.metrics import UNDEFINED, Measure, column_meanings, mask_metrics
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.parallel import in_processes
 
@@ -41,12 +41,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Row:
-    """What was found for one class of one case."""
+    """What was found for one class of one case; NaN where the case does not annotate the class."""
 
     case: str
     name: str
     metrics: dict[str, float]
-    counts: dict[str, int]
+    counts: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -202,12 +202,17 @@ def safe_rows(protocol: Protocol, pair: Pair) -> list[Row]:
 def case_rows(protocol: Protocol, pair: Pair) -> list[Row]:
     """The metrics of every class of a case."""
     labelling = protocol.labelling
+    told = labelling.classes_of(pair.case)
     prediction, geometry, _ = read_with_nnunet(pair.prediction, labelling.reader, is_label=True)
     reference, _, _ = read_with_nnunet(pair.reference, labelling.reader, is_label=True)
     prediction, reference, spacing = in_its_dimensions(prediction[0], reference[0], geometry)
     counts = reference != labelling.ignore if labelling.ignore is not None else None
     rows = []
     for name, values in labelling.classes.items():
+        if name not in told:
+            nothing = dict.fromkeys(column_meanings(protocol.measures[name]), UNDEFINED)
+            rows.append(Row(pair.case, name, nothing, dict.fromkeys(COUNTS, UNDEFINED)))
+            continue
         ours, theirs = np.isin(prediction, values), np.isin(reference, values)
         if counts is not None:
             ours, theirs = ours & counts, theirs & counts

@@ -51,24 +51,31 @@ class BCPSettings(TeacherSettings):
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a mixture: image, one-hot labels, mask of the voxels that have one."""
+    """One side of a mixture: image, one-hot labels, mask of the voxels that have one.
+
+    ``annotated``, (B, C), says which classes the labels tell; None: all.
+    """
 
     x: torch.Tensor
     target: torch.Tensor
     mask: torch.Tensor
+    annotated: torch.Tensor | None = None
 
     def half(self, second: bool) -> Side:
         """The first or the second half of the patches; a single patch is both."""
         middle = len(self.x) // 2
-        part = slice(middle, None) if second else slice(middle or 1)
-        return Side(self.x[part], self.target[part], self.mask[part])
+        return self.of(slice(middle, None) if second else slice(middle or 1))
 
     def lent(self, count: int) -> Side:
         """``count`` patches, one after the other, from the first one again where they end."""
         if count == len(self.x):
             return self
-        index = torch.arange(count, device=self.x.device) % len(self.x)
-        return Side(self.x[index], self.target[index], self.mask[index])
+        return self.of(torch.arange(count, device=self.x.device) % len(self.x))
+
+    def of(self, patches: slice | torch.Tensor) -> Side:
+        """Some of the patches, by index."""
+        annotated = None if self.annotated is None else self.annotated[patches]
+        return Side(self.x[patches], self.target[patches], self.mask[patches], annotated)
 
 
 class SemiBCPTrainer(TeacherTrainer):
@@ -86,7 +93,7 @@ class SemiBCPTrainer(TeacherTrainer):
         target = hard_pseudo_label(probs, self.exclusive)
         if settings.largest_component:
             target = keep_largest_component(target, self.exclusive)
-        known = Side(labelled.x, *self.annotation(labelled.target))
+        known = Side(labelled.x, *self.annotation(labelled.target), labelled.annotated)
         guessed = Side(unlabelled.x_strong, target, unlabelled.mask)
         alpha, weight = settings.pseudo_label_weight, settings.mixture_weight
         inward = self.mixture_loss(known.half(False), guessed.half(False), 1.0, alpha)
@@ -107,6 +114,12 @@ class SemiBCPTrainer(TeacherTrainer):
         box = sample_boxes(1, spatial, self.settings.box_edge, around.x.device)  # as the paper's
         logits = self.predict(torch.where(box, inside.x, around.x))
         target = torch.where(box, inside.target, around.target)
-        return around_weight * self.pseudo_label_loss(
-            logits, target, around.mask & ~box
-        ) + inside_weight * self.pseudo_label_loss(logits, target, inside.mask & box)
+        parts = (
+            (around_weight, around.mask & ~box, around.annotated),
+            (inside_weight, inside.mask & box, inside.annotated),
+        )
+        first, second = (
+            weight * self.pseudo_label_loss(logits, target, mask, annotated=annotated)
+            for weight, mask, annotated in parts
+        )
+        return first + second

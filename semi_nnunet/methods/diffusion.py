@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 from semi_nnunet.core.difficulty import DifficultyWeights, hard_dice
+from semi_nnunet.core.partial_labels import known_voxels, merged_probs
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.networks.diffusion_branches import DiffusionBranches
@@ -95,19 +96,21 @@ class SemiDiffusionTrainer(SemiTrainer):
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
         diffusion, encoder = self.companion("diffusion"), self.encoder
-        target, mask = self.annotation(labelled.target)
+        (target, mask), annotated = self.annotation(labelled.target), labelled.annotated
         if self.theta_sees_labels:
             yield self.supervised(labelled)
         # sec. 3.1: xi denoises the labels, given the image
-        logits = diffusion.denoise_labels(encoder, labelled.x, target, mask)
+        known = known_voxels(target, mask, annotated, self.exclusive)
+        logits = diffusion.denoise_labels(encoder, labelled.x, target, known)
         absent = self.settings.absent_class_dice
-        dice = hard_dice(self.hard_labels(logits), target, mask, absent)
-        loss = self.pseudo_label_loss(logits, target, mask)
+        found = merged_probs(self.hard_labels(logits), annotated, self.exclusive)
+        dice = hard_dice(found, target, mask, absent)
+        loss = self.pseudo_label_loss(logits, target, mask, annotated=annotated)
         yield Term("denoising", loss, self.branch_weight, ramped=False)
         # sec. 3.2: psi learns more of the classes that xi finds difficult
         weights = self.companion("difficulty")(dice)
         logits = diffusion.branches.predict_psi(encoder, labelled.x)
-        loss = self.pseudo_label_loss(logits, target, mask, weights)
+        loss = self.pseudo_label_loss(logits, target, mask, weights, annotated)
         yield Term("difficulty", loss, self.branch_weight, ramped=False)
         # eq. 9: theta learns what both say of unlabelled images
         probs = self.pseudo_probs(unlabelled.x_weak)
@@ -151,6 +154,7 @@ class SemiDiffusionTrainer(SemiTrainer):
         target, mask = self.annotation(labelled.target)
         for name, probs_of in (("xi", diffusion.xi_probs), ("psi", diffusion.psi_probs)):
             found = hard_pseudo_label(probs_of(self.encoder, labelled.x), self.exclusive)
+            found = merged_probs(found, labelled.annotated, self.exclusive)
             dice = hard_dice(found, target, mask, absent=1.0)
             self.records.add(f"dice/{name}", dice[first:].mean())
 

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from semi_nnunet.augment.invertible import GridView, sample_grid_view, square_planes
 from semi_nnunet.augment.mixing import BoxMix, mixup_weight, sample_boxes
 from semi_nnunet.core.consistency import probability_mse
+from semi_nnunet.core.partial_labels import merged_probs, per_voxel
 from semi_nnunet.core.processes import mean_of_processes
 from semi_nnunet.core.pseudo_labels import sharpen
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
@@ -77,12 +78,35 @@ class SemiMixMatchTrainer(TeacherTrainer):
         target = torch.cat([target, *(view(guess) for view in views)])
         mask = torch.cat([mask, *(view(unlabelled.mask) for view in views)])
         mix = self.sample_mix(x)
+        annotated = self.mixed_annotation(labelled, x, mix)
         x, target, mask = mix(x.float()), mix(target), mix(mask.float()) > 0.999
-        known = labelled.x.shape[0]
-        loss = self.soft_supervised(x[:known], target[:known], mask[:known])
+        target = merged_probs(target, annotated, self.exclusive)
+        first, rest = labelled.x.shape[0], None
+        if annotated is not None:
+            annotated, rest = annotated[:first], annotated[first:]
+        loss = self.soft_supervised(x[:first], target[:first], mask[:first], annotated)
         yield Term("mixed_labelled", loss, settings.mixed_labelled_weight)
-        for loss in self.unlabelled_losses(x[known:], target[known:], mask[known:]):
+        for loss in self.unlabelled_losses(x[first:], target[first:], mask[first:], rest):
             yield Term("mixed_unlabelled", loss, settings.unlabelled_mse_weight)
+
+    def mixed_annotation(
+        self, labelled: LabelledBatch, like: torch.Tensor, mix: Mix
+    ) -> torch.Tensor | None:
+        """Which classes the mixed targets tell: those that both parts of a voxel annotate.
+
+        Args:
+            labelled: the first patches of the batch; guesses tell all classes.
+            like: the batch before it is mixed.
+            mix: of the batch.
+
+        Returns:
+            bool (B, C, *spatial), where ``spatial`` may be ones; None: every case annotates all.
+        """
+        if labelled.annotated is None:
+            return None
+        rows, guessed = labelled.annotated, len(like) - len(labelled.annotated)
+        rows = torch.cat([rows, rows.new_ones(guessed, rows.shape[1])])
+        return mix(per_voxel(rows, like.ndim).float()) > 0.999
 
     def sample_view(self) -> GridView:
         """A random view that keeps the patch's shape and what its orientation means."""
@@ -114,28 +138,42 @@ class SemiMixMatchTrainer(TeacherTrainer):
         return BoxMix(box, partner)
 
     def unlabelled_losses(
-        self, x: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
+        self,
+        x: torch.Tensor,
+        target: torch.Tensor,
+        mask: torch.Tensor,
+        annotated: torch.Tensor | None = None,
     ) -> Iterator[torch.Tensor]:
         """Squared differences, view by view, so that the memory is that of one view.
 
         Their sum is the mean over the voxels of all views.
         """
-        summed, patches = self.ranks.summing, len(x) // self.settings.views
+        summed, views = self.ranks.summing, self.settings.views
         voxels = mean_of_processes(mask.sum().float(), summed).clamp_min(1.0)
-        for part in zip(x.split(patches), target.split(patches), mask.split(patches), strict=True):
-            mixed, wanted, counted = part
-            loss = probability_mse(self.probs(self.predict(mixed)), wanted, counted, summed)
+        told = [None] * views if annotated is None else annotated.chunk(views)
+        parts = (tensor.chunk(views) for tensor in (x, target, mask))
+        for mixed, wanted, counted, classes in zip(*parts, told, strict=True):
+            prediction = merged_probs(self.probs(self.predict(mixed)), classes, self.exclusive)
+            loss = probability_mse(prediction, wanted, counted, summed)
             yield loss * mean_of_processes(counted.sum().float(), summed) / voxels
 
     def soft_supervised(
-        self, x: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
+        self,
+        x: torch.Tensor,
+        target: torch.Tensor,
+        mask: torch.Tensor,
+        annotated: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Dice + cross-entropy of every output against the target averaged over its voxels."""
         outputs = self.outputs(x)
         if isinstance(outputs, torch.Tensor):
-            return self.pseudo_label_loss(outputs, target, mask)
+            return self.pseudo_label_loss(outputs, target, mask, annotated=annotated)
         losses = [
-            self.pseudo_label_loss(output, *pooled(target, mask, output.shape[2:]))
+            self.pseudo_label_loss(
+                output,
+                *pooled(target, mask, output.shape[2:]),
+                annotated=everywhere(annotated, output.shape[2:]),
+            )
             for output in outputs
         ]
         weights = self.loss.weight_factors
@@ -146,9 +184,19 @@ def pooled(
     target: torch.Tensor, mask: torch.Tensor, spatial: torch.Size
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A soft target averaged over the voxels of its mask, and where that is most of them."""
-    pool: Callable[..., torch.Tensor] = (
-        F.adaptive_avg_pool2d if len(spatial) == 2 else F.adaptive_avg_pool3d
-    )
+    pool = pooling(spatial)
     counted = pool(mask.float(), tuple(spatial))
     mean = pool(target * mask, tuple(spatial)) / counted.clamp_min(1e-6)
     return mean, counted > 0.5
+
+
+def everywhere(annotated: torch.Tensor | None, spatial: torch.Size) -> torch.Tensor | None:
+    """Bool (B, C, *spatial): where all voxels that become one annotate a class."""
+    if annotated is None or annotated[0, 0].numel() == 1:  # of whole patches
+        return annotated
+    return pooling(spatial)(annotated.float(), tuple(spatial)) > 0.999
+
+
+def pooling(spatial: torch.Size) -> Callable[..., torch.Tensor]:
+    """torch's average over as many voxels as make one of ``spatial``."""
+    return F.adaptive_avg_pool2d if len(spatial) == 2 else F.adaptive_avg_pool3d

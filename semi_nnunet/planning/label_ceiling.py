@@ -17,7 +17,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch.nn import functional as F
 
-from semi_nnunet.data.raw_description import declared_classes
+from semi_nnunet.data.declared_labels import declared_classes
 
 LOWEST = 0.95  # of every class, at a spacing that is planned
 MOST_CASES = 8

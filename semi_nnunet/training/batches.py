@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from semi_nnunet.augment.views import AppearanceView
+from semi_nnunet.data.annotated_classes import AnnotatedClasses
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 
 Batches = list[dict[str, dict[str, Any]]]  # of an optimizer step, as StepDataset makes them
@@ -19,18 +20,26 @@ class DeviceBatches:
         device: to train on.
         labelled_view: changes of appearance of labelled patches.
         strong_view: those that make the strong view of unlabelled patches.
+        annotated: which classes each labelled case annotates; None: all.
     """
 
     def __init__(
-        self, device: torch.device, labelled_view: AppearanceView, strong_view: AppearanceView
+        self,
+        device: torch.device,
+        labelled_view: AppearanceView,
+        strong_view: AppearanceView,
+        annotated: AnnotatedClasses | None = None,
     ):
         self.device, self.labelled_view, self.strong_view = device, labelled_view, strong_view
+        self.annotated = annotated
 
     def __call__(self, batch: dict[str, dict[str, Any]]) -> tuple[LabelledBatch, UnlabelledBatch]:
         """The batch on the device; without an unlabelled stream its part has no samples."""
         raw = batch["labelled"]
         x, target = self.labelled_view(self._move(raw["data"])), self._move(raw["target"])
-        labelled = LabelledBatch(x, target, tuple(raw["keys"]))
+        keys, known = tuple(raw["keys"]), self.annotated
+        annotated = None if known is None else known.rows(keys, self.device)
+        labelled = LabelledBatch(x, target, keys, annotated)
         if "unlabelled" not in batch:
             nothing = labelled.x[:0]
             return labelled, UnlabelledBatch(nothing, nothing, nothing[:, :1].bool(), ())

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from semi_nnunet.core.counts import count_classes
 from semi_nnunet.core.losses import annotated_voxels, onehot_and_mask
 from semi_nnunet.core.pseudo_labels import to_probs
 from semi_nnunet.core.stochastic import statistics_kept
+from semi_nnunet.data.annotated_classes import AnnotatedClasses
 from semi_nnunet.networks.average import NetworkAverage
 from semi_nnunet.training.batches import Batches
+from semi_nnunet.training.losses import loss_of_outputs
 from semi_nnunet.training.optimisation import Schedule
 from semi_nnunet.training.reliability import COUNTS, mean_dice
 from semi_nnunet.training.reproducible import ReproducibleTrainer
@@ -106,6 +110,11 @@ class CompanionTrainer(ReproducibleTrainer, is_method=False):
         heads, regions = manager.num_segmentation_heads, manager.has_regions
         return onehot_and_mask(full_resolution(target), heads, regions, manager.ignore_label)
 
+    @cached_property
+    def annotated_classes(self) -> AnnotatedClasses | None:
+        """Which classes each case annotates; None: every case annotates all."""
+        return AnnotatedClasses.of(self.dataset_json)
+
     # ---------------------------------------------------------------- set-up
 
     def every_companion(self) -> dict[str, nn.Module]:
@@ -169,14 +178,34 @@ class CompanionTrainer(ReproducibleTrainer, is_method=False):
         for name, network in self.validated_networks().items():
             target = raw["target"]  # a copy of it: nnU-Net overwrites the ignore label
             copied = [t.clone() for t in target] if isinstance(target, list) else target.clone()
-            with self.as_network(network):
-                output = super().validation_step({**raw, "target": copied})
+            output = self._validated({**raw, "target": copied}, network)
             outputs |= {f"{name}_{key}": output[f"{key}_hard"] for key in COUNTS}
-        manager, full = self.label_manager, full_resolution(raw["target"])
-        annotated = annotated_voxels(full, manager.has_regions, manager.ignore_label)
-        outputs["voxels"] = int(annotated.sum())
-        with self.as_network(self.prediction_network()):
-            return {**super().validation_step(raw), **outputs}
+        return {**self._validated(raw, self.prediction_network()), **outputs}
+
+    def _validated(self, raw: dict[str, Any], network: nn.Module) -> dict[str, Any]:
+        """nnU-Net's validation of a network on a batch, and how many voxels it has looked at.
+
+        With partial labels, a case counts for the classes that it annotates alone.
+        """
+        manager, target = self.label_manager, raw["target"]
+        with self.as_network(network):
+            if self.annotated_classes is None:
+                looked_at = annotated_voxels(
+                    full_resolution(target), manager.has_regions, manager.ignore_label
+                )
+                return {"voxels": int(looked_at.sum()), **super().validation_step(raw)}
+            annotated = self.annotated_classes.rows(raw["keys"], self.device)
+            levels = [t.to(self.device) for t in target] if isinstance(target, list) else target
+            levels = levels if isinstance(levels, list) else levels.to(self.device)
+            on_gpu = self.device.type == "cuda"
+            with torch.autocast("cuda") if on_gpu else nullcontext():  # as nnU-Net
+                outputs = self.network(raw["data"].to(self.device))
+                loss = loss_of_outputs(self.loss, outputs, levels, annotated)
+        logits, target = full_resolution(outputs), full_resolution(levels)
+        counts = count_classes(logits, target, self.exclusive, manager.ignore_label, annotated)
+        *hard, voxels = counts.cpu().numpy()
+        found = {f"{key}_hard": count for key, count in zip(COUNTS, hard, strict=True)}
+        return {"loss": loss.cpu().numpy(), "voxels": voxels, **found}
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
         with np.errstate(invalid="ignore"):  # a class may be absent from all patches

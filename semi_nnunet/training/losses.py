@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from semi_nnunet.core.losses import DiceAndVoxelLoss
+from semi_nnunet.data.annotated_classes import is_partial
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.util.errors import UserError
 
 ClassWeights = Sequence[float] | Callable[[], torch.Tensor] | None
 
 
-def is_stock(settings: SemiSettings, class_weights: ClassWeights) -> bool:
-    """Whether the supervised loss is nnU-Net's own."""
-    return settings.supervised_loss == "dice_ce" and class_weights is None
+def is_stock(
+    settings: SemiSettings, class_weights: ClassWeights, dataset_json: Mapping[str, Any]
+) -> bool:
+    """Whether the supervised loss is nnU-Net's own, which takes what is unknown for background."""
+    asks_for_it = settings.supervised_loss == "dice_ce" and class_weights is None
+    return asks_for_it and not is_partial(dataset_json)
+
+
+def loss_of_outputs(
+    loss: nn.Module, outputs: Any, target: Any, annotated: torch.Tensor | None
+) -> torch.Tensor:
+    """The supervised loss of all outputs of a network.
+
+    Args:
+        loss: of :func:`supervised_loss`, or nnU-Net's, perhaps with deep supervision.
+        outputs: logits, or a list of them.
+        target: as many.
+        annotated: bool (B, classes or regions); None: every patch annotates all.
+    """
+    if annotated is None:
+        value: torch.Tensor = loss(outputs, target)
+    elif isinstance(outputs, torch.Tensor):
+        value = loss(outputs, target, annotated)
+    else:
+        value = loss(outputs, target, [annotated] * len(outputs))
+    return value
 
 
 def supervised_loss(

@@ -28,7 +28,7 @@ def reliability_of_classes(
 
     Args:
         tp, fp, fn: (classes,) voxels.
-        voxels: looked at, of which a class has the fraction p.
+        voxels: looked at, for all classes or for each, of which a class has the fraction p.
 
     Returns:
         (classes,) in [0, 1]; NaN for a class that no voxel shows.
@@ -135,6 +135,7 @@ class ReliabilityMeter:
         target: torch.Tensor,
         exclusive: bool,
         ignore_label: int | None,
+        annotated: torch.Tensor | None = None,
     ) -> None:
         """Count what the student gets right of the augmented labelled patches, where it matters.
 
@@ -143,9 +144,10 @@ class ReliabilityMeter:
             target: nnU-Net's at the same resolution.
             exclusive: whether the classes exclude each other.
             ignore_label: voxels of it are not counted.
+            annotated: bool (B, classes or regions), those that count in each patch; None: all.
         """
         if self.counts_labelled:
-            counts = count_classes(logits.detach(), target, exclusive, ignore_label)
+            counts = count_classes(logits.detach(), target, exclusive, ignore_label, annotated)
             self.labelled_counts.append(counts)
 
     def state(self) -> list[torch.Tensor]:
@@ -160,7 +162,8 @@ class ReliabilityMeter:
         """Measure, and set the weight of the unlabelled terms from ``next_step`` on.
 
         Args:
-            outputs: of the validation steps: "tp_hard", "fp_hard", "fn_hard" and "voxels".
+            outputs: of the validation steps: "tp_hard", "fp_hard", "fn_hard" and "voxels", of all
+                classes or of each.
             next_step: of the optimizer.
 
         Returns:

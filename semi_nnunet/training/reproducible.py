@@ -172,7 +172,7 @@ class ReproducibleTrainer(nnUNetTrainer):
 
     def _build_loss(self) -> nn.Module:
         weights = self.class_weights()
-        if is_stock(self.settings, weights):
+        if is_stock(self.settings, weights, self.dataset_json):
             return super()._build_loss()
         batch_dice, summed = self.configuration_manager.batch_dice, self.ranks.summing
         loss = supervised_loss(self.settings, weights, self.label_manager, batch_dice, summed)

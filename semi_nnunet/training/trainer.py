@@ -38,6 +38,7 @@ from semi_nnunet.training.companions import CompanionTrainer, full_resolution
 from semi_nnunet.training.filtering import ImageFilter
 from semi_nnunet.training.foreground import ForegroundLocator, classes_of
 from semi_nnunet.training.gradient_balance import GradientBalance
+from semi_nnunet.training.losses import loss_of_outputs
 from semi_nnunet.training.precision import compute_dtype
 from semi_nnunet.training.prediction import CasePredictor
 from semi_nnunet.training.reliability import ReliabilityMeter, UnlabelledWeight, collapse_warning
@@ -85,14 +86,14 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         With fold "all" the reliability of the network is also that of the student's predictions
         here.
         """
-        onehot, annotated = self.annotation(labelled.target)
-        self._note_foreground("labelled", onehot, annotated)
-        outputs = self.outputs(labelled.x, network)
+        self._note_foreground("labelled", *self.annotation(labelled.target))
+        outputs, annotated = self.outputs(labelled.x, network), labelled.annotated
         if network is None:
             logits, target = full_resolution(outputs), full_resolution(labelled.target)
             ignored = self.label_manager.ignore_label
-            self.reliability.note_labelled(logits, target, self.exclusive, ignored)
-        return Term(name, self.loss(outputs, labelled.target), ramped=False)
+            self.reliability.note_labelled(logits, target, self.exclusive, ignored, annotated)
+        loss = loss_of_outputs(self.loss, outputs, labelled.target, annotated)
+        return Term(name, loss, ramped=False)
 
     def cutmix(self, like: torch.Tensor) -> BoxMix:
         """A random CutMix for tensors with the batch and patch size of ``like``."""
@@ -104,13 +105,15 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         target: torch.Tensor,
         mask: torch.Tensor,
         class_weights: torch.Tensor | None = None,
+        annotated: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """nnU-Net's Dice + cross-entropy against ``target`` on the voxels of ``mask``.
 
         The Dice is that of the batch: of a class that one patch does not show, the patch says
-        little. See :meth:`semi_nnunet.core.losses.DiceAndVoxelLoss.masked`.
+        little. Where the target is of labelled patches, ``annotated`` is theirs. See
+        :meth:`semi_nnunet.core.losses.DiceAndVoxelLoss.masked`.
         """
-        return self.masked_loss.masked(logits, target, mask, class_weights)
+        return self.masked_loss.masked(logits, target, mask, class_weights, annotated)
 
     def note_pseudo_labels(
         self, probs: torch.Tensor, mask: torch.Tensor, trusted: torch.Tensor | None = None
@@ -177,7 +180,9 @@ class SemiTrainer(CompanionTrainer, is_method=False):
 
     def initialize(self) -> None:
         super().initialize()
-        self.on_device = DeviceBatches(self.device, self.labelled_view, self.strong_view)
+        self.on_device = DeviceBatches(
+            self.device, self.labelled_view, self.strong_view, self.annotated_classes
+        )
         self.optimizer_step = OptimizerStep(
             networks := self.trained_networks(),
             self.optimizer,
@@ -287,7 +292,8 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         for part in batch:
             labelled, unlabelled = self.on_device(part)
             if self.settings.class_weights_from != "given":
-                self.companion(FREQUENCIES).count(*self.annotation(labelled.target))
+                known = self.annotation(labelled.target)
+                self.companion(FREQUENCIES).count(*known, labelled.annotated)
             terms, cases = self.terms(labelled, unlabelled), Cases(labelled.keys, unlabelled.keys)
             self.optimizer_step.back_propagate(terms, step, cases, self.device, 1.0 / len(batch))
         self.optimizer_step.update(step, cases_of(batch))

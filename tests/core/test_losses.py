@@ -1,5 +1,6 @@
 """Dice with cross-entropy or focal loss, against nnU-Net's own and against a hand-written one."""
 
+import numpy as np
 import pytest
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
@@ -255,3 +256,147 @@ def test_class_weights_may_be_those_of_the_moment():
     voxels = constant._voxel_loss(logits, onehot, mask.float(), weights)
     twice = our_loss(False, False).masked(logits, onehot, mask, 2 * weights)
     torch.testing.assert_close(twice, voxels + 2 * (now - voxels))  # only the Dice grows with them
+
+
+# ---- partial labels ----
+
+ANNOTATED = torch.tensor([[True, True, False], [True, True, True], [True, False, True]])
+
+
+def partial_example(
+    regions: bool, ignore: bool, spatial: tuple[int, ...]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits, a target that holds no class that is not annotated, and what is annotated."""
+    logits = 2 * torch.randn(3, CHANNELS, *spatial)
+    annotated = ANNOTATED.clone()
+    if regions:
+        annotated[2, 0] = False
+        target = (torch.rand(3, CHANNELS + ignore, *spatial) < 0.4).float()
+        target[:, :CHANNELS] *= annotated.view(3, CHANNELS, *[1] * len(spatial))
+    else:
+        target = torch.randint(0, CHANNELS + ignore, (3, 1, *spatial)).float()
+        for sample in range(3):
+            for label in range(CHANNELS):
+                if not annotated[sample, label]:
+                    target[sample][target[sample] == label] = 0
+    return logits, target, annotated
+
+
+def marginal_loss_by_hand(
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    annotated: torch.Tensor,
+    regions: bool,
+    ignore: bool,
+    batch_dice: bool,
+    gamma: float = 0.0,
+) -> float:
+    """Shi et al.'s marginal loss, one voxel and one class after the other, in double precision."""
+    z, t, told = logits.double().numpy(), target.numpy(), annotated.numpy()
+    samples, classes = z.shape[:2]
+    entropy, counted, sizes = 0.0, 0, np.zeros((3, samples, classes))
+    for sample, *voxel in np.ndindex(samples, *z.shape[2:]):
+        where = (sample, slice(None), *voxel)
+        if ignore and (t[where][-1] == 1 if regions else t[where][0] == IGNORED):
+            continue
+        if regions:
+            p = 1 / (1 + np.exp(-z[where]))
+            for region in range(classes):
+                if told[sample, region]:
+                    right = p[region] if t[where][region] else 1 - p[region]
+                    entropy -= (1 - right) ** gamma * np.log(right)
+                    counted += not ignore  # nnU-Net: with an ignore label a sum over the regions
+            counted += ignore
+            truth = t[where][:classes]
+        else:
+            p = np.exp(z[where] - z[where].max())
+            p /= p.sum()
+            label = int(t[where][0])
+            right = p[label]
+            if label == 0:  # background, or anything that this case does not annotate
+                right = sum(p[c] for c in range(classes) if c == 0 or not told[sample, c])
+            entropy -= (1 - right) ** gamma * np.log(right)
+            counted += 1
+            truth = np.eye(classes)[label]
+        sizes[:, sample] += [p * truth, p, truth]
+    first = 0 if regions else 1
+    groups = [range(samples)] if batch_dice else [[sample] for sample in range(samples)]
+    means = []
+    for group in groups:
+        dice = []
+        for c in range(first, classes):
+            seen = [sample for sample in group if told[sample, c]]
+            if seen:
+                both, said, true = sizes[:, seen, c].sum(1)
+                dice.append((2 * both + 1e-5) / (said + true + 1e-5))
+        means.append(np.mean(dice) if dice else 0.0)
+    return entropy / counted - float(np.mean(means))
+
+
+@pytest.mark.parametrize("spatial", SPATIAL.values(), ids=SPATIAL)
+@pytest.mark.parametrize("batch_dice", [False, True])
+@pytest.mark.parametrize("ignore", [False, True])
+@pytest.mark.parametrize("regions", [False, True])
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_partial_labels_give_the_marginal_loss_by_hand(regions, ignore, batch_dice, spatial, gamma):
+    logits, target, annotated = partial_example(regions, ignore, spatial)
+    loss = our_loss(regions, ignore, batch_dice, focal_gamma=gamma)
+    expected = marginal_loss_by_hand(logits, target, annotated, regions, ignore, batch_dice, gamma)
+    assert loss(logits, target, annotated).item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+@pytest.mark.parametrize("ignore", [False, True])
+@pytest.mark.parametrize("regions", [False, True])
+@pytest.mark.parametrize("weights", [None, [1, 2, 4]])
+def test_where_all_is_annotated_the_loss_is_the_same_bit_for_bit(
+    regions, ignore, batch_dice, weights
+):
+    logits, target = example(regions, ignore, (6, 5))
+    loss = our_loss(regions, ignore, batch_dice, focal_gamma=1, class_weights=weights)
+    everything = torch.ones(2, CHANNELS, dtype=torch.bool)
+    plain = value_and_gradient(loss, logits, target)
+    partial = value_and_gradient(lambda z, t: loss(z, t, everything), logits, target)
+    assert torch.equal(plain[0], partial[0])
+    torch.testing.assert_close(plain[1], partial[1])
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_background_and_a_class_that_is_not_annotated_are_one(gamma, batch_dice):
+    """Probability that moves between them changes nothing, and neither is preferred."""
+    logits, target, _ = partial_example(False, True, (6, 6))
+    annotated = ANNOTATED[:1].expand(3, -1)  # class 2 by nobody
+    target[target == 2] = 0
+    loss = our_loss(False, True, batch_dice, focal_gamma=gamma)
+    probs = logits.softmax(1)
+    share = torch.rand(3, 6, 6)
+    both = probs[:, 0] + probs[:, 2]
+    moved = torch.stack([share * both, probs[:, 1], (1 - share) * both], 1).log()
+    torch.testing.assert_close(loss(moved, target, annotated), loss(logits, target, annotated))
+    logits.requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(logits, target, annotated), logits)
+    slope = gradient[:, 0] / probs[:, 0] - gradient[:, 2] / probs[:, 2]
+    assert slope.abs().max() < 1e-4 and gradient[:, 1].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_regions_that_are_not_annotated_take_no_gradient(batch_dice):
+    logits, target, annotated = partial_example(True, True, (6, 6))
+    loss = our_loss(True, True, batch_dice, focal_gamma=2)
+    _, gradient = value_and_gradient(lambda z, t: loss(z, t, annotated), logits, target)
+    assert (gradient.flatten(2).any(2) == annotated).all()
+
+
+def test_a_class_that_no_sample_annotates_weighs_nothing_and_leaves_the_others_their_weight():
+    logits, target, _ = partial_example(False, False, (6, 6))
+    target[target == 2] = 0
+    nobody = ANNOTATED[:1].expand(3, -1)
+    weights = torch.tensor([1.0, 1.0, 5.0])
+    merged = torch.stack([torch.logsumexp(logits[:, [0, 2]], 1), logits[:, 1]], 1)
+    two = our_loss(False, False, True, class_weights=[1, 1])(merged, target)
+    three = our_loss(False, False, True)(logits, target, nobody)
+    torch.testing.assert_close(three, two)
+    onehot, mask = onehot_and_mask(target, CHANNELS, False, None)
+    weighted = our_loss(False, False, True).masked(logits, onehot, mask, weights, nobody)
+    assert weighted.isfinite()

@@ -47,7 +47,7 @@ def test_rare_classes_weigh_more_by_their_voxels(make_trainer, kind, source):
     counted = trainer.companion("class_frequencies")
     seen = []
     count = counted.count
-    counted.count = lambda labels, mask: (seen.append(labels.shape[0]), count(labels, mask))
+    counted.count = lambda labels, *rest: (seen.append(labels.shape[0]), count(labels, *rest))
     trainer.train_step(next(trainer.dataloader_train))
     assert len(seen) == (1 if source == "labelled" else 2)
     waits = make_trainer("SemiFixMatchTrainer", kind=kind, **settings, unlabelled_weight=0.0)
