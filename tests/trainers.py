@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from semi_nnunet.data.declared_labels import declared_classes
 from semi_nnunet.discovery.listing import trainer_classes
 from semi_nnunet.training.trainer import SemiTrainer
 from semi_nnunet.util.files import write_json
@@ -26,6 +28,17 @@ def each_of(names: Iterable[str]) -> Any:
     slow = pytest.mark.slow
     found = [pytest.param(name, marks=() if name in QUICK else slow) for name in names]
     return pytest.mark.parametrize("name", found)
+
+
+def partially_annotated(dataset: Any, kind: str = "labels") -> Any:
+    """A prepared phantom data set in which all cases but one annotate two of three classes."""
+    some = ["large", "small"] if "regions" not in kind else ["all_organs", "inner"]
+    entry = {
+        "phantom_*": some,
+        "phantom_0003": list(declared_classes(dataset.dataset_json["labels"])),
+    }
+    description = {**dataset.dataset_json, "annotated": entry}
+    return SimpleNamespace(plans=dataset.plans, dataset_json=description)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 
 import semi_nnunet.methods.copy_paste as copy_paste
 from tests.methods.by_hand import dice_ce_by_hand
-from tests.trainers import WITHOUT_RAMP
+from tests.trainers import WITHOUT_RAMP, partially_annotated
 
 NAME = "SemiBCPTrainer"
 
@@ -22,10 +22,14 @@ def pasted(around, inside, box):
     return out
 
 
+@pytest.mark.parametrize("partial", [False, True])
 @pytest.mark.parametrize("kind", ["labels", "ignore", "regions_ignore"])
-def test_boxes_go_both_ways_with_their_weights(kind, make_trainer, monkeypatch):
+def test_boxes_go_both_ways_with_their_weights(
+    kind, partial, make_trainer, prepared_dataset, monkeypatch
+):
     settings = {"labelled_batch_size": 4, "unlabelled_batch_size": 4, **WITHOUT_RAMP}
-    trainer = make_trainer(NAME, kind=kind, **settings)
+    dataset = partially_annotated(prepared_dataset(kind, 1), kind) if partial else None
+    trainer = make_trainer(NAME, kind=kind, dataset=dataset, **settings)
     trainer.train_step(next(trainer.dataloader_train))
     labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     boxes, draw = [], copy_paste.sample_boxes
@@ -42,19 +46,21 @@ def test_boxes_go_both_ways_with_their_weights(kind, make_trainer, monkeypatch):
     first, second = slice(0, 2), slice(2, 4)
 
     def expected(half, box, a, b, weights):
-        (xa, ta, ma), (xb, tb, mb) = a, b
+        (xa, ta, ma, ca), (xb, tb, mb, cb) = a, b
         with torch.no_grad():
             logits = trainer.predict(pasted(xa[half], xb[half], box))
         target = pasted(ta[half], tb[half], box)
         regions = (ma[half] & ~box, mb[half] & box)
+        told = (each if each is None else each[half] for each in (ca, cb))
         return sum(
-            weight * dice_ce_by_hand(logits, target, region, trainer.exclusive)
-            for weight, region in zip(weights, regions, strict=True)
+            weight * dice_ce_by_hand(logits, target, region, trainer.exclusive, classes)
+            for weight, region, classes in zip(weights, regions, told, strict=True)
         )
 
+    assert partial == (labelled.annotated is not None and not labelled.annotated.all())
     sure, guessed = (
-        (labelled.x, known, annotated),
-        (unlabelled.x_strong, guess, unlabelled.mask),
+        (labelled.x, known, annotated, labelled.annotated),
+        (unlabelled.x_strong, guess, unlabelled.mask, None),
     )
     by_hand = expected(first, boxes[0], sure, guessed, (1.0, 0.5))
     assert into_labelled.value.item() == pytest.approx(by_hand, abs=1e-5)

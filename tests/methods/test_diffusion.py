@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from tests.methods.by_hand import dice_ce_by_hand
-from tests.trainers import WITHOUT_RAMP, weights_of
+from tests.trainers import WITHOUT_RAMP, partially_annotated, weights_of
 
 NAME = "SemiDiffusionTrainer"
 
@@ -184,6 +184,44 @@ def test_ignored_voxels_are_no_class_in_the_noised_labels(make_trainer):
     list(trainer.terms(labelled, unlabelled))
     assert not mask.all() and not (seen[0] * ~mask).any()
     assert (seen[0].abs().amax(1, keepdim=True)[mask] > 0.1).all()
+
+
+@pytest.mark.parametrize("kind", ["labels", "regions"])
+def test_both_branches_learn_of_what_is_annotated_alone(kind, make_trainer, prepared_dataset):
+    dataset = partially_annotated(prepared_dataset(kind, 1), kind)
+    trainer = make_trainer(NAME, kind=kind, dataset=dataset, **WITHOUT_RAMP)
+    labelled, unlabelled = next_batch(trainer)
+    assert not labelled.annotated.all()
+    target, mask = trainer.annotation(labelled.target)
+    diffusion, seen, dice = trainer.companion("diffusion"), [], []
+    q_sample, weigh = diffusion.schedule.q_sample, trainer.companion("difficulty").forward
+    diffusion.schedule.q_sample = lambda x_0, *rest: (seen.append(x_0), q_sample(x_0, *rest))[1]
+    trainer.companion("difficulty").forward = lambda d: (dice.append(d), weigh(d))[1]
+    logits = []
+    for owner, name in ((diffusion, "denoise_labels"), (diffusion.branches, "predict_psi")):
+        made = getattr(owner, name)
+        setattr(owner, name, lambda *a, made=made: (logits.append(made(*a)), logits[-1])[1])
+    terms = {term.name: term for term in trainer.terms(labelled, unlabelled)}
+    xi, psi = logits[:2]
+    expected = dice_ce_by_hand(xi, target, mask, trainer.exclusive, labelled.annotated)
+    assert terms["denoising"].value.item() == pytest.approx(expected, abs=1e-5)
+    hidden = ~labelled.annotated
+    for name, lesson in (("denoising", xi), ("difficulty", psi)):
+        (gradient,) = torch.autograd.grad(terms[name].value, lesson, retain_graph=True)
+        if trainer.exclusive:  # background and what is not annotated are pulled alike
+            slope = gradient / lesson.softmax(1)
+            apart = (slope - slope[:, :1]).abs().amax((2, 3))
+            assert apart[hidden].max() < 1e-3 * apart[~hidden].max()
+        else:
+            assert not gradient[hidden].any()
+    unknown = hidden[:, :, None, None].expand_as(target)
+    if trainer.exclusive:
+        partial = hidden.any(1)
+        assert not seen[0][partial][target[partial][:, :1].expand_as(seen[0][partial]) > 0].any()
+    else:
+        assert not seen[0][unknown].any()
+    nobody = hidden.all(0)
+    assert torch.equal(dice[0].isnan() & nobody, nobody)
 
 
 @pytest.mark.parametrize("averaging", ["both", "psi", "none"])

@@ -9,9 +9,9 @@ from torch import nn
 
 from semi_nnunet.augment.invertible import GridView
 from semi_nnunet.augment.mixing import mixup_weight
-from semi_nnunet.methods.mixmatch import pooled
+from semi_nnunet.methods.mixmatch import everywhere, pooled
 from tests.methods.by_hand import dice_ce_by_hand
-from tests.trainers import WITHOUT_RAMP
+from tests.trainers import WITHOUT_RAMP, partially_annotated
 
 NAME = "SemiMixMatchTrainer"
 
@@ -67,9 +67,11 @@ def test_mixup_keeps_each_patch_the_larger_part():
     assert weights.mean() == pytest.approx(np.maximum(drawn, 1 - drawn).mean(), abs=0.01)
 
 
+@pytest.mark.parametrize("partial", [False, True])
 @pytest.mark.parametrize("kind", ["labels", "regions_ignore"])
-def test_both_terms_equal_a_slow_version(kind, make_trainer):
-    trainer = make_trainer(NAME, kind=kind, mixing="mixup", **WITHOUT_RAMP)
+def test_both_terms_equal_a_slow_version(kind, partial, make_trainer, prepared_dataset):
+    dataset = partially_annotated(prepared_dataset(kind, 1), kind) if partial else None
+    trainer = make_trainer(NAME, kind=kind, dataset=dataset, mixing="mixup", **WITHOUT_RAMP)
     trainer.train_step(next(trainer.dataloader_train))
     labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     views = [GridView((0,)), GridView((1,))]
@@ -97,7 +99,11 @@ def test_both_terms_equal_a_slow_version(kind, make_trainer):
 
     x, target = mixed(xs).float(), mixed(targets)
     mask = torch.stack([masks[i] & masks[partner[i]] for i in range(patches)])
-    known = len(labelled.x)
+    known, told = len(labelled.x), torch.ones(patches, target.shape[1], dtype=torch.bool)
+    if partial:
+        told[:known] = labelled.annotated
+        assert not told.all()
+    told = told & told[partner]  # of both parts
     with torch.no_grad():
         outputs = trainer.network(x[:known])
         prediction = trainer.probs(trainer.network(x[known:])[0]).double()
@@ -105,15 +111,42 @@ def test_both_terms_equal_a_slow_version(kind, make_trainer):
     for output, factor in zip(outputs, trainer.loss.weight_factors, strict=True):
         if factor:
             small, most = pooled(target[:known], mask[:known], output.shape[2:])
-            expected += factor * dice_ce_by_hand(output, small, most, trainer.exclusive)
+            classes = told[:known] if partial else None
+            expected += factor * dice_ce_by_hand(output, small, most, trainer.exclusive, classes)
     assert mixed_labelled.value.item() == pytest.approx(expected, abs=1e-5)
     keep = mask[known:].expand_as(prediction)
-    expected = ((prediction - target[known:]) ** 2)[keep].mean().item()
+    difference = prediction - target[known:]
+    for patch, channel in (~told[known:]).nonzero().tolist():
+        if trainer.exclusive:
+            difference[patch, 0] += difference[patch, channel]
+        difference[patch, channel] = 0
+    expected = (difference**2)[keep].mean().item()
     assert len(mixed_unlabelled) == 2  # one view after the other
     found = sum(term.value.item() for term in mixed_unlabelled)
     assert found == pytest.approx(expected, abs=1e-5)
     assert {term.name for term in mixed_unlabelled} == {"mixed_unlabelled"}
     assert (mixed_labelled.weight, *{term.weight for term in mixed_unlabelled}) == (1.0, 10.0)
+
+
+def test_a_box_takes_along_which_classes_its_patch_annotates(make_trainer, prepared_dataset):
+    trainer = make_trainer(NAME, dataset=partially_annotated(prepared_dataset()), **WITHOUT_RAMP)
+    while True:
+        labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
+        if not labelled.annotated.all():
+            break
+    x = torch.cat([labelled.x, unlabelled.x_weak])
+    mix = trainer.sample_mix(x)
+    told = trainer.mixed_annotation(labelled, x, mix)
+    for patch, partner in enumerate(mix.partner.tolist()):
+        inside = mix.box[patch, 0]
+        for part, source in ((inside, partner), (~inside, patch)):
+            guessed = source >= len(labelled.x)
+            classes = [True] * 4 if guessed else labelled.annotated[source].tolist()
+            for channel, known in enumerate(classes):
+                assert (told[patch, channel][part] == known).all()
+    half = everywhere(told, torch.Size(edge // 2 for edge in x.shape[2:]))
+    cells = told.view(*told.shape[:2], told.shape[2] // 2, 2, told.shape[3] // 2, 2)
+    assert torch.equal(half, cells.all(5).all(3)) and not half.all()
 
 
 def test_soft_targets_are_averaged_for_deep_supervision():
