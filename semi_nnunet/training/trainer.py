@@ -26,6 +26,7 @@ from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch, UnlabelledSampling
 from semi_nnunet.data.streams import cases_of_loader, unlabelled_like
 from semi_nnunet.data.unlabelled import UnlabelledDataset, foreground_prior
+from semi_nnunet.evaluation.partial_summary import leave_out_unknown
 from semi_nnunet.training.batches import Batches, DeviceBatches, cases_of
 from semi_nnunet.training.cascade import (
     NextStages,
@@ -336,6 +337,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         timed = self.run_log.validation(fold, validated, writes=self.ranks.number == 0)
         with self.as_network(self.prediction_network()), following.prepared() as stages, timed:
             super().perform_actual_validation(save_probabilities)
+            self.ranks.on_first(self._leave_out_unknown)
         for path in (Path(self.output_folder) / "validation").glob("*"):  # nnU-Net does not look
             require_whole(path)
         if not (stages and predicts_unlabelled(self.fold)):
@@ -346,6 +348,18 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             cases = self.pool.all(self.labelled_identifiers())
             predict(partial(unlabelled_folder, base), stages, cases)
         self.ranks.barrier()
+
+    def _leave_out_unknown(self) -> None:
+        """Correct nnU-Net's summary of the validation, which takes what is unknown for absent."""
+        if self.annotated_classes is None:
+            return
+        path, ending = Path(self.output_folder) / "validation", self.dataset_json["file_ending"]
+        found = leave_out_unknown(path / "summary.json", self.annotated_classes, ending)
+        for key, means in found["mean"].items():
+            self.logger.log_summary(f"final_val/class_{key}_dice", means["Dice"])
+        mean = found["foreground_mean"]["Dice"]
+        self.logger.log_summary("final_val/foreground_dice", mean)
+        self.say(f"Mean Validation Dice of the classes that each case annotates: {mean}")
 
     # ---------------------------------------------------------------- checkpoints
 
