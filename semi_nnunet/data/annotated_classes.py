@@ -120,6 +120,19 @@ class AnnotatedClasses:
         return {case: list(self.names(case)) for case in cases if self.told(case)}
 
 
+def description_of(description: Mapping[str, Any], cases: Iterable[str]) -> dict[str, Any]:
+    """A dataset.json that is to tell of some of the cases alone, each by its own name.
+
+    Args:
+        description: of the data set that they come from.
+        cases: those with labels of people.
+    """
+    found = AnnotatedClasses.of(description)
+    others = {key: value for key, value in description.items() if key != KEY}
+    entry = {} if found is None else found.entry_of(cases)
+    return {**others, KEY: entry} if entry else others
+
+
 # ---- what is wrong with the entry ----
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from semi_nnunet.data import annotated_classes
 from semi_nnunet.data.integrity import cases_in
 from semi_nnunet.data.layout import UNLABELLED_IMAGES, was_made
 from semi_nnunet.data.patients import (
@@ -230,8 +231,7 @@ def write_split(
     record = {"source": source.name, "labelled": list(labelled)}
     if held_out:
         record["held_out"] = list(held_out)
-    if KEY in description:
-        record[KEY] = description[KEY]
+    record |= {key: description[key] for key in (KEY, annotated_classes.KEY) if key in description}
     if was_made(target, RECORD, record):
         return False
     if target.resolve() in [hidden_labels.resolve(), *hidden_labels.resolve().parents]:
@@ -276,6 +276,8 @@ def write_split(
         for folder in () if held_out else ("imagesTs", "labelsTs"):
             for path in sorted((source / folder).glob(f"*{ending}")):
                 put(path, aside / folder)
+        tests = cases_in(aside / "imagesTs", ending)
+        description = annotated_classes.description_of(description, [*labelled, *tests])
         write_json(aside / "dataset.json", {**description, "numTraining": len(labelled)})
         write_json(aside / RECORD, record)
     return True

@@ -13,6 +13,7 @@ from typing import Any
 from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from semi_nnunet.data import annotated_classes
 from semi_nnunet.data.existing_plans import fingerprint_fits
 from semi_nnunet.data.integrity import cases_in
 from semi_nnunet.data.layout import (
@@ -77,7 +78,7 @@ def write_distilled(
     record = {
         "source": source.name,
         "labelled": sorted(labelled),
-        **({KEY: description[KEY]} if KEY in description else {}),
+        **{key: description[key] for key in (KEY, annotated_classes.KEY) if key in description},
         **request.record(),
         "choice": choice.record(),
         "uncertainty": {case: round(value, 6) for case, value in sorted(taken.items())},
@@ -99,8 +100,9 @@ def write_distilled(
         for folder in ("imagesTs", "labelsTs"):
             for path in sorted((source / folder).glob(f"*{ending}")):
                 put(path, aside / folder)
-        labels = with_ignore(description, request)
+        labels, tests = with_ignore(description, request), cases_in(aside / "imagesTs", ending)
         total = len(labelled) + len(taken)
+        description = annotated_classes.description_of(description, [*labelled, *tests])
         write_json(aside / "dataset.json", {**description, "labels": labels, "numTraining": total})
         write_json(aside / DISTILLED_FILE, plain(record))
     return taken

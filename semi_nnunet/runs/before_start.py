@@ -8,7 +8,7 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from semi_nnunet.data import patients
+from semi_nnunet.data import annotated_classes, patients
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.sampling import pseudo_labelled_cases
@@ -104,6 +104,18 @@ def untold_patients(folders: Folders) -> Iterator[Problem]:
     if raw and known and own != old:
         said = ("absent" if one is None else repr(one) for one in (own, old))
         what = "{!r} is {}, in the preprocessed data set {}".format(patients.KEY, *said)
+        fix = f"semi_nnunet preprocess -d {folders.raw.name}"
+        yield Problem(str(folders.raw / "dataset.json"), what, fix)
+
+
+def untold_annotation(folders: Folders) -> Iterator[Problem]:
+    """Annotated classes that dataset.json tells otherwise since the data set was preprocessed."""
+    raw, known = (
+        optional_json(folder / "dataset.json") for folder in (folders.raw, folders.preprocessed)
+    )
+    key = annotated_classes.KEY
+    if raw and known and raw.get(key) != known.get(key):
+        what = f"{key!r} is not what it was when the data set was preprocessed"
         fix = f"semi_nnunet preprocess -d {folders.raw.name}"
         yield Problem(str(folders.raw / "dataset.json"), what, fix)
 

@@ -16,6 +16,7 @@ from semi_nnunet.runs.before_start import (
     seen_before,
     step_problems,
     test_label_problems,
+    untold_annotation,
     untold_patients,
 )
 from semi_nnunet.runs.folders import ALL, Folders, folders_of, patients_of
@@ -133,6 +134,7 @@ def make_jobs(
         *unknown_trainers(trainers),
         *unknown("configuration", configurations, content["configurations"]),
         *untold_patients(folders),
+        *untold_annotation(folders),
         *fold_problems(folders, folds),
         *unknown("step", steps, STEPS),
     ]

@@ -211,6 +211,24 @@ def test_the_spacing_of_a_tif_goes_with_it(tmp_path: Path) -> None:
         assert (tmp_path / "Dataset041_New" / f"{place}.json").is_file()
 
 
+def test_cases_that_annotate_some_classes_do_so_in_the_new_data_set(tmp_path: Path) -> None:
+    source = make_source(tmp_path)
+    content = json.loads((source / "dataset.json").read_text())
+    content["labels"] = {"background": 0, "liver": 1, "spleen": 2}
+    content["annotated"] = {"[no case]": ["liver"], "?": ["liver"], "b": ["spleen"]}
+    (source / "dataset.json").write_text(json.dumps(content))
+    target = tmp_path / "Dataset041_New"
+    for entry in ({"a": ["liver"], "b": ["spleen"], "t": ["liver"]}, None):
+        if entry is None:  # another list of the source makes another split
+            content["annotated"] = {"b": ["liver"]}
+            (source / "dataset.json").write_text(json.dumps(content))
+            with pytest.raises(UserError):
+                write_split(source, target, ["a", "b"], tmp_path / "hidden", False)
+        else:
+            write_split(source, target, ["a", "b"], tmp_path / "hidden", False)
+            assert json.loads((target / "dataset.json").read_text())["annotated"] == entry
+
+
 FRAMES = [f"p{patient}_{frame}" for patient in range(20) for frame in range(1 + patient % 3)]
 PATIENT = r"p\d+"
 

@@ -129,6 +129,17 @@ def test_patients_that_are_told_otherwise_by_now_are_a_problem(empty):
     assert list(before_start.untold_patients(empty)) == []
 
 
+def test_classes_that_are_told_otherwise_by_now_are_a_problem(empty):
+    known = read_json(empty.preprocessed / "dataset.json")
+    assert list(before_start.untold_annotation(empty)) == []
+    write_json(empty.raw / "dataset.json", {**known, "annotated": {"a": ["liver"]}})
+    (problem,) = before_start.untold_annotation(empty)
+    assert "'annotated' is not what it was" in problem.what
+    assert "semi_nnunet preprocess -d Dataset500" in problem.fix
+    (empty.raw / "dataset.json").unlink()
+    assert list(before_start.untold_annotation(empty)) == []
+
+
 def test_data_that_are_not_preprocessed_are_named_with_the_command(folders):
     def problems(plans, trainers):
         return list(before_start.data_problems(folders, plans, "tiny", ["2d"], trainers))
