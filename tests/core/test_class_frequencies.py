@@ -44,3 +44,12 @@ def test_a_class_that_is_never_seen_keeps_a_finite_weight():
     weights = FrequencyWeights(2, decay=0.0)
     weights.count(onehot(torch.zeros(1, 4, 4, dtype=torch.long), 2), torch.ones(1, 1, 4, 4))
     assert weights().tolist() == pytest.approx(by_hand([1.0, 0.0]))
+
+
+def test_a_class_is_counted_in_the_samples_that_annotate_it():
+    weights = FrequencyWeights(4, decay=0.0)
+    annotated = torch.tensor([[True, True, False, False], [True, True, True, False]])
+    labels = torch.tensor([[[0, 1, 1, 0]], [[0, 1, 2, 2]]])
+    mask = torch.tensor([[[[True] * 4]], [[[True, True, True, False]]]])
+    weights.count(onehot(labels, 4), mask, annotated)
+    assert weights.frequencies.tolist() == pytest.approx([3 / 7, 3 / 7, 1 / 3, 1 / 4])

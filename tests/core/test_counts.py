@@ -35,3 +35,35 @@ def test_regions_are_counted_as_nnunet_does(ignore):
     found = count_classes(logits, target, False, ignore)
     assert torch.equal(found[:3].float(), torch.stack(expected))
     assert (found[3] == mask.sum()).all()
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+@pytest.mark.parametrize("ignore", [None, 4])
+def test_a_sample_is_counted_for_what_it_annotates_voxel_by_voxel(exclusive, ignore):
+    generator = torch.Generator().manual_seed(1)
+    annotated = torch.tensor([[True, False, True, True], [True, True, False, False]])
+    logits = torch.randn(2, 4, 5, 6, generator=generator)
+    if exclusive:
+        target = torch.randint(0, 4 if ignore is None else 5, (2, 1, 5, 6), generator=generator)
+        for sample, label in (~annotated).nonzero().tolist():
+            target[sample][target[sample] == label] = 0
+    else:
+        target = torch.rand(2, 4 + (ignore is not None), 5, 6, generator=generator) > 0.5
+    expected = torch.zeros(4, 4, dtype=torch.long)
+    for sample in range(2):
+        for y in range(5):
+            for x in range(6):
+                z, label = logits[sample, :, y, x], target[sample, :, y, x]
+                if ignore is not None and (label[0] == ignore if exclusive else label[-1]):
+                    continue
+                for c in range(4):
+                    if annotated[sample, c]:
+                        said = z.argmax() == c if exclusive else z[c] > 0
+                        true = label[0] == c if exclusive else label[c]
+                        hits = torch.stack([said & true, said & ~true, true & ~said])
+                        expected[:, c] += torch.cat([hits.long(), torch.ones(1).long()])
+    found = count_classes(logits, target, exclusive, ignore, annotated)
+    assert torch.equal(found, expected[:, 1 if exclusive else 0 :])
+    everything = torch.ones_like(annotated)
+    plain = count_classes(logits, target, exclusive, ignore)
+    assert torch.equal(count_classes(logits, target, exclusive, ignore, everything), plain)

@@ -1,5 +1,8 @@
 """Dice with cross-entropy or focal loss, against nnU-Net's own and against a hand-written one."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -400,3 +403,32 @@ def test_a_class_that_no_sample_annotates_weighs_nothing_and_leaves_the_others_t
     onehot, mask = onehot_and_mask(target, CHANNELS, False, None)
     weighted = our_loss(False, False, True).masked(logits, onehot, mask, weights, nobody)
     assert weighted.isfinite()
+
+
+class Together:
+    """Adds up what the threads give, each of which stands for a process."""
+
+    def __init__(self, count: int):
+        self.barrier, self.given = threading.Barrier(count), {}
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        self.given[threading.get_ident()] = x
+        self.barrier.wait(20)
+        total = sum(self.given[key] for key in sorted(self.given))
+        self.barrier.wait(20)
+        return total
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_processes_that_share_a_batch_have_the_loss_of_the_whole(regions):
+    """One of them has a case that annotates all, the other has none."""
+    logits, target, annotated = partial_example(regions, False, (6, 5))
+    logits, target, annotated = (
+        torch.cat([part, part[1:2]]) for part in (logits, target, annotated)
+    )
+    halves = [torch.tensor([0, 2]), torch.tensor([1, 3])]
+    loss = our_loss(regions, False, True, sum_over_ranks=Together(2))
+    with ThreadPoolExecutor(2) as pool:
+        values = pool.map(lambda i: loss(logits[i], target[i], annotated[i]), halves)
+        mean = torch.stack(list(values)).mean()
+    torch.testing.assert_close(mean, our_loss(regions, False, True)(logits, target, annotated))

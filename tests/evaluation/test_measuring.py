@@ -1,6 +1,7 @@
 """The options of ``semi_nnunet evaluate``, and what is wrong with them."""
 
 import json
+import math
 
 import pytest
 
@@ -87,3 +88,26 @@ def test_the_description_beside_the_predictions_is_looked_at_first(tmp_path, cap
     (predictions / "dataset.json").write_text(json.dumps({**content, "labels": renamed}))
     assert evaluate(predictions, references) == 0
     assert "kidney" in capsys.readouterr().out
+
+
+def test_a_case_is_measured_for_the_classes_that_it_annotates(tmp_path, capsys):
+    predictions, references = folders(tmp_path)
+    assert evaluate(predictions, references) == 0
+    plain = json.loads((predictions / "metrics.json").read_text())
+    path = tmp_path / "data" / "dataset.json"
+    partial = {"a": ["liver"], "[b]": ["tumour"], "c": ["liver", "tumour"]}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "annotated": partial}))
+    assert evaluate(predictions, references) == 0
+    found = json.loads((predictions / "metrics.json").read_text())
+    lines = (predictions / "metrics.csv").read_text().splitlines()
+    assert len(lines) == 7 and lines[2] == "a,tumour" + "," * (lines[0].count(",") - 1)
+    for before, after in zip(plain["cases"], found["cases"], strict=True):
+        if (before["case"], before["class"]) == ("a", "tumour"):
+            before = {**dict.fromkeys(before), "case": "a", "class": "tumour"}
+        assert after == before
+    rest = [c["dice"] for c in plain["cases"] if c["class"] == "tumour" and c["case"] != "a"]
+    assert found["mean"]["tumour"]["dice"] == pytest.approx(sum(rest) / 2)
+    assert found["mean"]["liver"] == plain["mean"]["liver"]
+    summary = json.loads((predictions / "summary.json").read_text())
+    assert summary["mean"]["2"]["Dice"] == pytest.approx(sum(rest) / 2)
+    assert math.isnan(summary["metric_per_case"][0]["metrics"]["2"]["n_ref"])
