@@ -113,6 +113,7 @@ class Works:
 NO_REAL_SPACING = "spacing must be finite and above 0, got "
 WHOLE = r"label values must be whole, from 0, and one of \[0, 1\], got "
 WARNED = "WARNING: "
+TWO_ORGANS = {"background": 0, "organ": 1, "other": 2}
 
 ROWS: dict[str, tuple[Refused | Works, ...]] = {
     "truncated": (
@@ -291,6 +292,21 @@ ROWS: dict[str, tuple[Refused | Works, ...]] = {
             described(labels={"background": 0, "organ": 1, "other": 3}),
             {"dataset.json": r"the labels must be consecutive, got \[0, 1, 3\]"},
         ),
+    ),
+    "annotated_otherwise": (
+        Refused(
+            described(labels=TWO_ORGANS, annotated={"a": ["other", "liver"]}),
+            {"dataset.json": r"must name classes of 'labels' \(organ, other\), got liver"},
+        ),
+        Refused(
+            described(labels=TWO_ORGANS, annotated={"a": ["organ"], "nobody": ["organ"]}),
+            {"dataset.json": "'annotated' names 'nobody', which is no case"},
+        ),
+        Refused(
+            described(labels=TWO_ORGANS, annotated={"a": ["other"]}),
+            {LABEL_A: "none of the classes that 'annotated' .* leaves out for its case, got 1"},
+        ),
+        Works(described(labels=TWO_ORGANS, annotated={"a": ["organ"]})),
     ),
     "one_slice_or_smaller_than_the_patch": (
         Works(
@@ -548,4 +564,4 @@ def test_the_page_lists_every_row() -> None:
     section, _, _ = section.partition("\n## ")
     listed = re.findall(r"\| `(\w+)` \|$", section, re.MULTILINE)
     assert listed == list(ROWS)
-    assert len(ROWS) == 34
+    assert len(ROWS) == 35
