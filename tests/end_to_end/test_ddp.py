@@ -20,6 +20,7 @@ from tests.trainers import (
     TRAINERS,
     UNLABELLED_TRAINERS,
     WITHOUT_RAMP,
+    partially_annotated,
     run_epochs,
     same_weights,
     weights_of,
@@ -75,15 +76,21 @@ SAME_FOR_ALL = {  # what each process would draw for itself, but for the batches
 
 
 @pytest.mark.parametrize(
-    ("name", "own"),
+    ("name", "own", "partial"),
     [
-        ("SemiMeanTeacherTrainer", {}),
-        ("SemiCPSTrainer", {}),
-        ("SemiFixMatchTrainer", {"threshold": 0.5}),  # each process trusts its number of voxels
+        ("SemiMeanTeacherTrainer", {}, False),
+        ("SemiCPSTrainer", {}, False),
+        ("SemiFixMatchTrainer", {"threshold": 0.5}, False),  # each trusts its number of voxels
+        ("SemiMeanTeacherTrainer", {"class_weights_from": "labelled"}, True),
     ],
 )
 def test_the_curves_of_two_processes_are_those_of_one_with_the_whole_batch(
-    name: str, own: dict[str, Any], prepared_dataset: Any, tmp_path: Path, make_trainer: Any
+    name: str,
+    own: dict[str, Any],
+    partial: bool,
+    prepared_dataset: Any,
+    tmp_path: Path,
+    make_trainer: Any,
 ):
     """Losses, Dice and reliability of each step, and the networks after the last one."""
     settings = {
@@ -93,8 +100,9 @@ def test_the_curves_of_two_processes_are_those_of_one_with_the_whole_batch(
         **own,
     }  # fmt: skip
     dataset = prepared_dataset("labels", 1)
+    dataset = partially_annotated(dataset) if partial else dataset
     two = train_on_two(dataset, tmp_path, name, **settings)
-    alone = make_trainer(name, start=False, **settings)
+    alone = make_trainer(name, start=False, dataset=dataset, **settings)
     batches = [[result[kind] for result in two] for kind in ("batches", "validation_batches")]
     together = [[joined(parts) for parts in zip(*of_ranks, strict=True)] for of_ranks in batches]
     alone.get_dataloaders = lambda: tuple(map(iter, together))

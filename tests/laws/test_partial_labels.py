@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,11 +11,13 @@ import torch
 from torch import nn
 
 from semi_nnunet.training.companions import full_resolution
+from semi_nnunet.util.files import read_json
 from tests.trainers import (
     TRAINERS,
     WITHOUT_RAMP,
     each_of,
     partially_annotated,
+    run_epochs,
     same_weights,
     weights_of,
 )
@@ -163,3 +166,26 @@ def test_l_validation_counts_a_case_for_what_it_annotates(kind, make_trainer, pr
     network.logits = moved(logits, told, trainer.exclusive)
     with torch.no_grad():
         assert trainer.validation_step(batch)["loss"] == pytest.approx(before, abs=1e-4)
+
+
+def test_l_the_final_validation_counts_a_case_for_what_it_annotates(make_trainer, prepared_dataset):
+    dataset = partially_annotated(prepared_dataset())
+    entry = {"phantom_*": ["large", "small"], "phantom_0003": ["pair"]}
+    dataset.dataset_json["annotated"] = entry
+    said = []
+    trainer = make_trainer("SemiMeanTeacherTrainer", dataset=dataset, fold="all", epochs=1)
+    trainer.say = said.append
+    run_epochs(trainer, 1)
+    trainer.on_train_end()
+    trainer.perform_actual_validation()
+    summary = read_json(Path(trainer.output_folder) / "validation" / "summary.json")
+    left = {key: [] for key in "123"}
+    for case in summary["metric_per_case"]:
+        told = "2" if "phantom_0003" in case["prediction_file"] else "13"
+        for key, metrics in case["metrics"].items():
+            assert np.isnan(metrics["n_ref"]) == (key not in told)
+            left[key].append(metrics["Dice"])
+    means = [np.nanmean(values) for values in left.values()]
+    assert [summary["mean"][key]["Dice"] for key in left] == pytest.approx(means)
+    mean = summary["foreground_mean"]["Dice"]
+    assert mean == pytest.approx(np.mean(means)) and str(mean) in said[-1]
