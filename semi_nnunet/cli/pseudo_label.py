@@ -21,6 +21,11 @@ from pathlib import Path
 
 CONFIDENCE = "voxels whose label is less probable get nnU-Net's ignore label (default: none does)"
 
+COMPLETE = (
+    "folder of labels of some of the images, which annotate some classes, as the model's "
+    "dataset.json tells: these stay, the model labels the others"
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from semi_nnunet.cli import launching
@@ -33,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--views", nargs="+", default=[], choices=NAMES, metavar="VIEW", help=", ".join(NAMES))
     add("--confidence", type=float, default=0.0, metavar="P", help=CONFIDENCE)
     add("--npz", action="store_true", help="keep the probabilities")
+    add("--complete", type=Path, metavar="LABELS", help=COMPLETE)
     add("--shards", "--parts", type=int, help="into which the pool is cut (default: --jobs)")
     add("--worker", action="store_true", help=argparse.SUPPRESS)  # the process that labels a shard
     launching.add_arguments(parser)
@@ -44,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
     what = (args.images, args.out, args.models)
     how = {"views": args.views, "confidence": args.confidence, "npz": args.npz}
+    how["complete"] = args.complete
     if args.worker:
         label_shard(request_of(*what, **how), args.only, args.shards, args.device)
         return 0

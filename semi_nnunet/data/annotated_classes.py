@@ -105,13 +105,19 @@ class AnnotatedClasses:
             rows = rows.pin_memory()
         return rows.to(device, non_blocking=True)
 
+    def outputs(self) -> list[tuple[int, ...]]:
+        """The values of what each output of a network is: (0,), the background, comes first.
+
+        Regions, which have no background, are in the order of "labels", classes in that of numbers.
+        """
+        return (
+            list(self.classes.values()) if self.regions else [(0,), *sorted(self.classes.values())]
+        )
+
     def _row(self, case: str) -> torch.Tensor:
         if case not in self._rows:
-            own, background = self.names(case), [] if self.regions else [True]
-            ordered = list(self.classes)  # regions in the order of "labels", classes by number
-            if not self.regions:
-                ordered.sort(key=lambda name: self.classes[name])
-            row = [*background, *(name in own for name in ordered)]
+            own = {(0,), *(self.classes[name] for name in self.names(case))}
+            row = [values in own for values in self.outputs()]
             self._rows[case] = torch.tensor(row, dtype=torch.bool)
         return self._rows[case]
 

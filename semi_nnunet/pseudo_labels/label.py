@@ -44,6 +44,7 @@ def pseudo_label(
     views: Sequence[str] = (),
     confidence: float = 0.0,
     npz: bool = False,
+    complete: str | Path | None = None,
     shards: int | None = None,
     launcher: Launcher | None = None,
 ) -> Labelled | None:
@@ -57,6 +58,8 @@ def pseudo_label(
         views: test-time views to average, see :mod:`~.test_time_augmentation`.
         confidence: a voxel whose label is less probable gets nnU-Net's ignore label, in [0, 1).
         npz: keep the probabilities.
+        complete: folder of labels of some of the images; classes that the models' dataset.json says
+            they annotate stay as they are, and the models label the others.
         shards: into which the pool is cut; None: as many as there are jobs at a time.
         launcher: where the shards are labelled; None: on this machine.
 
@@ -65,10 +68,11 @@ def pseudo_label(
 
     Raises:
         UnfinishedError: shards failed; which, and why, was printed.
-        UserError: a model or image is missing, or ``out`` was begun with other ones.
+        UserError: a model or image is missing, ``out`` was begun with other ones, or nothing is
+            told of the labels to complete.
     """
     require_positive({"--shards": shards})
-    request = request_of(images, out, models, views, confidence, npz)
+    request = request_of(images, out, models, views, confidence, npz, complete)
     return label_pool(request, launcher or Launcher(), shards)
 
 
@@ -79,6 +83,7 @@ def request_of(
     views: Sequence[str] = (),
     confidence: float = 0.0,
     npz: bool = False,
+    complete: str | Path | None = None,
 ) -> Request:
     """Make the request, the same wherever a process works; see :func:`pseudo_label`.
 
@@ -87,8 +92,9 @@ def request_of(
     """
     require_confidence(confidence)
     names = tuple(os.path.abspath(name) if os.path.isdir(name) else name for name in models)
+    known = None if complete is None else Path(complete).absolute()
     return Request(
-        Path(images).absolute(), Path(out).absolute(), names, tuple(views), confidence, npz
+        Path(images).absolute(), Path(out).absolute(), names, tuple(views), confidence, npz, known
     )
 
 
@@ -125,6 +131,11 @@ def label_pool(request: Request, launcher: Launcher, count: int | None = None) -
         count = find_resources(launcher.device, launcher.jobs).jobs if here else launcher.jobs or 1
     shards, left = [PoolShard(request, number, count) for number in range(count)], list[PoolShard]()
     require_readable(request.trained)
+    if request.completion is not None and request.completion.labels == request.labels:
+        raise UserError(
+            f"the completed labels would lie on those that they complete, {request.labels}. Fix: "
+            f"another -o"
+        )
     request.begin()
     if launcher.only is None:
         left = shards_left(request, count)

@@ -22,6 +22,7 @@ from semi_nnunet.data.integrity import image_problems, reader_class
 from semi_nnunet.data.manifest import Entry, Manifest
 from semi_nnunet.data.raw_description import cases_in, read_description
 from semi_nnunet.deploy.trained import TrainedModel, find_models
+from semi_nnunet.pseudo_labels.completion import Completion
 from semi_nnunet.pseudo_labels.predictor import Labeller, Prediction
 from semi_nnunet.pseudo_labels.uncertainty import uncertainties
 from semi_nnunet.util.command import Command
@@ -45,6 +46,7 @@ class Request:
         views: see :mod:`semi_nnunet.pseudo_labels.test_time_augmentation`.
         confidence: below it, a voxel gets nnU-Net's ignore label; 0: none does.
         npz: keep the probabilities (float16).
+        complete: folder of labels of some of the images, which annotate some of the classes.
     """
 
     images: Path
@@ -53,6 +55,7 @@ class Request:
     views: tuple[str, ...] = ()
     confidence: float = 0.0
     npz: bool = False
+    complete: Path | None = None
 
     @property
     def labels(self) -> Path:
@@ -68,6 +71,18 @@ class Request:
     def trained(self) -> list[TrainedModel]:
         """The models; raises UserError where there is none, or they do not fit together."""
         return find_models(self.models)
+
+    @cached_property
+    def completion(self) -> Completion | None:
+        """What completes labels of people; raises UserError where nothing is told of them."""
+        if self.complete is None:
+            return None
+        return Completion.of(self.complete, self.trained[0].dataset_json)
+
+    def source(self, case: str) -> str:
+        """The version of the files that the label of a case is made of."""
+        known = None if self.completion is None else self.completion.file_of(case)
+        return source_of(self.cases[case] if known is None else [*self.cases[case], str(known)])
 
     @cached_property
     def cases(self) -> dict[str, list[str]]:
@@ -95,6 +110,7 @@ class Request:
             "views": sorted(self.views),
             "confidence": self.confidence,
             "npz": self.npz,
+            **({} if self.complete is None else {"complete": str(self.complete)}),
         }
 
     def begin(self) -> None:
@@ -106,8 +122,8 @@ class Request:
         path, record = self.out / REQUEST, self.record()
         if path.is_file() and read_json(path) != record:
             raise UserError(
-                f"{self.out} was begun with other images, models, views, --confidence or --npz "
-                f"({path}). Fix: choose another folder or number by -o, or remove it"
+                f"{self.out} was begun with other images, models, views, --confidence, --npz or "
+                f"--complete ({path}). Fix: choose another folder or number by -o, or remove it"
             )
         for folder in (self.labels, self.finished_lists):
             folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +135,7 @@ class Request:
 
         An image that has changed since is neither.
         """
-        sources = {case: source_of(self.cases[case]) for case in cases}
+        sources = {case: self.source(case) for case in cases}
         found = PoolState({}, {})
         for path in self.finished_lists.glob("*.jsonl"):
             for case, entry in Manifest(self.labels, path).read().items():
@@ -207,11 +223,12 @@ class PoolShard(Shard):
         words += ["--views", *request.views] if request.views else []
         words += ["--confidence", str(request.confidence)] if request.confidence else []
         words += ["--npz"] if request.npz else []
+        words += [] if request.complete is None else ["--complete", str(request.complete)]
         return [*words, "--shards", str(self.of)]
 
     def set_aside(self, case: str, problem: str) -> None:
         """Note a case that cannot be labelled, as its files are now."""
-        source = source_of(self.request.cases[case])
+        source = self.request.source(case)
         noted = {"case": case, "source": source, "problem": " ".join(problem.split())}
         with (self.folder / f"{self.name}.bad").open("a", encoding="utf-8") as file:
             file.write(json.dumps(noted) + "\n")
@@ -244,9 +261,14 @@ def run_shard(shard: PoolShard, label: Labeller, left: Sequence[str]) -> Iterato
             shard.set_aside(case, "; ".join(map(str, problems)))
             yield case
             continue
-        source = source_of(cases[case])
+        source = request.source(case)
         try:
             prediction = label(cases[case])
+            if request.completion is not None:
+                reader_writer = label.models[0].reader_writer
+                prediction = request.completion(
+                    case, prediction, reader_writer, label.label_manager
+                )
         except Exception as error:
             if is_of_memory(error):  # others may take less
                 too_large.append(f"{case} ({short_reason(error)})")
