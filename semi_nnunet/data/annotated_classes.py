@@ -121,6 +121,16 @@ class AnnotatedClasses:
             self._rows[case] = torch.tensor(row, dtype=torch.bool)
         return self._rows[case]
 
+    def counted(self, cases: Iterable[str]) -> str:
+        """How many of the cases annotate each class, for people."""
+        told = [self.names(case) for case in cases]
+        counts = {name: sum(name in names for names in told) for name in self.classes}
+        partial = sum(len(names) < len(self.classes) for names in told)
+        return (
+            f"{partial} of {len(told)} labelled cases annotate some of the classes; "
+            + ", ".join(f"{name} {count}" for name, count in counts.items())
+        )
+
     def entry_of(self, cases: Iterable[str]) -> dict[str, list[str]]:
         """The entry that tells the same of these cases, each by its own name."""
         return {case: list(self.names(case)) for case in cases if self.told(case)}

@@ -21,6 +21,7 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import (
 )
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from semi_nnunet.data.annotated_classes import AnnotatedClasses
 from semi_nnunet.data.checked import Known, read_reports, write_reports
 from semi_nnunet.data.domain_check import check_domain
 from semi_nnunet.data.existing_plans import (
@@ -257,6 +258,8 @@ def verify(
     if bad:
         print(f"set aside {len(bad)} bad unlabelled cases:")
         print(*(f"  {problem}" for problem in of_unlabelled), sep="\n")
+    if (partial := AnnotatedClasses.of(raw.description)) is not None:
+        print(partial.counted(sorted(raw.labelled)))
     for warning in warnings_of(reports):
         print(f"WARNING: {warning}", flush=True)
     return reports, {case: [str(problem) for problem in bad[case]] for case in bad}

@@ -205,7 +205,7 @@ class CompanionTrainer(ReproducibleTrainer, is_method=False):
         counts = count_classes(logits, target, self.exclusive, manager.ignore_label, annotated)
         *hard, voxels = counts.cpu().numpy()
         found = {f"{key}_hard": count for key, count in zip(COUNTS, hard, strict=True)}
-        return {"loss": loss.cpu().numpy(), "voxels": voxels, **found}
+        return {"loss": loss.detach().cpu().numpy(), "voxels": voxels, **found}
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
         with np.errstate(invalid="ignore"):  # a class may be absent from all patches

@@ -85,6 +85,13 @@ def test_a_label_may_hold_what_any_annotated_region_explains():
     assert [regions.unknown_values(case) for case in "abcd"] == [{2, 3}, set(), {1, 2}, set()]
 
 
+def test_what_is_told_is_counted_for_people():
+    said = told().counted(["msd_007", "msd_1", "other", "b1"])
+    assert said == (
+        "2 of 4 labelled cases annotate some of the classes; spleen 3, liver 3, kidney 3"
+    )
+
+
 def test_a_description_of_some_cases_tells_the_same_of_them():
     source = {"labels": LABELS, "annotated": ENTRY, "numTraining": 4}
     cases = ["msd_1", "msd_007", "other"]
@@ -179,7 +186,7 @@ def test_a_label_that_was_fine_is_looked_at_again_when_the_entry_changes(three_c
     assert [bool(report.problems) for report in again] == [True, *[False] * 4]
 
 
-def test_preprocess_takes_the_entry_over_without_planning_anew(copy: Copy) -> None:
+def test_preprocess_takes_the_entry_over_without_planning_anew(copy: Copy, capsys) -> None:
     plans = (copy.preprocessed / "nnUNetPlans.json").read_bytes()
     description = json.loads((copy.raw / "dataset.json").read_text())
     wrong = {**description, "annotated": {"phantom_*": ["large"], "phantom_0001": ["lung"]}}
@@ -194,8 +201,10 @@ def test_preprocess_takes_the_entry_over_without_planning_anew(copy: Copy) -> No
     (copy.raw / "dataset.json").write_text(json.dumps(wrong))
     with pytest.raises(UserError, match="leaves out for its case, got 2, 3"):
         copy.prepare()
-    right = {**wrong, "annotated": {"phantom_*": ["large", "pair", "small"]}}
+    every = ["large", "pair", "small"]
+    right = {**wrong, "annotated": {"phantom_*": every}}
     (copy.raw / "dataset.json").write_text(json.dumps(right))
     assert copy.prepare() == {"2d": (5, 4)}
+    assert "0 of 5 labelled cases annotate some of the classes; large 5" in capsys.readouterr().out
     assert json.loads((copy.preprocessed / "dataset.json").read_text()) == right
     assert (copy.preprocessed / "nnUNetPlans.json").read_bytes() == plans

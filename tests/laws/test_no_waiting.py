@@ -16,7 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.trainers import TRAINERS, WITHOUT_RAMP, each_of
+from tests.trainers import TRAINERS, WITHOUT_RAMP, each_of, partially_annotated
 
 DEVICE = "meta"
 aten = torch.ops.aten
@@ -59,12 +59,18 @@ class NoValues(TorchFunctionMode):
 
 
 @each_of([*TRAINERS, "SemiPretrainTrainer"])
+@pytest.mark.parametrize("partial", [False, True])
 @pytest.mark.parametrize(
     ("configuration", "kind", "fold"), [("2d", "labels", "all"), ("3d_fullres", "regions", 0)]
 )
-def test_l_a_step_does_not_wait_for_the_device(name, configuration, kind, fold, make_trainer):
+def test_l_a_step_does_not_wait_for_the_device(
+    name, configuration, kind, fold, partial, make_trainer, prepared_dataset
+):
+    dataset = prepared_dataset(kind, 1)
+    dataset = partially_annotated(dataset, kind) if partial else dataset
+    settings = {"steps_per_epoch": 3, **WITHOUT_RAMP}
     trainer = make_trainer(
-        name, configuration, kind=kind, fold=fold, device=DEVICE, steps_per_epoch=3, **WITHOUT_RAMP
+        name, configuration, dataset=dataset, fold=fold, device=DEVICE, **settings
     )
     batches = [next(trainer.dataloader_train) for _ in range(3)]
     with NoValues(), NoCopies():
@@ -80,8 +86,11 @@ def test_l_a_step_does_not_wait_for_the_device(name, configuration, kind, fold, 
         {"optimizer": "adam", "supervised_loss": "dice_focal", "accumulate_batches": 2},
     ],
 )
-def test_l_common_settings_do_not_make_it_wait(settings, make_trainer):
-    trainer = make_trainer("SemiMeanTeacherTrainer", device=DEVICE, **WITHOUT_RAMP, **settings)
+@pytest.mark.parametrize("partial", [False, True])
+def test_l_common_settings_do_not_make_it_wait(settings, partial, make_trainer, prepared_dataset):
+    dataset = partially_annotated(prepared_dataset()) if partial else None
+    settings = {**WITHOUT_RAMP, **settings}
+    trainer = make_trainer("SemiMeanTeacherTrainer", dataset=dataset, device=DEVICE, **settings)
     batch = next(trainer.dataloader_train)
     with NoValues(), NoCopies():
         trainer.train_step(batch)

@@ -1,4 +1,4 @@
-"""Law l: what a case does not annotate teaches no trainer anything, and counts in no metric."""
+"""Law m: what a case does not annotate teaches no trainer anything, and counts in no metric."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def moved(logits: torch.Tensor, annotated: torch.Tensor, exclusive: bool) -> tor
 
 @every_trainer
 @kinds
-def test_l_supervised_terms_do_not_depend_on_what_is_not_annotated(
+def test_m_supervised_terms_do_not_depend_on_what_is_not_annotated(
     name, kind, configuration, make_trainer, prepared_dataset
 ):
     dataset = partially_annotated(prepared_dataset(kind, 1), kind)
@@ -83,7 +83,7 @@ def test_l_supervised_terms_do_not_depend_on_what_is_not_annotated(
 
 @every_trainer
 @kinds
-def test_l_every_trainer_learns_from_partial_labels(
+def test_m_every_trainer_learns_from_partial_labels(
     name, kind, configuration, make_trainer, prepared_dataset
 ):
     dataset = partially_annotated(prepared_dataset(kind, 1), kind)
@@ -99,7 +99,7 @@ def test_l_every_trainer_learns_from_partial_labels(
 
 
 @every_trainer
-def test_l_cases_that_name_all_classes_are_as_if_nothing_was_said(
+def test_m_cases_that_name_all_classes_are_as_if_nothing_was_said(
     name, make_trainer, prepared_dataset
 ):
     plain, partial = prepared_dataset("labels", 1), partially_annotated(prepared_dataset())
@@ -127,7 +127,7 @@ class Says(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["labels", "ignore", "regions", "regions_ignore"])
-def test_l_validation_counts_a_case_for_what_it_annotates(kind, make_trainer, prepared_dataset):
+def test_m_validation_counts_a_case_for_what_it_annotates(kind, make_trainer, prepared_dataset):
     dataset = partially_annotated(prepared_dataset(kind, 1), kind)
     settings = {"deep_supervision": False, "labelled_batch_size": 4}
     trainer = make_trainer("SemiMeanTeacherTrainer", dataset=dataset, fold="all", **settings)
@@ -168,7 +168,7 @@ def test_l_validation_counts_a_case_for_what_it_annotates(kind, make_trainer, pr
         assert trainer.validation_step(batch)["loss"] == pytest.approx(before, abs=1e-4)
 
 
-def test_l_the_final_validation_counts_a_case_for_what_it_annotates(make_trainer, prepared_dataset):
+def test_m_the_final_validation_counts_a_case_for_what_it_annotates(make_trainer, prepared_dataset):
     dataset = partially_annotated(prepared_dataset())
     entry = {"phantom_*": ["large", "small"], "phantom_0003": ["pair"]}
     dataset.dataset_json["annotated"] = entry
