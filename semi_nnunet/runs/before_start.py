@@ -120,6 +120,18 @@ def untold_annotation(folders: Folders) -> Iterator[Problem]:
         yield Problem(str(folders.raw / "dataset.json"), what, fix)
 
 
+def untold_trainers(folders: Folders, trainers: Sequence[str]) -> str | None:
+    """A warning of trainers that know no partial labels, where the data set has them; or None."""
+    description = optional_json(folders.preprocessed / "dataset.json")
+    others = [name for name in trainers if name not in trainer_classes()]
+    if not (others and annotated_classes.is_partial(description)):
+        return None
+    return (
+        f"WARNING: {', '.join(others)} takes what a case does not annotate for background. Fix: "
+        f"compare with SemiBaselineTrainer, which is nnU-Net's training with partial labels"
+    )
+
+
 def seen_before(jobs: Sequence[Job], patient_of: patients.PatientOf) -> Iterator[Problem]:
     """Trainings that are done, on patients whom their fold validates on by now.
 

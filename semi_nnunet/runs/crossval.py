@@ -18,6 +18,7 @@ from semi_nnunet.runs.before_start import (
     test_label_problems,
     untold_annotation,
     untold_patients,
+    untold_trainers,
 )
 from semi_nnunet.runs.folders import ALL, Folders, folders_of, patients_of
 from semi_nnunet.runs.folds import all_folds, fold_problems, number_of_folds, write_folds
@@ -104,6 +105,8 @@ def crossval(
     jobs = make_jobs(folders, plans, configurations, trainers, asked.folds, seeds, npz, steps)
     if launcher.only is None:
         launcher.require_usable()
+        if warning := untold_trainers(folders, trainers):
+            print(warning, flush=True)
         note_asked(folders, plans, jobs)
     left = [index for index, job in enumerate(jobs) if not job.is_done]
     work = Work(asked.words(), jobs, left, folders.results / "semi_crossval", needs(jobs))

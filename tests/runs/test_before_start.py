@@ -140,6 +140,14 @@ def test_classes_that_are_told_otherwise_by_now_are_a_problem(empty):
     assert list(before_start.untold_annotation(empty)) == []
 
 
+def test_trainers_that_know_no_partial_labels_are_warned_of(empty):
+    names, known = ["nnUNetTrainer", OURS], read_json(empty.preprocessed / "dataset.json")
+    assert before_start.untold_trainers(empty, names) is None
+    write_json(empty.preprocessed / "dataset.json", {**known, "annotated": {"a": ["liver"]}})
+    assert "WARNING: nnUNetTrainer takes" in before_start.untold_trainers(empty, names)
+    assert before_start.untold_trainers(empty, [OURS]) is None
+
+
 def test_data_that_are_not_preprocessed_are_named_with_the_command(folders):
     def problems(plans, trainers):
         return list(before_start.data_problems(folders, plans, "tiny", ["2d"], trainers))
