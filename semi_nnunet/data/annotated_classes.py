@@ -202,7 +202,7 @@ def case_problems(
     labelled, test, unlabelled = (cases[key] for key in ("labelled", "test", "unlabelled"))
     with_label = {*labelled, *test}
     for name in found.entry:
-        fix = "correct the name, or leave it out"
+        fix = "correct it, or leave it out (patterns are made of * and ?)"
         if is_pattern(name):
             if name not in with_label and not any(matches(name, case) for case in with_label):
                 yield Problem(where, f"{KEY!r} names {name!r}, which matches no labelled case", fix)
