@@ -27,6 +27,7 @@ from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
 
 STUDENT, TEACHER, METRIC = "SemiDistillationTrainer", "the teacher", "dice"
+MEASURED = ("predict", "evaluate")  # what is done with the teacher
 SHARE = 1 / 8  # of the teacher's operations, where nobody says more
 
 
@@ -168,11 +169,10 @@ def train(model: str, plans: str, folds: Sequence[str] | None, launcher: Launche
     which = dataset, [configuration]
     if not crossval(*which, [STUDENT], plans=plans, folds=folds, launcher=launcher):
         return "the jobs were handed to the cluster; the same command goes on when they are done"
-    predicted = ("predict", "evaluate")
-    crossval(*which, [trainer], plans=own, folds=folds, steps=predicted, launcher=launcher)
+    crossval(*which, [trainer], plans=own, folds=folds, steps=MEASURED, launcher=launcher)
     folders = folders_of(dataset)
     students = make_jobs(folders, plans, [configuration], [STUDENT], folds, 1)
-    teachers = make_jobs(folders, own, [configuration], [trainer], folds, 1, steps=predicted)
+    teachers = make_jobs(folders, own, [configuration], [trainer], folds, 1, steps=MEASURED)
     return difference(students, teachers)
 
 
