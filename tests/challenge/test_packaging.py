@@ -121,6 +121,9 @@ def test_the_folder_installs_itself_and_predicts_without_network(pool, root, tmp
     words = ["sh", str(made.folder / "install.sh"), str(tmp_path / "trial")]
     done = subprocess.run(words, env=nowhere, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    compiled = list((tmp_path / "trial").rglob("semi_nnunet/challenge/__pycache__/*.pyc"))
+    unchecked_hash = (1).to_bytes(4, "little")  # a builder of images that changes times is no harm
+    assert compiled and all(path.read_bytes()[4:8] == unchecked_hash for path in compiled)
     (pool.images / "broken_0000.nii.gz").touch()
     outputs = tmp_path / "out"
     outputs.mkdir()
