@@ -6,6 +6,7 @@ trained stay behind. The model is still one that nnU-Net's own predictor reads.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ OF_DATASET = (
     "channel_names", "labels", "regions_class_order", "file_ending", "licence",
     "overwrite_image_reader_writer", "license", "reference", "name",
 )  # fmt: skip
+ENDING = re.compile(r"(\.[A-Za-z0-9]+)+")
 OF_CHECKPOINT = ("inference_allowed_mirroring_axes", "current_epoch")
 
 
@@ -120,6 +122,7 @@ def pack(model: TrainedModel, out: Path) -> Packed:
 
 def pack_stage(model: TrainedModel, out: Path) -> Packed:
     """Write one stage; see :func:`pack`."""
+    require_ending(str(model.dataset_json["file_ending"]))
     contents = {
         fold: checkpoints.read_of_any_trainer(path) for fold, path in model.checkpoints.items()
     }
@@ -144,6 +147,19 @@ def pack_stage(model: TrainedModel, out: Path) -> Packed:
     trained_by, dataset = str(first["trainer_name"]), str(model.plans.get("dataset_name", "?"))
     epochs = int(first.get("current_epoch", 0))
     return Packed(folder, dataset, trained_by, checksums, epochs, description)
+
+
+def require_ending(ending: str) -> None:
+    """Check that a file ending is one, as it stands in the scripts that organisers run.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not ENDING.fullmatch(ending):
+        raise UserError(
+            f"file_ending in dataset.json must be letters and digits after points, such as "
+            f".nii.gz, got {ending!r}. Fix: correct it"
+        )
 
 
 def portable_trainer(checkpoint: Mapping[str, Any]) -> str:

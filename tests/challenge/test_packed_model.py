@@ -14,7 +14,7 @@ from semi_nnunet.challenge.packed_model import opened, pack, portable_trainer, w
 from semi_nnunet.deploy.trained import find_model, load_networks
 from semi_nnunet.inference.predict import predict
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import write_json
+from semi_nnunet.util.files import read_json, write_json
 from tests.deploy.test_trained import give
 from tests.pseudo_labels.labelling import read
 
@@ -116,6 +116,15 @@ def test_strangers_damage_and_absent_folds_are_refused(pool, tmp_path):
     shutil.rmtree(second.folder)
     with pytest.raises(UserError, match="no trained model"), opened(second.folder, None):
         pass
+
+
+def test_a_file_ending_writes_no_line_into_the_scripts_of_a_submission(pool, tmp_path):
+    folder = pool.models[0].folder
+    description = read_json(folder / "dataset.json")
+    for ending in (".nii.gz\nrm -rf /", "", ".nii gz", "$(id)"):
+        write_json(folder / "dataset.json", {**description, "file_ending": ending})
+        with pytest.raises(UserError, match="letters and digits after points"):
+            pack(find_model(str(folder)), tmp_path / "packed")
 
 
 def test_a_network_that_only_a_trainer_of_this_machine_builds_is_refused(tmp_path, monkeypatch):
