@@ -159,7 +159,8 @@ def licence_of(name: str) -> str:
         for line in about.get_all("Classifier") or []
         if line.startswith("License ::")
     ]
-    said, expression = about["License"] or "", about["License-Expression"]  # None: not there
-    said = said.strip()
+    said, expression = (  # what is not there is None in Python 3.11, and an error in its backport
+        (about.get_all(key) or [""])[0].strip() for key in ("License", "License-Expression")
+    )
     short = said if said and "\n" not in said and len(said) < 60 else ""
     return expression or ", ".join(kinds) or short or "see its wheel"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from email.message import Message
 
 import numpy as np
 import pytest
@@ -64,3 +65,19 @@ def test_requirements_are_followed_through_extras_and_markers(tmp_path, monkeypa
 def test_licences_are_told_in_a_few_words():
     assert licence_of("numpy") != "?" and "\n" not in licence_of("numpy")
     assert licence_of("no-such-package") == "?"
+
+
+def test_licences_are_told_where_a_backport_reads_the_metadata(monkeypatch):
+    """It takes the place of importlib.metadata once anything imports it, as MLflow does."""
+
+    class Strict(Message):
+        def __getitem__(self, key):
+            if key not in self:
+                raise KeyError(key)
+            return super().__getitem__(key)
+
+    about = Strict()
+    monkeypatch.setattr(importlib.metadata, "metadata", lambda name: about)
+    assert licence_of("any") == "see its wheel"
+    about["License"] = "MIT"
+    assert licence_of("any") == "MIT"
