@@ -14,12 +14,13 @@ import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from semi_nnunet.cli.main import main as semi_nnunet
-from semi_nnunet.datasets.phantom import write_phantom_dataset
+from semi_nnunet.datasets.phantom import Shape, write_phantom_dataset
 
-FOLDERS = ("raw", "preprocessed", "results")
+NUMBER, FOLDERS = "901", ("raw", "preprocessed", "results")
 
 
 def main() -> int:
@@ -34,30 +35,39 @@ def main() -> int:
     how.add_argument("--full", action="store_true", help="nnU-Net's own plan")
     how.add_argument("--patch", nargs="+", help="its edges, with the network that nnU-Net plans")
     args, words = parser.parse_known_args()
+    planned = ["--patch", *args.patch] if args.patch else ["--budget", "cpu"]
     with tempfile.TemporaryDirectory() as root:
-        os.environ.update({f"nnUNet_{name}": str(Path(root) / name) for name in FOLDERS})
-        for name in FOLDERS:
-            (Path(root) / name).mkdir()
-        plans = prepare(Path(root), args)
-        where = ["-d", "901", "-c", args.configuration, "-p", plans]
+        how_planned = [] if args.full else planned
+        plans = prepare(Path(root), args.configuration, tuple(args.shape), how_planned)
+        where = ["-d", NUMBER, "-c", args.configuration, "-p", plans]
         return semi_nnunet(["benchmark", *where, *words])
 
 
-def prepare(root: Path, args: argparse.Namespace) -> str:
-    """Phantom data, preprocessed and planned; returns the name of the plans."""
-    folder = root / "raw" / "Dataset901_Phantom"
-    write_phantom_dataset(folder, labelled=4, unlabelled=12, test=0, shape=tuple(args.shape))
-    configuration = ["-c", args.configuration]
-    commands = [["preprocess", "-d", "901", *configuration, "-np", "1"]]
-    how = ["--patch", *args.patch] if args.patch else ["--budget", "cpu"]
-    if not args.full:
-        commands.append(["plan", "-d", "901", *configuration, *how])
+def prepare(root: Path, configuration: str, shape: Shape, how: Sequence[str]) -> str:
+    """Phantom data in a folder that becomes nnU-Net's, preprocessed and planned.
+
+    Args:
+        root: the folder.
+        configuration: such as "2d".
+        shape: of the volumes.
+        how: words of ``semi_nnunet plan``; none: nnU-Net's own plans stay.
+
+    Returns:
+        The name of the plans.
+    """
+    os.environ.update({f"nnUNet_{name}": str(root / name) for name in FOLDERS})
+    for name in FOLDERS:
+        (root / name).mkdir()
+    folder = root / "raw" / f"Dataset{NUMBER}_Phantom"
+    write_phantom_dataset(folder, labelled=4, unlabelled=12, test=0, shape=shape)
+    which = ["-d", NUMBER, "-c", configuration]
+    commands = [["preprocess", *which, "-np", "1"], *([["plan", *which, *how]] if how else [])]
     with contextlib.redirect_stdout(sys.stderr):
         if any(semi_nnunet(words) for words in commands):
             sys.exit("the phantom could not be prepared")
         planned = [path.stem for path in (root / "preprocessed").glob("*/nnUNetPlans*.json")]
         plans = max(planned, key=len)  # nnUNetPlans itself, or what was planned from it
-        semi_nnunet(["preprocess", "-d", "901", *configuration, "-p", plans, "-np", "1"])
+        semi_nnunet(["preprocess", *which, "-p", plans, "-np", "1"])
     return plans
 
 

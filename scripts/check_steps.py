@@ -11,7 +11,6 @@ loss finite. Prints a line for each; the exit status is 1 if one fails.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import math
 import os
 import sys
@@ -23,13 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmark_step import NUMBER, prepare
 
 from semi_nnunet.benchmark.work import Work, aside, ready
-from semi_nnunet.cli.main import main as semi_nnunet
-from semi_nnunet.datasets.phantom import write_phantom_dataset
 from semi_nnunet.discovery.listing import trainer_classes
 
-FOLDERS = ("raw", "preprocessed", "results")
 PRECISIONS = {"nnunet": "nnU-Net's precision (float16 on CUDA)", "bfloat16": "bfloat16"}
 WARM_UP, STEPS = 3, 10
 SMALL = {"labelled_batch_size": 2, "unlabelled_batch_size": 2}
@@ -45,29 +42,14 @@ def main() -> int:
     args = parser.parse_args()
     os.environ.update(nnUNet_n_proc_DA="0", nnUNet_compile="f")
     with tempfile.TemporaryDirectory() as root:
-        prepare(Path(root), args.configuration)
-        work = Work("901", args.configuration, "nnUNetPlans_cpu", args.device, threads=1, rounds=2)
+        plans = prepare(Path(root), args.configuration, (16, 48, 48), ["--budget", "cpu"])
+        work = Work(NUMBER, args.configuration, plans, args.device, threads=1, rounds=2)
         failed = 0
         for name in args.trainers:
             for what, outcome in checks(work, name):
                 print(f"{name} {what}: {outcome}", flush=True)
                 failed += outcome.startswith("FAILED")
     return 1 if failed else 0
-
-
-def prepare(root: Path, configuration: str) -> None:
-    """A phantom with small plans."""
-    os.environ.update({f"nnUNet_{name}": str(root / name) for name in FOLDERS})
-    for name in FOLDERS:
-        (root / name).mkdir()
-    folder = root / "raw" / "Dataset901_Phantom"
-    write_phantom_dataset(folder, labelled=4, unlabelled=6, test=0, shape=(16, 48, 48))
-    with contextlib.redirect_stdout(sys.stderr):
-        for words in (["preprocess"], ["plan", "--budget", "cpu"]):
-            number = ["-np", "1"] if words == ["preprocess"] else []
-            if semi_nnunet([*words, "-d", "901", "-c", configuration, *number]):
-                sys.exit("the phantom could not be prepared")
-        semi_nnunet(["preprocess", "-d", "901", "-c", configuration, "-p", "nnUNetPlans_cpu"])
 
 
 def checks(work: Work, name: str) -> Iterator[tuple[str, str]]:

@@ -111,10 +111,11 @@ def trained_dice(root: Path, name: str, plans: dict[str, Any], trainer: str) -> 
     made = trainer_classes()[trainer](plans, "2d", fold, description, torch.device("cpu"))
     made.disable_checkpointing = True
     made.run_training()
-    return dice_of_organs(made, root / "raw" / name)
+    return dice_on_test_cases(made, root / "raw" / name, len(ORGANS))
 
 
-def dice_of_organs(trainer: SemiTrainer, raw: Path) -> list[float]:
+def dice_on_test_cases(trainer: SemiTrainer, raw: Path, classes: int) -> list[float]:
+    """Mean Dice of each class of the deployed network over the test cases."""
     predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
     plans = trainer.plans_manager, trainer.configuration_manager
     preprocessor = trainer.configuration_manager.preprocessor_class(verbose=False)
@@ -131,7 +132,7 @@ def dice_of_organs(trainer: SemiTrainer, raw: Path) -> list[float]:
             )
             logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(data))
             found = logits.argmax(0).numpy()
-            pairs = [(found == i + 1, reference[0] == i + 1) for i in range(len(ORGANS))]
+            pairs = [(found == i + 1, reference[0] == i + 1) for i in range(classes)]
             scores.append([2 * (p & r).sum() / max(1, p.sum() + r.sum()) for p, r in pairs])
     return [float(dice) for dice in np.mean(scores, 0)]
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch.utils.flop_counter import FlopCounterMode
 
+from semi_nnunet.planning.topology import network_of
 from semi_nnunet.util.errors import UserError
 
 ADAPTERS = "semi_nnunet.networks.adapters"
@@ -136,15 +136,8 @@ def size_of(configuration: Mapping[str, Any], channels: int, classes: int) -> tu
     """
     architecture, patch = configuration["architecture"], configuration["patch_size"]
     try:
-        network = get_network_from_plans(
-            architecture["network_class_name"],
-            architecture["arch_kwargs"],
-            architecture["_kw_requires_import"],
-            channels,
-            classes,
-            allow_init=False,
-            deep_supervision=False,
-        ).to("meta")  # shapes without values
+        network = network_of(configuration, channels, classes, allow_init=False)
+        network = network.to("meta")  # shapes without values
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             seen = network(torch.zeros((2, channels, *patch), device="meta"))
     except UserError:

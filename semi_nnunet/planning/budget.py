@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from semi_nnunet.planning.topology import (
     FEWEST_STAGES,
     Topology,
+    network_of,
     topology_of,
     with_spacing,
     with_topology,
@@ -161,15 +161,7 @@ def seconds_per_step(
     repeats: int = 3,
 ) -> float:
     """Measured time of a supervised forward and backward pass, the fastest of ``repeats``."""
-    architecture = configuration["architecture"]
-    network = get_network_from_plans(
-        architecture["network_class_name"],
-        architecture["arch_kwargs"],
-        architecture["_kw_requires_import"],
-        channels,
-        heads,
-        deep_supervision=False,
-    ).to(device)
+    network = network_of(configuration, channels, heads).to(device)
     x = torch.zeros(
         (configuration["batch_size"], channels, *configuration["patch_size"]), device=device
     )

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from semi_nnunet.planning.topology import FEWEST_STAGES, Topology, with_topology
+from semi_nnunet.planning.architecture import size_of
+from semi_nnunet.planning.topology import FEWEST_STAGES, Topology, network_of, with_topology
 from semi_nnunet.util.errors import UserError
 
 SHARES = (1.0, 0.75, 0.625, 0.5, 0.375, 0.25, 0.1875, 0.125, 0.0625)  # of a stage's features
@@ -25,7 +22,7 @@ TILE_STEP = 0.5  # of the patch, by which nnU-Net moves it over an image
 REPEATS = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # its configuration cannot be hashed
 class Slim:
     """A network for the patches of a plan.
 
@@ -36,27 +33,13 @@ class Slim:
     """
 
     configuration: dict[str, Any]
-    operations: float
+    operations: int
     parameters: int
 
     @property
     def features(self) -> list[int]:
         """Of each stage."""
         return list(self.configuration["architecture"]["arch_kwargs"]["features_per_stage"])
-
-
-def network_of(configuration: Mapping[str, Any], channels: int, heads: int) -> nn.Module:
-    """The network of a configuration as it predicts, with random weights."""
-    architecture = configuration["architecture"]
-    network: nn.Module = get_network_from_plans(
-        architecture["network_class_name"],
-        architecture["arch_kwargs"],
-        architecture["_kw_requires_import"],
-        channels,
-        heads,
-        deep_supervision=False,
-    )
-    return network.eval()
 
 
 def slim_networks(configuration: Mapping[str, Any], channels: int, heads: int) -> list[Slim]:
@@ -83,20 +66,10 @@ def slim_networks(configuration: Mapping[str, Any], channels: int, heads: int) -
                 for one in arch["features_per_stage"][:stages]
             ]
             smaller = with_topology(configuration, topology, features)
-            found.append(measured(smaller, channels, heads))
+            parameters, operations = size_of(smaller, channels, heads)
+            found.append(Slim(smaller, operations, parameters))
     different = {(tuple(one.features), one.operations): one for one in found}
     return sorted(different.values(), key=lambda one: -one.operations)
-
-
-def measured(configuration: dict[str, Any], channels: int, heads: int) -> Slim:
-    """Count the operations and parameters of a configuration's network."""
-    with torch.device("meta"), torch.no_grad():
-        network = network_of(configuration, channels, heads)
-        x = torch.zeros((1, channels, *configuration["patch_size"]))
-        with FlopCounterMode(display=False) as counter:
-            network(x)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    return Slim(copy.deepcopy(configuration), float(counter.get_total_flops()), parameters)
 
 
 def tiles_of_image(configuration: Mapping[str, Any], slices: int) -> int:
@@ -121,7 +94,7 @@ def seconds_of_image(
     The median pass of some over one patch, times the patches; reading, resampling and writing come
     on top of it, and are the same for every network.
     """
-    network = network_of(slim.configuration, channels, heads).to(device)
+    network = network_of(slim.configuration, channels, heads).to(device).eval()
     x = torch.zeros((1, channels, *slim.configuration["patch_size"]), device=device)
     times = []
     with torch.inference_mode():
@@ -135,7 +108,10 @@ def seconds_of_image(
 
 
 def largest_within(
-    networks: Sequence[Slim], share: float, seconds: float | None, takes: Any
+    networks: Sequence[Slim],
+    share: float,
+    seconds: float | None,
+    takes: Callable[[Slim], float],
 ) -> Slim:
     """The costliest network that keeps to a goal.
 

@@ -11,6 +11,8 @@ import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.network_topology import (
     get_pool_and_conv_props,
 )
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from torch import nn
 
 from semi_nnunet.util.errors import UserError
 
@@ -72,6 +74,26 @@ def with_topology(
     arch["n_conv_per_stage_decoder"] = first(arch["n_conv_per_stage_decoder"], stages - 1)
     plan["patch_size"] = topology.patch
     return plan
+
+
+def network_of(
+    configuration: Mapping[str, Any], channels: int, heads: int, allow_init: bool = True
+) -> nn.Module:
+    """The network of a plan's configuration, with random weights and one output.
+
+    Args:
+        configuration: of plans.
+        channels: of its input.
+        heads: channels of its output.
+        allow_init: draw the weights as the network asks for, not as PyTorch does anyway.
+    """
+    architecture = configuration["architecture"]
+    network: nn.Module = get_network_from_plans(
+        architecture["network_class_name"], architecture["arch_kwargs"],
+        architecture["_kw_requires_import"], channels, heads,
+        allow_init=allow_init, deep_supervision=False,
+    )  # fmt: skip
+    return network
 
 
 def first(values: Sequence[int], count: int) -> list[int]:

@@ -111,16 +111,15 @@ def choose(
     slices = int(teacher.plans["original_median_shape_after_transp"][0])
 
     @cache
-    def takes(operations: float) -> float:
-        one = next(network for network in networks if network.operations == operations)
+    def takes(one: Slim) -> float:
         return seconds_of_image(one, channels, heads, torch.device(resources.device), slices)
 
-    student = largest_within(networks, share, seconds, lambda one: takes(one.operations))
+    student = largest_within(networks, share, seconds, takes)
     write_plans(folders, content, plans, configuration, student)
     teaching = f"{STUDENT}.models={teacher_of_folds(teacher, folders)}"
     plan(folders.raw.name, plans=plans, configurations=[configuration],
          settings=[teaching, *settings])  # fmt: skip
-    costs = takes(networks[0].operations), takes(student.operations)
+    costs = takes(networks[0]), takes(student)
     return Chosen(networks[0], student, *costs, plans)
 
 

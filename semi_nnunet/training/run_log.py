@@ -57,7 +57,8 @@ class RunLog:
         self.epoch_values: dict[str, float] = {}
         self.trackers: list[Tracker] = []
         self._time_left = TimeLeft()
-        self._pictures = [Paced(self._draw_history)]
+        self._history_picture = Paced(self._draw_history)
+        self._pictures = [self._history_picture]
 
     def open_trackers(self, folder: Path, experiment: str, resume: bool) -> list[Tracker]:
         """The trackers that the settings ask for.
@@ -180,7 +181,7 @@ class RunLog:
         with self.unless_full():
             self.cost.write(folder)
             self.history.write_csv(folder / "semi_history.csv")
-        self._pictures[0](str(folder))
+        self._history_picture(str(folder))
 
     def _draw_history(self, folder: str) -> None:
         with self.unless_full():

@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK
-import torch
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from semi_nnunet.data.prepare import prepare
 from semi_nnunet.datasets.phantom import write_phantom_dataset
 from semi_nnunet.planning.budget import Size, shrink
 from tests.conftest import PLANS_NAME, PreparedDataset, located, no_processes, write_plans
 from tests.trainers import DEFAULT_MODEL, UNLABELLED_TRAINERS
+
+SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "partial_labels.py"))
 
 SETTINGS = {
     "epochs": 6,
@@ -55,29 +55,6 @@ def one_organ(nnunet_folders: Path) -> PreparedDataset:
     return dataset
 
 
-def dice_on_test_cases(trainer, raw: Path) -> float:
-    """Mean Dice of the deployed network over the test cases."""
-    predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
-    preprocessor = trainer.configuration_manager.preprocessor_class(verbose=False)
-    plans = trainer.plans_manager, trainer.configuration_manager
-    scores = []
-    with trainer.as_network(trainer.prediction_network()):
-        trainer.set_deep_supervision_enabled(False)
-        predictor.manual_initialization(
-            trainer.network, *plans, None, trainer.dataset_json, "test", None
-        )
-        for image in sorted((raw / "imagesTs").glob("*.nii.gz")):
-            label = raw / "labelsTs" / image.name.replace("_0000", "")
-            data, reference, _ = preprocessor.run_case(
-                [str(image)], str(label), *plans, trainer.dataset_json
-            )
-            logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(data))
-            predicted, expected = logits.argmax(0).numpy() == 1, reference[0] == 1
-            overlap = (predicted & expected).sum()
-            scores.append(2 * overlap / (predicted.sum() + expected.sum()))
-    return float(np.mean(scores))
-
-
 @pytest.mark.slow
 def test_k_unlabelled_images_raise_the_dice(make_trainer, one_organ):
     dice = {}
@@ -86,7 +63,7 @@ def test_k_unlabelled_images_raise_the_dice(make_trainer, one_organ):
         trainer = make_trainer(name, dataset=one_organ, fold="all", start=False, **SETTINGS)
         trainer.disable_checkpointing = name != DEFAULT_MODEL
         trainer.run_training()
-        dice[name] = dice_on_test_cases(trainer, one_organ.raw)
+        (dice[name],) = SCRIPT["dice_on_test_cases"](trainer, one_organ.raw, 1)
     baseline = dice.pop("SemiBaselineTrainer")
     assert baseline > 0.5, "the baseline itself must have learned"
     assert {name: value - baseline > 0.05 for name, value in dice.items()} == dict.fromkeys(
@@ -99,8 +76,7 @@ def test_m_partial_labels_raise_the_dice(tmp_path, monkeypatch):
     """Two cases with both organs, and eight with one of them."""
     for name in ("raw", "preprocessed", "results"):  # the script sets them for its own process
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
-    script = Path(__file__).parents[2] / "scripts" / "partial_labels.py"
     with no_processes():
-        found = runpy.run_path(str(script))["measure"](tmp_path, 2, 8, 0, ["SemiBaselineTrainer"])
+        found = SCRIPT["measure"](tmp_path, 2, 8, 0, ["SemiBaselineTrainer"])
     dice = {use: float(np.mean(organs)) for (_, use), organs in found.items()}
     assert dice["partial"] > dice["dropped"] + 0.03 and dice["partial"] > dice["background"] + 0.03

@@ -12,11 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from semi_nnunet.planning.slim import (
     Slim,
     largest_within,
-    network_of,
     seconds_of_image,
     slim_networks,
     tiles_of_image,
 )
+from semi_nnunet.planning.topology import network_of
 from semi_nnunet.util.errors import UserError
 
 
@@ -43,7 +43,7 @@ def test_networks_get_smaller_and_keep_patch_and_strides(configuration) -> None:
 
 def test_operations_and_parameters_are_those_of_the_network_that_predicts(configuration) -> None:
     for slim in slim_networks(configuration, 2, 3)[::4]:
-        network = network_of(slim.configuration, 2, 3)
+        network = network_of(slim.configuration, 2, 3).eval()
         assert slim.parameters == sum(p.numel() for p in network.parameters())
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             output = network(torch.zeros(1, 2, *configuration["patch_size"]))
@@ -69,7 +69,7 @@ def test_a_2d_network_sees_every_slice(prepared_dataset) -> None:
     assert 0 < seconds_of_image(slim, 1, 4, torch.device("cpu"), slices=2) < 60
 
 
-def made(*operations: float) -> list[Slim]:
+def made(*operations: int) -> list[Slim]:
     return [Slim({}, one, 1) for one in operations]
 
 
