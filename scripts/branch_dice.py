@@ -26,7 +26,7 @@ from nnunetv2.inference.export_prediction import (
 from torch import nn
 
 from semi_nnunet.data.layout import preprocessed_dataset, read_plans
-from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.discovery.classes import trainer_classes
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.seeds import seeded
 

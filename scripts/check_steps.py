@@ -25,7 +25,7 @@ import torch
 from benchmark_step import NUMBER, prepare
 
 from semi_nnunet.benchmark.work import Work, aside, ready
-from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.discovery.listing import our_trainers
 
 PRECISIONS = {"nnunet": "nnU-Net's precision (float16 on CUDA)", "bfloat16": "bfloat16"}
 WARM_UP, STEPS = 3, 10
@@ -37,7 +37,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("-tr", dest="trainers", nargs="+", default=[*trainer_classes()])
+    parser.add_argument("-tr", dest="trainers", nargs="+", default=[*our_trainers()])
     parser.add_argument("-c", dest="configuration", default="2d")
     args = parser.parse_args()
     os.environ.update(nnUNet_n_proc_DA="0", nnUNet_compile="f")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from semi_nnunet.data.declared_labels import declared_classes
-from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.discovery.classes import trainer_classes
 from semi_nnunet.training.trainer import SemiTrainer
 from semi_nnunet.util.files import write_json
 

@@ -17,7 +17,7 @@ from semi_nnunet.data.image_files import read_with_nnunet
 from semi_nnunet.data.integrity import reader_class
 from semi_nnunet.data.layout import read_plans
 from semi_nnunet.data.raw_description import RawDataset
-from semi_nnunet.discovery.listing import trainer_classes, unknown_trainers
+from semi_nnunet.discovery.listing import our_trainers, unknown_trainers
 from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.crossval import BASELINE
 from semi_nnunet.runs.folders import ALL, Folders, folders_of
@@ -108,7 +108,7 @@ def require_sensible(hours: float, candidates: Sequence[str]) -> None:
     if not candidates:
         what = f"must name a candidate besides {BASELINE}, got none"
         problems.append(Problem("-tr", what, "add one, such as SemiMeanTeacherTrainer"))
-    kinds = trainer_classes()
+    kinds = our_trainers()
     for name in candidates:
         if name in kinds and not kinds[name].segments:
             problems.append(Problem(f"-tr {name}", "segments nothing", "leave it out"))
@@ -200,7 +200,7 @@ class Choice:
     @property
     def teachers(self) -> dict[str, str]:
         """Candidate -> the trainer that must be trained before it."""
-        kinds = trainer_classes()
+        kinds = our_trainers()
         taught = {name: kinds[name].taught_by for name in self.candidates if name in kinds}
         return {name: teacher for name, teacher in taught.items() if teacher}
 

@@ -18,7 +18,7 @@ from semi_nnunet.benchmark.alone import Alone, measure_alone
 from semi_nnunet.benchmark.steps import FLOOR, Seconds, Times, time_steps
 from semi_nnunet.benchmark.work import BASELINE, STOCK, Work
 from semi_nnunet.data.layout import read_plans
-from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.runs.before_start import data_problems
 from semi_nnunet.runs.folders import folders_of
 from semi_nnunet.util.errors import Problem, UserError
@@ -123,7 +123,7 @@ def require_measurable(work: Work, trainers: Sequence[str]) -> None:
     """
     folders = folders_of(work.dataset)
     plans = read_plans(folders.preprocessed, work.plans)
-    configuration, there = work.configuration, [STOCK, *trainer_classes()]
+    configuration, there = work.configuration, [STOCK, *our_trainers()]
     problems = [
         *unknown("configuration", [configuration], plans["configurations"]),
         *unknown("trainer", trainers, there),

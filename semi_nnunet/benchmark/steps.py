@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from semi_nnunet.benchmark.work import BASELINE, Work, aside, ready
-from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.training.batches import Batches
 from semi_nnunet.training.precision import compute_dtype
 from semi_nnunet.training.trainer import SemiTrainer
@@ -136,7 +136,7 @@ def count_operations(work: Work, names: Sequence[str]) -> dict[str, float]:
     """
     operations: dict[str, float] = {}
     with variable("nnUNet_compile", "f"):
-        for name in (one for one in names if one in trainer_classes()):
+        for name in (one for one in names if one in our_trainers()):
             try:
                 trainer = ready(replace(work, device="meta"), name)
                 batch = next(trainer.dataloader_train)

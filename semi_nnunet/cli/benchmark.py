@@ -39,13 +39,13 @@ def run(args: argparse.Namespace) -> int:
     from semi_nnunet.benchmark.page import lines
     from semi_nnunet.benchmark.run import benchmark
     from semi_nnunet.benchmark.work import STOCK, Work
-    from semi_nnunet.discovery.listing import trainer_classes
+    from semi_nnunet.discovery.listing import our_trainers
     from semi_nnunet.runs.launching import find_resources
     from semi_nnunet.util.errors import UserError, printable
     from semi_nnunet.util.files import write_json
     from semi_nnunet.util.names import require_positive
 
-    trainers = args.trainers or [STOCK, *trainer_classes()]
+    trainers = args.trainers or [STOCK, *our_trainers()]
     require_positive({"--threads": args.threads})
     if args.out and args.out.exists():
         raise UserError(f"-o must name a new file, {args.out} is there. Fix: remove or rename it")

@@ -16,11 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from semi_nnunet.discovery.doctor import examine
-    from semi_nnunet.runs.next_step import next_lines
-    from semi_nnunet.runs.ready import examine_dataset
 
     findings, following = examine(with_datasets=args.dataset is None), list[str]()
     if args.dataset is not None:
+        from semi_nnunet.runs.ready import examine_dataset
+
         of_dataset, following = examine_dataset(args.dataset)
         findings += of_dataset
     for finding in findings:
@@ -28,5 +28,7 @@ def run(args: argparse.Namespace) -> int:
     wrong = sum(finding.fix is not None for finding in findings)
     print(f"\n{wrong} thing{'s' * (wrong != 1)} to mend" if wrong else "\neverything is in place")
     if following:
+        from semi_nnunet.runs.next_step import next_lines
+
         print(next_lines(following))
     return 1 if wrong else 0

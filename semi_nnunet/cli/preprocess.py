@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="processes",
         type=int,
         metavar="N",
-        help="worker processes (default: 8; of each shard: its cores)",
+        help="worker processes (default: one for each core, up to 8; of each shard: its cores)",
     )
     parser.add_argument(
         "--skip-bad",

@@ -21,6 +21,7 @@ DISTILLED_FILE = "distil.json"  # of a raw data set: where its pseudo labels com
 PSEUDO_LABELLED_FILE = "semi_pseudo_labelled.json"  # training cases whose labels are a model's
 SELECTED_FILE = "semi_selected.json"  # the unlabelled cases to train on, where not all
 CHECKED_FILE = "semi_checked.jsonl"  # what preprocess found in images that are fine
+METRICS_FILE = "metrics.csv"  # what was measured of the predictions beside it
 SKIPPED_FILE = "semi_skipped.json"  # unlabelled cases that preprocess set aside, with the reasons
 
 

@@ -1,29 +1,63 @@
-"""Which trainers there are: the classes of nnU-Net's search file of ours, and nnU-Net's own."""
+"""Which trainers there are, ours, nnU-Net's and the user's: read from their files, not imported.
+
+An import of nnU-Net's trainer takes seconds, and a file of the user's may do anything.
+"""
 
 from __future__ import annotations
 
 import ast
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
 from semi_nnunet.discovery.register import TRAINERS_FOLDER, shim_file, trainer_folders
-from semi_nnunet.discovery.trainers import semi_nnunet_trainers
-from semi_nnunet.settings.common import SemiSettings
-from semi_nnunet.training.trainer import SemiTrainer
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.names import unknown
 
-
-def trainer_classes() -> dict[str, type[SemiTrainer]]:
-    """Name -> class of every trainer of this package."""
-    return {name: getattr(semi_nnunet_trainers, name) for name in semi_nnunet_trainers.__all__}
+ROOT = TRAINERS_FOLDER.parents[2]  # holds the package
 
 
-def settings_classes() -> dict[str, type[SemiSettings]]:
-    """Name -> settings class of every trainer of this package."""
-    return {name: trainer.settings_class for name, trainer in trainer_classes().items()}
+@dataclass(frozen=True)
+class TrainerFacts:
+    """What the body of a trainer's class says about it, or else that of SemiTrainer.
+
+    Args:
+        uses_unlabelled: it needs unlabelled cases.
+        segments: its network predicts classes, so that there is something to validate.
+        taught_by: the trainer whose trained network it needs by default.
+    """
+
+    uses_unlabelled: bool = True
+    segments: bool = True
+    taught_by: str | None = None
+
+
+@cache
+def our_trainers() -> dict[str, TrainerFacts]:
+    """Name -> facts of every trainer of this package."""
+    found: dict[str, TrainerFacts] = {}
+    for node in _parsed(TRAINERS_FOLDER / "semi_nnunet_trainers.py").body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            path = ROOT.joinpath(*node.module.split(".")).with_suffix(".py")
+            bodies = {one.name: one.body for one in _classes(path)}
+            found |= {one.name: facts_in(bodies[one.name]) for one in node.names}
+    return found
+
+
+def facts_in(body: Sequence[ast.stmt]) -> TrainerFacts:
+    """The facts that the body of a class assigns."""
+    names = {field.name for field in fields(TrainerFacts)}
+    return TrainerFacts(
+        **{
+            target.id: ast.literal_eval(node.value)
+            for node in body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name) and target.id in names
+        }
+    )
 
 
 def stock_trainers() -> frozenset[str]:
@@ -39,7 +73,7 @@ def other_trainers() -> frozenset[str]:
 
 def all_trainers() -> list[str]:
     """Names of ours, of nnU-Net's and of those in nnUNet_extTrainer."""
-    return [*trainer_classes(), *sorted(other_trainers())]
+    return [*our_trainers(), *sorted(other_trainers())]
 
 
 def unknown_trainers(names: Sequence[str]) -> Iterator[Problem]:
@@ -49,14 +83,21 @@ def unknown_trainers(names: Sequence[str]) -> Iterator[Problem]:
 
 @cache
 def _trainers_in(folder: Path) -> frozenset[str]:
-    """Read, not imported: nnU-Net imports a trainer when it is asked for."""
     return frozenset().union(*map(classes_in, folder.rglob("*.py")))
 
 
 def classes_in(path: Path) -> set[str]:
     """The classes that a file defines; none of one that is no Python."""
+    return {node.name for node in _classes(path)}
+
+
+def _classes(path: Path) -> list[ast.ClassDef]:
+    return [node for node in _parsed(path).body if isinstance(node, ast.ClassDef)]
+
+
+def _parsed(path: Path) -> ast.Module:
+    """The syntax tree of a file; an empty one if it is no Python."""
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        return ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError):
-        return set()
-    return {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+        return ast.Module([], [])

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from nnunetv2.evaluation.evaluate_predictions import label_or_region_to_key
 
+from semi_nnunet.data.layout import METRICS_FILE
 from semi_nnunet.evaluation.folder import Pair, Protocol, Row
 from semi_nnunet.evaluation.metrics import column_meanings
 from semi_nnunet.util.files import write_csv, write_json
 
-CSV, JSON, SUMMARY = "metrics.csv", "metrics.json", "summary.json"
+JSON, SUMMARY = "metrics.json", "summary.json"
 
 
 def class_means(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
@@ -75,7 +76,7 @@ def write_tables(
     write_json(out / JSON, without_nan(content))
     write_json(out / SUMMARY, summary(rows, pairs, protocol))
     cells = [[row.case, row.name, *(cell(v) for v in row.metrics.values())] for row in rows]
-    write_csv(out / CSV, [["case", "class", *columns], *cells])
+    write_csv(out / METRICS_FILE, [["case", "class", *columns], *cells])
     return content
 
 

@@ -22,7 +22,8 @@ from semi_nnunet.data.layout import (
     was_made,
 )
 from semi_nnunet.deploy.trained import find_model
-from semi_nnunet.discovery.listing import settings_classes, trainer_classes, unknown_trainers
+from semi_nnunet.discovery.classes import settings_classes
+from semi_nnunet.discovery.listing import our_trainers, unknown_trainers
 from semi_nnunet.evaluation.tables import JSON
 from semi_nnunet.pseudo_labels.choice import OF_SEVERAL, Choice
 from semi_nnunet.pseudo_labels.distilled_dataset import plans_problems
@@ -203,7 +204,7 @@ def target_problems(
     yield from unknown_trainers([target.trainer])
     yield from plans_problems(target.plans, target.configuration, plans)
     yield from fold_problems(split, target.folds)
-    ours = trainer_classes().get(target.trainer)
+    ours = our_trainers().get(target.trainer)
     if ours is not None and ours.taught_by and not has_teachers(target, plans.get(target.plans)):
         what = f"is taught by {ours.taught_by} of the same data set, which has none"
         yield Problem(target.trainer, what, "give its setting 'models', or train it on -d instead")
@@ -231,7 +232,7 @@ def has_teachers(target: Target, plans: Mapping[str, Any] | None) -> bool:
 
 def pool_problems(target: Target, rounds: Sequence[Round]) -> Iterator[Problem]:
     """Rounds that pseudo-label every image, for a trainer that needs unlabelled ones."""
-    kind = trainer_classes().get(target.trainer)
+    kind = our_trainers().get(target.trainer)
     if kind is not None and kind.uses_unlabelled:
         for one in rounds:
             if one.takes_all:

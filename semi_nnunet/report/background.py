@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 import semi_nnunet
+from semi_nnunet.data.configurations import configuration_of
 from semi_nnunet.data.fingerprint import intensity_shift
 from semi_nnunet.data.layout import SELECTED_FILE, UNLABELLED_IMAGES, unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.raw_description import cases_in
-from semi_nnunet.discovery.listing import stock_trainers, trainer_classes
+from semi_nnunet.discovery.classes import trainer_classes
+from semi_nnunet.discovery.listing import stock_trainers
 from semi_nnunet.planning.plan import assignment_of
 from semi_nnunet.report.wording import short_name
 from semi_nnunet.runs.folders import Folders
@@ -158,9 +160,7 @@ def about(trainer: str) -> str:
 
 def plan_facts(plans: Mapping[str, Any], name: str) -> Facts:
     """List what nnU-Net planned for a configuration."""
-    own = dict(plans["configurations"].get(name, {}))
-    while parent := own.pop("inherits_from", None):
-        own = {**plans["configurations"][parent], **own}
+    own = configuration_of(plans, name) or {}
     shown = ("patch_size", "batch_size", "spacing", "normalization_schemes", "data_identifier")
     facts = [(key.replace("_", " "), written(own[key])) for key in shown if key in own]
     network = own.get("architecture", {})

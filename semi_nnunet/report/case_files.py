@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from semi_nnunet.data.image_files import Geometry, read_with_nnunet
-from semi_nnunet.data.layout import UNLABELLED_IMAGES
+from semi_nnunet.data.layout import METRICS_FILE, UNLABELLED_IMAGES
 from semi_nnunet.data.raw_description import raw_cases, read_description
 from semi_nnunet.evaluation.labelling import Labelling, read_labelling
-from semi_nnunet.evaluation.tables import CSV as METRICS
 from semi_nnunet.evaluation.values import Model
 from semi_nnunet.runs.folders import TEST_FOLDER, Folders
 from semi_nnunet.runs.job import Job
@@ -65,7 +64,7 @@ class CaseFiles:
             return None
         key = min(common)
         labels = {name: paths[key] for name, paths in found.items()}
-        tables = {name: path.parent / METRICS for name, path in labels.items()}
+        tables = {name: path.parent / METRICS_FILE for name, path in labels.items()}
         return Files(case, self.images[case], {"reference": reference, **labels}, tables, *key)
 
     def predictions(self, model: Model, case: str) -> dict[tuple[str, int], Path]:

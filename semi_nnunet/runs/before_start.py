@@ -12,7 +12,8 @@ from semi_nnunet.data import annotated_classes, patients
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.sampling import pseudo_labelled_cases
-from semi_nnunet.discovery.listing import settings_classes, trainer_classes
+from semi_nnunet.discovery.classes import settings_classes
+from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.settings.common import POOL, SemiSettings
@@ -77,7 +78,7 @@ def cascade_problems(jobs: Sequence[Job], folds: int) -> Iterator[Problem]:
         if any(stage not in known and not is_ready(stage, job.fold) for stage in stages):
             what = f"needs {first} of fold {', '.join(needed)} before it, with imagesTs predicted"
             yield Problem(where, what, f"-c {first} {job.configuration} -f {' '.join(needed)}")
-        if job.trainer not in trainer_classes() and job.fold != ALL:
+        if job.trainer not in our_trainers() and job.fold != ALL:
             yield from never_predicted(job, first)
         mixed = [replace(previous, fold=fold) for fold in others]
         if any(stage in known or stage.is_trained for stage in mixed):
@@ -123,7 +124,7 @@ def untold_annotation(folders: Folders) -> Iterator[Problem]:
 def untold_trainers(folders: Folders, trainers: Sequence[str]) -> str | None:
     """A warning of trainers that know no partial labels, where the data set has them; or None."""
     description = optional_json(folders.preprocessed / "dataset.json")
-    others = [name for name in trainers if name not in trainer_classes()]
+    others = [name for name in trainers if name not in our_trainers()]
     if not (others and annotated_classes.is_partial(description)):
         return None
     return (
@@ -160,7 +161,7 @@ def data_problems(
     trainers: Sequence[str],
 ) -> Iterator[Problem]:
     """Data that is not preprocessed."""
-    classes, dataset = trainer_classes(), folders.preprocessed.name
+    classes, dataset = our_trainers(), folders.preprocessed.name
     manager = PlansManager(content)
     users = [name for name in trainers if name in classes and classes[name].uses_unlabelled]
     for configuration in configurations:

@@ -14,8 +14,8 @@ from typing import Any
 from nnunetv2.ensembling.ensemble import ensemble_folders
 
 from semi_nnunet.data.file_bytes import require_whole
-from semi_nnunet.data.layout import read_plans
-from semi_nnunet.evaluation.tables import CSV, mean_of
+from semi_nnunet.data.layout import METRICS_FILE, read_plans
+from semi_nnunet.evaluation.tables import mean_of
 from semi_nnunet.evaluation.values import Model, crediting_absence, read_values
 from semi_nnunet.runs.commands import run_verb
 from semi_nnunet.runs.folders import ALL, TEST_FOLDER, Folders, folders_of
@@ -264,7 +264,7 @@ def dice_of_members(members: Sequence[Member], subset: str, out: Path) -> dict[s
             measured.setdefault(of_folds if subset == VALIDATION else str(job), []).append(table)
             if job.is_stale(subset):  # it is not of what was averaged
                 stale.append(str(table))
-    measured["ensemble"] = [out / CSV]
+    measured["ensemble"] = [out / METRICS_FILE]
     # together, so that a class that one of them invents counts for all
     together = [(Model(name, ""), "", 0, path) for name in measured for path in measured[name]]
     values, missing = read_values(together, "dice")

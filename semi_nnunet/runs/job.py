@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
-
-from semi_nnunet.data.layout import unlabelled_folder
+from semi_nnunet.data.configurations import configuration_of, next_stages
+from semi_nnunet.data.layout import METRICS_FILE, unlabelled_folder
 from semi_nnunet.data.patients import PatientOf, apart_from
+from semi_nnunet.data.stage_predictions import (
+    missing_predictions,
+    never_validated,
+    predicts_unlabelled,
+)
 from semi_nnunet.data.unlabelled import UnlabelledCases
-from semi_nnunet.discovery.listing import trainer_classes
-from semi_nnunet.evaluation.tables import CSV as METRICS
+from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.runs.folders import (
     ALL,
     TEST_FOLDER,
@@ -22,9 +26,8 @@ from semi_nnunet.runs.folders import (
     Folders,
     is_older,
 )
-from semi_nnunet.training.cascade import missing_predictions, never_validated, predicts_unlabelled
+from semi_nnunet.settings.common import PRETRAINER
 from semi_nnunet.training.history import History
-from semi_nnunet.training.initial_weights import PRETRAINER
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json
@@ -105,7 +108,7 @@ class Job:
     @property
     def segments(self) -> bool:
         """Whether there is anything to validate, predict and measure: not of pre-training."""
-        kind = trainer_classes().get(self.trainer)
+        kind = our_trainers().get(self.trainer)
         return kind is None or kind.segments
 
     @property
@@ -127,30 +130,27 @@ class Job:
         return not is_older(one, self.checkpoint)
 
     @cached_property
-    def _plans(self) -> PlansManager | None:
+    def _plans(self) -> dict[str, Any]:
         """The plans of the preprocessed data set, or else those beside the trained model."""
         own = self.folders.preprocessed / f"{self.plans}.json", self.folder.parent / "plans.json"
         found = next((path for path in own if path.is_file()), None)
-        return None if found is None else PlansManager(read_json(found))
+        return {"configurations": {}} if found is None else read_json(found)
 
     @cached_property
-    def _manager(self) -> ConfigurationManager | None:
-        """nnU-Net's view of the configuration; None where plans or configuration are gone."""
-        plans = self._plans
-        if plans is None or self.configuration not in plans.plans["configurations"]:
-            return None
-        return plans.get_configuration(self.configuration)
+    def _planned(self) -> dict[str, Any] | None:
+        """The plan of the configuration; None where plans or configuration are gone."""
+        return configuration_of(self._plans, self.configuration)
 
     @property
     def previous(self) -> Job | None:
         """The job of a cascade's stage before this one."""
-        stage = None if self._manager is None else self._manager.previous_stage_name
+        stage = None if self._planned is None else self._planned.get("previous_stage")
         return None if stage is None else replace(self, configuration=stage)
 
     @property
     def teacher(self) -> Job | None:
         """The job whose network teaches this one, unless its settings name another."""
-        kind = trainer_classes().get(self.trainer)
+        kind = our_trainers().get(self.trainer)
         name = None if kind is None else kind.taught_by
         return None if name is None else replace(self, trainer=name)
 
@@ -161,9 +161,9 @@ class Job:
 
     def unlabelled_cases(self, patient_of: PatientOf) -> list[str]:
         """The unlabelled cases of the training, sorted, without patients its fold validates on."""
-        if self._manager is None:
+        if self._planned is None:
             return []
-        folder = unlabelled_folder(self.folders.preprocessed, self._manager.data_identifier)
+        folder = unlabelled_folder(self.folders.preprocessed, self._planned["data_identifier"])
         splits = self.folders.preprocessed / "splits_final.json"
         if self.fold == ALL or not splits.is_file():
             return cases_of_pool(folder)
@@ -175,14 +175,14 @@ class Job:
 
         Those of the fold's validation and, of our trainers, pseudo-labelled and unlabelled ones.
         """
-        if self._manager is None or self._plans is None:
+        if self._planned is None:
             return []
         missing: list[str] = []
-        own = self.folders.preprocessed / self._manager.data_identifier
-        for stage in self._manager.next_stage_names or ():
-            identifier = self._plans.get_configuration(stage).data_identifier
-            folder = self.folders.preprocessed / identifier
-            kind = trainer_classes().get(self.trainer) if predicts_unlabelled(self.fold) else None
+        own = self.folders.preprocessed / self._planned["data_identifier"]
+        for stage in next_stages(self._planned):
+            planned = configuration_of(self._plans, stage) or {}
+            folder = self.folders.preprocessed / str(planned.get("data_identifier"))
+            kind = our_trainers().get(self.trainer) if predicts_unlabelled(self.fold) else None
             labelled = self.predicted_cases("validation")
             if kind is not None:
                 labelled |= {*never_validated(self.folders.preprocessed, self.fold)}
@@ -222,9 +222,9 @@ class Job:
         """The metrics of each set of cases this job evaluates; training cases are none."""
         if not self.segments:
             return {}
-        found = {} if self.fold == ALL else {"validation": self.validation / METRICS}
+        found = {} if self.fold == ALL else {"validation": self.validation / METRICS_FILE}
         if self.folders.test_labels:
-            found["test"] = self.test / METRICS
+            found["test"] = self.test / METRICS_FILE
         return found
 
     @property

@@ -19,6 +19,7 @@ from semi_nnunet.runs.local import Board, Outcome, Resources, Runnable, run_jobs
 from semi_nnunet.runs.ray_cluster import cluster, run_on_ray, share_of
 from semi_nnunet.runs.slurm import batch_script, require_sbatch, submit
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.names import require_positive
 
 
@@ -212,9 +213,8 @@ def find_resources(
     Raises:
         UserError: the device is not there.
     """
-
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     gpus: tuple[str, ...] = ()
     if device == "cuda":
         count = torch.cuda.device_count()
@@ -223,4 +223,4 @@ def find_resources(
         chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
         gpus = tuple(chosen.split(",")) if chosen else tuple(map(str, range(count)))
     jobs = jobs or max(1, len(gpus))
-    return Resources(device, gpus, jobs, threads or max(1, (cores or 1) // jobs))
+    return Resources(device, gpus, jobs, threads or max(1, cores // jobs))

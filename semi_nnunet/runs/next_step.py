@@ -6,8 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import torch
-
 from semi_nnunet.data.layout import preprocessed_dataset, read_plans
 from semi_nnunet.runs.folders import ALL, folders_of
 from semi_nnunet.runs.job import Job
@@ -44,6 +42,8 @@ def to_preprocess(dataset: str, plans: str, configurations: Sequence[str]) -> st
 
 def device_here() -> str:
     """The device that this machine trains and predicts on: "cuda", "mps" or "cpu"."""
+    import torch  # takes seconds, and few ask
+
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -12,9 +12,10 @@ from semi_nnunet.data.existing_plans import default_plans_name
 from semi_nnunet.data.layout import preprocessed_dataset
 from semi_nnunet.data.unlabelled_shards import UnlabelledPreprocessing, UnlabelledShard, shards_left
 from semi_nnunet.runs.launching import Launcher, Work, finished
+from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.names import require_positive
 
-PROCESSES = 8
+MOST_PROCESSES = 8  # each takes seconds of a core and 1 GB to begin
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def prepare(
         configurations: which to preprocess; None: nnU-Net's three, as far as the plans have them.
         plans: nnU-Net's plans identifier; None: the planner's own.
         planner: nnU-Net's planner class, used where there are no plans yet.
-        processes: workers; None: 8, or of each shard its cores.
+        processes: workers; None: one for each core, up to 8, or of each shard its cores.
         skip_bad: set bad unlabelled cases aside instead of stopping.
         skip_outliers: set unlabelled cases aside that differ much from the labelled ones, of which
             there is a warning otherwise.
@@ -71,13 +72,18 @@ def prepare(
     if count is None and launcher.launcher != "local":
         count = 1
     plans = plans or default_plans_name(planner)
-    wanted = (dataset, configurations, plans, planner, processes or PROCESSES)
+    wanted = (dataset, configurations, plans, planner, processes or usable_processes())
     if count is None:
         return Ready(plans, data.prepare(*wanted, skip_bad, skip_outliers))
     here = launcher.launcher == "local"
     prepared = data.prepare_labelled(*wanted, skip_bad, skip_outliers, here)
     is_done = finished(launcher, work_of(prepared, plans, count, processes))
     return Ready(plans, prepared.counts()) if is_done else None
+
+
+def usable_processes() -> int:
+    """As many workers as there are cores, at most nnU-Net's 8."""
+    return min(MOST_PROCESSES, usable_cores())
 
 
 def work_of(prepared: data.Prepared, plans: str, count: int, processes: int | None) -> Work:

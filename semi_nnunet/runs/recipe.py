@@ -35,12 +35,8 @@ from pydantic import Field
 
 from semi_nnunet.data.patients import FOLDS, number_of_folds
 from semi_nnunet.datasets.converters import CONVERTERS, converter_module, parser_of_options
-from semi_nnunet.discovery.listing import (
-    all_trainers,
-    settings_classes,
-    trainer_classes,
-    unknown_trainers,
-)
+from semi_nnunet.discovery.classes import settings_classes
+from semi_nnunet.discovery.listing import all_trainers, our_trainers, unknown_trainers
 from semi_nnunet.planning.plan import parse_assignments
 from semi_nnunet.runs.folders import ALL
 from semi_nnunet.settings.common import SemiSettings
@@ -237,7 +233,6 @@ def option_words(options: Mapping[str, Any]) -> list[str]:
 
 def _training_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
     """Trainers, configurations, folds, budget and settings."""
-    classes = trainer_classes()
     yield from unknown_trainers(content["trainers"])
     yield from unknown("configuration", content["configurations"], CONFIGURATIONS)
     yield from _fold_problems(content)
@@ -253,7 +248,7 @@ def _training_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
         shown = " or ".join(map(str, sorted(axes)))
         what = f"must have {shown} numbers for {', '.join(content['configurations'])}, got {patch}"
         yield Problem("patch", what, "correct it, or the configurations")
-    trainers = [name for name in content["trainers"] if name in classes]
+    trainers = [name for name in content["trainers"] if name in our_trainers()]
     yield from _setting_problems(content, trainers)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.runs.folders import folders_of, is_older
 from semi_nnunet.runs.job import Job, training
 from semi_nnunet.runs.local import failure_note
@@ -83,7 +83,7 @@ def holds_a_lock(job: Job) -> bool:
 
     Of nnU-Net's own trainers nobody can tell whether they are at work.
     """
-    return job.trainer in trainer_classes() and (job.folder / "semi_settings.json").is_file()
+    return job.trainer in our_trainers() and (job.folder / "semi_settings.json").is_file()
 
 
 def to_go_on(job: Job) -> str:

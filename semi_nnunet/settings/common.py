@@ -20,6 +20,7 @@ TRACKING = "checkpoints and tracking"
 TOPICS = (LENGTH, OPTIMISATION, LOSS, AUGMENTATION, WEIGHT, SAMPLING, FILTERING, TRACKING, "method")
 
 POOL = "pool"  # value of pretrained
+PRETRAINER = "SemiPretrainTrainer"  # makes the weights of "pool"
 FILTER_SCORES = ("disagreement", "checkpoints", "entropy", "change")
 
 

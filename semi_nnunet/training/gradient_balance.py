@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from semi_nnunet.training.distributed import Ranks
-from semi_nnunet.training.history import StepRecords
+from semi_nnunet.training.step_records import StepRecords
 
 Gradients = list[torch.Tensor | None]
 

@@ -9,12 +9,11 @@ from torch import nn
 
 from semi_nnunet.networks.frozen import load_pretrained_encoder, unwrapped
 from semi_nnunet.networks.pretrained import output_layers, take_weights
-from semi_nnunet.settings.common import POOL
+from semi_nnunet.settings.common import POOL, PRETRAINER
 from semi_nnunet.training.checkpoints import NEWEST_FIRST, read_of_any_trainer
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import sha256_of_file
 
-PRETRAINER = "SemiPretrainTrainer"
 FINAL = NEWEST_FIRST[0]
 
 

@@ -20,17 +20,16 @@ from torch import nn
 import semi_nnunet
 from semi_nnunet.data.loading import StepLoader
 from semi_nnunet.data.patients import PatientOf, patient_finder
+from semi_nnunet.data.stage_predictions import require_predictions
 from semi_nnunet.networks.average import deep_supervision_switches
 from semi_nnunet.networks.frozen import unwrapped
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.training import checkpoints
-from semi_nnunet.training.cascade import require_predictions
 from semi_nnunet.training.distributed import Ranks, device_of_process, without_wrapper
 from semi_nnunet.training.early_stopping import EarlyStop, stop_early
 from semi_nnunet.training.folds import require_fold, require_usable_split
 from semi_nnunet.training.geometry import limit_rotation
-from semi_nnunet.training.history import total_loss
 from semi_nnunet.training.initial_weights import InitialWeights, weights_file
 from semi_nnunet.training.loaders import close_all, make_repeatable, step_loaders
 from semi_nnunet.training.losses import given_class_weights, is_stock, supervised_loss
@@ -50,6 +49,7 @@ from semi_nnunet.training.optimisation import (
 from semi_nnunet.training.precision import compute_dtype, slow_dtype_warning
 from semi_nnunet.training.preemption import Preemption, WithinEpoch
 from semi_nnunet.training.run_log import RunLog
+from semi_nnunet.training.step_records import total_loss
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import print_user_errors_plainly
 from semi_nnunet.util.seeds import derived_seed

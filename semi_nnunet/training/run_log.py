@@ -17,8 +17,10 @@ import semi_nnunet
 from semi_nnunet.settings.schema import Resolved
 from semi_nnunet.training.checkpoints import plain
 from semi_nnunet.training.cost import Cost
-from semi_nnunet.training.history import History, StepRecords
+from semi_nnunet.training.history import History
+from semi_nnunet.training.history_picture import write_history_picture
 from semi_nnunet.training.pictures import Paced
+from semi_nnunet.training.step_records import StepRecords
 from semi_nnunet.training.trackers import MlflowTracker, TensorBoardTracker, Tracker
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import could_not_write, write_json
@@ -185,4 +187,4 @@ class RunLog:
 
     def _draw_history(self, folder: str) -> None:
         with self.unless_full():
-            self.history.write_picture(Path(folder) / "semi_history.png")
+            write_history_picture(self.history, Path(folder) / "semi_history.png")

@@ -11,9 +11,9 @@ import torch
 from torch import autocast, nn
 
 from semi_nnunet.training.gradient_balance import GradientBalance
-from semi_nnunet.training.history import StepRecords
 from semi_nnunet.training.non_finite import NonFiniteWatch, Seen
 from semi_nnunet.training.reliability import UnlabelledWeight
+from semi_nnunet.training.step_records import StepRecords
 
 
 @dataclass(frozen=True)

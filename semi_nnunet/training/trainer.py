@@ -24,16 +24,16 @@ from semi_nnunet.core.pseudo_labels import hard_pseudo_label, is_foreground
 from semi_nnunet.data.file_bytes import require_whole
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch, UnlabelledSampling
-from semi_nnunet.data.streams import cases_of_loader, unlabelled_like
-from semi_nnunet.data.unlabelled import UnlabelledDataset, foreground_prior
-from semi_nnunet.evaluation.partial_summary import leave_out_unknown
-from semi_nnunet.training.batches import Batches, DeviceBatches, cases_of
-from semi_nnunet.training.cascade import (
-    NextStages,
+from semi_nnunet.data.stage_predictions import (
     never_validated,
     predicts_unlabelled,
     require_predictions,
 )
+from semi_nnunet.data.streams import cases_of_loader, unlabelled_like
+from semi_nnunet.data.unlabelled import UnlabelledDataset, foreground_prior
+from semi_nnunet.evaluation.partial_summary import leave_out_unknown
+from semi_nnunet.training.batches import Batches, DeviceBatches, cases_of
+from semi_nnunet.training.cascade import NextStages
 from semi_nnunet.training.checkpoints import LATEST
 from semi_nnunet.training.companions import CompanionTrainer, full_resolution
 from semi_nnunet.training.filtering import ImageFilter

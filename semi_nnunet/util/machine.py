@@ -1,7 +1,8 @@
-"""What a machine is called where its seconds are compared with those of another."""
+"""What a machine is called, and how many cores of it a process may use."""
 
 from __future__ import annotations
 
+import os
 import platform
 from contextlib import suppress
 from pathlib import Path
@@ -23,3 +24,10 @@ def processor_name(cpu_info: Path = CPU_INFO) -> str:
             if key.strip() == "model name" and value.strip():
                 return " ".join(value.split())
     return platform.processor() or platform.machine() or "unknown processor"
+
+
+def usable_cores() -> int:
+    """The processor cores that this process may use: fewer than there are, in a cluster's job."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

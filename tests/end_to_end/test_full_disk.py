@@ -13,6 +13,7 @@ import SimpleITK as sitk
 
 from semi_nnunet.training.filtering import write_table
 from semi_nnunet.training.history import History
+from semi_nnunet.training.history_picture import write_history_picture
 from semi_nnunet.util.files import read_json, write_json
 from tests.datasets.converting import write_picture
 from tests.end_to_end.bench import Bench, check_files, train
@@ -114,7 +115,7 @@ def history(bench: Bench) -> Work:
 
 def write_history(curves: History, folder: Path) -> None:
     curves.write_csv(folder / "semi_history.csv")
-    curves.write_picture(folder / "semi_history.png")
+    write_history_picture(curves, folder / "semi_history.png")
 
 
 def filter_scores(bench: Bench) -> Work:

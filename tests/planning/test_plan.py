@@ -13,7 +13,7 @@ import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.discovery.classes import trainer_classes
 from semi_nnunet.planning.budget import COARSER, SHOWN
 from semi_nnunet.planning.label_ceiling import LabelCeiling
 from semi_nnunet.planning.plan import apply_budget, parse_assignments, plan_semi, sizes_of_budget

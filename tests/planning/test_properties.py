@@ -9,7 +9,7 @@ import pytest
 
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.manifest import Entry, Manifest
-from semi_nnunet.discovery.listing import trainer_classes
+from semi_nnunet.discovery.classes import trainer_classes
 from semi_nnunet.planning.properties import DatasetProperties, collect_properties, resolve_settings
 from semi_nnunet.settings.overrides import merged
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from semi_nnunet.training.distributed import Ranks
 from semi_nnunet.training.gradient_balance import GradientBalance
-from semi_nnunet.training.history import StepRecords
+from semi_nnunet.training.step_records import StepRecords
 from tests.trainers import UNLABELLED_TRAINERS, WITHOUT_RAMP, each_of, same_weights, weights_of
 
 

@@ -1,16 +1,10 @@
-"""Records of steps, the history of epochs, its table and its picture."""
+"""The history of epochs, and its table."""
 
 import csv
 import math
 from pathlib import Path
 
-import numpy as np
-import pytest
-import torch
-from matplotlib import pyplot as plt
-from matplotlib.image import imread
-
-from semi_nnunet.training.history import History, StepRecords, draw_history
+from semi_nnunet.training.history import History
 
 
 def example() -> History:
@@ -26,43 +20,6 @@ def example() -> History:
 def read_csv(path: Path) -> list[dict[str, str]]:
     with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-# ---- the steps of an epoch
-
-
-def test_means_equal_numpys_for_tensors_and_numbers_alike():
-    records = StepRecords()
-    values = np.random.default_rng(0).normal(size=50)
-    for step, value in enumerate(values):
-        records.add("mixed", torch.tensor(value) if step % 3 else float(value))
-        records.add("tensors", torch.tensor([[value]], dtype=torch.float16))
-        records.add("numbers", int(step))
-    means = records.means()
-    assert means["mixed"] == pytest.approx(values.mean(), abs=1e-6)
-    assert means["tensors"] == pytest.approx(values.astype(np.float16).astype(float).mean())
-    assert means["numbers"] == 24.5
-    assert all(type(value) is float for value in means.values())
-
-
-def test_means_forget_what_they_reported():
-    records = StepRecords()
-    records.add("loss", 1.0)
-    assert records.means() == {"loss": 1.0}
-    assert records.means() == {}
-    records.add("loss", 3.0)
-    assert records.means() == {"loss": 3.0}
-
-
-def test_records_keep_no_graph():
-    records = StepRecords()
-    weight = torch.ones((), requires_grad=True)
-    records.add("loss", weight * 2)
-    assert not records._values["loss"][0].requires_grad
-    assert records.means() == {"loss": 2.0}
-
-
-# ---- the epochs
 
 
 def test_csv_survives_the_round_trip_and_later_columns_appear(tmp_path):
@@ -94,48 +51,9 @@ def test_rows_of_a_checkpoint_are_taken_up():
     assert len(history.rows) == 5
 
 
-# ---- the picture
-
-
-@pytest.mark.parametrize("history", [example(), History(), History([{"epoch": 0, "odd": 1.0}])])
-def test_the_picture_is_a_png(tmp_path, history):
-    path = tmp_path / "history.png"
-    history.write_picture(path)
-    assert path.read_bytes().startswith(b"\x89PNG")
-    assert imread(path).std() > 0.01
-    assert not plt.get_fignums()
-
-
-def test_the_picture_has_a_panel_for_each_kind_of_curve_and_a_line_for_each_column():
-    figure = draw_history(example())
-    titles = {axis.get_title(): len(axis.lines) for axis in figure.axes}
-    assert titles == {
-        "supervised loss": 1,
-        "unlabelled terms, unweighted": 1,
-        "Dice on validation patches": 1,
-        "fraction of voxels: foreground, trusted": 1,
-        "learning rate": 1,
-    }
-    plt.close(figure)
-
-
-def test_positive_losses_have_a_logarithmic_axis_and_nnunets_negative_ones_a_linear_one():
-    positive, negative = example(), example()
-    negative.add(4, {"loss/supervised": -0.8})
-    for history, scale in ((positive, "log"), (negative, "linear")):
-        figure = draw_history(history)
-        scales = {axis.get_title(): axis.get_yscale() for axis in figure.axes}
-        assert scales["supervised loss"] == scale
-        assert (
-            scales["learning rate"] == "log"
-            and scales["fraction of voxels: foreground, trusted"] == "linear"
-        )
-        plt.close(figure)
-
-
-def test_a_value_that_is_not_finite_does_not_break_the_picture(tmp_path):
+def test_a_value_that_is_not_finite_survives_the_round_trip(tmp_path):
     history = example()
     history.add(4, {"loss/supervised": math.nan, "learning_rate": math.inf})
-    history.write_picture(tmp_path / "history.png")
     history.write_csv(tmp_path / "history.csv")
     assert read_csv(tmp_path / "history.csv")[-1]["loss/supervised"] == "nan"
+    assert math.isnan(History.read_csv(tmp_path / "history.csv").rows[-1]["loss/supervised"])

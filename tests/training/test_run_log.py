@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from semi_nnunet.training import run_log
 from semi_nnunet.training.cost import read_cost
-from semi_nnunet.training.history import History
 from tests.trainers import run_epochs
 
 
@@ -32,7 +32,9 @@ def test_history_is_written_for_people_and_programs(make_trainer):
 
 def test_pictures_show_the_last_epoch_when_the_training_ends(make_trainer, monkeypatch):
     drawn = []
-    monkeypatch.setattr(History, "write_picture", lambda self, path: drawn.append(len(self.rows)))
+    monkeypatch.setattr(
+        run_log, "write_history_picture", lambda history, path: drawn.append(len(history.rows))
+    )
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
     progress = trainer.run_log.guarded(lambda folder: (Path(folder) / "progress.png").touch())
     run_epochs(trainer, 4)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import subprocess
+import sys
 
-from semi_nnunet.util.machine import processor_name
+import pytest
+
+from semi_nnunet.util.machine import processor_name, usable_cores
 
 
 def test_the_processor_is_named_without_double_spaces(tmp_path):
@@ -19,3 +24,13 @@ def test_where_the_system_does_not_tell_the_architecture_is_the_name(tmp_path):
     assert name and name in (platform.processor(), platform.machine(), "unknown processor")
     file.write_text("model name :\nHardware : x\n", encoding="utf-8")
     assert processor_name(file) == name
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no cores")
+def test_cores_that_a_cluster_did_not_give_are_not_used():
+    assert 1 <= usable_cores() <= os.cpu_count()
+    code = (
+        "import os; from semi_nnunet.util.machine import usable_cores; "
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(usable_cores())"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "1"

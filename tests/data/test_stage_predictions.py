@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.training.cascade import (
+from semi_nnunet.data.stage_predictions import (
     missing_predictions,
     never_validated,
     predicts_unlabelled,
