@@ -45,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "then all (default: 1)")  # fmt: skip
     add_score_arguments(parser)
     add("--confidence", type=float, default=0.0, metavar="P", help=CONFIDENCE)
+    add("--complete", action="store_true", help="also label what labelled cases do not annotate "
+        "('annotated' in dataset.json); these cases are then in no validation")  # fmt: skip
     add("--target", metavar="TRAINER", help="train it on the new data set (default: none)")
     add("--target-plans", metavar="PLANS", help="of -d or of a base, taken over by the new data "
         "set (default: the first base's with --target; else it is planned anew)")  # fmt: skip

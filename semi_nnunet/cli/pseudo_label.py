@@ -22,8 +22,8 @@ from pathlib import Path
 CONFIDENCE = "voxels whose label is less probable get nnU-Net's ignore label (default: none does)"
 
 COMPLETE = (
-    "folder of labels of some of the images, which annotate some classes, as the model's "
-    "dataset.json tells: these stay, the model labels the others"
+    "folder of labels of some of the images, which annotate some classes, as dataset.json beside "
+    "it or of the model tells: these stay, the model labels the others"
 )
 
 

@@ -7,10 +7,11 @@
     semi_nnunet run my_recipe.json -d 501 -o 601 --only report
 
 The stages are convert, split, preprocess, plan, train, predict, evaluate (steps of crossval),
-compare and report: verbs of this program, printed as they could be typed. Run it again to go
-on: every stage skips what it has done. -d is the number of the data set with all labels, -o that of
-the one in which some are hidden. Each recipe has plans of its own, named after its file. To change
-budget, seeds or trainers, edit a copy of the recipe.
+compare and report, of some recipes also distil and slim: verbs of this program, printed as they
+could be typed. Run it again to go on: every stage skips what it has done. -d is the number of the
+data set with all labels, -o that of the one in which some are hidden, --distilled that of the first
+one with pseudo labels. Each recipe has plans of its own, named after its file. To change budget,
+seeds or trainers, edit a copy of the recipe.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("source", type=Path, nargs="?", metavar="SRC", help="folder of the downloaded files")
     add("-d", dest="converted", type=int, required=True, metavar="ID", help="number of a data set")
     add("-o", dest="split", type=int, metavar="NEW_ID", help="number of the one with hidden labels")
+    add("--distilled", type=int, metavar="NEW_ID", help="number of the one of pseudo labels; where "
+        "the recipe has rounds of them, numbers from it on")  # fmt: skip
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--only", choices=STAGES, metavar="STAGE", help=", ".join(STAGES))
     part.add_argument("--from", dest="first", choices=STAGES, metavar="STAGE", help="and the rest")

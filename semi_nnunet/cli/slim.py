@@ -24,6 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add, default = parser.add_argument, "default: %(default)s"
     add("-m", dest="model", required=True, help="folder TRAINER__PLANS__CONFIG that was trained")
+    add("-d", dest="dataset", metavar="ID", help="data set of the images and labels that it learns "
+        "from (default: the model's)")  # fmt: skip
     add("-f", dest="folds", nargs="+", metavar="FOLD", help="default: all that the model has")
     add("--share", type=float, default=0.125, help=f"of the model's operations ({default})")
     add("--seconds", type=float, help="of the network for the median image (default: any)")
@@ -41,9 +43,9 @@ def run(args: argparse.Namespace) -> None:
 
     launcher = Launcher.of(vars(args))
     chosen = slim.choose(
-        args.model, share=args.share, seconds=args.seconds, name=args.name, device=args.device,
-        settings=args.settings,
+        args.model, dataset=args.dataset, share=args.share, seconds=args.seconds, name=args.name,
+        device=args.device, settings=args.settings,
     )  # fmt: skip
     print(printable(f"{chosen}\nwrote {chosen.plans}"))
     if not args.plan_only:
-        print(printable(slim.train(args.model, chosen.plans, args.folds, launcher)))
+        print(printable(slim.train(args.model, chosen, args.folds, launcher)))

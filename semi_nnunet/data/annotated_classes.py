@@ -89,6 +89,10 @@ class AnnotatedClasses:
         told = next(iter(self.told(case).values()), None)
         return tuple(name for name in self.classes if told is None or name in told)
 
+    def leaves_out(self, case: str) -> bool:
+        """Whether a case does not annotate every class."""
+        return len(self.names(case)) < len(self.classes)
+
     def unknown_values(self, case: str) -> frozenset[int]:
         """The values that the label of a case may not hold: no class that it annotates has them."""
         own = {value for name in self.names(case) for value in self.classes[name]}

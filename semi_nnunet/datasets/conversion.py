@@ -13,13 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import SimpleITK as sitk
 from tqdm import tqdm
 
+from semi_nnunet.data.annotated_classes import KEY as ANNOTATED
 from semi_nnunet.data.file_bytes import COPY_AGAIN, BrokenFileError, short_reason
 from semi_nnunet.data.layout import was_made
 from semi_nnunet.data.patients import KEY
 from semi_nnunet.data.raw_description import UNLABELLED_DOMAIN
 from semi_nnunet.data.splits import SUBSETS
+from semi_nnunet.datasets.volumes import read_volume
 from semi_nnunet.util.errors import OF_A_FULL_DISK, Problem, UserError
 from semi_nnunet.util.files import could_not_write, folder_aside, require_space, write_json
 from semi_nnunet.util.parallel import in_processes
@@ -62,6 +66,7 @@ class Conversion:
         subsets: the published choices of labelled cases, by their number.
         file_ending: of images and labels.
         patient: what of a name is the patient, as a regular expression; None: every case is one.
+        partly_labelled: a training label annotates the classes that it holds, and no other.
         other_domain: the cases that are to be unlabelled are of another kind, such as MR to CT.
     """
 
@@ -74,14 +79,19 @@ class Conversion:
     file_ending: str = ".nii.gz"
     patient: str | None = None
     other_domain: bool = False
+    partly_labelled: bool = False
     counts: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
         counts = {part: sum(case.part == part for case in self.cases) for part in PARTS}
         object.__setattr__(self, "counts", counts)
 
-    def dataset_json(self) -> dict[str, Any]:
-        """The content of dataset.json."""
+    def dataset_json(self, held: Mapping[str, frozenset[int]]) -> dict[str, Any]:
+        """The content of dataset.json.
+
+        Args:
+            held: case -> the values of its label, where labels are partial.
+        """
         labels = {"background": 0} | {name: i for i, name in enumerate(self.labels, start=1)}
         return {
             "name": self.name,
@@ -92,7 +102,16 @@ class Conversion:
             "file_ending": self.file_ending,
             **({} if self.patient is None else {KEY: self.patient}),
             **({UNLABELLED_DOMAIN: "other"} if self.other_domain else {}),
+            **({ANNOTATED: partial} if (partial := self.annotated(held)) else {}),
         }
+
+    def annotated(self, held: Mapping[str, frozenset[int]]) -> dict[str, list[str]]:
+        """The classes that each label holds, of those that do not hold all."""
+        found = {
+            case: [name for value, name in enumerate(self.labels, start=1) if value in values]
+            for case, values in sorted(held.items())
+        }
+        return {case: names for case, names in found.items() if len(names) < len(self.labels)}
 
 
 def write_conversion(
@@ -120,25 +139,35 @@ def write_conversion(
         for case in conversion.cases:
             for kind in ("images", "labels") if case.label else ("images",):
                 (aside / f"{kind}{case.part}").mkdir(parents=True, exist_ok=True)
-        work = partial(_write_case, aside, conversion.file_ending)
+        work = partial(_write_case, aside, conversion.file_ending, conversion.partly_labelled)
         results = in_processes(work, conversion.cases, num_processes, "converts images")
         shown = {"total": len(conversion.cases), "unit": "case", "disable": None}
-        problems = [found for found in tqdm(results, desc="converting", **shown) if found]
+        written = list(tqdm(results, desc="converting", **shown))
+        problems = [found for found in written if isinstance(found, Problem)]
         if problems:
             raise UserError("Nothing was written, as some files cannot be converted:", problems)
+        each = zip(conversion.cases, written, strict=True)
+        held = {one.name: found for one, found in each if isinstance(found, frozenset)}
         if conversion.subsets:
             lists = {str(len(cases)): list(cases) for cases in conversion.subsets}
             write_json(aside / SUBSETS, lists)
-        write_json(aside / "dataset.json", conversion.dataset_json())
+        write_json(aside / "dataset.json", conversion.dataset_json(held))
         write_json(aside / RECORD, content)
     return True
 
 
-def _write_case(aside: Path, ending: str, case: ConvertedCase) -> Problem | None:
+def _write_case(
+    aside: Path, ending: str, partly: bool, case: ConvertedCase
+) -> Problem | frozenset[int] | None:
+    """Write a case; returns what is wrong with it, or the values of a label that is partial."""
     try:
         case.image(aside / f"images{case.part}" / f"{case.name}_0000{ending}")
         if case.label is not None:
-            case.label(aside / f"labels{case.part}" / f"{case.name}{ending}")
+            label = aside / f"labels{case.part}" / f"{case.name}{ending}"
+            case.label(label)
+            if partly and case.part == "Tr":
+                voxels = sitk.GetArrayViewFromImage(read_volume(label))
+                return frozenset(map(int, np.unique(voxels)))
     except BrokenFileError as error:
         return Problem(case.where, str(error), error.fix)
     except Exception as error:  # one strange file must not hide the others

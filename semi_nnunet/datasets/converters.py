@@ -18,6 +18,7 @@ CONVERTERS = {
     "busi": "breast ultrasound",
     "covid": "slices of lung CT with COVID-19 lesions",
     "flare22": "abdominal CT, 13 organs; 50 labelled, 2000 unlabelled",
+    "flare23": "abdominal CT, 13 organs and tumours; 2200 partially labelled, 1800 unlabelled",
     "kvasir": "colour endoscopy, polyps",
     "la2018": "MR of the left atrium; 4, 8 or 16 of 80 labelled",
     "mmwhs": "whole heart, from CT to MR or from MR to CT",

@@ -13,12 +13,13 @@ validation scores are measured, becomes the test set. --symlink saves a copy of 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.options import add_incomplete, add_symlink
-from semi_nnunet.datasets.source import Source
+from semi_nnunet.datasets.source import Files, Source
 from semi_nnunet.datasets.volumes import place
 
 PUBLISHED = ()  # there are no lists of labelled cases
@@ -46,11 +47,30 @@ def convert(source: Path, symlink: bool = False, incomplete: bool = False) -> Co
         Ts=r"(?P<id>FLARETs_\d{4})_0000\.nii\.gz",
         Ts_label=r"(?P<id>FLARETs_\d{4})\.nii\.gz",
     )
+    cases = checked_cases(folder, found, NUMBERS, symlink, incomplete)
+    return Conversion("FLARE22", ("CT",), LABELS, cases, "Ma et al., Lancet Digital Health 2024")
+
+
+def checked_cases(
+    folder: Source,
+    found: Mapping[str, Files],
+    numbers: Mapping[str, int],
+    symlink: bool,
+    incomplete: bool,
+) -> list[ConvertedCase]:
+    """The cases of a FLARE challenge; raises UserError for missing and unexpected files.
+
+    Args:
+        folder: of the download.
+        found: "Tr", "Un" and "Ts", the tuning images -> the images, and "Tr_label" and "Ts_label".
+        numbers: name -> how many labelled and how many unlabelled images there must be.
+        symlink, incomplete: as of :func:`convert`.
+    """
     names = ("{}_0000.nii.gz", "{}.nii.gz")
     folder.need_pairs(found["Tr"], found["Tr_label"], *names)
     if found["Ts_label"]:
         folder.need_pairs(found["Ts"], found["Ts_label"], *names)
-    for part, (what, number) in zip(("Tr", "Un"), NUMBERS.items(), strict=True):
+    for part, (what, number) in zip(("Tr", "Un"), numbers.items(), strict=True):
         folder.need_number(len(found[part]), number, what, incomplete)
     folder.check()
     cases = []
@@ -59,4 +79,4 @@ def convert(source: Path, symlink: bool = False, incomplete: bool = False) -> Co
         for name, image in found[part].items():
             label = partial(place, labels[name], symlink) if name in labels else None
             cases.append(ConvertedCase(name, part, partial(place, image, symlink), label, name))
-    return Conversion("FLARE22", ("CT",), LABELS, cases, "Ma et al., Lancet Digital Health 2024")
+    return cases

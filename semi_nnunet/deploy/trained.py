@@ -16,7 +16,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
-from semi_nnunet.data.layout import STOCK_TRAINER
+from semi_nnunet.data.layout import STOCK_TRAINER, dataset_name
 from semi_nnunet.deploy.descriptions import (
     REQUIRED,
     network_problems,
@@ -103,13 +103,15 @@ def find_model(text: str) -> TrainedModel:
 
     Args:
         text: path of TRAINER__PLANS__CONFIGURATION or of a fold_N in it, as it is or below
-            nnUNet_results.
+            nnUNet_results, where the number of a data set stands for its name.
 
     Raises:
         UserError: there is none; says where it was looked for.
     """
     root = nnUNet_results.get()
-    places = [Path(text).expanduser(), *([Path(root) / text] if root else [])]
+    number, _, rest = text.partition("/")
+    below = f"{dataset_name(number)}/{rest}" if number.isdecimal() and rest else text
+    places = [Path(text).expanduser(), *([Path(root) / below] if root else [])]
     for place in places:
         single = place.name.startswith("fold_")
         folder = place.parent if single else place

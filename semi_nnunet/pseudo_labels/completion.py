@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from semi_nnunet.data.annotated_classes import KEY, AnnotatedClasses
+from semi_nnunet.data.annotated_classes import KEY, AnnotatedClasses, is_partial
 from semi_nnunet.pseudo_labels.predictor import Prediction
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import optional_json
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,20 @@ class Completion:
         """The labels of a folder.
 
         Args:
-            labels: the folder.
-            dataset_json: of a model; it tells what each case annotates.
+            labels: the folder; a dataset.json beside it tells what each case annotates.
+            dataset_json: of a model; it tells that where there is none beside the folder.
 
         Raises:
-            UserError: the model tells nothing, or the folder has no label.
+            UserError: neither tells anything, or the folder has no label.
         """
-        annotated, ending = AnnotatedClasses.of(dataset_json), dataset_json["file_ending"]
+        beside = optional_json(labels.parent / "dataset.json")
+        told = beside if is_partial(beside) else dataset_json
+        annotated, ending = AnnotatedClasses.of(told), dataset_json["file_ending"]
         if annotated is None:
             raise UserError(
-                f"--complete needs a model whose dataset.json tells by {KEY!r} which classes each "
-                f"case annotates, and this one tells nothing. Fix: leave --complete out, or train "
-                f"on a data set that tells it"
+                f"--complete needs {KEY!r} in the dataset.json of the labels or of the model, to "
+                f"know the classes that each case annotates, and neither has it. Fix: leave "
+                f"--complete out, or add it"
             )
         if not any(labels.glob(f"*{ending}")):
             raise UserError(f"{labels} holds no label *{ending}. Fix: correct --complete")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ from semi_nnunet.pseudo_labels.choice import Choice, score_problems
 from semi_nnunet.pseudo_labels.distilled_dataset import (
     folds_of,
     known_plans,
+    partial_cases,
     plans_problems,
     require_folders,
     stages_of,
+    without,
     write_distilled,
     write_folds,
     write_plans,
@@ -37,6 +39,7 @@ from semi_nnunet.pseudo_labels.rounds import (
     Options,
     Target,
     commands,
+    completed_labels,
     dice_of_test_cases,
     labelled_pool,
     new_data_sets,
@@ -73,6 +76,8 @@ class Distillation:
         most: an uncertainty above which none is taken, or None.
         score: by which the surest are chosen, one of :data:`~.settings.common.FILTER_SCORES`.
         before: folders in which the same images were labelled earlier, the oldest first.
+        complete: the models also label what labelled cases do not annotate; these cases are in no
+            validation.
         confidence: a voxel whose label is less probable gets nnU-Net's ignore label, in [0, 1).
         target: trainer that is trained on the new data set; None: none is.
         target_plans: that the new data set takes over; None: the first base's where there is a
@@ -95,6 +100,7 @@ class Distillation:
     most: float | None = None
     score: str = "entropy"
     before: Sequence[str] = ()
+    complete: bool = False
     confidence: float = 0.0
     target: str | None = None
     target_plans: str | None = None
@@ -171,38 +177,59 @@ def distil(
     )  # fmt: skip
     require_models_of(request.trained, read_json(source / "dataset.json"), source.name)
     find_resources(how.device, how.jobs)  # raises where the device is not there
+    partly = partial_cases(source) if how.complete else ()
     plans = known_plans(preprocessed_dataset(source.name), request.trained)
     if how.target is not None:
         return follow(dataset, source, raws, request, plans, how, how.target)
     named = how.target_plans or str(request.trained[0].plans["plans_name"])
     refuse(plans_problems(named, how.configuration(request), plans))
-    return write(source, raws[0], request, plans, how)
+    return write(source, raws[0], request, plans, how, partly)
 
 
 # ---- one data set ----
 
 
-def write(source: Path, raw: Path, request: Request, plans: Plans, how: Distillation) -> Distilled:
-    """Label the pool and write the data set ``raw``."""
+def write(
+    source: Path,
+    raw: Path,
+    request: Request,
+    plans: Plans,
+    how: Distillation,
+    partly: Collection[str],
+) -> Distilled:
+    """Label the pool, complete the labels of the cases ``partly``, write the data set ``raw``."""
     description = read_json(source / "dataset.json")
     labelled = list(cases_in(source / "imagesTr", description["file_ending"]))
     patient_of = patient_finder(description)
     of_source = folds_of(preprocessed_dataset(source.name), labelled, patient_of)
     _, bad = verify(source, how.processes, how.skip_bad)
     skipped = {*bad, *left_out(source)}
-    pool = label_pool(request, Launcher(device=how.device, jobs=how.jobs))
+    launcher = Launcher(device=how.device, jobs=how.jobs)
+    pool = label_pool(request, launcher)
     if pool is None or not pool.cases:
         raise UnfinishedError("no image is labelled. Fix: see above")
-    taken = write_distilled(source, raw, request, how.choice, how.symlink, skipped)
+    completed = dict[str, Path]()
+    if partly:
+        of_people = replace(
+            request, images=source / "imagesTr", out=completed_labels(raw),
+            complete=source / "labelsTr",
+        )  # fmt: skip
+        done = label_pool(of_people, launcher)
+        if done is None or {*partly} - {*done.cases}:
+            raise UnfinishedError("not every label is completed. Fix: see above")
+        completed = {case: of_people.label_of(case) for case in partly}
+    taken = write_distilled(source, raw, request, how.choice, how.symlink, skipped, completed)
     preprocessed, name = preprocessed_dataset(raw.name), how.target_plans
-    folds = write_folds(of_source, preprocessed, taken, patient_of)
-    write_pseudo_labelled(preprocessed, taken)
+    of_models = {*taken, *completed}
+    folds = write_folds(without(of_source, completed), preprocessed, of_models, patient_of)
+    write_pseudo_labelled(preprocessed, of_models)
     if name:
         write_plans(raw, preprocessed, name, plans[name], how.processes)
     of_target = plans[name] if name else request.trained[0].plans
     stages = stages_of(of_target, how.configuration(request))
     following = what_follows(raw, name, stages, [*map(str, range(folds))] or [ALL])
-    return Distilled((raw,), len(labelled), len(taken), following)
+    counts = len(labelled) - len(completed), len(of_models)
+    return Distilled((raw,), *counts, following)
 
 
 def left_out(source: Path) -> set[str]:
@@ -278,6 +305,7 @@ def options_of(dataset: str, how: Distillation) -> Options:
     """The options of every round, as they are typed."""
     labelling = ["--views", *how.views] if how.views else []
     labelling += ["--confidence", str(how.confidence)] if how.confidence else []
+    labelling += ["--complete"] if how.complete else []
     labelling += ["--skip-bad"] if how.skip_bad else []
     labelling += ["--symlink"] if how.symlink else []
     device = ["--device", how.device] if how.device else []

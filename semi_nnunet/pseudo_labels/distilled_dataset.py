@@ -62,11 +62,13 @@ def write_distilled(
     choice: Choice,
     symlink: bool,
     skipped: Collection[str] = (),
+    completed: Mapping[str, Path] | None = None,
 ) -> dict[str, float]:
     """Write the raw data set ``target``; returns the pseudo-labelled cases in it.
 
     imagesTr has the labelled cases of ``source`` and the chosen ones with their pseudo labels,
-    imagesUn the others, imagesTs the test cases. ``skipped`` are in none of them.
+    imagesUn the others, imagesTs the test cases. ``skipped`` are in none of them. ``completed`` are
+    labels that replace those of labelled cases, and annotate all classes.
 
     Raises:
         UserError: ``target`` is something else.
@@ -75,9 +77,11 @@ def write_distilled(
     ending, put = description["file_ending"], Transfer(symlink)
     labelled = cases_in(source / "imagesTr", ending)
     taken = choose(case_scores(request, choice, {*skipped, *labelled}), choice)
+    completed = completed or {}
     record = {
         "source": source.name,
         "labelled": sorted(labelled),
+        **({"completed": sorted(completed)} if completed else {}),
         **{key: description[key] for key in (KEY, annotated_classes.KEY) if key in description},
         **request.record(),
         "choice": choice.record(),
@@ -89,7 +93,8 @@ def write_distilled(
         for case, files in labelled.items():
             for file in files:
                 put(Path(file), aside / "imagesTr")
-            put(source / "labelsTr" / f"{case}{ending}", aside / "labelsTr")
+            own = source / "labelsTr" / f"{case}{ending}"
+            put(completed.get(case, own), aside / "labelsTr")
         for case, files in cases_in(source / UNLABELLED_IMAGES, ending).items():
             if case in skipped:
                 continue
@@ -102,10 +107,39 @@ def write_distilled(
                 put(path, aside / folder)
         labels, tests = with_ignore(description, request), cases_in(aside / "imagesTs", ending)
         total = len(labelled) + len(taken)
-        description = annotated_classes.description_of(description, [*labelled, *tests])
+        told = [*({*labelled} - {*completed}), *tests]
+        description = annotated_classes.description_of(description, told)
         write_json(aside / "dataset.json", {**description, "labels": labels, "numTraining": total})
         write_json(aside / DISTILLED_FILE, plain(record))
     return taken
+
+
+def partial_cases(source: Path) -> list[str]:
+    """The labelled cases of a raw data set that do not annotate every class.
+
+    Raises:
+        UserError: its dataset.json tells of none.
+    """
+    description = read_json(source / "dataset.json")
+    annotated = annotated_classes.AnnotatedClasses.of(description)
+    cases = sorted(cases_in(source / "imagesTr", description["file_ending"]))
+    found = [case for case in cases if annotated is not None and annotated.leaves_out(case)]
+    if not found:
+        raise UserError(
+            f"--complete needs cases that do not annotate every class, and "
+            f"{source / 'dataset.json'} tells of none by {annotated_classes.KEY!r}. Fix: leave "
+            f"--complete out, or tell it of them"
+        )
+    return found
+
+
+def without(folds: Sequence[Fold], cases: Collection[str]) -> list[Fold]:
+    """Folds that neither train nor validate on some cases; [] if one would validate on none."""
+    left = [
+        {part: [case for case in fold[part] if case not in cases] for part in fold}
+        for fold in folds
+    ]
+    return left if all(fold["val"] for fold in left) else []
 
 
 def with_ignore(description: Mapping[str, Any], request: Request) -> dict[str, Any]:

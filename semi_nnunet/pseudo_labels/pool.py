@@ -62,6 +62,10 @@ class Request:
         """The folder of the segmentations."""
         return self.out / "labels"
 
+    def label_of(self, case: str) -> Path:
+        """The segmentation of a case."""
+        return self.labels / f"{case}{self.trained[0].dataset_json['file_ending']}"
+
     @property
     def finished_lists(self) -> Path:
         """The folder of what each shard has finished, by the name that it has had since 0.1."""

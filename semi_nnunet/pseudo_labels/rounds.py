@@ -142,6 +142,11 @@ def labelled_pool(raw: Path) -> Path:
     return raw.parent / f"pseudo_labels_{raw.name}"
 
 
+def completed_labels(raw: Path) -> Path:
+    """The folder in which the labels of people are completed for a data set."""
+    return raw.parent / f"completed_labels_{raw.name}"
+
+
 def commands(one: Round, target: Target, options: Options) -> Iterator[tuple[str, Command]]:
     """The commands of a round, each looked at when the one before has ended."""
     number = number_of(one.raw)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class Following:
         source: folder of the downloaded files; None where nothing is converted.
         converted: number of the data set with all labels.
         split: number of the one in which some are hidden; None where the recipe hides none.
+        distilled: number of the first one of pseudo labels; None where the recipe makes none.
         only: a stage of :data:`~.stages.STAGES`, to do it alone; None: all.
         first: a stage, to begin with it; None: with the first.
         dry_run: print the commands and run none.
@@ -34,6 +36,7 @@ class Following:
     source: Path | None = None
     converted: int
     split: int | None = None
+    distilled: int | None = None
     only: str | None = None
     first: str | None = None
     dry_run: bool = False
@@ -96,6 +99,7 @@ def place_of(path: Path, recipe: Recipe, how: Following) -> Place:
         problems.append(Problem("-o", what, "add -o NEW_ID"))
     if recipe.labelled is None and how.split is not None:
         problems.append(Problem("-o", "the recipe hides no labels", "leave it out"))
+    problems += distilled_problems(recipe, how)
     converts = STAGES[0] in how.wanted
     if converts and how.source is None:
         fix = (
@@ -113,4 +117,22 @@ def place_of(path: Path, recipe: Recipe, how: Following) -> Place:
         how.processes,
         how.device,
         how.jobs,
+        how.distilled,
     )
+
+
+def distilled_problems(recipe: Recipe, how: Following) -> Iterator[Problem]:
+    """Numbers of the data sets of pseudo labels that are missing, taken or one too many."""
+    where, first = "--distilled", how.distilled
+    if recipe.pseudo_labels is None:
+        if first is not None:
+            yield Problem(where, "the recipe has no pseudo labels", "leave it out")
+        return
+    if first is None:
+        what = "the recipe makes a data set of pseudo labels, which needs a number of its own"
+        yield Problem(where, what, f"add {where} NEW_ID")
+        return
+    numbers = range(first, first + recipe.pseudo_labels.rounds)
+    if {how.converted, how.split} & {*numbers} or numbers[0] < 1 or numbers[-1] > 999:
+        what = f"its data sets, {numbers[0]} to {numbers[-1]}, must be new ones from 1 to 999"
+        yield Problem(where, what, "choose another number")

@@ -17,7 +17,10 @@ comparable the outcome is::
         "folds": ["all"],                           or of "0" to "4"
         "seeds": 3,
         "published": [{"method": "UA-MT", "metric": "Dice", "value": 82.26, "source": "..."}],
-        "comparable": "..."
+        "comparable": "...",
+        "pseudo_labels": {"trainer": "SemiMeanTeacherTrainer", "target": "SemiBaselineTrainer",
+                          "rounds": 2, "keep": [0.9]},      as distil, or left out
+        "slim": {"share": 0.125}                            as slim, or left out
     }
 """
 
@@ -39,7 +42,7 @@ from semi_nnunet.discovery.classes import settings_classes
 from semi_nnunet.discovery.listing import all_trainers, our_trainers, unknown_trainers
 from semi_nnunet.planning.plan import parse_assignments
 from semi_nnunet.runs.folders import ALL
-from semi_nnunet.settings.common import SemiSettings
+from semi_nnunet.settings.common import FILTER_SCORES, SemiSettings
 from semi_nnunet.settings.overrides import given_settings
 from semi_nnunet.settings.schema import value_problems
 from semi_nnunet.util.errors import Problem, UserError
@@ -53,6 +56,7 @@ Text = Annotated[str, Field(pattern=r"\S")]
 Texts = Annotated[tuple[str, ...], Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Numbers = Annotated[tuple[float, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,40 @@ class Labelled:
     number: Count
     published: bool = False
     seed: Count = 0
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """Pseudo labels of the unlabelled cases, with which a trainer starts anew (``distil``).
+
+    Args:
+        trainer: one of the recipe's, whose model labels in the first round.
+        target: that is trained on them, and labels in the next round.
+        rounds: how many.
+        keep: fraction or number of the cases, the surest; one value, or one for each round.
+        score: by which the surest are chosen.
+        complete: the model also labels what labelled cases do not annotate.
+    """
+
+    trainer: Text
+    target: Text
+    rounds: Count = 1
+    keep: Numbers = (1.0,)
+    score: Text = "entropy"
+    complete: bool = False
+
+
+@dataclass(frozen=True)
+class Slim:
+    """A small network at the end (``slim``), taught by the target of the pseudo labels.
+
+    Args:
+        share: of the operations of its teacher.
+        trainer: one of the recipe's, that teaches it where there are no pseudo labels.
+    """
+
+    share: Number = 0.125
+    trainer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +135,8 @@ class Recipe:
     patch: tuple[int, ...] | None = None
     folds: Texts = ("all",)
     seeds: Count = 3
+    pseudo_labels: PseudoLabels | None = None
+    slim: Slim | None = None
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -111,17 +151,24 @@ def load_recipe(path: str | Path) -> Recipe:
         problems = [*_option_problems(content), *_training_problems(content)]
     if problems:
         raise UserError(f"{path} is no recipe:", list(dict.fromkeys(problems)))
-    labelled = content["labelled"]
     parts: dict[str, Any] = {
-        "labelled": None if labelled is None else Labelled(**labelled),
-        "published": tuple(Published(**entry) for entry in content["published"]),
+        "published": tuple(Published(**entry) for entry in content["published"])
     }
-    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+    for name, kind in PARTS.items():
+        if content.get(name) is not None:
+            parts[name] = kind(**plain_values(content[name]))
+    plain = plain_values(content)
     return Recipe(**(plain | parts))
+
+
+def plain_values(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of JSON, with tuples for lists."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
 
 
 # ---- the keys and the types of their values ----
 
+PARTS: dict[str, type] = {"labelled": Labelled, "pseudo_labels": PseudoLabels, "slim": Slim}
 RULES: dict[Any, tuple[str, Any]] = {  # type of a field -> rule in words, type of its JSON value
     Text: ("a text", Text),
     str | None: ("a text or null", str | None),
@@ -131,7 +178,8 @@ RULES: dict[Any, tuple[str, Any]] = {  # type of a field -> rule in words, type 
     Texts: ("a list of texts", Texts),
     tuple[int, ...] | None: ("a list of whole numbers, or null", tuple[int, ...] | None),
     Mapping[str, Any]: ("an object", dict[str, Any]),
-    Labelled | None: ("an object or null", dict[str, Any] | None),
+    Numbers: ("a list of numbers", Numbers),
+    **{kind | None: ("an object or null", dict[str, Any] | None) for kind in PARTS.values()},
     tuple[Published, ...]: ("a list of objects", tuple[Any, ...]),
 }
 
@@ -156,8 +204,8 @@ def _shape_problems(content: Any, wanted: type, where: str) -> Iterator[Problem]
         rule, kind = RULES[hints[name]]
         if not fits(kind, content[name]):
             yield Problem(f"{where}{name}", f"must be {rule}, got {content[name]!r}", "correct it")
-        elif hints[name] == Labelled | None and content[name] is not None:
-            yield from _shape_problems(content[name], Labelled, f"{name}.")
+        elif name in PARTS and content[name] is not None:
+            yield from _shape_problems(content[name], PARTS[name], f"{name}.")
         elif hints[name] == tuple[Published, ...]:
             for i, entry in enumerate(content[name]):
                 yield from _shape_problems(entry, Published, f"{name}[{i}].")
@@ -250,6 +298,35 @@ def _training_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("patch", what, "correct it, or the configurations")
     trainers = [name for name in content["trainers"] if name in our_trainers()]
     yield from _setting_problems(content, trainers)
+    yield from _later_problems(content)
+
+
+def _later_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
+    """Pseudo labels and a small network of models that the recipe does not train."""
+    pseudo_labels, slim = content.get("pseudo_labels"), content.get("slim")
+    why = "is not one of the recipe's trainers"
+    if pseudo_labels is not None:
+        first, target = pseudo_labels["trainer"], pseudo_labels["target"]
+        yield from unknown("trainer of pseudo_labels", [first], content["trainers"], why)
+        yield from unknown_trainers([target])
+        score = pseudo_labels.get("score", "entropy")
+        yield from unknown("score of pseudo_labels", [score], FILTER_SCORES)
+        rounds, keep = pseudo_labels.get("rounds", 1), pseudo_labels.get("keep", [1])
+        if rounds < 1:
+            yield Problem("pseudo_labels.rounds", f"must be 1 or more, got {rounds}", "correct it")
+        if len(keep) not in (1, rounds) or min(keep) <= 0:
+            what = f"must be one value above 0, or one for each of {rounds} rounds, got {keep}"
+            yield Problem("pseudo_labels.keep", what, "correct it")
+    if slim is None:
+        return
+    teacher, share = slim.get("trainer"), slim.get("share", 0.125)
+    if not 0 < share <= 1:
+        yield Problem("slim.share", f"must be above 0 and at most 1, got {share}", "correct it")
+    if pseudo_labels is None:
+        yield from unknown("trainer of slim", [teacher or "none"], content["trainers"], why)
+    elif teacher is not None:
+        what = f"is the target of the pseudo labels, {pseudo_labels['target']}"
+        yield Problem("slim.trainer", what, "leave it out")
 
 
 def is_positive(text: str) -> bool:

@@ -12,7 +12,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.data.layout import read_plans
-from semi_nnunet.deploy.trained import TrainedModel, find_model
+from semi_nnunet.deploy.trained import TrainedModel, find_model, require_models_of
 from semi_nnunet.evaluation import comparison
 from semi_nnunet.evaluation.values import Model, Table, crediting_absence, read_values
 from semi_nnunet.planning.checks import require_own_network, require_plans_name
@@ -24,7 +24,7 @@ from semi_nnunet.runs.launching import Launcher, find_resources
 from semi_nnunet.runs.plan import plan
 from semi_nnunet.training.checkpoints import plain
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import write_json
+from semi_nnunet.util.files import read_json, write_json
 
 STUDENT, TEACHER, METRIC = "SemiDistillationTrainer", "the teacher", "dice"
 MEASURED = ("predict", "evaluate")  # what is done with the teacher
@@ -39,6 +39,7 @@ class Chosen:
         teacher, student: the networks.
         teacher_seconds, student_seconds: of the median image, network passes alone.
         plans: identifier of the plans that were written.
+        dataset: name of the data set that they are of.
     """
 
     teacher: Slim
@@ -46,6 +47,7 @@ class Chosen:
     teacher_seconds: float
     student_seconds: float
     plans: str
+    dataset: str
 
     def __str__(self) -> str:
         def one(name: str, slim: Slim, seconds: float) -> str:
@@ -69,6 +71,7 @@ class Chosen:
 def choose(
     model: str,
     *,
+    dataset: str | None = None,
     share: float = SHARE,
     seconds: float | None = None,
     name: str | None = None,
@@ -78,7 +81,9 @@ def choose(
     """Choose a small network by its cost, and write plans in which a model teaches it.
 
     Args:
-        model: the folder of a trained model of a data set that is prepared here.
+        model: the folder of a trained model.
+        dataset: number or name of the one to learn from, which has the model's plans and is
+            prepared here; None: that of the model.
         share: of the model's operations that the network may have at most.
         seconds: that the median image may take on the device; None: any.
         name: of the plans; None: those of the model with "_slim".
@@ -93,7 +98,10 @@ def choose(
         raise UserError(f"--share must be above 0 and at most 1, got {share:g}. Fix: such as 0.125")
     teacher = find_model(model)
     before, configuration = teacher.plans["plans_name"], teacher.configuration
-    folders = folders_of(teacher.folder.parent.name)
+    folders = folders_of(dataset or teacher.folder.parent.name)
+    require_models_of(
+        [teacher], read_json(folders.preprocessed / "dataset.json"), folders.preprocessed.name
+    )
     content, plans = read_plans(folders.preprocessed, before), name or f"{before}_slim"
     require_plans_name(plans)
     if plans == before:
@@ -120,7 +128,7 @@ def choose(
     plan(folders.raw.name, plans=plans, configurations=[configuration],
          settings=[teaching, *settings])  # fmt: skip
     costs = takes(networks[0]), takes(student)
-    return Chosen(networks[0], student, *costs, plans)
+    return Chosen(networks[0], student, *costs, plans, folders.preprocessed.name)
 
 
 def write_plans(
@@ -136,17 +144,17 @@ def write_plans(
 
 def teacher_of_folds(teacher: TrainedModel, folders: Folders) -> str:
     """The setting by which each fold is taught by the model of the same fold."""
-    inside = folders.results in teacher.folder.parents
+    inside = folders.results.parent in teacher.folder.parents
     place = teacher.folder.relative_to(folders.results.parent) if inside else teacher.folder
     return f'["{(place / "fold_{fold}").as_posix()}"]'
 
 
-def train(model: str, plans: str, folds: Sequence[str] | None, launcher: Launcher) -> str:
+def train(model: str, chosen: Chosen, folds: Sequence[str] | None, launcher: Launcher) -> str:
     """Train the small network of every fold that the model has, and compare it with the model.
 
     Args:
         model: folder of the teacher.
-        plans: that :func:`choose` wrote.
+        chosen: what :func:`choose` returned.
         folds: numbers, or "all"; None: those of the model.
         launcher: where the trainings run.
 
@@ -157,7 +165,7 @@ def train(model: str, plans: str, folds: Sequence[str] | None, launcher: Launche
         UserError: a training failed, or nothing could be compared.
     """
     teacher = find_model(model)
-    dataset, configuration = teacher.folder.parent.name, teacher.configuration
+    plans, configuration = chosen.plans, teacher.configuration
     folds = list(folds or teacher.folds)
     if missing := sorted({*folds} - {*teacher.folds}):
         raise UserError(
@@ -165,13 +173,18 @@ def train(model: str, plans: str, folds: Sequence[str] | None, launcher: Launche
             f"{', '.join(missing)}. Fix: train them, or leave them out"
         )
     trainer, own = teacher.folder.name.split("__")[0], teacher.plans["plans_name"]
-    which = dataset, [configuration]
-    if not crossval(*which, [STUDENT], plans=plans, folds=folds, launcher=launcher):
+    of_teacher, which = teacher.folder.parent.name, (plans, [configuration], [STUDENT], folds)
+    if not crossval(
+        chosen.dataset, [configuration], [STUDENT], plans=plans, folds=folds, launcher=launcher
+    ):
         return "the jobs were handed to the cluster; the same command goes on when they are done"
-    crossval(*which, [trainer], plans=own, folds=folds, steps=MEASURED, launcher=launcher)
-    folders = folders_of(dataset)
-    students = make_jobs(folders, plans, [configuration], [STUDENT], folds, 1)
-    teachers = make_jobs(folders, own, [configuration], [trainer], folds, 1, steps=MEASURED)
+    crossval(
+        of_teacher, [configuration], [trainer], plans=own, folds=folds, steps=MEASURED,
+        launcher=launcher,
+    )  # fmt: skip
+    students = make_jobs(folders_of(chosen.dataset), *which, 1)
+    which = (own, [configuration], [trainer], folds)
+    teachers = make_jobs(folders_of(of_teacher), *which, 1, steps=MEASURED)
     return difference(students, teachers)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from semi_nnunet.runs.recipe import Recipe, option_words
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 
-STAGES = ("convert", "split", "preprocess", "plan", *STEPS, "compare", "report")  # in this order
+STAGES = (  # in this order
+    "convert", "split", "preprocess", "plan", *STEPS, "compare", "report", "distil", "slim",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Place:
         source: folder of the downloaded files; None where nothing is converted.
         converted: number or name of the data set with all labels.
         used: of the one that is trained on; the same where the recipe hides no labels.
+        distilled: number of the first data set of pseudo labels; None where the recipe has none.
         plans: identifier of those of the recipe alone, see :func:`plans_of_recipe`.
         report: the HTML file.
         processes: for converting and preprocessing.
@@ -38,6 +41,11 @@ class Place:
     processes: int
     device: str | None = None
     jobs: int | None = None
+    distilled: int | None = None
+
+    def model(self, dataset: int | str, trainer: str, recipe: Recipe) -> str:
+        """A trained model of the recipe's last configuration, as -m takes it."""
+        return f"{dataset}/{trainer}__{self.plans}__{recipe.configurations[-1]}"
 
 
 def plans_of_recipe(path: Path) -> str:
@@ -89,9 +97,33 @@ def commands(recipe: Recipe, place: Place) -> dict[str, list[Command]]:
         found[step] = [(*crossval, *repeated, *device, *jobs, "--steps", step)]
     found["compare"] = [("compare", *used, *plans)]
     found["report"] = [("report", *used, *plans, "-o", place.report)]
+    found |= later_commands(recipe, place, (*device, *jobs))
     return {
         stage: [("semi_nnunet", *words) for words in several] for stage, several in found.items()
     }
+
+
+def later_commands(
+    recipe: Recipe, place: Place, where: Sequence[str]
+) -> dict[str, list[tuple[str | Path, ...]]]:
+    """The stages after the report: rounds of pseudo labels, and a small network."""
+    found: dict[str, list[tuple[str | Path, ...]]] = {}
+    used, folds, again = ("-d", place.used), ("-f", *recipe.folds), recipe.pseudo_labels
+    source, teacher = place.used, None if recipe.slim is None else recipe.slim.trainer
+    if again is not None and place.distilled is not None:
+        new = ("-o", str(place.distilled), "-m", place.model(place.used, again.trainer, recipe))
+        chosen = ["--keep", *map(str, again.keep), "--score", again.score]
+        chosen += ["--complete"] if again.complete else []
+        target = ["--target", again.target, "--target-plans", place.plans]
+        target += ["--target-configuration", recipe.configurations[-1]]
+        rounds = (*folds, "--rounds", str(again.rounds), "-np", str(place.processes))
+        found["distil"] = [("distil", *used, *new, *chosen, *target, *rounds, *where)]
+        source, teacher = str(place.distilled + again.rounds - 1), again.target
+    if recipe.slim is not None and teacher is not None:
+        model = ("-m", place.model(source, teacher, recipe))
+        share = ("--share", str(recipe.slim.share))
+        found["slim"] = [("slim", *used, *model, *folds, *share, *where)]
+    return found
 
 
 def steps_as_one(stages: Mapping[str, list[Command]]) -> dict[str, list[Command]]:

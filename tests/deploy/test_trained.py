@@ -56,6 +56,13 @@ def test_a_model_is_found_below_nnunets_results(model: Path) -> None:
     assert find_model(relative).folder == model
 
 
+def test_the_number_of_a_data_set_stands_for_its_name(model: Path) -> None:
+    number = int(model.parent.name[7:10])
+    assert find_model(f"{number}/{model.name}") == find_model(f"{model.parent.name}/{model.name}")
+    with pytest.raises(UserError, match="exactly one data set must have the number 998"):
+        find_model(f"998/{model.name}")
+
+
 def test_an_absent_model_says_where_it_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"looked for plans\.json.*absent and .*Fix: give a folder"):
         find_model("absent")

@@ -105,7 +105,7 @@ def test_what_cannot_be_completed_is_said_first(pool, capfd, tmp_path):
     words = ["pseudo-label", "-i", str(pool.images), "-m", pool.names[0], "--device", "cpu"]
     words += ["-o", str(pool.out), "--complete", str(pool.raw / "labelsTr")]
     assert main(words) == 2
-    assert "tells nothing. Fix: leave --complete out" in capfd.readouterr().err
+    assert "neither has it. Fix: leave --complete out" in capfd.readouterr().err
     path = pool.models[0].folder / "dataset.json"
     write_json(path, {**read_json(path), "annotated": {"*": ["large"]}})
     assert main([*words[:-1], str(tmp_path / "absent")]) == 2

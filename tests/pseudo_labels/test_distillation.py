@@ -75,6 +75,40 @@ def test_the_surest_become_training_cases_of_every_fold_and_of_no_validation(raw
     assert "was not made by this command" in capfd.readouterr().err
 
 
+def test_what_labels_leave_out_is_completed_and_validates_nothing(raw, pool, capfd):
+    labelled = sorted(cases(raw / "imagesTr"))
+    partly = labelled[:2]
+    words = distil(raw, pool, "--complete")
+    assert main(words) == 2
+    assert "needs cases that do not annotate every class" in capfd.readouterr().err
+    path = raw / "dataset.json"
+    told = {case: ["large", "pair"] for case in partly}
+    write_json(path, {**read_json(path), "annotated": told})
+    for case in partly:  # whoever draws no small organ leaves background there
+        file = raw / "labelsTr" / f"{case}.nii.gz"
+        label = sitk.ReadImage(str(file))
+        sitk.WriteImage(label * sitk.Cast(label != 3, label.GetPixelID()), str(file))
+    assert main(words) == 0
+    assert "3 labelled and 6 pseudo-labelled cases" in capfd.readouterr().out
+    target = next(raw.parent.glob("Dataset077_*"))
+    assert "annotated" not in read_json(target / "dataset.json")
+    for case in labelled:
+        name = f"labelsTr/{case}.nii.gz"
+        own, new = (
+            sitk.GetArrayFromImage(sitk.ReadImage(str(folder / name))) for folder in (raw, target)
+        )
+        for value in (1, 2):
+            assert np.array_equal(new == value, own == value)
+        if case not in partly:
+            assert np.array_equal(new, own)
+    preprocessed = Path(os.environ["nnUNet_preprocessed"]) / target.name
+    assert {*partly} < pseudo_labelled_cases(preprocessed)
+    folds = read_json(preprocessed / "splits_final.json")
+    validated = {case for fold in folds for case in fold["val"]}
+    assert validated == ({*labelled} - {*partly} if folds else set())
+    assert all({*partly} <= {*fold["train"]} for fold in folds)
+
+
 def test_what_is_set_aside_is_in_no_training(raw, pool, capfd):
     test = next((raw / "imagesTs").iterdir())
     shutil.copy(test, raw / "imagesUn" / "leak_0000.nii.gz")

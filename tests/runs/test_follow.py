@@ -140,6 +140,21 @@ def test_all_that_is_missing_is_said_at_once(place: Path) -> None:
         place_of(path, whole, Following(source=place, converted=1, split=2))
 
 
+def test_data_sets_of_pseudo_labels_need_numbers_of_their_own(place: Path) -> None:
+    write = Path("recipe.json").write_text
+    rounds = {"trainer": "SemiBaselineTrainer", "target": "SemiBaselineTrainer", "rounds": 2}
+    write(json.dumps(RECIPE | {"pseudo_labels": rounds}))
+    path, how = Path("recipe.json"), Following(source=place, converted=511, split=611)
+    recipe = load_recipe(path)
+    assert place_of(path, recipe, replace(how, distilled=711)).distilled == 711
+    for number in (None, 510, 610, 999, 0):
+        with pytest.raises(UserError, match="--distilled: "):
+            place_of(path, recipe, replace(how, distilled=number))
+    write(json.dumps(RECIPE))
+    with pytest.raises(UserError, match="--distilled: the recipe has no pseudo labels"):
+        place_of(path, load_recipe(path), replace(how, distilled=711))
+
+
 def test_a_recipe_is_followed_in_the_data_sets_that_are_told(place: Path) -> None:
     path = place / "recipe.json"
     recipe = load_recipe(path)

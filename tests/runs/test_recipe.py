@@ -35,6 +35,7 @@ GOOD: dict[str, Any] = {
     "published": [{"method": "UA-MT", "metric": "Dice", "value": 0.8226, "source": "Table 2"}],
     "comparable": "not at all",
 }
+ROUNDS = {"trainer": "SemiMeanTeacherTrainer", "target": "SemiBaselineTrainer", "rounds": 3}
 KVASIR, RETOUCH = {"converter": "kvasir"}, {"converter": "retouch"}
 
 
@@ -119,6 +120,28 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         (
             KVASIR | {"options": {}, "labelled": {"number": 4, "published": True}},
             "has no list, got",
+        ),
+        (
+            {"pseudo_labels": {"trainer": "SemiCPSTrainer", "target": "SemiBaselineTrainer"}},
+            "trainer of pseudo_labels 'SemiCPSTrainer': is not one of the recipe's trainers",
+        ),
+        (
+            {"pseudo_labels": {"trainer": "SemiBaselineTrainer", "target": "SemiCPTrainer"}},
+            "did you mean 'SemiCPSTrainer'",
+        ),
+        (
+            {"pseudo_labels": ROUNDS | {"score": "entropie", "keep": [0.5, 0.6]}},
+            "did you mean 'entropy'",
+        ),
+        ({"pseudo_labels": ROUNDS | {"keep": [0.5, 0.6]}}, "one for each of 3 rounds, got"),
+        ({"pseudo_labels": ROUNDS | {"rounds": 0}}, "pseudo_labels.rounds: must be 1 or more"),
+        ({"pseudo_labels": ROUNDS | {"round": 2}}, "did you mean 'rounds'"),
+        ({"pseudo_labels": {"target": "SemiCPSTrainer"}}, "pseudo_labels.trainer: is missing"),
+        ({"slim": {}}, "trainer of slim 'none': is not one of the recipe's trainers"),
+        ({"slim": {"share": 2}}, "slim.share: must be above 0 and at most 1, got 2"),
+        (
+            {"pseudo_labels": ROUNDS, "slim": {"trainer": "SemiBaselineTrainer"}},
+            "slim.trainer: is the target of the pseudo labels, SemiBaselineTrainer",
         ),
         ({"folds": ["five"]}, "fold 'five': there are 4 folds of 4 labelled cases"),
         ({"folds": ["4"]}, "fold '4': there are 4 folds of 4 labelled cases"),

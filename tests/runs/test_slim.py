@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,25 @@ def test_plans_have_the_small_network_and_its_teacher(teacher, capsys) -> None:
     given = plans["semi_planned"]["given"]
     name = "SemiMeanTeacherTrainer__nnUNetPlans__2d/fold_{fold}"
     assert given[STUDENT]["models"] == [f"{dataset.name}/{name}"] and given["epochs"] == 3
+
+
+def test_another_data_set_with_the_same_labels_can_be_learned_from(teacher, capsys) -> None:
+    folder, dataset = teacher
+    other = dataset.preprocessed.with_name("Dataset950_Other")
+    shutil.copytree(dataset.preprocessed, other)
+    try:
+        options = ["-d", other.name, "--share", "0.2", "--plan-only"]
+        assert main(words(folder, *options)) == 0
+        plans = json.loads((other / "nnUNetPlans_slim.json").read_text())
+        (model,) = plans["semi_planned"]["given"][STUDENT]["models"]
+        assert model == f"{dataset.name}/SemiMeanTeacherTrainer__nnUNetPlans__2d/fold_{{fold}}"
+        assert not (dataset.preprocessed / "nnUNetPlans_slim.json").exists()
+        description = json.loads((other / "dataset.json").read_text())
+        write_json(other / "dataset.json", {**description, "labels": {"background": 0, "one": 1}})
+        assert main(words(folder, *options, "--name", "nnUNetPlans_new")) == 2
+        assert "cannot label the images of Dataset950_Other" in capsys.readouterr().err
+    finally:
+        shutil.rmtree(other)
 
 
 @pytest.mark.slow

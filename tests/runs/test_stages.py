@@ -15,7 +15,9 @@ from semi_nnunet.runs.stages import STAGES, Place, commands, plans_of_recipe
 from semi_nnunet.util.errors import UserError
 
 PLANS = sorted((Path(__file__).resolve().parents[2] / "plans").glob("*.json"))
-PLACE = Place(Path("SRC"), "501", "601", "nnUNetPlans_mine", Path("report.html"), processes=2)
+PLACE = Place(
+    Path("SRC"), "501", "601", "nnUNetPlans_mine", Path("report.html"), processes=2, distilled=701
+)
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
@@ -36,9 +38,29 @@ def test_every_stage_of_every_recipe_is_a_command_of_ours(path: Path) -> None:
     assert parsed["plan"][0].name == parsed["compare"][0].plans == PLACE.plans
     given = parse_assignments(parsed["plan"][0].assignments)
     assert given == parse_assignments([f"{k}={json.dumps(v)}" for k, v in recipe.settings.items()])
+    assert ("distil" in found) == (recipe.pseudo_labels is not None)
+    assert ("slim" in found) == (recipe.slim is not None)
     assert [one.steps for one in parsed["crossval"]] == [["train"], ["predict"], ["evaluate"]]
     for one in parsed["crossval"]:
         assert tuple(one.trainers) == recipe.trainers and one.seeds == recipe.seeds
+
+
+def test_pseudo_labels_and_a_small_network_are_made_of_the_models_before_them() -> None:
+    recipe = load_recipe(next(path for path in PLANS if path.stem == "flare22_rounds"))
+    found = commands(recipe, replace(PLACE, used="501", device="cpu"))
+    (words,) = found["distil"]
+    distil = build_parser("distil").parse_args([str(word) for word in words[1:]])
+    model = "SemiBaselineTrainer__nnUNetPlans_mine__3d_fullres"
+    assert (distil.dataset, distil.new_id, distil.base) == ("501", 701, [f"501/{model}"])
+    assert (distil.rounds, distil.keep, distil.score) == (3, [1, 0.962, 0.962], "change")
+    assert (distil.target, distil.target_plans) == ("SemiBaselineTrainer", PLACE.plans)
+    assert distil.folds == ["all"] and distil.device == "cpu" and not distil.complete
+    (words,) = found["slim"]
+    slim = build_parser("slim").parse_args([str(word) for word in words[1:]])
+    assert (slim.dataset, slim.model, slim.share) == ("501", f"703/{model}", 0.125)
+    laptop = load_recipe(next(path for path in PLANS if path.stem == "flare24_laptop"))
+    (words,) = commands(laptop, replace(PLACE, used="501"))["slim"]
+    assert "501/SemiMeanTeacherTrainer__nnUNetPlans_mine__3d_fullres" in words
 
 
 def test_plans_of_a_budget_are_used_everywhere(place: Path) -> None:
