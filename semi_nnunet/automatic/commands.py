@@ -40,6 +40,11 @@ class Commands:
     def _which(self) -> tuple[str, ...]:
         return "-d", self.folders.raw.name
 
+    @property
+    def choice(self) -> Path:
+        """The file that tells how the model was chosen."""
+        return self.out / "choice.json"
+
     def plans_of(self, name: str) -> str:
         """The identifier of a round's plans."""
         return f"{PLANS}_{name}"
@@ -76,7 +81,7 @@ class Commands:
         folder = self.out / "exported"
         if not any(folder.glob(f"*__{trainer}__{plans[1]}__{self.configuration}.zip")):
             yield "export", ("semi_nnunet", "export", *self._which, *model, "-o", folder)
-        page = ("-o", self.out / "report.html")
+        page = ("--choice", self.choice, "-o", self.out / "report.html")
         yield "report", ("semi_nnunet", "report", *self._which, *plans, *page)
 
     def jobs_of(self, one: Round) -> list[Job]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from semi_nnunet.automatic.proof import Proof
 from semi_nnunet.automatic.schedule import FULL, Round, Setting, time_of
 from semi_nnunet.automatic.state import State
+from semi_nnunet.report.choice import Choice
 from semi_nnunet.util.progress import readable_time
 
 
@@ -47,19 +48,27 @@ def proving_words(setting: Setting, rounds: Iterable[Round]) -> str:
     return f"{chosen}; nothing can prove it."
 
 
-def story(dataset: str, state: State, setting: Setting, proof: Proof, hours: float) -> str:
+def choice_of(state: State, setting: Setting, proof: Proof, hours: float) -> Choice:
+    """How the model was chosen, in rounds."""
+    rows = [
+        (
+            name, str(one.steps), " ".join(one.folds), ", ".join(map(short, one.trainers)),
+            ", ".join(map(short, state.ranked.get(name, ()))),
+        )
+        for name, one in state.rounds.items()
+    ]  # fmt: skip
+    ships = (
+        f"The model that ships was trained on all labelled cases (fold all, {FULL} round): "
+        f"{short(proof.ships)}. {readable_time(state.seconds)} of {hours:g} h were spent."
+    )
+    return Choice((proving_words(setting, state.rounds.values()),), tuple(rows), (ships,))
+
+
+def story(dataset: str, proof: Proof, choice: Choice) -> str:
     """A page of Markdown: the answer first, then how the model was chosen."""
     lines = [f"# {dataset}", "", proof.said, ""]
     lines += ["* `exported/`: the model; stock nnU-Net installs the zip and predicts with it."]
     lines += ["* `predictions/`: its segmentations of imagesTs, if there are any."]
     lines += ["* `report.html`: the last round in full, to be opened in a browser.", ""]
-    lines += ["## How it was chosen", "", proving_words(setting, state.rounds.values()), ""]
-    lines += ["| round | steps | folds | trainers | best first |", "|---|---|---|---|---|"]
-    for name, one in state.rounds.items():
-        best = ", ".join(map(short, state.ranked.get(name, ())))
-        trainers = ", ".join(map(short, one.trainers))
-        lines.append(f"| {name} | {one.steps} | {' '.join(one.folds)} | {trainers} | {best} |")
-    spent = readable_time(state.seconds)
-    lines += ["", f"The model that ships was trained on all labelled cases (fold all, {FULL} "
-              f"round): {short(proof.ships)}. {spent} of {hours:g} h were spent."]  # fmt: skip
-    return "\n".join([*lines, ""])
+    lines += ["## How it was chosen", "", *choice.markdown()]
+    return "\n".join(lines)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semi_nnunet.automatic.commands import PLANS, Commands
-from semi_nnunet.automatic.page import schedule_table, story
+from semi_nnunet.automatic.page import choice_of, schedule_table, story
 from semi_nnunet.automatic.proof import prove, ranked
 from semi_nnunet.automatic.rates import rate_of
 from semi_nnunet.automatic.schedule import FULL, LONGER, SHORT, Round, Setting, better_half, divide
@@ -170,10 +170,11 @@ class Choice:
                 left = better_half(of_candidates)
         jobs = self.commands.jobs_of(state.rounds[FULL])
         proof = prove(jobs, left[0])
+        choice = choice_of(state, self.setting, proof, self.hours)
+        choice.write(self.commands.choice)
         run_stages(self.commands.shipping(proof.ships))
         self.copy_predictions(proof.ships)
-        text = story(folders.raw.name, state, self.setting, proof, self.hours)
-        write_text(self.commands.out / "README.md", text)
+        write_text(self.commands.out / "README.md", story(folders.raw.name, proof, choice))
         return Shipped(proof.ships, proof.said, self.commands.out)
 
     def show(self) -> None:

@@ -31,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-p", dest="plans", default="nnUNetPlans", help=default)
     add("--baseline", default="SemiBaselineTrainer", metavar="TRAINER", help=default)
     add("--metric", default="dice", help=f"a column of metrics.csv ({default})")
+    add("--choice", type=Path, metavar="FILE", help="choice.json of semi_nnunet auto: how the "
+        "method was chosen")  # fmt: skip
+    add("--efficiency", nargs="+", default=[], type=Path, metavar="FOLDER", help="that semi_nnunet "
+        "efficiency wrote: what submissions cost")  # fmt: skip
     add("-o", dest="out", type=Path, default=Path("report.html"), help=default)
 
 
@@ -40,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
 
     written = write_report(
         args.dataset, values=args.values or (), plans=args.plans, baseline=args.baseline,
-        metric=args.metric, out=args.out,
+        metric=args.metric, choice=args.choice, efficiency=args.efficiency, out=args.out,
     )  # fmt: skip
     print(*map(printable, (written.headline, *written.sentences)), sep="\n")
     print(f"wrote {written.path} ({written.size / 2**20:.1f} MB)")

@@ -34,14 +34,13 @@ from semi_nnunet.pseudo_labels.distilled_dataset import (
     write_pseudo_labelled,
 )
 from semi_nnunet.pseudo_labels.label import label_pool, require_confidence
+from semi_nnunet.pseudo_labels.places import adopt_labels, completed_labels, labelled_pool
 from semi_nnunet.pseudo_labels.pool import Request
 from semi_nnunet.pseudo_labels.rounds import (
     Options,
     Target,
     commands,
-    completed_labels,
     dice_of_test_cases,
-    labelled_pool,
     new_data_sets,
     number_of,
     plan_rounds,
@@ -205,6 +204,7 @@ def write(
     _, bad = verify(source, how.processes, how.skip_bad)
     skipped = {*bad, *left_out(source)}
     launcher = Launcher(device=how.device, jobs=how.jobs)
+    adopt_labels(request, source)
     pool = label_pool(request, launcher)
     if pool is None or not pool.cases:
         raise UnfinishedError("no image is labelled. Fix: see above")

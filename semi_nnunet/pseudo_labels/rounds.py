@@ -27,6 +27,7 @@ from semi_nnunet.discovery.listing import our_trainers, unknown_trainers
 from semi_nnunet.evaluation.tables import JSON
 from semi_nnunet.pseudo_labels.choice import OF_SEVERAL, Choice
 from semi_nnunet.pseudo_labels.distilled_dataset import plans_problems
+from semi_nnunet.pseudo_labels.places import labelled_pool
 from semi_nnunet.runs.folders import ALL, TEST_FOLDER, Folders
 from semi_nnunet.runs.folds import fold_problems, number_of_folds
 from semi_nnunet.runs.seeds import seed_name
@@ -135,16 +136,6 @@ def plan_rounds(
         takes_all = choice.most is None and (choice.keep == 1 or choice.keep >= pool)
         rounds.append(Round(raw, models, choice, takes_all))
     return rounds
-
-
-def labelled_pool(raw: Path) -> Path:
-    """The folder in which the pool is labelled for a data set."""
-    return raw.parent / f"pseudo_labels_{raw.name}"
-
-
-def completed_labels(raw: Path) -> Path:
-    """The folder in which the labels of people are completed for a data set."""
-    return raw.parent / f"completed_labels_{raw.name}"
 
 
 def commands(one: Round, target: Target, options: Options) -> Iterator[tuple[str, Command]]:

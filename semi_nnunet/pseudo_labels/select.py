@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,11 @@ from semi_nnunet.data.layout import (
     raw_dataset,
     set_aside,
 )
-from semi_nnunet.deploy.trained import find_models, require_models_of
+from semi_nnunet.deploy.trained import require_models_of
 from semi_nnunet.pseudo_labels.choice import Choice, case_scores, choose, score_problems
 from semi_nnunet.pseudo_labels.gallery import write_page
 from semi_nnunet.pseudo_labels.label import label_pool
+from semi_nnunet.pseudo_labels.places import labelled_by
 from semi_nnunet.pseudo_labels.pool import Request
 from semi_nnunet.runs.launching import Launcher, UnfinishedError
 from semi_nnunet.training.filtering import write_table
@@ -98,14 +98,6 @@ def select(
     write_table(table, scores, kept)
     write_json(path, {**request.record(), **choice.record(), "cases": kept})
     return Selected(raw.name, tuple(kept), len(scores), page, table)
-
-
-def labelled_by(raw: Path, models: Sequence[str], views: Sequence[str]) -> Path:
-    """The folder for what these very models say of imagesUn: other ones have another."""
-    found = find_models(models)
-    stages = [*found, *(model.previous for model in found if model.previous is not None)]
-    asked = " ".join([*models, *sorted(views), *(str(model.checksums()) for model in stages)])
-    return raw.parent / f"pseudo_labels_{raw.name}_{zlib.crc32(asked.encode()):08x}"
 
 
 def select_all(dataset: str) -> None:

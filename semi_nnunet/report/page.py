@@ -24,6 +24,7 @@ from semi_nnunet.report.charts import (
     series_number,
     ticks,
 )
+from semi_nnunet.report.choice import COLUMNS as CHOICE_COLUMNS
 from semi_nnunet.report.contours import BROKEN, MENDED, WRONG, colour_of
 from semi_nnunet.report.costs import COLUMNS
 from semi_nnunet.report.measured import ALL_CLASSES, Measured
@@ -96,6 +97,7 @@ def render(report: Report) -> str:
         errors=(MENDED, BROKEN, WRONG),
         series_number=series_number,
         cost_columns=COLUMNS,
+        choice_columns=CHOICE_COLUMNS,
         all_classes=ALL_CLASSES,
         isnan=math.isnan,
     )

@@ -19,10 +19,12 @@ from semi_nnunet.evaluation.values import (
 from semi_nnunet.report.answer import Answer, answer
 from semi_nnunet.report.background import Background, Facts, background, methods_of
 from semi_nnunet.report.case_files import CaseFiles
+from semi_nnunet.report.choice import Choice
 from semi_nnunet.report.costs import Costs, costs_of
 from semi_nnunet.report.measured import Measured, measure, read_metrics
 from semi_nnunet.report.run_pages import Panel, Pool, Run, all_dice, pools_of, run_name, run_of
 from semi_nnunet.report.shown_cases import Viewer, viewers
+from semi_nnunet.report.submissions import Submissions
 from semi_nnunet.runs.compare import not_measured
 from semi_nnunet.runs.folders import Folders, patients_of
 from semi_nnunet.runs.job import Job
@@ -89,6 +91,8 @@ class Report:
         cases: subset -> a row for every class of every case.
         methods: what each of them does.
         trained: what is in the folders of the trainings; None of a report of values alone.
+        choice: how the method was chosen, where somebody tells.
+        submissions: that were measured, if any.
     """
 
     dataset: str
@@ -101,6 +105,8 @@ class Report:
     cases: dict[str, list[CaseRow]]
     methods: Facts
     trained: Trained | None = None
+    choice: Choice | None = None
+    submissions: Submissions | None = None
 
 
 def of_values(paths: Sequence[Path], baseline: str, metric: str = "dice") -> Report:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from semi_nnunet.report.choice import read_choice
 from semi_nnunet.report.page import render
 from semi_nnunet.report.report_data import of_trainings, of_values
+from semi_nnunet.report.submissions import read_submissions
 from semi_nnunet.runs.compare import require_no_plans
 from semi_nnunet.runs.crossval import BASELINE, PLANS
 from semi_nnunet.runs.folders import folders_of
@@ -39,6 +41,8 @@ def write_report(
     plans: str = PLANS,
     baseline: str = BASELINE,
     metric: str = "dice",
+    choice: str | Path | None = None,
+    efficiency: Sequence[str | Path] = (),
     out: str | Path = "report.html",
 ) -> WrittenReport:
     """Write one HTML file that says whether the methods help, and shows what went wrong where.
@@ -49,6 +53,8 @@ def write_report(
         plans: of the trainings; those of their seeds are found, too.
         baseline: trainer to compare with.
         metric: a column of metrics.csv.
+        choice: choice.json of ``semi_nnunet auto``: how the method was chosen.
+        efficiency: folders that ``semi_nnunet efficiency`` wrote: what submissions cost.
         out: the HTML file.
 
     Returns:
@@ -60,6 +66,8 @@ def write_report(
     path, files = Path(out), [Path(file) for file in values]
     require_place(path)
     require_no_plans(dataset, files, plans)
+    chosen = None if choice is None else read_choice(choice)
+    submissions = read_submissions(efficiency)
     if files:
         require_other(path, files)
         content = of_values(files, baseline, metric)
@@ -67,7 +75,7 @@ def write_report(
         content = of_trainings(folders_of(dataset), plans, baseline, metric)
     else:
         raise UserError("there is nothing to report. Fix: give a data set, or files of values")
-    page = render(content)
+    page = render(replace(content, choice=chosen, submissions=submissions))
     write_text(path, page)
     answer = content.answer
     return WrittenReport(path, len(page.encode()), answer.headline, tuple(answer.sentences))

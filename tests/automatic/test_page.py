@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from semi_nnunet.automatic.page import proving_words, schedule_table, short, story
+from semi_nnunet.automatic.page import choice_of, proving_words, schedule_table, short, story
 from semi_nnunet.automatic.proof import Proof
 from semi_nnunet.automatic.schedule import divide
 from semi_nnunet.automatic.state import State
+from semi_nnunet.report.choice import read_choice
 from tests.automatic.test_schedule import CANDIDATES, setting
 
 
@@ -36,11 +37,14 @@ def test_the_page_begins_with_the_answer(tmp_path: Path) -> None:
     (last,) = divide(setting(), ["B"], 3600, done=["short", "longer"])
     state = State(tmp_path / "state.json", {}, 1800.0, {}, {"full": last}, {})
     proof = Proof("SemiBTrainer", "Unlabelled images help: by a lot.")
-    text = story("Dataset007_Seven", state, replace(setting()), proof, 2)
+    choice = choice_of(state, replace(setting()), proof, 2)
+    text = story("Dataset007_Seven", proof, choice)
     title, _, first, *rest = text.splitlines()
     assert (title, first) == ("# Dataset007_Seven", proof.said)
     assert f"| full | {last.steps} | all | Base, B |  |" in rest
     assert "B. 30 min of 2 h were spent." in text
+    choice.write(tmp_path / "choice.json")
+    assert read_choice(tmp_path / "choice.json") == choice
 
 
 def test_names_are_short() -> None:

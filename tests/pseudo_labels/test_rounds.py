@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.cli.main import build_parser, main
+from semi_nnunet.pseudo_labels.places import labelled_pool
 from semi_nnunet.pseudo_labels.rounds import dice_of_test_cases
 from semi_nnunet.runs import commands
 from semi_nnunet.util.files import read_json, write_json
@@ -64,7 +65,7 @@ def test_a_dry_run_prints_commands_and_touches_nothing(raw, pool, capsys):
 
 
 def test_rounds_compare_with_all_before_them(raw, pool, tmp_path, capsys):
-    pools = [str(raw.parent / f"pseudo_labels_{name}") for name in NAMES]
+    pools = [str(labelled_pool(raw.with_name(name))) for name in NAMES]
 
     def asked(*more: str) -> list:
         more = ("--rounds", "3", "--score", "change", "--keep", "0.9", *more)
@@ -156,13 +157,13 @@ def test_two_rounds_are_followed_and_gone_on_with(
         patch.setattr(commands, "run_verb", without_training("77"))
         assert main(words) == 2
         assert stages(capfd.readouterr().out) == ["label", "preprocess", "train"]
-        labels = times(f"raw/pseudo_labels_{NAMES[0]}/labels/*")
+        labels = times(f"preprocessed/{NAMES[0]}/pseudo_labels/labels/*")
         patch.setattr(commands, "run_verb", without_training("78"))
         assert main(words) == 2
         said = capfd.readouterr()
         assert stages(said.out) == ["label", "preprocess", "train"] * 2
         assert "round 2 of 2: train failed" in said.err
-    assert times(f"raw/pseudo_labels_{NAMES[0]}/labels/*") == labels and len(labels) == 4
+    assert times(f"preprocessed/{NAMES[0]}/pseudo_labels/labels/*") == labels and len(labels) == 4
     trained = times(f"results/{NAMES[0]}/{MODEL}/fold_all/checkpoint_final.pth")
     assert main(words) == 0
     assert stages(capfd.readouterr().out) == ["label", "preprocess", "train"] * 2

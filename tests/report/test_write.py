@@ -10,8 +10,10 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.values import write_values
+from semi_nnunet.report.choice import Choice
 from semi_nnunet.report.write import write_report
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import write_json
 from tests.report.gains import values
 from tests.report.parsed_page import Elements, Page
 from tests.report.results_tree import BASE, OURS, Tree
@@ -141,3 +143,26 @@ def test_no_name_reaches_the_terminal_as_a_command_to_it(tmp_path, monkeypatch, 
     assert main(["preprocess", "-d", "7", "-np", "1"]) == 2
     said = "".join(capsys.readouterr())
     assert "\x1b" not in said and "\\x1b[31mred" in said
+
+
+def test_the_choice_and_the_cost_of_submissions_are_shown(kept, tmp_path):
+    rows = (("short", "100", "0 1", "Base, <script>", "CPS"),)
+    Choice(("Folds 0 1 choose.",), rows, ("CPS ships.",)).write(tmp_path / "choice.json")
+    folders = []
+    for name, seconds in (("<b>slow", 20.0), ("fast", 4.5)):
+        folders.append(tmp_path / name)
+        folders[-1].mkdir()
+        mean = {"seconds": seconds, "cpu_area": 9.0, "own_memory": 5.0, "dice": 0.9}
+        content = {"command": 'run "<i>"', "mean": mean, "cases": {"a": mean}}
+        write_json(folders[-1] / "efficiency.json", content)
+    out = tmp_path / "shown.html"
+    write_report(values=[kept], choice=tmp_path / "choice.json", efficiency=folders, out=out)
+    html = out.read_text(encoding="utf-8")
+    page = Page(html)
+    for text in ("Folds 0 1 choose.", "Base, <script>", "CPS ships.", "<b>slow", "20.0", "4.5"):
+        assert text in page.text
+    assert "Base, <script>" not in html and "<b>slow" not in html and "<i>" not in html
+    assert 'href="#choice"' in html and 'href="#cost"' in html
+    write_report(values=[kept], out=out)
+    html = out.read_text(encoding="utf-8")
+    assert 'href="#choice"' not in html and 'href="#cost"' not in html

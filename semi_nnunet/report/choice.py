@@ -1,0 +1,61 @@
+"""How ``semi_nnunet auto`` chose a method, as its page and the report tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json, write_json
+
+COLUMNS = ("round", "steps", "folds", "trainers", "best first")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The rounds that led to a method.
+
+    Args:
+        before: sentences above the table.
+        rows: of the rounds, each with a text for every one of :data:`COLUMNS`.
+        after: sentences below it.
+    """
+
+    before: tuple[str, ...]
+    rows: tuple[tuple[str, str, str, str, str], ...]
+    after: tuple[str, ...]
+
+    def markdown(self) -> list[str]:
+        """The lines of a page."""
+        table = [COLUMNS, ["---"] * len(COLUMNS), *self.rows]
+        return [*paragraphs(self.before), *map(row_of, table), "", *paragraphs(self.after)]
+
+    def write(self, path: Path) -> None:
+        """Write it for :func:`read_choice`."""
+        write_json(path, asdict(self))
+
+
+def read_choice(path: str | Path) -> Choice:
+    """What :meth:`Choice.write` wrote.
+
+    Raises:
+        UserError: it is not there, or something else.
+    """
+    try:
+        return TypeAdapter(Choice).validate_python(read_json(path))
+    except ValidationError as error:
+        raise UserError(
+            f"{path} must be the choice.json that semi_nnunet auto wrote, got another content. "
+            f"Fix: correct --choice"
+        ) from error
+
+
+def paragraphs(sentences: Sequence[str]) -> list[str]:
+    return [line for sentence in sentences for line in (sentence, "")]
+
+
+def row_of(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

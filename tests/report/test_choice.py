@@ -1,0 +1,32 @@
+"""How a method was chosen is told in Markdown and in a file for the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from semi_nnunet.report.choice import Choice, read_choice
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import write_json
+
+CHOICE = Choice(
+    ("Folds 0 1 choose.",), (("short", "100", "0 1", "Base, <b>CPS", "CPS, Base"),), ("CPS ships.",)
+)
+
+
+def test_the_page_is_a_table_between_sentences() -> None:
+    lines = CHOICE.markdown()
+    assert lines[0] == "Folds 0 1 choose." and lines[-2] == "CPS ships."
+    assert "| short | 100 | 0 1 | Base, <b>CPS | CPS, Base |" in lines
+    assert {line.count("|") for line in lines if line.startswith("|")} == {6}
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "choice.json"
+    CHOICE.write(path)
+    assert read_choice(path) == CHOICE
+    for other in ([], {"before": []}, {"before": [], "rows": [["short"]], "after": []}):
+        write_json(path, other)
+        with pytest.raises(UserError, match="that semi_nnunet auto wrote"):
+            read_choice(path)
