@@ -15,7 +15,7 @@ from semi_nnunet.util.files import read_json
 
 FILE = "efficiency.json"
 COLUMNS = (  # name in the file, as a heading, digits behind the point
-    ("dice", "Dice", 3), ("nsd", "NSD", 3), ("seconds", "a case, s", 1),
+    ("dice", "Dice", 3), ("nsd", "NSD", 3), ("seconds", "time, s", 1),
     ("gpu_area", "GPU area, MiB s", 0), ("cpu_area", "CPU area, % s", 0),
     ("gpu_memory", "GPU memory, MiB", 0), ("own_memory", "memory, MiB", 0),
 )  # fmt: skip

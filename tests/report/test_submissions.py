@@ -33,11 +33,11 @@ def test_a_row_for_each_and_charts_of_what_several_have(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert found.rows[1].of("seconds") == 1.25 and math.isnan(found.rows[0].of("gpu_area"))
     texts = dict(zip(found.headings, found.rows[0].texts, strict=True))
-    assert texts["Dice"] == "0.777" and texts["a case, s"] == "12.9"
+    assert texts["Dice"] == "0.777" and texts["time, s"] == "12.9"
     assert texts["GPU area, MiB s"] == "\N{EN DASH}" and texts["memory, MiB"] == "2052"
     titles = [panel.title for panel in found.panels]
     assert titles == [
-        "Dice against a case, s", "Dice against CPU area, % s", "Dice against memory, MiB",
+        "Dice against time, s", "Dice against CPU area, % s", "Dice against memory, MiB",
     ]  # fmt: skip
     assert all(panel.chart.count("<circle") == 2 for panel in found.panels)
 
