@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from semi_nnunet.deploy.install import install
     from semi_nnunet.evaluation.measuring import evaluate
     from semi_nnunet.inference.predict import predict
+    from semi_nnunet.inference.tuning import tune
     from semi_nnunet.pseudo_labels.choice import Choice
     from semi_nnunet.pseudo_labels.distillation import Distillation, distil
     from semi_nnunet.pseudo_labels.label import pseudo_label
@@ -65,6 +66,7 @@ __all__ = [
     "split",
     "status",
     "train",
+    "tune",
     "write_report",
 ]
 
@@ -90,6 +92,7 @@ _MODULES = {  # name -> where it is
     "split": "data.splitting",
     "status": "runs.status",
     "train": "runs.train",
+    "tune": "inference.tuning",
     "write_report": "report.write",
 }
 

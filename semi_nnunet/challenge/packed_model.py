@@ -16,6 +16,7 @@ from typing import Any
 
 from semi_nnunet.data.layout import STOCK_TRAINER
 from semi_nnunet.deploy.install import install
+from semi_nnunet.deploy.mirrors import mirrors_of
 from semi_nnunet.deploy.trained import CHECKPOINT, TrainedModel, find_model, find_models, trainer_of
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.environment import variable
@@ -130,6 +131,7 @@ def pack_stage(model: TrainedModel, out: Path) -> Packed:
     trainer = portable_trainer(first)
     _, plans, configuration = model.folder.name.split("__")
     folder = out / "__".join((trainer, plans, configuration))
+    mirrors = mirrors_of(model.folder)
     free = max((int(fold) + 1 for fold in contents if fold != "all"), default=0)
     for fold, content in contents.items():
         others = content.get("semi", {}).get("averaged_with", [])
@@ -138,7 +140,10 @@ def pack_stage(model: TrainedModel, out: Path) -> Packed:
         for name, weights in zip(names, (content["network_weights"], *others), strict=True):
             place = folder / f"fold_{name}"
             place.mkdir(parents=True)
-            checkpoints.save(reduced(content, weights, trainer, configuration), place / CHECKPOINT)
+            kept = reduced(content, weights, trainer, configuration)
+            if mirrors is not None:
+                kept["inference_allowed_mirroring_axes"] = mirrors.axes or None
+            checkpoints.save(kept, place / CHECKPOINT)
     write_json(folder / "plans.json", without_others(model.plans, OF_PLANS))
     description = without_others(model.dataset_json, OF_DATASET)
     description.setdefault("channel_names", model.dataset_json.get("modality"))

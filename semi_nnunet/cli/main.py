@@ -50,6 +50,7 @@ TASKS = {
     },
     "ship": {
         "slim": "distil a trained model into a small network that keeps to a goal of speed",
+        "tune": "find out which mirrored images are worth their time when a model predicts",
         "export": "turn a trained model into one that stock nnU-Net runs",
         "package": "make a model a challenge submission: a folder to build and run offline",
         "efficiency": "measure what a submission costs a case, as FLARE does",

@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         speed.add_argument(
             f"--{name}", dest="speed", action="store_const", const=name, default="alike", help=what
         )
-    mirror = "average over mirrored images, where the training allows it (default: but for --fast)"
+    mirror = "average over images mirrored along all axes of the training (default: the axes that "
+    mirror += "tune chose, where it did; none for --fast)"
     add("--mirror", action=argparse.BooleanOptionalAction, default=None, help=mirror)
     step = "between tiles, as a fraction of the patch (default: 0.5, nnU-Net's)"
     add("--step", type=float, metavar="FRACTION", help=step)

@@ -13,6 +13,7 @@ from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 
+from semi_nnunet.deploy.mirrors import mirrors_of
 from semi_nnunet.deploy.trained import TrainedModel, load_parts
 from semi_nnunet.inference.resampling import Grids, spacing_like
 from semi_nnunet.inference.sliding_window import Region, Slab, Window, padded, slabs
@@ -30,14 +31,17 @@ class Options:
     """What an image is predicted with.
 
     Args:
-        mirror: whether to average over mirrored images, where the training allows it.
+        mirror: whether to average over mirrored images, where the training allows it; or the axes
+            along which they are mirrored.
+        tuned: along the axes that ``semi_nnunet tune`` chose for the model, where it did.
         step: between tiles, as a fraction of the patch.
         precision: of the network; None: as nnU-Net.
         dtype: in which logits are resampled.
         tiles_at_once: that the network sees together.
     """
 
-    mirror: bool = True
+    mirror: bool | tuple[int, ...] = True
+    tuned: bool = False
     step: float = 0.5
     precision: torch.dtype | None = None
     dtype: torch.dtype = torch.float64
@@ -68,11 +72,30 @@ def options_of(
     exact, half = speed == EXACT, device.type == "cpu" and computes_bfloat16_fast()
     return Options(
         mirror=speed != FAST if mirror is None else mirror,
+        tuned=speed == ALIKE and mirror is None,
         step=0.5 if step is None else step,
         precision=torch.bfloat16 if half and not exact else None,
         dtype=torch.float64 if exact else torch.float32,
         tiles_at_once=4 if device.type == "cuda" and not exact else 1,
     )
+
+
+def mirror_axes(
+    model: TrainedModel, allowed: Sequence[int] | None, options: Options
+) -> tuple[int, ...]:
+    """The axes along which images are mirrored.
+
+    Args:
+        model: that predicts.
+        allowed: by its training.
+        options: what is asked for.
+    """
+    wanted = options.mirror
+    if options.tuned and (found := mirrors_of(model.folder)) is not None:
+        wanted = found.axes
+    if isinstance(wanted, bool):
+        return tuple(allowed or ()) if wanted else ()
+    return tuple(axis for axis in allowed or () if axis in wanted)
 
 
 class Labels(Protocol):
@@ -104,11 +127,9 @@ class ImagePredictor:
         self.network = unwrapped(self.predictor.network).to(device).eval()
         before = model.previous
         self.previous = None if before is None else ImagePredictor(before, options, device, coarse)
-        axes = self.predictor.allowed_mirroring_axes if options.mirror else None
+        axes = mirror_axes(model, self.predictor.allowed_mirroring_axes, options)
         patch = tuple(self.configuration.patch_size)
-        self.window = Window(
-            patch, options.step, tuple(axes or ()), options.precision, options.tiles_at_once
-        )
+        self.window = Window(patch, options.step, axes, options.precision, options.tiles_at_once)
 
     @property
     def configuration(self) -> Any:

@@ -80,7 +80,8 @@ def predict(
         spacings: of each array, in mm in the order of its axes, for 2-D images (999, y, x).
         speed: "exact": the labels of nnUNetv2_predict; "alike": the same tiles and mirrored images
             in the device's fastest precision; "fast": without mirrored images.
-        mirror: average over mirrored images, where the training allows it. None: as speed says.
+        mirror: average over mirrored images, where the training allows it. None: as speed says;
+            "alike" mirrors along the axes that :func:`semi_nnunet.tune` chose, where it did.
         step: between tiles, as a fraction of the patch. None: as speed says.
         coarse: another model of the same data set, such as its 3d_lowres, that is asked first:
             tiles without foreground of it are background. None: all tiles are predicted.

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from semi_nnunet.challenge.packed_model import opened, pack, portable_trainer, with_folds
-from semi_nnunet.deploy.trained import find_model, load_networks
+from semi_nnunet.deploy.mirrors import Mirrors
+from semi_nnunet.deploy.trained import CHECKPOINT, find_model, load_networks
 from semi_nnunet.inference.predict import predict
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
@@ -59,6 +60,20 @@ def test_the_packed_model_has_the_weights_of_the_trained_one(pool, tmp_path):
     assert len(ours) == len(trained) == 1
     for key, value in trained[0].state_dict().items():
         assert torch.equal(ours[0].state_dict()[key], value)
+
+
+def test_the_mirrored_axes_that_were_chosen_are_packed(pool, tmp_path):
+    model = pool.models[0]
+    whole = torch.load(
+        pack(model, tmp_path / "whole").folder / "fold_0" / CHECKPOINT, weights_only=True
+    )
+    assert tuple(whole["inference_allowed_mirroring_axes"]) == (0, 1)
+    for axes, wanted in (((1,), (1,)), ((), None)):
+        Mirrors(axes, (), ("0",), 1, 0.001).write(model.folder)
+        folder = pack(model, tmp_path / f"axes{len(axes)}").folder
+        packed = torch.load(folder / "fold_0" / CHECKPOINT, weights_only=True)
+        assert packed["inference_allowed_mirroring_axes"] == wanted
+        assert not (folder / "semi_mirrors.json").exists()
 
 
 def test_a_cascade_is_packed_with_its_first_stage(cascade, tmp_path):

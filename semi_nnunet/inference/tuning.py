@@ -1,0 +1,164 @@
+"""Find out which mirrored images are worth their time, on cases that a fold was not trained on.
+
+nnU-Net averages over the images that are mirrored along all axes, which is 8 passes in 3-D. Some
+axes give nothing, or were not mirrored in training. Here every set of axes predicts the validation
+cases, and the set with the fewest passes is taken whose Dice is hardly below that of all axes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+import torch
+
+from semi_nnunet.data.raw_description import cases_in
+from semi_nnunet.deploy.mirrors import Mirrors, Tried, chosen
+from semi_nnunet.deploy.trained import TrainedModel, find_model, load_parts
+from semi_nnunet.evaluation.measuring import evaluate
+from semi_nnunet.inference.model import ALIKE, ImagePredictor, Options, options_of
+from semi_nnunet.inference.predict import FolderPredictor
+from semi_nnunet.runs.folders import ALL, Folders, folders_of
+from semi_nnunet.runs.launching import find_resources
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json
+
+LOSE = 0.001  # of Dice: a tenth of a point
+
+
+def tune(
+    model: str | Path,
+    *,
+    folds: Sequence[str] | None = None,
+    lose: float = LOSE,
+    device: str | None = None,
+    say: Callable[[str], None] = print,
+) -> Mirrors:
+    """Choose the axes along which predictions of a model are mirrored, by its validation cases.
+
+    ``predict`` and ``package`` then take these axes; ``--exact`` and ``--mirror`` take all.
+
+    Args:
+        model: folder TRAINER__PLANS__CONFIGURATION, as it is or below nnUNet_results, whose data
+            set is here.
+        folds: numbers; None: all that were trained.
+        lose: how much less Dice than with all axes is allowed, 0.001 is a tenth of a point.
+        device: "cpu", "cuda" or "mps"; None: cuda if there is one, else the CPU.
+        say: gets a line for each set of axes.
+
+    Returns:
+        The choice, which is also written into the folder of the model.
+
+    Raises:
+        UserError: there is no such model, fold or data set, the training did not mirror, or no case
+            validates it.
+    """
+    place = torch.device(find_resources(device).device)
+    found = find_model(str(model))
+    numbered = [fold for fold in folds or found.folds if fold != ALL]
+    whole = replace(found, folds=tuple(numbered))
+    if not numbered or {*numbered} - {*found.folds}:
+        asked = " ".join(numbered) or ALL
+        raise UserError(
+            f"numbered folds choose by their validation cases: asked for {asked}, and {found.name} "
+            f"has {' '.join(found.folds)}. Fix: train one, for example fold 0"
+        )
+    folders = folders_of(found.folder.parent.name)
+    cases = {fold: validation_cases(folders, fold) for fold in numbered}
+    axes = mirrored_axes(whole)
+    tried = []
+    for one in itertools.chain.from_iterable(
+        itertools.combinations(axes, count) for count in range(len(axes) + 1)
+    ):
+        options = replace(options_of(ALIKE, place), mirror=one)
+        tried.append(measured(whole, folders, cases, options, place, one))
+        say(line_of(tried[-1]))
+    choice = Mirrors(
+        chosen(tried, lose).axes, tuple(tried), tuple(numbered), sum(map(len, cases.values())), lose
+    )
+    choice.write(found.folder)
+    return choice
+
+
+def mirrored_axes(model: TrainedModel) -> tuple[int, ...]:
+    """The axes along which the training mirrored.
+
+    Raises:
+        UserError: there is none.
+    """
+    axes = load_parts(model).allowed_mirroring_axes
+    if not axes:
+        raise UserError(
+            f"{model.name} was trained without mirrored images, so that there is nothing to "
+            f"choose. Fix: predict with it as it is"
+        )
+    return tuple(axes)
+
+
+def validation_cases(folders: Folders, fold: str) -> dict[str, list[str]]:
+    """The cases that validate a fold, with their images.
+
+    Raises:
+        UserError: there is none.
+    """
+    splits = folders.preprocessed / "splits_final.json"
+    names = read_json(splits)[int(fold)]["val"] if splits.is_file() else []
+    images = cases_in(folders.raw / "imagesTr", folders.file_ending)
+    found = {case: images[case] for case in names if case in images}
+    if not found:
+        raise UserError(
+            f"no case of {folders.raw / 'imagesTr'} validates fold {fold} ({splits}). Fix: put the "
+            f"data set there"
+        )
+    return found
+
+
+def measured(
+    model: TrainedModel,
+    folders: Folders,
+    cases: Mapping[str, dict[str, list[str]]],
+    options: Options,
+    device: torch.device,
+    axes: tuple[int, ...],
+) -> Tried:
+    """Predict the cases of every fold with its network, and measure Dice and time.
+
+    Raises:
+        UserError: none of them holds any class.
+    """
+    dices, seconds = list[float](), 0.0
+    for fold, of_fold in cases.items():
+        with tempfile.TemporaryDirectory() as aside:
+            out = Path(aside)
+            predictor = ImagePredictor(replace(model, folds=(fold,)), options, device)
+            begun = time.perf_counter()
+            FolderPredictor(predictor, folders.raw / "imagesTr", out).predict(of_fold)
+            seconds += time.perf_counter() - begun
+            found = evaluate(
+                out, folders.references, dataset_json=folders.preprocessed / "dataset.json",
+                partial=True, processes=1,
+            )  # fmt: skip
+            dices += list(dice_of_cases(found.content["cases"]))
+    if not dices:
+        raise UserError("no validation case holds any class. Fix: choose other folds by -f")
+    count = sum(map(len, cases.values()))
+    return Tried(axes, fmean(dices), seconds / count)
+
+
+def dice_of_cases(rows: Sequence[Mapping[str, float | str | None]]) -> Iterator[float]:
+    """The Dice of every class of every case in which it is defined."""
+    for row in rows:
+        value = row.get("dice")
+        if isinstance(value, float) and value == value:  # not NaN
+            yield value
+
+
+def line_of(one: Tried) -> str:
+    """What was tried, for people."""
+    axes = " ".join(map(str, one.axes)) or "none"
+    return f"  axes {axes:<6} {one.passes} passes, Dice {one.dice:.4f}, {one.seconds:.2f} s a case"
