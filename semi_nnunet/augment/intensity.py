@@ -8,6 +8,25 @@ from torch.nn import functional as F
 from semi_nnunet.augment.base import BatchTransform, Params, per_sample, uniform
 
 
+def blur_axis(x: torch.Tensor, kernels: torch.Tensor, axis: int, border: str) -> torch.Tensor:
+    """Convolve along an axis: a sum of shifted copies, as grouped convolutions are slow.
+
+    Args:
+        x: (B, C, *spatial).
+        kernels: of each sample (B, 2 radius + 1).
+        axis: of ``x``.
+        border: mode of :func:`torch.nn.functional.pad`.
+    """
+    size, radius = x.shape[axis], kernels.shape[1] // 2
+    padding = [0, 0] * (x.ndim - 2)
+    padding[2 * (x.ndim - 1 - axis)] = padding[2 * (x.ndim - 1 - axis) + 1] = radius
+    padded = F.pad(x, padding, mode=border)
+    blurred = torch.zeros_like(x)
+    for k in range(kernels.shape[1]):
+        blurred.addcmul_(padded.narrow(axis, k, size), per_sample(kernels[:, k], x))
+    return blurred
+
+
 class Brightness(BatchTransform):
     """x * factor + shift per sample and channel; factor in 1 +- scale, shift in +- shift sd."""
 
@@ -77,19 +96,8 @@ class GaussianBlur(BatchTransform):
         kernels = torch.exp(-((offsets / sigma[:, None]) ** 2) / 2)
         kernels = kernels / kernels.sum(1, keepdim=True)
         for axis in range(2, x.ndim):
-            x = self._blur_axis(x, kernels, axis)
+            x = blur_axis(x, kernels, axis, "replicate")
         return x
-
-    def _blur_axis(self, x: torch.Tensor, kernels: torch.Tensor, axis: int) -> torch.Tensor:
-        """Weighted sum of shifted copies: grouped convolutions of per-sample kernels are slow."""
-        size = x.shape[axis]
-        padding = [0, 0] * (x.ndim - 2)
-        padding[2 * (x.ndim - 1 - axis)] = padding[2 * (x.ndim - 1 - axis) + 1] = self.radius
-        padded = F.pad(x, padding, mode="replicate")
-        blurred = torch.zeros_like(x)
-        for k in range(kernels.shape[1]):
-            blurred.addcmul_(padded.narrow(axis, k, size), per_sample(kernels[:, k], x))
-        return blurred
 
 
 def appearance_changes(strength: float, probability: float = 0.5) -> list[BatchTransform]:

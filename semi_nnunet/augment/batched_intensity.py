@@ -1,0 +1,109 @@
+"""nnU-Net's changes of appearance, of many channels of many samples at once.
+
+Every function takes ``rows`` (n, *spatial), the chosen channels of the chosen samples, each with
+parameters of its own, and returns new rows. Which they are is known on the host beforehand. The
+views of unlabelled images are those of ``intensity.py``, whose ranges are another method's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional as F
+
+from semi_nnunet.augment.base import per_sample
+from semi_nnunet.augment.intensity import blur_axis
+
+LEAST = 1e-7  # divisor, as in batchgeneratorsv2
+TRUNCATE = 6  # standard deviations that a kernel is wide, as in batchgeneratorsv2
+
+
+def add_noise(rows: torch.Tensor, sd: torch.Tensor) -> torch.Tensor:
+    """Add white noise of the standard deviations ``sd`` (n,), from torch's generator."""
+    return torch.randn_like(rows).mul_(per_sample(sd, rows)).add_(rows)
+
+
+def kernel_radius(sigma: float) -> int:
+    """How far batchgeneratorsv2's Gaussian kernel reaches, in voxels."""
+    width = sigma * TRUNCATE + 0.5
+    nearest = round(width)
+    if nearest % 2 == 0:
+        nearest += 1 if width >= nearest else -1
+    return (nearest - 1) // 2
+
+
+def kernel(sigma: float, radius: int) -> list[float]:
+    """Weights of a Gaussian as wide as :func:`kernel_radius` says, with zeros up to ``radius``."""
+    own = kernel_radius(sigma)
+    values = [
+        math.exp(-0.5 * (offset / sigma) ** 2) if abs(offset) <= own else 0.0
+        for offset in range(-radius, radius + 1)
+    ]
+    return [value / sum(values) for value in values]
+
+
+def blur(rows: torch.Tensor, kernels: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Convolve every row by a kernel for each axis; the border is reflected.
+
+    Args:
+        rows: (n, *spatial).
+        kernels: of each spatial axis (n, 2 radius + 1).
+    """
+    blurred = rows[:, None]
+    for axis, weights in enumerate(kernels, start=2):
+        blurred = blur_axis(blurred, weights, axis, "reflect")
+    return blurred[:, 0]
+
+
+def multiply(rows: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """Brightness: each row times its factor (n,)."""
+    return rows * per_sample(factors, rows)
+
+
+def change_contrast(
+    rows: torch.Tensor, factors: torch.Tensor, preserve_range: bool
+) -> torch.Tensor:
+    """Move values away from the row's mean by factors (n,), within the row's range if asked for."""
+    flat = rows.flatten(1)
+    mean = flat.mean(1, keepdim=True)
+    changed = (flat - mean).mul_(factors[:, None]).add_(mean)
+    if preserve_range:
+        lowest, highest = flat.aminmax(dim=1, keepdim=True)
+        changed = changed.clamp_(lowest, highest)
+    return changed.view(rows.shape)
+
+
+def lower_resolution(rows: torch.Tensor, shapes: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Sample each row down to a spatial shape, and interpolate it back linearly."""
+    linear = {1: "linear", 2: "bilinear", 3: "trilinear"}[rows.ndim - 1]
+    lowered = torch.empty_like(rows)
+    for row, shape, target in zip(rows, shapes, lowered, strict=True):
+        small = F.interpolate(row[None, None], list(shape), mode="nearest-exact")
+        target.copy_(F.interpolate(small, row.shape, mode=linear)[0, 0])
+    return lowered
+
+
+def change_gamma(
+    rows: torch.Tensor, gamma: torch.Tensor, sign: torch.Tensor, keeps: torch.Tensor
+) -> torch.Tensor:
+    """Raise values, mapped to 0 to 1, to a power.
+
+    Args:
+        rows: (n, *spatial).
+        gamma: the powers (n,).
+        sign: -1 for rows that are inverted before and after, else 1 (n,).
+        keeps: 1 for rows whose mean and standard deviation are to stay, else 0 (n,).
+    """
+    gamma, sign, keeps = gamma[:, None], sign[:, None], keeps[:, None]
+    flat = rows.flatten(1) * sign
+    sd, mean = torch.std_mean(flat, 1, keepdim=True)
+    lowest, highest = flat.aminmax(dim=1, keepdim=True)
+    span = highest - lowest
+    raised = flat.sub_(lowest).div_(span.clamp_min(LEAST)).pow_(gamma)
+    raised = raised.mul_(span).add_(lowest)
+    sd_here, mean_here = torch.std_mean(raised, 1, keepdim=True)
+    factor = torch.where(keeps > 0, sd / sd_here.clamp_min(LEAST), 1.0)
+    shift = torch.where(keeps > 0, mean - mean_here * factor, 0.0)
+    return raised.mul_(factor * sign).add_(shift * sign).view(rows.shape)
