@@ -20,9 +20,12 @@ LEAST = 1e-7  # divisor, as in batchgeneratorsv2
 TRUNCATE = 6  # standard deviations that a kernel is wide, as in batchgeneratorsv2
 
 
-def add_noise(rows: torch.Tensor, sd: torch.Tensor) -> torch.Tensor:
-    """Add white noise of the standard deviations ``sd`` (n,), from torch's generator."""
-    return torch.randn_like(rows).mul_(per_sample(sd, rows)).add_(rows)
+def add_noise(rows: torch.Tensor, sd: torch.Tensor, seed: int) -> torch.Tensor:
+    """Add white noise of the standard deviations ``sd`` (n,), drawn on the rows' device."""
+    on = "cpu" if rows.device.type == "meta" else rows.device  # it has no values, and no generator
+    generator = torch.Generator(on).manual_seed(seed)
+    noise = torch.empty_like(rows).normal_(generator=generator)
+    return noise.mul_(per_sample(sd, rows)).add_(rows)
 
 
 def kernel_radius(sigma: float) -> int:

@@ -271,15 +271,18 @@ class AppearanceStep(Step):
 
 
 class NoiseStep(AppearanceStep):
-    """Gaussian noise; the noise itself is drawn on the device, from torch's generator."""
+    """Gaussian noise; its seed is drawn here, the noise itself on the device."""
 
     def rows(self, params: Any, spatial: Sequence[int]) -> list[tuple[int, Any]]:
         channels, sd = params["apply_idx"].tolist(), params["sigmas"]
         each = sd if isinstance(sd, list) else [sd] * len(channels)
         return list(zip(channels, each, strict=True))
 
+    def encode(self, values: list[Any]) -> tuple[Any, list[list[float]]]:
+        return int(torch.randint(2**62, ())), [[float(value)] for value in values]
+
     def change(self, rows: torch.Tensor, numbers: torch.Tensor, known: Any) -> torch.Tensor:
-        return intensity.add_noise(rows, numbers[:, 0])
+        return intensity.add_noise(rows, numbers[:, 0], known)
 
 
 class BlurStep(AppearanceStep):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentatio
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from torch.utils.data import DataLoader, Dataset
 
+from semi_nnunet.data.batched_transforms import BatchedTransforms
 from semi_nnunet.util.seeds import seeded
 
 APPEARANCE = (
@@ -138,6 +140,8 @@ class StepDataset(Dataset[list[dict[str, dict[str, Any]]]]):
         seed: of the training.
         rank: of the process, so that DDP processes see different patches.
         accumulate_batches: batches an optimizer step adds up.
+        augmentations: stream -> the transforms that are applied to its batches later, on the
+            device; their random numbers are drawn here, as "drawn" of the batch.
     """
 
     def __init__(
@@ -146,9 +150,11 @@ class StepDataset(Dataset[list[dict[str, dict[str, Any]]]]):
         seed: int,
         rank: int,
         accumulate_batches: int = 1,
+        augmentations: Mapping[str, BatchedTransforms] | None = None,
     ):
         self.streams, self.seed, self.rank = dict(streams), seed, rank
         self.accumulate_batches = accumulate_batches
+        self.augmentations = dict(augmentations or {})
 
     def __getitem__(self, step: int) -> list[dict[str, dict[str, Any]]]:
         return [
@@ -167,7 +173,9 @@ class StepDataset(Dataset[list[dict[str, dict[str, Any]]]]):
 
     def _batch(self, stream: str, step: int, part: int) -> dict[str, Any]:
         with seeded(self.seed, stream, step, self.rank, part):
-            batch = self.streams[stream].generate_train_batch()
+            batch = dict(self.streams[stream].generate_train_batch())
+            if stream in self.augmentations:
+                batch["drawn"] = self.augmentations[stream].draw(batch["data"])
         return {**batch, "keys": tuple(str(key) for key in batch["keys"])}
 
 
@@ -180,6 +188,11 @@ class StepLoader(Iterator[Any]):
         workers: processes that prepare batches ahead; 0 prepares each here when it is asked for.
         pin_memory: for a CUDA device.
         period: wrap around after so many steps: epochs are validated on the same batches.
+
+    Attributes:
+        waited: seconds in which batches were waited for, without the first, before which workers
+            start.
+        begun: when the first batch came, in seconds of time.perf_counter; None: not yet.
     """
 
     def __init__(
@@ -194,6 +207,8 @@ class StepLoader(Iterator[Any]):
         self.workers, self.pin_memory = workers, pin_memory
         self._batches: Iterator[Any] | None = None
         self._given = 0
+        self.waited = 0.0
+        self.begun: float | None = None
 
     def _steps(self) -> Iterator[int]:
         return map(self._step, itertools.count())
@@ -215,7 +230,13 @@ class StepLoader(Iterator[Any]):
                     persistent_workers=False,
                 )
             )
+        asked = time.perf_counter()
         batch = next(self._batches)
+        came = time.perf_counter()
+        if self.begun is None:
+            self.begun = came
+        else:
+            self.waited += came - asked
         self._given += 1
         return batch
 

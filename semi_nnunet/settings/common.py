@@ -21,6 +21,7 @@ TOPICS = (LENGTH, OPTIMISATION, LOSS, AUGMENTATION, WEIGHT, SAMPLING, FILTERING,
 
 POOL = "pool"  # value of pretrained
 PRETRAINER = "SemiPretrainTrainer"  # makes the weights of "pool"
+WORKERS, DEVICE = "workers", "device"  # values of augmentation
 FILTER_SCORES = ("disagreement", "checkpoints", "entropy", "change")
 
 
@@ -152,6 +153,14 @@ class SemiSettings:
     mirror: bool = setting(
         True,
         "nnU-Net's; turn off where left and right are different classes",
+        topic=AUGMENTATION,
+        scope=MATCHED,
+    )
+    augmentation: str = setting(
+        WORKERS,
+        "nnU-Net's own code in the processes that load batches; device: the same changes of whole "
+        "batches on the training's device, for machines with few cores beside a GPU",
+        choices=(WORKERS, DEVICE),
         topic=AUGMENTATION,
         scope=MATCHED,
     )

@@ -23,7 +23,12 @@ from semi_nnunet.core.losses import DiceAndVoxelLoss
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label, is_foreground
 from semi_nnunet.data.file_bytes import require_whole
 from semi_nnunet.data.layout import unlabelled_folder
-from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch, UnlabelledSampling
+from semi_nnunet.data.loading import (
+    LabelledBatch,
+    StepLoader,
+    UnlabelledBatch,
+    UnlabelledSampling,
+)
 from semi_nnunet.data.stage_predictions import (
     never_validated,
     predicts_unlabelled,
@@ -39,6 +44,7 @@ from semi_nnunet.training.companions import CompanionTrainer, full_resolution
 from semi_nnunet.training.filtering import ImageFilter
 from semi_nnunet.training.foreground import ForegroundLocator, classes_of
 from semi_nnunet.training.gradient_balance import GradientBalance
+from semi_nnunet.training.loader_time import LoaderTime
 from semi_nnunet.training.losses import loss_of_outputs
 from semi_nnunet.training.precision import compute_dtype
 from semi_nnunet.training.prediction import CasePredictor
@@ -145,6 +151,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         strength = settings.appearance_strength
         self.strong_view = AppearanceView(strength, settings.appearance_probability, outside)
         self.labelled_view = AppearanceView(strength, settings.labelled_appearance, outside)
+        self.loader_time = LoaderTime(settings.augmentation, self.device, self.say)
         self.unlabelled_weight = UnlabelledWeight(settings)
         all_are_trained_on = self.uses_unlabelled and self.fold == "all"
         self.reliability = ReliabilityMeter(
@@ -206,6 +213,11 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         super().on_train_start()
 
     # ---------------------------------------------------------------- data
+
+    def get_dataloaders(self) -> tuple[StepLoader, StepLoader]:
+        training, validation = super().get_dataloaders()
+        self.on_device.augmentations = training.dataset.augmentations
+        return training, validation
 
     def streams(self, labelled: Any) -> dict[str, Any]:
         if not self.uses_unlabelled:
@@ -318,6 +330,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         super().on_train_epoch_end(train_outputs)
+        self.loader_time.tell_once(self.dataloader_train)
         values = self.run_log.epoch_values
         labelled, pseudo = values.get("foreground/labelled"), values.get("foreground/pseudo_label")
         warning = collapse_warning(pseudo, labelled)

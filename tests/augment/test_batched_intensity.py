@@ -69,7 +69,10 @@ def test_blur_is_scipys_with_a_width_for_each_row_and_axis():
 
 def test_noise_has_its_standard_deviation():
     rows = torch.full((3, 200, 200), 2.0)
-    changed = add_noise(rows, torch.tensor([0.0, 0.1, 0.5])) - rows
+    sd = torch.tensor([0.0, 0.1, 0.5])
+    changed = add_noise(rows, sd, 7) - rows
+    assert torch.equal(add_noise(rows, sd, 7) - rows, changed)
+    assert not torch.equal(add_noise(rows, sd, 8) - rows, changed)
     torch.testing.assert_close(
         changed.flatten(1).std(1), torch.tensor([0.0, 0.1, 0.5]), rtol=0.02, atol=1e-6
     )

@@ -16,6 +16,9 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from semi_nnunet.data.batched_transforms import BatchedTransforms
+from semi_nnunet.util.seeds import seeded
+from tests.data.same_patches import CASES, batch_of, nnunet_transforms
 from tests.trainers import TRAINERS, WITHOUT_RAMP, each_of, partially_annotated
 
 DEVICE = "meta"
@@ -76,6 +79,34 @@ def test_l_a_step_does_not_wait_for_the_device(
     with NoValues(), NoCopies():
         for batch in batches:
             trainer.train_step(batch)
+
+
+@each_of([*TRAINERS, "SemiPretrainTrainer"])
+@pytest.mark.parametrize(
+    ("configuration", "kind"), [("2d", "regions_ignore"), ("3d_fullres", "labels")]
+)
+def test_l_augmentation_on_the_device_does_not_wait_for_it(name, configuration, kind, make_trainer):
+    settings = {"augmentation": "device", "unlabelled_rotation_and_scaling": True, **WITHOUT_RAMP}
+    trainer = make_trainer(name, configuration, kind, device=DEVICE, **settings)
+    batches = [next(trainer.dataloader_train) for _ in range(2)]
+    with NoValues(), NoCopies():
+        for batch in batches:
+            trainer.train_step(batch)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_l_none_of_nnunets_transforms_waits(case: dict[str, Any]) -> None:
+    """In a batch so large that each changes some samples."""
+    transforms = nnunet_transforms(
+        case, noise=True, use_mask_for_norm=[True, False], regions=[(1, 2), 2], ignore_label=3
+    )
+    ours, (x, labels) = BatchedTransforms(transforms), batch_of(case, 64)
+    with seeded(0):
+        drawn = ours.draw(x)
+    assert [number for number, *_ in drawn["steps"]] == list(range(len(ours.steps)))
+    x, labels = (part.to(DEVICE, non_blocking=True) for part in (x, labels))
+    with NoValues(), NoCopies():
+        ours(x, labels, drawn)
 
 
 @pytest.mark.parametrize(
