@@ -11,13 +11,14 @@ from torch.nn import functional as F
 def replace_label(
     labels: torch.Tensor, value: int, by: int, channels: Sequence[int] | None
 ) -> torch.Tensor:
-    """Replace a label in some channels of ``labels`` (B, C, *spatial), or in all (None)."""
-    if channels is None:
-        return labels.masked_fill(labels == value, by)
-    changed = labels.clone()
-    for channel in channels:
-        changed[:, channel].masked_fill_(labels[:, channel] == value, by)
-    return changed
+    """Replace a label in some channels of ``labels`` (B, C, *spatial), or in all (None).
+
+    ``labels`` are changed, and returned.
+    """
+    parts = [labels] if channels is None else [labels[:, channel] for channel in channels]
+    for part in parts:
+        part.masked_fill_(part == value, by)
+    return labels
 
 
 def fill_outside(
@@ -52,11 +53,17 @@ def to_regions(labels: torch.Tensor, regions: Sequence[Sequence[int]]) -> torch.
 
 def at_scales(labels: torch.Tensor, scales: Sequence[Sequence[float]]) -> list[torch.Tensor]:
     """``labels`` (B, C, *spatial) at every scale of deep supervision, by the nearest voxel."""
-    levels, values = [], labels.float()
-    for scale in scales:
-        if all(factor == 1 for factor in scale):
-            levels.append(labels)
-            continue
-        shape = [round(edge * factor) for edge, factor in zip(labels.shape[2:], scale, strict=True)]
-        levels.append(F.interpolate(values, shape, mode="nearest-exact").to(labels.dtype))
-    return levels
+    return [_at_scale(labels, scale) for scale in scales]
+
+
+def _at_scale(labels: torch.Tensor, scale: Sequence[float]) -> torch.Tensor:
+    if all(factor == 1 for factor in scale):
+        return labels
+    spatial = labels.shape[2:]
+    shape = [round(edge * factor) for edge, factor in zip(spatial, scale, strict=True)]
+    if any(edge % wanted for edge, wanted in zip(spatial, shape, strict=True)):
+        return F.interpolate(labels.float(), shape, mode="nearest-exact").to(labels.dtype)
+    every = [edge // wanted for edge, wanted in zip(spatial, shape, strict=True)]
+    middle = (slice(step // 2, None, step) for step in every)  # what nearest-exact takes
+    index = (slice(None), slice(None), *middle)
+    return labels[index].contiguous()

@@ -133,17 +133,17 @@ def _only_where_mixed(padded: torch.Tensor, places: torch.Tensor) -> torch.Tenso
         (C, P).
     """
     axes, lowest, highest = range(1, padded.ndim), padded, padded
-    index, stride = torch.zeros(len(places), dtype=torch.long), 1
+    index, stride = torch.zeros(len(places), dtype=torch.int32), 1
     for axis in reversed(axes):  # a cell is between neighbouring voxels: there is one less of them
         cells = padded.shape[axis] - 1
         lowest = torch.minimum(lowest.narrow(axis, 0, cells), lowest.narrow(axis, 1, cells))
         highest = torch.maximum(highest.narrow(axis, 0, cells), highest.narrow(axis, 1, cells))
-        place = _in_voxels(places[:, len(axes) - axis], cells + 1).floor_()
-        index += place.clamp_(0, cells - 1).long().mul_(stride)
+        place = _in_voxels(places[:, len(axes) - axis], cells + 1).clamp_(0, cells - 1)
+        index += place.int().mul_(stride)  # rounded down, as it is not negative
         stride *= cells
-    undecided = torch.iinfo(padded.dtype).min
-    found = torch.where(lowest == highest, lowest, undecided).flatten(1).index_select(1, index)
-    look = (found == undecided).any(0).nonzero()[:, 0]
+    found, other = (part.flatten(1).index_select(1, index) for part in (lowest, highest))
+    differs = found != other
+    look = (differs[0] if len(differs) == 1 else differs.any(0)).nonzero()[:, 0]
     found[:, look] = _all_around(padded[None], places[None, look])[0]
     return found
 

@@ -73,7 +73,7 @@ class Step(ABC):
         """Random parameters of a sample, from the global generators; None: it is left alone.
 
         Args:
-            image: (C, *spatial), whose values are not looked at.
+            image: (C, *spatial) before the step, whose values are not looked at.
         """
         if self.chance is not None and not self.chance.get_parameters()["apply_transform"]:
             return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -78,17 +77,16 @@ class BatchedTransforms:
         Returns:
             For :meth:`__call__`; its only tensor is what the device needs, float32.
         """
-        drawn: list[list[Any]] = []
-        for _ in range(len(x)):
-            size: Sequence[int] = tuple(x.shape[2:])
-            drawn.append([])
-            for step in self.steps:
-                drawn[-1].append(step.draw(torch.empty(()).expand(x.shape[1], *size)))
-                size = step.size_after(size)
-        size, chosen, numbers = tuple(x.shape[2:]), [], list[float]()
+        sizes = [tuple(x.shape[2:])]
+        for step in self.steps:
+            sizes.append(tuple(step.size_after(sizes[-1])))
+        images = [torch.empty(()).expand(x.shape[1], *size) for size in sizes[:-1]]
+        drawn = [
+            [step.draw(image) for step, image in zip(self.steps, images, strict=True)] for _ in x
+        ]
+        chosen, numbers = [], list[float]()
         for number, step in enumerate(self.steps):
-            choice = step.choose([sample[number] for sample in drawn], size)
-            size = step.size_after(size)
+            choice = step.choose([sample[number] for sample in drawn], sizes[number])
             if choice is not None:
                 rows = len(choice.table)
                 chosen.append((number, choice.known, rows, len(choice.table[0]) if rows else 0))

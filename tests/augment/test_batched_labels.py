@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from torch.nn import functional as F
 
 from semi_nnunet.augment.batched_labels import at_scales, fill_outside, replace_label, to_regions
 
@@ -11,10 +13,14 @@ LABELS = torch.tensor([[[[-1, 0, 1], [2, 3, -1]]]], dtype=torch.int16)
 
 def test_a_label_is_replaced_in_the_channels_that_are_named():
     both = LABELS.repeat(1, 2, 1, 1)
-    everywhere = replace_label(both, -1, 0, None)
-    assert everywhere.min() == 0 and both.min() == -1
+    everywhere = replace_label(both.clone(), -1, 0, None)
+    assert everywhere.min() == 0 and torch.equal(everywhere == 0, (both == -1) | (both == 0))
     second = replace_label(both, -1, 0, [1])
-    assert torch.equal(second[:, :1], LABELS) and torch.equal(second[:, 1:], everywhere[:, 1:])
+    assert (
+        second is both
+        and torch.equal(second[:, :1], LABELS)
+        and torch.equal(second[:, 1:], everywhere[:, 1:])
+    )
 
 
 def test_only_the_named_channels_are_filled_outside():
@@ -36,3 +42,12 @@ def test_scales_keep_type_and_full_resolution():
     wide = LABELS.repeat_interleave(2, 2).repeat_interleave(2, 3)
     levels = at_scales(wide, [(1, 1), (0.5, 0.5)])
     assert levels[0] is wide and torch.equal(levels[1], LABELS)
+
+
+@pytest.mark.parametrize("edge", range(3, 14))
+@pytest.mark.parametrize("factor", [1, 0.5, 0.25, 1 / 3, 0.6])
+def test_voxels_are_those_of_nearest_exact_of_any_size(edge, factor):
+    labels = torch.randint(0, 5, (2, 1, edge, 12), dtype=torch.int16)
+    size = [round(edge * factor), 6]
+    expected = F.interpolate(labels.float(), size, mode="nearest-exact").to(torch.int16)
+    assert torch.equal(at_scales(labels, [(factor, 0.5)])[0], expected)

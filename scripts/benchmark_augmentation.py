@@ -1,0 +1,148 @@
+"""Time nnU-Net's training transforms: batchgeneratorsv2's, and ours on whole batches.
+
+    OMP_NUM_THREADS=1 python scripts/benchmark_augmentation.py
+    OMP_NUM_THREADS=1 python scripts/benchmark_augmentation.py --device cuda
+
+Both get the same images and labels and draw the same random numbers, in turn in every round.
+Batchgeneratorsv2 runs sample by sample on one core of the CPU, as in one of nnU-Net's workers, and
+ours on the device. The seconds are those of a batch, with what it costs to draw the numbers and to
+put the samples together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from semi_nnunet.benchmark.steps import Seconds
+from semi_nnunet.data.batched_transforms import BatchedTransforms
+from semi_nnunet.data.loading import reproducible
+from semi_nnunet.training.geometry import NNUNET_SCALES
+from semi_nnunet.util.seeds import seeded
+
+ORGANS = 4  # and background
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add, default = parser.add_argument, "(default: %(default)s)"
+    add("--device", default="cpu", help=f"of our transforms {default}")
+    add("--rounds", type=int, default=11, help=default)
+    add("--batches", type=int, default=10, help=f"of a round, with other random numbers {default}")
+    add("--patch", type=int, nargs="+", help="edges, default: 64 64 64 and 256 256")
+    add("--batch-size", type=int, help="default: 2 in 3d, 12 in 2d")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    print("| patch | transforms | batchgeneratorsv2, ms a batch | ours, ms | times as fast |")
+    print("|---|---|---|---|---|")
+    for patch in [tuple(args.patch)] if args.patch else [(64, 64, 64), (256, 256)]:
+        size = args.batch_size or (2 if len(patch) == 3 else 12)
+        transforms, first = nnunet_transforms(patch)
+        batch = make_batch(size, first)
+        for name, chosen in (("geometry", geometry(transforms)), ("all", transforms)):
+            times = in_turn(chosen, batch, torch.device(args.device), args.rounds, args.batches)
+            theirs, ours = (f"{1000 * one.median:.1f} ({spread(one)})" for one in times[:2])
+            ratio = f"{times[2].median:.2f} ({times[2].low:.2f} to {times[2].high:.2f})"
+            what = f"{size} x {' x '.join(map(str, patch))}"
+            print(f"| {what} | {name} | {theirs} | {ours} | {ratio} |", flush=True)
+
+
+def spread(seconds: Seconds) -> str:
+    return f"{1000 * seconds.low:.1f} to {1000 * seconds.high:.1f}"
+
+
+def nnunet_transforms(patch: tuple[int, ...]) -> tuple[ComposeTransforms, tuple[int, ...]]:
+    """nnU-Net's training transforms for a patch without anisotropy, and the larger first patch."""
+    degrees = 30 if len(patch) == 3 else 180
+    rotation = (-degrees * torch.pi / 180, degrees * torch.pi / 180)
+    first = get_patch_size(patch, *[rotation] * 3, NNUNET_SCALES)
+    scales = [[0.5**level] * len(patch) for level in range(4)]
+    axes = tuple(range(len(patch)))
+    made = nnUNetTrainer.get_training_transforms(patch, rotation, scales, axes, False)
+    return reproducible(made), tuple(int(edge) for edge in first)
+
+
+def geometry(transforms: ComposeTransforms) -> ComposeTransforms:
+    """Rotation, scaling and mirroring alone."""
+    kinds = (SpatialTransform, MirrorTransform)
+    return ComposeTransforms([part for part in transforms.transforms if isinstance(part, kinds)])
+
+
+def make_batch(size: int, shape: tuple[int, ...]) -> Batch:
+    """Noisy images of ellipsoids, with their labels, in a border of padding."""
+    torch.manual_seed(0)
+    x = torch.randn(size, 1, *shape)
+    labels = torch.zeros(x.shape, dtype=torch.int16)
+    axes = torch.meshgrid(*[torch.linspace(-1, 1, edge) for edge in shape], indexing="ij")
+    for sample in range(size):
+        for organ in range(1, ORGANS + 1):
+            centre, radii = torch.rand(len(shape)) - 0.5, 0.15 + 0.25 * torch.rand(len(shape))
+            parts = zip(axes, centre, radii, strict=True)
+            inside = sum(((axis - at) / radius) ** 2 for axis, at, radius in parts) < 1
+            labels[sample, 0][inside] = organ
+            x[sample, 0][inside] += organ
+    for axis, edge in enumerate(shape, start=2):
+        for start in (0, edge - edge // 20):
+            x.narrow(axis, start, edge // 20).zero_()
+            labels.narrow(axis, start, edge // 20).fill_(-1)
+    return x, labels
+
+
+def in_turn(
+    transforms: ComposeTransforms, batch: Batch, device: torch.device, rounds: int, batches: int
+) -> tuple[Seconds, Seconds, Seconds]:
+    """How long a batch takes in both ways, and how many times ours is as fast, of each round."""
+    ours, (x, labels) = BatchedTransforms(transforms), (part.to(device) for part in batch)
+
+    def run_ours(_: Batch) -> None:
+        ours(x, labels, ours.draw(batch[0]))
+
+    def run_theirs(copies: Batch) -> None:
+        put_together([apply(transforms, *sample) for sample in zip(*copies, strict=True)])
+
+    times: list[list[float]] = [[], []]
+    for number in range(rounds + 1):
+        for which, run in enumerate((run_theirs, run_ours)):
+            seconds = sum(timed(run, batch, seed, device) for seed in range(batches))
+            if number:  # in the first, memory and kernels are found
+                times[which].append(seconds / batches)
+    ratios = [theirs / mine for theirs, mine in zip(*times, strict=True)]
+    return Seconds.of(times[0]), Seconds.of(times[1]), Seconds.of(ratios)
+
+
+def timed(run: Callable[[Batch], None], batch: Batch, seed: int, device: torch.device) -> float:
+    """The seconds of a batch; nnU-Net's transforms write into what they are given."""
+    copies = batch[0].clone(), batch[1].clone()
+    with seeded(seed):
+        began = time.perf_counter()
+        run(copies)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+
+def apply(transforms: ComposeTransforms, image: torch.Tensor, labels: torch.Tensor) -> Any:
+    return transforms(image=image, segmentation=labels)
+
+
+def put_together(samples: list[dict[str, Any]]) -> None:
+    """As nnU-Net's loader does."""
+    torch.stack([sample["image"] for sample in samples])
+    labels = [sample["segmentation"] for sample in samples]
+    levels = zip(*labels, strict=True) if isinstance(labels[0], list) else [labels]
+    for level in levels:
+        torch.stack(list(level))
+
+
+if __name__ == "__main__":
+    main()
