@@ -6,7 +6,8 @@
 Both get the same images and labels and draw the same random numbers, in turn in every round.
 Batchgeneratorsv2 runs sample by sample on one core of the CPU, as in one of nnU-Net's workers, and
 ours on the device. The seconds are those of a batch, with what it costs to draw the numbers and to
-put the samples together.
+put the samples together. Drawing (and a crop) is what a training leaves to the processes that load
+batches.
 """
 
 from __future__ import annotations
@@ -43,22 +44,24 @@ def main() -> None:
     add("--batch-size", type=int, help="default: 2 in 3d, 12 in 2d")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    print("| patch | transforms | batchgeneratorsv2, ms a batch | ours, ms | times as fast |")
-    print("|---|---|---|---|---|")
+    print("| batch | transforms | batchgeneratorsv2, ms | ours, ms | of it drawing | ratio |")
+    print("|---|---|---|---|---|---|")
     for patch in [tuple(args.patch)] if args.patch else [(64, 64, 64), (256, 256)]:
         size = args.batch_size or (2 if len(patch) == 3 else 12)
         transforms, first = nnunet_transforms(patch)
         batch = make_batch(size, first)
         for name, chosen in (("geometry", geometry(transforms)), ("all", transforms)):
             times = in_turn(chosen, batch, torch.device(args.device), args.rounds, args.batches)
-            theirs, ours = (f"{1000 * one.median:.1f} ({spread(one)})" for one in times[:2])
-            ratio = f"{times[2].median:.2f} ({times[2].low:.2f} to {times[2].high:.2f})"
+            theirs, ours, drawing = (written(one, 1000) for one in times[:3])
             what = f"{size} x {' x '.join(map(str, patch))}"
-            print(f"| {what} | {name} | {theirs} | {ours} | {ratio} |", flush=True)
+            row = what, name, theirs, ours, drawing, written(times[3])
+            print(f"| {' | '.join(row)} |", flush=True)
 
 
-def spread(seconds: Seconds) -> str:
-    return f"{1000 * seconds.low:.1f} to {1000 * seconds.high:.1f}"
+def written(values: Seconds, times: float = 1) -> str:
+    """The median, and between which values half of them lie."""
+    median, low, high = (times * one for one in (values.median, values.low, values.high))
+    return f"{median:.1f} ({low:.1f} to {high:.1f})"
 
 
 def nnunet_transforms(patch: tuple[int, ...]) -> tuple[ComposeTransforms, tuple[int, ...]]:
@@ -100,8 +103,8 @@ def make_batch(size: int, shape: tuple[int, ...]) -> Batch:
 
 def in_turn(
     transforms: ComposeTransforms, batch: Batch, device: torch.device, rounds: int, batches: int
-) -> tuple[Seconds, Seconds, Seconds]:
-    """How long a batch takes in both ways, and how many times ours is as fast, of each round."""
+) -> list[Seconds]:
+    """How long a batch takes in both ways, and the drawing; then theirs / ours, of each round."""
     ours, (x, labels) = BatchedTransforms(transforms), (part.to(device) for part in batch)
 
     def run_ours(_: Batch) -> None:
@@ -110,14 +113,17 @@ def in_turn(
     def run_theirs(copies: Batch) -> None:
         put_together([apply(transforms, *sample) for sample in zip(*copies, strict=True)])
 
-    times: list[list[float]] = [[], []]
+    def run_drawing(_: Batch) -> None:
+        ours.draw(batch[0])
+
+    times: list[list[float]] = [[], [], []]
     for number in range(rounds + 1):
-        for which, run in enumerate((run_theirs, run_ours)):
+        for which, run in enumerate((run_theirs, run_ours, run_drawing)):
             seconds = sum(timed(run, batch, seed, device) for seed in range(batches))
             if number:  # in the first, memory and kernels are found
                 times[which].append(seconds / batches)
-    ratios = [theirs / mine for theirs, mine in zip(*times, strict=True)]
-    return Seconds.of(times[0]), Seconds.of(times[1]), Seconds.of(ratios)
+    ratios = [theirs / mine for theirs, mine in zip(*times[:2], strict=True)]
+    return [Seconds.of(values) for values in (*times, ratios)]
 
 
 def timed(run: Callable[[Batch], None], batch: Batch, seed: int, device: torch.device) -> float:

@@ -33,10 +33,13 @@ class Patches:
     Args:
         x: (B, C, *spatial).
         labels: (B, channels, *spatial), or a list of them after the step of deep supervision.
+        larger: images and labels of the samples to be turned or scaled alone, before the crop; None
+            where ``x`` and ``labels`` are not cropped yet.
     """
 
     x: torch.Tensor
     labels: Any
+    larger: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
 class Choice(NamedTuple):
@@ -58,8 +61,6 @@ class Step(ABC):
         transform: nnU-Net's object.
         chance: nnU-Net's object that draws whether a sample is transformed; None: every one is.
     """
-
-    makes_new = False  # its results share no memory with what it is given
 
     def __init__(self, transform: Any, chance: Any = None):
         self.transform, self.chance = transform, chance
@@ -104,8 +105,6 @@ class Step(ABC):
 class SpatialStep(Step):
     """Rotation, scaling and the crop to the patch size; of flat patches slice by slice."""
 
-    makes_new = True
-
     def __init__(self, transform: Any, flat: bool = False):
         super().__init__(transform)
         self.flat, self.size = flat, tuple(int(edge) for edge in transform.patch_size)
@@ -145,28 +144,35 @@ class SpatialStep(Step):
             if params["affine"] is not None:
                 matrix = sampling_matrix(params["affine"].tolist(), source, self.size)
                 table.append([float(sample), *(value for row in matrix for value in row)])
-        return Choice(True, table)
+        return Choice([int(row[0]) for row in table], table)
 
-    def apply(self, patches: Patches, known: Any, table: torch.Tensor) -> Patches:
-        x, labels = patches.x, patches.labels
-        if self.flat:
-            x, labels = x.flatten(1, 2), labels.flatten(1, 2)
+    def cut(self, patches: Patches, known: Any) -> Patches:
+        """Crop all, and keep the larger patches of those samples alone that need them."""
+        x, labels = self._flattened(patches.x), self._flattened(patches.labels)
+        larger = tuple(torch.stack([p[i] for i in known]) if known else p[:0] for p in (x, labels))
         cropped = crop_centre(x, self.size, self.value)
         cropped_labels = crop_centre(labels, self.size, self.outside)
-        if len(table):
+        depth = patches.x.shape[2]
+        both = [
+            part.unflatten(1, (-1, depth)) if self.flat else part
+            for part in (cropped, cropped_labels)
+        ]
+        return Patches(both[0], both[1], (larger[0], larger[1]))
+
+    def _flattened(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1, 2) if self.flat else x
+
+    def apply(self, patches: Patches, known: Any, table: torch.Tensor) -> Patches:
+        patches = self.cut(patches, known) if patches.larger is None else patches
+        if known and patches.larger is not None:
             index, axes = table[:, 0].long(), len(self.size)
             grid = sampling_grid(table[:, 1:].view(-1, axes, axes + 1), self.size)
             mode, mode_labels = self.transform.mode_image, self.transform.mode_seg
-            image = resample_image(x.index_select(0, index), grid, self.value, mode)
-            cropped.index_copy_(0, index, image)
-            found = labels.index_select(0, index)
-            found = resample_labels(found, grid, self.outside, mode_labels)
-            cropped_labels.index_copy_(0, index, found)
-        if self.flat:
-            depth = patches.x.shape[2]
-            cropped = cropped.unflatten(1, (-1, depth))
-            cropped_labels = cropped_labels.unflatten(1, (-1, depth))
-        return Patches(cropped, cropped_labels)
+            image = resample_image(patches.larger[0], grid, self.value, mode)
+            found = resample_labels(patches.larger[1], grid, self.outside, mode_labels)
+            self._flattened(patches.x).index_copy_(0, index, image)
+            self._flattened(patches.labels).index_copy_(0, index, found)
+        return Patches(patches.x, patches.labels)
 
 
 class MirrorStep(Step):

@@ -75,7 +75,7 @@ class BatchedTransforms:
             x: (B, C, *spatial), whose values are not looked at.
 
         Returns:
-            For :meth:`__call__`; its only tensor is what the device needs, float32.
+            For :meth:`cut` and :meth:`__call__`; its only tensor is what the device needs, float32.
         """
         sizes = [tuple(x.shape[2:])]
         for step in self.steps:
@@ -93,6 +93,19 @@ class BatchedTransforms:
                 numbers += itertools.chain.from_iterable(choice.table)
         return {"steps": chosen, "numbers": torch.tensor(numbers, dtype=torch.float32)}
 
+    def cut(
+        self, x: torch.Tensor, labels: torch.Tensor, drawn: dict[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+        """What :meth:`__call__` is to be given, with less to move: the samples that are turned or
+        scaled keep the larger patches that they need, beside the cropped patches of all.
+        """
+        first = self.steps[0] if self.steps else None
+        if not isinstance(first, steps.SpatialStep):
+            return x, labels, drawn
+        known = next(known for number, known, *_ in drawn["steps"] if number == 0)
+        patches = first.cut(steps.Patches(x, labels), known)
+        return patches.x, patches.labels, {**drawn, "larger": patches.larger}
+
     @torch.no_grad()
     def __call__(
         self, x: torch.Tensor, labels: torch.Tensor, drawn: dict[str, Any]
@@ -102,15 +115,17 @@ class BatchedTransforms:
         Args:
             x: (B, C, *spatial).
             labels: integers (B, channels, *spatial).
-            drawn: of :meth:`draw`.
+            drawn: of :meth:`draw` or :meth:`cut`.
 
         Returns:
             As nnU-Net's loader returns them: images, and labels or a list of them.
         """
-        numbers = drawn["numbers"].to(x.device, non_blocking=True)
-        if not (self.steps and self.steps[0].makes_new):
-            x, labels = x.clone(), labels.clone()
-        patches, begin = steps.Patches(x, labels), 0
+        numbers, larger = drawn["numbers"].to(x.device, non_blocking=True), drawn.get("larger")
+        if larger is not None:
+            larger = tuple(part.to(x.device, non_blocking=True) for part in larger)
+        x = x.clone(memory_format=torch.contiguous_format)
+        labels = labels.clone(memory_format=torch.contiguous_format)
+        patches, begin = steps.Patches(x, labels, larger), 0
         for number, known, rows, width in drawn["steps"]:
             table = numbers[begin : begin + rows * width].view(rows, width)
             patches = self.steps[number].apply(patches, known, table)

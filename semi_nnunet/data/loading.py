@@ -174,8 +174,10 @@ class StepDataset(Dataset[list[dict[str, dict[str, Any]]]]):
     def _batch(self, stream: str, step: int, part: int) -> dict[str, Any]:
         with seeded(self.seed, stream, step, self.rank, part):
             batch = dict(self.streams[stream].generate_train_batch())
-            if stream in self.augmentations:
-                batch["drawn"] = self.augmentations[stream].draw(batch["data"])
+            if (later := self.augmentations.get(stream)) is not None:
+                x, labels = batch["data"], batch["target"]
+                x, labels, drawn = later.cut(x, labels, later.draw(x))
+                batch |= {"data": x, "target": labels, "drawn": drawn}
         return {**batch, "keys": tuple(str(key) for key in batch["keys"])}
 
 

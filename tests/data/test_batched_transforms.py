@@ -52,6 +52,24 @@ def test_the_same_random_numbers_give_the_patches_of_nnunet(
 
 
 @each_case
+def test_what_is_moved_is_small_and_comes_to_the_same(case: dict[str, Any]) -> None:
+    """Only samples that are turned or scaled are moved before they are cropped."""
+    ours, (x, labels) = BatchedTransforms(nnunet_transforms(case)), batch_of(case, 12)
+    with seeded(2):
+        drawn = ours.draw(x)
+    small, small_labels, moved = ours.cut(x, labels, drawn)
+    assert small.shape[2:] == small_labels.shape[2:] == case["patch"]
+    assert 0 < len(moved["larger"][0]) == len(moved["larger"][1]) < 12
+    kept = small.clone(), [part.clone() for part in moved["larger"]]
+    found, expected = ours(small, small_labels, moved), ours(x, labels, drawn)
+    assert torch.equal(found[0], expected[0])
+    levels = [part if isinstance(part, list) else [part] for part in (found[1], expected[1])]
+    assert all(torch.equal(*pair) for pair in zip(*levels, strict=True))
+    assert torch.equal(small, kept[0])
+    assert all(torch.equal(*pair) for pair in zip(moved["larger"], kept[1], strict=True))
+
+
+@each_case
 @pytest.mark.parametrize("interpolated", [False, True])
 def test_unlabelled_patches_get_the_geometry_alone(
     case: dict[str, Any], interpolated: bool

@@ -104,7 +104,9 @@ def test_patches_are_those_that_nnunet_makes_of_the_same_numbers(configuration, 
         make_trainer("SemiMeanTeacherTrainer", configuration, augmentation=augmentation)
         for augmentation in ("workers", "device")
     ]
-    raw = next(trainers[1].dataloader_train)[0]["unlabelled"]
+    loader = trainers[1].dataloader_train
+    with seeded(0):
+        raw = loader.dataset.streams["unlabelled"].generate_train_batch()
     transforms = trainers[0].dataloader_train.dataset.streams["unlabelled"].transforms
     _, unlabelled = trainers[1].on_device({**next(trainers[1].dataloader_train)[0]})
     ours = trainers[1].on_device.augmentations["unlabelled"]
