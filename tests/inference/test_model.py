@@ -44,7 +44,10 @@ def test_faster_options_give_nearly_the_same_labels(pool, image):
 def test_speeds_are_options(monkeypatch):
     monkeypatch.setattr(under_test, "computes_bfloat16_fast", lambda: True)
     assert options_of("exact", CPU) == Options()
-    assert options_of("alike", CPU) == Options(precision=torch.bfloat16, dtype=torch.float32)
+    assert options_of("alike", CPU) == Options(
+        tuned=True, precision=torch.bfloat16, dtype=torch.float32
+    )
+    assert not options_of("alike", CPU, mirror=True).tuned
     assert not options_of("fast", CPU).mirror
     assert options_of("fast", CPU, mirror=True, step=0.7) == Options(
         step=0.7, precision=torch.bfloat16, dtype=torch.float32
