@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
@@ -26,9 +27,13 @@ class LoaderTime:
         self.augmentation, self.device, self.say = augmentation, device, say
         self._told = False
 
-    def tell_once(self, loader: StepLoader) -> None:
-        """To be called when the steps of an epoch are done; later calls do nothing."""
-        if self._told or loader.begun is None:
+    def tell_once(self, loader: Iterator[Any]) -> None:
+        """To be called when the steps of an epoch are done; later calls do nothing.
+
+        Args:
+            loader: of the training's batches; one that is not ours says nothing of its time.
+        """
+        if self._told or not isinstance(loader, StepLoader) or loader.begun is None:
             return
         self._told = True
         seconds = max(time.perf_counter() - loader.begun, 1e-9)
