@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.cli.main import main
+from semi_nnunet.planning.slim import Slim
+from semi_nnunet.runs.slim import STUDENT, learning_rate
 from semi_nnunet.util.files import write_json
 from tests.trainers import SHORT, TRAINERS, run_epochs, save_as_trained
-
-STUDENT = "SemiDistillationTrainer"
 
 
 @pytest.fixture
@@ -75,6 +75,25 @@ def test_another_data_set_with_the_same_labels_can_be_learned_from(teacher, caps
         assert "cannot label the images of Dataset950_Other" in capsys.readouterr().err
     finally:
         shutil.rmtree(other)
+
+
+@pytest.mark.parametrize(
+    ("semi", "rate"),
+    [
+        ({"optimizer": "adam", "initial_lr": 1e-3}, ["SemiDistillationTrainer.initial_lr=0.004"]),
+        ({"2d": {"optimizer": "adam", "initial_lr": 2e-3}}, [f"{STUDENT}.initial_lr=0.008"]),
+        ({"optimizer": "adam"}, []),
+        ({"optimizer": "sgd", "initial_lr": 0.01}, []),
+        ({}, []),
+    ],
+)
+def test_a_narrower_network_learns_at_a_higher_rate_of_adam(semi, rate) -> None:
+    def network(features: int) -> Slim:
+        kwargs = {"features_per_stage": [features, 2 * features]}
+        return Slim({"architecture": {"arch_kwargs": kwargs}}, 1, 1)
+
+    plans = {"semi": semi, "configurations": {"2d": {}}}
+    assert learning_rate(plans, "2d", network(16), network(4)) == rate
 
 
 @pytest.mark.slow
