@@ -176,6 +176,8 @@ def test_a_transform_that_is_not_known_is_refused_before_training(make_trainer):
 
 def test_the_second_stage_of_a_cascade_is_refused_before_training(make_trainer, prepared_cascade):
     dataset, name = prepared_cascade(), "SemiBaselineTrainer"
+    folds = dataset.preprocessed / "splits_final.json"  # which other tests want to write
+    before = folds.read_bytes() if folds.exists() else None
     first = make_trainer(name, "3d_lowres", dataset=dataset, start=False, epochs=1, **ON_DEVICE)
     run_epochs(first, 1)
     first.on_train_end()
@@ -190,4 +192,5 @@ def test_the_second_stage_of_a_cascade_is_refused_before_training(make_trainer, 
         with pytest.raises(UserError, match=r"MoveSegAsOneHot.*augmentation=workers"):
             make_trainer(name, "3d_cascade_fullres", dataset=dataset, **ON_DEVICE)
     finally:
+        folds.unlink() if before is None else folds.write_bytes(before)
         shutil.rmtree(stored, ignore_errors=True)
