@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
-from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.files import write_json
+from semi_nnunet.util.validation import read_as
 
 FILE = "semi_mirrors.json"  # in the folder of a model
 
@@ -81,10 +79,4 @@ def mirrors_of(model: Path) -> Mirrors | None:
     path = model / FILE
     if not path.is_file():
         return None
-    try:
-        return TypeAdapter(Mirrors).validate_python(read_json(path))
-    except ValidationError as error:
-        raise UserError(
-            f"{path} must be what semi_nnunet tune wrote, got another content. Fix: remove it, or "
-            f"tune again"
-        ) from error
+    return read_as(Mirrors, path, "semi_nnunet tune", "remove it, or tune again")

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
-from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.files import write_json
+from semi_nnunet.util.validation import read_as
 
 COLUMNS = ("round", "steps", "folds", "trainers", "best first")
 
@@ -44,13 +42,7 @@ def read_choice(path: str | Path) -> Choice:
     Raises:
         UserError: it is not there, or something else.
     """
-    try:
-        return TypeAdapter(Choice).validate_python(read_json(path))
-    except ValidationError as error:
-        raise UserError(
-            f"{path} must be the choice.json that semi_nnunet auto wrote, got another content. "
-            f"Fix: correct --choice"
-        ) from error
+    return read_as(Choice, path, "semi_nnunet auto", "correct --choice")
 
 
 def paragraphs(sentences: Sequence[str]) -> list[str]:

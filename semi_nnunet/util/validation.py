@@ -1,13 +1,18 @@
-"""Whether a value that a user gave is of the type that a field declares."""
+"""Whether a value that a user gave, or a file, is of the type that a field declares."""
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json
+
 STRICT = ConfigDict(strict=True)
+T = TypeVar("T")
 
 
 def fits(hint: Any, value: Any) -> bool:
@@ -22,6 +27,26 @@ def fits(hint: Any, value: Any) -> bool:
     except ValidationError:
         return False
     return True
+
+
+def read_as(kind: type[T], path: str | Path, written_by: str, fix: str) -> T:
+    """Read a JSON file that a dataclass was written to.
+
+    Args:
+        kind: the dataclass.
+        path: of the file.
+        written_by: the command that writes such files, for the error.
+        fix: what to do about another file.
+
+    Raises:
+        UserError: it is not there, or holds something else.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(read_json(path))
+    except ValidationError as error:
+        raise UserError(
+            f"{path} must be what {written_by} wrote, got another content. Fix: {fix}"
+        ) from error
 
 
 @cache

@@ -28,5 +28,5 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert read_choice(path) == CHOICE
     for other in ([], {"before": []}, {"before": [], "rows": [["short"]], "after": []}):
         write_json(path, other)
-        with pytest.raises(UserError, match="that semi_nnunet auto wrote"):
+        with pytest.raises(UserError, match="must be what semi_nnunet auto wrote"):
             read_choice(path)

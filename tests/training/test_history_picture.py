@@ -8,16 +8,7 @@ from matplotlib.image import imread
 
 from semi_nnunet.training.history import History
 from semi_nnunet.training.history_picture import draw_history, write_history_picture
-
-
-def example() -> History:
-    history = History()
-    for epoch in range(4):
-        values = {"loss/supervised": 1 / (epoch + 1), "learning_rate": 0.01 - 0.001 * epoch}
-        if epoch >= 2:
-            values |= {"loss/consistency": 0.1, "dice/mean": 0.5, "mask_ratio": 0.9}
-        history.add(epoch, values)
-    return history
+from tests.training.test_history import example
 
 
 @pytest.mark.parametrize("history", [example(), History(), History([{"epoch": 0, "odd": 1.0}])])

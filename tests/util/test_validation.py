@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from semi_nnunet.util.validation import fits
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import write_json
+from semi_nnunet.util.validation import fits, read_as
 
 
 @pytest.mark.parametrize(
@@ -30,3 +34,24 @@ from semi_nnunet.util.validation import fits
 )
 def test_only_what_a_type_says_fits_it(hint: Any, value: Any, expected: bool) -> None:
     assert fits(hint, value) is expected
+
+
+@dataclass(frozen=True)
+class Inner:
+    number: float
+
+
+@dataclass(frozen=True)
+class Outer:
+    name: str
+    parts: tuple[Inner, ...]
+
+
+def test_a_dataclass_is_read_from_the_json_that_it_was_written_to(tmp_path: Path) -> None:
+    path, one = tmp_path / "outer.json", Outer("a", (Inner(1.5), Inner(2.0)))
+    write_json(path, asdict(one))
+    assert read_as(Outer, path, "somebody", "write it") == one
+    for other in ({"name": "a"}, [], {"name": "a", "parts": [{"number": "many"}]}):
+        write_json(path, other)
+        with pytest.raises(UserError, match=r"must be what somebody wrote, .* Fix: write it"):
+            read_as(Outer, path, "somebody", "write it")
