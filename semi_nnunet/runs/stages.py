@@ -95,7 +95,8 @@ def commands(recipe: Recipe, place: Place) -> dict[str, list[Command]]:
     repeated = ("-f", *recipe.folds, "--seeds", str(recipe.seeds))
     for step in STEPS:
         found[step] = [(*crossval, *repeated, *device, *jobs, "--steps", step)]
-    found["compare"] = [("compare", *used, *plans)]
+    if len(recipe.trainers) > 1:
+        found["compare"] = [("compare", *used, *plans)]
     found["report"] = [("report", *used, *plans, "-o", place.report)]
     found |= later_commands(recipe, place, (*device, *jobs))
     return {

@@ -35,9 +35,10 @@ def test_every_stage_of_every_recipe_is_a_command_of_ours(path: Path) -> None:
         )
     assert set(parsed) - {"crossval"} == set(found) - {"train", "predict", "evaluate"}
     assert parsed["plan"][0].reset  # of what somebody gave before
-    assert parsed["plan"][0].name == parsed["compare"][0].plans == PLACE.plans
+    assert parsed["plan"][0].name == parsed["report"][0].plans == PLACE.plans
     given = parse_assignments(parsed["plan"][0].assignments)
     assert given == parse_assignments([f"{k}={json.dumps(v)}" for k, v in recipe.settings.items()])
+    assert ("compare" in found) == (len(recipe.trainers) > 1)  # with what, else?
     assert ("distil" in found) == (recipe.pseudo_labels is not None)
     assert ("slim" in found) == (recipe.slim is not None)
     assert [one.steps for one in parsed["crossval"]] == [["train"], ["predict"], ["evaluate"]]
