@@ -24,6 +24,7 @@ from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.failures import is_of_memory
 
 EXACT, ALIKE, FAST = SPEEDS = ("exact", "alike", "fast")
+MIRRORED = {EXACT: True, ALIKE: None, FAST: False}  # see mirror of Options
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,15 @@ class Options:
 
     Args:
         mirror: whether to average over mirrored images, where the training allows it; or the axes
-            along which they are mirrored.
-        tuned: along the axes that ``semi_nnunet tune`` chose for the model, where it did.
+            along which they are mirrored. None: those that ``semi_nnunet tune`` chose for the
+            model, where it did, else all.
         step: between tiles, as a fraction of the patch.
         precision: of the network; None: as nnU-Net.
         dtype: in which logits are resampled.
         tiles_at_once: that the network sees together.
     """
 
-    mirror: bool | tuple[int, ...] = True
-    tuned: bool = False
+    mirror: bool | tuple[int, ...] | None = True
     step: float = 0.5
     precision: torch.dtype | None = None
     dtype: torch.dtype = torch.float64
@@ -49,7 +49,10 @@ class Options:
 
 
 def options_of(
-    speed: str, device: torch.device, mirror: bool | None = None, step: float | None = None
+    speed: str,
+    device: torch.device,
+    mirror: bool | tuple[int, ...] | None = None,
+    step: float | None = None,
 ) -> Options:
     """The options of a speed, with what is asked for otherwise.
 
@@ -71,8 +74,7 @@ def options_of(
         )
     exact, half = speed == EXACT, device.type == "cpu" and computes_bfloat16_fast()
     return Options(
-        mirror=speed != FAST if mirror is None else mirror,
-        tuned=speed == ALIKE and mirror is None,
+        mirror=MIRRORED[speed] if mirror is None else mirror,
         step=0.5 if step is None else step,
         precision=torch.bfloat16 if half and not exact else None,
         dtype=torch.float64 if exact else torch.float32,
@@ -91,8 +93,9 @@ def mirror_axes(
         options: what is asked for.
     """
     wanted = options.mirror
-    if options.tuned and (found := mirrors_of(model.folder)) is not None:
-        wanted = found.axes
+    if wanted is None:
+        found = mirrors_of(model.folder)
+        wanted = True if found is None else found.axes
     if isinstance(wanted, bool):
         return tuple(allowed or ()) if wanted else ()
     return tuple(axis for axis in allowed or () if axis in wanted)

@@ -8,12 +8,12 @@ cases, and the set with the fewest passes is taken whose Dice is hardly below th
 from __future__ import annotations
 
 import itertools
+import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 
 import torch
 
@@ -21,7 +21,8 @@ from semi_nnunet.data.raw_description import cases_in
 from semi_nnunet.deploy.mirrors import Mirrors, Tried, chosen
 from semi_nnunet.deploy.trained import TrainedModel, find_model, load_parts
 from semi_nnunet.evaluation.measuring import evaluate
-from semi_nnunet.inference.model import ALIKE, ImagePredictor, Options, options_of
+from semi_nnunet.evaluation.tables import mean_of
+from semi_nnunet.inference.model import ALIKE, ImagePredictor, options_of
 from semi_nnunet.inference.predict import FolderPredictor
 from semi_nnunet.runs.folders import ALL, Folders, folders_of
 from semi_nnunet.runs.launching import find_resources
@@ -75,8 +76,7 @@ def tune(
     for one in itertools.chain.from_iterable(
         itertools.combinations(axes, count) for count in range(len(axes) + 1)
     ):
-        options = replace(options_of(ALIKE, place), mirror=one)
-        tried.append(measured(whole, folders, cases, options, place, one))
+        tried.append(measured(whole, folders, cases, one, place))
         say(line_of(tried[-1]))
     choice = Mirrors(
         chosen(tried, lose).axes, tuple(tried), tuple(numbered), sum(map(len, cases.values())), lose
@@ -122,16 +122,15 @@ def measured(
     model: TrainedModel,
     folders: Folders,
     cases: Mapping[str, dict[str, list[str]]],
-    options: Options,
-    device: torch.device,
     axes: tuple[int, ...],
+    device: torch.device,
 ) -> Tried:
     """Predict the cases of every fold with its network, and measure Dice and time.
 
     Raises:
         UserError: none of them holds any class.
     """
-    dices, seconds = list[float](), 0.0
+    options, dices, seconds = options_of(ALIKE, device, mirror=axes), list[float](), 0.0
     for fold, of_fold in cases.items():
         with tempfile.TemporaryDirectory() as aside:
             out = Path(aside)
@@ -143,19 +142,11 @@ def measured(
                 out, folders.references, dataset_json=folders.preprocessed / "dataset.json",
                 partial=True, processes=1,
             )  # fmt: skip
-            dices += list(dice_of_cases(found.content["cases"]))
-    if not dices:
+            dices += [row["dice"] for row in found.content["cases"]]
+    if math.isnan(dice := mean_of(dices)):
         raise UserError("no validation case holds any class. Fix: choose other folds by -f")
     count = sum(map(len, cases.values()))
-    return Tried(axes, fmean(dices), seconds / count)
-
-
-def dice_of_cases(rows: Sequence[Mapping[str, float | str | None]]) -> Iterator[float]:
-    """The Dice of every class of every case in which it is defined."""
-    for row in rows:
-        value = row.get("dice")
-        if isinstance(value, float) and value == value:  # not NaN
-            yield value
+    return Tried(axes, dice, seconds / count)
 
 
 def line_of(one: Tried) -> str:

@@ -45,9 +45,9 @@ def test_speeds_are_options(monkeypatch):
     monkeypatch.setattr(under_test, "computes_bfloat16_fast", lambda: True)
     assert options_of("exact", CPU) == Options()
     assert options_of("alike", CPU) == Options(
-        tuned=True, precision=torch.bfloat16, dtype=torch.float32
+        mirror=None, precision=torch.bfloat16, dtype=torch.float32
     )
-    assert not options_of("alike", CPU, mirror=True).tuned
+    assert options_of("alike", CPU, mirror=True).mirror is True
     assert not options_of("fast", CPU).mirror
     assert options_of("fast", CPU, mirror=True, step=0.7) == Options(
         step=0.7, precision=torch.bfloat16, dtype=torch.float32

@@ -35,6 +35,9 @@ def test_every_set_of_axes_is_tried_on_the_cases_that_validate_the_fold(model, c
     assert (found.axes, found.folds, found.cases) == ((), ("0",), len(validated))
     assert all(0 <= one.dice <= 1 and one.seconds > 0 for one in found.tried)
     assert said.count(" passes, Dice ") == 4
+    again = tune(model.folder, device="cpu")  # the choice that is there now does not count
+    assert [one.dice for one in again.tried] == [one.dice for one in found.tried]
+    assert len({one.dice for one in again.tried}) > 1
     assert f"mirrored from now on: nothing, as {len(validated)} validation cases say" in said
 
 
