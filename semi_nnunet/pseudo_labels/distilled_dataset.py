@@ -101,7 +101,7 @@ def write_distilled(
             for file in files:
                 put(Path(file), aside / ("imagesTr" if case in taken else UNLABELLED_IMAGES))
             if case in taken:
-                put(request.labels / f"{case}{ending}", aside / "labelsTr")
+                put(request.label_of(case), aside / "labelsTr")
         for folder in ("imagesTs", "labelsTs"):
             for path in sorted((source / folder).glob(f"*{ending}")):
                 put(path, aside / folder)

@@ -48,7 +48,7 @@ def write_page(
     """
     ranked = sorted(scores, key=lambda case: (scores[case], case))
     chosen = set(kept)
-    example = str(request.labels / f"{ranked[0]}{ending_of(request)}")
+    example = str(request.label_of(ranked[0]))
     description = request.trained[0].folder / "dataset.json"
     classes = read_labelling(description, example).classes
     sections = {
@@ -95,10 +95,6 @@ def sections_of(ranked: Sequence[str], kept: Collection[str]) -> dict[str, list[
     return {title: cases for title, cases in found.items() if cases}
 
 
-def ending_of(request: Request) -> str:
-    return str(request.trained[0].dataset_json["file_ending"])
-
-
 def picture_of(
     request: Request, case: str, uncertainty: float, kept: bool, classes: Classes
 ) -> Picture:
@@ -106,7 +102,7 @@ def picture_of(
     description, files = request.trained[0].dataset_json, request.cases[case]
     reader = reader_class(description, files)
     image, geometry, _ = read_with_nnunet(files[0], reader, is_label=False)
-    path = str(request.labels / f"{case}{ending_of(request)}")
+    path = str(request.label_of(case))
     labels = read_with_nnunet(path, reader, is_label=True)[0][0]
     ignored = max(value for values in classes.values() for value in values) + 1
     labels = np.where(labels >= ignored, 0, labels)

@@ -325,7 +325,7 @@ def write_case(
     labels = with_ignored(prediction, manager, request.confidence)
     ending = request.trained[0].dataset_json["file_ending"]
     temporary = aside.with_name(f"{aside.name}{ending}")
-    files = {request.labels / f"{case}{ending}": temporary}
+    files = {request.label_of(case): temporary}
     writer = label.models[0].reader_writer
     try:
         writer.write_seg(labels, str(temporary), prediction.properties)
