@@ -20,12 +20,26 @@ from semi_nnunet.datasets.flare22 import LABELS
 SHAPE, SPACING_XYZ_MM = (24, 64, 64), (3.0, 3.0, 5.0)
 BODY_HU, FAT_HU, NOISE_HU = 40.0, -90.0, 12.0
 TUMOUR = 14
+TUNING = ("imagesVal", "labelsVal", "FLARETs_{:04d}")
+LAYOUTS: dict[int, dict[str, tuple[str, str | None, str]]] = {
+    # year -> part -> folder of images, of labels, and names
+    22: {
+        "labelled": ("Training/labelled/images", "Training/labelled/labels", "FLARE22_Tr_{:04d}"),
+        "unlabelled": ("Training/unlabelled", None, "Case_{:05d}"),
+        "tuning": TUNING,
+    },
+    23: {
+        "labelled": ("imagesTr2200", "labelsTr2200", "FLARE23_{:04d}"),
+        "unlabelled": ("unlabelTr1800", None, "FLARE23_2{:03d}"),
+        "tuning": TUNING,
+    },
+}
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     made.add_argument("out", type=Path, help="new folder")
-    made.add_argument("--year", type=int, choices=(22, 23), default=22)
+    made.add_argument("--year", type=int, choices=LAYOUTS, default=22)
     made.add_argument("--labelled", type=int, default=6, help="cases (default: %(default)s)")
     made.add_argument("--unlabelled", type=int, default=8, help="cases (default: %(default)s)")
     made.add_argument("--tuning", type=int, default=3, help="cases (default: %(default)s)")
@@ -66,18 +80,8 @@ def write(array: np.ndarray, path: Path) -> None:
 
 def main() -> None:
     args = parser().parse_args()
-    is_23, out = args.year == 23, args.out
-    parts = {  # part -> folder of images, of labels, and names
-        "labelled": ("imagesTr2200", "labelsTr2200", "FLARE23_{:04d}")
-        if is_23
-        else ("Training/labelled/images", "Training/labelled/labels", "FLARE22_Tr_{:04d}"),
-        "unlabelled": ("unlabelTr1800", None, "FLARE23_2{:03d}")
-        if is_23
-        else ("Training/unlabelled", None, "Case_{:05d}"),
-        "tuning": ("imagesVal", "labelsVal", "FLARETs_{:04d}"),
-    }
-    seed = 0
-    for part, (images, labels, name) in parts.items():
+    is_23, out, seed = args.year == 23, args.out, 0
+    for part, (images, labels, name) in LAYOUTS[args.year].items():
         for number in range(1, getattr(args, part) + 1):
             seed += 1
             rng = np.random.default_rng(seed)

@@ -93,6 +93,7 @@ class Conversion:
             held: case -> the values of its label, where labels are partial.
         """
         labels = {"background": 0} | {name: i for i, name in enumerate(self.labels, start=1)}
+        annotated = self.annotated(held)
         return {
             "name": self.name,
             "reference": self.reference,
@@ -102,7 +103,7 @@ class Conversion:
             "file_ending": self.file_ending,
             **({} if self.patient is None else {KEY: self.patient}),
             **({UNLABELLED_DOMAIN: "other"} if self.other_domain else {}),
-            **({ANNOTATED: partial} if (partial := self.annotated(held)) else {}),
+            **({ANNOTATED: annotated} if annotated else {}),
         }
 
     def annotated(self, held: Mapping[str, frozenset[int]]) -> dict[str, list[str]]:
