@@ -24,7 +24,7 @@ from semi_nnunet.runs.folders import ALL, Folders, folders_of
 from semi_nnunet.runs.folds import number_of_folds
 from semi_nnunet.runs.launching import Launcher, find_resources
 from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.files import write_text
+from semi_nnunet.util.files import write_text, writing
 from semi_nnunet.util.names import unique
 
 CANDIDATES = (  # in the order of preference: docs/results/index.md
@@ -81,10 +81,10 @@ def auto(
     """
     launcher, folders = launcher or Launcher(), folders_of(dataset)
     candidates = unique([name for name in trainers if name != BASELINE])
-    require_sensible(hours, candidates)
+    where = Path(out or f"auto_{folders.raw.name}").absolute()
+    require_sensible(hours, candidates, where)
     resources = find_resources(launcher.device, launcher.jobs, launcher.threads)
     chosen = configuration or configuration_for(folders, resources.device)
-    where = Path(out or f"auto_{folders.raw.name}").absolute()
     commands = Commands(folders, chosen, launcher, resources.device, where)
     asked = {"configuration": chosen, "candidates": " ".join(candidates)}
     state = State.of(folders.results / "semi_auto" / f"{chosen}.json", asked)
@@ -96,7 +96,7 @@ def auto(
         return choice.make()
 
 
-def require_sensible(hours: float, candidates: Sequence[str]) -> None:
+def require_sensible(hours: float, candidates: Sequence[str], out: Path) -> None:
     """Check the options.
 
     Raises:
@@ -105,6 +105,8 @@ def require_sensible(hours: float, candidates: Sequence[str]) -> None:
     problems = [*unknown_trainers(candidates)]
     if hours <= 0:
         problems.append(Problem("--hours", f"must be above 0, got {hours}", "correct it"))
+    if out.exists() and not out.is_dir():
+        problems.append(Problem("-o", f"must be a folder, but {out} is a file", "give a folder"))
     if not candidates:
         what = f"must name a candidate besides {BASELINE}, got none"
         problems.append(Problem("-tr", what, "add one, such as SemiMeanTeacherTrainer"))
@@ -150,6 +152,8 @@ class Choice:
     def make(self) -> Shipped | None:
         """Do all that is left; None: it was handed to a cluster."""
         folders, state = self.commands.folders, self.state
+        with writing("the folder of what ships", out := self.commands.out):  # before hours of work
+            out.mkdir(parents=True, exist_ok=True)
         run_stages(self.commands.preparing())
         if not state.rates and not self.measured():
             return None

@@ -49,10 +49,12 @@ def auto(place: Path, *words: str) -> tuple[int, str]:
 
 
 def test_all_mistakes_are_told_at_once_and_nothing_is_written(place: Path) -> None:
-    code, said = auto(place, "--hours", "0", "-tr", "SemiMeanTecherTrainer", "SemiPretrainTrainer")
+    (place / "file").touch()
+    wrong = ("-tr", "SemiMeanTecherTrainer", "SemiPretrainTrainer", "-o", "file")
+    code, said = auto(place, "--hours", "0", *wrong)
     assert code == 2 and "Traceback" not in said
     assert "must be above 0, got 0.0" in said and "did you mean" in said
-    assert "segments nothing" in said
+    assert "segments nothing" in said and f"{place / 'file'} is a file" in said
     assert not list((place / "preprocessed").iterdir())
 
 
