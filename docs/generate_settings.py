@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.discovery.classes import settings_classes
+from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.settings.common import TOPICS, SemiSettings
 from semi_nnunet.settings.rules import DatasetProperties
 from semi_nnunet.settings.schema import resolve, topic_of

@@ -9,6 +9,7 @@ SOURCES = TESTS.parent / "semi_nnunet"
 HELD_ELSEWHERE = {  # source, or folder of sources -> what tests it
     "cli": "cli/test_main.py",  # every verb is a thin shell over a function with tests of its own
     "discovery/trainers/semi_nnunet_trainers.py": "discovery/test_register.py",
+    "settings/teacher.py": "training/test_teacher.py",
     "training/cascade.py": "laws/test_cascade.py",
     "training/networks_in_training.py": "training/test_companions.py",  # a Protocol
 }

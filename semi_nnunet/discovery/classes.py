@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from semi_nnunet.discovery.trainers import semi_nnunet_trainers
-from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.training.trainer import SemiTrainer
 
 
 def trainer_classes() -> dict[str, type[SemiTrainer]]:
     """Name -> class of every trainer of this package."""
     return {name: getattr(semi_nnunet_trainers, name) for name in semi_nnunet_trainers.__all__}
-
-
-def settings_classes() -> dict[str, type[SemiSettings]]:
-    """Name -> settings class of every trainer of this package."""
-    return {name: trainer.settings_class for name, trainer in trainer_classes().items()}

@@ -24,11 +24,13 @@ class TrainerFacts:
     """What the body of a trainer's class says about it, or else that of SemiTrainer.
 
     Args:
+        file: in which the class is.
         uses_unlabelled: it needs unlabelled cases.
         segments: its network predicts classes, so that there is something to validate.
         taught_by: the trainer whose trained network it needs by default.
     """
 
+    file: Path
     uses_unlabelled: bool = True
     segments: bool = True
     taught_by: str | None = None
@@ -38,26 +40,33 @@ class TrainerFacts:
 def our_trainers() -> dict[str, TrainerFacts]:
     """Name -> facts of every trainer of this package."""
     found: dict[str, TrainerFacts] = {}
-    for node in _parsed(TRAINERS_FOLDER / "semi_nnunet_trainers.py").body:
+    for node in parsed(TRAINERS_FOLDER / "semi_nnunet_trainers.py").body:
         if isinstance(node, ast.ImportFrom) and node.module:
             path = ROOT.joinpath(*node.module.split(".")).with_suffix(".py")
-            bodies = {one.name: one.body for one in _classes(path)}
-            found |= {one.name: facts_in(bodies[one.name]) for one in node.names}
+            bodies = class_bodies(path)
+            found |= {one.name: facts_in(path, bodies[one.name]) for one in node.names}
     return found
 
 
-def facts_in(body: Sequence[ast.stmt]) -> TrainerFacts:
-    """The facts that the body of a class assigns."""
+def facts_in(file: Path, body: Sequence[ast.stmt]) -> TrainerFacts:
+    """The facts that the body of a class in a file assigns."""
     names = {field.name for field in fields(TrainerFacts)}
     return TrainerFacts(
+        file=file,
         **{
             target.id: ast.literal_eval(node.value)
             for node in body
             if isinstance(node, ast.Assign)
             for target in node.targets
             if isinstance(target, ast.Name) and target.id in names
-        }
+        },
     )
+
+
+def summary_of(trainer: str) -> str:
+    """The first line of the file of a trainer of this package, which says what its method is."""
+    text = ast.get_docstring(parsed(our_trainers()[trainer].file)) or ""
+    return text.partition("\n")[0]
 
 
 def stock_trainers() -> frozenset[str]:
@@ -88,14 +97,15 @@ def _trainers_in(folder: Path) -> frozenset[str]:
 
 def classes_in(path: Path) -> set[str]:
     """The classes that a file defines; none of one that is no Python."""
-    return {node.name for node in _classes(path)}
+    return {*class_bodies(path)}
 
 
-def _classes(path: Path) -> list[ast.ClassDef]:
-    return [node for node in _parsed(path).body if isinstance(node, ast.ClassDef)]
+def class_bodies(path: Path) -> dict[str, list[ast.stmt]]:
+    """Name -> body of each class that a file defines."""
+    return {node.name: node.body for node in parsed(path).body if isinstance(node, ast.ClassDef)}
 
 
-def _parsed(path: Path) -> ast.Module:
+def parsed(path: Path) -> ast.Module:
     """The syntax tree of a file; an empty one if it is no Python."""
     try:
         return ast.parse(path.read_text(encoding="utf-8"))

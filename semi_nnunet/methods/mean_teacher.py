@@ -22,7 +22,8 @@ from semi_nnunet.augment.intensity import add_clamped_noise
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.common import CutMixSettings
 from semi_nnunet.settings.schema import published, setting
-from semi_nnunet.training.teacher import ConsistencySettings, ConsistentTeacherTrainer
+from semi_nnunet.settings.teacher import ConsistencySettings
+from semi_nnunet.training.teacher import ConsistentTeacherTrainer
 from semi_nnunet.training.trainer import Term
 
 PLAIN = {  # consistency from the first step on, of patches as they are

@@ -31,7 +31,8 @@ from semi_nnunet.core.processes import mean_of_processes
 from semi_nnunet.core.pseudo_labels import sharpen
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.schema import published, setting
-from semi_nnunet.training.teacher import TeacherSettings, TeacherTrainer
+from semi_nnunet.settings.teacher import TeacherSettings
+from semi_nnunet.training.teacher import TeacherTrainer
 from semi_nnunet.training.trainer import Term
 
 Mix = Callable[[torch.Tensor], torch.Tensor]

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from semi_nnunet.core.stochastic import feature_dropout
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.schema import published, setting
-from semi_nnunet.training.teacher import ConfidentTeacherSettings, ConfidentTeacherTrainer
+from semi_nnunet.settings.teacher import ConfidentTeacherSettings
+from semi_nnunet.training.teacher import ConfidentTeacherTrainer
 from semi_nnunet.training.trainer import Term
 
 

@@ -22,8 +22,8 @@ from semi_nnunet.data.layout import (
     was_made,
 )
 from semi_nnunet.deploy.trained import find_model
-from semi_nnunet.discovery.classes import settings_classes
 from semi_nnunet.discovery.listing import our_trainers, unknown_trainers
+from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.evaluation.tables import JSON
 from semi_nnunet.pseudo_labels.choice import OF_SEVERAL, Choice
 from semi_nnunet.pseudo_labels.distilled_dataset import plans_problems

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +16,7 @@ from semi_nnunet.data.fingerprint import intensity_shift
 from semi_nnunet.data.layout import SELECTED_FILE, UNLABELLED_IMAGES, unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.raw_description import cases_in
-from semi_nnunet.discovery.classes import trainer_classes
-from semi_nnunet.discovery.listing import stock_trainers
+from semi_nnunet.discovery.listing import our_trainers, stock_trainers, summary_of
 from semi_nnunet.planning.plan import assignment_of
 from semi_nnunet.report.wording import short_name
 from semi_nnunet.runs.folders import Folders
@@ -153,9 +151,7 @@ def about(trainer: str) -> str:
     """A line on a trainer: the first of its file."""
     if trainer in stock_trainers():
         return f"{trainer}: nnU-Net's own, which learns from the labelled cases alone."
-    cls = trainer_classes().get(trainer)
-    text = (sys.modules[cls.__module__].__doc__ or "") if cls else ""
-    return f"{trainer}: {text.strip().splitlines()[0]}" if text.strip() else trainer
+    return f"{trainer}: {summary_of(trainer)}" if trainer in our_trainers() else trainer
 
 
 def plan_facts(plans: Mapping[str, Any], name: str) -> Facts:

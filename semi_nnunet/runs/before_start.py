@@ -12,8 +12,8 @@ from semi_nnunet.data import annotated_classes, patients
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.sampling import pseudo_labelled_cases
-from semi_nnunet.discovery.classes import settings_classes
 from semi_nnunet.discovery.listing import our_trainers
+from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.settings.common import POOL, SemiSettings

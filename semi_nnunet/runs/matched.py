@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from semi_nnunet.data.patients import PatientOf
-from semi_nnunet.discovery.classes import settings_classes
+from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.runs.job import Job
 from semi_nnunet.settings import schema

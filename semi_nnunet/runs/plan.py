@@ -9,7 +9,7 @@ from typing import Any
 
 from semi_nnunet.data.layout import preprocessed_dataset, read_plans
 from semi_nnunet.data.prepare import requested
-from semi_nnunet.discovery.classes import settings_classes
+from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning.architecture import plans_of_architecture
 from semi_nnunet.planning.budget import (
     CPU_LENGTH,

@@ -13,7 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.data.layout import read_plans
 from semi_nnunet.deploy.trained import TrainedModel, find_model, require_models_of
-from semi_nnunet.discovery.classes import settings_classes
+from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.evaluation import comparison
 from semi_nnunet.evaluation.values import Model, Table, crediting_absence, read_values
 from semi_nnunet.planning.checks import require_own_network, require_plans_name

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from semi_nnunet.discovery.classes import settings_classes
+from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.settings.schema import (
     METHOD,
     OURS,

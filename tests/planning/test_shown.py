@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.discovery.classes import settings_classes
+from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning.plan import EVERY, PlannedRow
 from semi_nnunet.planning.shown import AS_NNUNET, decided_settings
 from semi_nnunet.settings.common import TOPICS, SemiSettings

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.discovery.classes import settings_classes
+from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning import budget
 from semi_nnunet.planning.label_ceiling import LOWEST
 from semi_nnunet.runs.plan import plan

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from semi_nnunet.discovery.classes import settings_classes
+from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.settings.common import (
     FILTER_SCORES,
     TOPICS,
