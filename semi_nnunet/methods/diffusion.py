@@ -134,7 +134,8 @@ class SemiDiffusionTrainer(SemiTrainer):
     @property
     def encoder(self) -> Any:
         """The student's, which all branches share."""
-        return self.bare_network.encoder
+        bare: Any = self.bare_network.encoder
+        return self.compiled(bare)
 
     def hard_labels(self, logits: torch.Tensor) -> torch.Tensor:
         """One-hot labels of logits, without gradient."""

@@ -55,8 +55,7 @@ class SemiUniMatchTrainer(ConfidentTeacherTrainer):
             mix = self.cutmix(target)
             loss = self.pseudo_label_loss(self.predict(mix(view)), mix(target), mix(confident))
             yield Term(name, loss, self.settings.strong_weight)
-        network = self.bare_network  # a compiled one would not notice the perturbation
-        with feature_dropout(network, self.settings.dropout, every_level=True):
-            logits = self.predict(unlabelled.x_weak, network)
+        with feature_dropout(self.bare_network, self.settings.dropout, every_level=True):
+            logits = self.predict(unlabelled.x_weak, self.bare_network)
         loss = self.pseudo_label_loss(logits, target, confident)
         yield Term("features", loss, self.settings.feature_weight)

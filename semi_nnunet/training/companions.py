@@ -18,6 +18,7 @@ from semi_nnunet.core.stochastic import statistics_kept
 from semi_nnunet.data.annotated_classes import AnnotatedClasses
 from semi_nnunet.networks.average import NetworkAverage
 from semi_nnunet.training.batches import Batches
+from semi_nnunet.training.compiling import CompiledNetworks
 from semi_nnunet.training.losses import loss_of_outputs
 from semi_nnunet.training.optimisation import Schedule
 from semi_nnunet.training.reliability import COUNTS, mean_dice
@@ -83,7 +84,8 @@ class CompanionTrainer(ReproducibleTrainer, is_method=False):
         """All that the student, or another network, says of ``x``, in float32: logits, or a list of
         them, full resolution first, with deep supervision.
         """
-        output = (network or self.network)(x)
+        runs = self.network if network is None else self.compiled(network)
+        output = runs(x)
         return output.float() if isinstance(output, torch.Tensor) else [o.float() for o in output]
 
     def predict(self, x: torch.Tensor, network: nn.Module | None = None) -> torch.Tensor:
@@ -125,6 +127,7 @@ class CompanionTrainer(ReproducibleTrainer, is_method=False):
         """Make the companions, and the optimizer of all networks that take a gradient."""
         torch.manual_seed(derived_seed(self.settings.seed, "companions"))
         self._companions = nn.ModuleDict(self.every_companion()).to(self.device)
+        self.compiled = CompiledNetworks(self.network)
         return super().configure_optimizers()
 
     def trained_networks(self) -> list[nn.Module]:

@@ -1,0 +1,82 @@
+"""Networks beside the student are compiled with it, and train to the same weights."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from semi_nnunet.core.stochastic import feature_dropout
+from semi_nnunet.training.compiling import CompiledNetworks, has_hooks
+from tests.trainers import UNLABELLED_TRAINERS, weights_of
+
+STEPS = 3
+
+
+class Halves(nn.Module):
+    """A network with an encoder, as nnU-Net's have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.last = nn.Sequential(nn.Conv2d(1, 4, 1)), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.encoder(x)[-1:])
+
+
+def test_what_is_not_compiled_stays_as_it_is() -> None:
+    student, other = Halves(), Halves()
+    compiled = CompiledNetworks(student)
+    assert compiled(student) is student and compiled(other) is other
+
+
+def test_each_network_is_compiled_once_and_keeps_the_names_of_its_weights() -> None:
+    student, other = Halves(), Halves()
+    wrapped = torch.compile(student, backend="eager")
+    compiled = CompiledNetworks(wrapped)
+    assert compiled(student) is wrapped and compiled(wrapped) is wrapped
+    assert compiled(other) is compiled(other) and compiled(other) is not other
+    assert compiled(compiled(other)) is compiled(other)
+    assert not any("_orig_mod" in name for name in other.state_dict())
+
+
+def test_a_network_with_hooks_runs_as_it_is() -> None:
+    student = Halves()
+    compiled = CompiledNetworks(torch.compile(student, backend="eager"))
+    with feature_dropout(student, 0.5):
+        assert has_hooks(student) and compiled(student) is student
+    assert not has_hooks(student) and compiled(student) is not student
+
+
+@pytest.mark.parametrize("name", UNLABELLED_TRAINERS)
+def test_compiled_networks_train_to_the_same_weights(
+    name: str, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the graphs that torch.compile takes, run by PyTorch itself."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    after = []
+    for compiles in (False, True):
+        monkeypatch.setattr(
+            "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer._do_i_compile",
+            lambda self, compiles=compiles: compiles,
+        )
+        trainer = make_trainer(name)
+        assert trainer.compiled.compiles == compiles
+        monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)  # as a trainer asks
+        for _ in range(STEPS):
+            trainer.train_step(next(trainer.dataloader_train))
+        after.append({**weights_of(trainer.bare_network), **weights_of(trainer._companions)})
+    assert graphs and not torch._dynamo.utils.counters["graph_break"]
+    for key, value in after[0].items():
+        torch.testing.assert_close(after[1][key], value, rtol=1e-4, atol=1e-6, msg=key)
