@@ -36,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--step", type=float, metavar="FRACTION", help=step)
     coarse = "another model, such as the 3d_lowres one: where it sees nothing, no tile is predicted"
     add("--coarse", metavar="MODEL", help=coarse)
+    most = "main memory that may be taken; an image that needs more is named (Linux)"
+    add("--max-memory", type=float, metavar="GIB", help=most)
     add_device(parser)
 
 
@@ -44,6 +46,6 @@ def run(args: argparse.Namespace) -> None:
 
     files = predict(
         args.model, args.images, args.out, speed=args.speed, mirror=args.mirror, step=args.step,
-        coarse=args.coarse, device=args.device,
+        coarse=args.coarse, device=args.device, max_memory=args.max_memory,
     )  # fmt: skip
     print(f"{len(files)} images are predicted in {args.out}")

@@ -23,6 +23,11 @@ from semi_nnunet.training.prediction import with_previous_stage
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.failures import is_of_memory
 
+
+class TileTooLarge(UserError):
+    """The memory does not hold the smallest tile of the network."""
+
+
 EXACT, ALIKE, FAST = SPEEDS = ("exact", "alike", "fast")
 MIRRORED = {EXACT: True, ALIKE: None, FAST: False}  # see mirror of Options
 
@@ -152,7 +157,7 @@ class ImagePredictor:
             properties: at least the spacing, as nnU-Net's readers give it.
 
         Raises:
-            UserError: the memory is too small even for the smallest tile.
+            TileTooLarge: the memory is too small even for the smallest tile.
         """
         before = None if self.previous is None else self.previous(image, properties)
         wanted = None if self.coarse is None else self.coarse(image, properties)
@@ -196,13 +201,13 @@ class ImagePredictor:
         while True:
             try:
                 return self._labels(prepared, self.window)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not is_of_memory(error):
                     raise
                 less = smaller(self.window, self._divisor())
                 if less is None:
                     reason = str(error).splitlines()[0]
-                    raise UserError(
+                    raise TileTooLarge(
                         f"the memory of {self.device} must hold a tile of the network, got: "
                         f"{reason}. Fix: free memory, or choose another --device"
                     ) from error

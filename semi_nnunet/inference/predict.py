@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -15,11 +17,18 @@ from semi_nnunet.data.file_bytes import require_whole, short_reason
 from semi_nnunet.data.integrity import image_problems, reader_class
 from semi_nnunet.data.raw_description import cases_in
 from semi_nnunet.deploy.trained import find_model, find_models
-from semi_nnunet.inference.model import ALIKE, ImagePredictor, Options, options_of
+from semi_nnunet.inference.model import (
+    ALIKE,
+    ImagePredictor,
+    Options,
+    TileTooLarge,
+    options_of,
+)
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.failures import is_of_machine
+from semi_nnunet.util.failures import is_of_machine, is_of_memory
 from semi_nnunet.util.files import could_not_write, write_json
+from semi_nnunet.util.memory import at_most
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -36,6 +45,7 @@ def predict(
     step: float | None = None,
     coarse: str | Path | None = None,
     device: str | None = None,
+    max_memory: float | None = None,
 ) -> list[Path]: ...
 
 
@@ -50,6 +60,7 @@ def predict(
     step: float | None = None,
     coarse: str | Path | None = None,
     device: str | None = None,
+    max_memory: float | None = None,
 ) -> list[np.ndarray]: ...
 
 
@@ -64,6 +75,7 @@ def predict(
     step: float | None = None,
     coarse: str | Path | None = None,
     device: str | None = None,
+    max_memory: float | None = None,
 ) -> list[Path] | list[np.ndarray]:
     """Predict images with a trained model, as ``nnUNetv2_predict`` does: files, or arrays.
 
@@ -86,14 +98,16 @@ def predict(
         coarse: another model of the same data set, such as its 3d_lowres, that is asked first:
             tiles without foreground of it are background. None: all tiles are predicted.
         device: "cpu", "cuda" or "mps"; None: cuda if there is one, else the CPU.
+        max_memory: main memory in GiB that this process may have (Linux): tiles become smaller, the
+            next image is not read meanwhile, and an image that needs more is named. None: no limit.
 
     Returns:
         The files that were written, or an array of labels (*spatial) for each image.
 
     Raises:
-        UserError: the model or the images are not there, ``out`` or ``spacings`` is missing, or the
-            device does not exist. Images of a folder that cannot be predicted are named after all
-            others were predicted.
+        UserError: the model or the images are not there, ``out`` or ``spacings`` is missing, the
+            device does not exist, or the program itself takes more than ``max_memory``. Images of a
+            folder that cannot be predicted are named after all others were predicted.
     """
     place = torch.device(find_resources(device).device)
     options = options_of(speed, place, mirror=mirror, step=step)
@@ -103,12 +117,13 @@ def predict(
                 f"spacings must be given for each of the {len(images)} arrays, got "
                 f"{'none' if spacings is None else len(spacings)}. Fix: spacings=[(z, y, x), ...]"
             )
-        loaded = predictor_of(model, coarse, options, place)
         pairs = zip(images, spacings, strict=True)
-        return [
-            loaded(np.asarray(image, np.float32), {"spacing": list(spacing)})
-            for image, spacing in pairs
-        ]
+        with at_most(max_memory):
+            loaded = predictor_of(model, coarse, options, place)
+            return [
+                loaded(np.asarray(image, np.float32), {"spacing": list(spacing)})
+                for image, spacing in pairs
+            ]
     if out is None:
         raise UserError("predictions of a folder need another for themselves. Fix: out=FOLDER")
     description = find_model(str(model)).dataset_json
@@ -116,11 +131,12 @@ def predict(
     cases = cases_in(Path(images), ending)
     if not cases:
         raise UserError(f"{images} holds no image CASE_0000{ending}. Fix: correct the folder")
-    loaded = predictor_of(model, coarse, options, place)
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "dataset.json", description)  # says what the labels are
-    return FolderPredictor(loaded, Path(images), folder).predict(cases)
+    with at_most(max_memory):
+        loaded = predictor_of(model, coarse, options, place)
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "dataset.json", description)  # says what the labels are
+        return FolderPredictor(loaded, Path(images), folder, max_memory).predict(cases)
 
 
 def predictor_of(
@@ -143,10 +159,13 @@ class FolderPredictor:
         model: loaded.
         images: their folder.
         out: folder for the segmentations.
+        max_memory: limit in GiB that holds already; with one, nothing is read meanwhile.
     """
 
-    def __init__(self, model: ImagePredictor, images: Path, out: Path):
-        self.model, self.images, self.out = model, images, out
+    def __init__(
+        self, model: ImagePredictor, images: Path, out: Path, max_memory: float | None = None
+    ):
+        self.model, self.images, self.out, self.max_memory = model, images, out, max_memory
         self.description = model.predictor.dataset_json
         self.ending = self.description["file_ending"]
 
@@ -167,7 +186,9 @@ class FolderPredictor:
         )
         bar = tqdm(total=len(cases), desc="predicting", unit="case", disable=None)
         with ThreadPoolExecutor(1) as writing, bar:
-            for case, found in ahead(lambda one: self._read(reader, *one), cases.items()):
+            read, in_order = partial(self._read, reader), list(cases.items())
+            each = ahead(read, in_order) if self.max_memory is None else map(read, in_order)
+            for case, found in each:
                 bar.update()
                 if isinstance(found, Problem):
                     problems.append(found)
@@ -175,10 +196,7 @@ class FolderPredictor:
                 try:
                     labels = self.model(*found)
                 except Exception as error:
-                    if isinstance(error, UserError) or is_of_machine(error):
-                        raise
-                    what = f"cannot be predicted: {short_reason(error)}"
-                    problems.append(Problem(case, what, "correct its files or leave it out"))
+                    problems.append(self._problem(case, error))
                     continue
                 for one in written[-1:]:
                     one.result()  # at most one waits
@@ -192,18 +210,40 @@ class FolderPredictor:
             )
         return files
 
+    def _problem(self, case: str, error: Exception) -> Problem:
+        """What is told of a case that could not be predicted.
+
+        Raises:
+            Exception: the error, where it is not the case's.
+        """
+        if self.max_memory is not None and (isinstance(error, TileTooLarge) or is_of_memory(error)):
+            what = f"needs more memory than --max-memory {self.max_memory:g} (GiB)"
+            return Problem(case, what, "raise it, or leave the image out")
+        if isinstance(error, UserError) or is_of_machine(error):
+            raise error
+        what = f"cannot be predicted: {short_reason(error)}"
+        return Problem(case, what, "correct its files or leave it out")
+
     def _read(
-        self, reader: type[Any], case: str, files: Sequence[str]
+        self, reader: type[Any], case_and_files: tuple[str, Sequence[str]]
     ) -> tuple[str, Problem | tuple[np.ndarray, dict[str, Any]]]:
         """The case with its image and properties, or with what is wrong with it."""
+        case, files = case_and_files
         if wrong := image_problems(self.images, self.description, reader, case, files):
-            return case, wrong[0]
+            return case, self._within_limit(wrong[0])
         try:
             image, properties = self.model.reader_writer.read_images(list(files))
         except Exception as error:  # of any kind: readers are many
             what = f"cannot be read: {short_reason(error)}"
-            return case, Problem(case, what, "copy it again, or leave it out")
+            return case, self._within_limit(Problem(case, what, "copy it again, or leave it out"))
         return case, (image, properties)
+
+    def _within_limit(self, problem: Problem) -> Problem:
+        """What is told of a file; readers do not always tell that it was the memory."""
+        if self.max_memory is None:
+            return problem
+        what = f"within --max-memory {self.max_memory:g} (GiB): {problem.what}"
+        return replace(problem, what=what, fix=f"raise it, or {problem.fix}")
 
     def _write(self, case: str, labels: np.ndarray, properties: dict[str, Any]) -> Path:
         """Write the labels of a case.

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from semi_nnunet.util.errors import UserError
+
 GROUPS, OF_THIS_PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+STATUS, DATA = Path("/proc/self/status"), "VmData:"  # in kB: what a process may write to, privately
 GIB = 2**30
 
 
@@ -69,3 +72,49 @@ def peak_memory_bytes() -> int | None:
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return None
+
+
+def data_bytes() -> int | None:
+    """The memory that this process has asked for to write to, used or not yet; None: not told."""
+    with suppress(OSError, ValueError):
+        lines = STATUS.read_text(encoding="utf-8").splitlines()
+        (kilobytes,) = (line.split()[1] for line in lines if line.startswith(DATA))
+        return int(kilobytes) * 1024
+    return None
+
+
+@contextmanager
+def at_most(limit: float | None) -> Iterator[None]:
+    """Inside the block, what would take more memory fails, as on a machine that has no more.
+
+    The system counts what the process has asked for, which is a little more than what it uses, and
+    without memory of GPUs and of child processes.
+
+    Args:
+        limit: in GiB; None: no limit.
+
+    Raises:
+        UserError: the process has more already, or the system knows no such limit.
+    """
+    if limit is None:
+        yield
+        return
+    there = data_bytes()
+    if there is None:
+        raise UserError(
+            "a limit of the memory needs Linux, which counts it. Fix: leave it out here, or set "
+            "one for the container"
+        )
+    import resource
+
+    if limit * GIB <= there:
+        raise UserError(
+            f"the limit of the memory must be above the {there / GIB:.1f} GiB that the program "
+            f"has already taken, got {limit:g} GiB. Fix: raise it"
+        )
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (int(limit * GIB), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from semi_nnunet.cli.main import main
+from semi_nnunet.data.raw_description import cases_in
 from semi_nnunet.datasets.phantom import LABEL_KINDS
 from semi_nnunet.discovery.register import trainer_folders
-from semi_nnunet.inference.model import ImagePredictor
-from semi_nnunet.inference.predict import predict
+from semi_nnunet.inference.model import ImagePredictor, Options
+from semi_nnunet.inference.predict import FolderPredictor, predict, predictor_of
 from semi_nnunet.util.errors import DiskError, UserError
 from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.memory import GIB, at_most, data_bytes
 from tests.pseudo_labels.conftest import as_trained
 from tests.pseudo_labels.labelling import nnunet_predicts, read
 
@@ -199,3 +202,40 @@ def test_labels_are_nnunets(
         expected = read(tmp_path / "nnunet" / file.name)
         assert len(np.unique(expected)) > 1
         assert np.array_equal(read(file), expected)
+
+
+@pytest.mark.skipif(data_bytes() is None, reason="the system does not count memory")
+@pytest.mark.parametrize("room", [0.4, 0.9], ids=["is not read", "is not predicted"])
+def test_an_image_that_needs_more_than_the_limit_is_named_and_the_others_are_predicted(
+    room, pool, tmp_path
+):
+    first, *others = sorted(pool.images.iterdir())
+    small = sitk.ReadImage(str(first))
+    voxels = np.arange(80_000_000, dtype=np.float32).reshape(80, 1000, 1000)
+    large = sitk.GetImageFromArray(voxels)
+    large.SetSpacing(small.GetSpacing())
+    sitk.WriteImage(large, str(pool.images / "large_0000.nii.gz"), compressionLevel=1)
+    del large, voxels
+    limit = (data_bytes() or 0) / GIB + room
+    with pytest.raises(UserError, match=r"1 of \d images could not") as error:
+        predict(pool.models[0].folder, pool.images, tmp_path, device="cpu", max_memory=limit)
+    assert re.search(rf"large.*: .*--max-memory {limit:g} \(GiB\).*raise it", str(error.value))
+    written = {path.name for path in tmp_path.glob("phantom*.nii.gz")}
+    assert written == {path.name.replace("_0000", "") for path in (first, *others)}
+
+
+def test_where_the_limit_is_too_small_for_a_tile_smaller_ones_are_tried(pool, tmp_path, capsys):
+    """The network asks for more than there is, until its tiles are small."""
+    model = predictor_of(pool.models[0].folder, None, Options(), torch.device("cpu"))
+    forward = model.network.forward
+
+    def hungry(x: torch.Tensor) -> torch.Tensor:
+        torch.empty(x.shape[-1] * 2**29 // 24, dtype=torch.uint8)  # 512 MiB for 24 voxels
+        return forward(x)
+
+    model.network.forward = hungry
+    with at_most((data_bytes() or 0) / GIB + 0.4):
+        cases = cases_in(pool.images, ".nii.gz")
+        files = FolderPredictor(model, pool.images, tmp_path, 1.0).predict(cases)
+    assert len(files) == len(cases)
+    assert "the memory was too small; going on with 1 tiles of" in capsys.readouterr().out

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from semi_nnunet.util import memory
-from semi_nnunet.util.memory import GIB, machine_memory, memory_bytes, peak_memory_bytes
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.memory import (
+    GIB,
+    at_most,
+    data_bytes,
+    machine_memory,
+    memory_bytes,
+    peak_memory_bytes,
+)
 
 
 def written(path: Path, text: str) -> Path:
@@ -76,3 +86,29 @@ def test_the_peak_of_this_process_is_between_a_little_and_the_machine() -> None:
     before = peak_memory_bytes()
     assert before is not None and 2**20 < before <= next(machine_memory())
     assert (peak_memory_bytes() or 0) >= before
+
+
+@pytest.mark.skipif(data_bytes() is None, reason="the system does not count it")
+def test_what_would_take_more_than_the_limit_fails_and_later_does_not() -> None:
+    limit = (data_bytes() or 0) / GIB + 0.25
+    with at_most(limit):
+        assert np.ones(2**24, np.uint8).all()  # 16 MiB
+        with pytest.raises(MemoryError):
+            np.ones(2**29, np.uint8)
+        with pytest.raises(RuntimeError, match="allocate memory"):
+            torch.ones(2**29, dtype=torch.uint8)
+    assert np.ones(2**29, np.uint8).all()
+    with at_most(None):
+        assert np.ones(2**29, np.uint8).all()
+
+
+def test_a_limit_below_what_is_taken_already_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "data_bytes", lambda: int(1.2 * GIB))
+    with (
+        pytest.raises(UserError, match=r"above the 1\.2 GiB .* got 1 GiB\. Fix: raise it"),
+        at_most(1.0),
+    ):
+        pass
+    monkeypatch.setattr(memory, "data_bytes", lambda: None)
+    with pytest.raises(UserError, match="needs Linux"), at_most(1.0):
+        pass
