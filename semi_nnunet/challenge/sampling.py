@@ -20,6 +20,7 @@ import psutil
 from scipy.integrate import trapezoid
 
 INTERVAL = 0.1  # seconds, FLARE's
+GROWTH = 1.01  # of the pages of all processes, until the shared ones are counted again
 COARSE = 0.5  # the longest gap between two samples, in seconds, with which areas still mean much
 MIB = 2**20
 NVIDIA = ("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0",
@@ -65,8 +66,9 @@ class Samples:
     Args:
         cpu: percent of the machine's processors.
         memory: MiB in use on the machine.
-        own: MiB of the processes that this one has started; a page that several share is counted
-            once. A container is started by another process, and does not count.
+        own: MiB of the processes that this one has started, whenever they have grown; a page that
+            several share is counted once. A container is started by another process, and does not
+            count.
         gpu: MiB in use on the first GPU; None: the machine has none.
     """
 
@@ -104,7 +106,7 @@ def sampling(interval: float = INTERVAL) -> Iterator[Samples]:
 
 
 def _sample_machine(samples: Samples, stop: threading.Event, interval: float) -> None:
-    before, ends = psutil.cpu_times(), False
+    before, ends, most = psutil.cpu_times(), False, 0.0
     while not ends:
         ends = stop.wait(interval)  # a program that has ended before still gets a sample
         now, moment = psutil.cpu_times(), time.perf_counter()
@@ -112,7 +114,9 @@ def _sample_machine(samples: Samples, stop: threading.Event, interval: float) ->
         busy = now.user + now.system - before.user - before.system
         samples.cpu.add(moment, 100.0 * busy / spent if spent else 0.0)
         samples.memory.add(moment, used_memory() / MIB)
-        samples.own.add(moment, memory_of_children() / MIB)
+        if (pages := pages_of_children()) > GROWTH * most:
+            most = pages
+            samples.own.add(moment, memory_of_children() / MIB)
         before = now
 
 
@@ -122,8 +126,21 @@ def used_memory() -> int:
     return int(memory.total - memory.available)
 
 
+def pages_of_children() -> int:
+    """Bytes of the processes that this one has started, and those that they have; a page that
+    several share is counted for each.
+    """
+    total = 0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has just ended
+            total += process.memory_info().rss
+    return total
+
+
 def memory_of_children() -> int:
-    """Bytes of the processes that this one has started, and those that they have."""
+    """The same; a shared page is counted once. For gigabytes this takes a tenth of a second and
+    more, in which the system works and not the program that is measured.
+    """
     total = 0
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):  # it has just ended
