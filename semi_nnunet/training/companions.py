@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from semi_nnunet.core.counts import count_classes
 from semi_nnunet.core.losses import annotated_voxels, onehot_and_mask
 from semi_nnunet.core.pseudo_labels import to_probs
 from semi_nnunet.core.stochastic import statistics_kept
+from semi_nnunet.data.annotated_classes import KEY as ANNOTATED
 from semi_nnunet.data.annotated_classes import AnnotatedClasses
 from semi_nnunet.networks.average import NetworkAverage
 from semi_nnunet.training.batches import Batches
@@ -25,6 +26,8 @@ from semi_nnunet.training.reliability import COUNTS, mean_dice
 from semi_nnunet.training.reproducible import ReproducibleTrainer
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.seeds import derived_seed
+
+NAMED = 5  # cases in a warning
 
 
 class CompanionTrainer(ReproducibleTrainer, is_method=False):
@@ -228,6 +231,7 @@ class CompanionTrainer(ReproducibleTrainer, is_method=False):
         content["network_weights"] = deployed
         content["semi"]["companions"] = self._companions.state_dict()
         content["semi"]["averaged_with"] = others
+        content["semi"][ANNOTATED] = self.dataset_json.get(ANNOTATED)
         return content
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
@@ -235,12 +239,33 @@ class CompanionTrainer(ReproducibleTrainer, is_method=False):
         require_same_weights(self._companions, companions)
         super().restore(checkpoint)
         self._companions.load_state_dict(companions)
+        tell_change_of_annotation(checkpoint["semi"], self.dataset_json, self.say)
 
 
 def full_resolution(levels: Any) -> torch.Tensor:
     """What is at full resolution of one tensor, or of a list for deep supervision."""
     first: torch.Tensor = levels[0] if isinstance(levels, list) else levels
     return first
+
+
+def tell_change_of_annotation(
+    semi: Mapping[str, Any], dataset_json: Mapping[str, Any], say: Callable[[str], None]
+) -> None:
+    """Say that cases no longer annotate the classes that they did when a checkpoint was written.
+
+    Args:
+        semi: what the checkpoint has under "semi"; one of an earlier version tells nothing.
+        dataset_json: of now.
+        say: prints a line into the training's log.
+    """
+    now = dataset_json.get(ANNOTATED) or {}
+    then = semi.get(ANNOTATED, now) or {}
+    if changed := [name for name in {**then, **now} if then.get(name) != now.get(name)]:
+        say(
+            f"WARNING: dataset.json tells something else of what is annotated than when the "
+            f"checkpoint was written, of {', '.join(changed[:NAMED])}"
+            f"{' and others' if len(changed) > NAMED else ''}"
+        )
 
 
 def require_same_weights(companions: nn.Module, stored: Mapping[str, torch.Tensor]) -> None:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from semi_nnunet.training.companions import tell_change_of_annotation
 from semi_nnunet.training.trainer import SemiTrainer, Term
 from semi_nnunet.util.errors import UserError
-from tests.trainers import run_epochs, same_weights, weights_of
+from tests.trainers import partially_annotated, run_epochs, same_weights, weights_of
 
 
 def test_validation_leaves_ignored_voxels_out_for_student_and_teacher_alike(make_trainer):
@@ -78,3 +79,30 @@ def test_a_checkpoint_without_a_companion_is_refused(make_trainer):
     with pytest.raises(UserError, match="differ in teacher"):
         trainer.load_checkpoint(content)
     assert same_weights(before, weights_of(trainer.companion("teacher")))
+
+
+def test_a_training_that_goes_on_tells_that_other_classes_are_annotated():
+    then = {"case_1": ["large"], "MSD_*": ["small"], "case_2": ["large"]}
+    now = {"case_1": ["large"], "MSD_*": ["small", "large"], "case_3": ["large"]}
+    said: list[str] = []
+    tell_change_of_annotation({"annotated": then}, {"annotated": now}, said.append)
+    (line,) = said
+    assert line.startswith("WARNING: dataset.json tells") and line.endswith("MSD_*, case_2, case_3")
+    tell_change_of_annotation({"annotated": None}, {"annotated": now}, said.append)
+    assert "case_1, MSD_*, case_3" in said[1]
+    for semi, content in (({"annotated": now}, {"annotated": now}), ({}, {"annotated": now}),
+                          ({"annotated": None}, {})):  # fmt: skip
+        tell_change_of_annotation(semi, content, said.append)
+    assert len(said) == 2
+
+
+def test_a_checkpoint_notes_which_classes_are_annotated(make_trainer, prepared_dataset):
+    dataset = partially_annotated(prepared_dataset("labels", 1), "labels")
+    trainer = make_trainer("SemiMeanTeacherTrainer", dataset=dataset)
+    content = trainer.checkpoint_content(1)
+    assert content["semi"]["annotated"] == trainer.dataset_json["annotated"] != {}
+    said: list[str] = []
+    trainer.say = lambda *words: said.append(" ".join(words))
+    trainer.dataset_json = {**trainer.dataset_json, "annotated": {}}
+    trainer.restore(content)
+    assert any("something else of what is annotated" in line for line in said)
