@@ -1,7 +1,7 @@
 """What the processes of a distributed (DDP) training share, gather and average.
 
-Gradients of all terms and networks are averaged once a step, in one message, so that a method needs
-no wrapper and no collective of its own.
+Gradients of all terms and networks are averaged once a step (:mod:`gradient_average`), so that a
+method needs no wrapper and no collective of its own.
 """
 
 from __future__ import annotations
@@ -141,19 +141,6 @@ class Ranks:
         """Wait for the other processes."""
         if self.count > 1:
             dist.barrier()
-
-    def average_gradients(self, networks: Iterable[nn.Module]) -> None:
-        """Average the gradients over the processes, in one message."""
-        if self.count == 1:
-            return
-        gradients = [p.grad for net in networks for p in net.parameters() if p.grad is not None]
-        together = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(together)
-        together /= self.count
-        for gradient, part in zip(
-            gradients, together.split([gradient.numel() for gradient in gradients]), strict=True
-        ):
-            gradient.copy_(part.view_as(gradient))
 
     def take_weights_of_first(self, networks: Iterable[nn.Module]) -> None:
         """Give all processes the weights and buffers of the first."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from semi_nnunet.training.distributed import Ranks
+from semi_nnunet.training.gradient_average import GradientAverage, Reduction
 from semi_nnunet.training.step_records import StepRecords
 
 Gradients = list[torch.Tensor | None]
@@ -22,29 +22,39 @@ Gradients = list[torch.Tensor | None]
 class GradientBalance:
     """Keeps the two gradients of a step apart, and limits the unlabelled one.
 
+    Both are averaged over the processes, the supervised one while unlabelled terms are computed.
+
     Args:
         networks: every network that takes a gradient.
         limit: norm of the unlabelled gradient of all networks together, as a multiple of the
             supervised one's; 0: none, and nothing is kept apart.
         records: where the ratio of the norms before the limit is noted.
-        ranks: processes over which gradients are averaged.
+        processes: over which gradients are averaged.
     """
 
     def __init__(
-        self, networks: Sequence[nn.Module], limit: float, records: StepRecords, ranks: Ranks
+        self, networks: Sequence[nn.Module], limit: float, records: StepRecords, processes: int = 1
     ):
-        self.networks, self.limit, self.records, self.ranks = networks, limit, records, ranks
+        self.networks, self.limit, self.records = networks, limit, records
+        self.average = GradientAverage(networks, processes)
         self._aside: Gradients | None = None  # supervised ones, while unlabelled ones add up
         self._unlabelled: Gradients | None = None
+        self._supervised_sent: Reduction | None = None
 
     @property
     def _parameters(self) -> list[nn.Parameter]:
         return [parameter for network in self.networks for parameter in network.parameters()]
 
-    def unlabelled_begins(self) -> None:
-        """From now on, what is back-propagated is of unlabelled images."""
+    def unlabelled_begins(self, is_last_batch: bool) -> None:
+        """From now on, what is back-propagated is of unlabelled images.
+
+        Args:
+            is_last_batch: of the step, so that the supervised gradient is whole.
+        """
         if self.limit and self._aside is None:
             self._aside = self._swapped(self._unlabelled)
+            if is_last_batch:
+                self._supervised_sent = self.average.begin(self._aside)
 
     def batch_ends(self) -> None:
         """What is back-propagated next is supervised again."""
@@ -54,12 +64,13 @@ class GradientBalance:
 
     def combine(self) -> None:
         """Average the gradients over the processes, and add up what was kept apart."""
-        self.ranks.average_gradients(self.networks)
         if self._unlabelled is None:
+            self.average.finish([parameter.grad for parameter in self._parameters])
             return
         supervised = self._swapped(self._unlabelled)
-        self._unlabelled = None
-        self.ranks.average_gradients(self.networks)
+        (self._supervised_sent or self.average.begin(supervised)).average()
+        self._unlabelled = self._supervised_sent = None
+        self.average.finish([parameter.grad for parameter in self._parameters])
         unlabelled = self._swapped(supervised)
         ratio = norm_of(unlabelled) / norm_of(supervised).clamp_min(1e-12)
         self.records.add("gradient/unlabelled_over_supervised", ratio)

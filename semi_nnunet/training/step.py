@@ -84,9 +84,16 @@ class OptimizerStep:
         self.gradient_clip, self.dtype = gradient_clip, dtype
         self.unlabelled_weight, self.records = unlabelled_weight, records
         self.non_finite, self.balance = non_finite, balance
+        self._passes = self._passes_before = 0  # backward ones, of this step and of the last one
 
     def back_propagate(
-        self, terms: Iterable[Term], step: int, cases: Cases, device: torch.device, share: float
+        self,
+        terms: Iterable[Term],
+        step: int,
+        cases: Cases,
+        device: torch.device,
+        share: float = 1.0,
+        is_last: bool = True,
     ) -> None:
         """Ask for each term and back-propagate it; terms of one name are parts of one term.
 
@@ -96,12 +103,13 @@ class OptimizerStep:
             cases: of the batch.
             device: of the networks.
             share: of the batch in an optimizer step of several.
+            is_last: batch of the step.
         """
         waiting, values = iter(terms), dict[str, torch.Tensor]()
         while (term := self.next_term(waiting, device)) is not None:
             has_weight = not term.ramped or self.unlabelled_weight.at(step) > 0.0
             if term.ramped and has_weight:
-                self.balance.unlabelled_begins()
+                self.balance.unlabelled_begins(is_last)
             so_far = values.get(term.name)
             value = term.value.detach()
             values[term.name] = value if so_far is None else so_far + value
@@ -127,6 +135,8 @@ class OptimizerStep:
         self.records.add(f"weight/{term.name}", weight)
         self.non_finite.add(Seen(term.name, term.value.detach(), step, cases))
         if weight != 0.0:
+            self._passes += 1
+            self.balance.average.pass_begins(is_last=self._passes == self._passes_before)
             loss = term.value * (weight * share)
             (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
@@ -141,6 +151,7 @@ class OptimizerStep:
             UserError: a term or a gradient is not finite.
         """
         self.balance.combine()
+        self._passes_before, self._passes = self._passes, 0
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         limit = self.gradient_clip or float("inf")

@@ -201,7 +201,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             self.records,
             self.non_finite,
             GradientBalance(
-                networks, self.settings.unlabelled_gradient_limit, self.records, self.ranks
+                networks, self.settings.unlabelled_gradient_limit, self.records, self.ranks.count
             ),
         )
 
@@ -308,7 +308,8 @@ class SemiTrainer(CompanionTrainer, is_method=False):
                 known = self.annotation(labelled.target)
                 self.companion(FREQUENCIES).count(*known, labelled.annotated)
             terms, cases = self.terms(labelled, unlabelled), Cases(labelled.keys, unlabelled.keys)
-            self.optimizer_step.back_propagate(terms, step, cases, self.device, 1.0 / len(batch))
+            of_batch = 1.0 / len(batch), part is batch[-1]
+            self.optimizer_step.back_propagate(terms, step, cases, self.device, *of_batch)
         self.optimizer_step.update(step, cases_of(batch))
         self.after_optimizer_step(step)
         if self.step_in_epoch == 0:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from semi_nnunet.training.distributed import Ranks
 from semi_nnunet.training.gradient_balance import GradientBalance
 from semi_nnunet.training.step_records import StepRecords
 from tests.trainers import UNLABELLED_TRAINERS, WITHOUT_RAMP, each_of, same_weights, weights_of
@@ -27,7 +26,7 @@ def test_the_unlabelled_gradient_is_shortened_to_the_limit(limit: float, batches
     both = nn.ModuleList([network, extra])
     labelled, unlabelled = torch.randn(batches, 5, 3), 3 * torch.randn(batches, 5, 3)
     records = StepRecords()
-    balance = GradientBalance([network, extra], limit, records, Ranks(0, 1))
+    balance = GradientBalance([network, extra], limit, records)
 
     def parts(i: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
         x = unlabelled[i]
@@ -47,7 +46,7 @@ def test_the_unlabelled_gradient_is_shortened_to_the_limit(limit: float, batches
         supervised, others = parts(i)
         supervised.backward()
         for term in others:
-            balance.unlabelled_begins()
+            balance.unlabelled_begins(i == batches - 1)
             term.backward()
         balance.batch_ends()
     balance.combine()
