@@ -5,7 +5,8 @@
 Every trainer has a few steps on a tiny phantom. On CUDA, PyTorch stops at the first operator for
 which the program waits for the GPU (``torch.cuda.set_sync_debug_mode``); on other devices that part
 is left out, and said to be. Then ten steps in float16 and in bfloat16 must leave every term of the
-loss finite. Prints a line for each; the exit status is 1 if one fails.
+loss finite, and networks that torch.compile has translated must train as those that it has not.
+Prints a line for each; the exit status is 1 if one fails.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo
 from benchmark_step import NUMBER, prepare
 
 from semi_nnunet.benchmark.work import Work, aside, ready
 from semi_nnunet.discovery.listing import our_trainers
+from semi_nnunet.util.environment import variable
 
 PRECISIONS = {"nnunet": "nnU-Net's precision (float16 on CUDA)", "bfloat16": "bfloat16"}
 WARM_UP, STEPS = 3, 10
@@ -61,6 +64,9 @@ def checks(work: Work, name: str) -> Iterator[tuple[str, str]]:
         with aside():
             finite = outcome_of(partial(finite_steps, work, name, precision))
         yield f"is finite in {meaning}", finite
+    with aside():
+        compiled = outcome_of(partial(compiled_steps, work, name))
+    yield "compiled, trains as uncompiled", compiled
 
 
 def outcome_of(check: Callable[[], str]) -> str:
@@ -114,6 +120,31 @@ def finite_steps(work: Work, name: str, precision: str) -> str:
     means = trainer.records.means()
     wrong = [key for key, value in means.items() if not math.isfinite(value)]
     return f"FAILED: {', '.join(wrong)}" if wrong else "ok"
+
+
+def compiled_steps(work: Work, name: str) -> str:
+    """Steps with and without torch.compile, which nnU-Net uses on GPUs alone.
+
+    Its float32 kernels add in another order: what is left of that after a few steps is told.
+    """
+    if not work.device.startswith("cuda"):
+        return "not looked at, as nnU-Net compiles nothing on this device"
+    torch._dynamo.utils.counters.clear()
+    found = []
+    for compiles in ("f", "t"):
+        with variable("nnUNet_compile", compiles):
+            trainer = ready(work, name, mixed_precision="none", **SMALL)
+        torch._dynamo.config.suppress_errors = False
+        for _ in range(WARM_UP):
+            trainer.train_step(next(trainer.dataloader_train))
+        found.append(trainer.records.means())
+    plain, compiled = found
+    losses = [key for key in plain if key.startswith("loss/")]
+    far = max(abs(compiled[key] - plain[key]) / (abs(plain[key]) + 1e-2) for key in losses)
+    breaks = sum(torch._dynamo.utils.counters["graph_break"].values())
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    verdict = "ok" if far < 0.05 and not breaks and graphs else "FAILED"
+    return f"{verdict}: {graphs} graphs, {breaks} breaks, losses differ by {far:.2%} at most"
 
 
 if __name__ == "__main__":

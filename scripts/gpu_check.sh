@@ -4,7 +4,7 @@
 #     bash scripts/gpu_check.sh OUT             # OUT: folder for what is found
 #     DEVICE=cpu bash scripts/gpu_check.sh OUT  # tries this script where there is no GPU
 #
-# No step waits for the GPU, half precision trains, steps in 2d and in 3d (patches of left atria,
+# No step waits for the GPU, half precision and compiled networks train, steps in 2d and in 3d (patches of left atria,
 # 112 x 112 x 80) beside nnU-Net's own trainer, with and without torch.compile, and predictions. What
 # takes longer than its share of the time is stopped and said to be; what was found until then stays.
 set -uo pipefail
@@ -35,13 +35,13 @@ STEP=("$PYTHON" "$HERE/benchmark_step.py" --device "$DEVICE")
 LA=(-c 3d_fullres --patch 80 112 112 --shape 96 128 128)
 TWO=(-tr SemiBaselineTrainer SemiMeanTeacherTrainer SemiCPSTrainer)
 if [ "$DEVICE" = cpu ]; then LA=(-c 3d_fullres); fi
-part steps 120 "$PYTHON" "$HERE/check_steps.py" --device "$DEVICE"
+part steps 200 "$PYTHON" "$HERE/check_steps.py" --device "$DEVICE"
 export nnUNet_compile=f
-part benchmark_2d 110 "${STEP[@]}" -c 2d --full -o "$OUT/benchmark_2d.json"
-part benchmark_3d 150 "${STEP[@]}" "${LA[@]}" --rounds 5 -o "$OUT/benchmark_3d.json"
+part benchmark_2d 90 "${STEP[@]}" -c 2d --full -o "$OUT/benchmark_2d.json"
+part benchmark_3d 120 "${STEP[@]}" "${LA[@]}" --rounds 5 -o "$OUT/benchmark_3d.json"
 export nnUNet_compile=t
-part benchmark_3d_compiled 90 "${STEP[@]}" "${LA[@]}" "${TWO[@]}" --rounds 5 \
+part benchmark_3d_compiled 80 "${STEP[@]}" "${LA[@]}" "${TWO[@]}" --rounds 5 \
     -o "$OUT/benchmark_3d_compiled.json"
 unset nnUNet_compile
-part predict 70 "$PYTHON" "$HERE/benchmark_predict.py" --size 100 256 256 --device "$DEVICE"
+part predict 50 "$PYTHON" "$HERE/benchmark_predict.py" --size 100 256 256 --device "$DEVICE"
 exit $failed
