@@ -15,6 +15,7 @@ from nnunetv2.preprocessing.resampling.default_resampling import compute_new_sha
 
 from semi_nnunet.deploy.mirrors import mirrors_of
 from semi_nnunet.deploy.trained import TrainedModel, load_parts
+from semi_nnunet.inference.image_resampling import resampled_image
 from semi_nnunet.inference.resampling import Grids, spacing_like
 from semi_nnunet.inference.sliding_window import Region, Slab, Window, padded, slabs
 from semi_nnunet.networks.frozen import unwrapped
@@ -184,7 +185,8 @@ class ImagePredictor:
                 manager = self.predictor.label_manager
                 data = with_previous_stage(data, labels_before[0], manager)
         else:
-            data, found = preprocessed(image, properties, plans, configuration, preprocessor)
+            exact = self.options.dtype == torch.float64
+            data, found = preprocessed(image, properties, plans, configuration, preprocessor, exact)
         own = [found["spacing"][axis] for axis in plans.transpose_forward]
         target = tuple(int(size) for size in found["shape_after_cropping_and_before_resampling"])
         spacing = spacing_like(configuration.spacing, target, own[0])
@@ -272,7 +274,12 @@ class Prepared:
 
 
 def preprocessed(
-    image: np.ndarray, properties: Mapping[str, Any], plans: Any, configuration: Any, how: Any
+    image: np.ndarray,
+    properties: Mapping[str, Any],
+    plans: Any,
+    configuration: Any,
+    how: Any,
+    exact: bool,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """What nnU-Net's DefaultPreprocessor.run_case_npy gives for an image without labels.
 
@@ -283,6 +290,7 @@ def preprocessed(
         properties: with the spacing.
         plans, configuration: nnU-Net's managers.
         how: nnU-Net's preprocessor.
+        exact: whether to resample in float64, to the last bit as nnU-Net.
 
     Returns:
         (channels, *spatial) float32, and the properties with what was cropped.
@@ -298,8 +306,10 @@ def preprocessed(
     intensities = plans.foreground_intensity_properties_per_channel
     data = how._normalize(data, outside, configuration, intensities)
     del outside
-    resampled = configuration.resampling_fn_data(data, shape, own, target)
-    return np.asarray(resampled), found
+    resample = configuration.resampling_fn_data
+    if exact:
+        return np.asarray(resample(data, shape, own, target)), found
+    return resampled_image(data, shape, own, target, resample), found
 
 
 def nearest_on(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from semi_nnunet.inference.sliding_window import Slab
 
+LINEAR = 1  # order of the spline of logits
 AT_A_TIME = 2**22  # values of all classes, about, that are resampled together
 
 
@@ -50,31 +51,14 @@ class Grids:
         if self.shape == self.target:
             yield from slabs
             return
-        nearest = self.takes_nearest_planes()
+        between = self.spacing, self.target_spacing
+        nearest = takes_nearest_planes(self.resample, LINEAR, *between)
         if nearest is None:  # another function, or another axis: as nnU-Net does it, all at once
             logits = torch.cat([slab.logits.cpu() for slab in slabs], 1)
             whole = self.resample(logits, self.target, self.spacing, self.target_spacing)
             yield Slab(0, torch.as_tensor(whole))
             return
         yield from self._by_planes(slabs, nearest)
-
-    def takes_nearest_planes(self) -> bool | None:
-        """Whether planes are not interpolated with each other, as in thick slices; None: unknown.
-
-        It is known of nnU-Net's own function alone, with the values that its planner gives it.
-        """
-        if not isinstance(self.resample, partial):
-            return None
-        known, options = resample_data_or_seg_to_shape, dict(self.resample.keywords)
-        force = options.pop("force_separate_z", False)
-        if self.resample.func is not known or options != {
-            "is_seg": False,
-            "order": 1,
-            "order_z": 0,
-        }:
-            return None
-        separate, axis = determine_do_sep_z_and_axis(force, self.spacing, self.target_spacing)
-        return None if separate and axis != 0 else bool(separate)
 
     def _by_planes(self, slabs: Iterable[Slab], nearest: bool) -> Iterator[Slab]:
         """Logits of target planes, as soon as the planes between which they lie are there."""
@@ -104,6 +88,32 @@ class Grids:
         if planes.shape[2:] != self.target[1:]:
             planes = F.interpolate(planes, self.target[1:], mode="bilinear", align_corners=False)
         return planes.to(logits.dtype)
+
+
+def takes_nearest_planes(
+    resample: Any, order: int, spacing: Sequence[float], target_spacing: Sequence[float]
+) -> bool | None:
+    """Whether planes are not interpolated with each other, as in thick slices.
+
+    Args:
+        resample: function of the plans. It is known of nnU-Net's own alone, with the values that
+            its planner gives it.
+        order: of the spline that it must use.
+        spacing, target_spacing: of both grids, in mm.
+
+    Returns:
+        True: of the planes along the first axis the nearest one is taken; False: all axes are
+        alike; None: it is another function, or another axis.
+    """
+    if not isinstance(resample, partial):
+        return None
+    options = dict(resample.keywords)
+    force = options.pop("force_separate_z", False)
+    wanted = {"is_seg": False, "order": order, "order_z": 0}
+    if resample.func is not resample_data_or_seg_to_shape or options != wanted:
+        return None
+    separate, axis = determine_do_sep_z_and_axis(force, spacing, target_spacing)
+    return None if separate and axis != 0 else bool(separate)
 
 
 @dataclass(frozen=True)

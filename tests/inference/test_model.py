@@ -90,8 +90,11 @@ def test_the_image_is_prepared_as_by_nnunet(pool, image, monkeypatch):
     how = configuration.preprocessor_class(verbose=False)
     assert type(how) is DefaultPreprocessor
     expected, _, known = how.run_case_npy(data, None, dict(properties), plans, configuration, {})
-    found, ours = under_test.preprocessed(data, properties, plans, configuration, how)
+    found, ours = under_test.preprocessed(data, properties, plans, configuration, how, exact=True)
     assert np.array_equal(found, expected)
+    assert ours == known
+    found, ours = under_test.preprocessed(data, properties, plans, configuration, how, exact=False)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
     assert ours == known
 
 

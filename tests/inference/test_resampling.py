@@ -12,7 +12,7 @@ from nnunetv2.preprocessing.resampling.default_resampling import (
     resample_data_or_seg_to_spacing,
 )
 
-from semi_nnunet.inference.resampling import Grids
+from semi_nnunet.inference.resampling import Grids, takes_nearest_planes
 from semi_nnunet.inference.sliding_window import Slab
 
 NNUNETS = partial(
@@ -61,4 +61,8 @@ def test_another_function_of_the_plans_gets_the_whole_image():
     (slab,) = grids.resampled(in_slabs(logits, [3, 1]))
     assert torch.equal(slab.logits, logits.repeat_interleave(2, 1))
     cubic = partial(resample_data_or_seg_to_spacing, order=3)
-    assert Grids((4, 3, 3), (8, 3, 3), (1, 1, 1), (1, 1, 1), cubic).takes_nearest_planes() is None
+    assert takes_nearest_planes(cubic, 1, (1, 1, 1), (1, 1, 1)) is None
+    assert takes_nearest_planes(NNUNETS, 1, (1, 1, 1), (1, 1, 1)) is False
+    assert takes_nearest_planes(NNUNETS, 3, (1, 1, 1), (1, 1, 1)) is None
+    assert takes_nearest_planes(NNUNETS, 1, (5, 1, 1), (1, 1, 1)) is True
+    assert takes_nearest_planes(NNUNETS, 1, (1, 5, 1), (1, 1, 1)) is None
