@@ -37,15 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from semi_nnunet.runs import slim
     from semi_nnunet.runs.launching import Launcher
+    from semi_nnunet.runs.slim import slim
     from semi_nnunet.util.errors import printable
 
-    launcher = Launcher.of(vars(args))
-    chosen = slim.choose(
-        args.model, dataset=args.dataset, share=args.share, seconds=args.seconds, name=args.name,
-        device=args.device, settings=args.settings,
+    made = slim(
+        args.model, dataset=args.dataset, folds=args.folds, share=args.share, seconds=args.seconds,
+        name=args.name, settings=args.settings, plan_only=args.plan_only,
+        launcher=Launcher.of(vars(args)), say=lambda text: print(printable(text)),
     )  # fmt: skip
-    print(printable(f"{chosen}\nwrote {chosen.plans}"))
-    if not args.plan_only:
-        print(printable(slim.train(args.model, chosen, args.folds, launcher)))
+    if made.told is not None:
+        print(printable(made.told))

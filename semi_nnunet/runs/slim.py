@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -12,10 +13,11 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.data.layout import read_plans
-from semi_nnunet.deploy.trained import TrainedModel, find_model, require_models_of
+from semi_nnunet.deploy.trained import CHECKPOINT, TrainedModel, find_model, require_models_of
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.evaluation import comparison
 from semi_nnunet.evaluation.values import Model, Table, crediting_absence, read_values
+from semi_nnunet.planning.architecture import size_of
 from semi_nnunet.planning.checks import require_own_network, require_plans_name
 from semi_nnunet.planning.slim import Slim, largest_within, seconds_of_image, slim_networks
 from semi_nnunet.runs.crossval import crossval, make_jobs
@@ -26,12 +28,13 @@ from semi_nnunet.runs.plan import plan
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.overrides import given_settings
 from semi_nnunet.training.checkpoints import plain
-from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.errors import Problem, UserError, noting
+from semi_nnunet.util.files import optional_json, read_json, undone_on_failure, write_json
 
 STUDENT, TEACHER, METRIC = "SemiDistillationTrainer", "the teacher", "dice"
 MEASURED = ("predict", "evaluate")  # what is done with the teacher
 SHARE = 1 / 8  # of the teacher's operations, where nobody says more
+KEY = "semi_slim"  # of plans: which network was asked for
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,71 @@ class Chosen:
         )
 
 
+@dataclass(frozen=True)
+class Slimmed:
+    """A small network, and what it costs beside its teacher.
+
+    Args:
+        chosen: the networks, and the plans that were written.
+        told: what it costs in Dice, in a sentence; None: nothing was trained.
+    """
+
+    chosen: Chosen
+    told: str | None = None
+
+
+def slim(
+    model: str,
+    *,
+    dataset: str | None = None,
+    folds: Sequence[str] | None = None,
+    share: float = SHARE,
+    seconds: float | None = None,
+    name: str | None = None,
+    settings: Sequence[str] = (),
+    plan_only: bool = False,
+    launcher: Launcher | None = None,
+    say: Callable[[str], None] = print,
+) -> Slimmed:
+    """Distil a trained model into a small network that keeps to a goal of cost.
+
+    What is done is kept, so that calling it again goes on, with the network that was chosen first.
+
+    Args:
+        model: folder TRAINER__PLANS__CONFIGURATION of a trained model, as it is or below
+            nnUNet_results.
+        dataset: number or name of the data set to learn from, which has the model's plans and is
+            prepared here; None: that of the model.
+        folds: numbers, or "all"; None: those of the model.
+        share: of the model's operations that the network may have at most.
+        seconds: that the median image may take on the launcher's device; None: any.
+        name: of the plans; None: those of the model with "_slim".
+        settings: of the training, such as "epochs=300".
+        plan_only: write the plans, train nothing.
+        launcher: where the trainings run, and the device that the seconds are of; None: here.
+        say: gets what was chosen, before anything is trained.
+
+    Returns:
+        The networks, and what the small one costs.
+
+    Raises:
+        UserError: naming all that is wrong: there is no such model, fold or data set, the model's
+            network is none of nnU-Net's, no network keeps to the goal, or a training failed.
+    """
+    launcher = launcher or Launcher()
+    chosen = choose(
+        model, dataset=dataset, folds=folds, share=share, seconds=seconds, name=name,
+        device=launcher.device, settings=settings,
+    )  # fmt: skip
+    say(f"{chosen}\nwrote {chosen.plans}")
+    return Slimmed(chosen, None if plan_only else train(model, chosen, folds, launcher))
+
+
 def choose(
     model: str,
     *,
     dataset: str | None = None,
+    folds: Sequence[str] | None = None,
     share: float = SHARE,
     seconds: float | None = None,
     name: str | None = None,
@@ -84,33 +148,35 @@ def choose(
     """Choose a small network by its cost, and write plans in which a model teaches it.
 
     Args:
-        model: the folder of a trained model.
-        dataset: number or name of the one to learn from, which has the model's plans and is
-            prepared here; None: that of the model.
-        share: of the model's operations that the network may have at most.
-        seconds: that the median image may take on the device; None: any.
-        name: of the plans; None: those of the model with "_slim".
         device: that the seconds are of.
-        settings: of the training, such as "epochs=300".
+        model, dataset, folds, share, seconds, name, settings: see :func:`slim`.
 
     Raises:
-        UserError: there is no such model or data set, its network is none of nnU-Net's, or no
-            network keeps to the goal.
+        UserError: as :func:`slim`.
     """
-    if not 0 < share <= 1:
-        raise UserError(f"--share must be above 0 and at most 1, got {share:g}. Fix: such as 0.125")
-    teacher = find_model(model)
-    before, configuration = teacher.plans["plans_name"], teacher.configuration
-    folders = folders_of(dataset or teacher.folder.parent.name)
-    require_models_of(
-        [teacher], read_json(folders.preprocessed / "dataset.json"), folders.preprocessed.name
-    )
-    content, plans = read_plans(folders.preprocessed, before), name or f"{before}_slim"
-    require_plans_name(plans)
-    if plans == before:
-        raise UserError(f"--name must differ from {before}, the teacher's plans. Fix: another name")
-    require_own_network(content, before)
-    resources = find_resources(device)
+    wrong = [*goal_problems(share, seconds)]
+    with noting(wrong, "--device"):
+        resources = find_resources(device)
+    with noting(wrong, "-m"):
+        teacher = find_model(model)
+        own_plans = str(teacher.plans["plans_name"])
+        plans = name or f"{own_plans}_slim"
+        with noting(wrong, "--name"):
+            require_plans_name(plans)
+        wrong += fold_problems(teacher, folds)
+        asked = {"plans": plans, "model": teacher.name, "share": share, "seconds": seconds}
+        asked |= {"device": None if seconds is None else device}
+        with noting(wrong, "-d"):
+            folders = folders_of(dataset or teacher.folder.parent.name)
+            content = read_plans(folders.preprocessed, own_plans)
+            require_own_network(content, own_plans)
+            there = optional_json(folders.preprocessed / f"{plans}.json")
+            wrong += plans_problems(there, asked, teacher, folders)
+    if wrong:
+        raise UserError("no small network can be made:", wrong)
+    description = read_json(folders.preprocessed / "dataset.json")
+    require_models_of([teacher], description, folders.preprocessed.name)
+    configuration = teacher.configuration
     torch.set_num_threads(resources.threads)
     manager = PlansManager(teacher.plans)
     channels = determine_num_input_channels(
@@ -118,22 +184,74 @@ def choose(
     )
     heads = manager.get_label_manager(teacher.dataset_json).num_segmentation_heads
     own = manager.get_configuration(configuration).configuration
-    networks = slim_networks(own, channels, heads)
     slices = int(teacher.plans["original_median_shape_after_transp"][0])
 
     @cache
     def takes(one: Slim) -> float:
         return seconds_of_image(one, channels, heads, torch.device(resources.device), slices)
 
-    student = largest_within(networks, share, seconds, takes)
-    write_plans(folders, content, plans, configuration, student)
+    networks = slim_networks(own, channels, heads)
+    if there.get(KEY) == asked:  # measured again, seconds could choose another
+        kept = PlansManager(there).get_configuration(configuration).configuration
+        parameters, operations = size_of(kept, channels, heads)
+        student = Slim(kept, operations, parameters)
+    else:
+        student = largest_within(networks, share, seconds, takes)
     teaching = [f"{STUDENT}.models={teacher_of_folds(teacher, folders)}"]
     if not any("initial_lr=" in one for one in settings):
         teaching += learning_rate(content, configuration, networks[0], student)
-    plan(folders.raw.name, plans=plans, configurations=[configuration],
-         settings=[*teaching, *settings])  # fmt: skip
+    with undone_on_failure([folders.preprocessed / f"{plans}.json"]):
+        write_plans(folders, {**content, KEY: asked}, plans, configuration, student)
+        plan(folders.raw.name, plans=plans, configurations=[configuration],
+             settings=[*teaching, *settings])  # fmt: skip
     costs = takes(networks[0]), takes(student)
     return Chosen(networks[0], student, *costs, plans, folders.preprocessed.name)
+
+
+def goal_problems(share: float, seconds: float | None) -> Iterator[Problem]:
+    """A goal that no network could have."""
+    if not 0 < share <= 1:
+        what = f"must be above 0 and at most 1, got {share:g}"
+        yield Problem("--share", what, "such as 0.125")
+    if seconds is not None and not 0 < seconds < math.inf:
+        yield Problem("--seconds", f"must be above 0, got {seconds:g}", "correct it")
+
+
+def fold_problems(teacher: TrainedModel, folds: Sequence[str] | None) -> Iterator[Problem]:
+    """Folds that the model does not have."""
+    there = {path.parent.name[5:] for path in teacher.folder.glob(f"fold_*/{CHECKPOINT}")}
+    if missing := sorted({*(folds or ())} - {*teacher.folds, *there}):
+        has = ", ".join(sorted({*teacher.folds, *there}))
+        what = f"must name folds of {teacher.name}, which has {has}, got {', '.join(missing)}"
+        yield Problem("-f", what, "train them, or leave them out")
+
+
+def plans_problems(
+    there: Mapping[str, Any], asked: Mapping[str, Any], teacher: TrainedModel, folders: Folders
+) -> Iterator[Problem]:
+    """Plans of that name that are others, or that a training of another network has begun with.
+
+    Args:
+        there: content of the file of that name; {}: there is none.
+        asked: what :data:`KEY` of these plans is to be.
+        teacher: the model.
+        folders: of the data set that is learned from.
+    """
+    name, before = str(asked["plans"]), there.get(KEY, {})
+    if name == teacher.plans["plans_name"]:
+        what = f"must differ from {name}, the teacher's plans"
+        yield Problem("--name", what, "choose another name")
+    elif there and (before.get("plans"), before.get("model")) != (name, teacher.name):
+        path = folders.preprocessed / f"{name}.json"
+        what = f"must be of new plans, got {name}, which would be lost: {path}"
+        yield Problem("--name", what, "choose another name")
+    elif there and before != asked:
+        results = folders.results / f"{STUDENT}__{name}__{teacher.configuration}"
+        if any(results.glob("fold_*/checkpoint_*.pth")):
+            goal = f"--share {before['share']:g}"
+            goal += f" --seconds {before['seconds']:g}" if before["seconds"] is not None else ""
+            what = f"{name} are the plans with which a network for {goal} is trained: {results}"
+            yield Problem("--name", what, "choose another name, or give the same goal to go on")
 
 
 def learning_rate(
@@ -196,11 +314,6 @@ def train(model: str, chosen: Chosen, folds: Sequence[str] | None, launcher: Lau
     teacher = find_model(model)
     plans, configuration = chosen.plans, teacher.configuration
     folds = list(folds or teacher.folds)
-    if missing := sorted({*folds} - {*teacher.folds}):
-        raise UserError(
-            f"-f must name folds of {teacher.name}, which has {', '.join(teacher.folds)}, got "
-            f"{', '.join(missing)}. Fix: train them, or leave them out"
-        )
     trainer, own = teacher.folder.name.split("__")[0], teacher.plans["plans_name"]
     of_teacher, which = teacher.folder.parent.name, (plans, [configuration], [STUDENT], folds)
     if not crossval(

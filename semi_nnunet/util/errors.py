@@ -6,7 +6,8 @@ import errno
 import signal
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -45,6 +46,21 @@ class UserError(ValueError):
         if len(self.problems) > MAX_LISTED:
             shown.append(f"  ... and {len(self.problems) - MAX_LISTED} more")
         super().__init__(printable("\n".join([message, *shown])))
+
+
+@contextmanager
+def noting(problems: list[Problem], where: str) -> Iterator[None]:
+    """Inside the block, a mistake is noted instead of raised, to be told together with others.
+
+    Args:
+        problems: those that were found; gets the ones of the mistake.
+        where: of a mistake that lists none.
+    """
+    try:
+        yield
+    except UserError as error:
+        what, _, fix = str(error).partition(" Fix: ")
+        problems += error.problems or [Problem(where, what.rstrip("."), fix or "correct it")]
 
 
 def printable(text: str) -> str:

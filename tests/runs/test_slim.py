@@ -10,6 +10,7 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.planning.slim import Slim
+from semi_nnunet.runs import slim as under_test
 from semi_nnunet.runs.slim import STUDENT, learning_rate
 from semi_nnunet.util.files import write_json
 from tests.trainers import SHORT, TRAINERS, run_epochs, save_as_trained
@@ -113,15 +114,73 @@ def test_the_student_is_trained_and_compared_and_the_command_goes_on(teacher, ca
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--share", "2"], "--share must be above 0 and at most 1, got 2"),
-        (["--name", "nnUNetPlans"], "--name must differ from nnUNetPlans"),
-        (["-f", "3"], "-f must name folds of"),
+        (["--share", "2"], "--share: must be above 0 and at most 1, got 2"),
+        (["--name", "nnUNetPlans"], "--name: must differ from nnUNetPlans"),
+        (["-f", "3"], "-f: must name folds of"),
     ],
 )
 def test_mistakes(more, says, teacher, capsys) -> None:
     assert main(words(teacher[0], *more)) == 2
     assert says in capsys.readouterr().err
     assert not list(teacher[0].parent.glob(f"{STUDENT}*"))
+    assert not list(teacher[1].preprocessed.glob("nnUNetPlans_*.json"))
+
+
+def test_all_mistakes_are_told_at_once(teacher, capsys) -> None:
+    wrong = ["--share", "0", "--seconds", "nan", "-f", "9", "--name", "a/b", "-d", "77"]
+    assert main(words(teacher[0], *wrong)) == 2
+    told = capsys.readouterr().err
+    for part in ("--share: ", "--seconds: ", "-f: ", "--name", "the number 77"):
+        assert part in told
+    assert main(["slim", "-m", "no_model", "--share", "0"]) == 2
+    told = capsys.readouterr().err
+    assert "--share: " in told and "-m: no trained model" in told
+
+
+def test_plans_that_slim_did_not_write_are_not_lost(teacher, capsys) -> None:
+    folder, dataset = teacher
+    assert main(words(folder, "--share", "0.2", "--plan-only", "--set", "epoch=3")) == 2
+    assert "did you mean 'epochs'" in capsys.readouterr().err
+    assert not (dataset.preprocessed / "nnUNetPlans_slim.json").exists()  # without a teacher
+    assert main(["plan", "-d", dataset.name, "--name", "nnUNetPlans_mine", "-c", "2d"]) == 0
+    path = dataset.preprocessed / "nnUNetPlans_mine.json"
+    before = path.read_bytes()
+    assert main(words(folder, "--plan-only", "--name", "nnUNetPlans_mine")) == 2
+    assert "must be of new plans, got nnUNetPlans_mine, which would be lost" in (
+        capsys.readouterr().err
+    )
+    assert path.read_bytes() == before
+
+
+def test_the_network_that_was_chosen_by_its_seconds_is_gone_on_with(
+    teacher, capsys, monkeypatch
+) -> None:
+    folder, dataset = teacher
+    path = dataset.preprocessed / "nnUNetPlans_slim.json"
+    fast = {"seconds": 1e-9}
+    monkeypatch.setattr(
+        under_test, "seconds_of_image", lambda one, *_: fast["seconds"] * one.operations
+    )
+    goal = ["--share", "1", "--seconds", "0.001", "--plan-only"]
+    assert main(words(folder, *goal)) == 0
+    before = json.loads(path.read_text())["configurations"]
+    fast["seconds"] = 1e-5  # the machine is busy: only the smallest would be fast enough
+    assert main(words(folder, *goal, "--set", "epochs=7")) == 0
+    after = json.loads(path.read_text())
+    assert after["configurations"] == before
+    assert after["semi_planned"]["given"]["epochs"] == 7
+
+    student = folder.with_name(f"{STUDENT}__nnUNetPlans_slim__2d") / "fold_0"
+    assert main(words(folder, "--share", "0.9", "--plan-only")) == 0  # nothing was trained yet
+    assert main(words(folder, *goal)) == 2  # now that network would be too slow
+    capsys.readouterr()
+    student.mkdir(parents=True)
+    (student / "checkpoint_latest.pth").touch()
+    assert main(words(folder, "--share", "0.2", "--plan-only")) == 2
+    told = capsys.readouterr().err
+    assert "nnUNetPlans_slim are the plans with which a network for --share 0.9 is trained" in told
+    assert main(words(folder, "--share", "0.9", "--plan-only")) == 0
+    shutil.rmtree(student.parent)
 
 
 def test_the_default_teacher_is_known() -> None:

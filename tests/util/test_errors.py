@@ -9,6 +9,7 @@ from semi_nnunet.util.errors import (
     MAX_LISTED,
     Problem,
     UserError,
+    noting,
     print_user_errors_plainly,
     printable,
     said_of_disk,
@@ -112,3 +113,19 @@ def test_what_a_terminal_would_obey_is_spelled_out():
     error = UserError("bad\x1b", [Problem("x\x1b[2J", "is\x07", "rename")])
     assert str(error) == "bad\\x1b\n  x\\x1b[2J: is\\x07. Fix: rename"
     assert "\x1b" not in str(said_of_disk(OSError(28, "No space", "/a\x1b[31m")))
+
+
+def test_mistakes_are_noted_to_be_told_together():
+    found: list[Problem] = []
+    with noting(found, "-m"):
+        raise UserError("no model: looked in results. Fix: train one")
+    with noting(found, "-i"):
+        raise UserError("bad cases:", [Problem("case_1", "is empty", "copy it again")])
+    with noting(found, "-o"):
+        pass
+    assert [str(one) for one in found] == [
+        "-m: no model: looked in results. Fix: train one",
+        "case_1: is empty. Fix: copy it again",
+    ]
+    with pytest.raises(KeyError), noting(found, "-o"):
+        raise KeyError("a mistake of ours is no mistake of the user's")
