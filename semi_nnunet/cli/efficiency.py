@@ -11,7 +11,7 @@ that its start counts. Meanwhile, every tenth second, the processors' use (user 
 the whole machine), the memory and the GPU memory in use are sampled: nothing else should run. Areas
 under these curves are in percent x seconds and MiB x seconds. Writes efficiency.csv,
 efficiency.json, log.txt and outputs/. Cases that fail, take longer than --limit or were sampled too
-rarely are named, and the exit status is not 0.
+rarely are named, and the exit status is not 0. Interrupted, the same command goes on.
 """
 
 from __future__ import annotations

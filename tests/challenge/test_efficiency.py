@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def add(images: Path, name: str) -> None:
 def test_cost_and_quality_of_each_case_are_joined(setting, tmp_path):
     command, images, references = setting
     add(images, "silent")
+    shutil.copy(references / "good.nii.gz", references / "silent.nii.gz")
     said: list[str] = []
     found = efficiency(command, images, tmp_path / "out", references=references, say=said.append)
     rows = found.cases
@@ -109,6 +111,86 @@ def test_what_would_make_the_measurement_worthless_is_told_before(setting, tmp_p
     with pytest.raises(UserError, match="got 80 % of its processors in use"):
         efficiency(command, images, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_all_mistakes_are_told_at_once_before_hours_of_work(setting, tmp_path):
+    command, images, references = setting
+    (tmp_path / "file").touch()
+    (references / "half.nii.gz").unlink()
+    with pytest.raises(UserError) as error:
+        efficiency(
+            f"{command} 'open", images, tmp_path / "file", references=references, limit=-4,
+            class_tolerances=["organ"],
+        )  # fmt: skip
+    said = str(error.value)
+    for part in (
+        "no closing quotation in", "file: must be new or empty", "--limit: must be above 0, got -4",
+        "must be CLASS=MM, got 'organ'", "half: must have the label",
+    ):  # fmt: skip
+        assert part in said
+    with pytest.raises(UserError, match="good: must have the label"):
+        efficiency(command, images, tmp_path / "out", references=tmp_path / "nowhere")
+    (images / "half_0000.nii.gz").unlink()
+    for tolerances in (["liver=2"], {"liver": 2.0}):
+        with pytest.raises(UserError, match="must name all of them, organ; got liver"):
+            efficiency(
+                command, images, tmp_path / "out", references=references,
+                class_tolerances=tolerances,
+            )  # fmt: skip
+    (tmp_path / "dataset.json").unlink()
+    with pytest.raises(UserError, match=r"no dataset\.json says what the classes are"):
+        efficiency(command, images, tmp_path / "out", references=references)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_command_goes_on_where_it_was_interrupted(setting, tmp_path, monkeypatch):
+    command, images, references = setting
+    out, called, one_case = tmp_path / "out", list[str](), under_test.one_case
+
+    def interrupted(words, folder, files, limit):
+        called.append(Path(files[0]).name)
+        if len(called) in (1, 3):
+            folder.mkdir(parents=True, exist_ok=True)
+            raise KeyboardInterrupt
+        return one_case(words, folder, files, limit)
+
+    monkeypatch.setattr(under_test, "one_case", interrupted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            efficiency(command, images, out, references=references)
+    with pytest.raises(UserError, match="must be new or empty, or of the same command"):
+        efficiency(command + " --other", images, out, references=references)
+    found = efficiency(command, images, out, references=references)
+    good, half = "good_0000.nii.gz", "half_0000.nii.gz"
+    assert called == [good, good, half, half] and [*found.cases] == ["good", "half"]
+    assert found.cases["good"]["dice"] == 1.0 and not found.problems
+    with pytest.raises(UserError, match="must be new or empty"):  # it is whole
+        efficiency(command, images, out, references=references)
+
+
+def test_a_case_without_any_class_has_no_dice_and_does_not_spoil_the_mean(setting, tmp_path):
+    command, images, references = setting
+    for folder, name in ((images, "none_0000"), (references, "none")):
+        empty = sitk.GetImageFromArray(np.zeros((6, 8, 8), np.uint8))
+        sitk.WriteImage(empty, str(folder / f"{name}.nii.gz"))
+    found = efficiency(command, images, tmp_path / "out", references=references)
+    assert found.cases["none"]["dice"] is None and found.cases["none"]["nsd"] is None
+    assert found.means["dice"] == pytest.approx((1 + 2 / 3) / 2)
+    row = (tmp_path / "out" / "efficiency.csv").read_text().splitlines()[3]
+    assert row.startswith("none,") and row.endswith(",,")
+    written = json.loads((tmp_path / "out" / "efficiency.json").read_text())
+    assert written["cases"]["none"]["nsd"] is None
+
+
+def test_costs_are_kept_where_segmentations_cannot_be_measured(setting, tmp_path, capsys):
+    command, images, references = setting
+    other = sitk.GetImageFromArray(np.ones((5, 8, 8), np.uint8))
+    sitk.WriteImage(other, str(images / "half_0000.nii.gz"))
+    words = ["efficiency", "-i", str(images), "-o", str(tmp_path / "out"), "--command", command]
+    assert main([*words, "-r", str(references)]) == 1
+    assert "half.nii.gz" in capsys.readouterr().out
+    table = (tmp_path / "out" / "efficiency.csv").read_text().splitlines()
+    assert len(table) == 3 and float(table[1].split(",")[1]) > 0
 
 
 def test_a_case_that_was_sampled_too_rarely_is_a_problem():
