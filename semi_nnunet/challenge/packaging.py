@@ -22,7 +22,7 @@ from semi_nnunet.challenge.needs import OWN, licence_of, needed, normalised
 from semi_nnunet.challenge.packed_model import Packed, opened, pack
 from semi_nnunet.deploy.trained import CHECKPOINT
 from semi_nnunet.inference.model import ALIKE, options_of
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, noting
 from semi_nnunet.util.files import folder_aside, read_json, write_json, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -122,12 +122,23 @@ def package(
         UserError: the model, an option or a wheel cannot be used; nothing is written then.
     """
     folder = Path(out).expanduser().absolute()
-    agreed = contract_of(contract)
-    device = device or agreed.device
-    chosen = require_options(folder, device, pins)
-    options_of(speed, torch.device("cpu"), step=step)
+    source = None if wheel_folder is None else Path(wheel_folder).expanduser()
+    wrong = list[Problem]()
+    with noting(wrong, "--contract"):
+        agreed = contract_of(contract)
+        device = device or agreed.device
+    with noting(wrong, "-o"):
+        chosen = require_options(folder, device, pins)
+    with noting(wrong, "--step"):
+        options_of(speed, torch.device("cpu"), step=step)
+    if source is not None and not any(source.glob("*.whl")):
+        what = f"must be a folder of wheels, got {'none' if source.is_dir() else 'no folder'}"
+        wrong.append(Problem(f"--wheels {source}", what, "correct the path"))
+    with noting(wrong, "-m"), opened(model, folds):
+        pass
+    if wrong:
+        raise UserError("the submission cannot be packaged:", wrong)
     index = () if extra_index_url is None else ("--extra-index-url", extra_index_url)
-    source = None if wheel_folder is None else Path(wheel_folder)
     name = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-") or "submission"
     with opened(model, folds) as trained, folder_aside(folder, "Nothing was packaged") as aside:
         aside.mkdir(parents=True)
@@ -147,7 +158,7 @@ def package(
     return Submission(folder, name, agreed, call, parts_of(folder))
 
 
-def require_options(folder: Path, device: str, pins: Sequence[str]) -> dict[str, str]:
+def require_options(folder: Path, device: str | None, pins: Sequence[str]) -> dict[str, str]:
     """Check what the user gave, before long work.
 
     Returns:
@@ -159,7 +170,7 @@ def require_options(folder: Path, device: str, pins: Sequence[str]) -> dict[str,
     wrong = []
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         wrong.append(Problem(str(folder), "exists already", "remove it or choose another -o"))
-    if device not in ("cpu", "cuda"):
+    if device not in ("cpu", "cuda", None):  # None: the contract is not known
         what = f"must be cpu or cuda, got {device}"
         wrong.append(Problem("--device", what, "choose cpu for a machine without GPU"))
     if device == "cuda" and torch.version.cuda is None:

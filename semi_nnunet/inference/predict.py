@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -25,11 +25,12 @@ from semi_nnunet.inference.model import (
     options_of,
 )
 from semi_nnunet.runs.launching import find_resources
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, noting
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
-from semi_nnunet.util.files import could_not_write, write_json
+from semi_nnunet.util.files import could_not_write, optional_json, write_json
 from semi_nnunet.util.memory import at_most
 
+DESCRIPTION = "dataset.json"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -106,37 +107,90 @@ def predict(
 
     Raises:
         UserError: the model or the images are not there, ``out`` or ``spacings`` is missing, the
-            device does not exist, or the program itself takes more than ``max_memory``. Images of a
+            device does not exist, the program itself takes more than ``max_memory``, or files in
+            ``out`` would be lost that are no predictions; names all that is wrong. Images of a
             folder that cannot be predicted are named after all others were predicted.
     """
-    place = torch.device(find_resources(device).device)
-    options = options_of(speed, place, mirror=mirror, step=step)
+    if not isinstance(images, (str, Path)) and (spacings is None or len(spacings) != len(images)):
+        raise UserError(
+            f"spacings must be given for each of the {len(images)} arrays, got "
+            f"{'none' if spacings is None else len(spacings)}. Fix: spacings=[(z, y, x), ...]"
+        )
+    if isinstance(images, (str, Path)) and out is None:
+        raise UserError("predictions of a folder need another for themselves. Fix: out=FOLDER")
+    wrong = list[Problem]()
+    with noting(wrong, "--device"):
+        place = torch.device(find_resources(device).device)
+    with noting(wrong, "--step"):
+        options_of(speed, torch.device("cpu"), mirror=mirror, step=step)
+    with noting(wrong, "-m"):
+        find_models([str(one) for one in (model, coarse) if one is not None])
     if not isinstance(images, (str, Path)):
-        if spacings is None or len(spacings) != len(images):
-            raise UserError(
-                f"spacings must be given for each of the {len(images)} arrays, got "
-                f"{'none' if spacings is None else len(spacings)}. Fix: spacings=[(z, y, x), ...]"
-            )
-        pairs = zip(images, spacings, strict=True)
+        refuse(wrong)
+        options = options_of(speed, place, mirror=mirror, step=step)
+        pairs = zip(images, spacings or (), strict=True)
         with at_most(max_memory):
             loaded = predictor_of(model, coarse, options, place)
             return [
                 loaded(np.asarray(image, np.float32), {"spacing": list(spacing)})
                 for image, spacing in pairs
             ]
-    if out is None:
-        raise UserError("predictions of a folder need another for themselves. Fix: out=FOLDER")
-    description = find_model(str(model)).dataset_json
-    ending = description["file_ending"]
-    cases = cases_in(Path(images), ending)
-    if not cases:
-        raise UserError(f"{images} holds no image CASE_0000{ending}. Fix: correct the folder")
+    folder = Path(str(out))
+    with noting(wrong, "-m"):
+        description = find_model(str(model)).dataset_json
+        cases = cases_in(images, description["file_ending"])
+        wrong += folder_problems(cases, Path(images), folder, description)
+    refuse([*dict.fromkeys(wrong)])  # that there is no model was found twice
+    options = options_of(speed, place, mirror=mirror, step=step)
     with at_most(max_memory):
         loaded = predictor_of(model, coarse, options, place)
-        folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "dataset.json", description)  # says what the labels are
+        write_json(folder / DESCRIPTION, description)  # says what the labels are
         return FolderPredictor(loaded, Path(images), folder, max_memory).predict(cases)
+
+
+def refuse(wrong: Sequence[Problem]) -> None:
+    """Raise all that is wrong, if anything is.
+
+    Raises:
+        UserError: something is.
+    """
+    if wrong:
+        raise UserError("nothing can be predicted:", wrong)
+
+
+def folder_problems(
+    cases: Mapping[str, Any], images: Path, out: Path, description: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """Images that are not there, and a folder for segmentations in which something would be lost.
+
+    Predictions that are there are replaced: they lie beside the same dataset.json.
+
+    Args:
+        cases: of the images.
+        images, out: folders.
+        description: content of the model's dataset.json.
+    """
+    ending = description["file_ending"]
+    if not cases:
+        got = "no such image" if images.is_dir() else "no folder"
+        what = f"holds no image CASE_0000{ending}, got {got}"
+        yield Problem(str(images), what, "correct the folder, or name its files so")
+    if not (there := next(one for one in (out, *out.absolute().parents) if one.exists())).is_dir():
+        yield Problem(str(out), f"must be a folder, got the file {there}", "choose another -o")
+        return
+    if images.exists() and out.exists() and out.samefile(images):
+        what = "must be another folder than that of the images"
+        yield Problem(str(out), what, "choose another -o")
+        return
+    lost = [name for name in (f"{case}{ending}" for case in cases) if (out / name).exists()]
+    beside = out / DESCRIPTION
+    if beside.exists() and (not beside.is_file() or optional_json(beside) != description):
+        what = f"must be new, or of predictions of this model, got another {DESCRIPTION}"
+        yield Problem(str(out), what, "choose another -o, or remove that folder")
+    elif lost and not beside.exists():
+        what = f"holds {lost[0]}, which is no prediction of ours and would be lost"
+        yield Problem(str(out), what, "choose another -o")
 
 
 def predictor_of(

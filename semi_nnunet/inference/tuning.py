@@ -26,7 +26,7 @@ from semi_nnunet.inference.model import ALIKE, ImagePredictor, options_of
 from semi_nnunet.inference.predict import FolderPredictor
 from semi_nnunet.runs.folders import ALL, Folders, folders_of
 from semi_nnunet.runs.launching import find_resources
-from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.errors import Problem, UserError, noting
 from semi_nnunet.util.files import read_json
 
 LOSE = 0.001  # of Dice: a tenth of a point
@@ -48,7 +48,8 @@ def tune(
         model: folder TRAINER__PLANS__CONFIGURATION, as it is or below nnUNet_results, whose data
             set is here.
         folds: numbers; None: all that were trained.
-        lose: how much less Dice than with all axes is allowed, 0.001 is a tenth of a point.
+        lose: how much less Dice than with all axes is allowed, from 0 to 1; 0.001 is a tenth of a
+            point.
         device: "cpu", "cuda" or "mps"; None: cuda if there is one, else the CPU.
         say: gets a line for each set of axes.
 
@@ -59,18 +60,22 @@ def tune(
         UserError: there is no such model, fold or data set, the training did not mirror, or no case
             validates it.
     """
-    place = torch.device(find_resources(device).device)
-    found = find_model(str(model))
-    numbered = [fold for fold in folds or found.folds if fold != ALL]
-    whole = replace(found, folds=tuple(numbered))
-    if not numbered or {*numbered} - {*found.folds}:
-        asked = " ".join(numbered) or ALL
-        raise UserError(
-            f"numbered folds choose by their validation cases: asked for {asked}, and {found.name} "
-            f"has {' '.join(found.folds)}. Fix: train one, for example fold 0"
-        )
-    folders = folders_of(found.folder.parent.name)
-    cases = {fold: validation_cases(folders, fold) for fold in numbered}
+    wrong = list[Problem]()
+    with noting(wrong, "--device"):
+        place = torch.device(find_resources(device).device)
+    if not 0 <= lose <= 1:
+        what = f"must be from 0 to 100 points of Dice, got {100 * lose:g}"
+        wrong.append(Problem("--lose", what, "correct it"))
+    with noting(wrong, "-m"):
+        found = find_model(str(model))
+        numbered = [fold for fold in folds or found.folds if fold != ALL]
+        whole = replace(found, folds=tuple(numbered))
+        with noting(wrong, "-f"):
+            require_numbered(found, numbered)
+            folders = folders_of(found.folder.parent.name)
+            cases = {fold: validation_cases(folders, fold) for fold in numbered}
+    if wrong:
+        raise UserError("no axes can be chosen:", wrong)
     axes = mirrored_axes(whole)
     tried = []
     for one in itertools.chain.from_iterable(
@@ -83,6 +88,21 @@ def tune(
     )
     choice.write(found.folder)
     return choice
+
+
+def require_numbered(model: TrainedModel, folds: Sequence[str]) -> None:
+    """Check that the model has numbered folds, these among them.
+
+    Raises:
+        UserError: it has not.
+    """
+    if not folds or {*folds} - {*model.folds}:
+        there = " ".join(fold for fold in model.folds if fold != ALL)
+        raise UserError(
+            f"numbered folds choose by their validation cases: asked for {' '.join(folds) or ALL}, "
+            f"and {model.name} has {' '.join(model.folds)}. Fix: "
+            f"{f'choose from {there}' if there else 'train one, for example fold 0'}"
+        )
 
 
 def mirrored_axes(model: TrainedModel) -> tuple[int, ...]:

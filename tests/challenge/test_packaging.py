@@ -99,6 +99,13 @@ def test_mistakes_are_told_together_and_leave_nothing(pool, offline, tmp_path):
         package(pool.models[0].folder, full, device="mps", pins=["torch=2", "numpy==1.0"])
     for part in ("exists already", "cpu or cuda, got mps", "NAME==VERSION, got torch=2"):
         assert part in str(error.value)
+    with pytest.raises(UserError) as error:
+        package("nothing", full, contract="acdc", step=2.0, pins=["torch=2"], wheel_folder=full)
+    for part in (
+        "exists already", "must be one of", "got 2.0", "NAME==VERSION, got torch=2",
+        "no trained model", "must be a folder of wheels, got none",
+    ):  # fmt: skip
+        assert part in str(error.value)
     for wrong in ({"contract": "acdc"}, {"speed": "quick"}, {"folds": ["7"]}, {"step": 2.0}):
         with pytest.raises(UserError):
             package(pool.models[0].folder, tmp_path / "team", wheel_folder=offline, **wrong)

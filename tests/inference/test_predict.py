@@ -89,6 +89,47 @@ def test_what_is_missing_is_said(pool, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_all_mistakes_are_told_at_once(pool, tmp_path, capsys):
+    words = ["predict", "-i", str(tmp_path / "nowhere"), "-o", str(tmp_path / "file")]
+    (tmp_path / "file").touch()
+    wrong = ["--step", "7", "--coarse", "nothing", "-device", "cpu"]
+    assert main([*words, "-m", str(pool.models[0].folder), *wrong]) == 2
+    told = capsys.readouterr().err
+    for part in ("got 7.0", "nothing", "CASE_0000.nii.gz, got no folder", "must be a folder, got"):
+        assert part in told
+    assert main([*words, "-m", "no_model", *wrong]) == 2
+    told = capsys.readouterr().err
+    assert "got 7.0" in told and told.count("no trained model") == 1
+
+
+def test_nothing_is_lost_that_is_no_prediction(pool, tmp_path):
+    model, images = pool.models[0].folder, pool.images
+    for path in sorted(images.iterdir())[1:]:
+        path.unlink()
+    (image,) = images.iterdir()
+    labels, data_set, below = tmp_path / "labelsTs", tmp_path / "data", tmp_path / "file" / "out"
+    for folder in (labels, data_set):
+        folder.mkdir()
+    label = labels / image.name.replace("_0000", "")
+    label.write_bytes(b"what people drew")
+    (data_set / "dataset.json").write_text('{"labels": {"background": 0, "other": 1}}')
+    below.parent.touch()
+    for out, says in (
+        (images, "must be another folder than that of the images"),
+        (labels, f"holds {label.name}, which is no prediction of ours"),
+        (data_set, "got another dataset.json"),
+        (below, "must be a folder, got the file"),
+    ):
+        with pytest.raises(UserError, match=says):
+            predict(model, images, out, device="cpu")
+    assert [*images.iterdir()] == [image] and label.read_bytes() == b"what people drew"
+    assert "other" in (data_set / "dataset.json").read_text()
+    (first,) = predict(model, images, tmp_path / "out", device="cpu")
+    first.write_bytes(b"half")
+    (again,) = predict(model, images, tmp_path / "out", device="cpu")  # predictions are replaced
+    assert again == first and read(again).ndim
+
+
 def test_no_half_written_prediction_stays(pool, tmp_path, monkeypatch):
     (model, *_), write = pool.models, SimpleITKIO.write_seg
 

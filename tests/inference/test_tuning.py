@@ -59,7 +59,7 @@ def test_predictions_take_the_axes_that_were_chosen_unless_told(model, pool, tmp
 @pytest.mark.parametrize(
     ("folds", "trained", "says"),
     [
-        (["3"], "fold_0", "asked for 3, and .* has 0"),
+        (["3"], "fold_0", "asked for 3, and .* has 0. Fix: choose from 0"),
         (None, "fold_all", "asked for all, and .* has all"),
     ],
 )
@@ -67,3 +67,13 @@ def test_a_choice_needs_validation_cases(folds, trained, says, model) -> None:
     (model.folder / "fold_0").rename(model.folder / trained)
     with pytest.raises(UserError, match=says):
         tune(model.folder, folds=folds, device="cpu")
+
+
+def test_all_mistakes_are_told_before_anything_is_predicted(model, capsys) -> None:
+    for lose in ("nan", "-3", "101"):
+        words = ["tune", "-m", str(model.folder), "-f", "7", "--lose", lose, "--device", "cpu"]
+        assert main(words) == 2
+        told = capsys.readouterr().err
+        assert f"--lose: must be from 0 to 100 points of Dice, got {lose}" in told
+        assert "asked for 7" in told
+    assert not (model.folder / "semi_mirrors.json").exists()
