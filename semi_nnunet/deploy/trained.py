@@ -26,7 +26,7 @@ from semi_nnunet.deploy.descriptions import (
 from semi_nnunet.networks.frozen import unwrapped
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.files import sha256_of_file
+from semi_nnunet.util.files import sha256_of_version
 
 if TYPE_CHECKING:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -95,7 +95,7 @@ class TrainedModel:
 
     def checksums(self) -> dict[str, str]:
         """Fold -> SHA-256 of its checkpoint."""
-        return {fold: sha256_of_file(path) for fold, path in self.checkpoints.items()}
+        return {fold: sha256_of_version(path) for fold, path in self.checkpoints.items()}
 
 
 def find_model(text: str) -> TrainedModel:

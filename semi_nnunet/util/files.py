@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -333,3 +333,18 @@ def sha256_of_file(path: str | Path) -> str:
         while chunk := file.read(2**20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def sha256_of_version(path: str | Path) -> str:
+    """The SHA-256 of a large file, computed once in this process for each version of the file.
+
+    A version is known by its path, inode, size and time of change: good for files that are written
+    aside and renamed, as checkpoints are.
+    """
+    about = os.stat(path)
+    return _sha256(os.path.abspath(path), about.st_ino, about.st_size, about.st_mtime_ns)
+
+
+@cache
+def _sha256(path: str, number: int, size: int, changed_ns: int) -> str:
+    return sha256_of_file(path)

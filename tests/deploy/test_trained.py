@@ -13,6 +13,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.deploy.trained import find_model, find_models, load, load_networks
+from semi_nnunet.util import files
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
 from tests.trainers import save_as_trained, weights_of
@@ -134,3 +135,20 @@ def test_models_of_other_labels_do_not_label_together(model: Path) -> None:
         find_models([str(model), str(other)])
     said = [problem.what for problem in refused.value.problems]
     assert len(said) == 2 and "must have the labels of" in said[0] and ".mha" in said[1]
+
+
+def test_a_checkpoint_is_hashed_once_until_it_changes(model: Path, monkeypatch) -> None:
+    hashed, whole = list[str](), files.sha256_of_file
+
+    def counted(path: str | Path) -> str:
+        hashed.append(Path(path).name)
+        return whole(path)
+
+    monkeypatch.setattr(files, "sha256_of_file", counted)
+    before = find_model(str(model)).record()
+    assert find_models([str(model)])[0].record() == before and len(hashed) == 1
+    assert before["folds"] == {"0": whole(model / "fold_0" / "checkpoint_final.pth")}
+    checkpoint = model / "fold_0" / "checkpoint_final.pth"
+    content = {**torch.load(checkpoint, weights_only=True), "more": 1}
+    files.write_atomically(checkpoint, lambda aside: torch.save(content, aside))
+    assert find_model(str(model)).record() != before and len(hashed) == 2
