@@ -5,9 +5,10 @@
 #
 # OUT: a new folder, or one of before, to go on. RECIPE: by default flare22_rounds flare23_partial
 # flare24_laptop; each is followed in one command, as copies that differ in nothing but the length of
-# the training ($EPOCHS of $STEPS steps), the plan (budget cpu) and that images may be missing.
+# the training ($EPOCHS of $STEPS steps), the plan (budget cpu, of whose network a slim one has at
+# least a twentieth) and that images may be missing.
 set -euo pipefail
-[ $# -ge 1 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2; }
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 out=$(mkdir -p "$1" && cd "$1" && pwd)
 shift
@@ -28,6 +29,7 @@ source, target = sys.argv[1:]
 recipe = json.load(open(source, encoding="utf-8"))
 recipe["budget"], recipe["options"]["incomplete"] = "cpu", True
 recipe["settings"] |= {"epochs": int(os.environ["EPOCHS"]), "steps_per_epoch": int(os.environ["STEPS"])}
+recipe["slim"]["share"] = max(0.05, recipe["slim"]["share"])
 recipe["settings"] |= {"optimizer": "adam", "initial_lr": 1e-3}
 json.dump(recipe, open(target, "w", encoding="utf-8"), indent=4)
 PYTHON
