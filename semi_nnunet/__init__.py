@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from semi_nnunet.automatic.run import auto
+    from semi_nnunet.challenge.efficiency import efficiency
+    from semi_nnunet.challenge.packaging import package
     from semi_nnunet.data.splitting import split
     from semi_nnunet.datasets.converters import convert
     from semi_nnunet.deploy.export import export
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from semi_nnunet.runs.launching import Launcher
     from semi_nnunet.runs.plan import plan
     from semi_nnunet.runs.prepare import prepare
+    from semi_nnunet.runs.slim import slim
     from semi_nnunet.runs.status import status
     from semi_nnunet.runs.train import train
     from semi_nnunet.util.errors import UserError
@@ -54,15 +57,18 @@ __all__ = [
     "convert",
     "crossval",
     "distil",
+    "efficiency",
     "ensemble",
     "evaluate",
     "export",
     "install",
+    "package",
     "plan",
     "predict",
     "prepare",
     "pseudo_label",
     "select",
+    "slim",
     "split",
     "status",
     "train",
@@ -80,15 +86,18 @@ _MODULES = {  # name -> where it is
     "convert": "datasets.converters",
     "crossval": "runs.crossval",
     "distil": "pseudo_labels.distillation",
+    "efficiency": "challenge.efficiency",
     "ensemble": "runs.ensemble",
     "evaluate": "evaluation.measuring",
     "export": "deploy.export",
     "install": "deploy.install",
+    "package": "challenge.packaging",
     "plan": "runs.plan",
     "predict": "inference.predict",
     "prepare": "runs.prepare",
     "pseudo_label": "pseudo_labels.label",
     "select": "pseudo_labels.select",
+    "slim": "runs.slim",
     "split": "data.splitting",
     "status": "runs.status",
     "train": "runs.train",

@@ -58,6 +58,9 @@ TASKS = {
     },
 }
 VERBS = {name: summary for verbs in TASKS.values() for name, summary in verbs.items()}
+ANEW = (  # these keep nothing of what they had done when they are interrupted
+    "demo", "convert", "predict", "tune", "package", "benchmark", "evaluate", "compare", "report",
+)  # fmt: skip
 COMPLETING = "_ARGCOMPLETE"  # set by the shell's function of argcomplete
 OLD_VERBS = ("trainers",)  # understood, but not listed: semi_nnunet register --print
 
@@ -158,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"semi_nnunet {args.verb}: error: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        then = "starts anew" if args.verb in ("demo", "convert") else "goes on"
+        then = "starts anew" if args.verb in ANEW else "goes on"
         print(f"semi_nnunet {args.verb}: interrupted; the same command {then}", file=sys.stderr)
         return 130
 

@@ -224,6 +224,22 @@ def test_an_interrupt_says_how_to_go_on(
     assert "interrupted; the same command goes on" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["predict", "tune", "package", "convert"])
+def test_a_verb_that_keeps_nothing_says_so_when_it_is_interrupted(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"semi_nnunet.cli.{verb}.run", interrupted)
+    words = {
+        "predict": ["-m", "M", "-i", "I", "-o", "O"], "tune": ["-m", "M"],
+        "package": ["-m", "M", "-o", "O"], "convert": ["acdc", "SRC", "-d", "1"],
+    }  # fmt: skip
+    assert main([verb, *words[verb]]) == 130
+    assert "interrupted; the same command starts anew" in capsys.readouterr().err
+
+
 def test_verbs_are_listed_once_by_task_and_old_ones_not(capsys) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
