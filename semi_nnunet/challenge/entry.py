@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,12 @@ def predict_folder(root: Path, inputs: Path, outputs: Path) -> int:
     require_folders(inputs, outputs)
     content = described(root)
     predictor = loaded(root, content, content["device"])
-    from semi_nnunet.data.raw_description import cases_in
+    from semi_nnunet.data.raw_description import cases_in, misnamed
     from semi_nnunet.inference.predict import FolderPredictor
 
     ending = predictor.predictor.dataset_json["file_ending"]
     cases = cases_in(inputs, ending)
-    wrong = list(misnamed(inputs, {Path(file).name for files in cases.values() for file in files}))
+    wrong = [*misnamed(inputs, cases)]
     if not cases and not wrong:
         raise UserError(f"{inputs} holds no image CASE_0000{ending}. Fix: put one there")
     begun = time.perf_counter()
@@ -125,17 +125,6 @@ def described(root: Path) -> dict[str, Any]:
             f"{root / DESCRIPTION} must have {', '.join(missing)}. Fix: package the model again"
         )
     return dict(content)
-
-
-def misnamed(inputs: Path, known: set[str]) -> Iterator[Problem]:
-    """Images that are not named CASE_0000 or not of the model's format; hidden files are none."""
-    from semi_nnunet.data.raw_description import IMAGE_ENDINGS
-
-    for path in sorted(inputs.iterdir()):
-        is_image = path.name.lower().endswith(tuple(IMAGE_ENDINGS)) and not path.is_dir()
-        if is_image and path.name not in known and not path.name.startswith("."):
-            what = "must be named CASE_0000 and have the ending that the model was trained with"
-            yield Problem(path.name, what, "name it so, or convert it")
 
 
 def loaded(root: Path, content: dict[str, Any], device: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -58,6 +58,24 @@ def cases_in(folder: str | Path, file_ending: str) -> dict[str, list[str]]:
         if match := pattern.fullmatch(name):
             cases.setdefault(match[1], []).append(os.path.join(folder, name))
     return cases
+
+
+def misnamed(
+    folder: str | Path, cases: Mapping[str, Sequence[str]], endings: Sequence[str] = IMAGE_ENDINGS
+) -> Iterator[Problem]:
+    """Images that are of no case, as they are not named CASE_0000; hidden files are none.
+
+    Args:
+        folder: of the images.
+        cases: of :func:`cases_in`.
+        endings: of the files that are images.
+    """
+    known = {os.path.basename(file) for files in cases.values() for file in files}
+    for name in files_in(folder):
+        is_image = name.lower().endswith(tuple(endings)) and not name.startswith(".")
+        if is_image and name not in known:
+            what = "must be named CASE_0000 and have the ending that the model was trained with"
+            yield Problem(name, what, "name it so, or convert it")
 
 
 def files_in(folder: str | Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from semi_nnunet.data.file_bytes import require_whole, short_reason
 from semi_nnunet.data.integrity import image_problems, reader_class
-from semi_nnunet.data.raw_description import cases_in
+from semi_nnunet.data.raw_description import cases_in, misnamed
 from semi_nnunet.deploy.trained import find_model, find_models
 from semi_nnunet.inference.model import (
     ALIKE,
@@ -25,7 +26,7 @@ from semi_nnunet.inference.model import (
     options_of,
 )
 from semi_nnunet.runs.launching import find_resources
-from semi_nnunet.util.errors import Problem, UserError, noting
+from semi_nnunet.util.errors import Problem, UserError, noting, printable
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
 from semi_nnunet.util.files import could_not_write, optional_json, write_json
 from semi_nnunet.util.memory import at_most
@@ -142,6 +143,8 @@ def predict(
         wrong += folder_problems(cases, Path(images), folder, description)
     refuse([*dict.fromkeys(wrong)])  # that there is no model was found twice
     options = options_of(speed, place, mirror=mirror, step=step)
+    for one in misnamed(images, cases, [description["file_ending"]]):
+        print(printable(f"left out: {one}"), file=sys.stderr)
     with at_most(max_memory):
         loaded = predictor_of(model, coarse, options, place)
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from semi_nnunet.data.integrity import check_dataset, dataset_problems
-from semi_nnunet.data.raw_description import RawDataset, cases_in
+from semi_nnunet.data.raw_description import RawDataset, cases_in, misnamed
 from semi_nnunet.util.errors import UserError
 from tests.data.raw_datasets import (
     describe,
@@ -175,3 +175,12 @@ def test_a_second_file_of_another_ending_is_named(data: Path, folder: str) -> No
     assert what == (
         f"must end with .nii.gz, which dataset.json declares, as {case}_0000.nii.gz beside it"
     )
+
+
+def test_images_of_no_case_are_named(tmp_path: Path) -> None:
+    for name in ("a_0000.nii.gz", "b.nii.gz", "c.NII", "d_0000.png", ".e.nii.gz", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "f.nii.gz").mkdir()
+    cases = cases_in(tmp_path, ".nii.gz")
+    assert [one.where for one in misnamed(tmp_path, cases)] == ["b.nii.gz", "c.NII", "d_0000.png"]
+    assert [one.where for one in misnamed(tmp_path, cases, [".nii.gz"])] == ["b.nii.gz"]

@@ -184,8 +184,12 @@ def test_the_verb_predicts_what_nnunet_does(pool, tmp_path, capsys):
         path.unlink()
     model, out = pool.models[0], tmp_path / "out"
     words = ["predict", "-m", str(model.folder), "-i", str(pool.images), "-device", "cpu"]
+    (pool.images / "misnamed.nii.gz").touch()
     assert main([*words, "-o", str(out), "--exact"]) == 0
-    assert f"1 images are predicted in {out}" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert f"1 images are predicted in {out}" in told.out
+    assert "left out: misnamed.nii.gz: must be named CASE_0000" in told.err
+    (pool.images / "misnamed.nii.gz").unlink()
     nnunet_predicts(model, pool.images, tmp_path / "nnunet", True)
     (file,) = out.glob("*.nii.gz")
     assert np.array_equal(read(file), read(tmp_path / "nnunet" / file.name))
