@@ -22,6 +22,7 @@ from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.progress import Progress, readable_time
 from semi_nnunet.util.signals import handled
 
+INTERRUPTED = (128 + signal.SIGINT, -signal.SIGINT, -signal.SIGTERM)  # codes of an ended verb
 LAST_LINES = 15
 LOG_STEP = 0.1  # in a log file, a line for every tenth of the training
 PATIENCE_S = 30.0  # between asking a child to end and killing it: a training saves after its step
@@ -234,6 +235,7 @@ def run_stages(stages: Iterable[tuple[str, Command]], dry_run: bool = False) -> 
 
     Raises:
         UserError: one failed.
+        KeyboardInterrupt: one was interrupted, although we were not: nothing is to be mended.
     """
     for stage, words in stages:
         if dry_run:
@@ -242,6 +244,8 @@ def run_stages(stages: Iterable[tuple[str, Command]], dry_run: bool = False) -> 
         print(f"\n# {stage}\n{typed(words)}", flush=True)
         with ended_like_ctrl_c():
             code = run_verb(words)
+        if code in INTERRUPTED:
+            raise KeyboardInterrupt
         if code:
             raise UserError(
                 f"{stage} failed, see above. Fix: mend what it names and run the same command "

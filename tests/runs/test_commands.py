@@ -171,3 +171,16 @@ def test_a_termination_signal_counts_as_ctrl_c(name: str, ignored: bool):
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split("\n")[:2] == ["went on" if ignored else "interrupted", "True"]
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_stage_that_was_interrupted_alone_is_no_failure(name, monkeypatch, capfd):
+    """Who ends one process of several is told how to go on, and not to mend anything."""
+    code = "import os, signal, time\n"
+    code += f"os.kill(os.getpid(), signal.{name}); time.sleep(9)"
+    monkeypatch.setattr(commands, "arguments_of", lambda words: [sys.executable, "-c", code])
+    with pytest.raises(KeyboardInterrupt):
+        commands.run_stages([("1 of 2: plan", ["semi_nnunet", "plan"])])
+    monkeypatch.setattr(commands, "arguments_of", lambda words: [sys.executable, "-c", "exit(2)"])
+    with pytest.raises(UserError, match="1 of 2: plan failed, see above"):
+        commands.run_stages([("1 of 2: plan", ["semi_nnunet", "plan"])])
