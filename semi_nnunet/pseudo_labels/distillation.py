@@ -18,7 +18,7 @@ from semi_nnunet.data.layout import (
 )
 from semi_nnunet.data.patients import patient_finder
 from semi_nnunet.data.prepare import verify
-from semi_nnunet.deploy.trained import require_models_of
+from semi_nnunet.deploy.trained import find_models, require_models_of
 from semi_nnunet.pseudo_labels.choice import Choice, score_problems
 from semi_nnunet.pseudo_labels.distilled_dataset import (
     folds_of,
@@ -56,7 +56,7 @@ from semi_nnunet.runs.launching import Launcher, UnfinishedError, find_resources
 from semi_nnunet.runs.next_step import device_option
 from semi_nnunet.runs.seeds import unseeded
 from semi_nnunet.util.command import Command
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, noting
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.names import below_one
 
@@ -164,18 +164,25 @@ def distil(
         UserError: naming all that is wrong before anything is done, or what failed.
     """
     how = how or Distillation()
-    refuse(option_problems(new_id, base, how))
     require_paths(*(() if how.target else ("raw", "preprocessed")))
-    source = raw_dataset(dataset)
-    require_folders(source)
-    name = how.name or f"{source.name.split('_', 1)[-1]}Distilled"
-    raws = new_data_sets(source.parent, new_id, name, how.rounds)
+    wrong = [*option_problems(new_id, base, how)]
+    with noting(wrong, "-d"):
+        source = raw_dataset(dataset)
+        require_folders(source)
+        name = how.name or f"{source.name.split('_', 1)[-1]}Distilled"
+        if not any(one.where == "-o" for one in wrong):
+            with noting(wrong, "-o"):
+                raws = new_data_sets(source.parent, new_id, name, how.rounds)
+    with noting(wrong, "-m"):
+        find_models(base)
+    with noting(wrong, "--device"):
+        find_resources(how.device, how.jobs)
+    refuse(wrong)
     request = Request(
         source / UNLABELLED_IMAGES, labelled_pool(raws[0]), tuple(base), tuple(how.views),
         how.confidence,
     )  # fmt: skip
     require_models_of(request.trained, read_json(source / "dataset.json"), source.name)
-    find_resources(how.device, how.jobs)  # raises where the device is not there
     partly = partial_cases(source) if how.complete else ()
     plans = known_plans(preprocessed_dataset(source.name), request.trained)
     if how.target is not None:
@@ -328,7 +335,10 @@ def refuse(problems: Iterable[Problem]) -> None:
 
 def option_problems(new_id: int, base: Sequence[str], how: Distillation) -> Iterator[Problem]:
     """Options that are wrong whatever the data are."""
-    require_confidence(how.confidence)
+    unlikely = list[Problem]()
+    with noting(unlikely, "--confidence"):
+        require_confidence(how.confidence)
+    yield from unlikely
     needs_target = {
         "--rounds": how.rounds != 1, "-f": how.folds, "--seeds": how.seeds != 1,
         "--dry-run": how.dry_run,

@@ -59,7 +59,7 @@ def noting(problems: list[Problem], where: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        what, _, fix = str(error).partition(" Fix: ")
+        what, _, fix = str(error).removeprefix(f"{where} ").partition(" Fix: ")
         problems += error.problems or [Problem(where, what.rstrip("."), fix or "correct it")]
 
 

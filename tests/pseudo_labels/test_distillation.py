@@ -191,6 +191,18 @@ def test_all_problems_are_raised_together():
     assert caught.value.problems == tuple(problems)
 
 
+def test_all_mistakes_are_told_at_once(capsys):
+    wrong = ["--keep", "0", "--confidence", "2", "--seeds", "2"]
+    assert main(["distil", "-d", "77", "-o", "2000", "-m", "nothing", *wrong]) == 2
+    told = capsys.readouterr().err
+    for part in (
+        "--keep: must be above 0", "--confidence: must be a probability", "--seeds: is of the",
+        "a data set has a number from 1 to 999, got 2000", "must have the number 77",
+        "-m: no trained model",
+    ):  # fmt: skip
+        assert part in told
+
+
 def test_what_follows_can_be_typed_and_trains_the_new_data_set(monkeypatch):
     monkeypatch.setattr("semi_nnunet.runs.next_step.device_here", lambda: "cpu")
     prepare, train = what_follows(Path("raw/Dataset077_New"), None, ["2d"], ["0", "1"])

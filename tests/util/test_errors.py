@@ -123,9 +123,12 @@ def test_mistakes_are_noted_to_be_told_together():
         raise UserError("bad cases:", [Problem("case_1", "is empty", "copy it again")])
     with noting(found, "-o"):
         pass
+    with noting(found, "--step"):
+        raise UserError("--step must be above 0, got 0. Fix: correct it")
     assert [str(one) for one in found] == [
         "-m: no model: looked in results. Fix: train one",
         "case_1: is empty. Fix: copy it again",
+        "--step: must be above 0, got 0. Fix: correct it",
     ]
     with pytest.raises(KeyError), noting(found, "-o"):
         raise KeyError("a mistake of ours is no mistake of the user's")
