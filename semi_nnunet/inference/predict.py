@@ -188,12 +188,18 @@ def folder_problems(
         return
     lost = [name for name in (f"{case}{ending}" for case in cases) if (out / name).exists()]
     beside = out / DESCRIPTION
-    if beside.exists() and (not beside.is_file() or optional_json(beside) != description):
+    if beside.exists() and not (beside.is_file() and alike(optional_json(beside), description)):
         what = f"must be new, or of predictions of this model, got another {DESCRIPTION}"
         yield Problem(str(out), what, "choose another -o, or remove that folder")
     elif lost and not beside.exists():
         what = f"holds {lost[0]}, which is no prediction of ours and would be lost"
         yield Problem(str(out), what, "choose another -o")
+
+
+def alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two dataset.json are of the same data set, of which one may have grown since."""
+    ours, theirs = ({**each, "numTraining": None} for each in (one, other))
+    return ours == theirs
 
 
 def predictor_of(

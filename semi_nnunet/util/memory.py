@@ -12,7 +12,7 @@ from semi_nnunet.util.errors import UserError
 
 GROUPS, OF_THIS_PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 STATUS, DATA = Path("/proc/self/status"), "VmData:"  # in kB: what a process may write to, privately
-GIB = 2**30
+GIB, MOST = 2**30, 2**62  # bytes; the latter is more than any machine has
 
 
 def memory_bytes(groups: Path = GROUPS, of_this_process: Path = OF_THIS_PROCESS) -> int | None:
@@ -107,7 +107,7 @@ def at_most(limit: float | None) -> Iterator[None]:
         )
     import resource
 
-    if limit * GIB <= there:
+    if not there < limit * GIB < MOST:
         raise UserError(
             f"the limit of the memory must be above the {there / GIB:.1f} GiB that the program "
             f"has already taken, got {limit:g} GiB. Fix: raise it"

@@ -18,7 +18,7 @@ from semi_nnunet.data.raw_description import cases_in
 from semi_nnunet.datasets.phantom import LABEL_KINDS
 from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.inference.model import ImagePredictor, Options
-from semi_nnunet.inference.predict import FolderPredictor, predict, predictor_of
+from semi_nnunet.inference.predict import FolderPredictor, alike, predict, predictor_of
 from semi_nnunet.util.errors import DiskError, UserError
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.util.memory import GIB, at_most, data_bytes
@@ -47,6 +47,12 @@ def test_files_and_arrays_are_predicted_as_nnunet_predicts_them(pool, tmp_path, 
         assert written.GetSpacing() == image.GetSpacing()
         assert written.GetOrigin() == image.GetOrigin()
     assert read_json(out / "dataset.json") == model.dataset_json  # says what the labels are
+
+
+def test_predictions_of_a_model_that_was_trained_on_more_cases_replace_the_old_ones():
+    description = {"labels": {"background": 0, "organ": 1}, "numTraining": 12}
+    assert alike(description, {**description, "numTraining": 20})
+    assert not alike(description, {**description, "labels": {"background": 0, "other": 1}})
 
 
 def test_a_fold_of_a_model_predicts_as_the_model_that_has_no_other(pool, tmp_path):

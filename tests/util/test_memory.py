@@ -109,6 +109,9 @@ def test_a_limit_below_what_is_taken_already_is_refused(monkeypatch: pytest.Monk
         at_most(1.0),
     ):
         pass
+    for strange in (float("nan"), float("inf"), -1.0):
+        with pytest.raises(UserError, match="above the 1"), at_most(strange):
+            pass
     monkeypatch.setattr(memory, "data_bytes", lambda: None)
     with pytest.raises(UserError, match="needs Linux"), at_most(1.0):
         pass
