@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import platform
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -24,6 +22,7 @@ from semi_nnunet.runs.folders import folders_of
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.machine import processor_name
 from semi_nnunet.util.names import unknown
+from semi_nnunet.util.parallel import process_pool
 
 R = TypeVar("R")
 KILLED = "its process was killed, probably as memory ran out"
@@ -160,7 +159,7 @@ def machine(device: str) -> dict[str, str]:
 
 def in_own_process(work: Callable[[], R]) -> R | None:
     """What it returns in a new process; None where that was killed."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with process_pool(1) as pool:
         try:
             return pool.submit(work).result()
         except BrokenProcessPool:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import pickle
 import shutil
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -25,6 +24,7 @@ from semi_nnunet.data.layout import manifest_file
 from semi_nnunet.data.manifest import Entry, Manifest
 from semi_nnunet.util.errors import DiskError, Problem, UserError
 from semi_nnunet.util.files import could_not_write, sha256_of_file, writing
+from semi_nnunet.util.parallel import process_pool
 from semi_nnunet.util.progress import with_progress
 from semi_nnunet.util.shards import Shard
 
@@ -225,8 +225,7 @@ def _run_all(
 def _run_in_pool(
     cases: Sequence[Case], work: Work, num_processes: int
 ) -> Iterator[tuple[Case, Entry | BaseException]]:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_processes, len(cases)), mp_context=context) as pool:
+    with process_pool(min(num_processes, len(cases))) as pool:
         futures = {pool.submit(work, case): case for case in cases}
         try:
             for future in as_completed(futures):

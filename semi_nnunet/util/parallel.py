@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from semi_nnunet.util.errors import UserError
@@ -32,8 +35,8 @@ def in_processes(
     if num_processes <= 1 or len(jobs) <= 1:
         yield from map(function, jobs)
         return
-    done, context = 0, multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_processes, len(jobs)), mp_context=context) as pool:
+    done = 0
+    with process_pool(min(num_processes, len(jobs))) as pool:
         try:
             at_a_time = max(1, min(MOST_AT_A_TIME, len(jobs) // (FEWEST_TURNS * num_processes)))
             for result in pool.map(function, jobs, chunksize=at_a_time):
@@ -48,3 +51,22 @@ def in_processes(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def process_pool(count: int) -> ProcessPoolExecutor:
+    """So many spawned processes, which end with this one, however it ends: a killed process cannot
+    end those that it has started, and they would work on for nobody.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(count, mp_context=spawn, initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(process: BaseProcess) -> None:
+    process.join()
+    os._exit(1)

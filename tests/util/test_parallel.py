@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 
 from semi_nnunet.util.errors import UserError
@@ -19,3 +25,34 @@ def test_results_come_in_the_order_of_the_jobs(processes: int) -> None:
 def test_a_killed_process_is_named() -> None:
     with pytest.raises(UserError, match=r"a process that counts was killed.*Fix: use fewer"):
         list(in_processes(os._exit, [1, 1, 1], 2, "counts"))
+
+
+ORPHANS = """
+import time
+from semi_nnunet.util.parallel import in_processes
+if __name__ == "__main__":
+    print("begins", flush=True)
+    list(in_processes(time.sleep, [300, 300], 2, "sleeps"))
+"""
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
+def test_processes_end_with_the_one_that_started_them(kill: int, tmp_path: Path) -> None:
+    (script := tmp_path / "orphans.py").write_text(ORPHANS)
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE)
+    assert parent.stdout is not None and parent.stdout.readline()
+
+    def workers() -> list[psutil.Process]:
+        of_parent = psutil.Process(parent.pid).children(recursive=True)
+        return [one for one in of_parent if "spawn_main" in " ".join(one.cmdline())]
+
+    started = time.monotonic()
+    while len(found := workers()) < 2 or any(one.num_threads() < 2 for one in found):
+        assert time.monotonic() - started < 120
+        time.sleep(0.1)
+    parent.send_signal(kill)
+    parent.wait(60)
+    _, alive = psutil.wait_procs(found, timeout=60)
+    for one in alive:
+        one.kill()
+    assert not alive
