@@ -4,9 +4,10 @@
 #     bash scripts/gpu_check.sh OUT             # OUT: folder for what is found
 #     DEVICE=cpu bash scripts/gpu_check.sh OUT  # tries this script where there is no GPU
 #
-# No step waits for the GPU, half precision and compiled networks train, steps in 2d and in 3d (patches of left atria,
-# 112 x 112 x 80) beside nnU-Net's own trainer, with and without torch.compile, and predictions. What
-# takes longer than its share of the time is stopped and said to be; what was found until then stays.
+# No step waits for the GPU, half precision and compiled networks train, steps in 2d and in 3d
+# (patches of left atria, 112 x 112 x 80) beside nnU-Net's own trainer, with and without
+# torch.compile, and predictions. What takes longer than its share of the time is stopped and said
+# to be; what was found until then stays.
 set -uo pipefail
 OUT=${1:?which folder? bash scripts/gpu_check.sh OUT}
 DEVICE=${DEVICE:-cuda} PYTHON=${PYTHON:-python} HERE="$(cd "$(dirname "$0")" && pwd)"

@@ -6,6 +6,7 @@ import importlib.metadata
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -134,13 +135,14 @@ def package(
     if source is not None and not any(source.glob("*.whl")):
         what = f"must be a folder of wheels, got {'none' if source.is_dir() else 'no folder'}"
         wrong.append(Problem(f"--wheels {source}", what, "correct the path"))
-    with noting(wrong, "-m"), opened(model, folds):
-        pass
-    if wrong:
-        raise UserError("the submission cannot be packaged:", wrong)
     index = () if extra_index_url is None else ("--extra-index-url", extra_index_url)
     name = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-") or "submission"
-    with opened(model, folds) as trained, folder_aside(folder, "Nothing was packaged") as aside:
+    with ExitStack() as during:
+        with noting(wrong, "-m"):
+            trained = during.enter_context(opened(model, folds))
+        if wrong:
+            raise UserError("the submission cannot be packaged:", wrong)
+        aside = during.enter_context(folder_aside(folder, "Nothing was packaged"))
         aside.mkdir(parents=True)
         packed = pack(trained, aside / MODEL)
         how = {"model": packed.folder.name, "speed": speed, "step": step, "device": device}

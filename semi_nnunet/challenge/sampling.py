@@ -114,9 +114,9 @@ def _sample_machine(samples: Samples, stop: threading.Event, interval: float) ->
         busy = now.user + now.system - before.user - before.system
         samples.cpu.add(moment, 100.0 * busy / spent if spent else 0.0)
         samples.memory.add(moment, used_memory() / MIB)
-        if (pages := pages_of_children()) > GROWTH * most:
+        if (pages := bytes_of_children(all_pages)) > GROWTH * most:
             most = pages
-            samples.own.add(moment, memory_of_children() / MIB)
+            samples.own.add(moment, bytes_of_children(share_of_pages) / MIB)
         before = now
 
 
@@ -126,27 +126,26 @@ def used_memory() -> int:
     return int(memory.total - memory.available)
 
 
-def pages_of_children() -> int:
-    """Bytes of the processes that this one has started, and those that they have; a page that
-    several share is counted for each.
-    """
+def bytes_of_children(bytes_of: Callable[[psutil.Process], int]) -> int:
+    """Bytes of the processes that this one has started, and those that they have."""
     total = 0
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):  # it has just ended
-            total += process.memory_info().rss
+            total += bytes_of(process)
     return total
 
 
-def memory_of_children() -> int:
+def all_pages(process: psutil.Process) -> int:
+    """Bytes of a process; a page that several share is counted for each."""
+    return int(process.memory_info().rss)
+
+
+def share_of_pages(process: psutil.Process) -> int:
     """The same; a shared page is counted once. For gigabytes this takes a tenth of a second and
     more, in which the system works and not the program that is measured.
     """
-    total = 0
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):  # it has just ended
-            memory = process.memory_full_info()
-            total += getattr(memory, "pss", memory.uss)  # Linux alone tells shares
-    return total
+    memory = process.memory_full_info()
+    return int(getattr(memory, "pss", memory.uss))  # Linux alone tells shares
 
 
 def _sample_gpu(process: subprocess.Popen[str], curve: Curve) -> None:

@@ -9,7 +9,7 @@ That is a few matrix products instead of 64 neighbours for each voxel.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -79,7 +79,7 @@ def range_of(image: torch.Tensor, each_plane: bool) -> tuple[torch.Tensor, torch
     return image.amin(), image.amax()
 
 
-@cache
+@lru_cache(16)  # the images of a data set have many sizes
 def spline_matrix(size: int, target: int) -> np.ndarray:
     """(target, size) float32: what nnU-Net's function makes of each unit vector of an axis."""
     units = np.eye(size)

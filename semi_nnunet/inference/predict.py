@@ -119,16 +119,15 @@ def predict(
         )
     if isinstance(images, (str, Path)) and out is None:
         raise UserError("predictions of a folder need another for themselves. Fix: out=FOLDER")
-    wrong = list[Problem]()
+    wrong, place = list[Problem](), torch.device("cpu")
     with noting(wrong, "--device"):
         place = torch.device(find_resources(device).device)
     with noting(wrong, "--step"):
-        options_of(speed, torch.device("cpu"), mirror=mirror, step=step)
+        options = options_of(speed, place, mirror=mirror, step=step)
     with noting(wrong, "-m"):
         find_models([str(one) for one in (model, coarse) if one is not None])
     if not isinstance(images, (str, Path)):
         refuse(wrong)
-        options = options_of(speed, place, mirror=mirror, step=step)
         pairs = zip(images, spacings or (), strict=True)
         with at_most(max_memory):
             loaded = predictor_of(model, coarse, options, place)
@@ -142,7 +141,6 @@ def predict(
         cases = cases_in(images, description["file_ending"])
         wrong += folder_problems(cases, Path(images), folder, description)
     refuse([*dict.fromkeys(wrong)])  # that there is no model was found twice
-    options = options_of(speed, place, mirror=mirror, step=step)
     for one in misnamed(images, cases, [description["file_ending"]]):
         print(printable(f"left out: {one}"), file=sys.stderr)
     with at_most(max_memory):

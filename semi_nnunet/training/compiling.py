@@ -23,9 +23,9 @@ class CompiledNetworks:
     """
 
     def __init__(self, student: nn.Module):
-        self.bare = unwrapped(student)
-        self.compiles = student is not self.bare
-        self._runs: dict[nn.Module, Callable[..., Any]] = {self.bare: student}
+        bare = unwrapped(student)
+        self.compiles = student is not bare
+        self._runs: dict[nn.Module, Callable[..., Any]] = {bare: student}
 
     def __call__(self, network: nn.Module) -> Callable[..., Any]:
         """What runs a network of the training; nothing is compiled before its first pass."""

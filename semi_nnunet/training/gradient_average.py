@@ -35,16 +35,15 @@ class GradientAverage:
     ):
         self.processes = processes
         self._parameters = [parameter for one in networks for parameter in one.parameters()]
-        self._buckets = buckets_of(self._parameters, bucket_bytes)
+        self._buckets = buckets_of(self._parameters, bucket_bytes) if processes > 1 else []
         self._running: Reduction | None = None  # during the pass that is expected to be the last
         self._reached = set[int]()  # parameters, by the present pass
         self._expected = set[int]()  # by the last pass of the step before
         self._missing: list[int] = []  # of each bucket, how many of those are not reached yet
-        if processes > 1:
-            for number, bucket in enumerate(self._buckets):
-                for index in bucket:
-                    ready = partial(self._ready, number, index)
-                    self._parameters[index].register_post_accumulate_grad_hook(ready)
+        for number, bucket in enumerate(self._buckets):
+            for index in bucket:
+                ready = partial(self._ready, number, index)
+                self._parameters[index].register_post_accumulate_grad_hook(ready)
 
     def pass_begins(self, is_last: bool) -> None:
         """A backward pass begins.
@@ -54,10 +53,8 @@ class GradientAverage:
                 is sent again.
         """
         self._reached = set()
-        if self._running is not None:
-            self._running.wait()
-            self._running = None
-        if is_last and self.processes > 1:
+        self._give_up()
+        if is_last:
             self._running = self._reduction()
             self._missing = [len(self._expected & {*bucket}) for bucket in self._buckets]
 
@@ -67,34 +64,37 @@ class GradientAverage:
         if self._running is None:
             return
         if index not in self._expected:  # its bucket may be on its way
-            self._running.wait()
-            self._running = None
+            self._give_up()
             return
         self._missing[bucket] -= 1
         while (at := self._running.sent) < len(self._buckets) and not self._missing[at]:
-            self._running.send_next([one.grad for one in self._parameters])
+            self._running.send_next(self._gradients)
+
+    def _give_up(self) -> None:
+        """What was sent during the pass was not all that there is: it will be sent again."""
+        if self._running is not None:
+            self._running.wait()
+            self._running = None
 
     def begin(self, gradients: Gradients) -> Reduction:
         """Send gradients that nothing will be added to; they arrive while the step goes on."""
         reduction = self._reduction()
-        while reduction.sent < len(reduction.buckets):
-            reduction.send_next(gradients)
+        reduction.send_rest(gradients)
         return reduction
 
-    def finish(self, gradients: Gradients) -> None:
-        """Average the gradients that the passes added up, in place.
-
-        Args:
-            gradients: those that the parameters had during the passes.
-        """
+    def finish(self) -> None:
+        """Average the gradients of the parameters, which the passes added up, in place."""
         reduction, self._running = self._running or self._reduction(), None
         self._expected = self._reached
-        while reduction.sent < len(reduction.buckets):
-            reduction.send_next(gradients)
+        reduction.send_rest(self._gradients)
         reduction.average()
 
+    @property
+    def _gradients(self) -> Gradients:
+        return [one.grad for one in self._parameters]
+
     def _reduction(self) -> Reduction:
-        return Reduction(self._buckets if self.processes > 1 else [], self.processes)
+        return Reduction(self._buckets, self.processes)
 
 
 class Reduction:
@@ -117,6 +117,11 @@ class Reduction:
         if there:
             together = torch.cat([gradient.flatten() for gradient in there])
             self._on_their_way.append((dist.all_reduce(together, async_op=True), together, there))
+
+    def send_rest(self, gradients: Gradients) -> None:
+        """Send all buckets that are not on their way yet."""
+        while self.sent < len(self.buckets):
+            self.send_next(gradients)
 
     def wait(self) -> None:
         """Wait for what was sent, and leave the gradients as they are."""

@@ -65,12 +65,12 @@ class GradientBalance:
     def combine(self) -> None:
         """Average the gradients over the processes, and add up what was kept apart."""
         if self._unlabelled is None:
-            self.average.finish([parameter.grad for parameter in self._parameters])
+            self.average.finish()
             return
         supervised = self._swapped(self._unlabelled)
         (self._supervised_sent or self.average.begin(supervised)).average()
         self._unlabelled = self._supervised_sent = None
-        self.average.finish([parameter.grad for parameter in self._parameters])
+        self.average.finish()
         unlabelled = self._swapped(supervised)
         ratio = norm_of(unlabelled) / norm_of(supervised).clamp_min(1e-12)
         self.records.add("gradient/unlabelled_over_supervised", ratio)

@@ -92,8 +92,8 @@ class OptimizerStep:
         step: int,
         cases: Cases,
         device: torch.device,
-        share: float = 1.0,
-        is_last: bool = True,
+        share: float,
+        is_last: bool,
     ) -> None:
         """Ask for each term and back-propagate it; terms of one name are parts of one term.
 

@@ -308,8 +308,8 @@ class SemiTrainer(CompanionTrainer, is_method=False):
                 known = self.annotation(labelled.target)
                 self.companion(FREQUENCIES).count(*known, labelled.annotated)
             terms, cases = self.terms(labelled, unlabelled), Cases(labelled.keys, unlabelled.keys)
-            of_batch = 1.0 / len(batch), part is batch[-1]
-            self.optimizer_step.back_propagate(terms, step, cases, self.device, *of_batch)
+            share, is_last = 1.0 / len(batch), part is batch[-1]
+            self.optimizer_step.back_propagate(terms, step, cases, self.device, share, is_last)
         self.optimizer_step.update(step, cases_of(batch))
         self.after_optimizer_step(step)
         if self.step_in_epoch == 0:

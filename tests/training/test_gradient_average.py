@@ -57,7 +57,7 @@ def test_one_process_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     average.pass_begins(is_last=True)
     network(torch.ones(1, 2)).backward()
     before = network.weight.grad.clone()
-    average.finish([p.grad for p in network.parameters()])
+    average.finish()
     average.begin([p.grad for p in network.parameters()]).average()
     assert torch.equal(before, network.weight.grad)
 
@@ -90,7 +90,7 @@ def on_a_rank(told: dict[str, str], bucket_bytes: int, expected: str, out: Path)
             in_a_pass[0] = False
         before = len(terms)
         gradients = [p.grad for network in networks for p in network.parameters()]
-        average.finish(gradients)
+        average.finish()
         steps.append({"gradients": gradients, "sent": list(sent)})
     torch.save(steps, out / f"{rank}.pt")
     dist.barrier()
