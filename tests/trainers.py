@@ -12,6 +12,7 @@ import torch
 
 from semi_nnunet.data.declared_labels import declared_classes
 from semi_nnunet.discovery.classes import trainer_classes
+from semi_nnunet.training import run_log
 from semi_nnunet.training.trainer import SemiTrainer
 from semi_nnunet.util.files import write_json
 
@@ -50,6 +51,8 @@ def make_trainer(
     Settings of a method are sorted into its own section. Results go to the test's own folder.
     """
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    # pictures take longer than the steps of a law; test_history_picture.py draws them
+    monkeypatch.setattr(run_log, "write_history_picture", lambda history, path: None)
 
     def make(
         trainer: str | type[SemiTrainer],

@@ -15,6 +15,8 @@ from semi_nnunet.training.history import DICE, LOG_SCALE, History, panels_of
 from semi_nnunet.util.files import write_atomically
 
 COLUMNS = 3
+WIDE, HIGH = 4.2, 3.2  # inches of a panel with what surrounds it
+LEFT, RIGHT, BELOW, ABOVE = 0.7, 0.1, 0.5, 0.35  # inches around the axes of a panel
 
 
 def write_history_picture(history: History, path: str | Path) -> None:
@@ -33,13 +35,20 @@ def draw_history(history: History) -> Figure:
     rows = max(1, -(-len(panels) // COLUMNS))
     with matplotlib.rc_context(rc=matplotlib.rcParamsDefault):  # nnU-Net's plot leaves huge fonts
         figure, axes = plt.subplots(
-            rows, COLUMNS, figsize=(4.2 * COLUMNS, 3.2 * rows), squeeze=False
+            rows, COLUMNS, figsize=(WIDE * COLUMNS, HIGH * rows), squeeze=False
         )
         for axis, (title, columns) in zip(axes.flat, panels, strict=False):
             draw_panel(axis, title, {column: history.series(column) for column in columns})
         for axis in list(axes.flat)[max(1, len(panels)) :]:
             axis.remove()
-        figure.tight_layout()
+        figure.subplots_adjust(  # tight_layout would draw everything twice more to measure it
+            left=LEFT / (WIDE * COLUMNS),
+            right=1 - RIGHT / (WIDE * COLUMNS),
+            bottom=BELOW / (HIGH * rows),
+            top=1 - ABOVE / (HIGH * rows),
+            wspace=(LEFT + RIGHT) / (WIDE - LEFT - RIGHT),
+            hspace=(BELOW + ABOVE) / (HIGH - BELOW - ABOVE),
+        )
     return figure
 
 

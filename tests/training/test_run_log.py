@@ -11,10 +11,12 @@ import pytest
 
 from semi_nnunet.training import run_log
 from semi_nnunet.training.cost import read_cost
+from semi_nnunet.training.history_picture import write_history_picture
 from tests.trainers import run_epochs
 
 
-def test_history_is_written_for_people_and_programs(make_trainer):
+def test_history_is_written_for_people_and_programs(make_trainer, monkeypatch):
+    monkeypatch.setattr(run_log, "write_history_picture", write_history_picture)
     trainer = make_trainer("SemiUncertaintyAwareTrainer", start=False)
     run_epochs(trainer, 2)
     folder = Path(trainer.output_folder)
