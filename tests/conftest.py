@@ -21,6 +21,7 @@ import pytest
 import torch
 
 from semi_nnunet.datasets.phantom import LABEL_KINDS, write_phantom_dataset
+from tests.warm import warm_commands
 
 pytest_plugins = ["tests.trainers"]
 
@@ -75,6 +76,14 @@ def nnunet_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.setenv(name, value)
         patch.delenv("nnUNet_extTrainer", raising=False)
         yield root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def started_warm() -> Iterator[None]:
+    """What verbs start as child processes has imported PyTorch before; see tests/warm.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        warm_commands(patch.setattr)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,79 @@
+"""Python processes that start at once: forked from one that has imported PyTorch and its kin.
+
+A training or a verb takes seconds to import them, and the tests start hundreds. ``warm`` turns a
+command of Python into one that does the same: a small client sends its words, variables, working
+folder and open files to the server, which forks; signals travel to the fork, its exit status back.
+Modules of nnU-Net and of this package are not in the server: what they read from the environment
+when they are imported is that of the command.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from semi_nnunet.runs import commands
+
+SERVER = Path(__file__).with_name("warm_server.py")
+CLIENT = Path(__file__).with_name("warm_client.py")
+KNOWN = "WARM_SERVER"  # the variable by which a warm process finds the server, too
+RUN_MODULE = "import runpy; runpy.run_module({name!r}, run_name='__main__', alter_sys=True)"
+
+
+def warm(command: list[str]) -> list[str]:
+    """The command of a Python process that does what ``command`` does, without the imports.
+
+    Args:
+        command: this Python's path, ``-u`` perhaps, then ``-c CODE`` or ``-m MODULE`` and words.
+
+    Returns:
+        A command for :mod:`subprocess`; the one given where processes cannot be forked.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return command
+    python, *words = command
+    if python != sys.executable:
+        raise ValueError(f"not a command of this Python: {command}")
+    words = words[1:] if words[0] == "-u" else words
+    kind, code, *rest = words
+    code = {"-c": code, "-m": RUN_MODULE.format(name=code)}[kind]
+    return [sys.executable, "-I", "-S", str(CLIENT), server(), code, *rest]
+
+
+def warm_commands(setattr: Callable[[object, str, object], None] = setattr) -> None:
+    """Let verbs of this process start their commands warm.
+
+    Args:
+        setattr: replaces an attribute of a module.
+    """
+
+    def arguments_of(*given: Any, **named: Any) -> list[str]:
+        return warm(original(*given, **named))
+
+    original = commands.arguments_of
+    setattr(commands, "arguments_of", arguments_of)
+
+
+@cache
+def server() -> str:
+    """The socket of this process's server, which ends with it."""
+    if KNOWN in os.environ:
+        return os.environ[KNOWN]
+    path = Path(tempfile.mkdtemp(prefix="warm")) / "socket"
+    process = subprocess.Popen(
+        [sys.executable, str(SERVER), str(path)],
+        stdin=subprocess.PIPE,  # held open until we end
+        stdout=subprocess.PIPE,
+        cwd=SERVER.parents[1],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )
+    if process.stdout is None or process.stdout.readline() != b"ready\n":
+        raise RuntimeError("the server of warm processes did not start")
+    os.environ[KNOWN] = str(path)
+    return str(path)

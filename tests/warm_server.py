@@ -1,0 +1,179 @@
+"""The server of ``tests.warm``: imports, then forks a process for each client of SOCKET."""
+
+from __future__ import annotations
+
+import array
+import atexit
+import contextlib
+import gc
+import io
+import json
+import os
+import random
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+import types
+from pathlib import Path
+
+INTERRUPTED = -signal.SIGINT
+OWN = ("nnunetv2", "semi_nnunet", "tests")  # they read the environment when they are imported
+
+
+def preload() -> None:
+    """Import what commands need, and forget the modules that read the environment."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    import tests.imported
+
+    for name in [name for name in sys.modules if name.split(".")[0] in OWN]:
+        del sys.modules[name]
+    del sys.path[0]
+
+
+def serve(path: str) -> str:
+    """Answer clients; returns in a fork, ready to run the code that is returned."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers leave nothing behind
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(64)
+    print("ready", flush=True)
+    while True:
+        ready, _, _ = select.select([listener, 0], [], [])
+        if 0 in ready:  # our parent has ended
+            os.unlink(path)
+            os.rmdir(os.path.dirname(path))
+            os._exit(0)
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            return keep(connection)
+        connection.close()
+
+
+def keep(connection: socket.socket) -> str:
+    """Fork for one client, pass its signals on and the exit status back."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    request, files = received(connection)
+    pid = os.fork()
+    if pid == 0:
+        connection.close()
+        return become(request, files)
+    for file in files:
+        os.close(file)
+    ended = os.pidfd_open(pid)
+    while True:
+        ready, _, _ = select.select([connection, ended], [], [])
+        if ended in ready:
+            break
+        numbers = connection.recv(64) or bytes([signal.SIGKILL])  # or the client was killed
+        for number in numbers:
+            signal_group(pid, number)
+    _, status = os.waitpid(pid, 0)
+    signal_group(pid, signal.SIGKILL)  # what it left behind
+    with contextlib.suppress(OSError):
+        connection.sendall(status.to_bytes(2, "big"))
+    os._exit(0)
+
+
+def received(connection: socket.socket) -> tuple[dict[str, object], list[int]]:
+    """What a client asks for, and its stdin, stdout and stderr."""
+    files = array.array("i")
+    head, rights, *_ = connection.recvmsg(8, socket.CMSG_SPACE(3 * files.itemsize))
+    for _, _, data in rights:
+        files.frombytes(data[: len(data) - len(data) % files.itemsize])
+    left, text = int.from_bytes(head, "big"), b""
+    while left > len(text):
+        text += connection.recv(left - len(text))
+    return json.loads(text), list(files)
+
+
+def become(request: dict[str, object], files: list[int]) -> str:
+    """Make this fork look as if Python had just been started for the request."""
+    import numpy as np
+    import torch
+
+    os.setsid()
+    for file, number in zip(files, (0, 1, 2), strict=True):
+        os.dup2(file, number)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        with contextlib.suppress(OSError, ValueError):
+            ignored = number in request["ignored"] or number == signal.SIGPIPE
+            signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    if signal.SIGINT not in request["ignored"]:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    random.seed()
+    np.random.seed()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
+    added = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:] = ["", *filter(None, added), *sys.path[1:]]
+    sys.argv[:] = ["-c", *request["words"]]
+    unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)
+    sys.stdout = sys.__stdout__ = stream(1, write_through=unbuffered)
+    sys.stderr = sys.__stderr__ = stream(2, write_through=True)
+    return request["code"]
+
+
+def stream(file: int, write_through: bool) -> io.TextIOWrapper:
+    """An output of this process as Python makes it."""
+    binary = open(file, "wb", closefd=False)
+    errors = "strict" if file == 1 else "backslashreplace"
+    return io.TextIOWrapper(
+        binary, errors=errors, line_buffering=binary.isatty(), write_through=write_through
+    )
+
+
+def signal_group(pid: int, number: int) -> None:
+    """Send a signal to a process and what it started, or to it alone before it has a group."""
+    with contextlib.suppress(ProcessLookupError):
+        try:
+            os.killpg(pid, number)
+        except ProcessLookupError:
+            os.kill(pid, number)
+
+
+def run(code: str) -> int:
+    """Run a program as ``-c`` does; returns its exit status."""
+    sys.modules["__main__"] = types.ModuleType("__main__")  # of no file
+    try:
+        exec(compile(code, "<string>", "exec"), sys.modules["__main__"].__dict__)
+    except SystemExit as ended:
+        if ended.code is None or isinstance(ended.code, int):
+            return ended.code or 0
+        print(ended.code, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        return INTERRUPTED
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def leave(status: int) -> None:
+    """End as Python does, without a look at each object of thousands of modules: three seconds."""
+    try:
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+    except BaseException:
+        traceback.print_exc()
+        status = status or 120
+    if status == INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(status & 255)
+
+
+if __name__ == "__main__":
+    preload()
+    gc.freeze()  # pages of what is imported stay shared
+    leave(run(serve(sys.argv[1])))
