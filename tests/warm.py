@@ -25,12 +25,18 @@ CLIENT = Path(__file__).with_name("warm_client.py")
 KNOWN = "WARM_SERVER"  # the variable by which a warm process finds the server, too
 RUN_MODULE = "import runpy; runpy.run_module({name!r}, run_name='__main__', alter_sys=True)"
 
+AND_ITS_COMMANDS = f"""
+import sys; sys.path.append({str(SERVER.parents[1])!r})
+from tests.warm import warm_commands; warm_commands()
+"""
 
-def warm(command: list[str]) -> list[str]:
+
+def warm(command: list[str], with_commands: bool = False) -> list[str]:
     """The command of a Python process that does what ``command`` does, without the imports.
 
     Args:
         command: this Python's path, ``-u`` perhaps, then ``-c CODE`` or ``-m MODULE`` and words.
+        with_commands: the verb that it runs starts its own commands warm, too.
 
     Returns:
         A command for :mod:`subprocess`; the one given where processes cannot be forked.
@@ -43,6 +49,9 @@ def warm(command: list[str]) -> list[str]:
     words = words[1:] if words[0] == "-u" else words
     kind, code, *rest = words
     code = {"-c": code, "-m": RUN_MODULE.format(name=code)}[kind]
+    if with_commands:
+        server()
+        code = AND_ITS_COMMANDS + code
     return [sys.executable, "-I", "-S", str(CLIENT), server(), code, *rest]
 
 

@@ -6,6 +6,7 @@ import array
 import atexit
 import contextlib
 import gc
+import importlib
 import io
 import json
 import os
@@ -26,8 +27,7 @@ OWN = ("nnunetv2", "semi_nnunet", "tests")  # they read the environment when the
 def preload() -> None:
     """Import what commands need, and forget the modules that read the environment."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    import tests.imported
-
+    importlib.import_module("tests.imported")
     for name in [name for name in sys.modules if name.split(".")[0] in OWN]:
         del sys.modules[name]
     del sys.path[0]
@@ -115,19 +115,25 @@ def become(request: dict[str, object], files: list[int]) -> str:
     sys.path[:] = ["", *filter(None, added), *sys.path[1:]]
     sys.argv[:] = ["-c", *request["words"]]
     unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
-    sys.stdin = sys.__stdin__ = open(0, closefd=False)
-    sys.stdout = sys.__stdout__ = stream(1, write_through=unbuffered)
-    sys.stderr = sys.__stderr__ = stream(2, write_through=True)
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.BufferedReader(opened(0)), encoding="utf-8")
+    sys.stdout = sys.__stdout__ = output(1, write_through=unbuffered)
+    sys.stderr = sys.__stderr__ = output(2, write_through=True)
     return request["code"]
 
 
-def stream(file: int, write_through: bool) -> io.TextIOWrapper:
-    """An output of this process as Python makes it."""
-    binary = open(file, "wb", closefd=False)
-    errors = "strict" if file == 1 else "backslashreplace"
+def output(file: int, write_through: bool) -> io.TextIOWrapper:
+    """stdout or stderr as Python makes it."""
     return io.TextIOWrapper(
-        binary, errors=errors, line_buffering=binary.isatty(), write_through=write_through
+        io.BufferedWriter(opened(file)),
+        encoding="utf-8",
+        errors="strict" if file == 1 else "backslashreplace",
+        line_buffering=os.isatty(file),
+        write_through=write_through,
     )
+
+
+def opened(file: int) -> io.FileIO:
+    return io.FileIO(file, "rb" if file == 0 else "wb", closefd=False)
 
 
 def signal_group(pid: int, number: int) -> None:

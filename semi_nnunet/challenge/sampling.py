@@ -19,6 +19,8 @@ import numpy as np
 import psutil
 from scipy.integrate import trapezoid
 
+from semi_nnunet.challenge.containers import container_of, kill_container
+
 INTERVAL = 0.1  # seconds, FLARE's
 GROWTH = 1.01  # of the pages of all processes, until the shared ones are counted again
 COARSE = 0.5  # the longest gap between two samples, in seconds, with which areas still mean much
@@ -213,21 +215,33 @@ def cost_of(
 
 def _run(command: Sequence[str], limit: float | None, say: Callable[[str], None]) -> int | None:
     """The exit code of a program; None: it was ended with all that it started."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )
-    reading = threading.Thread(target=_read, args=(process, say))
-    reading.start()
-    try:
-        return process.wait(limit)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        if process.poll() is None:
-            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-                one.kill()
-            process.wait()
-        reading.join()
+    with container_of(command) as (words, killing):
+        process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
+        reading = threading.Thread(target=_read, args=(process, say))
+        reading.start()
+        try:
+            return process.wait(limit)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            if process.poll() is None:
+                _end(process, killing)
+            reading.join()
+
+
+def _end(process: subprocess.Popen[str], killing: Sequence[str]) -> None:
+    """Kill a program, all that it started, and the container that it is the client of."""
+    if killing:
+        kill_container(killing, process)
+    started = []
+    with suppress(psutil.Error):  # it has just ended
+        started = psutil.Process(process.pid).children(recursive=True)
+    for one in [*started, process]:
+        with suppress(psutil.Error):
+            one.kill()
+    process.wait()
 
 
 def _read(process: subprocess.Popen[str], say: Callable[[str], None]) -> None:

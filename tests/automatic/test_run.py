@@ -15,6 +15,7 @@ from semi_nnunet.automatic.run import configuration_for
 from semi_nnunet.datasets.phantom import write_phantom_dataset
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
 from semi_nnunet.runs.folders import Folders
+from tests.warm import warm
 
 DATASET = "Dataset906_Auto"
 RUN = """
@@ -41,8 +42,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def auto(place: Path, *words: str) -> tuple[int, str]:
     """Exit code, and what it said."""
+    command = [sys.executable, "-c", RUN, "auto", "-d", "906", "--device", "cpu", *words]
     done = subprocess.run(
-        [sys.executable, "-c", RUN, "auto", "-d", "906", "--device", "cpu", *words],
+        warm(command, with_commands=True),
         cwd=place, env={**os.environ}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr

@@ -16,6 +16,7 @@ from semi_nnunet.discovery.register import TRAINERS_FOLDER
 from semi_nnunet.training.preemption import EXIT_CODE
 from tests.runs.interrupting import in_a_group, press_ctrl_c_twice
 from tests.runs.tiny import trainings_with, wait_for
+from tests.warm import warm
 
 PLANS = "nnUNetPlans_kill"
 TRAIN = "from nnunetv2.run.run_training import run_training_entry as run; run()"
@@ -29,9 +30,10 @@ def start(code: str, arguments: list[str], results: Path) -> subprocess.Popen:
         "nnUNet_results": str(results),
         "nnUNet_extTrainer": str(TRAINERS_FOLDER),
         "OMP_WAIT_POLICY": "passive",
+        "PYTHONUNBUFFERED": "1",
     }
     return subprocess.Popen(
-        [sys.executable, "-u", "-c", code, *arguments],
+        warm([sys.executable, "-c", code, *arguments]),
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
