@@ -24,7 +24,7 @@ from semi_nnunet.evaluation.labelling import read_labelling
 from semi_nnunet.evaluation.measuring import evaluate, find_dataset_json, own_tolerances
 from semi_nnunet.evaluation.tables import mean_of
 from semi_nnunet.runs.commands import ended_like_ctrl_c
-from semi_nnunet.util.errors import Problem, UserError, noting
+from semi_nnunet.util.errors import Problem, noting, refuse
 from semi_nnunet.util.files import optional_json, write_csv, write_json
 
 JSON = "efficiency.json"
@@ -229,8 +229,7 @@ def require(wrong: Sequence[Problem]) -> None:
     if not wrong and (busy := psutil.cpu_percent(1.0)) > IDLE:
         what = f"must be idle but for at most {IDLE:g} %, got {busy:.0f} % of its processors in use"
         wrong.append(Problem("this machine", what, "end other programs: their cost would count"))
-    if wrong:
-        raise UserError("the cost of a submission cannot be measured:", wrong)
+    refuse("the cost of a submission cannot be measured:", wrong)
 
 
 def one_case(

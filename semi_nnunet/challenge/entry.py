@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.util.errors import Problem, UserError, printable
+from semi_nnunet.util.errors import Problem, UserError, printable, refuse
 from semi_nnunet.util.files import read_json, write_json
 
 DESCRIPTION = "submission.json"
@@ -106,8 +106,7 @@ def require_folders(inputs: Path, outputs: Path) -> None:
         what = f"must be writable for user {os.getuid()}, who is not root"
         fix = "chmod a+rwx on the folder outside, or docker run --user $(id -u)"
         wrong.append(Problem(str(outputs), what, fix))
-    if wrong:
-        raise UserError("the folders cannot be used:", wrong)
+    refuse("the folders cannot be used:", wrong)
 
 
 def described(root: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from semi_nnunet.challenge.needs import OWN, licence_of, needed, normalised
 from semi_nnunet.challenge.packed_model import Packed, opened, pack
 from semi_nnunet.deploy.trained import CHECKPOINT
 from semi_nnunet.inference.model import ALIKE, options_of
-from semi_nnunet.util.errors import Problem, UserError, noting
+from semi_nnunet.util.errors import Problem, noting, refuse
 from semi_nnunet.util.files import folder_aside, read_json, write_json, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -140,8 +140,7 @@ def package(
     with ExitStack() as during:
         with noting(wrong, "-m"):
             trained = during.enter_context(opened(model, folds))
-        if wrong:
-            raise UserError("the submission cannot be packaged:", wrong)
+        refuse("the submission cannot be packaged:", wrong)
         aside = during.enter_context(folder_aside(folder, "Nothing was packaged"))
         aside.mkdir(parents=True)
         packed = pack(trained, aside / MODEL)
@@ -185,8 +184,7 @@ def require_options(folder: Path, device: str | None, pins: Sequence[str]) -> di
         else:
             what = f"must be NAME==VERSION, got {pin}"
             wrong.append(Problem("--pin", what, "for example --pin torch==2.13.0+cpu"))
-    if wrong:
-        raise UserError("the submission cannot be packaged:", wrong)
+    refuse("the submission cannot be packaged:", wrong)
     return chosen
 
 

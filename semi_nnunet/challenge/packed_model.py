@@ -20,7 +20,7 @@ from semi_nnunet.deploy.mirrors import mirrors_of
 from semi_nnunet.deploy.trained import CHECKPOINT, TrainedModel, find_model, find_models, trainer_of
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.environment import variable
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, refuse
 from semi_nnunet.util.files import sha256_of_file, write_json
 
 OF_PLANS = (
@@ -95,8 +95,7 @@ def with_folds(model: TrainedModel, folds: Sequence[str] | None) -> TrainedModel
         for fold, path in chosen.checkpoints.items()
         if not path.is_file()
     ]
-    if wrong:
-        raise UserError(f"{model.folder} lacks folds:", wrong)
+    refuse(f"{model.folder} lacks folds:", wrong)
     return chosen
 
 

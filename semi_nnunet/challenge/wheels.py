@@ -16,7 +16,7 @@ from pathlib import Path
 
 import semi_nnunet
 from semi_nnunet.challenge.needs import normalised
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, refuse
 from semi_nnunet.util.files import sha256_of_file, write_text
 
 OLDEST, NEWEST = 5, 28  # of glibc, 2.N: the wheels that Debian 12 and python:3.N-slim install
@@ -128,8 +128,7 @@ def require_all(pins: Mapping[str, str], folder: Path) -> None:
         if file.endswith(("-macosx.whl", "win_amd64.whl")) or "linux_aarch64" in file:
             what = f"must have a wheel for Linux on x86_64, got {file}"
             wrong.append(Problem(name, what, FIXES))
-    if wrong:
-        raise UserError("these wheels are missing:", wrong)
+    refuse("these wheels are missing:", wrong)
 
 
 def own_wheel(out: Path) -> Path:

@@ -24,7 +24,7 @@ import torch
 
 from semi_nnunet.data.declared_labels import NO_CLASSES, declared_classes, has_regions
 from semi_nnunet.data.patients import named
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, refuse
 
 KEY = "annotated"  # of dataset.json
 EXAMPLE = f'"{KEY}": {{"case_0001": ["liver", "spleen"], "MSD_*": ["pancreas"]}}'
@@ -67,8 +67,7 @@ class AnnotatedClasses:
         Raises:
             UserError: its entry cannot be used.
         """
-        if problems := list(entry_problems(description, "dataset.json")):
-            raise UserError("dataset.json cannot be used:", problems)
+        refuse("dataset.json cannot be used:", entry_problems(description, "dataset.json"))
         if not is_partial(description):
             return None
         labels = description["labels"]

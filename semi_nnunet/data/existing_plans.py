@@ -21,7 +21,7 @@ from semi_nnunet.data import annotated_classes, patients
 from semi_nnunet.data.file_bytes import short_reason
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.raw_description import UNLABELLED_DOMAIN, RawDataset
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, refuse
 from semi_nnunet.util.files import read_json
 
 NEEDED = (
@@ -47,8 +47,7 @@ def plans_there(path: Path, raw: RawDataset) -> dict[str, Any]:
     if not path.is_file():
         return {}
     plans = read_json(path)
-    if problems := list(plans_problems(plans, raw, path.name)):
-        raise UserError(f"{path} cannot be used:", problems)
+    refuse(f"{path} cannot be used:", plans_problems(plans, raw, path.name))
     return dict(plans)
 
 

@@ -12,7 +12,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import (
     maybe_convert_to_dataset_name,
 )
 
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, refuse
 from semi_nnunet.util.files import optional_json, read_json
 
 UNLABELLED_IMAGES = "imagesUn"
@@ -65,8 +65,7 @@ def require_paths(*names: str) -> None:
             problems.append(Problem(f"{variable}={value}", "is no folder", fix))
         else:
             Path(value).mkdir(parents=True, exist_ok=True)
-    if problems:
-        raise UserError("nnU-Net's folders are not set up:", problems)
+    refuse("nnU-Net's folders are not set up:", problems)
 
 
 def dataset_name(name_or_id: str) -> str:
@@ -132,8 +131,7 @@ def new_raw_dataset(raw: Path, number: int, name: str, option: str = "-o") -> Pa
     if not name.strip() or "/" in name or "\\" in name:
         what = f"must be a name without / and \\, got {name!r}"
         problems.append(Problem("--name", what, "choose another"))
-    if problems:
-        raise UserError("There can be no such data set:", problems)
+    refuse("There can be no such data set:", problems)
     target = raw / f"Dataset{number:03d}_{name}"
     others = [path.name for path in raw.glob(f"Dataset{number:03d}_*") if path != target]
     if others:

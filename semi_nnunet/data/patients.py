@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, refuse
 
 KEY = "patient"  # of dataset.json
 FOLDS = 5
@@ -35,8 +35,7 @@ def patient_finder(description: Mapping[str, Any]) -> PatientOf:
     Raises:
         UserError: the expression is none.
     """
-    if problems := list(expression_problems(description, "dataset.json")):
-        raise UserError("dataset.json cannot be used:", problems)
+    refuse("dataset.json cannot be used:", expression_problems(description, "dataset.json"))
     if KEY not in description:
         return itself
     pattern = re.compile(description[KEY])

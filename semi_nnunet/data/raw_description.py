@@ -15,7 +15,7 @@ from semi_nnunet.data.annotated_classes import AnnotatedClasses, case_problems, 
 from semi_nnunet.data.declared_labels import NO_CLASSES, declared_values
 from semi_nnunet.data.layout import DISTILLED_FILE, UNLABELLED_IMAGES
 from semi_nnunet.data.patients import expression_problems, patient_problems
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, refuse
 
 JSON = "dataset.json"
 LABELS_OF_UNLABELLED = "labelsUn"
@@ -103,8 +103,8 @@ def read_description(raw_dataset: str | Path, name: str = JSON) -> dict[str, Any
         what = "is absent" if isinstance(error, FileNotFoundError) else f"is not JSON: {error}"
         fix = "correct the path, or write it as nnU-Net's documentation/dataset_format.md says"
         raise UserError(f"{path} cannot be used:", [Problem(name, what, fix)]) from error
-    if problems := [replace(problem, where=name) for problem in _content_problems(content)]:
-        raise UserError(f"{path} cannot be used:", problems)
+    problems = [replace(problem, where=name) for problem in _content_problems(content)]
+    refuse(f"{path} cannot be used:", problems)
     return {"channel_names": content.get("modality"), **content}
 
 

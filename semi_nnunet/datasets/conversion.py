@@ -24,7 +24,7 @@ from semi_nnunet.data.patients import KEY
 from semi_nnunet.data.raw_description import UNLABELLED_DOMAIN
 from semi_nnunet.data.splits import SUBSETS
 from semi_nnunet.datasets.volumes import read_volume
-from semi_nnunet.util.errors import OF_A_FULL_DISK, Problem, UserError
+from semi_nnunet.util.errors import OF_A_FULL_DISK, Problem, refuse
 from semi_nnunet.util.files import could_not_write, folder_aside, require_space, write_json
 from semi_nnunet.util.parallel import in_processes
 
@@ -145,8 +145,7 @@ def write_conversion(
         shown = {"total": len(conversion.cases), "unit": "case", "disable": None}
         written = list(tqdm(results, desc="converting", **shown))
         problems = [found for found in written if isinstance(found, Problem)]
-        if problems:
-            raise UserError("Nothing was written, as some files cannot be converted:", problems)
+        refuse("Nothing was written, as some files cannot be converted:", problems)
         each = zip(conversion.cases, written, strict=True)
         held = {one.name: found for one, found in each if isinstance(found, frozenset)}
         if conversion.subsets:

@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from semi_nnunet.training.checkpoints import EXECUTE
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, refuse
 from semi_nnunet.util.files import read_json
 
 REQUIRED = {"plans.json": ("configurations", "plans_name"), "dataset.json": ("labels",)}
@@ -46,8 +46,7 @@ def require_known_networks(plans: Mapping[str, Any], where: str) -> None:
     Raises:
         UserError: they name code that is no known network.
     """
-    if problems := list(network_problems(plans, where)):
-        raise UserError("This model is not opened:", problems)
+    refuse("This model is not opened:", network_problems(plans, where))
 
 
 def network_problems(plans: Mapping[str, Any], where: str) -> Iterator[Problem]:

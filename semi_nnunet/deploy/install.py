@@ -22,7 +22,7 @@ from nnunetv2.paths import nnUNet_results
 from semi_nnunet.data.layout import require_paths
 from semi_nnunet.deploy.descriptions import REQUIRED, network_problems, require_json
 from semi_nnunet.training import checkpoints
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, refuse
 from semi_nnunet.util.files import sha256_of_file
 
 MODEL = re.compile(r"(Dataset\d{3}_[^/\\]+)/([^/\\_][^/\\]*?__[^/\\]+?__[^/\\]+?)/.+")
@@ -61,8 +61,7 @@ def install(archive: str | Path) -> Installed:
     try:
         with zipfile.ZipFile(archive) as opened:
             problems = list(entry_problems(opened))
-            if problems:
-                raise UserError(f"{archive} is not installed:", problems)
+            refuse(f"{archive} is not installed:", problems)
             require_room(opened, results)
             results.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".install_", dir=results) as aside:
@@ -138,8 +137,7 @@ def put_models(aside: Path, results: Path, archive: str | Path) -> list[Path]:
             problems.append(Problem(str(target), "holds another model already", fix))
     if not found:
         problems.append(Problem(str(archive), "holds no model", "export the model again"))
-    if problems:
-        raise UserError(f"{archive} is not installed:", problems)
+    refuse(f"{archive} is not installed:", problems)
     for model, target in new.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         model.replace(target)

@@ -25,7 +25,7 @@ from semi_nnunet.deploy.descriptions import (
 )
 from semi_nnunet.networks.frozen import unwrapped
 from semi_nnunet.training import checkpoints
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, refuse
 from semi_nnunet.util.files import sha256_of_version
 
 if TYPE_CHECKING:
@@ -141,8 +141,7 @@ def find_models(texts: Sequence[str]) -> list[TrainedModel]:
     """
     models = [find_model(text) for text in texts]
     problems = [*differences(models), *stage_problems(models)]
-    if problems:
-        raise UserError("These models cannot label the same images:", problems)
+    refuse("These models cannot label the same images:", problems)
     return models
 
 
@@ -165,8 +164,7 @@ def require_models_of(
         UserError: one has other labels, channels or files.
     """
     problems = [problem for model in models for problem in unlike(model, description, dataset)]
-    if problems:
-        raise UserError(f"These models cannot label the images of {dataset}:", problems)
+    refuse(f"These models cannot label the images of {dataset}:", problems)
 
 
 def require_models_for(
@@ -190,8 +188,7 @@ def require_models_for(
                 what = f"must have been trained with {key} {value}, got {own[key]}"
                 fix = "choose models of the same plans and configuration"
                 problems.append(Problem(str(model), what, fix))
-    if problems:
-        raise UserError(f"These models cannot teach {configuration}:", problems)
+    refuse(f"These models cannot teach {configuration}:", problems)
 
 
 def preprocessing(plans: PlansManager, configuration: str) -> dict[str, Any]:
@@ -263,8 +260,7 @@ def require_readable(models: Sequence[TrainedModel]) -> None:
                 what, _, fix = str(error).partition(" Fix: ")
                 what = what.removeprefix(f"{path} ")
                 problems.append(Problem(str(path), what.rstrip("."), fix or "give another model"))
-    if problems:
-        raise UserError("These models cannot be read:", problems)
+    refuse("These models cannot be read:", problems)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from semi_nnunet.data.image_files import (
 from semi_nnunet.data.raw_description import files_in
 from semi_nnunet.evaluation.labelling import Labelling
 from semi_nnunet.evaluation.metrics import UNDEFINED, Measure, column_meanings, mask_metrics
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, refuse
 from semi_nnunet.util.parallel import in_processes
 
 COUNTS = ("TP", "FP", "FN", "TN", "n_pred", "n_ref")  # nnU-Net's, in voxels
@@ -94,8 +94,7 @@ def find_pairs(predictions: Path, references: Path, ending: str, partial_ok: boo
             for case in sorted(theirs - ours)
             if not partial_ok
         ]
-    if problems:
-        raise UserError("Predictions and references do not match:", problems)
+    refuse("Predictions and references do not match:", problems)
     return [
         Pair(case, str(predictions / f"{case}{ending}"), str(references / f"{case}{ending}"))
         for case in sorted(ours & theirs)
@@ -158,8 +157,7 @@ def evaluate_pairs(pairs: Sequence[Pair], protocol: Protocol, num_processes: int
     checks = in_processes(partial(case_problems, protocol), pairs, num_processes, "evaluates")
     bar = tqdm(checks, total=len(pairs), desc="checking", unit="case", disable=None)
     problems = [problem for found in bar for problem in found]
-    if problems:
-        raise UserError("Some files cannot be evaluated:", problems)
+    refuse("Some files cannot be evaluated:", problems)
     results = in_processes(partial(safe_rows, protocol), pairs, num_processes, "evaluates")
     bar = tqdm(results, total=len(pairs), desc="evaluating", unit="case", disable=None)
     return [row for rows in bar for row in rows]

@@ -26,12 +26,13 @@ from semi_nnunet.inference.model import (
     options_of,
 )
 from semi_nnunet.runs.launching import find_resources
-from semi_nnunet.util.errors import Problem, UserError, noting, printable
+from semi_nnunet.util.errors import Problem, UserError, noting, printable, refuse
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
 from semi_nnunet.util.files import could_not_write, optional_json, write_json
 from semi_nnunet.util.memory import at_most
 
 DESCRIPTION = "dataset.json"
+REFUSED = "nothing can be predicted:"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -127,7 +128,7 @@ def predict(
     with noting(wrong, "-m"):
         find_models([str(one) for one in (model, coarse) if one is not None])
     if not isinstance(images, (str, Path)):
-        refuse(wrong)
+        refuse(REFUSED, wrong)
         pairs = zip(images, spacings or (), strict=True)
         with at_most(max_memory):
             loaded = predictor_of(model, coarse, options, place)
@@ -140,7 +141,7 @@ def predict(
         description = find_model(str(model)).dataset_json
         cases = cases_in(images, description["file_ending"])
         wrong += folder_problems(cases, Path(images), folder, description)
-    refuse([*dict.fromkeys(wrong)])  # that there is no model was found twice
+    refuse(REFUSED, [*dict.fromkeys(wrong)])  # that there is no model was found twice
     for one in misnamed(images, cases, [description["file_ending"]]):
         print(printable(f"left out: {one}"), file=sys.stderr)
     with at_most(max_memory):
@@ -148,16 +149,6 @@ def predict(
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / DESCRIPTION, description)  # says what the labels are
         return FolderPredictor(loaded, Path(images), folder, max_memory).predict(cases)
-
-
-def refuse(wrong: Sequence[Problem]) -> None:
-    """Raise all that is wrong, if anything is.
-
-    Raises:
-        UserError: something is.
-    """
-    if wrong:
-        raise UserError("nothing can be predicted:", wrong)
 
 
 def folder_problems(

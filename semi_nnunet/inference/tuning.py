@@ -26,7 +26,7 @@ from semi_nnunet.inference.model import ALIKE, ImagePredictor, options_of
 from semi_nnunet.inference.predict import FolderPredictor
 from semi_nnunet.runs.folders import ALL, Folders, folders_of
 from semi_nnunet.runs.launching import find_resources
-from semi_nnunet.util.errors import Problem, UserError, noting
+from semi_nnunet.util.errors import Problem, UserError, noting, refuse
 from semi_nnunet.util.files import read_json
 
 LOSE = 0.001  # of Dice: a tenth of a point
@@ -74,8 +74,7 @@ def tune(
             require_numbered(found, numbered)
             folders = folders_of(found.folder.parent.name)
             cases = {fold: validation_cases(folders, fold) for fold in numbered}
-    if wrong:
-        raise UserError("no axes can be chosen:", wrong)
+    refuse("no axes can be chosen:", wrong)
     axes = mirrored_axes(whole)
     tried = []
     for one in itertools.chain.from_iterable(

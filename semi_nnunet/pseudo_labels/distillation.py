@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -56,10 +56,11 @@ from semi_nnunet.runs.launching import Launcher, UnfinishedError, find_resources
 from semi_nnunet.runs.next_step import device_option
 from semi_nnunet.runs.seeds import unseeded
 from semi_nnunet.util.command import Command
-from semi_nnunet.util.errors import Problem, UserError, noting
+from semi_nnunet.util.errors import Problem, noting, refuse
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.names import below_one
 
+REFUSED = "distil cannot start:"
 Plans = Mapping[str, dict[str, Any]]
 
 
@@ -177,7 +178,7 @@ def distil(
         find_models(base)
     with noting(wrong, "--device"):
         find_resources(how.device, how.jobs)
-    refuse(wrong)
+    refuse(REFUSED, wrong)
     request = Request(
         source / UNLABELLED_IMAGES, labelled_pool(raws[0]), tuple(base), tuple(how.views),
         how.confidence,
@@ -188,7 +189,7 @@ def distil(
     if how.target is not None:
         return follow(dataset, source, raws, request, plans, how, how.target)
     named = how.target_plans or str(request.trained[0].plans["plans_name"])
-    refuse(plans_problems(named, how.configuration(request), plans))
+    refuse(REFUSED, plans_problems(named, how.configuration(request), plans))
     return write(source, raws[0], request, plans, how, partly)
 
 
@@ -278,7 +279,7 @@ def follow(
     split = split_of(source)
     target = target_of(trainer, split, request, plans, how)
     rounds = plan_rounds(raws, request.models, target, how.keep, how.choice, len(request.cases))
-    refuse([*target_problems(target, plans, split), *pool_problems(target, rounds)])
+    refuse(REFUSED, [*target_problems(target, plans, split), *pool_problems(target, rounds)])
     options = options_of(dataset, how)
     run_stages(
         (
@@ -321,16 +322,6 @@ def options_of(dataset: str, how: Distillation) -> Options:
 
 
 # ---- what can be known before anything is done ----
-
-
-def refuse(problems: Iterable[Problem]) -> None:
-    """Raise all that is wrong, if anything is.
-
-    Raises:
-        UserError: something is.
-    """
-    if listed := list(problems):
-        raise UserError("distil cannot start:", listed)
 
 
 def option_problems(new_id: int, base: Sequence[str], how: Distillation) -> Iterator[Problem]:

@@ -21,7 +21,7 @@ from semi_nnunet.pseudo_labels.places import labelled_by
 from semi_nnunet.pseudo_labels.pool import Request
 from semi_nnunet.runs.launching import Launcher, UnfinishedError
 from semi_nnunet.training.filtering import write_table
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, refuse
 from semi_nnunet.util.files import read_json, require_place, write_atomically, write_json
 
 
@@ -78,8 +78,7 @@ def select(
     if page.suffix == ".csv":
         what = "is an HTML file, beside which a .csv is written"
         problems.append(Problem("--page", what, "x.html"))
-    if problems:
-        raise UserError("select cannot start:", problems)
+    refuse("select cannot start:", problems)
     for file in (page, page.with_suffix(".csv")):  # the labelling takes long
         require_place(file)
     choice = choice.located()

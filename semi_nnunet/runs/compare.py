@@ -24,7 +24,7 @@ from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.matched import unmatched
 from semi_nnunet.runs.next_step import to_measure
 from semi_nnunet.runs.trainings import found_jobs, require_trained, stale_tables, tables_of
-from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.errors import UserError, refuse
 from semi_nnunet.util.files import require_other, require_place, write_text
 from semi_nnunet.util.names import unique, unknown
 
@@ -206,8 +206,7 @@ def require_known(
         *unknown("trainer", unique(named_trainers), trainers, why),
         *unknown("configuration", named_configurations, configurations, why),
     ]
-    if problems:
-        raise UserError("The comparison cannot start:", problems)
+    refuse("The comparison cannot start:", problems)
 
 
 def tables_of_subset(subset: str, values: list[Value], baseline: str, metric: str) -> str:

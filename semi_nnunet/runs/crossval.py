@@ -27,7 +27,7 @@ from semi_nnunet.runs.launching import Launcher, Work, finished
 from semi_nnunet.runs.matched import changed_since
 from semi_nnunet.runs.seeds import seed_problems, write_seed
 from semi_nnunet.runs.trainings import note_asked
-from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.errors import refuse
 from semi_nnunet.util.names import require_positive, unique, unknown
 
 BASELINE, PLANS = "SemiBaselineTrainer", "nnUNetPlans"
@@ -147,8 +147,7 @@ def make_jobs(
             *test_label_problems(folders),
             *(seed_problems(content, plans) if seeds > 1 else ()),
         ]
-    if problems:
-        raise UserError("The cross-validation cannot start:", problems)
+    refuse("The cross-validation cannot start:", problems)
     write_folds(folders, content, configurations, folds)
     names = [plans, *(write_seed(folders, plans, content, seed) for seed in range(1, seeds))]
     jobs = [
@@ -162,8 +161,7 @@ def make_jobs(
     patient_of = patients_of(folders)
     problems += [*step_problems(jobs, steps), *changed_since(jobs, content, patient_of)]
     problems += [*seen_before(jobs, patient_of), *pretraining_problems(jobs, content)]
-    if problems:
-        raise UserError("The cross-validation cannot start:", problems)
+    refuse("The cross-validation cannot start:", problems)
     return jobs
 
 

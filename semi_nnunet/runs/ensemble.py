@@ -23,7 +23,7 @@ from semi_nnunet.runs.folders import VALIDATION_FOLDER as VALIDATION
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.trainings import found_jobs
 from semi_nnunet.util.command import typed
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, refuse
 from semi_nnunet.util.files import folder_aside, read_json, write_json
 from semi_nnunet.util.names import require_positive, unique, unknown
 
@@ -181,8 +181,7 @@ def ensemble(
     }  # fmt: skip
     members = weighted(chosen_jobs(folders, dataset, plans, wanted), weights)
     found = [*problems(members, VALIDATION), *problems(members, TEST_FOLDER)]
-    if found:
-        raise UserError("These cannot be averaged:", found)
+    refuse("These cannot be averaged:", found)
     subsets = [subset for subset in (VALIDATION, TEST_FOLDER) if any(groups(members, subset))]
     if not subsets:
         raise UserError(

@@ -11,7 +11,7 @@ from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.recipe import Recipe, load_recipe
 from semi_nnunet.runs.recipe_files import find_recipe
 from semi_nnunet.runs.stages import STAGES, Place, commands, plans_of_recipe, steps_as_one
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, refuse
 from semi_nnunet.util.names import below_one
 
 
@@ -106,8 +106,7 @@ def place_of(path: Path, recipe: Recipe, how: Following) -> Place:
             f"add the folder of the files that semi_nnunet convert {recipe.converter} --help lists"
         )
         problems.append(Problem("SRC", "is missing", f"{fix}, or --from split"))
-    if problems:
-        raise UserError("The recipe cannot be followed:", problems)
+    refuse("The recipe cannot be followed:", problems)
     return Place(
         how.source if converts else None,
         str(how.converted),

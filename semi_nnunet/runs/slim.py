@@ -28,7 +28,7 @@ from semi_nnunet.runs.plan import plan
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.overrides import given_settings
 from semi_nnunet.training.checkpoints import plain
-from semi_nnunet.util.errors import Problem, UserError, noting
+from semi_nnunet.util.errors import Problem, noting, refuse
 from semi_nnunet.util.files import optional_json, read_json, undone_on_failure, write_json
 
 STUDENT, TEACHER, METRIC = "SemiDistillationTrainer", "the teacher", "dice"
@@ -172,8 +172,7 @@ def choose(
             require_own_network(content, own_plans)
             there = optional_json(folders.preprocessed / f"{plans}.json")
             wrong += plans_problems(there, asked, teacher, folders)
-    if wrong:
-        raise UserError("no small network can be made:", wrong)
+    refuse("no small network can be made:", wrong)
     description = read_json(folders.preprocessed / "dataset.json")
     require_models_of([teacher], description, folders.preprocessed.name)
     configuration = teacher.configuration

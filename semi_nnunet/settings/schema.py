@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, refuse
 from semi_nnunet.util.validation import fits
 
 Rule = Callable[[Any, Mapping[str, Any]], tuple[Any, str]]
@@ -133,8 +133,7 @@ def resolve(
         UserError: every value that is of the wrong type or outside its range.
     """
     problems = value_problems(settings_class, given)
-    if problems:
-        raise UserError("Some settings are out of range:", problems)
+    refuse("Some settings are out of range:", problems)
     values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     fields = dataclasses.fields(settings_class)

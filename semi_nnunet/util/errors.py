@@ -6,7 +6,7 @@ import errno
 import signal
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -46,6 +46,20 @@ class UserError(ValueError):
         if len(self.problems) > MAX_LISTED:
             shown.append(f"  ... and {len(self.problems) - MAX_LISTED} more")
         super().__init__(printable("\n".join([message, *shown])))
+
+
+def refuse(headline: str, problems: Iterable[Problem]) -> None:
+    """Raise all that is wrong at once, if anything is.
+
+    Args:
+        headline: what cannot be done, ending with a colon.
+        problems: what is wrong.
+
+    Raises:
+        UserError: something is.
+    """
+    if found := list(problems):
+        raise UserError(headline, found)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from semi_nnunet.util.errors import (
     noting,
     print_user_errors_plainly,
     printable,
+    refuse,
     said_of_disk,
 )
 
@@ -49,6 +50,14 @@ def test_a_long_list_is_cut_and_counted(extra):
     assert len(error.problems) == MAX_LISTED + extra
     assert (f"... and {extra} more" in str(error)) == (extra > 0)
     assert len(str(error).splitlines()) == 1 + MAX_LISTED + (extra > 0)
+
+
+def test_all_that_is_wrong_is_raised_at_once_and_nothing_where_nothing_is():
+    refuse("bad cases:", iter(()))
+    problems = [Problem("a", "is empty", "copy it"), Problem("b", "is torn", "copy it")]
+    with pytest.raises(UserError, match="bad cases:") as raised:
+        refuse("bad cases:", iter(problems))
+    assert raised.value.problems == tuple(problems)
 
 
 def test_an_error_without_problems_is_its_message():
