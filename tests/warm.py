@@ -9,6 +9,7 @@ when they are imported is that of the command.
 
 from __future__ import annotations
 
+import multiprocessing.util
 import os
 import subprocess
 import sys
@@ -19,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from semi_nnunet.runs import commands
+from tests.warm_server import CLIENT, spawning_warm
 
 SERVER = Path(__file__).with_name("warm_server.py")
-CLIENT = Path(__file__).with_name("warm_client.py")
 KNOWN = "WARM_SERVER"  # the variable by which a warm process finds the server, too
 RUN_MODULE = "import runpy; runpy.run_module({name!r}, run_name='__main__', alter_sys=True)"
 
@@ -52,11 +53,11 @@ def warm(command: list[str], with_commands: bool = False) -> list[str]:
     if with_commands:
         server()
         code = AND_ITS_COMMANDS + code
-    return [sys.executable, "-I", "-S", str(CLIENT), server(), code, *rest]
+    return [sys.executable, "-I", "-S", CLIENT, server(), "", code, *rest]
 
 
 def warm_commands(setattr: Callable[[object, str, object], None] = setattr) -> None:
-    """Let verbs of this process start their commands warm.
+    """Let verbs of this process start their commands, and multiprocessing its processes, warm.
 
     Args:
         setattr: replaces an attribute of a module.
@@ -67,6 +68,7 @@ def warm_commands(setattr: Callable[[object, str, object], None] = setattr) -> N
 
     original = commands.arguments_of
     setattr(commands, "arguments_of", arguments_of)
+    setattr(multiprocessing.util, "spawnv_passfds", spawning_warm(server))
 
 
 @cache

@@ -1,4 +1,7 @@
-"""The client of ``tests.warm``: SOCKET CODE WORD... runs as a fork of the server."""
+"""The client of ``tests.warm``: SOCKET FILES CODE WORD... runs as a fork of the server.
+
+FILES are numbers of open files, besides 0, 1 and 2, that the fork gets under the same numbers.
+"""
 
 import array
 import json
@@ -11,17 +14,17 @@ FORWARDED = [
     signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
 ]  # fmt: skip
 
-path, code, *words = sys.argv[1:]
+path, numbers, code, *words = sys.argv[1:]
+files = [0, 1, 2, *map(int, filter(None, numbers.split(",")))]
 connection = socket.socket(socket.AF_UNIX)
 connection.connect(path)
 ignored = [number for number in FORWARDED if signal.getsignal(number) == signal.SIG_IGN]
 request = {
     "code": code, "words": words, "environment": dict(os.environ), "folder": os.getcwd(),
-    "ignored": ignored,
+    "ignored": ignored, "files": files,
 }  # fmt: skip
 text = json.dumps(request).encode()
-files = array.array("i", [0, 1, 2])
-rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)]
+rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))]
 connection.sendmsg([len(text).to_bytes(8, "big")], rights)
 connection.sendall(text)
 for number in FORWARDED:

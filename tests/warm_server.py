@@ -5,10 +5,12 @@ from __future__ import annotations
 import array
 import atexit
 import contextlib
+import fcntl
 import gc
 import importlib
 import io
 import json
+import multiprocessing.util
 import os
 import random
 import select
@@ -18,8 +20,12 @@ import sys
 import threading
 import traceback
 import types
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+CLIENT = str(Path(__file__).with_name("warm_client.py"))
+MOST_FILES = 64  # that a client may pass
 INTERRUPTED = -signal.SIGINT
 OWN = ("nnunetv2", "semi_nnunet", "tests")  # they read the environment when they are imported
 
@@ -79,9 +85,9 @@ def keep(connection: socket.socket) -> str:
 
 
 def received(connection: socket.socket) -> tuple[dict[str, object], list[int]]:
-    """What a client asks for, and its stdin, stdout and stderr."""
+    """What a client asks for, and its open files."""
     files = array.array("i")
-    head, rights, *_ = connection.recvmsg(8, socket.CMSG_SPACE(3 * files.itemsize))
+    head, rights, *_ = connection.recvmsg(8, socket.CMSG_SPACE(MOST_FILES * files.itemsize))
     for _, _, data in rights:
         files.frombytes(data[: len(data) - len(data) % files.itemsize])
     left, text = int.from_bytes(head, "big"), b""
@@ -96,7 +102,11 @@ def become(request: dict[str, object], files: list[int]) -> str:
     import torch
 
     os.setsid()
-    for file, number in zip(files, (0, 1, 2), strict=True):
+    numbers = request["files"]
+    aside = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 3 + max(numbers)) for file in files]
+    for file in files:
+        os.close(file)
+    for file, number in zip(aside, numbers, strict=True):
         os.dup2(file, number)
         os.close(file)
     os.environ.clear()
@@ -111,6 +121,8 @@ def become(request: dict[str, object], files: list[int]) -> str:
     random.seed()
     np.random.seed()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
+    path = sys.argv[1]
+    multiprocessing.util.spawnv_passfds = spawning_warm(lambda: path)
     added = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:] = ["", *filter(None, added), *sys.path[1:]]
     sys.argv[:] = ["-c", *request["words"]]
@@ -119,6 +131,25 @@ def become(request: dict[str, object], files: list[int]) -> str:
     sys.stdout = sys.__stdout__ = output(1, write_through=unbuffered)
     sys.stderr = sys.__stderr__ = output(2, write_through=True)
     return request["code"]
+
+
+def spawning_warm(server: Callable[[], str]) -> Callable[..., int]:
+    """What multiprocessing is to spawn its processes with: forks of a server, too.
+
+    Args:
+        server: returns its socket.
+    """
+    cold = multiprocessing.util.spawnv_passfds
+
+    def spawnv_passfds(python: bytes | str, words: list[Any], files: Iterable[int]) -> int:
+        *options, code, kind = map(os.fsdecode, words)
+        if kind != "--multiprocessing-fork" or options[-1] != "-c":  # such as what tracks resources
+            return cold(python, words, files)
+        numbers = ",".join(map(str, files))
+        command = [sys.executable, "-I", "-S", CLIENT, server(), numbers, code, kind]
+        return cold(os.fsencode(sys.executable), command, files)
+
+    return spawnv_passfds
 
 
 def output(file: int, write_through: bool) -> io.TextIOWrapper:
