@@ -125,6 +125,8 @@ def package(
     folder = Path(out).expanduser().absolute()
     source = None if wheel_folder is None else Path(wheel_folder).expanduser()
     wrong = list[Problem]()
+    with noting(wrong, "pip"):
+        wheels.installed_pip()
     with noting(wrong, "--contract"):
         agreed = contract_of(contract)
         device = device or agreed.device

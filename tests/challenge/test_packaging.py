@@ -91,6 +91,17 @@ def test_no_gpu_is_promised_by_a_pytorch_without_cuda(pool, offline, tmp_path, m
         package(pool.models[0].folder, tmp_path / "team", contract="flare22", wheel_folder=offline)
 
 
+def test_a_missing_pip_is_told_with_the_rest(pool, tmp_path, monkeypatch):
+    def version(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    with pytest.raises(UserError) as error:
+        package("nothing", tmp_path / "team", pins=["torch=2"])
+    for part in ("pip, which is not installed. Fix:", "no trained model", "got torch=2"):
+        assert part in str(error.value)
+
+
 def test_mistakes_are_told_together_and_leave_nothing(pool, offline, tmp_path):
     full = tmp_path / "full"
     full.mkdir()
