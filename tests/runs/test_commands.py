@@ -177,6 +177,7 @@ def test_a_termination_signal_counts_as_ctrl_c(name: str, ignored: bool):
 def test_a_stage_that_was_interrupted_alone_is_no_failure(name, monkeypatch, capfd):
     """Who ends one process of several is told how to go on, and not to mend anything."""
     code = "import os, signal, time\n"
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # nohup ignores it
     code += f"os.kill(os.getpid(), signal.{name}); time.sleep(9)"
     monkeypatch.setattr(commands, "arguments_of", lambda words: [sys.executable, "-c", code])
     with pytest.raises(KeyboardInterrupt):
