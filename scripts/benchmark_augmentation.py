@@ -24,7 +24,7 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from semi_nnunet.benchmark.steps import Seconds
+from semi_nnunet.benchmarking.steps import Seconds
 from semi_nnunet.data.batched_transforms import BatchedTransforms
 from semi_nnunet.data.loading import reproducible
 from semi_nnunet.training.geometry import NNUNET_SCALES

@@ -26,7 +26,7 @@ import torch
 import torch._dynamo
 from benchmark_step import NUMBER, prepare
 
-from semi_nnunet.benchmark.work import Work, aside, ready
+from semi_nnunet.benchmarking.work import Work, aside, ready
 from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.util.environment import variable
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from semi_nnunet.automatic.run import auto
+    from semi_nnunet.benchmarking.run import benchmark
     from semi_nnunet.challenge.efficiency import efficiency
     from semi_nnunet.challenge.packaging import package
     from semi_nnunet.data.splitting import split
@@ -53,6 +54,7 @@ __all__ = [
     "Launcher",
     "UserError",
     "auto",
+    "benchmark",
     "compare",
     "convert",
     "crossval",
@@ -82,6 +84,7 @@ _MODULES = {  # name -> where it is
     "Launcher": "runs.launching",
     "UserError": "util.errors",
     "auto": "automatic.run",
+    "benchmark": "benchmarking.run",
     "compare": "runs.compare",
     "convert": "datasets.converters",
     "crossval": "runs.crossval",

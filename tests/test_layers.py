@@ -27,7 +27,7 @@ LAYERS = (
     "methods",
     "discovery",
     "runs",
-    "benchmark",
+    "benchmarking",
     "inference",
     "challenge",
     "report",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROWS = (  # from the top down
     ("what users call", ("demo", "automatic", "cli", "import semi_nnunet")),
-    ("experiments", ("runs", "benchmark", "inference", "challenge", "report", "pseudo_labels")),
+    ("experiments", ("runs", "benchmarking", "inference", "challenge", "report", "pseudo_labels")),
     ("methods and models", ("deploy", "methods", "discovery")),
     ("trainers", ("training",)),
     ("plans and networks", ("networks", "planning")),

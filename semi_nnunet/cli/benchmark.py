@@ -36,25 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from semi_nnunet.benchmark.page import lines
-    from semi_nnunet.benchmark.run import benchmark
-    from semi_nnunet.benchmark.work import STOCK, Work
-    from semi_nnunet.discovery.listing import our_trainers
-    from semi_nnunet.runs.launching import find_resources
-    from semi_nnunet.util.errors import UserError, printable
-    from semi_nnunet.util.files import write_json
-    from semi_nnunet.util.names import require_positive
+    from semi_nnunet.benchmarking.page import lines
+    from semi_nnunet.benchmarking.run import benchmark
+    from semi_nnunet.util.errors import printable
 
-    trainers = args.trainers or [STOCK, *our_trainers()]
-    require_positive({"--threads": args.threads})
-    if args.out and args.out.exists():
-        raise UserError(f"-o must name a new file, {args.out} is there. Fix: remove or rename it")
-    found = find_resources(args.device, jobs=1, threads=args.threads)
-    work = Work(
-        args.dataset, args.configuration, args.plans, found.device, found.threads, args.rounds
-    )
-    measured = benchmark(work, trainers, say=lambda line: print(line, file=sys.stderr))
+    measured = benchmark(
+        args.dataset, args.configuration, plans=args.plans, trainers=args.trainers,
+        device=args.device, threads=args.threads, rounds=args.rounds, out=args.out,
+        say=lambda line: print(printable(line), file=sys.stderr),
+    )  # fmt: skip
     print(*map(printable, lines(measured)), sep="\n")
-    if args.out:
-        write_json(args.out, measured.as_json())
     return 1 if measured.refused else 0

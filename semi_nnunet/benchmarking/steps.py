@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from semi_nnunet.benchmark.work import BASELINE, Work, aside, ready
+from semi_nnunet.benchmarking.work import BASELINE, Work, aside, ready
 from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.training.batches import Batches
 from semi_nnunet.training.precision import compute_dtype

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from semi_nnunet.benchmark.run import Cost, Measured
+from semi_nnunet.benchmarking.run import Cost, Measured
 
 HEADER = (
     "trainer", "step, ms", "half of them", "/ baseline's", "operations", "/ its passes",

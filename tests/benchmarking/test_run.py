@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
-from semi_nnunet.benchmark.run import in_own_process
+import semi_nnunet
+from semi_nnunet.benchmarking.run import in_own_process
 from semi_nnunet.cli.main import main
+from semi_nnunet.util.errors import UserError
 
 
 def kill_itself() -> None:
@@ -41,17 +44,29 @@ def test_the_verb_measures_ours_and_nnunets(prepared_dataset, tmp_path, monkeypa
     assert all(cost["seconds"]["median"] > 0 and cost["alone"]["loading"] > 0 for cost in costs)
 
 
-def test_mistakes_are_told_together_before_anything_is_measured(prepared_dataset, capsys):
+def test_mistakes_are_told_together_before_anything_is_measured(prepared_dataset, tmp_path, capsys):
     words = ["benchmark", "-d", prepared_dataset().name, "-c", "2D", "-tr", "SemiMeanTeacher"]
-    assert main([*words, "--rounds", "1"]) == 2
+    words += ["--rounds", "1", "--threads", "0", "-o", str(tmp_path / "absent" / "costs.json")]
+    assert main(words) == 2
     said = capsys.readouterr().err
     for part in ("'2D'", "2d", "'SemiMeanTeacher'", "SemiMeanTeacherTrainer", "--rounds"):
         assert part in said
+    assert "--threads" in said and "absent is no folder that exists" in said
 
 
-def test_a_file_is_not_overwritten(prepared_dataset, tmp_path, capsys):
-    out = tmp_path / "costs.json"
-    out.write_text("before")
+def test_a_data_set_that_is_not_there_is_told_with_the_other_mistakes(prepared_dataset) -> None:
+    dataset = prepared_dataset()
+    for name, plans in (("Dataset777_Absent", "nnUNetPlans"), (dataset.name, "Absent")):
+        with pytest.raises(UserError) as told:
+            semi_nnunet.benchmark(name, "2d", plans=plans, trainers=["Nobody"], rounds=0)
+        said = str(told.value)
+        assert "Absent" in said and "'Nobody'" in said and "--rounds" in said
+
+
+@pytest.mark.parametrize("made", [Path.touch, Path.mkdir])
+def test_nothing_is_overwritten(made, prepared_dataset, tmp_path, capsys):
+    made(out := tmp_path / "costs.json")
     words = ["benchmark", "-d", prepared_dataset().name, "-c", "2d", "-o", str(out)]
-    assert main(words) == 2 and out.read_text() == "before"
-    assert "remove or rename it" in capsys.readouterr().err
+    assert main(words) == 2 and not (out.is_file() and out.stat().st_size)
+    said = capsys.readouterr().err
+    assert "must name a new file" in said or "but it is a folder" in said

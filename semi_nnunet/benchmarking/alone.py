@@ -14,8 +14,8 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
-from semi_nnunet.benchmark.steps import said
-from semi_nnunet.benchmark.work import Work, aside, ready
+from semi_nnunet.benchmarking.steps import said
+from semi_nnunet.benchmarking.work import Work, aside, ready
 from semi_nnunet.util.errors import UserError
 
 MIB = 2**20

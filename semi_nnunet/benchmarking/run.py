@@ -5,26 +5,30 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from semi_nnunet.benchmark.alone import Alone, measure_alone
-from semi_nnunet.benchmark.steps import FLOOR, Seconds, Times, time_steps
-from semi_nnunet.benchmark.work import BASELINE, STOCK, Work
+from semi_nnunet.benchmarking.alone import Alone, measure_alone
+from semi_nnunet.benchmarking.steps import FLOOR, Seconds, Times, time_steps
+from semi_nnunet.benchmarking.work import BASELINE, STOCK, Work
 from semi_nnunet.data.layout import read_plans
 from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.runs.before_start import data_problems
 from semi_nnunet.runs.folders import folders_of
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.runs.launching import find_resources
+from semi_nnunet.util.errors import Problem, UserError, noting, refuse
+from semi_nnunet.util.files import require_place, write_json
 from semi_nnunet.util.machine import processor_name
-from semi_nnunet.util.names import unknown
+from semi_nnunet.util.names import below_one, unknown
 from semi_nnunet.util.parallel import process_pool
 
 R = TypeVar("R")
+ROUNDS = 9
 KILLED = "its process was killed, probably as memory ran out"
 
 
@@ -80,27 +84,105 @@ class Measured:
 
 
 def benchmark(
-    work: Work, trainers: Sequence[str], say: Callable[[str], object] = lambda line: None
+    dataset: str,
+    configuration: str,
+    *,
+    plans: str = "nnUNetPlans",
+    trainers: Sequence[str] | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    rounds: int = ROUNDS,
+    out: str | Path | None = None,
+    say: Callable[[str], object] = print,
 ) -> Measured:
-    """Measure what a training step of some trainers costs with a data set's plans.
-
-    Nothing is written but into a temporary folder.
+    """Measure what a training step of some trainers costs on this machine.
 
     Args:
-        work: what they train on.
-        trainers: of ours, or nnU-Net's own; the matched baseline is measured in any case.
+        dataset: number or name; it is preprocessed.
+        configuration: such as "3d_fullres".
+        plans: identifier.
+        trainers: of ours, or nnU-Net's own; None: all of ours, and "nnUNetTrainer". The matched
+            baseline is measured in any case.
+        device: "cpu" or "cuda"; None: cuda if there is one, else the CPU.
+        threads: of PyTorch on the CPU; None: this machine's cores.
+        rounds: in which every trainer has a step, two or more.
+        out: new file, JSON, for all that is measured; None: nothing is written.
         say: tells what is measured next.
 
     Returns:
         The costs; and why some trainers could not be measured.
 
     Raises:
-        UserError: the data set, plans, configuration or a trainer are not there, or not even the
-            baseline can be measured.
+        UserError: naming all that is wrong: the data set, plans, configuration, device or a trainer
+            are not there, a number is too small, or ``out`` cannot be written or would be lost; or
+            not even the baseline can be measured.
     """
-    require_measurable(work, trainers)
-    work = replace(work, dataset=folders_of(work.dataset).preprocessed.name)
-    names = [BASELINE, *(name for name in dict.fromkeys(trainers) if name != BASELINE)]
+    named = [*(trainers or (STOCK, *our_trainers()))]
+    file = None if out is None else Path(out)
+    work = work_of(dataset, configuration, plans, named, device, threads, rounds, file)
+    names = [BASELINE, *(name for name in dict.fromkeys(named) if name != BASELINE)]
+    measured = measure(work, names, say)
+    if file is not None:
+        write_json(file, measured.as_json())
+    return measured
+
+
+def work_of(
+    dataset: str,
+    configuration: str,
+    plans: str,
+    trainers: Sequence[str],
+    device: str | None,
+    threads: int | None,
+    rounds: int,
+    out: Path | None,
+) -> Work:
+    """What is measured, after a look at all that would stop it.
+
+    Args:
+        dataset, configuration, plans, trainers, device, threads, rounds, out: see
+            :func:`benchmark`.
+
+    Raises:
+        UserError: naming all that is wrong.
+    """
+    wrong = [*below_one({"--threads": threads})]
+    if rounds < 2:
+        told = f"must be 2 or more, for a spread, got {rounds}"
+        wrong.append(Problem("--rounds", told, f"leave it out: {ROUNDS}"))
+    if out is not None:
+        with noting(wrong, "-o"):
+            require_place(out)
+        if out.is_file():
+            wrong.append(Problem("-o", f"must name a new file, {out} is there", "rename that one"))
+    with noting(wrong, "--device"):
+        resources = find_resources(device, jobs=1, threads=threads)
+    wrong += unknown("trainer", trainers, [STOCK, *our_trainers()])
+    with noting(wrong, "-d"):
+        folders = folders_of(dataset)
+        with noting(wrong, "-p"):
+            content = read_plans(folders.preprocessed, plans)
+            absent = [*unknown("configuration", [configuration], content["configurations"])]
+            data = () if absent else data_problems(
+                folders, content, plans, [configuration], [BASELINE]
+            )  # fmt: skip
+            wrong += [*absent, *data]
+    refuse("Nothing can be measured:", wrong)
+    name = folders.preprocessed.name
+    return Work(name, configuration, plans, resources.device, resources.threads, rounds)
+
+
+def measure(work: Work, names: Sequence[str], say: Callable[[str], object]) -> Measured:
+    """Measure trainers, the matched baseline first.
+
+    Args:
+        work: what they train on.
+        names: of the trainers.
+        say: tells what is measured next.
+
+    Raises:
+        UserError: not even the baseline can be measured.
+    """
     say(f"the steps of {len(names)} trainers in turn, {work.rounds} rounds")
     times = in_own_process(partial(time_steps, work, names))
     if times is None:
@@ -112,28 +194,6 @@ def benchmark(
         say(f"memory and loading of {name}")
         alone[name] = in_own_process(partial(measure_alone, work, name)) or Alone(refused=KILLED)
     return put_together(work, names, times, alone)
-
-
-def require_measurable(work: Work, trainers: Sequence[str]) -> None:
-    """Look at what would stop it before anything is measured.
-
-    Raises:
-        UserError: what there is, in one message.
-    """
-    folders = folders_of(work.dataset)
-    plans = read_plans(folders.preprocessed, work.plans)
-    configuration, there = work.configuration, [STOCK, *our_trainers()]
-    problems = [
-        *unknown("configuration", [configuration], plans["configurations"]),
-        *unknown("trainer", trainers, there),
-    ]
-    if work.rounds < 2:
-        told = f"must be 2 or more, for a spread, got {work.rounds}"
-        problems.append(Problem("--rounds", told, "leave it out: 9"))
-    if not problems:
-        problems = [*data_problems(folders, plans, work.plans, [configuration], [BASELINE])]
-    if problems:
-        raise UserError("Nothing can be measured:", problems)
 
 
 def put_together(

@@ -8,9 +8,16 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from semi_nnunet.benchmark import steps
-from semi_nnunet.benchmark.steps import FLOOR, Seconds, count_operations, in_turn, said, time_steps
-from semi_nnunet.benchmark.work import BASELINE, Work, aside
+from semi_nnunet.benchmarking import steps
+from semi_nnunet.benchmarking.steps import (
+    FLOOR,
+    Seconds,
+    count_operations,
+    in_turn,
+    said,
+    time_steps,
+)
+from semi_nnunet.benchmarking.work import BASELINE, Work, aside
 from semi_nnunet.util.errors import UserError
 
 

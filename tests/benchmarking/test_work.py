@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.benchmark.work import STOCK, Work, aside, ready
+from semi_nnunet.benchmarking.work import STOCK, Work, aside, ready
 from tests.trainers import TRAINERS, each_of
 
 

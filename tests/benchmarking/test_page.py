@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from semi_nnunet.benchmark.alone import Alone
-from semi_nnunet.benchmark.page import lines
-from semi_nnunet.benchmark.run import put_together
-from semi_nnunet.benchmark.steps import FLOOR, Seconds, Times
-from semi_nnunet.benchmark.work import BASELINE, STOCK, Work
+from semi_nnunet.benchmarking.alone import Alone
+from semi_nnunet.benchmarking.page import lines
+from semi_nnunet.benchmarking.run import put_together
+from semi_nnunet.benchmarking.steps import FLOOR, Seconds, Times
+from semi_nnunet.benchmarking.work import BASELINE, STOCK, Work
 
 
 @pytest.fixture

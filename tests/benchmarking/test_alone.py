@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from semi_nnunet.benchmark import alone
-from semi_nnunet.benchmark.alone import measure_alone, memory_of_steps, seconds_a_batch
-from semi_nnunet.benchmark.work import Work
+from semi_nnunet.benchmarking import alone
+from semi_nnunet.benchmarking.alone import measure_alone, memory_of_steps, seconds_a_batch
+from semi_nnunet.benchmarking.work import Work
 from semi_nnunet.util.errors import UserError
 
 
