@@ -14,6 +14,7 @@ from semi_nnunet.runs.launching import Launcher
 from semi_nnunet.util.command import Command
 
 PLANS = "nnUNetPlans_auto"
+ROUNDS = 3  # of a benchmark, in which every trainer has a step
 RATE = "rate"  # the round in which a few steps are timed
 RATE_SETTINGS = ("epochs=2", "steps_per_epoch=10", "validation_steps_per_epoch=1")
 
@@ -60,8 +61,20 @@ class Commands:
         if budget:  # its spacing may be another
             yield "preprocess as planned", (*preprocess, "-p", PLANS)
 
+    @property
+    def are_here(self) -> bool:
+        """Whether trainings run on this machine, on a device whose steps a benchmark can time."""
+        return self.launcher.launcher == "local" and self.device in ("cpu", "cuda")
+
+    def timing(self, trainers: Sequence[str], threads: int) -> Iterator[tuple[str, Command]]:
+        """Time a few steps of every trainer, here."""
+        where = ("-c", self.configuration, "-p", PLANS, "--device", self.device)
+        how = ("--threads", str(threads), "--rounds", str(ROUNDS), "--quick")
+        words = (*self._which, *where, *how, "-tr", *trainers)
+        yield "time a few steps", ("semi_nnunet", "benchmark", *words)
+
     def measuring(self, trainers: Sequence[str], fold: str) -> Iterator[tuple[str, Command]]:
-        """Time a few steps of every trainer."""
+        """Time a few steps of every trainer where its trainings will run: on a cluster."""
         yield "plan a few steps", self._plan(RATE, RATE_SETTINGS)
         train = self._crossval(RATE, trainers, [fold])
         yield "time a few steps", (*train, "--steps", "train", *self._launching)

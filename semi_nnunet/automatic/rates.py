@@ -1,4 +1,4 @@
-"""What trainings take on this device, read from the trainings themselves."""
+"""What trainings take: of a benchmark on this machine, else read from short trainings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import time
 
 from semi_nnunet.automatic.schedule import Rate
+from semi_nnunet.benchmarking.kept import StepRate
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.progress import epoch_times
 from semi_nnunet.util.errors import UserError
@@ -13,6 +14,9 @@ from semi_nnunet.util.files import read_json
 
 LOG_TIME = re.compile(r"training_log_(\d+(?:_\d+){5})")  # nnU-Net's name of a log
 START_S = 10.0  # until nnU-Net opens its log: imports
+FORWARD = (
+    1 / 3
+)  # of a step's passes: a validation step has no backward pass, which takes twice that
 
 
 def rate_of(job: Job) -> Rate:
@@ -38,3 +42,28 @@ def begin_of(job: Job) -> float:
     if found is None:
         raise UserError(f"{job} left no log in {job.folder}. Fix: train it anew")
     return time.mktime(time.strptime(found[1], "%Y_%m_%d_%H_%M_%S"))
+
+
+def rate_from(
+    measured: StepRate, workers: int, cores: int, validated: int, validation_share: float
+) -> Rate:
+    """What a training takes, from what was measured of its steps.
+
+    Args:
+        measured: of the trainer, by a benchmark.
+        workers: processes that load batches of the training; 0: they are loaded between steps.
+        cores: of this machine.
+        validated: cases that its final validation predicts.
+        validation_share: validation steps for each step.
+    """
+    work = measured.loading * within(measured.workers, cores)  # seconds of one core
+    loading = work / within(workers, cores)
+    step = max(measured.step, loading) if workers else measured.step + loading
+    step += FORWARD * validation_share * measured.step
+    besides = 2 * START_S + measured.start + validated * measured.case  # its processes import, too
+    return Rate(step=step, besides=besides, case=measured.case)
+
+
+def within(workers: int, cores: int) -> int:
+    """How many cores load."""
+    return max(1, min(workers, cores))

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from semi_nnunet.automatic.commands import PLANS, Commands
+from semi_nnunet.automatic.commands import PLANS, ROUNDS, Commands
 from semi_nnunet.automatic.page import choice_of, schedule_table, story
 from semi_nnunet.automatic.proof import prove, ranked
-from semi_nnunet.automatic.rates import rate_of
-from semi_nnunet.automatic.schedule import FULL, LONGER, SHORT, Round, Setting, better_half, divide
+from semi_nnunet.automatic.rates import rate_from, rate_of
+from semi_nnunet.automatic.schedule import (
+    FULL,
+    LONGER,
+    SHORT,
+    Rate,
+    Round,
+    Setting,
+    better_half,
+    divide,
+)
 from semi_nnunet.automatic.state import State
+from semi_nnunet.benchmarking.kept import Kept
+from semi_nnunet.benchmarking.work import Work
 from semi_nnunet.data.image_files import read_with_nnunet
 from semi_nnunet.data.integrity import reader_class
 from semi_nnunet.data.layout import read_plans
@@ -23,8 +36,11 @@ from semi_nnunet.runs.crossval import BASELINE
 from semi_nnunet.runs.folders import ALL, Folders, folders_of
 from semi_nnunet.runs.folds import number_of_folds
 from semi_nnunet.runs.launching import Launcher, find_resources
+from semi_nnunet.runs.local import Resources, child_environment
+from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import write_text, writing
+from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.names import unique
 
 CANDIDATES = (  # in the order of preference: docs/results/index.md
@@ -35,6 +51,7 @@ CANDIDATES = (  # in the order of preference: docs/results/index.md
 )
 SHARE_SPENT = 0.92  # of the hours, by the trainings; the rest for the report and wrong estimates
 MOST_STEPS = 250_000  # nnU-Net's
+LOADING = "nnUNet_n_proc_DA"  # how many processes load batches
 
 
 @dataclass(frozen=True)
@@ -88,7 +105,7 @@ def auto(
     commands = Commands(folders, chosen, launcher, resources.device, where)
     asked = {"configuration": chosen, "candidates": " ".join(candidates)}
     state = State.of(folders.results / "semi_auto" / f"{chosen}.json", asked)
-    choice = Choice(commands, state, tuple(candidates), hours, resources.jobs)
+    choice = Choice(commands, state, tuple(candidates), hours, resources)
     if dry_run:
         choice.show()
         return None
@@ -140,14 +157,14 @@ class Choice:
         state: what was done before.
         candidates: the most promising first, without the baseline.
         hours: to spend.
-        at_a_time: trainings that run beside each other.
+        resources: of this machine.
     """
 
     commands: Commands
     state: State
     candidates: tuple[str, ...]
     hours: float
-    at_a_time: int
+    resources: Resources
 
     def make(self) -> Shipped | None:
         """Do all that is left; None: it was handed to a cluster."""
@@ -155,7 +172,7 @@ class Choice:
         with writing("the folder of what ships", out := self.commands.out):  # before hours of work
             out.mkdir(parents=True, exist_ok=True)
         run_stages(self.commands.preparing())
-        if not state.rates and not self.measured():
+        if FULL not in state.rounds and not self.measured():
             return None
         left = list(self.candidates)
         for name in (SHORT, LONGER, FULL):
@@ -185,7 +202,10 @@ class Choice:
         """Print the commands and, if the rates are known, the table."""
         run_stages(self.commands.preparing(), dry_run=True)
         if not self.state.rates:
-            run_stages(self.commands.measuring(self.everybody, "0"), dry_run=True)
+            here, threads = self.commands.are_here, self.resources.threads
+            timing = self.commands.timing(self.everybody, threads)
+            elsewhere = self.commands.measuring(self.everybody, "0")
+            run_stages(timing if here else elsewhere, dry_run=True)
             print("# how the hours are divided is said when a few steps were timed")
             return
         rounds = list(self.state.rounds.values()) or divide(
@@ -210,16 +230,48 @@ class Choice:
         return {name: teacher for name, teacher in taught.items() if teacher}
 
     def measured(self) -> bool:
-        """Time a few steps of every trainer; False: a cluster will."""
-        fold = "0" if number_of_folds(self.commands.folders) else ALL
-        run_stages(self.commands.measuring(self.everybody, fold))
-        jobs = {name: self.commands.rate_job(name, fold) for name in self.everybody}
-        if not all(job.is_done for job in jobs.values()):
-            print("next: when the cluster's queue is empty, the same command again")
-            return False
-        self.state.rates = {name: rate_of(job) for name, job in jobs.items()}
+        """Find out what trainings take; False: a cluster will."""
+        if self.commands.are_here:
+            self.state.rates = self.rates_here()
+        elif not self.state.rates:
+            fold = "0" if number_of_folds(self.commands.folders) else ALL
+            run_stages(self.commands.measuring(self.everybody, fold))
+            jobs = {name: self.commands.rate_job(name, fold) for name in self.everybody}
+            if not all(job.is_done for job in jobs.values()):
+                print("next: when the cluster's queue is empty, the same command again")
+                return False
+            self.state.rates = {name: rate_of(job) for name, job in jobs.items()}
         self.state.save()
         return True
+
+    def rates_here(self) -> dict[str, Rate]:
+        """What trainings take on this machine: as a benchmark found, now or before.
+
+        Raises:
+            UserError: a trainer cannot be measured.
+        """
+        resources, commands, cores = self.resources, self.commands, usable_cores()
+        name, threads = commands.folders.preprocessed.name, resources.threads
+        work = Work(name, commands.configuration, PLANS, resources.device, threads, ROUNDS)
+        kept = Kept.of(commands.folders, work)
+        if known := [one for one in self.everybody if one in kept.rates]:
+            print(f"rates of semi_nnunet benchmark of {kept.dates(known)}: {', '.join(known)}")
+        workers = child_environment(resources)[LOADING]
+        if missing := [one for one in self.everybody if one not in kept.rates]:
+            with variable(LOADING, workers):
+                run_stages(commands.timing(missing, threads))
+            kept = Kept.of(commands.folders, work)
+            if unknown := [one for one in missing if one not in kept.rates]:
+                what = f"nothing was kept in {kept.path} of {', '.join(unknown)}"
+                raise UserError(f"{what}. Fix: make its folder writable, and run this again")
+        semi, folders = self.semi, commands.folders
+        share = semi.get("validation_steps_per_epoch", 50) / semi.get("steps_per_epoch", 250)
+        labelled = len([*folders.references.glob(f"*{folders.file_ending}")])
+        validated = math.ceil(labelled / max(1, number_of_folds(folders)))
+        return {
+            one: rate_from(kept.rates[one], int(workers), cores, validated, share)
+            for one in self.everybody
+        }
 
     def round_of(self, name: str, left: Sequence[str]) -> Round | None:
         """The round of this name: as it was begun, or as the time that is left allows."""
@@ -240,7 +292,6 @@ class Choice:
     def setting(self) -> Setting:
         """What the schedule depends on."""
         folders = self.commands.folders
-        semi = read_plans(folders.preprocessed, PLANS).get("semi", {})
         return Setting(
             rates=self.state.rates,
             teachers=self.teachers,
@@ -248,10 +299,16 @@ class Choice:
             folds=number_of_folds(folders),
             test_cases=len(folders.test_cases()),
             has_test_labels=folders.test_labels is not None,
-            steps_per_epoch=int(semi.get("steps_per_epoch", 250)),
+            steps_per_epoch=int(self.semi.get("steps_per_epoch", 250)),
             most_steps=MOST_STEPS,
-            at_a_time=self.at_a_time,
+            at_a_time=self.resources.jobs,
         )
+
+    @property
+    def semi(self) -> dict[str, Any]:
+        """The planned settings."""
+        content = read_plans(self.commands.folders.preprocessed, PLANS)
+        return dict(content.get("semi", {}))
 
     @property
     def seconds_left(self) -> float:

@@ -14,8 +14,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
-from semi_nnunet.benchmarking.steps import said
-from semi_nnunet.benchmarking.work import Work, aside, ready
+from semi_nnunet.benchmarking.work import Work, aside, ready, said
 from semi_nnunet.util.errors import UserError
 
 MIB = 2**20
@@ -76,11 +75,11 @@ def peak_memory() -> int | None:
     return None
 
 
-def seconds_a_batch(loader: Iterator[Any]) -> float:
+def seconds_a_batch(loader: Iterator[Any], batches: int = BATCHES) -> float:
     """How long a loader takes for a batch once what it had loaded ahead is used up."""
     for _ in range(2 * get_allowed_n_proc_DA() + 2):
         next(loader)
     began = time.perf_counter()
-    for _ in range(BATCHES):
+    for _ in range(batches):
         next(loader)
-    return (time.perf_counter() - began) / BATCHES
+    return (time.perf_counter() - began) / batches

@@ -18,6 +18,8 @@ def lines(measured: Measured) -> Iterator[str]:
     yield f"{work.dataset} {work.configuration} {work.plans} on {work.device}"
     yield ", ".join(f"{name} {value}" for name, value in measured.machine.items())
     yield f"labelled forward and backward pass: {floor:.1f} ms"
+    if measured.case is not None:
+        yield f"prediction of a case of median size, mirrored: {measured.case:.1f} s"
     yield ""
     table = [HEADER, *(row(measured, cost) for cost in measured.costs)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

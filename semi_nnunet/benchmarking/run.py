@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from semi_nnunet.benchmarking.alone import Alone, measure_alone
-from semi_nnunet.benchmarking.steps import FLOOR, Seconds, Times, time_steps
-from semi_nnunet.benchmarking.work import BASELINE, STOCK, Work
+from semi_nnunet.benchmarking.kept import Kept, StepRate, machine, today
+from semi_nnunet.benchmarking.steps import FLOOR, Times, time_steps
+from semi_nnunet.benchmarking.timing import Seconds
+from semi_nnunet.benchmarking.work import BASELINE, STOCK, TOO_LARGE, Work
 from semi_nnunet.data.layout import read_plans
 from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.runs.before_start import data_problems
@@ -23,7 +23,6 @@ from semi_nnunet.runs.folders import folders_of
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, noting, refuse
 from semi_nnunet.util.files import require_place, write_json
-from semi_nnunet.util.machine import processor_name
 from semi_nnunet.util.names import below_one, unknown
 from semi_nnunet.util.parallel import process_pool
 
@@ -41,12 +40,14 @@ class Cost:
         seconds: of its step.
         operations: floating-point operations of it, None where they cannot be counted.
         alone: its memory and its loading.
+        start: seconds until its first step is done, imports not among them.
     """
 
     trainer: str
     seconds: Seconds
     operations: float | None
     alone: Alone
+    start: float | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Measured:
         floor: a cost of the baseline's labelled forward and backward pass alone.
         costs: of the trainers that could be measured.
         refused: trainer -> why it could not be.
+        case: seconds to predict a case, with mirrored images and the file of its labels.
     """
 
     work: Work
@@ -65,6 +67,7 @@ class Measured:
     floor: Cost
     costs: list[Cost]
     refused: dict[str, str]
+    case: float | None = None
 
     @property
     def baseline(self) -> Cost:
@@ -77,6 +80,16 @@ class Measured:
             return None
         floor = self.floor.seconds.median / self.floor.operations
         return cost.seconds.median / (cost.operations * floor)
+
+    def rates(self) -> dict[str, StepRate]:
+        """What is kept of each trainer."""
+        workers, found = get_allowed_n_proc_DA(), dict[str, StepRate]()
+        for cost in self.costs:
+            step, loading, start = cost.seconds.median, cost.alone.loading, cost.start
+            if loading is not None and start is not None and self.case is not None:
+                rate = StepRate(today(), step, loading, workers, start, self.case)
+                found[cost.trainer] = rate
+        return found
 
     def as_json(self) -> dict[str, Any]:
         """All of it, as plain values."""
@@ -92,10 +105,13 @@ def benchmark(
     device: str | None = None,
     threads: int | None = None,
     rounds: int = ROUNDS,
+    quick: bool = False,
     out: str | Path | None = None,
     say: Callable[[str], object] = print,
 ) -> Measured:
     """Measure what a training step of some trainers costs on this machine.
+
+    The seconds are kept in the data set's results, where :func:`semi_nnunet.auto` finds them.
 
     Args:
         dataset: number or name; it is preprocessed.
@@ -106,7 +122,8 @@ def benchmark(
         device: "cpu" or "cuda"; None: cuda if there is one, else the CPU.
         threads: of PyTorch on the CPU; None: this machine's cores.
         rounds: in which every trainer has a step, two or more.
-        out: new file, JSON, for all that is measured; None: nothing is written.
+        quick: measure seconds alone, in one process: no memory, no operations.
+        out: new file, JSON, for all that is measured; None: none.
         say: tells what is measured next.
 
     Returns:
@@ -121,9 +138,13 @@ def benchmark(
     file = None if out is None else Path(out)
     work = work_of(dataset, configuration, plans, named, device, threads, rounds, file)
     names = [BASELINE, *(name for name in dict.fromkeys(named) if name != BASELINE)]
-    measured = measure(work, names, say)
+    measured = measure(work, names, quick, say)
     if file is not None:
         write_json(file, measured.as_json())
+    try:
+        Kept.of(folders_of(work.dataset), work).keep(measured.rates())
+    except (UserError, OSError) as error:  # what was measured is told all the same
+        say(f"WARNING: the seconds are not kept for semi_nnunet auto: {error}")
     return measured
 
 
@@ -172,28 +193,42 @@ def work_of(
     return Work(name, configuration, plans, resources.device, resources.threads, rounds)
 
 
-def measure(work: Work, names: Sequence[str], say: Callable[[str], object]) -> Measured:
+def measure(
+    work: Work, names: Sequence[str], quick: bool, say: Callable[[str], object]
+) -> Measured:
     """Measure trainers, the matched baseline first.
 
     Args:
         work: what they train on.
         names: of the trainers.
+        quick: seconds alone.
         say: tells what is measured next.
 
     Raises:
         UserError: not even the baseline can be measured.
     """
     say(f"the steps of {len(names)} trainers in turn, {work.rounds} rounds")
-    times = in_own_process(partial(time_steps, work, names))
-    if times is None:
-        raise UserError(f"The process that timed the steps failed: {KILLED}. Fix: name fewer (-tr)")
+    times = time_beside_or_alone(work, names, quick, say)
     if BASELINE in times.refused:
         raise UserError(f"{BASELINE} cannot be measured: {times.refused[BASELINE]}")
-    alone = {}
-    for name in [one for one in names if one in times.seconds]:
+    alone = {name: Alone(loading=seconds) for name, seconds in times.loading.items()}
+    for name in [one for one in names if one in times.seconds and not quick]:
         say(f"memory and loading of {name}")
         alone[name] = in_own_process(partial(measure_alone, work, name)) or Alone(refused=KILLED)
     return put_together(work, names, times, alone)
+
+
+def time_beside_or_alone(
+    work: Work, names: Sequence[str], quick: bool, say: Callable[[str], object]
+) -> Times:
+    """Time steps in one process; those for which its memory was too little, each in its own."""
+    times = in_own_process(partial(time_steps, work, names, quick))
+    times = times or Times(refused=dict.fromkeys(names, TOO_LARGE))
+    for name in [one for one, why in times.refused.items() if why == TOO_LARGE]:
+        say(f"too little memory for all at once: {name} alone")
+        again = in_own_process(partial(time_steps, work, [name], quick))
+        times = times.with_those_of(again or Times(refused={name: KILLED}))
+    return times
 
 
 def put_together(
@@ -203,18 +238,12 @@ def put_together(
 
     def cost(name: str) -> Cost:
         found = alone.get(name, Alone())
-        return Cost(name, times.seconds[name], times.operations.get(name), found)
+        start = times.starts.get(name)
+        return Cost(name, times.seconds[name], times.operations.get(name), found, start)
 
     refused = times.refused | {name: one.refused for name, one in alone.items() if one.refused}
     measured = [cost(name) for name in names if name in times.seconds]
-    return Measured(work, machine(work.device), cost(FLOOR), measured, refused)
-
-
-def machine(device: str) -> dict[str, str]:
-    """What the seconds are of."""
-    gpu = {"GPU": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
-    versions = {name: version(name) for name in ("torch", "nnunetv2", "semi_nnunet")}
-    return {**gpu, "processor": processor_name(), **versions, "python": platform.python_version()}
+    return Measured(work, machine(work.device), cost(FLOOR), measured, refused, times.case)
 
 
 def in_own_process(work: Callable[[], R]) -> R | None:

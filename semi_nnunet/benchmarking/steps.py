@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from semi_nnunet.benchmarking.work import BASELINE, Work, aside, ready
+from semi_nnunet.benchmarking.alone import seconds_a_batch
+from semi_nnunet.benchmarking.prediction import seconds_of_case
+from semi_nnunet.benchmarking.timing import Seconds, in_turn
+from semi_nnunet.benchmarking.work import BASELINE, Work, aside, ready, said
 from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.training.batches import Batches
 from semi_nnunet.training.precision import compute_dtype
 from semi_nnunet.training.trainer import SemiTrainer
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.failures import is_of_memory
 
-UNCOUNTED = 3  # rounds before those that count, in which memory and kernels are found
+FEW_BATCHES = 5  # whose loading is timed, where that is to be quick
 FLOOR = "labelled forward and backward pass"
-
-
-@dataclass(frozen=True)
-class Seconds:
-    """How long a repeated piece of work took: the median, and between which half of it lay."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Seconds:
-        """The summary of two values or more."""
-        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-        return cls(median, low, high)
 
 
 @dataclass(frozen=True)
@@ -48,52 +34,84 @@ class Times:
     Args:
         seconds: of the step of each trainer, and of the :data:`FLOOR`.
         operations: floating-point operations of these; no entry where they cannot be counted.
+        loading: seconds a batch of those whose loading was measured, too.
+        starts: seconds until the first step of a trainer is done.
+        case: seconds to predict a case; None: not measured.
         refused: trainer -> why it could not be measured.
     """
 
     seconds: dict[str, Seconds] = field(default_factory=dict)
     operations: dict[str, float] = field(default_factory=dict)
+    loading: dict[str, float] = field(default_factory=dict)
+    starts: dict[str, float] = field(default_factory=dict)
+    case: float | None = None
     refused: dict[str, str] = field(default_factory=dict)
 
+    def with_those_of(self, later: Times) -> Times:
+        """Both, those of what was measured again in place of the earlier ones."""
+        both: dict[str, Any] = {
+            part.name: {**getattr(self, part.name), **getattr(later, part.name)}
+            for part in fields(self)
+            if part.name != "case"
+        }
+        refused = {name: why for name, why in both.pop("refused").items()
+                   if name not in later.seconds}  # fmt: skip
+        return Times(**both, refused=refused, case=later.case or self.case)
 
-def time_steps(work: Work, names: Sequence[str]) -> Times:
+
+def time_steps(work: Work, names: Sequence[str], quick: bool = False) -> Times:
     """Time a step of every trainer in turn, round after round, so that drift hits all alike.
 
     Args:
         work: what they train on.
-        names: of the trainers; the baseline is among them.
+        names: of the trainers; what is beside steps is measured of the baseline, if that is one.
+        quick: measure loading here, too, and count no operations.
     """
     times = Times()
     torch.set_num_threads(work.threads)
-    with aside(), variable("nnUNet_n_proc_DA", "0"):  # batches are loaded once, before
-        times.operations.update(count_operations(work, names))
-        parts: dict[str, Callable[[], Any]] = {}
-        for name in names:
+    trainers, batches = dict[str, Any](), dict[str, Any]()
+    with aside():
+        if not quick:
+            with variable("nnUNet_n_proc_DA", "0"):
+                times.operations.update(count_operations(work, names))
+        for name in names:  # processes that load are started before any thread computes
+            began = time.perf_counter()
             try:
-                trainer = ready(work, name)
-                batch = next(trainer.dataloader_train)
-                parts[name] = partial(trainer.train_step, batch)
-                if name == BASELINE:
-                    parts[FLOOR] = partial(labelled_pass, trainer, batch)
+                with nullcontext() if quick else variable("nnUNet_n_proc_DA", "0"):
+                    trainers[name] = ready(work, name)
+                batches[name] = next(trainers[name].dataloader_train)
+                times.starts[name] = time.perf_counter() - began
+                if quick:
+                    loader = trainers[name].dataloader_train
+                    times.loading[name] = seconds_a_batch(loader, FEW_BATCHES)
+                    end_workers(loader, trainers[name].dataloader_val)
+            except (UserError, RuntimeError, MemoryError) as error:
+                trainers.pop(name, None)
+                times.refused[name] = said(error)
+        parts: dict[str, Callable[[], Any]] = {}
+        for name, trainer in trainers.items():
+            parts[name], began = partial(trainer.train_step, batches[name]), time.perf_counter()
+            try:
                 parts[name]()
             except (UserError, RuntimeError, MemoryError) as error:
-                parts.pop(name, None)
+                del parts[name]
                 times.refused[name] = said(error)
+                continue
+            times.starts[name] += time.perf_counter() - began
+            if name == BASELINE:
+                parts[FLOOR] = partial(labelled_pass, trainer, batches[name])
         times.seconds.update(in_turn(parts, work.rounds, torch.device(work.device)))
+        if BASELINE in parts:
+            return replace(times, case=seconds_of_case(trainers[BASELINE]))
     return times
 
 
-def said(error: Exception) -> str:
-    """Why a trainer could not be measured.
-
-    Raises:
-        Exception: it is a fault of this program.
-    """
-    if isinstance(error, UserError):
-        return str(error)
-    if is_of_memory(error):
-        return "too little memory for it beside the others. Fix: measure it alone, with -tr"
-    raise error
+def end_workers(*loaders: Any) -> None:
+    """End the processes of loaders, ours or nnU-Net's own."""
+    for loader in loaders:
+        end = getattr(loader, "close", None) or getattr(loader, "_finish", None)
+        if end is not None:  # it loads in this process
+            end()
 
 
 def labelled_pass(trainer: SemiTrainer, batch: Batches) -> None:
@@ -104,28 +122,6 @@ def labelled_pass(trainer: SemiTrainer, batch: Batches) -> None:
     with nullcontext() if dtype is None else torch.autocast(trainer.device.type, dtype):
         loss = trainer.loss(trainer.network(labelled.x), labelled.target)
     (loss if trainer.grad_scaler is None else trainer.grad_scaler.scale(loss)).backward()
-
-
-def in_turn(
-    parts: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device
-) -> dict[str, Seconds]:
-    """How long each part takes, one after the other in every round.
-
-    Args:
-        parts: by name.
-        rounds: that count, two or more.
-        device: that is waited for after each part.
-    """
-    times: dict[str, list[float]] = {name: [] for name in parts}
-    for number in range(UNCOUNTED + rounds):
-        for name, part in parts.items():
-            began = time.perf_counter()
-            part()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if number >= UNCOUNTED:
-                times[name].append(time.perf_counter() - began)
-    return {name: Seconds.of(values) for name, values in times.items()}
 
 
 def count_operations(work: Work, names: Sequence[str]) -> dict[str, float]:

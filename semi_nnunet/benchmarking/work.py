@@ -19,9 +19,12 @@ from semi_nnunet.discovery.classes import trainer_classes
 from semi_nnunet.runs.folders import ALL, folders_of
 from semi_nnunet.training.trainer import SemiTrainer
 from semi_nnunet.util.environment import variable
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.failures import is_of_memory
 from semi_nnunet.util.files import read_json, write_json
 
 STOCK, BASELINE = "nnUNetTrainer", "SemiBaselineTrainer"
+TOO_LARGE = "too little memory for it, also alone. Fix: smaller patches (semi_nnunet plan)"
 IN_FULL = {"ramp_up": "constant", "unlabelled_start_steps": 0}  # every term from the first step on
 
 
@@ -110,3 +113,16 @@ def save_untrained(trainer: SemiTrainer) -> None:
     trainer.save_checkpoint(str(folder / "checkpoint_final.pth"))
     write_json(folder.parent / "plans.json", trainer.plans_manager.plans)
     write_json(folder.parent / "dataset.json", trainer.dataset_json)
+
+
+def said(error: Exception) -> str:
+    """Why a trainer could not be measured.
+
+    Raises:
+        Exception: it is a fault of this program.
+    """
+    if isinstance(error, UserError):
+        return str(error)
+    if is_of_memory(error):
+        return TOO_LARGE
+    raise error

@@ -4,14 +4,15 @@
     semi_nnunet auto -d 42 --hours 8 --dry-run
     semi_nnunet auto -d 42 -c 3d_fullres -tr SemiMeanTeacherTrainer SemiCPSTrainer
 
-Verifies, plans and preprocesses, times a few steps of every candidate on this device, and says how
-it divides the hours. All candidates, with the supervised baseline among them, train briefly, the
-better half twice as long, the best one and the baseline four times as long. Other cases than those
-that chose the method prove it: labelled test cases, or the validation cases of other folds. It
-ships if it is better than the baseline beyond chance, else the baseline does. The folder auto_NAME
-then has the exported model for stock nnU-Net, the predictions of imagesTs, the report, and a
-README.md that begins with the answer. Every step is a command that is printed and could be typed.
-Interrupted at any moment, the same command goes on; --hours counts over restarts.
+Verifies, plans and preprocesses, times a few steps of every candidate on this device, unless a
+semi_nnunet benchmark of it is there, and says how it divides the hours. All candidates, with the
+supervised baseline among them, train briefly, the better half twice as long, the best one and the
+baseline four times as long. Other cases than those that chose the method prove it: labelled test
+cases, or the validation cases of other folds. It ships if it is better than the baseline beyond
+chance, else the baseline does. The folder auto_NAME then has the exported model for stock nnU-Net,
+the predictions of imagesTs, the report, and a README.md that begins with the answer. Every step is
+a command that is printed and could be typed. Interrupted at any moment, the same command goes on;
+--hours counts over restarts.
 """
 
 from __future__ import annotations

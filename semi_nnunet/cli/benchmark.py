@@ -9,8 +9,8 @@ unlabelled terms count in full from the first step on. "/ its passes" is the ste
 its floating-point operations take at the speed of the baseline's forward and backward pass: what is
 above 1 goes into anything but the networks. Loading and memory are measured in a process for each
 trainer: seconds a batch that nnUNet_n_proc_DA processes load, which hides behind the step if it is
-shorter; memory above what the process had before its first step, of the GPU all of it. Nothing is
-written but the file of -o.
+shorter; memory above what the process had before its first step, of the GPU all of it. The
+seconds are kept in the data set's results, where semi_nnunet auto finds them.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", "-device", choices=("cpu", "cuda"), help="default: cuda if there is one")
     add("--threads", type=int, metavar="N", help="of the CPU (default: this machine's cores)")
     add("--rounds", type=int, default=9, help=default)
+    add("--quick", action="store_true", help="seconds alone: no memory, no operations")
     add("-o", dest="out", type=Path, metavar="FILE", help="new file, JSON, for all that is told")
 
 
@@ -42,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
 
     measured = benchmark(
         args.dataset, args.configuration, plans=args.plans, trainers=args.trainers,
-        device=args.device, threads=args.threads, rounds=args.rounds, out=args.out,
-        say=lambda line: print(printable(line), file=sys.stderr),
+        device=args.device, threads=args.threads, rounds=args.rounds, quick=args.quick,
+        out=args.out, say=lambda line: print(printable(line), file=sys.stderr),
     )  # fmt: skip
     print(*map(printable, lines(measured)), sep="\n")
     return 1 if measured.refused else 0

@@ -27,6 +27,7 @@ def test_all_commands_are_understood(empty, launcher: Launcher, device: str) -> 
     all_of_them = [
         *commands.preparing(),
         *commands.measuring(ROUND.trainers, "0"),
+        *commands.timing(ROUND.trainers, 2),
         *commands.trainings(ROUND, 50),
         *commands.shipping("SemiCPSTrainer"),
     ]

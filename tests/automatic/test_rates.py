@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from semi_nnunet.automatic.rates import START_S, rate_of
+from semi_nnunet.automatic.rates import START_S, rate_from, rate_of
+from semi_nnunet.benchmarking.kept import StepRate
 from semi_nnunet.training.history import History
 from semi_nnunet.util.errors import UserError
 from tests.runs.jobs import OURS, fake_job, leave
@@ -39,3 +40,25 @@ def test_steps_are_of_the_last_epoch_and_the_rest_is_what_is_no_epoch(empty) -> 
     assert rate.step == 0.5
     assert rate.besides == pytest.approx(44 - 14 + START_S, abs=1.01)
     assert rate.case == rate.besides / 2
+
+
+@pytest.mark.parametrize(
+    ("measured", "workers", "step"),
+    [
+        (0, 0, 2.0 + 0.6),  # loaded between the steps
+        (0, 3, 2.0),  # beside them
+        (2, 0, 2.0 + 1.2),  # what two processes did at once, one does one after the other
+        (2, 2, 2.0),
+        (12, 0, 2.0 + 4 * 0.6),  # more than there are cores do not load faster
+    ],
+)
+def test_of_a_benchmark_loading_hides_behind_the_step_if_processes_do_it(measured, workers, step):
+    found = StepRate("2025-01-31", 2.0, 0.6, measured, start=5.0, case=7.0)
+    rate = rate_from(found, workers, cores=4, validated=3, validation_share=0.3)
+    assert rate.step == pytest.approx(step + 0.1 * 2.0) and rate.case == 7.0
+    assert rate.besides == pytest.approx(2 * START_S + 5.0 + 3 * 7.0)
+
+
+def test_of_a_benchmark_steps_wait_for_slow_processes() -> None:
+    found = StepRate("2025-01-31", 2.0, 9.0, 1, start=5.0, case=7.0)
+    assert rate_from(found, 3, cores=4, validated=1, validation_share=0).step == 3.0

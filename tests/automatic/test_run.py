@@ -7,14 +7,24 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from semi_nnunet.automatic import run
+from semi_nnunet.automatic.commands import PLANS, ROUNDS, Commands
 from semi_nnunet.automatic.run import configuration_for
+from semi_nnunet.automatic.state import State
+from semi_nnunet.benchmarking.kept import Kept, StepRate
+from semi_nnunet.benchmarking.work import Work
 from semi_nnunet.datasets.phantom import write_phantom_dataset
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
 from semi_nnunet.runs.folders import Folders
+from semi_nnunet.runs.launching import Launcher
+from semi_nnunet.runs.local import Resources
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json, write_json
 from tests.warm import warm
 
 DATASET = "Dataset906_Auto"
@@ -64,7 +74,7 @@ def test_a_dry_run_prints_commands_and_does_nothing(place: Path) -> None:
     code, said = auto(place, "--dry-run")
     assert code == 0
     verbs = re.findall(r"^semi_nnunet (\w+)", said, re.MULTILINE)
-    assert verbs == ["preprocess", "plan", "preprocess", "plan", "crossval"]
+    assert verbs == ["preprocess", "plan", "preprocess", "benchmark"]
     assert not list((place / "preprocessed").iterdir())
 
 
@@ -75,6 +85,66 @@ def test_volumes_are_trained_in_3d_on_a_gpu_alone(place: Path) -> None:
     flat = place / "raw" / "Dataset907_Flat"
     write_phantom_dataset(flat, labelled=1, unlabelled=1, test=0, shape=(1, 32, 32))
     assert configuration_for(Folders(flat, flat, flat), "cuda") == "2d"
+
+
+@pytest.fixture
+def choice(empty: Folders, monkeypatch: pytest.MonkeyPatch) -> run.Choice:
+    """Of a data set that is planned, where a benchmark keeps a rate of whom it is asked to time."""
+    semi = {"steps_per_epoch": 50, "validation_steps_per_epoch": 5}
+    plans = {"plans_name": PLANS, "configurations": {"2d": {}}, "semi": semi}
+    write_json(empty.preprocessed / f"{PLANS}.json", plans)
+    empty.references.mkdir()
+    for number in range(7):
+        (empty.references / f"{number}.nii.gz").touch()
+    commands = Commands(empty, "2d", Launcher(), "cpu", empty.raw)
+    state = State(empty.results / "state.json", {})
+    resources = Resources("cpu", (), 1, 2)
+    return run.Choice(commands, state, ("SemiCPSTrainer",), 1.0, resources)
+
+
+def timed(choice: run.Choice, monkeypatch: pytest.MonkeyPatch, keeps: bool = True) -> list[str]:
+    """Find the rates out; returns the trainers that were timed for that."""
+    asked: list[str] = []
+
+    def stages(commands):
+        for _, words in commands:
+            assert os.environ["nnUNet_n_proc_DA"] == "0"  # as that of trainings on a CPU
+            names = [*words[words.index("-tr") + 1 :]]
+            asked.extend(names)
+            dataset, threads = choice.commands.folders.raw.name, choice.resources.threads
+            work = Work(dataset, "2d", PLANS, "cpu", threads, ROUNDS)
+            rate = StepRate("2025-01-31", 2.0, 0.5, 0, 4.0, 6.0)
+            Kept.of(choice.commands.folders, work).keep(dict.fromkeys(names, rate) if keeps else {})
+
+    monkeypatch.setattr(run, "run_stages", stages)
+    choice.state.rates = {}
+    assert choice.measured()
+    assert {*choice.state.rates} == {*choice.everybody}
+    assert choice.state.rates["SemiCPSTrainer"].step == 2.5 + 0.1 * 2.0 / 3
+    return asked
+
+
+def test_only_what_no_benchmark_has_timed_is_timed(choice, monkeypatch, capsys) -> None:
+    assert timed(choice, monkeypatch) == ["SemiBaselineTrainer", "SemiCPSTrainer"]
+    assert "rates of" not in capsys.readouterr().out
+    assert timed(choice, monkeypatch) == []
+    said = capsys.readouterr().out
+    assert "rates of semi_nnunet benchmark of 2025-01-31: SemiBaselineTrainer, SemiCPS" in said
+    more = replace(choice, candidates=("SemiCPSTrainer", "SemiMeanTeacherTrainer"))
+    assert timed(more, monkeypatch) == ["SemiMeanTeacherTrainer"]
+
+
+def test_rates_of_other_plans_and_of_other_threads_are_not_taken(choice, monkeypatch) -> None:
+    assert timed(choice, monkeypatch)
+    assert timed(replace(choice, resources=Resources("cpu", (), 1, 1)), monkeypatch)
+    path = choice.commands.folders.preprocessed / f"{PLANS}.json"
+    write_json(path, read_json(path) | {"configurations": {"2d": {"batch_size": 3}}})
+    assert timed(choice, monkeypatch) == ["SemiBaselineTrainer", "SemiCPSTrainer"]
+
+
+def test_rates_that_cannot_be_kept_are_told(choice, monkeypatch) -> None:
+    with pytest.raises(UserError, match=r"nothing was kept in .*SemiCPSTrainer"):
+        timed(choice, monkeypatch, keeps=False)
 
 
 @pytest.mark.slow
@@ -91,6 +161,9 @@ def test_one_command_ends_with_a_model_its_predictions_and_an_answer(place: Path
     state = place / "results" / DATASET / "semi_auto" / "2d.json"
     before = json.loads(state.read_text(encoding="utf-8"))
     assert before["rounds"]["full"]["steps"] == 50
+    (kept,) = (place / "results" / DATASET / "semi_benchmark").glob("2d_*.json")
+    measured = {"SemiBaselineTrainer", "SemiMeanTeacherTrainer"}
+    assert set(json.loads(kept.read_text(encoding="utf-8"))["rates"]) == measured
     code, said = auto(place, *words)  # trains nothing again
     assert code == 0 and "2 done before" in said
     after = json.loads(state.read_text(encoding="utf-8"))

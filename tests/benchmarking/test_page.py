@@ -9,7 +9,8 @@ import pytest
 from semi_nnunet.benchmarking.alone import Alone
 from semi_nnunet.benchmarking.page import lines
 from semi_nnunet.benchmarking.run import put_together
-from semi_nnunet.benchmarking.steps import FLOOR, Seconds, Times
+from semi_nnunet.benchmarking.steps import FLOOR, Times
+from semi_nnunet.benchmarking.timing import Seconds
 from semi_nnunet.benchmarking.work import BASELINE, STOCK, Work
 
 
@@ -23,7 +24,9 @@ def measured():
             "SemiMeanTeacherTrainer": Seconds(0.245, 0.24, 0.25),
         },
         {FLOOR: 3e9, BASELINE: 3e9, "SemiMeanTeacherTrainer": 7e9},
-        {"SemiCPSTrainer": "too little memory"},
+        refused={"SemiCPSTrainer": "too little memory"},
+        starts={BASELINE: 3.0, STOCK: 2.0, "SemiMeanTeacherTrainer": 4.0},
+        case=12.0,
     )
     alone = {
         BASELINE: Alone(1000.0, 0.05),
@@ -46,6 +49,7 @@ def test_ratios_are_to_the_baseline_and_to_the_passes(measured) -> None:
     assert stock == [STOCK, "110.0", "100.0 to 120.0", "1.06", *"-----"]
     assert told[-2:] == ["SemiCPSTrainer: too little memory", f"{STOCK}: killed"]
     assert "labelled forward and backward pass: 100.0 ms" in told
+    assert "prediction of a case of median size, mirrored: 12.0 s" in told
     assert len({len(line) for line in told if line.startswith("|")}) == 1
 
 

@@ -10,8 +10,14 @@ from pathlib import Path
 import pytest
 
 import semi_nnunet
+from semi_nnunet.benchmarking import run
+from semi_nnunet.benchmarking.kept import Kept
 from semi_nnunet.benchmarking.run import in_own_process
+from semi_nnunet.benchmarking.steps import Times
+from semi_nnunet.benchmarking.timing import Seconds
+from semi_nnunet.benchmarking.work import TOO_LARGE, Work
 from semi_nnunet.cli.main import main
+from semi_nnunet.runs.folders import folders_of
 from semi_nnunet.util.errors import UserError
 
 
@@ -27,6 +33,46 @@ def test_a_killed_process_is_noticed_and_others_return_what_they_found() -> None
     assert in_own_process(kill_itself) is None
     found = in_own_process(number)
     assert found is not None and found != os.getpid()
+
+
+@pytest.mark.parametrize("first", ["killed", "too large"])
+def test_what_is_too_large_beside_others_is_timed_alone(first, monkeypatch) -> None:
+    work, told = Work("Dataset001_A", "2d", "P", "cpu", 1, 2), list[str]()
+    one, too_large = Seconds(1.0, 1.0, 1.0), {"B": TOO_LARGE, "C": "is no trainer"}
+
+    def instead(part):
+        names = part.args[1]
+        if names == ["A", "B", "C"]:
+            return None if first == "killed" else Times({"A": one}, refused=too_large)
+        return None if names == ["C"] else Times({names[0]: one})
+
+    monkeypatch.setattr(run, "in_own_process", instead)
+    times = run.time_beside_or_alone(work, ["A", "B", "C"], True, told.append)
+    assert times.seconds == {"A": one, "B": one}
+    assert times.refused == {"C": run.KILLED if first == "killed" else "is no trainer"}
+    assert len(told) == (3 if first == "killed" else 1)
+
+
+def test_quick_measures_in_one_process_and_keeps_it(prepared_dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    dataset = prepared_dataset()
+
+    def here(part):
+        pids.append(1)
+        return part()
+
+    pids = list[int]()
+    monkeypatch.setattr(run, "in_own_process", here)
+    measured = semi_nnunet.benchmark(
+        dataset.name, "2d", trainers=["SemiMeanTeacherTrainer"], device="cpu", threads=1, rounds=2,
+        quick=True,
+    )  # fmt: skip
+    assert len(pids) == 1 and measured.case and len(measured.costs) == 2
+    work = Work(dataset.name, "2d", "nnUNetPlans", "cpu", 1, 9)
+    kept = Kept.of(folders_of(dataset.name), work)
+    assert kept.rates == measured.rates() and set(kept.rates) == {c.trainer for c in measured.costs}
+    assert kept.rates["SemiMeanTeacherTrainer"].step == measured.costs[1].seconds.median
 
 
 @pytest.mark.slow

@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-import time
+import multiprocessing
 
 import pytest
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from semi_nnunet.benchmarking import steps
-from semi_nnunet.benchmarking.steps import (
-    FLOOR,
-    Seconds,
-    count_operations,
-    in_turn,
-    said,
-    time_steps,
-)
-from semi_nnunet.benchmarking.work import BASELINE, Work, aside
+from semi_nnunet.benchmarking.steps import FLOOR, Times, count_operations, time_steps
+from semi_nnunet.benchmarking.timing import Seconds
+from semi_nnunet.benchmarking.work import BASELINE, STOCK, Work, aside
 from semi_nnunet.util.errors import UserError
 
 
 @pytest.fixture
 def work(prepared_dataset) -> Work:
     return Work(prepared_dataset().name, "2d", "nnUNetPlans", "cpu", threads=1, rounds=2)
-
-
-def test_parts_take_turns_and_the_first_rounds_do_not_count() -> None:
-    turns: list[str] = []
-
-    def part(name: str, seconds: float) -> None:
-        turns.append(name)
-        time.sleep(seconds if turns.count(name) > steps.UNCOUNTED else 10 * seconds)
-
-    found = in_turn(
-        {"short": lambda: part("short", 0.01), "long": lambda: part("long", 0.04)},
-        rounds=4,
-        device=torch.device("cpu"),
-    )
-    assert turns == ["short", "long"] * (steps.UNCOUNTED + 4)
-    assert 0.01 <= found["short"].low <= found["short"].median <= found["short"].high
-    assert 2 < found["long"].median / found["short"].median < 8
-
-
-def test_seconds_are_the_median_and_the_quartiles() -> None:
-    assert Seconds.of([5.0, 1.0, 2.0, 4.0, 3.0]) == Seconds(3.0, 2.0, 4.0)
 
 
 def test_operations_without_values_are_those_of_a_step_that_computes(work, make_trainer):
@@ -74,10 +46,24 @@ def test_trainers_are_timed_beside_the_floor_and_a_mistake_is_told(work, monkeyp
     assert set(times.seconds) == {BASELINE, FLOOR, "SemiMeanTeacherTrainer"}
     assert times.refused == {"SemiBCPTrainer": "needs two patches. Fix: more"}
     assert times.seconds["SemiMeanTeacherTrainer"].median > times.seconds[FLOOR].low
+    assert set(times.operations) >= {BASELINE, FLOOR, "SemiMeanTeacherTrainer"}
+    assert not times.loading and times.case is not None and times.case > 0
 
 
-def test_too_little_memory_is_told_and_a_fault_of_ours_is_not_hidden() -> None:
-    assert "alone" in said(MemoryError())
-    assert "alone" in said(RuntimeError("CUDA out of memory. Tried to allocate"))
-    with pytest.raises(RuntimeError, match="shape"):
-        said(RuntimeError("shape mismatch"))
+def test_quick_times_loading_and_a_case_beside_the_steps_and_counts_nothing(work, monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+    names = [BASELINE, "SemiMeanTeacherTrainer", STOCK]
+    times = time_steps(work, names, quick=True)
+    assert set(times.loading) == set(times.starts) == set(names) and not times.operations
+    assert set(times.seconds) == {*names, FLOOR} and times.case is not None
+    assert all(0 < seconds < 60 for seconds in (*times.loading.values(), *times.starts.values()))
+    assert multiprocessing.active_children() == []
+
+
+def test_what_is_measured_again_replaces_why_it_was_not() -> None:
+    one = Seconds(1.0, 1.0, 1.0)
+    first = Times({"A": one}, starts={"A": 2.0}, case=3.0, refused={"B": "large", "C": "large"})
+    both = first.with_those_of(Times({"B": one}, loading={"B": 0.5}, starts={"B": 4.0}))
+    assert both.seconds == {"A": one, "B": one} and both.starts == {"A": 2.0, "B": 4.0}
+    assert both.refused == {"C": "large"} and both.case == 3.0 and both.loading == {"B": 0.5}
+    assert both.with_those_of(Times(refused={"C": "killed"})).refused == {"C": "killed"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.benchmarking.work import STOCK, Work, aside, ready
+from semi_nnunet.benchmarking.work import STOCK, Work, aside, ready, said
 from tests.trainers import TRAINERS, each_of
 
 
@@ -49,3 +49,10 @@ def test_the_results_folder_is_the_users_again_also_after_a_fault(fails, monkeyp
     except RuntimeError:
         pass
     assert os.environ["nnUNet_results"] == "the user's" and not folder.exists()
+
+
+def test_too_little_memory_is_told_and_a_fault_of_ours_is_not_hidden() -> None:
+    assert "alone" in said(MemoryError())
+    assert "alone" in said(RuntimeError("CUDA out of memory. Tried to allocate"))
+    with pytest.raises(RuntimeError, match="shape"):
+        said(RuntimeError("shape mismatch"))

@@ -1,0 +1,30 @@
+"""Pieces of work are timed in turn."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from semi_nnunet.benchmarking.timing import UNCOUNTED, Seconds, in_turn
+
+
+def test_parts_take_turns_and_the_first_rounds_do_not_count() -> None:
+    turns: list[str] = []
+
+    def part(name: str, seconds: float) -> None:
+        turns.append(name)
+        time.sleep(seconds if turns.count(name) > UNCOUNTED else 10 * seconds)
+
+    found = in_turn(
+        {"short": lambda: part("short", 0.01), "long": lambda: part("long", 0.04)},
+        rounds=4,
+        device=torch.device("cpu"),
+    )
+    assert turns == ["short", "long"] * (UNCOUNTED + 4)
+    assert 0.01 <= found["short"].low <= found["short"].median <= found["short"].high
+    assert 2 < found["long"].median / found["short"].median < 8
+
+
+def test_seconds_are_the_median_and_the_quartiles() -> None:
+    assert Seconds.of([5.0, 1.0, 2.0, 4.0, 3.0]) == Seconds(3.0, 2.0, 4.0)
