@@ -49,6 +49,7 @@ from semi_nnunet.training.optimisation import (
 from semi_nnunet.training.precision import compute_dtype, slow_dtype_warning
 from semi_nnunet.training.preemption import Preemption, WithinEpoch
 from semi_nnunet.training.run_log import RunLog
+from semi_nnunet.training.saving import CheckpointWriter
 from semi_nnunet.training.step_records import total_loss
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import print_user_errors_plainly
@@ -115,7 +116,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.resuming = plans.get("continue_training", True)  # nnU-Net says False with --val
         self._stopped_early = self.is_restoring = False
         self._cases: dict[str, list[str]] = {}
-        self.preemption = Preemption(self.ranks)
+        self.preemption, self.saving = Preemption(self.ranks), CheckpointWriter()
         self.within_epoch = WithinEpoch(self.ranks, {"records": self.records})
         self._best_epoch = self.step_in_epoch = 0
         self._apply_settings()
@@ -249,7 +250,7 @@ class ReproducibleTrainer(nnUNetTrainer):
     # ---------------------------------------------------------------- training
 
     def run_training(self) -> None:
-        with self.preemption.watched():
+        with self.preemption.watched(), self.saving.running(self.say):
             try:
                 super().run_training()
             except EarlyStop as reason:
@@ -313,16 +314,17 @@ class ReproducibleTrainer(nnUNetTrainer):
             self.run_log.write_history(folder)
         if self._best_ema is None or self.logger.get_value("ema_fg_dice", step=-1) > self._best_ema:
             self._best_epoch = epoch
-        super().on_epoch_end()  # saves checkpoint_best and counts the epoch
-        done, self.step_in_epoch = epoch + 1, 0
-        if done % self.settings.save_every_epochs == 0 and done < self.num_epochs:
-            self.save_checkpoint(str(folder / checkpoints.LATEST), next_epoch=done)
+        with self.saving.beside():
+            super().on_epoch_end()  # saves checkpoint_best and counts the epoch
+            done, self.step_in_epoch = epoch + 1, 0
+            if done % self.settings.save_every_epochs == 0 and done < self.num_epochs:
+                self.save_checkpoint(str(folder / checkpoints.LATEST), next_epoch=done)
         stop_early(epoch, self._best_epoch, self._best_ema, self.settings)
 
     # ---------------------------------------------------------------- checkpoints
 
     def save_checkpoint(self, filename: str, next_epoch: int | None = None, **done: Any) -> None:
-        """Write a checkpoint whole.
+        """Write a checkpoint whole; those of the end of an epoch beside the steps of the next.
 
         Args:
             filename: its path.
@@ -333,7 +335,7 @@ class ReproducibleTrainer(nnUNetTrainer):
             following = self.current_epoch + 1 if next_epoch is None else next_epoch
             content = self.checkpoint_content(following)
             content["semi"] |= done
-            checkpoints.save(content, filename)
+            self.saving.save(content, filename)
 
     def checkpoint_content(self, next_epoch: int) -> dict[str, Any]:
         """nnU-Net's keys, and under "semi" what resuming exactly needs beyond them."""
@@ -364,10 +366,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         }
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
-        """Continue from a checkpoint's content, or from a file.
-
-        Where the file is damaged, from the most advanced readable checkpoint of its folder.
-        """
+        """Continue from a checkpoint's content, a file, or the newest beside a damaged file."""
         self.is_restoring = True
         if not self.was_initialized:
             self.initialize()

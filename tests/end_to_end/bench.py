@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,14 @@ def train(bench: Bench, **settings: int) -> Work:
     plans = bench.copy("raw", "preprocessed") / "nnUNetPlans.json"
     write_json(plans, {**read_json(plans), "semi": {**SHORT, **settings}})
     return (*TRAIN, "SemiMeanTeacherTrainer")
+
+
+def saved(disk: Disk) -> None:
+    """Wait for the checkpoint of the first epoch, which is written beside the next steps."""
+    until = time.monotonic() + 60
+    while not list(disk.folder.glob("results/*/*/fold_0/checkpoint_latest.pth")):
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def check_files(disk: Disk, before: dict[str, bytes]) -> None:

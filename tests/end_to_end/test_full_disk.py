@@ -16,7 +16,7 @@ from semi_nnunet.training.history import History
 from semi_nnunet.training.history_picture import write_history_picture
 from semi_nnunet.util.files import read_json, write_json
 from tests.datasets.converting import write_picture
-from tests.end_to_end.bench import Bench, check_files, train
+from tests.end_to_end.bench import Bench, check_files, saved, train
 from tests.end_to_end.small_disk import Disk, Work, torn
 from tests.report.results_tree import BASE, OURS, Tree
 
@@ -193,7 +193,7 @@ def test_a_training_ends_at_the_checkpoint_that_it_cannot_write_and_goes_on_from
     disk, work = bench.disk, train(bench)
     before = disk.files()
     if is_small:  # while it trains
-        code, said = disk.run(work, at={"Epoch 1": lambda: disk.fill(32768)})
+        code, said = disk.run(work, at={"Epoch 1": lambda: (saved(disk), disk.fill(32768))})
     else:
         code, said = disk.run(work, 65536)
     assert code == 1, said

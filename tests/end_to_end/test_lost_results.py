@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.end_to_end.bench import Bench, check_files, train
+from tests.end_to_end.bench import Bench, check_files, saved, train
 
 
 @pytest.mark.slow
@@ -20,7 +20,7 @@ def test_a_training_that_loses_its_results_ends_with_a_message_and_goes_on(
     before = disk.files()
     results = bench.place("results")
     lose = disk.make_read_only if way == "read_only" else lambda: shutil.rmtree(results)
-    code, said = disk.run(work, at={"Epoch 1": lose})
+    code, said = disk.run(work, at={"Epoch 1": lambda: (saved(disk), lose())})
     if way == "read_only":
         disk.make_writable()
     assert code == 1 and "Traceback" not in said, said[-3000:]
