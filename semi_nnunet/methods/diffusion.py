@@ -30,7 +30,7 @@ from semi_nnunet.core.difficulty import DifficultyWeights, hard_dice
 from semi_nnunet.core.partial_labels import known_voxels, merged_probs
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
-from semi_nnunet.networks.diffusion_branches import DiffusionBranches
+from semi_nnunet.networks.diffusion_branches import DiffusionBranches, Path
 from semi_nnunet.networks.label_diffusion import LabelDiffusion
 from semi_nnunet.settings.common import score_of_one_network
 from semi_nnunet.settings.fidelity import FidelitySettings, paper_or
@@ -79,6 +79,7 @@ class SemiDiffusionTrainer(SemiTrainer):
         settings, classes = self.settings, self.label_manager.num_segmentation_heads
         wider = self.another_network("xi", self.num_input_channels + classes)
         branches = DiffusionBranches(wider, self.another_network("psi"))
+        branches.run = self.compiled_path
         if settings.begins_with_image:
             branches.begin_with_image()
         diffusion = LabelDiffusion(
@@ -134,8 +135,11 @@ class SemiDiffusionTrainer(SemiTrainer):
     @property
     def encoder(self) -> Any:
         """The student's, which all branches share."""
-        bare: Any = self.bare_network.encoder
-        return self.compiled(bare)
+        return self.bare_network.encoder
+
+    def compiled_path(self, path: Path) -> Path:
+        """A path through the encoder and a branch, compiled as one where the student is."""
+        return self.compiled.path(path, self.encoder, self.companion("diffusion").branches)
 
     def hard_labels(self, logits: torch.Tensor) -> torch.Tensor:
         """One-hot labels of logits, without gradient."""

@@ -12,7 +12,7 @@ U-Net's own first layers.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,12 @@ from torch import nn
 from semi_nnunet.util.errors import UserError
 
 EMBEDDING, HIDDEN = 128, 512
+Path = Callable[..., torch.Tensor]
+
+
+def as_it_is(path: Path) -> Path:
+    """Not compiled."""
+    return path
 
 
 def time_embedding(t: torch.Tensor, size: int = EMBEDDING) -> torch.Tensor:
@@ -38,6 +44,9 @@ class DiffusionBranches(nn.Module):
         wider: a network of the student's plan whose input is the image and one channel for each
             class; its first layers become the stem of noisy labels, its decoder xi.
         psi: another network of the student's plan, whose decoder becomes psi.
+
+    Attributes:
+        run: a path through encoder and branch -> what runs it, such as a compiled one.
     """
 
     def __init__(self, wider: Any, psi: Any):
@@ -56,6 +65,7 @@ class DiffusionBranches(nn.Module):
         )
         self.to_encoder = nn.ModuleList(nn.Linear(HIDDEN, count) for count in channels)
         self.to_decoder = nn.ModuleList(nn.Linear(HIDDEN, c) for c in reversed(channels[:-1]))
+        self.run: Callable[[Path], Path] = as_it_is
 
     @torch.no_grad()
     def begin_with_image(self) -> None:
@@ -80,12 +90,22 @@ class DiffusionBranches(nn.Module):
 
     def predict_psi(self, encoder: Any, x: torch.Tensor) -> torch.Tensor:
         """psi's full-resolution logits (B, C, *spatial) of an image."""
+        return self.run(self.psi_path)(encoder, x)
+
+    def psi_path(self, encoder: Any, x: torch.Tensor) -> torch.Tensor:
+        """:meth:`predict_psi`, whatever :attr:`run` makes of it."""
         return decode(self.psi, encoder(x), None)
 
     def denoise(
         self, encoder: Any, x: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor
     ) -> torch.Tensor:
         """xi's logits of x_0, from image, noisy labels x_t (B, C, *spatial) and t (B,)."""
+        return self.run(self.xi_path)(encoder, x, x_t, t)
+
+    def xi_path(
+        self, encoder: Any, x: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor
+    ) -> torch.Tensor:
+        """:meth:`denoise`, whatever :attr:`run` makes of it."""
         embedded = self.time(time_embedding(t))
         h = self.stem(torch.cat([x, x_t], 1))
         stages = list(encoder.stages)

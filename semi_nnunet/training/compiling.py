@@ -26,6 +26,7 @@ class CompiledNetworks:
         bare = unwrapped(student)
         self.compiles = student is not bare
         self._runs: dict[nn.Module, Callable[..., Any]] = {bare: student}
+        self._paths: dict[Callable[..., Any], Callable[..., Any]] = {}
 
     def __call__(self, network: nn.Module) -> Callable[..., Any]:
         """What runs a network of the training; nothing is compiled before its first pass."""
@@ -35,6 +36,19 @@ class CompiledNetworks:
         if bare not in self._runs:
             self._runs[bare] = torch.compile(bare)
         return self._runs[bare]
+
+    def path(self, path: Callable[..., Any], *networks: nn.Module) -> Callable[..., Any]:
+        """What runs a function that goes through parts of networks, such as a method of one.
+
+        Args:
+            path: the function, which takes the networks as arguments or owns them.
+            networks: whose hooks would be overlooked.
+        """
+        if not self.compiles or any(map(has_hooks, networks)):
+            return path
+        if path not in self._paths:
+            self._paths[path] = torch.compile(path)
+        return self._paths[path]
 
 
 def has_hooks(network: nn.Module) -> bool:

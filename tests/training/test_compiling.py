@@ -51,6 +51,56 @@ def test_a_network_with_hooks_runs_as_it_is() -> None:
     assert not has_hooks(student) and compiled(student) is not student
 
 
+def test_a_path_through_networks_is_compiled_once_and_not_where_they_have_hooks() -> None:
+    student = Halves()
+
+    def path(network: Halves, x: torch.Tensor) -> torch.Tensor:
+        return network.last(network.encoder(x))
+
+    assert CompiledNetworks(student).path(path, student) is path
+    compiled = CompiledNetworks(torch.compile(student, backend="eager"))
+    runs = compiled.path(path, student)
+    assert runs is not path and runs is compiled.path(path, student)
+    with feature_dropout(student, 0.5):
+        assert compiled.path(path, student) is path
+
+
+def test_the_decoders_of_diffusion_are_within_its_graphs(make_trainer, monkeypatch) -> None:
+    """Each branch, with the encoder that it shares, is a graph as a whole."""
+    convolutions: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        called = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
+        convolutions.append(sum("conv" in name for name in called))
+        return graph.forward
+
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    monkeypatch.setattr(
+        "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer._do_i_compile",
+        lambda self: True,
+    )
+    trainer = make_trainer("SemiDiffusionTrainer")
+    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
+    branches, shape = trainer.companion("diffusion").branches, (2, 1, 32, 32)
+    x, noise = torch.randn(shape), torch.randn(2, branches.num_classes, 32, 32)
+    networks = trainer.bare_network.encoder, branches.psi
+    t = torch.tensor([3, 7])
+    for compiled, at_once in (
+        (branches.predict_psi(networks[0], x), branches.psi_path(networks[0], x)),
+        (branches.denoise(networks[0], x, noise, t), branches.xi_path(networks[0], x, noise, t)),
+    ):
+        torch.testing.assert_close(compiled, at_once, rtol=1e-5, atol=1e-6)
+    kinds = (nn.Conv2d, nn.ConvTranspose2d)
+    both = [sum(isinstance(m, kinds) for m in network.modules()) for network in networks]
+    unused = len(branches.psi.seg_layers) - 1  # those of deep supervision
+    assert convolutions == [sum(both) - unused] * 2
+    assert not torch._dynamo.utils.counters["graph_break"]
+    names = {key for key in trainer._companions.state_dict() if "_orig_mod" in key}
+    assert not names
+
+
 @pytest.mark.parametrize("name", UNLABELLED_TRAINERS)
 def test_compiled_networks_train_to_the_same_weights(
     name: str, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
