@@ -15,17 +15,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from semi_nnunet.data.layout import raw_dataset
     from semi_nnunet.discovery.doctor import examine
 
-    findings, following = examine(with_datasets=args.dataset is None), list[str]()
+    if args.dataset is not None:
+        raw_dataset(args.dataset)  # a mistake is told before PyTorch is imported, which takes long
+    wrong, following = 0, list[str]()
+    for finding in examine(with_datasets=args.dataset is None):
+        print(finding, flush=True)
+        wrong += finding.fix is not None
     if args.dataset is not None:
         from semi_nnunet.runs.ready import examine_dataset
 
         of_dataset, following = examine_dataset(args.dataset)
-        findings += of_dataset
-    for finding in findings:
-        print(finding)
-    wrong = sum(finding.fix is not None for finding in findings)
+        print(*of_dataset, sep="\n")
+        wrong += sum(finding.fix is not None for finding in of_dataset)
     print(f"\n{wrong} thing{'s' * (wrong != 1)} to mend" if wrong else "\neverything is in place")
     if following:
         from semi_nnunet.runs.next_step import next_lines

@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from semi_nnunet.data.contact_sheet import picture_of, write_sheet
 from semi_nnunet.data.domain import Outlier, find_outliers
 from semi_nnunet.data.integrity import CaseReport
 from semi_nnunet.data.layout import UNLABELLED_IMAGES
@@ -88,6 +87,8 @@ def fix(with_skipping: bool) -> str:
 
 def write_outliers(folder: Path, raw: RawDataset, outliers: Sequence[Outlier]) -> None:
     """Write the table of all and the sheet of the worst."""
+    from semi_nnunet.data.contact_sheet import picture_of, write_sheet  # imports Matplotlib
+
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
         (rank, one.case, f"{one.score:.2f}", " ".join(one.reasons))

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from nnunetv2.paths import (
     _EnvPath,
     nnUNet_extTrainer,
@@ -20,7 +19,6 @@ from nnunetv2.paths import (
 )
 
 from semi_nnunet import __version__
-from semi_nnunet.data.integrity import cases_in
 from semi_nnunet.data.layout import SKIPPED_FILE, UNLABELLED_IMAGES, set_aside, unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.discovery.register import TRAINERS_FOLDER, is_registered
@@ -47,14 +45,18 @@ class Finding:
         return line if self.fix is None else f"{line}\n{'':{TOPIC_WIDTH + 6}}-> {self.fix}"
 
 
-def examine(with_datasets: bool = True) -> list[Finding]:
-    """Everything there is to say, in the order of the screen.
+def examine(with_datasets: bool = True) -> Iterator[Finding]:
+    """Everything there is to say, in the order of the screen; each is looked at when it is asked.
 
     Args:
         with_datasets: also of all raw data sets.
     """
-    found = [*versions(), *devices(), *paths(), trainers()]
-    return [*found, *datasets()] if with_datasets else found
+    yield from versions()
+    yield from devices()
+    yield from paths()
+    yield trainers()
+    if with_datasets:
+        yield from datasets()
 
 
 def versions() -> Iterator[Finding]:
@@ -69,6 +71,8 @@ def versions() -> Iterator[Finding]:
 
 def devices() -> Iterator[Finding]:
     """What can be trained on."""
+    import torch  # takes seconds, and what is said before needs none
+
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(index)
@@ -127,6 +131,8 @@ def datasets() -> Iterator[Finding]:
 
 def dataset(folder: Path, preprocessed: Path | None) -> Finding:
     """Counts of one data set: raw and ready for training, labelled and unlabelled."""
+    from semi_nnunet.data.integrity import cases_in  # imports PyTorch
+
     try:
         ending = read_json(folder / "dataset.json")["file_ending"]
     except (UserError, KeyError) as error:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,22 @@ def test_missing_paths_are_named_with_their_remedy(
     assert results.fix == f"mkdir -p {tmp_path / 'absent'}"
     assert main(["doctor"]) == 1
     assert "things to mend" in capsys.readouterr().out
+
+
+def test_a_mistake_is_told_before_anything_that_takes_seconds_is_imported(tmp_path: Path) -> None:
+    code = "import sys; from semi_nnunet.cli.main import main\n"
+    code += "print(main(['doctor', '-d', '777']), {'torch', 'matplotlib'} & {*sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "nnUNet_raw": str(tmp_path)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "2 set()\n" and "777" in done.stderr
+
+
+def test_what_is_found_is_told_at_once() -> None:
+    found = doctor.examine()
+    assert next(found).topic == "versions"
+    assert {"device", "nnUNet_raw", "trainers"} <= {finding.topic for finding in found}
 
 
 def test_trainers_are_found_through_the_variable_or_the_register(
