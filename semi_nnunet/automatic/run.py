@@ -38,8 +38,8 @@ from semi_nnunet.runs.folds import number_of_folds
 from semi_nnunet.runs.launching import Launcher, find_resources
 from semi_nnunet.runs.local import Resources, child_environment
 from semi_nnunet.util.environment import variable
-from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.files import write_text, writing
+from semi_nnunet.util.errors import Problem, UserError, refuse
+from semi_nnunet.util.files import file_in_the_way, write_text, writing
 from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.names import unique
 
@@ -122,8 +122,8 @@ def require_sensible(hours: float, candidates: Sequence[str], out: Path) -> None
     problems = [*unknown_trainers(candidates)]
     if hours <= 0:
         problems.append(Problem("--hours", f"must be above 0, got {hours}", "correct it"))
-    if out.exists() and not out.is_dir():
-        problems.append(Problem("-o", f"must be a folder, but {out} is a file", "give a folder"))
+    if there := file_in_the_way(out):
+        problems.append(Problem("-o", f"must be a folder, but {there} is a file", "give a folder"))
     if not candidates:
         what = f"must name a candidate besides {BASELINE}, got none"
         problems.append(Problem("-tr", what, "add one, such as SemiMeanTeacherTrainer"))
@@ -131,8 +131,7 @@ def require_sensible(hours: float, candidates: Sequence[str], out: Path) -> None
     for name in candidates:
         if name in kinds and not kinds[name].segments:
             problems.append(Problem(f"-tr {name}", "segments nothing", "leave it out"))
-    if problems:
-        raise UserError("The choice cannot start:", problems)
+    refuse("The choice cannot start:", problems)
 
 
 def configuration_for(folders: Folders, device: str) -> str:

@@ -28,7 +28,7 @@ from semi_nnunet.inference.model import (
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, noting, printable, refuse
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
-from semi_nnunet.util.files import could_not_write, optional_json, write_json
+from semi_nnunet.util.files import could_not_write, file_in_the_way, optional_json, write_json
 from semi_nnunet.util.memory import at_most
 
 DESCRIPTION = "dataset.json"
@@ -168,7 +168,7 @@ def folder_problems(
         got = "no such image" if images.is_dir() else "no folder"
         what = f"holds no image CASE_0000{ending}, got {got}"
         yield Problem(str(images), what, "correct the folder, or name its files so")
-    if not (there := next(one for one in (out, *out.absolute().parents) if one.exists())).is_dir():
+    if there := file_in_the_way(out):
         yield Problem(str(out), f"must be a folder, got the file {there}", "choose another -o")
         return
     if images.exists() and out.exists() and out.samefile(images):

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, refuse
 from semi_nnunet.util.files import write_atomically
 
 DOS_FOLDER = 0x10
@@ -276,8 +276,7 @@ def check_compatible(
         for key, value in plain(expected).items()
         if identity.get(key) != value
     ]
-    if problems:
-        raise UserError(f"{path} belongs to another training:", problems)
+    refuse(f"{path} belongs to another training:", problems)
 
 
 def tell_changes(

@@ -23,6 +23,16 @@ INTACT = "The previous file, if any, is intact"
 MAKE_AGAIN = "run the command that writes it (again)"
 
 
+def file_in_the_way(folder: Path) -> Path | None:
+    """The file that is where a folder, or one that it is to lie in, would be; None: there is none.
+
+    Args:
+        folder: that need not be there yet.
+    """
+    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    return None if there.is_dir() else there
+
+
 def write_atomically(
     path: str | Path, write: Callable[[Path], object], needed: int | None = None
 ) -> None:

@@ -62,7 +62,7 @@ def auto(place: Path, *words: str) -> tuple[int, str]:
 
 def test_all_mistakes_are_told_at_once_and_nothing_is_written(place: Path) -> None:
     (place / "file").touch()
-    wrong = ("-tr", "SemiMeanTecherTrainer", "SemiPretrainTrainer", "-o", "file")
+    wrong = ("-tr", "SemiMeanTecherTrainer", "SemiPretrainTrainer", "-o", "file/below")
     code, said = auto(place, "--hours", "0", *wrong)
     assert code == 2 and "Traceback" not in said
     assert "must be above 0, got 0.0" in said and "did you mean" in said

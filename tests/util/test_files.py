@@ -15,6 +15,7 @@ from semi_nnunet.util.errors import DiskError, UserError
 from semi_nnunet.util.files import (
     amount,
     could_not_write,
+    file_in_the_way,
     folder_aside,
     read_json,
     remove_leftovers,
@@ -380,3 +381,12 @@ def test_what_a_killed_process_wrote_in_place_is_undone_later(tmp_path):
     assert old.read_text() == "whole" and list(tmp_path.iterdir()) == [old]
     undo([old, new])
     assert old.read_text() == "whole"
+
+
+def test_a_file_where_a_folder_would_be_is_found(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for name in ("folder", "folder/new", "new/newer"):
+        assert file_in_the_way(tmp_path / name) is None
+    for name in ("file", "file/below", "file/far/below"):
+        assert file_in_the_way(tmp_path / name) == tmp_path / "file"
