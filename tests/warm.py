@@ -23,6 +23,7 @@ from semi_nnunet.runs import commands
 from tests.warm_server import CLIENT, spawning_warm
 
 SERVER = Path(__file__).with_name("warm_server.py")
+CAN_FORK = hasattr(os, "pidfd_open")  # Linux
 KNOWN = "WARM_SERVER"  # the variable by which a warm process finds the server, too
 RUN_MODULE = "import runpy; runpy.run_module({name!r}, run_name='__main__', alter_sys=True)"
 
@@ -42,7 +43,7 @@ def warm(command: list[str], with_commands: bool = False) -> list[str]:
     Returns:
         A command for :mod:`subprocess`; the one given where processes cannot be forked.
     """
-    if not hasattr(os, "pidfd_open"):
+    if not CAN_FORK:
         return command
     python, *words = command
     if python != sys.executable:
@@ -66,6 +67,8 @@ def warm_commands(setattr: Callable[[object, str, object], None] = setattr) -> N
     def arguments_of(*given: Any, **named: Any) -> list[str]:
         return warm(original(*given, **named))
 
+    if not CAN_FORK:
+        return
     original = commands.arguments_of
     setattr(commands, "arguments_of", arguments_of)
     setattr(multiprocessing.util, "spawnv_passfds", spawning_warm(server))

@@ -14,9 +14,7 @@ from semi_nnunet.util.files import read_json
 
 LOG_TIME = re.compile(r"training_log_(\d+(?:_\d+){5})")  # nnU-Net's name of a log
 START_S = 10.0  # until nnU-Net opens its log: imports
-FORWARD = (
-    1 / 3
-)  # of a step's passes: a validation step has no backward pass, which takes twice that
+FORWARD = 1 / 3  # of a step: validation has no backward pass, which takes twice the forward one
 
 
 def rate_of(job: Job) -> Rate:

@@ -22,11 +22,8 @@ from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.util.machine import processor_name, usable_cores
 
 FOLDER = "semi_benchmark"  # of a data set's results
-LENGTHS = (
-    "epochs",
-    "steps_per_epoch",
-    "validation_steps_per_epoch",
-)  # no step takes longer by them
+# no step takes longer by them
+LENGTHS = ("epochs", "steps_per_epoch", "validation_steps_per_epoch")
 
 
 @dataclass(frozen=True)
