@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from semi_nnunet.benchmarking.run import Cost, Measured
+from semi_nnunet.util.markdown import table
 
 HEADER = (
     "trainer", "step, ms", "half of them", "/ baseline's", "operations", "/ its passes",
@@ -21,16 +22,8 @@ def lines(measured: Measured) -> Iterator[str]:
     if measured.case is not None:
         yield f"prediction of a case of median size, mirrored: {measured.case:.1f} s"
     yield ""
-    table = [HEADER, *(row(measured, cost) for cost in measured.costs)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for number, cells in enumerate(table):
-        first, *others = (
-            cell.rjust(width) if index else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        )
-        yield f"| {' | '.join([first, *others])} |"
-        if number == 0:
-            yield f"|{'|'.join('-' * (width + 2) for width in widths)}|"
+    rows = [HEADER, *(row(measured, cost) for cost in measured.costs)]
+    yield from table(rows, numbers=True).splitlines()
     for trainer, why in measured.refused.items():
         yield f"{trainer}: {why}"
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from semi_nnunet.demo.pictures import signed
+from semi_nnunet.util.markdown import table
 
 METHODS = {"baseline": "SemiBaselineTrainer", "Mean Teacher": "SemiMeanTeacherTrainer"}
 ORGANS = {1: "large", 2: "pair", 3: "small"}
@@ -49,23 +50,13 @@ def markdown_table(results: Mapping[str, Any]) -> str:
         gain = shown_gain(results["dice"], name)
         organ = name if name == "mean" else f"organ: {name}"
         rows.append((organ, *(f"{results['dice'][m][name]:.3f}" for m in methods), signed(gain)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rule = [f"{'-' * (width - 1)}{':' if i else '-'}" for i, width in enumerate(widths)]
-    lines = [rows[0], rule, *rows[1:]]
-    return "\n".join(f"| {' | '.join(_cells(line, widths))} |" for line in lines)
+    return table(rows, numbers=True)
 
 
 def shown_gain(dice: Mapping[str, Mapping[str, float]], name: str) -> float:
     """The gain between the numbers as they are printed."""
     first, second = (round(values[name], 3) for values in dice.values())
     return second - first
-
-
-def _cells(line: Sequence[str], widths: Sequence[int]) -> list[str]:
-    return [
-        word.rjust(width) if i else word.ljust(width)
-        for i, (word, width) in enumerate(zip(line, widths, strict=True))
-    ]
 
 
 def conclusion(results: Mapping[str, Any]) -> str:

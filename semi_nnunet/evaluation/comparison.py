@@ -19,6 +19,7 @@ from semi_nnunet.evaluation.values import (
     higher_is_better,
     is_defined,
 )
+from semi_nnunet.util import markdown
 from semi_nnunet.util.errors import UserError
 
 
@@ -242,13 +243,13 @@ def overall_table(found: Sequence[Compared], metric: str) -> str:
              f"{item.baseline_mean:.4f}", f"{d.mean:+.4f}", interval(d), readable_p(item.p_holm),
              f"{d.better} of {d.cases}", seeds, item.reasoned_verdict(metric)]
         )  # fmt: skip
-    return markdown(rows)
+    return markdown.table(rows)
 
 
 def means_table(ranked: Sequence[tuple[Model, float]], metric: str) -> str:
     """A line for each model, best first."""
     rows = [[m.trainer, m.configuration, f"{mean:.4f}"] for m, mean in ranked]
-    return markdown([["trainer", "configuration", column_title(metric)], *rows])
+    return markdown.table([["trainer", "configuration", column_title(metric)], *rows])
 
 
 def column_title(metric: str) -> str:
@@ -300,7 +301,7 @@ def class_table(found: Sequence[Compared], metric: str) -> str:
                 [item.model.trainer, item.model.configuration, name, f"{d.mean:+.4f}", interval(d),
                  readable_p(p), said]
             )  # fmt: skip
-    return markdown(rows)
+    return markdown.table(rows)
 
 
 def readable_p(p: float) -> str:
@@ -312,14 +313,3 @@ def interval(difference: Difference) -> str:
     if math.isnan(difference.low):
         return "only one"
     return f"{difference.low:+.4f} to {difference.high:+.4f}"
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table that is readable on a terminal, too."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "| " + " | ".join(word.ljust(w) for word, w in zip(row, widths, strict=True)) + " |"
-        for row in rows
-    ]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])

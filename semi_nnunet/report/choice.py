@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from semi_nnunet.util.files import write_json
+from semi_nnunet.util.markdown import table
 from semi_nnunet.util.validation import read_as
 
 COLUMNS = ("round", "steps", "folds", "trainers", "best first")
@@ -28,8 +29,8 @@ class Choice:
 
     def markdown(self) -> list[str]:
         """The lines of a page."""
-        table = [COLUMNS, ["---"] * len(COLUMNS), *self.rows]
-        return [*paragraphs(self.before), *map(row_of, table), "", *paragraphs(self.after)]
+        rounds = table([COLUMNS, *self.rows]).splitlines()
+        return [*paragraphs(self.before), *rounds, "", *paragraphs(self.after)]
 
     def write(self, path: Path) -> None:
         """Write it for :func:`read_choice`."""
@@ -47,7 +48,3 @@ def read_choice(path: str | Path) -> Choice:
 
 def paragraphs(sentences: Sequence[str]) -> list[str]:
     return [line for sentence in sentences for line in (sentence, "")]
-
-
-def row_of(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

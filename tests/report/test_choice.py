@@ -18,7 +18,7 @@ CHOICE = Choice(
 def test_the_page_is_a_table_between_sentences() -> None:
     lines = CHOICE.markdown()
     assert lines[0] == "Folds 0 1 choose." and lines[-2] == "CPS ships."
-    assert "| short | 100 | 0 1 | Base, <b>CPS | CPS, Base |" in lines
+    assert "| short | 100   | 0 1   | Base, <b>CPS | CPS, Base  |" in lines
     assert {line.count("|") for line in lines if line.startswith("|")} == {6}
 
 
