@@ -128,8 +128,8 @@ def become(request: dict[str, object], files: list[int]) -> str:
     sys.argv[:] = ["-c", *request["words"]]
     unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
     sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.BufferedReader(opened(0)), encoding="utf-8")
-    sys.stdout = sys.__stdout__ = output(1, write_through=unbuffered)
-    sys.stderr = sys.__stderr__ = output(2, write_through=True)
+    sys.stdout = sys.__stdout__ = output(1, unbuffered)
+    sys.stderr = sys.__stderr__ = output(2, unbuffered=True)
     return request["code"]
 
 
@@ -152,14 +152,15 @@ def spawning_warm(server: Callable[[], str]) -> Callable[..., int]:
     return spawnv_passfds
 
 
-def output(file: int, write_through: bool) -> io.TextIOWrapper:
+def output(file: int, unbuffered: bool) -> io.TextIOWrapper:
     """stdout or stderr as Python makes it."""
+    raw = opened(file)
     return io.TextIOWrapper(
-        io.BufferedWriter(opened(file)),
+        raw if unbuffered else io.BufferedWriter(raw),
         encoding="utf-8",
         errors="strict" if file == 1 else "backslashreplace",
         line_buffering=os.isatty(file),
-        write_through=write_through,
+        write_through=unbuffered,
     )
 
 
@@ -187,10 +188,10 @@ def run(code: str) -> int:
         print(ended.code, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())
         return INTERRUPTED
     except BaseException:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())
         return 1
     return 0
 
