@@ -17,13 +17,11 @@ from semi_nnunet.pseudo_labels.distillation import (
     Distillation,
     option_problems,
     options_of,
-    refuse,
     target_of,
     what_follows,
 )
 from semi_nnunet.pseudo_labels.pool import Request
 from semi_nnunet.runs.folders import Folders
-from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import read_json, write_json
 
 
@@ -181,14 +179,6 @@ def test_every_round_has_a_number_that_nnunet_takes(new_id, rounds, fits):
     assert found == ([] if fits else [
         f"a data set has a number from 1 to 999, got {new_id} to {new_id + rounds - 1}"
     ])  # fmt: skip
-
-
-def test_all_problems_are_raised_together():
-    refuse([])
-    problems = [Problem("-a", "is wrong", "mend it"), Problem("-b", "too", "mend it")]
-    with pytest.raises(UserError, match="distil cannot start:") as caught:
-        refuse(iter(problems))
-    assert caught.value.problems == tuple(problems)
 
 
 def test_all_mistakes_are_told_at_once(capsys):
