@@ -25,7 +25,6 @@ from tests.warm_server import CLIENT, spawning_warm
 SERVER = Path(__file__).with_name("warm_server.py")
 CAN_FORK = hasattr(os, "pidfd_open")  # Linux
 KNOWN = "WARM_SERVER"  # the variable by which a warm process finds the server, too
-RUN_MODULE = "import runpy; runpy.run_module({name!r}, run_name='__main__', alter_sys=True)"
 
 AND_ITS_COMMANDS = f"""
 import sys; sys.path.append({str(SERVER.parents[1])!r})
@@ -37,7 +36,7 @@ def warm(command: list[str], with_commands: bool = False) -> list[str]:
     """The command of a Python process that does what ``command`` does, without the imports.
 
     Args:
-        command: this Python's path, ``-u`` perhaps, then ``-c CODE`` or ``-m MODULE`` and words.
+        command: this Python's path, ``-c``, code and words.
         with_commands: the verb that it runs starts its own commands warm, too.
 
     Returns:
@@ -45,16 +44,12 @@ def warm(command: list[str], with_commands: bool = False) -> list[str]:
     """
     if not CAN_FORK:
         return command
-    python, *words = command
-    if python != sys.executable:
-        raise ValueError(f"not a command of this Python: {command}")
-    words = words[1:] if words[0] == "-u" else words
-    kind, code, *rest = words
-    code = {"-c": code, "-m": RUN_MODULE.format(name=code)}[kind]
+    python, option, code, *words = command
+    if (python, option) != (sys.executable, "-c"):
+        raise ValueError(f"no code for this Python: {command}")
     if with_commands:
-        server()
         code = AND_ITS_COMMANDS + code
-    return [sys.executable, "-I", "-S", CLIENT, server(), "", code, *rest]
+    return [sys.executable, "-I", "-S", CLIENT, server(), "", code, *words]
 
 
 def warm_commands(setattr: Callable[[object, str, object], None] = setattr) -> None:

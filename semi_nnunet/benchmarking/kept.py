@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 from collections.abc import Iterable, Mapping
@@ -18,7 +16,7 @@ import torch
 from semi_nnunet.benchmarking.work import Work
 from semi_nnunet.data.layout import read_plans
 from semi_nnunet.runs.folders import Folders
-from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.files import read_json, sha256_of_json, write_json
 from semi_nnunet.util.machine import processor_name, usable_cores
 
 FOLDER = "semi_benchmark"  # of a data set's results
@@ -65,7 +63,7 @@ class Kept:
     def of(cls, folders: Folders, work: Work) -> Kept:
         """Those that were kept of this work on this machine; those of any other are not read."""
         conditions = conditions_of(folders, work)
-        digest = digest_of(conditions)[:12]
+        digest = sha256_of_json(conditions)[:12]
         path = folders.results / FOLDER / f"{work.configuration}_{digest}.json"
         if not path.is_file():
             return cls(path, conditions)
@@ -94,7 +92,7 @@ def conditions_of(folders: Folders, work: Work) -> dict[str, Any]:
     return {
         "dataset": folders.preprocessed.name,
         "configuration": work.configuration,
-        "plans": digest_of(content_of(plans)),
+        "plans": sha256_of_json(content_of(plans)),
         "device": work.device,
         "threads": work.threads,
         "cores": usable_cores(),
@@ -116,11 +114,6 @@ def content_of(plans: Mapping[str, Any]) -> dict[str, Any]:
     left_out = ("plans_name", "semi_planned")
     content = {key: value for key, value in plans.items() if key not in left_out}
     return {**content, "semi": shortened(plans.get("semi", {}))}
-
-
-def digest_of(content: Mapping[str, Any]) -> str:
-    """The SHA-256 of what JSON can hold, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def machine(device: str) -> dict[str, str]:

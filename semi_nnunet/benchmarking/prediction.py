@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from semi_nnunet.benchmarking.timing import in_turn
 from semi_nnunet.training.prediction import ready_to_predict
 from semi_nnunet.training.trainer import SemiTrainer
+from semi_nnunet.util.timing import in_turn
 
 MOST_LOOKED_AT = 25  # cases, to find one of median size
 

@@ -14,7 +14,6 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from semi_nnunet.benchmarking.alone import Alone, measure_alone
 from semi_nnunet.benchmarking.kept import Kept, StepRate, machine, today
 from semi_nnunet.benchmarking.steps import FLOOR, Times, time_steps
-from semi_nnunet.benchmarking.timing import Seconds
 from semi_nnunet.benchmarking.work import BASELINE, STOCK, TOO_LARGE, Work
 from semi_nnunet.data.layout import read_plans
 from semi_nnunet.discovery.listing import our_trainers
@@ -25,6 +24,7 @@ from semi_nnunet.util.errors import Problem, UserError, noting, refuse
 from semi_nnunet.util.files import require_place, write_json
 from semi_nnunet.util.names import below_one, unknown
 from semi_nnunet.util.parallel import process_pool
+from semi_nnunet.util.timing import Seconds
 
 R = TypeVar("R")
 ROUNDS = 9

@@ -14,7 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from semi_nnunet.benchmarking.alone import seconds_a_batch
 from semi_nnunet.benchmarking.prediction import seconds_of_case
-from semi_nnunet.benchmarking.timing import Seconds, in_turn
 from semi_nnunet.benchmarking.work import BASELINE, Work, aside, ready, said
 from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.training.batches import Batches
@@ -22,6 +21,7 @@ from semi_nnunet.training.precision import compute_dtype
 from semi_nnunet.training.trainer import SemiTrainer
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.timing import Seconds, in_turn
 
 FEW_BATCHES = 5  # whose loading is timed, where that is to be quick
 FLOOR = "labelled forward and backward pass"

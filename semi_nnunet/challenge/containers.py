@@ -29,12 +29,12 @@ def container_of(command: Sequence[str]) -> Iterator[tuple[list[str], list[str]]
     if run is None:
         yield words, []
         return
+    own = next((word for word in words if word.split("=")[0] == ID_FILE), None)
+    if own is not None:  # the user wants to know the id, too
+        given = words[words.index(own) + 1] if own == ID_FILE else own.split("=", 1)[1]
+        yield words, [*words[:run], given]
+        return
     with tempfile.TemporaryDirectory() as folder:
-        own = [word for word in words if word.split("=")[0] == ID_FILE]
-        if own:  # the user wants to know the id, too
-            given = words[words.index(own[0]) + 1] if own[0] == ID_FILE else own[0].split("=", 1)[1]
-            yield words, [*words[:run], given]
-            return
         file = str(Path(folder) / "id")
         yield [*words[: run + 1], ID_FILE, file, *words[run + 1 :]], [*words[:run], file]
 

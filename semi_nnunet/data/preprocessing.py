@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import pickle
 import shutil
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
@@ -23,7 +21,7 @@ from semi_nnunet.data.fingerprint import image_facts, label_facts
 from semi_nnunet.data.layout import manifest_file
 from semi_nnunet.data.manifest import Entry, Manifest
 from semi_nnunet.util.errors import DiskError, Problem, UserError
-from semi_nnunet.util.files import could_not_write, sha256_of_file, writing
+from semi_nnunet.util.files import could_not_write, sha256_of_file, sha256_of_json, writing
 from semi_nnunet.util.parallel import process_pool
 from semi_nnunet.util.progress import with_progress
 from semi_nnunet.util.shards import Shard
@@ -73,7 +71,7 @@ class Recipe:
         relevant["intensities"] = self.plans["foreground_intensity_properties_per_channel"]
         relevant["reader"] = self.plans["image_reader_writer"]
         relevant["labels"] = self.dataset_json["labels"]
-        return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
+        return sha256_of_json(relevant)[:16]
 
     def source_of(self, case: Case) -> str:
         """What a finished case was made from: images, label and recipe."""

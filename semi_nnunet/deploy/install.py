@@ -9,7 +9,6 @@ nnU-Net's zips may hold (notes on ensembles, pickles of postprocessing) is left 
 from __future__ import annotations
 
 import re
-import shutil
 import stat
 import tempfile
 import zipfile
@@ -23,7 +22,7 @@ from semi_nnunet.data.layout import require_paths
 from semi_nnunet.deploy.descriptions import REQUIRED, network_problems, require_json
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError, refuse
-from semi_nnunet.util.files import sha256_of_file
+from semi_nnunet.util.files import free_bytes, sha256_of_file
 
 MODEL = re.compile(r"(Dataset\d{3}_[^/\\]+)/([^/\\_][^/\\]*?__[^/\\]+?__[^/\\]+?)/.+")
 PICKLES = (".pkl", ".pickle")
@@ -111,8 +110,7 @@ def require_room(archive: zipfile.ZipFile, results: Path) -> None:
         UserError: it does not.
     """
     needed = sum(entry.file_size for entry in archive.infolist())
-    existing = next(path for path in (results, *results.absolute().parents) if path.exists())
-    free = shutil.disk_usage(existing).free
+    free = free_bytes(results)
     if needed > free:
         raise UserError(
             f"the models need {needed:,} bytes, {results} has {free:,} free. Fix: free space there"

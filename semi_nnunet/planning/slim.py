@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from nnunetv2.inference.sliding_window_prediction import compute_steps_for_slidi
 from semi_nnunet.planning.architecture import size_of
 from semi_nnunet.planning.topology import FEWEST_STAGES, Topology, network_of, with_topology
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.timing import in_turn
 
 SHARES = (1.0, 0.75, 0.625, 0.5, 0.375, 0.25, 0.1875, 0.125, 0.0625)  # of a stage's features
 FEWEST_FEATURES = 4
@@ -96,15 +96,9 @@ def seconds_of_image(
     """
     network = network_of(slim.configuration, channels, heads).to(device).eval()
     x = torch.zeros((1, channels, *slim.configuration["patch_size"]), device=device)
-    times = []
     with torch.inference_mode():
-        for _ in range(1 + REPEATS):
-            began = time.perf_counter()
-            network(x)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - began)
-    return statistics.median(times[1:]) * tiles_of_image(slim.configuration, slices)
+        taken = in_turn({"pass": partial(network, x)}, REPEATS, device, uncounted=1)
+    return taken["pass"].median * tiles_of_image(slim.configuration, slices)
 
 
 def largest_within(

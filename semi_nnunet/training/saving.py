@@ -1,7 +1,7 @@
 """Write checkpoints beside the training: a thread writes a snapshot while the next steps run.
 
-On a GPU, a checkpoint of nnU-Net's default 3-D network with a teacher (357 MiB) takes seconds to
-write, and a tenth of a second to copy.
+A checkpoint of nnU-Net's default 3-D network with a teacher (357 MiB) takes seconds to write, and a
+fraction of one to copy (scripts/benchmark_save.py).
 """
 
 from __future__ import annotations

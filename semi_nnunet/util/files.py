@@ -8,7 +8,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
@@ -29,8 +29,13 @@ def file_in_the_way(folder: Path) -> Path | None:
     Args:
         folder: that need not be there yet.
     """
-    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    there = nearest_existing(folder)
     return None if there.is_dir() else there
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path, or the first folder above it that is there."""
+    return next(one for one in (path, *path.absolute().parents) if one.exists())
 
 
 def write_atomically(
@@ -183,9 +188,7 @@ def _before(path: Path) -> Path:
 
 def free_bytes(folder: str | Path) -> int:
     """How much is left on the disk of a folder that may not exist yet."""
-    path = Path(folder).absolute()
-    there = next(one for one in (path, *path.parents) if one.exists())
-    return shutil.disk_usage(there).free
+    return shutil.disk_usage(nearest_existing(Path(folder))).free
 
 
 def require_place(path: Path) -> None:
@@ -343,6 +346,11 @@ def sha256_of_file(path: str | Path) -> str:
         while chunk := file.read(2**20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def sha256_of_json(content: Mapping[str, Any]) -> str:
+    """Hexadecimal SHA-256 of what JSON can hold, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def sha256_of_version(path: str | Path) -> str:

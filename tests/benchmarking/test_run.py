@@ -14,11 +14,11 @@ from semi_nnunet.benchmarking import run
 from semi_nnunet.benchmarking.kept import Kept
 from semi_nnunet.benchmarking.run import in_own_process
 from semi_nnunet.benchmarking.steps import Times
-from semi_nnunet.benchmarking.timing import Seconds
 from semi_nnunet.benchmarking.work import TOO_LARGE, Work
 from semi_nnunet.cli.main import main
 from semi_nnunet.runs.folders import folders_of
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.timing import Seconds
 
 
 def kill_itself() -> None:

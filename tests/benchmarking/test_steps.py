@@ -9,9 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from semi_nnunet.benchmarking import steps
 from semi_nnunet.benchmarking.steps import FLOOR, Times, count_operations, time_steps
-from semi_nnunet.benchmarking.timing import Seconds
 from semi_nnunet.benchmarking.work import BASELINE, STOCK, Work, aside
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.timing import Seconds
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ def test_a_size_bomb_is_refused_before_it_is_unpacked(tmp_path, results):
 def test_a_zip_that_needs_more_than_the_disk_is_refused(tmp_path, results, monkeypatch):
     archive = small_model(tmp_path)
     usage = type("Usage", (), {"free": 10})
-    monkeypatch.setattr("semi_nnunet.deploy.install.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     assert "10 free" in refused(archive, results)
 
 

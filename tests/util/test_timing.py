@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from semi_nnunet.benchmarking.timing import UNCOUNTED, Seconds, in_turn
+from semi_nnunet.util.timing import UNCOUNTED, Seconds, in_turn
 
 
 def test_parts_take_turns_and_the_first_rounds_do_not_count() -> None:
