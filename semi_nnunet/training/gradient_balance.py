@@ -73,7 +73,8 @@ class GradientBalance:
         self.average.finish()
         unlabelled = self._swapped(supervised)
         ratio = norm_of(unlabelled) / norm_of(supervised).clamp_min(1e-12)
-        self.records.add("gradient/unlabelled_over_supervised", ratio)
+        noted = ratio.where(ratio.isfinite(), torch.nan)  # a step that the scaler of float16 skips
+        self.records.add("gradient/unlabelled_over_supervised", noted)
         factor = (self.limit / ratio.clamp_min(1e-12)).clamp_max(1.0)
         for parameter, gradient in zip(self._parameters, unlabelled, strict=True):
             if gradient is None:

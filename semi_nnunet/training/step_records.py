@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,7 +15,7 @@ class StepRecords:
         self._values: dict[str, list[torch.Tensor | float]] = {}
 
     def add(self, name: str, value: torch.Tensor | float) -> None:
-        """Note a scalar."""
+        """Note a scalar; NaN where a step has none."""
         self._values.setdefault(name, []).append(
             value.detach() if isinstance(value, torch.Tensor) else value
         )
@@ -28,7 +29,10 @@ class StepRecords:
         self._values = {name: list(values) for name, values in state.items()}
 
     def means(self) -> dict[str, float]:
-        """The mean of each name since the last call; forgets them."""
+        """The mean of each name since the last call, over the steps that have one; forgets them.
+
+        Of no step: NaN.
+        """
         means: dict[str, float] = {}
         for name, values in self._values.items():
             tensors = [
@@ -37,7 +41,8 @@ class StepRecords:
             numbers = [float(value) for value in values if not isinstance(value, torch.Tensor)]
             if tensors:
                 numbers += torch.stack(tensors).cpu().tolist()
-            means[name] = sum(numbers) / len(numbers)
+            there = [number for number in numbers if not math.isnan(number)]
+            means[name] = sum(there) / len(there) if there else math.nan
         self._values.clear()
         return means
 

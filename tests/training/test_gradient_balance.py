@@ -57,6 +57,21 @@ def test_the_unlabelled_gradient_is_shortened_to_the_limit(limit: float, batches
         assert noted == pytest.approx(float(norms[1] / norms[0]), rel=1e-5)
 
 
+def test_a_step_whose_gradient_overflows_has_no_ratio() -> None:
+    """The scaler of float16 skips it; the mean of the epoch is that of the other steps."""
+    network, records = nn.Linear(1, 1, bias=False), StepRecords()
+    balance = GradientBalance([network], 1.0, records)
+    for supervised, unlabelled in ((2.0, 1.0), (float("inf"), float("inf")), (2.0, float("inf"))):
+        network.zero_grad()
+        (network.weight * supervised).sum().backward()
+        balance.unlabelled_begins(True)
+        (network.weight * unlabelled).sum().backward()
+        balance.batch_ends()
+        balance.combine()
+        assert bool(network.weight.grad.isfinite().all()) == (unlabelled == 1.0)
+    assert records.means()["gradient/unlabelled_over_supervised"] == pytest.approx(0.5)
+
+
 @each_of(UNLABELLED_TRAINERS)
 def test_a_limit_that_is_never_reached_changes_nothing_but_rounding(
     name: str, make_trainer: Any

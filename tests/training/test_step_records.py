@@ -30,6 +30,15 @@ def test_means_forget_what_they_reported():
     assert records.means() == {"loss": 3.0}
 
 
+def test_steps_without_a_value_do_not_count():
+    records = StepRecords()
+    for value in (1.0, torch.tensor(torch.nan), torch.tensor(2.0)):
+        records.add("some", value)
+        records.add("none", torch.nan)
+    means = records.means()
+    assert means["some"] == 1.5 and np.isnan(means["none"])
+
+
 def test_records_keep_no_graph():
     records = StepRecords()
     weight = torch.ones((), requires_grad=True)
