@@ -9,7 +9,14 @@ import torch
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
 from semi_nnunet.inference import model as under_test
-from semi_nnunet.inference.model import ImagePredictor, Options, nearest_on, options_of, smaller
+from semi_nnunet.inference.model import (
+    ImagePredictor,
+    Options,
+    labels_of,
+    nearest_on,
+    options_of,
+    smaller,
+)
 from semi_nnunet.inference.sliding_window import Window
 from semi_nnunet.util.errors import UserError
 
@@ -141,3 +148,12 @@ def test_masks_are_carried_to_another_grid():
     assert np.array_equal(nearest_on(mask, (4, 4)), mask.repeat(2, 0))
     assert np.array_equal(nearest_on(mask, (2, 8)), mask.repeat(2, 1))
     assert np.array_equal(nearest_on(mask, (2, 4)), mask)
+
+
+def test_labels_found_on_the_device_are_nnunets_also_of_equal_logits(pool):
+    manager = ImagePredictor(pool.models[0], Options(), CPU).predictor.label_manager
+    torch.manual_seed(0)
+    shape = (manager.num_segmentation_heads, 4, 5, 6)
+    logits = torch.randint(3, shape).half()  # many are equal
+    here, there = (labels_of(logits, manager, on_device) for on_device in (False, True))
+    assert np.array_equal(here, there) and len(np.unique(here)) > 1
