@@ -85,6 +85,8 @@ def ready(work: Work, name: str, **settings: Any) -> Any:
     trainer_class = trainer_classes().get(name, nnUNetTrainer)
     if taught_by := getattr(trainer_class, "taught_by", None):
         save_untrained(made(replace(work, device="cpu"), taught_by, plans, description))
+    if torch.device(work.device).type == "cuda":  # as nnU-Net's trainings do
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
     trainer = made(work, name, plans, description, **settings)
     trainer.plot_network_architecture = lambda: None
     trainer.on_train_start()
