@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,17 +25,19 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from semi_nnunet.benchmarking.steps import Seconds
+from semi_nnunet.augment.views import AppearanceView
 from semi_nnunet.data.batched_transforms import BatchedTransforms
 from semi_nnunet.data.loading import reproducible
 from semi_nnunet.training.geometry import NNUNET_SCALES
 from semi_nnunet.util.seeds import seeded
+from semi_nnunet.util.timing import Seconds
+from semi_nnunet.util.timing import in_turn as in_turn_of_parts
 
 ORGANS = 4  # and background
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add, default = parser.add_argument, "(default: %(default)s)"
     add("--device", default="cpu", help=f"of our transforms {default}")
@@ -42,7 +45,8 @@ def main() -> None:
     add("--batches", type=int, default=10, help=f"of a round, with other random numbers {default}")
     add("--patch", type=int, nargs="+", help="edges, default: 64 64 64 and 256 256")
     add("--batch-size", type=int, help="default: 2 in 3d, 12 in 2d")
-    args = parser.parse_args()
+    add("--all", action="store_true", help="not the geometry alone, too")
+    args = parser.parse_args(words)
     torch.set_num_threads(1)
     print("| batch | transforms | batchgeneratorsv2, ms | ours, ms | of it drawing | ratio |")
     print("|---|---|---|---|---|---|")
@@ -50,12 +54,14 @@ def main() -> None:
         size = args.batch_size or (2 if len(patch) == 3 else 12)
         transforms, first = nnunet_transforms(patch)
         batch = make_batch(size, first)
-        for name, chosen in (("geometry", geometry(transforms)), ("all", transforms)):
+        kinds = [] if args.all else [("geometry", geometry(transforms))]
+        for name, chosen in [*kinds, ("all", transforms)]:
             times = in_turn(chosen, batch, torch.device(args.device), args.rounds, args.batches)
             theirs, ours, drawing = (written(one, 1000) for one in times[:3])
             what = f"{size} x {' x '.join(map(str, patch))}"
             row = what, name, theirs, ours, drawing, written(times[3])
             print(f"| {' | '.join(row)} |", flush=True)
+        print(f"strong view of these patches: {strong_view(size, patch, args):.2f} ms", flush=True)
 
 
 def written(values: Seconds, times: float = 1) -> str:
@@ -73,6 +79,14 @@ def nnunet_transforms(patch: tuple[int, ...]) -> tuple[ComposeTransforms, tuple[
     axes = tuple(range(len(patch)))
     made = nnUNetTrainer.get_training_transforms(patch, rotation, scales, axes, False)
     return reproducible(made), tuple(int(edge) for edge in first)
+
+
+def strong_view(size: int, patch: tuple[int, ...], args: argparse.Namespace) -> float:
+    """The milliseconds of a batch's changes of appearance for unlabelled patches."""
+    x = torch.randn(size, 1, *patch, device=args.device)
+    view = partial(AppearanceView(1.0, 0.5, [False]), x)
+    times = in_turn_of_parts({"view": view}, 10, torch.device(args.device))
+    return 1000 * times["view"].median
 
 
 def geometry(transforms: ComposeTransforms) -> ComposeTransforms:

@@ -6,7 +6,11 @@
 A CT-like image and a network of random weights are made; their labels mean nothing, so that of
 speeds other than --exact the agreement with nnU-Net's labels is told, not the Dice loss on organs.
 Seconds and the largest memory of all processes together (proportional share, which does not count
-shared pages twice) are of one call after another, start included.
+shared pages twice) are of one call after another, start included. GPU memory is what nvidia-smi
+tells of the whole GPU, with what its driver takes while nothing runs; "-" where there is none.
+
+    python scripts/benchmark_predict.py --make FOLDER         # image and model alone, for later
+    python scripts/benchmark_predict.py --made FOLDER --ways ...
 """
 
 from __future__ import annotations
@@ -15,6 +19,8 @@ import argparse
 import os
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +30,27 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.challenge.sampling import Cost, cost_of
+from semi_nnunet.challenge.sampling import Cost, cost_of, sampling
 from semi_nnunet.util.files import write_json
 
 CLASSES = 13  # and background
 SPACING, PLANNED = (2.5, 0.8, 0.8), (2.5, 1.5, 1.5)
 MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"
+NNUNET = "nnUNetv2_predict"
+NNUNETS_OWN = "from nnunetv2.inference.predict_from_raw_data import *; "
+PROGRAMS = {  # as their console scripts, which need not be installed
+    "nnUNetv2_predict_from_modelfolder": ["-c", f"{NNUNETS_OWN}predict_entry_point_modelfolder()"],
+    "semi_nnunet": ["-m", "semi_nnunet"],
+}
 WAYS = {
-    "nnUNetv2_predict": ["nnUNetv2_predict_from_modelfolder", "-f", "0", "-npp", "1", "-nps", "1"],
+    NNUNET: ["nnUNetv2_predict_from_modelfolder", "-f", "0", "-npp", "1", "-nps", "1"],
     "semi_nnunet predict --exact": ["semi_nnunet", "predict", "--exact"],
     "semi_nnunet predict": ["semi_nnunet", "predict"],
     "semi_nnunet predict --fast": ["semi_nnunet", "predict", "--fast"],
 }
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add, default = parser.add_argument, "(default: %(default)s)"
     add("--size", type=int, nargs=3, default=[200, 512, 512], help=f"z y x {default}")
@@ -46,21 +58,55 @@ def main() -> None:
     add("--features", type=int, default=8, help=f"of the first stage {default}")
     add("--device", default="cpu", help=default)
     add("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY", help="default: all")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make_image(folder / "images", args.size)
-        make_model(folder / MODEL, args.patch, args.features)
-        print("| way | seconds | memory, MiB | voxels that differ |\n|---|---|---|---|")
-        first: np.ndarray | None = None
-        for way in args.ways:
-            words = [*WAYS[way], "-m", str(folder / MODEL), "-i", str(folder / "images")]
-            cost = run([*words, "-o", str(folder / way), "-device", args.device], folder)
-            labels = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / way / "ct.nii.gz")))
-            first = labels if first is None else first
-            differ = np.mean(labels != first)
-            spent = f"{cost.seconds:.0f} | {cost.own_memory:.0f}"
-            print(f"| `{way}` | {spent} | {differ:.2%} |", flush=True)
+    add("--make", type=Path, metavar="FOLDER", help="only write image and model there")
+    add("--made", type=Path, metavar="FOLDER", help="take them from there; predictions stay there")
+    add("--limit", type=float, help="seconds of each way, after which it is ended")
+    args = parser.parse_args(words)
+    if args.make:
+        make(args.make, args)
+    elif args.made:
+        compare(args.made, args)
+    else:
+        with tempfile.TemporaryDirectory() as name:
+            make(Path(name), args)
+            compare(Path(name), args)
+
+
+def make(folder: Path, args: argparse.Namespace) -> None:
+    """Write the image and the model."""
+    make_image(folder / "images", args.size)
+    make_model(folder / MODEL, args.patch, args.features)
+
+
+def compare(folder: Path, args: argparse.Namespace) -> None:
+    """Predict in each way, and print a line for it.
+
+    In the end labels are compared with those of nnU-Net, where they are there, else with those of
+    the way that is told.
+    """
+    with sampling() as idle:
+        time.sleep(0.5)
+    if idle.gpu is not None:
+        print(f"{idle.gpu.largest:.0f} MiB of the GPU are in use before")
+    print("| way | seconds | memory, MiB | GPU memory, MiB |\n|---|---|---|---|", flush=True)
+    for way in args.ways:
+        words = [*WAYS[way], "-m", str(folder / MODEL), "-i", str(folder / "images")]
+        words += ["-o", str(folder / way), "-device", args.device]
+        cost = run(words, folder, args.limit)
+        on_gpu = "-" if cost.gpu_memory is None else f"{cost.gpu_memory:.0f}"
+        spent = f"{cost.seconds:.1f} | {cost.own_memory:.0f} | {on_gpu}"
+        stopped = " (stopped)" if cost.exit_code is None else ""
+        print(f"| `{way}`{stopped} | {spent} |", flush=True)
+    found = {way: labels for way in WAYS if (labels := labels_in(folder / way)) is not None}
+    for way, labels in list(found.items())[1:]:
+        first, reference = next(iter(found.items()))
+        print(f"{way}: {np.mean(labels != reference):.4%} of the voxels differ from {first}")
+
+
+def labels_in(folder: Path) -> np.ndarray | None:
+    """The labels that one way has predicted; None: there are none."""
+    file = folder / "ct.nii.gz"
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(file))) if file.is_file() else None
 
 
 def make_image(folder: Path, size: list[int]) -> None:
@@ -76,7 +122,7 @@ def make_image(folder: Path, size: list[int]) -> None:
     ct += generator.normal(0, 15, ct.shape).astype(np.int16)
     image = sitk.GetImageFromArray(ct)
     image.SetSpacing(SPACING[::-1])
-    folder.mkdir()
+    folder.mkdir(parents=True)
     sitk.WriteImage(image, str(folder / "ct_0000.nii.gz"))
 
 
@@ -158,13 +204,13 @@ def make_model(folder: Path, patch: list[int], features: int) -> None:
     torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
 
 
-def run(words: list[str], folder: Path) -> Cost:
+def run(words: list[str], folder: Path, limit: float | None) -> Cost:
     """What a command costs; where it fails, this script ends with what it printed last."""
     os.environ.update(
         {f"nnUNet_{name}": str(folder) for name in ("raw", "preprocessed", "results")}
     )
-    program, lines = str(Path(sys.executable).with_name(words[0])), list[str]()
-    cost = cost_of([program, *words[1:]], say=lines.append)
+    lines = list[str]()
+    cost = cost_of([sys.executable, *PROGRAMS[words[0]], *words[1:]], limit, say=lines.append)
     if cost.exit_code:
         raise SystemExit("\n".join(lines[-40:]))
     return cost

@@ -15,7 +15,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -28,13 +28,13 @@ from semi_nnunet.training.saving import CheckpointWriter
 FEATURES, REPEATS = (32, 64, 128, 256, 320, 320), 5
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--folder", type=Path)
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     content, writer = checkpoint(torch.device(args.device)), CheckpointWriter()
     print(f"{checkpoints.bytes_of(content) / 2**20:.0f} MiB on {args.device}, medians:")
     at_once, flushed, waited, written = (list[float]() for _ in range(4))
@@ -44,6 +44,8 @@ def main() -> None:
             at_once.append(seconds(lambda: checkpoints.save(content, path)))
             torch.save(content, plain)
             flushed.append(seconds(lambda: flush(plain)))
+            if args.device == "cuda":
+                torch.cuda.synchronize()
             began = time.perf_counter()
             with writer.beside():
                 writer.save(content, path)

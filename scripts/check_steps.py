@@ -3,8 +3,9 @@
     python scripts/check_steps.py --device cuda [-tr TRAINER ...]
 
 Every trainer has a few steps on a tiny phantom. On CUDA, PyTorch stops at the first operator for
-which the program waits for the GPU (``torch.cuda.set_sync_debug_mode``); on other devices that part
-is left out, and said to be. Then ten steps in float16 and in bfloat16 must leave every term of the
+which the program waits for the GPU (``torch.cuda.set_sync_debug_mode``), in bfloat16, and in
+float16, where PyTorch's own scaler of gradients alone may wait; on other devices that part is left
+out, and said to be. Then ten steps in float16 and in bfloat16 must leave every term of the
 loss finite, and networks that torch.compile has translated must train as those that it has not.
 Prints a line for each; the exit status is 1 if one fails.
 """
@@ -17,14 +18,16 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch._dynamo
-from benchmark_step import NUMBER, prepare
+from benchmark_step import prepare
+from gpu_steps import work_in
 
 from semi_nnunet.benchmarking.work import Work, aside, ready
 from semi_nnunet.discovery.listing import our_trainers
@@ -35,38 +38,32 @@ WARM_UP, STEPS = 3, 10
 SMALL = {"labelled_batch_size": 2, "unlabelled_batch_size": 2}
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("-tr", dest="trainers", nargs="+", default=[*our_trainers()])
-    parser.add_argument("-c", dest="configuration", default="2d")
-    args = parser.parse_args()
-    os.environ.update(nnUNet_n_proc_DA="0", nnUNet_compile="f")
-    with tempfile.TemporaryDirectory() as root:
-        plans = prepare(Path(root), args.configuration, (16, 48, 48), ["--budget", "cpu"])
-        work = Work(NUMBER, args.configuration, plans, args.device, threads=1, rounds=2)
+    add = parser.add_argument
+    add("--device", default="cuda")
+    add("-tr", dest="trainers", nargs="+", default=[*our_trainers()])
+    add("-c", dest="configuration", default="2d")
+    add("--checks", nargs="+", choices=CHECKS, default=[*CHECKS])
+    add("--root", type=Path, help="where benchmark_step.prepare has made a phantom")
+    args = parser.parse_args(words)
+    os.environ["nnUNet_compile"] = "f"
+    with nullcontext() if args.root else tempfile.TemporaryDirectory() as name:
+        root = args.root or Path(str(name))
+        if args.root is None:
+            prepare(root, args.configuration, (16, 48, 48), ["--budget", "cpu"])
+        work = work_in(root, args.configuration, args.device)
+        torch.set_num_threads(work.threads)
         failed = 0
-        for name in args.trainers:
-            for what, outcome in checks(work, name):
-                print(f"{name} {what}: {outcome}", flush=True)
+        for trainer in args.trainers:
+            for what, check in (one for kind in args.checks for one in CHECKS[kind]):
+                with aside():
+                    outcome = outcome_of(partial(check, work, trainer))
+                print(f"{trainer} {args.configuration} {what}: {outcome}", flush=True)
                 failed += outcome.startswith("FAILED")
     return 1 if failed else 0
-
-
-def checks(work: Work, name: str) -> Iterator[tuple[str, str]]:
-    """What was looked at, and how it went."""
-    with aside():
-        waiting = outcome_of(partial(steps_without_waiting, work, name))
-    yield "does not wait for the device", waiting
-    for precision, meaning in PRECISIONS.items():
-        with aside():
-            finite = outcome_of(partial(finite_steps, work, name, precision))
-        yield f"is finite in {meaning}", finite
-    with aside():
-        compiled = outcome_of(partial(compiled_steps, work, name))
-    yield "compiled, trains as uncompiled", compiled
 
 
 def outcome_of(check: Callable[[], str]) -> str:
@@ -79,14 +76,11 @@ def outcome_of(check: Callable[[], str]) -> str:
         return f"FAILED at {where}: {type(error).__name__}: {error}".replace("\n", " ")
 
 
-def steps_without_waiting(work: Work, name: str) -> str:
-    """Steps in the middle of an epoch, with PyTorch's error where one waits.
-
-    They are in bfloat16: PyTorch's scaler of float16 gradients does wait.
-    """
+def steps_without_waiting(work: Work, name: str, precision: str) -> str:
+    """Steps in the middle of an epoch, with PyTorch's error where one waits."""
     if not work.device.startswith("cuda"):
         return "not looked at, as the device is no GPU"
-    trainer = ready(work, name, mixed_precision="bfloat16", **SMALL)
+    trainer = ready(work, name, mixed_precision=precision, **SMALL)
     batches = [next(trainer.dataloader_train) for _ in range(WARM_UP + 2)]
     for batch in batches[:WARM_UP]:
         trainer.train_step(batch)
@@ -95,6 +89,8 @@ def steps_without_waiting(work: Work, name: str) -> str:
         for batch in batches[WARM_UP:]
         for one in batch
     ]
+    if trainer.grad_scaler is not None:
+        trainer.grad_scaler.step = may_wait(trainer.grad_scaler.step)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -103,6 +99,19 @@ def steps_without_waiting(work: Work, name: str) -> str:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return "ok"
+
+
+def may_wait(work: Callable[..., Any]) -> Callable[..., Any]:
+    """The same work, whose waiting is no error."""
+
+    def done(*given: Any) -> Any:
+        torch.cuda.set_sync_debug_mode("default")
+        try:
+            return work(*given)
+        finally:
+            torch.cuda.set_sync_debug_mode("error")
+
+    return done
 
 
 def pin(value: Any) -> Any:
@@ -117,9 +126,11 @@ def finite_steps(work: Work, name: str, precision: str) -> str:
     trainer = ready(work, name, mixed_precision=precision, **SMALL)
     for _ in range(STEPS):
         trainer.train_step(next(trainer.dataloader_train))
+    trainer.non_finite.look(now=True)
     means = trainer.records.means()
     wrong = [key for key, value in means.items() if not math.isfinite(value)]
-    return f"FAILED: {', '.join(wrong)}" if wrong else "ok"
+    scale = "" if trainer.grad_scaler is None else f", scale {trainer.grad_scaler.get_scale():g}"
+    return f"FAILED: not finite: {', '.join(wrong)}" if wrong else f"ok{scale}"
 
 
 def compiled_steps(work: Work, name: str) -> str:
@@ -146,6 +157,18 @@ def compiled_steps(work: Work, name: str) -> str:
     verdict = "ok" if far < 0.05 and not breaks and graphs else "FAILED"
     return f"{verdict}: {graphs} graphs, {breaks} breaks, losses differ by {far:.2%} at most"
 
+
+CHECKS: dict[str, list[tuple[str, Callable[[Work, str], str]]]] = {
+    "waits": [
+        ("does not wait for the device", partial(steps_without_waiting, precision="bfloat16")),
+        ("waits in the scaler alone", partial(steps_without_waiting, precision="nnunet")),
+    ],
+    "finite": [
+        (f"is finite in {meaning}", partial(finite_steps, precision=precision))
+        for precision, meaning in PRECISIONS.items()
+    ],
+    "compiled": [("compiled, trains as uncompiled", compiled_steps)],
+}
 
 if __name__ == "__main__":
     sys.exit(main())
