@@ -43,7 +43,9 @@ def main() -> int:
         return semi_nnunet(["benchmark", *where, *words])
 
 
-def prepare(root: Path, configuration: str, shape: Shape, how: Sequence[str]) -> str:
+def prepare(
+    root: Path, configuration: str, shape: Shape, how: Sequence[str], unlabelled: int = 12
+) -> str:
     """Phantom data in a folder that becomes nnU-Net's, preprocessed and planned.
 
     Args:
@@ -51,6 +53,7 @@ def prepare(root: Path, configuration: str, shape: Shape, how: Sequence[str]) ->
         configuration: such as "2d".
         shape: of the volumes.
         how: words of ``semi_nnunet plan``; none: nnU-Net's own plans stay.
+        unlabelled: how many cases without labels.
 
     Returns:
         The name of the plans.
@@ -59,7 +62,7 @@ def prepare(root: Path, configuration: str, shape: Shape, how: Sequence[str]) ->
     for name in FOLDERS:
         (root / name).mkdir()
     folder = root / "raw" / f"Dataset{NUMBER}_Phantom"
-    write_phantom_dataset(folder, labelled=4, unlabelled=12, test=0, shape=shape)
+    write_phantom_dataset(folder, labelled=4, unlabelled=unlabelled, test=0, shape=shape)
     which = ["-d", NUMBER, "-c", configuration]
     commands = [["preprocess", *which, "-np", "1"], *([["plan", *which, *how]] if how else [])]
     with contextlib.redirect_stdout(sys.stderr):
