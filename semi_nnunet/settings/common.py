@@ -206,6 +206,13 @@ class SemiSettings:
     unlabelled_gradient_limit: float = planned(
         rules.unlabelled_gradient_limit, low=0, topic=WEIGHT, scope=UNLABELLED
     )
+    unlabelled_gradient_limit_at_end: float | None = setting(
+        None,
+        "the same throughout; else the limit rises or falls from unlabelled_gradient_limit to this",
+        low=0.001,
+        topic=WEIGHT,
+        scope=UNLABELLED,
+    )
     unlabelled_foreground_oversampling: float = planned(
         rules.unlabelled_foreground_oversampling,
         low=0,

@@ -9,6 +9,7 @@ atria in 3-D it was two to four times as large, on cardiac slices as large (docs
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -19,6 +20,27 @@ from semi_nnunet.training.step_records import StepRecords
 Gradients = list[torch.Tensor | None]
 
 
+@dataclass(frozen=True)
+class GradientLimit:
+    """The largest norm of the unlabelled gradient, as a multiple of the supervised one's.
+
+    Args:
+        start: at the first step; 0: no limit.
+        end: at the last step, and evenly on a logarithmic scale between; None: as at the start.
+        steps: of the training.
+    """
+
+    start: float
+    end: float | None = None
+    steps: int = 1
+
+    def at(self, step: int) -> float:
+        """The limit in optimizer step ``step``, from 0."""
+        if self.end is None or not self.start:
+            return self.start
+        return self.start * float(self.end / self.start) ** min(1.0, step / self.steps)
+
+
 class GradientBalance:
     """Keeps the two gradients of a step apart, and limits the unlabelled one.
 
@@ -26,14 +48,18 @@ class GradientBalance:
 
     Args:
         networks: every network that takes a gradient.
-        limit: norm of the unlabelled gradient of all networks together, as a multiple of the
-            supervised one's; 0: none, and nothing is kept apart.
+        limit: of the unlabelled gradient of all networks together; without one nothing is kept
+            apart.
         records: where the ratio of the norms before the limit is noted.
         processes: over which gradients are averaged.
     """
 
     def __init__(
-        self, networks: Sequence[nn.Module], limit: float, records: StepRecords, processes: int = 1
+        self,
+        networks: Sequence[nn.Module],
+        limit: GradientLimit,
+        records: StepRecords,
+        processes: int = 1,
     ):
         self.networks, self.limit, self.records = networks, limit, records
         self.average = GradientAverage(networks, processes)
@@ -51,7 +77,7 @@ class GradientBalance:
         Args:
             is_last_batch: of the step, so that the supervised gradient is whole.
         """
-        if self.limit and self._aside is None:
+        if self.limit.start and self._aside is None:
             self._aside = self._swapped(self._unlabelled)
             if is_last_batch:
                 self._supervised_sent = self.average.begin(self._aside)
@@ -62,8 +88,12 @@ class GradientBalance:
             self._unlabelled = self._swapped(self._aside)
             self._aside = None
 
-    def combine(self) -> None:
-        """Average the gradients over the processes, and add up what was kept apart."""
+    def combine(self, step: int) -> None:
+        """Average the gradients over the processes, and add up what was kept apart.
+
+        Args:
+            step: of the optimizer, from 0.
+        """
         if self._unlabelled is None:
             self.average.finish()
             return
@@ -75,7 +105,7 @@ class GradientBalance:
         ratio = norm_of(unlabelled) / norm_of(supervised).clamp_min(1e-12)
         noted = ratio.where(ratio.isfinite(), torch.nan)  # a step that the scaler of float16 skips
         self.records.add("gradient/unlabelled_over_supervised", noted)
-        factor = (self.limit / ratio.clamp_min(1e-12)).clamp_max(1.0)
+        factor = (self.limit.at(step) / ratio.clamp_min(1e-12)).clamp_max(1.0)
         for parameter, gradient in zip(self._parameters, unlabelled, strict=True):
             if gradient is None:
                 continue
@@ -96,6 +126,6 @@ class GradientBalance:
 
 
 def norm_of(gradients: Gradients) -> torch.Tensor:
-    """The Euclidean norm of all of them together; at least one is there."""
+    """The Euclidean norm of all of them together; 0 where there is none."""
     norms = [torch.linalg.vector_norm(one.float()) for one in gradients if one is not None]
-    return torch.linalg.vector_norm(torch.stack(norms))
+    return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())

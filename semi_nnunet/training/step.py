@@ -25,12 +25,16 @@ class Term:
         value: a scalar, unweighted.
         weight: it is multiplied by.
         ramped: whether the weight grows with the settings' ramp-up.
+        limited: whether a ramped term's gradient counts as unlabelled, which
+            ``unlabelled_gradient_limit`` limits. Terms where it does not come before those where
+            it does.
     """
 
     name: str
     value: torch.Tensor
     weight: float = 1.0
     ramped: bool = True
+    limited: bool = True
 
     @property
     def is_supervised(self) -> bool:
@@ -108,7 +112,7 @@ class OptimizerStep:
         waiting, values = iter(terms), dict[str, torch.Tensor]()
         while (term := self.next_term(waiting, device)) is not None:
             has_weight = not term.ramped or self.unlabelled_weight.at(step) > 0.0
-            if term.ramped and has_weight:
+            if term.ramped and term.limited and has_weight:
                 self.balance.unlabelled_begins(is_last)
             so_far = values.get(term.name)
             value = term.value.detach()
@@ -150,7 +154,7 @@ class OptimizerStep:
         Raises:
             UserError: a term or a gradient is not finite.
         """
-        self.balance.combine()
+        self.balance.combine(step)
         self._passes_before, self._passes = self._passes, 0
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)

@@ -43,7 +43,7 @@ from semi_nnunet.training.checkpoints import LATEST
 from semi_nnunet.training.companions import CompanionTrainer, full_resolution
 from semi_nnunet.training.filtering import ImageFilter
 from semi_nnunet.training.foreground import ForegroundLocator, classes_of
-from semi_nnunet.training.gradient_balance import GradientBalance
+from semi_nnunet.training.gradient_balance import GradientBalance, GradientLimit
 from semi_nnunet.training.loader_time import LoaderTime
 from semi_nnunet.training.losses import loss_of_outputs
 from semi_nnunet.training.precision import compute_dtype
@@ -200,9 +200,15 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             self.unlabelled_weight,
             self.records,
             self.non_finite,
-            GradientBalance(
-                networks, self.settings.unlabelled_gradient_limit, self.records, self.ranks.count
-            ),
+            GradientBalance(networks, self._gradient_limit(), self.records, self.ranks.count),
+        )
+
+    def _gradient_limit(self) -> GradientLimit:
+        settings = self.settings
+        return GradientLimit(
+            settings.unlabelled_gradient_limit,
+            settings.unlabelled_gradient_limit_at_end,
+            settings.epochs * settings.steps_per_epoch,
         )
 
     def on_train_start(self) -> None:

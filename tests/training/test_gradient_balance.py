@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from semi_nnunet.training.gradient_balance import GradientBalance
+from semi_nnunet.training.gradient_balance import GradientBalance, GradientLimit
 from semi_nnunet.training.step_records import StepRecords
 from tests.trainers import UNLABELLED_TRAINERS, WITHOUT_RAMP, each_of, same_weights, weights_of
 
@@ -26,7 +26,7 @@ def test_the_unlabelled_gradient_is_shortened_to_the_limit(limit: float, batches
     both = nn.ModuleList([network, extra])
     labelled, unlabelled = torch.randn(batches, 5, 3), 3 * torch.randn(batches, 5, 3)
     records = StepRecords()
-    balance = GradientBalance([network, extra], limit, records)
+    balance = GradientBalance([network, extra], GradientLimit(limit), records)
 
     def parts(i: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
         x = unlabelled[i]
@@ -49,7 +49,7 @@ def test_the_unlabelled_gradient_is_shortened_to_the_limit(limit: float, batches
             balance.unlabelled_begins(i == batches - 1)
             term.backward()
         balance.batch_ends()
-    balance.combine()
+    balance.combine(0)
     for found, first, second in zip(gradients_of(both), *wanted, strict=True):
         torch.testing.assert_close(found, first + factor * second)
     if limit:
@@ -57,17 +57,24 @@ def test_the_unlabelled_gradient_is_shortened_to_the_limit(limit: float, batches
         assert noted == pytest.approx(float(norms[1] / norms[0]), rel=1e-5)
 
 
+def test_a_limit_falls_evenly_on_a_logarithmic_scale() -> None:
+    limit = GradientLimit(2.0, 0.5, 100)
+    assert [limit.at(step) for step in (0, 50, 100, 200)] == pytest.approx([2.0, 1.0, 0.5, 0.5])
+    assert GradientLimit(2.0).at(70) == 2.0
+    assert GradientLimit(0.0, 0.5, 100).at(70) == 0.0  # none
+
+
 def test_a_step_whose_gradient_overflows_has_no_ratio() -> None:
     """The scaler of float16 skips it; the mean of the epoch is that of the other steps."""
     network, records = nn.Linear(1, 1, bias=False), StepRecords()
-    balance = GradientBalance([network], 1.0, records)
+    balance = GradientBalance([network], GradientLimit(1.0), records)
     for supervised, unlabelled in ((2.0, 1.0), (float("inf"), float("inf")), (2.0, float("inf"))):
         network.zero_grad()
         (network.weight * supervised).sum().backward()
         balance.unlabelled_begins(True)
         (network.weight * unlabelled).sum().backward()
         balance.batch_ends()
-        balance.combine()
+        balance.combine(0)
         assert bool(network.weight.grad.isfinite().all()) == (unlabelled == 1.0)
     assert records.means()["gradient/unlabelled_over_supervised"] == pytest.approx(0.5)
 
