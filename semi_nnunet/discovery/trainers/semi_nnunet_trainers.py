@@ -13,6 +13,7 @@ from semi_nnunet.methods.mixmatch import SemiMixMatchTrainer
 from semi_nnunet.methods.pretraining import SemiPretrainTrainer
 from semi_nnunet.methods.supervised import SemiBaselineTrainer
 from semi_nnunet.methods.uncertainty_aware import SemiUncertaintyAwareTrainer
+from semi_nnunet.methods.unified import SemiUnifiedTrainer
 from semi_nnunet.methods.unimatch import SemiUniMatchTrainer
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "SemiPretrainTrainer",
     "SemiUncertaintyAwareTrainer",
     "SemiUniMatchTrainer",
+    "SemiUnifiedTrainer",
 ]

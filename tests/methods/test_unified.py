@@ -1,0 +1,84 @@
+"""Consistency and boxes under a falling limit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import semi_nnunet.methods.unified as unified
+from tests.methods.by_hand import dice_ce_by_hand
+from tests.trainers import WITHOUT_RAMP, partially_annotated, weights_of
+
+NAME = "SemiUnifiedTrainer"
+
+
+@pytest.mark.parametrize("sizes", [(4, 4), (3, 2), (1, 2)])
+@pytest.mark.parametrize(
+    ("kind", "partial"), [("labels", False), ("labels", True), ("regions_ignore", False)]
+)
+def test_a_box_of_an_unlabelled_patch_is_learned_in_every_labelled_one(
+    kind, partial, sizes, make_trainer, prepared_dataset, monkeypatch
+):
+    settings = {
+        "labelled_batch_size": sizes[0],
+        "unlabelled_batch_size": sizes[1],
+        **WITHOUT_RAMP,
+    }
+    dataset = partially_annotated(prepared_dataset(kind, 1), kind) if partial else None
+    trainer = make_trainer(NAME, kind=kind, dataset=dataset, **settings)
+    trainer.train_step(next(trainer.dataloader_train))
+    labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
+    boxes, draw = [], unified.sample_boxes
+    monkeypatch.setattr(
+        unified, "sample_boxes", lambda *args: (boxes.append(draw(*args)), boxes[-1])[1]
+    )
+    _, term, consistency = trainer.terms(labelled, unlabelled)
+    probs = trainer.teacher_probs(unlabelled.x_weak)
+    known, mask = trainer.annotation(labelled.target)
+    x, target, mask = labelled.x.clone(), known.clone(), mask.clone()
+    for patch, *voxel in np.argwhere(boxes[0].numpy()[:, 0]):
+        lender, where = patch % sizes[1], (slice(None), *voxel)
+        p = probs[(lender, *where)]
+        guess = torch.zeros_like(p)
+        if trainer.exclusive:
+            guess[p.argmax()] = 1
+        else:
+            guess = (p > 0.5).float()
+        x[(patch, *where)] = unlabelled.x_strong[(lender, *where)]
+        target[(patch, *where)] = guess
+        mask[(patch, *where)] = unlabelled.mask[(lender, *where)]
+    with torch.no_grad():
+        logits = trainer.predict(x)
+    by_hand = dice_ce_by_hand(logits, target, mask, trainer.exclusive, labelled.annotated)
+    assert term.value.item() == pytest.approx(by_hand, abs=1e-5)
+    assert (term.weight, term.ramped, term.limited) == (1.0, True, False)
+    assert (consistency.name, consistency.limited) == ("consistency", True)
+    edges = [round(edge / 3) for edge in trainer.configuration_manager.patch_size]
+    assert [int(box.sum()) for box in boxes[0]] == [np.prod(edges)] * sizes[0]
+
+
+def test_boxes_count_among_the_labelled_gradient_that_limits_the_other(make_trainer):
+    """A step of a limit of 1e-9 is one of the supervised term and the boxes alone."""
+    after = []
+    for settings in ({"unlabelled_gradient_limit": 1e-9}, {"consistency_weight": 0.0}):
+        trainer = make_trainer(
+            NAME, optimizer="sgd", momentum=0.0, **WITHOUT_RAMP, follow_trust=False, **settings
+        )
+        before = weights_of(trainer.bare_network)
+        trainer.train_step(next(trainer.dataloader_train))
+        after.append(weights_of(trainer.bare_network))
+        assert trainer.records.means()["weight/boxes"] == 1.0
+    moved = 0.0
+    for key, value in after[0].items():
+        torch.testing.assert_close(after[1][key], value, rtol=1e-4, atol=1e-6)
+        moved += float((value.float() - before[key].float()).abs().sum())
+    assert moved > 0
+
+
+def test_the_limit_falls_over_the_training(make_trainer):
+    trainer = make_trainer(NAME, epochs=10, steps_per_epoch=10)
+    limit = trainer.optimizer_step.balance.limit
+    assert [limit.at(step) for step in (0, 100)] == pytest.approx([2.0, 0.25])
+    same = make_trainer(NAME, unlabelled_gradient_limit=0.5, unlabelled_gradient_limit_at_end=None)
+    assert same.optimizer_step.balance.limit.at(70) == 0.5
