@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 import torch._dynamo
+import torch._inductor.config
 from benchmark_step import prepare
 from gpu_steps import work_in
 
@@ -146,6 +147,7 @@ def compiled_steps(work: Work, name: str) -> str:
         with variable("nnUNet_compile", compiles):
             trainer = ready(work, name, mixed_precision="none", **SMALL)
         torch._dynamo.config.suppress_errors = False
+        torch._inductor.config.fallback_random = True  # dropout draws the same numbers
         for _ in range(WARM_UP):
             trainer.train_step(next(trainer.dataloader_train))
         found.append(trainer.records.means())

@@ -106,11 +106,10 @@ class Runner:
             The processes of the others.
         """
         running = [(part, self.start(part)) for part in parts]
-        ends = self.passed + max([part.seconds for part in parts], default=0)
         others = [one for one in running if not waits_for(one[0].name)]
         while waited := [one for one in running if one not in others]:
             for part, process in waited:
-                late = self.left < 0 or self.passed > ends
+                late = self.left < 0 or self.passed > process.began + part.seconds
                 if process.is_alive() and not late:
                     continue
                 self.end(part, process)
