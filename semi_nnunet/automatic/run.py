@@ -43,10 +43,10 @@ from semi_nnunet.util.files import file_in_the_way, write_text, writing
 from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.names import unique
 
-CANDIDATES = (  # in the order of preference: docs/results/index.md
+CANDIDATES = (  # in the order of preference: docs/results/tournament.md
+    "SemiUnifiedTrainer",
     "SemiMeanTeacherTrainer",
     "SemiMixMatchTrainer",
-    "SemiCPSTrainer",
     "SemiDistillationTrainer",
 )
 SHARE_SPENT = 0.92  # of the hours, by the trainings; the rest for the report and wrong estimates

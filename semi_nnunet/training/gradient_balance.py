@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.training.gradient_average import GradientAverage, Reduction
 from semi_nnunet.training.step_records import StepRecords
 
@@ -33,6 +34,15 @@ class GradientLimit:
     start: float
     end: float | None = None
     steps: int = 1
+
+    @classmethod
+    def of(cls, settings: SemiSettings) -> GradientLimit:
+        """The limit of a training with these settings."""
+        return cls(
+            settings.unlabelled_gradient_limit,
+            settings.unlabelled_gradient_limit_at_end,
+            settings.epochs * settings.steps_per_epoch,
+        )
 
     def at(self, step: int) -> float:
         """The limit in optimizer step ``step``, from 0."""

@@ -200,15 +200,9 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             self.unlabelled_weight,
             self.records,
             self.non_finite,
-            GradientBalance(networks, self._gradient_limit(), self.records, self.ranks.count),
-        )
-
-    def _gradient_limit(self) -> GradientLimit:
-        settings = self.settings
-        return GradientLimit(
-            settings.unlabelled_gradient_limit,
-            settings.unlabelled_gradient_limit_at_end,
-            settings.epochs * settings.steps_per_epoch,
+            GradientBalance(
+                networks, GradientLimit.of(self.settings), self.records, self.ranks.count
+            ),
         )
 
     def on_train_start(self) -> None:
