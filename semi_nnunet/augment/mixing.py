@@ -30,6 +30,35 @@ class BoxMix:
         return torch.where(self.box, x[self.partner], x)
 
 
+@dataclass(frozen=True)
+class Side:
+    """One side of a mixture: image, one-hot labels, mask of the voxels that have one.
+
+    ``annotated``, (B, C), says which classes the labels tell; None: all.
+    """
+
+    x: torch.Tensor
+    target: torch.Tensor
+    mask: torch.Tensor
+    annotated: torch.Tensor | None = None
+
+    def half(self, second: bool) -> Side:
+        """The first or the second half of the patches; a single patch is both."""
+        middle = len(self.x) // 2
+        return self.of(slice(middle, None) if second else slice(middle or 1))
+
+    def lent(self, count: int) -> Side:
+        """``count`` patches, one after the other, from the first one again where they end."""
+        if count == len(self.x):
+            return self
+        return self.of(torch.arange(count, device=self.x.device) % len(self.x))
+
+    def of(self, patches: slice | torch.Tensor) -> Side:
+        """Some of the patches, by index."""
+        annotated = None if self.annotated is None else self.annotated[patches]
+        return Side(self.x[patches], self.target[patches], self.mask[patches], annotated)
+
+
 def sample_boxes(
     batch_size: int, spatial: Sequence[int], edge: float, device: torch.device
 ) -> torch.Tensor:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import torch
 
-from semi_nnunet.augment.mixing import sample_boxes
+from semi_nnunet.augment.mixing import Side, sample_boxes
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label, keep_largest_component
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.schema import published, setting
@@ -48,35 +48,6 @@ class BCPSettings(TeacherSettings):
             "ramp_up": "constant", "follow_trust": False,
         }
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Side:
-    """One side of a mixture: image, one-hot labels, mask of the voxels that have one.
-
-    ``annotated``, (B, C), says which classes the labels tell; None: all.
-    """
-
-    x: torch.Tensor
-    target: torch.Tensor
-    mask: torch.Tensor
-    annotated: torch.Tensor | None = None
-
-    def half(self, second: bool) -> Side:
-        """The first or the second half of the patches; a single patch is both."""
-        middle = len(self.x) // 2
-        return self.of(slice(middle, None) if second else slice(middle or 1))
-
-    def lent(self, count: int) -> Side:
-        """``count`` patches, one after the other, from the first one again where they end."""
-        if count == len(self.x):
-            return self
-        return self.of(torch.arange(count, device=self.x.device) % len(self.x))
-
-    def of(self, patches: slice | torch.Tensor) -> Side:
-        """Some of the patches, by index."""
-        annotated = None if self.annotated is None else self.annotated[patches]
-        return Side(self.x[patches], self.target[patches], self.mask[patches], annotated)
 
 
 class SemiBCPTrainer(TeacherTrainer):

@@ -53,7 +53,4 @@ class SemiMeanTeacherTrainer(ConsistentTeacherTrainer):
         noisy = add_clamped_noise(unlabelled.x_weak, self.settings.teacher_noise)
         target = self.teacher_probs(noisy)
         self.note_pseudo_labels(target, unlabelled.mask)
-        mix = self.cutmix(target)
-        prediction = self.probs(self.predict(mix(unlabelled.x_strong)))
-        consistency = self.consistency(prediction, mix(target), mix(unlabelled.mask))
-        yield Term("consistency", consistency, self.settings.consistency_weight)
+        yield self.consistency_term(unlabelled, target, unlabelled.mask)

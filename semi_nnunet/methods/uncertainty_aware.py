@@ -64,10 +64,7 @@ class SemiUncertaintyAwareTrainer(ConsistentTeacherTrainer):
             self.uncertainty(unlabelled.x_weak) < self.threshold(target.shape[1])
         ) & unlabelled.mask
         self.note_pseudo_labels(target, unlabelled.mask, certain)
-        mix = self.cutmix(target)
-        prediction = self.probs(self.predict(mix(unlabelled.x_strong)))
-        consistency = self.consistency(prediction, mix(target), mix(certain))
-        yield Term("consistency", consistency, self.settings.consistency_weight)
+        yield self.consistency_term(unlabelled, target, certain)
 
     def noisy_teacher_probs(self, x_weak: torch.Tensor) -> torch.Tensor:
         """One teacher prediction of the patch under input noise."""

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import torch
 
-from semi_nnunet.augment.mixing import sample_boxes
+from semi_nnunet.augment.mixing import Side, sample_boxes
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.common import CutMixSettings
@@ -52,16 +52,12 @@ class SemiUnifiedTrainer(ConsistentTeacherTrainer):
     settings_class = UnifiedSettings
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
-        settings = self.settings
         yield self.supervised(labelled)
         target = self.teacher_probs(unlabelled.x_weak)
         self.note_pseudo_labels(target, unlabelled.mask)
         boxes = self.boxes_loss(labelled, unlabelled, target)
-        yield Term("boxes", boxes, settings.boxes_weight, limited=False)
-        mix = self.cutmix(target)
-        prediction = self.probs(self.predict(mix(unlabelled.x_strong)))
-        consistency = self.consistency(prediction, mix(target), mix(unlabelled.mask))
-        yield Term("consistency", consistency, settings.consistency_weight)
+        yield Term("boxes", boxes, self.settings.boxes_weight, limited=False)
+        yield self.consistency_term(unlabelled, target, unlabelled.mask)
 
     def boxes_loss(
         self, labelled: LabelledBatch, unlabelled: UnlabelledBatch, probs: torch.Tensor
@@ -75,14 +71,14 @@ class SemiUnifiedTrainer(ConsistentTeacherTrainer):
             labelled, unlabelled: the batch.
             probs: the teacher's, of the unlabelled patches.
         """
-        count, x = len(labelled.x), labelled.x
-        lent = torch.arange(count, device=x.device) % len(unlabelled.x_strong)
-        box = sample_boxes(count, x.shape[2:], self.settings.box_edge, x.device)
-        known, mask = self.annotation(labelled.target)
-        guess = hard_pseudo_label(probs, self.exclusive)[lent]
+        count, spatial = len(labelled.x), labelled.x.shape[2:]
+        guess = hard_pseudo_label(probs, self.exclusive)
+        inside = Side(unlabelled.x_strong, guess, unlabelled.mask).lent(count)
+        around = Side(labelled.x, *self.annotation(labelled.target), labelled.annotated)
+        box = sample_boxes(count, spatial, self.settings.box_edge, labelled.x.device)
         return self.pseudo_label_loss(
-            self.predict(torch.where(box, unlabelled.x_strong[lent], x)),
-            torch.where(box, guess, known),
-            torch.where(box, unlabelled.mask[lent], mask),
-            annotated=labelled.annotated,
+            self.predict(torch.where(box, inside.x, around.x)),
+            torch.where(box, inside.target, around.target),
+            torch.where(box, inside.mask, around.mask),
+            annotated=around.annotated,
         )

@@ -41,7 +41,7 @@ class GradientLimit:
         return cls(
             settings.unlabelled_gradient_limit,
             settings.unlabelled_gradient_limit_at_end,
-            settings.epochs * settings.steps_per_epoch,
+            settings.total_steps,
         )
 
     def at(self, step: int) -> float:

@@ -14,7 +14,7 @@ from semi_nnunet.settings.teacher import (
     ConsistencySettings,
     TeacherSettings,
 )
-from semi_nnunet.training.trainer import SemiTrainer
+from semi_nnunet.training.trainer import SemiTrainer, Term
 
 
 class TeacherTrainer(SemiTrainer, is_method=False):
@@ -50,6 +50,21 @@ class ConsistentTeacherTrainer(TeacherTrainer, is_method=False):
     """A teacher with whose probabilities the student must agree."""
 
     settings_class = ConsistencySettings
+
+    def consistency_term(
+        self, unlabelled: UnlabelledBatch, target: torch.Tensor, mask: torch.Tensor
+    ) -> Term:
+        """The student's strong view, into which boxes are mixed, against the target mixed alike.
+
+        Args:
+            unlabelled: the batch.
+            target: the teacher's probabilities of it.
+            mask: of the voxels in which the student must agree.
+        """
+        mix = self.cutmix(target)
+        prediction = self.probs(self.predict(mix(unlabelled.x_strong)))
+        consistency = self.consistency(prediction, mix(target), mix(mask))
+        return Term("consistency", consistency, self.settings.consistency_weight)
 
     def consistency(
         self, prediction: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
