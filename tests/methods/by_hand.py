@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
+import pytest
 import torch
 
 
@@ -82,6 +85,29 @@ def partial_dice_ce_by_hand(
     anywhere = annotated.any((0, *range(2, annotated.ndim)))
     dice = [dice[c] for c in range(first, classes) if anywhere[c]]
     return entropy / max(count, 1) - float(np.mean(dice))
+
+
+def pasted_by_hand(around: torch.Tensor, inside: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
+    """A box of one patch in another, voxel by voxel; a single box is that of all patches."""
+    out, boxes = around.clone(), box.expand(len(around), *box.shape[1:])
+    for b, *voxel in np.argwhere(boxes[:, 0].numpy()):
+        out[(b, slice(None), *voxel)] = inside[(b, slice(None), *voxel)]
+    return out
+
+
+def labels_by_hand(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
+    """The most probable class, or every region that is more probable than not."""
+    if exclusive:
+        return torch.zeros_like(probs).scatter_(1, probs.argmax(1, keepdim=True), 1)
+    return (probs > 0.5).float()
+
+
+def remember_boxes(monkeypatch: pytest.MonkeyPatch, method: ModuleType) -> list[torch.Tensor]:
+    """The boxes that a method will draw, in order."""
+    boxes, draw = list[torch.Tensor](), method.sample_boxes
+    remember = lambda *args: (boxes.append(draw(*args)), boxes[-1])[1]  # noqa: E731
+    monkeypatch.setattr(method, "sample_boxes", remember)
+    return boxes
 
 
 def mixed_by_hand(x: torch.Tensor, box: torch.Tensor, partner: torch.Tensor) -> torch.Tensor:

@@ -7,19 +7,15 @@ import pytest
 import torch
 
 import semi_nnunet.methods.copy_paste as copy_paste
-from tests.methods.by_hand import dice_ce_by_hand
+from tests.methods.by_hand import (
+    dice_ce_by_hand,
+    labels_by_hand,
+    pasted_by_hand,
+    remember_boxes,
+)
 from tests.trainers import WITHOUT_RAMP, partially_annotated
 
 NAME = "SemiBCPTrainer"
-
-
-def pasted(around, inside, box):
-    """Voxel by voxel."""
-    out = around.clone()
-    for b in range(len(out)):
-        for _, *voxel in np.argwhere(box[0].numpy()):
-            out[(b, slice(None), *voxel)] = inside[(b, slice(None), *voxel)]
-    return out
 
 
 @pytest.mark.parametrize("partial", [False, True])
@@ -32,24 +28,18 @@ def test_boxes_go_both_ways_with_their_weights(
     trainer = make_trainer(NAME, kind=kind, dataset=dataset, **settings)
     trainer.train_step(next(trainer.dataloader_train))
     labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
-    boxes, draw = [], copy_paste.sample_boxes
-    monkeypatch.setattr(
-        copy_paste, "sample_boxes", lambda *args: (boxes.append(draw(*args)), boxes[-1])[1]
-    )
+    boxes = remember_boxes(monkeypatch, copy_paste)
     _, into_labelled, into_unlabelled = trainer.terms(labelled, unlabelled)
     probs = trainer.teacher_probs(unlabelled.x_weak)
-    if trainer.exclusive:
-        guess = torch.zeros_like(probs).scatter_(1, probs.argmax(1, keepdim=True), 1)
-    else:
-        guess = (probs > 0.5).float()
+    guess = labels_by_hand(probs, trainer.exclusive)
     known, annotated = trainer.annotation(labelled.target)
     first, second = slice(0, 2), slice(2, 4)
 
     def expected(half, box, a, b, weights):
         (xa, ta, ma, ca), (xb, tb, mb, cb) = a, b
         with torch.no_grad():
-            logits = trainer.predict(pasted(xa[half], xb[half], box))
-        target = pasted(ta[half], tb[half], box)
+            logits = trainer.predict(pasted_by_hand(xa[half], xb[half], box))
+        target = pasted_by_hand(ta[half], tb[half], box)
         regions = (ma[half] & ~box, mb[half] & box)
         told = (each if each is None else each[half] for each in (ca, cb))
         return sum(
@@ -71,10 +61,7 @@ def test_boxes_go_both_ways_with_their_weights(
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
 def test_box_follows_the_patch(configuration, make_trainer, monkeypatch):
     trainer = make_trainer(NAME, configuration, **WITHOUT_RAMP)
-    boxes, draw = [], copy_paste.sample_boxes
-    monkeypatch.setattr(
-        copy_paste, "sample_boxes", lambda *args: (boxes.append(draw(*args)), boxes[-1])[1]
-    )
+    boxes = remember_boxes(monkeypatch, copy_paste)
     trainer.train_step(next(trainer.dataloader_train))
     patch = trainer.configuration_manager.patch_size
     assert len(boxes) == 2
