@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -31,17 +30,13 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.challenge.sampling import Cost, cost_of, sampling
+from semi_nnunet.runs.commands import arguments_of
 from semi_nnunet.util.files import write_json
 
 CLASSES = 13  # and background
 SPACING, PLANNED = (2.5, 0.8, 0.8), (2.5, 1.5, 1.5)
 MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"
 NNUNET = "nnUNetv2_predict"
-NNUNETS_OWN = "from nnunetv2.inference.predict_from_raw_data import *; "
-PROGRAMS = {  # as their console scripts, which need not be installed
-    "nnUNetv2_predict_from_modelfolder": ["-c", f"{NNUNETS_OWN}predict_entry_point_modelfolder()"],
-    "semi_nnunet": ["-m", "semi_nnunet"],
-}
 WAYS = {
     NNUNET: ["nnUNetv2_predict_from_modelfolder", "-f", "0", "-npp", "1", "-nps", "1"],
     "semi_nnunet predict --exact": ["semi_nnunet", "predict", "--exact"],
@@ -210,7 +205,7 @@ def run(words: list[str], folder: Path, limit: float | None) -> Cost:
         {f"nnUNet_{name}": str(folder) for name in ("raw", "preprocessed", "results")}
     )
     lines = list[str]()
-    cost = cost_of([sys.executable, *PROGRAMS[words[0]], *words[1:]], limit, say=lines.append)
+    cost = cost_of(arguments_of(words), limit, say=lines.append)
     if cost.exit_code:
         raise SystemExit("\n".join(lines[-40:]))
     return cost

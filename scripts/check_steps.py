@@ -51,8 +51,8 @@ def main(words: Sequence[str] | None = None) -> int:
     add("--root", type=Path, help="where benchmark_step.prepare has made a phantom")
     args = parser.parse_args(words)
     os.environ["nnUNet_compile"] = "f"
-    with nullcontext() if args.root else tempfile.TemporaryDirectory() as name:
-        root = args.root or Path(str(name))
+    with nullcontext(args.root) if args.root else tempfile.TemporaryDirectory() as name:
+        root = Path(name)
         if args.root is None:
             prepare(root, args.configuration, (16, 48, 48), ["--budget", "cpu"])
         work = work_in(root, args.configuration, args.device)

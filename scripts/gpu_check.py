@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -113,13 +114,13 @@ def main() -> int:
     (args.out / "summary.txt").unlink(missing_ok=True)
     torch.set_num_threads(1)
     runner = Runner(args.out, args.began, args.limit, args.only)
-    runner.made = args.made or runner.made.with_name(f"gpu_check{'_small' * args.small}")
+    made = args.made or Path(tempfile.gettempdir()) / f"gpu_check{'_small' * args.small}"
     make_known(runner.kept / "known")
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(runner.made / "inductor"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(made / "inductor"))
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "3")
     runner.say(f"torch {torch.__version__} on {args.device}, imported after {runner.passed:.0f} s")
     runner.find_method(args.device)
-    everything(runner, args.device, args.small)
+    everything(runner, made, args.device, args.small)
     if runner.failed:
         runner.say(f"not ok: {', '.join(runner.failed)}")
     runner.say(f"{runner.passed:.0f} s in all")
@@ -127,9 +128,9 @@ def main() -> int:
     return int(bool(runner.failed))
 
 
-def everything(runner: Runner, device: str, small: bool) -> None:
-    """The parts in order of importance."""
-    results, made = runner.results, runner.made
+def everything(runner: Runner, made: Path, device: str, small: bool) -> None:
+    """The parts in order of importance; phantoms are in ``made``."""
+    results = runner.results
     roots = {TWO: made / "2d", THREE: made / "3d"}
     full = {TWO: made / "full_2d", THREE: made / "full_3d"}
     ct = made / "ct"

@@ -29,10 +29,15 @@ from semi_nnunet.benchmarking.steps import FLOOR, count_operations, labelled_pas
 from semi_nnunet.benchmarking.work import BASELINE, STOCK, Work, aside, ready
 from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.util.files import optional_json, write_json
-from semi_nnunet.util.timing import Seconds
+from semi_nnunet.util.markdown import table
+from semi_nnunet.util.timing import Seconds, one_round
 
 MIB = 2**20
 WARM_UP, MOST_ROUNDS, FEWEST_ROUNDS = 3, 9, 2
+HEADER: tuple[str, ...] = (
+    "trainer", "step, ms", "half of them", "/ baseline's", "/ stock's", "/ its passes", "MiB",
+    "/ baseline's", "patches/s",
+)  # fmt: skip
 Step = Callable[[], Any]
 
 
@@ -60,7 +65,7 @@ def main(words: Sequence[str] | None = None) -> None:
     names = sorted(args.trainers, key=lambda name: name != BASELINE)  # it comes first
     found = measured(work, names, args.seconds)
     operations = optional_json(args.counted) if args.counted else {}
-    print("\n".join(table(found, operations)))
+    print("\n".join(lines(found, operations)))
     if args.out:
         write_json(args.out, {"work": vars(work), "operations": operations, **found})
 
@@ -162,18 +167,6 @@ def patches_of(batch: Any) -> int:
     return sum(len(stream["data"]) for part in batch for stream in part.values())
 
 
-def one_round(steps: dict[str, Step], device: torch.device) -> dict[str, float]:
-    """Seconds of one step of each, whose end is waited for."""
-    seconds = dict[str, float]()
-    for name, step in steps.items():
-        began = time.perf_counter()
-        step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds[name] = time.perf_counter() - began
-    return seconds
-
-
 def tell(name: str, facts: dict[str, Any]) -> None:
     """Say on standard error what is known of a trainer, in case no table follows."""
     with open(2, "w", closefd=False, encoding="utf-8") as stream:
@@ -186,26 +179,21 @@ def name_of(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
-def table(found: dict[str, Any], operations: dict[str, float]) -> list[str]:
-    """Lines of a table in Markdown."""
+def lines(found: dict[str, Any], operations: dict[str, float]) -> list[str]:
+    """A heading, a table in Markdown, and why some trainers are not in it."""
     rows = found["measured"]
     base, floor = rows.get(BASELINE, {}), rows.get(FLOOR, {})
-    lines = [
-        f"{found['gpu']}, {found['rounds']} rounds",
-        "| trainer | step, ms | half of them | / baseline's | / stock's | / its passes | MiB | "
-        "/ baseline's | patches/s |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    cells_of_all, refused = [HEADER], list[str]()
     for name, row in rows.items():
         if "median" not in row:
-            lines.append(f"{name}: {row['refused']}")
+            refused.append(f"{name}: {row['refused']}")
             continue
         median, stock = row["median"], rows.get(STOCK, {}).get("median")
         passes = None
         if operations.get(name) and operations.get(FLOOR) and "median" in floor:
             passes = operations[name] / operations[FLOOR] * floor["median"]
         memory = row.get("mib")
-        cells = [
+        shown = [
             name.removeprefix("Semi").removesuffix("Trainer"),
             f"{1000 * median:.1f}",
             f"{1000 * row['low']:.1f} to {1000 * row['high']:.1f}",
@@ -217,11 +205,12 @@ def table(found: dict[str, Any], operations: dict[str, float]) -> list[str]:
             f"{row['patches'] / median:.0f}" if "patches" in row else "-",
         ]
         if "graphs" in row:
-            cells[0] += f" ({row['graphs']} graphs, {row['graph_breaks']} breaks)"
+            shown[0] += f" ({row['graphs']} graphs, {row['graph_breaks']} breaks)"
         if row.get("not_finite"):
-            cells[0] += f" FAILED: {', '.join(row['not_finite'])} not finite"
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+            shown[0] += f" FAILED: {', '.join(row['not_finite'])} not finite"
+        cells_of_all.append(tuple(shown))
+    written = table(cells_of_all, numbers=True).splitlines()
+    return [f"{found['gpu']}, {found['rounds']} rounds", *written, *refused]
 
 
 def over(value: float | None, other: float | None) -> str:

@@ -15,8 +15,8 @@ import tarfile
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,12 @@ class Part:
         work: what it does; an exit status other than 0 or None, and an error, are failures.
         seconds: that it may take.
         needs: seconds that must be left for it to be worth beginning.
-        environment: variables of the process.
     """
 
     name: str
     work: Callable[[], Any]
     seconds: float
     needs: float = 5.0
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class Runner:
@@ -61,7 +59,7 @@ class Runner:
     def __init__(self, out: Path, began: float, limit: float, only: Sequence[str]):
         self.out, self.began, self.limit, self.only = out, began, limit, only
         self.kept = Path(tempfile.mkdtemp(prefix="gpu_check_"))
-        self.results, self.made = self.kept / "results", Path(tempfile.gettempdir()) / "gpu_check"
+        self.results = self.kept / "results"
         self.results.mkdir()
         self.failed: list[str] = []
         self.said, self.method = 0, "fork"
@@ -175,7 +173,6 @@ class Runner:
 def in_child(part: Part, file: Path) -> None:
     """Do the work of a part in this process, and leave it."""
     os.setsid()
-    os.environ.update(part.environment)
     for stream, where in ((1, file), (2, file.with_suffix(".log"))):
         os.dup2(os.open(where, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)

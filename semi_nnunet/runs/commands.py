@@ -33,6 +33,10 @@ ENTRY_POINTS = {
     "semi_nnunet": ("semi_nnunet.cli.main", "main"),
     "nnUNetv2_train": ("nnunetv2.run.run_training", "run_training_entry"),
     "nnUNetv2_predict": ("nnunetv2.inference.predict_from_raw_data", "predict_entry_point"),
+    "nnUNetv2_predict_from_modelfolder": (
+        "nnunetv2.inference.predict_from_raw_data",
+        "predict_entry_point_modelfolder",
+    ),
     "nnUNetv2_evaluate_folder": (
         "nnunetv2.evaluation.evaluate_predictions",
         "evaluate_folder_entry_point",

@@ -44,11 +44,19 @@ def in_turn(
     """
     times: dict[str, list[float]] = {name: [] for name in parts}
     for number in range(uncounted + rounds):
-        for name, part in parts.items():
-            began = time.perf_counter()
-            part()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
+        for name, seconds in one_round(parts, device).items():
             if number >= uncounted:
-                times[name].append(time.perf_counter() - began)
+                times[name].append(seconds)
     return {name: Seconds.of(values) for name, values in times.items()}
+
+
+def one_round(parts: Mapping[str, Callable[[], Any]], device: torch.device) -> dict[str, float]:
+    """Seconds of each part, one after the other; the device is waited for after each."""
+    times = dict[str, float]()
+    for name, part in parts.items():
+        began = time.perf_counter()
+        part()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times[name] = time.perf_counter() - began
+    return times
