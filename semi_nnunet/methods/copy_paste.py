@@ -50,6 +50,22 @@ class BCPSettings(TeacherSettings):
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """Patches into which boxes are pasted.
+
+    Args:
+        x: images (B, C, *spatial).
+        target: one-hot labels.
+        regions: the weight, the mask, and the annotated classes of the voxels around the box, then
+            those inside.
+    """
+
+    x: torch.Tensor
+    target: torch.Tensor
+    regions: tuple[tuple[float, torch.Tensor, torch.Tensor | None], ...]
+
+
 class SemiBCPTrainer(TeacherTrainer):
     settings_class = BCPSettings
 
@@ -67,16 +83,15 @@ class SemiBCPTrainer(TeacherTrainer):
             target = keep_largest_component(target, self.exclusive)
         known = Side(labelled.x, *self.annotation(labelled.target), labelled.annotated)
         guessed = Side(unlabelled.x_strong, target, unlabelled.mask)
-        alpha, weight = settings.pseudo_label_weight, settings.mixture_weight
-        inward = self.mixture_loss(known.half(False), guessed.half(False), 1.0, alpha)
-        yield Term("unlabelled_into_labelled", inward, weight)
-        outward = self.mixture_loss(guessed.half(True), known.half(True), alpha, 1.0)
-        yield Term("labelled_into_unlabelled", outward, weight)
+        alpha = settings.pseudo_label_weight
+        inward = self.mixture(known.half(False), guessed.half(False), 1.0, alpha)
+        outward = self.mixture(guessed.half(True), known.half(True), alpha, 1.0)
+        yield Term("mixtures", self.mixtures_loss(inward, outward), settings.mixture_weight)
 
-    def mixture_loss(
+    def mixture(
         self, around: Side, inside: Side, around_weight: float, inside_weight: float
-    ) -> torch.Tensor:
-        """Loss on ``around`` with a box of ``inside`` pasted in, each region with its weight.
+    ) -> Mixture:
+        """``around`` with a box of ``inside`` pasted in, each region with its weight (eq. 2-5).
 
         The side that has fewer patches lends some of them twice.
         """
@@ -84,14 +99,22 @@ class SemiBCPTrainer(TeacherTrainer):
         around, inside = around.lent(size), inside.lent(size)
         spatial = around.x.shape[2:]
         box = sample_boxes(1, spatial, self.settings.box_edge, around.x.device)  # as the paper's
-        logits = self.predict(torch.where(box, inside.x, around.x))
-        target = torch.where(box, inside.target, around.target)
-        parts = (
-            (around_weight, around.mask & ~box, around.annotated),
-            (inside_weight, inside.mask & box, inside.annotated),
+        return Mixture(
+            torch.where(box, inside.x, around.x),
+            torch.where(box, inside.target, around.target),
+            (
+                (around_weight, around.mask & ~box, around.annotated),
+                (inside_weight, inside.mask & box, inside.annotated),
+            ),
         )
-        first, second = (
-            weight * self.pseudo_label_loss(logits, target, mask, annotated=annotated)
-            for weight, mask, annotated in parts
-        )
-        return first + second
+
+    def mixtures_loss(self, *mixtures: Mixture) -> torch.Tensor:
+        """The sum of the losses of all regions (eq. 8); the student sees the mixtures at once."""
+        logits = self.predict(torch.cat([mixture.x for mixture in mixtures]))
+        split = logits.split([len(mixture.x) for mixture in mixtures])
+        losses = [
+            weight * self.pseudo_label_loss(part, mixture.target, mask, annotated=annotated)
+            for part, mixture in zip(split, mixtures, strict=True)
+            for weight, mask, annotated in mixture.regions
+        ]
+        return torch.stack(losses).sum()

@@ -29,7 +29,7 @@ def test_boxes_go_both_ways_with_their_weights(
     trainer.train_step(next(trainer.dataloader_train))
     labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     boxes = remember_boxes(monkeypatch, copy_paste)
-    _, into_labelled, into_unlabelled = trainer.terms(labelled, unlabelled)
+    _, mixtures = trainer.terms(labelled, unlabelled)
     probs = trainer.teacher_probs(unlabelled.x_weak)
     guess = labels_by_hand(probs, trainer.exclusive)
     known, annotated = trainer.annotation(labelled.target)
@@ -52,10 +52,9 @@ def test_boxes_go_both_ways_with_their_weights(
         (labelled.x, known, annotated, labelled.annotated),
         (unlabelled.x_strong, guess, unlabelled.mask, None),
     )
-    by_hand = expected(first, boxes[0], sure, guessed, (1.0, 0.5))
-    assert into_labelled.value.item() == pytest.approx(by_hand, abs=1e-5)
-    by_hand = expected(second, boxes[1], guessed, sure, (0.5, 1.0))
-    assert into_unlabelled.value.item() == pytest.approx(by_hand, abs=1e-5)
+    inward = expected(first, boxes[0], sure, guessed, (1.0, 0.5))
+    outward = expected(second, boxes[1], guessed, sure, (0.5, 1.0))
+    assert mixtures.value.item() == pytest.approx(inward + outward, abs=2e-5)
 
 
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
@@ -73,20 +72,19 @@ def test_mixtures_wait_and_are_weighed_by_trust_as_a_whole(make_trainer):
     trainer = make_trainer(NAME, ramp_up="constant")
     trainer.unlabelled_weight.reliability = 0.0
     trainer.train_step(next(trainer.dataloader_train))
-    assert trainer.records.means()["weight/unlabelled_into_labelled"] == 0
+    assert trainer.records.means()["weight/mixtures"] == 0
     trainer.unlabelled_weight.reliability = 0.5
     trainer.train_step(next(trainer.dataloader_train))
     means = trainer.records.means()
     weights = {name: value for name, value in means.items() if name.startswith("weight/")}
     assert weights == {
         "weight/supervised": 1,
-        "weight/unlabelled_into_labelled": 0.25 * 0.5**2,
-        "weight/labelled_into_unlabelled": 0.25 * 0.5**2,
+        "weight/mixtures": 0.25 * 0.5**2,
     }
 
 
 @pytest.mark.parametrize("sizes", [(2, 6), (6, 2), (1, 2)])
-def test_every_patch_of_unequal_batches_is_mixed(sizes, make_trainer, monkeypatch):
+def test_every_patch_of_unequal_batches_is_mixed(sizes, make_trainer):
     labelled_size, unlabelled_size = sizes
     trainer = make_trainer(
         NAME,
@@ -94,19 +92,17 @@ def test_every_patch_of_unequal_batches_is_mixed(sizes, make_trainer, monkeypatc
         unlabelled_batch_size=unlabelled_size,
         **WITHOUT_RAMP,
     )
-    monkeypatch.setattr(trainer, "mixture_loss", lambda around, inside, *weights: (around, inside))
+    halves, mixture = [], trainer.mixture
+    trainer.mixture = lambda *parts: (halves.extend(parts[:2]), mixture(*parts))[1]
     seen, predict = [], trainer.predict
     trainer.predict = lambda x, *rest: (seen.append(len(x)), predict(x, *rest))[1]
     labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
-    _, inward, outward = trainer.terms(labelled, unlabelled)
-    halves = [*inward.value, *outward.value]
+    list(trainer.terms(labelled, unlabelled))
     patches = {patch.sum().item() for half in halves for patch in half.x}
     every = [*labelled.x, *unlabelled.x_strong]
     assert patches == {patch.sum().item() for patch in every}
-    monkeypatch.undo()
-    seen.clear()  # the teacher was asked before
-    trainer.mixture_loss(*inward.value, 1.0, 0.5)
-    assert seen == [max(len(half.x) for half in inward.value)]
+    inward, outward = (max(len(half.x) for half in pair) for pair in (halves[:2], halves[2:]))
+    assert seen[-1] == inward + outward
 
 
 def test_largest_component_is_a_setting(make_trainer, monkeypatch):
