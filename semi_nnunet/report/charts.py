@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 STRIP = 30  # height of a row of intervals or boxes, in pixels
-SERIES = 10  # colours of the page: grey for the baseline, and those of nine methods
+SERIES = 11  # colours of the page: grey for the baseline, and those of ten methods
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def axis_of(values: Sequence[float], also: Sequence[float] = (), wanted: int = 4
 
 
 def series_number(place: int) -> int:
-    """The number of the colour of a method: 0 is the baseline's alone; they repeat after nine."""
+    """The number of the colour of a method: 0 is the baseline's alone; they repeat after ten."""
     return 1 + (place - 1) % (SERIES - 1) if place else 0
 
 

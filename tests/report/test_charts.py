@@ -106,8 +106,8 @@ def test_names_of_cases_and_labels_are_escaped():
         assert "<script" not in row and "&lt;script&gt;alert(1)&lt;/script&gt;" in row
 
 
-def test_nine_methods_have_nine_colours_and_the_baseline_its_own():
-    assert [series_number(place) for place in range(12)] == [*range(10), 1, 2]
+def test_ten_methods_have_ten_colours_and_the_baseline_its_own():
+    assert [series_number(place) for place in range(13)] == [*range(11), 1, 2]
     assert series(3) == 'style="--c:var(--series-3)"'
 
 
@@ -140,7 +140,7 @@ def oklab(colour: str, seen: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("mode", [0, 1, 2])
 @pytest.mark.parametrize("sight", SEEN_BY)
 def test_colours_of_methods_are_apart_from_each_other_and_from_better_and_worse(mode, sight):
-    """In light, in dark and on paper: as far apart as nine of them can be, and then some more."""
+    """In light, in dark and on paper: as far apart as so many can be, and then some more."""
     css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     block = css.split(":root {")[1 + mode].split("}")[0]
     found = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block))

@@ -14,9 +14,9 @@ DOT = re.compile(r'--c:var\(--series-(\d+)\)" cx="([\d.]+)" cy="([\d.]+)" r="5">
 
 
 def test_dots_lie_at_their_numbers_and_tell_them():
-    dots = [Dot(0, "Baseline", 10.0, 0.70), Dot(1, "A", 20.0, 0.80), Dot(10, "J", 40.0, 0.90)]
+    dots = [Dot(0, "Baseline", 10.0, 0.70), Dot(1, "A", 20.0, 0.80), Dot(11, "J", 40.0, 0.90)]
     drawn = DOT.findall(scatter(dots, "Dice against minutes"))
-    assert [int(number) for number, *_ in drawn] == [0, 1, 1]  # nine colours, then again
+    assert [int(number) for number, *_ in drawn] == [0, 1, 1]  # ten colours, then again
     assert [title for *_, title in drawn] == [
         "Baseline: 0.700 at 10", "A: 0.800 at 20", "J: 0.900 at 40",
     ]  # fmt: skip
