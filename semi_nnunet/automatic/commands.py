@@ -9,12 +9,13 @@ from pathlib import Path
 from semi_nnunet.automatic.few_steps import settings_where_steps_are_few
 from semi_nnunet.automatic.schedule import FULL, Round
 from semi_nnunet.runs.folders import ALL, Folders
-from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.job import STEPS, Job
 from semi_nnunet.runs.launching import Launcher
 from semi_nnunet.util.command import Command
 
 PLANS = "nnUNetPlans_auto"
 ROUNDS = 3  # of a benchmark, in which every trainer has a step
+CHOOSING = ("train",)  # steps of the trainings that choose: their validation is one of them
 RATE = "rate"  # the round in which a few steps are timed
 RATE_SETTINGS = ("epochs=2", "steps_per_epoch=10", "validation_steps_per_epoch=1")
 
@@ -77,15 +78,25 @@ class Commands:
         """Time a few steps of every trainer where its trainings will run: on a cluster."""
         yield "plan a few steps", self._plan(RATE, RATE_SETTINGS)
         train = self._crossval(RATE, trainers, [fold])
-        yield "time a few steps", (*train, "--steps", "train", *self._launching)
+        yield "time a few steps", (*train, "--steps", *CHOOSING, *self._launching)
 
     def trainings(self, one: Round, steps_per_epoch: int) -> Iterator[tuple[str, Command]]:
-        """Plan a round, and train, predict and measure it."""
+        """Plan a round, and train it; what is in the last one is also predicted and measured."""
         length = (f"epochs={one.steps // steps_per_epoch}", f"steps_per_epoch={steps_per_epoch}")
         settings = (*length, *settings_where_steps_are_few(one.steps, self.device))
         yield f"plan the {one.name} trainings", self._plan(one.name, settings)
         train = self._crossval(one.name, one.trainers, one.folds)
-        yield f"the {one.name} trainings", (*train, *self._launching)
+        steps = () if one.name == FULL else ("--steps", *CHOOSING)
+        yield f"the {one.name} trainings", (*train, *steps, *self._launching)
+
+    def validating(self, one: Round) -> Iterator[tuple[str, Command]]:
+        """Measure the validation cases of a round that chooses; it has no others."""
+        for job in self.jobs_of(one):
+            if "validation" in job.unmeasured():
+                yield (
+                    f"measure {job}",
+                    self.folders.evaluation(job.validation, self.folders.references, processes=1),
+                )
 
     def shipping(self, trainer: str) -> Iterator[tuple[str, Command]]:
         """Export the model, if that was not done before, and write the report."""
@@ -99,9 +110,9 @@ class Commands:
 
     def jobs_of(self, one: Round) -> list[Job]:
         """The trainings of a round."""
-        plans = self.plans_of(one.name)
+        plans, steps = self.plans_of(one.name), STEPS if one.name == FULL else CHOOSING
         return [
-            Job(self.folders, trainer, self.configuration, fold, 0, plans)
+            Job(self.folders, trainer, self.configuration, fold, 0, plans, steps=steps)
             for trainer in one.trainers
             for fold in one.folds
         ]
@@ -110,7 +121,7 @@ class Commands:
         """The training whose steps are timed."""
         return Job(
             self.folders, trainer, self.configuration, fold, 0, self.plans_of(RATE),
-            steps=("train",),
+            steps=CHOOSING,
         )  # fmt: skip
 
     def _plan(self, name: str, settings: Sequence[str]) -> Command:

@@ -183,6 +183,7 @@ class Choice:
                 print("next: when the cluster's queue is empty, the same command again")
                 return None
             if name != FULL:
+                run_stages(self.commands.validating(one))
                 state.ranked[name] = ranked(jobs)
                 state.save()
                 print(f"best first: {', '.join(state.ranked[name])}")

@@ -1,7 +1,8 @@
 """How a budget of hours is divided into rounds of trainings: successive halving, then the proof.
 
-All candidates train briefly, the better half twice as long, the best one and the baseline four
-times as long (Jamieson & Talwalkar 2016, arXiv:1502.07943, with three rounds). Which is best is
+All candidates train briefly, the better half twice as long, the best one and the baseline at least
+four times as long (Jamieson & Talwalkar 2016, arXiv:1502.07943, with three rounds; theirs take the
+same time each, ours leave at least half of it to the last one, whose model ships). Which is best is
 chosen on other cases than those that prove it: on all folds where imagesTs has labels, which then
 prove it; else on half of the folds, while the others prove it.
 """
@@ -17,9 +18,10 @@ from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.progress import readable_time
 
 SHORT, LONGER, FULL = "short", "longer", "full"
-LENGTHS = {SHORT: 1, LONGER: 2, FULL: 4}  # steps of a training, relative to each other
+LENGTHS = {SHORT: 1, LONGER: 2, FULL: 4}  # steps of a training, relative to each other, at least
 MOST_FOLDS_TO_CHOOSE = 3
 LEAST_STEPS = 100  # of a training: below, the order of methods is chance
+SHARES = {SHORT: 1 / 2, LONGER: 1 / 3}  # of the time that is left before a round, for all choosing
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,13 @@ class Round:
     steps: int
 
     def seconds(self, rates: Mapping[str, Rate], test_cases: int, at_a_time: int) -> float:
-        """About how long the round takes, with so many trainings at a time."""
+        """About how long the round takes, with so many trainings at a time.
+
+        Only the last round predicts test cases.
+        """
+        cases = test_cases if self.name == FULL else 0
         one_of_each = sum(
-            rates[name].besides + rates[name].case * test_cases + rates[name].step * self.steps
+            rates[name].besides + rates[name].case * cases + rates[name].step * self.steps
             for name in self.trainers
         )
         return one_of_each * len(self.folds) / at_a_time
@@ -185,15 +191,39 @@ def thinned(
 
 
 def fitted(setting: Setting, rounds: Sequence[Round], seconds: float) -> list[Round] | None:
-    """The rounds with as many steps as fit, in whole epochs; None: too few."""
+    """The rounds with as many steps as fit, in whole epochs; None: too few.
+
+    Choosing takes at most its share of the time; it gets more only if the last trainings, which
+    have the rest, could not use that.
+    """
+    *choosing, last = rounds
+    found = list[Round]()
+    if choosing:
+        longest = replace(last, steps=setting.most_steps)
+        most = seconds - sum(time_of(setting, [longest]))
+        shortest = max(
+            min(
+                shortest_within(setting, choosing, seconds * SHARES[choosing[0].name]),
+                shortest_within(setting, rounds, seconds),
+            ),
+            shortest_within(setting, choosing, most),
+        )
+        for one in choosing:
+            steps = whole_epochs(setting, shortest * LENGTHS[one.name])
+            if steps < min(LEAST_STEPS * LENGTHS[one.name], setting.most_steps):
+                return None
+            found.append(replace(one, steps=steps))
+    rest = seconds - sum(time_of(setting, found))
+    steps = whole_epochs(setting, shortest_within(setting, [last], rest) * LENGTHS[last.name])
+    least = min(LEAST_STEPS, setting.most_steps)
+    return [*found, replace(last, steps=steps)] if steps >= least else None
+
+
+def shortest_within(setting: Setting, rounds: Sequence[Round], seconds: float) -> float:
+    """Steps of a training of the length 1, such that the rounds take so long; may be below 0."""
     fixed = sum(time_of(setting, scaled(setting, rounds, 0)))
     one = sum(time_of(setting, scaled(setting, rounds, 1))) - fixed
-    shortest = (seconds - fixed) / one  # steps of the shortest trainings
-    found = [
-        replace(one, steps=whole_epochs(setting, shortest * LENGTHS[one.name])) for one in rounds
-    ]
-    least = min(LEAST_STEPS, setting.most_steps)
-    return found if min(one.steps for one in found) >= least else None
+    return (seconds - fixed) / one
 
 
 def scaled(setting: Setting, rounds: Sequence[Round], shortest: float) -> list[Round]:

@@ -41,16 +41,36 @@ def setting(**changes: object) -> Setting:
     return replace(plain, **changes)
 
 
-def test_three_rounds_double_their_steps_and_spend_the_time() -> None:
+def test_rounds_grow_and_the_last_one_has_half_of_the_time() -> None:
     rounds = divide(setting(), CANDIDATES, 8 * 3600)
     assert [one.name for one in rounds] == [SHORT, LONGER, FULL]
     assert rounds[0].trainers == (BASE, TEACHER, "B", "C", TAUGHT)
     assert rounds[1].trainers == (BASE, TEACHER, "B")
     assert rounds[2].folds == ("all",)
-    for one in rounds:
-        assert one.steps % 50 == 0
-        assert one.steps == pytest.approx(rounds[0].steps * LENGTHS[one.name], abs=200)
-    assert 0.97 * 8 * 3600 < sum(time_of(setting(), rounds)) <= 8 * 3600
+    assert all(one.steps % 50 == 0 for one in rounds)
+    assert rounds[1].steps == pytest.approx(rounds[0].steps * LENGTHS[LONGER], abs=100)
+    assert rounds[2].steps >= rounds[0].steps * LENGTHS[FULL]
+    *choosing, last = time_of(setting(), rounds)
+    assert 0.47 * 8 * 3600 < sum(choosing) <= 4 * 3600
+    assert 0.97 * 8 * 3600 < sum(choosing) + last <= 8 * 3600
+
+
+def test_choosing_gets_what_the_longest_trainings_cannot_use() -> None:
+    one = setting(most_steps=500)
+    rounds = divide(one, CANDIDATES, 3000)
+    *choosing, last = time_of(one, rounds)
+    assert rounds[-1].steps == 500 and sum(choosing) > 1500 > last
+    assert 0.9 * 3000 < sum(choosing) + last <= 3000
+
+
+def test_test_cases_are_predicted_by_the_last_round_alone() -> None:
+    few, many = setting(test_cases=0), setting(test_cases=100)
+    rounds = divide(many, CANDIDATES, 8 * 3600)
+    *choosing, last = (
+        with_them - without
+        for with_them, without in zip(time_of(many, rounds), time_of(few, rounds), strict=True)
+    )
+    assert choosing == [0, 0] and last == pytest.approx(2 * 100 * 1)
 
 
 @given(
@@ -72,6 +92,12 @@ def test_no_budget_is_overdrawn_and_no_fold_both_chooses_and_proves(
         return
     assert sum(time_of(one, rounds)) <= seconds
     assert min(each.steps for each in rounds) >= LEAST_STEPS
+    *choosing, last = time_of(one, rounds)
+    a_step = sum(time_of(one, [replace(rounds[-1], steps=one.steps_per_epoch)]))
+    a_step -= sum(time_of(one, [replace(rounds[-1], steps=0)]))
+    at_most = rounds[-1].steps == one.most_steps
+    assert at_most or not choosing or sum(choosing) <= last + a_step
+    assert all(each.steps >= 2 * LEAST_STEPS for each in rounds if each.name == LONGER)
     assert rounds[-1].name == FULL and BASE in rounds[-1].trainers
     for each in rounds:
         assert TAUGHT not in each.trainers or TEACHER in each.trainers
@@ -80,7 +106,7 @@ def test_no_budget_is_overdrawn_and_no_fold_both_chooses_and_proves(
 
 def test_a_short_time_leaves_out_rounds_then_candidates_then_the_choice() -> None:
     one, seen = setting(), []
-    for seconds in (4000, 1500, 700, 400, 150):
+    for seconds in (6000, 3000, 1500, 700, 400, 150):
         rounds = divide(one, CANDIDATES, seconds)
         seen.append((len(rounds), len(rounds[0].trainers)))
     assert seen == sorted(seen, reverse=True)
