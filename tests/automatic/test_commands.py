@@ -10,7 +10,9 @@ from semi_nnunet.automatic.commands import Commands
 from semi_nnunet.automatic.schedule import Round
 from semi_nnunet.cli.main import build_parser
 from semi_nnunet.runs.launching import Launcher
+from tests.runs.jobs import leave
 
+SHORT = Round("short", ("SemiBaselineTrainer", "SemiCPSTrainer"), ("0", "1"), 100)
 ROUND = Round("full", ("SemiBaselineTrainer", "SemiCPSTrainer"), ("all", "2"), 200)
 LAUNCHERS = [
     Launcher(),
@@ -28,6 +30,8 @@ def test_all_commands_are_understood(empty, launcher: Launcher, device: str) -> 
         *commands.preparing(),
         *commands.measuring(ROUND.trainers, "0"),
         *commands.timing(ROUND.trainers, 2),
+        *commands.trainings(SHORT, 50),
+        *commands.validating(SHORT),
         *commands.trainings(ROUND, 50),
         *commands.shipping("SemiCPSTrainer"),
     ]
@@ -48,3 +52,25 @@ def test_the_jobs_of_a_round_are_those_that_its_crossval_makes(empty) -> None:
         (trainer, fold) for trainer in ROUND.trainers for fold in ROUND.folds
     }
     assert {job.plans for job in jobs} == {"nnUNetPlans_auto_full"}
+
+
+def test_what_chooses_is_trained_and_validated_and_predicts_no_test_case(empty) -> None:
+    (empty.raw / "labelsTs").mkdir()
+    (empty.raw / "labelsTs" / "case_0.nii.gz").touch()
+    commands = Commands(empty, "2d", Launcher(), "cpu", Path("out"))
+    (_, _), (_, train) = commands.trainings(SHORT, 50)
+    parsed = build_parser("crossval").parse_args([*map(str, train[1:])])
+    assert parsed.steps == ["train"]
+    jobs = commands.jobs_of(SHORT)
+    assert len([*commands.validating(SHORT)]) == len(jobs) == 4
+    for job in jobs:
+        leave(job)
+        job.validation.mkdir()
+        (job.validation / "summary.json").touch()
+        assert job.is_done
+    first = jobs[0].tables()["validation"]
+    first.touch()
+    asked = [words for _, words in commands.validating(SHORT)]
+    assert [words[3] for words in asked] == [job.validation for job in jobs[1:]]
+    (_, _), (_, train) = commands.trainings(ROUND, 50)
+    assert "--steps" not in train
