@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -64,12 +65,12 @@ def source_of(paths: Iterable[str], rules: str) -> str:
         rules: what the data set holds them to.
 
     Returns:
-        It, or "" if a file cannot be read, or is of a format that may keep voxels or geometry in
-        another file.
+        It, or "" if one cannot be read, is no file, or is of a format that may keep voxels or
+        geometry in another file.
     """
     digest = hashlib.sha256(f"{rules}\n{_programs()}".encode())
     for path in paths:
-        if not path.endswith(SELF_CONTAINED):
+        if not (path.endswith(SELF_CONTAINED) and os.path.isfile(path)):
             return ""
         try:
             digest.update(f"\n{path}\n{sha256_of_file(path)}".encode("utf-8", "surrogateescape"))

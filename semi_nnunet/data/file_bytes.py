@@ -70,12 +70,18 @@ def plain(values: Sequence[float]) -> str:
 
 
 def check_presence(path: str) -> None:
-    """Raise BrokenFileError if there is no file, or nothing in it, or no permission to read it."""
+    """Raise BrokenFileError if there is no file, or nothing in it, or no permission to read it.
+
+    A pipe would be waited for without end, and some devices are read without end.
+    """
     if not os.path.exists(path):
         if os.path.islink(path):
             target = os.readlink(path)
             raise BrokenFileError(f"is a link to {target!r}, which does not exist", "mend the link")
         raise BrokenFileError("the file is absent", "add the file or remove its case")
+    if not os.path.isfile(path):
+        found = "a folder" if os.path.isdir(path) else "a pipe, socket or device"
+        raise BrokenFileError(f"must be a file, got {found}", "put the image itself there")
     if os.path.getsize(path) == 0:
         raise BrokenFileError("the file is empty (0 bytes)")
     try:

@@ -50,11 +50,12 @@ class RawCase:
 def cases_in(folder: str | Path, file_ending: str) -> dict[str, list[str]]:
     """Case id -> its channel files (sorted), in O(number of files); nnU-Net's own is quadratic.
 
-    Files are named ``CASE_0000.ending``; others are left out. A missing folder gives {}.
+    Files are named ``CASE_0000.ending``; others are left out. A missing folder gives {}. A folder
+    of such a name counts, for the check of its case to name it: unpacking makes these of images.
     """
     pattern = re.compile(r"(.+)_\d{4}" + re.escape(file_ending), re.DOTALL)
     cases: dict[str, list[str]] = {}
-    for name in files_in(folder):
+    for name in names_in(folder):
         if match := pattern.fullmatch(name):
             cases.setdefault(match[1], []).append(os.path.join(folder, name))
     return cases
@@ -80,10 +81,12 @@ def misnamed(
 
 def files_in(folder: str | Path) -> list[str]:
     """Sorted names of the files and links (dangling ones, too) in a folder; [] if it is missing."""
-    if not os.path.isdir(folder):
-        return []
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if not entry.is_dir())
+    return [name for name in names_in(folder) if not os.path.isdir(os.path.join(folder, name))]
+
+
+def names_in(folder: str | Path) -> list[str]:
+    """Sorted names of all that is in a folder; [] if it is missing."""
+    return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
 
 
 def read_description(raw_dataset: str | Path, name: str = JSON) -> dict[str, Any]:

@@ -334,9 +334,15 @@ def optional_json(path: str | Path) -> dict[str, Any]:
     """The object in a JSON file, {} if the file is not there.
 
     Raises:
-        UserError: it cannot be read or is not JSON.
+        UserError: it cannot be read, or is not an object of JSON.
     """
-    return dict(read_json(path)) if Path(path).is_file() else {}
+    if not Path(path).is_file():
+        return {}
+    content = read_json(path)
+    if not isinstance(content, dict):
+        found = f"got {json.dumps(content):.80}"
+        raise UserError(f"{path} must hold a JSON object, {found}. Fix: mend it, or {MAKE_AGAIN}")
+    return content
 
 
 def sha256_of_file(path: str | Path) -> str:

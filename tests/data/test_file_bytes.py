@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,25 @@ def test_a_dangling_link_is_named(data: Path) -> None:
     (data / "imagesUn/u_0000.nii.gz").unlink()
     (data / "imagesUn/u_0000.nii.gz").symlink_to("nowhere.nii.gz")
     assert "nowhere.nii.gz" in only_problem(data, "imagesUn/u_0000.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("put", "found"),
+    [
+        (os.mkfifo, "a pipe, socket or device"),
+        (lambda path: path.symlink_to("/dev/zero"), "a pipe, socket or device"),
+        (Path.mkdir, "a folder"),
+        (lambda path: path.symlink_to(path.name), "which does not exist"),
+    ],
+    ids=["pipe", "endless device", "folder", "link to itself"],
+)
+@pytest.mark.parametrize("name", ["imagesUn/u_0000.nii.gz", "labelsTr/a.nii.gz"])
+def test_what_is_no_file_is_named_and_not_waited_for(
+    data: Path, name: str, put: Callable[[Path], None], found: str
+) -> None:
+    (data / name).unlink()
+    put(data / name)
+    assert found in only_problem(data, name)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from semi_nnunet.util.files import (
     could_not_write,
     file_in_the_way,
     folder_aside,
+    optional_json,
     read_json,
     remove_leftovers,
     sha256_of_file,
@@ -238,6 +239,15 @@ def test_a_json_file_that_is_absent_or_a_folder_is_named(tmp_path):
         read_json(tmp_path / "x.json")
     with pytest.raises(UserError, match=r"cannot be read.*Fix: give a file"):
         read_json(tmp_path)
+
+
+def test_an_object_that_need_not_be_there_is_one_or_named(tmp_path):
+    path = tmp_path / "x.json"
+    assert optional_json(path) == {}
+    for content in (None, [["a", 1]], "x", 7):
+        write_json(path, content)
+        with pytest.raises(UserError, match=r"x\.json must hold a JSON object, got .*Fix: mend it"):
+            optional_json(path)
 
 
 @pytest.mark.parametrize("size", [0, 1, 2**20, 2**20 + 1])
