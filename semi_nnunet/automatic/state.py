@@ -8,12 +8,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from semi_nnunet.automatic.schedule import Rate, Round
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.files import write_json
+from semi_nnunet.util.validation import read_as
 
 NOTE_EVERY_S = 10.0  # a killed auto forgets at most so much of its time
+BEGIN_ANEW = "remove this file to begin anew (trainings that are done and fit are kept)"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What is in the file of a :class:`State`; the fields are told there."""
+
+    asked: dict[str, str]
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    rates: dict[str, Rate]
+    rounds: dict[str, Round]
+    ranked: dict[str, list[str]]
 
 
 @dataclass
@@ -42,39 +58,28 @@ class State:
         """Read what an earlier run left; else begin.
 
         Raises:
-            UserError: it was begun with other options.
+            UserError: it was begun with other options, or holds something else.
         """
         if not path.is_file():
             return cls(path, asked)
-        content = read_json(path)
-        changed = [key for key in asked if content["asked"].get(key) != asked[key]]
+        saved = read_as(Saved, path, "semi_nnunet auto", BEGIN_ANEW)
+        changed = [key for key in asked if saved.asked.get(key) != asked[key]]
         if changed:
             said = ", ".join(
-                f"{key} was {content['asked'].get(key)!r} and is {asked[key]!r}" for key in changed
+                f"{key} was {saved.asked.get(key)!r} and is {asked[key]!r}" for key in changed
             )
             raise UserError(
                 f"{path} was begun with other options: {said}. Fix: repeat the command as it was, "
-                f"or remove this file to begin anew (trainings that are done and fit are kept)"
+                f"or {BEGIN_ANEW}"
             )
-        rounds = {
-            name: Round(one["name"], tuple(one["trainers"]), tuple(one["folds"]), one["steps"])
-            for name, one in content["rounds"].items()
-        }
-        rates = {name: Rate(**rate) for name, rate in content["rates"].items()}
-        return cls(path, asked, content["seconds"], rates, rounds, content["ranked"])
+        return cls(path, asked, saved.seconds, saved.rates, saved.rounds, saved.ranked)
 
     def save(self) -> None:
         """Write it down."""
-        content = {
-            "asked": self.asked,
-            "seconds": self.seconds,
-            "rates": {name: asdict(rate) for name, rate in self.rates.items()},
-            "rounds": {name: asdict(one) for name, one in self.rounds.items()},
-            "ranked": self.ranked,
-        }
+        saved = Saved(self.asked, self.seconds, self.rates, self.rounds, self.ranked)
         with self._guard:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.path, content)
+            write_json(self.path, asdict(saved))
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,8 +16,9 @@ import torch
 from semi_nnunet.benchmarking.work import Work
 from semi_nnunet.data.layout import read_plans
 from semi_nnunet.runs.folders import Folders
-from semi_nnunet.util.files import read_json, sha256_of_json, write_json
+from semi_nnunet.util.files import sha256_of_json, write_json
 from semi_nnunet.util.machine import processor_name, usable_cores
+from semi_nnunet.util.validation import read_as
 
 FOLDER = "semi_benchmark"  # of a data set's results
 # no step takes longer by them
@@ -46,6 +47,14 @@ class StepRate:
 
 
 @dataclass(frozen=True)
+class Content:
+    """What is in the file of a :class:`Kept`; the fields are told there."""
+
+    conditions: dict[str, Any]
+    rates: dict[str, StepRate]
+
+
+@dataclass(frozen=True)
 class Kept:
     """The rates that hold under the same conditions.
 
@@ -61,25 +70,24 @@ class Kept:
 
     @classmethod
     def of(cls, folders: Folders, work: Work) -> Kept:
-        """Those that were kept of this work on this machine; those of any other are not read."""
+        """Those that were kept of this work on this machine; those of any other are not read.
+
+        Raises:
+            UserError: the file holds something else.
+        """
         conditions = conditions_of(folders, work)
         digest = sha256_of_json(conditions)[:12]
         path = folders.results / FOLDER / f"{work.configuration}_{digest}.json"
         if not path.is_file():
             return cls(path, conditions)
-        content = read_json(path)
-        if content["conditions"] != conditions:
-            return cls(path, conditions)
-        return cls(
-            path, conditions, {name: StepRate(**rate) for name, rate in content["rates"].items()}
-        )
+        kept = read_as(Content, path, "semi_nnunet benchmark", "remove it, to measure again")
+        return cls(path, conditions, kept.rates if kept.conditions == conditions else {})
 
     def keep(self, rates: Mapping[str, StepRate]) -> None:
         """Add rates to the file, in place of earlier ones of the same trainers."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         both = {**self.rates, **rates}
-        told = {name: vars(rate) for name, rate in sorted(both.items())}
-        write_json(self.path, {"conditions": self.conditions, "rates": told})
+        write_json(self.path, asdict(Content(self.conditions, dict(sorted(both.items())))))
 
     def dates(self, names: Iterable[str]) -> str:
         """When these trainers were measured."""

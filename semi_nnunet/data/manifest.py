@@ -12,10 +12,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from semi_nnunet.data.layout import manifest_file, shards_folder
 from semi_nnunet.util.files import sha256_of_file, writing
+from semi_nnunet.util.validation import line_as
+
+SizeAndDigest = Annotated[list[Any], Field(min_length=2, max_length=2)]
 
 
 @dataclass(frozen=True)
@@ -25,14 +30,14 @@ class Entry:
     Args:
         case: its identifier.
         source: what it was made from: a hash of images, label and the way of preprocessing.
-        files: file name -> [bytes, SHA-256].
+        files: file name -> [bytes, SHA-256]; at least one.
         facts: shape, spacing and intensity statistics of the preprocessed image.
         when: it was finished, in seconds since 1970; of two lists' entries the newer one counts.
     """
 
     case: str
     source: str
-    files: dict[str, list[Any]]
+    files: Annotated[dict[str, SizeAndDigest], Field(min_length=1)]
     facts: dict[str, Any] = field(default_factory=dict)
     when: float = field(default=0.0, compare=False)
 
@@ -61,7 +66,7 @@ class Entry:
 class Manifest:
     """The finished cases of ``case_folder``; a list is appended to by one process at a time.
 
-    A line torn by a crash is ignored, which means that its case is done again.
+    A line torn by a crash, or of another content, is ignored: its case is done again.
 
     Args:
         case_folder: where the files are.
@@ -91,11 +96,8 @@ class Manifest:
         entries: dict[str, Entry] = {}
         if path.is_file():
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    entry = Entry(**json.loads(line))
-                except (json.JSONDecodeError, TypeError):
-                    continue
-                entries[entry.case] = entry
+                if entry := line_as(Entry, line):
+                    entries[entry.case] = entry
         return entries
 
     def present(self) -> dict[str, Entry]:

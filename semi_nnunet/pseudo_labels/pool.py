@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
 from semi_nnunet.util.files import could_not_write, put_in_place, read_json, write_csv, write_json
 from semi_nnunet.util.shards import Shard, shards_holding
+from semi_nnunet.util.validation import line_as
 
 REQUEST = "request.json"
 TABLE = "uncertainty.csv"
@@ -147,13 +148,9 @@ class Request:
                     found.done[case] = entry
         for path in self.finished_lists.glob("*.bad"):
             for line in path.read_text(errors="replace").splitlines():
-                try:
-                    noted = json.loads(line)
-                except ValueError:  # torn by a crash: it is tried again
-                    continue
-                case = noted["case"]
-                if noted["source"] == sources.get(case) and case not in found.done:
-                    found.bad[case] = noted["problem"]
+                one = line_as(SetAside, line)  # torn by a crash: it is tried again
+                if one and one.source == sources.get(one.case) and one.case not in found.done:
+                    found.bad[one.case] = one.problem
         return found
 
     def left(self, cases: Collection[str] | None = None) -> list[str]:
@@ -169,6 +166,15 @@ class Request:
     def bad(self) -> dict[str, str]:
         """The cases that were set aside, with their problem."""
         return self.state(self.cases).bad
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A case that cannot be labelled, as its files were, and why."""
+
+    case: str
+    source: str
+    problem: str
 
 
 @dataclass(frozen=True)
@@ -233,7 +239,7 @@ class PoolShard(Shard):
     def set_aside(self, case: str, problem: str) -> None:
         """Note a case that cannot be labelled, as its files are now."""
         source = self.request.source(case)
-        noted = {"case": case, "source": source, "problem": " ".join(problem.split())}
+        noted = asdict(SetAside(case, source, " ".join(problem.split())))
         with (self.folder / f"{self.name}.bad").open("a", encoding="utf-8") as file:
             file.write(json.dumps(noted) + "\n")
             file.flush()

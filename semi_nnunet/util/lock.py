@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from semi_nnunet.util.files import write_json
 
 WHILE_ASKED_S = 0.5  # status may hold the lock for a moment, to see whether somebody does
+OF_ANOTHER_CONTENT = (ValueError, KeyError, TypeError, RecursionError)  # it is being written, say
 
 
 @contextmanager
@@ -126,7 +127,7 @@ def is_of_the_dead(note: Path) -> bool:
         os.kill(int(holder["process"]), 0)
     except ProcessLookupError:
         return True
-    except (OSError, ValueError, KeyError):
+    except (OSError, OverflowError, *OF_ANOTHER_CONTENT):
         return False
     return bool(holder["process"] == os.getpid())
 
@@ -142,7 +143,7 @@ def noted(note: Path) -> str:
         holder = json.loads(note.read_text(encoding="utf-8"))
         since = f" since {holder['since']}" if "since" in holder else ""
         return f"process {holder['process']} on {holder['host']}{since}"
-    except (OSError, ValueError, KeyError):  # it is being written
+    except (OSError, *OF_ANOTHER_CONTENT):
         return "another process"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,11 +43,32 @@ def read_as(kind: type[T], path: str | Path, written_by: str, fix: str) -> T:
         UserError: it is not there, or holds something else.
     """
     try:
-        return TypeAdapter(kind).validate_python(read_json(path))
+        return _adapter_of(kind).validate_python(read_json(path))
     except ValidationError as error:
         raise UserError(
             f"{path} must be what {written_by} wrote, got another content. Fix: {fix}"
         ) from error
+
+
+def line_as(kind: type[T], line: str) -> T | None:
+    """Read a line of a list, each of which a dataclass was written to.
+
+    Args:
+        kind: the dataclass.
+        line: JSON; of a killed process, it may be torn.
+
+    Returns:
+        None: it is something else.
+    """
+    try:
+        return _adapter_of(kind).validate_python(json.loads(line))
+    except (ValueError, RecursionError):  # of JSON and of pydantic; nested lists
+        return None
+
+
+@cache
+def _adapter_of(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
 
 
 @cache

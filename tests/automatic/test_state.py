@@ -56,3 +56,19 @@ def test_other_options_are_named(tmp_path: Path) -> None:
     State.of(path, ASKED).save()
     with pytest.raises(UserError, match=r"candidates was 'A B' and is 'A'.*remove this file"):
         State.of(path, {**ASKED, "candidates": "A"})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]", "null", "{}", '{"asked": {}}',
+        '{"asked": {}, "seconds": NaN, "rates": {}, "rounds": {}, "ranked": {}}',
+        '{"asked": {}, "seconds": 1, "rates": {"A": 3}, "rounds": {}, "ranked": {}}',
+        '{"asked": {}, "seconds": 1, "rates": {}, "rounds": {"short": {}}, "ranked": []}',
+    ],
+)  # fmt: skip
+def test_a_file_of_another_content_is_named(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"must be what semi_nnunet auto wrote.*remove this file"):
+        State.of(path, ASKED)

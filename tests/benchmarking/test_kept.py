@@ -10,6 +10,7 @@ import pytest
 from semi_nnunet.benchmarking import kept
 from semi_nnunet.benchmarking.kept import Kept, StepRate
 from semi_nnunet.benchmarking.work import BASELINE, Work
+from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 from tests.runs.conftest import empty  # noqa: F401
 
@@ -94,3 +95,10 @@ def test_a_file_that_was_renamed_to_other_conditions_is_not_believed(folders) ->
     Kept.of(folders, WORK).path.rename(Kept.of(folders, other).path)
     assert not Kept.of(folders, other).rates
     assert json.loads(Kept.of(folders, other).path.read_text())["rates"]
+
+
+@pytest.mark.parametrize("content", [[], {}, {"conditions": {}, "rates": {BASELINE: {"step": 1}}}])
+def test_a_file_of_another_content_is_named(content, folders) -> None:
+    write_json(Kept.of(folders, WORK).path, content)
+    with pytest.raises(UserError, match=r"must be what semi_nnunet benchmark wrote.*remove it"):
+        Kept.of(folders, WORK)

@@ -44,7 +44,17 @@ def test_a_torn_last_line_is_ignored_and_the_next_one_is_not_lost(folder: Path, 
     assert {"a", "c"} <= set(manifest.read())
 
 
-@pytest.mark.parametrize("garbage", [b"\x00" * 50, b"\xff\xfe", b"3\n", b'{"case": "z"}\n'])
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x00" * 50, b"\xff\xfe", b"3\n", b'{"case": "z"}\n', b"[" * 100_000 + b"\n",
+        b'{"case": [], "source": "s", "files": {"z.b2nd": [1, "a"]}}\n',
+        b'{"case": "z", "source": "s", "files": {}}\n',  # done, and no file says otherwise
+        b'{"case": "z", "source": "s", "files": null}\n',
+        b'{"case": "z", "source": "s", "files": {"z.b2nd": [1]}}\n',
+        b'{"case": "a", "source": "s", "files": {"a.b2nd": [6, "a"]}, "when": "later"}\n',
+    ],
+)  # fmt: skip
 def test_garbage_between_lines_is_ignored(folder: Path, garbage: bytes) -> None:
     manifest = Manifest(folder)
     manifest.add(finished(folder, "a"))

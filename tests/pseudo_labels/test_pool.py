@@ -312,7 +312,7 @@ def test_cases_are_done_set_aside_or_left(pool):
     assert second not in request.bad()  # it was labelled since
     (request.labels / f"{first}.nii.gz").unlink()
     with (request.finished_lists / "part_0.bad").open("a") as file:
-        file.write('{"case": "torn')
+        file.write(f'{{"case": []}}\n[1]\n{"[" * 100_000}\n{{"case": "torn')
     assert request.left() == [first, fourth]
     assert [shard.number for shard in shards_left(request, 4)] == sorted(
         {shard_of(case, 4) for case in (first, fourth)}

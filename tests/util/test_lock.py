@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.util.files import write_json
-from semi_nnunet.util.lock import held, held_in_turn, hold_until_exit, holder_of, note_of
+from semi_nnunet.util.lock import (
+    held,
+    held_in_turn,
+    hold_until_exit,
+    holder_of,
+    is_of_the_dead,
+    note_of,
+)
 
 HOLD = """
 import sys, time
@@ -147,3 +154,24 @@ def test_without_locks_a_living_process_is_waited_for(error, tmp_path, monkeypat
 
     with held_in_turn(path, end):
         assert process.returncode is not None
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "{}", "[" * 100_000])
+def test_a_note_of_another_content_names_nobody_and_is_in_nobodys_way(content, tmp_path):
+    path = tmp_path / ".lock"
+    process = holder(path)
+    try:
+        note_of(path).write_text(content)
+        assert not is_of_the_dead(note_of(path))
+        assert holder_of(path) == hold_until_exit(path) == "another process"
+    finally:
+        process.kill()
+        process.wait()
+    with held(path) as other:
+        assert other is None
+
+
+def test_a_note_with_the_number_of_no_process_is_not_of_the_dead(tmp_path):
+    note = note_of(tmp_path / ".lock")
+    write_json(note, {"host": os.uname().nodename, "process": 10**30})
+    assert not is_of_the_dead(note)
