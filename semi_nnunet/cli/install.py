@@ -19,9 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.deploy.install import install
+    from semi_nnunet.util.errors import printable
 
     installed = install(args.archive)
     for name in installed.left_out:
-        print(f"left out: {name}")
+        print(printable(f"left out: {name}"))
     for folder in installed.models:
-        print(f"installed {folder}")
+        print(printable(f"installed {folder}"))

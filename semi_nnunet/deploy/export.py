@@ -204,7 +204,8 @@ def fill_model(
     plans.pop("semi_planned", None)
     write_json(aside / "plans.json", plans | {"plans_name": model.exported_plans})
     for name in ("dataset.json", "dataset_fingerprint.json"):
-        shutil.copy2(model.folder / name, aside / name)
+        if (model.folder / name).is_file():  # a model of others may lack the second
+            shutil.copy2(model.folder / name, aside / name)
     about = {"semi_nnunet": semi_nnunet.__version__, "trainer": model.trainer}
     write_json(aside / PROVENANCE_FILE, {**about, "plans['semi']": semi, "folds": provenance})
 

@@ -8,6 +8,7 @@ nnU-Net's zips may hold (notes on ensembles, pickles of postprocessing) is left 
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import tempfile
@@ -21,12 +22,13 @@ from nnunetv2.paths import nnUNet_results
 from semi_nnunet.data.layout import require_paths
 from semi_nnunet.deploy.descriptions import REQUIRED, network_problems, require_json
 from semi_nnunet.training import checkpoints
-from semi_nnunet.util.errors import Problem, UserError, refuse
+from semi_nnunet.util.errors import Problem, UserError, refuse, said_of_disk
 from semi_nnunet.util.files import free_bytes, sha256_of_file
 
 MODEL = re.compile(r"(Dataset\d{3}_[^/\\]+)/([^/\\_][^/\\]*?__[^/\\]+?__[^/\\]+?)/.+")
 PICKLES = (".pkl", ".pickle")
 MAX_RATIO = 100  # of a file's size and its size in the zip; weights are hardly compressed
+DEEPEST, LONGEST = 20, 255  # parts of a path, and bytes of each, as file systems take them
 MAX_UNCHECKED = 10 * 2**20  # bytes of a file that may be compressed more: tables and texts
 
 
@@ -57,6 +59,9 @@ def install(archive: str | Path) -> Installed:
     """
     require_paths("results")
     results = Path(nnUNet_results.require())
+    if not Path(archive).is_file():
+        what = "is no file" if Path(archive).exists() else "does not exist"
+        raise UserError(f"{archive} {what}. Fix: correct the path")
     try:
         with zipfile.ZipFile(archive) as opened:
             problems = list(entry_problems(opened))
@@ -69,10 +74,12 @@ def install(archive: str | Path) -> Installed:
                 opened.extractall(aside, wanted)
                 models = put_models(Path(aside), results, archive)
                 return Installed(tuple(models), tuple(sorted({*names} - {*wanted})))
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except (UserError, MemoryError):
+        raise  # the file is not to blame
+    except Exception as error:  # a flipped byte can raise almost anything in zipfile
+        if said_of_disk(error) is not None:
+            raise
         raise UserError(f"{archive} is no whole zip ({error}). Fix: copy it again") from error
-    except FileNotFoundError as error:
-        raise UserError(f"{archive} does not exist. Fix: correct the path") from error
 
 
 def is_of_model(name: str) -> bool:
@@ -83,24 +90,32 @@ def is_of_model(name: str) -> bool:
 def entry_problems(archive: zipfile.ZipFile) -> Iterator[Problem]:
     """What a zip holds that no model's zip does, before anything is unpacked."""
     seen: set[str] = set()
+    folders: set[str] = set()
     for entry in archive.infolist():
         name = entry.filename
         if name.endswith("/") and entry.file_size == 0:
             name = f"{name}."  # a folder: its path is checked as that of a file in it
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in path.parts[0]:
+        too_long = any(len(os.fsencode(part)) > LONGEST for part in path.parts)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name.split("/")[0]:
             yield Problem(name, "must lie below the folder of its model", "do not trust this zip")
+        elif len(path.parts) > DEEPEST or too_long:
+            what = f"must have at most {DEEPEST} parts of at most {LONGEST} bytes"
+            yield Problem(f"{name:.80}", what, "do not trust this zip")
         elif stat.S_ISLNK(entry.external_attr >> 16):
             yield Problem(name, "must be a file, got a link", "do not trust this zip")
         elif entry.flag_bits & 1:
             yield Problem(name, "must not be encrypted", "unpack it and zip it without a password")
-        elif name in seen:
+        elif str(path) in seen:
             yield Problem(name, "must be there once, got it twice", "do not trust this zip")
         elif entry.file_size > max(MAX_UNCHECKED, MAX_RATIO * entry.compress_size):
             what = f"must not grow more than {MAX_RATIO} times when unpacked, got "
             what += f"{entry.file_size:,} bytes of {entry.compress_size:,}"
             yield Problem(name, what, "do not trust this zip")
-        seen.add(name)
+        (folders if entry.filename.endswith("/") else seen).add(str(path))
+        folders |= {str(above) for above in path.parents[:DEEPEST]}
+    for name in sorted(seen & folders):
+        yield Problem(name, "must not be a file and a folder at once", "do not trust this zip")
 
 
 def require_room(archive: zipfile.ZipFile, results: Path) -> None:

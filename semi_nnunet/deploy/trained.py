@@ -23,6 +23,7 @@ from semi_nnunet.deploy.descriptions import (
     require_json,
     require_known_networks,
 )
+from semi_nnunet.deploy.fitting import configuration_of, unfit
 from semi_nnunet.networks.frozen import unwrapped
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError, refuse
@@ -292,17 +293,19 @@ def load_parts(model: TrainedModel) -> LoadedModel:
     Nothing is imported that only trainings need, so that a program that predicts starts soon.
 
     Raises:
-        UserError: a checkpoint is damaged or holds more than tensors and plain values, the plans
-            name code that is no network, or the trainer is not found.
+        UserError: a checkpoint is damaged or holds more than tensors and plain values, or the
+            weights of another network; the plans name code that is no network, or the trainer is
+            not found.
     """
     require_known_networks(model.plans, str(model.folder / "plans.json"))
     contents = [checkpoints.read_of_any_trainer(path) for path in model.checkpoints.values()]
     plans, first = PlansManager(model.plans), contents[0]
-    configuration = plans.get_configuration(first["init_args"]["configuration"])
+    configuration = plans.get_configuration(configuration_of(first, model.plans, str(model)))
     labels = plans.get_label_manager(model.dataset_json)
     channels = determine_num_input_channels(plans, configuration, model.dataset_json)
     network = built_network(first, plans, configuration, channels, labels.num_segmentation_heads)
     weights = [content["network_weights"] for content in contents]
+    refuse(f"{model} cannot be read:", unfit(model.checkpoints.values(), weights, network))
     network.load_state_dict(weights[0])
     axes = first.get("inference_allowed_mirroring_axes")
     return LoadedModel(

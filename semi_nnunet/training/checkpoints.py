@@ -34,6 +34,7 @@ STOCK_VALUES: list[Any] = [  # what nnU-Net's own trainers store beside tensors 
 EXECUTE = "SEMI_NNUNET_EXECUTE_CHECKPOINTS"  # set to 1: files that can execute code are read
 PRETRAINED = "-pretrained_weights"  # the option of nnUNetv2_train
 LATEST = "checkpoint_latest.pth"
+KINDS = {"trainer_name": str, "init_args": dict, "current_epoch": int, "semi": dict}
 NEWEST_FIRST = ("checkpoint_final.pth", LATEST, "checkpoint_best.pth")
 
 
@@ -113,9 +114,34 @@ def read(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]
             f"{path} is damaged ({error}). "
             f"Fix: delete it; an older checkpoint of the folder is then used"
         ) from error
-    if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
-        raise UserError(f"{path} is no nnU-Net checkpoint")
+    if wrong := _wrong_with(checkpoint):
+        raise UserError(f"{path} is no nnU-Net checkpoint: {wrong}. Fix: give another")
     return checkpoint
+
+
+def _wrong_with(content: Any) -> str | None:
+    """What a file holds that no checkpoint does, though it is of tensors and plain values."""
+    if not isinstance(content, dict) or "network_weights" not in content:
+        return "it lacks 'network_weights'"
+    weights = content["network_weights"]
+    if not isinstance(weights, dict) or not all(isinstance(key, str) for key in weights):
+        return "'network_weights' must be tensors by their names"
+    for key, value in weights.items():
+        if not isinstance(value, torch.Tensor) or not _is_array(value):
+            return f"the weights {key!r} must be an array of numbers"
+    for key, kind in KINDS.items():
+        if key in content and not isinstance(content[key], kind):
+            return f"{key!r} must be of type {kind.__name__}, got {content[key]!r:.80}"
+    axes = content.get("inference_allowed_mirroring_axes") or ()
+    if not (isinstance(axes, (list, tuple)) and all(axis in (0, 1, 2) for axis in axes)):
+        return f"'inference_allowed_mirroring_axes' must be of 0, 1 and 2, got {axes!r:.80}"
+    return None
+
+
+def _is_array(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has a number for each of its elements in memory, as weights do."""
+    usual = tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_quantized)
+    return usual and not (tensor.is_meta or tensor.is_complex())
 
 
 def read_of_any_trainer(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,14 @@ def test_a_model_is_installed_once_and_another_does_not_take_its_place(tmp_path,
         ("..\\outside.txt", 0o100644, "must lie below"),
         (f"{MODEL}/link", stat.S_IFLNK | 0o777, "must be a file, got a link"),
         (f"{MODEL}/plans.json", 0o100644, "got it twice"),
+        (f"{MODEL}/fold_0/./../fold_0/x", 0o100644, "must lie below"),
+        (f"{MODEL}//./plans.json", 0o100644, "got it twice"),
+        (f"{MODEL}/plans.json/x", 0o100644, "a file and a folder at once"),
+        (f"{MODEL}/fold_0", 0o100644, "a file and a folder at once"),
+        ("", 0o100644, "a file and a folder at once"),
+        (".", 0o100644, "a file and a folder at once"),
+        (f"{MODEL}/{'d/' * 3000}x", 0o100644, "at most 20 parts"),
+        (f"{MODEL}/{'x' * 300}", 0o100644, "at most 20 parts of at most 255 bytes"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -176,3 +185,31 @@ def test_what_is_no_zip_is_said(tmp_path, results):
     (tmp_path / "x.zip").write_bytes(b"PK no zip")
     assert "is no whole zip" in refused(tmp_path / "x.zip", results)
     assert "does not exist" in refused(tmp_path / "absent.zip", results)
+    os.mkfifo(tmp_path / "pipe.zip")
+    assert "is no file" in refused(tmp_path / "pipe.zip", results)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 99])
+def test_a_zip_that_says_how_it_is_packed_wrongly_is_not_whole(method, tmp_path, results):
+    archive = small_model(tmp_path)
+    add(archive, f"{MODEL}/note.txt", b"x" * 500)
+    content, say = bytearray(archive.read_bytes()), struct.pack("<H", method)
+    central = content.rfind(b"PK\x01\x02") + 10
+    local = content.rfind(b"PK\x03\x04") + 8
+    content[central : central + 2] = content[local : local + 2] = say
+    archive.write_bytes(content)
+    assert "is no whole zip" in refused(archive, results)
+
+
+def test_a_name_that_is_no_text_is_not_whole(tmp_path, results):
+    archive = small_model(tmp_path)
+    add(archive, f"{MODEL}/ä", b"x")
+    archive.write_bytes(archive.read_bytes().replace("ä".encode(), b"\xff\xfe"))
+    assert "is no whole zip" in refused(archive, results)
+
+
+def test_names_of_a_stranger_do_not_steer_the_terminal(tmp_path, results, capsys):
+    archive = small_model(tmp_path)
+    add(archive, "\x1b]0;mine\x07/x")
+    assert main(["install", str(archive)]) == 0
+    assert "\x1b" not in capsys.readouterr().out

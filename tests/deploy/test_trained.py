@@ -104,6 +104,15 @@ def test_a_model_of_a_stranger_is_refused_and_not_executed(model: Path, tmp_path
     assert trace.exists()  # a stock loader does execute it
 
 
+def test_a_fold_of_another_network_is_named(model: Path) -> None:
+    path = model / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(path, weights_only=True)
+    content["network_weights"].popitem()
+    torch.save(content, path)
+    with pytest.raises(UserError, match=r"fold_0.*must hold the weights of the network"):
+        load_networks([find_model(str(model / "fold_0"))])
+
+
 @pytest.mark.parametrize("verb", ["pseudo-label", "distil", "select"])
 def test_no_verb_executes_a_model(
     verb: str, model: Path, tmp_path: Path, prepared_dataset, capsys

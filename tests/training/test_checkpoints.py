@@ -223,6 +223,31 @@ def test_a_file_of_something_else_is_refused(tmp_path, content):
         checkpoints.read(tmp_path / "x.pth")
 
 
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"network_weights": [torch.zeros(1)]},
+        {"network_weights": {1: torch.zeros(1)}},
+        {"network_weights": {"w": "text"}},
+        {"network_weights": {"w": torch.zeros(2, device="meta")}},
+        {"network_weights": {"w": torch.zeros(2).to_sparse()}},
+        {"network_weights": {"w": torch.zeros(2, dtype=torch.complex64)}},
+        {"trainer_name": ["nnUNetTrainer"]},
+        {"init_args": None},
+        {"current_epoch": "1"},
+        {"semi": [1]},
+        {"inference_allowed_mirroring_axes": 3},
+        {"inference_allowed_mirroring_axes": (0, 7)},
+    ],
+    ids=repr,
+)
+def test_values_that_no_checkpoint_has_are_named(spoilt, tmp_path):
+    torch.save(small_checkpoint(**spoilt), tmp_path / "x.pth")
+    name = next(iter(spoilt)) if "network_weights" not in spoilt else "weights"
+    with pytest.raises(UserError, match=rf"is no nnU-Net checkpoint: .*{name}.* Fix: give another"):
+        checkpoints.read(tmp_path / "x.pth")
+
+
 def test_an_absent_file_is_not_called_damaged(tmp_path):
     with pytest.raises(UserError, match=r"x\.pth cannot be read \(.*No such file"):
         checkpoints.read(tmp_path / "x.pth")
