@@ -58,14 +58,24 @@ def require_paths(*names: str) -> None:
         if not value:
             what, fix = "the environment variable is not set", f"export {variable}=/a/folder"
             problems.append(Problem(variable, what, fix))
+        elif value.startswith("~"):  # a folder of that name would be made
+            fix = "write the home folder out, or without quotes, so that the shell does"
+            problems.append(Problem(f"{variable}={value}", "must not begin with ~", fix))
         elif Path(value).is_dir():
-            continue
+            if name == "preprocessed" and (raw := nnUNet_raw.get()) and is_same(raw, value):
+                what, fix = "must be another folder than nnUNet_raw", "choose another"
+                problems.append(Problem(f"{variable}={value}", what, fix))
         elif name == "raw" or Path(value).exists():
             fix = "create it or correct the variable"
             problems.append(Problem(f"{variable}={value}", "is no folder", fix))
         else:
             Path(value).mkdir(parents=True, exist_ok=True)
     refuse("nnU-Net's folders are not set up:", problems)
+
+
+def is_same(one: str | Path, other: str | Path) -> bool:
+    """Whether both name one folder that is there."""
+    return Path(one).exists() and Path(one).samefile(other)
 
 
 def dataset_name(name_or_id: str) -> str:

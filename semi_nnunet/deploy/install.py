@@ -23,7 +23,7 @@ from semi_nnunet.data.layout import require_paths
 from semi_nnunet.deploy.descriptions import REQUIRED, network_problems, require_json
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError, refuse, said_of_disk
-from semi_nnunet.util.files import free_bytes, sha256_of_file
+from semi_nnunet.util.files import free_bytes, put_folder, sha256_of_file
 
 MODEL = re.compile(r"(Dataset\d{3}_[^/\\]+)/([^/\\_][^/\\]*?__[^/\\]+?__[^/\\]+?)/.+")
 PICKLES = (".pkl", ".pickle")
@@ -153,7 +153,7 @@ def put_models(aside: Path, results: Path, archive: str | Path) -> list[Path]:
     refuse(f"{archive} is not installed:", problems)
     for model, target in new.items():
         target.parent.mkdir(parents=True, exist_ok=True)
-        model.replace(target)
+        put_folder(model, target)
     return [results / model.relative_to(aside) for model in found]
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
+import glob
 import hashlib
 import io
 import json
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, partial
@@ -17,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from semi_nnunet.util.errors import DiskError, UserError, said_of_disk
+from semi_nnunet.util.machine import is_running
 
 FULL_BYTES = 2**24  # a disk with less left than that is full
 INTACT = "The previous file, if any, is intact"
@@ -128,6 +132,7 @@ def writing(what: str | Path, folder: str | Path, left: str = INTACT) -> Iterato
 @contextmanager
 def folder_aside(target: Path, left: str) -> Iterator[Path]:
     """Inside the block, fill a new folder that gets the name of ``target`` after it, whole.
+    Several processes may do so at once, each in a folder of its own: the first has its way.
 
     Args:
         target: does not exist, or is empty.
@@ -137,14 +142,18 @@ def folder_aside(target: Path, left: str) -> Iterator[Path]:
         The name of the new folder, which is not made yet; it is removed if the block fails.
 
     Raises:
-        DiskError: the disk is full or not writable.
+        UserError: the disk is full or not writable, or another process has made it meanwhile.
     """
-    aside = target.with_name(f".{target.name}.tmp")
+    beginning = f".{target.name}.{socket.gethostname()}."
+    for leftover in target.parent.glob(f"{glob.escape(beginning)}*.tmp"):
+        if not is_running(leftover.name.removeprefix(beginning).removesuffix(".tmp")):
+            shutil.rmtree(leftover, ignore_errors=True)
+    aside = target.with_name(f"{beginning}{os.getpid()}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     try:
         with writing(target, target.parent, left):
             yield aside
-            os.replace(aside, target)
+            put_folder(aside, target)
     except (UserError, OSError, RuntimeError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         cause = error.__cause__
@@ -236,6 +245,23 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def put_folder(finished: Path, path: Path) -> None:
+    """Rename a finished folder to ``path``, where nothing is, or an empty folder.
+
+    Raises:
+        UserError: another process has made one there meanwhile.
+    """
+    try:
+        os.replace(finished, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise UserError(
+            f"{path} was made by another process meanwhile. Fix: take that, or remove it and run "
+            f"the same command again"
+        ) from error
 
 
 def require_space(folder: Path, needed_bytes: int = FULL_BYTES) -> None:

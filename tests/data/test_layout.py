@@ -72,6 +72,24 @@ def test_only_the_folders_that_are_needed_are_asked_for_and_made(
     assert (root / "nnUNet_preprocessed").is_dir() and not (root / "nnUNet_results").exists()
 
 
+def test_a_home_folder_that_no_shell_wrote_out_is_named_and_not_made(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("nnUNet_results", "~/results")
+    with pytest.raises(UserError, match="nnUNet_results=~/results: must not begin with ~"):
+        require_paths()
+    assert not (root / "~").exists()
+
+
+def test_raw_and_preprocessed_data_sets_lie_in_two_folders(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("nnUNet_preprocessed", f"{root}/./nnUNet_raw/")
+    with pytest.raises(UserError, match="must be another folder than nnUNet_raw"):
+        require_paths("raw", "preprocessed")
+
+
 # ---- data sets by number and name ----
 
 

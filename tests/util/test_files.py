@@ -354,6 +354,30 @@ def test_a_folder_aside_gets_its_name_when_it_is_whole(tmp_path):
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")] == ["model/x.json"]
 
 
+def test_of_two_who_make_one_folder_at_once_the_first_has_its_way_and_both_are_whole(tmp_path):
+    target, dead = tmp_path / "target", subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    leftover = tmp_path / f".target.{os.uname().nodename}.{dead.pid}.tmp"
+    of_another_host = tmp_path / ".target.elsewhere.1.tmp"
+    for folder in (leftover, of_another_host):
+        folder.mkdir()
+    run = """
+import sys
+from pathlib import Path
+from semi_nnunet.util.files import folder_aside
+with folder_aside(Path(sys.argv[1]), "") as aside:
+    aside.mkdir()
+    (aside / "theirs").touch()
+"""
+    refused = pytest.raises(UserError, match=r"target was made by another process meanwhile\. Fix:")
+    with refused, folder_aside(target, "Nothing was made") as aside:
+        aside.mkdir()
+        (aside / "ours").touch()
+        subprocess.run([sys.executable, "-c", run, str(target)], check=True)
+        assert (aside / "ours").exists()  # nobody takes it away
+    assert sorted(tmp_path.rglob("*")) == [of_another_host, target, target / "theirs"]
+
+
 def test_a_folder_aside_goes_when_the_disk_is_full(tmp_path):
     with (
         pytest.raises(DiskError, match=r"could not write \S*/model \(.*Nothing was made") as error,

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from semi_nnunet.util.machine import processor_name, usable_cores
+from semi_nnunet.util.machine import is_running, processor_name, usable_cores
 
 
 def test_the_processor_is_named_without_double_spaces(tmp_path):
@@ -34,3 +34,10 @@ def test_cores_that_a_cluster_did_not_give_are_not_used():
         "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(usable_cores())"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "1"
+
+
+def test_a_process_is_told_from_one_that_ended_and_from_no_number():
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert is_running(str(os.getpid())) and is_running("1")
+    assert not any(map(is_running, (str(ended.pid), "", "12a", "9" * 30)))
