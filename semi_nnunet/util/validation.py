@@ -43,11 +43,12 @@ def read_as(kind: type[T], path: str | Path, written_by: str, fix: str) -> T:
         UserError: it is not there, or holds something else.
     """
     try:
-        return _adapter_of(kind).validate_python(read_json(path))
+        found: T = _adapter_of(kind).validate_python(read_json(path))
     except ValidationError as error:
         raise UserError(
             f"{path} must be what {written_by} wrote, got another content. Fix: {fix}"
         ) from error
+    return found
 
 
 def line_as(kind: type[T], line: str) -> T | None:
@@ -61,13 +62,14 @@ def line_as(kind: type[T], line: str) -> T | None:
         None: it is something else.
     """
     try:
-        return _adapter_of(kind).validate_python(json.loads(line))
+        found: T = _adapter_of(kind).validate_python(json.loads(line))
     except (ValueError, RecursionError):  # of JSON and of pydantic; nested lists
         return None
+    return found
 
 
 @cache
-def _adapter_of(kind: type[T]) -> TypeAdapter[T]:
+def _adapter_of(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
