@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -43,7 +43,7 @@ def read_as(kind: type[T], path: str | Path, written_by: str, fix: str) -> T:
         UserError: it is not there, or holds something else.
     """
     try:
-        found: T = _adapter_of(kind).validate_python(read_json(path))
+        found: T = _adapter_of(cast(Any, kind)).validate_python(read_json(path))
     except ValidationError as error:
         raise UserError(
             f"{path} must be what {written_by} wrote, got another content. Fix: {fix}"
@@ -62,7 +62,7 @@ def line_as(kind: type[T], line: str) -> T | None:
         None: it is something else.
     """
     try:
-        found: T = _adapter_of(kind).validate_python(json.loads(line))
+        found: T = _adapter_of(cast(Any, kind)).validate_python(json.loads(line))
     except (ValueError, RecursionError):  # of JSON and of pydantic; nested lists
         return None
     return found
