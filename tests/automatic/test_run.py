@@ -25,6 +25,9 @@ from semi_nnunet.runs.launching import Launcher
 from semi_nnunet.runs.local import Resources
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
+from tests.real_slurm import said as printed_by
+from tests.real_slurm import slurm  # noqa: F401
+from tests.runs.tiny import wait_for
 from tests.warm import warm
 
 DATASET = "Dataset906_Auto"
@@ -170,3 +173,23 @@ def test_one_command_ends_with_a_model_its_predictions_and_an_answer(place: Path
     assert after["rounds"] == before["rounds"] and after["seconds"] > before["seconds"]
     code, said = auto(place, "-tr", "SemiCPSTrainer")
     assert code == 2 and "was begun with other options" in said
+
+
+@pytest.mark.slow
+def test_on_a_cluster_the_same_command_goes_on_until_there_is_an_answer(
+    slurm: Path,  # noqa: F811
+    place: Path,
+) -> None:
+    words = ("--hours", "5", "--launcher", "slurm", "-tr", "SemiMeanTeacherTrainer", "-o", "out")
+    for submitted in ("time a few steps", "the full trainings"):
+        code, said = auto(place, *words)
+        assert code == 0 and submitted in said, said[-3000:]
+        assert "next: when the cluster's queue is empty, the same command again" in said
+        wait_for(lambda: not printed_by("squeue", "-h", "-o", "%i"), 400)
+    code, said = auto(place, *words)
+    logs = "".join(log.read_text() for log in place.glob(f"results/{DATASET}/semi_crossval/*.log"))
+    assert code == 0 and "on 3 test cases that did not choose it" in said, said[-3000:] + logs
+    assert len(list((place / "out" / "predictions").glob("*.nii.gz"))) == 3
+    assert list((place / "out" / "exported").glob("*.zip"))
+    state = read_json(place / "results" / DATASET / "semi_auto" / "2d.json")
+    assert set(state["rates"]) == {"SemiBaselineTrainer", "SemiMeanTeacherTrainer"}
