@@ -40,6 +40,7 @@ from semi_nnunet.runs.local import Resources, child_environment
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import Problem, UserError, refuse
 from semi_nnunet.util.files import file_in_the_way, write_text, writing
+from semi_nnunet.util.lock import hold_until_exit
 from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.names import unique
 
@@ -94,7 +95,8 @@ def auto(
         What ships; None with ``dry_run``, or where trainings were handed to a cluster.
 
     Raises:
-        UserError: the options or the data are wrong, the time is too short, or a stage failed.
+        UserError: the options or the data are wrong, another process is at it, the time is too
+            short, or a stage failed.
     """
     launcher, folders = launcher or Launcher(), folders_of(dataset)
     candidates = unique([name for name in trainers if name != BASELINE])
@@ -109,6 +111,11 @@ def auto(
     if dry_run:
         choice.show()
         return None
+    if other := hold_until_exit(state.lock):
+        raise UserError(
+            f"{other} is at this choice already ({state.path}). Fix: wait for it, or end it and "
+            f"run the same command again"
+        )
     with state.running():
         return choice.make()
 

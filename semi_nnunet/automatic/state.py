@@ -74,6 +74,11 @@ class State:
             )
         return cls(path, asked, saved.seconds, saved.rates, saved.rounds, saved.ranked)
 
+    @property
+    def lock(self) -> Path:
+        """Held while an auto is at work."""
+        return self.path.with_name(f".{self.path.stem}.lock")
+
     def save(self) -> None:
         """Write it down."""
         saved = Saved(self.asked, self.seconds, self.rates, self.rounds, self.ranked)

@@ -25,6 +25,7 @@ from semi_nnunet.runs.launching import Launcher
 from semi_nnunet.runs.local import Resources
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.lock import held
 from tests.real_slurm import said as printed_by
 from tests.real_slurm import slurm  # noqa: F401
 from tests.runs.tiny import wait_for
@@ -78,6 +79,16 @@ def test_a_dry_run_prints_commands_and_does_nothing(place: Path) -> None:
     assert code == 0
     verbs = re.findall(r"^semi_nnunet (\w+)", said, re.MULTILINE)
     assert verbs == ["preprocess", "plan", "preprocess", "benchmark"]
+    assert not list((place / "preprocessed").iterdir())
+
+
+def test_a_second_launch_ends_and_names_the_first(place: Path) -> None:
+    state = State(place / "results" / DATASET / "semi_auto" / "2d.json", {})
+    with held(state.lock):
+        code, said = auto(place)
+    assert (
+        code == 2 and f"process {os.getpid()} on " in said and "is at this choice already" in said
+    )
     assert not list((place / "preprocessed").iterdir())
 
 
