@@ -101,6 +101,8 @@ def read_description(raw_dataset: str | Path, name: str = JSON) -> dict[str, Any
     """
     path = Path(raw_dataset) / name
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for without end
+            raise OSError("it must be a file")
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         what = "is absent" if isinstance(error, FileNotFoundError) else f"is not JSON: {error}"

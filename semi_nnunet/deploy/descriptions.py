@@ -31,6 +31,8 @@ def require_json(path: Path, keys: tuple[str, ...] | None) -> Any:
     Raises:
         UserError: it is none.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for without end
+        raise UserError(f"{path} must be a file. Fix: put the one that the model came with there")
     if path.stat().st_size > MAX_JSON:
         raise UserError(f"{path} must have at most {MAX_JSON:,} bytes, got {path.stat().st_size:,}")
     content: Any = read_json(path)

@@ -47,6 +47,12 @@ def test_an_absent_dataset_json_is_named(data: Path) -> None:
         check_dataset(data, 1, False)
 
 
+def test_a_pipe_in_place_of_dataset_json_is_named(data: Path) -> None:
+    (data / "dataset.json").unlink()
+    os.mkfifo(data / "dataset.json")
+    assert "must be a file" in whole_problem(data, "dataset.json")
+
+
 @pytest.mark.parametrize("content", ["{'labels': ", '{"labels": ' + "[" * 100_000], ids=len)
 def test_an_invalid_dataset_json_is_named(data: Path, content: str) -> None:
     (data / "dataset.json").write_text(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,6 @@ def test_descriptions_are_small_flat_and_objects(
     monkeypatch.setattr(descriptions, "MAX_JSON", 2)
     with pytest.raises(UserError, match="at most 2 bytes, got 3"):
         require_json(path, None)
+    os.mkfifo(pipe := path.with_name("pipe"))
+    with pytest.raises(UserError, match="must be a file"):
+        require_json(pipe, None)
