@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from semi_nnunet.automatic.proof import Proof
-from semi_nnunet.automatic.schedule import FULL, Round, Setting, time_of
+from semi_nnunet.automatic.schedule import FULL, LEAST_PATIENTS, Round, Setting, time_of
 from semi_nnunet.automatic.state import State
 from semi_nnunet.report.choice import Choice
 from semi_nnunet.util.progress import readable_time
 
 
-def schedule_table(rounds: Sequence[Round], setting: Setting) -> str:
-    """The rounds as a table for a screen: steps, folds, estimated time and trainers."""
+def schedule_table(rounds: Sequence[Round], setting: Setting, before: Collection[str] = ()) -> str:
+    """The rounds to come as a table for a screen: steps, folds, estimated time and trainers.
+
+    Args:
+        rounds: to come.
+        setting: of the schedule.
+        before: names of the rounds that are over.
+    """
     rows = [("round", "steps", "folds", "about", "trainers")]
     for one, seconds in zip(rounds, time_of(setting, rounds), strict=True):
         folds, trainers = " ".join(one.folds), ", ".join(map(short, one.trainers))
@@ -25,7 +31,8 @@ def schedule_table(rounds: Sequence[Round], setting: Setting) -> str:
         for row in rows
     ]
     later = " In later rounds, other methods may be left." if len(rounds) > 1 else ""
-    return "\n".join(["", *lines, f"{proving_words(setting, rounds)}{later}", ""])
+    said = proving_words(setting, {*before, *(one.name for one in rounds)})
+    return "\n".join(["", *lines, f"{said}{later}", ""])
 
 
 def short(trainer: str) -> str:
@@ -33,19 +40,27 @@ def short(trainer: str) -> str:
     return trainer.removeprefix("Semi").removesuffix("Trainer")
 
 
-def proving_words(setting: Setting, rounds: Iterable[Round]) -> str:
-    """Which cases choose, and which prove."""
-    names = {one.name for one in rounds}
+def proving_words(setting: Setting, rounds: Collection[str]) -> str:
+    """Which cases choose, and which prove.
+
+    Args:
+        setting: of the schedule.
+        rounds: names of all of them.
+    """
     chosen = f"Folds {' '.join(setting.choosing)} choose the method"
-    if not names - {FULL}:
+    if not {*rounds} - {FULL}:
         chosen = "The first candidate is taken without a choice, for which there is too little time"
     if not setting.choosing:
         chosen = "The first candidate is taken, as too few labelled cases are there to choose by"
+    if not (setting.has_test_labels or setting.proving):
+        return f"{chosen}; nothing can prove it."
+    proof = f"folds {' '.join(setting.proving)} prove it on other cases."
     if setting.has_test_labels:
-        return f"{chosen}; the labelled test cases prove it."
-    if setting.proving:
-        return f"{chosen}; folds {' '.join(setting.proving)} prove it on other cases."
-    return f"{chosen}; nothing can prove it."
+        proof = "the labelled test cases prove it."
+    if setting.proving_patients < LEAST_PATIENTS:
+        what = "no gain is beyond chance, and the baseline ships"
+        proof += f" With fewer than {LEAST_PATIENTS} of them {what}: put test cases into labelsTs."
+    return f"{chosen}; {proof}"
 
 
 def choice_of(state: State, setting: Setting, proof: Proof, hours: float) -> Choice:
@@ -61,7 +76,7 @@ def choice_of(state: State, setting: Setting, proof: Proof, hours: float) -> Cho
         f"The model that ships was trained on all labelled cases (fold all, {FULL} round): "
         f"{short(proof.ships)}. {readable_time(state.seconds)} of {hours:g} h were spent."
     )
-    return Choice((proving_words(setting, state.rounds.values()),), tuple(rows), (ships,))
+    return Choice((proving_words(setting, state.rounds),), tuple(rows), (ships,))
 
 
 def story(dataset: str, proof: Proof, choice: Choice) -> str:

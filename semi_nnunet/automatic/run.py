@@ -33,7 +33,7 @@ from semi_nnunet.data.raw_description import RawDataset
 from semi_nnunet.discovery.listing import our_trainers, unknown_trainers
 from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.crossval import BASELINE
-from semi_nnunet.runs.folders import ALL, Folders, folders_of
+from semi_nnunet.runs.folders import ALL, Folders, folders_of, patients_of
 from semi_nnunet.runs.folds import number_of_folds
 from semi_nnunet.runs.launching import Launcher, find_resources
 from semi_nnunet.runs.local import Resources, child_environment
@@ -152,6 +152,12 @@ def configuration_for(folders: Folders, device: str) -> str:
     reader = reader_class(raw.content, images)
     array, _, _ = read_with_nnunet(images[0], reader, is_label=False)
     return "3d_fullres" if array.shape[1] > 1 else "2d"
+
+
+def labelled_cases(folders: Folders) -> list[str]:
+    """The cases that are preprocessed with a label."""
+    ending = folders.file_ending
+    return [path.name.removesuffix(ending) for path in folders.references.glob(f"*{ending}")]
 
 
 @dataclass
@@ -273,7 +279,7 @@ class Choice:
                 raise UserError(f"{what}. Fix: make its folder writable, and run this again")
         semi, folders = self.semi, commands.folders
         share = semi.get("validation_steps_per_epoch", 50) / semi.get("steps_per_epoch", 250)
-        labelled = len([*folders.references.glob(f"*{folders.file_ending}")])
+        labelled = len(labelled_cases(folders))
         validated = math.ceil(labelled / max(1, number_of_folds(folders)))
         return {
             one: rate_from(kept.rates[one], int(workers), cores, validated, share)
@@ -290,7 +296,7 @@ class Choice:
             rounds = divide(self.setting, left, self.seconds_left, done)
             if rounds[0].name != name:
                 return None
-            print(schedule_table(rounds, self.setting))
+            print(schedule_table(rounds, self.setting, done))
             state.rounds[name] = rounds[0]
             state.save()
         return state.rounds[name]
@@ -304,6 +310,7 @@ class Choice:
             teachers=self.teachers,
             baseline=BASELINE,
             folds=number_of_folds(folders),
+            patients=len({*map(patients_of(folders), labelled_cases(folders))}),
             test_cases=len(folders.test_cases()),
             has_test_labels=folders.test_labels is not None,
             steps_per_epoch=int(self.semi.get("steps_per_epoch", 250)),

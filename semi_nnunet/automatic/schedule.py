@@ -20,7 +20,9 @@ from semi_nnunet.util.progress import readable_time
 SHORT, LONGER, FULL = "short", "longer", "full"
 LENGTHS = {SHORT: 1, LONGER: 2, FULL: 4}  # steps of a training, relative to each other, at least
 MOST_FOLDS_TO_CHOOSE = 3
-LEAST_STEPS = 100  # of a training: below, the order of methods is chance
+LEAST_STEPS = 100  # of a training that ships
+LEAST_TO_CHOOSE = 500  # steps; after 150 on Hippocampus, all methods had what the baseline had
+LEAST_PATIENTS = 6  # who choose or prove: below, Wilcoxon's test finds nothing even if all agree
 SHARES = {SHORT: 1 / 2, LONGER: 1 / 3}  # of the time that is left before a round, for all choosing
 
 
@@ -77,6 +79,7 @@ class Setting:
         teachers: trainer -> the one that must be trained before it.
         baseline: the trainer that all are compared with.
         folds: how many folds of the labelled cases there are; 0: a single case.
+        patients: who are labelled.
         test_cases: of imagesTs.
         has_test_labels: whether these can prove the choice.
         steps_per_epoch: trainings have whole epochs.
@@ -88,6 +91,7 @@ class Setting:
     teachers: Mapping[str, str]
     baseline: str
     folds: int
+    patients: int
     test_cases: int
     has_test_labels: bool
     steps_per_epoch: int
@@ -96,9 +100,10 @@ class Setting:
 
     @property
     def choosing(self) -> tuple[str, ...]:
-        """The folds whose validation cases choose the best method."""
+        """The folds whose validation cases choose the best method; none where they are too few."""
         count = self.folds if self.has_test_labels else self.folds // 2
-        return tuple(map(str, range(min(count, MOST_FOLDS_TO_CHOOSE))))
+        chosen = tuple(map(str, range(min(count, MOST_FOLDS_TO_CHOOSE))))
+        return chosen if self.validated_by(chosen) >= LEAST_PATIENTS else ()
 
     @property
     def proving(self) -> tuple[str, ...]:
@@ -106,6 +111,15 @@ class Setting:
         if self.has_test_labels:
             return ()
         return tuple(map(str, range(len(self.choosing), self.folds)))
+
+    @property
+    def proving_patients(self) -> int:
+        """How many patients prove it, about."""
+        return self.test_cases if self.has_test_labels else self.validated_by(self.proving)
+
+    def validated_by(self, folds: Sequence[str]) -> int:
+        """How many patients these folds validate, about."""
+        return self.patients * len(folds) // max(1, self.folds)
 
     def with_teachers(self, trainers: Sequence[str]) -> tuple[str, ...]:
         """The trainers, each after the one that teaches it."""
@@ -152,7 +166,7 @@ def divide(
 ) -> list[Round]:
     """Divide the time that is left among the rounds.
 
-    Where it is too short for all rounds with :data:`LEAST_STEPS`, the second round is left out,
+    Where it is too short for rounds of :data:`LEAST_TO_CHOOSE` steps, the second one is left out,
     then candidates from the last one on, then the choice: the first candidate is then compared with
     the baseline alone.
 
@@ -210,7 +224,7 @@ def fitted(setting: Setting, rounds: Sequence[Round], seconds: float) -> list[Ro
         )
         for one in choosing:
             steps = whole_epochs(setting, shortest * LENGTHS[one.name])
-            if steps < min(LEAST_STEPS * LENGTHS[one.name], setting.most_steps):
+            if steps < min(LEAST_TO_CHOOSE * LENGTHS[one.name], setting.most_steps):
                 return None
             found.append(replace(one, steps=steps))
     rest = seconds - sum(time_of(setting, found))

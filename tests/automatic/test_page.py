@@ -24,13 +24,24 @@ def test_the_table_has_a_line_for_each_round_in_columns() -> None:
 
 
 def test_who_chooses_and_who_proves_is_said() -> None:
-    rounds = divide(setting(), CANDIDATES, 8 * 3600)
-    said = proving_words(setting(has_test_labels=False), rounds)
+    said = proving_words(setting(has_test_labels=False), ["short", "full"])
     assert "Folds 0 1 choose" in said and "folds 2 3 4 prove it on other cases" in said
-    assert "without a choice" in proving_words(setting(), rounds[-1:])
-    assert "too few labelled cases" in proving_words(setting(folds=0), rounds[-1:])
-    nothing = setting(folds=0, has_test_labels=False)
-    assert proving_words(nothing, rounds[-1:]).endswith("nothing can prove it.")
+    assert "without a choice" in proving_words(setting(), ["full"])
+    assert "too few labelled cases" in proving_words(setting(patients=4), ["full"])
+    nothing = setting(folds=0, patients=1, has_test_labels=False)
+    assert proving_words(nothing, ["full"]).endswith("nothing can prove it.")
+
+
+def test_a_proof_that_cannot_succeed_is_told_before() -> None:
+    for cannot in (setting(test_cases=5), setting(patients=5, has_test_labels=False)):
+        assert "the baseline ships: put test cases into labelsTs" in proving_words(cannot, ["full"])
+    for can in (setting(test_cases=6), setting(patients=6, has_test_labels=False)):
+        assert "baseline" not in proving_words(can, ["full"])
+
+
+def test_a_choice_that_is_over_is_still_told() -> None:
+    (last,) = divide(setting(), ["B"], 3600, done=["short", "longer"])
+    assert "Folds 0 1 2 choose" in schedule_table([last], setting(), ["short", "longer"])
 
 
 def test_the_page_begins_with_the_answer(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from semi_nnunet.automatic.schedule import (
     FULL,
+    LEAST_PATIENTS,
     LEAST_STEPS,
+    LEAST_TO_CHOOSE,
     LENGTHS,
     LONGER,
     SHORT,
@@ -33,6 +35,7 @@ def setting(**changes: object) -> Setting:
         teachers={TAUGHT: TEACHER},
         baseline=BASE,
         folds=5,
+        patients=20,
         test_cases=10,
         has_test_labels=True,
         steps_per_epoch=50,
@@ -56,11 +59,11 @@ def test_rounds_grow_and_the_last_one_has_half_of_the_time() -> None:
 
 
 def test_choosing_gets_what_the_longest_trainings_cannot_use() -> None:
-    one = setting(most_steps=500)
-    rounds = divide(one, CANDIDATES, 3000)
+    one = setting(most_steps=1500)
+    rounds = divide(one, CANDIDATES, 8000)
     *choosing, last = time_of(one, rounds)
-    assert rounds[-1].steps == 500 and sum(choosing) > 1500 > last
-    assert 0.9 * 3000 < sum(choosing) + last <= 3000
+    assert rounds[-1].steps == 1500 and sum(choosing) > 4000 > last
+    assert 0.9 * 8000 < sum(choosing) + last <= 8000
 
 
 def test_test_cases_are_predicted_by_the_last_round_alone() -> None:
@@ -96,8 +99,8 @@ def test_no_budget_is_overdrawn_and_no_fold_both_chooses_and_proves(
     a_step = sum(time_of(one, [replace(rounds[-1], steps=one.steps_per_epoch)]))
     a_step -= sum(time_of(one, [replace(rounds[-1], steps=0)]))
     at_most = rounds[-1].steps == one.most_steps
+    assert all(each.steps >= LEAST_TO_CHOOSE * LENGTHS[each.name] for each in rounds[:-1])
     assert at_most or not choosing or sum(choosing) <= last + a_step
-    assert all(each.steps >= 2 * LEAST_STEPS for each in rounds if each.name == LONGER)
     assert rounds[-1].name == FULL and BASE in rounds[-1].trainers
     for each in rounds:
         assert TAUGHT not in each.trainers or TEACHER in each.trainers
@@ -106,7 +109,7 @@ def test_no_budget_is_overdrawn_and_no_fold_both_chooses_and_proves(
 
 def test_a_short_time_leaves_out_rounds_then_candidates_then_the_choice() -> None:
     one, seen = setting(), []
-    for seconds in (6000, 3000, 1500, 700, 400, 150):
+    for seconds in (12_000, 6000, 4000, 2500, 1500, 150):
         rounds = divide(one, CANDIDATES, seconds)
         seen.append((len(rounds), len(rounds[0].trainers)))
     assert seen == sorted(seen, reverse=True)
@@ -116,7 +119,7 @@ def test_a_short_time_leaves_out_rounds_then_candidates_then_the_choice() -> Non
 
 
 def test_what_is_over_is_not_planned_again() -> None:
-    rounds = divide(setting(), ["C", "B"], 3600, done=[SHORT])
+    rounds = divide(setting(), ["C", "B"], 4 * 3600, done=[SHORT])
     assert [one.name for one in rounds] == [LONGER, FULL]
     assert rounds[0].trainers == (BASE, "C", "B")
     (last,) = divide(setting(), ["C"], 3600, done=[SHORT, LONGER])
@@ -127,10 +130,21 @@ def test_where_test_cases_have_no_labels_other_folds_prove() -> None:
     one = setting(has_test_labels=False)
     assert one.choosing == ("0", "1") and one.proving == ("2", "3", "4")
     assert divide(one, CANDIDATES, 1e5)[-1].folds == ("all", "2", "3", "4")
-    alone = setting(has_test_labels=False, folds=0)
+    alone = setting(has_test_labels=False, folds=0, patients=1)
     assert [each.name for each in divide(alone, CANDIDATES, 1e5)] == [FULL]
 
 
 def test_the_better_half_of_three_is_two() -> None:
     assert better_half(["a", "b", "c"]) == ["a", "b"]
     assert better_half(["a"]) == ["a"]
+
+
+def test_where_few_are_labelled_none_choose_and_more_prove() -> None:
+    few = setting(patients=9)
+    assert few.choosing == () and few.proving_patients == few.test_cases
+    assert [each.name for each in divide(few, CANDIDATES, 1e5)] == [FULL]
+    few = setting(patients=14, has_test_labels=False)
+    assert few.choosing == () and few.proving == ("0", "1", "2", "3", "4")
+    assert few.proving_patients == 14
+    assert setting(patients=15, has_test_labels=False).choosing == ("0", "1")
+    assert setting(patients=10).validated_by(("0", "1", "2")) == LEAST_PATIENTS
