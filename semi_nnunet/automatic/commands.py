@@ -86,8 +86,9 @@ class Commands:
         settings = (*length, *settings_where_steps_are_few(one.steps, self.device))
         yield f"plan the {one.name} trainings", self._plan(one.name, settings)
         train = self._crossval(one.name, one.trainers, one.folds)
-        steps = () if one.name == FULL else ("--steps", *CHOOSING)
-        yield f"the {one.name} trainings", (*train, *steps, *self._launching)
+        steps = steps_of(one)
+        asked = () if steps == STEPS else ("--steps", *steps)
+        yield f"the {one.name} trainings", (*train, *asked, *self._launching)
 
     def validating(self, one: Round) -> Iterator[tuple[str, Command]]:
         """Measure the validation cases of a round that chooses; it has no others."""
@@ -110,7 +111,7 @@ class Commands:
 
     def jobs_of(self, one: Round) -> list[Job]:
         """The trainings of a round."""
-        plans, steps = self.plans_of(one.name), STEPS if one.name == FULL else CHOOSING
+        plans, steps = self.plans_of(one.name), steps_of(one)
         return [
             Job(self.folders, trainer, self.configuration, fold, 0, plans, steps=steps)
             for trainer in one.trainers
@@ -137,3 +138,8 @@ class Commands:
         """The options that say where trainings run; a cluster's nodes know their devices."""
         here = self.launcher.launcher == "local"
         return (replace(self.launcher, device=self.device) if here else self.launcher).options()
+
+
+def steps_of(one: Round) -> tuple[str, ...]:
+    """What is done in a round: only the last one predicts test cases and measures them."""
+    return STEPS if one.name == FULL else CHOOSING

@@ -154,12 +154,6 @@ def configuration_for(folders: Folders, device: str) -> str:
     return "3d_fullres" if array.shape[1] > 1 else "2d"
 
 
-def labelled_cases(folders: Folders) -> list[str]:
-    """The cases that are preprocessed with a label."""
-    ending = folders.file_ending
-    return [path.name.removesuffix(ending) for path in folders.references.glob(f"*{ending}")]
-
-
 @dataclass
 class Choice:
     """The way from the candidates to the one that ships.
@@ -279,7 +273,7 @@ class Choice:
                 raise UserError(f"{what}. Fix: make its folder writable, and run this again")
         semi, folders = self.semi, commands.folders
         share = semi.get("validation_steps_per_epoch", 50) / semi.get("steps_per_epoch", 250)
-        labelled = len(labelled_cases(folders))
+        labelled = len(folders.labelled_cases())
         validated = math.ceil(labelled / max(1, number_of_folds(folders)))
         return {
             one: rate_from(kept.rates[one], int(workers), cores, validated, share)
@@ -310,7 +304,7 @@ class Choice:
             teachers=self.teachers,
             baseline=BASELINE,
             folds=number_of_folds(folders),
-            patients=len({*map(patients_of(folders), labelled_cases(folders))}),
+            patients=len({*map(patients_of(folders), folders.labelled_cases())}),
             test_cases=len(folders.test_cases()),
             has_test_labels=folders.test_labels is not None,
             steps_per_epoch=int(self.semi.get("steps_per_epoch", 250)),

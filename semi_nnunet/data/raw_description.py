@@ -81,7 +81,15 @@ def misnamed(
 
 def files_in(folder: str | Path) -> list[str]:
     """Sorted names of the files and links (dangling ones, too) in a folder; [] if it is missing."""
-    return [name for name in names_in(folder) if not os.path.isdir(os.path.join(folder, name))]
+    if not os.path.isdir(folder):
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if not _is_folder(entry))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one; only links are looked up (which may be a loop)."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def names_in(folder: str | Path) -> list[str]:

@@ -14,7 +14,7 @@ from semi_nnunet.util.errors import Problem, UserError
 FIX = "give plans and checkpoint of one training"
 
 
-def configuration_of(checkpoint: Mapping[str, Any], plans: Mapping[str, Any], model: str) -> str:
+def told_configuration(checkpoint: Mapping[str, Any], plans: Mapping[str, Any], model: str) -> str:
     """The configuration that a checkpoint tells it is of.
 
     Args:

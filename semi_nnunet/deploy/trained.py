@@ -23,7 +23,7 @@ from semi_nnunet.deploy.descriptions import (
     require_json,
     require_known_networks,
 )
-from semi_nnunet.deploy.fitting import configuration_of, unfit
+from semi_nnunet.deploy.fitting import told_configuration, unfit
 from semi_nnunet.networks.frozen import unwrapped
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError, refuse
@@ -300,7 +300,7 @@ def load_parts(model: TrainedModel) -> LoadedModel:
     require_known_networks(model.plans, str(model.folder / "plans.json"))
     contents = [checkpoints.read_of_any_trainer(path) for path in model.checkpoints.values()]
     plans, first = PlansManager(model.plans), contents[0]
-    configuration = plans.get_configuration(configuration_of(first, model.plans, str(model)))
+    configuration = plans.get_configuration(told_configuration(first, model.plans, str(model)))
     labels = plans.get_label_manager(model.dataset_json)
     channels = determine_num_input_channels(plans, configuration, model.dataset_json)
     network = built_network(first, plans, configuration, channels, labels.num_segmentation_heads)

@@ -56,6 +56,11 @@ class Folders:
         path = prepared if prepared.is_file() else self.raw / "dataset.json"
         return str(read_json(path)["file_ending"])
 
+    def labelled_cases(self) -> list[str]:
+        """The cases that are preprocessed with a label, sorted."""
+        ending = self.file_ending
+        return sorted(p.name.removesuffix(ending) for p in self.references.glob(f"*{ending}"))
+
     def test_cases(self) -> list[str]:
         """The names of the cases in imagesTs."""
         if not self.test_images:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from semi_nnunet.deploy.fitting import configuration_of, unfit
+from semi_nnunet.deploy.fitting import told_configuration, unfit
 from semi_nnunet.util.errors import UserError
 
 PLANS = {"configurations": {"2d": {}}}
@@ -43,9 +43,9 @@ def test_a_checkpoint_of_no_configuration_or_trainer_is_named(
     checkpoint: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(UserError, match=f"{says}.*Fix: "):
-        configuration_of(checkpoint, PLANS, "a model")
+        told_configuration(checkpoint, PLANS, "a model")
 
 
 def test_what_fits_is_taken() -> None:
     told = {"init_args": {"configuration": "2d"}, "trainer_name": "nnUNetTrainer"}
-    assert configuration_of(told, PLANS, "a model") == "2d"
+    assert told_configuration(told, PLANS, "a model") == "2d"
