@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 from functools import partial
 from pathlib import Path
@@ -83,8 +86,10 @@ def test_a_full_disk_is_no_fault_of_the_files(tmp_path, monkeypatch, processes) 
 
 
 def test_leftovers_of_an_interrupted_conversion_do_not_survive(tmp_path: Path) -> None:
-    target = tmp_path / "Dataset001_Toy"
-    leftover = tmp_path / ".Dataset001_Toy.tmp/imagesTr/old_0000.nii.gz"
+    target, killed = tmp_path / "Dataset001_Toy", subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    aside = tmp_path / f".Dataset001_Toy.{os.uname().nodename}.{killed.pid}.tmp"
+    leftover = aside / "imagesTr/old_0000.nii.gz"
     leftover.parent.mkdir(parents=True)
     leftover.write_text("")
     write_conversion(conversion("a"), target, {}, 1)

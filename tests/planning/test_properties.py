@@ -73,7 +73,9 @@ def test_what_the_finished_cases_show_is_known(phantom: Any, tmp_path: Path) -> 
     for folder, shift in ((labelled, 0.0), (unlabelled, 0.75)):
         for case, share in (("a", 0.25), ("b", 0.75)):
             facts = {"foreground_slices": share, "quantiles": [[shift, 1 + shift]]}
-            Manifest(folder).add(Entry(case, "source", {}, facts))
+            folder.mkdir(exist_ok=True)
+            (image := folder / f"{case}.b2nd").touch()
+            Manifest(folder).add(Entry.of(case, "source", [image], facts))
     found = collect_properties(phantom.plans, "2d", phantom.dataset_json, tmp_path)
     assert (found.foreground_slices, found.intensity_shift) == (0.5, 0.75)
     assert found.unlabelled_cases == 2

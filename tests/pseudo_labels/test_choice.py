@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from semi_nnunet.data.manifest import Entry
 from semi_nnunet.pseudo_labels.choice import (
     Choice,
     case_scores,
@@ -28,9 +30,9 @@ def scored(folder: Path, scores: dict[str, dict[str, float]]) -> Request:
     for case, values in scores.items():
         image = folder / f"{case}_0000.png"
         image.touch()
+        (labels := folder / f"labels/{case}.png").touch()
         facts = {"uncertainty": values, "ignored": 0.0}
-        entry = {"case": case, "source": source_of([str(image)]), "files": {}, "facts": facts}
-        lines.append(json.dumps(entry))
+        lines.append(json.dumps(asdict(Entry.of(case, source_of([str(image)]), [labels], facts))))
     (folder / "parts" / "part_0.jsonl").write_text("\n".join(lines) + "\n")
     request = Request(folder, folder, ())
     request.__dict__["cases"] = {case: [str(folder / f"{case}_0000.png")] for case in scores}
