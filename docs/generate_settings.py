@@ -65,7 +65,9 @@ data set by a rule; the value shown is that of an example with {labelled} labell
 * **Small organs.** `class_weights_from=pseudo_labels` makes rare classes count more,
   `supervised_loss=dice_focal` looks at difficult voxels, and `locate_epochs=[300]` draws
   unlabelled patches, from epoch 300 on, where the network sees foreground.
-* **Classes that mirroring confuses**, such as left and right: `mirror=false`.
+* **Classes that mirroring confuses**, such as left and right: `mirror` is planned `false` where two
+  classes are as bright as each other and lie in the same order in all labelled cases. Set it where
+  the plan does not see it.
 * **Short trainings**: `optimizer=adam initial_lr=1e-3`, see
   [Getting started](getting_started.md).
 * **A CPU with bfloat16** (`avx512_bf16` or `amx_bf16` in `lscpu`): `mixed_precision=bfloat16`

@@ -8,10 +8,11 @@
 # the budget of two CPU cores, into data set 504 + 100 + 4; prints the comparison, writes a report.
 # Run it again to go on where it was interrupted. $TRAINERS, $SEEDS, $EPOCHS, $PRECISION (bfloat16 is
 # faster where `lscpu` names avx512_bf16 or amx_bf16), $SPLIT (instead of --published, such as
-# "--seed 1"), $NEW (another number than 608) and $PATCH (smaller than the budget's, of images as
-# coarse as it needs: "64 64") may be set.
+# "--seed 1"), $NEW (another number than 608), $PATCH (smaller than the budget's, of images as
+# coarse as it needs: "64 64") and $SPACING (in millimetres, instead of the planned one: "4.4 4.4")
+# may be set.
 set -euo pipefail
-[ $# -ge 3 ] || { sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 2; }
 SOURCE=$1 COUNT=$2 SETTINGS=${3//,/ }
 shift 3
 NEW=${NEW:-$((SOURCE + 100 + COUNT))} SEEDS=${SEEDS:-3} EPOCHS=${EPOCHS:-24} PRECISION=${PRECISION:-none}
@@ -25,7 +26,7 @@ TRAINERS=${TRAINERS:-SemiBaselineTrainer SemiMeanTeacherTrainer SemiUncertaintyA
 {
     semi_nnunet split -d "$SOURCE" -o "$NEW" --labelled "$COUNT" $SPLIT
     semi_nnunet preprocess -d "$NEW" -c 2d
-    semi_nnunet plan -d "$NEW" --budget cpu ${PATCH:+--patch $PATCH} --name "$PLANS" \
+    semi_nnunet plan -d "$NEW" --budget cpu ${PATCH:+--patch $PATCH} ${SPACING:+--spacing $SPACING} --name "$PLANS" \
         --set mixed_precision="$PRECISION" epochs="$EPOCHS" $SETTINGS
     semi_nnunet preprocess -d "$NEW" -c 2d -p "$PLANS" # its spacing may be another
     semi_nnunet crossval -d "$NEW" -c 2d -p "$PLANS" -f all --seeds "$SEEDS" --device cpu -tr $TRAINERS "$@"

@@ -17,7 +17,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
-from semi_nnunet.data.fingerprint import image_facts, label_facts
+from semi_nnunet.data.fingerprint import class_facts, image_facts, label_facts
 from semi_nnunet.data.layout import manifest_file
 from semi_nnunet.data.manifest import Entry, Manifest
 from semi_nnunet.util.errors import DiskError, Problem, UserError
@@ -279,7 +279,9 @@ def adopt_stock_preprocessing(
 def _facts(folder: Path, case: str, with_label: bool) -> dict[str, Any]:
     """What the manifest says of a preprocessed case, read from its files."""
     image = blosc2.open(str(folder / f"{case}.b2nd"), mode="r")[:]
-    facts = image_facts(image, load_pickle(str(folder / f"{case}.pkl")))
+    properties = load_pickle(str(folder / f"{case}.pkl"))
+    facts = image_facts(image, properties)
     if with_label:
+        facts |= class_facts(image, properties["class_locations"])
         facts |= label_facts(blosc2.open(str(folder / f"{case}_seg.b2nd"), mode="r")[:])
     return facts

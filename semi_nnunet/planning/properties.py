@@ -10,7 +10,7 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.data.fingerprint import foreground_slices, intensity_shift
+from semi_nnunet.data.fingerprint import foreground_slices, intensity_shift, told_by_place
 from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.settings.common import SemiSettings
@@ -43,6 +43,10 @@ def collect_properties(
         unlabelled = Manifest(unlabelled_folder(preprocessed, manager.data_identifier)).present()
     patch = tuple(int(size) for size in manager.patch_size)
     median = tuple(float(size) for size in manager.median_image_size_in_voxels)[-len(patch) :]
+    alike = None
+    if not labels.has_regions and (pair := told_by_place(labelled.values(), len(patch))):
+        names = {value: name for name, value in dataset_json["labels"].items()}
+        alike = names[pair[0]], names[pair[1]]
     return DatasetProperties(
         labelled_cases=int(dataset_json.get("numTraining", len(labelled))),
         unlabelled_cases=len(unlabelled),
@@ -52,6 +56,7 @@ def collect_properties(
         intensity_shift=intensity_shift(labelled.values(), unlabelled.values()),
         foreground_slices=foreground_slices(labelled.values()),
         foreground_classes=labels.num_segmentation_heads - (0 if labels.has_regions else 1),
+        told_by_place=alike,
     )
 
 

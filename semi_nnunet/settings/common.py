@@ -150,12 +150,7 @@ class SemiSettings:
         scope=MATCHED,
     )
     deep_supervision: bool = setting(True, "nnU-Net's", topic=LOSS, scope=MATCHED)
-    mirror: bool = setting(
-        True,
-        "nnU-Net's; turn off where left and right are different classes",
-        topic=AUGMENTATION,
-        scope=MATCHED,
-    )
+    mirror: bool = planned(rules.mirror, topic=AUGMENTATION, scope=MATCHED)
     augmentation: str = setting(
         WORKERS,
         "nnU-Net's own code in the processes that load batches; device: the same changes of whole "

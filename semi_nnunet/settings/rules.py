@@ -25,6 +25,8 @@ class DatasetProperties:
             :mod:`semi_nnunet.data.fingerprint`.
         foreground_slices: fraction of the labelled cases' slices that show foreground.
         foreground_classes: number of classes without background, or of regions.
+        told_by_place: the names of two classes that look alike and always lie in the same order, if
+            there are any.
     """
 
     labelled_cases: int
@@ -35,6 +37,7 @@ class DatasetProperties:
     intensity_shift: float = 0.0
     foreground_slices: float = 1.0
     foreground_classes: int = 1
+    told_by_place: tuple[str, str] | None = None
 
 
 def epochs(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
@@ -115,6 +118,16 @@ def ema_decay(properties: DatasetProperties, values: Mapping[str, Any]) -> Plann
     return 1 - 1 / horizon, (
         f"averages about the last {horizon} steps: 1/30 of the training, at most 1000 (Mean "
         f"Teacher: .99 to .999); a teacher that lags behind does not know what came last"
+    )
+
+
+def mirror(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
+    if properties.told_by_place is None:
+        return True, "nnU-Net's: no classes are known that their place alone tells apart"
+    one, other = properties.told_by_place
+    return False, (
+        f"{one} and {other} are as bright as each other and always lie on the same sides: a "
+        f"mirrored image shows the one where the other is (Hippocampus: 3 points)"
     )
 
 

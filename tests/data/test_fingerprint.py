@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from semi_nnunet.data.fingerprint import (
     QUANTILES,
+    class_facts,
     foreground_slices,
     image_facts,
     intensity_shift,
     label_facts,
+    told_by_place,
 )
 from semi_nnunet.data.manifest import Entry
 
@@ -67,3 +72,62 @@ def test_the_shift_of_two_sets_is_how_far_their_intensities_were_moved() -> None
     assert intensity_shift(moved, labelled) == intensity_shift(labelled, moved)
     unknown = entries([{"shape": [1, 2, 3]}])
     assert intensity_shift(labelled, []) == intensity_shift(unknown, labelled) == 0.0
+
+
+def two_classes(
+    brighter: float = 0.0, swapped: bool = False, along: int = 2, seed: int = 0
+) -> dict[str, Any]:
+    """Facts of two boxes of noise, one behind the other along an axis."""
+    noise = np.random.default_rng(seed)
+    data = noise.normal(size=(1, 12, 12, 12)).astype(np.float32)
+    labels = np.zeros((12, 12, 12), int)
+    halves = (slice(0, 5), slice(6, 12))
+    for value, half in zip((2, 1) if swapped else (1, 2), halves, strict=True):
+        labels[tuple(half if axis == along else slice(None) for axis in range(3))] = value
+    data[0][labels == 2] += brighter
+    where = {value: np.argwhere((labels == value)[None]) for value in (1, 2)}
+    return class_facts(data, where | {(-1, 0, 1, 2): np.zeros((20, 4), int), 3: []})
+
+
+def test_facts_of_a_class_are_its_place_and_intensities() -> None:
+    found = two_classes(brighter=3)["classes"]
+    assert list(found) == ["1", "2"]  # no sets of classes, and none without voxels
+    assert found["1"]["center"] == pytest.approx([5.5, 5.5, 2.0], abs=1e-3)
+    assert found["1"]["spread"][2] == pytest.approx(np.std(range(5)), abs=1e-3)
+    assert found["2"]["mean"] == pytest.approx([3], abs=0.2)
+    assert found["2"]["deviation"] == pytest.approx([1], abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "cases, dimensions, expected",
+    [
+        ([{}] * 3, 3, (1, 2)),
+        ([{}] * 3, 2, (1, 2)),
+        ([{"along": 0}] * 3, 3, (1, 2)),
+        ([{"along": 0}] * 3, 2, None),  # slices are not mirrored across themselves
+        ([{}] * 2, 3, None),  # too few to know
+        ([{"brighter": 2.0}] * 3, 3, None),  # their intensity tells them apart
+        ([{}, {}, {"swapped": True}], 3, None),  # no order
+        ([{}] * 39 + [{"swapped": True}], 3, (1, 2)),  # one patient who is unlike all others
+    ],
+)
+def test_classes_that_only_their_place_tells_apart_are_found(cases, dimensions, expected) -> None:
+    facts = [two_classes(seed=seed, **case) for seed, case in enumerate(cases)]
+    assert told_by_place(entries([*facts, {"shape": [1]}]), dimensions) == expected
+
+
+def test_the_halves_of_the_hippocampus_are_found(tmp_path: Path) -> None:
+    packed = Path(__file__).parents[2].parent / "shared/data/Hippocampus.zip"
+    if not packed.exists():
+        pytest.skip(f"{packed} is not there: real data")
+    found = []
+    with ZipFile(packed) as files:
+        for label in sorted(name for name in files.namelist() if "labelsTr" in name)[:4]:
+            image = label.replace("labelsTr", "imagesTr").replace(".nii.gz", "_0000.nii.gz")
+            values, data = (
+                sitk.GetArrayFromImage(sitk.ReadImage(files.extract(name, tmp_path)))
+                for name in (label, image)
+            )
+            where = {value: np.argwhere((values == value)[None]) for value in (1, 2)}
+            found.append(class_facts(data[None].astype(np.float32), where))
+    assert told_by_place(entries(found), 2) == (1, 2)

@@ -81,6 +81,23 @@ def test_what_the_finished_cases_show_is_known(phantom: Any, tmp_path: Path) -> 
     assert found.unlabelled_cases == 2
 
 
+def test_classes_that_their_place_tells_apart_are_named(phantom: Any, tmp_path: Path) -> None:
+    folder = tmp_path / phantom.plans["configurations"]["2d"]["data_identifier"]
+    folder.mkdir()
+    one = {"center": [4, 4, 2], "spread": [1, 1, 1], "mean": [0.1], "deviation": [1]}
+    for case in "abc":
+        (image := folder / f"{case}.b2nd").touch()
+        facts = {"classes": {"1": one, "3": one | {"center": [4, 4, 9]}}}
+        Manifest(folder).add(Entry.of(case, "source", [image], facts))
+    names = {value: name for name, value in phantom.dataset_json["labels"].items()}
+    found = collect_properties(phantom.plans, "2d", phantom.dataset_json, tmp_path)
+    assert found.told_by_place == (names[1], names[3])
+    regions = {"background": 0, "all": [1, 2, 3], "one": [3]}
+    of_regions = phantom.dataset_json | {"labels": regions, "regions_class_order": [1, 3]}
+    found = collect_properties(phantom.plans, "2d", of_regions, tmp_path)
+    assert found.told_by_place is None
+
+
 def test_a_reason_says_whether_a_person_a_rule_or_the_data_of_before_decided(phantom: Any) -> None:
     name, properties = "SemiMeanTeacherTrainer", DatasetProperties(4, 20, 2, (24, 24), (32.0, 32.0))
     kind = trainer_classes()[name].settings_class

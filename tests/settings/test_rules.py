@@ -94,6 +94,16 @@ def test_a_class_has_a_threshold_of_its_own_where_there_are_others(classes, clas
         assert ("one class" in resolved.reasons["class_wise_threshold"]) is not class_wise
 
 
+def test_mirroring_is_off_where_it_shows_one_class_in_the_place_of_another():
+    known = properties(told_by_place=("left kidney", "right kidney"))
+    resolved = resolve(SemiSettings, known, {})
+    assert (resolved.settings.mirror, resolved.settings.max_rotation_degrees) == (False, 30.0)
+    assert "left kidney and right kidney" in resolved.reasons["mirror"]
+    given = resolve(SemiSettings, known, {"mirror": (True, "the test")})
+    assert (given.settings.mirror, given.settings.max_rotation_degrees) == (True, 180.0)
+    assert resolve(SemiSettings, properties(), {}).settings.mirror
+
+
 @given(steps)
 def test_ramp_up_takes_two_fifths_of_the_steps_and_at_least_one(values):
     ramp, _ = rules.ramp_up_steps(properties(), values)
