@@ -63,8 +63,8 @@ def proving_words(setting: Setting, rounds: Collection[str]) -> str:
     return f"{chosen}; {proof}"
 
 
-def choice_of(state: State, setting: Setting, proof: Proof, hours: float) -> Choice:
-    """How the model was chosen, in rounds."""
+def choice_of(trainer: str, state: State, setting: Setting, proof: Proof, hours: float) -> Choice:
+    """How ``trainer`` was chosen, in rounds, and what ships."""
     rows = [
         (
             name, str(one.steps), " ".join(one.folds), ", ".join(map(short, one.trainers)),
@@ -76,7 +76,7 @@ def choice_of(state: State, setting: Setting, proof: Proof, hours: float) -> Cho
         f"The model that ships was trained on all labelled cases (fold all, {FULL} round): "
         f"{short(proof.ships)}. {readable_time(state.seconds)} of {hours:g} h were spent."
     )
-    return Choice((proving_words(setting, state.rounds),), tuple(rows), (ships,))
+    return Choice(trainer, (proving_words(setting, state.rounds),), tuple(rows), (ships,))
 
 
 def story(dataset: str, proof: Proof, choice: Choice) -> str:

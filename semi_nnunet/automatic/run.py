@@ -198,7 +198,7 @@ class Choice:
                 left = better_half(of_candidates)
         jobs = self.commands.jobs_of(state.rounds[FULL])
         proof = prove(jobs, left[0])
-        choice = choice_of(state, self.setting, proof, self.hours)
+        choice = choice_of(left[0], state, self.setting, proof, self.hours)
         choice.write(self.commands.choice)
         run_stages(self.commands.shipping(proof.ships))
         self.copy_predictions(proof.ships)

@@ -5,7 +5,7 @@ Which method is the best is chosen on validation cases; test cases confirm it, o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from semi_nnunet.evaluation.comparison import Compared, left_out, ranking
@@ -45,14 +45,17 @@ class Answer:
     subset: str = ""
 
 
-def answer(measured: Sequence[Measured], baseline: str) -> Answer:
+def answer(measured: Sequence[Measured], baseline: str, chosen: str = "") -> Answer:
     """Word the answer that the comparisons give.
 
     Args:
         measured: validation or test cases, or both.
         baseline: the trainer that the others are compared with.
+        chosen: the trainer that cases which are not among these chose; empty: none.
     """
     sets = {item.subset: item for item in measured if item.compared}
+    if before := chosen_before(sets, chosen):
+        return of_chosen(*before)
     if not sets:
         return nothing_to_compare(measured, baseline)
     validation, test = sets.get("validation"), sets.get("test")
@@ -70,6 +73,26 @@ def answer(measured: Sequence[Measured], baseline: str) -> Answer:
     sentences += choice_sentences(judge, item, validation, bool(ranked))
     sentences += left_out_sentences(validation, ranked) if validation else []
     return Answer(verdict, headline, tuple(sentences), item, judge.subset)
+
+
+def chosen_before(sets: Mapping[str, Measured], trainer: str) -> tuple[Measured, Compared] | None:
+    """The comparison of a trainer, on test cases if there is one."""
+    for subset in ("test", "validation"):
+        for item in sets[subset].compared if subset in sets else ():
+            if item.model.trainer == trainer:
+                return sets[subset], item
+    return None
+
+
+def of_chosen(judge: Measured, item: Compared) -> Answer:
+    """What these cases say of a method that others chose."""
+    verdict, (name, base) = verdict_of(item, judge.metric), names_of(judge, item)
+    headline = headline_of(judge, item, verdict, chosen_by_validation=True)
+    if verdict == "better":
+        headline = f"Yes: {name} is better than {base} on the {judge.subset} cases."
+    sentences = difference_sentence(judge, item), evidence_sentence(judge, item)
+    said = f"{name} was chosen on other cases."
+    return Answer(verdict, headline, (*sentences, said), item, judge.subset)
 
 
 def find(measured: Measured, model: Model) -> Compared | None:

@@ -18,11 +18,13 @@ class Choice:
     """The rounds that led to a method.
 
     Args:
+        trainer: the method that was chosen; other cases than those of a report chose it.
         before: sentences above the table.
         rows: of the rounds, each with a text for every one of :data:`COLUMNS`.
         after: sentences below it.
     """
 
+    trainer: str
     before: tuple[str, ...]
     rows: tuple[tuple[str, str, str, str, str], ...]
     after: tuple[str, ...]

@@ -109,13 +109,16 @@ class Report:
     submissions: Submissions | None = None
 
 
-def of_values(paths: Sequence[Path], baseline: str, metric: str = "dice") -> Report:
+def of_values(
+    paths: Sequence[Path], baseline: str, metric: str = "dice", chosen: str = ""
+) -> Report:
     """Make the report from a file of ``semi_nnunet compare --write-values`` alone.
 
     Args:
         paths: of its files, of one data set and one name of plans.
         baseline: trainer to compare with.
         metric: the one they hold.
+        chosen: the trainer that other cases chose; empty: none.
 
     Raises:
         UserError: a file cannot be read, they hold nothing, are not of one data set, or disagree;
@@ -130,11 +133,13 @@ def of_values(paths: Sequence[Path], baseline: str, metric: str = "dice") -> Rep
     ]
     if not any(found):
         raise defined_nowhere(metric)
-    report = answered(*origin, metric, [item for item in found if item], baseline)
+    report = answered(*origin, metric, [item for item in found if item], baseline, chosen)
     return with_notes(report, [VALUES_ALONE])
 
 
-def of_trainings(folders: Folders, plans: str, baseline: str, metric: str = "dice") -> Report:
+def of_trainings(
+    folders: Folders, plans: str, baseline: str, metric: str = "dice", chosen: str = ""
+) -> Report:
     """Make the report from all that trainings left.
 
     Args:
@@ -142,6 +147,7 @@ def of_trainings(folders: Folders, plans: str, baseline: str, metric: str = "dic
         plans: identifier; their seeds are found, too.
         baseline: trainer to compare with.
         metric: a column of metrics.csv.
+        chosen: the trainer that other cases chose; empty: none.
 
     Raises:
         UserError: nothing was measured, a table lacks the metric, or nobody knows the baseline.
@@ -163,7 +169,7 @@ def of_trainings(folders: Folders, plans: str, baseline: str, metric: str = "dic
         if stale:
             raise UserError("all that was measured is older than the trainings:", stale)
         raise not_measured(jobs, plans, name)
-    report = answered(name, plans, metric, measured, baseline)
+    report = answered(name, plans, metric, measured, baseline, chosen)
     report = with_notes(report, [*unmatched(jobs, baseline), *map(str, stale)])
     return replace(report, trained=trained(report, folders, jobs, baseline))
 
@@ -179,10 +185,15 @@ def require_baseline(name: str, measured: Iterable[str] = ()) -> None:
 
 
 def answered(
-    dataset: str, plans: str, metric: str, measured: list[Measured], baseline: str
+    dataset: str,
+    plans: str,
+    metric: str,
+    measured: list[Measured],
+    baseline: str,
+    chosen: str = "",
 ) -> Report:
     """Word the answer that follows from the numbers."""
-    said = answer(measured, baseline)
+    said = answer(measured, baseline, chosen)
     method, base = shown_models(measured, said, baseline)
     cases = {item.subset: case_rows(item, method, base) for item in measured}
     methods = methods_of(model.trainer for item in measured for model in item.models)

@@ -67,12 +67,13 @@ def write_report(
     require_place(path)
     require_no_plans(dataset, files, plans)
     chosen = None if choice is None else read_choice(choice)
+    method = "" if chosen is None else chosen.trainer
     submissions = read_submissions(efficiency)
     if files:
         require_other(path, files)
-        content = of_values(files, baseline, metric)
+        content = of_values(files, baseline, metric, method)
     elif dataset:
-        content = of_trainings(folders_of(dataset), plans, baseline, metric)
+        content = of_trainings(folders_of(dataset), plans, baseline, metric, method)
     else:
         raise UserError("there is nothing to report. Fix: give a data set, or files of values")
     page = render(replace(content, choice=chosen, submissions=submissions))

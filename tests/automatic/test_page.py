@@ -48,7 +48,7 @@ def test_the_page_begins_with_the_answer(tmp_path: Path) -> None:
     (last,) = divide(setting(), ["B"], 3600, done=["short", "longer"])
     state = State(tmp_path / "state.json", {}, 1800.0, {}, {"full": last}, {})
     proof = Proof("SemiBTrainer", "Unlabelled images help: by a lot.")
-    choice = choice_of(state, replace(setting()), proof, 2)
+    choice = choice_of("SemiCPSTrainer", state, replace(setting()), proof, 2)
     text = story("Dataset007_Seven", proof, choice)
     title, _, first, *rest = text.splitlines()
     assert (title, first) == ("# Dataset007_Seven", proof.said)

@@ -73,6 +73,20 @@ def test_several_methods_without_validation_are_not_ranked():
     assert "corrected for 2 methods" in " ".join(said.sentences)
 
 
+def test_the_answer_is_about_the_method_that_other_cases_chose():
+    test = measured("test", **{BASE: 0, OURS: 0.02, OTHER: 0.04})
+    said = answer([test], BASE, OURS)
+    assert said.headline == "Yes: MeanTeacher is better than Baseline on the test cases."
+    assert said.sentences[-1] == "MeanTeacher was chosen on other cases."
+    assert said.compared and said.compared.model.trainer == OURS
+    proving = measured("validation", **{BASE: 0, OURS: 0.02, OTHER: 0.04})
+    said = answer([proving], BASE, OURS)
+    assert said.headline == "Yes: MeanTeacher is better than Baseline on the validation cases."
+    assert "flatters" not in " ".join(said.sentences)
+    assert answer([measured("test", **{BASE: 0, OURS: 0})], BASE, OURS).verdict == "open"
+    assert answer([test], BASE, "SemiOtherTrainer") == answer([test], BASE)  # it is not here
+
+
 def test_shorter_distances_are_better():
     said = answer([measured("test", "hd95_edge_mm", **{BASE: 0, OURS: -0.1})], BASE)
     assert said.verdict == "better" and f"{MINUS}0.10 mm" in said.sentences[0]

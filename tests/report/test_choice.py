@@ -11,7 +11,10 @@ from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
 
 CHOICE = Choice(
-    ("Folds 0 1 choose.",), (("short", "100", "0 1", "Base, <b>CPS", "CPS, Base"),), ("CPS ships.",)
+    "SemiCPSTrainer",
+    ("Folds 0 1 choose.",),
+    (("short", "100", "0 1", "Base, <b>CPS", "CPS, Base"),),
+    ("CPS ships.",),
 )
 
 
@@ -26,7 +29,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "choice.json"
     CHOICE.write(path)
     assert read_choice(path) == CHOICE
-    for other in ([], {"before": []}, {"before": [], "rows": [["short"]], "after": []}):
+    for other in (
+        [],
+        {"trainer": "", "before": []},
+        {"trainer": "", "before": [], "rows": [["short"]], "after": []},
+    ):
         write_json(path, other)
         with pytest.raises(UserError, match="must be what semi_nnunet auto wrote"):
             read_choice(path)

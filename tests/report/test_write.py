@@ -147,7 +147,9 @@ def test_no_name_reaches_the_terminal_as_a_command_to_it(tmp_path, monkeypatch, 
 
 def test_the_choice_and_the_cost_of_submissions_are_shown(kept, tmp_path):
     rows = (("short", "100", "0 1", "Base, <script>", "CPS"),)
-    Choice(("Folds 0 1 choose.",), rows, ("CPS ships.",)).write(tmp_path / "choice.json")
+    Choice("SemiCPSTrainer", ("Folds 0 1 choose.",), rows, ("CPS ships.",)).write(
+        tmp_path / "choice.json"
+    )
     folders = []
     for name, seconds in (("<b>slow", 20.0), ("fast", 4.5)):
         folders.append(tmp_path / name)
