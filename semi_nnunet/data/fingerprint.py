@@ -87,27 +87,36 @@ def told_by_place(labelled: Iterable[Entry], dimensions: int) -> tuple[int, int]
         dimensions: 2 or 3: the last axes, which the training mirrors.
     """
     known = [entry.facts["classes"] for entry in labelled if "classes" in entry.facts][:MOST_CASES]
-    values = sorted({int(value) for classes in known for value in classes})
-    for first, second in combinations(values, 2):
-        pairs = [
-            (classes[str(first)], classes[str(second)])
-            for classes in known
-            if str(first) in classes and str(second) in classes
-        ]
-        if len(pairs) >= LEAST_CASES:
-            bright = np.array([_distance(*pair, "mean", "deviation") for pair in pairs])
-            place = np.array([_distance(*pair, "center", "spread") for pair in pairs])
-            place = place[:, -dimensions:]
+    values = sorted({value for classes in known for value in classes}, key=int)
+    if not values:
+        return None
+    some = next(classes[values[0]] for classes in known if values[0] in classes)
+    absent = {name: [np.nan] * len(one) for name, one in some.items()}
+    facts = {  # (case, class, axis or channel)
+        name: np.array(
+            [[classes.get(value, absent)[name] for value in values] for classes in known]
+        )
+        for name in some
+    }
+    for first, second in combinations(range(len(values)), 2):
+        shown = ~np.isnan(facts["center"][:, [first, second], 0]).any(1)
+        if shown.sum() >= LEAST_CASES:
+            one, other = (
+                {n: f[shown, which] for n, f in facts.items()} for which in (first, second)
+            )
+            bright = _distance(one, other, "mean", "deviation")
+            place = _distance(one, other, "center", "spread")[:, -dimensions:]
             in_order = np.maximum((place > APART).mean(0), (place < -APART).mean(0))
             if np.abs(bright).mean(0).max() < ALIKE and in_order.max() >= IN_ORDER:
-                return first, second
+                return int(values[first]), int(values[second])
     return None
 
 
 def _distance(
-    one: Mapping[str, Any], other: Mapping[str, Any], mean: str, deviation: str
+    one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], mean: str, deviation: str
 ) -> np.ndarray:
-    """How much larger ``one`` is, along each axis or in each channel, in pooled deviations."""
+    """How much larger ``one`` is in each case, along each axis or in each channel, in pooled
+    deviations."""
     pooled = np.sqrt((np.square(one[deviation]) + np.square(other[deviation])) / 2)
     return np.subtract(one[mean], other[mean]) / np.maximum(pooled, 1e-6)
 
