@@ -141,7 +141,8 @@ def rounds_ahead(
         candidates: that are left, without the baseline; the best first, as far as it is known.
         done: names of the rounds that are over.
 
-    In later rounds, the first candidates stand for those that will be left.
+    In later rounds, the first candidates stand for those that will be left, and the costliest of
+    them for the best one; where no round is left to choose it, it is the first.
     """
     left, rounds = list(candidates), list[Round]()
     for name in (SHORT, LONGER):
@@ -149,7 +150,8 @@ def rounds_ahead(
             trainers = setting.with_teachers([setting.baseline, *left])
             rounds.append(Round(name, trainers, setting.choosing, LENGTHS[name]))
             left = better_half(left)
-    last = setting.with_teachers([setting.baseline, costliest(setting, left)])
+    best = costliest(setting, left) if rounds else left[0]
+    last = setting.with_teachers([setting.baseline, best])
     return [*rounds, Round(FULL, last, (ALL, *setting.proving), LENGTHS[FULL])]
 
 

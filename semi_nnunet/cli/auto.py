@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add(
         "-tr", dest="trainers", nargs="+", metavar="TRAINER",
-        help="candidates, the most promising first (default: Mean Teacher, MixMatch, CPS and "
-        "distillation)",
+        help="candidates, the most promising first (default: the unified method, Mean "
+        "Teacher, MixMatch and distillation)",
     )  # fmt: skip
     add("-o", dest="out", type=Path, metavar="DIR", help="for what ships (default: auto_NAME)")
     add("--dry-run", action="store_true", help="print the table and the commands")
