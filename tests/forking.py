@@ -1,9 +1,11 @@
-"""Processes to kill: forked from one that has imported what they need, which takes seconds."""
+"""Processes that end: forked from one that has imported what they need, which takes seconds."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -17,6 +19,13 @@ def forked(target: Callable[..., object], *args: Any) -> BaseProcess:
     process = context.Process(target=_call, args=(dict(os.environ), target, args))
     process.start()
     return process
+
+
+def ended_process() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
 
 
 def _call(environment: dict[str, str], target: Callable[..., object], args: tuple[Any]) -> None:

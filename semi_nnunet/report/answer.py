@@ -25,6 +25,8 @@ from semi_nnunet.report.wording import (
 )
 from semi_nnunet.runs.folders import ALL
 
+OTHERS = "others"  # cases that are not measured here
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -68,7 +70,7 @@ def answer(measured: Sequence[Measured], baseline: str, chosen: str = "") -> Ans
     item = find(judge, model) if model else None
     item = item or largest_gain(judge)
     verdict = verdict_of(item, judge.metric)
-    headline = headline_of(judge, item, verdict, chosen_by_validation=item.model == model)
+    headline = headline_of(judge, item, verdict, "validation" if item.model == model else "")
     sentences = [difference_sentence(judge, item), evidence_sentence(judge, item)]
     sentences += choice_sentences(judge, item, validation, bool(ranked))
     sentences += left_out_sentences(validation, ranked) if validation else []
@@ -86,10 +88,8 @@ def chosen_before(sets: Mapping[str, Measured], trainer: str) -> tuple[Measured,
 
 def of_chosen(judge: Measured, item: Compared) -> Answer:
     """What these cases say of a method that others chose."""
-    verdict, (name, base) = verdict_of(item, judge.metric), names_of(judge, item)
-    headline = headline_of(judge, item, verdict, chosen_by_validation=True)
-    if verdict == "better":
-        headline = f"Yes: {name} is better than {base} on the {judge.subset} cases."
+    verdict, (name, _) = verdict_of(item, judge.metric), names_of(judge, item)
+    headline = headline_of(judge, item, verdict, OTHERS)
     sentences = difference_sentence(judge, item), evidence_sentence(judge, item)
     said = f"{name} was chosen on other cases."
     return Answer(verdict, headline, (*sentences, said), item, judge.subset)
@@ -162,22 +162,29 @@ def baseline_is_best(
     )  # fmt: skip
 
 
-def headline_of(judge: Measured, item: Compared, verdict: str, chosen_by_validation: bool) -> str:
-    """Yes, no, or not known."""
+def headline_of(judge: Measured, item: Compared, verdict: str, chosen_by: str) -> str:
+    """Yes, no, or not known.
+
+    Args:
+        judge: the cases that say so.
+        item: the method's comparison on them.
+        verdict: of it.
+        chosen_by: the cases that chose the method: "validation", :data:`OTHERS`, or "" for none.
+    """
     name, base = names_of(judge, item)
     better = [other for other in judge.compared if verdict_of(other, judge.metric) == "better"]
     if verdict == "worse":
         return f"No: {name} is worse than {base} on the {judge.subset} cases."
     if verdict == "open":
         return f"No evidence that {name} is better than {base}."
-    if judge.subset == "validation":
+    if judge.subset == "validation" and chosen_by != OTHERS:
         return f"{name} is better than {base} on the validation cases; no test cases confirm it."
-    if len(judge.compared) > 1 and not chosen_by_validation:
+    if len(judge.compared) > 1 and not chosen_by:
         return (
             f"Yes: {len(better)} of {len(judge.compared)} methods "
             f"{'is' if len(better) == 1 else 'are'} better than {base} on the test cases."
         )
-    return f"Yes: {name} is better than {base} on the test cases."
+    return f"Yes: {name} is better than {base} on the {judge.subset} cases."
 
 
 def difference_sentence(measured: Measured, item: Compared) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections import namedtuple
 from functools import partial
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase, write_conversion
 from semi_nnunet.util.errors import UserError
 from tests.datasets.converting import counts
+from tests.forking import ended_process
 
 Usage = namedtuple("Usage", ["free"])
 
@@ -86,9 +85,8 @@ def test_a_full_disk_is_no_fault_of_the_files(tmp_path, monkeypatch, processes) 
 
 
 def test_leftovers_of_an_interrupted_conversion_do_not_survive(tmp_path: Path) -> None:
-    target, killed = tmp_path / "Dataset001_Toy", subprocess.Popen([sys.executable, "-c", ""])
-    killed.wait()
-    aside = tmp_path / f".Dataset001_Toy.{os.uname().nodename}.{killed.pid}.tmp"
+    target = tmp_path / "Dataset001_Toy"
+    aside = tmp_path / f".Dataset001_Toy.{os.uname().nodename}.{ended_process()}.tmp"
     leftover = aside / "imagesTr/old_0000.nii.gz"
     leftover.parent.mkdir(parents=True)
     leftover.write_text("")

@@ -27,6 +27,7 @@ from semi_nnunet.util.files import (
     write_json,
     writing,
 )
+from tests.forking import ended_process
 from tests.mounting import mount_small
 
 OLD, NEW = b"old " * 500, b"new!" * 700
@@ -355,9 +356,8 @@ def test_a_folder_aside_gets_its_name_when_it_is_whole(tmp_path):
 
 
 def test_of_two_who_make_one_folder_at_once_the_first_has_its_way_and_both_are_whole(tmp_path):
-    target, dead = tmp_path / "target", subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    leftover = tmp_path / f".target.{os.uname().nodename}.{dead.pid}.tmp"
+    target = tmp_path / "target"
+    leftover = tmp_path / f".target.{os.uname().nodename}.{ended_process()}.tmp"
     of_another_host = tmp_path / ".target.elsewhere.1.tmp"
     for folder in (leftover, of_another_host):
         folder.mkdir()

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from semi_nnunet.util.machine import is_running, processor_name, usable_cores
+from tests.forking import ended_process
 
 
 def test_the_processor_is_named_without_double_spaces(tmp_path):
@@ -37,7 +38,5 @@ def test_cores_that_a_cluster_did_not_give_are_not_used():
 
 
 def test_a_process_is_told_from_one_that_ended_and_from_no_number():
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
     assert is_running(str(os.getpid())) and is_running("1")
-    assert not any(map(is_running, (str(ended.pid), "", "12a", "9" * 30)))
+    assert not any(map(is_running, (str(ended_process()), "", "12a", "9" * 30)))
