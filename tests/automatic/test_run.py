@@ -204,3 +204,15 @@ def test_on_a_cluster_the_same_command_goes_on_until_there_is_an_answer(
     assert list((place / "out" / "exported").glob("*.zip"))
     state = read_json(place / "results" / DATASET / "semi_auto" / "2d.json")
     assert set(state["rates"]) == {"SemiBaselineTrainer", "SemiMeanTeacherTrainer"}
+
+
+@pytest.mark.slow
+def test_on_ray_one_command_ends_with_an_answer(place: Path) -> None:
+    pytest.importorskip("ray")
+    words = ("--hours", "5", "--launcher", "ray", "-tr", "SemiMeanTeacherTrainer", "-o", "out")
+    code, said = auto(place, *words)
+    assert code == 0 and "on 3 test cases that did not choose it" in said, said[-3000:]
+    assert len(list((place / "out" / "predictions").glob("*.nii.gz"))) == 3
+    assert list((place / "out" / "exported").glob("*.zip"))
+    code, said = auto(place, *words)  # trains nothing again
+    assert code == 0 and "2 done before" in said, said[-3000:]
