@@ -17,7 +17,7 @@ given by --set or edited by hand, unless --reset, and the sizes that were measur
 --budget, unless these plans are deleted first; it plans the rest anew. With --name, or --budget
 (here nnUNetPlans_cpu: a small network, a short training), new plans are written beside the old
 ones; they use the same preprocessed data. But where the small patch of a --budget would show less
-than half of an image, images are made coarser, and are to be preprocessed anew. They get no coarser
+than most of an image, images are made coarser, and are to be preprocessed anew. They get no coarser
 than the labels survive: resampled there and back, every class must keep a Dice of .95. What the
 labels keep is printed below each network. --spacing sets the spacing by hand, also a coarser one.
 With --patch, the new plans (here nnUNetPlans_80x112x112) have the patch of a publication, and the
