@@ -134,7 +134,7 @@ def count_operations(work: Work, names: Sequence[str]) -> dict[str, float]:
     with variable("nnUNet_compile", "f"):
         for name in (one for one in names if one in our_trainers()):
             try:
-                trainer = ready(replace(work, device="meta"), name)
+                trainer = ready(replace(work, device="meta"), name, mixed_precision="none")
                 batch = next(trainer.dataloader_train)
                 trainer.non_finite.at_once = False
                 trainer.train_step(batch)  # the first of an epoch does more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from dataclasses import replace
 
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
@@ -12,6 +13,7 @@ from semi_nnunet.benchmarking.steps import FLOOR, Times, count_operations, time_
 from semi_nnunet.benchmarking.work import BASELINE, STOCK, Work, aside
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.timing import Seconds
+from tests.ranks import PLANS, plans_with
 
 
 @pytest.fixture
@@ -32,6 +34,13 @@ def test_operations_without_values_are_those_of_a_step_that_computes(work, make_
     assert found["SemiMeanTeacherTrainer"] == counter.get_total_flops()
     assert found[FLOOR] == found[BASELINE] > 0
     assert found["SemiMeanTeacherTrainer"] == pytest.approx(2.33 * found[FLOOR], rel=0.01)
+
+
+def test_operations_are_counted_where_steps_compute_in_bfloat16(work, prepared_dataset):
+    with plans_with(prepared_dataset(), mixed_precision="bfloat16"), aside():
+        found = count_operations(replace(work, plans=PLANS), [BASELINE])
+        usual = count_operations(work, [BASELINE])
+    assert found == usual and found[BASELINE] > 0
 
 
 def test_trainers_are_timed_beside_the_floor_and_a_mistake_is_told(work, monkeypatch):
