@@ -1,4 +1,4 @@
-"""Processes that end: forked from one that has imported what they need, which takes seconds."""
+"""Processes to kill, forked from one that has imported what they need; and one that has ended."""
 
 from __future__ import annotations
 

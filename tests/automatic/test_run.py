@@ -64,6 +64,12 @@ def auto(place: Path, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+def require_shipped(folder: Path) -> None:
+    """The predictions of all test cases and an exported model are there."""
+    assert len(list((folder / "predictions").glob("*.nii.gz"))) == 3
+    assert list((folder / "exported").glob("*.zip"))
+
+
 def test_all_mistakes_are_told_at_once_and_nothing_is_written(place: Path) -> None:
     (place / "file").touch()
     wrong = ("-tr", "SemiMeanTecherTrainer", "SemiPretrainTrainer", "-o", "file/below")
@@ -169,8 +175,7 @@ def test_one_command_ends_with_a_model_its_predictions_and_an_answer(place: Path
     shipped = place / "shipped"
     answer = (shipped / "README.md").read_text(encoding="utf-8").splitlines()[2]
     assert "on 3 test cases that did not choose it" in answer and answer in said
-    assert len(list((shipped / "predictions").glob("*.nii.gz"))) == 3
-    assert list((shipped / "exported").glob("*.zip"))
+    require_shipped(shipped)
     assert "</html>" in (shipped / "report.html").read_text(encoding="utf-8")
     state = place / "results" / DATASET / "semi_auto" / "2d.json"
     before = json.loads(state.read_text(encoding="utf-8"))
@@ -200,8 +205,7 @@ def test_on_a_cluster_the_same_command_goes_on_until_there_is_an_answer(
     code, said = auto(place, *words)
     logs = "".join(log.read_text() for log in place.glob(f"results/{DATASET}/semi_crossval/*.log"))
     assert code == 0 and "on 3 test cases that did not choose it" in said, said[-3000:] + logs
-    assert len(list((place / "out" / "predictions").glob("*.nii.gz"))) == 3
-    assert list((place / "out" / "exported").glob("*.zip"))
+    require_shipped(place / "out")
     state = read_json(place / "results" / DATASET / "semi_auto" / "2d.json")
     assert set(state["rates"]) == {"SemiBaselineTrainer", "SemiMeanTeacherTrainer"}
 
@@ -212,7 +216,6 @@ def test_on_ray_one_command_ends_with_an_answer(place: Path) -> None:
     words = ("--hours", "5", "--launcher", "ray", "-tr", "SemiMeanTeacherTrainer", "-o", "out")
     code, said = auto(place, *words)
     assert code == 0 and "on 3 test cases that did not choose it" in said, said[-3000:]
-    assert len(list((place / "out" / "predictions").glob("*.nii.gz"))) == 3
-    assert list((place / "out" / "exported").glob("*.zip"))
+    require_shipped(place / "out")
     code, said = auto(place, *words)  # trains nothing again
     assert code == 0 and "2 done before" in said, said[-3000:]

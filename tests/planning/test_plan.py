@@ -194,7 +194,9 @@ def test_a_patch_of_a_budget_shows_most_of_images_that_are_as_coarse_as_it_needs
     small, old = (p["configurations"]["2d"] for p in (plans, phantom.plans))
     assert small["patch_size"] == [16, 16] and small["batch_size"] == 12
     assert small["spacing"] > old["spacing"] and small["data_identifier"] != old["data_identifier"]
-    edges = [edge - 0.5 for edge in small["median_image_size_in_voxels"][-2:]]  # rounded
+    median = old["median_image_size_in_voxels"][-2:]
+    sizes = zip(median, old["spacing"], small["spacing"], strict=True)
+    edges = [edge * before / after for edge, before, after in sizes]  # not rounded to voxels
     assert math.prod(edges) <= 16 * 16 / SHOWN * COARSER**2
     name = "nnUNetPlans_cpu"
     assert main(["plan", "-d", phantom.name, "--budget", "cpu"]) == 0
