@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from semi_nnunet.automatic.few_steps import settings_where_steps_are_few
 from semi_nnunet.automatic.schedule import FULL, Round
+from semi_nnunet.automatic.settings import settings_of_device, settings_of_steps
+from semi_nnunet.data.layout import read_plans
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import STEPS, Job
 from semi_nnunet.runs.launching import Launcher
@@ -17,6 +18,7 @@ PLANS = "nnUNetPlans_auto"
 ROUNDS = 3  # of a benchmark, in which every trainer has a step
 CHOOSING = ("train",)  # steps of the trainings that choose: their validation is one of them
 RATE = "rate"  # the round in which a few steps are timed
+USUAL = {"steps_per_epoch": 250, "validation_steps_per_epoch": 50}  # nnU-Net's
 RATE_SETTINGS = ("epochs=2", "steps_per_epoch=10", "validation_steps_per_epoch=1")
 
 
@@ -47,6 +49,11 @@ class Commands:
         """The file that tells how the model was chosen."""
         return self.out / "choice.json"
 
+    def planned(self, setting: str) -> int:
+        """A number of steps, as the plans have it that all rounds begin with."""
+        semi = read_plans(self.folders.preprocessed, PLANS).get("semi", {})
+        return int(semi.get(setting, USUAL[setting]))
+
     def plans_of(self, name: str) -> str:
         """The identifier of a round's plans."""
         return f"{PLANS}_{name}"
@@ -58,7 +65,9 @@ class Commands:
         yield "verify and preprocess", preprocess
         budget = ("--budget", "cpu") if self.device == "cpu" else ()
         named = ("--name", PLANS, *configuration)
-        yield "plan", ("semi_nnunet", "plan", *self._which, *named, *budget)
+        settings = settings_of_device(self.device)
+        asked = ("--set", *settings) if settings else ()
+        yield "plan", ("semi_nnunet", "plan", *self._which, *named, *budget, *asked)
         if budget:  # its spacing may be another
             yield "preprocess as planned", (*preprocess, "-p", PLANS)
 
@@ -83,7 +92,7 @@ class Commands:
     def trainings(self, one: Round, steps_per_epoch: int) -> Iterator[tuple[str, Command]]:
         """Plan a round, and train it; what is in the last one is also predicted and measured."""
         length = (f"epochs={one.steps // steps_per_epoch}", f"steps_per_epoch={steps_per_epoch}")
-        settings = (*length, *settings_where_steps_are_few(one.steps, self.device))
+        settings = (*length, *settings_of_steps(one.steps))
         yield f"plan the {one.name} trainings", self._plan(one.name, settings)
         train = self._crossval(one.name, one.trainers, one.folds)
         steps = steps_of(one)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from semi_nnunet.automatic.cases import LEAST_PATIENTS, Cases
 from semi_nnunet.automatic.proof import Proof
-from semi_nnunet.automatic.schedule import FULL, LEAST_PATIENTS, Round, Setting, time_of
+from semi_nnunet.automatic.schedule import FULL, Round, Setting, time_of
 from semi_nnunet.automatic.state import State
 from semi_nnunet.report.choice import Choice
 from semi_nnunet.util.progress import readable_time
@@ -31,7 +32,7 @@ def schedule_table(rounds: Sequence[Round], setting: Setting, before: Collection
         for row in rows
     ]
     later = " In later rounds, other methods may be left." if len(rounds) > 1 else ""
-    said = proving_words(setting, {*before, *(one.name for one in rounds)})
+    said = proving_words(setting.cases, {*before, *(one.name for one in rounds)})
     return "\n".join(["", *lines, f"{said}{later}", ""])
 
 
@@ -40,30 +41,30 @@ def short(trainer: str) -> str:
     return trainer.removeprefix("Semi").removesuffix("Trainer")
 
 
-def proving_words(setting: Setting, rounds: Collection[str]) -> str:
+def proving_words(cases: Cases, rounds: Collection[str]) -> str:
     """Which cases choose, and which prove.
 
     Args:
-        setting: of the schedule.
+        cases: of the data set.
         rounds: names of all of them.
     """
-    chosen = f"Folds {' '.join(setting.choosing)} choose the method"
+    chosen = f"Folds {' '.join(cases.choosing)} choose the method"
     if not {*rounds} - {FULL}:
         chosen = "The first candidate is taken without a choice, for which there is too little time"
-    if not setting.choosing:
+    if not cases.choosing:
         chosen = "The first candidate is taken, as too few labelled cases are there to choose by"
-    if not (setting.has_test_labels or setting.proving):
+    if not (cases.has_test_labels or cases.proving):
         return f"{chosen}; nothing can prove it."
-    proof = f"folds {' '.join(setting.proving)} prove it on other cases."
-    if setting.has_test_labels:
+    proof = f"folds {' '.join(cases.proving)} prove it on other cases."
+    if cases.has_test_labels:
         proof = "the labelled test cases prove it."
-    if setting.proving_patients < LEAST_PATIENTS:
+    if cases.proving_patients < LEAST_PATIENTS:
         what = "no gain is beyond chance, and the baseline ships"
         proof += f" With fewer than {LEAST_PATIENTS} of them {what}: put test cases into labelsTs."
     return f"{chosen}; {proof}"
 
 
-def choice_of(trainer: str, state: State, setting: Setting, proof: Proof, hours: float) -> Choice:
+def choice_of(trainer: str, state: State, cases: Cases, proof: Proof, hours: float) -> Choice:
     """How ``trainer`` was chosen, in rounds, and what ships."""
     rows = [
         (
@@ -76,7 +77,7 @@ def choice_of(trainer: str, state: State, setting: Setting, proof: Proof, hours:
         f"The model that ships was trained on all labelled cases (fold all, {FULL} round): "
         f"{short(proof.ships)}. {readable_time(state.seconds)} of {hours:g} h were spent."
     )
-    return Choice(trainer, (proving_words(setting, state.rounds),), tuple(rows), (ships,))
+    return Choice(trainer, (proving_words(cases, state.rounds),), tuple(rows), (ships,))
 
 
 def story(dataset: str, proof: Proof, choice: Choice) -> str:

@@ -2,46 +2,39 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from semi_nnunet.automatic.commands import PLANS, ROUNDS, Commands
+from semi_nnunet.automatic.cases import Cases
+from semi_nnunet.automatic.commands import Commands
 from semi_nnunet.automatic.page import choice_of, schedule_table, story
 from semi_nnunet.automatic.proof import prove, ranked
-from semi_nnunet.automatic.rates import rate_from, rate_of
+from semi_nnunet.automatic.rates import rates_elsewhere, rates_here
 from semi_nnunet.automatic.schedule import (
     FULL,
     LONGER,
     SHORT,
-    Rate,
     Round,
     Setting,
     better_half,
     divide,
 )
 from semi_nnunet.automatic.state import State
-from semi_nnunet.benchmarking.kept import Kept
-from semi_nnunet.benchmarking.work import Work
 from semi_nnunet.data.image_files import read_with_nnunet
 from semi_nnunet.data.integrity import reader_class
-from semi_nnunet.data.layout import read_plans
 from semi_nnunet.data.raw_description import RawDataset
 from semi_nnunet.discovery.listing import our_trainers, unknown_trainers
 from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.crossval import BASELINE
-from semi_nnunet.runs.folders import ALL, Folders, folders_of, patients_of
-from semi_nnunet.runs.folds import number_of_folds
+from semi_nnunet.runs.folders import ALL, Folders, folders_of
 from semi_nnunet.runs.launching import Launcher, find_resources
-from semi_nnunet.runs.local import Resources, child_environment
-from semi_nnunet.util.environment import variable
+from semi_nnunet.runs.local import Resources
 from semi_nnunet.util.errors import Problem, UserError, refuse
 from semi_nnunet.util.files import file_in_the_way, write_text, writing
 from semi_nnunet.util.lock import hold_until_exit
-from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.names import unique
 
 CANDIDATES = (  # in the order of preference: docs/results/tournament.md
@@ -52,7 +45,7 @@ CANDIDATES = (  # in the order of preference: docs/results/tournament.md
 )
 SHARE_SPENT = 0.92  # of the hours, by the trainings; the rest for the report and wrong estimates
 MOST_STEPS = 250_000  # nnU-Net's
-LOADING = "nnUNet_n_proc_DA"  # how many processes load batches
+LATER = "next: when the cluster's queue is empty, the same command again"
 
 
 @dataclass(frozen=True)
@@ -184,10 +177,10 @@ class Choice:
         for name in (SHORT, LONGER, FULL):
             if (one := self.round_of(name, left)) is None:
                 continue
-            run_stages(self.commands.trainings(one, self.setting.steps_per_epoch))
+            run_stages(self.commands.trainings(one, self.steps_per_epoch))
             jobs = self.commands.jobs_of(one)
             if not all(job.is_done for job in jobs):
-                print("next: when the cluster's queue is empty, the same command again")
+                print(LATER)
                 return None
             if name != FULL:
                 run_stages(self.commands.validating(one))
@@ -198,7 +191,7 @@ class Choice:
                 left = better_half(of_candidates)
         jobs = self.commands.jobs_of(state.rounds[FULL])
         proof = prove(jobs, left[0])
-        choice = choice_of(left[0], state, self.setting, proof, self.hours)
+        choice = choice_of(left[0], state, self.cases, proof, self.hours)
         choice.write(self.commands.choice)
         run_stages(self.commands.shipping(proof.ships))
         self.copy_predictions(proof.ships)
@@ -210,8 +203,9 @@ class Choice:
         run_stages(self.commands.preparing(), dry_run=True)
         if not self.state.rates:
             here, threads = self.commands.are_here, self.resources.threads
-            timing = self.commands.timing(self.everybody, threads)
-            elsewhere = self.commands.measuring(self.everybody, "0")
+            everybody = self.with_all(self.candidates)
+            timing = self.commands.timing(everybody, threads)
+            elsewhere = self.commands.measuring(everybody, "0")
             run_stages(timing if here else elsewhere, dry_run=True)
             print("# how the hours are divided is said when a few steps were timed")
             return
@@ -220,13 +214,13 @@ class Choice:
         )
         print(schedule_table(rounds, self.setting))
         for one in rounds:
-            run_stages(self.commands.trainings(one, self.setting.steps_per_epoch), dry_run=True)
+            run_stages(self.commands.trainings(one, self.steps_per_epoch), dry_run=True)
 
-    @property
-    def everybody(self) -> tuple[str, ...]:
-        """The baseline and all candidates, with their teachers."""
+    def with_all(self, candidates: Sequence[str]) -> tuple[str, ...]:
+        """The baseline and candidates, after all teachers of theirs."""
         teachers = self.teachers
-        named = [BASELINE, *self.candidates, *teachers.values()]
+        taught = [teachers[name] for name in candidates if name in teachers]
+        named = [BASELINE, *candidates, *taught]
         return tuple(sorted(unique(named), key=lambda name: name in teachers))
 
     @property
@@ -238,47 +232,17 @@ class Choice:
 
     def measured(self) -> bool:
         """Find out what trainings take; False: a cluster will."""
-        if self.commands.are_here:
-            self.state.rates = self.rates_here()
-        elif not self.state.rates:
-            fold = "0" if number_of_folds(self.commands.folders) else ALL
-            run_stages(self.commands.measuring(self.everybody, fold))
-            jobs = {name: self.commands.rate_job(name, fold) for name in self.everybody}
-            if not all(job.is_done for job in jobs.values()):
-                print("next: when the cluster's queue is empty, the same command again")
+        everybody = self.with_all(self.candidates if self.cases.choosing else self.candidates[:1])
+        commands, known = self.commands, self.state.rates
+        if commands.are_here:
+            self.state.rates = rates_here(commands, everybody, self.resources, self.cases)
+        elif missing := [name for name in everybody if name not in known]:
+            if (rates := rates_elsewhere(commands, missing, self.cases)) is None:
+                print(LATER)
                 return False
-            self.state.rates = {name: rate_of(job) for name, job in jobs.items()}
+            self.state.rates = {**known, **rates}
         self.state.save()
         return True
-
-    def rates_here(self) -> dict[str, Rate]:
-        """What trainings take on this machine: as a benchmark found, now or before.
-
-        Raises:
-            UserError: a trainer cannot be measured.
-        """
-        resources, commands, cores = self.resources, self.commands, usable_cores()
-        name, threads = commands.folders.preprocessed.name, resources.threads
-        work = Work(name, commands.configuration, PLANS, resources.device, threads, ROUNDS)
-        kept = Kept.of(commands.folders, work)
-        if known := [one for one in self.everybody if one in kept.rates]:
-            print(f"rates of semi_nnunet benchmark of {kept.dates(known)}: {', '.join(known)}")
-        workers = child_environment(resources)[LOADING]
-        if missing := [one for one in self.everybody if one not in kept.rates]:
-            with variable(LOADING, workers):
-                run_stages(commands.timing(missing, threads))
-            kept = Kept.of(commands.folders, work)
-            if unknown := [one for one in missing if one not in kept.rates]:
-                what = f"nothing was kept in {kept.path} of {', '.join(unknown)}"
-                raise UserError(f"{what}. Fix: make its folder writable, and run this again")
-        semi, folders = self.semi, commands.folders
-        share = semi.get("validation_steps_per_epoch", 50) / semi.get("steps_per_epoch", 250)
-        labelled = len(folders.labelled_cases())
-        validated = math.ceil(labelled / max(1, number_of_folds(folders)))
-        return {
-            one: rate_from(kept.rates[one], int(workers), cores, validated, share)
-            for one in self.everybody
-        }
 
     def round_of(self, name: str, left: Sequence[str]) -> Round | None:
         """The round of this name: as it was begun, or as the time that is left allows."""
@@ -295,28 +259,27 @@ class Choice:
             state.save()
         return state.rounds[name]
 
+    @cached_property
+    def cases(self) -> Cases:
+        """The preprocessed ones."""
+        return Cases.of(self.commands.folders)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.commands.planned("steps_per_epoch")
+
     @property
     def setting(self) -> Setting:
         """What the schedule depends on."""
-        folders = self.commands.folders
         return Setting(
             rates=self.state.rates,
             teachers=self.teachers,
             baseline=BASELINE,
-            folds=number_of_folds(folders),
-            patients=len({*map(patients_of(folders), folders.labelled_cases())}),
-            test_cases=len(folders.test_cases()),
-            has_test_labels=folders.test_labels is not None,
-            steps_per_epoch=int(self.semi.get("steps_per_epoch", 250)),
+            cases=self.cases,
+            steps_per_epoch=self.steps_per_epoch,
             most_steps=MOST_STEPS,
             at_a_time=self.resources.jobs,
         )
-
-    @property
-    def semi(self) -> dict[str, Any]:
-        """The planned settings."""
-        content = read_plans(self.commands.folders.preprocessed, PLANS)
-        return dict(content.get("semi", {}))
 
     @property
     def seconds_left(self) -> float:

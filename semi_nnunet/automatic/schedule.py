@@ -2,9 +2,7 @@
 
 All candidates train briefly, the better half twice as long, the best one and the baseline at least
 four times as long (Jamieson & Talwalkar 2016, arXiv:1502.07943, with three rounds; theirs take the
-same time each, ours leave at least half of it to the last one, whose model ships). Which is best is
-chosen on other cases than those that prove it: on all folds where imagesTs has labels, which then
-prove it; else on half of the folds, while the others prove it.
+same time each, ours leave at least half of it to the last one, whose model ships).
 """
 
 from __future__ import annotations
@@ -13,16 +11,15 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from semi_nnunet.automatic.cases import Cases
 from semi_nnunet.runs.folders import ALL
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.progress import readable_time
 
 SHORT, LONGER, FULL = "short", "longer", "full"
 LENGTHS = {SHORT: 1, LONGER: 2, FULL: 4}  # steps of a training, relative to each other, at least
-MOST_FOLDS_TO_CHOOSE = 3
 LEAST_STEPS = 100  # of a training that ships
 LEAST_TO_CHOOSE = 500  # steps; after 150 on Hippocampus, all methods had what the baseline had
-LEAST_PATIENTS = 6  # who choose or prove: below, Wilcoxon's test finds nothing even if all agree
 SHARES = {SHORT: 1 / 2, LONGER: 1 / 3}  # of the time that is left before a round, for all choosing
 
 
@@ -78,10 +75,7 @@ class Setting:
         rates: trainer -> what it takes; all candidates, with the teachers of those that have one.
         teachers: trainer -> the one that must be trained before it.
         baseline: the trainer that all are compared with.
-        folds: how many folds of the labelled cases there are; 0: a single case.
-        patients: who are labelled.
-        test_cases: of imagesTs.
-        has_test_labels: whether these can prove the choice.
+        cases: that can choose and prove.
         steps_per_epoch: trainings have whole epochs.
         most_steps: of any training.
         at_a_time: trainings that run beside each other.
@@ -90,36 +84,10 @@ class Setting:
     rates: Mapping[str, Rate]
     teachers: Mapping[str, str]
     baseline: str
-    folds: int
-    patients: int
-    test_cases: int
-    has_test_labels: bool
+    cases: Cases
     steps_per_epoch: int
     most_steps: int
     at_a_time: int = 1
-
-    @property
-    def choosing(self) -> tuple[str, ...]:
-        """The folds whose validation cases choose the best method; none where they are too few."""
-        count = self.folds if self.has_test_labels else self.folds // 2
-        chosen = tuple(map(str, range(min(count, MOST_FOLDS_TO_CHOOSE))))
-        return chosen if self.validated_by(chosen) >= LEAST_PATIENTS else ()
-
-    @property
-    def proving(self) -> tuple[str, ...]:
-        """The folds whose validation cases prove it; none where test cases do."""
-        if self.has_test_labels:
-            return ()
-        return tuple(map(str, range(len(self.choosing), self.folds)))
-
-    @property
-    def proving_patients(self) -> int:
-        """How many patients prove it, about."""
-        return self.test_cases if self.has_test_labels else self.validated_by(self.proving)
-
-    def validated_by(self, folds: Sequence[str]) -> int:
-        """How many patients these folds validate, about."""
-        return self.patients * len(folds) // max(1, self.folds)
 
     def with_teachers(self, trainers: Sequence[str]) -> tuple[str, ...]:
         """The trainers, each after the one that teaches it."""
@@ -146,13 +114,13 @@ def rounds_ahead(
     """
     left, rounds = list(candidates), list[Round]()
     for name in (SHORT, LONGER):
-        if name not in done and setting.choosing and len(left) > 1:
+        if name not in done and setting.cases.choosing and len(left) > 1:
             trainers = setting.with_teachers([setting.baseline, *left])
-            rounds.append(Round(name, trainers, setting.choosing, LENGTHS[name]))
+            rounds.append(Round(name, trainers, setting.cases.choosing, LENGTHS[name]))
             left = better_half(left)
     best = costliest(setting, left) if rounds else left[0]
     last = setting.with_teachers([setting.baseline, best])
-    return [*rounds, Round(FULL, last, (ALL, *setting.proving), LENGTHS[FULL])]
+    return [*rounds, Round(FULL, last, (ALL, *setting.cases.proving), LENGTHS[FULL])]
 
 
 def costliest(setting: Setting, candidates: Sequence[str]) -> str:
@@ -255,7 +223,9 @@ def whole_epochs(setting: Setting, steps: float) -> int:
 
 def time_of(setting: Setting, rounds: Sequence[Round]) -> list[float]:
     """Seconds of each round."""
-    return [one.seconds(setting.rates, setting.test_cases, setting.at_a_time) for one in rounds]
+    return [
+        one.seconds(setting.rates, setting.cases.test_cases, setting.at_a_time) for one in rounds
+    ]
 
 
 def better_half(ranked: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from semi_nnunet.automatic import settings
 from semi_nnunet.automatic.commands import Commands
 from semi_nnunet.automatic.schedule import Round
 from semi_nnunet.cli.main import build_parser
@@ -23,8 +24,12 @@ LAUNCHERS = [
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS, ids=lambda one: one.launcher)
+@pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_all_commands_are_understood(empty, launcher: Launcher, device: str) -> None:
+def test_all_commands_are_understood(
+    empty, launcher: Launcher, device: str, fast: bool, monkeypatch
+) -> None:
+    monkeypatch.setattr(settings, "computes_bfloat16_fast", lambda: fast)
     commands = Commands(empty, "2d", launcher, device, Path("out"))
     all_of_them = [
         *commands.preparing(),
@@ -43,6 +48,8 @@ def test_all_commands_are_understood(empty, launcher: Launcher, device: str) -> 
             assert parsed.launcher == launcher.launcher and parsed.jobs == launcher.jobs
     budgets = ["--budget" in words for _, words in all_of_them]
     assert any(budgets) == (device == "cpu")
+    in_bfloat16 = ["mixed_precision=bfloat16" in words for _, words in all_of_them]
+    assert any(in_bfloat16) == (device == "cpu" and fast)  # told once: later plans keep it
 
 
 def test_the_jobs_of_a_round_are_those_that_its_crossval_makes(empty) -> None:

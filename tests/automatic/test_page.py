@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from semi_nnunet.automatic.page import choice_of, proving_words, schedule_table, short, story
@@ -10,6 +9,7 @@ from semi_nnunet.automatic.proof import Proof
 from semi_nnunet.automatic.schedule import divide
 from semi_nnunet.automatic.state import State
 from semi_nnunet.report.choice import read_choice
+from tests.automatic.test_cases import cases_of
 from tests.automatic.test_schedule import CANDIDATES, setting
 
 
@@ -24,18 +24,18 @@ def test_the_table_has_a_line_for_each_round_in_columns() -> None:
 
 
 def test_who_chooses_and_who_proves_is_said() -> None:
-    said = proving_words(setting(has_test_labels=False), ["short", "full"])
+    said = proving_words(cases_of(has_test_labels=False), ["short", "full"])
     assert "Folds 0 1 choose" in said and "folds 2 3 4 prove it on other cases" in said
-    assert "without a choice" in proving_words(setting(), ["full"])
-    assert "too few labelled cases" in proving_words(setting(patients=4), ["full"])
-    nothing = setting(folds=0, patients=1, has_test_labels=False)
+    assert "without a choice" in proving_words(cases_of(), ["full"])
+    assert "too few labelled cases" in proving_words(cases_of(patients=4), ["full"])
+    nothing = cases_of(folds=0, patients=1, has_test_labels=False)
     assert proving_words(nothing, ["full"]).endswith("nothing can prove it.")
 
 
 def test_a_proof_that_cannot_succeed_is_told_before() -> None:
-    for cannot in (setting(test_cases=5), setting(patients=5, has_test_labels=False)):
+    for cannot in (cases_of(test_cases=5), cases_of(patients=5, has_test_labels=False)):
         assert "the baseline ships: put test cases into labelsTs" in proving_words(cannot, ["full"])
-    for can in (setting(test_cases=6), setting(patients=6, has_test_labels=False)):
+    for can in (cases_of(test_cases=6), cases_of(patients=6, has_test_labels=False)):
         assert "baseline" not in proving_words(can, ["full"])
 
 
@@ -48,7 +48,7 @@ def test_the_page_begins_with_the_answer(tmp_path: Path) -> None:
     (last,) = divide(setting(), ["B"], 3600, done=["short", "longer"])
     state = State(tmp_path / "state.json", {}, 1800.0, {}, {"full": last}, {})
     proof = Proof("SemiBTrainer", "Unlabelled images help: by a lot.")
-    choice = choice_of("SemiCPSTrainer", state, replace(setting()), proof, 2)
+    choice = choice_of("SemiCPSTrainer", state, cases_of(), proof, 2)
     text = story("Dataset007_Seven", proof, choice)
     title, _, first, *rest = text.splitlines()
     assert (title, first) == ("# Dataset007_Seven", proof.said)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 
 import pytest
 
+from semi_nnunet.automatic import rates
+from semi_nnunet.automatic.commands import PLANS, ROUNDS, Commands
 from semi_nnunet.automatic.rates import START_S, rate_from, rate_of
-from semi_nnunet.benchmarking.kept import StepRate
+from semi_nnunet.benchmarking.kept import Kept, StepRate
+from semi_nnunet.benchmarking.work import Work
+from semi_nnunet.runs.folders import Folders
+from semi_nnunet.runs.launching import Launcher
+from semi_nnunet.runs.local import Resources
 from semi_nnunet.training.history import History
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json, write_json
+from tests.automatic.test_cases import cases_of
 from tests.runs.jobs import OURS, fake_job, leave
 
 
@@ -62,3 +71,76 @@ def test_of_a_benchmark_loading_hides_behind_the_step_if_processes_do_it(measure
 def test_of_a_benchmark_steps_wait_for_slow_processes() -> None:
     found = StepRate("2025-01-31", 2.0, 9.0, 1, start=5.0, case=7.0)
     assert rate_from(found, 3, cores=4, validated=1, validation_share=0).step == 3.0
+
+
+TRAINERS = ("SemiBaselineTrainer", "SemiCPSTrainer")
+
+
+@pytest.fixture
+def planned(empty: Folders) -> Commands:
+    """Of a data set with plans, whose benchmarks :func:`timed` stands for."""
+    semi = {"steps_per_epoch": 50, "validation_steps_per_epoch": 5}
+    plans = {"plans_name": PLANS, "configurations": {"2d": {}}, "semi": semi}
+    write_json(empty.preprocessed / f"{PLANS}.json", plans)
+    return Commands(empty, "2d", Launcher(), "cpu", empty.raw)
+
+
+def timed(
+    commands: Commands,
+    monkeypatch: pytest.MonkeyPatch,
+    trainers: Sequence[str] = TRAINERS,
+    threads: int = 2,
+    keeps: bool = True,
+) -> list[str]:
+    """Find the rates out, where a benchmark keeps one of whom it times; returns whom it timed."""
+    asked: list[str] = []
+
+    def stages(stages):
+        for _, words in stages:
+            assert os.environ["nnUNet_n_proc_DA"] == "0"  # as that of trainings on a CPU
+            names = [*words[words.index("-tr") + 1 :]]
+            asked.extend(names)
+            work = Work(commands.folders.raw.name, "2d", PLANS, "cpu", threads, ROUNDS)
+            rate = StepRate("2025-01-31", 2.0, 0.5, 0, 4.0, 6.0)
+            Kept.of(commands.folders, work).keep(dict.fromkeys(names, rate) if keeps else {})
+
+    monkeypatch.setattr(rates, "run_stages", stages)
+    found = rates.rates_here(commands, trainers, Resources("cpu", (), 1, threads), cases_of())
+    assert {*found} == {*trainers}
+    assert found["SemiCPSTrainer"].step == 2.5 + 0.1 * 2.0 / 3
+    return asked
+
+
+def test_only_what_no_benchmark_has_timed_is_timed(planned, monkeypatch, capsys) -> None:
+    assert timed(planned, monkeypatch) == [*TRAINERS]
+    assert "rates of" not in capsys.readouterr().out
+    assert timed(planned, monkeypatch) == []
+    said = capsys.readouterr().out
+    assert "rates of semi_nnunet benchmark of 2025-01-31: SemiBaselineTrainer, SemiCPS" in said
+    more = (*TRAINERS, "SemiMeanTeacherTrainer")
+    assert timed(planned, monkeypatch, more) == ["SemiMeanTeacherTrainer"]
+
+
+def test_rates_of_other_plans_and_of_other_threads_are_not_taken(planned, monkeypatch) -> None:
+    assert timed(planned, monkeypatch)
+    assert timed(planned, monkeypatch, threads=1)
+    path = planned.folders.preprocessed / f"{PLANS}.json"
+    write_json(path, read_json(path) | {"configurations": {"2d": {"batch_size": 3}}})
+    assert timed(planned, monkeypatch) == [*TRAINERS]
+
+
+def test_rates_that_cannot_be_kept_are_told(planned, monkeypatch) -> None:
+    with pytest.raises(UserError, match=r"nothing was kept in .*SemiCPSTrainer"):
+        timed(planned, monkeypatch, keeps=False)
+
+
+def test_elsewhere_they_are_known_when_all_short_trainings_are_over(planned, monkeypatch) -> None:
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(rates, "run_stages", lambda stages: asked.extend(w for _, w in stages))
+    assert rates.rates_elsewhere(planned, TRAINERS, cases_of()) is None
+    plan, train = asked
+    assert (plan[1], train[1]) == ("plan", "crossval") and "0" in train
+    monkeypatch.setattr(rates.Job, "is_done", True)
+    monkeypatch.setattr(rates, "rate_of", lambda job: (job.trainer, job.fold))
+    alone = cases_of(folds=0, labelled=1)
+    assert rates.rates_elsewhere(planned, TRAINERS, alone) == {n: (n, "all") for n in TRAINERS}

@@ -7,25 +7,23 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from semi_nnunet.automatic import run
-from semi_nnunet.automatic.commands import PLANS, ROUNDS, Commands
+from semi_nnunet.automatic.commands import Commands
 from semi_nnunet.automatic.run import configuration_for
+from semi_nnunet.automatic.schedule import Rate
 from semi_nnunet.automatic.state import State
-from semi_nnunet.benchmarking.kept import Kept, StepRate
-from semi_nnunet.benchmarking.work import Work
 from semi_nnunet.datasets.phantom import write_phantom_dataset
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.launching import Launcher
 from semi_nnunet.runs.local import Resources
-from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.files import read_json
 from semi_nnunet.util.lock import held
+from tests.automatic.test_cases import cases_of
 from tests.real_slurm import said as printed_by
 from tests.real_slurm import slurm  # noqa: F401
 from tests.runs.tiny import wait_for
@@ -107,64 +105,27 @@ def test_volumes_are_trained_in_3d_on_a_gpu_alone(place: Path) -> None:
     assert configuration_for(Folders(flat, flat, flat), "cuda") == "2d"
 
 
-@pytest.fixture
-def choice(empty: Folders, monkeypatch: pytest.MonkeyPatch) -> run.Choice:
-    """Of a data set that is planned, where a benchmark keeps a rate of whom it is asked to time."""
-    semi = {"steps_per_epoch": 50, "validation_steps_per_epoch": 5}
-    plans = {"plans_name": PLANS, "configurations": {"2d": {}}, "semi": semi}
-    write_json(empty.preprocessed / f"{PLANS}.json", plans)
-    empty.references.mkdir()
-    for number in range(7):
-        (empty.references / f"{number}.nii.gz").touch()
-    commands = Commands(empty, "2d", Launcher(), "cpu", empty.raw)
-    state = State(empty.results / "state.json", {})
-    resources = Resources("cpu", (), 1, 2)
-    return run.Choice(commands, state, ("SemiCPSTrainer",), 1.0, resources)
-
-
-def timed(choice: run.Choice, monkeypatch: pytest.MonkeyPatch, keeps: bool = True) -> list[str]:
-    """Find the rates out; returns the trainers that were timed for that."""
+def test_where_none_can_choose_only_the_first_candidate_is_timed(
+    empty: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[str] = []
 
-    def stages(commands):
-        for _, words in commands:
-            assert os.environ["nnUNet_n_proc_DA"] == "0"  # as that of trainings on a CPU
-            names = [*words[words.index("-tr") + 1 :]]
-            asked.extend(names)
-            dataset, threads = choice.commands.folders.raw.name, choice.resources.threads
-            work = Work(dataset, "2d", PLANS, "cpu", threads, ROUNDS)
-            rate = StepRate("2025-01-31", 2.0, 0.5, 0, 4.0, 6.0)
-            Kept.of(choice.commands.folders, work).keep(dict.fromkeys(names, rate) if keeps else {})
+    def rates(commands, trainers, resources, cases):
+        asked[:] = trainers
+        return dict.fromkeys(trainers, Rate(1, 1, 1))
 
-    monkeypatch.setattr(run, "run_stages", stages)
-    choice.state.rates = {}
+    monkeypatch.setattr(run, "rates_here", rates)
+    commands = Commands(empty, "2d", Launcher(), "cpu", empty.raw)
+    state = State(empty.results / "state.json", {})
+    candidates = ("SemiDistillationTrainer", "SemiCPSTrainer")
+    choice = run.Choice(commands, state, candidates, 1.0, Resources("cpu", (), 1, 2))
+    choice.cases = cases_of(patients=3)
     assert choice.measured()
-    assert {*choice.state.rates} == {*choice.everybody}
-    assert choice.state.rates["SemiCPSTrainer"].step == 2.5 + 0.1 * 2.0 / 3
-    return asked
-
-
-def test_only_what_no_benchmark_has_timed_is_timed(choice, monkeypatch, capsys) -> None:
-    assert timed(choice, monkeypatch) == ["SemiBaselineTrainer", "SemiCPSTrainer"]
-    assert "rates of" not in capsys.readouterr().out
-    assert timed(choice, monkeypatch) == []
-    said = capsys.readouterr().out
-    assert "rates of semi_nnunet benchmark of 2025-01-31: SemiBaselineTrainer, SemiCPS" in said
-    more = replace(choice, candidates=("SemiCPSTrainer", "SemiMeanTeacherTrainer"))
-    assert timed(more, monkeypatch) == ["SemiMeanTeacherTrainer"]
-
-
-def test_rates_of_other_plans_and_of_other_threads_are_not_taken(choice, monkeypatch) -> None:
-    assert timed(choice, monkeypatch)
-    assert timed(replace(choice, resources=Resources("cpu", (), 1, 1)), monkeypatch)
-    path = choice.commands.folders.preprocessed / f"{PLANS}.json"
-    write_json(path, read_json(path) | {"configurations": {"2d": {"batch_size": 3}}})
-    assert timed(choice, monkeypatch) == ["SemiBaselineTrainer", "SemiCPSTrainer"]
-
-
-def test_rates_that_cannot_be_kept_are_told(choice, monkeypatch) -> None:
-    with pytest.raises(UserError, match=r"nothing was kept in .*SemiCPSTrainer"):
-        timed(choice, monkeypatch, keeps=False)
+    assert asked == ["SemiBaselineTrainer", "SemiMeanTeacherTrainer", "SemiDistillationTrainer"]
+    choice.cases = cases_of(patients=20)
+    assert choice.measured()
+    assert {*asked} == {*candidates, "SemiBaselineTrainer", "SemiMeanTeacherTrainer"}
+    assert asked.index("SemiMeanTeacherTrainer") < asked.index("SemiDistillationTrainer")
 
 
 @pytest.mark.slow

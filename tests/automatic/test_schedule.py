@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from semi_nnunet.automatic.cases import Cases
 from semi_nnunet.automatic.schedule import (
     FULL,
-    LEAST_PATIENTS,
     LEAST_STEPS,
     LEAST_TO_CHOOSE,
     LENGTHS,
@@ -23,21 +23,19 @@ from semi_nnunet.automatic.schedule import (
     time_of,
 )
 from semi_nnunet.util.errors import UserError
+from tests.automatic.test_cases import cases_of
 
 BASE, TAUGHT, TEACHER = "Base", "Taught", "Teacher"
 CANDIDATES = (TEACHER, "B", "C", TAUGHT)
 NAMES = (BASE, *CANDIDATES)
 
 
-def setting(**changes: object) -> Setting:
+def setting(*, cases: Cases | None = None, **changes: object) -> Setting:
     plain = Setting(
         rates={name: Rate(0.1 * number, 20, 1) for number, name in enumerate(NAMES, 1)},
         teachers={TAUGHT: TEACHER},
         baseline=BASE,
-        folds=5,
-        patients=20,
-        test_cases=10,
-        has_test_labels=True,
+        cases=cases or cases_of(),
         steps_per_epoch=50,
         most_steps=250_000,
     )
@@ -67,7 +65,7 @@ def test_choosing_gets_what_the_longest_trainings_cannot_use() -> None:
 
 
 def test_test_cases_are_predicted_by_the_last_round_alone() -> None:
-    few, many = setting(test_cases=0), setting(test_cases=100)
+    few, many = (setting(cases=cases_of(test_cases=count)) for count in (0, 100))
     rounds = divide(many, CANDIDATES, 8 * 3600)
     *choosing, last = (
         with_them - without
@@ -84,10 +82,8 @@ def test_no_budget_is_overdrawn_and_no_fold_both_chooses_and_proves(
     seconds: float, folds: int, labelled: bool, tests: int, at_a_time: int, steps: list[float]
 ) -> None:
     rates = {name: Rate(step, 20, 1) for name, step in zip(NAMES, steps, strict=True)}
-    one = setting(
-        folds=folds, has_test_labels=labelled, test_cases=tests, at_a_time=at_a_time, rates=rates
-    )
-    assert labelled or not set(one.choosing) & set(one.proving)
+    cases = cases_of(folds=folds, has_test_labels=labelled, test_cases=tests)
+    one = setting(cases=cases, at_a_time=at_a_time, rates=rates)
     try:
         rounds = divide(one, CANDIDATES, seconds)
     except UserError as error:
@@ -104,7 +100,7 @@ def test_no_budget_is_overdrawn_and_no_fold_both_chooses_and_proves(
     assert rounds[-1].name == FULL and BASE in rounds[-1].trainers
     for each in rounds:
         assert TAUGHT not in each.trainers or TEACHER in each.trainers
-        assert set(each.folds) <= {*one.choosing} or each.name == FULL
+        assert set(each.folds) <= {*cases.choosing} or each.name == FULL
 
 
 def test_a_short_time_leaves_out_rounds_then_candidates_then_the_choice() -> None:
@@ -129,10 +125,9 @@ def test_what_is_over_is_not_planned_again() -> None:
 
 
 def test_where_test_cases_have_no_labels_other_folds_prove() -> None:
-    one = setting(has_test_labels=False)
-    assert one.choosing == ("0", "1") and one.proving == ("2", "3", "4")
+    one = setting(cases=cases_of(has_test_labels=False))
     assert divide(one, CANDIDATES, 1e5)[-1].folds == ("all", "2", "3", "4")
-    alone = setting(has_test_labels=False, folds=0, patients=1)
+    alone = setting(cases=cases_of(has_test_labels=False, folds=0, patients=1))
     assert [each.name for each in divide(alone, CANDIDATES, 1e5)] == [FULL]
 
 
@@ -141,13 +136,6 @@ def test_the_better_half_of_three_is_two() -> None:
     assert better_half(["a"]) == ["a"]
 
 
-def test_where_few_are_labelled_none_choose_and_more_prove() -> None:
-    few = setting(patients=9)
-    assert few.choosing == () and few.proving_patients == few.test_cases
-    (last,) = divide(few, ("B", "C", TAUGHT), 1e5)
-    assert last.name == FULL and last.trainers == (BASE, "B")  # the first, not the costliest
-    few = setting(patients=14, has_test_labels=False)
-    assert few.choosing == () and few.proving == ("0", "1", "2", "3", "4")
-    assert few.proving_patients == 14
-    assert setting(patients=15, has_test_labels=False).choosing == ("0", "1")
-    assert setting(patients=10).validated_by(("0", "1", "2")) == LEAST_PATIENTS
+def test_where_few_are_labelled_the_first_candidate_is_trained_not_the_costliest() -> None:
+    (last,) = divide(setting(cases=cases_of(patients=9)), ("B", "C", TAUGHT), 1e5)
+    assert last.name == FULL and last.trainers == (BASE, "B")

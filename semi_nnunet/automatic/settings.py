@@ -1,4 +1,4 @@
-"""What a short training needs: another optimizer than a long one, and the fastest arithmetic."""
+"""What suits a device and a number of steps: the fastest arithmetic, and an optimizer."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from semi_nnunet.training.precision import computes_bfloat16_fast
 ADAM_BELOW = 5000  # steps; not measured: on Hippocampus SGD had caught up after 3,000
 
 
-def settings_where_steps_are_few(steps: int, device: str) -> tuple[str, ...]:
+def settings_of_steps(steps: int) -> tuple[str, ...]:
     """The settings that a training of so many steps is planned with, as ``plan --set`` takes them.
 
     SGD with momentum .99 needs its first hundreds of steps to get under way: 600 steps on cardiac
     slices gave a Dice of .43, those of Adam .53 (docs/results/journal.md).
+    """
+    return ("optimizer=adam", "initial_lr=0.001") if steps < ADAM_BELOW else ()
+
+
+def settings_of_device(device: str) -> tuple[str, ...]:
+    """The settings that all plans for a device begin with; steps are timed with them, too.
 
     Args:
-        steps: of the training.
         device: "cpu", "cuda" or "mps".
     """
-    found: tuple[str, ...] = ()
-    if steps < ADAM_BELOW:
-        found += ("optimizer=adam", "initial_lr=0.001")
-    if device == "cpu" and computes_bfloat16_fast():
-        found += ("mixed_precision=bfloat16",)
-    return found
+    fast = device == "cpu" and computes_bfloat16_fast()
+    return ("mixed_precision=bfloat16",) if fast else ()
