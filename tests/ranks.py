@@ -114,7 +114,7 @@ def run_rank(told: dict[str, str], words: list[str], output: Path, slow: bool) -
     """What a process of a launch does: a training without its pictures and its validation."""
     from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
-    from semi_nnunet.runs import torchrun
+    from semi_nnunet.cli.main import main
     from semi_nnunet.training.trainer import SemiTrainer
 
     os.environ.update(told)
@@ -139,7 +139,7 @@ def run_rank(told: dict[str, str], words: list[str], output: Path, slow: bool) -
         torch.save(self._companions.state_dict(), output.with_suffix(".pth"))
 
     SemiTrainer.train_step, SemiTrainer.on_train_start = train_step, on_train_start
-    torchrun.main(words)
+    sys.exit(main(["train", *words]))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
     semi_nnunet train 42 3d_fullres 0
     semi_nnunet train 42 3d_fullres 0 -tr SemiCPSTrainer --c
     semi_nnunet train 42 2d all -tr nnUNetTrainer -device cpu
+    torchrun --nproc_per_node 4 -m semi_nnunet train 42 3d_fullres 0 --c
 
 Takes the words of nnUNetv2_train, trains with nnU-Net's own entry point in this process, and needs
 no semi_nnunet register. What is missing or wrong is told in a line with its fix, before anything is
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.runs.next_step import device_option
+    from semi_nnunet.runs.process_group import is_first
     from semi_nnunet.runs.train import train
     from semi_nnunet.util.command import typed
 
@@ -46,6 +48,8 @@ def run(args: argparse.Namespace) -> None:
         resume=args.resume, validate_only=args.validate_only, device=args.device, gpus=args.gpus,
         npz=args.npz, pretrained_weights=args.pretrained_weights,
     )  # fmt: skip
+    if not is_first():
+        return
     model = ["-d", args.dataset, "-c", args.configuration, "-f", args.fold, "-tr", args.trainer]
     model += [] if args.plans == "nnUNetPlans" else ["-p", args.plans]
     words = ("nnUNetv2_predict", *model, "-i", "IMAGES", "-o", "PREDICTIONS")

@@ -18,6 +18,7 @@ from semi_nnunet.runs.folders import folders_of
 from semi_nnunet.runs.folds import fold_problems
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.launching import find_resources
+from semi_nnunet.runs.process_group import launch_problems, process_group
 from semi_nnunet.training.checkpoints import PRETRAINED, check_pretrained_weights
 from semi_nnunet.util.errors import refuse
 from semi_nnunet.util.names import require_positive, unknown
@@ -40,6 +41,8 @@ def train(
     pretrained_weights: str | Path | None = None,
 ) -> Path:
     """Train and validate one fold, as ``nnUNetv2_train`` does, in this process.
+
+    If ``torchrun`` has started this process, it trains together with the others.
 
     Args:
         dataset: number or name; it is prepared.
@@ -68,6 +71,7 @@ def train(
     require_positive({"-num_gpus": gpus})
     place = torch.device(find_resources(device).device)
     problems = [
+        *launch_problems(trainer, gpus, pretrained_weights is not None),
         *unknown_trainers([trainer]),
         *unknown("configuration", [configuration], content["configurations"]),
         *fold_problems(folders, [str(fold)]),
@@ -78,7 +82,7 @@ def train(
     if pretrained_weights is not None:
         check_pretrained_weights([PRETRAINED, str(pretrained_weights)])
     job = Job(folders, trainer, configuration, str(fold), 0, plans)
-    with our_trainers():
+    with our_trainers(), process_group(place.type):
         run_training(
             folders.preprocessed.name,
             configuration,

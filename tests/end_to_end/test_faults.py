@@ -52,7 +52,7 @@ SHOWN_BY = {
         "end_to_end/test_launches.py::test_a_killed_process_ends_the_others_and_all_go_on_exactly",
         "end_to_end/test_launches.py::"
         "test_what_one_was_asked_to_leave_goes_on_with_any_number_of_processes",
-        "runs/test_torchrun.py::"
+        "runs/test_process_group.py::"
         "test_two_machines_train_a_fold_and_go_on_by_themselves_after_a_kill",
     ),
     "killed_loader": (

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from semi_nnunet.runs import torchrun
+from semi_nnunet.runs import process_group as launch
 from semi_nnunet.util.errors import UserError
 from tests.ranks import Training, free_port, plans_with
 from tests.runs.tiny import wait_for
@@ -28,7 +28,7 @@ def agent(training: Training, port: int, output: Path, *options: str) -> subproc
     """torchrun on one of the machines; its processes write into the file, too."""
     words = [sys.executable, "-u", "-m", "torch.distributed.run", *TWO_MACHINES]
     words += ["--rdzv_endpoint", f"127.0.0.1:{port}", "--rdzv_id", "fold", "--local_addr"]
-    words += ["127.0.0.1", "-m", "semi_nnunet.runs.torchrun", *training.words(*options)]
+    words += ["127.0.0.1", "-m", "semi_nnunet", "train", *training.words(*options)]
     environment = {**os.environ, "nnUNet_results": str(training.results), FRESH_STORE: "1"}
     with output.open("a", encoding="utf-8") as file:
         return subprocess.Popen(words, env=environment, stdout=file, stderr=file, text=True)
@@ -74,26 +74,42 @@ def test_two_machines_train_a_fold_and_go_on_by_themselves_after_a_kill(
     assert len(summary["metric_per_case"]) == 1
 
 
-def test_a_process_that_no_launcher_started_is_told_how(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in torchrun.TOLD:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("RANK", "0")
-    with pytest.raises(UserError, match=r"WORLD_SIZE, .* is not set. Fix: torchrun"):
-        torchrun.main(["901", "2d", "0", "-device", "cpu"])
+def launched(monkeypatch: pytest.MonkeyPatch, **told: str) -> None:
+    """As if a launcher had told this process so, else that it is the third of three."""
+    for name in launch.TOLD:
+        monkeypatch.setenv(name, told.get(name, "3" if name == "WORLD_SIZE" else "2"))
 
 
-def test_trainers_of_nnunet_are_refused() -> None:
-    with pytest.raises(UserError, match=r"nnUNetTrainer_5epochs takes .*Fix: -tr SemiBaseline"):
-        torchrun.main(["901", "2d", "0", "-tr", "nnUNetTrainer_5epochs"])
+def test_a_process_is_of_a_launch_if_it_was_told_all_and_has_company(monkeypatch) -> None:
+    launched(monkeypatch)
+    assert launch.is_launched() and not launch.is_first()
+    launched(monkeypatch, RANK="0")
+    assert launch.is_launched() and launch.is_first()
+    launched(monkeypatch, WORLD_SIZE="1")
+    assert not launch.is_launched() and launch.is_first()
+    launched(monkeypatch)
+    monkeypatch.delenv("MASTER_PORT")
+    assert not launch.is_launched() and launch.is_first()
+    with launch.process_group("cpu"):
+        assert not torch.distributed.is_initialized()
+
+
+def test_what_a_launch_cannot_do_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = ("nnUNetTrainer_5epochs", 2, True)
+    assert not [*launch.launch_problems(*wrong)]
+    launched(monkeypatch)
+    stock, weights, gpus = map(str, launch.launch_problems(*wrong))
+    assert "-tr SemiBaselineTrainer" in stock and "set pretrained=FILE" in weights
+    assert "3 processes are there" in gpus
+    assert not [*launch.launch_problems("SemiMeanTeacherTrainer", 1, False)]
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in torchrun.TOLD:
-        monkeypatch.setenv(name, "2")
+    launched(monkeypatch)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with (
         pytest.raises(UserError, match=r"number 2 \(from 0\) .* has 2. Fix: --nproc_per_node 2"),
-        torchrun.process_group("cuda"),
+        launch.process_group("cuda"),
     ):
         pass
 
@@ -102,18 +118,16 @@ def test_on_gpus_the_processes_talk_by_nccl_and_take_the_gpu_of_their_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Rank 5 of two machines with four GPUs each is the second process of the second one."""
-    told = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "", "MASTER_PORT": ""}
-    for name, value in told.items():
-        monkeypatch.setenv(name, value)
+    launched(monkeypatch, RANK="5", WORLD_SIZE="8", LOCAL_RANK="1")
     taken: list[Any] = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     monkeypatch.setattr(torch.distributed, "init_process_group", taken.append)
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: taken.append("left"))
-    with torchrun.process_group("cuda"):
+    with launch.process_group("cuda"):
         assert taken == [1, "nccl"]
     assert taken[-1] == "left"
-    with pytest.raises(KeyError), torchrun.process_group("cuda"):
+    with pytest.raises(KeyError), launch.process_group("cuda"):
         raise KeyError
     assert taken[-1] == "nccl"  # nobody waits for processes that are gone
