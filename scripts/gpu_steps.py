@@ -26,8 +26,9 @@ import torch._dynamo
 from benchmark_step import FOLDERS, NUMBER
 
 from semi_nnunet.benchmarking.steps import FLOOR, count_operations, labelled_pass
-from semi_nnunet.benchmarking.work import BASELINE, STOCK, Work, aside, ready
+from semi_nnunet.benchmarking.work import STOCK, Work, aside, ready
 from semi_nnunet.discovery.listing import our_trainers
+from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.util.files import optional_json, write_json
 from semi_nnunet.util.markdown import table
 from semi_nnunet.util.timing import Seconds, one_round

@@ -6,7 +6,7 @@ Everything that ``semi_nnunet VERB`` does is a function here, too, imported when
 
     semi_nnunet.prepare("42", ["2d"])
     semi_nnunet.plan("42", settings={"epochs": 300})
-    fold = semi_nnunet.train("42", "2d", "0", "SemiMeanTeacherTrainer")
+    fold = semi_nnunet.train("42", "2d", "0", "SemiUnifiedTrainer")
     semi_nnunet.predict(fold, "images", "predictions")
     semi_nnunet.evaluate("predictions", "references")
 

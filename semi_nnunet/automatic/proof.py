@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.evaluation import comparison
 from semi_nnunet.evaluation.statistics import doubts
 from semi_nnunet.evaluation.values import Value, crediting_absence, read_values
-from semi_nnunet.runs.crossval import BASELINE
 from semi_nnunet.runs.folders import patients_of
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.trainings import tables_of

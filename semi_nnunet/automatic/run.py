@@ -27,8 +27,8 @@ from semi_nnunet.data.image_files import read_with_nnunet
 from semi_nnunet.data.integrity import reader_class
 from semi_nnunet.data.raw_description import RawDataset
 from semi_nnunet.discovery.listing import our_trainers, unknown_trainers
+from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
 from semi_nnunet.runs.commands import run_stages
-from semi_nnunet.runs.crossval import BASELINE
 from semi_nnunet.runs.folders import ALL, Folders, folders_of
 from semi_nnunet.runs.launching import Launcher, find_resources
 from semi_nnunet.runs.local import Resources
@@ -38,7 +38,7 @@ from semi_nnunet.util.lock import hold_until_exit
 from semi_nnunet.util.names import unique
 
 CANDIDATES = (  # in the order of preference: docs/results/tournament.md
-    "SemiUnifiedTrainer",
+    RECOMMENDED,
     "SemiMeanTeacherTrainer",
     "SemiMixMatchTrainer",
     "SemiDistillationTrainer",
@@ -126,7 +126,7 @@ def require_sensible(hours: float, candidates: Sequence[str], out: Path) -> None
         problems.append(Problem("-o", f"must be a folder, but {there} is a file", "give a folder"))
     if not candidates:
         what = f"must name a candidate besides {BASELINE}, got none"
-        problems.append(Problem("-tr", what, "add one, such as SemiMeanTeacherTrainer"))
+        problems.append(Problem("-tr", what, f"add one, such as {RECOMMENDED}"))
     kinds = our_trainers()
     for name in candidates:
         if name in kinds and not kinds[name].segments:

@@ -14,9 +14,10 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from semi_nnunet.benchmarking.alone import Alone, measure_alone
 from semi_nnunet.benchmarking.kept import Kept, StepRate, machine, today
 from semi_nnunet.benchmarking.steps import FLOOR, Times, time_steps
-from semi_nnunet.benchmarking.work import BASELINE, STOCK, TOO_LARGE, Work
+from semi_nnunet.benchmarking.work import STOCK, TOO_LARGE, Work
 from semi_nnunet.data.layout import read_plans
 from semi_nnunet.discovery.listing import our_trainers
+from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.runs.before_start import data_problems
 from semi_nnunet.runs.folders import folders_of
 from semi_nnunet.runs.launching import find_resources

@@ -14,8 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from semi_nnunet.benchmarking.alone import seconds_a_batch
 from semi_nnunet.benchmarking.prediction import seconds_of_case
-from semi_nnunet.benchmarking.work import BASELINE, Work, aside, ready, said
+from semi_nnunet.benchmarking.work import Work, aside, ready, said
 from semi_nnunet.discovery.listing import our_trainers
+from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.training.batches import Batches
 from semi_nnunet.training.precision import compute_dtype
 from semi_nnunet.training.trainer import SemiTrainer

@@ -23,7 +23,7 @@ from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.failures import is_of_memory
 from semi_nnunet.util.files import read_json, write_json
 
-STOCK, BASELINE = "nnUNetTrainer", "SemiBaselineTrainer"
+STOCK = "nnUNetTrainer"
 TOO_LARGE = "too little memory for it, also alone. Fix: smaller patches (semi_nnunet plan)"
 IN_FULL = {"ramp_up": "constant", "unlabelled_start_steps": 0}  # every term from the first step on
 

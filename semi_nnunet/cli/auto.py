@@ -2,7 +2,7 @@
 
     semi_nnunet auto -d 42 --hours 8
     semi_nnunet auto -d 42 --hours 8 --dry-run
-    semi_nnunet auto -d 42 -c 3d_fullres -tr SemiMeanTeacherTrainer SemiCPSTrainer
+    semi_nnunet auto -d 42 -c 3d_fullres -tr SemiUnifiedTrainer SemiCPSTrainer
 
 Verifies, plans and preprocesses, times a few steps of every candidate on this device, unless a
 semi_nnunet benchmark of it is there, and says how it divides the hours. All candidates, with the

@@ -1,7 +1,7 @@
 """Measure what a training step costs on this machine: time, operations, loading, memory.
 
     semi_nnunet benchmark -d 42 -c 3d_fullres
-    semi_nnunet benchmark -d 42 -c 2d -p nnUNetPlans_cpu -tr SemiMeanTeacherTrainer -o costs.json
+    semi_nnunet benchmark -d 42 -c 2d -p nnUNetPlans_cpu -tr SemiUnifiedTrainer -o costs.json
 
 Every trainer of ours and nnU-Net's own have a step in turn, --rounds times, on patches of the data
 set, in one process; the median counts, and between what half of the steps lay is told. The

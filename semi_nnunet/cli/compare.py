@@ -22,7 +22,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-BASELINE, PLANS = "SemiBaselineTrainer", "nnUNetPlans"
+from semi_nnunet.discovery.names import BASELINE
+
+PLANS = "nnUNetPlans"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,7 @@
 """Train, predict and measure trainers x configurations x folds x seeds, as many at once as fit.
 
-    semi_nnunet crossval -d 42 -c 2d -tr SemiBaselineTrainer SemiMeanTeacherTrainer --seeds 3
-    semi_nnunet crossval -d 42 -c 3d_lowres 3d_cascade_fullres -tr SemiMeanTeacherTrainer
+    semi_nnunet crossval -d 42 -c 2d -tr SemiBaselineTrainer SemiUnifiedTrainer --seeds 3
+    semi_nnunet crossval -d 42 -c 3d_lowres 3d_cascade_fullres -tr SemiUnifiedTrainer
     semi_nnunet compare -d 42
 
 Every job is nnU-Net's own nnUNetv2_train (and nnUNetv2_predict of imagesTs, if there is one), then
@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import argparse
 
+from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from semi_nnunet.cli import launching
@@ -30,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-c", dest="configurations", nargs="+", required=True, metavar="CONFIG")
     add(
         "-tr", dest="trainers", nargs="+", metavar="TRAINER",
-        default=["SemiBaselineTrainer", "SemiMeanTeacherTrainer"], help=default,
+        default=[BASELINE, RECOMMENDED], help=default,
     )  # fmt: skip
     add("-p", dest="plans", default="nnUNetPlans", help=default)
     add("-f", dest="folds", nargs="+", metavar="FOLD", help="default: those there are, 0 1 2 3 4")

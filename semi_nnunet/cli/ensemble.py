@@ -1,8 +1,8 @@
 """Average what trainers, configurations, folds and seeds predict, and measure whether it helps.
 
-    semi_nnunet crossval -d 42 -c 2d 3d_fullres -tr SemiMeanTeacherTrainer SemiCPSTrainer --npz
-    semi_nnunet ensemble -d 42 -tr SemiMeanTeacherTrainer SemiCPSTrainer -o together
-    semi_nnunet ensemble -d 42 -tr SemiMeanTeacherTrainer -c 2d 3d_fullres --weights 1 2 -o weighted
+    semi_nnunet crossval -d 42 -c 2d 3d_fullres -tr SemiUnifiedTrainer SemiCPSTrainer --npz
+    semi_nnunet ensemble -d 42 -tr SemiUnifiedTrainer SemiCPSTrainer -o together
+    semi_nnunet ensemble -d 42 -tr SemiUnifiedTrainer -c 2d 3d_fullres --weights 1 2 -o weighted
 
 The members are all trainings with the plans and their seeds that fit. nnU-Net averages their
 probabilities: of imagesTs those of all members, of the validation cases those of the members of

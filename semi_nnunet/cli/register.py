@@ -29,9 +29,7 @@ def run(args: argparse.Namespace) -> None:
         print(TRAINERS_FOLDER)
     elif not args.undo:
         print(f"wrote {register()}")
-        print(
-            "nnUNetv2_train now finds SemiMeanTeacherTrainer and the others; --undo takes it back"
-        )
+        print("nnUNetv2_train now finds SemiUnifiedTrainer and the others; --undo takes it back")
     elif unregister():
         print(f"removed {shim_file()}")
     else:

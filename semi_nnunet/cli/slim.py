@@ -1,6 +1,6 @@
 """Distil a trained model into a small, fast network for the same images.
 
-    semi_nnunet slim -m Dataset042_X/SemiMeanTeacherTrainer__nnUNetPlans__3d_fullres
+    semi_nnunet slim -m Dataset042_X/SemiUnifiedTrainer__nnUNetPlans__3d_fullres
     semi_nnunet slim -m MODEL --seconds 5 -device cpu
     semi_nnunet slim -m MODEL --share 0.05 -f 0 --set epochs=300
     semi_nnunet slim -m MODEL --plan-only

@@ -16,6 +16,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from semi_nnunet.discovery.names import RECOMMENDED
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from semi_nnunet.cli import launching
@@ -24,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("dataset", metavar="ID", help="number or name of the data set")
     add("configuration", metavar="CONFIG", help="such as 3d_fullres")
     add("fold", metavar="FOLD", help="a number, or all")
-    add("-tr", dest="trainer", default="SemiMeanTeacherTrainer", metavar="TRAINER", help=default)
+    add("-tr", dest="trainer", default=RECOMMENDED, metavar="TRAINER", help=default)
     add("-p", dest="plans", default="nnUNetPlans", help=default)
     add("-pretrained_weights", type=Path, metavar="FILE", help="checkpoint to start from")
     add("-num_gpus", dest="gpus", type=int, default=1, help=f"that train together ({default})")

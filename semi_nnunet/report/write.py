@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.report.choice import read_choice
 from semi_nnunet.report.page import render
 from semi_nnunet.report.report_data import of_trainings, of_values
 from semi_nnunet.report.submissions import read_submissions
 from semi_nnunet.runs.compare import require_no_plans
-from semi_nnunet.runs.crossval import BASELINE, PLANS
+from semi_nnunet.runs.crossval import PLANS
 from semi_nnunet.runs.folders import folders_of
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import require_other, require_place, write_text

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semi_nnunet.data.patients import itself
+from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.evaluation import comparison
 from semi_nnunet.evaluation.values import (
     NO_VALUES,
@@ -18,7 +19,7 @@ from semi_nnunet.evaluation.values import (
     together,
     write_values,
 )
-from semi_nnunet.runs.crossval import BASELINE, PLANS
+from semi_nnunet.runs.crossval import PLANS
 from semi_nnunet.runs.folders import folders_of, patients_of
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.matched import unmatched

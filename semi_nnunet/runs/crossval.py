@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from semi_nnunet.data.layout import read_plans
 from semi_nnunet.discovery.listing import unknown_trainers
+from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
 from semi_nnunet.runs.before_start import (
     cascade_problems,
     data_problems,
@@ -30,8 +31,8 @@ from semi_nnunet.runs.trainings import note_asked
 from semi_nnunet.util.errors import refuse
 from semi_nnunet.util.names import require_positive, unique, unknown
 
-BASELINE, PLANS = "SemiBaselineTrainer", "nnUNetPlans"
-TRAINERS = (BASELINE, "SemiMeanTeacherTrainer")
+PLANS = "nnUNetPlans"
+TRAINERS = (BASELINE, RECOMMENDED)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from semi_nnunet.data.layout import preprocessed_dataset, read_plans
+from semi_nnunet.discovery.names import RECOMMENDED
 from semi_nnunet.runs.folders import ALL, folders_of
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.trainings import found_jobs
@@ -25,7 +26,7 @@ def to_train(dataset: str, plans: str, configuration: str, fold: str = "0") -> l
         fold: number, or "all".
     """
     option = "" if plans == "nnUNetPlans" else f" -p {plans}"
-    train = f"nnUNetv2_train {dataset} {configuration} {fold} -tr SemiMeanTeacherTrainer"
+    train = f"nnUNetv2_train {dataset} {configuration} {fold} -tr {RECOMMENDED}"
     planned = "semi_planned" in read_plans(preprocessed_dataset(dataset), plans)
     if device_here() != "cpu" or planned:
         return [" ".join([f"{train}{option}", *map(str, device_option())])]

@@ -4,7 +4,7 @@
 
     export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     torchrun --nnodes 2 --nproc_per_node 4 --rdzv_backend c10d --rdzv_endpoint HOST:29500 \\
-        --max_restarts 3 -m semi_nnunet train 42 3d_fullres 0 -tr SemiMeanTeacherTrainer --c
+        --max_restarts 3 -m semi_nnunet train 42 3d_fullres 0 -tr SemiUnifiedTrainer --c
 
 ``nnUNetv2_train -num_gpus`` starts its processes itself, therefore on one machine.
 """

@@ -6,13 +6,12 @@ from pathlib import Path
 
 from semi_nnunet.data.layout import is_plans, raw_dataset
 from semi_nnunet.discovery.doctor import Finding, dataset
+from semi_nnunet.discovery.names import RECOMMENDED
 from semi_nnunet.runs.before_start import data_problems
 from semi_nnunet.runs.folders import Folders, folders_of
 from semi_nnunet.runs.next_step import to_train
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import read_json
-
-OURS = "SemiMeanTeacherTrainer"  # the trainer whose needs are looked at
 
 
 def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
@@ -61,7 +60,7 @@ def plans_finding(folders: Folders, path: Path) -> tuple[Finding, list[str]]:
     content = read_json(path)
     ready, lacking = list[str](), list[Problem]()
     for name in content["configurations"]:
-        problems = [*data_problems(folders, content, path.stem, [name], [OURS])]
+        problems = [*data_problems(folders, content, path.stem, [name], [RECOMMENDED])]
         lacking += problems
         ready += [] if problems else [name]
     if ready:

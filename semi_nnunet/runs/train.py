@@ -12,6 +12,7 @@ from nnunetv2.run.run_training import run_training
 
 from semi_nnunet.data.layout import read_plans
 from semi_nnunet.discovery.listing import unknown_trainers
+from semi_nnunet.discovery.names import RECOMMENDED
 from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.runs.before_start import data_problems
 from semi_nnunet.runs.folders import folders_of
@@ -30,7 +31,7 @@ def train(
     dataset: str,
     configuration: str,
     fold: str | int,
-    trainer: str = "SemiMeanTeacherTrainer",
+    trainer: str = RECOMMENDED,
     *,
     plans: str = "nnUNetPlans",
     resume: bool = False,

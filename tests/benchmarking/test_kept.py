@@ -9,7 +9,8 @@ import pytest
 
 from semi_nnunet.benchmarking import kept
 from semi_nnunet.benchmarking.kept import Kept, StepRate
-from semi_nnunet.benchmarking.work import BASELINE, Work
+from semi_nnunet.benchmarking.work import Work
+from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 from tests.runs.conftest import empty  # noqa: F401

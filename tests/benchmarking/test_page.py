@@ -10,7 +10,8 @@ from semi_nnunet.benchmarking.alone import Alone
 from semi_nnunet.benchmarking.page import lines
 from semi_nnunet.benchmarking.run import put_together
 from semi_nnunet.benchmarking.steps import FLOOR, Times
-from semi_nnunet.benchmarking.work import BASELINE, STOCK, Work
+from semi_nnunet.benchmarking.work import STOCK, Work
+from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.util.timing import Seconds
 
 

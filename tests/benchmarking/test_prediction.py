@@ -6,7 +6,8 @@ import pytest
 
 from semi_nnunet.benchmarking import prediction
 from semi_nnunet.benchmarking.prediction import case_of_median_size, seconds_of_case
-from semi_nnunet.benchmarking.work import BASELINE, Work, aside, ready
+from semi_nnunet.benchmarking.work import Work, aside, ready
+from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.util.timing import Seconds
 
 

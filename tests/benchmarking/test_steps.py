@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from semi_nnunet.benchmarking import steps
 from semi_nnunet.benchmarking.steps import FLOOR, Times, count_operations, time_steps
-from semi_nnunet.benchmarking.work import BASELINE, STOCK, Work, aside
+from semi_nnunet.benchmarking.work import STOCK, Work, aside
+from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.timing import Seconds
 from tests.ranks import PLANS, plans_with

@@ -70,7 +70,7 @@ def test_the_command_says_little_and_ends_with_the_next_one(
     assert settings.count("momentum") == 1 and settings.count("epochs") == 1
     assert "weight_decay" not in settings and "ema_decay" not in settings
     last = short[-1]
-    assert last.startswith(f"next: nnUNetv2_train {phantom.name} 2d 0 -tr SemiMeanTeacherTrainer")
+    assert last.startswith(f"next: nnUNetv2_train {phantom.name} 2d 0 -tr SemiUnifiedTrainer")
     assert "-p nnUNetPlans_shown" in last
     assert main([*words[:-1], "--all"]) == 0
     whole = capsys.readouterr().out

@@ -59,7 +59,7 @@ def test_plans_that_were_planned_are_trained_as_they_are(dataset):
 def test_a_gpu_trains_what_nnunet_planned(dataset, monkeypatch, kind, device):
     has_gpu(monkeypatch, **{kind: True})
     (train,) = to_train(dataset, "nnUNetPlans", "2d")
-    assert train == f"nnUNetv2_train {dataset} 2d 0 -tr SemiMeanTeacherTrainer{device}"
+    assert train == f"nnUNetv2_train {dataset} 2d 0 -tr SemiUnifiedTrainer{device}"
     (train,) = to_train(dataset, "small", "2d")
     assert train.endswith(f" -p small{device}")
 
