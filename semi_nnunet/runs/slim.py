@@ -42,12 +42,14 @@ class Chosen:
     """A small network and the one that teaches it.
 
     Args:
+        model: that teaches.
         teacher, student: the networks.
         teacher_seconds, student_seconds: of the median image, network passes alone.
         plans: identifier of the plans that were written.
         dataset: name of the data set that they are of.
     """
 
+    model: TrainedModel
     teacher: Slim
     student: Slim
     teacher_seconds: float
@@ -131,7 +133,7 @@ def slim(
         device=launcher.device, settings=settings,
     )  # fmt: skip
     say(f"{chosen}\nwrote {chosen.plans}")
-    return Slimmed(chosen, None if plan_only else train(model, chosen, folds, launcher))
+    return Slimmed(chosen, None if plan_only else train(chosen, folds, launcher))
 
 
 def choose(
@@ -204,7 +206,7 @@ def choose(
         plan(folders.raw.name, plans=plans, configurations=[configuration],
              settings=[*teaching, *settings])  # fmt: skip
     costs = takes(networks[0]), takes(student)
-    return Chosen(networks[0], student, *costs, plans, folders.preprocessed.name)
+    return Chosen(teacher, networks[0], student, *costs, plans, folders.preprocessed.name)
 
 
 def goal_problems(share: float, seconds: float | None) -> Iterator[Problem]:
@@ -295,11 +297,10 @@ def teacher_of_folds(teacher: TrainedModel, folders: Folders) -> str:
     return f'["{(place / "fold_{fold}").as_posix()}"]'
 
 
-def train(model: str, chosen: Chosen, folds: Sequence[str] | None, launcher: Launcher) -> str:
+def train(chosen: Chosen, folds: Sequence[str] | None, launcher: Launcher) -> str:
     """Train the small network of every fold that the model has, and compare it with the model.
 
     Args:
-        model: folder of the teacher.
         chosen: what :func:`choose` returned.
         folds: numbers, or "all"; None: those of the model.
         launcher: where the trainings run.
@@ -310,8 +311,8 @@ def train(model: str, chosen: Chosen, folds: Sequence[str] | None, launcher: Lau
     Raises:
         UserError: a training failed, or nothing could be compared.
     """
-    teacher = find_model(model)
-    plans, configuration = chosen.plans, teacher.configuration
+    teacher, plans = chosen.model, chosen.plans
+    configuration = teacher.configuration
     folds = list(folds or teacher.folds)
     trainer, own = teacher.folder.name.split("__")[0], teacher.plans["plans_name"]
     of_teacher, which = teacher.folder.parent.name, (plans, [configuration], [STUDENT], folds)
