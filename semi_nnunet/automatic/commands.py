@@ -110,13 +110,17 @@ class Commands:
 
     def shipping(self, trainer: str) -> Iterator[tuple[str, Command]]:
         """Export the model, if that was not done before, and write the report."""
-        plans = ("-p", self.plans_of(FULL))
-        model = (*plans, "-c", self.configuration, "-tr", trainer, "-f", ALL)
-        folder = self.out / "exported"
+        plans, folder = ("-p", self.plans_of(FULL)), self.out / "exported"
         if not any(folder.glob(f"*__{trainer}__{plans[1]}__{self.configuration}.zip")):
-            yield "export", ("semi_nnunet", "export", *self._which, *model, "-o", folder)
+            yield "export", self.exporting(trainer, folder)
         page = ("--choice", self.choice, "-o", self.out / "report.html")
         yield "report", ("semi_nnunet", "report", *self._which, *plans, *page)
+
+    def exporting(self, trainer: str, folder: Path) -> Command:
+        """Export a model of the last round into a folder."""
+        plans = ("-p", self.plans_of(FULL), "-c", self.configuration)
+        model = (*plans, "-tr", trainer, "-f", ALL)
+        return ("semi_nnunet", "export", *self._which, *model, "-o", folder)
 
     def jobs_of(self, one: Round) -> list[Job]:
         """The trainings of a round."""

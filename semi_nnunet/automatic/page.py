@@ -80,11 +80,21 @@ def choice_of(trainer: str, state: State, cases: Cases, proof: Proof, hours: flo
     return Choice(trainer, (proving_words(cases, state.rounds),), tuple(rows), (ships,))
 
 
-def story(dataset: str, proof: Proof, choice: Choice) -> str:
-    """A page of Markdown: the answer first, then how the model was chosen."""
+def story(dataset: str, proof: Proof, choice: Choice, other: str | None) -> str:
+    """A page of Markdown: the answer first, then how the model was chosen.
+
+    Args:
+        dataset: its name.
+        proof: the answer.
+        choice: how the model was chosen.
+        other: the command that exports the method's model, where the baseline's ships.
+    """
     lines = [f"# {dataset}", "", proof.said, ""]
     lines += ["* `exported/`: the model; stock nnU-Net installs the zip and predicts with it."]
     lines += ["* `predictions/`: its segmentations of imagesTs, if there are any."]
-    lines += ["* `report.html`: the last round in full, to be opened in a browser.", ""]
+    lines += ["* `report.html`: the last round in full, to be opened in a browser."]
+    if other:
+        lines += [f"* The model of {choice.trainer} is kept, too; this exports it: `{other}`."]
+    lines += [""]
     lines += ["## How it was chosen", "", *choice.markdown()]
     return "\n".join(lines)

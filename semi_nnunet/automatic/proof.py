@@ -45,17 +45,19 @@ def prove(jobs: Sequence[Job], trainer: str) -> Proof:
     """
     subset = "test" if jobs[0].folders.test_labels else "validation"
     both = [job for job in jobs if job.trainer in (BASELINE, trainer)]
+    values = values_of(both, subset)
     try:
-        (found,) = comparison.compare(values_of(both, subset), BASELINE, METRIC)
+        (found,) = comparison.compare(values, BASELINE, METRIC)
     except UserError:
         said = f"{trainer} could not be compared with the baseline: no labelled case was left over."
         return Proof(BASELINE, f"{said} The baseline ships.")
     low, high = 100 * found.overall.low, 100 * found.overall.high
-    cases = found.overall.cases
+    unit = "patient" if comparison.patients_note(values) else "case"
+    count = found.overall.cases
     numbers = (
         f"Dice {found.mean:.4f}, the baseline {found.baseline_mean:.4f}: "
         f"{100 * found.overall.mean:+.2f} points ({low:+.2f} to {high:+.2f}), "
-        f"on {cases} {subset} case{'s' * (cases != 1)} that did not choose it"
+        f"on {count} {subset} {unit}{'s' * (count != 1)} that did not choose it"
     )
     verdict = found.verdict(METRIC)
     if verdict == "better":

@@ -32,6 +32,7 @@ from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.folders import ALL, Folders, folders_of
 from semi_nnunet.runs.launching import Launcher, find_resources
 from semi_nnunet.runs.local import Resources
+from semi_nnunet.util.command import typed
 from semi_nnunet.util.errors import Problem, UserError, refuse
 from semi_nnunet.util.files import file_in_the_way, write_text, writing
 from semi_nnunet.util.lock import hold_until_exit
@@ -195,7 +196,10 @@ class Choice:
         choice.write(self.commands.choice)
         run_stages(self.commands.shipping(proof.ships))
         self.copy_predictions(proof.ships)
-        write_text(self.commands.out / "README.md", story(folders.raw.name, proof, choice))
+        other = None
+        if proof.ships != left[0]:
+            other = typed(self.commands.exporting(left[0], Path("FOLDER")))
+        write_text(out / "README.md", story(folders.raw.name, proof, choice, other))
         return Shipped(proof.ships, proof.said, self.commands.out)
 
     def show(self) -> None:

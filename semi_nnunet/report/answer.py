@@ -91,7 +91,7 @@ def of_chosen(judge: Measured, item: Compared) -> Answer:
     verdict, (name, _) = verdict_of(item, judge.metric), names_of(judge, item)
     headline = headline_of(judge, item, verdict, OTHERS)
     sentences = difference_sentence(judge, item), evidence_sentence(judge, item)
-    said = f"{name} was chosen on other cases."
+    said = f"These cases did not choose {name}."
     return Answer(verdict, headline, (*sentences, said), item, judge.subset)
 
 

@@ -49,12 +49,14 @@ def test_the_page_begins_with_the_answer(tmp_path: Path) -> None:
     state = State(tmp_path / "state.json", {}, 1800.0, {}, {"full": last}, {})
     proof = Proof("SemiBTrainer", "Unlabelled images help: by a lot.")
     choice = choice_of("SemiCPSTrainer", state, cases_of(), proof, 2)
-    text = story("Dataset007_Seven", proof, choice)
+    text = story("Dataset007_Seven", proof, choice, None)
     title, _, first, *rest = text.splitlines()
     assert (title, first) == ("# Dataset007_Seven", proof.said)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in rest]
     assert ["full", str(last.steps), "all", "Base, B", ""] in rows
     assert "B. 30 min of 2 h were spent." in text
+    assert "is kept" not in text
+    assert "of SemiCPSTrainer is kept" in story("Dataset007_Seven", proof, choice, "export it")
     choice.write(tmp_path / "choice.json")
     assert read_choice(tmp_path / "choice.json") == choice
 

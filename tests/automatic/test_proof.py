@@ -9,6 +9,7 @@ import pytest
 
 from semi_nnunet.automatic.proof import prove, ranked
 from semi_nnunet.runs.job import Job
+from semi_nnunet.util.files import write_json
 from tests.runs.jobs import BASE, OURS, fake_job, leave
 
 CASES = 12
@@ -57,6 +58,14 @@ def test_a_method_ships_only_if_it_is_better_beyond_chance(
     assert proof.ships == ships and proof.said.startswith(said)
     assert f"{100 * gain:+.2f} points" in proof.said.replace("-0.00", "+0.00")
     assert f"on {CASES} {subset} cases" in proof.said
+
+
+def test_images_of_one_patient_count_as_one(empty) -> None:
+    write_json(empty.raw / "dataset.json", {"file_ending": ".nii.gz", "patient": "case_[0-9]"})
+    jobs = [
+        measured(fake_job(empty, name), "validation", g) for name, g in ((BASE, 0.0), (OURS, 0.1))
+    ]
+    assert "on 10 validation patients that" in prove(jobs, OURS).said  # 1, 10 and 11 are one
 
 
 def test_without_a_case_to_compare_the_baseline_ships(empty) -> None:

@@ -134,8 +134,10 @@ def test_one_command_ends_with_a_model_its_predictions_and_an_answer(place: Path
     code, said = auto(place, *words)
     assert code == 0, said[-3000:]
     shipped = place / "shipped"
-    answer = (shipped / "README.md").read_text(encoding="utf-8").splitlines()[2]
+    page = (shipped / "README.md").read_text(encoding="utf-8")
+    answer = page.splitlines()[2]
     assert "on 3 test cases that did not choose it" in answer and answer in said
+    assert "SemiMeanTeacherTrainer is kept, too; this exports it: `semi_nnunet export" in page
     require_shipped(shipped)
     assert "</html>" in (shipped / "report.html").read_text(encoding="utf-8")
     state = place / "results" / DATASET / "semi_auto" / "2d.json"

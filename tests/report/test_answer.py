@@ -77,7 +77,7 @@ def test_the_answer_is_about_the_method_that_other_cases_chose():
     test = measured("test", **{BASE: 0, OURS: 0.02, OTHER: 0.04})
     said = answer([test], BASE, OURS)
     assert said.headline == "Yes: MeanTeacher is better than Baseline on the test cases."
-    assert said.sentences[-1] == "MeanTeacher was chosen on other cases."
+    assert said.sentences[-1] == "These cases did not choose MeanTeacher."
     assert said.compared and said.compared.model.trainer == OURS
     proving = measured("validation", **{BASE: 0, OURS: 0.02, OTHER: 0.04})
     said = answer([proving], BASE, OURS)
