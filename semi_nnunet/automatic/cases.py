@@ -25,6 +25,7 @@ class Cases:
         labelled: how many cases are.
         patients: who are labelled.
         test_cases: of imagesTs.
+        test_patients: whose they are.
         has_test_labels: whether these can prove the choice.
     """
 
@@ -32,17 +33,20 @@ class Cases:
     labelled: int
     patients: int
     test_cases: int
+    test_patients: int
     has_test_labels: bool
 
     @classmethod
     def of(cls, folders: Folders) -> Cases:
         """Count those of a data set that is preprocessed."""
-        labelled = folders.labelled_cases()
+        labelled, tests = folders.labelled_cases(), folders.test_cases()
+        patient_of = patients_of(folders)
         return cls(
             folds=number_of_folds(folders),
             labelled=len(labelled),
-            patients=len({*map(patients_of(folders), labelled)}),
-            test_cases=len(folders.test_cases()),
+            patients=len({*map(patient_of, labelled)}),
+            test_cases=len(tests),
+            test_patients=len({*map(patient_of, tests)}),
             has_test_labels=folders.test_labels is not None,
         )
 
@@ -63,7 +67,7 @@ class Cases:
     @property
     def proving_patients(self) -> int:
         """How many patients prove it, about."""
-        return self.test_cases if self.has_test_labels else self.validated_by(self.proving)
+        return self.test_patients if self.has_test_labels else self.validated_by(self.proving)
 
     def validated_by(self, folds: Sequence[str]) -> int:
         """How many patients these folds validate, about."""

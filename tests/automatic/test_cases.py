@@ -14,7 +14,9 @@ from semi_nnunet.util.files import write_json
 
 def cases_of(**changes: object) -> Cases:
     """Twenty labelled patients with an image each, and ten test cases with labels, but for this."""
-    plain = Cases(folds=5, labelled=20, patients=20, test_cases=10, has_test_labels=True)
+    plain = Cases(
+        folds=5, labelled=20, patients=20, test_cases=10, test_patients=10, has_test_labels=True
+    )
     return replace(plain, **changes)
 
 
@@ -33,7 +35,7 @@ def test_where_test_cases_have_no_labels_folds_prove() -> None:
 
 def test_where_few_are_labelled_none_choose_and_more_prove() -> None:
     few = cases_of(patients=9)
-    assert few.choosing == () and few.proving_patients == few.test_cases
+    assert few.choosing == () and few.proving_patients == few.test_patients
     few = cases_of(patients=14, has_test_labels=False)
     assert few.choosing == () and few.proving == ("0", "1", "2", "3", "4")
     assert few.proving_patients == 14
@@ -50,8 +52,11 @@ def test_patients_are_counted_not_their_images(empty: Folders) -> None:
     for patient in range(3):
         for frame in range(2):
             (empty.references / f"p{patient}_{frame}.nii.gz").touch()
-    (empty.raw / "imagesTs" / "p8_0_0000.nii.gz").touch()
+    for frame in range(2):
+        (empty.raw / "imagesTs" / f"p8_{frame}_0000.nii.gz").touch()
     found = Cases.of(empty)
-    assert found == Cases(folds=3, labelled=6, patients=3, test_cases=1, has_test_labels=False)
+    assert found == Cases(
+        folds=3, labelled=6, patients=3, test_cases=2, test_patients=1, has_test_labels=False
+    )
     (empty.raw / "labelsTs" / "p8_0.nii.gz").touch()
     assert Cases.of(empty).has_test_labels

@@ -33,9 +33,9 @@ def test_who_chooses_and_who_proves_is_said() -> None:
 
 
 def test_a_proof_that_cannot_succeed_is_told_before() -> None:
-    for cannot in (cases_of(test_cases=5), cases_of(patients=5, has_test_labels=False)):
+    for cannot in (cases_of(test_patients=5), cases_of(patients=5, has_test_labels=False)):
         assert "the baseline ships: put test cases into labelsTs" in proving_words(cannot, ["full"])
-    for can in (cases_of(test_cases=6), cases_of(patients=6, has_test_labels=False)):
+    for can in (cases_of(test_patients=6), cases_of(patients=6, has_test_labels=False)):
         assert "baseline" not in proving_words(can, ["full"])
 
 
