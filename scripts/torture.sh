@@ -31,7 +31,7 @@ faults=(
     tests/pseudo_labels/test_pool.py        # kills while a pool is labelled
     tests/runs/test_crossval.py             # interrupted cross-validation
     tests/runs/test_tether.py               # children of a killed parent
-    tests/runs/test_process_group.py             # a process of two machines
+    tests/runs/test_process_group.py        # a process of two machines
     tests/training/test_checkpoints.py      # damaged and hostile checkpoints
     tests/training/test_companions.py       # checkpoints without a teacher
     tests/training/test_machine_faults.py   # memory that runs out, killed loaders, no compiler

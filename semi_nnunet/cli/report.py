@@ -16,6 +16,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from semi_nnunet.discovery.names import BASELINE
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add, default = parser.add_argument, "default: %(default)s"
@@ -29,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of semi_nnunet compare --write-values, instead of trainings",
     )
     add("-p", dest="plans", default="nnUNetPlans", help=default)
-    add("--baseline", default="SemiBaselineTrainer", metavar="TRAINER", help=default)
+    add("--baseline", default=BASELINE, metavar="TRAINER", help=default)
     add("--metric", default="dice", help=f"a column of metrics.csv ({default})")
     add("--choice", type=Path, metavar="FILE", help="choice.json of semi_nnunet auto: how the "
         "method was chosen")  # fmt: skip

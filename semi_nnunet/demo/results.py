@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from semi_nnunet.demo.pictures import signed
+from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.util.markdown import table
 
-METHODS = {"baseline": "SemiBaselineTrainer", "Mean Teacher": "SemiMeanTeacherTrainer"}
+METHODS = {"baseline": BASELINE, "Mean Teacher": "SemiMeanTeacherTrainer"}
 ORGANS = {1: "large", 2: "pair", 3: "small"}
 NO_DIFFERENCE = 0.005  # of Dice; less is not worth a word
 

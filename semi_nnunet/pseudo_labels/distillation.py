@@ -19,6 +19,7 @@ from semi_nnunet.data.layout import (
 from semi_nnunet.data.patients import patient_finder
 from semi_nnunet.data.prepare import verify
 from semi_nnunet.deploy.trained import find_models, require_models_of
+from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.pseudo_labels.choice import Choice, score_problems
 from semi_nnunet.pseudo_labels.distilled_dataset import (
     folds_of,
@@ -259,7 +260,7 @@ def what_follows(
     train = (*train, *device_option())
     if len(configurations) > 1:
         train = ("semi_nnunet", "crossval", "-d", number, *option, "-c", *configurations)
-        train = (*train, "-tr", "SemiBaselineTrainer", "-f", *folds)  # nnU-Net's predicts too few
+        train = (*train, "-tr", BASELINE, "-f", *folds)  # nnU-Net's predicts too few
     return preprocess(number, plans, configurations), train
 
 

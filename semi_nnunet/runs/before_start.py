@@ -13,6 +13,7 @@ from semi_nnunet.data.layout import unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.sampling import pseudo_labelled_cases
 from semi_nnunet.discovery.listing import our_trainers
+from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import Job
@@ -129,7 +130,7 @@ def untold_trainers(folders: Folders, trainers: Sequence[str]) -> str | None:
         return None
     return (
         f"WARNING: {', '.join(others)} takes what a case does not annotate for background. Fix: "
-        f"compare with SemiBaselineTrainer, which is nnU-Net's training with partial labels"
+        f"compare with {BASELINE}, which is nnU-Net's training with partial labels"
     )
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import distributed as dist
 
 from semi_nnunet.discovery.listing import stock_trainers
+from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.util.errors import Problem, UserError
 
 TOLD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # by every launcher
@@ -46,7 +47,7 @@ def launch_problems(trainer: str, gpus: int, has_weights: bool) -> Iterator[Prob
         return
     taken = "takes the number of a process for that of a GPU, which holds on one machine alone"
     if trainer in stock_trainers():
-        fix = "-tr SemiBaselineTrainer, which trains as nnU-Net does, or nnUNetv2_train -num_gpus"
+        fix = f"-tr {BASELINE}, which trains as nnU-Net does, or nnUNetv2_train -num_gpus"
         yield Problem(f"-tr {trainer}", taken, fix)
     if has_weights:
         fix = "semi_nnunet plan --set pretrained=FILE"
