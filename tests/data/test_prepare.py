@@ -191,4 +191,4 @@ def test_the_command_ends_with_what_to_do_next(
     assert main(["preprocess", "-d", "901", "-c", "3d_fullres", "-np", "1"]) == 0
     out = capsys.readouterr().out
     assert "3d_fullres: 5 labelled and 6 unlabelled cases are ready" in out
-    assert "nnUNetv2_train 901 3d_fullres 0 -tr SemiMeanTeacherTrainer" in out
+    assert "nnUNetv2_train 901 3d_fullres 0 -tr SemiUnifiedTrainer" in out
