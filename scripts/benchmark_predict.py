@@ -51,6 +51,9 @@ def main(words: Sequence[str] | None = None) -> None:
     add("--size", type=int, nargs=3, default=[200, 512, 512], help=f"z y x {default}")
     add("--patch", type=int, nargs=3, default=[64, 96, 96], help=f"z y x {default}")
     add("--features", type=int, default=8, help=f"of the first stage {default}")
+    add("--mirror", action=argparse.BooleanOptionalAction, default=True,
+        help="whether the model was trained with mirrored images; without, predictions take an "
+        "eighth of the time and as much memory")  # fmt: skip
     add("--device", default="cpu", help=default)
     add("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY", help="default: all")
     add("--make", type=Path, metavar="FOLDER", help="only write image and model there")
@@ -70,7 +73,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def make(folder: Path, args: argparse.Namespace) -> None:
     """Write the image and the model."""
     make_image(folder / "images", args.size)
-    make_model(folder / MODEL, args.patch, args.features)
+    make_model(folder / MODEL, args.patch, args.features, args.mirror)
 
 
 def compare(folder: Path, args: argparse.Namespace) -> None:
@@ -121,7 +124,7 @@ def make_image(folder: Path, size: list[int]) -> None:
     sitk.WriteImage(image, str(folder / "ct_0000.nii.gz"))
 
 
-def make_model(folder: Path, patch: list[int], features: int) -> None:
+def make_model(folder: Path, patch: list[int], features: int, mirror: bool) -> None:
     """A trained model's folder, with random weights and the network that nnU-Net plans."""
     stages, three = 5, [[3, 3, 3]] * 5
     network: dict[str, Any] = {
@@ -194,7 +197,7 @@ def make_model(folder: Path, patch: list[int], features: int) -> None:
         "network_weights": made.state_dict(),
         "init_args": {"configuration": "3d_fullres", "fold": 0},
         "trainer_name": "nnUNetTrainer",
-        "inference_allowed_mirroring_axes": (0, 1, 2),
+        "inference_allowed_mirroring_axes": (0, 1, 2) if mirror else None,
     }
     torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
 

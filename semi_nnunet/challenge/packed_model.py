@@ -10,17 +10,24 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from semi_nnunet.data.layout import STOCK_TRAINER
 from semi_nnunet.deploy.install import install
+from semi_nnunet.deploy.loading import trainer_of
 from semi_nnunet.deploy.mirrors import mirrors_of
-from semi_nnunet.deploy.trained import CHECKPOINT, TrainedModel, find_model, find_models, trainer_of
+from semi_nnunet.deploy.trained import (
+    CHECKPOINT,
+    TrainedModel,
+    find_model,
+    find_models,
+    with_folds,
+)
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.environment import variable
-from semi_nnunet.util.errors import Problem, UserError, refuse
+from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import sha256_of_file, write_json
 
 OF_PLANS = (
@@ -81,24 +88,6 @@ def opened(model: str | Path, folds: Sequence[str] | None) -> Iterator[TrainedMo
         yield with_folds(find_model(str(models[0])), folds)
 
 
-def with_folds(model: TrainedModel, folds: Sequence[str] | None) -> TrainedModel:
-    """The model with the folds that are asked for.
-
-    Raises:
-        UserError: one was not trained to its end.
-    """
-    if folds is None:
-        return model
-    chosen = replace(model, folds=tuple(folds))
-    wrong = [
-        Problem(f"fold {fold}", f"has no {CHECKPOINT}", "finish its training, or choose others")
-        for fold, path in chosen.checkpoints.items()
-        if not path.is_file()
-    ]
-    refuse(f"{model.folder} lacks folds:", wrong)
-    return chosen
-
-
 def pack(model: TrainedModel, out: Path) -> Packed:
     """Write the model, and the stage of a cascade before it, below a folder.
 
@@ -128,7 +117,7 @@ def pack_stage(model: TrainedModel, out: Path) -> Packed:
     }
     first = next(iter(contents.values()))
     trainer = portable_trainer(first)
-    _, plans, configuration = model.folder.name.split("__")
+    _, plans, configuration = model.parts
     folder = out / "__".join((trainer, plans, configuration))
     mirrors = mirrors_of(model.folder)
     free = max((int(fold) + 1 for fold in contents if fold != "all"), default=0)

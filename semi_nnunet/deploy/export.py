@@ -12,92 +12,23 @@ import itertools
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 import semi_nnunet
-from semi_nnunet.data.layout import STOCK_TRAINER, dataset_name, require_paths
+from semi_nnunet.data.layout import STOCK_TRAINER
+from semi_nnunet.deploy.trained import CHECKPOINT, TrainedModel, find_model, with_folds
 from semi_nnunet.planning.architecture import adapter_of
 from semi_nnunet.training import checkpoints
-from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.files import (
-    folder_aside,
-    read_json,
-    sha256_of_file,
-    write_atomically,
-    write_json,
-)
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import folder_aside, sha256_of_file, write_atomically, write_json
 
 PROVENANCE_FILE = "semi_nnunet.json"
 SHIPPED = ("progress.png", "semi_history.png", "semi_history.csv")
-
-
-@dataclass(frozen=True)
-class NamedModel:
-    """A trained model in nnUNet_results, by the names that its folder is made of."""
-
-    dataset: str
-    configuration: str
-    trainer: str
-    plans: str
-
-    @property
-    def folder(self) -> Path:
-        """Where its folds are.
-
-        Raises:
-            UserError: it is not there.
-        """
-        require_paths("results")
-        folder = Path(nnUNet_results.require()) / self.relative_folder(self.trainer)
-        if not folder.is_dir():
-            fix = "train it first, or correct -d, -c, -tr and -p"
-            raise UserError(f"{folder} does not exist. Fix: {fix}")
-        return folder
-
-    def relative_folder(self, trainer: str) -> Path:
-        """nnU-Net's folder of this model under the name of ``trainer``."""
-        return Path(dataset_name(self.dataset)) / f"{trainer}__{self.plans}__{self.configuration}"
-
-    @property
-    def exported_plans(self) -> str:
-        """The identifier of the plans in stock nnU-Net's form of this model."""
-        return f"{self.plans}_{self.trainer}"
-
-    def exported_to(self, out: Path) -> Path:
-        """Where stock nnU-Net's form of this model lies below ``out``."""
-        stock = replace(self, trainer=STOCK_TRAINER, plans=self.exported_plans)
-        return out / stock.relative_folder(STOCK_TRAINER)
-
-
-def trained_folds(
-    model: NamedModel, folds: Sequence[str] | None, checkpoint_name: str
-) -> dict[str, Path]:
-    """Fold -> its checkpoint; all that are finished if ``folds`` is None.
-
-    Raises:
-        UserError: one of ``folds``, or any fold at all, has no such checkpoint.
-    """
-    paths = sorted(model.folder.glob(f"fold_*/{checkpoint_name}"))
-    found = {path.parent.name.removeprefix("fold_"): path for path in paths}
-    if folds is None:
-        folds = list(found)
-    missing = [
-        Problem(f"fold {fold}", f"has no {checkpoint_name}", "finish its training")
-        for fold in folds
-        if fold not in found
-    ]
-    if missing:
-        known = ", ".join(found) or "none"
-        raise UserError(f"{model.folder} has {checkpoint_name} of the folds {known}:", missing)
-    if not folds:
-        raise UserError(f"{model.folder} has no {checkpoint_name}. Fix: finish the training")
-    return {fold: found[fold] for fold in folds}
 
 
 @dataclass(frozen=True)
@@ -105,12 +36,14 @@ class Exported:
     """A model for stock nnU-Net.
 
     Args:
-        plans: its identifier, for nnU-Net's option -p.
+        dataset, configuration, plans: for nnU-Net's options -d, -c and -p.
         archive: the zip, for ``nnUNetv2_install_pretrained_model_from_zip``.
         folder: the same, unpacked.
         folds: that it has; more than were trained where several networks are averaged.
     """
 
+    dataset: str
+    configuration: str
     plans: str
     archive: Path
     folder: Path
@@ -118,24 +51,22 @@ class Exported:
 
 
 def export(
-    dataset: str,
-    configuration: str,
-    trainer: str,
+    model: str | Path,
     out: str | Path,
     *,
-    plans: str = "nnUNetPlans",
     folds: Sequence[str] | None = None,
-    checkpoint: str = "checkpoint_final.pth",
+    checkpoint: str = CHECKPOINT,
 ) -> Exported:
     """Turn a trained model into one that stock nnU-Net installs and predicts from, without us.
 
+    It is written to ``out/DatasetXXX_Name/nnUNetTrainer__PLANS_METHOD__CONFIGURATION`` and into a
+    zip. Where a fold deploys the average of several networks, the others become folds of their
+    own, with the first free numbers: nnU-Net averages folds.
+
     Args:
-        dataset: number or name.
-        configuration: such as "3d_fullres".
-        trainer: class name.
+        model: as :func:`semi_nnunet.deploy.trained.find_model`.
         out: where the folder and the zip go.
-        plans: identifier of the plans.
-        folds: numbers or "all"; None: every finished one.
+        folds: numbers or "all"; None: every finished one, but "all" only where it is alone.
         checkpoint: name of the file in each fold.
 
     Returns:
@@ -145,68 +76,43 @@ def export(
         UserError: the model or a fold is missing or unreadable, its network is none of nnU-Net's,
             or the target exists.
     """
-    model = NamedModel(dataset, configuration, trainer, plans)
-    archive = export_model(model, Path(out), folds, checkpoint)
-    folder = model.exported_to(Path(out))
-    exported = sorted(path.name.removeprefix("fold_") for path in folder.glob("fold_*"))
-    return Exported(model.exported_plans, archive, folder, tuple(exported))
-
-
-def export_model(
-    model: NamedModel,
-    out: Path,
-    folds: Sequence[str] | None = None,
-    checkpoint_name: str = "checkpoint_final.pth",
-) -> Path:
-    """Write ``out/DatasetXXX_Name/nnUNetTrainer__PLANS_METHOD__CONFIGURATION`` and a zip of it.
-
-    Where a fold deploys the average of several networks, the others become folds of their own,
-    with the first free numbers: nnU-Net averages folds.
-
-    Returns:
-        The zip, for ``nnUNetv2_install_pretrained_model_from_zip``.
-
-    Raises:
-        UserError: the model or a fold is missing or unreadable, or the target exists.
-    """
-    found = trained_folds(model, folds, checkpoint_name)
-    target = model.exported_to(out)
+    found, out = with_folds(find_model(str(model), checkpoint), folds), Path(out)
+    trainer, plans, configuration = found.parts
+    dataset, plans = found.folder.parent.name, f"{plans}_{trainer.replace('__', '_')}"
+    inside = Path(dataset) / f"{STOCK_TRAINER}__{plans}__{configuration}"
+    target, archive = out / inside, out / f"{dataset}__{found.folder.name}.zip"
     if target.exists():
         raise UserError(f"{target} exists already. Fix: remove it or choose another -o")
-    plans = read_json(model.folder / "plans.json")
-    require_stock_network(plans, model.configuration)
-    name = "__".join((target.parent.name, model.trainer, model.plans, model.configuration))
-    archive, inside = out / f"{name}.zip", target.relative_to(out)
+    require_stock_network(found.plans, configuration)
     with folder_aside(target, "Nothing was exported") as aside:
-        fill_model(model, found, plans, aside)
+        fill_model(found, plans, aside)
         write_atomically(archive, lambda temporary: zip_folder(aside, inside, temporary))
-    return archive
+    made = sorted(path.name.removeprefix("fold_") for path in target.glob("fold_*"))
+    return Exported(dataset, configuration, plans, archive, target, tuple(made))
 
 
-def fill_model(
-    model: NamedModel, found: Mapping[str, Path], plans: dict[str, Any], aside: Path
-) -> None:
+def fill_model(model: TrainedModel, identifier: str, aside: Path) -> None:
     """Write what is exported into a new folder.
 
     Args:
         model: that is exported.
-        found: fold -> its checkpoint.
-        plans: of the model; our settings are taken out.
+        identifier: of its plans in stock nnU-Net; our settings are taken out of them.
         aside: the folder, which is not there yet.
     """
     provenance: dict[str, dict[str, Any]] = {}
     free_numbers = itertools.count(
-        max((int(fold) + 1 for fold in found if fold != "all"), default=0)
+        max((int(fold) + 1 for fold in model.folds if fold != "all"), default=0)
     )
-    for fold, path in found.items():
-        provenance |= export_fold(path, fold, free_numbers, aside, model.exported_plans)
+    for fold, path in model.checkpoints.items():
+        provenance |= export_fold(path, fold, free_numbers, aside, identifier)
+    plans = model.plans
     semi = plans.pop("semi", {})
     plans.pop("semi_planned", None)
-    write_json(aside / "plans.json", plans | {"plans_name": model.exported_plans})
+    write_json(aside / "plans.json", plans | {"plans_name": identifier})
     for name in ("dataset.json", "dataset_fingerprint.json"):
         if (model.folder / name).is_file():  # a model of others may lack the second
             shutil.copy2(model.folder / name, aside / name)
-    about = {"semi_nnunet": semi_nnunet.__version__, "trainer": model.trainer}
+    about = {"semi_nnunet": semi_nnunet.__version__, "trainer": model.parts[0]}
     write_json(aside / PROVENANCE_FILE, {**about, "plans['semi']": semi, "folds": provenance})
 
 

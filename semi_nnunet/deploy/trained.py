@@ -1,37 +1,28 @@
-"""Trained models, found and loaded: any nnU-Net's, ours or not, one or several folds of each."""
+"""Trained models that are found: any nnU-Net's, ours or not, one or several folds of each."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import torch
 from nnunetv2.paths import nnUNet_results
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from torch import nn
 
-from semi_nnunet.data.layout import STOCK_TRAINER, dataset_name
+from semi_nnunet.data.layout import dataset_name
 from semi_nnunet.deploy.descriptions import (
     REQUIRED,
     network_problems,
     require_json,
-    require_known_networks,
 )
-from semi_nnunet.deploy.fitting import told_configuration, unfit
-from semi_nnunet.networks.frozen import unwrapped
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError, refuse
 from semi_nnunet.util.files import sha256_of_version
 
 if TYPE_CHECKING:
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    pass
 
 CHECKPOINT = "checkpoint_final.pth"
 
@@ -43,10 +34,12 @@ class TrainedModel:
     Args:
         folder: TRAINER__PLANS__CONFIGURATION, with plans.json and dataset.json.
         folds: for example ("0", "1") or ("all",).
+        checkpoint: name of the file in each fold.
     """
 
     folder: Path
     folds: tuple[str, ...]
+    checkpoint: str = CHECKPOINT
 
     def __str__(self) -> str:
         return f"{self.name} fold {' '.join(self.folds)}"
@@ -57,8 +50,14 @@ class TrainedModel:
         return f"{self.folder.parent.name}/{self.folder.name}"
 
     @property
+    def parts(self) -> tuple[str, str, str]:
+        """The trainer, the plans' identifier and the configuration, as its folder is named."""
+        trainer, plans, configuration = self.folder.name.rsplit("__", 2)
+        return trainer, plans, configuration
+
+    @property
     def configuration(self) -> str:
-        return self.folder.name.split("__")[-1]
+        return self.parts[-1]
 
     @property
     def dataset_json(self) -> dict[str, Any]:
@@ -80,14 +79,12 @@ class TrainedModel:
         stage = PlansManager(self.plans).get_configuration(own).previous_stage_name
         if stage is None:
             return None
-        return TrainedModel(
-            self.folder.with_name(self.folder.name[: -len(own)] + stage), self.folds
-        )
+        return replace(self, folder=self.folder.with_name(self.folder.name[: -len(own)] + stage))
 
     @property
     def checkpoints(self) -> dict[str, Path]:
         """Fold -> its checkpoint."""
-        return {fold: self.folder / f"fold_{fold}" / CHECKPOINT for fold in self.folds}
+        return {fold: self.folder / f"fold_{fold}" / self.checkpoint for fold in self.folds}
 
     def record(self) -> dict[str, Any]:
         """What predictions depend on: its name, the SHA-256 of its checkpoints, stages before."""
@@ -99,12 +96,13 @@ class TrainedModel:
         return {fold: sha256_of_version(path) for fold, path in self.checkpoints.items()}
 
 
-def find_model(text: str) -> TrainedModel:
+def find_model(text: str, checkpoint: str = CHECKPOINT) -> TrainedModel:
     """The model of a folder, or of one of its folds.
 
     Args:
         text: path of TRAINER__PLANS__CONFIGURATION or of a fold_N in it, as it is or below
             nnUNet_results, where the number of a data set stands for its name.
+        checkpoint: name of the file that a fold needs.
 
     Raises:
         UserError: there is none; says where it was looked for.
@@ -117,21 +115,40 @@ def find_model(text: str) -> TrainedModel:
         single = place.name.startswith("fold_")
         folder = place.parent if single else place
         folds = [place] if single else sorted(folder.glob("fold_*"))
-        trained = [fold for fold in folds if (fold / CHECKPOINT).is_file()]
-        if (
-            len(trained) > 1
-        ):  # fold "all" has seen every case, as nnU-Net's own choice leaves it out
+        trained = [fold for fold in folds if (fold / checkpoint).is_file()]
+        if len(trained) > 1:  # fold "all" has seen every case; nnU-Net's own choice leaves it out
             trained = [fold for fold in trained if fold.name != "fold_all"]
         is_model = folder.name.count("__") > 1  # TRAINER__PLANS__CONFIGURATION
         described = all((folder / f"{name}.json").is_file() for name in ("plans", "dataset"))
         if is_model and trained and described:
             names = (fold.name.removeprefix("fold_") for fold in trained)
-            return TrainedModel(folder.absolute(), tuple(names))
+            return TrainedModel(folder.absolute(), tuple(names), checkpoint)
     raise UserError(
-        f"no trained model: looked for plans.json, dataset.json and fold_*/{CHECKPOINT} in "
+        f"no trained model: looked for plans.json, dataset.json and fold_*/{checkpoint} in "
         f"{' and '.join(map(str, places))}. Fix: give a folder TRAINER__PLANS__CONFIGURATION of "
-        f"nnUNet_results, or a fold in it, that was trained to its end"
+        f"nnUNet_results{'' if root else ' (which is not set)'}, or a fold in it, that was trained "
+        f"to its end"
     )
+
+
+def with_folds(model: TrainedModel, folds: Sequence[str] | None) -> TrainedModel:
+    """The model with the folds that are asked for.
+
+    Raises:
+        UserError: one was not trained to its end.
+    """
+    if folds is None:
+        return model
+    chosen = replace(model, folds=tuple(folds))
+    wrong = [
+        Problem(
+            f"fold {fold}", f"has no {model.checkpoint}", "finish its training, or choose others"
+        )
+        for fold, path in chosen.checkpoints.items()
+        if not path.is_file()
+    ]
+    refuse(f"{model.folder} lacks folds:", wrong)
+    return chosen
 
 
 def find_models(texts: Sequence[str]) -> list[TrainedModel]:
@@ -262,136 +279,3 @@ def require_readable(models: Sequence[TrainedModel]) -> None:
                 what = what.removeprefix(f"{path} ")
                 problems.append(Problem(str(path), what.rstrip("."), fix or "give another model"))
     refuse("These models cannot be read:", problems)
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A trained model in memory, on the CPU, by the names of nnU-Net's predictor.
-
-    Args:
-        network: with the weights of the first fold, without deep supervision.
-        list_of_parameters: the weights of each fold.
-        plans_manager, configuration_manager, label_manager: nnU-Net's.
-        dataset_json: content of the file.
-        trainer_name: class name.
-        allowed_mirroring_axes: spatial axes along which images may be mirrored, None: none.
-    """
-
-    network: nn.Module
-    list_of_parameters: list[dict[str, torch.Tensor]]
-    plans_manager: PlansManager
-    configuration_manager: Any
-    label_manager: Any
-    dataset_json: dict[str, Any]
-    trainer_name: str
-    allowed_mirroring_axes: tuple[int, ...] | None
-
-
-def load_parts(model: TrainedModel) -> LoadedModel:
-    """Read a model without executing anything of it.
-
-    Nothing is imported that only trainings need, so that a program that predicts starts soon.
-
-    Raises:
-        UserError: a checkpoint is damaged or holds more than tensors and plain values, or the
-            weights of another network; the plans name code that is no network, or the trainer is
-            not found.
-    """
-    require_known_networks(model.plans, str(model.folder / "plans.json"))
-    contents = [checkpoints.read_of_any_trainer(path) for path in model.checkpoints.values()]
-    plans, first = PlansManager(model.plans), contents[0]
-    configuration = plans.get_configuration(told_configuration(first, model.plans, str(model)))
-    labels = plans.get_label_manager(model.dataset_json)
-    channels = determine_num_input_channels(plans, configuration, model.dataset_json)
-    network = built_network(first, plans, configuration, channels, labels.num_segmentation_heads)
-    weights = [content["network_weights"] for content in contents]
-    refuse(f"{model} cannot be read:", unfit(model.checkpoints.values(), weights, network))
-    network.load_state_dict(weights[0])
-    axes = first.get("inference_allowed_mirroring_axes")
-    return LoadedModel(
-        network, weights, plans, configuration, labels, model.dataset_json, first["trainer_name"],
-        None if axes is None else tuple(axes),
-    )  # fmt: skip
-
-
-def load(model: TrainedModel, mirror: bool, device: torch.device) -> nnUNetPredictor:
-    """nnU-Net's predictor of a model, whose checkpoints are read without executing anything.
-
-    Raises:
-        UserError: as :func:`load_parts`.
-    """
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    parts = load_parts(model)
-    predictor = nnUNetPredictor(use_mirroring=mirror, device=device, allow_tqdm=False)
-    predictor.manual_initialization(
-        parts.network, parts.plans_manager, parts.configuration_manager, parts.list_of_parameters,
-        parts.dataset_json, parts.trainer_name, parts.allowed_mirroring_axes,
-    )  # fmt: skip
-    return predictor
-
-
-def built_network(
-    checkpoint: Mapping[str, Any],
-    plans: PlansManager,
-    configuration: Any,
-    channels: int,
-    heads: int,
-) -> nn.Module:
-    """The network that a checkpoint's weights are of, with other weights.
-
-    Args:
-        checkpoint: of a fold.
-        plans, configuration: nnU-Net's managers.
-        channels: of its input.
-        heads: channels of its output.
-
-    Raises:
-        UserError: nnU-Net does not find the trainer.
-    """
-    if checkpoint["trainer_name"] == STOCK_TRAINER:  # as it does, but without its import
-        network = get_network_from_plans(
-            configuration.network_arch_class_name,
-            configuration.network_arch_init_kwargs,
-            configuration.network_arch_init_kwargs_req_import,
-            channels, heads, allow_init=True, deep_supervision=False,
-        )  # fmt: skip
-    else:
-        network = trainer_of(checkpoint).build_network_architecture(
-            plans, configuration, channels, heads, enable_deep_supervision=False
-        )
-    return cast(nn.Module, network)
-
-
-def trainer_of(checkpoint: Mapping[str, Any]) -> type[nnUNetTrainer]:
-    """The class whose way of building networks a checkpoint's weights need.
-
-    Raises:
-        UserError: nnU-Net does not find it.
-    """
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
-    try:
-        found = recursive_find_trainer_class_by_name(checkpoint["trainer_name"])
-    except RuntimeError as error:
-        if "semi" in checkpoint:  # one of ours: they build their networks as nnU-Net's trainer does
-            return nnUNetTrainer
-        raise UserError(
-            f"the model was trained by {checkpoint['trainer_name']}, which nnU-Net does not find. "
-            f"Fix: name the folder of that trainer in nnUNet_extTrainer"
-        ) from error
-    return cast(type[nnUNetTrainer], found)
-
-
-def load_networks(models: Sequence[TrainedModel]) -> list[nn.Module]:
-    """The networks of all folds of all models, on the CPU, without deep supervision."""
-    networks = []
-    for model in models:
-        predictor = load(model, mirror=False, device=torch.device("cpu"))
-        bare = unwrapped(predictor.network)
-        for weights in predictor.list_of_parameters:
-            network = copy.deepcopy(bare)
-            network.load_state_dict(weights)
-            networks.append(network)
-    return networks

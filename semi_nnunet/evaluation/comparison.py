@@ -96,6 +96,15 @@ def compare(values: Sequence[Value], baseline: str, metric: str) -> list[Compare
             )
         if tables and not is_defined(values):
             raise defined_nowhere(metric)
+        if measured == [baseline]:
+            means = ", ".join(
+                f"{model.configuration} {mean_of_classes(alone(table.values())):.4f}"
+                for model, table in tables.items()
+            )
+            raise UserError(
+                f"nothing but the baseline {baseline} was measured ({metric}: {means}). "
+                f"Fix: train a method beside it (semi_nnunet crossval -tr TRAINER)"
+            )
         raise UserError(
             f"no trainer has a case of the same fold and seed in common with the baseline "
             f"{baseline}. Fix: train both (semi_nnunet crossval), or name another with --baseline"

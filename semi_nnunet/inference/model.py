@@ -13,8 +13,9 @@ from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 
+from semi_nnunet.deploy.loading import load_parts
 from semi_nnunet.deploy.mirrors import mirrors_of
-from semi_nnunet.deploy.trained import TrainedModel, load_parts
+from semi_nnunet.deploy.trained import TrainedModel
 from semi_nnunet.inference.image_resampling import resampled_image
 from semi_nnunet.inference.resampling import Grids, spacing_like
 from semi_nnunet.inference.sliding_window import Region, Slab, Window, padded, slabs

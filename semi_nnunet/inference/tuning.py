@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 
 from semi_nnunet.data.raw_description import cases_in
+from semi_nnunet.deploy.loading import load_parts
 from semi_nnunet.deploy.mirrors import Mirrors, Tried, chosen
-from semi_nnunet.deploy.trained import TrainedModel, find_model, load_parts
+from semi_nnunet.deploy.trained import TrainedModel, find_model
 from semi_nnunet.evaluation.measuring import evaluate
 from semi_nnunet.evaluation.tables import mean_of
 from semi_nnunet.inference.model import ALIKE, ImagePredictor, options_of

@@ -25,7 +25,8 @@ from torch import nn
 
 from semi_nnunet.core.consistency import soft_label_divergence
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
-from semi_nnunet.deploy.trained import find_model, load_networks, require_models_for
+from semi_nnunet.deploy.loading import load_networks
+from semi_nnunet.deploy.trained import find_model, require_models_for
 from semi_nnunet.networks.frozen import FrozenNetworks
 from semi_nnunet.settings.common import CutMixSettings, score_of_one_network
 from semi_nnunet.settings.schema import setting

@@ -17,7 +17,8 @@ from nnunetv2.inference.export_prediction import (
     convert_predicted_logits_to_segmentation_with_correct_shape,
 )
 
-from semi_nnunet.deploy.trained import TrainedModel, load
+from semi_nnunet.deploy.loading import load
+from semi_nnunet.deploy.trained import TrainedModel
 from semi_nnunet.pseudo_labels.test_time_augmentation import make_views
 from semi_nnunet.training.prediction import with_previous_stage
 

@@ -314,7 +314,7 @@ def train(chosen: Chosen, folds: Sequence[str] | None, launcher: Launcher) -> st
     teacher, plans = chosen.model, chosen.plans
     configuration = teacher.configuration
     folds = list(folds or teacher.folds)
-    trainer, own = teacher.folder.name.split("__")[0], teacher.plans["plans_name"]
+    trainer, own = teacher.parts[0], teacher.plans["plans_name"]
     of_teacher, which = teacher.folder.parent.name, (plans, [configuration], [STUDENT], folds)
     if not crossval(
         chosen.dataset, [configuration], [STUDENT], plans=plans, folds=folds, launcher=launcher

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from semi_nnunet.challenge.packed_model import opened, pack, portable_trainer, with_folds
+from semi_nnunet.challenge.packed_model import opened, pack, portable_trainer
+from semi_nnunet.deploy.loading import load_networks
 from semi_nnunet.deploy.mirrors import Mirrors
-from semi_nnunet.deploy.trained import CHECKPOINT, find_model, load_networks
+from semi_nnunet.deploy.trained import CHECKPOINT, find_model, with_folds
 from semi_nnunet.inference.predict import predict
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json

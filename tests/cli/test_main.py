@@ -182,7 +182,7 @@ def test_what_comes_after_the_options_and_should_be_before_is_explained(capsys) 
         ("plan -d 901 --name my_plans_", "no '_' at its end"),
         ("plan -d 901 --name elsewhere/my_plans", "no path separators"),
         ("report -d 901 -o .", "but it is a folder"),
-        ("export -d 901 -c 2d -tr SemiMeanTeacherTrainer -o out", "train it first"),
+        ("export -d 901 -c 2d -tr SemiMeanTeacherTrainer -o out", "no trained model: looked for"),
     ],
 )
 def test_a_mistake_is_explained(

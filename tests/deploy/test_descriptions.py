@@ -19,7 +19,8 @@ from semi_nnunet.deploy.descriptions import (
     network_problems,
     require_json,
 )
-from semi_nnunet.deploy.trained import find_model, load, load_networks, require_readable
+from semi_nnunet.deploy.loading import load, load_networks
+from semi_nnunet.deploy.trained import find_model, require_readable
 from semi_nnunet.planning.architecture import with_architecture
 from semi_nnunet.training.checkpoints import EXECUTE
 from semi_nnunet.util.errors import UserError

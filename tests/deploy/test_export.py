@@ -8,41 +8,92 @@ from typing import Any
 
 import pytest
 
+from semi_nnunet.cli.main import main
 from semi_nnunet.deploy import export
-from semi_nnunet.deploy.export import NamedModel, export_model, trained_folds, zip_folder
+from semi_nnunet.deploy.descriptions import REQUIRED
+from semi_nnunet.deploy.export import zip_folder
+from semi_nnunet.deploy.trained import TrainedModel
 from semi_nnunet.util.errors import DiskError, UserError
 from semi_nnunet.util.files import write_json
 
+NAME = "Dataset001_X/SemiMeanTeacherTrainer__nnUNetPlans__2d"
+STOCK = "Dataset001_X/nnUNetTrainer__nnUNetPlans_SemiMeanTeacherTrainer__2d"
+
 
 @pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NamedModel:
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A training folder whose fold 1 is not finished."""
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
-    model = NamedModel("Dataset001_X", "2d", "SemiMeanTeacherTrainer", "nnUNetPlans")
-    folder = tmp_path / "results" / model.relative_folder(model.trainer)
-    for fold in ("0", "3", "all"):
+    folder = tmp_path / "results" / NAME
+    for fold in ("0", "1", "3", "all"):
         (folder / f"fold_{fold}").mkdir(parents=True)
         (folder / f"fold_{fold}" / "checkpoint_final.pth").touch()
-    (folder / "fold_1").mkdir()
-    return model
+    (folder / "fold_1/checkpoint_final.pth").rename(folder / "fold_1/checkpoint_latest.pth")
+    write_json(folder / "plans.json", {key: {} for key in REQUIRED["plans.json"]})
+    write_json(folder / "dataset.json", {key: {} for key in REQUIRED["dataset.json"]})
+    return folder
 
 
-def test_finished_folds_are_found(model: NamedModel) -> None:
-    assert list(trained_folds(model, None, "checkpoint_final.pth")) == ["0", "3", "all"]
-    assert list(trained_folds(model, ["3"], "checkpoint_final.pth")) == ["3"]
+@pytest.fixture
+def exported_folds(model: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """The folds of each export, of which nothing but the plans is written."""
+    found: list[tuple[str, ...]] = []
+
+    def fill(of: TrainedModel, identifier: str, aside: Path) -> None:
+        found.append(of.folds)
+        aside.mkdir(parents=True)
+        write_json(aside / "plans.json", {})
+
+    monkeypatch.setattr(export, "require_stock_network", lambda *_: None)
+    monkeypatch.setattr(export, "fill_model", fill)
+    return found
 
 
-def test_unfinished_folds_are_named(model: NamedModel) -> None:
+def test_finished_folds_are_exported(exported_folds: list[Any], tmp_path: Path) -> None:
+    export.export(NAME, tmp_path / "a")
+    export.export(NAME, tmp_path / "b", folds=["3"])
+    export.export(f"{NAME}/fold_all", tmp_path / "c")
+    export.export(NAME, tmp_path / "d", checkpoint="checkpoint_latest.pth")
+    assert exported_folds == [("0", "3"), ("3",), ("all",), ("1",)]
+
+
+def test_unfinished_folds_are_named(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
-        trained_folds(model, ["0", "1", "2"], "checkpoint_final.pth")
+        export.export(NAME, tmp_path / "out", folds=["0", "1", "2"])
     assert [problem.where for problem in error.value.problems] == ["fold 1", "fold 2"]
-    with pytest.raises(UserError, match=r"no checkpoint_best\.pth"):
-        trained_folds(model, None, "checkpoint_best.pth")
+    with pytest.raises(UserError, match=r"checkpoint_best\.pth"):
+        export.export(NAME, tmp_path / "out", checkpoint="checkpoint_best.pth")
 
 
-def test_an_existing_target_is_refused(model: NamedModel, tmp_path: Path) -> None:
-    model.exported_to(tmp_path / "out").mkdir(parents=True)
+def test_an_existing_target_is_refused(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / STOCK).mkdir(parents=True)
     with pytest.raises(UserError, match="exists already"):
-        export_model(model, tmp_path / "out")
+        export.export(NAME, tmp_path / "out")
+
+
+@pytest.mark.parametrize("names", [["-d", "1", "-c", "2d"], ["-m", NAME]])
+def test_a_model_is_named_by_its_folder_or_by_what_that_is_made_of(
+    names: list[str], exported_folds: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = [] if "-m" in names else ["-tr", "SemiMeanTeacherTrainer"]
+    assert main(["export", *names, *more, "-o", str(tmp_path / "out")]) == 0
+    assert f"-d {NAME.partition('/')[0]} -c 2d -p nnUNetPlans_Semi" in capsys.readouterr().out
+    assert (tmp_path / "out" / STOCK).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["-m", NAME, "-tr", "SemiBaselineTrainer"], "Fix: leave out -d, -c, -tr and -p, or -m"),
+        (["-d", "1"], "Fix: give -m MODEL, or -d, -c and -tr"),
+        (["-d", "1", "-c", "2d"], "no trained model"),
+    ],
+)
+def test_names_that_are_no_model_are_refused(
+    names: list[str], said: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", *names, "-o", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_the_zip_has_paths_as_nnunet_installs_them(tmp_path: Path) -> None:
@@ -58,20 +109,13 @@ def test_the_zip_has_paths_as_nnunet_installs_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", ["fill_model", "zip_folder"])
 def test_a_full_disk_exports_nothing(
-    model: NamedModel, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exported_folds: list[Any], step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fill(of: NamedModel, found: Any, plans: Any, aside: Path) -> None:
-        aside.mkdir(parents=True)
-        write_json(aside / "plans.json", {})
-
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    write_json(model.folder / "plans.json", {})
-    monkeypatch.setattr(export, "require_stock_network", lambda *_: None)
-    monkeypatch.setattr(export, "fill_model", fill)
     monkeypatch.setattr(export, step, full)
-    target = model.exported_to(tmp_path / "out")
+    target = tmp_path / "out" / STOCK
     with pytest.raises(DiskError, match=rf"{target}.*Nothing was exported\. Fix: free some space"):
-        export_model(model, tmp_path / "out")
+        export.export(NAME, tmp_path / "out")
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]

@@ -78,7 +78,7 @@ def test_two_methods_and_a_stock_model_lie_beside_each_other(make_trainer, tmp_p
         run_epochs(trainer, 1)
         trainer.on_train_end()
         dataset = trainer.plans_manager.dataset_name
-        exports.append(export(dataset, "2d", name, tmp_path / "exported"))
+        exports.append(export(f"{dataset}/{name}__nnUNetPlans__2d", tmp_path / "exported"))
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "theirs"))
     stock = tmp_path / "theirs" / dataset / "nnUNetTrainer__nnUNetPlans__2d"
     stock.mkdir(parents=True)

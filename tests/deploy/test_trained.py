@@ -9,16 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.deploy.trained import find_model, find_models, load, load_networks
+from semi_nnunet.deploy.trained import find_model, find_models
 from semi_nnunet.util import files
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
-from tests.trainers import save_as_trained, weights_of
-
-CPU = torch.device("cpu")
 
 
 class Gift:
@@ -29,16 +25,6 @@ class Gift:
 
     def __reduce__(self) -> Any:
         return os.mkdir, (str(self.trace),)
-
-
-@pytest.fixture
-def model(make_trainer) -> Path:
-    """TRAINER__PLANS__CONFIGURATION of a CPS training with folds 0 and all, of other weights."""
-    for fold in (0, "all"):
-        trainer = make_trainer("SemiCPSTrainer", fold=fold, start=False, seed=int(fold == 0))
-        trainer.initialize()
-        folder = save_as_trained(trainer)
-    return folder
 
 
 def give(checkpoint: Path, trace: Path) -> None:
@@ -67,50 +53,6 @@ def test_the_number_of_a_data_set_stands_for_its_name(model: Path) -> None:
 def test_an_absent_model_says_where_it_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"looked for plans\.json.*absent and .*Fix: give a folder"):
         find_model("absent")
-
-
-def test_the_logits_are_those_of_nnunets_own_predictor(model: Path, monkeypatch) -> None:
-    ours = load(find_model(str(model)), mirror=True, device=CPU)
-    stock = nnUNetPredictor(use_mirroring=True, device=CPU, allow_tqdm=False)
-    from semi_nnunet.discovery.register import TRAINERS_FOLDER
-
-    monkeypatch.setenv("nnUNet_extTrainer", str(TRAINERS_FOLDER))
-    stock.initialize_from_trained_model_folder(str(model), ("0",), "checkpoint_final.pth")
-    image = torch.randn(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
-    first, second = (one.predict_logits_from_preprocessed_data(image) for one in (ours, stock))
-    assert torch.equal(first, second)
-
-
-def test_every_fold_is_a_network_of_its_own(model: Path) -> None:
-    one, other = (find_model(str(model / f"fold_{fold}")) for fold in ("0", "all"))
-    networks = [weights_of(network) for network in load_networks([one, other])]
-    contents = [
-        torch.load(model / f"fold_{fold}" / "checkpoint_final.pth", weights_only=True)
-        for fold in ("0", "all")
-    ]
-    for found, content in zip(networks, contents, strict=True):
-        for name, value in content["network_weights"].items():
-            assert torch.equal(found[name], value)
-    assert any(not torch.equal(networks[0][name], networks[1][name]) for name in networks[0])
-
-
-def test_a_model_of_a_stranger_is_refused_and_not_executed(model: Path, tmp_path: Path) -> None:
-    path, trace = model / "fold_0" / "checkpoint_final.pth", tmp_path / "executed"
-    give(path, trace)
-    with pytest.raises(UserError, match="can execute code"):
-        load_networks([find_model(str(model))])
-    assert not trace.exists()
-    torch.load(path, weights_only=False)
-    assert trace.exists()  # a stock loader does execute it
-
-
-def test_a_fold_of_another_network_is_named(model: Path) -> None:
-    path = model / "fold_0" / "checkpoint_final.pth"
-    content = torch.load(path, weights_only=True)
-    content["network_weights"].popitem()
-    torch.save(content, path)
-    with pytest.raises(UserError, match=r"fold_0.*must hold the weights of the network"):
-        load_networks([find_model(str(model / "fold_0"))])
 
 
 @pytest.mark.parametrize("verb", ["pseudo-label", "distil", "select"])

@@ -100,6 +100,10 @@ def test_only_what_both_trained_is_compared():
         UserError, match="no trainer has a case of the same fold and seed in common"
     ):
         compare([*values(OURS, 0), *apart], "Base", "dice")
+    with pytest.raises(
+        UserError, match=r"nothing but the baseline Base .*2d 0\.7550\)\. Fix: train"
+    ):
+        compare(values(BASE, 0, noise=0), "Base", "dice")
     with pytest.raises(UserError, match="Base is none of what was measured: Ours"):
         compare(values(OURS, 0), "Base", "dice")
 
