@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from semi_nnunet.deploy.export import export
 
-    made = export(model_of(args), args.out, folds=args.folds, checkpoint=args.checkpoint)
+    model = model_of(args.model, args.dataset, args.configuration, args.trainer, args.plans)
+    made = export(model, args.out, folds=args.folds, checkpoint=args.checkpoint)
     print(
         f"wrote {made.archive}\nnext: nnUNetv2_install_pretrained_model_from_zip {made.archive}\n"
         f"      nnUNetv2_predict -d {made.dataset} -c {made.configuration} -p {made.plans} "
@@ -45,8 +46,14 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
-def model_of(args: argparse.Namespace) -> str:
-    """The model's folder, of -m or of the names that it is made of.
+def model_of(
+    model: str | None,
+    dataset: str | None,
+    configuration: str | None,
+    trainer: str | None,
+    plans: str | None,
+) -> str:
+    """The model's folder, or the names that it is made of as one.
 
     Raises:
         UserError: both or neither are given, or there is no such data set.
@@ -54,12 +61,11 @@ def model_of(args: argparse.Namespace) -> str:
     from semi_nnunet.data.layout import dataset_name
     from semi_nnunet.util.errors import UserError
 
-    names = [args.dataset, args.configuration, args.trainer, args.plans]
-    if args.model is not None and any(names):
+    if model is None:
+        if dataset is None or configuration is None:
+            raise UserError("a model is needed. Fix: give -m MODEL, or -d, -c and -tr")
+        names = (trainer or RECOMMENDED, plans or "nnUNetPlans", configuration)
+        return f"{dataset_name(dataset)}/{'__'.join(names)}"
+    if any((dataset, configuration, trainer, plans)):
         raise UserError("-m names the model alone. Fix: leave out -d, -c, -tr and -p, or -m")
-    if args.model is not None:
-        return str(args.model)
-    if args.dataset is None or args.configuration is None:
-        raise UserError("a model is needed. Fix: give -m MODEL, or -d, -c and -tr")
-    trainer, plans = args.trainer or RECOMMENDED, args.plans or "nnUNetPlans"
-    return f"{dataset_name(args.dataset)}/{trainer}__{plans}__{args.configuration}"
+    return model
