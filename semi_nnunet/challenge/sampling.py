@@ -22,7 +22,7 @@ from scipy.integrate import trapezoid
 from semi_nnunet.challenge.containers import container_of, kill_container
 
 INTERVAL = 0.1  # seconds, FLARE's
-GROWTH = 1.01  # of the pages of all processes, until the shared ones are counted again
+CHANGE = 0.01  # of the pages of all processes, until the shared ones are counted again
 COARSE = 0.5  # the longest gap between two samples, in seconds, with which areas still mean much
 MIB = 2**20
 NVIDIA = ("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0",
@@ -68,8 +68,8 @@ class Samples:
     Args:
         cpu: percent of the machine's processors.
         memory: MiB in use on the machine.
-        own: MiB of the processes that this one has started, whenever they have grown; a page that
-            several share is counted once. A container is started by another process, and does not
+        own: MiB of the processes that this one has started, whenever these may be more than before;
+            a page that several share is counted once. A container is started by another process, and does not
             count.
         gpu: MiB in use on the first GPU; None: the machine has none.
     """
@@ -108,7 +108,7 @@ def sampling(interval: float = INTERVAL) -> Iterator[Samples]:
 
 
 def _sample_machine(samples: Samples, stop: threading.Event, interval: float) -> None:
-    before, ends, most = psutil.cpu_times(), False, 0.0
+    before, ends, looked_at, most = psutil.cpu_times(), False, 0, 0
     while not ends:
         ends = stop.wait(interval)  # a program that has ended before still gets a sample
         now, moment = psutil.cpu_times(), time.perf_counter()
@@ -116,9 +116,11 @@ def _sample_machine(samples: Samples, stop: threading.Event, interval: float) ->
         busy = now.user + now.system - before.user - before.system
         samples.cpu.add(moment, 100.0 * busy / spent if spent else 0.0)
         samples.memory.add(moment, used_memory() / MIB)
-        if (pages := bytes_of_children(all_pages)) > GROWTH * most:
-            most = pages
-            samples.own.add(moment, bytes_of_children(share_of_pages) / MIB)
+        pages = bytes_of_children(all_pages)
+        if pages > most and abs(pages - looked_at) > CHANGE * looked_at:
+            looked_at, share = pages, bytes_of_children(share_of_pages)
+            most = max(most, share)  # of many processes with the same pages it is far less
+            samples.own.add(moment, share / MIB)
         before = now
 
 

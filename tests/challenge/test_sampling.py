@@ -12,6 +12,18 @@ import pytest
 from semi_nnunet.challenge.sampling import COARSE, Cost, Curve, cost_of
 
 HOLDS_MEMORY = "import time; held = bytearray(b'1') * 400 * 2**20; time.sleep(1.2)"
+FORKS_THEN_HOLDS = """
+import os, time
+held = bytearray(b"1") * 200 * 2**20
+for _ in range(8):
+    if not os.fork():
+        time.sleep(1)
+        os._exit(0)
+for _ in range(8):
+    os.wait()
+more = bytearray(b"1") * 400 * 2**20
+time.sleep(1)
+"""
 WORKS = "import time; end = time.process_time() + 1.5\nwhile time.process_time() < end: pass"
 
 
@@ -31,6 +43,12 @@ def test_memory_and_time_of_a_program_are_measured():
     assert holds.exit_code == 0 and holds.seconds > 1.2
     assert 400 < holds.own_memory - idle.own_memory + 2 < 450  # MiB, whatever others do
     assert holds.memory > holds.own_memory
+
+
+def test_what_forks_share_does_not_hide_what_comes_later():
+    forks = cost_of([sys.executable, "-c", FORKS_THEN_HOLDS])
+    assert forks.exit_code == 0
+    assert 600 < forks.own_memory < 700  # MiB; the forks together show 1,800
 
 
 def test_work_is_more_than_sleep():
