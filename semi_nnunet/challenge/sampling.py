@@ -68,9 +68,9 @@ class Samples:
     Args:
         cpu: percent of the machine's processors.
         memory: MiB in use on the machine.
-        own: MiB of the processes that this one has started, whenever these may be more than before;
-            a page that several share is counted once. A container is started by another process, and does not
-            count.
+        own: MiB of the processes that this one has started, whenever these may be more than
+            before; a page that several share is counted once. A container is started by another
+            process, and does not count.
         gpu: MiB in use on the first GPU; None: the machine has none.
     """
 
