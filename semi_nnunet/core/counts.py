@@ -6,6 +6,7 @@ import torch
 
 from semi_nnunet.core.losses import annotated_voxels
 from semi_nnunet.core.partial_labels import per_voxel
+from semi_nnunet.core.pseudo_labels import most_probable
 
 
 def count_classes(
@@ -34,7 +35,7 @@ def count_classes(
     """
     looked_at, classes = annotated_voxels(target, not exclusive, ignore_label), logits.shape[1]
     if exclusive:
-        predicted = logits.argmax(1)
+        predicted = most_probable(logits)
         if annotated is not None:
             counts = annotated.gather(1, predicted.flatten(1)).view_as(predicted)
             predicted = predicted * counts

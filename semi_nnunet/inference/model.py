@@ -13,6 +13,7 @@ from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 
+from semi_nnunet.core.pseudo_labels import most_probable
 from semi_nnunet.deploy.loading import load_parts
 from semi_nnunet.deploy.mirrors import mirrors_of
 from semi_nnunet.deploy.trained import TrainedModel
@@ -324,7 +325,7 @@ def labels_of(logits: torch.Tensor, manager: Any, on_device: bool) -> np.ndarray
             and numpy compares float16 slowly.
     """
     if on_device and not manager.has_regions:
-        found = logits.argmax(0)
+        found = most_probable(logits, 0)
         return found.to(torch.uint8 if len(logits) <= 256 else torch.int32).cpu().numpy()
     return np.asarray(manager.convert_logits_to_segmentation(logits.cpu()))
 

@@ -10,6 +10,7 @@ from semi_nnunet.core.pseudo_labels import (
     hard_pseudo_label,
     is_foreground,
     keep_largest_component,
+    most_probable,
     sharpen,
 )
 
@@ -22,6 +23,13 @@ def fixed_seed():
 def random_probs(exclusive: bool, *shape: int) -> torch.Tensor:
     logits = 3 * torch.randn(shape)
     return logits.softmax(1) if exclusive else logits.sigmoid()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_first_of_equal_classes_is_the_most_probable(dtype):
+    values = torch.randint(0, 3, (2, 4, 9, 10)).to(dtype)  # many are equal
+    assert torch.equal(most_probable(values), values.argmax(1))
+    assert torch.equal(most_probable(values, 0, keepdim=True), values.argmax(0, keepdim=True))
 
 
 def test_background_is_a_class_of_the_argmax():
