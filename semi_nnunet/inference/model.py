@@ -246,7 +246,7 @@ class ImagePredictor:
         if self.device.type == "mps":  # it has no float64
             logits = (Slab(slab.start, slab.logits.cpu()) for slab in logits)
         for slab in prepared.grids.resampled(logits):
-            labels = labels_of(slab.logits, manager, on_device=slab.logits.is_cuda)
+            labels = labels_of(slab.logits, manager)
             cropped[slab.start : slab.start + labels.shape[0]] = labels
         return whole.transpose(plans.transpose_backward)
 
@@ -314,20 +314,16 @@ def preprocessed(
     return resampled_image(data, shape, own, target, resample), found
 
 
-def labels_of(logits: torch.Tensor, manager: Any, on_device: bool) -> np.ndarray:
+def labels_of(logits: torch.Tensor, manager: Any) -> np.ndarray:
     """The labels (*spatial) of logits (classes or regions, *spatial), as nnU-Net finds them.
 
-    Args:
-        logits: on any device.
-        manager: nnU-Net's, of the labels.
-        on_device: take the highest logit where they are, the first one of equal ones, so that the
-            labels alone are copied: of 14 classes, 512 x 512 x 200 voxels of logits are 1.4 GiB,
-            and numpy compares float16 slowly.
+    The highest logit is found on the device, so that the labels alone are copied: of 14 classes,
+    512 x 512 x 200 voxels of logits are 1.4 GiB. Regions are nnU-Net's to find.
     """
-    if on_device and not manager.has_regions:
-        found = most_probable(logits, 0)
-        return found.to(torch.uint8 if len(logits) <= 256 else torch.int32).cpu().numpy()
-    return np.asarray(manager.convert_logits_to_segmentation(logits.cpu()))
+    if manager.has_regions:
+        return np.asarray(manager.convert_logits_to_segmentation(logits.cpu()))
+    found = most_probable(logits, 0)
+    return found.to(torch.uint8 if len(logits) <= 256 else torch.int32).cpu().numpy()
 
 
 def nearest_on(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:
