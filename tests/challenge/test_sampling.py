@@ -21,6 +21,7 @@ for _ in range(8):
         os._exit(0)
 for _ in range(8):
     os.wait()
+time.sleep(1)
 more = bytearray(b"1") * 400 * 2**20
 time.sleep(1)
 """

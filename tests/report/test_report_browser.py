@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,11 @@ def page(browser, file) -> Any:
     size(browser, 1280)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     browser.get(file.as_uri())
-    return browser
+    for _ in range(300):  # a busy machine tells of the page before its scripts have run
+        if of(browser, "document.readyState") == "complete":
+            return browser
+        time.sleep(0.1)
+    raise TimeoutError("the page is not complete after 30 seconds")
 
 
 def size(browser: Any, width: int) -> None:
