@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -20,9 +20,6 @@ from semi_nnunet.deploy.descriptions import (
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError, refuse
 from semi_nnunet.util.files import sha256_of_version
-
-if TYPE_CHECKING:
-    pass
 
 CHECKPOINT = "checkpoint_final.pth"
 
