@@ -161,7 +161,7 @@ def export_fold(
         target = model / f"fold_{name}"
         target.mkdir(parents=True)
         content = stock_checkpoint(checkpoint, weights, plans)
-        checkpoints.save(content, target / "checkpoint_final.pth")
+        checkpoints.save(content, target / CHECKPOINT)
         for shipped in SHIPPED:
             if (checkpoint_file.parent / shipped).is_file():
                 shutil.copy2(checkpoint_file.parent / shipped, target / shipped)

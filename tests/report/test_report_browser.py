@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,14 +48,14 @@ def file(tree, html) -> Path:
 @pytest.fixture
 def page(browser, file) -> Any:
     """The page, freshly opened on a desktop."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
     size(browser, 1280)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     browser.get(file.as_uri())
-    for _ in range(300):  # a busy machine tells of the page before its scripts have run
-        if of(browser, "document.readyState") == "complete":
-            return browser
-        time.sleep(0.1)
-    raise TimeoutError("the page is not complete after 30 seconds")
+    # a busy machine tells of the page before its scripts have run
+    WebDriverWait(browser, 30).until(lambda one: of(one, "document.readyState") == "complete")
+    return browser
 
 
 def size(browser: Any, width: int) -> None:
