@@ -68,9 +68,9 @@ class Samples:
     Args:
         cpu: percent of the machine's processors.
         memory: MiB in use on the machine.
-        own: MiB of the processes that this one has started, whenever these may be more than
-            before; a page that several share is counted once. A container is started by another
-            process, and does not count.
+        own: MiB of the processes that this one has started since sampling began, whenever these
+            may be more than before; a page that several share is counted once. A container is
+            started by another process, and does not count.
         gpu: MiB in use on the first GPU; None: the machine has none.
     """
 
@@ -90,11 +90,13 @@ def sampling(interval: float = INTERVAL) -> Iterator[Samples]:
     has_gpu = shutil.which(NVIDIA[0]) is not None
     samples = Samples(Curve(), Curve(), Curve(), Curve() if has_gpu else None)
     stop, threads = threading.Event(), []
-    threads.append(threading.Thread(target=_sample_machine, args=(samples, stop, interval)))
     gpu: subprocess.Popen[str] | None = None
     if samples.gpu is not None:
         gpu = subprocess.Popen(NVIDIA, stdout=subprocess.PIPE, text=True)
         threads.append(threading.Thread(target=_sample_gpu, args=(gpu, samples.gpu)))
+    others = set(psutil.Process().children(recursive=True))
+    machine = (samples, others, stop, interval)
+    threads.append(threading.Thread(target=_sample_machine, args=machine))
     for thread in threads:
         thread.start()
     try:
@@ -107,7 +109,9 @@ def sampling(interval: float = INTERVAL) -> Iterator[Samples]:
             thread.join()
 
 
-def _sample_machine(samples: Samples, stop: threading.Event, interval: float) -> None:
+def _sample_machine(
+    samples: Samples, others: set[psutil.Process], stop: threading.Event, interval: float
+) -> None:
     before, ends, looked_at, most = psutil.cpu_times(), False, 0, 0
     while not ends:
         ends = stop.wait(interval)  # a program that has ended before still gets a sample
@@ -116,9 +120,9 @@ def _sample_machine(samples: Samples, stop: threading.Event, interval: float) ->
         busy = now.user + now.system - before.user - before.system
         samples.cpu.add(moment, 100.0 * busy / spent if spent else 0.0)
         samples.memory.add(moment, used_memory() / MIB)
-        pages = bytes_of_children(all_pages)
+        pages = bytes_of_children(all_pages, others)
         if pages > most and abs(pages - looked_at) > CHANGE * looked_at:
-            looked_at, share = pages, bytes_of_children(share_of_pages)
+            looked_at, share = pages, bytes_of_children(share_of_pages, others)
             most = max(most, share)  # of many processes with the same pages it is far less
             samples.own.add(moment, share / MIB)
         before = now
@@ -130,10 +134,17 @@ def used_memory() -> int:
     return int(memory.total - memory.available)
 
 
-def bytes_of_children(bytes_of: Callable[[psutil.Process], int]) -> int:
-    """Bytes of the processes that this one has started, and those that they have."""
+def bytes_of_children(
+    bytes_of: Callable[[psutil.Process], int], others: set[psutil.Process]
+) -> int:
+    """Bytes of the processes that this one has started, and those that they have.
+
+    Args:
+        bytes_of: one of them.
+        others: are not counted.
+    """
     total = 0
-    for process in psutil.Process().children(recursive=True):
+    for process in set(psutil.Process().children(recursive=True)) - others:
         with suppress(psutil.Error):  # it has just ended
             total += bytes_of(process)
     return total

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from semi_nnunet.challenge.sampling import COARSE, Cost, Curve, cost_of
@@ -44,6 +46,17 @@ def test_memory_and_time_of_a_program_are_measured():
     assert holds.exit_code == 0 and holds.seconds > 1.2
     assert 400 < holds.own_memory - idle.own_memory + 2 < 450  # MiB, whatever others do
     assert holds.memory > holds.own_memory
+
+
+def test_what_was_started_before_is_not_counted():
+    other = subprocess.Popen([sys.executable, "-c", HOLDS_MEMORY.replace("1.2", "60")])
+    try:
+        while psutil.Process(other.pid).memory_info().rss < 400 * 2**20:
+            time.sleep(0.05)
+        assert cost_of([sys.executable, "-c", "import time; time.sleep(1)"]).own_memory < 100
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_what_forks_share_does_not_hide_what_comes_later():
