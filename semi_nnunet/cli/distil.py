@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from semi_nnunet.cli import launching
     from semi_nnunet.cli.pseudo_label import CONFIDENCE
     from semi_nnunet.cli.select import add_score_arguments
-    from semi_nnunet.pseudo_labels.test_time_augmentation import NAMES
+    from semi_nnunet.settings.common import VIEWS
 
     add, default = parser.add_argument, "default: %(default)s"
     add("-d", dest="dataset", required=True, metavar="ID", help="the data set with imagesUn")
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--name", help="of the new one (default: the old name and Distilled)")
     add("-m", "--base", dest="base", nargs="+", required=True, metavar="MODEL", help="see "
         "semi_nnunet pseudo-label")  # fmt: skip
-    add("--views", nargs="+", default=[], choices=NAMES, metavar="VIEW", help=", ".join(NAMES))
+    add("--views", nargs="+", default=[], choices=VIEWS, metavar="VIEW", help=", ".join(VIEWS))
     add("--keep", nargs="+", type=float, default=[1.0], metavar="K", help="fraction, or number "
         "above 1, of the cases: the surest; one value, or one for each round: ST++ takes half, "
         "then all (default: 1)")  # fmt: skip

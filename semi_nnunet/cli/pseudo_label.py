@@ -29,13 +29,13 @@ COMPLETE = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from semi_nnunet.cli import launching
-    from semi_nnunet.pseudo_labels.test_time_augmentation import NAMES
+    from semi_nnunet.settings.common import VIEWS
 
     add = parser.add_argument
     add("-i", dest="images", type=Path, required=True, help="folder of CASE_0000.ending files")
     add("-o", dest="out", type=Path, required=True, help="folder for labels/ and the lists")
     add("-m", dest="models", nargs="+", required=True, metavar="MODEL", help="see above")
-    add("--views", nargs="+", default=[], choices=NAMES, metavar="VIEW", help=", ".join(NAMES))
+    add("--views", nargs="+", default=[], choices=VIEWS, metavar="VIEW", help=", ".join(VIEWS))
     add("--confidence", type=float, default=0.0, metavar="P", help=CONFIDENCE)
     add("--npz", action="store_true", help="keep the probabilities")
     add("--complete", type=Path, metavar="LABELS", help=COMPLETE)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from semi_nnunet.cli import launching
-    from semi_nnunet.runs.stages import STAGES
+    from semi_nnunet.runs.recipe_files import STAGES
 
     add = parser.add_argument
     add("recipe", metavar="RECIPE", help="name of one of semi_nnunet recipes, or a JSON file")

@@ -22,12 +22,12 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from semi_nnunet.cli import launching
-    from semi_nnunet.pseudo_labels.test_time_augmentation import NAMES
+    from semi_nnunet.settings.common import VIEWS
 
     add, default = parser.add_argument, "default: %(default)s"
     add("-d", dest="dataset", required=True, metavar="ID", help="the data set with imagesUn")
     add("-m", dest="models", nargs="+", metavar="MODEL", help="see semi_nnunet pseudo-label")
-    add("--views", nargs="+", default=[], choices=NAMES, metavar="VIEW", help=", ".join(NAMES))
+    add("--views", nargs="+", default=[], choices=VIEWS, metavar="VIEW", help=", ".join(VIEWS))
     add("--keep", type=float, default=0.5, help=f"fraction, or number above 1 ({default})")
     add_score_arguments(parser)
     add("--page", type=Path, default=Path("selection.html"), help=default)

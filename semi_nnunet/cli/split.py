@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 
-from semi_nnunet.data.splits import SUBSETS
+from semi_nnunet.data.layout import SUBSETS_FILE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which cases: a text file, a JSON list, or a JSON object with a list named N",
     )
     which.add_argument(
-        "--published", action="store_true", help=f"the list named N of the data set's {SUBSETS}"
+        "--published",
+        action="store_true",
+        help=f"the list named N of the data set's {SUBSETS_FILE}",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="of the random choice (default: %(default)s)"

@@ -17,6 +17,7 @@ from semi_nnunet.util.files import optional_json, read_json
 
 UNLABELLED_IMAGES = "imagesUn"
 STOCK_TRAINER = "nnUNetTrainer"  # nnU-Net's own
+SUBSETS_FILE = "labelled_subsets.json"  # of a raw data set: published lists, by number of cases
 DISTILLED_FILE = "distil.json"  # of a raw data set: where its pseudo labels come from
 PSEUDO_LABELLED_FILE = "semi_pseudo_labelled.json"  # training cases whose labels are a model's
 SELECTED_FILE = "semi_selected.json"  # the unlabelled cases to train on, where not all

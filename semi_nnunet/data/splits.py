@@ -30,7 +30,6 @@ from semi_nnunet.data.patients import (
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import could_not_write, folder_aside, read_json, write_json
 
-SUBSETS = "labelled_subsets.json"  # the published lists, by their number of cases
 RECORD = "split.json"  # in the new data set: what it was made from
 
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semi_nnunet.data.integrity import cases_in
-from semi_nnunet.data.layout import new_raw_dataset, raw_dataset
+from semi_nnunet.data.layout import SUBSETS_FILE, new_raw_dataset, raw_dataset
 from semi_nnunet.data.patients import apart_from, patient_finder
 from semi_nnunet.data.splits import (
-    SUBSETS,
     choose_held_out,
     choose_labelled,
     describe,
@@ -76,7 +75,7 @@ def split(
         UserError: a number or list does not fit the cases, or the new data set is something else.
     """
     source = raw_dataset(dataset)
-    file = source / SUBSETS if published else case_list
+    file = source / SUBSETS_FILE if published else case_list
     description = read_json(source / "dataset.json")
     patient_of = patient_finder(description)
     cases = list(cases_in(source / "imagesTr", description["file_ending"]))

@@ -19,10 +19,9 @@ from tqdm import tqdm
 
 from semi_nnunet.data.annotated_classes import KEY as ANNOTATED
 from semi_nnunet.data.file_bytes import COPY_AGAIN, BrokenFileError, short_reason
-from semi_nnunet.data.layout import was_made
+from semi_nnunet.data.layout import SUBSETS_FILE, was_made
 from semi_nnunet.data.patients import KEY
 from semi_nnunet.data.raw_description import UNLABELLED_DOMAIN
-from semi_nnunet.data.splits import SUBSETS
 from semi_nnunet.datasets.volumes import read_volume
 from semi_nnunet.util.errors import OF_A_FULL_DISK, Problem, refuse
 from semi_nnunet.util.files import could_not_write, folder_aside, require_space, write_json
@@ -150,7 +149,7 @@ def write_conversion(
         held = {one.name: found for one, found in each if isinstance(found, frozenset)}
         if conversion.subsets:
             lists = {str(len(cases)): list(cases) for cases in conversion.subsets}
-            write_json(aside / SUBSETS, lists)
+            write_json(aside / SUBSETS_FILE, lists)
         write_json(aside / "dataset.json", conversion.dataset_json(held))
         write_json(aside / RECORD, content)
     return True

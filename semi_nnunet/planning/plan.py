@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -264,43 +263,6 @@ def _is_positive_number(text: str) -> bool:
         return False
 
 
-def assignment_of(key: str, value: Any) -> str:
-    """A setting as ``semi_nnunet plan --set`` takes it, which :func:`parse_assignments` reads."""
-    return f"{key}={value if isinstance(value, str) else json.dumps(value)}"
-
-
-def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """``["seed=1", "2d.epochs=10"]`` as the layers of ``plans["semi"]``.
-
-    Raises:
-        UserError: an assignment has no "=", or a name stands for both a value and a section.
-    """
-    semi: dict[str, Any] = {}
-    for assignment in assignments:
-        path, separator, text = assignment.partition("=")
-        if not separator:
-            raise UserError(
-                f"--set wants KEY=VALUE, TRAINER.KEY=VALUE or CONFIG.KEY=VALUE, got {assignment!r}"
-            )
-        value = _value_of(text)
-        *sections, key = path.split(".")
-        layer = semi
-        for section in sections:
-            layer = layer.setdefault(section, {})
-            if not isinstance(layer, dict):
-                raise UserError(f"--set gives {section!r} a value and, in {assignment!r}, a part")
-        layer[key] = value
-    return semi
-
-
-def _value_of(text: str) -> Any:
-    """JSON, or Python's three words, or else a word."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return {"True": True, "False": False, "None": None}.get(text, text)
-
-
 def plan_semi(
     plans: Mapping[str, Any],
     dataset_json: Mapping[str, Any],
@@ -315,7 +277,8 @@ def plan_semi(
         dataset_json: the data set's description.
         preprocessed: its preprocessed folder.
         trainers: trainer name -> its settings class.
-        given: the layers of :func:`parse_assignments`; they win over the rules.
+        given: the layers of :func:`~semi_nnunet.settings.assignments.parse_assignments`; they win
+            over the rules.
 
     Returns:
         The content of ``plans["semi"]``, and every value with its reason.

@@ -17,7 +17,6 @@ from scipy.ndimage import gaussian_filter
 
 from semi_nnunet.augment.invertible import GridView, square_planes
 
-NAMES = ("flips", "rot90", "gamma", "blur", "noise", "equalize")
 GAMMAS = (0.7, 1.5)  # the ends of nnU-Net's augmentation
 BLUR_VOXELS = 1.0
 NOISE_SD = 0.1  # of a z-scored image; nnU-Net's augmentation: variance up to .1
@@ -57,7 +56,7 @@ def make_views(names: Sequence[str], spacing: Sequence[float]) -> list[View]:
     """The image as it is, and the views named; "flips" is left to nnU-Net's own mirroring.
 
     Args:
-        names: of ``NAMES``.
+        names: of :data:`semi_nnunet.settings.common.VIEWS`.
         spacing: of the network's grid; an image is turned in planes of equal spacing alone.
     """
     views = [IDENTITY]

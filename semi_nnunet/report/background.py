@@ -17,10 +17,10 @@ from semi_nnunet.data.layout import SELECTED_FILE, UNLABELLED_IMAGES, unlabelled
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.raw_description import cases_in
 from semi_nnunet.discovery.listing import our_trainers, stock_trainers, summary_of
-from semi_nnunet.planning.plan import assignment_of
 from semi_nnunet.report.wording import short_name
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
+from semi_nnunet.settings.assignments import assignment_of
 from semi_nnunet.util.files import optional_json
 
 NO_THIRD_AXIS = 999  # its spacing, as nnU-Net reads what has two axes

@@ -9,8 +9,8 @@ from pathlib import Path
 from semi_nnunet.data.layout import number_problems
 from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.recipe import Recipe, load_recipe
-from semi_nnunet.runs.recipe_files import find_recipe
-from semi_nnunet.runs.stages import STAGES, Place, commands, plans_of_recipe, steps_as_one
+from semi_nnunet.runs.recipe_files import STAGES, find_recipe
+from semi_nnunet.runs.stages import Place, commands, plans_of_recipe, steps_as_one
 from semi_nnunet.util.errors import Problem, UserError, refuse
 from semi_nnunet.util.names import below_one
 
@@ -24,7 +24,7 @@ class Following:
         converted: number of the data set with all labels.
         split: number of the one in which some are hidden; None where the recipe hides none.
         distilled: number of the first one of pseudo labels; None where the recipe makes none.
-        only: a stage of :data:`~.stages.STAGES`, to do it alone; None: all.
+        only: a stage of :data:`~.recipe_files.STAGES`, to do it alone; None: all.
         first: a stage, to begin with it; None: with the first.
         dry_run: print the commands and run none.
         device: "cpu", "cuda" or "mps"; None: cuda if there is one.

@@ -31,8 +31,6 @@ from semi_nnunet.planning.plan import (
     apply_budget,
     apply_patch,
     apply_spacing,
-    assignment_of,
-    parse_assignments,
     plan_semi,
     sizes_for_patch,
     sizes_measured_before,
@@ -40,6 +38,7 @@ from semi_nnunet.planning.plan import (
 )
 from semi_nnunet.planning.shown import NetworkFacts, networks_of
 from semi_nnunet.planning.topology import plans_of_patch, plans_of_spacing
+from semi_nnunet.settings.assignments import assignment_of, parse_assignments
 from semi_nnunet.settings.overrides import given_before, merged
 from semi_nnunet.training.checkpoints import plain
 from semi_nnunet.util.errors import refuse

@@ -40,8 +40,8 @@ from semi_nnunet.data.patients import FOLDS, number_of_folds
 from semi_nnunet.datasets.converters import CONVERTERS, converter_module, parser_of_options
 from semi_nnunet.discovery.listing import all_trainers, our_trainers, unknown_trainers
 from semi_nnunet.discovery.settings import settings_classes
-from semi_nnunet.planning.plan import parse_assignments
 from semi_nnunet.runs.folders import ALL
+from semi_nnunet.settings.assignments import parse_assignments
 from semi_nnunet.settings.common import FILTER_SCORES, SemiSettings
 from semi_nnunet.settings.overrides import given_settings
 from semi_nnunet.settings.schema import value_problems

@@ -1,4 +1,4 @@
-"""Where the recipes lie: in the installed package, or beside it in a checkout."""
+"""Where the recipes lie, in the installed package or beside it in a checkout, and their stages."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from semi_nnunet.util.files import read_json
 from semi_nnunet.util.names import unknown
 
 PACKAGE = Path(__file__).resolve().parents[1]
+STAGES = (  # of following a recipe, in this order; each is a command, or several
+    "convert", "split", "preprocess", "plan", "train", "predict", "evaluate", "compare", "report",
+    "distil", "slim",
+)  # fmt: skip
 
 
 def recipes_folder() -> Path:

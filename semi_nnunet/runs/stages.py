@@ -7,15 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from semi_nnunet.planning.plan import assignment_of
 from semi_nnunet.runs.job import STEPS
 from semi_nnunet.runs.recipe import Recipe, option_words
+from semi_nnunet.settings.assignments import assignment_of
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
-
-STAGES = (  # in this order
-    "convert", "split", "preprocess", "plan", *STEPS, "compare", "report", "distil", "slim",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ POOL = "pool"  # value of pretrained
 PRETRAINER = "SemiPretrainTrainer"  # makes the weights of "pool"
 WORKERS, DEVICE = "workers", "device"  # values of augmentation
 FILTER_SCORES = ("disagreement", "checkpoints", "entropy", "change")
+VIEWS = ("flips", "rot90", "gamma", "blur", "noise", "equalize")  # to average predictions over
 
 
 def score_of_one_network() -> str:

@@ -3,7 +3,7 @@
 import pytest
 
 from semi_nnunet.automatic.settings import ADAM_BELOW, settings_of_device, settings_of_steps
-from semi_nnunet.planning.plan import parse_assignments
+from semi_nnunet.settings.assignments import parse_assignments
 
 
 def test_the_optimizer_depends_on_the_steps() -> None:

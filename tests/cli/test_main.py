@@ -21,6 +21,13 @@ def test_the_list_of_verbs_imports_nothing_that_takes_long() -> None:
     assert done.stdout.endswith("set()\n")
 
 
+def test_the_help_of_no_verb_waits_for_torch() -> None:
+    code = "import sys\nfrom semi_nnunet.cli.main import VERBS, build_parser\n"
+    code += "for verb in VERBS:\n    build_parser(verb).format_help()\n"
+    code += "    assert 'torch' not in sys.modules, verb"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize(
     ("line", "first", "also"),
     [

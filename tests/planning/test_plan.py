@@ -16,10 +16,11 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.classes import trainer_classes
 from semi_nnunet.planning.budget import COARSER, SHOWN
 from semi_nnunet.planning.label_ceiling import LabelCeiling
-from semi_nnunet.planning.plan import apply_budget, parse_assignments, plan_semi, sizes_of_budget
+from semi_nnunet.planning.plan import apply_budget, plan_semi, sizes_of_budget
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.report.background import planning
 from semi_nnunet.runs.folders import Folders
+from semi_nnunet.settings.assignments import parse_assignments
 
 CPU = torch.device("cpu")
 TRAINERS = {name: trainer.settings_class for name, trainer in trainer_classes().items()}
@@ -29,18 +30,6 @@ GIVEN = [
     ["SemiMeanTeacherTrainer.epochs=10", "SemiMeanTeacherTrainer.2d.ema_decay=0.5"],
     ["SemiMeanTeacherTrainer.labelled_batch_size=7", "2d.ramp_up_steps=5"],
 ]
-
-
-def test_assignments_become_layers() -> None:
-    words = ["seed=1", "2d.epochs=10", "T.2d.mirror=False", "optimizer=adam", "x=[1, 2]", "y=None"]
-    assert parse_assignments(words) == {
-        "seed": 1,
-        "2d": {"epochs": 10},
-        "T": {"2d": {"mirror": False}},
-        "optimizer": "adam",
-        "x": [1, 2],
-        "y": None,
-    }
 
 
 @pytest.mark.parametrize("assignments", GIVEN)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from semi_nnunet.pseudo_labels.test_time_augmentation import NAMES, make_views, planes
+from semi_nnunet.pseudo_labels.test_time_augmentation import make_views, planes
+from semi_nnunet.settings.common import VIEWS
 
 
 def image(shape: tuple[int, ...]) -> torch.Tensor:
@@ -66,7 +67,7 @@ def test_gamma_is_no_identity_and_equalize_makes_the_histogram_flat():
 
 
 def test_all_names_make_views_but_flips_which_nnunet_does():
-    for name in NAMES:
+    for name in VIEWS:
         views = make_views([name], (1.0, 1.0))
         assert views[0].name == "as it is"
         assert (len(views) == 1) == (name == "flips")

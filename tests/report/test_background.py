@@ -8,7 +8,6 @@ import pytest
 
 import semi_nnunet
 from semi_nnunet.cli.main import build_parser
-from semi_nnunet.planning.plan import parse_assignments
 from semi_nnunet.report.background import (
     about,
     assignments,
@@ -25,6 +24,7 @@ from semi_nnunet.report.background import (
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.trainings import found_jobs
+from semi_nnunet.settings.assignments import parse_assignments
 from semi_nnunet.util.files import write_json
 from tests.report.results_tree import BASE, OURS
 

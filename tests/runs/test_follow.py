@@ -14,7 +14,7 @@ import pytest
 from semi_nnunet.cli.main import main
 from semi_nnunet.runs.follow import Following, place_of
 from semi_nnunet.runs.recipe import load_recipe
-from semi_nnunet.runs.stages import STAGES
+from semi_nnunet.runs.recipe_files import STAGES
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json
 from tests.datasets.converting import read

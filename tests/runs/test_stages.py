@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.cli.main import build_parser
-from semi_nnunet.planning.plan import parse_assignments
 from semi_nnunet.runs.recipe import load_recipe
-from semi_nnunet.runs.stages import STAGES, Place, commands, plans_of_recipe
+from semi_nnunet.runs.recipe_files import STAGES
+from semi_nnunet.runs.stages import Place, commands, plans_of_recipe
+from semi_nnunet.settings.assignments import parse_assignments
 from semi_nnunet.util.errors import UserError
 
 PLANS = sorted((Path(__file__).resolve().parents[2] / "plans").glob("*.json"))

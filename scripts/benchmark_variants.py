@@ -1,0 +1,146 @@
+"""Time ways to run a network that training steps could take and do not.
+
+    python scripts/benchmark_variants.py
+    python scripts/benchmark_variants.py --device cuda --patch 80 112 112 --batch-size 2
+
+They are a memory format with the channels last, labelled and unlabelled patches as one batch,
+PyTorch's inference mode for passes without gradient, and fused optimizers. Each is measured in turn
+with what the steps do, and the ratio is of the medians: below 1, the way would be faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from torch import nn
+
+from semi_nnunet.util.timing import in_turn
+
+CLASSES, FEATURES, STAGES = 4, 16, 4
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "Adam": torch.optim.Adam,
+    "SGD": partial(torch.optim.SGD, momentum=0.99, nesterov=True),
+}
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add, default = parser.add_argument, "(default: %(default)s)"
+    add("--device", default="cpu", type=torch.device, help=default)
+    add("--rounds", type=int, default=9, help=default)
+    add("--patch", type=int, nargs="+", help="edges, default: 32 40 56, 96 96 and 56 40")
+    add("--batch-size", type=int, help="default: 2 in 3d, 12 in 2d")
+    args = parser.parse_args(words)
+    torch.set_num_threads(1)
+    print("| way | patches | precision | as it is, ms | in this way, ms | ratio |")
+    print("|---|---|---|---|---|---|")
+    for patch in [args.patch] if args.patch else [(32, 40, 56), (96, 96), (56, 40)]:
+        size = args.batch_size or (2 if len(patch) == 3 else 12)
+        for dtype in (torch.bfloat16, torch.float32):
+            passes = Passes(size, patch, args.device, dtype)
+            for way, parts in passes.ways().items():
+                what = f"{size} x {' x '.join(map(str, patch))}", f"{dtype}".partition(".")[2]
+                print_row((way, *what), parts, args.rounds, args.device)
+    for name, make in OPTIMIZERS.items():
+        steps = {fused: optimizer_step(make, fused, args.device) for fused in (False, True)}
+        print_row((f"fused {name}", "", "float32"), (steps[False], steps[True]), args.rounds,
+                  args.device)  # fmt: skip
+
+
+def print_row(
+    names: Sequence[str],
+    parts: tuple[Callable[[], object], Callable[[], object]],
+    rounds: int,
+    device: torch.device,
+) -> None:
+    """Time what the steps do and another way, and print a line of the table."""
+    times = in_turn(dict(zip(("now", "other"), parts, strict=True)), rounds, device)
+    now, other = (1000 * times[key].median for key in ("now", "other"))
+    print(f"| {' | '.join(names)} | {now:.1f} | {other:.1f} | {other / now:.2f} |", flush=True)
+
+
+class Passes:
+    """A network, and passes through it.
+
+    Args:
+        size: patches in a batch.
+        patch: their edges.
+        device: of the network.
+        dtype: that it computes in.
+    """
+
+    def __init__(
+        self, size: int, patch: Sequence[int], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.device, self.dtype = device, dtype
+        channels_last = torch.channels_last_3d if len(patch) == 3 else torch.channels_last
+        self.network = network_of(len(patch)).to(device)
+        self.other = network_of(len(patch)).to(device).to(memory_format=channels_last)
+        self.labelled, self.unlabelled = (
+            torch.randn(size, 1, *patch, device=device) for _ in range(2)
+        )
+        self.x_other = self.labelled.to(memory_format=channels_last)
+
+    def ways(self) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
+        """What the steps do, and the other way, by its name."""
+        x, both = self.unlabelled, torch.cat([self.labelled, self.unlabelled])
+        ahead = partial(self.outputs, self.network, x)
+        return {
+            "channels last": (
+                partial(self.both_ways, self.network, x),
+                partial(self.both_ways, self.other, self.x_other),
+            ),
+            "one batch": (self.one_by_one, partial(self.both_ways, self.network, both)),
+            "inference mode": (torch.no_grad()(ahead), torch.inference_mode()(ahead)),
+        }
+
+    def one_by_one(self) -> None:
+        """Labelled patches first, then unlabelled ones."""
+        self.both_ways(self.network, self.labelled)
+        self.both_ways(self.network, self.unlabelled)
+
+    def both_ways(self, network: nn.Module, x: torch.Tensor) -> None:
+        """A forward and a backward pass."""
+        network.zero_grad()
+        torch.stack(
+            [one.float().square().mean() for one in self.outputs(network, x)]
+        ).sum().backward()
+
+    def outputs(self, network: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+        """What the network says, at all levels of deep supervision."""
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            said: list[torch.Tensor] = network(x)
+        return said
+
+
+def network_of(axes: int) -> nn.Module:
+    """A plain U-Net of the size that a budget for a CPU plans."""
+    convolution, norm = {
+        2: (nn.Conv2d, nn.InstanceNorm2d), 3: (nn.Conv3d, nn.InstanceNorm3d)
+    }[axes]  # fmt: skip
+    torch.manual_seed(0)
+    features = [FEATURES * 2**stage for stage in range(STAGES)]
+    strides = [1, *[2] * (STAGES - 1)]
+    return PlainConvUNet(
+        1, STAGES, features, convolution, 3, strides, 2, CLASSES, 2, conv_bias=True, norm_op=norm,
+        norm_op_kwargs={"affine": True}, nonlin=nn.LeakyReLU, nonlin_kwargs={"inplace": True},
+        deep_supervision=True,
+    )  # fmt: skip
+
+
+def optimizer_step(
+    make: Callable[..., torch.optim.Optimizer], fused: bool, device: torch.device
+) -> Callable[[], object]:
+    """A step of an optimizer of the network in 3-D."""
+    parameters = [*network_of(3).to(device).parameters()]
+    for one in parameters:
+        one.grad = torch.randn_like(one)
+    return make(parameters, lr=1e-6, fused=fused).step
+
+
+if __name__ == "__main__":
+    main()
