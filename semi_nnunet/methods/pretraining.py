@@ -62,11 +62,12 @@ class SemiPretrainTrainer(SemiTrainer):
         )  # fmt: skip
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
-        image = torch.cat([labelled.x, unlabelled.x_weak])
         everywhere = torch.ones_like(labelled.x[:, :1], dtype=torch.bool)
-        error, restored = self.restore_hidden(image, torch.cat([everywhere, unlabelled.mask]))
-        self.records.add("restored/training", restored)
-        yield Term("restoration", error, ramped=False)
+        patches = len(labelled.x) + len(unlabelled.x_weak)
+        for image, inside in ((labelled.x, everywhere), (unlabelled.x_weak, unlabelled.mask)):
+            error, restored = self.restore_hidden(image, inside)
+            self.records.add("restored/training", restored)
+            yield Term("restoration", error * (len(image) / patches), ramped=False)
 
     def restore_hidden(
         self, image: torch.Tensor, inside: torch.Tensor

@@ -35,14 +35,25 @@ def test_hidden_voxels_of_both_kinds_of_images_are_restored(configuration, chann
     labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     seen = []
     trainer.network.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    (term,) = trainer.terms(labelled, unlabelled)
-    image = torch.cat([labelled.x, unlabelled.x_weak])
-    hidden = (seen[0] == 0).all(1, keepdim=True) & (image != 0).any(1, keepdim=True)
-    assert torch.equal(seen[0] * ~hidden, image * ~hidden)
-    assert 0.3 < hidden.float().mean() < 0.7
-    logits = trainer.network(seen[0])
-    assert trainer.predict(seen[0]).shape == image.shape and isinstance(logits, torch.Tensor)
-    assert term.value.requires_grad and not term.ramped
+    terms = [*trainer.terms(labelled, unlabelled)]
+    images, shown_of_each = (labelled.x, unlabelled.x_weak), tuple(seen)
+    for image, shown, term in zip(images, shown_of_each, terms, strict=True):
+        hidden = (shown == 0).all(1, keepdim=True) & (image != 0).any(1, keepdim=True)
+        assert torch.equal(shown * ~hidden, image * ~hidden)
+        assert 0.3 < hidden.float().mean() < 0.7
+        logits = trainer.network(shown)
+        assert trainer.predict(shown).shape == image.shape and isinstance(logits, torch.Tensor)
+        assert term.value.requires_grad and not term.ramped
+
+
+def test_every_patch_counts_alike(make_trainer):
+    settings = {"labelled_batch_size": 2, "unlabelled_batch_size": 6}
+    trainer = make_trainer(NAME, fold="all", **settings)
+    batch = trainer.on_device(next(trainer.dataloader_train)[0])
+    errors = iter(torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
+    trainer.restore_hidden = lambda *_: next(errors)
+    values = [term.weight * term.value.item() for term in trainer.terms(*batch)]
+    assert sum(values) == (2 * 1 + 6 * 2) / 8
 
 
 def test_a_step_changes_the_network_and_validation_tells_what_is_restored(make_trainer):
