@@ -46,9 +46,8 @@ def main(words: Sequence[str] | None = None) -> None:
                 what = f"{size} x {' x '.join(map(str, patch))}", f"{dtype}".partition(".")[2]
                 print_row((way, *what), parts, args.rounds, args.device)
     for name, make in OPTIMIZERS.items():
-        steps = {fused: optimizer_step(make, fused, args.device) for fused in (False, True)}
-        print_row((f"fused {name}", "", "float32"), (steps[False], steps[True]), args.rounds,
-                  args.device)  # fmt: skip
+        now, fused = (optimizer_step(make, fused, args.device) for fused in (False, True))
+        print_row((f"fused {name}", "", "float32"), (now, fused), args.rounds, args.device)
 
 
 def print_row(
@@ -58,8 +57,8 @@ def print_row(
     device: torch.device,
 ) -> None:
     """Time what the steps do and another way, and print a line of the table."""
-    times = in_turn(dict(zip(("now", "other"), parts, strict=True)), rounds, device)
-    now, other = (1000 * times[key].median for key in ("now", "other"))
+    times = in_turn({"now": parts[0], "other": parts[1]}, rounds, device)
+    now, other = (1000 * one.median for one in times.values())
     print(f"| {' | '.join(names)} | {now:.1f} | {other:.1f} | {other / now:.2f} |", flush=True)
 
 
@@ -83,7 +82,7 @@ class Passes:
         self.labelled, self.unlabelled = (
             torch.randn(size, 1, *patch, device=device) for _ in range(2)
         )
-        self.x_other = self.labelled.to(memory_format=channels_last)
+        self.x_other = self.unlabelled.to(memory_format=channels_last)
 
     def ways(self) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
         """What the steps do, and the other way, by its name."""

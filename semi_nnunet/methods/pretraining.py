@@ -62,6 +62,7 @@ class SemiPretrainTrainer(SemiTrainer):
         )  # fmt: skip
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
+        # one kind after the other: nnU-Net plans the memory for one batch
         everywhere = torch.ones_like(labelled.x[:, :1], dtype=torch.bool)
         patches = len(labelled.x) + len(unlabelled.x_weak)
         for image, inside in ((labelled.x, everywhere), (unlabelled.x_weak, unlabelled.mask)):
