@@ -103,9 +103,7 @@ class DiceAndVoxelLoss(nn.Module):
         """
         logits, target, mask = logits.float(), target.float(), mask.float()
         weights = self.class_weights() if class_weights is None else class_weights
-        if weights is None:
-            weights = torch.ones(logits.shape[1], device=logits.device)
-        scale = 1.0 if class_weights is None else weights[self._first :].mean()
+        scale = 1.0 if class_weights is None else class_weights[self._first :].mean()
         if annotated is not None:
             annotated = per_voxel(annotated, logits.ndim)
             target = merged_probs(target, annotated, exclusive=not self.regions)
@@ -125,26 +123,37 @@ class DiceAndVoxelLoss(nn.Module):
         """The present weights of the classes, (C,); None: all classes count the same."""
         return self._constant if self._changing is None else self._changing()
 
-    def _focus(self, probs: torch.Tensor) -> torch.Tensor | float:
+    def _focus(self, probs: torch.Tensor) -> torch.Tensor:
         """(1 - p)^gamma; the derivative of a root at 0 is infinite, hence the floor."""
-        return (1.0 - probs).clamp_min(1e-8) ** self.focal_gamma if self.focal_gamma else 1.0
+        return (1.0 - probs).clamp_min(1e-8) ** self.focal_gamma
 
     def _voxel_loss(
-        self, logits: torch.Tensor, onehot: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor
+        self,
+        logits: torch.Tensor,
+        onehot: torch.Tensor,
+        mask: torch.Tensor,
+        weights: torch.Tensor | None,
     ) -> torch.Tensor:
-        weights = weights.view(1, -1, *[1] * (logits.ndim - 2))
+        def weighted(values: torch.Tensor) -> torch.Tensor:
+            if weights is None:
+                return values
+            return values * weights.view(1, -1, *[1] * (logits.ndim - 2))
+
         if self.regions:
             losses = F.binary_cross_entropy_with_logits(logits, onehot, reduction="none")
-            losses = self._focus(torch.exp(-losses)) * losses * weights * mask
+            if self.focal_gamma:
+                losses = self._focus(torch.exp(-losses)) * losses
+            losses = weighted(losses) * mask
             summed_over_regions = self.ignore_label is not None
             counted = mask.amax(1).sum() if summed_over_regions else mask.sum()
             each = 1 if summed_over_regions or mask.shape[1] > 1 else logits.shape[1]
             voxels = mean_of_processes(counted, self.sum_over_ranks)
             return losses.sum() / (voxels * each).clamp_min(1e-8)
-        log_probs = torch.log_softmax(logits, 1)
-        focus = self._focus(log_probs.exp())
-        losses = -(focus * log_probs * onehot * weights).sum(1, keepdim=True)
-        voxel_weights = (onehot * weights).sum(1, keepdim=True) * mask
+        focused = log_probs = torch.log_softmax(logits, 1)
+        if self.focal_gamma:
+            focused = self._focus(log_probs.exp()) * log_probs
+        losses = -weighted(focused * onehot).sum(1, keepdim=True)
+        voxel_weights = weighted(onehot).sum(1, keepdim=True) * mask
         total = mean_of_processes(voxel_weights.sum(), self.sum_over_ranks)
         return (losses * mask).sum() / total.clamp_min(1e-8)
 
@@ -153,17 +162,17 @@ class DiceAndVoxelLoss(nn.Module):
         logits: torch.Tensor,
         onehot: torch.Tensor,
         mask: torch.Tensor,
-        weights: torch.Tensor,
+        weights: torch.Tensor | None,
         annotated: torch.Tensor | None,
     ) -> torch.Tensor:
         probs = torch.sigmoid(logits) if self.regions else torch.softmax(logits, 1)
-        probs, onehot = probs[:, self._first :], onehot[:, self._first :]
+        if weights is None:
+            weights = torch.ones(probs.shape[1], device=probs.device)
+        probs, counted = probs[:, self._first :], onehot[:, self._first :] * mask
         axes = tuple(range(2, logits.ndim))
-        intersection = (probs * onehot * mask).sum(axes)
-        predicted, reference = (probs * mask).sum(axes), (onehot * mask).sum(axes)
-        sums = [intersection, predicted, reference]
+        sums = [(probs * counted).sum(axes), (probs * mask).sum(axes), counted.sum(axes)]
         if annotated is not None:  # by how many samples each class is
-            sums.append(annotated[:, self._first :].flatten(2).any(2).to(predicted))
+            sums.append(annotated[:, self._first :].flatten(2).any(2).to(probs))
         if self.batch_dice:
             summed = torch.stack([part.sum(0) for part in sums])
             if self.sum_over_ranks is not None:
