@@ -39,11 +39,12 @@ class UnlabelledPool:
         self.kept: set[str] | None = None
         self.located: Mapping[str, LocationPrior] = {}
         self._located_epoch: int | None = None
+        self._cases: list[str] | None = None
 
     # ---- cases
 
     def all(self, labelled: Sequence[str]) -> list[str]:
-        """Every finished unlabelled case.
+        """Every unlabelled case that is finished when this is first asked: a training keeps them.
 
         Args:
             labelled: the labelled cases of the data set.
@@ -51,7 +52,9 @@ class UnlabelledPool:
         Raises:
             UserError: there are none, or one of them is also labelled.
         """
-        return UnlabelledCases(self.folder, self.command).all(labelled)
+        if self._cases is None:
+            self._cases = UnlabelledCases(self.folder, self.command).all(labelled)
+        return self._cases
 
     def of_fold(
         self,
