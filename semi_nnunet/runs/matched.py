@@ -81,7 +81,10 @@ def unlike_each_other(jobs: Sequence[Job]) -> Iterator[str]:
 
 
 def unlike_baseline(jobs: Sequence[Job], baseline: str) -> list[str]:
-    """A sentence for each setting in which a training differs from its baseline."""
+    """A sentence for each setting in which a training differs from its baseline.
+
+    A pre-training is no model that is compared, so that nothing is said of it.
+    """
     bases = {
         (job.configuration, job.fold, job.seed): (job, trained_with(job))
         for job in jobs
@@ -91,7 +94,7 @@ def unlike_baseline(jobs: Sequence[Job], baseline: str) -> list[str]:
     unknown: dict[tuple[str, str, str], None] = {}
     for job in jobs:
         like = (job.configuration, job.fold, job.seed)
-        if like not in bases or job.trainer == baseline:
+        if like not in bases or job.trainer == baseline or not job.segments:
             continue
         (its_job, base), own = bases[like], trained_with(job)
         untold = its_job if own else job

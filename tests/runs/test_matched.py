@@ -31,6 +31,9 @@ def test_what_differs_from_the_baseline_is_named_with_both_values(folders):
     assert said.startswith(f"Whether {OURS} 2d and {BASE} are matched is not known: {OURS} left")
     ours.checkpoint.unlink()
     assert unmatched([base, ours], BASE) == []  # it was never trained
+    pretraining = replace(ours, trainer="SemiPretrainTrainer")
+    leave(pretraining, epochs=9, momentum=0.99)
+    assert unmatched([base, pretraining], BASE) == []  # nobody compares its labels
 
 
 def test_plans_that_changed_after_a_training_are_refused_before_the_next(folders):
