@@ -221,7 +221,7 @@ def trained(report: Report, folders: Folders, jobs: Sequence[Job], baseline: str
         [
             run_name(job)
             for job in jobs
-            if not any(path.is_file() for path in job.current_tables().values())
+            if job.segments and not any(path.is_file() for path in job.current_tables().values())
         ],
         pictures,
         note,

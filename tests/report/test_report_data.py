@@ -46,7 +46,8 @@ def test_what_is_missing_is_said_and_is_no_error(tmp_path, monkeypatch, capsys):
     assert "no semi_history.csv" in text and "No training filtered them" in text
     assert "not there any more" in text and "No semi_settings.json" in text
     tree.train(BASE)
-    (tree.results / f"{OURS}__nnUNetPlans__2d" / "fold_0").mkdir(parents=True)
+    for name in (OURS, "SemiPretrainTrainer"):  # a pre-training is never measured
+        (tree.results / f"{name}__nnUNetPlans__2d" / "fold_0").mkdir(parents=True)
     assert main(["report", "-d", "7", "-o", str(out), "--baseline", "nnUNetTrainer"]) == 0
     text = Page(out.read_text()).text
     assert "Not measured yet, and not counted: MeanTeacher 2d, fold 0, seed 0." in text
