@@ -51,9 +51,9 @@ class Entry:
 
     def is_present(self, folder: Path) -> bool:
         """Whether every file is there with its size (fast)."""
-        paths = {os.path.join(folder, name): size for name, (size, _) in self.files.items()}
         return all(
-            os.path.isfile(path) and os.path.getsize(path) == size for path, size in paths.items()
+            os.path.isfile(path := os.path.join(folder, name)) and os.path.getsize(path) == size
+            for name, (size, _) in self.files.items()
         )
 
     def is_intact(self, folder: Path) -> bool:
