@@ -30,6 +30,28 @@ class Preempted(SystemExit):
         super().__init__(EXIT_CODE)
 
 
+class OnItsWay:
+    """One value of a device on its way to the host, to be read later.
+
+    Reading it waits for what the device was told to do before, and for nothing that it was told
+    since, as ``value.item()`` then would.
+
+    Args:
+        value: a tensor with one element, to which nothing is written any more.
+    """
+
+    def __init__(self, value: torch.Tensor):
+        self._copy = value.to("cpu", non_blocking=True)  # of a GPU, into pinned memory
+        on_gpu = value.is_cuda
+        self._copied = torch.cuda.current_stream(value.device).record_event() if on_gpu else None
+
+    def read(self) -> float:
+        """The value."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return float(self._copy)
+
+
 class Preemption:
     """Notes the signals by which a training is asked to leave.
 
@@ -40,7 +62,7 @@ class Preemption:
     def __init__(self, ranks: Ranks):
         self.ranks = ranks
         self.signal_name: str | None = None
-        self._of_all: torch.Tensor | None = None  # how many were asked, at the last step
+        self._of_all: OnItsWay | None = None  # how many were asked, at the last step
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -89,14 +111,15 @@ class Preemption:
         """Whether this process, or another of the training on ``device``, was asked to leave.
 
         Of several processes, it is asked once a step, and tells what was so at the step before:
-        all of them know the same then, and no GPU is waited for that has not long passed it.
+        all of them know the same then, and a GPU is waited for that is a whole step behind alone.
         """
         asked = self.signal_name is not None
         if self.ranks.count == 1:
             return asked
-        before, self._of_all = self._of_all, torch.full((), int(asked), device=device)
-        dist.all_reduce(self._of_all)
-        return before is not None and bool(before.item())
+        before, count = self._of_all, torch.full((), int(asked), device=device)
+        dist.all_reduce(count)
+        self._of_all = OnItsWay(count)
+        return before is not None and before.read() > 0
 
 
 class Part(Protocol):

@@ -12,7 +12,7 @@ import torch
 
 from semi_nnunet.training import checkpoints
 from semi_nnunet.training.distributed import Ranks
-from semi_nnunet.training.preemption import EXIT_CODE, Preempted, Preemption
+from semi_nnunet.training.preemption import EXIT_CODE, OnItsWay, Preempted, Preemption
 from tests.trainers import WITHOUT_RAMP, run_epochs, same_weights, weights_of
 
 CPU = torch.device("cpu")
@@ -119,3 +119,29 @@ def test_several_processes_leave_at_the_same_step_one_later(monkeypatch: Any) ->
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda flag: flag.add_(next(others)))
     watch = Preemption(Ranks(0, 2))
     assert [watch.is_asked(CPU) for _ in range(4)] == [False, False, False, True]
+
+
+def test_of_a_gpu_only_the_copy_is_waited_for(monkeypatch: Any) -> None:
+    """Not what the GPU was told to do since, which ``item`` waits for, too."""
+    done: list[str] = []
+
+    class Event:
+        def synchronize(self) -> None:
+            done.append("waited for the copy")
+
+    class Stream:
+        def record_event(self) -> Event:
+            done.append("noted when it is copied")
+            return Event()
+
+    class OnGpu:
+        is_cuda, device = True, "cuda:0"
+
+        def to(self, where: str, non_blocking: bool) -> torch.Tensor:
+            done.append(f"copies to {where}" if non_blocking else "waited for all")
+            return torch.tensor(2)
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+    value = OnItsWay(OnGpu())  # type: ignore[arg-type]
+    assert done == ["copies to cpu", "noted when it is copied"]
+    assert value.read() == 2 and done[2:] == ["waited for the copy"]
