@@ -139,7 +139,7 @@ class SemiDiffusionTrainer(SemiTrainer):
 
     def compiled_path(self, path: Path) -> Path:
         """A path through the encoder and a branch, compiled as one where the student is."""
-        return self.compiled.path(path, self.encoder, self.companion("diffusion").branches)
+        return self.compiled.path(path)
 
     def hard_labels(self, logits: torch.Tensor) -> torch.Tensor:
         """One-hot labels of logits, without gradient."""

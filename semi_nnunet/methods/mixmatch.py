@@ -121,7 +121,7 @@ class SemiMixMatchTrainer(TeacherTrainer):
 
     def guess(self, seen: list[torch.Tensor], views: list[GridView]) -> torch.Tensor:
         """q: the views' predictions, brought back to the patch's frame, averaged, sharpened."""
-        network = self.network if self.settings.guesser == "student" else self.companion("teacher")
+        network = self.network if self.settings.guesser == "student" else self.teacher
         probs = [
             view.inverse(self.probs(self.predict_with(network, x)))
             for view, x in zip(views, seen, strict=True)

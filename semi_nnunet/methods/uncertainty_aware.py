@@ -16,12 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
+from torch import nn
 
 from semi_nnunet.augment.intensity import add_clamped_noise
 from semi_nnunet.core.ramps import gaussian_ramp
-from semi_nnunet.core.stochastic import feature_dropout
+from semi_nnunet.core.stochastic import with_feature_dropout
 from semi_nnunet.core.uncertainty import entropy, max_entropy
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.common import CutMixSettings
@@ -59,24 +61,29 @@ class SemiUncertaintyAwareTrainer(ConsistentTeacherTrainer):
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
         yield self.supervised(labelled)
-        target = self.noisy_teacher_probs(unlabelled.x_weak)
+        target = self.noisy_probs(self.teacher, unlabelled.x_weak)
         certain = (
             self.uncertainty(unlabelled.x_weak) < self.threshold(target.shape[1])
         ) & unlabelled.mask
         self.note_pseudo_labels(target, unlabelled.mask, certain)
         yield self.consistency_term(unlabelled, target, certain)
 
-    def noisy_teacher_probs(self, x_weak: torch.Tensor) -> torch.Tensor:
-        """One teacher prediction of the patch under input noise."""
-        return self.teacher_probs(add_clamped_noise(x_weak, self.settings.teacher_noise))
+    def noisy_probs(self, teacher: nn.Module, x_weak: torch.Tensor) -> torch.Tensor:
+        """One prediction of the patch under input noise."""
+        noisy = add_clamped_noise(x_weak, self.settings.teacher_noise)
+        return self.probs(self.predict_with(teacher, noisy))
+
+    @cached_property
+    def disturbed_teacher(self) -> nn.Module:
+        """The teacher, with dropout."""
+        return with_feature_dropout(self.teacher, self.settings.dropout)
 
     def uncertainty(self, x_weak: torch.Tensor) -> torch.Tensor:
         """Entropy of the mean of the stochastic passes, (B, 1, *spatial), in nats."""
-        passes = self.settings.stochastic_passes
-        with feature_dropout(self.companion("teacher").module, self.settings.dropout):
-            mean = self.noisy_teacher_probs(x_weak) / passes
-            for _ in range(passes - 1):
-                mean += self.noisy_teacher_probs(x_weak) / passes
+        teacher, passes = self.disturbed_teacher, self.settings.stochastic_passes
+        mean = self.noisy_probs(teacher, x_weak) / passes
+        for _ in range(passes - 1):
+            mean += self.noisy_probs(teacher, x_weak) / passes
         return entropy(mean, exclusive=self.exclusive)
 
     def threshold(self, channels: int) -> float:

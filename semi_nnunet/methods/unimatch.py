@@ -17,8 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
-from semi_nnunet.core.stochastic import feature_dropout
+from torch import nn
+
+from semi_nnunet.core.stochastic import with_feature_dropout
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.schema import published, setting
 from semi_nnunet.settings.teacher import ConfidentTeacherSettings
@@ -55,7 +58,11 @@ class SemiUniMatchTrainer(ConfidentTeacherTrainer):
             mix = self.cutmix(target)
             loss = self.pseudo_label_loss(self.predict(mix(view)), mix(target), mix(confident))
             yield Term(name, loss, self.settings.strong_weight)
-        with feature_dropout(self.bare_network, self.settings.dropout, every_level=True):
-            logits = self.predict(unlabelled.x_weak, self.bare_network)
+        logits = self.predict(unlabelled.x_weak, self.disturbed_student)
         loss = self.pseudo_label_loss(logits, target, confident)
         yield Term("features", loss, self.settings.feature_weight)
+
+    @cached_property
+    def disturbed_student(self) -> nn.Module:
+        """The student, whose features are perturbed."""
+        return with_feature_dropout(self.bare_network, self.settings.dropout, every_level=True)

@@ -194,7 +194,7 @@ class CompanionTrainer(ReproducibleTrainer, is_method=False):
         With partial labels, a case counts for the classes that it annotates alone.
         """
         manager, target = self.label_manager, raw["target"]
-        with self.as_network(network):
+        with self.as_network(self.compiled(network)):
             if self.annotated_classes is None:
                 looked_at = annotated_voxels(
                     full_resolution(target), manager.has_regions, manager.ignore_label

@@ -31,9 +31,15 @@ class TeacherTrainer(SemiTrainer, is_method=False):
     def copy_student(self) -> None:
         self.companion("teacher").update(self.bare_network, step=0, decay=0.0)
 
+    @property
+    def teacher(self) -> nn.Module:
+        """The averaged network."""
+        network: nn.Module = self.companion("teacher").module
+        return network
+
     def teacher_probs(self, x: torch.Tensor) -> torch.Tensor:
         """The teacher's probabilities (B, classes or regions, *spatial), float32, no gradient."""
-        return self.probs(self.predict_with(self.companion("teacher"), x))
+        return self.probs(self.predict_with(self.teacher, x))
 
     def after_optimizer_step(self, step: int) -> None:
         settings = self.settings
@@ -43,7 +49,7 @@ class TeacherTrainer(SemiTrainer, is_method=False):
         self.companion("teacher").update(self.bare_network, step, decay)
 
     def prediction_network(self) -> nn.Module:
-        return self.companion("teacher").module
+        return self.teacher
 
 
 class ConsistentTeacherTrainer(TeacherTrainer, is_method=False):

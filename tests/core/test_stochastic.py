@@ -5,7 +5,7 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
-from semi_nnunet.core.stochastic import drop_channels, feature_dropout, statistics_kept
+from semi_nnunet.core.stochastic import drop_channels, statistics_kept, with_feature_dropout
 from semi_nnunet.util.errors import UserError
 
 CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -38,34 +38,36 @@ def seen_by_the_decoder(network: nn.Module, x: torch.Tensor) -> list[torch.Tenso
     return seen
 
 
-@pytest.mark.parametrize("dimensions", [2, 3])
-def test_probability_zero_is_the_identity(dimensions):
-    network = small_unet(dimensions)
-    x = torch.randn(2, 1, *[8] * dimensions)
-    with torch.no_grad():
-        plain = network(x)
-        with feature_dropout(network, 0.0, every_level=True):
-            assert not network.encoder._forward_hooks
-            assert torch.equal(network(x), plain)
-
-
-@pytest.mark.parametrize("dimensions", [2, 3])
-def test_inside_the_block_passes_differ_and_afterwards_they_do_not(dimensions):
-    network = small_unet(dimensions)
-    x = torch.randn(2, 1, *[8] * dimensions)
-    with torch.no_grad():
-        plain = network(x)
-        with feature_dropout(network, 0.5):
-            assert not torch.equal(network(x), network(x))
-        assert torch.equal(network(x), plain)
-    assert not network.encoder._forward_hooks
-
-
-def test_the_hook_is_removed_after_an_exception():
+def test_probability_zero_is_the_network_itself():
     network = small_unet()
-    with pytest.raises(RuntimeError, match="in the block"), feature_dropout(network, 0.5):
-        raise RuntimeError("in the block")
-    assert not network.encoder._forward_hooks
+    assert with_feature_dropout(network, 0.0, every_level=True) is network
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_its_passes_differ_and_those_of_the_network_do_not(dimensions):
+    network = small_unet(dimensions)
+    x = torch.randn(2, 1, *[8] * dimensions)
+    with torch.no_grad():
+        plain = network(x)
+        disturbed = with_feature_dropout(network, 0.5)
+        assert not torch.equal(disturbed(x), disturbed(x))
+        assert torch.equal(network(x), plain)
+    assert type(disturbed) is type(network) and disturbed.encoder.encoder is network.encoder
+
+
+def test_it_has_the_weights_of_the_network_whatever_becomes_of_them():
+    network = small_unet()
+    names, x = [*network.state_dict()], torch.randn(2, 1, 8, 8)
+    disturbed = with_feature_dropout(network, 0.5, every_level=True)
+    assert {*map(id, disturbed.parameters())} == {*map(id, network.parameters())}
+    assert [*network.state_dict()] == names
+    network.load_state_dict({key: value + 1 for key, value in network.state_dict().items()})
+    torch.manual_seed(1)
+    expected = with_feature_dropout(network, 0.5, every_level=True)(x)
+    torch.manual_seed(1)
+    assert torch.equal(disturbed(x), expected)
+    disturbed(x).sum().backward()
+    assert all(one.grad is not None for one in network.encoder.parameters())
 
 
 @pytest.mark.parametrize("every_level", [False, True])
@@ -73,8 +75,7 @@ def test_whole_channels_are_dropped_and_the_rest_rescaled(every_level):
     network = small_unet()
     x = torch.randn(4, 1, 8, 8)
     plain = seen_by_the_decoder(network, x)
-    with feature_dropout(network, 0.5, every_level):
-        dropped = seen_by_the_decoder(network, x)
+    dropped = seen_by_the_decoder(with_feature_dropout(network, 0.5, every_level), x)
     for level, (before, after) in enumerate(zip(plain, dropped, strict=True)):
         if level < len(plain) - 1 and not every_level:
             assert torch.equal(before, after)
@@ -107,11 +108,8 @@ def test_gradients_flow_to_the_kept_channels_alone():
 
 
 def test_a_network_without_an_encoder_is_refused_by_name():
-    with (
-        pytest.raises(UserError, match=r"Conv2d.*no 'encoder'.*Fix"),
-        feature_dropout(torch.nn.Conv2d(1, 1, 1), 0.5),
-    ):
-        pass
+    with pytest.raises(UserError, match=r"Conv2d.*no 'encoder'.*Fix"):
+        with_feature_dropout(torch.nn.Conv2d(1, 1, 1), 0.5)
 
 
 def test_inside_the_block_batch_normalisation_uses_its_statistics_and_keeps_them():

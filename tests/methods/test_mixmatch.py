@@ -55,7 +55,7 @@ def test_the_guesser_is_a_setting(guesser, make_trainer):
     predict_with = trainer.predict_with
     trainer.predict_with = lambda network, x: (used.append(network), predict_with(network, x))[1]
     trainer.train_step(next(trainer.dataloader_train))
-    expected = trainer.network if guesser == "student" else trainer.companion("teacher")
+    expected = trainer.network if guesser == "student" else trainer.teacher
     assert len(used) == 2 and all(network is expected for network in used)
 
 

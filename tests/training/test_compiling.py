@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from semi_nnunet.core.stochastic import feature_dropout
-from semi_nnunet.training.compiling import CompiledNetworks, has_hooks
+from semi_nnunet.core.stochastic import with_feature_dropout
+from semi_nnunet.training.compiling import CompiledNetworks
+from tests.networks.unets import unet
 from tests.trainers import UNLABELLED_TRAINERS, weights_of
 
 STEPS = 3
@@ -43,26 +45,34 @@ def test_each_network_is_compiled_once_and_keeps_the_names_of_its_weights() -> N
     assert not any("_orig_mod" in name for name in other.state_dict())
 
 
-def test_a_network_with_hooks_runs_as_it_is() -> None:
-    student = Halves()
-    compiled = CompiledNetworks(torch.compile(student, backend="eager"))
-    with feature_dropout(student, 0.5):
-        assert has_hooks(student) and compiled(student) is student
-    assert not has_hooks(student) and compiled(student) is not student
+def test_a_network_with_dropout_on_its_features_is_compiled_beside_the_one_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    student = unet("plain", 2, 1)
+    compiled = CompiledNetworks(torch.compile(student))
+    disturbed = with_feature_dropout(student, 0.5, every_level=True)
+    runs, x = compiled(disturbed), torch.randn(2, 1, 8, 8)
+    assert runs is not disturbed and runs is compiled(disturbed)
+    for _ in range(2):  # one is not run as the other, whichever was first
+        torch.manual_seed(3)
+        expected = disturbed(x)
+        torch.manual_seed(3)
+        torch.testing.assert_close(runs(x), expected)
+        torch.testing.assert_close(compiled(student)(x), student(x))
+        assert not torch.allclose(expected[0], student(x)[0])
 
 
-def test_a_path_through_networks_is_compiled_once_and_not_where_they_have_hooks() -> None:
+def test_a_path_through_networks_is_compiled_once() -> None:
     student = Halves()
 
     def path(network: Halves, x: torch.Tensor) -> torch.Tensor:
         return network.last(network.encoder(x))
 
-    assert CompiledNetworks(student).path(path, student) is path
+    assert CompiledNetworks(student).path(path) is path
     compiled = CompiledNetworks(torch.compile(student, backend="eager"))
-    runs = compiled.path(path, student)
-    assert runs is not path and runs is compiled.path(path, student)
-    with feature_dropout(student, 0.5):
-        assert compiled.path(path, student) is path
+    runs = compiled.path(path)
+    assert runs is not path and runs is compiled.path(path)
 
 
 def test_the_decoders_of_diffusion_are_within_its_graphs(make_trainer, monkeypatch) -> None:
@@ -130,3 +140,43 @@ def test_compiled_networks_train_to_the_same_weights(
     assert graphs and not torch._dynamo.utils.counters["graph_break"]
     for key, value in after[0].items():
         torch.testing.assert_close(after[1][key], value, rtol=1e-4, atol=1e-6, msg=key)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "networks"),
+    [("SemiMeanTeacherTrainer", {}, 2), ("SemiCPSTrainer", {"deploy": "average"}, 4)],
+)
+def test_what_is_validated_is_compiled_too(
+    name: str, settings: Any, networks: int, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        def run(*given: Any) -> Any:
+            ran.append(graph)
+            return graph.forward(*given)
+
+        is_network = any("conv" in str(node.target) for node in graph.graph.nodes)
+        return run if is_network else graph.forward  # nnU-Net's losses are compiled, too
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    monkeypatch.setattr(
+        "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer._do_i_compile",
+        lambda self: True,
+    )
+    trainer = make_trainer(name, **settings)
+    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
+    trainer.on_validation_epoch_start()
+    batch, found = next(trainer.dataloader_val), []
+    for compiles in (True, True, False):
+        if not compiles:
+            trainer.network = trainer.bare_network
+            trainer.compiled = CompiledNetworks(trainer.network)
+        ran.clear()
+        with torch.no_grad():
+            found.append(trainer.validation_step(deepcopy(batch)))
+        assert len(ran) == (networks if compiles else 0)
+    for key, value in found[2].items():
+        for other in found[:2]:
+            torch.testing.assert_close(torch.as_tensor(other[key]), torch.as_tensor(value))
