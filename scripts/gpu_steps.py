@@ -25,7 +25,7 @@ import torch
 import torch._dynamo
 from benchmark_step import FOLDERS, NUMBER
 
-from semi_nnunet.benchmarking.steps import FLOOR, count_operations, labelled_pass
+from semi_nnunet.benchmarking.steps import FLOOR, count_operations, labelled_pass, patches_of
 from semi_nnunet.benchmarking.work import STOCK, Work, aside, ready
 from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.discovery.names import BASELINE
@@ -159,13 +159,6 @@ def batch_of(trainer: Any, batches: dict[Any, Any]) -> Any:
 def allocated(device: torch.device) -> int:
     """Bytes of tensors on the GPU."""
     return int(torch.cuda.memory_allocated()) if device.type == "cuda" else 0
-
-
-def patches_of(batch: Any) -> int:
-    """How many patches a step has loaded, of all streams together."""
-    if isinstance(batch, dict):  # nnU-Net's own
-        return len(batch["data"])
-    return sum(len(stream["data"]) for part in batch for stream in part.values())
 
 
 def tell(name: str, facts: dict[str, Any]) -> None:

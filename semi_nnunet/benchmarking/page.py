@@ -9,7 +9,7 @@ from semi_nnunet.util.markdown import table
 
 HEADER = (
     "trainer", "step, ms", "half of them", "/ baseline's", "operations", "/ its passes",
-    "loading, ms", "memory, MiB", "/ baseline's",
+    "patches/s", "loading, ms", "memory, MiB", "/ baseline's",
 )  # fmt: skip
 
 
@@ -40,6 +40,7 @@ def row(measured: Measured, cost: Cost) -> tuple[str, ...]:
         f"{seconds.median / base.seconds.median:.2f}",
         number(operations, 2),
         number(measured.of_passes(cost), 2),
+        number(cost.rate, 1),
         number(alone.loading and 1000 * alone.loading, 1),
         number(alone.mib, 0),
         number(memory, 2),

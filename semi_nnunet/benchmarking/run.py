@@ -42,6 +42,7 @@ class Cost:
         operations: floating-point operations of it, None where they cannot be counted.
         alone: its memory and its loading.
         start: seconds until its first step is done, imports not among them.
+        patches: that a step loads, labelled and unlabelled ones together.
     """
 
     trainer: str
@@ -49,6 +50,12 @@ class Cost:
     operations: float | None
     alone: Alone
     start: float | None = None
+    patches: int | None = None
+
+    @property
+    def rate(self) -> float | None:
+        """Patches a second; None of what loads none."""
+        return self.patches and self.patches / self.seconds.median
 
 
 @dataclass(frozen=True)
@@ -93,8 +100,11 @@ class Measured:
         return found
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, as plain values."""
-        return asdict(self)
+        """All of it, as plain values, with the patches a second of each trainer."""
+        found = asdict(self)
+        for cost, plain in zip(self.costs, found["costs"], strict=True):
+            plain["patches_per_second"] = cost.rate
+        return found
 
 
 def benchmark(
@@ -238,9 +248,9 @@ def put_together(
     """The costs of the trainers that were timed."""
 
     def cost(name: str) -> Cost:
-        found = alone.get(name, Alone())
-        start = times.starts.get(name)
-        return Cost(name, times.seconds[name], times.operations.get(name), found, start)
+        found, start, patches = alone.get(name, Alone()), times.starts.get(name), times.patches
+        seconds, operations = times.seconds[name], times.operations.get(name)
+        return Cost(name, seconds, operations, found, start, patches.get(name))
 
     refused = times.refused | {name: one.refused for name, one in alone.items() if one.refused}
     measured = [cost(name) for name in names if name in times.seconds]

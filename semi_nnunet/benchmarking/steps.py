@@ -37,6 +37,7 @@ class Times:
         operations: floating-point operations of these; no entry where they cannot be counted.
         loading: seconds a batch of those whose loading was measured, too.
         starts: seconds until the first step of a trainer is done.
+        patches: that a step of a trainer loads, labelled and unlabelled ones together.
         case: seconds to predict a case; None: not measured.
         refused: trainer -> why it could not be measured.
     """
@@ -45,6 +46,7 @@ class Times:
     operations: dict[str, float] = field(default_factory=dict)
     loading: dict[str, float] = field(default_factory=dict)
     starts: dict[str, float] = field(default_factory=dict)
+    patches: dict[str, int] = field(default_factory=dict)
     case: float | None = None
     refused: dict[str, str] = field(default_factory=dict)
 
@@ -81,6 +83,7 @@ def time_steps(work: Work, names: Sequence[str], quick: bool = False) -> Times:
                 with nullcontext() if quick else variable("nnUNet_n_proc_DA", "0"):
                     trainers[name] = ready(work, name)
                 batches[name] = next(trainers[name].dataloader_train)
+                times.patches[name] = patches_of(batches[name])
                 times.starts[name] = time.perf_counter() - began
                 if quick:
                     loader = trainers[name].dataloader_train
@@ -105,6 +108,13 @@ def time_steps(work: Work, names: Sequence[str], quick: bool = False) -> Times:
         if BASELINE in parts:
             return replace(times, case=seconds_of_case(trainers[BASELINE]))
     return times
+
+
+def patches_of(batch: Any) -> int:
+    """How many patches a step has loaded, of all streams together."""
+    if isinstance(batch, dict):  # nnU-Net's own
+        return len(batch["data"])
+    return sum(len(stream["data"]) for part in batch for stream in part.values())
 
 
 def end_workers(*loaders: Any) -> None:

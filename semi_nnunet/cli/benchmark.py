@@ -7,7 +7,8 @@ Every trainer of ours and nnU-Net's own have a step in turn, --rounds times, on 
 set, in one process; the median counts, and between what half of the steps lay is told. The
 unlabelled terms count in full from the first step on. "/ its passes" is the step over the time that
 its floating-point operations take at the speed of the baseline's forward and backward pass: what is
-above 1 goes into anything but the networks. Loading and memory are measured in a process for each
+above 1 goes into anything but the networks. Patches a second are labelled and unlabelled ones
+together. Loading and memory are measured in a process for each
 trainer: seconds a batch that nnUNet_n_proc_DA processes load, which hides behind the step if it is
 shorter; memory above what the process had before its first step, of the GPU all of it. The
 seconds are kept in the data set's results, where semi_nnunet auto finds them.

@@ -26,6 +26,7 @@ def measured():
         },
         {FLOOR: 3e9, BASELINE: 3e9, "SemiMeanTeacherTrainer": 7e9},
         refused={"SemiCPSTrainer": "too little memory"},
+        patches={BASELINE: 2, STOCK: 2, "SemiMeanTeacherTrainer": 4},
         starts={BASELINE: 3.0, STOCK: 2.0, "SemiMeanTeacherTrainer": 4.0},
         case=12.0,
     )
@@ -44,10 +45,10 @@ def test_ratios_are_to_the_baseline_and_to_the_passes(measured) -> None:
     cells = [cell.strip() for cell in rows["SemiMeanTeacherTrainer"].split("|")[1:-1]]
     assert cells == [
         *("SemiMeanTeacherTrainer", "245.0", "240.0 to 250.0", "2.36", "2.33", "1.05"),
-        *("100.0", "1100", "1.10"),
+        *("16.3", "100.0", "1100", "1.10"),
     ]
     stock = [cell.strip() for cell in rows[STOCK].split("|")[1:-1]]
-    assert stock == [STOCK, "110.0", "100.0 to 120.0", "1.06", *"-----"]
+    assert stock == [STOCK, "110.0", "100.0 to 120.0", "1.06", "-", "-", "18.2", *"---"]
     assert told[-2:] == ["SemiCPSTrainer: too little memory", f"{STOCK}: killed"]
     assert "labelled forward and backward pass: 100.0 ms" in told
     assert "prediction of a case of median size, mirrored: 12.0 s" in told
@@ -57,4 +58,9 @@ def test_ratios_are_to_the_baseline_and_to_the_passes(measured) -> None:
 def test_json_holds_all_of_it(measured) -> None:
     read = json.loads(json.dumps(measured.as_json()))
     assert read["costs"][2]["seconds"]["median"] == 0.245 and read["floor"]["operations"] == 3e9
-    assert read["machine"]["torch"] and read["work"]["configuration"] == "2d"
+    assert read["costs"][2]["patches_per_second"] == pytest.approx(4 / 0.245)
+    assert (
+        read["floor"]["patches"] is None
+        and read["machine"]["torch"]
+        and read["work"]["configuration"] == "2d"
+    )

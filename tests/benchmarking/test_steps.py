@@ -66,6 +66,7 @@ def test_quick_times_loading_and_a_case_beside_the_steps_and_counts_nothing(work
     times = time_steps(work, names, quick=True)
     assert set(times.loading) == set(times.starts) == set(names) and not times.operations
     assert set(times.seconds) == {*names, FLOOR} and times.case is not None
+    assert times.patches == {BASELINE: 2, "SemiMeanTeacherTrainer": 4, STOCK: 2}
     assert all(0 < seconds < 60 for seconds in (*times.loading.values(), *times.starts.values()))
     assert multiprocessing.active_children() == []
 
