@@ -5,7 +5,8 @@
 
 They are a memory format with the channels last, labelled and unlabelled patches as one batch,
 PyTorch's inference mode for passes without gradient, and fused optimizers. Each is measured in turn
-with what the steps do, and the ratio is of the medians: below 1, the way would be faster.
+with what the steps do; told are medians and between what half of the rounds lay, and the ratio of
+the medians: below 1, the way would be faster.
 """
 
 from __future__ import annotations
@@ -58,8 +59,11 @@ def print_row(
 ) -> None:
     """Time what the steps do and another way, and print a line of the table."""
     times = in_turn({"now": parts[0], "other": parts[1]}, rounds, device)
-    now, other = (1000 * one.median for one in times.values())
-    print(f"| {' | '.join(names)} | {now:.1f} | {other:.1f} | {other / now:.2f} |", flush=True)
+    now, other = times["now"], times["other"]
+    told = [[f"{1000 * s:.1f}" for s in (one.median, one.low, one.high)] for one in (now, other)]
+    seconds = [f"{median} ({low} to {high})" for median, low, high in told]
+    cells = [*names, *seconds, f"{other.median / now.median:.2f}"]
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 class Passes:

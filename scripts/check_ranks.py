@@ -3,10 +3,10 @@
     python scripts/check_ranks.py ROOT [--device cuda]
 
 ROOT is a folder in which ``benchmark_step.prepare`` has made a phantom in 2d. A process group of
-one trains by NCCL, and by gloo two processes with a tensor of the gradients on the same GPU (NCCL
-refuses two of them on one): after each of three steps in float32 their networks must be those of
-one process with the whole batch, but for the order of sums. Prints a line for each check; the exit
-status is 1 if one fails.
+one trains by NCCL, and asks whether to leave without waiting for the GPU; and by gloo two
+processes with a tensor of the gradients on the same GPU (NCCL refuses two of them on one): after
+each of three steps in float32 their networks must be those of one process with the whole batch,
+but for the order of sums. Prints a line for each check; the exit status is 1 if one fails.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from gpu_steps import work_in
 from torch import distributed as dist
 
 from semi_nnunet.benchmarking.work import Work, aside, ready
+from semi_nnunet.training.distributed import Ranks
+from semi_nnunet.training.preemption import Preemption
 
 TRAINERS = ("SemiBaselineTrainer", "SemiMeanTeacherTrainer", "SemiCPSTrainer")
 RANKS, STEPS = 2, 3
@@ -69,6 +71,8 @@ def main(words: Sequence[str] | None = None) -> int:
 def one_of_a_group(work: Work, backend: str) -> str:
     """Steps of a process that is alone in its group."""
     [found] = in_processes(1, work, TRAINERS[1], backend, None)
+    if found["waited"]:
+        return f"FAILED: asking whether to leave waits for the GPU: {found['waited']}"
     return "ok" if found["finite"] else "FAILED: a weight is not finite"
 
 
@@ -147,12 +151,32 @@ def one_process(
         os._exit(1)
     finite = all(bool(torch.isfinite(one).all()) for one in after[-1].values())
     found = {"before": before, "weights": after, "batches": batches, "finite": finite}
+    alone_in_group = backend and told["WORLD_SIZE"] == "1"
+    found["waited"] = waited_when_asking(trainer.device) if alone_in_group else ""
     torch.save(found, buffer := io.BytesIO())  # torch's pipes share memory, which ends with this
     out.send_bytes(buffer.getvalue())
     out.close()
     if backend:
         dist.destroy_process_group()
     os._exit(0)
+
+
+def waited_when_asking(device: torch.device) -> str:
+    """What PyTorch says where a process that is one of two waits for the GPU when it asks the other
+    whether to leave; in a group of one, it is its own answer.
+    """
+    preemption, on_gpu = Preemption(Ranks(0, RANKS)), device.type == "cuda"
+    if on_gpu:
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(STEPS):
+            preemption.is_asked(device)
+    except RuntimeError as error:
+        return str(error)
+    finally:
+        if on_gpu:
+            torch.cuda.set_sync_debug_mode("default")
+    return ""
 
 
 def weights_of(trainer: Any) -> dict[str, torch.Tensor]:

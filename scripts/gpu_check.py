@@ -25,6 +25,7 @@ from typing import TypeAlias
 import benchmark_augmentation
 import benchmark_predict
 import benchmark_save
+import benchmark_variants
 import check_ranks
 import check_steps
 import gpu_steps
@@ -202,6 +203,12 @@ def everything(runner: Runner, made: Path, device: str, small: bool) -> None:
     if device != "cpu":
         runner.run(Part("compiled_3d", partial(gpu_steps.main, words), 45, 20))
     runner.run(Part("save", partial(benchmark_save.main, ["--device", device]), 20 * slow))
+    for edges, count in ((("32", "32", "32"), "1"), (("64", "64"), "2")) if small else (
+        (("80", "112", "112"), "2"), (("256", "256"), "12")
+    ):  # fmt: skip
+        words = ["--device", device, "--patch", *edges, "--batch-size", count]
+        work = partial(benchmark_variants.main, words)
+        runner.run(Part(f"variants_{len(edges)}d", work, 20 * slow))
 
 
 if __name__ == "__main__":

@@ -57,6 +57,37 @@ def test_the_unlabelled_gradient_is_shortened_to_the_limit(limit: float, batches
         assert noted == pytest.approx(float(norms[1] / norms[0]), rel=1e-5)
 
 
+@pytest.mark.parametrize(("limit", "times"), [(0.0, 1), (0.5, 2)])
+def test_a_limit_needs_the_average_of_both_gradients(
+    limit: float, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their norms are those of the whole batch; without a limit their sum is sent once."""
+    sent: list[int] = []
+
+    class Arrived:
+        def wait(self) -> None:
+            pass
+
+    def send(tensor: torch.Tensor, async_op: bool) -> Arrived:
+        sent.append(tensor.numel())
+        tensor *= 2  # as if the other process had the same
+        return Arrived()
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", send)
+    network = nn.Linear(3, 4)
+    balance = GradientBalance([network], GradientLimit(limit), StepRecords(), processes=2)
+    network(torch.ones(2, 3)).sum().backward()
+    supervised = gradients_of(network)
+    balance.unlabelled_begins(True)
+    (4 * network(torch.ones(2, 3)).sum()).backward()
+    balance.batch_ends()
+    balance.combine(0)
+    assert sum(sent) == times * sum(parameter.numel() for parameter in network.parameters())
+    factor = 1 + 4 * min(1.0, limit / 4 if limit else 1.0)
+    for found, one in zip(gradients_of(network), supervised, strict=True):
+        torch.testing.assert_close(found, factor * one)
+
+
 def test_a_limit_falls_evenly_on_a_logarithmic_scale() -> None:
     limit = GradientLimit(2.0, 0.5, 100)
     assert [limit.at(step) for step in (0, 50, 100, 200)] == pytest.approx([2.0, 1.0, 0.5, 0.5])
