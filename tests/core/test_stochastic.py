@@ -85,6 +85,24 @@ def test_whole_channels_are_dropped_and_the_rest_rescaled(every_level):
         torch.testing.assert_close(after[~gone], 2 * before[~gone])
 
 
+def test_the_encoder_may_be_inside_a_network_inside():
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = small_unet()
+
+        @property
+        def encoder(self) -> nn.Module:
+            return self.model.encoder
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.model(x)
+
+    network, x = Around(), torch.randn(2, 1, 8, 8)
+    disturbed = with_feature_dropout(network, 0.5)
+    assert not torch.equal(disturbed(x), network(x)) and torch.equal(network(x), network.model(x))
+
+
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.8])
 def test_the_expectation_is_preserved(probability):
     torch.manual_seed(0)
