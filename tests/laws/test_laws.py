@@ -336,6 +336,7 @@ def test_j_teacher_and_student_see_the_same_voxels(name, make_trainer):
     quiet = {key: 0.0 for key in ("teacher_noise", "dropout") if key in fields}
     trainer = make_trainer(name, appearance_strength=0.0, **quiet, **WITHOUT_RAMP)
     network = trainer.network = Pointwise()
+    vars(trainer).pop("disturbed_student", None)  # made of the network of before
     stand_ins = {
         "teacher": EmaTeacher(network),
         "second": network,
