@@ -13,8 +13,8 @@ The gradient of the second is limited to a multiple of that of labelled patches 
 The multiple falls from 2 to 1/4: the network first learns from many images, and then its labels.
 
 No publication has this combination. It is what was left of a tournament of parts on validation
-cases of four data sets (docs/results/tournament.md), in which it was above its baseline on all four,
-by 3.2 points on average, more than any other candidate.
+cases of four data sets (docs/results/tournament.md), in which it was above its baseline on all
+four, by 3.2 points on average, more than any other candidate.
 """
 
 from __future__ import annotations
