@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import nn
@@ -31,9 +30,6 @@ class EmaTeacher(nn.Module):
 
     def train(self, mode: bool = True) -> EmaTeacher:
         return super().train(False)
-
-    def forward(self, x: torch.Tensor) -> Any:
-        return self.module(x)
 
     @torch.no_grad()
     def update(self, student: nn.Module, step: int, decay: float) -> None:

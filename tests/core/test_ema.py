@@ -96,7 +96,7 @@ def test_teacher_receives_no_gradient_and_gives_none_to_the_student():
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     assert all(parameter.requires_grad for parameter in student.parameters())
     x = torch.randn(2, 1, 6, 6, requires_grad=True)
-    (teacher(x).sum() + student(x).sum()).backward()
+    (teacher.module(x).sum() + student(x).sum()).backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
     teacher.update(student, 3, 0.99)
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
@@ -110,7 +110,7 @@ def test_train_keeps_the_teacher_in_evaluation_mode():
     assert not any(module.training for module in companions["teacher"].modules())
     assert student.training
     x = torch.randn(1, 1, 6, 6)
-    assert torch.equal(teacher(x), teacher(x))  # no dropout
+    assert torch.equal(teacher.module(x), teacher.module(x))  # no dropout
 
 
 def test_teacher_is_independent_of_the_student():

@@ -16,7 +16,7 @@ def consistency_by_hand(trainer, unlabelled, mix, kind) -> float:
     """Squared difference over voxels and classes, and of each class, in double precision."""
     trainer.network.eval()
     with torch.no_grad():
-        teacher = trainer.probs(trainer.companion("teacher")(unlabelled.x_weak)[0]).numpy()
+        teacher = trainer.probs(trainer.teacher(unlabelled.x_weak)[0]).numpy()
         student = trainer.probs(trainer.network(mix(unlabelled.x_strong))[0]).numpy()
     box, partner = mix.box.numpy(), mix.partner.numpy()
     inside = unlabelled.mask.numpy()
