@@ -146,6 +146,18 @@ def shared_data() -> Path:
 # ---- how the data sets are made ----
 
 
+@pytest.fixture
+def compiler_settings() -> Iterator[Any]:
+    """torch.compile's, which a trainer changes; a test may, too, and they are as before after it.
+
+    pytest's ``monkeypatch`` deletes what it has set in such a module, which hides the setting.
+    """
+    from torch._dynamo import config
+
+    with config.patch(suppress_errors=config.suppress_errors):
+        yield config
+
+
 def located(root: Path, number: int, name: str) -> PreparedDataset:
     full = f"Dataset{number:03d}_{name}"
     return PreparedDataset(full, *(root / k / full for k in ("raw", "preprocessed", "results")))

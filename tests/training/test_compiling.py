@@ -75,7 +75,9 @@ def test_a_path_through_networks_is_compiled_once() -> None:
     assert runs is not path and runs is compiled.path(path)
 
 
-def test_the_decoders_of_diffusion_are_within_its_graphs(make_trainer, monkeypatch) -> None:
+def test_the_decoders_of_diffusion_are_within_its_graphs(
+    make_trainer: Any, monkeypatch: pytest.MonkeyPatch, compiler_settings: Any
+) -> None:
     """Each branch, with the encoder that it shares, is a graph as a whole."""
     convolutions: list[int] = []
 
@@ -92,7 +94,7 @@ def test_the_decoders_of_diffusion_are_within_its_graphs(make_trainer, monkeypat
         lambda self: True,
     )
     trainer = make_trainer("SemiDiffusionTrainer")
-    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
+    compiler_settings.suppress_errors = False
     branches, shape = trainer.companion("diffusion").branches, (2, 1, 32, 32)
     x, noise = torch.randn(shape), torch.randn(2, branches.num_classes, 32, 32)
     networks = trainer.bare_network.encoder, branches.psi
@@ -113,7 +115,7 @@ def test_the_decoders_of_diffusion_are_within_its_graphs(make_trainer, monkeypat
 
 @pytest.mark.parametrize("name", UNLABELLED_TRAINERS)
 def test_compiled_networks_train_to_the_same_weights(
-    name: str, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+    name: str, make_trainer: Any, monkeypatch: pytest.MonkeyPatch, compiler_settings: Any
 ) -> None:
     """With the graphs that torch.compile takes, run by PyTorch itself."""
     graphs: list[torch.fx.GraphModule] = []
@@ -133,7 +135,7 @@ def test_compiled_networks_train_to_the_same_weights(
         )
         trainer = make_trainer(name)
         assert trainer.compiled.compiles == compiles
-        monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)  # as a trainer asks
+        compiler_settings.suppress_errors = False  # as a trainer asks
         for _ in range(STEPS):
             trainer.train_step(next(trainer.dataloader_train))
         after.append({**weights_of(trainer.bare_network), **weights_of(trainer._companions)})
@@ -147,7 +149,12 @@ def test_compiled_networks_train_to_the_same_weights(
     [("SemiMeanTeacherTrainer", {}, 2), ("SemiCPSTrainer", {"deploy": "average"}, 4)],
 )
 def test_what_is_validated_is_compiled_too(
-    name: str, settings: Any, networks: int, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    settings: Any,
+    networks: int,
+    make_trainer: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    compiler_settings: Any,
 ) -> None:
     ran: list[torch.fx.GraphModule] = []
 
@@ -166,7 +173,7 @@ def test_what_is_validated_is_compiled_too(
         lambda self: True,
     )
     trainer = make_trainer(name, **settings)
-    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
+    compiler_settings.suppress_errors = False
     trainer.on_validation_epoch_start()
     batch, found = next(trainer.dataloader_val), []
     for compiles in (True, True, False):

@@ -74,17 +74,17 @@ def test_an_error_of_the_disk_that_names_no_file_names_the_folder(tmp_path: Path
 
 
 def test_a_network_that_cannot_be_compiled_trains_as_it_is(
-    make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+    make_trainer: Any, compiler_settings: Any
 ) -> None:
     def no_compiler(graph: Any, inputs: Any) -> Any:
         raise RuntimeError("Failed to find C compiler")
 
     after = []
-    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
+    compiler_settings.suppress_errors = False
     for compiles in (False, True):
         trainer = make_trainer("SemiMeanTeacherTrainer")
         if compiles:
-            assert torch._dynamo.config.suppress_errors  # the trainer has asked for it
+            assert compiler_settings.suppress_errors  # the trainer has asked for it
             trainer.network = torch.compile(trainer.network, backend=no_compiler)
         trainer.train_step(next(trainer.dataloader_train))
         after.append(weights_of(trainer.bare_network))
