@@ -143,9 +143,6 @@ def shared_data() -> Path:
     return folder
 
 
-# ---- how the data sets are made ----
-
-
 @pytest.fixture
 def compiler_settings() -> Iterator[Any]:
     """torch.compile's, which a trainer changes; a test may, too, and they are as before after it.
@@ -156,6 +153,9 @@ def compiler_settings() -> Iterator[Any]:
 
     with config.patch(suppress_errors=config.suppress_errors):
         yield config
+
+
+# ---- how the data sets are made ----
 
 
 def located(root: Path, number: int, name: str) -> PreparedDataset:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from semi_nnunet.training.machine_faults import compile_or_go_on, raise_if_of_machine
+from semi_nnunet.training.machine_faults import raise_if_of_machine
 from semi_nnunet.util.errors import UserError
 from tests.trainers import run_epochs, same_weights, weights_of
 
@@ -89,7 +89,6 @@ def test_a_network_that_cannot_be_compiled_trains_as_it_is(
         trainer.train_step(next(trainer.dataloader_train))
         after.append(weights_of(trainer.bare_network))
     assert same_weights(*after)
-    compile_or_go_on()
 
 
 def test_a_lost_process_is_named_as_such_where_there_are_several(
