@@ -21,11 +21,13 @@ import pytest
 import torch
 
 from semi_nnunet.datasets.phantom import LABEL_KINDS, write_phantom_dataset
+from semi_nnunet.util.messages import show_messages
 from tests.warm import warm_commands
 
 pytest_plugins = ["tests.trainers"]
 
 torch.set_num_threads(1)
+show_messages()  # as the command line does, so that capsys sees what a user sees
 
 SHAPE = (12, 32, 32)
 PLANS_NAME = "nnUNetPlans"

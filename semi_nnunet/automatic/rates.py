@@ -48,7 +48,7 @@ def rates_here(
         kept = Kept.of(commands.folders, work)
         if unknown := [one for one in missing if one not in kept.rates]:
             what = f"nothing was kept in {kept.path} of {', '.join(unknown)}"
-            raise UserError(f"{what}. Fix: make its folder writable, and run this again")
+            raise UserError(f"{what}", fix="make its folder writable, and run this again")
     share = commands.planned("validation_steps_per_epoch") / commands.planned("steps_per_epoch")
     validated = math.ceil(cases.labelled / max(1, cases.folds))
     return {
@@ -81,7 +81,7 @@ def rate_of(job: Job) -> Rate:
     """
     seconds = epoch_times(job)
     if not seconds:
-        raise UserError(f"{job} left no history in {job.folder}. Fix: train it anew")
+        raise UserError(f"{job} left no history in {job.folder}", fix="train it anew")
     steps = read_json(job.folder / "semi_settings.json")["settings"]["steps_per_epoch"]["value"]
     ended = (job.validation / "summary.json").stat().st_mtime
     besides = max(0.0, ended - begin_of(job) - sum(seconds)) + START_S
@@ -94,7 +94,7 @@ def begin_of(job: Job) -> float:
     logs = sorted(path.name for path in job.folder.glob("training_log_*.txt"))
     found = LOG_TIME.match(logs[-1]) if logs else None
     if found is None:
-        raise UserError(f"{job} left no log in {job.folder}. Fix: train it anew")
+        raise UserError(f"{job} left no log in {job.folder}", fix="train it anew")
     return time.mktime(time.strptime(found[1], "%Y_%m_%d_%H_%M_%S"))
 
 

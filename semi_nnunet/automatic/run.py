@@ -33,7 +33,7 @@ from semi_nnunet.runs.folders import ALL, Folders, folders_of
 from semi_nnunet.runs.launching import Launcher, find_resources
 from semi_nnunet.runs.local import Resources
 from semi_nnunet.util.command import typed
-from semi_nnunet.util.errors import Problem, UserError, refuse
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import file_in_the_way, write_text, writing
 from semi_nnunet.util.lock import hold_until_exit
 from semi_nnunet.util.names import unique
@@ -107,8 +107,8 @@ def auto(
         return None
     if other := hold_until_exit(state.lock):
         raise UserError(
-            f"{other} is at this choice already ({state.path}). Fix: wait for it, or end it and "
-            f"run the same command again"
+            f"{other} is at this choice already ({state.path})",
+            fix="wait for it, or end it and run the same command again",
         )
     with state.running():
         return choice.make()
@@ -132,7 +132,7 @@ def require_sensible(hours: float, candidates: Sequence[str], out: Path) -> None
     for name in candidates:
         if name in kinds and not kinds[name].segments:
             problems.append(Problem(f"-tr {name}", "segments nothing", "leave it out"))
-    refuse("The choice cannot start:", problems)
+    raise_if_any("The choice cannot start:", problems)
 
 
 def configuration_for(folders: Folders, device: str) -> str:

@@ -156,7 +156,8 @@ def divide(
     least = sum(time_of(setting, scaled(setting, rounds, shortest)))
     raise UserError(
         f"the time left must do for the baseline and {candidates[0]} with {LEAST_STEPS} steps, "
-        f"about {readable_time(least)}, got {readable_time(seconds)}. Fix: more --hours"
+        f"about {readable_time(least)}, got {readable_time(seconds)}",
+        fix="more --hours",
     )
 
 

@@ -69,8 +69,8 @@ class State:
                 f"{key} was {saved.asked.get(key)!r} and is {asked[key]!r}" for key in changed
             )
             raise UserError(
-                f"{path} was begun with other options: {said}. Fix: repeat the command as it was, "
-                f"or {BEGIN_ANEW}"
+                f"{path} was begun with other options: {said}",
+                fix=f"repeat the command as it was, or {BEGIN_ANEW}",
             )
         return cls(path, asked, saved.seconds, saved.rates, saved.rounds, saved.ranked)
 

@@ -21,7 +21,7 @@ from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.runs.before_start import data_problems
 from semi_nnunet.runs.folders import folders_of
 from semi_nnunet.runs.launching import find_resources
-from semi_nnunet.util.errors import Problem, UserError, noting, refuse
+from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
 from semi_nnunet.util.files import require_place, write_json
 from semi_nnunet.util.names import below_one, unknown
 from semi_nnunet.util.parallel import process_pool
@@ -183,23 +183,23 @@ def work_of(
         told = f"must be 2 or more, for a spread, got {rounds}"
         wrong.append(Problem("--rounds", told, f"leave it out: {ROUNDS}"))
     if out is not None:
-        with noting(wrong, "-o"):
+        with collect_errors(wrong, "-o"):
             require_place(out)
         if out.is_file():
             wrong.append(Problem("-o", f"must name a new file, {out} is there", "rename that one"))
-    with noting(wrong, "--device"):
+    with collect_errors(wrong, "--device"):
         resources = find_resources(device, jobs=1, threads=threads)
     wrong += unknown("trainer", trainers, [STOCK, *our_trainers()])
-    with noting(wrong, "-d"):
+    with collect_errors(wrong, "-d"):
         folders = folders_of(dataset)
-        with noting(wrong, "-p"):
+        with collect_errors(wrong, "-p"):
             content = read_plans(folders.preprocessed, plans)
             absent = [*unknown("configuration", [configuration], content["configurations"])]
             data = () if absent else data_problems(
                 folders, content, plans, [configuration], [BASELINE]
             )  # fmt: skip
             wrong += [*absent, *data]
-    refuse("Nothing can be measured:", wrong)
+    raise_if_any("Nothing can be measured:", wrong)
     name = folders.preprocessed.name
     return Work(name, configuration, plans, resources.device, resources.threads, rounds)
 

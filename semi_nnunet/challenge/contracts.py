@@ -74,7 +74,7 @@ def contract_of(name: str) -> Contract:
     """
     if name not in CONTRACTS:
         raise UserError(
-            f"--contract must be one of {', '.join(CONTRACTS)}, got {name}. Fix: choose generic, "
-            f"which any challenge can call that gives a folder and takes one"
+            f"--contract must be one of {', '.join(CONTRACTS)}, got {name}",
+            fix="choose generic, which any challenge can call that gives a folder and takes one",
         )
     return CONTRACTS[name]

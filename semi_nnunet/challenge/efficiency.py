@@ -24,7 +24,7 @@ from semi_nnunet.evaluation.labelling import read_labelling
 from semi_nnunet.evaluation.measuring import evaluate, find_dataset_json, own_tolerances
 from semi_nnunet.evaluation.tables import mean_of
 from semi_nnunet.runs.commands import ended_like_ctrl_c
-from semi_nnunet.util.errors import Problem, noting, refuse
+from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
 from semi_nnunet.util.files import optional_json, write_csv, write_json
 
 JSON = "efficiency.json"
@@ -134,7 +134,7 @@ def efficiency(
         say(f"{number} of {len(cases)} {case}: {spent}" + (f"; {bad.what}" if bad else ""))
         write_unfinished(folder, command, rows, problems)
     if labels is not None:
-        with noting(problems, "Dice and NSD"):  # the costs are kept
+        with collect_errors(problems, "Dice and NSD"):  # the costs are kept
             add_quality(rows, outputs, labels, class_tolerances)
     measured = Measured(folder, rows, tuple(problems))
     content = {"command": command, "units": UNITS, "mean": measured.means, "cases": rows}
@@ -185,7 +185,7 @@ def quality_problems(
         found.append(Problem(case, what, "add it, or leave -r out"))
     if not missing and cases and not found:
         example = str(references / f"{next(iter(cases))}{ending}")
-        with noting(found, "-r"):
+        with collect_errors(found, "-r"):
             labelling = read_labelling(find_dataset_json(references, references), example)
             make_protocol(labelling, example, (1.0,), own)
     return found
@@ -229,7 +229,7 @@ def require(wrong: Sequence[Problem]) -> None:
     if not wrong and (busy := psutil.cpu_percent(1.0)) > IDLE:
         what = f"must be idle but for at most {IDLE:g} %, got {busy:.0f} % of its processors in use"
         wrong.append(Problem("this machine", what, "end other programs: their cost would count"))
-    refuse("the cost of a submission cannot be measured:", wrong)
+    raise_if_any("the cost of a submission cannot be measured:", wrong)
 
 
 def one_case(

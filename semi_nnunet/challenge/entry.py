@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.util.errors import Problem, UserError, printable, refuse
+from semi_nnunet.util.errors import Problem, UserError, printable, raise_if_any
 from semi_nnunet.util.files import read_json, write_json
 
 DESCRIPTION = "submission.json"
@@ -70,7 +70,7 @@ def predict_folder(root: Path, inputs: Path, outputs: Path) -> int:
     cases = cases_in(inputs, ending)
     wrong = [*misnamed(inputs, cases)]
     if not cases and not wrong:
-        raise UserError(f"{inputs} holds no image CASE_0000{ending}. Fix: put one there")
+        raise UserError(f"{inputs} holds no image CASE_0000{ending}", fix="put one there")
     begun = time.perf_counter()
     print(f"ready to predict {len(cases)} images after {seconds_since_start():.1f} s", flush=True)
     try:
@@ -106,7 +106,7 @@ def require_folders(inputs: Path, outputs: Path) -> None:
         what = f"must be writable for user {os.getuid()}, who is not root"
         fix = "chmod a+rwx on the folder outside, or docker run --user $(id -u)"
         wrong.append(Problem(str(outputs), what, fix))
-    refuse("the folders cannot be used:", wrong)
+    raise_if_any("the folders cannot be used:", wrong)
 
 
 def described(root: Path) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def described(root: Path) -> dict[str, Any]:
     content = read_json(root / DESCRIPTION)
     if missing := [key for key in KEYS if key not in content]:
         raise UserError(
-            f"{root / DESCRIPTION} must have {', '.join(missing)}. Fix: package the model again"
+            f"{root / DESCRIPTION} must have {', '.join(missing)}", fix="package the model again"
         )
     return dict(content)
 

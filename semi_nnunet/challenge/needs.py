@@ -82,8 +82,8 @@ def imported(root: Path) -> dict[str, str]:
         if done.returncode:
             reason = (done.stderr.strip() or "no message").splitlines()[-1]
             raise UserError(
-                f"the model must predict a made-up image here, got: {reason}. Fix: try "
-                f"semi_nnunet predict with it"
+                f"the model must predict a made-up image here, got: {reason}",
+                fix="try semi_nnunet predict with it",
             )
         return dict(json.loads(file.read_text(encoding="utf-8")))
 

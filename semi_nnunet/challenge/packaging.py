@@ -23,7 +23,7 @@ from semi_nnunet.challenge.needs import OWN, licence_of, needed, normalised
 from semi_nnunet.challenge.packed_model import Packed, opened, pack
 from semi_nnunet.deploy.trained import CHECKPOINT
 from semi_nnunet.inference.model import ALIKE, options_of
-from semi_nnunet.util.errors import Problem, noting, refuse
+from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
 from semi_nnunet.util.files import folder_aside, read_json, write_json, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -125,14 +125,14 @@ def package(
     folder = Path(out).expanduser().absolute()
     source = None if wheel_folder is None else Path(wheel_folder).expanduser()
     wrong = list[Problem]()
-    with noting(wrong, "pip"):
+    with collect_errors(wrong, "pip"):
         wheels.installed_pip()
-    with noting(wrong, "--contract"):
+    with collect_errors(wrong, "--contract"):
         agreed = contract_of(contract)
         device = device or agreed.device
-    with noting(wrong, "-o"):
+    with collect_errors(wrong, "-o"):
         chosen = require_options(folder, device, pins)
-    with noting(wrong, "--step"):
+    with collect_errors(wrong, "--step"):
         options_of(speed, torch.device("cpu"), step=step)
     if source is not None and not any(source.glob("*.whl")):
         what = f"must be a folder of wheels, got {'none' if source.is_dir() else 'no folder'}"
@@ -140,9 +140,9 @@ def package(
     index = () if extra_index_url is None else ("--extra-index-url", extra_index_url)
     name = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-") or "submission"
     with ExitStack() as during:
-        with noting(wrong, "-m"):
+        with collect_errors(wrong, "-m"):
             trained = during.enter_context(opened(model, folds))
-        refuse("the submission cannot be packaged:", wrong)
+        raise_if_any("the submission cannot be packaged:", wrong)
         aside = during.enter_context(folder_aside(folder, "Nothing was packaged"))
         aside.mkdir(parents=True)
         packed = pack(trained, aside / MODEL)
@@ -186,7 +186,7 @@ def require_options(folder: Path, device: str | None, pins: Sequence[str]) -> di
         else:
             what = f"must be NAME==VERSION, got {pin}"
             wrong.append(Problem("--pin", what, "for example --pin torch==2.13.0+cpu"))
-    refuse("the submission cannot be packaged:", wrong)
+    raise_if_any("the submission cannot be packaged:", wrong)
     return chosen
 
 

@@ -84,7 +84,7 @@ def opened(model: str | Path, folds: Sequence[str] | None) -> Iterator[TrainedMo
         models = install(path).models
         if len(models) > 1:
             found = ", ".join(sorted(one.name for one in models))
-            raise UserError(f"{path} holds several models: {found}. Fix: unpack it and give one")
+            raise UserError(f"{path} holds several models: {found}", fix="unpack it and give one")
         yield with_folds(find_model(str(models[0])), folds)
 
 
@@ -151,7 +151,8 @@ def require_ending(ending: str) -> None:
     if not ENDING.fullmatch(ending):
         raise UserError(
             f"file_ending in dataset.json must be letters and digits after points, such as "
-            f".nii.gz, got {ending!r}. Fix: correct it"
+            f".nii.gz, got {ending!r}",
+            fix="correct it",
         )
 
 
@@ -171,8 +172,8 @@ def portable_trainer(checkpoint: Mapping[str, Any]) -> str:
         return found.__name__
     raise UserError(
         f"the network must be built by nnU-Net's trainers or from the plans, got one that "
-        f"{found.__name__} builds, whose file is on this machine alone. Fix: give the network in "
-        f"the plans, or package a model of another trainer"
+        f"{found.__name__} builds, whose file is on this machine alone",
+        fix="give the network in the plans, or package a model of another trainer",
     )
 
 

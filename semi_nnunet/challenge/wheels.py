@@ -16,7 +16,7 @@ from pathlib import Path
 
 import semi_nnunet
 from semi_nnunet.challenge.needs import normalised
-from semi_nnunet.util.errors import Problem, UserError, refuse
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import sha256_of_file, write_text
 
 OLDEST, NEWEST = 5, 28  # of glibc, 2.N: the wheels that Debian 12 and python:3.N-slim install
@@ -53,7 +53,7 @@ def fetch(
     chosen = {**pins, "pip": installed_pip()}
     if wheels is not None:
         if not wheels.is_dir():
-            raise UserError(f"--wheels {wheels} must be a folder, got none. Fix: correct the path")
+            raise UserError(f"--wheels {wheels} must be a folder, got none", fix="correct the path")
         options = ("--no-index", "--find-links", str(wheels.absolute()))
     from_source = set[str]() if wheels is not None else {name for name in chosen if is_pure(name)}
     others = [name for name in chosen if name not in from_source]
@@ -81,7 +81,7 @@ def pip(words: Sequence[str]) -> None:
     if done.returncode:
         said = [one for one in done.stderr.splitlines() if one.startswith("ERROR")]
         reason = "\n  ".join(said or done.stderr.splitlines()[-3:])
-        raise UserError(f"pip found no wheel:\n  {reason}\nFix: {FIXES}")
+        raise UserError(f"pip found no wheel:\n  {reason}\n", fix=f"{FIXES}")
 
 
 def installed_pip() -> str:
@@ -94,7 +94,9 @@ def installed_pip() -> str:
         return importlib.metadata.version("pip")
     except importlib.metadata.PackageNotFoundError as error:
         fix = f"{sys.executable} -m ensurepip"
-        raise UserError(f"wheels are fetched by pip, which is not installed. Fix: {fix}") from error
+        raise UserError(
+            "wheels are fetched by pip, which is not installed", fix=f"{fix}"
+        ) from error
 
 
 def is_pure(name: str) -> bool:
@@ -128,7 +130,7 @@ def require_all(pins: Mapping[str, str], folder: Path) -> None:
         if file.endswith(("-macosx.whl", "win_amd64.whl")) or "linux_aarch64" in file:
             what = f"must have a wheel for Linux on x86_64, got {file}"
             wrong.append(Problem(name, what, FIXES))
-    refuse("these wheels are missing:", wrong)
+    raise_if_any("these wheels are missing:", wrong)
 
 
 def own_wheel(out: Path) -> Path:

@@ -63,9 +63,9 @@ def model_of(
 
     if model is None:
         if dataset is None or configuration is None:
-            raise UserError("a model is needed. Fix: give -m MODEL, or -d, -c and -tr")
+            raise UserError("a model is needed", fix="give -m MODEL, or -d, -c and -tr")
         names = (trainer or RECOMMENDED, plans or "nnUNetPlans", configuration)
         return f"{dataset_name(dataset)}/{'__'.join(names)}"
     if any((dataset, configuration, trainer, plans)):
-        raise UserError("-m names the model alone. Fix: leave out -d, -c, -tr and -p, or -m")
+        raise UserError("-m names the model alone", fix="leave out -d, -c, -tr and -p, or -m")
     return model

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import semi_nnunet
-from semi_nnunet.util.errors import UserError, said_of_disk
+from semi_nnunet.util.errors import UserError, disk_error_message
+from semi_nnunet.util.messages import show_messages
 
 TASKS = {
     "set up": {
@@ -139,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a terminal without a true minus still gets the rest
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    show_messages()
     try:
         code = int(args.run(args) or 0)
         if sys.stdout is not None:
@@ -155,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return 128 + signal.SIGPIPE
     except OSError as error:
-        said = said_of_disk(error)
+        said = disk_error_message(error)
         if said is None:
             raise
         print(f"semi_nnunet {args.verb}: error: {said}", file=sys.stderr)

@@ -62,7 +62,8 @@ def with_feature_dropout(
     if encoder is None:
         raise UserError(
             f"this trainer disturbs the features between encoder and decoder; {type(network)} has "
-            f"no 'encoder'. Fix: plan a U-Net of nnU-Net's, or choose another trainer"
+            f"no 'encoder'",
+            fix="plan a U-Net of nnU-Net's, or choose another trainer",
         )
     return _with_part(network, encoder, DroppingEncoder(encoder, probability, every_level))
 

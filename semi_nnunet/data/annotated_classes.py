@@ -24,7 +24,7 @@ import torch
 
 from semi_nnunet.data.declared_labels import NO_CLASSES, declared_classes, has_regions
 from semi_nnunet.data.patients import named
-from semi_nnunet.util.errors import Problem, refuse
+from semi_nnunet.util.errors import Problem, raise_if_any
 
 KEY = "annotated"  # of dataset.json
 EXAMPLE = f'"{KEY}": {{"case_0001": ["liver", "spleen"], "MSD_*": ["pancreas"]}}'
@@ -67,7 +67,7 @@ class AnnotatedClasses:
         Raises:
             UserError: its entry cannot be used.
         """
-        refuse("dataset.json cannot be used:", entry_problems(description, "dataset.json"))
+        raise_if_any("dataset.json cannot be used:", entry_problems(description, "dataset.json"))
         if not is_partial(description):
             return None
         labels = description["labels"]

@@ -65,7 +65,8 @@ class BatchedTransforms:
         if refused:
             raise UserError(
                 f"augmentation=device must know every transform of the training, and does not know "
-                f"{'; '.join(refused)}. Fix: set augmentation=workers, which applies nnU-Net's own"
+                f"{'; '.join(refused)}",
+                fix="set augmentation=workers, which applies nnU-Net's own",
             )
 
     def draw(self, x: torch.Tensor) -> dict[str, Any]:

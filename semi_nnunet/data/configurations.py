@@ -29,7 +29,7 @@ def configuration_of(plans: Mapping[str, Any], name: str) -> dict[str, Any] | No
         if parent in seen or parent not in configurations:
             why = "inherits from it" if parent in seen else "the plans do not have"
             raise UserError(
-                f"configuration {seen[-1]} inherits from {parent}, which {why}. Fix: plan anew"
+                f"configuration {seen[-1]} inherits from {parent}, which {why}", fix="plan anew"
             )
         seen.append(parent)
         found = {**configurations[parent], **found}

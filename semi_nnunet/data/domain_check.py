@@ -56,7 +56,8 @@ def check_domain(
     if skip_outliers and len(outliers) == total:
         raise UserError(
             f"--skip-outliers must leave an unlabelled image, but all {total} differ much from the "
-            f"labelled ones: {folder / TABLE} says how. Fix: {fix(with_skipping=False)}"
+            f"labelled ones: {folder / TABLE} says how",
+            fix=f"{fix(with_skipping=False)}",
         )
     print("\n".join(told(outliers, total, folder, skip_outliers)), flush=True)
     return {one.case: list(one.reasons) for one in outliers} if skip_outliers else {}

@@ -21,7 +21,7 @@ from semi_nnunet.data import annotated_classes, patients
 from semi_nnunet.data.file_bytes import short_reason
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.raw_description import UNLABELLED_DOMAIN, RawDataset
-from semi_nnunet.util.errors import Problem, UserError, refuse
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import read_json
 
 NEEDED = (
@@ -47,7 +47,7 @@ def plans_there(path: Path, raw: RawDataset) -> dict[str, Any]:
     if not path.is_file():
         return {}
     plans = read_json(path)
-    refuse(f"{path} cannot be used:", plans_problems(plans, raw, path.name))
+    raise_if_any(f"{path} cannot be used:", plans_problems(plans, raw, path.name))
     return dict(plans)
 
 
@@ -96,7 +96,7 @@ def default_plans_name(planner: str) -> str:
     parameters = {} if found is None else inspect.signature(found).parameters
     if "plans_name" not in parameters:
         raise UserError(
-            f"nnU-Net has no planner {planner!r}. Fix: for example -pl nnUNetPlannerResEncM"
+            f"nnU-Net has no planner {planner!r}", fix="for example -pl nnUNetPlannerResEncM"
         )
     return str(parameters["plans_name"].default)
 

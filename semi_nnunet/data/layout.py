@@ -12,7 +12,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import (
     maybe_convert_to_dataset_name,
 )
 
-from semi_nnunet.util.errors import Problem, UserError, refuse
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import optional_json, read_json
 
 UNLABELLED_IMAGES = "imagesUn"
@@ -71,7 +71,7 @@ def require_paths(*names: str) -> None:
             problems.append(Problem(f"{variable}={value}", "is no folder", fix))
         else:
             Path(value).mkdir(parents=True, exist_ok=True)
-    refuse("nnU-Net's folders are not set up:", problems)
+    raise_if_any("nnU-Net's folders are not set up:", problems)
 
 
 def is_same(one: str | Path, other: str | Path) -> bool:
@@ -91,8 +91,8 @@ def dataset_name(name_or_id: str) -> str:
         number = int(name_or_id)
     except ValueError:
         raise UserError(
-            f"a data set is given by its number or its full name, got {name_or_id!r}. "
-            f"Fix: for example -d 42 or -d Dataset042_Pancreas"
+            f"a data set is given by its number or its full name, got {name_or_id!r}. ",
+            fix="for example -d 42 or -d Dataset042_Pancreas",
         ) from None
     candidates = [str(name) for name in find_candidate_datasets(number)]
     if len(candidates) != 1:
@@ -100,8 +100,8 @@ def dataset_name(name_or_id: str) -> str:
         folders = (nnUNet_raw, nnUNet_preprocessed, nnUNet_results)
         looked = ", ".join(f"{folder.env_var_name}={folder.get()}" for folder in folders)
         raise UserError(
-            f"exactly one data set must have the number {number}, found {found} (in {looked}). "
-            f"Fix: name the folder Dataset{number:03d}_SOMETHING in nnUNet_raw, or give its name"
+            f"exactly one data set must have the number {number}, found {found} (in {looked}). ",
+            fix=f"name the folder Dataset{number:03d}_SOMETHING in nnUNet_raw, or give its name",
         )
     return str(maybe_convert_to_dataset_name(number))
 
@@ -116,7 +116,7 @@ def raw_dataset(name_or_id: str) -> Path:
     folder = Path(nnUNet_raw.require()) / dataset_name(name_or_id)
     if not folder.is_dir():
         raise UserError(
-            f"{folder} does not exist. Fix: put the data set there, or correct -d or nnUNet_raw"
+            f"{folder} does not exist", fix="put the data set there, or correct -d or nnUNet_raw"
         )
     return folder
 
@@ -142,12 +142,12 @@ def new_raw_dataset(raw: Path, number: int, name: str, option: str = "-o") -> Pa
     if not name.strip() or "/" in name or "\\" in name:
         what = f"must be a name without / and \\, got {name!r}"
         problems.append(Problem("--name", what, "choose another"))
-    refuse("There can be no such data set:", problems)
+    raise_if_any("There can be no such data set:", problems)
     target = raw / f"Dataset{number:03d}_{name}"
     others = [path.name for path in raw.glob(f"Dataset{number:03d}_*") if path != target]
     if others:
         raise UserError(
-            f"the number {number} is taken by {', '.join(others)}. Fix: choose another {option}"
+            f"the number {number} is taken by {', '.join(others)}", fix=f"choose another {option}"
         )
     return target
 
@@ -169,8 +169,8 @@ def was_made(target: Path, record_file: str, record: Any) -> bool:
     if made.is_file() and read_json(made) == record:
         return True
     raise UserError(
-        f"{target} exists already and was not made by this command from what is there now. Fix: "
-        f"choose another number or name, or remove it"
+        f"{target} exists already and was not made by this command from what is there now",
+        fix="choose another number or name, or remove it",
     )
 
 
@@ -203,7 +203,7 @@ def read_plans(preprocessed: Path, name: str) -> dict[str, Any]:
         else f"semi_nnunet preprocess -d {preprocessed.name} first"
     )
     what = "holds no plans" if path.is_file() else "does not exist"
-    raise UserError(f"{path} {what}. Fix: {fix}")
+    raise UserError(f"{path} {what}", fix=f"{fix}")
 
 
 def is_plans(path: Path) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.util.errors import Problem, UserError, refuse
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 
 KEY = "patient"  # of dataset.json
 FOLDS = 5
@@ -35,7 +35,7 @@ def patient_finder(description: Mapping[str, Any]) -> PatientOf:
     Raises:
         UserError: the expression is none.
     """
-    refuse("dataset.json cannot be used:", expression_problems(description, "dataset.json"))
+    raise_if_any("dataset.json cannot be used:", expression_problems(description, "dataset.json"))
     if KEY not in description:
         return itself
     pattern = re.compile(description[KEY])
@@ -126,7 +126,8 @@ def require_whole(
     if split := split_patients(fold, patient_of):
         raise UserError(
             f"fold {number} of {path} trains and validates on cases of the same patients: "
-            f"{named(split)}. Fix: delete that file, folds of whole patients are made in its place"
+            f"{named(split)}",
+            fix="delete that file, folds of whole patients are made in its place",
         )
 
 

@@ -316,8 +316,9 @@ def plan_if_needed(
     if before and is_derived(before):
         raise UserError(
             f"{plans_file} was derived from other plans, and the labelled cases or dataset.json "
-            f"have changed since. Fix: semi_nnunet preprocess -d {raw.number} without -p, "
-            f"then make these plans again (semi_nnunet plan)"
+            f"have changed since",
+            fix=f"semi_nnunet preprocess -d {raw.number} without -p, "
+            f"then make these plans again (semi_nnunet plan)",
         )
     say(f"planning {plans_name}")
     default_plans_name(planner)  # raises if there is no such planner
@@ -354,7 +355,7 @@ def requested(plans: Mapping[str, Any], configurations: Sequence[str] | None) ->
     if unknown:
         known = ", ".join(available)
         raise UserError(
-            f"the plans have no configuration {', '.join(unknown)}. Fix: choose from {known}"
+            f"the plans have no configuration {', '.join(unknown)}", fix=f"choose from {known}"
         )
     manager = PlansManager(dict(plans))
     owners: dict[str, str] = {}  # of the data; a configuration comes after the one it inherits from

@@ -15,7 +15,7 @@ from semi_nnunet.data.annotated_classes import AnnotatedClasses, case_problems, 
 from semi_nnunet.data.declared_labels import NO_CLASSES, declared_values
 from semi_nnunet.data.layout import DISTILLED_FILE, UNLABELLED_IMAGES
 from semi_nnunet.data.patients import expression_problems, patient_problems
-from semi_nnunet.util.errors import Problem, UserError, refuse
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 
 JSON = "dataset.json"
 LABELS_OF_UNLABELLED = "labelsUn"
@@ -117,7 +117,7 @@ def read_description(raw_dataset: str | Path, name: str = JSON) -> dict[str, Any
         fix = "correct the path, or write it as nnU-Net's documentation/dataset_format.md says"
         raise UserError(f"{path} cannot be used:", [Problem(name, what, fix)]) from error
     problems = [replace(problem, where=name) for problem in _content_problems(content)]
-    refuse(f"{path} cannot be used:", problems)
+    raise_if_any(f"{path} cannot be used:", problems)
     return {"channel_names": content.get("modality"), **content}
 
 

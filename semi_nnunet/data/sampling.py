@@ -43,8 +43,8 @@ def sampling_probabilities(
         which = "all" if count else "none"
         raise UserError(
             f"labelled_share needs training cases with labels of people and others with pseudo "
-            f"labels, got {labelled_share} where {which} of {len(cases)} are pseudo-labelled. Fix: "
-            f"leave it out of plans['semi'], or train on a data set of semi_nnunet distil"
+            f"labels, got {labelled_share} where {which} of {len(cases)} are pseudo-labelled",
+            fix="leave it out of plans['semi'], or train on a data set of semi_nnunet distil",
         )
     share, others = labelled_share / (len(cases) - count), (1.0 - labelled_share) / count
     return np.where(is_pseudo, others, share)

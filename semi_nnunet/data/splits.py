@@ -55,10 +55,10 @@ def choose_labelled(
             seed is negative.
     """
     if seed < 0:
-        raise UserError(f"--seed must be 0 or more, got {seed}. Fix: correct it")
+        raise UserError(f"--seed must be 0 or more, got {seed}", fix="correct it")
     if number is None and chosen is None:
         raise UserError(
-            "some cases must stay labelled. Fix: --labelled N draws them, --list FILE names them"
+            "some cases must stay labelled", fix="--labelled N draws them, --list FILE names them"
         )
     if chosen is None:
         patients = by_patient(sorted(cases), patient_of)
@@ -70,12 +70,12 @@ def choose_labelled(
     if not pool:
         found, fix = ("imagesTr", "add") if chosen is None else ("the list", "name")
         raise UserError(
-            f"at least one case must stay labelled, {found} is empty. Fix: {fix} cases there"
+            f"at least one case must stay labelled, {found} is empty", fix=f"{fix} cases there"
         )
     if number is not None and not 1 <= number <= len(pool):
         raise UserError(
-            f"--labelled must be between 1 and {len(pool)}, the cases to choose from, got "
-            f"{number}. Fix: a {'larger' if number < 1 else 'smaller'} --labelled"
+            f"--labelled must be between 1 and {len(pool)}, the cases to choose from, got {number}",
+            fix=f"a {'larger' if number < 1 else 'smaller'} --labelled",
         )
     if chosen is not None or number is None:
         return sorted(pool[:number])
@@ -112,8 +112,8 @@ def choose_held_out(
         number = len(set(asked))
     if not 1 <= number <= len(pool):
         raise UserError(
-            f"--held-out must be 1 to {len(pool)} of the cases that are not labelled, got "
-            f"{number}. Fix: correct it"
+            f"--held-out must be 1 to {len(pool)} of the cases that are not labelled, got {number}",
+            fix="correct it",
         )
     if isinstance(asked, int):
         patients = by_patient(pool, patient_of)
@@ -128,8 +128,8 @@ def choose_held_out(
     split = split_patients({"train": set(pool) - set(asked), "val": asked}, patient_of)
     if split:
         raise UserError(
-            f"--held-out must name all cases of a patient or none, got some of {named(split)}. "
-            f"Fix: add the others"
+            f"--held-out must name all cases of a patient or none, got some of {named(split)}. ",
+            fix="add the others",
         )
     return sorted(set(asked))
 
@@ -140,7 +140,7 @@ def require_among(chosen: Sequence[str], cases: Sequence[str], wrong: str) -> No
     unknown = [case for case in chosen if case not in known]
     if unknown:
         names = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
-        raise UserError(f"{wrong}: {names}. Fix: correct it")
+        raise UserError(f"{wrong}: {names}", fix="correct it")
 
 
 def read_case_list(path: str | Path, number: int | None) -> list[str]:
@@ -157,7 +157,7 @@ def read_case_list(path: str | Path, number: int | None) -> list[str]:
     path = Path(path)
     if not path.is_file():
         raise UserError(
-            f"the list {path} does not exist. Fix: correct the path, or name the cases by --list"
+            f"the list {path} does not exist", fix="correct the path, or name the cases by --list"
         )
     if path.suffix != ".json":
         return [
@@ -168,8 +168,8 @@ def read_case_list(path: str | Path, number: int | None) -> list[str]:
         content = list_of(path, content, number)
     if not (isinstance(content, list) and all(isinstance(case, str) for case in content)):
         raise UserError(
-            f"{path} must hold a list of case ids, got {json.dumps(content)[:80]}. Fix: write them "
-            f'as ["case_1", "case_2"], or one a line in a .txt file'
+            f"{path} must hold a list of case ids, got {json.dumps(content)[:80]}",
+            fix='write them as ["case_1", "case_2"], or one a line in a .txt file',
         )
     return content
 
@@ -182,20 +182,20 @@ def list_of(path: Path, content: Mapping[str, Any], number: int | None) -> list[
         lists = [(str(len(value)), value) for value in values] or lists
     if number is None:
         raise UserError(
-            f"{path} must hold one list of cases here, got an object of several. Fix: write the "
-            f"wanted one into a file of its own"
+            f"{path} must hold one list of cases here, got an object of several",
+            fix="write the wanted one into a file of its own",
         )
     found = [value for key, value in lists if key == str(number)]
     if not found:
         named_so = ", ".join(dict(lists)) or "nothing"
         raise UserError(
-            f"{path} holds lists named {named_so}, none named {number}. Fix: give one of these as "
-            f"--labelled"
+            f"{path} holds lists named {named_so}, none named {number}",
+            fix="give one of these as --labelled",
         )
     if any(one != found[0] for one in found):
         raise UserError(
-            f"{path} holds {len(found)} different lists of {number} cases. Fix: write the wanted "
-            f"one into a file of its own, and give that as --list"
+            f"{path} holds {len(found)} different lists of {number} cases",
+            fix="write the wanted one into a file of its own, and give that as --list",
         )
     return list(found[0])
 
@@ -235,13 +235,13 @@ def write_split(
         return False
     if target.resolve() in [hidden_labels.resolve(), *hidden_labels.resolve().parents]:
         raise UserError(
-            f"the hidden labels must lie outside the new data set, got {hidden_labels}. Fix: "
-            f"another --hidden-labels"
+            f"the hidden labels must lie outside the new data set, got {hidden_labels}",
+            fix="another --hidden-labels",
         )
     if "dataset" in description:
         raise UserError(
-            f"{source}/dataset.json lists its files one by one, which split cannot take apart. "
-            f"Fix: use the folders imagesTr and labelsTr"
+            f"{source}/dataset.json lists its files one by one, which split cannot take apart. ",
+            fix="use the folders imagesTr and labelsTr",
         )
     ending = description["file_ending"]
     cases = cases_in(source / "imagesTr", ending)
@@ -256,8 +256,8 @@ def write_split(
     both = sorted(set(cases) & set(cases_in(source / UNLABELLED_IMAGES, ending)))
     if both:
         raise UserError(
-            f"{source} has cases in imagesTr and in {UNLABELLED_IMAGES}: {', '.join(both)}. "
-            f"Fix: remove them from one of the two"
+            f"{source} has cases in imagesTr and in {UNLABELLED_IMAGES}: {', '.join(both)}. ",
+            fix="remove them from one of the two",
         )
     with folder_aside(target, "Nothing was split") as aside:
         put = Transfer(symlink)

@@ -29,7 +29,8 @@ def require_predictions(folder: str | None, cases: Sequence[str], command: str) 
         shown = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")
         raise UserError(
             f"the cascade needs the previous stage's predictions in {folder}, they are missing for "
-            f"{len(missing)} cases: {shown}. Fix: {command}"
+            f"{len(missing)} cases: {shown}",
+            fix=f"{command}",
         )
 
 

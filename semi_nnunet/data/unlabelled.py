@@ -67,14 +67,14 @@ class UnlabelledCases:
         cases = self.present()
         if not cases:
             raise UserError(
-                f"training on unlabelled images needs some, found none in {self.folder}. Fix: put "
-                f"them into imagesUn of the raw data set and run {self.command}"
+                f"training on unlabelled images needs some, found none in {self.folder}",
+                fix=f"put them into imagesUn of the raw data set and run {self.command}",
             )
         both = sorted(set(labelled).intersection(cases))
         if both:
             raise UserError(
-                f"a case must be labelled or unlabelled, not both: {', '.join(both)}. Fix: remove "
-                f"it from imagesUn or imagesTr and run {self.command} again"
+                f"a case must be labelled or unlabelled, not both: {', '.join(both)}",
+                fix=f"remove it from imagesUn or imagesTr and run {self.command} again",
             )
         return cases
 
@@ -85,8 +85,8 @@ class UnlabelledCases:
         chosen = set(read_json(path)["cases"])
         if not chosen.intersection(cases):
             raise UserError(
-                f"none of the {len(chosen)} cases in {path} is preprocessed. Fix: select anew, or "
-                f"semi_nnunet select --undo"
+                f"none of the {len(chosen)} cases in {path} is preprocessed",
+                fix="select anew, or semi_nnunet select --undo",
             )
         return [case for case in cases if case in chosen]
 

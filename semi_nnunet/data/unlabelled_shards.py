@@ -88,8 +88,8 @@ def require_idle(folder: Path) -> None:
     if at_work := holders(shards_folder(folder)):
         shard, holder = next(iter(at_work.items()))
         raise UserError(
-            f"{len(at_work)} shards of {folder} are being worked on ({shard}: {holder}). Fix: wait "
-            f"until they have ended, or end them, then run the same command again"
+            f"{len(at_work)} shards of {folder} are being worked on ({shard}: {holder})",
+            fix="wait until they have ended, or end them, then run the same command again",
         )
 
 

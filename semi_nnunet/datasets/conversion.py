@@ -23,7 +23,7 @@ from semi_nnunet.data.layout import SUBSETS_FILE, was_made
 from semi_nnunet.data.patients import KEY
 from semi_nnunet.data.raw_description import UNLABELLED_DOMAIN
 from semi_nnunet.datasets.volumes import read_volume
-from semi_nnunet.util.errors import OF_A_FULL_DISK, Problem, refuse
+from semi_nnunet.util.errors import FULL_DISK_ERRNOS, Problem, raise_if_any
 from semi_nnunet.util.files import could_not_write, folder_aside, require_space, write_json
 from semi_nnunet.util.parallel import in_processes
 
@@ -144,7 +144,7 @@ def write_conversion(
         shown = {"total": len(conversion.cases), "unit": "case", "disable": None}
         written = list(tqdm(results, desc="converting", **shown))
         problems = [found for found in written if isinstance(found, Problem)]
-        refuse("Nothing was written, as some files cannot be converted:", problems)
+        raise_if_any("Nothing was written, as some files cannot be converted:", problems)
         each = zip(conversion.cases, written, strict=True)
         held = {one.name: found for one, found in each if isinstance(found, frozenset)}
         if conversion.subsets:
@@ -170,7 +170,7 @@ def _write_case(
     except BrokenFileError as error:
         return Problem(case.where, str(error), error.fix)
     except Exception as error:  # one strange file must not hide the others
-        if isinstance(error, OSError) and error.errno in OF_A_FULL_DISK:
+        if isinstance(error, OSError) and error.errno in FULL_DISK_ERRNOS:
             what, left = f"{case.name} to {aside.parent}", "Nothing was converted"
             raise could_not_write(what, error, aside, left=left) from error
         require_space(aside)  # a full disk is not the file's fault; SimpleITK does not tell

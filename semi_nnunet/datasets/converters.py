@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from semi_nnunet.util.errors import Problem, UserError, refuse
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.names import require_positive, unknown
 
 CONVERTERS = {
@@ -52,7 +52,7 @@ def converter_module(name: str) -> ModuleType:
     Raises:
         UserError: there is none of that name.
     """
-    refuse("There is no such converter:", unknown("converter", [name], CONVERTERS))
+    raise_if_any("There is no such converter:", unknown("converter", [name], CONVERTERS))
     return importlib.import_module(f"semi_nnunet.datasets.{name}")
 
 
@@ -133,5 +133,5 @@ def with_defaults(module: ModuleType, name: str, options: dict[str, Any]) -> dic
     for key, parameter in inspect.signature(module.convert).parameters.items():
         if key in found and parameter.default is parameter.empty and found[key] is None:
             problems.append(Problem(f"option {key!r}", "is missing", "add it"))
-    refuse(f"{name} cannot be converted:", problems)
+    raise_if_any(f"{name} cannot be converted:", problems)
     return found

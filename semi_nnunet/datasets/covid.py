@@ -92,6 +92,7 @@ def test_scans(names: Collection[str], percent: int, seed: int) -> set[str]:
     if not chosen:
         raise UserError(
             f"no scan is small enough for a test set of {percent} %: the {len(names)} slices are "
-            f"of {len(sizes)} scans (names without their last number). Fix: a larger --test-percent"
+            f"of {len(sizes)} scans (names without their last number)",
+            fix="a larger --test-percent",
         )
     return chosen

@@ -104,6 +104,7 @@ def _h5py() -> Any:
         import h5py
     except ImportError as error:
         raise UserError(
-            "mri_norm2.h5 needs h5py, which is not installed. Fix: pip install semi_nnunet[convert]"
+            "mri_norm2.h5 needs h5py, which is not installed",
+            fix="pip install semi_nnunet[convert]",
         ) from error
     return h5py

@@ -124,7 +124,7 @@ def _reader(path: Path) -> sitk.ImageFileReader:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise UserError(f"{path} cannot be read. Fix: copy it again from its source") from error
+        raise UserError(f"{path} cannot be read", fix="copy it again from its source") from error
     return reader
 
 

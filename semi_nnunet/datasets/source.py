@@ -32,7 +32,7 @@ class Source:
         self.root, self.title = Path(root), title
         self.problems: list[Problem] = []
         if not self.root.is_dir():
-            raise UserError(f"{root} is no folder. Fix: give the folder of {title}")
+            raise UserError(f"{root} is no folder", fix=f"give the folder of {title}")
 
     def find(self, endings: Sequence[str], **patterns: str) -> dict[str, Files]:
         """Sort the files with these endings, wherever they lie, by what they are.
@@ -134,7 +134,7 @@ def require_between(option: str, number: int, most: int) -> None:
     if not 1 <= number <= most:
         fix = f"a {'larger' if number < 1 else 'smaller'} {option.partition(':')[0]}"
         fix = fix if most > 0 else DOWNLOAD
-        raise UserError(f"{option} must be between 1 and {most}, got {number}. Fix: {fix}")
+        raise UserError(f"{option} must be between 1 and {most}, got {number}", fix=f"{fix}")
 
 
 def held_out(names: Collection[str], number: int, seed: int, option: str) -> set[str]:

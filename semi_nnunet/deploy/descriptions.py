@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from semi_nnunet.training.checkpoints import EXECUTE
-from semi_nnunet.util.errors import Problem, UserError, refuse
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import read_json
 
 REQUIRED = {"plans.json": ("configurations", "plans_name"), "dataset.json": ("labels",)}
@@ -32,7 +32,7 @@ def require_json(path: Path, keys: tuple[str, ...] | None) -> Any:
         UserError: it is none.
     """
     if path.exists() and not path.is_file():  # a pipe would be waited for without end
-        raise UserError(f"{path} must be a file. Fix: put the one that the model came with there")
+        raise UserError(f"{path} must be a file", fix="put the one that the model came with there")
     if path.stat().st_size > MAX_JSON:
         raise UserError(f"{path} must have at most {MAX_JSON:,} bytes, got {path.stat().st_size:,}")
     content: Any = read_json(path)
@@ -48,7 +48,7 @@ def require_known_networks(plans: Mapping[str, Any], where: str) -> None:
     Raises:
         UserError: they name code that is no known network.
     """
-    refuse("This model is not opened:", network_problems(plans, where))
+    raise_if_any("This model is not opened:", network_problems(plans, where))
 
 
 def network_problems(plans: Mapping[str, Any], where: str) -> Iterator[Problem]:

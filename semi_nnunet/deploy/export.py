@@ -82,7 +82,7 @@ def export(
     inside = Path(dataset) / f"{STOCK_TRAINER}__{plans}__{configuration}"
     target, archive = out / inside, out / f"{dataset}__{found.folder.name}.zip"
     if target.exists():
-        raise UserError(f"{target} exists already. Fix: remove it or choose another -o")
+        raise UserError(f"{target} exists already", fix="remove it or choose another -o")
     require_stock_network(found.plans, configuration)
     with folder_aside(target, "Nothing was exported") as aside:
         fill_model(found, plans, aside)
@@ -125,9 +125,9 @@ def require_stock_network(plans: Mapping[str, Any], configuration: str) -> None:
     manager = PlansManager(copy.deepcopy(dict(plans)))
     if network := adapter_of(manager.get_configuration(configuration).network_arch_class_name):
         raise UserError(
-            f"{configuration} has the network {network}, which stock nnU-Net cannot "
-            f"build. Fix: predict where semi_nnunet is installed (nnUNetv2_predict), or train "
-            f"nnU-Net's own network"
+            f"{configuration} has the network {network}, which stock nnU-Net cannot build",
+            fix="predict where semi_nnunet is installed (nnUNetv2_predict), or train "
+            "nnU-Net's own network",
         )
 
 

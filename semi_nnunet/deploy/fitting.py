@@ -28,9 +28,9 @@ def told_configuration(checkpoint: Mapping[str, Any], plans: Mapping[str, Any], 
     name = checkpoint.get("init_args", {}).get("configuration")
     if not isinstance(name, str) or name not in plans["configurations"]:
         what = f"must have the configuration of its checkpoint, got none named {name!r:.80}"
-        raise UserError(f"the plans of {model} {what}. Fix: {FIX}")
+        raise UserError(f"the plans of {model} {what}", fix=f"{FIX}")
     if "trainer_name" not in checkpoint:
-        raise UserError(f"a checkpoint of {model} must name its trainer. Fix: give another model")
+        raise UserError(f"a checkpoint of {model} must name its trainer", fix="give another model")
     return name
 
 

@@ -22,7 +22,7 @@ from nnunetv2.paths import nnUNet_results
 from semi_nnunet.data.layout import require_paths
 from semi_nnunet.deploy.descriptions import REQUIRED, network_problems, require_json
 from semi_nnunet.training import checkpoints
-from semi_nnunet.util.errors import Problem, UserError, refuse, said_of_disk
+from semi_nnunet.util.errors import Problem, UserError, disk_error_message, raise_if_any
 from semi_nnunet.util.files import free_bytes, put_folder, sha256_of_file
 
 MODEL = re.compile(r"(Dataset\d{3}_[^/\\]+)/([^/\\_][^/\\]*?__[^/\\]+?__[^/\\]+?)/.+")
@@ -61,11 +61,11 @@ def install(archive: str | Path) -> Installed:
     results = Path(nnUNet_results.require())
     if not Path(archive).is_file():
         what = "is no file" if Path(archive).exists() else "does not exist"
-        raise UserError(f"{archive} {what}. Fix: correct the path")
+        raise UserError(f"{archive} {what}", fix="correct the path")
     try:
         with zipfile.ZipFile(archive) as opened:
             problems = list(entry_problems(opened))
-            refuse(f"{archive} is not installed:", problems)
+            raise_if_any(f"{archive} is not installed:", problems)
             require_room(opened, results)
             results.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".install_", dir=results) as aside:
@@ -77,9 +77,9 @@ def install(archive: str | Path) -> Installed:
     except (UserError, MemoryError):
         raise  # the file is not to blame
     except Exception as error:  # a flipped byte can raise almost anything in zipfile
-        if said_of_disk(error) is not None:
+        if disk_error_message(error) is not None:
             raise
-        raise UserError(f"{archive} is no whole zip ({error}). Fix: copy it again") from error
+        raise UserError(f"{archive} is no whole zip ({error})", fix="copy it again") from error
 
 
 def is_of_model(name: str) -> bool:
@@ -128,7 +128,7 @@ def require_room(archive: zipfile.ZipFile, results: Path) -> None:
     free = free_bytes(results)
     if needed > free:
         raise UserError(
-            f"the models need {needed:,} bytes, {results} has {free:,} free. Fix: free space there"
+            f"the models need {needed:,} bytes, {results} has {free:,} free", fix="free space there"
         )
 
 
@@ -150,7 +150,7 @@ def put_models(aside: Path, results: Path, archive: str | Path) -> list[Path]:
             problems.append(Problem(str(target), "holds another model already", fix))
     if not found:
         problems.append(Problem(str(archive), "holds no model", "export the model again"))
-    refuse(f"{archive} is not installed:", problems)
+    raise_if_any(f"{archive} is not installed:", problems)
     for model, target in new.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         put_folder(model, target)
@@ -170,8 +170,8 @@ def model_problems(model: Path, aside: Path) -> Iterator[Problem]:
             elif path.suffix == ".pth":
                 checkpoints.read_of_any_trainer(path)
         except UserError as error:
-            what, _, fix = str(error).removeprefix(f"{path} ").partition(" Fix: ")
-            yield Problem(where, what.rstrip("."), fix or "export the model again")
+            what = error.what.removeprefix(f"{path} ")
+            yield Problem(where, what, error.fix or "export the model again")
     for name in REQUIRED:
         if not (model / name).is_file():
             yield Problem(f"{model.relative_to(aside)}/{name}", "is missing", "export it again")

@@ -19,7 +19,7 @@ from semi_nnunet.deploy.fitting import told_configuration, unfit
 from semi_nnunet.deploy.trained import TrainedModel
 from semi_nnunet.networks.frozen import unwrapped
 from semi_nnunet.training import checkpoints
-from semi_nnunet.util.errors import UserError, refuse
+from semi_nnunet.util.errors import UserError, raise_if_any
 
 if TYPE_CHECKING:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -67,7 +67,7 @@ def load_parts(model: TrainedModel) -> LoadedModel:
     channels = determine_num_input_channels(plans, configuration, model.dataset_json)
     network = built_network(first, plans, configuration, channels, labels.num_segmentation_heads)
     weights = [content["network_weights"] for content in contents]
-    refuse(f"{model} cannot be read:", unfit(model.checkpoints.values(), weights, network))
+    raise_if_any(f"{model} cannot be read:", unfit(model.checkpoints.values(), weights, network))
     network.load_state_dict(weights[0])
     axes = first.get("inference_allowed_mirroring_axes")
     return LoadedModel(
@@ -140,8 +140,8 @@ def trainer_of(checkpoint: Mapping[str, Any]) -> type[nnUNetTrainer]:
         if "semi" in checkpoint:  # one of ours: they build their networks as nnU-Net's trainer does
             return nnUNetTrainer
         raise UserError(
-            f"the model was trained by {checkpoint['trainer_name']}, which nnU-Net does not find. "
-            f"Fix: name the folder of that trainer in nnUNet_extTrainer"
+            f"the model was trained by {checkpoint['trainer_name']}, which nnU-Net does not find. ",
+            fix="name the folder of that trainer in nnUNet_extTrainer",
         ) from error
     return cast(type[nnUNetTrainer], found)
 

@@ -14,7 +14,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from semi_nnunet.data.layout import dataset_name
 from semi_nnunet.deploy.descriptions import REQUIRED, network_problems, require_json
 from semi_nnunet.training import checkpoints
-from semi_nnunet.util.errors import Problem, UserError, refuse
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import sha256_of_version
 
 CHECKPOINT = "checkpoint_final.pth"
@@ -118,9 +118,10 @@ def find_model(text: str, checkpoint: str = CHECKPOINT) -> TrainedModel:
             return TrainedModel(folder.absolute(), tuple(names), checkpoint)
     raise UserError(
         f"no trained model: looked for plans.json, dataset.json and fold_*/{checkpoint} in "
-        f"{' and '.join(map(str, places))}. Fix: give a folder TRAINER__PLANS__CONFIGURATION of "
+        f"{' and '.join(map(str, places))}",
+        fix=f"give a folder TRAINER__PLANS__CONFIGURATION of "
         f"nnUNet_results{'' if root else ' (which is not set)'}, or a fold in it, that was trained "
-        f"to its end"
+        f"to its end",
     )
 
 
@@ -140,7 +141,7 @@ def with_folds(model: TrainedModel, folds: Sequence[str] | None) -> TrainedModel
         for fold, path in chosen.checkpoints.items()
         if not path.is_file()
     ]
-    refuse(f"{model.folder} lacks folds:", wrong)
+    raise_if_any(f"{model.folder} lacks folds:", wrong)
     return chosen
 
 
@@ -152,7 +153,7 @@ def find_models(texts: Sequence[str]) -> list[TrainedModel]:
     """
     models = [find_model(text) for text in texts]
     problems = [*differences(models), *stage_problems(models)]
-    refuse("These models cannot label the same images:", problems)
+    raise_if_any("These models cannot label the same images:", problems)
     return models
 
 
@@ -175,7 +176,7 @@ def require_models_of(
         UserError: one has other labels, channels or files.
     """
     problems = [problem for model in models for problem in unlike(model, description, dataset)]
-    refuse(f"These models cannot label the images of {dataset}:", problems)
+    raise_if_any(f"These models cannot label the images of {dataset}:", problems)
 
 
 def require_models_for(
@@ -199,7 +200,7 @@ def require_models_for(
                 what = f"must have been trained with {key} {value}, got {own[key]}"
                 fix = "choose models of the same plans and configuration"
                 problems.append(Problem(str(model), what, fix))
-    refuse(f"These models cannot teach {configuration}:", problems)
+    raise_if_any(f"These models cannot teach {configuration}:", problems)
 
 
 def preprocessing(plans: PlansManager, configuration: str) -> dict[str, Any]:
@@ -268,7 +269,6 @@ def require_readable(models: Sequence[TrainedModel]) -> None:
             try:
                 checkpoints.read_of_any_trainer(path)
             except UserError as error:
-                what, _, fix = str(error).partition(" Fix: ")
-                what = what.removeprefix(f"{path} ")
-                problems.append(Problem(str(path), what.rstrip("."), fix or "give another model"))
-    refuse("These models cannot be read:", problems)
+                what = error.what.removeprefix(f"{path} ")
+                problems.append(Problem(str(path), what, error.fix or "give another model"))
+    raise_if_any("These models cannot be read:", problems)

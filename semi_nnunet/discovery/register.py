@@ -34,7 +34,7 @@ def shim_file() -> Path:
     """
     spec = importlib.util.find_spec("nnunetv2")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError("nnunetv2 is not installed in this Python. Fix: pip install nnunetv2")
+        raise UserError("nnunetv2 is not installed in this Python", fix="pip install nnunetv2")
     return (
         Path(spec.submodule_search_locations[0])
         / "training"
@@ -60,8 +60,8 @@ def register() -> Path:
         write_text(path, SHIM)
     except UserError as error:
         raise UserError(
-            f"cannot write into the installed nnU-Net ({path.parent}). Fix: in your shell, "
-            f'export nnUNet_extTrainer="$(semi_nnunet register --print)" instead'
+            f"cannot write into the installed nnU-Net ({path.parent})",
+            fix='in your shell, export nnUNet_extTrainer="$(semi_nnunet register --print)" instead',
         ) from error
     return path
 

@@ -91,8 +91,8 @@ def compare(values: Sequence[Value], baseline: str, metric: str) -> list[Compare
         measured = sorted({model.trainer for model in tables})
         if measured and baseline not in measured:
             raise UserError(
-                f"the baseline {baseline} is none of what was measured: {', '.join(measured)}. "
-                f"Fix: train it (semi_nnunet crossval), or name another with --baseline"
+                f"the baseline {baseline} is none of what was measured: {', '.join(measured)}. ",
+                fix="train it (semi_nnunet crossval), or name another with --baseline",
             )
         if tables and not is_defined(values):
             raise defined_nowhere(metric)
@@ -102,12 +102,13 @@ def compare(values: Sequence[Value], baseline: str, metric: str) -> list[Compare
                 for model, table in tables.items()
             )
             raise UserError(
-                f"nothing but the baseline {baseline} was measured ({metric}: {means}). "
-                f"Fix: train a method beside it (semi_nnunet crossval -tr TRAINER)"
+                f"nothing but the baseline {baseline} was measured ({metric}: {means}). ",
+                fix="train a method beside it (semi_nnunet crossval -tr TRAINER)",
             )
         raise UserError(
             f"no trainer has a case of the same fold and seed in common with the baseline "
-            f"{baseline}. Fix: train both (semi_nnunet crossval), or name another with --baseline"
+            f"{baseline}",
+            fix="train both (semi_nnunet crossval), or name another with --baseline",
         )
     overall = holm([item.overall.p for item in found])
     of_classes = iter(holm([d.p for item in found for d, _ in item.classes.values()]))

@@ -24,7 +24,7 @@ from semi_nnunet.data.image_files import (
 from semi_nnunet.data.raw_description import files_in
 from semi_nnunet.evaluation.labelling import Labelling
 from semi_nnunet.evaluation.metrics import UNDEFINED, Measure, column_meanings, mask_metrics
-from semi_nnunet.util.errors import Problem, UserError, refuse
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.parallel import in_processes
 
 COUNTS = ("TP", "FP", "FN", "TN", "n_pred", "n_ref")  # nnU-Net's, in voxels
@@ -94,7 +94,7 @@ def find_pairs(predictions: Path, references: Path, ending: str, partial_ok: boo
             for case in sorted(theirs - ours)
             if not partial_ok
         ]
-    refuse("Predictions and references do not match:", problems)
+    raise_if_any("Predictions and references do not match:", problems)
     return [
         Pair(case, str(predictions / f"{case}{ending}"), str(references / f"{case}{ending}"))
         for case in sorted(ours & theirs)
@@ -125,7 +125,8 @@ def make_protocol(
     if own_tolerances and set(own_tolerances) != set(labelling.classes):
         raise UserError(
             f"a tolerance for each class must name all of them, {', '.join(labelling.classes)}; "
-            f"got {', '.join(own_tolerances)}. Fix: correct --class-tolerances"
+            f"got {', '.join(own_tolerances)}",
+            fix="correct --class-tolerances",
         )
     unit, axes = unit_and_axes(labelling.reader, example, in_voxels)
     shared = {f"{size:g}{unit}": size for size in tolerances}
@@ -157,7 +158,7 @@ def evaluate_pairs(pairs: Sequence[Pair], protocol: Protocol, num_processes: int
     checks = in_processes(partial(case_problems, protocol), pairs, num_processes, "evaluates")
     bar = tqdm(checks, total=len(pairs), desc="checking", unit="case", disable=None)
     problems = [problem for found in bar for problem in found]
-    refuse("Some files cannot be evaluated:", problems)
+    raise_if_any("Some files cannot be evaluated:", problems)
     results = in_processes(partial(safe_rows, protocol), pairs, num_processes, "evaluates")
     bar = tqdm(results, total=len(pairs), desc="evaluating", unit="case", disable=None)
     return [row for rows in bar for row in rows]

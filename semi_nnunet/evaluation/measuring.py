@@ -12,7 +12,7 @@ from semi_nnunet.data.raw_description import read_description
 from semi_nnunet.evaluation.folder import evaluate_pairs, find_pairs, make_protocol
 from semi_nnunet.evaluation.labelling import read_labelling
 from semi_nnunet.evaluation.tables import write_tables
-from semi_nnunet.util.errors import Problem, UserError, refuse
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.names import below_one
 
 
@@ -74,7 +74,7 @@ def evaluate(
     own, wrong = own_tolerances(class_tolerances)
     numbers = {"-np": processes}
     wrong += problems(predictions, references, tolerances, own, missed_distance, numbers)
-    refuse("The measuring cannot start:", wrong)
+    raise_if_any("The measuring cannot start:", wrong)
     described = Path(dataset_json or find_dataset_json(predictions, references))
     ending = read_description(described.parent, described.name)["file_ending"]
     pairs = find_pairs(predictions, references, ending, partial)
@@ -147,6 +147,6 @@ def find_dataset_json(predictions: Path, references: Path) -> Path:
         if path.is_file():
             return path
     raise UserError(
-        f"no dataset.json says what the classes are; looked for "
-        f"{', '.join(map(str, candidates))}. Fix: give --dataset-json"
+        f"no dataset.json says what the classes are; looked for {', '.join(map(str, candidates))}",
+        fix="give --dataset-json",
     )

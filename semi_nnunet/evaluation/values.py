@@ -104,9 +104,10 @@ def read_values(
         columns, rows = read_csv(path)
         if metric not in numbers_of(columns):
             raise UserError(
-                f"{path} has no column {metric!r}. Fix: choose from "
+                f"{path} has no column {metric!r}",
+                fix=f"choose from "
                 f"{', '.join(numbers_of(columns))}; if other tables have it, this one was measured "
-                f"otherwise: remove it and run semi_nnunet crossval"
+                f"otherwise: remove it and run semi_nnunet crossval",
             )
         require_whole(path, rows)
         for number, row in enumerate(rows, start=2):
@@ -114,8 +115,8 @@ def read_values(
                 value = float(row[metric]) if row[metric] else math.nan
             except (TypeError, ValueError) as error:
                 raise UserError(
-                    f"{path}, line {number} must hold a number as {metric} ({error}). Fix: remove "
-                    f"that file, and measure again (semi_nnunet crossval)"
+                    f"{path}, line {number} must hold a number as {metric} ({error})",
+                    fix="remove that file, and measure again (semi_nnunet crossval)",
                 ) from error
             value = abs(value) if metric.startswith(SIGNED) else value
             case = row["case"]
@@ -137,8 +138,8 @@ def require_whole(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     if torn or not rows:
         lacks = f"not all of them of {torn[0]}" if torn else "it holds no case"
         raise UserError(
-            f"{path} must have a line for every class of every case, but {lacks}. Fix: remove it, "
-            f"and measure again (semi_nnunet crossval)"
+            f"{path} must have a line for every class of every case, but {lacks}",
+            fix="remove it, and measure again (semi_nnunet crossval)",
         )
 
 
@@ -156,7 +157,8 @@ def defined_nowhere(metric: str) -> UserError:
     """There are tables, but no number in the column."""
     return UserError(
         f"{metric} must be defined for one class of one case at least, and is for none: no mask "
-        f"shows them. Fix: choose another with --metric, or look at the predictions"
+        f"shows them",
+        fix="choose another with --metric, or look at the predictions",
     )
 
 
@@ -209,14 +211,14 @@ def read_written(path: Path, metric: str) -> tuple[dict[str, list[Value]], Origi
         UserError: it is absent, no such file, damaged, or of another metric.
     """
     if not path.is_file():
-        raise UserError(f"{path} is no file that exists. Fix: correct --values")
+        raise UserError(f"{path} is no file that exists", fix="correct --values")
     fix = "Fix: write it by semi_nnunet compare --write-values, with the same --metric"
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # a spreadsheet begins it so
             reader = csv.reader(file)
             header, *rows = [(row, reader.line_num) for row in reader if row] or [([], 0)]
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error}). Fix: make it readable") from error
+        raise UserError(f"{path} cannot be read ({error})", fix="make it readable") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} must be a CSV file in UTF-8 ({error}). {fix}") from error
     if header[0] != [*COLUMNS, metric]:
@@ -268,7 +270,8 @@ def one_origin(path: Path, origins: set[Origin]) -> Origin | None:
         listed = " and ".join(f"{dataset} with {plans}" for dataset, plans in sorted(origins))
         raise UserError(
             f"values of one data set and one name of plans can be compared, with {path} they are "
-            f"of {listed}. Fix: leave some of the files out"
+            f"of {listed}",
+            fix="leave some of the files out",
         )
     return next(iter(origins), None)
 
@@ -301,7 +304,8 @@ def together(first: Iterable[Value], second: Iterable[Value], metric: str) -> li
             raise UserError(
                 f"{v.model.trainer} {v.model.configuration}, fold {v.fold}, seed {v.seed} was "
                 f"trained twice: case {v.case} has {metric} {before:.6f} here and {v.value:.6f} "
-                f"elsewhere. Fix: leave one of them out (--values, -tr)"
+                f"elsewhere",
+                fix="leave one of them out (--values, -tr)",
             )
     return list(known.values())
 
@@ -318,7 +322,7 @@ def with_patients(values: Sequence[Value]) -> list[Value]:
     for case, patients in told.items():
         if len(patients) > 1:
             raise UserError(
-                f"case {case} must be of one patient, got {' and '.join(sorted(patients))}. Fix: "
-                f"tell 'patient' alike in every dataset.json, and write the values again"
+                f"case {case} must be of one patient, got {' and '.join(sorted(patients))}",
+                fix="tell 'patient' alike in every dataset.json, and write the values again",
             )
     return [replace(v, patient=next(iter(told[v.case]), v.case)) for v in values]

@@ -74,11 +74,11 @@ def options_of(
         UserError: there is no such speed, or the step is not above 0 and at most 1.
     """
     if speed not in SPEEDS:
-        raise UserError(f"speed must be one of {', '.join(SPEEDS)}, got {speed}. Fix: choose one")
+        raise UserError(f"speed must be one of {', '.join(SPEEDS)}, got {speed}", fix="choose one")
     if step is not None and not 0 < step <= 1:
         raise UserError(
-            f"the step between tiles must be above 0 and at most 1 patch, got {step}. Fix: 0.5 is "
-            f"nnU-Net's"
+            f"the step between tiles must be above 0 and at most 1 patch, got {step}",
+            fix="0.5 is nnU-Net's",
         )
     exact, half = speed == EXACT, device.type == "cpu" and computes_bfloat16_fast()
     return Options(

@@ -26,7 +26,7 @@ from semi_nnunet.inference.model import (
     options_of,
 )
 from semi_nnunet.runs.launching import find_resources
-from semi_nnunet.util.errors import Problem, UserError, noting, printable, refuse
+from semi_nnunet.util.errors import Problem, UserError, collect_errors, printable, raise_if_any
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
 from semi_nnunet.util.files import could_not_write, file_in_the_way, optional_json, write_json
 from semi_nnunet.util.memory import at_most
@@ -116,19 +116,20 @@ def predict(
     if not isinstance(images, (str, Path)) and (spacings is None or len(spacings) != len(images)):
         raise UserError(
             f"spacings must be given for each of the {len(images)} arrays, got "
-            f"{'none' if spacings is None else len(spacings)}. Fix: spacings=[(z, y, x), ...]"
+            f"{'none' if spacings is None else len(spacings)}",
+            fix="spacings=[(z, y, x), ...]",
         )
     if isinstance(images, (str, Path)) and out is None:
-        raise UserError("predictions of a folder need another for themselves. Fix: out=FOLDER")
+        raise UserError("predictions of a folder need another for themselves", fix="out=FOLDER")
     wrong, place = list[Problem](), torch.device("cpu")
-    with noting(wrong, "--device"):
+    with collect_errors(wrong, "--device"):
         place = torch.device(find_resources(device).device)
-    with noting(wrong, "--step"):
+    with collect_errors(wrong, "--step"):
         options = options_of(speed, place, mirror=mirror, step=step)
-    with noting(wrong, "-m"):
+    with collect_errors(wrong, "-m"):
         find_models([str(one) for one in (model, coarse) if one is not None])
     if not isinstance(images, (str, Path)):
-        refuse(REFUSED, wrong)
+        raise_if_any(REFUSED, wrong)
         pairs = zip(images, spacings or (), strict=True)
         with at_most(max_memory):
             loaded = predictor_of(model, coarse, options, place)
@@ -137,11 +138,11 @@ def predict(
                 for image, spacing in pairs
             ]
     folder = Path(str(out))
-    with noting(wrong, "-m"):
+    with collect_errors(wrong, "-m"):
         description = find_model(str(model)).dataset_json
         cases = cases_in(images, description["file_ending"])
         wrong += folder_problems(cases, Path(images), folder, description)
-    refuse(REFUSED, [*dict.fromkeys(wrong)])  # that there is no model was found twice
+    raise_if_any(REFUSED, [*dict.fromkeys(wrong)])  # that there is no model was found twice
     for one in misnamed(images, cases, [description["file_ending"]]):
         print(printable(f"left out: {one}"), file=sys.stderr)
     with at_most(max_memory):

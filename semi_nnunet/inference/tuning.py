@@ -27,7 +27,7 @@ from semi_nnunet.inference.model import ALIKE, ImagePredictor, options_of
 from semi_nnunet.inference.predict import FolderPredictor
 from semi_nnunet.runs.folders import ALL, Folders, folders_of
 from semi_nnunet.runs.launching import find_resources
-from semi_nnunet.util.errors import Problem, UserError, noting, refuse
+from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
 from semi_nnunet.util.files import read_json
 
 LOSE = 0.001  # of Dice: a tenth of a point
@@ -62,20 +62,20 @@ def tune(
             validates it.
     """
     wrong = list[Problem]()
-    with noting(wrong, "--device"):
+    with collect_errors(wrong, "--device"):
         place = torch.device(find_resources(device).device)
     if not 0 <= lose <= 1:
         what = f"must be from 0 to 100 points of Dice, got {100 * lose:g}"
         wrong.append(Problem("--lose", what, "correct it"))
-    with noting(wrong, "-m"):
+    with collect_errors(wrong, "-m"):
         found = find_model(str(model))
         numbered = [fold for fold in folds or found.folds if fold != ALL]
         whole = replace(found, folds=tuple(numbered))
-        with noting(wrong, "-f"):
+        with collect_errors(wrong, "-f"):
             require_numbered(found, numbered)
             folders = folders_of(found.folder.parent.name)
             cases = {fold: validation_cases(folders, fold) for fold in numbered}
-    refuse("no axes can be chosen:", wrong)
+    raise_if_any("no axes can be chosen:", wrong)
     axes = mirrored_axes(whole)
     tried = []
     for one in itertools.chain.from_iterable(
@@ -100,8 +100,8 @@ def require_numbered(model: TrainedModel, folds: Sequence[str]) -> None:
         there = " ".join(fold for fold in model.folds if fold != ALL)
         raise UserError(
             f"numbered folds choose by their validation cases: asked for {' '.join(folds) or ALL}, "
-            f"and {model.name} has {' '.join(model.folds)}. Fix: "
-            f"{f'choose from {there}' if there else 'train one, for example fold 0'}"
+            f"and {model.name} has {' '.join(model.folds)}",
+            fix=f"{f'choose from {there}' if there else 'train one, for example fold 0'}",
         )
 
 
@@ -114,8 +114,8 @@ def mirrored_axes(model: TrainedModel) -> tuple[int, ...]:
     axes = load_parts(model).allowed_mirroring_axes
     if not axes:
         raise UserError(
-            f"{model.name} was trained without mirrored images, so that there is nothing to "
-            f"choose. Fix: predict with it as it is"
+            f"{model.name} was trained without mirrored images, so that there is nothing to choose",
+            fix="predict with it as it is",
         )
     return tuple(axes)
 
@@ -132,8 +132,8 @@ def validation_cases(folders: Folders, fold: str) -> dict[str, list[str]]:
     found = {case: images[case] for case in names if case in images}
     if not found:
         raise UserError(
-            f"no case of {folders.raw / 'imagesTr'} validates fold {fold} ({splits}). Fix: put the "
-            f"data set there"
+            f"no case of {folders.raw / 'imagesTr'} validates fold {fold} ({splits})",
+            fix="put the data set there",
         )
     return found
 
@@ -164,7 +164,7 @@ def measured(
             )  # fmt: skip
             dices += [row["dice"] for row in found.content["cases"]]
     if math.isnan(dice := mean_of(dices)):
-        raise UserError("no validation case holds any class. Fix: choose other folds by -f")
+        raise UserError("no validation case holds any class", fix="choose other folds by -f")
     count = sum(map(len, cases.values()))
     return Tried(axes, dice, seconds / count)
 

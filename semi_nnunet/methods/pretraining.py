@@ -111,8 +111,9 @@ class SemiPretrainTrainer(SemiTrainer):
         if self.configuration_manager.previous_stage_name is not None:
             raise UserError(
                 f"{self.configuration_name} is the second stage of a cascade, whose input has "
-                f"predictions of the first; there is no pre-training of it. Fix: pre-train and "
-                f"train another configuration, or train this one without pretrained"
+                f"predictions of the first; there is no pre-training of it",
+                fix="pre-train and "
+                "train another configuration, or train this one without pretrained",
             )
         super().on_train_start()
         self.say(

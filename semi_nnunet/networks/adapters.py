@@ -82,9 +82,10 @@ class SmpNetwork(nn.Module):
         except RuntimeError as error:
             raise UserError(
                 f"{self.weights} does not hold the weights of {self.encoder_name} with "
-                f"{self.input_channels} input channels: {str(error)[:500]}. Fix: save "
-                f"network.encoder.state_dict() of segmentation-models-pytorch, or plan without "
-                f"--weights"
+                f"{self.input_channels} input channels: {str(error)[:500]}",
+                fix="save "
+                "network.encoder.state_dict() of segmentation-models-pytorch, or plan without "
+                "--weights",
             ) from error
 
 
@@ -101,23 +102,24 @@ def imagenet(network: SmpNetwork) -> dict[str, torch.Tensor]:
         )
     except Exception as error:  # of the network, the hub, the library
         raise UserError(
-            f"the ImageNet weights of {name} cannot be had: {str(error)[:300]}. Fix: on a machine "
+            f"the ImageNet weights of {name} cannot be had: {str(error)[:300]}",
+            fix=f"on a machine "
             f"with internet, torch.save(segmentation_models_pytorch.encoders.get_encoder({name!r}, "
             f"in_channels={network.input_channels}, weights='imagenet').state_dict(), 'FILE'), and "
-            f"plan with --weights FILE; or plan with --weights none"
+            f"plan with --weights FILE; or plan with --weights none",
         ) from error
     return made.state_dict()
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
-        raise UserError(f"--weights {path} does not exist. Fix: correct the path")
+        raise UserError(f"--weights {path} does not exist", fix="correct the path")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch names many
         raise UserError(
-            f"--weights {path} cannot be read ({type(error).__name__}). Fix: save an encoder's "
-            f"state_dict() by torch.save"
+            f"--weights {path} cannot be read ({type(error).__name__})",
+            fix="save an encoder's state_dict() by torch.save",
         ) from error
 
 

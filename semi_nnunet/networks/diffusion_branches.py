@@ -156,6 +156,6 @@ def require_unet(network: nn.Module) -> None:
     if any(part is None for part in parts):
         raise UserError(
             f"SemiDiffusionTrainer shares the encoder of a U-Net of nnU-Net's (PlainConvUNet, "
-            f"ResidualEncoderUNet), got {type(network).__name__}. Fix: plan one of these, or "
-            f"choose another trainer"
+            f"ResidualEncoderUNet), got {type(network).__name__}",
+            fix="plan one of these, or choose another trainer",
         )

@@ -81,8 +81,8 @@ def take_weights(network: nn.Module, content: Mapping[str, Any], heads: set[str]
             taken[name] = other
     if not taken:
         raise UserError(
-            "none of its weights fits this network. Fix: give a file of the same architecture, or "
-            "plan the architecture of the file"
+            "none of its weights fits this network",
+            fix="give a file of the same architecture, or plan the architecture of the file",
         )
     network.load_state_dict(taken, strict=False)  # a tensor may have other names, without values
     return Transfer(tuple(taken), tuple(unlike), tuple(sorted(heads & own.keys())))

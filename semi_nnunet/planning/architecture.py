@@ -69,7 +69,7 @@ def with_architecture(
     if name not in KNOWN:
         near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.4)
         fix = f"did you mean {near[0]}?" if near else f"choose from {', '.join(KNOWN)}"
-        raise UserError(f"--architecture {name} does not exist. Fix: {fix}")
+        raise UserError(f"--architecture {name} does not exist", fix=f"{fix}")
     library, kind = name.split(".")
     dimension = len(configuration["patch_size"])
     if (library == "smp" and dimension != 2) or (library == "primus" and dimension != 3):
@@ -157,6 +157,7 @@ def _unfit(
     named = [kwargs[key] for key in ("architecture", "encoder", "size") if key in kwargs]
     return UserError(
         f"{' with '.join(map(str, named))} cannot see a patch of {list(patch)} with {channels} "
-        f"channels ({why[:300]}). Fix: choose another --architecture or --encoder, or where the "
-        f"patch is at fault plan a larger one"
+        f"channels ({why[:300]})",
+        fix="choose another --architecture or --encoder, or where the "
+        "patch is at fault plan a larger one",
     )

@@ -22,14 +22,14 @@ def require_plans_name(name: str) -> None:
     """
     if name in OTHER_FILES or name.startswith("semi_"):
         raise UserError(
-            f"--name must not be {name!r}, as {name}.json is another file of the data set. "
-            f"Fix: choose another, such as nnUNetPlans_again"
+            f"--name must not be {name!r}, as {name}.json is another file of the data set. ",
+            fix="choose another, such as nnUNetPlans_again",
         )
     if "__" in name or name.endswith("_") or set(name) & {"/", "\\"}:
         raise UserError(
             f"--name must have no '__' and no '_' at its end, as results lie in folders "
-            f"TRAINER__PLANS__CONFIGURATION, and no path separators; got {name!r}. Fix: choose "
-            f"another, such as nnUNetPlans_again"
+            f"TRAINER__PLANS__CONFIGURATION, and no path separators; got {name!r}",
+            fix="choose another, such as nnUNetPlans_again",
         )
 
 
@@ -43,8 +43,9 @@ def require_own_network(plans: dict[str, Any], name: str) -> None:
         architecture = configuration.get("architecture", {})
         if network := adapter_of(architecture.get("network_class_name", "")):
             raise UserError(
-                f"{key} of {name} has the network {network} already. Fix: start from nnU-Net's "
-                f"plans (-p), and give --budget or --patch, and --architecture, together"
+                f"{key} of {name} has the network {network} already",
+                fix="start from nnU-Net's "
+                "plans (-p), and give --budget or --patch, and --architecture, together",
             )
 
 
@@ -58,7 +59,7 @@ def weights_of(text: str) -> str | None:
         return None if text == "none" else text
     path = Path(text).expanduser().absolute()
     if not path.is_file():
-        raise UserError(f"--weights {path} does not exist. Fix: correct the path, or imagenet")
+        raise UserError(f"--weights {path} does not exist", fix="correct the path, or imagenet")
     return str(path)
 
 
@@ -72,7 +73,7 @@ def device_of(name: str) -> torch.device:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name} cannot be used ({reason}). Fix: --device cpu") from error
+        raise UserError(f"--device {name} cannot be used ({reason})", fix="--device cpu") from error
 
 
 def ready_configurations(plans: dict[str, Any], folder: Path) -> list[str]:

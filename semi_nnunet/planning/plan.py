@@ -167,7 +167,8 @@ def with_as_many_axes(
         axes = ", ".join(f"{key}: {len(one['patch_size'])}" for key, one in own.items())
         raise UserError(
             f"{option} must have a number for each axis of a configuration ({axes}), got "
-            f"{list(given)}. Fix: give as many, or choose the configuration by -c"
+            f"{list(given)}",
+            fix="give as many, or choose the configuration by -c",
         )
     return found
 
@@ -250,8 +251,8 @@ def apply_architecture(
     if not changed:
         where = ", ".join(configurations or plans["configurations"])
         raise UserError(
-            f"--architecture {name} is not for images of the dimension of {where}. Fix: smp.* are "
-            f"for 2d, primus.* for 3d, monai.* for both"
+            f"--architecture {name} is not for images of the dimension of {where}",
+            fix="smp.* are for 2d, primus.* for 3d, monai.* for both",
         )
     return changed
 
@@ -289,7 +290,7 @@ def plan_semi(
     unknown = [key for key in given if key.endswith("Trainer") and key not in trainers]
     if unknown:
         raise UserError(
-            f"there is no trainer {', '.join(unknown)}. Fix: choose from {', '.join(trainers)}"
+            f"there is no trainer {', '.join(unknown)}", fix=f"choose from {', '.join(trainers)}"
         )
     semi: dict[str, Any] = copy.deepcopy(dict(given))
     rows: list[PlannedRow] = []

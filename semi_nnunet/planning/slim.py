@@ -123,7 +123,8 @@ def largest_within(
         least = networks[-1].operations / networks[0].operations
         raise UserError(
             f"--share must be at least {least:.4f}, what the smallest network here needs, got "
-            f"{share:g}. Fix: raise it"
+            f"{share:g}",
+            fix="raise it",
         )
     if seconds is None:
         return allowed[0]
@@ -137,7 +138,8 @@ def largest_within(
     if (least := takes(allowed[first])) > seconds:
         raise UserError(
             f"--seconds must be at least {least:.2g}, what the smallest network here takes, got "
-            f"{seconds:g}. Fix: raise it, or make images coarser: semi_nnunet plan --spacing, and "
-            f"semi_nnunet distil for their labels"
+            f"{seconds:g}",
+            fix="raise it, or make images coarser: semi_nnunet plan --spacing, and "
+            "semi_nnunet distil for their labels",
         )
     return allowed[first]

@@ -121,13 +121,14 @@ def with_patch(name: str, configuration: Mapping[str, Any], patch: Sequence[int]
         UserError: the patch is too small, or no multiple of what the strides divide.
     """
     if min(patch) < 1:
-        raise UserError(f"--patch must be positive, got {list(patch)}. Fix: correct it")
+        raise UserError(f"--patch must be positive, got {list(patch)}", fix="correct it")
     found = topology_of(configuration["spacing"], patch)
     if found.patch != list(patch):
         nearest = " ".join(map(str, found.patch))
         raise UserError(
             f"--patch of {name} must be a multiple of {found.divisors} along the axes, got "
-            f"{list(patch)}. Fix: --patch {nearest}"
+            f"{list(patch)}",
+            fix=f"--patch {nearest}",
         )
     return with_enough_stages(
         configuration, found, f"--patch of {name}", f"{list(patch)}. Fix: a larger patch"
@@ -215,7 +216,7 @@ def for_spacing(
         UserError: the spacing is not positive, or leaves too small an image.
     """
     if min(spacing) <= 0:
-        raise UserError(f"--spacing must be positive, got {list(spacing)}. Fix: correct it")
+        raise UserError(f"--spacing must be positive, got {list(spacing)}", fix="correct it")
     plan = with_spacing(configuration, spacing)
     found = topology_of(spacing, plan["patch_size"])
     seen = f"a patch of {plan['patch_size']}. Fix: a smaller spacing"

@@ -87,7 +87,8 @@ def case_scores(
     if choice.score not in known:
         raise UserError(
             f"--score {choice.score}: the pool has {', '.join(sorted(known)) or 'no score'}. "
-            f"'disagreement' needs several models. Fix: choose another score, or add a model"
+            f"'disagreement' needs several models",
+            fix="choose another score, or add a model",
         )
     return {case: values[choice.score] for case, values in scores.items()}
 
@@ -112,7 +113,8 @@ def scores_of_labellings(
         if cases and not any((folder / f"{case}{ending}").is_file() for case in cases):
             raise UserError(
                 f"--score {choice.score}: {folder} has no labels of {cases[0]}, nor of any other "
-                f"case. Fix: label the same images there (semi_nnunet pseudo-label)"
+                f"case",
+                fix="label the same images there (semi_nnunet pseudo-label)",
             )
     found = {}
     for case in cases:
@@ -123,8 +125,8 @@ def scores_of_labellings(
         labellings = [reader.read_seg(str(file))[0][0] for file in files]
         if len({labels.shape for labels in labellings}) > 1:
             raise UserError(
-                f"{', '.join(map(str, files))} differ in their shapes. Fix: label the same images "
-                f"in all folders"
+                f"{', '.join(map(str, files))} differ in their shapes",
+                fix="label the same images in all folders",
             )
         known = np.all([labels != ignored for labels in labellings], 0)
         found[case] = OF_SEVERAL[choice.score](
@@ -150,7 +152,8 @@ def choose(scores: Mapping[str, float], choice: Choice) -> dict[str, float]:
     if not below:
         raise UserError(
             f"no case has an uncertainty of at most {limit}, the lowest is "
-            f"{min(scores.values()):.4f}. Fix: raise --most"
+            f"{min(scores.values()):.4f}",
+            fix="raise --most",
         )
     count = round(choice.keep * len(scores)) if choice.keep <= 1 else choice.keep
     return {case: scores[case] for case in surest(below, max(1.5, count))}

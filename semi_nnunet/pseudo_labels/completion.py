@@ -51,11 +51,11 @@ class Completion:
         if annotated is None:
             raise UserError(
                 f"--complete needs {KEY!r} in the dataset.json of the labels or of the model, to "
-                f"know the classes that each case annotates, and neither has it. Fix: leave "
-                f"--complete out, or add it"
+                f"know the classes that each case annotates, and neither has it",
+                fix="leave --complete out, or add it",
             )
         if not any(labels.glob(f"*{ending}")):
-            raise UserError(f"{labels} holds no label *{ending}. Fix: correct --complete")
+            raise UserError(f"{labels} holds no label *{ending}", fix="correct --complete")
         return cls(labels, annotated, ending)
 
     def file_of(self, case: str) -> Path | None:

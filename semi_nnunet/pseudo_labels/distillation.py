@@ -57,7 +57,7 @@ from semi_nnunet.runs.launching import Launcher, UnfinishedError, find_resources
 from semi_nnunet.runs.next_step import device_option
 from semi_nnunet.runs.seeds import unseeded
 from semi_nnunet.util.command import Command
-from semi_nnunet.util.errors import Problem, noting, refuse
+from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.names import below_one
 
@@ -168,18 +168,18 @@ def distil(
     how = how or Distillation()
     require_paths(*(() if how.target else ("raw", "preprocessed")))
     wrong = [*option_problems(new_id, base, how)]
-    with noting(wrong, "-d"):
+    with collect_errors(wrong, "-d"):
         source = raw_dataset(dataset)
         require_folders(source)
         name = how.name or f"{source.name.split('_', 1)[-1]}Distilled"
         if not any(one.where == "-o" for one in wrong):
-            with noting(wrong, "-o"):
+            with collect_errors(wrong, "-o"):
                 raws = new_data_sets(source.parent, new_id, name, how.rounds)
-    with noting(wrong, "-m"):
+    with collect_errors(wrong, "-m"):
         find_models(base)
-    with noting(wrong, "--device"):
+    with collect_errors(wrong, "--device"):
         find_resources(how.device, how.jobs)
-    refuse(REFUSED, wrong)
+    raise_if_any(REFUSED, wrong)
     request = Request(
         source / UNLABELLED_IMAGES, labelled_pool(raws[0]), tuple(base), tuple(how.views),
         how.confidence,
@@ -190,7 +190,7 @@ def distil(
     if how.target is not None:
         return follow(dataset, source, raws, request, plans, how, how.target)
     named = how.target_plans or str(request.trained[0].plans["plans_name"])
-    refuse(REFUSED, plans_problems(named, how.configuration(request), plans))
+    raise_if_any(REFUSED, plans_problems(named, how.configuration(request), plans))
     return write(source, raws[0], request, plans, how, partly)
 
 
@@ -280,7 +280,7 @@ def follow(
     split = split_of(source)
     target = target_of(trainer, split, request, plans, how)
     rounds = plan_rounds(raws, request.models, target, how.keep, how.choice, len(request.cases))
-    refuse(REFUSED, [*target_problems(target, plans, split), *pool_problems(target, rounds)])
+    raise_if_any(REFUSED, [*target_problems(target, plans, split), *pool_problems(target, rounds)])
     options = options_of(dataset, how)
     run_stages(
         (
@@ -328,7 +328,7 @@ def options_of(dataset: str, how: Distillation) -> Options:
 def option_problems(new_id: int, base: Sequence[str], how: Distillation) -> Iterator[Problem]:
     """Options that are wrong whatever the data are."""
     unlikely = list[Problem]()
-    with noting(unlikely, "--confidence"):
+    with collect_errors(unlikely, "--confidence"):
         require_confidence(how.confidence)
     yield from unlikely
     needs_target = {

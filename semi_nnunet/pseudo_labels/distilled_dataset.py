@@ -50,8 +50,8 @@ def require_folders(source: Path) -> None:
     """
     if "dataset" in read_json(source / "dataset.json"):
         raise UserError(
-            f"{source}/dataset.json lists its files one by one, to which distil cannot add. Fix: "
-            f"use the folders imagesTr and labelsTr"
+            f"{source}/dataset.json lists its files one by one, to which distil cannot add",
+            fix="use the folders imagesTr and labelsTr",
         )
 
 
@@ -127,8 +127,8 @@ def partial_cases(source: Path) -> list[str]:
     if not found:
         raise UserError(
             f"--complete needs cases that do not annotate every class, and "
-            f"{source / 'dataset.json'} tells of none by {annotated_classes.KEY!r}. Fix: leave "
-            f"--complete out, or tell it of them"
+            f"{source / 'dataset.json'} tells of none by {annotated_classes.KEY!r}",
+            fix="leave --complete out, or tell it of them",
         )
     return found
 
@@ -198,8 +198,8 @@ def write_folds(
             require_whole(path, number, fold, patient_of)
         if cases_of(there) != cases_of(splits):
             raise UserError(
-                f"{path} has folds of other cases than the data set. Fix: remove it, or add to it "
-                f"what is missing"
+                f"{path} has folds of other cases than the data set",
+                fix="remove it, or add to it what is missing",
             )
         return len(there)
     target.mkdir(parents=True, exist_ok=True)

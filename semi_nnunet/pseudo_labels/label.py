@@ -106,8 +106,8 @@ def require_confidence(confidence: float) -> None:
     """
     if not 0 <= confidence < 1:
         raise UserError(
-            f"--confidence must be a probability from 0 to below 1, got {confidence:g}. Fix: "
-            f"correct it"
+            f"--confidence must be a probability from 0 to below 1, got {confidence:g}",
+            fix="correct it",
         )
 
 
@@ -133,8 +133,8 @@ def label_pool(request: Request, launcher: Launcher, count: int | None = None) -
     require_readable(request.trained)
     if request.completion is not None and request.completion.labels == request.labels:
         raise UserError(
-            f"the completed labels would lie on those that they complete, {request.labels}. Fix: "
-            f"another -o"
+            f"the completed labels would lie on those that they complete, {request.labels}",
+            fix="another -o",
         )
     request.begin()
     if launcher.only is None:

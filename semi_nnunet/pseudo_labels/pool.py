@@ -103,7 +103,8 @@ class Request:
         if not found:
             raise UserError(
                 f"{self.images} holds no image CASE_0000{ending}, as {self.trained[0]} wants them. "
-                f"Fix: correct -i"
+                f"",
+                fix="correct -i",
             )
         return found
 
@@ -128,7 +129,8 @@ class Request:
         if path.is_file() and read_json(path) != record:
             raise UserError(
                 f"{self.out} was begun with other images, models, views, --confidence, --npz or "
-                f"--complete ({path}). Fix: choose another folder or number by -o, or remove it"
+                f"--complete ({path})",
+                fix="choose another folder or number by -o, or remove it",
             )
         for folder in (self.labels, self.finished_lists):
             folder.mkdir(parents=True, exist_ok=True)
@@ -285,8 +287,8 @@ def run_shard(shard: PoolShard, label: Labeller, left: Sequence[str]) -> Iterato
                 continue
             if is_of_machine(error):
                 raise UserError(
-                    f"{case} could not be labelled: {short_reason(error)}. Fix: run the same "
-                    f"command again, on another device or disk"
+                    f"{case} could not be labelled: {short_reason(error)}",
+                    fix="run the same command again, on another device or disk",
                 ) from error
             # one strange image must not end the labelling of the others
             shard.set_aside(case, f"cannot be labelled: {short_reason(error)}")
@@ -295,8 +297,8 @@ def run_shard(shard: PoolShard, label: Labeller, left: Sequence[str]) -> Iterato
         yield case
     if too_large:
         raise UserError(
-            f"the memory was too small for {', '.join(too_large)}; all others are labelled. Fix: "
-            f"with less memory used by others, or on another device, run the same command again"
+            f"the memory was too small for {', '.join(too_large)}; all others are labelled",
+            fix="with less memory used by others, or on another device, run the same command again",
         )
 
 

@@ -21,7 +21,7 @@ from semi_nnunet.pseudo_labels.places import labelled_by
 from semi_nnunet.pseudo_labels.pool import Request
 from semi_nnunet.runs.launching import Launcher, UnfinishedError
 from semi_nnunet.training.filtering import write_table
-from semi_nnunet.util.errors import Problem, UserError, refuse
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import read_json, require_place, write_atomically, write_json
 
 
@@ -72,13 +72,13 @@ def select(
             or the choice leaves nothing.
     """
     if not models or not choice.keep > 0:
-        raise UserError("select needs models (-m) and a --keep above 0. Fix: give them, or --undo")
+        raise UserError("select needs models (-m) and a --keep above 0", fix="give them, or --undo")
     page = Path(page)
     problems = list(score_problems(choice.score, choice.before))
     if page.suffix == ".csv":
         what = "is an HTML file, beside which a .csv is written"
         problems.append(Problem("--page", what, "x.html"))
-    refuse("select cannot start:", problems)
+    raise_if_any("select cannot start:", problems)
     for file in (page, page.with_suffix(".csv")):  # the labelling takes long
         require_place(file)
     choice = choice.located()

@@ -30,7 +30,7 @@ from semi_nnunet.runs.folders import Folders, patients_of
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.matched import unmatched
 from semi_nnunet.runs.trainings import found_jobs, require_trained, stale_tables, tables_of
-from semi_nnunet.util.errors import UserError, refuse
+from semi_nnunet.util.errors import UserError, raise_if_any
 from semi_nnunet.util.names import unique, unknown
 
 CONFIRMING_FIRST = SUBSETS[::-1]
@@ -181,7 +181,7 @@ def require_baseline(name: str, measured: Iterable[str] = ()) -> None:
         UserError: it is none of those measured, nor of those known here.
     """
     known = unique([*sorted(measured), *all_trainers()])
-    refuse("The report cannot be made:", unknown("trainer", [name], known))
+    raise_if_any("The report cannot be made:", unknown("trainer", [name], known))
 
 
 def answered(

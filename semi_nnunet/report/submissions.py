@@ -10,7 +10,7 @@ from pathlib import Path
 from semi_nnunet.report.run_pages import Panel
 from semi_nnunet.report.scatter import Dot, scatter
 from semi_nnunet.report.wording import DASH
-from semi_nnunet.util.errors import Problem, refuse
+from semi_nnunet.util.errors import Problem, raise_if_any
 from semi_nnunet.util.files import read_json
 
 FILE = "efficiency.json"
@@ -85,7 +85,7 @@ def read_submissions(folders: Sequence[str | Path]) -> Submissions | None:
         means = tuple(float(mean.get(name, math.nan)) for name, _, _ in COLUMNS)
         named = folder.absolute().name
         rows.append(Submission(named, len(content["cases"]), str(content["command"]), means))
-    refuse("the cost of submissions cannot be shown:", problems)
+    raise_if_any("the cost of submissions cannot be shown:", problems)
     return Submissions(rows, panels_of(rows)) if rows else None
 
 

@@ -76,7 +76,7 @@ def write_report(
     elif dataset:
         content = of_trainings(folders_of(dataset), plans, baseline, metric, method)
     else:
-        raise UserError("there is nothing to report. Fix: give a data set, or files of values")
+        raise UserError("there is nothing to report", fix="give a data set, or files of values")
     page = render(replace(content, choice=chosen, submissions=submissions))
     write_text(path, page)
     answer = content.answer

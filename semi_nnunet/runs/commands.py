@@ -252,8 +252,8 @@ def run_stages(stages: Iterable[tuple[str, Command]], dry_run: bool = False) -> 
             raise KeyboardInterrupt
         if code:
             raise UserError(
-                f"{stage} failed, see above. Fix: mend what it names and run the same command "
-                f"again; what is done is skipped"
+                f"{stage} failed, see above",
+                fix="mend what it names and run the same command again; what is done is skipped",
             )
 
 

@@ -25,7 +25,7 @@ from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.matched import unmatched
 from semi_nnunet.runs.next_step import to_measure
 from semi_nnunet.runs.trainings import found_jobs, require_trained, stale_tables, tables_of
-from semi_nnunet.util.errors import UserError, refuse
+from semi_nnunet.util.errors import UserError, raise_if_any
 from semi_nnunet.util.files import require_other, require_place, write_text
 from semi_nnunet.util.names import unique, unknown
 
@@ -79,7 +79,7 @@ def compare(
     kept = None if write_values_to is None else Path(write_values_to)
     require_no_plans(dataset, files, plans)
     if not (dataset or files):
-        raise UserError("there is nothing to compare. Fix: -d ID, --values FILE, or both")
+        raise UserError("there is nothing to compare", fix="-d ID, --values FILE, or both")
     for path in (out, kept):
         if path:
             require_place(path)
@@ -129,7 +129,8 @@ def not_measured(jobs: Sequence[Job], plans: str, dataset: str) -> UserError:
     commands = to_measure(jobs, plans) or [f"semi_nnunet crossval -d {dataset} -p {plans} -c ..."]
     return UserError(
         f"nothing that was trained with {plans} has been measured in the folders of the trainings. "
-        f"Fix: {', then '.join(commands)}"
+        f"",
+        fix=f"{', then '.join(commands)}",
     )
 
 
@@ -140,7 +141,7 @@ def require_no_plans(dataset: str | None, values: Sequence[Path], plans: str) ->
         UserError: so it is.
     """
     if values and not dataset and plans != PLANS:
-        raise UserError("-p chooses trainings of -d, but --values has its own. Fix: leave it out")
+        raise UserError("-p chooses trainings of -d, but --values has its own", fix="leave it out")
 
 
 def gathered(
@@ -207,7 +208,7 @@ def require_known(
         *unknown("trainer", unique(named_trainers), trainers, why),
         *unknown("configuration", named_configurations, configurations, why),
     ]
-    refuse("The comparison cannot start:", problems)
+    raise_if_any("The comparison cannot start:", problems)
 
 
 def tables_of_subset(subset: str, values: list[Value], baseline: str, metric: str) -> str:

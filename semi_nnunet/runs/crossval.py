@@ -28,7 +28,7 @@ from semi_nnunet.runs.launching import Launcher, Work, finished
 from semi_nnunet.runs.matched import changed_since
 from semi_nnunet.runs.seeds import seed_problems, write_seed
 from semi_nnunet.runs.trainings import note_asked
-from semi_nnunet.util.errors import refuse
+from semi_nnunet.util.errors import raise_if_any
 from semi_nnunet.util.names import require_positive, unique, unknown
 
 PLANS = "nnUNetPlans"
@@ -148,7 +148,7 @@ def make_jobs(
             *test_label_problems(folders),
             *(seed_problems(content, plans) if seeds > 1 else ()),
         ]
-    refuse("The cross-validation cannot start:", problems)
+    raise_if_any("The cross-validation cannot start:", problems)
     write_folds(folders, content, configurations, folds)
     names = [plans, *(write_seed(folders, plans, content, seed) for seed in range(1, seeds))]
     jobs = [
@@ -162,7 +162,7 @@ def make_jobs(
     patient_of = patients_of(folders)
     problems += [*step_problems(jobs, steps), *changed_since(jobs, content, patient_of)]
     problems += [*seen_before(jobs, patient_of), *pretraining_problems(jobs, content)]
-    refuse("The cross-validation cannot start:", problems)
+    raise_if_any("The cross-validation cannot start:", problems)
     return jobs
 
 

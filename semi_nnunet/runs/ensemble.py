@@ -23,7 +23,7 @@ from semi_nnunet.runs.folders import VALIDATION_FOLDER as VALIDATION
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.trainings import found_jobs
 from semi_nnunet.util.command import typed
-from semi_nnunet.util.errors import Problem, UserError, refuse
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import folder_aside, read_json, write_json
 from semi_nnunet.util.names import require_positive, unique, unknown
 
@@ -52,7 +52,8 @@ def weighted(jobs: Sequence[Job], weights: Sequence[str] | None) -> list[Member]
         raise UserError(
             f"--weights must be a whole number from 1 for each of the {len(models)} models, in "
             f"this order: {names}{members if len(jobs) > len(models) else ''}; got "
-            f"{' '.join(weights or ())}. Fix: correct them (4 1 stands for .8 and .2)"
+            f"{' '.join(weights or ())}",
+            fix="correct them (4 1 stands for .8 and .2)",
         )
     if len(numbers) == len(jobs):
         return [Member(job, number) for job, number in zip(jobs, numbers, strict=True)]
@@ -106,7 +107,7 @@ def write_ensemble(members: Sequence[Member], subset: str, out: Path, processes:
         UserError: ``out`` holds something that is no ensemble.
     """
     if out.is_dir() and any(out.iterdir()) and not (out / MEMBERS).is_file():
-        raise UserError(f"{out} holds something else, which stays. Fix: choose another -o")
+        raise UserError(f"{out} holds something else, which stays", fix="choose another -o")
     folders = members[0].job.folders
     with folder_aside(out, "No ensemble was written") as aside:
         for group in groups(members, subset):
@@ -181,13 +182,14 @@ def ensemble(
     }  # fmt: skip
     members = weighted(chosen_jobs(folders, dataset, plans, wanted), weights)
     found = [*problems(members, VALIDATION), *problems(members, TEST_FOLDER)]
-    refuse("These cannot be averaged:", found)
+    raise_if_any("These cannot be averaged:", found)
     subsets = [subset for subset in (VALIDATION, TEST_FOLDER) if any(groups(members, subset))]
     if not subsets:
         raise UserError(
             "the members predicted nothing that could be averaged: there is no imagesTs, and fold "
-            "'all' has no validation cases. Fix: put images into imagesTs and run semi_nnunet "
-            "crossval again, or choose other folds"
+            "'all' has no validation cases",
+            fix="put images into imagesTs and run semi_nnunet "
+            "crossval again, or choose other folds",
         )
     references = {VALIDATION: folders.references, TEST_FOLDER: folders.test_labels}
     for subset in subsets:
@@ -198,7 +200,7 @@ def ensemble(
             words = folders.evaluation(out / subset, labels, processes)
             if run_verb(words):
                 raise UserError(
-                    f"the ensemble could not be measured. Fix: see above; {typed(words)}"
+                    "the ensemble could not be measured", fix=f"see above; {typed(words)}"
                 )
             dice = dice_of_members(members, subset, out / subset)
         yield Ensembled(subset, out / subset, len(members), dice)
@@ -238,7 +240,7 @@ def chosen_jobs(
     ]
     if not jobs:
         raise UserError(
-            f"no training fits. Fix: semi_nnunet status -d {dataset} -p {plans} lists them"
+            "no training fits", fix=f"semi_nnunet status -d {dataset} -p {plans} lists them"
         )
     jobs.sort(key=lambda job: place_in(wanted["trainer"], job.trainer))
     jobs.sort(key=lambda job: place_in(wanted["configuration"], job.configuration))

@@ -11,7 +11,7 @@ from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.recipe import Recipe, load_recipe
 from semi_nnunet.runs.recipe_files import STAGES, find_recipe
 from semi_nnunet.runs.stages import Place, commands, plans_of_recipe, steps_as_one
-from semi_nnunet.util.errors import Problem, UserError, refuse
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.names import below_one
 
 
@@ -70,7 +70,7 @@ def follow_recipe(name: str | Path, how: Following) -> Recipe:
     taken = steps_as_one({stage: stages[stage] for stage in stages if stage in how.wanted})
     chosen = [(stage, words) for stage, several in taken.items() for words in several]
     if not chosen:
-        raise UserError(f"{path} has no stage {how.only}. Fix: choose from {[*stages]}")
+        raise UserError(f"{path} has no stage {how.only}", fix=f"choose from {[*stages]}")
     print(f"# {recipe.title}")
     numbered = [
         (f"{number} of {len(chosen)}: {stage}", words)
@@ -106,7 +106,7 @@ def place_of(path: Path, recipe: Recipe, how: Following) -> Place:
             f"add the folder of the files that semi_nnunet convert {recipe.converter} --help lists"
         )
         problems.append(Problem("SRC", "is missing", f"{fix}, or --from split"))
-    refuse("The recipe cannot be followed:", problems)
+    raise_if_any("The recipe cannot be followed:", problems)
     return Place(
         how.source if converts else None,
         str(how.converted),

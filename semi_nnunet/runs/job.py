@@ -304,7 +304,7 @@ def require(job: Job, step: str, done: bool) -> None:
         UserError: it is not done.
     """
     if not done:
-        raise UserError(f"{job} needs its step {step!r} first. Fix: crossval --steps {step}")
+        raise UserError(f"{job} needs its step {step!r} first", fix=f"crossval --steps {step}")
 
 
 def model_options(job: Job) -> Command:

@@ -140,8 +140,8 @@ def launch(launcher: Launcher, work: Work) -> int | None:
     if launcher.only is not None and not 0 <= launcher.only < len(work.jobs):
         raise UserError(
             f"--only must be the number of one of {len(work.jobs)} jobs, from 0, got "
-            f"{launcher.only}: the list of jobs has changed since this one was launched. Fix: run "
-            f"the command again that launched it"
+            f"{launcher.only}: the list of jobs has changed since this one was launched",
+            fix="run the command again that launched it",
         )
     if not work.left and launcher.only is None:
         return None
@@ -219,7 +219,7 @@ def find_resources(
     if device == "cuda":
         count = torch.cuda.device_count()
         if count == 0:
-            raise UserError("--device cuda needs a GPU, found none. Fix: --device cpu")
+            raise UserError("--device cuda needs a GPU, found none", fix="--device cpu")
         chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
         gpus = tuple(chosen.split(",")) if chosen else tuple(map(str, range(count)))
     jobs = jobs or max(1, len(gpus))

@@ -41,7 +41,7 @@ from semi_nnunet.planning.topology import plans_of_patch, plans_of_spacing
 from semi_nnunet.settings.assignments import assignment_of, parse_assignments
 from semi_nnunet.settings.overrides import given_before, merged
 from semi_nnunet.training.checkpoints import plain
-from semi_nnunet.util.errors import refuse
+from semi_nnunet.util.errors import raise_if_any
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.util.names import unknown
 
@@ -145,7 +145,7 @@ def plan(
     if isinstance(settings, Mapping):
         settings = [assignment_of(key, value) for key, value in settings.items()]
     given = parse_assignments(settings)
-    refuse("There are no such settings:", unknown("trainer", trainers, classes))
+    raise_if_any("There are no such settings:", unknown("trainer", trainers, classes))
     sized = plans_of_patch(plans_of_spacing(plans_of_budget(plans, budget), spacing), patch)
     name = name or plans_of_architecture(sized, architecture, encoder)
     is_beside = name != plans and (folder / f"{name}.json").is_file()

@@ -77,7 +77,8 @@ def process_group(device: str) -> Iterator[None]:
         if number >= count:
             raise UserError(
                 f"each process needs a GPU of its own, this one is number {number} (from 0) of "
-                f"its machine, which has {count}. Fix: --nproc_per_node {count}"
+                f"its machine, which has {count}",
+                fix=f"--nproc_per_node {count}",
             )
         torch.cuda.set_device(number)
         torch.set_num_threads(1)  # as nnUNetv2_train does

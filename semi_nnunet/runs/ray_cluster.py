@@ -47,8 +47,8 @@ def cluster(address: str | None) -> Iterator[Any]:
         import ray
     except ImportError as error:
         raise UserError(
-            "--launcher ray needs the package ray, which is not installed. Fix: pip install "
-            "'semi_nnunet[ray]'"
+            "--launcher ray needs the package ray, which is not installed",
+            fix="pip install 'semi_nnunet[ray]'",
         ) from error
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to its makers
     before = signal.getsignal(signal.SIGTERM)
@@ -57,8 +57,8 @@ def cluster(address: str | None) -> Iterator[Any]:
         ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"no Ray cluster at {address or os.environ.get('RAY_ADDRESS')}: {error}. Fix: start "
-            f"one (ray start --head), or correct --ray-address or RAY_ADDRESS"
+            f"no Ray cluster at {address or os.environ.get('RAY_ADDRESS')}: {error}",
+            fix="start one (ray start --head), or correct --ray-address or RAY_ADDRESS",
         ) from error
     finally:
         if threading.current_thread() is threading.main_thread():

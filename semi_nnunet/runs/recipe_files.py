@@ -27,8 +27,8 @@ def recipes_folder() -> Path:
         if folder.is_dir():
             return folder
     raise UserError(
-        f"the recipes are not there: looked for {installed} and {beside}. Fix: install the package "
-        f"again, or give the path of a recipe"
+        f"the recipes are not there: looked for {installed} and {beside}",
+        fix="install the package again, or give the path of a recipe",
     )
 
 

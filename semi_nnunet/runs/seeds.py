@@ -43,8 +43,9 @@ def write_seed(folders: Folders, plans: str, content: dict[str, Any], seed: int)
     if path.is_file() and trained:
         raise UserError(
             f"{path} differs from {plans} by more than the seed, and {trained[0].parent} was "
-            f"trained with it. Fix: move these results away, or give the new plans another name "
-            f"(semi_nnunet plan --name)"
+            f"trained with it",
+            fix="move these results away, or give the new plans another name "
+            "(semi_nnunet plan --name)",
         )
     write_json(path, changed)
     return name

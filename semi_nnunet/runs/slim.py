@@ -28,7 +28,7 @@ from semi_nnunet.runs.plan import plan
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.overrides import given_settings
 from semi_nnunet.training.checkpoints import plain
-from semi_nnunet.util.errors import Problem, noting, refuse
+from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
 from semi_nnunet.util.files import optional_json, read_json, undone_on_failure, write_json
 
 STUDENT, TEACHER, METRIC = "SemiDistillationTrainer", "the teacher", "dice"
@@ -157,24 +157,24 @@ def choose(
         UserError: as :func:`slim`.
     """
     wrong = [*goal_problems(share, seconds)]
-    with noting(wrong, "--device"):
+    with collect_errors(wrong, "--device"):
         resources = find_resources(device)
-    with noting(wrong, "-m"):
+    with collect_errors(wrong, "-m"):
         teacher = find_model(model)
         own_plans = str(teacher.plans["plans_name"])
         plans = name or f"{own_plans}_slim"
-        with noting(wrong, "--name"):
+        with collect_errors(wrong, "--name"):
             require_plans_name(plans)
         wrong += fold_problems(teacher, folds)
         asked = {"plans": plans, "model": teacher.name, "share": share, "seconds": seconds}
         asked |= {"device": None if seconds is None else device}
-        with noting(wrong, "-d"):
+        with collect_errors(wrong, "-d"):
             folders = folders_of(dataset or teacher.folder.parent.name)
             content = read_plans(folders.preprocessed, own_plans)
             require_own_network(content, own_plans)
             there = optional_json(folders.preprocessed / f"{plans}.json")
             wrong += plans_problems(there, asked, teacher, folders)
-    refuse("no small network can be made:", wrong)
+    raise_if_any("no small network can be made:", wrong)
     description = read_json(folders.preprocessed / "dataset.json")
     require_models_of([teacher], description, folders.preprocessed.name)
     configuration = teacher.configuration

@@ -63,7 +63,7 @@ def require_sbatch() -> None:
     """
     if shutil.which("sbatch") is None:
         raise UserError(
-            "--launcher slurm needs sbatch, found none. Fix: run it on the cluster's login node"
+            "--launcher slurm needs sbatch, found none", fix="run it on the cluster's login node"
         )
 
 
@@ -79,7 +79,8 @@ def submit(script: str, path: Path) -> str:
     done = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True)
     if done.returncode:
         raise UserError(
-            f"sbatch refused {path}: {done.stderr.strip()}. Fix: if it names an option, "
-            f"correct --sbatch='--partition=gpu --gres=gpu:1 --time=1-00:00:00'; else try sinfo"
+            f"sbatch refused {path}: {done.stderr.strip()}",
+            fix="if it names an option, "
+            "correct --sbatch='--partition=gpu --gres=gpu:1 --time=1-00:00:00'; else try sinfo",
         )
     return done.stdout.strip().split(";")[0]

@@ -57,7 +57,8 @@ def plans_of_recipe(path: Path) -> str:
         raise UserError(
             f"a recipe's file name must consist of letters, digits and -, joined by single _, and "
             f"not end in _seed1 or the like, as its plans are named after it; got {path.name!r}. "
-            f"Fix: rename the file"
+            f"",
+            fix="rename the file",
         )
     return f"nnUNetPlans_{stem}"
 

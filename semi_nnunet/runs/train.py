@@ -21,7 +21,7 @@ from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.runs.process_group import launch_problems, process_group
 from semi_nnunet.training.checkpoints import PRETRAINED, check_pretrained_weights
-from semi_nnunet.util.errors import refuse
+from semi_nnunet.util.errors import raise_if_any
 from semi_nnunet.util.names import require_positive, unknown
 
 EXTERNAL = "nnUNet_extTrainer"  # the variable by which nnU-Net finds trainers that are not its own
@@ -79,7 +79,7 @@ def train(
     ]
     if not problems:
         problems = [*data_problems(folders, content, plans, [configuration], [trainer])]
-    refuse("The training cannot start:", problems)
+    raise_if_any("The training cannot start:", problems)
     if pretrained_weights is not None:
         check_pretrained_weights([PRETRAINED, str(pretrained_weights)])
     job = Job(folders, trainer, configuration, str(fold), 0, plans)

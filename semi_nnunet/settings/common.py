@@ -338,6 +338,6 @@ def require_epochs(settings: SemiSettings, name: str) -> None:
     late = [epoch for epoch in getattr(settings, name) if epoch >= settings.epochs]
     if late:
         raise UserError(
-            f"{name} must be below epochs, {settings.epochs}, got {late}. Fix: correct "
-            f"plans['semi']"
+            f"{name} must be below epochs, {settings.epochs}, got {late}",
+            fix="correct plans['semi']",
         )

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from semi_nnunet.util.errors import Problem, refuse
+from semi_nnunet.util.errors import Problem, raise_if_any
 from semi_nnunet.util.validation import fits
 
 Rule = Callable[[Any, Mapping[str, Any]], tuple[Any, str]]
@@ -133,7 +133,7 @@ def resolve(
         UserError: every value that is of the wrong type or outside its range.
     """
     problems = value_problems(settings_class, given)
-    refuse("Some settings are out of range:", problems)
+    raise_if_any("Some settings are out of range:", problems)
     values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     fields = dataclasses.fields(settings_class)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.util.errors import Problem, UserError, refuse
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import write_atomically
 
 DOS_FOLDER = 0x10
@@ -100,22 +100,23 @@ def read(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]
         what = f"such as {found[1]}, " if found else ""
         raise UserError(
             f"{path} holds more than tensors and plain values, {what}and is not opened, because "
-            f"such a file can execute code. Fix: give a checkpoint that nnU-Net or semi_nnunet "
-            f"wrote; if you trust its author as you trust a program, set {EXECUTE}=1"
+            f"such a file can execute code",
+            fix=f"give a checkpoint that nnU-Net or semi_nnunet "
+            f"wrote; if you trust its author as you trust a program, set {EXECUTE}=1",
         ) from error
     except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
         raise UserError(
-            f"{path} cannot be read ({error}). Fix: mend the path or its permissions"
+            f"{path} cannot be read ({error})", fix="mend the path or its permissions"
         ) from error
     except (MemoryError, torch.cuda.OutOfMemoryError):
         raise  # the file is not to blame
     except Exception as error:  # a flipped byte can raise almost anything in zipfile and torch
         raise UserError(
-            f"{path} is damaged ({error}). "
-            f"Fix: delete it; an older checkpoint of the folder is then used"
+            f"{path} is damaged ({error}). ",
+            fix="delete it; an older checkpoint of the folder is then used",
         ) from error
     if wrong := _wrong_with(checkpoint):
-        raise UserError(f"{path} is no nnU-Net checkpoint: {wrong}. Fix: give another")
+        raise UserError(f"{path} is no nnU-Net checkpoint: {wrong}", fix="give another")
     return checkpoint
 
 
@@ -290,7 +291,8 @@ def check_compatible(
         raise UserError(
             f"{path} was written by {checkpoint.get('trainer_name', 'another trainer')}, not by "
             f"{expected['trainer']}: it lacks what resuming needs. "
-            f"Fix: pass it with -pretrained_weights to start from its weights"
+            f"",
+            fix="pass it with -pretrained_weights to start from its weights",
         )
     identity = checkpoint["semi"]["identity"]
     problems = [
@@ -302,7 +304,7 @@ def check_compatible(
         for key, value in plain(expected).items()
         if identity.get(key) != value
     ]
-    refuse(f"{path} belongs to another training:", problems)
+    raise_if_any(f"{path} belongs to another training:", problems)
 
 
 def tell_changes(

@@ -279,6 +279,7 @@ def require_same_weights(companions: nn.Module, stored: Mapping[str, torch.Tenso
     if different:
         raise UserError(
             f"the checkpoint was written with other settings: it and plans['semi'] differ in "
-            f"{', '.join(sorted(different))}. Fix: undo the change (semi_settings.json has the "
-            f"settings of then), or train from the start"
+            f"{', '.join(sorted(different))}",
+            fix="undo the change (semi_settings.json has the "
+            "settings of then), or train from the start",
         )

@@ -59,7 +59,8 @@ class Ranks:
             what = "a multiple of" if equal_parts else "at least"
             raise UserError(
                 f"labelled_batch_size must be {what} the number of GPUs, {self.count}, got "
-                f"{batch_size}. Fix: train on fewer GPUs or change it in plans['semi']"
+                f"{batch_size}",
+                fix="train on fewer GPUs or change it in plans['semi']",
             )
 
     def require_same(self, found: Mapping[str, Any]) -> None:
@@ -75,8 +76,8 @@ class Ranks:
         different = [key for key in found if any(one[key] != found[key] for one in everywhere)]
         if different:
             raise UserError(
-                f"the processes of this training differ in {', '.join(different)}. Fix: let all "
-                f"machines share the folders nnUNet_preprocessed and nnUNet_results"
+                f"the processes of this training differ in {', '.join(different)}",
+                fix="let all machines share the folders nnUNet_preprocessed and nnUNet_results",
             )
 
     def tell_change(self, before: int | None, say: Callable[[str], None]) -> None:

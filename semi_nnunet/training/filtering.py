@@ -153,8 +153,8 @@ class ImageFilter:
         if not others:
             raise UserError(
                 f"filter_score 'disagreement' compares two networks, "
-                f"{type(self.networks).__name__} has one. Fix: choose 'entropy', 'checkpoints' or "
-                f"'change' in plans['semi']"
+                f"{type(self.networks).__name__} has one",
+                fix="choose 'entropy', 'checkpoints' or 'change' in plans['semi']",
             )
         return {"other": others[0], "deployed": networks[0]}
 
@@ -187,7 +187,8 @@ class ImageFilter:
             if not path.is_file():
                 raise UserError(
                     f"filter_score 'checkpoints' compares with the network of epoch {earlier}, "
-                    f"{path} is missing. Fix: train from the start, or choose another filter_score"
+                    f"{path} is missing",
+                    fix="train from the start, or choose another filter_score",
                 )
             network = self.networks.another_network("snapshot")
             network.load_state_dict(checkpoints.read(path)["network_weights"])
@@ -214,8 +215,8 @@ def read_labels(path: Path, case: str) -> torch.Tensor:
     """What :func:`write_labels` stored."""
     if not path.is_file():
         raise UserError(
-            f"filter_score 'change' compares with the round before, {path} of {case} is missing. "
-            f"Fix: train from the start, or choose another filter_score"
+            f"filter_score 'change' compares with the round before, {path} of {case} is missing. ",
+            fix="train from the start, or choose another filter_score",
         )
     with np.load(path) as stored:
         shape = tuple(stored["shape"])

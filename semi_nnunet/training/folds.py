@@ -37,7 +37,8 @@ def require_fold(
         if not folds:
             raise UserError(
                 f"fold {fold} needs a training and a validation patient, found {len(cases)} "
-                f"labelled cases of {len(by_patient(cases, patient_of))}. Fix: train fold 'all'"
+                f"labelled cases of {len(by_patient(cases, patient_of))}",
+                fix="train fold 'all'",
             )
         write_json(path, folds)
     count = len(read_json(path))
@@ -66,7 +67,7 @@ def require_usable_split(
     if missing or not training:
         named = f"names cases that are not preprocessed: {', '.join(missing)}"
         what = named if missing else "is empty"
-        raise UserError(f"fold {fold} of {path} {what}. Fix: mend or delete that file")
+        raise UserError(f"fold {fold} of {path} {what}", fix="mend or delete that file")
     if fold != "all":
         whole = {"train": [*training], "val": [*validation]}
         require_whole(path, int(fold), whole, patient_of)

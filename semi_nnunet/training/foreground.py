@@ -62,8 +62,8 @@ class ForegroundLocator:
         require_epochs(self.settings, "locate_epochs")
         if self.settings.locate_epochs and not self.settings.unlabelled_foreground_oversampling:
             raise UserError(
-                "locate_epochs needs unlabelled_foreground_oversampling above 0, got 0. Fix: set "
-                "both in plans['semi'], or neither"
+                "locate_epochs needs unlabelled_foreground_oversampling above 0, got 0",
+                fix="set both in plans['semi'], or neither",
             )
 
     def locate(
@@ -140,8 +140,8 @@ def read(path: Path, classes: Sequence[Hashable]) -> dict[str, LocationPrior]:
     """
     if not path.is_file():
         raise UserError(
-            f"this training samples unlabelled patches by {path}, which is missing. Fix: put it "
-            f"back, or train from the start"
+            f"this training samples unlabelled patches by {path}, which is missing",
+            fix="put it back, or train from the start",
         )
     with np.load(path) as stored:
         cases, ends = stored["cases"].tolist(), np.cumsum(stored["counts"])

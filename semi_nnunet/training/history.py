@@ -26,7 +26,7 @@ class History:
             rows = read_csv(path)[1]
             return cls([{k: float(v) for k, v in row.items() if v} for row in rows])
         except ValueError as error:
-            raise UserError(f"{path} must hold numbers ({error}). Fix: remove it") from error
+            raise UserError(f"{path} must hold numbers ({error})", fix="remove it") from error
 
     def add(self, epoch: int, values: Mapping[str, float]) -> None:
         """Append a row; a row of the same or a later epoch (of a run that was rolled back) goes."""

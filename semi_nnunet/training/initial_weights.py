@@ -87,7 +87,8 @@ def checkpoint_of(text: str) -> Path:
     if found is None:
         raise UserError(
             f"pretrained must be 'pool', a checkpoint, or a folder of a training that is done, got "
-            f"{text!r}: there is no {', '.join(map(str, places))}. Fix: correct plans['semi']"
+            f"{text!r}: there is no {', '.join(map(str, places))}",
+            fix="correct plans['semi']",
         )
     return found
 
@@ -107,6 +108,7 @@ def checkpoint_of_pool(model_folder: Path, trainer: str, command: str) -> Path:
     path = model_folder.with_name(name) / "fold_all" / FINAL
     if not path.is_file():
         raise UserError(
-            f"pretrained is 'pool', and nothing was pre-trained: there is no {path}. Fix: {command}"
+            f"pretrained is 'pool', and nothing was pre-trained: there is no {path}",
+            fix=f"{command}",
         )
     return path

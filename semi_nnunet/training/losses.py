@@ -80,6 +80,7 @@ def given_class_weights(settings: SemiSettings, classes: int) -> tuple[float, ..
     if weights is not None and len(weights) != classes:
         raise UserError(
             f"class_weights must be one number for each of the {classes} classes (background "
-            f"included) or regions, got {len(weights)}: {weights}. Fix: correct plans['semi']"
+            f"included) or regions, got {len(weights)}: {weights}",
+            fix="correct plans['semi']",
         )
     return weights

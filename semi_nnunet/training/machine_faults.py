@@ -8,7 +8,7 @@ import torch._dynamo
 from torch import distributed as dist
 
 from semi_nnunet.data.loading import StepLoader
-from semi_nnunet.util.errors import UserError, said_of_disk
+from semi_nnunet.util.errors import UserError, disk_error_message
 from semi_nnunet.util.failures import is_of_memory
 from semi_nnunet.util.files import could_not_write
 
@@ -38,25 +38,26 @@ def raise_if_of_machine(
         UserError: the error is one of these.
     """
     if isinstance(error, OSError):
-        if said_of_disk(error) is not None and error.filename is None:
+        if disk_error_message(error) is not None and error.filename is None:
             raise could_not_write(f"to {folder}", error, folder, left=INTACT) from error
         return
     text = str(error)
     first_line = text.partition("\n")[0]
     if is_of_memory(error):
         raise UserError(
-            f"the memory does not suffice for a step: {first_line:.300} Fix: semi_nnunet plan with "
+            f"the memory does not suffice for a step: {first_line:.300}",
+            fix=f"semi_nnunet plan with "
             f"--set and a smaller labelled_batch_size and unlabelled_batch_size "
             f"(accumulate_batches=2 makes two small batches one step), or a smaller --patch; or "
-            f"end what else uses the memory. {INTACT}"
+            f"end what else uses the memory. {INTACT}",
         ) from error
     if "DataLoader worker" in text:
         cases = [] if loader is None else loader.cases_of_ended_workers()
         named = f" It was at work on {', '.join(cases)}." if cases else ""
         raise UserError(
             f"a process that prepares batches has ended: {first_line:.300}{named} The system kills "
-            f"such processes where memory runs out. Fix: set nnUNet_n_proc_DA to fewer of them, or "
-            f"free memory. {INTACT}"
+            f"such processes where memory runs out",
+            fix=f"set nnUNet_n_proc_DA to fewer of them, or free memory. {INTACT}",
         ) from error
     if dist.is_initialized() and any(one in text for one in LOST):
         raise UserError(

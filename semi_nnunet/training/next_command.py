@@ -55,6 +55,6 @@ class NextCommand:
         """
         if not Path(folder).is_dir():
             raise UserError(
-                f"{self.configuration} is not preprocessed, there is no {folder}. "
-                f"Fix: {self.preprocess}"
+                f"{self.configuration} is not preprocessed, there is no {folder}. ",
+                fix=f"{self.preprocess}",
             )

@@ -51,6 +51,7 @@ class NonFiniteWatch:
                     f"training stopped at step {seen.step}: the term {seen.term!r} became {value} "
                     f"on the cases {', '.join(seen.cases)}. The checkpoints written before are "
                     f"intact. "
-                    f"Fix: look at these images (semi_nnunet preprocess verifies them) and at the "
-                    f"learning rate, then continue with --c"
+                    f"",
+                    fix="look at these images (semi_nnunet preprocess verifies them) and at the "
+                    "learning rate, then continue with --c",
                 )

@@ -26,9 +26,9 @@ def take_folder(folder: str | Path) -> None:
     other = hold_until_exit(lock)
     if other is not None:
         raise UserError(
-            f"{other} trains {folder} already, and two trainings would spoil each other's files. "
-            f"Fix: wait for it or stop it, then start this one again with --c; if it has ended and "
-            f"this file system has no locks, delete {note_of(lock)}"
+            f"{other} trains {folder} already, and two trainings would spoil each other's files. ",
+            fix=f"wait for it or stop it, then start this one again with --c; if it has ended and "
+            f"this file system has no locks, delete {note_of(lock)}",
         )
     remove_leftovers(folder)
     require_space(Path(folder), SPACE_TO_BEGIN)

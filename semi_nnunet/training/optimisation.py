@@ -140,6 +140,7 @@ def raise_if_batch_is_too_small(error: ValueError) -> None:
     if "more than 1 value per channel" in str(error):
         raise UserError(
             "this network normalises over the batch what it pools to one value, and needs at "
-            "least 2 patches of each kind on each GPU, got 1. Fix: raise labelled_batch_size "
-            "and unlabelled_batch_size in plans['semi'], or train on fewer GPUs"
+            "least 2 patches of each kind on each GPU, got 1",
+            fix="raise labelled_batch_size "
+            "and unlabelled_batch_size in plans['semi'], or train on fewer GPUs",
         ) from error

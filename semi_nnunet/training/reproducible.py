@@ -52,7 +52,7 @@ from semi_nnunet.training.run_log import RunLog
 from semi_nnunet.training.saving import CheckpointWriter
 from semi_nnunet.training.step_records import total_loss
 from semi_nnunet.util.environment import variable
-from semi_nnunet.util.errors import print_user_errors_plainly
+from semi_nnunet.util.errors import install_error_hook
 from semi_nnunet.util.seeds import derived_seed
 
 
@@ -89,7 +89,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         dataset_json: dict[str, Any],
         device: torch.device = torch.device("cuda"),  # noqa: B008
     ):
-        print_user_errors_plainly()
+        install_error_hook()
         compile_or_go_on()
         own_plans = {"continue_training": False, **plans}  # nnU-Net takes that key out
         super().__init__(own_plans, configuration, fold, dataset_json, device)

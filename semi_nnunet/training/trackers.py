@@ -130,8 +130,8 @@ class MlflowTracker:
             self.goes_on, self.steps_before = bool(runs), dict[str, set[int]]()
         except (MlflowException, OSError) as error:
             raise UserError(
-                f"the setting mlflow: {self.uri} cannot be used ({error}). Fix: correct "
-                f"MLFLOW_TRACKING_URI, or turn the setting off"
+                f"the setting mlflow: {self.uri} cannot be used ({error})",
+                fix="correct MLFLOW_TRACKING_URI, or turn the setting off",
             ) from error
 
     @_never_fatal
@@ -165,6 +165,6 @@ class MlflowTracker:
 
 def _missing(extra: str) -> UserError:
     return UserError(
-        f"the setting {extra} needs a package that is not installed. Fix: pip install "
-        f"'semi_nnunet[{extra}]', or turn the setting off"
+        f"the setting {extra} needs a package that is not installed",
+        fix=f"pip install 'semi_nnunet[{extra}]', or turn the setting off",
     )

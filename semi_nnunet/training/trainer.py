@@ -173,7 +173,8 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         if given is not None:
             raise UserError(
                 f"class_weights {given} are given, and class_weights_from asks for others, got "
-                f"{self.settings.class_weights_from!r}. Fix: set one of them in plans['semi']"
+                f"{self.settings.class_weights_from!r}",
+                fix="set one of them in plans['semi']",
             )
         return self.companion(FREQUENCIES)
 
@@ -239,8 +240,8 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             raise UserError(
                 f"{type(self).__name__} needs at least {settings.smallest_unlabelled_batch} "
                 f"unlabelled patches on each GPU, to mix one into another, got "
-                f"unlabelled_batch_size {settings.unlabelled_batch_size} for all. Fix: raise it in "
-                f"plans['semi']"
+                f"unlabelled_batch_size {settings.unlabelled_batch_size} for all",
+                fix="raise it in plans['semi']",
             )
         return unlabelled_like(
             labelled,

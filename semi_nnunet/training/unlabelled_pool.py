@@ -81,7 +81,8 @@ class UnlabelledPool:
         if not others:
             raise UserError(
                 f"training on unlabelled images needs some, but all {len(cases)} are of patients "
-                f"whom fold {fold} validates on. Fix: put images of others into imagesUn"
+                f"whom fold {fold} validates on",
+                fix="put images of others into imagesUn",
             )
         return others
 

@@ -6,15 +6,15 @@ import errno
 import signal
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
 MAX_LISTED = 50
-OBEYED = ("Cc", "Cs")  # control characters, and bytes that are no letters
-OF_A_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # or one to read alone
-OF_THE_DISK = OF_A_FULL_DISK | {
+CONTROL_CHARACTERS = ("Cc", "Cs")  # control characters, and bytes that are no letters
+FULL_DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # or one to read alone
+DISK_ERRNOS = FULL_DISK_ERRNOS | {
     errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
 }  # fmt: skip
 
@@ -38,50 +38,70 @@ class Problem:
 
 
 class UserError(ValueError):
-    """Something the user gave is wrong; the message says what was found and how to mend it."""
+    """Report a mistake of the user: what is wrong, the value found, and the fix.
 
-    def __init__(self, message: str, problems: Sequence[Problem] = ()):
+    >>> print(UserError("epochs must be at least 1, got 0", fix="raise it"))
+    epochs must be at least 1, got 0. Fix: raise it
+
+    Args:
+        what: the broken rule and the value found, as one sentence without a full stop; a headline
+            that ends with a colon if ``problems`` follow.
+        problems: everything that is wrong, listed below the headline.
+        fix: what to do about it.
+    """
+
+    def __init__(self, what: str, problems: Iterable[Problem] = (), *, fix: str | None = None):
+        self.what = what.rstrip().removesuffix(".")
         self.problems = tuple(problems)
-        shown = [f"  {problem}" for problem in self.problems[:MAX_LISTED]]
+        self.fix = fix
+        headline = what if fix is None else f"{self.what}. Fix: {fix}"
+        lines = [f"  {problem}" for problem in self.problems[:MAX_LISTED]]
         if len(self.problems) > MAX_LISTED:
-            shown.append(f"  ... and {len(self.problems) - MAX_LISTED} more")
-        super().__init__(printable("\n".join([message, *shown])))
+            lines.append(f"  ... and {len(self.problems) - MAX_LISTED} more")
+        super().__init__(printable("\n".join([headline, *lines])))
+
+    def as_problems(self, where: str) -> list[Problem]:
+        """Return the problems of this error, or the error itself as one problem of ``where``."""
+        if self.problems:
+            return list(self.problems)
+        return [Problem(where, self.what.removeprefix(f"{where} "), self.fix or "correct it")]
 
 
-def refuse(headline: str, problems: Iterable[Problem]) -> None:
-    """Raise all that is wrong at once, if anything is.
+def raise_if_any(headline: str, problems: Iterable[Problem]) -> None:
+    """Raise one :class:`UserError` that lists all problems, if there are any.
+
+    >>> raise_if_any("2d cannot be trained:", [])
 
     Args:
         headline: what cannot be done, ending with a colon.
         problems: what is wrong.
 
     Raises:
-        UserError: something is.
+        UserError: ``problems`` is not empty.
     """
-    if found := list(problems):
-        raise UserError(headline, found)
+    if listed := list(problems):
+        raise UserError(headline, listed)
 
 
 @contextmanager
-def noting(problems: list[Problem], where: str) -> Iterator[None]:
-    """Inside the block, a mistake is noted instead of raised, to be told together with others.
+def collect_errors(problems: list[Problem], where: str) -> Iterator[None]:
+    """Append each :class:`UserError` raised inside the block to ``problems``.
 
     Args:
-        problems: those that were found; gets the ones of the mistake.
-        where: of a mistake that lists none.
+        problems: extended by the problems of the error.
+        where: the input to blame if the error lists no problems.
     """
     try:
         yield
     except UserError as error:
-        what, _, fix = str(error).removeprefix(f"{where} ").partition(" Fix: ")
-        problems += error.problems or [Problem(where, what.rstrip("."), fix or "correct it")]
+        problems += error.as_problems(where)
 
 
 def printable(text: str) -> str:
     """The text without characters that a terminal obeys, such as ESC in the name of a file."""
     return "".join(
         repr(letter)[1:-1]
-        if unicodedata.category(letter) in OBEYED and letter not in "\n\t"
+        if unicodedata.category(letter) in CONTROL_CHARACTERS and letter not in "\n\t"
         else letter
         for letter in text
     )
@@ -91,9 +111,9 @@ class DiskError(UserError):
     """Something could not be written: the disk is full or not writable."""
 
 
-def said_of_disk(error: BaseException) -> str | None:
+def disk_error_message(error: BaseException) -> str | None:
     """What a user is told of an error of the disk; None: the error is another one."""
-    if not isinstance(error, OSError) or error.errno not in OF_THE_DISK:
+    if not isinstance(error, OSError) or error.errno not in DISK_ERRNOS:
         return None
     name = error.filename2 or error.filename  # a copy reads the first and writes the second
     where = f"{name}: " if name else ""
@@ -103,7 +123,7 @@ def said_of_disk(error: BaseException) -> str | None:
     )
 
 
-def print_user_errors_plainly() -> None:
+def install_error_hook() -> None:
     """Make an uncaught :class:`UserError` end the program with its message instead of a traceback.
 
     So do errors of the disk and Ctrl-C.
@@ -116,7 +136,7 @@ def print_user_errors_plainly() -> None:
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        said = str(error) if isinstance(error, UserError) else said_of_disk(error)
+        said = str(error) if isinstance(error, UserError) else disk_error_message(error)
         if isinstance(error, KeyboardInterrupt):
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends us without a traceback
             print("semi_nnunet: interrupted; the same command with --c goes on", file=sys.stderr)

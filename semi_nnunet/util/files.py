@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from semi_nnunet.util.errors import DiskError, UserError, said_of_disk
+from semi_nnunet.util.errors import DiskError, UserError, disk_error_message
 from semi_nnunet.util.machine import is_running
 
 FULL_BYTES = 2**24  # a disk with less left than that is full
@@ -96,8 +96,8 @@ def could_not_write(
     takes = "" if needed is None else f"it takes about {amount(needed)}, and "
     return DiskError(
         f"could not write {what} ({type(error).__name__}: {said}); {takes}"
-        f"{amount(free_bytes(folder))} are free there. {left}. Fix: free some space or "
-        f"make the folder writable, then run the same command again"
+        f"{amount(free_bytes(folder))} are free there. {left}",
+        fix="free some space or make the folder writable, then run the same command again",
     )
 
 
@@ -124,7 +124,7 @@ def writing(what: str | Path, folder: str | Path, left: str = INTACT) -> Iterato
         yield
     except (OSError, RuntimeError) as error:  # SimpleITK and blosc2 raise RuntimeError
         is_full = isinstance(error, RuntimeError) and free_bytes(folder) < FULL_BYTES
-        if not is_full and said_of_disk(error) is None:
+        if not is_full and disk_error_message(error) is None:
             raise
         raise could_not_write(what, error, folder, left=left) from error
 
@@ -208,16 +208,16 @@ def require_place(path: Path) -> None:
     """
     if not path.absolute().parent.is_dir():
         raise UserError(
-            f"could not write {path}: {path.parent} is no folder that exists. Fix: create it, or "
-            f"correct the path"
+            f"could not write {path}: {path.parent} is no folder that exists",
+            fix="create it, or correct the path",
         )
     if path.is_dir():
         raise UserError(
-            f"could not write {path}: a file is to be written, but it is a folder. Fix: give a "
-            f"file in it, such as {path / 'NAME'}"
+            f"could not write {path}: a file is to be written, but it is a folder",
+            fix=f"give a file in it, such as {path / 'NAME'}",
         )
     if path.exists() and not path.is_file():  # to rename a file to a device would replace that
-        raise UserError(f"could not write {path}: it is a device. Fix: give a file")
+        raise UserError(f"could not write {path}: it is a device", fix="give a file")
 
 
 def require_other(path: Path, read: Iterable[Path]) -> None:
@@ -229,7 +229,8 @@ def require_other(path: Path, read: Iterable[Path]) -> None:
     if path.exists() and any(one.exists() and path.samefile(one) for one in read):
         raise UserError(
             f"could not write {path}: it is read for what is to be written there, and would be "
-            f"lost. Fix: choose another place with -o"
+            f"lost",
+            fix="choose another place with -o",
         )
 
 
@@ -259,8 +260,8 @@ def put_folder(finished: Path, path: Path) -> None:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         raise UserError(
-            f"{path} was made by another process meanwhile. Fix: take that, or remove it and run "
-            f"the same command again"
+            f"{path} was made by another process meanwhile",
+            fix="take that, or remove it and run the same command again",
         ) from error
 
 
@@ -273,8 +274,8 @@ def require_space(folder: Path, needed_bytes: int = FULL_BYTES) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise DiskError(
-            f"the disk of {folder} is full: {free / 2**20:.0f} MiB are free. Fix: free some space, "
-            f"then run the same command again"
+            f"the disk of {folder} is full: {free / 2**20:.0f} MiB are free",
+            fix="free some space, then run the same command again",
         )
 
 
@@ -323,7 +324,7 @@ def read_csv(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
                 raise ValueError(f"line {number} has {len(row)} values, not {len(columns)}")
     except (OSError, ValueError, csv.Error) as error:
         what = f"{path} must be a whole table of comma-separated values in UTF-8"
-        raise UserError(f"{what} ({error}). Fix: remove it, and {MAKE_AGAIN}") from error
+        raise UserError(f"{what} ({error})", fix=f"remove it, and {MAKE_AGAIN}") from error
     return columns, [dict(zip(columns, row, strict=True)) for row in rows]
 
 
@@ -346,14 +347,16 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist. Fix: correct the path, or {MAKE_AGAIN}") from error
+        raise UserError(
+            f"{path} does not exist", fix=f"correct the path, or {MAKE_AGAIN}"
+        ) from error
     except OSError as error:
         fix = "give a file, and permission to read it"
-        raise UserError(f"{path} cannot be read: {error}. Fix: {fix}") from error
+        raise UserError(f"{path} cannot be read: {error}", fix=f"{fix}") from error
     except (ValueError, RecursionError) as error:  # whole numbers of 5000 digits, nested lists
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
         fix = f"mend it, or {MAKE_AGAIN}"
-        raise UserError(f"{path} is not valid JSON: {reason}. Fix: {fix}") from error
+        raise UserError(f"{path} is not valid JSON: {reason}", fix=f"{fix}") from error
 
 
 def optional_json(path: str | Path) -> dict[str, Any]:
@@ -367,7 +370,7 @@ def optional_json(path: str | Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict):
         found = f"got {json.dumps(content):.80}"
-        raise UserError(f"{path} must hold a JSON object, {found}. Fix: mend it, or {MAKE_AGAIN}")
+        raise UserError(f"{path} must hold a JSON object, {found}", fix=f"mend it, or {MAKE_AGAIN}")
     return content
 
 

@@ -102,15 +102,16 @@ def at_most(limit: float | None) -> Iterator[None]:
     there = data_bytes()
     if there is None:
         raise UserError(
-            "a limit of the memory needs Linux, which counts it. Fix: leave it out here, or set "
-            "one for the container"
+            "a limit of the memory needs Linux, which counts it",
+            fix="leave it out here, or set one for the container",
         )
     import resource
 
     if not there < limit * GIB < MOST:
         raise UserError(
             f"the limit of the memory must be above the {there / GIB:.1f} GiB that the program "
-            f"has already taken, got {limit:g} GiB. Fix: raise it"
+            f"has already taken, got {limit:g} GiB",
+            fix="raise it",
         )
     before = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (int(limit * GIB), before[1]))

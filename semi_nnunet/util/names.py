@@ -39,4 +39,4 @@ def require_positive(options: Mapping[str, int | None]) -> None:
         UserError: one is below 1.
     """
     for problem in below_one(options):
-        raise UserError(f"{problem.where} {problem.what}. Fix: {problem.fix}")
+        raise UserError(f"{problem.where} {problem.what}", fix=f"{problem.fix}")

@@ -12,6 +12,7 @@ from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.messages import show_messages, shows_messages
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -45,8 +46,8 @@ def in_processes(
         except BrokenProcessPool as error:
             raise UserError(
                 f"a process that {what} was killed after {done} of {len(jobs)} cases, probably "
-                f"because memory ran out with {num_processes} processes. Fix: use fewer, 1 needs "
-                f"the least"
+                f"because memory ran out with {num_processes} processes",
+                fix="use fewer, 1 needs the least",
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -58,10 +59,14 @@ def process_pool(count: int) -> ProcessPoolExecutor:
     end those that it has started, and they would work on for nobody.
     """
     spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(count, mp_context=spawn, initializer=_end_with_parent)
+    return ProcessPoolExecutor(
+        count, mp_context=spawn, initializer=_begin_worker, initargs=(shows_messages(),)
+    )
 
 
-def _end_with_parent() -> None:
+def _begin_worker(show: bool) -> None:
+    if show:
+        show_messages()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_after, args=(parent,), daemon=True).start()

@@ -46,7 +46,7 @@ def read_as(kind: type[T], path: str | Path, written_by: str, fix: str) -> T:
         found: T = _adapter_of(cast(Any, kind)).validate_python(read_json(path))
     except ValidationError as error:
         raise UserError(
-            f"{path} must be what {written_by} wrote, got another content. Fix: {fix}"
+            f"{path} must be what {written_by} wrote, got another content", fix=f"{fix}"
         ) from error
     return found
 

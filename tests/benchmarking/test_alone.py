@@ -52,7 +52,7 @@ def test_a_trainer_is_measured(prepared_dataset, monkeypatch) -> None:
 
 def test_a_mistake_is_told(monkeypatch) -> None:
     def refuses(work: Work, name: str) -> None:
-        raise UserError("no images. Fix: some")
+        raise UserError("no images", fix="some")
 
     monkeypatch.setattr(alone, "ready", refuses)
     work = Work("1", "2d", "nnUNetPlans", "cpu", threads=1, rounds=2)

@@ -47,7 +47,7 @@ def test_operations_are_counted_where_steps_compute_in_bfloat16(work, prepared_d
 def test_trainers_are_timed_beside_the_floor_and_a_mistake_is_told(work, monkeypatch):
     def refuses(work: Work, name: str, **settings: object) -> object:
         if name == "SemiBCPTrainer" and work.device == "cpu":
-            raise UserError("needs two patches. Fix: more")
+            raise UserError("needs two patches", fix="more")
         return ready(work, name, **settings)
 
     ready = steps.ready

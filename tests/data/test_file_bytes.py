@@ -12,7 +12,7 @@ import pytest
 
 from semi_nnunet.data.file_bytes import require_whole
 from semi_nnunet.data.integrity import check_dataset
-from semi_nnunet.util.errors import said_of_disk
+from semi_nnunet.util.errors import disk_error_message
 from tests.data.raw_datasets import (
     SHAPE,
     flip_bit,
@@ -126,4 +126,4 @@ def test_an_image_that_the_disk_took_a_part_of_is_an_error_of_the_disk(
     truncate(path, keep)
     with pytest.raises(OSError, match="the disk did not take all of it") as error:
         require_whole(path)
-    assert said_of_disk(error.value) and error.value.filename == str(path)
+    assert disk_error_message(error.value) and error.value.filename == str(path)

@@ -20,7 +20,7 @@ from PIL import Image
 from semi_nnunet.cli.main import main
 from semi_nnunet.data.file_bytes import scan_raw
 from semi_nnunet.training import checkpoints
-from semi_nnunet.util.errors import print_user_errors_plainly
+from semi_nnunet.util.errors import install_error_hook
 from semi_nnunet.util.files import read_csv
 from tests.conftest import no_processes
 from tests.forking import context, forked
@@ -139,7 +139,7 @@ def speak(saying: Any, work: Work, limit: int | None) -> None:
 def called(work: Work) -> int:
     """The exit code."""
     if not isinstance(work, tuple):
-        print_user_errors_plainly()
+        install_error_hook()
         work()
     elif work[0] != "nnUNetv2_train":
         return main(work)

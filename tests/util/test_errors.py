@@ -9,11 +9,11 @@ from semi_nnunet.util.errors import (
     MAX_LISTED,
     Problem,
     UserError,
-    noting,
-    print_user_errors_plainly,
+    collect_errors,
+    disk_error_message,
+    install_error_hook,
     printable,
-    refuse,
-    said_of_disk,
+    raise_if_any,
 )
 
 
@@ -53,10 +53,10 @@ def test_a_long_list_is_cut_and_counted(extra):
 
 
 def test_all_that_is_wrong_is_raised_at_once_and_nothing_where_nothing_is():
-    refuse("bad cases:", iter(()))
+    raise_if_any("bad cases:", iter(()))
     problems = [Problem("a", "is empty", "copy it"), Problem("b", "is torn", "copy it")]
     with pytest.raises(UserError, match="bad cases:") as raised:
-        refuse("bad cases:", iter(problems))
+        raise_if_any("bad cases:", iter(problems))
     assert raised.value.problems == tuple(problems)
 
 
@@ -65,14 +65,14 @@ def test_an_error_without_problems_is_its_message():
 
 
 def test_an_uncaught_user_error_is_printed_without_a_traceback(own_excepthook, capsys):
-    print_user_errors_plainly()
+    install_error_hook()
     uncaught(UserError("the disk is full"))
     assert capsys.readouterr().err == "semi_nnunet: error: the disk is full\n"
     assert own_excepthook == []
 
 
 def test_other_errors_keep_their_hook(own_excepthook, capsys):
-    print_user_errors_plainly()
+    install_error_hook()
     error = KeyError("x")
     uncaught(error)
     assert own_excepthook == [(KeyError, error, None)]
@@ -80,26 +80,28 @@ def test_other_errors_keep_their_hook(own_excepthook, capsys):
 
 
 def test_asking_twice_hooks_once(own_excepthook):
-    print_user_errors_plainly()
+    install_error_hook()
     hook = sys.excepthook
-    print_user_errors_plainly()
+    install_error_hook()
     assert sys.excepthook is hook
 
 
 def test_an_error_of_the_disk_names_what_is_written_and_not_what_is_read():
     copied = OSError(27, "File too large", "/read/a.nii.gz", None, "/written/a.nii.gz")
-    assert str(said_of_disk(copied)).startswith("/written/a.nii.gz: File too large. Fix: free")
-    assert str(said_of_disk(OSError(28, "No space", "/a"))).startswith("/a: No space. Fix:")
-    assert str(said_of_disk(OSError(28, "No space"))).startswith("No space. Fix:")
+    assert str(disk_error_message(copied)).startswith(
+        "/written/a.nii.gz: File too large. Fix: free"
+    )
+    assert str(disk_error_message(OSError(28, "No space", "/a"))).startswith("/a: No space. Fix:")
+    assert str(disk_error_message(OSError(28, "No space"))).startswith("No space. Fix:")
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error", "x"), ValueError("x")])
 def test_other_errors_are_none_of_the_disk(error):
-    assert said_of_disk(error) is None
+    assert disk_error_message(error) is None
 
 
 def test_an_uncaught_error_of_the_disk_is_printed_without_a_traceback(own_excepthook, capsys):
-    print_user_errors_plainly()
+    install_error_hook()
     uncaught(OSError(28, "No space left on device", "/data/x"))
     assert capsys.readouterr().err.startswith("semi_nnunet: error: /data/x: No space left on devi")
     assert own_excepthook == []
@@ -108,7 +110,7 @@ def test_an_uncaught_error_of_the_disk_is_printed_without_a_traceback(own_except
 def test_ctrl_c_says_how_to_go_on(own_excepthook, capsys, monkeypatch):
     handlers = {}
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
-    print_user_errors_plainly()
+    install_error_hook()
     uncaught(KeyboardInterrupt())
     assert capsys.readouterr().err == (
         "semi_nnunet: interrupted; the same command with --c goes on\n"
@@ -121,23 +123,23 @@ def test_what_a_terminal_would_obey_is_spelled_out():
     assert printable("a\x1b[31m\r\x9b\udcff\n\tä心") == "a\\x1b[31m\\r\\x9b\\udcff\n\tä心"
     error = UserError("bad\x1b", [Problem("x\x1b[2J", "is\x07", "rename")])
     assert str(error) == "bad\\x1b\n  x\\x1b[2J: is\\x07. Fix: rename"
-    assert "\x1b" not in str(said_of_disk(OSError(28, "No space", "/a\x1b[31m")))
+    assert "\x1b" not in str(disk_error_message(OSError(28, "No space", "/a\x1b[31m")))
 
 
 def test_mistakes_are_noted_to_be_told_together():
     found: list[Problem] = []
-    with noting(found, "-m"):
-        raise UserError("no model: looked in results. Fix: train one")
-    with noting(found, "-i"):
+    with collect_errors(found, "-m"):
+        raise UserError("no model: looked in results", fix="train one")
+    with collect_errors(found, "-i"):
         raise UserError("bad cases:", [Problem("case_1", "is empty", "copy it again")])
-    with noting(found, "-o"):
+    with collect_errors(found, "-o"):
         pass
-    with noting(found, "--step"):
-        raise UserError("--step must be above 0, got 0. Fix: correct it")
+    with collect_errors(found, "--step"):
+        raise UserError("--step must be above 0, got 0", fix="correct it")
     assert [str(one) for one in found] == [
         "-m: no model: looked in results. Fix: train one",
         "case_1: is empty. Fix: copy it again",
         "--step: must be above 0, got 0. Fix: correct it",
     ]
-    with pytest.raises(KeyError), noting(found, "-o"):
+    with pytest.raises(KeyError), collect_errors(found, "-o"):
         raise KeyError("a mistake of ours is no mistake of the user's")
