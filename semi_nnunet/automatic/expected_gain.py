@@ -1,0 +1,96 @@
+"""Estimate the gain of one trained model over another from few cases and from earlier experience.
+
+Two questions are kept apart. *What ships* is the model with the higher expected Dice. *What is
+claimed* needs evidence beyond chance (:mod:`semi_nnunet.evaluation.statistics`). Twenty patients
+rarely prove a gain of three points, but they still make one model the better bet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+
+FEWEST_CASES = 4  # below, the spread of the cases is unknown and the prior decides
+HARM = 0.01  # Dice: a loss of more than one point
+RISK_LIMIT = 0.1  # probability of such a loss above which the baseline ships
+
+
+@dataclass(frozen=True)
+class GainPrior:
+    """The normal distribution of gains that trained models had on other data sets.
+
+    Args:
+        mean: of the gains, in Dice.
+        spread: standard deviation over data sets and training seeds, in Dice.
+    """
+
+    mean: float
+    spread: float
+
+    @classmethod
+    def of_gains(cls, gains_of_sets: Sequence[Sequence[float]]) -> GainPrior:
+        """Estimate the prior; each data set counts the same, however many trainings it has.
+
+        >>> GainPrior.of_gains([[0.01, 0.03], [0.04]])
+        GainPrior(mean=0.03, spread=0.012...)
+
+        Args:
+            gains_of_sets: for each data set the gains of its trainings, in Dice.
+        """
+        means = [float(np.mean(gains)) for gains in gains_of_sets]
+        within = float(np.mean([np.var(gains) for gains in gains_of_sets]))
+        return cls(float(np.mean(means)), math.sqrt(float(np.var(means)) + within))
+
+
+@dataclass(frozen=True)
+class ExpectedGain:
+    """The posterior of a model's gain over the baseline: a normal distribution.
+
+    Args:
+        mean: expected gain, in Dice.
+        spread: its standard deviation.
+    """
+
+    mean: float
+    spread: float
+
+    @classmethod
+    def after(cls, differences: Sequence[float], prior: GainPrior) -> ExpectedGain:
+        """Update the prior by the differences of cases that did not choose the model.
+
+        The variance of their mean is enlarged by (n - 1) / (n - 3), the variance of Student's t,
+        because the spread of few cases is uncertain itself.
+
+        >>> gain = ExpectedGain.after([0.02, 0.04, 0.01, 0.05, 0.03], GainPrior(0.01, 0.02))
+        >>> round(gain.mean, 3), round(gain.probability_below(0.0), 3)
+        (0.026, 0.002)
+
+        Args:
+            differences: model - baseline of each patient, in Dice.
+            prior: of the gain.
+        """
+        count = len(differences)
+        if count < FEWEST_CASES:
+            return cls(prior.mean, prior.spread)
+        variance = float(np.var(differences, ddof=1)) / count * (count - 1) / (count - 3)
+        weight = prior.spread**2 / (prior.spread**2 + variance)
+        mean = prior.mean + weight * (float(np.mean(differences)) - prior.mean)
+        return cls(mean, math.sqrt(weight * variance))
+
+    def probability_below(self, gain: float) -> float:
+        """Return the probability that the gain is below ``gain``."""
+        if self.spread == 0:
+            return float(self.mean < gain)
+        return float(norm.cdf((gain - self.mean) / self.spread))
+
+    def is_worth_shipping(self, risk_limit: float = RISK_LIMIT) -> bool:
+        """Return whether a gain is expected and a loss of more than one point is unlikely.
+
+        Args:
+            risk_limit: largest accepted probability of such a loss.
+        """
+        return self.mean > 0 and self.probability_below(-HARM) <= risk_limit
