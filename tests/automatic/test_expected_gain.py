@@ -1,0 +1,65 @@
+"""What ships is the better bet: a posterior of the gain, from cases and from earlier data sets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from semi_nnunet.automatic.expected_gain import HARM, ExpectedGain, GainPrior
+
+PRIOR = GainPrior(mean=0.01, spread=0.02)
+
+
+def test_the_posterior_is_that_of_a_grid_of_gains():
+    differences = np.random.default_rng(0).normal(0.03, 0.05, 20)
+    gain = ExpectedGain.after(differences.tolist(), PRIOR)
+
+    grid = np.linspace(-0.3, 0.3, 60_001)
+    error = differences.std(ddof=1) / np.sqrt(20) * np.sqrt(19 / 17)
+    weight = norm.pdf(grid, PRIOR.mean, PRIOR.spread) * norm.pdf(differences.mean(), grid, error)
+    weight /= weight.sum()
+    mean = (grid * weight).sum()
+    assert gain.mean == pytest.approx(mean, abs=1e-6)
+    assert gain.spread == pytest.approx(np.sqrt(((grid - mean) ** 2 * weight).sum()), abs=1e-6)
+    assert gain.probability_below(-HARM) == pytest.approx(weight[grid < -HARM].sum(), abs=1e-4)
+
+
+def test_many_cases_outweigh_the_prior_and_few_leave_it_as_it_is():
+    differences = np.random.default_rng(0).normal(-0.03, 0.05, 5000)
+    assert ExpectedGain.after(differences.tolist(), PRIOR).mean == pytest.approx(-0.03, abs=3e-3)
+    for count in (0, 1, 3):
+        gain = ExpectedGain.after([-0.5] * count, PRIOR)
+        assert (gain.mean, gain.spread) == (PRIOR.mean, PRIOR.spread)
+
+
+def test_equal_cases_leave_no_doubt():
+    gain = ExpectedGain.after([0.02] * 5, PRIOR)
+    assert gain.mean == pytest.approx(0.02) and gain.spread == 0
+    assert gain.probability_below(0.0) == 0 and gain.is_worth_shipping()
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "ships"),
+    [
+        (0.02, 0.01, True),
+        (0.001, 0.001, True),
+        (0.0, 0.001, False),
+        (-0.01, 0.001, False),
+        (0.01, 0.05, False),  # the probability of losing more than a point is .34
+    ],
+)
+def test_a_model_ships_if_a_gain_is_expected_and_harm_is_unlikely(mean, spread, ships):
+    assert ExpectedGain(mean, spread).is_worth_shipping() is ships
+
+
+def test_the_risk_limit_is_the_probability_of_losing_more_than_a_point():
+    gain = ExpectedGain(0.01, 0.05)
+    risk = gain.probability_below(-HARM)
+    assert gain.is_worth_shipping(risk_limit=risk) and not gain.is_worth_shipping(risk - 1e-9)
+
+
+def test_every_data_set_counts_the_same_in_the_prior():
+    many, few = [0.1] * 50, [0.0]
+    assert GainPrior.of_gains([many, few]).mean == pytest.approx(0.05)
+    assert GainPrior.of_gains([[0.0, 0.04], [0.0, 0.04]]).spread == pytest.approx(0.02)
