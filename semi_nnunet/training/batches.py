@@ -1,4 +1,4 @@
-"""Batches on the device: labelled patches, and the weak and strong view of unlabelled ones."""
+"""Batches on the device: labelled patches, and a weak and a strong view of unlabelled ones."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class DeviceBatches:
     """Moves a loaded batch to the device and makes the views of its patches.
 
     Args:
-        device: to train on.
-        labelled_view: changes of appearance of labelled patches.
-        strong_view: those that make the strong view of unlabelled patches.
-        annotated: which classes each labelled case annotates; None: all.
+        device: device to train on.
+        labelled_view: appearance changes of labelled patches.
+        strong_view: appearance changes that make the strong view of unlabelled patches.
+        annotated: classes that each labelled case annotates; None for all.
 
     Attributes:
-        augmentations: stream -> nnU-Net's transforms that the loader has left to the device.
+        augmentations: stream -> nnU-Net's transforms that are applied on the device.
     """
 
     def __init__(
@@ -40,16 +40,16 @@ class DeviceBatches:
         self.augmentations: Mapping[str, BatchedTransforms] = {}
 
     def __call__(self, batch: dict[str, dict[str, Any]]) -> tuple[LabelledBatch, UnlabelledBatch]:
-        """The batch on the device; without an unlabelled stream its part has no samples."""
+        """Return both parts of a batch; the unlabelled part is empty without such a stream."""
         raw = batch["labelled"]
         x, target = self._patches("labelled", raw)
         x = self.labelled_view(x)
-        keys, known = tuple(raw["keys"]), self.annotated
-        annotated = None if known is None else known.rows(keys, self.device)
+        keys = tuple(raw["keys"])
+        annotated = None if self.annotated is None else self.annotated.rows(keys, self.device)
         labelled = LabelledBatch(x, target, keys, annotated)
         if "unlabelled" not in batch:
-            nothing = labelled.x[:0]
-            return labelled, UnlabelledBatch(nothing, nothing, nothing[:, :1].bool(), ())
+            empty = labelled.x[:0]
+            return labelled, UnlabelledBatch(empty, empty, empty[:, :1].bool(), ())
         raw = batch["unlabelled"]
         x_weak, target = self._patches("unlabelled", raw)
         inside = target[:, :1] >= 0  # -1: padding
@@ -57,7 +57,7 @@ class DeviceBatches:
         return labelled, UnlabelledBatch(x_weak, self.strong_view(x_weak), inside, keys)
 
     def _patches(self, stream: str, raw: dict[str, Any]) -> tuple[torch.Tensor, Any]:
-        """Images and target of a stream, as nnU-Net's transforms make them."""
+        """Return images and target of a stream after nnU-Net's transforms."""
         x, target = self._move(raw["data"]), self._move(raw["target"])
         if stream in self.augmentations:
             return self.augmentations[stream](x, target, raw["drawn"])
@@ -69,6 +69,11 @@ class DeviceBatches:
         return value.to(self.device, non_blocking=True)
 
 
-def cases_of(batches: Batches) -> tuple[str, ...]:
-    """The case of every patch of an optimizer step."""
-    return tuple(key for part in batches for stream in part.values() for key in stream["keys"])
+def list_batch_cases(batches: Batches) -> tuple[str, ...]:
+    """Return the case of every patch of an optimizer step.
+
+    >>> list_batch_cases([{"labelled": {"keys": ("case_1", "case_2")},
+    ...                    "unlabelled": {"keys": ("case_7",)}}])
+    ('case_1', 'case_2', 'case_7')
+    """
+    return tuple(key for batch in batches for stream in batch.values() for key in stream["keys"])

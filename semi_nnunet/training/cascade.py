@@ -1,7 +1,7 @@
-"""What a cascade needs beyond nnU-Net: the first stage's predictions of all cases.
+"""Predict the cases that a cascade's next stage needs and that nnU-Net does not predict.
 
-nnU-Net stores those of the validation cases only. The second stage gets those of the unlabelled
-ones, and of pseudo-labelled training cases, as input channels, too.
+nnU-Net stores the first stage's predictions of validation cases only. The second stage also needs
+those of unlabelled cases, and of pseudo-labelled training cases, as input channels.
 """
 
 from __future__ import annotations
@@ -25,13 +25,10 @@ from semi_nnunet.training.run_log import Say
 
 @dataclass(frozen=True)
 class NextStages:
-    """The stages of a cascade that come after a training.
+    """The stages of a cascade that follow a training.
 
     Args:
-        predictor: of the training's configuration.
-        preprocessed: folder of the data set.
-        results: folder of the trainer with these plans and configuration.
-        say: prints a line into the training's log.
+        predictor: predictor of the training's configuration.
     """
 
     predictor: CasePredictor
@@ -40,64 +37,64 @@ class NextStages:
     say: Say
 
     @contextmanager
-    def prepared(self) -> Iterator[list[str]]:
-        """Inside the block, nnU-Net knows those next stages alone that are preprocessed.
+    def only_preprocessed(self) -> Iterator[list[str]]:
+        """Hide next stages that are not preprocessed from nnU-Net, whose validation would fail.
 
-        It would fail over the others, after the training.
+        Yields:
+            The names of the preprocessed stages.
         """
         manager = self.predictor.configuration
         stages = manager.next_stage_names or []
-        ready = [s for s in stages if (self.preprocessed / self._data_of(s)).is_dir()]
+        ready = [s for s in stages if (self.preprocessed / self._data_identifier(s)).is_dir()]
         for stage in sorted(set(stages) - set(ready)):
             self.say(
-                f"{stage} is not preprocessed: nothing is predicted for it. For the cascade: "
-                f"semi_nnunet preprocess, then this training again with --val"
+                f"{stage} is not preprocessed: nothing is predicted for it. To train the cascade, "
+                f"run semi_nnunet preprocess, then this training again with --val"
             )
-        before = manager.configuration.get("next_stage")
+        next_stage = manager.configuration.get("next_stage")
         manager.configuration["next_stage"] = ready or None
         try:
             yield ready
         finally:
-            manager.configuration["next_stage"] = before
+            manager.configuration["next_stage"] = next_stage
 
     def predict(
         self,
         network: nn.Module,
-        folder_of: Callable[[str], Path],
+        get_folder: Callable[[str], Path],
         stages: Sequence[str],
         cases: Sequence[str],
     ) -> None:
-        """Predict ``cases`` and store their segmentations; those that no stage has are left out.
+        """Predict cases and store their segmentations for the next stages that have them.
 
         Args:
-            network: the deployed one.
-            folder_of: data identifier -> where it has the cases, labelled or unlabelled.
-            stages: configurations that are preprocessed.
-            cases: of the training's configuration.
+            network: deployed network.
+            get_folder: returns the folder of the cases for a data identifier.
+            stages: names of preprocessed stages.
+            cases: cases of the training's configuration, labelled or unlabelled.
         """
         if not cases:
             return
-        folders = {stage: folder_of(self._data_of(stage)) for stage in stages}
-        wanted = {
+        folders = {stage: get_folder(self._data_identifier(stage)) for stage in stages}
+        stages_of_case = {
             case: [stage for stage in stages if (folders[stage] / f"{case}.b2nd").is_file()]
             for case in cases
         }
-        absent = [case for case, has in wanted.items() if not has]
-        if absent:
+        predicted = [case for case in cases if stages_of_case[case]]
+        if len(predicted) < len(cases):
             self.say(
-                f"{len(absent)} cases are not preprocessed for {', '.join(stages)}: they are not "
-                f"predicted. Fix: semi_nnunet preprocess, then this training again with --val"
+                f"{len(cases) - len(predicted)} cases are not preprocessed for "
+                f"{', '.join(stages)}, and are not predicted. Fix: semi_nnunet preprocess, then "
+                f"this training again with --val"
             )
-        own = folder_of(self.predictor.configuration.data_identifier)
-        here = [case for case, has in wanted.items() if has]
+        folder = get_folder(self.predictor.configuration.data_identifier)
         for case, logits, properties in self.predictor.predict(
-            {"deployed": network}, own, here, "cases for the next stage", mirror=True
+            {"deployed": network}, folder, predicted, "cases for the next stage", mirror=True
         ):
-            for stage in wanted[case]:
+            for stage in stages_of_case[case]:
                 self._store(stage, folders[stage], case, logits["deployed"], properties)
 
-    def _data_of(self, stage: str) -> str:
-        """The data identifier of a stage."""
+    def _data_identifier(self, stage: str) -> str:
         return str(self.predictor.plans.get_configuration(stage).data_identifier)
 
     def _store(
@@ -108,15 +105,16 @@ class NextStages:
         logits: torch.Tensor,
         properties: dict[str, Any],
     ) -> None:
-        """Resample a prediction to the images of ``stage``, write it aside and rename it."""
+        """Resample a prediction to the image of ``stage``, and write it atomically."""
         target = UnlabelledDataset(folder, [case], {}).load_case(case)[0]
         out = self.results / "predicted_next_stage" / stage
         out.mkdir(parents=True, exist_ok=True)
         predictor = self.predictor
-        with tempfile.TemporaryDirectory(prefix=".", dir=out.parent) as aside:  # folds may meet
+        # several folds may write at the same time
+        with tempfile.TemporaryDirectory(prefix=".", dir=out.parent) as temporary:
             resample_and_save(
-                logits, list(target.shape[1:]), str(Path(aside) / case), predictor.plans,
+                logits, list(target.shape[1:]), str(Path(temporary) / case), predictor.plans,
                 predictor.configuration, properties, predictor.dataset_json,
                 torch.get_num_threads(), nnUNetDatasetBlosc2,
             )  # fmt: skip
-            (Path(aside) / f"{case}.b2nd").replace(out / f"{case}.b2nd")
+            (Path(temporary) / f"{case}.b2nd").replace(out / f"{case}.b2nd")

@@ -1,19 +1,23 @@
-"""Checkpoints that survive a crash and hold tensors and plain values only.
+"""Checkpoints that survive a crash and hold only tensors and plain values.
 
 A file has nnU-Net's keys, with the deployed network under ``network_weights``, so that stock
-prediction reads it; what resuming needs beyond that is under ``semi``. They are read with
-``weights_only=True``: a file that travels cannot execute code. A user who trusts the author of
-another file as one trusts a program says so by the variable :data:`EXECUTE`.
+prediction reads it; the key ``semi`` holds the rest of what resuming needs. Files are read with
+``weights_only=True``, so that a file from elsewhere cannot execute code. Users who trust the author
+of another file as they trust a program can set the variable :data:`EXECUTE`.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import re
 import sys
+import threading
+import weakref
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,23 +27,29 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
+from semi_nnunet.util.failures import is_of_memory
 from semi_nnunet.util.files import write_atomically
 
 DOS_FOLDER = 0x10
-STOCK_VALUES: list[Any] = [  # what nnU-Net's own trainers store beside tensors and plain values
+STOCK_VALUES: list[Any] = [  # types in checkpoints of nnU-Net's own trainers
     np.dtype,
-    np.float64(0).__reduce__()[0],  # what a numpy scalar is rebuilt with
+    np.float64(0).__reduce__()[0],  # the function that rebuilds a numpy scalar
     *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u8", "?")),
 ]
 EXECUTE = "SEMI_NNUNET_EXECUTE_CHECKPOINTS"  # set to 1: files that can execute code are read
-PRETRAINED = "-pretrained_weights"  # the option of nnUNetv2_train
+PRETRAINED = "-pretrained_weights"  # option of nnUNetv2_train
 LATEST = "checkpoint_latest.pth"
-KINDS = {"trainer_name": str, "init_args": dict, "current_epoch": int, "semi": dict}
+KEY_TYPES = {"trainer_name": str, "init_args": dict, "current_epoch": int, "semi": dict}
 NEWEST_FIRST = ("checkpoint_final.pth", LATEST, "checkpoint_best.pth")
+
+LoadedCheckpoint = tuple[dict[str, Any], Path, list[str]]  # content, file, skipped files
+
+
+# ---- write
 
 
 def plain(value: Any) -> Any:
-    """``value`` with numpy values, devices and paths as what ``weights_only=True`` reads back."""
+    """Return ``value`` with numpy values, devices and paths as plain Python values."""
     if isinstance(value, Mapping):
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -56,18 +66,18 @@ def plain(value: Any) -> Any:
 
 
 def save(checkpoint: Mapping[str, Any], path: str | Path) -> None:
-    """Write ``checkpoint`` to ``path``; a crash or a full disk leaves the previous file intact."""
+    """Write a checkpoint; a crash or a full disk leaves the previous file intact."""
     content = plain(checkpoint)
 
     def write(temporary: Path) -> None:
-        with open(temporary, "wb") as file:  # by its name, torch would not tell why it fails
+        with open(temporary, "wb") as file:  # given a name, torch would hide the cause of an error
             torch.save(content, file)
 
     write_atomically(path, write, bytes_of(content))
 
 
 def bytes_of(content: Any) -> int:
-    """The bytes of all tensors in a checkpoint; one that it holds twice is written once."""
+    """Return the bytes of all tensors in a checkpoint; shared memory counts once."""
     storages: dict[int, int] = {}
 
     def count(value: Any) -> None:
@@ -85,43 +95,184 @@ def bytes_of(content: Any) -> int:
     return sum(storages.values())
 
 
+class CheckpointWriter:
+    """Writes checkpoints one after the other, at the end of an epoch in a thread.
+
+    The thread writes a copy while the next steps run. A checkpoint of nnU-Net's default 3-D network
+    with a teacher (357 MiB) takes seconds to write, and a fraction of a second to copy
+    (scripts/benchmark_save.py). Forks wait for the thread, so that no child inherits its locks.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._is_running = self._is_beside = False
+        _WRITERS.add(self)
+
+    @contextmanager
+    def running(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Wait for the last checkpoint at the end of the block, in which a training runs.
+
+        Args:
+            say: receives the error of the last checkpoint if another error ends the block.
+
+        Raises:
+            UserError: a checkpoint could not be written.
+        """
+        self._is_running = True
+        try:
+            yield
+        except BaseException:
+            self._join()
+            if self._error is not None:
+                say(f"WARNING: {self._error}")
+            raise
+        finally:
+            self._is_running = False
+        self.wait()
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Write the checkpoints of the block in a thread, if a training runs."""
+        self._is_beside = self._is_running
+        try:
+            yield
+        finally:
+            self._is_beside = False
+
+    def save(self, content: Mapping[str, Any], path: str | Path) -> None:
+        """Write the current content of a checkpoint as soon as the previous one is written.
+
+        Raises:
+            UserError: this or the previous checkpoint could not be written.
+        """
+        self.wait()
+        if not self._is_beside:
+            save(content, path)
+            return
+        try:
+            snapshot = copy_to_cpu(plain(content))
+        except (MemoryError, RuntimeError) as error:
+            if not is_of_memory(error):
+                raise
+            save(content, path)  # needs no copy
+            return
+
+        def write() -> None:
+            try:
+                save(snapshot, path)
+            except BaseException as error:  # wait() raises it
+                self._error = error
+
+        self._thread = threading.Thread(target=write, daemon=True, name="checkpoint")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is written.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        self._join()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+
+def copy_to_cpu(content: Any) -> Any:
+    """Return an independent copy on the CPU that is saved to the same bytes.
+
+    >>> weights = torch.zeros(3)
+    >>> copied = copy_to_cpu({"network_weights": {"bias": weights}})
+    >>> weights += 1
+    >>> copied
+    {'network_weights': {'bias': tensor([0., 0., 0.])}}
+
+    Args:
+        content: tensors and plain values in dictionaries, lists and tuples. Tensors that share
+            memory also share it in the copy.
+    """
+    storages: dict[int, torch.UntypedStorage] = {}
+    tensors: dict[int, torch.Tensor] = {}
+
+    def copy_value(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            if id(value) not in tensors:
+                tensors[id(value)] = copy_tensor(value)
+            return tensors[id(value)]
+        if isinstance(value, dict):
+            return {key: copy_value(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(copy_value(item) for item in value)
+        return copy.deepcopy(value)
+
+    def copy_tensor(value: torch.Tensor) -> torch.Tensor:
+        storage = value.untyped_storage()
+        if storage._cdata not in storages:
+            storages[storage._cdata] = storage.clone() if value.is_cpu else storage.cpu()
+        view = value.storage_offset(), value.size(), value.stride()
+        tensor = torch.empty(0, dtype=value.dtype).set_(storages[storage._cdata], *view)
+        return tensor.requires_grad_(value.requires_grad)
+
+    return copy_value(content)
+
+
+_WRITERS: weakref.WeakSet[CheckpointWriter] = weakref.WeakSet()
+
+
+def _wait_before_fork() -> None:
+    for writer in [*_WRITERS]:
+        writer._join()
+
+
+os.register_at_fork(before=_wait_before_fork)
+
+
+# ---- read
+
+
 def read(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read a checkpoint of this package.
 
     Raises:
-        UserError: the file is damaged, or holds something that is no tensor or plain value.
+        UserError: the file is damaged, or holds more than tensors and plain values.
     """
-    plain_values = os.environ.get(EXECUTE) != "1"
+    weights_only = os.environ.get(EXECUTE) != "1"
     try:
         _check_archive(path)
-        checkpoint = torch.load(path, map_location=device, weights_only=plain_values)
+        checkpoint = torch.load(path, map_location=device, weights_only=weights_only)
     except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"such as {found[1]}, " if found else ""
+        match = re.search(r"GLOBAL ([\w.]+)", str(error))
+        example = f"such as {match[1]}, " if match else ""
         raise UserError(
-            f"{path} holds more than tensors and plain values, {what}and is not opened, because "
+            f"{path} holds more than tensors and plain values, {example}and is not opened, because "
             f"such a file can execute code",
-            fix=f"give a checkpoint that nnU-Net or semi_nnunet "
-            f"wrote; if you trust its author as you trust a program, set {EXECUTE}=1",
+            fix=f"give a checkpoint that nnU-Net or semi_nnunet wrote; if you trust its author as "
+            f"you trust a program, set {EXECUTE}=1",
         ) from error
     except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
         raise UserError(
-            f"{path} cannot be read ({error})", fix="mend the path or its permissions"
+            f"{path} cannot be read ({error})", fix="correct the path or its permissions"
         ) from error
     except (MemoryError, torch.cuda.OutOfMemoryError):
         raise  # the file is not to blame
     except Exception as error:  # a flipped byte can raise almost anything in zipfile and torch
         raise UserError(
-            f"{path} is damaged ({error}). ",
+            f"{path} is damaged ({error})",
             fix="delete it; an older checkpoint of the folder is then used",
         ) from error
-    if wrong := _wrong_with(checkpoint):
-        raise UserError(f"{path} is no nnU-Net checkpoint: {wrong}", fix="give another")
+    if defect := _find_defect(checkpoint):
+        raise UserError(f"{path} is no nnU-Net checkpoint: {defect}", fix="give another file")
     return checkpoint
 
 
-def _wrong_with(content: Any) -> str | None:
-    """What a file holds that no checkpoint does, though it is of tensors and plain values."""
+def _find_defect(content: Any) -> str | None:
+    """Return why plain content cannot be a checkpoint, or None."""
     if not isinstance(content, dict) or "network_weights" not in content:
         return "it lacks 'network_weights'"
     weights = content["network_weights"]
@@ -130,9 +281,9 @@ def _wrong_with(content: Any) -> str | None:
     for key, value in weights.items():
         if not isinstance(value, torch.Tensor) or not _is_array(value):
             return f"the weights {key!r} must be an array of numbers"
-    for key, kind in KINDS.items():
-        if key in content and not isinstance(content[key], kind):
-            return f"{key!r} must be of type {kind.__name__}, got {content[key]!r:.80}"
+    for key, key_type in KEY_TYPES.items():
+        if key in content and not isinstance(content[key], key_type):
+            return f"{key!r} must be of type {key_type.__name__}, got {content[key]!r:.80}"
     axes = content.get("inference_allowed_mirroring_axes") or ()
     if not (isinstance(axes, (list, tuple)) and all(axis in (0, 1, 2) for axis in axes)):
         return f"'inference_allowed_mirroring_axes' must be of 0, 1 and 2, got {axes!r:.80}"
@@ -140,13 +291,13 @@ def _wrong_with(content: Any) -> str | None:
 
 
 def _is_array(tensor: torch.Tensor) -> bool:
-    """Whether a tensor has a number for each of its elements in memory, as weights do."""
-    usual = tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_quantized)
-    return usual and not (tensor.is_meta or tensor.is_complex())
+    """Return whether each element of a tensor is a number in memory."""
+    is_dense = tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_quantized)
+    return is_dense and not (tensor.is_meta or tensor.is_complex())
 
 
 def read_of_any_trainer(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint of ours or of nnU-Net's own trainers, which holds numpy scalars, too.
+    """Read a checkpoint of ours or of nnU-Net's own trainers, which also holds numpy scalars.
 
     Raises:
         UserError: as :func:`read`.
@@ -158,10 +309,10 @@ def read_of_any_trainer(path: str | Path, device: torch.device | str = "cpu") ->
 def check_pretrained_weights(words: Sequence[str] | None = None) -> None:
     """Check the file of ``-pretrained_weights`` before nnU-Net's loader, which executes code.
 
-    nnU-Net does not tell a trainer about this file, therefore the command line is looked at.
+    nnU-Net does not pass this file to a trainer, so it is taken from the command line.
 
     Args:
-        words: of the command line; None: of this process.
+        words: command line; None for that of this process.
 
     Raises:
         UserError: as :func:`read`.
@@ -169,14 +320,14 @@ def check_pretrained_weights(words: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if words is None else words
     for word, following in pairwise([*words, ""]):
         option, equals, value = word.partition("=")
-        if len(option) > len("-p") and PRETRAINED.startswith(option):  # argparse takes a beginning
+        if len(option) > len("-p") and PRETRAINED.startswith(option):  # argparse accepts a prefix
             read_of_any_trainer(value if equals else following)
 
 
 def _check_archive(path: str | Path) -> None:
-    """What torch does not look at when it reads: checksums, and tensors marked as folders.
+    """Raise if a checksum is wrong or a tensor is marked as a folder, which torch does not check.
 
-    It would fill such a tensor with whatever is in the memory.
+    It would fill such a tensor with the current content of the memory.
     """
     with zipfile.ZipFile(path) as archive:
         damaged = archive.testzip()
@@ -187,31 +338,30 @@ def _check_archive(path: str | Path) -> None:
                 raise zipfile.BadZipFile(f"{entry.filename} is marked as a folder")
 
 
-def read_this(
-    path: str | Path, device: torch.device | str
-) -> tuple[dict[str, Any], Path, list[str]]:
-    """Read ``path`` and no other file; returns what :func:`read_newest_valid` does."""
+# ---- continue a training
+
+
+def read_single(path: str | Path, device: torch.device | str) -> LoadedCheckpoint:
+    """Read ``path`` and no other file; return the same as :func:`read_newest_valid`."""
     return read(path, device), Path(path), []
 
 
-def read_newest_valid(
-    path: str | Path, device: torch.device | str
-) -> tuple[dict[str, Any], Path, list[str]]:
-    """Read the most advanced readable checkpoint of the folder of ``path``, to continue from.
+def read_newest_valid(path: str | Path, device: torch.device | str) -> LoadedCheckpoint:
+    """Read the most advanced readable checkpoint in the folder of ``path``, to continue from.
 
-    nnU-Net names ``path`` by what exists; it may be damaged, or older than the best one.
+    nnU-Net chooses ``path`` by its name; it may be damaged, or older than the best checkpoint.
 
     Returns:
-        The checkpoint, the file it came from, and a message for every file that was passed over.
+        The checkpoint, its file, and a message for every file that was skipped.
 
     Raises:
-        UserError: none can be read.
+        UserError: no checkpoint can be read.
     """
     path = Path(path)
-    others = [path.with_name(name) for name in NEWEST_FIRST if name != path.name]
+    siblings = [path.with_name(name) for name in NEWEST_FIRST if name != path.name]
     skipped: list[str] = []
     newest: tuple[dict[str, Any], Path] | None = None
-    for candidate in [path, *(other for other in others if other.is_file())]:
+    for candidate in [path, *(sibling for sibling in siblings if sibling.is_file())]:
         try:
             checkpoint = read(candidate, device)
         except UserError as error:
@@ -227,23 +377,23 @@ def read_newest_valid(
 
 
 def _progress(checkpoint: Mapping[str, Any]) -> tuple[int, int]:
-    """Epochs, and steps of the next one, that are done."""
+    """Return the number of finished epochs, and of finished steps of the next epoch."""
     steps = checkpoint.get("semi", {}).get("step_in_epoch", 0)
     return int(checkpoint.get("current_epoch", 0)), int(steps)
 
 
-def told(
-    read: tuple[dict[str, Any], Path, Sequence[str]], say: Callable[[str], None]
+def log_loaded_checkpoint(
+    loaded: LoadedCheckpoint, say: Callable[[str], None]
 ) -> tuple[dict[str, Any], str]:
-    """Say which file was read, and which were passed over; returns content and path."""
-    content, path, skipped = read
+    """Log which file was loaded and which were skipped; return content and path."""
+    content, path, skipped = loaded
     for message in skipped:
         say(f"WARNING: {message}")
     say(f"Loaded {path}")
     return content, str(path)
 
 
-def identity(
+def describe_training(
     plans: PlansManager,
     trainer: str,
     configuration: str,
@@ -251,16 +401,13 @@ def identity(
     channels: int,
     heads: int,
 ) -> dict[str, Any]:
-    """What must agree between a checkpoint and the training that continues from it.
+    """Return everything that must be equal in a checkpoint and the training that loads it.
 
     Args:
-        plans: nnU-Net's.
-        trainer, configuration: names.
-        fold: number, or "all".
-        channels: of the network's input.
-        heads: classes or regions.
+        channels: number of input channels of the network.
+        heads: number of classes or regions.
     """
-    one = plans.get_configuration(configuration)
+    manager = plans.get_configuration(configuration)
     return {
         "trainer": trainer,
         "dataset": plans.dataset_name,
@@ -269,30 +416,24 @@ def identity(
         "fold": fold,
         "classes or regions": heads,
         "input channels": channels,
-        "architecture": one.configuration["architecture"],
-        "patch size": list(one.patch_size),
+        "architecture": manager.configuration["architecture"],
+        "patch size": list(manager.patch_size),
     }
 
 
-def check_compatible(
+def require_compatible(
     checkpoint: Mapping[str, Any], path: str | Path, expected: Mapping[str, Any]
 ) -> None:
-    """Refuse a checkpoint of another trainer, configuration, plan or number of classes.
+    """Raise if a checkpoint belongs to another trainer, configuration, plan or set of classes.
 
     Args:
-        checkpoint: as read.
-        path: for the message.
-        expected: what this training is; compared with ``checkpoint["semi"]["identity"]``.
-
-    Raises:
-        UserError: naming everything that differs.
+        expected: :func:`describe_training`, compared with ``checkpoint["semi"]["identity"]``.
     """
     if "semi" not in checkpoint:
         raise UserError(
             f"{path} was written by {checkpoint.get('trainer_name', 'another trainer')}, not by "
-            f"{expected['trainer']}: it lacks what resuming needs. "
-            f"",
-            fix="pass it with -pretrained_weights to start from its weights",
+            f"{expected['trainer']}: it lacks what resuming needs",
+            fix=f"pass it with {PRETRAINED} to start from its weights",
         )
     identity = checkpoint["semi"]["identity"]
     problems = [
@@ -307,38 +448,30 @@ def check_compatible(
     raise_if_any(f"{path} belongs to another training:", problems)
 
 
-def tell_changes(
+def log_changes(
     semi: Mapping[str, Any],
     settings: Mapping[str, Any],
     cases: Mapping[str, Sequence[str]],
     say: Callable[[str], None],
 ) -> None:
-    """Say what has changed since a checkpoint was written.
+    """Warn of settings and cases that changed since a checkpoint was written.
+
+    Settings that an earlier version did not have, and kinds of cases that it did not store, count
+    as unchanged.
 
     Args:
-        semi: what the checkpoint has under "semi".
-        settings, cases: of now.
-        say: prints a line into the training's log.
+        semi: content of the checkpoint's key "semi".
+        cases: current cases by kind, such as "unlabelled".
     """
-    if changed := changes(semi["settings"], plain(settings), semi["cases"], cases):
-        say(f"WARNING: settings changed since the checkpoint: {'; '.join(changed)}")
-
-
-def changes(
-    then: Mapping[str, Any],
-    now: Mapping[str, Any],
-    cases_then: Mapping[str, Sequence[str]],
-    cases_now: Mapping[str, Sequence[str]],
-) -> list[str]:
-    """The settings and cases that are no longer those of a checkpoint, each as a short text.
-
-    Args:
-        then, now: settings; one that an earlier version did not have is as now.
-        cases_then, cases_now: kind -> cases; a kind that the checkpoint does not tell is as now.
-    """
-    found = [f"{key}: {was} -> {now[key]}" for key, was in then.items() if now.get(key, was) != was]
-    for kind, cases in cases_now.items():
-        before = set(cases_then.get(kind, cases))
-        if before != set(cases):
-            found.append(f"{kind} cases: {len(before)} -> {len(cases)}")
-    return found
+    current = plain(settings)
+    changes = [
+        f"{key}: {value} -> {current[key]}"
+        for key, value in semi["settings"].items()
+        if current.get(key, value) != value
+    ]
+    for kind, current_cases in cases.items():
+        previous_cases = set(semi["cases"].get(kind, current_cases))
+        if previous_cases != set(current_cases):
+            changes.append(f"{kind} cases: {len(previous_cases)} -> {len(current_cases)}")
+    if changes:
+        say(f"WARNING: settings changed since the checkpoint: {'; '.join(changes)}")

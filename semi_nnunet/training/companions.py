@@ -1,11 +1,11 @@
-"""A trainer with networks beside the student: moved, trained, validated, saved and deployed."""
+"""A trainer with companions of the student: networks that are trained, validated and saved."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,58 +18,100 @@ from semi_nnunet.core.stochastic import statistics_kept
 from semi_nnunet.data.annotated_classes import KEY as ANNOTATED
 from semi_nnunet.data.annotated_classes import AnnotatedClasses
 from semi_nnunet.networks.average import NetworkAverage
+from semi_nnunet.networks.frozen import unwrapped
 from semi_nnunet.training.batches import Batches
-from semi_nnunet.training.compiling import CompiledNetworks
-from semi_nnunet.training.losses import loss_of_outputs
+from semi_nnunet.training.losses import compute_supervised_loss
 from semi_nnunet.training.optimisation import Schedule
 from semi_nnunet.training.reliability import COUNTS, mean_dice
 from semi_nnunet.training.reproducible import ReproducibleTrainer
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.seeds import derived_seed
 
-NAMED = 5  # cases in a warning
+MOST_NAMED = 5  # cases in a warning
+
+
+class CompiledNetworks:
+    """The compiled versions of a training's networks, if nnU-Net compiles the student.
+
+    Weights, and their names in checkpoints, stay those of the bare networks.
+
+    >>> student = nn.Linear(1, 1)
+    >>> CompiledNetworks(student)(student) is student  # nnU-Net does not compile it
+    True
+
+    Args:
+        student: the student as nnU-Net built it, compiled or not.
+    """
+
+    def __init__(self, student: nn.Module):
+        bare = unwrapped(student)
+        self.compiles = student is not bare
+        self._compiled: dict[nn.Module, nn.Module] = {bare: student}
+        self._functions: dict[Callable[..., Any], Callable[..., Any]] = {}
+
+    def __call__(self, network: nn.Module) -> nn.Module:
+        """Return the module that runs a network; it is compiled in its first pass."""
+        bare = unwrapped(network)
+        if not self.compiles:
+            return bare
+        if isinstance(bare, NetworkAverage):
+            return NetworkAverage([self(member) for member in bare.members])
+        if bare not in self._compiled:
+            self._compiled[bare] = cast("nn.Module", torch.compile(bare))
+        return self._compiled[bare]
+
+    def path(self, path: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the compiled version of a function that runs parts of networks."""
+        if not self.compiles:
+            return path
+        if path not in self._functions:
+            self._functions[path] = torch.compile(path)
+        return self._functions[path]
 
 
 class CompanionTrainer(ReproducibleTrainer, is_method=False):
-    """A repeatable trainer of several networks of one plan.
+    """A reproducible trainer of several networks of one plan.
 
-    A subclass names them (:meth:`companions`) and says which is deployed
-    (:meth:`prediction_network`). The student is ``self.network``.
+    The student is ``self.network``. A subclass defines the other networks (:meth:`companions`) and
+    which network is deployed (:meth:`prediction_network`).
     """
 
-    # ---------------------------------------------------------------- what a method says
+    # ---------------------------------------------------------------- defined by a method
 
     def companions(self) -> dict[str, nn.Module]:
-        """Networks beside the student, by name; they are moved, saved and restored."""
+        """Return the other networks by name; they are moved, saved and restored."""
         return {}
 
     def prediction_network(self) -> nn.Module:
-        """The network to validate, save and deploy, or a :class:`NetworkAverage` of several.
+        """Return the network to validate, save and deploy, or a :class:`NetworkAverage`.
 
-        nnU-Net predicts from one network for each fold: the first of an average. ``semi_nnunet
-        export`` makes folds of all of them, which nnU-Net averages.
+        nnU-Net predicts with one network for each fold: the first of an average. ``semi_nnunet
+        export`` makes folds of all members, which nnU-Net averages.
         """
         return self.bare_network
 
     def validated_networks(self) -> dict[str, nn.Module]:
-        """Networks whose validation Dice is logged beside that of the deployed one, by name."""
+        """Return the other networks whose validation Dice is logged, by name."""
         return {} if self.deploys_student else {"student": self.bare_network}
 
     def copy_student(self) -> None:
-        """Called before the first step: the student may have begun with ``-pretrained_weights``."""
+        """Copy the initial weights of the student, which may be those of ``-pretrained_weights``.
 
-    # ---------------------------------------------------------------- what a method may use
+        Called before the first step.
+        """
+
+    # ---------------------------------------------------------------- used by a method
 
     def companion(self, name: str) -> Any:
-        """One of the :meth:`companions`."""
+        """Return one of the :meth:`companions`."""
         return self._companions[name]
 
     def another_network(self, name: str, input_channels: int | None = None) -> nn.Module:
-        """A network of the same plan as the student, with other initial weights.
+        """Return a network of the student's plan with other initial weights.
 
         Args:
-            name: which its weights follow from, with the seed.
-            input_channels: as many as the student's, or another number.
+            name: determines the weights, together with the seed.
+            input_channels: number of input channels; None for that of the student.
         """
         torch.manual_seed(derived_seed(self.settings.seed, "weights", name))
         network = self.build_network_architecture(
@@ -80,72 +122,79 @@ class CompanionTrainer(ReproducibleTrainer, is_method=False):
             self.enable_deep_supervision,
         )
         if not self.is_restoring:
-            self.initial_weights.give(network)
+            self.initial_weights.load_into(network)
         return network
 
     def outputs(self, x: torch.Tensor, network: nn.Module | None = None) -> Any:
-        """All that the student, or another network, says of ``x``, in float32: logits, or a list of
-        them, full resolution first, with deep supervision.
+        """Return all outputs for ``x`` in float32.
+
+        Args:
+            x: patches (B, C, *spatial).
+            network: None for the student.
+
+        Returns:
+            Logits (B, classes or regions, *spatial); with deep supervision a list of logits, full
+            resolution first.
         """
-        runs = self.network if network is None else self.compiled(network)
-        output = runs(x)
+        output = (self.network if network is None else self.compiled(network))(x)
         return output.float() if isinstance(output, torch.Tensor) else [o.float() for o in output]
 
     def predict(self, x: torch.Tensor, network: nn.Module | None = None) -> torch.Tensor:
-        """Full-resolution logits (B, classes or regions, *spatial) of the student or another."""
-        return full_resolution(self.outputs(x, network))
+        """Return the full-resolution logits of the student, or of another network."""
+        return select_full_resolution(self.outputs(x, network))
 
     def predict_with(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        """Full-resolution logits of another network, without gradient or trace."""
+        """Return full-resolution logits without gradient and without updating batch statistics."""
         with torch.no_grad(), statistics_kept(network):
             return self.predict(x, network)
 
     def probs(self, logits: torch.Tensor) -> torch.Tensor:
-        """Probabilities in float32: softmax over classes, or a sigmoid for each region."""
+        """Return float32 probabilities: softmax over classes, or a sigmoid for each region."""
         return to_probs(logits, self.exclusive)
 
     @property
     def exclusive(self) -> bool:
-        """Whether the classes exclude each other (softmax), or are regions (sigmoid)."""
+        """Whether classes exclude each other (softmax); otherwise they are regions (sigmoid)."""
         return not self.label_manager.has_regions
 
     def annotation(self, target: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """The labels at full resolution: one-hot or regions, and a mask of what is annotated."""
+        """Return full-resolution labels, one-hot or regions, and the mask of annotated voxels."""
         manager = self.label_manager
         heads, regions = manager.num_segmentation_heads, manager.has_regions
-        return onehot_and_mask(full_resolution(target), heads, regions, manager.ignore_label)
+        return onehot_and_mask(select_full_resolution(target), heads, regions, manager.ignore_label)
 
     @cached_property
     def annotated_classes(self) -> AnnotatedClasses | None:
-        """Which classes each case annotates; None: every case annotates all."""
+        """Classes that each case annotates; None if every case annotates all."""
         return AnnotatedClasses.of(self.dataset_json)
 
     # ---------------------------------------------------------------- set-up
 
-    def every_companion(self) -> dict[str, nn.Module]:
-        """The method's :meth:`companions` and those that a base class adds."""
+    def build_all_companions(self) -> dict[str, nn.Module]:
+        """Return the method's :meth:`companions` and those that a base class adds."""
         return self.companions()
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Schedule]:
-        """Make the companions, and the optimizer of all networks that take a gradient."""
+        """Build the companions, and the optimizer of all networks that take a gradient."""
         torch.manual_seed(derived_seed(self.settings.seed, "companions"))
-        self._companions = nn.ModuleDict(self.every_companion()).to(self.device)
+        self._companions = nn.ModuleDict(self.build_all_companions()).to(self.device)
         self.compiled = CompiledNetworks(self.network)
         return super().configure_optimizers()
 
     def trained_networks(self) -> list[nn.Module]:
-        companions = self._companions.values()
-        taking_gradients = [
-            module for module in companions if any(p.requires_grad for p in module.parameters())
+        trained_companions = [
+            module
+            for module in self._companions.values()
+            if any(p.requires_grad for p in module.parameters())
         ]
-        return [self.network, *taking_gradients]
+        return [self.network, *trained_companions]
 
     def on_train_start(self) -> None:
         if not self.was_initialized:
             self.initialize()
         if self.step == 0:
             self.copy_student()
-        self.ranks.take_weights_of_first([self.bare_network, self._companions])
+        self.ranks.broadcast_weights([self.bare_network, self._companions])
         super().on_train_start()
 
     def on_train_epoch_start(self) -> None:
@@ -160,17 +209,17 @@ class CompanionTrainer(ReproducibleTrainer, is_method=False):
 
     @property
     def deploys_student(self) -> bool:
-        """Whether the student itself is the network that is deployed."""
+        """Whether the student itself is deployed."""
         return self.prediction_network() is self.bare_network
 
     def deployed_networks(self) -> list[nn.Module]:
-        """The :meth:`prediction_network`, or those it averages."""
+        """Return the :meth:`prediction_network`, or the networks that it averages."""
         network = self.prediction_network()
         return list(network.members) if isinstance(network, NetworkAverage) else [network]
 
     @contextmanager
     def as_network(self, network: nn.Module) -> Iterator[None]:
-        """Inside the block, ``self.network`` is the given one, so that nnU-Net validates it."""
+        """Set ``self.network`` inside the block, so that nnU-Net validates another network."""
         student = self.network
         self.network = student if network is self.bare_network else network
         try:
@@ -182,36 +231,36 @@ class CompanionTrainer(ReproducibleTrainer, is_method=False):
         raw = batch[0]["validation"]
         outputs: dict[str, Any] = {}
         for name, network in self.validated_networks().items():
-            target = raw["target"]  # a copy of it: nnU-Net overwrites the ignore label
+            target = raw["target"]  # copied, because nnU-Net overwrites the ignore label
             copied = [t.clone() for t in target] if isinstance(target, list) else target.clone()
-            output = self._validated({**raw, "target": copied}, network)
+            output = self._validate_batch({**raw, "target": copied}, network)
             outputs |= {f"{name}_{key}": output[f"{key}_hard"] for key in COUNTS}
-        return {**self._validated(raw, self.prediction_network()), **outputs}
+        return {**self._validate_batch(raw, self.prediction_network()), **outputs}
 
-    def _validated(self, raw: dict[str, Any], network: nn.Module) -> dict[str, Any]:
-        """nnU-Net's validation of a network on a batch, and how many voxels it has looked at.
+    def _validate_batch(self, raw: dict[str, Any], network: nn.Module) -> dict[str, Any]:
+        """Return nnU-Net's validation outputs of a batch, and the number of evaluated voxels.
 
-        With partial labels, a case counts for the classes that it annotates alone.
+        With partial labels, a case counts only for the classes that it annotates.
         """
         manager, target = self.label_manager, raw["target"]
         with self.as_network(self.compiled(network)):
             if self.annotated_classes is None:
-                looked_at = annotated_voxels(
-                    full_resolution(target), manager.has_regions, manager.ignore_label
+                annotated_mask = annotated_voxels(
+                    select_full_resolution(target), manager.has_regions, manager.ignore_label
                 )
-                return {"voxels": int(looked_at.sum()), **super().validation_step(raw)}
+                return {"voxels": int(annotated_mask.sum()), **super().validation_step(raw)}
             annotated = self.annotated_classes.rows(raw["keys"], self.device)
             levels = [t.to(self.device) for t in target] if isinstance(target, list) else target
             levels = levels if isinstance(levels, list) else levels.to(self.device)
             on_gpu = self.device.type == "cuda"
             with torch.autocast("cuda") if on_gpu else nullcontext():  # as nnU-Net
                 outputs = self.network(raw["data"].to(self.device))
-                loss = loss_of_outputs(self.loss, outputs, levels, annotated)
-        logits, target = full_resolution(outputs), full_resolution(levels)
+                loss = compute_supervised_loss(self.loss, outputs, levels, annotated)
+        logits, target = select_full_resolution(outputs), select_full_resolution(levels)
         counts = count_classes(logits, target, self.exclusive, manager.ignore_label, annotated)
-        *hard, voxels = counts.cpu().numpy()
-        found = {f"{key}_hard": count for key, count in zip(COUNTS, hard, strict=True)}
-        return {"loss": loss.detach().cpu().numpy(), "voxels": voxels, **found}
+        *class_counts, voxels = counts.cpu().numpy()
+        named = {f"{key}_hard": count for key, count in zip(COUNTS, class_counts, strict=True)}
+        return {"loss": loss.detach().cpu().numpy(), "voxels": voxels, **named}
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
         with np.errstate(invalid="ignore"):  # a class may be absent from all patches
@@ -227,59 +276,54 @@ class CompanionTrainer(ReproducibleTrainer, is_method=False):
 
     def checkpoint_content(self, next_epoch: int) -> dict[str, Any]:
         content = super().checkpoint_content(next_epoch)
-        deployed, *others = (network.state_dict() for network in self.deployed_networks())
+        deployed, *averaged = (network.state_dict() for network in self.deployed_networks())
         content["network_weights"] = deployed
         content["semi"]["companions"] = self._companions.state_dict()
-        content["semi"]["averaged_with"] = others
+        content["semi"]["averaged_with"] = averaged
         content["semi"][ANNOTATED] = self.dataset_json.get(ANNOTATED)
         return content
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
         companions = checkpoint["semi"]["companions"]
-        require_same_weights(self._companions, companions)
+        require_companion_weights(self._companions, companions)
         super().restore(checkpoint)
         self._companions.load_state_dict(companions)
-        tell_change_of_annotation(checkpoint["semi"], self.dataset_json, self.say)
+        log_changed_annotation(checkpoint["semi"], self.dataset_json, self.say)
 
 
-def full_resolution(levels: Any) -> torch.Tensor:
-    """What is at full resolution of one tensor, or of a list for deep supervision."""
+def select_full_resolution(levels: Any) -> torch.Tensor:
+    """Return the first tensor of a list for deep supervision, or the only tensor."""
     first: torch.Tensor = levels[0] if isinstance(levels, list) else levels
     return first
 
 
-def tell_change_of_annotation(
+def log_changed_annotation(
     semi: Mapping[str, Any], dataset_json: Mapping[str, Any], say: Callable[[str], None]
 ) -> None:
-    """Say that cases no longer annotate the classes that they did when a checkpoint was written.
+    """Warn if cases annotate other classes than when a checkpoint was written.
 
     Args:
-        semi: what the checkpoint has under "semi"; one of an earlier version tells nothing.
-        dataset_json: of now.
-        say: prints a line into the training's log.
+        semi: content of the checkpoint's key "semi"; earlier versions did not store annotations.
+        dataset_json: current content of dataset.json.
     """
-    now = dataset_json.get(ANNOTATED) or {}
-    then = semi.get(ANNOTATED, now) or {}
-    if changed := [name for name in {**then, **now} if then.get(name) != now.get(name)]:
+    current = dataset_json.get(ANNOTATED) or {}
+    stored = semi.get(ANNOTATED, current) or {}
+    changed = [name for name in {**stored, **current} if stored.get(name) != current.get(name)]
+    if changed:
         say(
-            f"WARNING: dataset.json tells something else of what is annotated than when the "
-            f"checkpoint was written, of {', '.join(changed[:NAMED])}"
-            f"{' and others' if len(changed) > NAMED else ''}"
+            f"WARNING: the annotated classes in dataset.json have changed since the checkpoint "
+            f"was written, for {', '.join(changed[:MOST_NAMED])}"
+            f"{' and others' if len(changed) > MOST_NAMED else ''}"
         )
 
 
-def require_same_weights(companions: nn.Module, stored: Mapping[str, torch.Tensor]) -> None:
-    """Check that a checkpoint has the companions that the settings ask for.
-
-    Raises:
-        UserError: naming those that only one of the two has.
-    """
-    now = companions.state_dict()
-    different = {name.split(".")[0] for name in now.keys() ^ stored.keys()}
+def require_companion_weights(companions: nn.Module, stored: Mapping[str, torch.Tensor]) -> None:
+    """Raise if a checkpoint lacks or adds weights of companions."""
+    different = {name.split(".")[0] for name in companions.state_dict().keys() ^ stored.keys()}
     if different:
         raise UserError(
             f"the checkpoint was written with other settings: it and plans['semi'] differ in "
             f"{', '.join(sorted(different))}",
-            fix="undo the change (semi_settings.json has the "
-            "settings of then), or train from the start",
+            fix="undo the change (semi_settings.json has the earlier settings), or train from the "
+            "start",
         )

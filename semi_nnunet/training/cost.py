@@ -1,9 +1,9 @@
-"""What a training costs: seconds and memory, on each machine that it ran on.
+"""The cost of a training: seconds and memory on each machine that it ran on.
 
-The clock runs in the epochs, with their validation on patches and their filtering of unlabelled
-images. What it shows is in every checkpoint, so that a training that was interrupted anywhere costs
-the sum of its parts. Steps that were lost with a process, and done again, are counted once: the
-number is that of the work behind the weights.
+The clock runs during epochs, including validation on patches and filtering of unlabelled images.
+Its state is in every checkpoint, so that an interrupted training costs the sum of its parts. Steps
+that were lost with a process and repeated count once: the cost is that of the work behind the
+weights.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ FILE = "semi_cost.json"
 
 
 @dataclass(frozen=True)
-class Share:
-    """What a training cost on one machine.
+class MachineShare:
+    """The cost of a training on one machine.
 
     Args:
-        machine: of :func:`machine_of`.
-        seconds: of its epochs there.
-        memory_gib: the most that the (first) process of the training had, without its loaders.
-        gpu_memory_gib: the most that its tensors had on the GPU; None on a CPU.
+        machine: name by :func:`describe_machine`.
+        seconds: duration of the epochs.
+        memory_gib: peak memory of the (first) process, without its loaders.
+        gpu_memory_gib: peak memory of tensors on the GPU; None on a CPU.
     """
 
     machine: str
@@ -42,78 +42,89 @@ class Share:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What is known of the costs of a training.
+    """The recorded cost of a training.
 
     Args:
-        training: a share for each machine; () where the training, or a part, predates the record.
-        validated_on: the machine of nnU-Net's validation, "" if that is not known.
-        seconds_a_case: of that: prediction, writing and measuring.
+        training: one share for each machine; () if part of the training predates the record.
+        validated_on: machine of nnU-Net's validation; "" if unknown.
+        seconds_a_case: duration of that validation (predict, write, measure) for each case.
     """
 
-    training: tuple[Share, ...] = ()
+    training: tuple[MachineShare, ...] = ()
     validated_on: str = ""
     seconds_a_case: float | None = None
 
 
-class Cost:
-    """The clock of a training, and what it showed on the machines before.
+class TrainingCost:
+    """The clock of a training, including earlier runs on the same and other machines.
 
     Args:
-        device: that it trains on.
-        processes: that share the training.
+        processes: number of processes that share the training.
     """
 
     def __init__(self, device: torch.device, processes: int):
         self.device, self.processes = device, processes
-        self._shares: list[Share] | None = []  # None: how it began is not known
+        self._shares: list[MachineShare] | None = []  # None: part of the training is not recorded
         self._started: float | None = None
 
     def start(self) -> None:
-        """Start the clock, at the beginning of an epoch or where one goes on."""
+        """Start the clock, at the beginning of an epoch or to continue one."""
         self._started = time.monotonic()
 
     def stop(self) -> float:
-        """Stop the clock; returns the seconds since its start."""
-        seconds = self._running()
-        self._shares, self._started = self._after(seconds), None
+        """Stop the clock; return the seconds since its start."""
+        seconds = self._running_seconds()
+        self._shares, self._started = self._add_seconds(seconds), None
         return seconds
 
     def state(self) -> list[dict[str, Any]] | None:
-        """The shares until now as plain values, also while the clock runs."""
-        shares = self._after(self._running())
+        """Return the shares until now as plain values, also while the clock runs."""
+        shares = self._add_seconds(self._running_seconds())
         return None if shares is None else [asdict(share) for share in shares]
 
     def restore(self, state: Sequence[dict[str, Any]] | None) -> None:
-        """Take over :meth:`state`; None: of a training whose beginning was not recorded."""
-        self._shares = None if state is None else [Share(**share) for share in state]
+        """Restore a :meth:`state`; None if the beginning of the training was not recorded."""
+        self._shares = None if state is None else [MachineShare(**share) for share in state]
 
-    def _running(self) -> float:
+    def _running_seconds(self) -> float:
         return 0.0 if self._started is None else time.monotonic() - self._started
 
-    def _after(self, running: float) -> list[Share] | None:
+    def _add_seconds(self, seconds: float) -> list[MachineShare] | None:
+        """Return the shares with ``seconds`` added to that of this machine."""
         if self._shares is None or self._started is None:
             return self._shares
-        machine = machine_of(self.device, self.processes)
-        before = [share for share in self._shares if share.machine == machine]
-        others = [share for share in self._shares if share.machine != machine]
-        peaks = [(share.memory_gib, share.gpu_memory_gib) for share in before]
-        on_host, on_gpu = zip(*peaks, (gib(peak_memory_bytes()), gpu_gib(self.device)), strict=True)
-        seconds = sum(share.seconds for share in before) + running
-        return [*others, Share(machine, seconds, highest(on_host), highest(on_gpu))]
+        machine = describe_machine(self.device, self.processes)
+        earlier = [share for share in self._shares if share.machine == machine]
+        elsewhere = [share for share in self._shares if share.machine != machine]
+        on_gpu = self.device.type == "cuda"
+        gpu_bytes = torch.cuda.max_memory_allocated(self.device) if on_gpu else None
+        return [
+            *elsewhere,
+            MachineShare(
+                machine,
+                sum(share.seconds for share in earlier) + seconds,
+                _peak_gib([share.memory_gib for share in earlier], peak_memory_bytes()),
+                _peak_gib([share.gpu_memory_gib for share in earlier], gpu_bytes),
+            ),
+        ]
 
     def write(self, folder: Path) -> None:
-        """Write what the training cost, in place of what was known in the folder before."""
+        """Write the cost of the training, and remove that of an earlier validation."""
         write_json(folder / FILE, {"training": self.state()})
 
     def write_validation(self, folder: Path, seconds: float, cases: int) -> None:
-        """Add to the folder's file what nnU-Net's validation took."""
-        machine = machine_of(self.device, self.processes)
-        found = {"machine": machine, "seconds": seconds, "cases": cases}
-        write_json(folder / FILE, {"training": self.state(), "validation": found})
+        """Write the cost of the training and of nnU-Net's validation."""
+        machine = describe_machine(self.device, self.processes)
+        validation = {"machine": machine, "seconds": seconds, "cases": cases}
+        write_json(folder / FILE, {"training": self.state(), "validation": validation})
 
 
-def machine_of(device: torch.device, processes: int = 1) -> str:
-    """GPU, or processor and threads: what must agree where seconds are compared."""
+def describe_machine(device: torch.device, processes: int = 1) -> str:
+    """Return GPU, or processor and threads: seconds are comparable if these are equal.
+
+    >>> describe_machine(torch.device("cpu"), processes=2)
+    '2 processes, each ..., ... thread...'
+    """
     threads = torch.get_num_threads()
     name = f"{processor_name()}, {threads} thread{'' if threads == 1 else 's'}"
     if device.type == "cuda":
@@ -123,28 +134,21 @@ def machine_of(device: torch.device, processes: int = 1) -> str:
     return name if processes == 1 else f"{processes} processes, each {name}"
 
 
-def gib(amount: int | None) -> float | None:
-    return None if amount is None else amount / GIB
-
-
-def gpu_gib(device: torch.device) -> float | None:
-    return gib(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else None
-
-
-def highest(amounts: Sequence[float | None]) -> float | None:
-    """The largest of those that are known."""
-    return max((amount for amount in amounts if amount is not None), default=None)
+def _peak_gib(earlier_gib: Sequence[float | None], peak_bytes: int | None) -> float | None:
+    """Return the largest known value in GiB, or None."""
+    peak_gib = None if peak_bytes is None else peak_bytes / GIB
+    return max((gib for gib in (*earlier_gib, peak_gib) if gib is not None), default=None)
 
 
 def read_cost(folder: Path) -> Recorded:
-    """What the folder of a fold tells; nothing where the training predates the record.
+    """Read the cost from the folder of a fold; empty if the training predates the record.
 
     Raises:
         UserError: the file is damaged.
     """
-    found = optional_json(folder / FILE)
-    shares = tuple(Share(**share) for share in found.get("training") or ())
-    validation = found.get("validation")
+    content = optional_json(folder / FILE)
+    shares = tuple(MachineShare(**share) for share in content.get("training") or ())
+    validation = content.get("validation")
     if not validation or not validation["cases"]:
         return Recorded(shares)
     seconds = validation["seconds"] / validation["cases"]

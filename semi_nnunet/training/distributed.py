@@ -1,7 +1,7 @@
-"""What the processes of a distributed (DDP) training share, gather and average.
+"""Collectives of a distributed (DDP) training.
 
 Gradients of all terms and networks are averaged once a step (:mod:`gradient_average`), so that a
-method needs no wrapper and no collective of its own.
+method needs neither DDP's wrapper nor its own collectives.
 """
 
 from __future__ import annotations
@@ -26,165 +26,162 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of a training.
+    """The processes of a training, and this process's place among them.
+
+    >>> [Ranks(rank, world_size=3).shard_size(8) for rank in range(3)]
+    [3, 3, 2]
 
     Args:
-        number: of this process, from 0.
-        count: how many there are; 1: the training is not distributed.
+        rank: number of this process, from 0.
+        world_size: number of processes; 1 if the training is not distributed.
     """
 
-    number: int = 0
-    count: int = 1
+    rank: int = 0
+    world_size: int = 1
 
     @classmethod
-    def of_training(cls, is_ddp: bool) -> Ranks:
-        """The ranks of the process group, or the only one."""
+    def from_training(cls, is_ddp: bool) -> Ranks:
+        """Return the ranks of the process group, or those of a single process."""
         return cls(dist.get_rank(), dist.get_world_size()) if is_ddp else cls()
 
-    def share_of(self, batch_size: int) -> int:
-        """How many patches of a batch this process loads."""
-        return batch_size // self.count + (self.number < batch_size % self.count)
+    def shard_size(self, batch_size: int) -> int:
+        """Return the number of patches of a batch that this process loads."""
+        return batch_size // self.world_size + (self.rank < batch_size % self.world_size)
 
-    def require_shareable(self, batch_size: int, equal_parts: bool) -> None:
-        """Check that the labelled batch can be divided.
+    def require_divisible(self, batch_size: int, equal_shards: bool) -> None:
+        """Raise if the labelled batch cannot be divided among the processes.
 
         Args:
-            batch_size: patches of all processes together.
-            equal_parts: nnU-Net gathers predictions for the batch's Dice, which needs equal parts.
-
-        Raises:
-            UserError: it cannot.
+            batch_size: number of patches of all processes together.
+            equal_shards: whether shards must be equal, as nnU-Net's batch Dice needs.
         """
-        if batch_size < self.count or (equal_parts and batch_size % self.count):
-            what = "a multiple of" if equal_parts else "at least"
+        if batch_size < self.world_size or (equal_shards and batch_size % self.world_size):
+            rule = "a multiple of" if equal_shards else "at least"
             raise UserError(
-                f"labelled_batch_size must be {what} the number of GPUs, {self.count}, got "
+                f"labelled_batch_size must be {rule} the number of GPUs, {self.world_size}, got "
                 f"{batch_size}",
                 fix="train on fewer GPUs or change it in plans['semi']",
             )
 
-    def require_same(self, found: Mapping[str, Any]) -> None:
-        """Check what must agree before the first step, lest the processes wait for each other.
+    def require_equal(self, values: Mapping[str, Any]) -> None:
+        """Raise if values differ between processes, which would end in a deadlock.
 
         Args:
-            found: what it is -> of this process.
-
-        Raises:
-            UserError: naming what differs.
+            values: name, for the message -> value of this process.
         """
-        everywhere = self.listed(dict(found))
-        different = [key for key in found if any(one[key] != found[key] for one in everywhere)]
+        gathered = self.all_gather(dict(values))
+        different = [
+            name for name in values if any(other[name] != values[name] for other in gathered)
+        ]
         if different:
             raise UserError(
                 f"the processes of this training differ in {', '.join(different)}",
                 fix="let all machines share the folders nnUNet_preprocessed and nnUNet_results",
             )
 
-    def tell_change(self, before: int | None, say: Callable[[str], None]) -> None:
-        """Say that a training goes on with another number of processes.
+    def log_change(self, previous: int | None, say: Callable[[str], None]) -> None:
+        """Warn that a training continues with another number of processes.
 
         Args:
-            before: how many wrote the checkpoint; None: it does not tell.
-            say: prints a line into the training's log.
+            previous: number of processes that wrote the checkpoint; None if unknown.
         """
-        if before not in (None, self.count):
+        if previous not in (None, self.world_size):
             say(
-                f"WARNING: {self.count} processes go on with what {before} began. Steps and "
-                f"schedule are the same; the patches are not, as each process draws its own"
+                f"WARNING: {self.world_size} processes continue a training of {previous}. Steps "
+                f"and schedule stay the same, the patches do not: each process draws its own"
             )
 
-    def on_first(self, work: Callable[[], None]) -> None:
-        """Do something on the first process, while the others wait; what it refuses, all refuse.
+    def run_on_rank_zero(self, work: Callable[[], None]) -> None:
+        """Run ``work`` on rank 0 while the others wait; raise its error on all ranks.
 
         Raises:
-            UserError: of the first process.
+            UserError: raised by rank 0.
         """
-        refusal: UserError | None = None
-        if self.number == 0:
+        error: UserError | None = None
+        if self.rank == 0:
             try:
                 work()
-            except UserError as error:
-                refusal = error
-        if refusal := self.listed(refusal)[0]:
-            raise refusal
+            except UserError as raised:
+                error = raised
+        if error := self.all_gather(error)[0]:
+            raise error
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
-        """Each value averaged over the processes."""
-        if self.count == 1:
+        """Return the mean of each value over the processes."""
+        if self.world_size == 1:
             return values
-        parts = self._gathered(values)
-        return {key: float(np.mean([part[key] for part in parts])) for key in values}
+        gathered = self.all_gather(values)
+        return {key: float(np.mean([other[key] for other in gathered])) for key in values}
 
-    def total(self, values: Sequence[T]) -> list[T]:
-        """Each number or array added up over the processes."""
-        return [sum(parts[1:], parts[0]) for parts in zip(*self.listed(values), strict=True)]
+    def all_reduce(self, values: Sequence[T]) -> list[T]:
+        """Return the sum of each number or array over the processes."""
+        return [sum(v[1:], v[0]) for v in zip(*self.all_gather(values), strict=True)]
 
-    def together(self, found: dict[str, T]) -> dict[str, T]:
-        """Case -> what each process found of its share, all together."""
-        if self.count == 1:
-            return found
-        return {case: one for part in self._gathered(found) for case, one in part.items()}
+    def merge(self, results: dict[str, T]) -> dict[str, T]:
+        """Return the union of the processes' dictionaries case -> result."""
+        if self.world_size == 1:
+            return results
+        gathered = self.all_gather(results)
+        return {case: result for shard in gathered for case, result in shard.items()}
 
-    def listed(self, value: T) -> list[T]:
-        """What each process has, in their order."""
-        return [value] if self.count == 1 else self._gathered(value)
+    def all_gather(self, value: T) -> list[T]:
+        """Return the values of all processes, by rank."""
+        if self.world_size == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.world_size
+        dist.all_gather_object(gathered, value)
+        return gathered
 
-    def own_of(self, values: Sequence[T]) -> T:
-        """This process' part of what was :meth:`listed`, perhaps by more or fewer processes."""
-        return values[self.number % len(values)]
+    def shard(self, gathered: Sequence[T]) -> T:
+        """Return this process's element of an :meth:`all_gather` of any number of processes."""
+        return gathered[self.rank % len(gathered)]
 
     @property
     def summing(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        """What adds up a tensor over the processes, with its gradient; None where there is one."""
-        return None if self.count == 1 else sum_over_ranks
+        """The function that sums a tensor over the processes, with gradient; None if not needed."""
+        return None if self.world_size == 1 else all_gather_sum
 
     def barrier(self) -> None:
         """Wait for the other processes."""
-        if self.count > 1:
+        if self.world_size > 1:
             dist.barrier()
 
-    def take_weights_of_first(self, networks: Iterable[nn.Module]) -> None:
-        """Give all processes the weights and buffers of the first."""
-        if self.count == 1:
+    def broadcast_weights(self, networks: Iterable[nn.Module]) -> None:
+        """Copy weights and buffers of rank 0 to all processes."""
+        if self.world_size == 1:
             return
         for value in [v for network in networks for v in network.state_dict().values()]:
             dist.broadcast(value, src=0)
 
-    def _gathered(self, value: T) -> list[T]:
-        parts: list[Any] = [None] * self.count
-        dist.all_gather_object(parts, value)
-        return parts
+
+def all_gather_sum(x: torch.Tensor) -> torch.Tensor:
+    """Return the sum of ``x`` over the processes, with gradient."""
+    total: torch.Tensor = AllGatherGrad.apply(x).sum(0)
+    return total
 
 
-def sum_over_ranks(x: torch.Tensor) -> torch.Tensor:
-    """``x`` added up over the processes, with its gradient."""
-    summed: torch.Tensor = AllGatherGrad.apply(x).sum(0)
-    return summed
+def select_device(requested: torch.device, nnunet_device: torch.device) -> torch.device:
+    """Return the device of this process.
 
-
-def device_of_process(asked: torch.device, taken: torch.device) -> torch.device:
-    """Where this process computes.
-
-    In a DDP training nnU-Net takes the GPU whose number is the rank; on a second machine the ranks
-    go on counting and the GPUs do not, and there may be none. Launchers tell the number on the
-    machine by the variable LOCAL_RANK.
+    In a DDP training nnU-Net uses the rank as the number of the GPU. That fails on a second
+    machine, where ranks continue and GPUs start from 0. Launchers set LOCAL_RANK.
 
     Args:
-        asked: by the user.
-        taken: by nnU-Net.
+        requested: device that the user requested.
+        nnunet_device: device that nnU-Net selected.
     """
-    if asked.type != "cuda":
-        return asked
-    told = dist.is_initialized() and os.environ.get("RANK") == str(dist.get_rank())
-    return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if told else taken
+    if requested.type != "cuda":
+        return requested
+    has_launcher = dist.is_initialized() and os.environ.get("RANK") == str(dist.get_rank())
+    return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if has_launcher else nnunet_device
 
 
 @contextmanager
-def without_wrapper() -> Iterator[None]:
-    """Inside the block nnU-Net wraps no network for DDP: :class:`Ranks` averages the gradients."""
-    before = stock.DDP
+def without_ddp_wrapper() -> Iterator[None]:
+    """Keep nnU-Net from wrapping networks for DDP inside the block."""
+    wrapper = stock.DDP
     stock.DDP = lambda network, device_ids: network
     try:
         yield
     finally:
-        stock.DDP = before
+        stock.DDP = wrapper

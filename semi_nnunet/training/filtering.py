@@ -1,9 +1,9 @@
-"""Uncertainty-based image filtering (UIF): go on with the surest of the unlabelled images.
+"""Uncertainty-based image filtering (UIF): continue with the least uncertain unlabelled images.
 
-At stated epochs every unlabelled image gets an uncertainty
-(:mod:`semi_nnunet.core.case_uncertainty`), the surest are kept, and training goes on with them. The
-FLARE22 seed kept 200 of 2000 and gained on all 2000. Works with every trainer; the list is part of
-the checkpoint, and a table ``filter_epoch_<N>.csv`` (case, score, kept) is written.
+At the epochs of ``filter_epochs`` every unlabelled image gets an uncertainty
+(:mod:`semi_nnunet.core.case_uncertainty`), and training continues with the least uncertain ones.
+With FLARE22, a training that kept 200 of 2000 images was better than one with all 2000. Works with
+every trainer. The list is part of the checkpoint; ``filter_epoch_<N>.csv`` has all scores.
 """
 
 from __future__ import annotations
@@ -25,149 +25,142 @@ from semi_nnunet.core.case_uncertainty import (
 from semi_nnunet.core.pseudo_labels import foreground_labels
 from semi_nnunet.settings.common import SemiSettings, require_epochs
 from semi_nnunet.training import checkpoints
-from semi_nnunet.training.networks_in_training import NetworksInTraining
-from semi_nnunet.training.prediction import CasePredictor
+from semi_nnunet.training.prediction import CasePredictor, TrainingNetworks
 from semi_nnunet.training.run_log import Say
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_csv, write_npz
 
 
-def ranked(scores: Mapping[str, float]) -> list[str]:
-    """The cases, the surest first."""
+def rank_by_uncertainty(scores: Mapping[str, float]) -> list[str]:
+    """Return the cases, least uncertain first.
+
+    >>> rank_by_uncertainty({"case_1": 0.8, "case_2": 0.1})
+    ['case_2', 'case_1']
+    """
     return sorted(scores, key=lambda case: (scores[case], case))
 
 
 def surest(scores: Mapping[str, float], keep: float) -> list[str]:
-    """The cases of least uncertainty, in alphabetical order.
+    """Return the least uncertain cases in alphabetical order.
 
     Args:
         scores: case -> uncertainty.
-        keep: a fraction of the cases (at most 1), or a number of them (above 1); at least one is.
+        keep: a fraction of the cases (up to 1) or their number (above 1); at least one is kept.
     """
     count = max(1, round(keep * len(scores)) if keep <= 1 else int(keep))
-    return sorted(ranked(scores)[:count])
+    return sorted(rank_by_uncertainty(scores)[:count])
 
 
 def write_table(path: Path, scores: Mapping[str, float], kept: list[str]) -> None:
-    """case, score (its uncertainty), kept (0 or 1); the surest first."""
-    chosen = set(kept)
-    rows = [[case, f"{scores[case]:.6f}", int(case in chosen)] for case in ranked(scores)]
+    """Write a CSV with case, score (its uncertainty) and kept (0 or 1), least uncertain first."""
+    kept_cases = set(kept)
+    rows = [
+        [case, f"{scores[case]:.6f}", int(case in kept_cases)]
+        for case in rank_by_uncertainty(scores)
+    ]
     write_csv(path, [["case", "score", "kept"], *rows])
 
 
 @dataclass(frozen=True)
 class ImageFilter:
-    """Scores the unlabelled images of a training and says which to keep.
+    """Scores the unlabelled images of a training and selects those to keep.
 
     Args:
         settings: ``filter_epochs``, ``filter_score``, ``filter_keep``.
-        folder: of the fold's results.
-        networks: of the training.
-        say: prints a line into the training's log.
     """
 
     settings: SemiSettings
     folder: Path
-    networks: NetworksInTraining
+    networks: TrainingNetworks
     say: Say
 
     def check(self) -> None:
-        """Check, before the first step, that the filtering that is asked for can be done.
-
-        Raises:
-            UserError: an epoch that never comes, or a score for which there is only one network.
-        """
+        """Raise before the first step if the filtering of the settings is impossible."""
         require_epochs(self.settings, "filter_epochs")
         if self.settings.filter_epochs and self.settings.filter_score == "disagreement":
             self.compared(epoch=0)
 
-    def keep(
+    def filter_cases(
         self, epoch: int, images: Path, cases: Sequence[str], predictor: CasePredictor
     ) -> list[str]:
-        """The cases to go on with; writes the table of all.
-
-        Args:
-            epoch: that begins.
-            images: folder of the preprocessed unlabelled cases.
-            cases: of the folder.
-            predictor: of the training.
-        """
-        scores = self.scores(epoch, images, cases, predictor)
+        """Return the cases to keep, and write the table of all cases."""
+        scores = self.score_cases(epoch, images, cases, predictor)
         if not scores:
             self.say(
                 f"filter, epoch {epoch}: no earlier round to compare with, every image is kept"
             )
             return list(cases)
-        kept = surest(scores, self.settings.filter_keep)
+        kept_cases = surest(scores, self.settings.filter_keep)
         self.say(
-            f"filter, epoch {epoch}: kept {len(kept)} of {len(scores)} unlabelled images, mean "
-            f"{self.settings.filter_score} {np.mean([scores[case] for case in kept]):.3f} "
+            f"filter, epoch {epoch}: kept {len(kept_cases)} of {len(scores)} unlabelled images, "
+            f"mean {self.settings.filter_score} "
+            f"{np.mean([scores[case] for case in kept_cases]):.3f} "
             f"(of all: {np.mean(list(scores.values())):.3f})"
         )
-        if predictor.ranks.number == 0:
-            write_table(self.folder / f"filter_epoch_{epoch}.csv", scores, kept)
-        return kept
+        if predictor.ranks.rank == 0:
+            write_table(self.folder / f"filter_epoch_{epoch}.csv", scores, kept_cases)
+        return kept_cases
 
-    def scores(
+    def score_cases(
         self, epoch: int, images: Path, cases: Sequence[str], predictor: CasePredictor
     ) -> dict[str, float]:
-        """Case -> uncertainty; empty where the score needs an earlier round and there is none."""
+        """Return case -> uncertainty; empty if a needed earlier round is missing."""
         exclusive, score = self.networks.exclusive, self.settings.filter_score
         rounds = self.folder / "filter_rounds"
-        earlier = [rounds / str(one) for one in sorted(self.settings.filter_epochs) if one < epoch]
-        found: dict[str, float] = {}
-        pool = predictor.predict(
+        earlier = [rounds / str(e) for e in sorted(self.settings.filter_epochs) if e < epoch]
+        scores: dict[str, float] = {}
+        predictions = predictor.predict(
             self.compared(epoch), images, cases, "filtering unlabelled images", mirror=False
         )
-        for case, logits, _ in pool:
+        for case, logits, _ in predictions:
             probs = {name: self.networks.probs(value[None])[0] for name, value in logits.items()}
             if score == "entropy":
-                found[case] = foreground_entropy(probs["deployed"], exclusive)
+                scores[case] = foreground_entropy(probs["deployed"], exclusive)
                 continue
             labels = [foreground_labels(p, exclusive) for p in probs.values()]
             if score == "change":
-                before = [read_labels(folder / f"{case}.npz", case) for folder in earlier]
-                if before:
-                    found[case] = voxel_change([*before, *labels])
-                write_labels(rounds / str(epoch) / f"{case}.npz", labels[-1])
+                stored = [read_round_labels(folder / f"{case}.npz", case) for folder in earlier]
+                if stored:
+                    scores[case] = voxel_change([*stored, *labels])
+                write_round_labels(rounds / str(epoch) / f"{case}.npz", labels[-1])
             elif score == "checkpoints":
-                found[case] = checkpoint_disagreement(labels)
+                scores[case] = checkpoint_disagreement(labels)
             else:
-                found[case] = disagreement(*labels)
-        return predictor.ranks.together(found)
+                scores[case] = disagreement(*labels)
+        return predictor.ranks.merge(scores)
 
     def compared(self, epoch: int) -> dict[str, nn.Module]:
-        """The networks whose predictions the score is made of; the deployed one last.
+        """Return the networks whose predictions the score compares, the deployed one last.
 
         Raises:
-            UserError: the score needs two networks and there is one, or a snapshot is gone.
+            UserError: a second network is needed and missing, or a snapshot is missing.
         """
         score, deployed = self.settings.filter_score, self.networks.prediction_network()
         if score in ("entropy", "change"):
             return {"deployed": deployed}
         if score == "checkpoints":
-            return {**self.snapshots(epoch), "deployed": deployed}
+            return {**self.load_snapshots(epoch), "deployed": deployed}
         networks = self.networks.deployed_networks()
         networks = [*networks, *self.networks.validated_networks().values()]
-        others = [network for network in networks if network is not networks[0]]
-        if not others:
-            raise UserError(
-                f"filter_score 'disagreement' compares two networks, "
-                f"{type(self.networks).__name__} has one",
-                fix="choose 'entropy', 'checkpoints' or 'change' in plans['semi']",
-            )
-        return {"other": others[0], "deployed": networks[0]}
+        for network in networks:
+            if network is not networks[0]:
+                return {"other": network, "deployed": networks[0]}
+        raise UserError(
+            f"filter_score 'disagreement' compares two networks, {type(self.networks).__name__} "
+            f"has one",
+            fix="choose 'entropy', 'checkpoints' or 'change' in plans['semi']",
+        )
 
     # ---- checkpoints at 1/3 and 2/3 of the way (ST++)
 
-    def takes_snapshot(self, epoch: int) -> bool:
-        """Whether the deployed network is to be set aside at the start of an epoch."""
+    def needs_snapshot(self, epoch: int) -> bool:
+        """Return whether a later filtering needs the deployed network of the start of ``epoch``."""
         by_checkpoints = self.settings.filter_score == "checkpoints"
-        return by_checkpoints and epoch in snapshot_epochs(self.settings.filter_epochs)
+        return by_checkpoints and epoch in list_snapshot_epochs(self.settings.filter_epochs)
 
-    def take_snapshot(self, epoch: int, predictor: CasePredictor) -> None:
-        """Set the deployed network aside."""
-        if predictor.ranks.number == 0:
+    def save_snapshot(self, epoch: int, predictor: CasePredictor) -> None:
+        """Save the weights of the deployed network."""
+        if predictor.ranks.rank == 0:
             weights = {"network_weights": self.networks.deployed_networks()[0].state_dict()}
             checkpoints.save(weights, self._snapshot_file(epoch))
         predictor.ranks.barrier()
@@ -175,14 +168,14 @@ class ImageFilter:
     def _snapshot_file(self, epoch: int) -> Path:
         return self.folder / f"filter_snapshot_{epoch}.pth"
 
-    def snapshots(self, epoch: int) -> dict[str, nn.Module]:
-        """The networks set aside for the filtering of an epoch.
+    def load_snapshots(self, epoch: int) -> dict[str, nn.Module]:
+        """Load the networks that were saved for the filtering of an epoch.
 
         Raises:
-            UserError: one is gone.
+            UserError: a file is missing.
         """
         networks: dict[str, nn.Module] = {}
-        for earlier in sorted(snapshot_epochs((epoch,))):
+        for earlier in sorted(list_snapshot_epochs((epoch,))):
             path = self._snapshot_file(earlier)
             if not path.is_file():
                 raise UserError(
@@ -197,25 +190,33 @@ class ImageFilter:
         return networks
 
 
-def snapshot_epochs(filter_epochs: tuple[int, ...]) -> set[int]:
-    """The epochs at whose start the deployed network is set aside, for every filtering."""
-    return {epoch * part // 3 for epoch in filter_epochs for part in (1, 2)}
+def list_snapshot_epochs(filter_epochs: tuple[int, ...]) -> set[int]:
+    """Return the epochs at whose start a network is saved for a later filtering.
+
+    >>> sorted(list_snapshot_epochs((30, 90)))
+    [10, 20, 30, 60]
+    """
+    return {epoch * third // 3 for epoch in filter_epochs for third in (1, 2)}
 
 
-# ---- labels of a round, for the next one
+# ---- labels of a round, for the next round
 
 
-def write_labels(path: Path, labels: torch.Tensor) -> None:
-    """Store bool (F, *spatial)."""
+def write_round_labels(path: Path, labels: torch.Tensor) -> None:
+    """Write bool labels (classes, *spatial), one bit each."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_npz(path, packed=np.packbits(labels.numpy()), shape=np.array(labels.shape))
 
 
-def read_labels(path: Path, case: str) -> torch.Tensor:
-    """What :func:`write_labels` stored."""
+def read_round_labels(path: Path, case: str) -> torch.Tensor:
+    """Read the file of :func:`write_round_labels`.
+
+    Raises:
+        UserError: the file is missing.
+    """
     if not path.is_file():
         raise UserError(
-            f"filter_score 'change' compares with the round before, {path} of {case} is missing. ",
+            f"filter_score 'change' compares with the round before, {path} of {case} is missing",
             fix="train from the start, or choose another filter_score",
         )
     with np.load(path) as stored:

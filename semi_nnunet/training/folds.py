@@ -1,4 +1,4 @@
-"""Folds of a training: made of whole patients where there are none yet, and checked before use."""
+"""Folds of a training: make them of whole patients if there are none, and check them before use."""
 
 from __future__ import annotations
 
@@ -16,20 +16,11 @@ SPLITS_FILE = "splits_final.json"
 def require_fold(
     preprocessed: Path, fold: int, cases: Sequence[str], patient_of: PatientOf
 ) -> None:
-    """Make the file of folds where there is none, and check that it has the fold.
+    """Raise if the file of folds lacks a fold; write the file if there is none.
 
-    nnU-Net would make up a random split for a fold that the file does not have. The file is written
-    here, whole, because one DDP process may read what another writes. Fewer than five patients get
-    one fold each.
-
-    Args:
-        preprocessed: folder of the data set.
-        fold: its number.
-        cases: every labelled case.
-        patient_of: case -> its patient.
-
-    Raises:
-        UserError: there are too few patients for a fold, or the file has no such fold.
+    nnU-Net would split at random for a fold that the file does not have. The file is written
+    atomically, because one DDP process may read it while another writes it. Fewer than five
+    patients get one fold each.
     """
     path = preprocessed / SPLITS_FILE
     if not path.exists():
@@ -44,9 +35,9 @@ def require_fold(
     count = len(read_json(path))
     if fold >= count:
         raise UserError(
-            f"{path} has {count} folds, but fold {fold} was asked for (nnU-Net would split at "
-            f"random). Fix: "
-            + (f"choose one of 0 to {count - 1}, or 'all'" if count else "train fold 'all'")
+            f"{path} has {count} folds, but fold {fold} was requested (nnU-Net would split at "
+            f"random)",
+            fix=f"choose one of 0 to {count - 1}, or 'all'" if count else "train fold 'all'",
         )
 
 
@@ -57,17 +48,18 @@ def require_usable_split(
     cases: Collection[str],
     patient_of: PatientOf,
 ) -> None:
-    """Check the training and validation cases of a fold.
+    """Raise if the training and validation cases of a fold cannot be used.
 
-    Raises:
-        UserError: there are none to train on, some are not preprocessed, or a patient is in both.
+    Args:
+        split: training and validation cases.
     """
     path, (training, validation) = preprocessed / SPLITS_FILE, split
     missing = sorted({*training, *validation} - {*cases})
     if missing or not training:
-        named = f"names cases that are not preprocessed: {', '.join(missing)}"
-        what = named if missing else "is empty"
-        raise UserError(f"fold {fold} of {path} {what}", fix="mend or delete that file")
+        defect = f"names cases that are not preprocessed: {', '.join(missing)}"
+        raise UserError(
+            f"fold {fold} of {path} {defect if missing else 'is empty'}",
+            fix="correct or delete that file",
+        )
     if fold != "all":
-        whole = {"train": [*training], "val": [*validation]}
-        require_whole(path, int(fold), whole, patient_of)
+        require_whole(path, int(fold), {"train": [*training], "val": [*validation]}, patient_of)

@@ -1,8 +1,8 @@
-"""Where the deployed network sees foreground in the unlabelled images, for sampling patches there.
+"""Locations of foreground that the network sees in unlabelled images, to sample patches there.
 
-At stated epochs (``locate_epochs``) it predicts every unlabelled image; from then on, oversampled
-patches are centred on that image's own foreground, a class at random, as nnU-Net does with labelled
-ones. Images in which it sees none are sampled where the labelled cases have foreground.
+At the epochs of ``locate_epochs`` the deployed network predicts every unlabelled image. From then
+on oversampled patches are centred on the image's own foreground, in a random class, as nnU-Net does
+with labelled images. Images without predicted foreground are sampled where labelled cases have it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ import torch
 from semi_nnunet.core.pseudo_labels import foreground_labels
 from semi_nnunet.data.unlabelled import LocationPrior
 from semi_nnunet.settings.common import SemiSettings, require_epochs
-from semi_nnunet.training.networks_in_training import NetworksInTraining
-from semi_nnunet.training.prediction import CasePredictor
+from semi_nnunet.training.prediction import CasePredictor, TrainingNetworks
 from semi_nnunet.training.run_log import Say
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_npz
 
-LOCATIONS = 200  # of an image, shared by its classes: there may be 100,000 images
+LOCATIONS = 200  # for all classes of an image: there may be 100,000 images
 
 
-def classes_of(label_manager: Any) -> list[Hashable]:
-    """The foreground classes or regions, as nnU-Net names them where it samples patches."""
+def list_sampled_classes(label_manager: Any) -> list[Hashable]:
+    """Return the foreground classes or regions by the keys that nnU-Net samples patches with."""
     has_regions = label_manager.has_regions
     return list(
         label_manager.foreground_regions if has_regions else label_manager.foreground_labels
@@ -41,24 +40,16 @@ class ForegroundLocator:
 
     Args:
         settings: ``locate_epochs``, ``unlabelled_foreground_oversampling``.
-        folder: of the fold's results.
-        networks: of the training.
-        classes: :func:`classes_of` the labels.
-        say: prints a line into the training's log.
     """
 
     settings: SemiSettings
     folder: Path
-    networks: NetworksInTraining
+    networks: TrainingNetworks
     classes: Sequence[Hashable]
     say: Say
 
     def check(self) -> None:
-        """Check, before the first step, that what is asked for can be done and has an effect.
-
-        Raises:
-            UserError: an epoch that never comes, or no oversampling that would use it.
-        """
+        """Raise before the first step if ``locate_epochs`` is impossible or has no effect."""
         require_epochs(self.settings, "locate_epochs")
         if self.settings.locate_epochs and not self.settings.unlabelled_foreground_oversampling:
             raise UserError(
@@ -69,74 +60,80 @@ class ForegroundLocator:
     def locate(
         self, epoch: int, images: Path, cases: Sequence[str], predictor: CasePredictor
     ) -> dict[str, LocationPrior]:
-        """Case -> class -> (N, 3) positions relative to the image; also written, for resuming.
+        """Find foreground with the deployed network, and write the locations for resuming.
 
-        Args:
-            epoch: that begins.
-            images: folder of the preprocessed unlabelled cases.
-            cases: of the folder.
-            predictor: of the training.
+        Returns:
+            Case -> class -> (N, 3) positions in [0, 1), relative to the image.
         """
-        found = dict[str, LocationPrior]()
+        locations = dict[str, LocationPrior]()
         networks = {"deployed": self.networks.prediction_network()}
-        most = max(1, LOCATIONS // len(self.classes))
+        per_class = max(1, LOCATIONS // len(self.classes))
         title = "looking for foreground"
         for case, logits, _ in predictor.predict(networks, images, cases, title, mirror=False):
             probs = self.networks.probs(logits["deployed"][None])[0]
-            pairs = zip(
-                self.classes, foreground_labels(probs, self.networks.exclusive), strict=True
-            )
-            some = {key: some_positions(label, most) for key, label in pairs}
-            found[case] = {key: positions for key, positions in some.items() if len(positions)}
-        found = predictor.ranks.together(found)
-        with_any = sum(map(bool, found.values()))
+            labels = foreground_labels(probs, self.networks.exclusive)
+            positions = {
+                key: sample_positions(label, per_class)
+                for key, label in zip(self.classes, labels, strict=True)
+            }
+            locations[case] = {key: some for key, some in positions.items() if len(some)}
+        locations = predictor.ranks.merge(locations)
+        with_foreground = sum(map(bool, locations.values()))
         self.say(
-            f"epoch {epoch}: foreground is seen in {with_any} of {len(found)} unlabelled images"
+            f"epoch {epoch}: foreground is seen in {with_foreground} of {len(locations)} "
+            f"unlabelled images"
         )
-        if predictor.ranks.number == 0:
-            write(self._file(epoch), found, self.classes)
-        return found
+        if predictor.ranks.rank == 0:
+            write_locations(self._file(epoch), locations, self.classes)
+        return locations
 
     def read(self, epoch: int) -> dict[str, LocationPrior]:
-        """What was found at the start of ``epoch``.
+        """Read the locations that were found at the start of ``epoch``.
 
         Raises:
-            UserError: the file is gone.
+            UserError: the file is missing.
         """
-        return read(self._file(epoch), self.classes)
+        return read_locations(self._file(epoch), self.classes)
 
     def _file(self, epoch: int) -> Path:
         return self.folder / f"foreground_epoch_{epoch}.npz"
 
 
-def some_positions(label: torch.Tensor, most: int) -> np.ndarray:
-    """At most ``most`` voxels of a bool (*spatial), the same each time: (N, 3) in [0, 1).
+def sample_positions(label: torch.Tensor, count: int) -> np.ndarray:
+    """Draw at most ``count`` voxels of a bool (*spatial), equal in every call.
 
-    Drawn, not every n-th: where n divides the rows, these would lie in a few planes.
+    Drawn at random: every n-th voxel would lie in a few planes if n divides the row length.
+
+    >>> sample_positions(torch.tensor([[False, True]]), 5)
+    array([[0.5 , 0.75]], dtype=float32)
+
+    Returns:
+        (N, axes) in [0, 1), relative to the image.
     """
     voxels = label.nonzero().numpy()
-    count = min(most, len(voxels))
-    drawn = np.random.default_rng(0).choice(len(voxels), count, replace=False)
+    drawn = np.random.default_rng(0).choice(len(voxels), min(count, len(voxels)), replace=False)
     return ((voxels[np.sort(drawn)] + 0.5) / np.asarray(label.shape)).astype(np.float32)
 
 
-def write(path: Path, found: Mapping[str, LocationPrior], classes: Sequence[Hashable]) -> None:
-    """Store what a :class:`ForegroundLocator` found."""
-    nothing, cases = np.zeros((0, 3), np.float32), sorted(found)
-    parts = [found[case].get(key, nothing) for case in cases for key in classes]
+def write_locations(
+    path: Path, locations: Mapping[str, LocationPrior], classes: Sequence[Hashable]
+) -> None:
+    """Write the locations of a :class:`ForegroundLocator`."""
+    empty, cases = np.zeros((0, 3), np.float32), sorted(locations)
+    positions = [locations[case].get(key, empty) for case in cases for key in classes]
     write_npz(
         path,
         cases=np.array(cases, dtype=str),
-        counts=np.array([len(part) for part in parts], dtype=np.int64),
-        positions=np.concatenate([nothing, *parts]),
+        counts=np.array([len(some) for some in positions], dtype=np.int64),
+        positions=np.concatenate([empty, *positions]),
     )
 
 
-def read(path: Path, classes: Sequence[Hashable]) -> dict[str, LocationPrior]:
-    """What :func:`write` stored.
+def read_locations(path: Path, classes: Sequence[Hashable]) -> dict[str, LocationPrior]:
+    """Read the file of :func:`write_locations`.
 
     Raises:
-        UserError: the file is gone.
+        UserError: the file is missing.
     """
     if not path.is_file():
         raise UserError(
@@ -145,6 +142,9 @@ def read(path: Path, classes: Sequence[Hashable]) -> dict[str, LocationPrior]:
         )
     with np.load(path) as stored:
         cases, ends = stored["cases"].tolist(), np.cumsum(stored["counts"])
-        parts = iter(np.split(stored["positions"], ends[:-1]))
-    found = {case: {key: next(parts) for key in classes} for case in cases}
-    return {case: {k: v for k, v in some.items() if len(v)} for case, some in found.items()}
+        positions = iter(np.split(stored["positions"], ends[:-1]))
+    locations = {case: {key: next(positions) for key in classes} for case in cases}
+    return {
+        case: {key: some for key, some in by_class.items() if len(some)}
+        for case, by_class in locations.items()
+    }

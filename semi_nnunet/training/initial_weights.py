@@ -1,4 +1,4 @@
-"""The weights that the networks of a training begin with."""
+"""The initial weights of a training's networks: random, or those of a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ FINAL = NEWEST_FIRST[0]
 
 
 class InitialWeights:
-    """Gives networks the weights of a file before their first step, and remembers which file.
+    """Loads the weights of a file into networks before the first step, and records the file.
 
     Args:
-        path: of a checkpoint; None: networks keep the random weights that they were made with, or
-            those of the encoder that a plan names.
-        build: number of classes -> a network of the plan.
-        say: prints and logs.
+        path: checkpoint; None: networks keep their random weights, or those of the encoder that
+            the plan names.
+        build: builds a network of the plan for a number of classes.
 
     Attributes:
-        record: path, checksum and what was taken; empty without a file. It is kept in checkpoints.
+        record: path, checksum and number of loaded weights, for checkpoints; empty without a file.
     """
 
     def __init__(
@@ -36,11 +35,11 @@ class InitialWeights:
         self.path, self.build, self.say = path, build, say
         self.record: dict[str, str] = {}
 
-    def give(self, network: nn.Module) -> None:
-        """Change the weights of a network that was just made.
+    def load_into(self, network: nn.Module) -> None:
+        """Replace the weights of a new network.
 
         Raises:
-            UserError: the file is damaged, executes code, or is of another architecture.
+            UserError: the file is damaged, can execute code, or is of another architecture.
         """
         load_pretrained_encoder(network)
         if self.path is None:
@@ -49,7 +48,9 @@ class InitialWeights:
         try:
             transfer = take_weights(unwrapped(network), content, output_layers(self.build))
         except UserError as error:
-            raise UserError(f"pretrained {self.path}: {error}") from error
+            raise UserError(
+                f"pretrained {self.path}: {error.what}", error.problems, fix=error.fix
+            ) from error
         if not self.record:
             self.say(f"begins with the weights of {self.path}: {transfer}")
         self.record = {
@@ -57,58 +58,56 @@ class InitialWeights:
         }  # fmt: skip
 
 
-def weights_file(
+def find_initial_weights(
     pretrained: str | None, model_folder: Path, trainer: str, command: str
 ) -> Path | None:
-    """The checkpoint that the setting ``pretrained`` names; the others as of
-    :func:`checkpoint_of_pool`. To pre-training itself, "pool" means nothing.
+    """Return the checkpoint of the setting ``pretrained``, or None for random weights.
+
+    Args:
+        pretrained: None, "pool" (which pre-training itself ignores), or a path.
+        model_folder: TRAINER__PLANS__CONFIGURATION of the training.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such checkpoint.
     """
     if pretrained is None or (pretrained == POOL and trainer == PRETRAINER):
         return None
     if pretrained != POOL:
-        return checkpoint_of(pretrained)
-    return checkpoint_of_pool(model_folder, trainer, command)
+        return find_named_checkpoint(pretrained)
+    return find_pretrained_checkpoint(model_folder, trainer, command)
 
 
-def checkpoint_of(text: str) -> Path:
-    """The checkpoint that a user names: a file, a fold, or TRAINER__PLANS__CONFIGURATION.
-
-    Of the last, fold "all", as pre-training has one.
+def find_named_checkpoint(text: str) -> Path:
+    """Return the checkpoint at a path: a file, a fold, or TRAINER__PLANS__CONFIGURATION (fold all).
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such checkpoint.
     """
-    given = Path(text).expanduser()
-    places = [given, given / FINAL, given / "fold_all" / FINAL]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        raise UserError(
-            f"pretrained must be 'pool', a checkpoint, or a folder of a training that is done, got "
-            f"{text!r}: there is no {', '.join(map(str, places))}",
-            fix="correct plans['semi']",
-        )
-    return found
+    path = Path(text).expanduser()
+    candidates = [path, path / FINAL, path / "fold_all" / FINAL]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise UserError(
+        f"pretrained must be 'pool', a checkpoint, or a folder of a finished training, got "
+        f"{text!r}: there is no {', '.join(map(str, candidates))}",
+        fix="correct plans['semi']",
+    )
 
 
-def checkpoint_of_pool(model_folder: Path, trainer: str, command: str) -> Path:
-    """What pre-training with the same plans and configuration left.
+def find_pretrained_checkpoint(model_folder: Path, trainer: str, command: str) -> Path:
+    """Return the checkpoint of pre-training with the same plans and configuration.
 
     Args:
-        model_folder: TRAINER__PLANS__CONFIGURATION of the training that begins.
-        trainer: its TRAINER.
-        command: that pre-trains.
+        model_folder: TRAINER__PLANS__CONFIGURATION of the training.
 
     Raises:
-        UserError: there was none.
+        UserError: there is no such checkpoint.
     """
     name = model_folder.name.replace(trainer, PRETRAINER, 1)
     path = model_folder.with_name(name) / "fold_all" / FINAL
     if not path.is_file():
         raise UserError(
-            f"pretrained is 'pool', and nothing was pre-trained: there is no {path}",
-            fix=f"{command}",
+            f"pretrained is 'pool', and nothing was pre-trained: there is no {path}", fix=command
         )
     return path

@@ -1,11 +1,15 @@
-"""nnU-Net's data loaders made functions of the step, so that resuming needs no state of theirs."""
+"""nnU-Net's data loaders as functions of the step, so that resuming needs none of their state."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
@@ -14,50 +18,52 @@ from semi_nnunet.data.loading import StepDataset, StepLoader, reproducible
 from semi_nnunet.data.sampling import pseudo_labelled_cases, sampling_probabilities
 from semi_nnunet.settings.common import DEVICE, SemiSettings
 from semi_nnunet.training.distributed import Ranks
+from semi_nnunet.training.run_log import Say
+
+NNUNET_SCALES = (0.85, 1.25)  # from which nnU-Net computes how large a patch to rotate and scale
+LONG_WAIT = 0.15  # share of the time above which a GPU is too idle
 
 
-def step_loaders(
+def build_step_loaders(
     streams: Mapping[str, nnUNetDataLoader],
     validation: nnUNetDataLoader,
     settings: SemiSettings,
     ranks: Ranks,
     device: torch.device,
-    first: int,
+    first_step: int,
 ) -> tuple[StepLoader, StepLoader]:
-    """The loaders of training and validation batches.
+    """Build the loaders of training and validation batches.
 
     Args:
-        streams: name -> loader of each part of a training batch.
-        validation: loader of the validation batches, the same in every epoch.
-        settings: ``seed``, ``accumulate_batches``, ``augmentation``, steps of an epoch.
-        ranks: of the training.
-        device: that the batches go to.
-        first: optimizer step to begin with.
+        streams: name -> nnU-Net loader of each stream of a training batch.
+        validation: nnU-Net loader of validation batches, which are the same in every epoch.
+        settings: ``seed``, ``accumulate_batches``, ``augmentation`` and steps of an epoch.
+        first_step: optimizer step to begin with.
     """
     workers, on_gpu = get_allowed_n_proc_DA(), device.type == "cuda"
-    later = taken_from(streams) if settings.augmentation == DEVICE else {}
-    steps = StepDataset(streams, settings.seed, ranks.number, settings.accumulate_batches, later)
-    checks = StepDataset({"validation": validation}, settings.seed, ranks.number)
+    on_device = take_transforms(streams) if settings.augmentation == DEVICE else {}
+    steps = StepDataset(streams, settings.seed, ranks.rank, settings.accumulate_batches, on_device)
+    checks = StepDataset({"validation": validation}, settings.seed, ranks.rank)
     period = settings.validation_steps_per_epoch
     return (
-        StepLoader(steps, first, workers, on_gpu),
+        StepLoader(steps, first_step, workers, on_gpu),
         StepLoader(checks, 0, workers // 2, on_gpu, period=period),
     )
 
 
-def taken_from(streams: Mapping[str, nnUNetDataLoader]) -> dict[str, BatchedTransforms]:
-    """The transforms of loaders, for the training's device; the loaders then cut patches alone.
+def take_transforms(streams: Mapping[str, nnUNetDataLoader]) -> dict[str, BatchedTransforms]:
+    """Return the transforms of loaders for the device, and let the loaders only cut patches.
 
     Args:
-        streams: name -> loader; they are changed.
+        streams: name -> loader; changed in place.
 
     Raises:
-        UserError: there are transforms that only nnU-Net's own code knows.
+        UserError: a transform is known to nnU-Net's own code only.
     """
-    taken = {name: BatchedTransforms(loader.transforms) for name, loader in streams.items()}
+    transforms = {name: BatchedTransforms(loader.transforms) for name, loader in streams.items()}
     for loader in streams.values():
         loader.transforms = None
-    return taken
+    return transforms
 
 
 def make_repeatable(
@@ -66,11 +72,12 @@ def make_repeatable(
     preprocessed: str | Path,
     settings: SemiSettings,
 ) -> None:
-    """Let the batches of nnU-Net's loaders follow from the random numbers alone.
+    """Make the batches of nnU-Net's loaders depend on random numbers only.
 
     Args:
-        training, validation: nnU-Net's loaders; they are changed.
-        preprocessed: folder of the data set, which lists the pseudo-labelled cases.
+        training: nnU-Net's loader; changed in place.
+        validation: nnU-Net's loader; changed in place.
+        preprocessed: preprocessed folder of the data set, with the list of pseudo-labelled cases.
         settings: ``labelled_share`` of the training patches.
     """
     for loader in (training, validation):
@@ -80,7 +87,72 @@ def make_repeatable(
     )
 
 
-def close_all(loaders: Iterable[StepLoader]) -> None:
-    """End the worker processes of loaders."""
+def close_loaders(loaders: Iterable[StepLoader]) -> None:
+    """Stop the worker processes of loaders."""
     for loader in loaders:
         loader.close()
+
+
+def limit_rotation(
+    rotation: tuple[float, float], degrees: float, patch_size: Sequence[int], in_plane_only: bool
+) -> tuple[tuple[float, float], Any] | None:
+    """Limit nnU-Net's range of rotations.
+
+    >>> limit_rotation((-math.pi, math.pi), 180, (32, 32), in_plane_only=False) is None
+    True
+
+    Args:
+        rotation: nnU-Net's range in radians.
+        degrees: largest rotation.
+        in_plane_only: whether anisotropic patches are rotated slice by slice.
+
+    Returns:
+        The range in radians, and the size in voxels of the larger patch that is rotated and
+        cropped; None if the limit changes nothing.
+    """
+    limit = math.radians(degrees)
+    if limit >= max(rotation[1], -rotation[0]):
+        return None
+    limited = (max(rotation[0], -limit), min(rotation[1], limit))
+    first_patch_size = get_patch_size(patch_size, *[limited] * 3, NNUNET_SCALES)
+    if in_plane_only:
+        first_patch_size[0] = patch_size[0]
+    return limited, first_patch_size
+
+
+class LoaderWaitLog:
+    """Logs, after the first epoch, how long its steps waited for their batches."""
+
+    def __init__(self, augmentation: str, device: torch.device, say: Say):
+        self.augmentation, self.device, self.say = augmentation, device, say
+        self._is_logged = False
+
+    def log_once(self, loader: Iterator[Any]) -> None:
+        """Log the waiting at the end of an epoch's steps; later calls have no effect.
+
+        Args:
+            loader: loader of the training's batches; ignored if it is not a :class:`StepLoader`.
+        """
+        if self._is_logged or not isinstance(loader, StepLoader) or loader.begun is None:
+            return
+        self._is_logged = True
+        seconds = max(time.perf_counter() - loader.begun, 1e-9)
+        self.say(describe_waiting(loader.waited / seconds, self.augmentation, self.device))
+
+
+def describe_waiting(share: float, augmentation: str, device: torch.device) -> str:
+    """Return a line on waiting for batches, with a fix if a GPU waits long.
+
+    >>> describe_waiting(0.3, "workers", torch.device("cpu"))
+    'The steps of this epoch waited 30% of the time for their batches.'
+
+    Args:
+        share: share of the epoch's time, in [0, 1].
+    """
+    line = f"The steps of this epoch waited {share:.0%} of the time for their batches."
+    if device.type != "cuda" or share <= LONG_WAIT:
+        return line
+    workers = "more processes that load them (nnUNet_n_proc_DA), if the machine has idle cores"
+    if augmentation == DEVICE:
+        return f"{line} Fix: {workers}, or a faster disk"
+    return f"{line} Fix: --set augmentation={DEVICE}, in a new training, or {workers}"

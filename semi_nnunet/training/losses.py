@@ -1,4 +1,4 @@
-"""nnU-Net's loss with what the settings change of it: focal loss, weights of classes."""
+"""The supervised loss of the settings: its voxel loss, class weights and partial labels."""
 
 from __future__ import annotations
 
@@ -15,25 +15,58 @@ from semi_nnunet.util.errors import UserError
 
 ClassWeights = Sequence[float] | Callable[[], torch.Tensor] | None
 
+# Value of supervised_loss -> builder of the loss, from the settings and the keyword arguments of
+# DiceAndVoxelLoss. A new loss takes a line here and a choice of that setting.
+SUPERVISED_LOSSES: dict[str, Callable[..., nn.Module]] = {
+    "dice_ce": lambda settings, **options: DiceAndVoxelLoss(**options),
+    "dice_focal": lambda settings, **options: DiceAndVoxelLoss(
+        focal_gamma=settings.focal_gamma, **options
+    ),
+}
 
-def is_stock(
+
+def uses_nnunet_loss(
     settings: SemiSettings, class_weights: ClassWeights, dataset_json: Mapping[str, Any]
 ) -> bool:
-    """Whether the supervised loss is nnU-Net's own, which takes what is unknown for background."""
-    asks_for_it = settings.supervised_loss == "dice_ce" and class_weights is None
-    return asks_for_it and not is_partial(dataset_json)
+    """Return whether the supervised loss is nnU-Net's own, which cannot handle partial labels."""
+    is_default = settings.supervised_loss == "dice_ce" and class_weights is None
+    return is_default and not is_partial(dataset_json)
 
 
-def loss_of_outputs(
-    loss: nn.Module, outputs: Any, target: Any, annotated: torch.Tensor | None
-) -> torch.Tensor:
-    """The supervised loss of all outputs of a network.
+def build_supervised_loss(
+    settings: SemiSettings,
+    class_weights: ClassWeights,
+    label_manager: Any,
+    batch_dice: bool,
+    sum_over_ranks: Callable[[torch.Tensor], torch.Tensor] | None,
+) -> nn.Module:
+    """Build the loss of the setting ``supervised_loss`` on annotated voxels.
 
     Args:
-        loss: of :func:`supervised_loss`, or nnU-Net's, perhaps with deep supervision.
-        outputs: logits, or a list of them.
-        target: as many.
-        annotated: bool (B, classes or regions); None: every patch annotates all.
+        class_weights: one for each class or region, or a function that returns them.
+        batch_dice: compute the Dice of the whole batch.
+        sum_over_ranks: sums the batch Dice over processes; None if there is only one.
+    """
+    return SUPERVISED_LOSSES[settings.supervised_loss](
+        settings,
+        regions=label_manager.has_regions,
+        ignore_label=label_manager.ignore_label,
+        batch_dice=batch_dice,
+        class_weights=class_weights,
+        sum_over_ranks=sum_over_ranks,
+    )
+
+
+def compute_supervised_loss(
+    loss: nn.Module, outputs: Any, target: Any, annotated: torch.Tensor | None
+) -> torch.Tensor:
+    """Compute the supervised loss of all outputs of a network.
+
+    Args:
+        loss: :func:`build_supervised_loss` or nnU-Net's, perhaps with deep supervision.
+        outputs: logits, or a list of logits.
+        target: target, or a list of as many.
+        annotated: bool (B, classes or regions); None if every patch annotates all.
     """
     if annotated is None:
         value: torch.Tensor = loss(outputs, target)
@@ -44,42 +77,16 @@ def loss_of_outputs(
     return value
 
 
-def supervised_loss(
-    settings: SemiSettings,
-    class_weights: ClassWeights,
-    label_manager: Any,
-    batch_dice: bool,
-    sum_over_ranks: Callable[[torch.Tensor], torch.Tensor] | None,
-) -> nn.Module:
-    """Dice + cross-entropy or focal loss, each class weighed, on the annotated voxels.
-
-    Args:
-        settings: ``supervised_loss``, ``focal_gamma``.
-        class_weights: one for each class or region, or what returns them.
-        label_manager: nnU-Net's.
-        batch_dice: whether the Dice is that of the whole batch.
-        sum_over_ranks: adds up the batch's Dice over processes; None: there is one.
-    """
-    return DiceAndVoxelLoss(
-        regions=label_manager.has_regions,
-        ignore_label=label_manager.ignore_label,
-        batch_dice=batch_dice,
-        focal_gamma=settings.focal_gamma if "focal" in settings.supervised_loss else 0.0,
-        class_weights=class_weights,
-        sum_over_ranks=sum_over_ranks,
-    )
-
-
-def given_class_weights(settings: SemiSettings, classes: int) -> tuple[float, ...] | None:
-    """The setting ``class_weights``.
+def read_class_weights(settings: SemiSettings, heads: int) -> tuple[float, ...] | None:
+    """Return the setting ``class_weights``, checked against the number of classes or regions.
 
     Raises:
-        UserError: there is not one number for each class or region.
+        UserError: the number of weights is wrong.
     """
     weights = settings.class_weights
-    if weights is not None and len(weights) != classes:
+    if weights is not None and len(weights) != heads:
         raise UserError(
-            f"class_weights must be one number for each of the {classes} classes (background "
+            f"class_weights must be one number for each of the {heads} classes (background "
             f"included) or regions, got {len(weights)}: {weights}",
             fix="correct plans['semi']",
         )

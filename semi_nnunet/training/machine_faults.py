@@ -1,4 +1,4 @@
-"""What a training says when the machine under it fails, and how it goes on where it can."""
+"""Errors of the machine, such as a full memory, translated into messages with a fix."""
 
 from __future__ import annotations
 
@@ -12,30 +12,27 @@ from semi_nnunet.util.errors import UserError, disk_error_message
 from semi_nnunet.util.failures import is_of_memory
 from semi_nnunet.util.files import could_not_write
 
-INTACT = "The checkpoints are intact; nnUNetv2_train goes on from the newest with --c"
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")  # gloo's words
+INTACT = "The checkpoints are intact; nnUNetv2_train continues from the newest with --c"
+LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")  # gloo
 
 
-def compile_or_go_on() -> None:
-    """Let networks that torch.compile cannot translate run as they are, with torch's warning.
+def tolerate_compiler_errors() -> None:
+    """Let networks that torch.compile cannot compile run uncompiled, with torch's warning.
 
-    nnU-Net ends with an error of the compiler, which may just not be installed.
+    nnU-Net ends with an error of the compiler, which may simply not be installed.
     """
     torch._dynamo.config.suppress_errors = True
 
 
-def raise_if_of_machine(
+def raise_if_machine_fault(
     error: RuntimeError | OSError, folder: str | Path, loader: StepLoader | None = None
 ) -> None:
-    """Say what to do where memory ran out, a process was killed, or the disk is full.
+    """Raise a message with a fix if memory ran out, a process was killed, or the disk is full.
 
     Args:
-        error: that ends the training.
-        folder: of its results; it is named where an error of the disk names no file.
-        loader: of its batches, if there is one yet; it knows what a killed process was to read.
-
-    Raises:
-        UserError: the error is one of these.
+        error: error that ended the training.
+        folder: folder of the results, named if an error of the disk names no file.
+        loader: loader of the training's batches; it knows the cases of killed processes.
     """
     if isinstance(error, OSError):
         if disk_error_message(error) is not None and error.filename is None:
@@ -46,21 +43,31 @@ def raise_if_of_machine(
     if is_of_memory(error):
         raise UserError(
             f"the memory does not suffice for a step: {first_line:.300}",
-            fix=f"semi_nnunet plan with "
-            f"--set and a smaller labelled_batch_size and unlabelled_batch_size "
-            f"(accumulate_batches=2 makes two small batches one step), or a smaller --patch; or "
-            f"end what else uses the memory. {INTACT}",
+            fix=f"semi_nnunet plan with --set and a smaller labelled_batch_size and "
+            f"unlabelled_batch_size (accumulate_batches=2 makes two small batches one step), or a "
+            f"smaller --patch; or end other programs that use the memory. {INTACT}",
         ) from error
     if "DataLoader worker" in text:
         cases = [] if loader is None else loader.cases_of_ended_workers()
-        named = f" It was at work on {', '.join(cases)}." if cases else ""
+        working_on = f" It was at work on {', '.join(cases)}." if cases else ""
         raise UserError(
-            f"a process that prepares batches has ended: {first_line:.300}{named} The system kills "
-            f"such processes where memory runs out",
+            f"a process that prepares batches has ended: {first_line:.300}{working_on} The system "
+            f"kills such processes if memory runs out",
             fix=f"set nnUNet_n_proc_DA to fewer of them, or free memory. {INTACT}",
         ) from error
-    if dist.is_initialized() and any(one in text for one in LOST):
+    if dist.is_initialized() and any(message in text for message in LOST_CONNECTION):
         raise UserError(
-            f"another process of this training has ended: {first_line:.300} Its own messages say "
-            f"why; the system kills processes where memory runs out. {INTACT}"
+            f"another process of this training has ended: {first_line:.300} See its own messages "
+            f"for the cause; the system kills processes if memory runs out. {INTACT}"
+        ) from error
+
+
+def raise_if_batch_too_small(error: ValueError) -> None:
+    """Raise a message with a fix if batch normalisation got a single value for each channel."""
+    if "more than 1 value per channel" in str(error):
+        raise UserError(
+            "this network normalises over the batch what it pools to one value, and needs at "
+            "least 2 patches of each kind on each GPU, got 1",
+            fix="raise labelled_batch_size and unlabelled_batch_size in plans['semi'], or train on "
+            "fewer GPUs",
         ) from error

@@ -1,4 +1,4 @@
-"""Optimizer, learning-rate schedule and supervised loss as the settings name them."""
+"""Optimizer, learning-rate schedule and deep supervision of the settings."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from semi_nnunet.settings.common import SemiSettings
-from semi_nnunet.util.errors import UserError
 
 
 class PlateauSchedule:
-    """Multiply the rate by a factor when the training loss has not fallen for some epochs.
+    """A schedule that lowers the rate if the training loss has not fallen for some epochs.
 
-    nnU-Net calls ``step(epoch)`` at the start of an epoch; the loss is known at its end, by
-    :meth:`observe`.
+    nnU-Net calls ``step(epoch)`` at the start of an epoch; :meth:`observe` is called at its end,
+    when the loss is known.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, factor: float, patience_epochs: int):
         self.plateau = ReduceLROnPlateau(optimizer, factor=factor, patience=patience_epochs)
 
     def step(self, epoch: int) -> None:
-        """Nothing: the rate changes in :meth:`observe`."""
+        """Do nothing: the rate changes in :meth:`observe`."""
 
     def observe(self, training_loss: float) -> None:
-        """Take note of the epoch's mean training loss."""
+        """Adapt the rate to the epoch's mean training loss."""
         self.plateau.step(training_loss)
 
     def state_dict(self) -> dict[str, object]:
@@ -41,12 +40,16 @@ class PlateauSchedule:
 
 
 class WarmUpSchedule(PolyLRScheduler):
-    """nnU-Net's schedule, whose rate rises evenly over the first epochs.
+    """nnU-Net's schedule with a linear warm-up over the first epochs.
+
+    >>> optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    >>> schedule = WarmUpSchedule(optimizer, initial_lr=1.0, epochs=1000, warm_up_epochs=3)
+    >>> schedule.step(0)
+    >>> optimizer.param_groups[0]["lr"]
+    0.25
 
     Args:
-        optimizer: whose rate it sets.
-        initial_lr: rate from which nnU-Net's schedule falls.
-        epochs: of the training.
+        initial_lr: rate at which nnU-Net's schedule starts.
         warm_up_epochs: n; epoch k < n has (k + 1) / (n + 1) of nnU-Net's rate.
     """
 
@@ -61,7 +64,7 @@ class WarmUpSchedule(PolyLRScheduler):
         super().__init__(optimizer, initial_lr, epochs)
 
     def step(self, current_step: int | None = None) -> None:
-        """Set the rate of an epoch; None: of the one after the last."""
+        """Set the rate of an epoch; None for the epoch after the last one."""
         super().step(current_step)
         epoch = self.ctr - 1 if current_step in (None, -1) else current_step
         share = min(1.0, (epoch + 1) / (self.warm_up_epochs + 1))
@@ -73,19 +76,19 @@ class WarmUpSchedule(PolyLRScheduler):
 Schedule: TypeAlias = PolyLRScheduler | PlateauSchedule
 
 
-def observe_loss(schedule: Schedule, training_loss: float) -> None:
-    """Tell a schedule that follows the training loss the mean of an epoch."""
+def update_schedule(schedule: Schedule, training_loss: float) -> None:
+    """Pass an epoch's mean training loss to a schedule that depends on it."""
     if isinstance(schedule, PlateauSchedule):
         schedule.observe(training_loss)
 
 
-def schedule_state(schedule: Schedule) -> dict[str, object] | None:
-    """What a checkpoint keeps of a schedule; nnU-Net's follows from the epoch."""
+def get_schedule_state(schedule: Schedule) -> dict[str, object] | None:
+    """Return the state for a checkpoint; None for nnU-Net's, which follows from the epoch."""
     return schedule.state_dict() if isinstance(schedule, PlateauSchedule) else None
 
 
 def restore_schedule(schedule: Schedule, state: dict[str, object] | None) -> None:
-    """Take over :func:`schedule_state`."""
+    """Restore the state that :func:`get_schedule_state` returned."""
     if isinstance(schedule, PlateauSchedule) and state is not None:
         schedule.load_state_dict(state)
 
@@ -93,7 +96,7 @@ def restore_schedule(schedule: Schedule, state: dict[str, object] | None) -> Non
 def build_optimizer(
     parameters: Iterable[nn.Parameter], settings: SemiSettings
 ) -> tuple[torch.optim.Optimizer, Schedule]:
-    """The optimizer of ``parameters`` and the schedule of its learning rate."""
+    """Build the optimizer of ``parameters`` and the schedule of its learning rate."""
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "adam":
         optimizer = torch.optim.Adam(
@@ -117,11 +120,13 @@ def build_optimizer(
     return optimizer, PolyLRScheduler(*poly)
 
 
-def with_deep_supervision(loss: nn.Module, scales: Sequence[Any] | None) -> nn.Module:
-    """nnU-Net's weights of the outputs: 1, 1/2, ..., the lowest 0, normalised.
+def wrap_deep_supervision(loss: nn.Module, scales: Sequence[Any] | None) -> nn.Module:
+    """Return a loss of all outputs with nnU-Net's weights: 1, 1/2, ..., the last 0, normalised.
 
-    A single output has weight 1 (nnU-Net divides 0 by 0 there). Without scales, which a network
-    without deep supervision has, the loss is as it is.
+    A single output has weight 1, where nnU-Net divides 0 by 0.
+
+    Args:
+        scales: scale of each output; None without deep supervision: the loss is returned as it is.
     """
     if scales is None:
         return loss
@@ -129,18 +134,3 @@ def with_deep_supervision(loss: nn.Module, scales: Sequence[Any] | None) -> nn.M
     if len(scales) > 1:
         weights[-1] = 0.0
     return DeepSupervisionWrapper(loss, weights / weights.sum())
-
-
-def raise_if_batch_is_too_small(error: ValueError) -> None:
-    """Say what to do where torch's batch normalisation has a single value to normalise over.
-
-    Raises:
-        UserError: the error is that one.
-    """
-    if "more than 1 value per channel" in str(error):
-        raise UserError(
-            "this network normalises over the batch what it pools to one value, and needs at "
-            "least 2 patches of each kind on each GPU, got 1",
-            fix="raise labelled_batch_size "
-            "and unlabelled_batch_size in plans['semi'], or train on fewer GPUs",
-        ) from error

@@ -1,4 +1,4 @@
-"""Predict preprocessed cases: for a cascade's next stage, and to filter unlabelled ones."""
+"""Predict preprocessed cases, to filter unlabelled images and for a cascade's next stage."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from semi_nnunet.data.unlabelled import UnlabelledDataset
 from semi_nnunet.networks.average import deep_supervision_switches
 
-if TYPE_CHECKING:  # they import the trainer, and with it what draws and compiles
+if TYPE_CHECKING:  # these import the trainer, and with it libraries that draw and compile
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     from semi_nnunet.training.distributed import Ranks
@@ -26,17 +26,35 @@ if TYPE_CHECKING:  # they import the trainer, and with it what draws and compile
 Prediction = tuple[str, dict[str, torch.Tensor], dict[str, Any]]
 
 
+class TrainingNetworks(Protocol):
+    """The networks of a :class:`~semi_nnunet.training.companions.CompanionTrainer`."""
+
+    def prediction_network(self) -> nn.Module:
+        """Return the network that would be deployed."""
+
+    def deployed_networks(self) -> list[nn.Module]:
+        """Return the :meth:`prediction_network`, or the networks that it averages."""
+
+    def validated_networks(self) -> dict[str, nn.Module]:
+        """Return the other networks whose validation Dice is logged, by name."""
+
+    def another_network(self, name: str) -> nn.Module:
+        """Return a new network of the same plan."""
+
+    def probs(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return probabilities of logits (B, C, *spatial)."""
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether classes exclude each other (softmax); otherwise they are regions (sigmoid)."""
+
+
 @dataclass(frozen=True)
 class CasePredictor:
     """nnU-Net's sliding window over preprocessed cases, shared among the processes of a training.
 
     Args:
-        plans: nnU-Net's manager of the plans.
-        configuration: nnU-Net's manager of the configuration.
-        dataset_json: nnU-Net's data set description.
-        trainer_name: class name of the trainer.
-        device: of the networks.
-        mirror_axes: that may be mirrored, or None.
+        mirror_axes: axes that may be mirrored, or None.
         previous_stage: folder with the predictions of a cascade's previous stage, or None.
         ranks: processes that share the cases.
     """
@@ -58,24 +76,23 @@ class CasePredictor:
         title: str,
         mirror: bool,
     ) -> Iterator[Prediction]:
-        """Predict this process's share of ``cases``.
+        """Predict this process's share of the cases.
 
         Args:
-            networks: by name; they are in evaluation mode and without deep supervision meanwhile.
-            folder: with cases preprocessed for this configuration, labelled or not.
-            cases: of the folder.
-            title: of the progress bar.
-            mirror: whether to average over mirrored images, as nnU-Net does.
+            networks: name -> network; in evaluation mode and without deep supervision meanwhile.
+            folder: folder of cases preprocessed for this configuration, labelled or unlabelled.
+            title: title of the progress bar.
+            mirror: average over mirrored images, as nnU-Net does.
 
         Yields:
-            case, logits (C, *spatial) of each network on the CPU, and nnU-Net's properties.
+            The case, logits (C, *spatial) of each network on the CPU, and nnU-Net's properties.
         """
         predictors = {
             name: self.nnunet_predictor(network, mirror) for name, network in networks.items()
         }
         dataset = UnlabelledDataset(folder, cases, {}, self.previous_stage)
         labels = self.plans.get_label_manager(self.dataset_json)
-        share = list(cases)[self.ranks.number :: self.ranks.count]
+        share = list(cases)[self.ranks.rank :: self.ranks.world_size]
         with ExitStack() as stack:
             for network in networks.values():
                 stack.enter_context(ready_to_predict(network))
@@ -89,7 +106,7 @@ class CasePredictor:
                 yield case, logits, properties
 
     def nnunet_predictor(self, network: nn.Module, mirror: bool) -> nnUNetPredictor:
-        """nnU-Net's predictor with a network of the plan."""
+        """Return nnU-Net's predictor for a network of the plan."""
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
         predictor = nnUNetPredictor(use_mirroring=mirror, device=self.device, allow_tqdm=False)
@@ -101,7 +118,12 @@ class CasePredictor:
 
 
 def with_previous_stage(image: np.ndarray, previous: Any, label_manager: Any) -> np.ndarray:
-    """The input channels: the image and, in a cascade, the previous stage's labels one-hot."""
+    """Return the network's input (C, *spatial).
+
+    Args:
+        image: image channels (C, *spatial).
+        previous: label map (*spatial) of a cascade's previous stage, appended one-hot; or None.
+    """
     if previous is None:
         return image
     onehot = convert_labelmap_to_one_hot(
@@ -112,9 +134,17 @@ def with_previous_stage(image: np.ndarray, previous: Any, label_manager: Any) ->
 
 @contextmanager
 def ready_to_predict(network: nn.Module) -> Iterator[None]:
-    """Inside the block, in evaluation mode and with one output."""
+    """Set a network to evaluation mode with a single output inside the block.
+
+    >>> network = nn.Linear(1, 1)
+    >>> with ready_to_predict(network):
+    ...     network.training
+    False
+    >>> network.training
+    True
+    """
     training, switches = network.training, deep_supervision_switches(network)
-    before = [switch.deep_supervision for switch in switches]
+    switch_states = [switch.deep_supervision for switch in switches]
     network.eval()
     for switch in switches:
         switch.deep_supervision = False
@@ -122,5 +152,5 @@ def ready_to_predict(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network.train(training)
-        for switch, enabled in zip(switches, before, strict=True):
+        for switch, enabled in zip(switches, switch_states, strict=True):
             switch.deep_supervision = enabled

@@ -1,7 +1,7 @@
-"""A machine that is taken away: save after the present step and leave, to be continued with --c.
+"""Save after the current step and leave if the machine is taken away; --c continues the training.
 
-A cluster sends SIGTERM, or the signal that a job asks for (SLURM: ``--signal=USR1@120``), before it
-kills. nnU-Net dies of it and loses up to 50 epochs.
+A cluster sends SIGTERM, or the signal that a job requests (SLURM: ``--signal=USR1@120``), before it
+kills. nnU-Net would end at once, and lose up to 50 epochs.
 """
 
 from __future__ import annotations
@@ -20,24 +20,27 @@ from semi_nnunet.training.distributed import Ranks
 from semi_nnunet.util.signals import handled
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again
-NAMES = ("SIGTERM", "SIGUSR1")
+SIGNAL_NAMES = ("SIGTERM", "SIGUSR1")
 
 
 class Preempted(SystemExit):
-    """Leaves the process with :data:`EXIT_CODE`; what it has done is saved."""
+    """Ends the process with :data:`EXIT_CODE` after its work is saved."""
 
     def __init__(self) -> None:
         super().__init__(EXIT_CODE)
 
 
-class OnItsWay:
-    """One value of a device on its way to the host, to be read later.
+class AsyncScalar:
+    """A value on its way from a device to the host.
 
-    Reading it waits for what the device was told to do before, and for nothing that it was told
-    since, as ``value.item()`` then would.
+    Reading it waits for the work that the device got before it, and not for later work, as a later
+    ``value.item()`` would.
+
+    >>> AsyncScalar(torch.tensor(2.0)).read()
+    2.0
 
     Args:
-        value: a tensor with one element, to which nothing is written any more.
+        value: tensor with one element, which is not written to any more.
     """
 
     def __init__(self, value: torch.Tensor):
@@ -46,111 +49,107 @@ class OnItsWay:
         self._copied = torch.cuda.current_stream(value.device).record_event() if on_gpu else None
 
     def read(self) -> float:
-        """The value."""
+        """Wait for the copy and return the value."""
         if self._copied is not None:
             self._copied.synchronize()
         return float(self._copy)
 
 
 class Preemption:
-    """Notes the signals by which a training is asked to leave.
+    """Records the signals that request a training to leave.
 
     Args:
-        ranks: of the training; all leave if one is asked.
+        ranks: processes of the training; all leave if one gets a signal.
     """
 
     def __init__(self, ranks: Ranks):
         self.ranks = ranks
         self.signal_name: str | None = None
-        self._of_all: OnItsWay | None = None  # how many were asked, at the last step
+        self._signalled_ranks: AsyncScalar | None = None  # number of them in the last step
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Inside the block the signals are noted instead of ending the process.
+    def watch(self) -> Iterator[None]:
+        """Record the signals inside the block instead of ending the process.
 
-        Afterwards all processes leave if one was asked to and has not yet. Processes that are
-        forked inside, such as those that load batches, end by the signals as ever.
+        At the end of the block all processes leave if one got a signal. Processes that are forked
+        inside, such as those that load batches, still end by the signals.
         """
-        own, parent = os.getpid(), os.getppid()
+        own_pid, parent_pid = os.getpid(), os.getppid()
 
-        def note(number: int, frame: FrameType | None) -> None:
-            if os.getpid() == own:
+        def record(number: int, frame: FrameType | None) -> None:
+            if os.getpid() == own_pid:
                 self.signal_name = signal.Signals(number).name
                 return
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-        def note_if_orphaned(number: int, frame: FrameType | None) -> None:
-            """What ``nnUNetv2_train -num_gpus`` starts gets SIGINT when SIGTERM ends that.
+        def record_if_orphaned(number: int, frame: FrameType | None) -> None:
+            """Handle SIGINT, which children of ``nnUNetv2_train -num_gpus`` get if SIGTERM ends it.
 
-            Also in the background of a script, where Ctrl-C is ignored, and still is.
+            Ctrl-C stays ignored if it was, such as in the background of a script.
             """
-            if os.getpid() == own and os.getppid() != parent:
-                note(number, frame)
-            elif not ignored:
+            if os.getpid() == own_pid and os.getppid() != parent_pid:
+                record(number, frame)
+            elif not is_ignored:
                 signal.default_int_handler(number, frame)
 
-        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        interrupts = ("SIGINT",) if self.ranks.count > 1 else ()
-        with handled(NAMES, note), handled(interrupts, note_if_orphaned):
+        is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        interrupts = ("SIGINT",) if self.ranks.world_size > 1 else ()
+        with handled(SIGNAL_NAMES, record), handled(interrupts, record_if_orphaned):
             yield
-        if any(self.ranks.listed(self.signal_name)):
+        if any(self.ranks.all_gather(self.signal_name)):
             raise Preempted
 
     def leave(self, say: Callable[[str], None]) -> NoReturn:
-        """Leave the process, once that which saves has saved: a launcher ends what is left then.
-
-        Args:
-            say: prints a line into the training's log.
-        """
+        """Leave the process after rank 0 has saved, because a launcher then ends the others."""
         self.ranks.barrier()
         say(f"{self.signal_name or 'another process was asked to leave'}: saved, continue with --c")
         raise Preempted
 
     def is_asked(self, device: torch.device) -> bool:
-        """Whether this process, or another of the training on ``device``, was asked to leave.
+        """Return whether any process of the training was asked to leave.
 
-        Of several processes, it is asked once a step, and tells what was so at the step before:
-        all of them know the same then, and a GPU is waited for that is a whole step behind alone.
+        Call it once a step on all processes. With several processes it returns the state of the
+        previous step, so that all of them agree, and a GPU only waits if it is a whole step behind.
         """
-        asked = self.signal_name is not None
-        if self.ranks.count == 1:
-            return asked
-        before, count = self._of_all, torch.full((), int(asked), device=device)
+        has_signal = self.signal_name is not None
+        if self.ranks.world_size == 1:
+            return has_signal
+        previous, count = self._signalled_ranks, torch.full((), int(has_signal), device=device)
         dist.all_reduce(count)
-        self._of_all = OnItsWay(count)
-        return before is not None and before.read() > 0
+        self._signalled_ranks = AsyncScalar(count)
+        return previous is not None and previous.read() > 0
 
 
-class Part(Protocol):
-    """What notes something in every step and forgets it at the end of an epoch."""
+class EpochState(Protocol):
+    """An object that collects values in every step and drops them at the end of the epoch."""
 
     def state(self) -> Any:
-        """What was noted, as tensors and plain values."""
+        """Return the collected values as tensors and plain values."""
 
     def restore(self, state: Any) -> None:
-        """Take over a state."""
+        """Restore a state."""
 
 
-class WithinEpoch:
-    """What a training has noted of the present epoch, for a checkpoint between two of its steps.
+class EpochProgress:
+    """The state of a training within an epoch, for a checkpoint between two of its steps.
 
     Args:
-        ranks: of the training; each has noted its own.
-        parts: what notes something, by name.
+        ranks: processes of the training, each with its own state.
+        states: name -> object whose state is saved.
     """
 
-    def __init__(self, ranks: Ranks, parts: dict[str, Part]):
-        self.ranks, self.parts = ranks, parts
+    def __init__(self, ranks: Ranks, states: dict[str, EpochState]):
+        self.ranks, self.states = ranks, states
 
     def state(self, step: int) -> dict[str, Any]:
-        """What a checkpoint keeps, after so many steps of the epoch; every rank has to ask."""
-        own = {name: part.state() for name, part in self.parts.items()}
-        return {"step_in_epoch": step, "epoch_states": self.ranks.listed(own)}
+        """Return the state after ``step`` steps of the epoch; call it on all ranks."""
+        own_state = {name: item.state() for name, item in self.states.items()}
+        return {"step_in_epoch": step, "epoch_states": self.ranks.all_gather(own_state)}
 
     def restore(self, semi: Mapping[str, Any]) -> int:
-        """Take over what a checkpoint has under "semi"; returns how many steps were done."""
+        """Restore the state in a checkpoint's key "semi"; return the number of finished steps."""
         if states := semi.get("epoch_states"):
-            for name, state in self.ranks.own_of(states).items():
-                self.parts[name].restore(state)
+            for name, state in self.ranks.shard(states).items():
+                self.states[name].restore(state)
         return int(semi.get("step_in_epoch", 0))

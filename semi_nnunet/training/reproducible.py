@@ -1,14 +1,15 @@
 """An nnU-Net trainer that can be repeated and continued exactly.
 
-Nothing here is about unlabelled images: settings from the plans, batches that follow from the step,
-checkpoints written whole, a history, early stopping, a watch for values that are not finite. The
-three base classes (this one, :class:`~semi_nnunet.training.companions.CompanionTrainer` and
-:class:`~semi_nnunet.training.trainer.SemiTrainer`) alone override nnU-Net's methods; the work
-behind them is done by parts that know no trainer.
+It does not know about unlabelled images: settings from the plans, batches as a function of the
+step, atomic checkpoints, a history, early stopping, a check for values that are not finite. Only
+the three base classes (this one, :class:`~semi_nnunet.training.companions.CompanionTrainer` and
+:class:`~semi_nnunet.training.trainer.SemiTrainer`) override methods of nnU-Net; the work is done by
+classes that know no trainer.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,47 +27,54 @@ from semi_nnunet.networks.frozen import unwrapped
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.training import checkpoints
-from semi_nnunet.training.distributed import Ranks, device_of_process, without_wrapper
-from semi_nnunet.training.early_stopping import EarlyStop, stop_early
+from semi_nnunet.training.distributed import Ranks, select_device, without_ddp_wrapper
 from semi_nnunet.training.folds import require_fold, require_usable_split
-from semi_nnunet.training.geometry import limit_rotation
-from semi_nnunet.training.initial_weights import InitialWeights, weights_file
-from semi_nnunet.training.loaders import close_all, make_repeatable, step_loaders
-from semi_nnunet.training.losses import given_class_weights, is_stock, supervised_loss
-from semi_nnunet.training.machine_faults import compile_or_go_on, raise_if_of_machine
-from semi_nnunet.training.next_command import NextCommand
-from semi_nnunet.training.non_finite import NonFiniteWatch
-from semi_nnunet.training.one_launch import take_folder
+from semi_nnunet.training.initial_weights import InitialWeights, find_initial_weights
+from semi_nnunet.training.loaders import (
+    build_step_loaders,
+    close_loaders,
+    limit_rotation,
+    make_repeatable,
+)
+from semi_nnunet.training.losses import (
+    build_supervised_loss,
+    read_class_weights,
+    uses_nnunet_loss,
+)
+from semi_nnunet.training.machine_faults import (
+    raise_if_batch_too_small,
+    raise_if_machine_fault,
+    tolerate_compiler_errors,
+)
+from semi_nnunet.training.one_launch import lock_fold
 from semi_nnunet.training.optimisation import (
     Schedule,
     build_optimizer,
-    observe_loss,
-    raise_if_batch_is_too_small,
+    get_schedule_state,
     restore_schedule,
-    schedule_state,
-    with_deep_supervision,
+    update_schedule,
+    wrap_deep_supervision,
 )
-from semi_nnunet.training.precision import compute_dtype, slow_dtype_warning
-from semi_nnunet.training.preemption import Preemption, WithinEpoch
+from semi_nnunet.training.precision import compute_dtype, describe_slow_dtype
+from semi_nnunet.training.preemption import EpochProgress, Preemption
 from semi_nnunet.training.run_log import RunLog
-from semi_nnunet.training.saving import CheckpointWriter
-from semi_nnunet.training.step_records import total_loss
+from semi_nnunet.training.step_records import NonFiniteWatch, total_loss
 from semi_nnunet.util.environment import variable
-from semi_nnunet.util.errors import install_error_hook
+from semi_nnunet.util.errors import UserError, install_error_hook
 from semi_nnunet.util.seeds import derived_seed
 
 
 class ReproducibleTrainer(nnUNetTrainer):
-    """nnU-Net's training of one network, step by step a function of settings, data and seed.
+    """nnU-Net's training of one network, in which each step follows from settings, data and seed.
 
-    A subclass says what a step is (``train_step``, ``validation_step``, for the batches of
+    A subclass defines the steps (``train_step``, ``validation_step``, for the batches of
     :class:`~semi_nnunet.data.loading.StepDataset`), and may add streams of batches
     (:meth:`streams`), networks (:meth:`trained_networks`) and state (:meth:`checkpoint_content`,
-    :meth:`restore`). One that only others build on is declared with ``is_method=False``.
+    :meth:`restore`). A base class of methods is declared with ``is_method=False``.
     """
 
     settings_class: ClassVar[type[SemiSettings]] = SemiSettings
-    methods: ClassVar[dict[str, type[SemiSettings]]] = {}  # trainer -> settings, of those imported
+    methods: ClassVar[dict[str, type[SemiSettings]]] = {}  # imported trainer -> its settings
 
     network: nn.Module  # nnU-Net declares these without their types
     device: torch.device
@@ -74,12 +82,12 @@ class ReproducibleTrainer(nnUNetTrainer):
     dataloader_train: StepLoader
     dataloader_val: StepLoader
 
-    def __init_subclass__(cls, is_method: bool = True, **others: Any) -> None:
-        super().__init_subclass__(**others)
+    def __init_subclass__(cls, is_method: bool = True, **options: Any) -> None:
+        super().__init_subclass__(**options)
         if is_method:
             ReproducibleTrainer.methods[cls.__name__] = cls.settings_class
 
-    # ---------------------------------------------------------------- nnU-Net's seams: set-up
+    # ---------------------------------------------------------------- set-up
 
     def __init__(
         self,
@@ -90,34 +98,35 @@ class ReproducibleTrainer(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008
     ):
         install_error_hook()
-        compile_or_go_on()
-        own_plans = {"continue_training": False, **plans}  # nnU-Net takes that key out
-        super().__init__(own_plans, configuration, fold, dataset_json, device)
-        self.device = device_of_process(device, self.device)
+        tolerate_compiler_errors()
+        plans_copy = {"continue_training": False, **plans}  # nnU-Net removes that key
+        super().__init__(plans_copy, configuration, fold, dataset_json, device)
+        self.device = select_device(device, self.device)
         base, trainer = self.preprocessed_dataset_folder_base, type(self).__name__
         properties = collect_properties(plans, configuration, dataset_json, base and Path(base))
         self.resolved = resolve_settings(
             self.settings_class, trainer, configuration, plans, properties, self.methods
         )
         self.settings: Any = self.resolved.settings
-        self.ranks = Ranks.of_training(self.is_ddp)
+        self.ranks = Ranks.from_training(self.is_ddp)
         self.patient_of: PatientOf = patient_finder(dataset_json)
-        self.commands = NextCommand(
+        self.commands = SuggestedCommands(
             self.plans_manager.dataset_name,
             self.plans_manager.plans_name,
             configuration,
             trainer,
             self.configuration_manager.previous_stage_name,
         )
-        self.say = lambda *words: self.print_to_log_file(*words)  # for parts that know no trainer
-        self.run_log = RunLog(self.resolved, self.say, self.device, self.ranks.count)
+        self.say = lambda *words: self.print_to_log_file(*words)
+        self.run_log = RunLog(self.resolved, self.say, self.device, self.ranks.world_size)
         self.records, self.history = self.run_log.records, self.run_log.history
         self.non_finite = NonFiniteWatch(at_once=self.device.type == "cpu")
         self.resuming = plans.get("continue_training", True)  # nnU-Net says False with --val
         self._stopped_early = self.is_restoring = False
         self._cases: dict[str, list[str]] = {}
-        self.preemption, self.saving = Preemption(self.ranks), CheckpointWriter()
-        self.within_epoch = WithinEpoch(self.ranks, {"records": self.records})
+        self.preemption = Preemption(self.ranks)
+        self.checkpoint_writer = checkpoints.CheckpointWriter()
+        self.epoch_progress = EpochProgress(self.ranks, {"records": self.records})
         self._best_epoch = self.step_in_epoch = 0
         self._apply_settings()
 
@@ -129,38 +138,43 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.initial_lr, self.weight_decay = settings.initial_lr, settings.weight_decay
         outputs = len(self.configuration_manager.pool_op_kernel_sizes) - 1
         self.enable_deep_supervision = settings.deep_supervision and outputs > 1  # nnU-Net: 0 / 0
-        self.save_every = 2**31  # nnU-Net would save before it knows if the epoch was the best
+        self.save_every = 2**31  # nnU-Net would save before it knows whether the epoch is the best
         self.configuration_manager.configuration["batch_size"] = settings.labelled_batch_size
         if compute_dtype(settings.mixed_precision, self.device) is not torch.float16:
-            self.grad_scaler = None  # only float16 has gradients too small for it
-        self.logger.plot_progress_png = self.run_log.guarded(self.logger.plot_progress_png)
-        if self.ranks.number == 0:
+            self.grad_scaler = None  # only float16 needs gradients to be scaled
+        self.logger.plot_progress_png = self.run_log.guard_picture(self.logger.plot_progress_png)
+        if self.ranks.rank == 0:
             folder, dataset = Path(self.output_folder), self.plans_manager.dataset_name
             self.logger.loggers += self.run_log.open_trackers(folder, dataset, self.logger.resume)
 
     def initialize(self) -> None:
         torch.manual_seed(derived_seed(self.settings.seed, "weights"))
         model, trainer = Path(self.output_folder_base), type(self).__name__
-        begins_with = None if self.is_restoring else self.settings.pretrained
+        pretrained = None if self.is_restoring else self.settings.pretrained
         self.initial_weights = InitialWeights(
-            weights_file(begins_with, model, trainer, self.commands.pretrain),
+            find_initial_weights(pretrained, model, trainer, self.commands.pretrain),
             lambda outputs: self.build_network_architecture(
                 self.plans_manager, self.configuration_manager, self.num_input_channels, outputs,
                 self.enable_deep_supervision,
             ),
             self.say,
         )  # fmt: skip
-        with without_wrapper():
+        with without_ddp_wrapper():
             super().initialize()
         checkpoints.check_pretrained_weights()
         if not self.is_restoring:
-            self.initial_weights.give(self.network)
-        where = type(self).__name__, self.configuration_name, self.fold
-        channels = self.num_input_channels, self.label_manager.num_segmentation_heads
-        self.identity = checkpoints.identity(self.plans_manager, *where, *channels)
+            self.initial_weights.load_into(self.network)
+        self.identity = checkpoints.describe_training(
+            self.plans_manager,
+            trainer,
+            self.configuration_name,
+            self.fold,
+            self.num_input_channels,
+            self.label_manager.num_segmentation_heads,
+        )
 
     def trained_networks(self) -> list[nn.Module]:
-        """Every network that takes a gradient."""
+        """Return all networks that take a gradient."""
         return [self.network]
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Schedule]:
@@ -168,20 +182,25 @@ class ReproducibleTrainer(nnUNetTrainer):
         return build_optimizer(parameters, self.settings)
 
     def class_weights(self) -> Any:
-        """The loss's weights: None, a number for each class or region, or what returns them."""
-        return given_class_weights(self.settings, self.label_manager.num_segmentation_heads)
+        """Return the loss's weights: None, one for each class or region, or a function of them."""
+        return read_class_weights(self.settings, self.label_manager.num_segmentation_heads)
 
     def _build_loss(self) -> nn.Module:
         weights = self.class_weights()
-        if is_stock(self.settings, weights, self.dataset_json):
+        if uses_nnunet_loss(self.settings, weights, self.dataset_json):
             return super()._build_loss()
-        batch_dice, summed = self.configuration_manager.batch_dice, self.ranks.summing
-        loss = supervised_loss(self.settings, weights, self.label_manager, batch_dice, summed)
-        return with_deep_supervision(loss.to(self.device), self._get_deep_supervision_scales())
+        loss = build_supervised_loss(
+            self.settings,
+            weights,
+            self.label_manager,
+            self.configuration_manager.batch_dice,
+            self.ranks.summing,
+        )
+        return wrap_deep_supervision(loss.to(self.device), self._get_deep_supervision_scales())
 
     def _set_batch_size_and_oversample(self) -> None:
-        equal = self.configuration_manager.batch_dice
-        self.ranks.require_shareable(self.settings.labelled_batch_size, equal)
+        equal_shards = self.configuration_manager.batch_dice
+        self.ranks.require_divisible(self.settings.labelled_batch_size, equal_shards)
         super()._set_batch_size_and_oversample()
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:
@@ -204,10 +223,10 @@ class ReproducibleTrainer(nnUNetTrainer):
         """The student without the wrapper of torch.compile."""
         return unwrapped(self.network)
 
-    # ---------------------------------------------------------------- nnU-Net's seams: data
+    # ---------------------------------------------------------------- data
 
     def labelled_identifiers(self) -> list[str]:
-        """Every preprocessed labelled case.
+        """Return all preprocessed labelled cases.
 
         Raises:
             UserError: the configuration is not preprocessed.
@@ -218,7 +237,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         return sorted(self.dataset_class.get_identifiers(self.preprocessed_dataset_folder))
 
     def do_split(self) -> tuple[list[str], list[str]]:
-        """nnU-Net's split, of whole patients."""
+        """Return nnU-Net's split, checked for whole patients."""
         cases, base = self.labelled_identifiers(), Path(self.preprocessed_dataset_folder_base)
         if self.fold != "all":
             require_fold(base, self.fold, cases, self.patient_of)
@@ -233,24 +252,25 @@ class ReproducibleTrainer(nnUNetTrainer):
             [*training_cases, *validation_cases],
             self.commands.train_previous_stage,
         )
-        with variable("nnUNet_n_proc_DA", "0"):  # nnU-Net starts no loaders; ours start later
-            training, validation = (part.data_loader for part in super().get_dataloaders())
+        with variable("nnUNet_n_proc_DA", "0"):  # nnU-Net starts no processes; ours start later
+            training, validation = (loader.data_loader for loader in super().get_dataloaders())
         make_repeatable(training, validation, self.preprocessed_dataset_folder_base, self.settings)
-        streams, first = self.streams(training), self.step
-        return step_loaders(streams, validation, self.settings, self.ranks, self.device, first)
+        return build_step_loaders(
+            self.streams(training), validation, self.settings, self.ranks, self.device, self.step
+        )
 
     def streams(self, labelled: Any) -> dict[str, Any]:
-        """Name -> nnU-Net loader of each stream of a batch; ``labelled`` is nnU-Net's own."""
+        """Return name -> nnU-Net loader of each stream of a batch; ``labelled`` is nnU-Net's."""
         return {"labelled": labelled}
 
     def current_cases(self) -> dict[str, list[str]]:
-        """The cases this training uses, by kind."""
+        """Return the cases of this training by kind."""
         return {"labelled": [str(case) for case in self.do_split()[0]]}
 
     # ---------------------------------------------------------------- training
 
     def run_training(self) -> None:
-        with self.preemption.watched(), self.saving.running(self.say):
+        with self.preemption.watch(), self.checkpoint_writer.running(self.say):
             try:
                 super().run_training()
             except EarlyStop as reason:
@@ -258,37 +278,37 @@ class ReproducibleTrainer(nnUNetTrainer):
                 self._stopped_early = True
                 self.on_train_end()
             except ValueError as error:
-                raise_if_batch_is_too_small(error)
+                raise_if_batch_too_small(error)
                 raise
             except (RuntimeError, OSError) as error:
-                raise_if_of_machine(error, self.output_folder, self.dataloader_train)
+                raise_if_machine_fault(error, self.output_folder, self.dataloader_train)
                 raise
 
     def on_train_start(self) -> None:
-        self.ranks.on_first(lambda: take_folder(self.output_folder))
+        self.ranks.run_on_rank_zero(lambda: lock_fold(self.output_folder))
         super().on_train_start()
         self._cases = self.current_cases()
-        self.ranks.require_same({"the checkpoint": self.step, "the cases": self._cases})
-        if self.ranks.number == 0:
-            where, begun = Path(self.output_folder), self.initial_weights.record
-            self.run_log.write_settings(where, type(self).__name__, self._cases, begun)
-            if warning := slow_dtype_warning(self.settings.mixed_precision, self.device):
+        self.ranks.require_equal({"the checkpoint": self.step, "the cases": self._cases})
+        if self.ranks.rank == 0:
+            folder, weights = Path(self.output_folder), self.initial_weights.record
+            self.run_log.write_settings(folder, type(self).__name__, self._cases, weights)
+            if warning := describe_slow_dtype(self.settings.mixed_precision, self.device):
                 self.say(warning)
 
     def on_train_end(self) -> None:
         super().on_train_end()
-        close_all((self.dataloader_train, self.dataloader_val))
+        close_loaders((self.dataloader_train, self.dataloader_val))
         self.run_log.close()
 
     def restart_loaders(self) -> None:
-        """Make the batches of the coming steps anew: the cases have changed."""
-        close_all((self.dataloader_train, self.dataloader_val))
+        """Restart the loaders from the current step, because the cases have changed."""
+        close_loaders((self.dataloader_train, self.dataloader_val))
         self.dataloader_train, self.dataloader_val = self.get_dataloaders()
         self._cases = self.current_cases()
 
     @property
     def step(self) -> int:
-        """The optimizer step that is under way or comes next, from 0."""
+        """Number of the current or next optimizer step, from 0."""
         return self.current_epoch * self.settings.steps_per_epoch + self.step_in_epoch
 
     def on_epoch_start(self) -> None:
@@ -304,41 +324,44 @@ class ReproducibleTrainer(nnUNetTrainer):
         means = self.ranks.mean(self.records.means())
         rate = self.optimizer.param_groups[0]["lr"]
         self.run_log.epoch_values = {"learning_rate": rate, **means}
-        observe_loss(self.lr_scheduler, total := total_loss(means))
+        update_schedule(self.lr_scheduler, total := total_loss(means))
         self.logger.log("train_losses", total, self.current_epoch)
 
     def on_epoch_end(self) -> None:
         epoch, folder = self.current_epoch, Path(self.output_folder)
         self.run_log.end_epoch(epoch, self.num_epochs, self.logger.loggers)
-        if self.ranks.number == 0:
+        if self.ranks.rank == 0:
             self.run_log.write_history(folder)
         if self._best_ema is None or self.logger.get_value("ema_fg_dice", step=-1) > self._best_ema:
             self._best_epoch = epoch
-        with self.saving.beside():
+        with self.checkpoint_writer.beside():
             super().on_epoch_end()  # saves checkpoint_best and counts the epoch
-            done, self.step_in_epoch = epoch + 1, 0
-            if done % self.settings.save_every_epochs == 0 and done < self.num_epochs:
-                self.save_checkpoint(str(folder / checkpoints.LATEST), next_epoch=done)
+            next_epoch, self.step_in_epoch = epoch + 1, 0
+            is_due = next_epoch % self.settings.save_every_epochs == 0
+            if is_due and next_epoch < self.num_epochs:
+                self.save_checkpoint(str(folder / checkpoints.LATEST), next_epoch)
         stop_early(epoch, self._best_epoch, self._best_ema, self.settings)
 
     # ---------------------------------------------------------------- checkpoints
 
-    def save_checkpoint(self, filename: str, next_epoch: int | None = None, **done: Any) -> None:
-        """Write a checkpoint whole; those of the end of an epoch beside the steps of the next.
+    def save_checkpoint(
+        self, filename: str, next_epoch: int | None = None, **progress: Any
+    ) -> None:
+        """Write a checkpoint atomically, at the end of an epoch in a thread.
 
         Args:
-            filename: its path.
-            next_epoch: to continue with; None: the one after the present one.
-            done: under "semi", of steps of that epoch that are done.
+            next_epoch: epoch to continue with; None for the one after the current.
+            progress: state within that epoch, stored under "semi".
         """
-        if self.ranks.number == 0 and not self.disable_checkpointing:
-            following = self.current_epoch + 1 if next_epoch is None else next_epoch
-            content = self.checkpoint_content(following)
-            content["semi"] |= done
-            self.saving.save(content, filename)
+        if self.ranks.rank == 0 and not self.disable_checkpointing:
+            content = self.checkpoint_content(
+                self.current_epoch + 1 if next_epoch is None else next_epoch
+            )
+            content["semi"] |= progress
+            self.checkpoint_writer.save(content, filename)
 
     def checkpoint_content(self, next_epoch: int) -> dict[str, Any]:
-        """nnU-Net's keys, and under "semi" what resuming exactly needs beyond them."""
+        """Return nnU-Net's keys, and under "semi" the rest of what resuming needs."""
         scaler = self.grad_scaler
         return {
             "network_weights": self.bare_network.state_dict(),
@@ -355,31 +378,32 @@ class ReproducibleTrainer(nnUNetTrainer):
                 "identity": self.identity,
                 "settings": self.resolved.as_dict(),
                 "student": self.bare_network.state_dict(),
-                "schedule": schedule_state(self.lr_scheduler),
+                "schedule": get_schedule_state(self.lr_scheduler),
                 **self.run_log.state(),
                 "best_epoch": self._best_epoch,
                 "stopped_early": self._stopped_early,
                 "cases": self._cases,
-                "processes": self.ranks.count,
+                "processes": self.ranks.world_size,
                 "initial_weights": self.initial_weights.record,
             },
         }
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
-        """Continue from a checkpoint's content, a file, or the newest beside a damaged file."""
+        """Continue from the content of a checkpoint, a file, or the newest file of its folder."""
         self.is_restoring = True
         if not self.was_initialized:
             self.initialize()
         if isinstance(filename_or_checkpoint, dict):
             content, source = filename_or_checkpoint, "the given checkpoint"
         else:
-            read = checkpoints.read_newest_valid if self.resuming else checkpoints.read_this
-            content, source = checkpoints.told(read(filename_or_checkpoint, self.device), self.say)
-        checkpoints.check_compatible(content, source, self.identity)
+            read = checkpoints.read_newest_valid if self.resuming else checkpoints.read_single
+            loaded = read(filename_or_checkpoint, self.device)
+            content, source = checkpoints.log_loaded_checkpoint(loaded, self.say)
+        checkpoints.require_compatible(content, source, self.identity)
         self.restore(content)
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the content of a checkpoint."""
+        """Restore the content of a checkpoint."""
         semi = checkpoint["semi"]
         self.bare_network.load_state_dict(semi["student"])
         self.optimizer.load_state_dict(checkpoint["optimizer_state"])
@@ -392,8 +416,77 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.run_log.restore(semi)
         self.initial_weights.record = semi.get("initial_weights", {})
         self._best_epoch, self._stopped_early = semi["best_epoch"], semi["stopped_early"]
-        self.step_in_epoch = self.within_epoch.restore(semi)
+        self.step_in_epoch = self.epoch_progress.restore(semi)
         if self._stopped_early:
-            self.num_epochs = self.current_epoch  # done: nnU-Net goes on to the validation
-        self.ranks.tell_change(semi.get("processes"), self.say)
-        checkpoints.tell_changes(semi, self.resolved.as_dict(), self.current_cases(), self.say)
+            self.num_epochs = self.current_epoch  # nnU-Net continues with the validation
+        self.ranks.log_change(semi.get("processes"), self.say)
+        checkpoints.log_changes(semi, self.resolved.as_dict(), self.current_cases(), self.say)
+
+
+class EarlyStop(Exception):
+    """Raised if the validation Dice has not risen for the patience of the settings."""
+
+
+def stop_early(epoch: int, best_epoch: int, best_dice: float, settings: SemiSettings) -> None:
+    """End the training if the validation Dice does not rise any more.
+
+    Args:
+        epoch: epoch that has ended.
+        best_epoch: epoch of the highest moving-average Dice.
+        best_dice: that Dice.
+        settings: ``early_stopping_patience_epochs``; 0 to never end early.
+
+    Raises:
+        EarlyStop: the Dice has not risen for that many epochs.
+    """
+    patience = settings.early_stopping_patience_epochs
+    if patience and epoch - best_epoch >= patience:
+        raise EarlyStop(
+            f"Early stop: the moving-average Dice has not risen above {best_dice:.4f} "
+            f"(epoch {best_epoch}) for {patience} epochs"
+        )
+
+
+@dataclass(frozen=True)
+class SuggestedCommands:
+    """Commands that the error messages of a training suggest.
+
+    >>> commands = SuggestedCommands("Dataset042_Pancreas", "nnUNetPlans", "2d", "SemiCPSTrainer")
+    >>> commands.preprocess
+    'semi_nnunet preprocess -d Dataset042_Pancreas -c 2d -p nnUNetPlans'
+
+    Args:
+        previous_stage: configuration of a cascade's previous stage, or None.
+    """
+
+    dataset: str
+    plans: str
+    configuration: str
+    trainer: str
+    previous_stage: str | None = None
+
+    @property
+    def preprocess(self) -> str:
+        """Command that preprocesses the cases."""
+        options = f"-c {self.configuration} -p {self.plans}"
+        return f"semi_nnunet preprocess -d {self.dataset} {options}"
+
+    @property
+    def train_previous_stage(self) -> str:
+        """Command that makes the predictions of a cascade's previous stage."""
+        options = f"{self.dataset} {self.previous_stage} FOLD -tr {self.trainer}"
+        return f"train every fold of it: nnUNetv2_train {options}"
+
+    @property
+    def pretrain(self) -> str:
+        """Command that trains the weights of ``pretrained=pool``."""
+        options = f"{self.dataset} {self.configuration} all -tr SemiPretrainTrainer"
+        return f"nnUNetv2_train {options} -p {self.plans}"
+
+    def require_preprocessed(self, folder: str | Path) -> None:
+        """Raise if the folder of the preprocessed cases does not exist."""
+        if not Path(folder).is_dir():
+            raise UserError(
+                f"{self.configuration} is not preprocessed, there is no {folder}",
+                fix=self.preprocess,
+            )

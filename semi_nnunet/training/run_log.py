@@ -1,4 +1,4 @@
-"""What a training writes for people beside its weights: settings, history, cost, trackers."""
+"""The files that a training writes for people: settings, history, picture and cost; trackers."""
 
 from __future__ import annotations
 
@@ -11,64 +11,65 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+import matplotlib
+import matplotlib.pyplot as plt
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 import semi_nnunet
 from semi_nnunet.settings.schema import Resolved
 from semi_nnunet.training.checkpoints import plain
-from semi_nnunet.training.cost import Cost
-from semi_nnunet.training.history import History
-from semi_nnunet.training.history_picture import write_history_picture
-from semi_nnunet.training.pictures import Paced
+from semi_nnunet.training.cost import TrainingCost
+from semi_nnunet.training.history import DICE, LOG_SCALE, History, panels_of
+from semi_nnunet.training.rate_limit import RateLimited
 from semi_nnunet.training.step_records import StepRecords
 from semi_nnunet.training.trackers import MlflowTracker, TensorBoardTracker, Tracker
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import could_not_write, write_json
+from semi_nnunet.util.files import could_not_write, write_atomically, write_json
 from semi_nnunet.util.progress import Progress, TimeLeft
 
 PROGRESS = "progress.png"
 Say = Callable[..., None]  # writes its arguments as one line of the training's log
 
 
-class Logger(Protocol):
-    """What values go to: nnU-Net's own loggers and our trackers."""
+class EpochLogger(Protocol):
+    """nnU-Net's own loggers and our trackers."""
 
     def log(self, key: str, value: Any, step: int) -> None:
-        """Note a value of an epoch."""
+        """Record a value of an epoch."""
 
 
 class RunLog:
-    """Collects the values of a training and writes them down.
-
-    Attributes:
-        records: values of the steps of the present epoch.
-        epoch_values: of the present epoch, by column of the history.
-        history: of the epochs that are done.
-        cost: of the training until now.
+    """Collects the values of a training and writes them.
 
     Args:
-        resolved: the settings with their reasons.
-        say: prints a line into the training's log.
-        device: that the training runs on.
-        processes: that share it.
+        resolved: settings with their reasons.
+        processes: number of processes that share the training.
+
+    Attributes:
+        records: values of the steps of the current epoch.
+        epoch_values: values of the current epoch, by column of the history.
+        history: values of the finished epochs.
+        cost: cost of the training until now.
     """
 
     def __init__(self, resolved: Resolved, say: Say, device: torch.device, processes: int):
-        self.resolved, self.say, self.cost = resolved, say, Cost(device, processes)
+        self.resolved, self.say, self.cost = resolved, say, TrainingCost(device, processes)
         self.records, self.history = StepRecords(), History()
         self.epoch_values: dict[str, float] = {}
         self.trackers: list[Tracker] = []
         self._time_left = TimeLeft()
-        self._history_picture = Paced(self._draw_history)
+        self._history_picture = RateLimited(self._draw_history)
         self._pictures = [self._history_picture]
 
     def open_trackers(self, folder: Path, experiment: str, resume: bool) -> list[Tracker]:
-        """The trackers that the settings ask for.
+        """Open the trackers of the settings.
 
         Args:
-            folder: of the fold's results.
             experiment: name of the data set, for MLflow.
-            resume: whether the training goes on.
+            resume: whether the training is continued.
         """
         settings = self.resolved.settings
         if settings.tensorboard:
@@ -83,7 +84,7 @@ class RunLog:
     def close(self) -> None:
         """Draw the pictures of the last epoch, and close the trackers."""
         for picture in self._pictures:
-            picture.finish()
+            picture.flush()
         for tracker in self.trackers:
             tracker.close()
 
@@ -94,7 +95,7 @@ class RunLog:
         cases: Mapping[str, list[str]],
         initial_weights: Mapping[str, str],
     ) -> None:
-        """Say what this training is: settings with reasons, cases, versions."""
+        """Write semi_settings.json: settings with reasons, cases, versions."""
         values, reasons = self.resolved.as_dict(), self.resolved.reasons
         record = {
             "trainer": trainer,
@@ -115,76 +116,130 @@ class RunLog:
         """Start the clock of an epoch."""
         self.cost.start()
 
-    def end_epoch(self, epoch: int, epochs: int, loggers: Sequence[Logger]) -> None:
-        """Add the epoch's values to the history and the loggers, and say how long is left."""
+    def end_epoch(self, epoch: int, epochs: int, loggers: Sequence[EpochLogger]) -> None:
+        """Add the epoch's values to the history and the loggers, and log the remaining time."""
         seconds = self.cost.stop()
         self.history.add(epoch, {**self.epoch_values, "seconds": round(seconds, 2)})
         for logger in loggers:
             for key, value in self.epoch_values.items():
                 logger.log(f"semi/{key}", value, epoch)
-        left = self._time_left.after(seconds, epochs - epoch - 1)
-        self.say(str(Progress(epoch + 1, epochs, "epoch", left)))
+        remaining = self._time_left.after(seconds, epochs - epoch - 1)
+        self.say(str(Progress(epoch + 1, epochs, "epoch", remaining)))
 
-    def guarded(self, draw: Callable[[str], object]) -> Callable[[str], None]:
-        """nnU-Net's picture ``draw(folder)``, whole; a full disk must not cost the training.
+    def guard_picture(self, draw: Callable[[str], object]) -> Callable[[str], None]:
+        """Return nnU-Net's ``draw(folder)``, rate-limited, atomic, and harmless on a full disk."""
 
-        It is drawn when it is time, and at the end of the training.
-        """
-
-        def draw_whole(folder: str) -> None:
+        def draw_atomically(folder: str) -> None:
             target = Path(folder) / PROGRESS
-            aside = target.with_name(f".{PROGRESS}.tmp")
+            temporary = target.with_name(f".{PROGRESS}.tmp")
             try:
-                aside.mkdir(exist_ok=True)
-                draw(str(aside))
-                (aside / PROGRESS).replace(target)
+                temporary.mkdir(exist_ok=True)
+                draw(str(temporary))
+                (temporary / PROGRESS).replace(target)
             except OSError as error:
                 self.say(f"WARNING: {could_not_write(target, error, folder)}")
             finally:
-                shutil.rmtree(aside, ignore_errors=True)
+                shutil.rmtree(temporary, ignore_errors=True)
 
-        self._pictures.append(paced := Paced(draw_whole))
-        return paced
+        self._pictures.append(limited := RateLimited(draw_atomically))
+        return limited
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, also of an epoch that is not done."""
+        """Return the state for a checkpoint, also within an epoch."""
         return {"history": self.history.rows, "cost": self.cost.state()}
 
     def restore(self, semi: Mapping[str, Any]) -> None:
-        """Take over :meth:`state` of what a checkpoint has under "semi"."""
+        """Restore the :meth:`state` in a checkpoint's key "semi"."""
         self.history.rows = list(semi["history"])
         self.cost.restore(semi.get("cost"))
 
     @contextmanager
-    def validation(self, folder: Path, cases: int, writes: bool) -> Iterator[None]:
-        """Note how long nnU-Net's validation takes, which is what the block does.
-
-        Args:
-            folder: of the fold's results.
-            cases: that it predicts.
-            writes: whether this process writes for all.
-        """
-        began = time.monotonic()
+    def time_validation(self, folder: Path, cases: int, writes: bool) -> Iterator[None]:
+        """Write the duration of nnU-Net's validation, which runs inside the block."""
+        start = time.monotonic()
         yield
         if writes:
-            with self.unless_full():
-                self.cost.write_validation(folder, time.monotonic() - began, cases)
+            with self.warn_if_disk_is_full():
+                self.cost.write_validation(folder, time.monotonic() - start, cases)
 
     @contextmanager
-    def unless_full(self) -> Iterator[None]:
-        """Write in the block what is for people: a full disk must not cost the training."""
+    def warn_if_disk_is_full(self) -> Iterator[None]:
+        """Turn errors of the block into warnings: files for people must not end the training."""
         try:
             yield
         except UserError as error:
             self.say(f"WARNING: {error}")
 
     def write_history(self, folder: Path) -> None:
-        """Write table and cost for people to look at, and the picture when it is time."""
-        with self.unless_full():
+        """Write the table and the cost, and draw the picture unless it was drawn recently."""
+        with self.warn_if_disk_is_full():
             self.cost.write(folder)
             self.history.write_csv(folder / "semi_history.csv")
         self._history_picture(str(folder))
 
     def _draw_history(self, folder: str) -> None:
-        with self.unless_full():
+        with self.warn_if_disk_is_full():
             write_history_picture(self.history, Path(folder) / "semi_history.png")
+
+
+# ---- the picture of the history
+
+COLUMNS = 3
+WIDE, HIGH = 4.2, 3.2  # inches of a panel, including its margins
+LEFT, RIGHT, BELOW, ABOVE = 0.7, 0.1, 0.5, 0.35  # margins in inches
+
+
+def write_history_picture(history: History, path: str | Path) -> None:
+    """Draw losses, weights, Dice and other curves of a training into a PNG."""
+    figure = draw_history(history)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=90))
+    plt.close(figure)
+
+
+def draw_history(history: History) -> Figure:
+    """Draw a panel for each kind of curve.
+
+    The losses and the learning rate have a logarithmic axis if all their values are positive.
+
+    >>> figure = draw_history(History([{"epoch": 0, "learning_rate": 0.01}]))
+    >>> [axis.get_title() for axis in figure.axes]
+    ['learning rate']
+    >>> plt.close(figure)
+    """
+    panels = panels_of(history)
+    rows = max(1, -(-len(panels) // COLUMNS))
+    with matplotlib.rc_context(rc=matplotlib.rcParamsDefault):  # nnU-Net's plot leaves huge fonts
+        figure, axes = plt.subplots(
+            rows, COLUMNS, figsize=(WIDE * COLUMNS, HIGH * rows), squeeze=False
+        )
+        for axis, (title, columns) in zip(axes.flat, panels, strict=False):
+            draw_panel(axis, title, {column: history.series(column) for column in columns})
+        for axis in list(axes.flat)[max(1, len(panels)) :]:
+            axis.remove()
+        figure.subplots_adjust(  # tight_layout would draw everything twice more to measure it
+            left=LEFT / (WIDE * COLUMNS),
+            right=1 - RIGHT / (WIDE * COLUMNS),
+            bottom=BELOW / (HIGH * rows),
+            top=1 - ABOVE / (HIGH * rows),
+            wspace=(LEFT + RIGHT) / (WIDE - LEFT - RIGHT),
+            hspace=(BELOW + ABOVE) / (HIGH - BELOW - ABOVE),
+        )
+    return figure
+
+
+def draw_panel(
+    axis: Axes, title: str, curves: Mapping[str, tuple[list[float], list[float]]]
+) -> None:
+    """Draw the curves of a panel, labelled by the last part of their column's name."""
+    for column, (epochs, values) in curves.items():
+        marker = "o" if len(values) < 3 else None
+        axis.plot(epochs, values, label=column.split("/", 1)[-1], marker=marker)
+    if title in LOG_SCALE and all(value > 0 for _, values in curves.values() for value in values):
+        axis.set_yscale("log")
+    if title == DICE:
+        axis.set_ylim(0, 1)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_title(title, fontsize=10)
+    axis.set_xlabel("epoch")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)

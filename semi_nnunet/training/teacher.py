@@ -1,4 +1,4 @@
-"""What methods with an averaged teacher share: the teacher, and which of its labels to trust."""
+"""Trainers with an averaged teacher, for methods to build on."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from semi_nnunet.training.trainer import SemiTrainer, Term
 
 
 class TeacherTrainer(SemiTrainer, is_method=False):
-    """A student and a teacher whose weights are a moving average of the student's.
+    """A student, and a teacher whose weights are a moving average of the student's.
 
-    The teacher is what is validated, saved and deployed (Tarvainen & Valpola 2017).
+    The teacher is validated, saved and deployed (Tarvainen & Valpola 2017).
     """
 
     settings_class = TeacherSettings
@@ -38,7 +38,7 @@ class TeacherTrainer(SemiTrainer, is_method=False):
         return network
 
     def teacher_probs(self, x: torch.Tensor) -> torch.Tensor:
-        """The teacher's probabilities (B, classes or regions, *spatial), float32, no gradient."""
+        """Return the teacher's probabilities (B, classes or regions, *spatial), no gradient."""
         return self.probs(self.predict_with(self.teacher, x))
 
     def after_optimizer_step(self, step: int) -> None:
@@ -53,19 +53,18 @@ class TeacherTrainer(SemiTrainer, is_method=False):
 
 
 class ConsistentTeacherTrainer(TeacherTrainer, is_method=False):
-    """A teacher with whose probabilities the student must agree."""
+    """A student that must agree with the probabilities of the teacher."""
 
     settings_class = ConsistencySettings
 
     def consistency_term(
         self, unlabelled: UnlabelledBatch, target: torch.Tensor, mask: torch.Tensor
     ) -> Term:
-        """The student's strong view, into which boxes are mixed, against the target mixed alike.
+        """Compare the student on strong views, after CutMix, with the target mixed alike.
 
         Args:
-            unlabelled: the batch.
-            target: the teacher's probabilities of it.
-            mask: of the voxels in which the student must agree.
+            target: probabilities of the teacher (B, C, *spatial).
+            mask: bool (B, 1, *spatial), voxels in which the student must agree.
         """
         mix = self.cutmix(target)
         prediction = self.probs(self.predict(mix(unlabelled.x_strong)))
@@ -75,33 +74,35 @@ class ConsistentTeacherTrainer(TeacherTrainer, is_method=False):
     def consistency(
         self, prediction: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
-        """Squared difference of probabilities (MSE) + consistency_dice x (1 - Dice), on the mask.
+        """Compute the MSE of probabilities + consistency_dice x (1 - Dice) on the mask.
 
-        The papers have the first alone. With it, as with the Kullback-Leibler divergence, the
+        The papers use the MSE only. With it, as with the Kullback-Leibler divergence, the
         foreground that the teacher saw in unlabelled hearts shrank to half of the truth
         (docs/results/journal.md): both average over voxels, most of which are background. The Dice
-        of a class counts as much as the teacher is sure of the class.
+        of a class is weighted by how sure the teacher is of the class.
         """
-        summed, share = self.ranks.summing, self.settings.consistency_dice
-        difference = probability_mse(prediction, target, mask, summed)
-        if not share:
+        sum_over_ranks, dice_weight = self.ranks.summing, self.settings.consistency_dice
+        difference = probability_mse(prediction, target, mask, sum_over_ranks)
+        if not dice_weight:
             return difference
-        dice = probability_dice_loss(prediction, target, mask, self.exclusive, summed)
-        return difference + share * dice
+        dice = probability_dice_loss(prediction, target, mask, self.exclusive, sum_over_ranks)
+        return difference + dice_weight * dice
 
 
 class ConfidentTeacherTrainer(TeacherTrainer, is_method=False):
-    """A teacher whose confident predictions are labels."""
+    """A student that learns from the confident predictions of the teacher as labels."""
 
     settings_class = ConfidentTeacherSettings
 
     def companions(self) -> dict[str, nn.Module]:
         settings, classes = self.settings, self.label_manager.num_segmentation_heads
-        how = settings.threshold, settings.class_wise_threshold, settings.threshold_decay
-        return {**super().companions(), "thresholds": ClassThresholds(classes, *how)}
+        thresholds = ClassThresholds(
+            classes, settings.threshold, settings.class_wise_threshold, settings.threshold_decay
+        )
+        return {**super().companions(), "thresholds": thresholds}
 
     def confident_labels(self, unlabelled: UnlabelledBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """The teacher's labels of the weak view, one-hot, and where to trust them, bool."""
+        """Return the teacher's one-hot labels of the weak view, and a mask of confident voxels."""
         probs = self.teacher_probs(unlabelled.x_weak)
         confident = self.companion("thresholds")(probs, unlabelled.mask, self.exclusive)
         self.note_pseudo_labels(probs, unlabelled.mask, confident)

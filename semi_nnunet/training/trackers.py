@@ -1,10 +1,11 @@
-"""Forward nnU-Net's and our values to TensorBoard and MLflow, as nnU-Net's logger does to W&B.
+"""Trackers: forward nnU-Net's and our values to TensorBoard and MLflow.
 
-Each has the interface of nnU-Net's W&B logger, and ``close``.
+They have the interface of nnU-Net's W&B logger, and ``close``.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -17,11 +18,13 @@ from filelock import FileLock
 from semi_nnunet.util.errors import UserError
 
 MLFLOW_FILE = "mlflow.db"
-LONGEST_PARAMETER = 6000  # of MLflow's stores
+LONGEST_PARAMETER = 6000  # characters, in MLflow's stores
+
+logger = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """What nnU-Net's logger calls."""
+    """The interface that nnU-Net's logger calls."""
 
     def update_config(self, config: Mapping[str, Any]) -> None: ...
     def log(self, key: str, value: Any, step: int) -> None: ...
@@ -32,27 +35,26 @@ class Tracker(Protocol):
 Method = TypeVar("Method", bound=Callable[..., None])
 
 
-def _never_fatal(method: Method) -> Method:
-    """A tracker that is full, locked or gone must not cost the training: say so once, go on."""
+def _warn_once_on_failure(method: Method) -> Method:
+    """Turn all errors of a tracker into one warning: they must not end the training."""
 
     @wraps(method)
     def guarded(self: TensorBoardTracker | MlflowTracker, *args: Any, **kwargs: Any) -> None:
         try:
             method(self, *args, **kwargs)
         except Exception as error:  # of a disk, a database, a network, a server
-            if not self.complained:
-                print(f"WARNING: {self.place} does not take the values: {error}")
-            self.complained = True
+            if not self.has_failed:
+                logger.warning(f"WARNING: {self.destination} does not take the values: {error}")
+            self.has_failed = True
 
     return guarded  # type: ignore[return-value]
 
 
 class TensorBoardTracker:
-    """Event files in a folder of the training's output.
+    """A tracker that writes event files into the folder of a training.
 
     Args:
-        output_folder: of the training.
-        resumed: it is continued; of the epochs that come again, those before are hidden.
+        resumed: the training is continued; earlier values of repeated epochs are hidden.
 
     Raises:
         UserError: the extra ``semi_nnunet[tensorboard]`` is not installed.
@@ -62,46 +64,45 @@ class TensorBoardTracker:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise _missing("tensorboard") from error
-        self.place, self.complained = f"TensorBoard in {output_folder}", False
+            raise _missing_extra("tensorboard") from error
+        self.destination, self.has_failed = f"TensorBoard in {output_folder}", False
         self.writer, self.resumed = SummaryWriter(str(output_folder / "tensorboard")), resumed
 
-    @_never_fatal
+    @_warn_once_on_failure
     def update_config(self, config: Mapping[str, Any]) -> None:
         self.writer.add_text("config", str(dict(config)))
 
-    @_never_fatal
+    @_warn_once_on_failure
     def log(self, key: str, value: Any, step: int) -> None:
-        if self.resumed:  # only now is known from which epoch on
+        if self.resumed:  # the first value tells from which epoch on
             self.writer.close()
             self.writer = type(self.writer)(self.writer.log_dir, purge_step=step)
             self.resumed = False
         self.writer.add_scalar(key, value, step)
         self.writer.flush()
 
-    @_never_fatal
+    @_warn_once_on_failure
     def log_summary(self, key: str, value: Any) -> None:
         self.writer.add_text(key, str(value))
 
-    @_never_fatal
+    @_warn_once_on_failure
     def close(self) -> None:
         self.writer.close()
 
 
 class MlflowTracker:
-    """A run of MLflow for each training.
+    """A tracker that makes each training a run of MLflow.
 
     Args:
-        output_folder: of the training; a continued one goes on with its run, and epochs that come
-            again keep the values they had: the resumed ones are the same.
-        experiment: name of the data set.
-        run: name of the training.
+        output_folder: folder of the training. A continued training continues its run; repeated
+            epochs keep their earlier values, which are the same.
         resumed: the training is continued.
-        results: nnU-Net's folder of results; it holds the SQLite file that is written, unless
-            MLFLOW_TRACKING_URI names another place, such as a server.
+        results: nnU-Net's folder of results, in which an SQLite file is written, unless
+            MLFLOW_TRACKING_URI names another destination, such as a server.
 
     Raises:
-        UserError: the extra ``semi_nnunet[mlflow]`` is not installed, or the place cannot be used.
+        UserError: the extra ``semi_nnunet[mlflow]`` is not installed, or the destination cannot be
+            used.
     """
 
     def __init__(
@@ -111,15 +112,15 @@ class MlflowTracker:
             from mlflow import MlflowClient
             from mlflow.exceptions import MlflowException
         except ImportError as error:
-            raise _missing("mlflow") from error
+            raise _missing_extra("mlflow") from error
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results / MLFLOW_FILE}"
-        self.place, self.complained = f"MLflow at {self.uri}", False
+        self.destination, self.has_failed = f"MLflow at {self.uri}", False
         folder = str(output_folder)
         try:
-            with FileLock(results / f".{MLFLOW_FILE}.lock"):  # of several trainings that begin
+            with FileLock(results / f".{MLFLOW_FILE}.lock"):  # several trainings may start at once
                 self.client = MlflowClient(self.uri)
-                found = self.client.get_experiment_by_name(experiment)
-                number = found.experiment_id if found else self.client.create_experiment(experiment)
+                entry = self.client.get_experiment_by_name(experiment)
+                number = entry.experiment_id if entry else self.client.create_experiment(experiment)
             runs = self.client.search_runs([number], f"tags.folder = '{folder}'") if resumed else []
             if runs:
                 self.run_id = runs[0].info.run_id
@@ -127,30 +128,30 @@ class MlflowTracker:
             else:
                 tags = {"folder": folder}
                 self.run_id = self.client.create_run(number, tags=tags, run_name=run).info.run_id
-            self.goes_on, self.steps_before = bool(runs), dict[str, set[int]]()
+            self.continues_run, self.earlier_steps = bool(runs), dict[str, set[int]]()
         except (MlflowException, OSError) as error:
             raise UserError(
                 f"the setting mlflow: {self.uri} cannot be used ({error})",
                 fix="correct MLFLOW_TRACKING_URI, or turn the setting off",
             ) from error
 
-    @_never_fatal
+    @_warn_once_on_failure
     def update_config(self, config: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
         parameters = [Param(key, str(value)[:LONGEST_PARAMETER]) for key, value in config.items()]
-        known = self.client.get_run(self.run_id).data.params  # MLflow's parameters never change
-        self.client.log_batch(self.run_id, params=[p for p in parameters if p.key not in known])
+        stored = self.client.get_run(self.run_id).data.params  # MLflow's parameters never change
+        self.client.log_batch(self.run_id, params=[p for p in parameters if p.key not in stored])
 
-    @_never_fatal
+    @_warn_once_on_failure
     def log(self, key: str, value: Any, step: int) -> None:
-        if self.goes_on and key not in self.steps_before:  # MLflow's values cannot be taken back
+        if self.continues_run and key not in self.earlier_steps:  # MLflow cannot replace values
             history = self.client.get_metric_history(self.run_id, key)
-            self.steps_before[key] = {metric.step for metric in history}
-        if step not in self.steps_before.get(key, ()):
+            self.earlier_steps[key] = {metric.step for metric in history}
+        if step not in self.earlier_steps.get(key, ()):
             self._write(key, value, step)
 
-    @_never_fatal
+    @_warn_once_on_failure
     def log_summary(self, key: str, value: Any) -> None:
         self._write(key, value, step=0)
 
@@ -158,12 +159,12 @@ class MlflowTracker:
         if math.isfinite(value):
             self.client.log_metric(self.run_id, key, float(value), step=step)
 
-    @_never_fatal
+    @_warn_once_on_failure
     def close(self) -> None:
         self.client.set_terminated(self.run_id)
 
 
-def _missing(extra: str) -> UserError:
+def _missing_extra(extra: str) -> UserError:
     return UserError(
         f"the setting {extra} needs a package that is not installed",
         fix=f"pip install 'semi_nnunet[{extra}]', or turn the setting off",

@@ -1,8 +1,9 @@
-"""The unlabelled images of a training: which it trains on, and where they show foreground."""
+"""The unlabelled cases of a training: which of them it sees, and where they show foreground."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,31 @@ from semi_nnunet.training.prediction import CasePredictor
 from semi_nnunet.util.errors import UserError
 
 
-class UnlabelledPool:
-    """All unlabelled images that a fold may see, and what filtering and locating found of them.
-
-    Attributes:
-        kept: the cases that the last filtering kept; None: there was none yet.
-        located: case -> where the network sees foreground; {}: it has not looked yet.
+@dataclass(frozen=True)
+class UnlabelledSelection:
+    """The unlabelled cases that a training sees, after each step of their selection.
 
     Args:
-        folder: of the preprocessed unlabelled cases.
-        command: that makes it, for the error that there are none.
-        image_filter, locator: that ask the networks of the training.
+        preprocessed: finished cases of the configuration, all or those of ``semi_nnunet select``.
+        in_fold: those of patients whom the fold does not validate on.
+        trained_on: those of the fold that the last filtering kept.
+    """
+
+    preprocessed: list[str]
+    in_fold: list[str]
+    trained_on: list[str]
+
+
+class UnlabelledPool:
+    """The unlabelled cases of a configuration, with the results of filtering and locating.
+
+    Args:
+        folder: folder of the preprocessed unlabelled cases.
+        command: command that preprocesses them, for messages.
+
+    Attributes:
+        kept: cases that the last filtering kept; None before the first one.
+        located: case -> where the network sees foreground; empty before the first locating.
     """
 
     def __init__(
@@ -39,108 +54,89 @@ class UnlabelledPool:
         self.kept: set[str] | None = None
         self.located: Mapping[str, LocationPrior] = {}
         self._located_epoch: int | None = None
-        self._cases: list[str] | None = None
+        self._preprocessed: list[str] | None = None
 
     # ---- cases
 
-    def all(self, labelled: Sequence[str]) -> list[str]:
-        """Every unlabelled case that is finished when this is first asked: a training keeps them.
-
-        Args:
-            labelled: the labelled cases of the data set.
-
-        Raises:
-            UserError: there are none, or one of them is also labelled.
-        """
-        if self._cases is None:
-            self._cases = UnlabelledCases(self.folder, self.command).all(labelled)
-        return self._cases
-
-    def of_fold(
+    def select(
         self,
         labelled: Sequence[str],
         fold: int | str,
-        validated: Callable[[], Sequence[str]],
+        get_validation_cases: Callable[[], Sequence[str]],
         patient_of: PatientOf,
-    ) -> list[str]:
-        """The cases of patients whom the fold does not validate on; fold "all" holds out none.
+    ) -> UnlabelledSelection:
+        """Select the unlabelled cases that a training sees.
+
+        The finished cases are listed once, so that a training does not change while more cases are
+        preprocessed. Fold "all" holds out no patients.
 
         Args:
-            labelled: the labelled cases of the data set.
-            fold: its number, or "all".
-            validated: gives the validation cases of the fold.
-            patient_of: case -> its patient.
+            get_validation_cases: returns the validation cases of the fold.
 
         Raises:
-            UserError: there are none.
+            UserError: there are no such cases, or a case is also labelled.
         """
-        cases = self.all(labelled)
-        if fold == "all" or patient_of is itself:  # a case is not also a labelled one
-            return cases
-        others = apart_from(cases, validated(), patient_of)
-        if not others:
+        if self._preprocessed is None:
+            self._preprocessed = UnlabelledCases(self.folder, self.command).all(labelled)
+        preprocessed = in_fold = self._preprocessed
+        if fold != "all" and patient_of is not itself:  # else no patient is also labelled
+            in_fold = apart_from(preprocessed, get_validation_cases(), patient_of)
+        if not in_fold:
             raise UserError(
-                f"training on unlabelled images needs some, but all {len(cases)} are of patients "
-                f"whom fold {fold} validates on",
+                f"training on unlabelled images needs some, but all {len(preprocessed)} are of "
+                f"patients whom fold {fold} validates on",
                 fix="put images of others into imagesUn",
             )
-        return others
-
-    def trained_on(self, cases: Sequence[str]) -> list[str]:
-        """The cases of the fold that the last filtering kept."""
-        return [case for case in cases if self.kept is None or case in self.kept]
+        trained_on = [case for case in in_fold if self.kept is None or case in self.kept]
+        return UnlabelledSelection(preprocessed, in_fold, trained_on)
 
     # ---- the schedule
 
     def check(self) -> None:
-        """Check, before the first step, that what the settings ask for can be done.
-
-        Raises:
-            UserError: it cannot.
-        """
+        """Raise before the first step if the settings' filtering or locating is impossible."""
         self.filter.check()
         self.locator.check()
 
     def begin_epoch(
-        self, epoch: int, cases: Callable[[], Sequence[str]], predictor: CasePredictor
+        self, epoch: int, select: Callable[[], UnlabelledSelection], predictor: CasePredictor
     ) -> bool:
-        """Filter and locate where the settings say so.
+        """Filter the images and locate foreground if the settings say so.
 
         Args:
-            epoch: that begins.
-            cases: gives those of the fold.
-            predictor: of the training.
+            select: returns the cases of the training.
 
         Returns:
-            Whether the batches to come change.
+            Whether the coming batches change.
         """
-        settings, changed = self.filter.settings, False
-        if self.filter.takes_snapshot(epoch):
-            self.filter.take_snapshot(epoch, predictor)
+        settings, has_changed = self.filter.settings, False
+        if self.filter.needs_snapshot(epoch):
+            self.filter.save_snapshot(epoch, predictor)
         if epoch in settings.filter_epochs:
-            self.kept = set(self.filter.keep(epoch, self.folder, cases(), predictor))
-            changed = True
+            cases = select().in_fold
+            self.kept = set(self.filter.filter_cases(epoch, self.folder, cases, predictor))
+            has_changed = True
         if epoch in settings.locate_epochs:
-            self.located = self.locator.locate(epoch, self.folder, cases(), predictor)
-            self._located_epoch, changed = epoch, True
-        return changed
+            cases = select().in_fold
+            self.located = self.locator.locate(epoch, self.folder, cases, predictor)
+            self._located_epoch, has_changed = epoch, True
+        return has_changed
 
     # ---- resuming
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it."""
+        """Return the state for a checkpoint."""
         kept = None if self.kept is None else sorted(self.kept)
         return {"kept": kept, "located_epoch": self._located_epoch}
 
     def restore(self, state: Mapping[str, Any], reads_positions: bool) -> None:
-        """Take over the state of a checkpoint.
+        """Restore a state.
 
         Args:
-            state: see :meth:`state`; checkpoints of before have parts of it.
+            state: :meth:`state`; may lack keys in checkpoints of earlier versions.
             reads_positions: whether patches will be sampled, so that the positions are needed.
 
         Raises:
-            UserError: the file of the positions is gone.
+            UserError: the file of the positions is missing.
         """
         kept = state.get("kept")
         self.kept = None if kept is None else set(kept)

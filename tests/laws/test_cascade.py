@@ -16,8 +16,9 @@ from semi_nnunet.util.files import write_json
 from tests.trainers import TRAINERS, WITHOUT_RAMP, each_of, run_epochs
 
 
+@pytest.mark.law("g")
 @each_of(TRAINERS)
-def test_g_cascade_trains_on_predictions_of_the_first_stage(name, make_trainer, prepared_cascade):
+def test_cascade_trains_on_predictions_of_the_first_stage(name, make_trainer, prepared_cascade):
     dataset = prepared_cascade()
     first = make_trainer(name, "3d_lowres", dataset=dataset, start=False, epochs=1, fold="all")
     run_epochs(first, 1)
@@ -25,7 +26,7 @@ def test_g_cascade_trains_on_predictions_of_the_first_stage(name, make_trainer, 
     first.perform_actual_validation()
     stored = Path(first.output_folder_base) / "predicted_next_stage" / "3d_cascade_fullres"
     cases = set(first.labelled_identifiers())
-    cases |= set(first.unlabelled_cases()) if first.uses_unlabelled else set()
+    cases |= set(first.unlabelled_selection().in_fold) if first.uses_unlabelled else set()
     assert {path.stem for path in stored.glob("*.b2nd")} == cases
 
     second = make_trainer(name, "3d_cascade_fullres", dataset=dataset, fold="all", **WITHOUT_RAMP)
@@ -37,24 +38,26 @@ def test_g_cascade_trains_on_predictions_of_the_first_stage(name, make_trainer, 
         assert previous.shape[1] == 3 and set(previous.unique().tolist()) <= {0.0, 1.0}
         assert torch.equal(
             previous, unlabelled.x_strong[:, 1:]
-        )  # appearance leaves these channels alone
+        )  # only the image changes its appearance
     second.train_step(batch)
     second.on_train_epoch_end([{}])
     assert all(np.isfinite(value) for value in second.run_log.epoch_values.values())
 
-    victim = next(iter(sorted(cases)))
-    (stored / f"{victim}.b2nd").unlink()
-    with pytest.raises(UserError, match=f"{victim}.*nnUNetv2_train .* 3d_lowres FOLD -tr {name}"):
+    missing = min(cases)
+    (stored / f"{missing}.b2nd").unlink()
+    with pytest.raises(UserError, match=missing) as error:
         make_trainer(name, "3d_cascade_fullres", dataset=dataset, fold="all")
+    assert f"3d_lowres FOLD -tr {name}" in error.value.fix
     shutil.rmtree(stored)
 
 
+@pytest.mark.law("g")
 @pytest.mark.parametrize("name", ["SemiBaselineTrainer", "SemiMeanTeacherTrainer"])
-def test_g_pseudo_labelled_cases_are_predicted_once(name, make_trainer, prepared_cascade):
+def test_pseudo_labelled_cases_are_predicted_once(name, make_trainer, prepared_cascade):
     dataset = prepared_cascade()
     cases = [f"phantom_{number:04d}" for number in range(5)]
-    parts = (cases[:1], cases[1:2])  # the others' labels are a model's
-    splits = [{"train": [c for c in cases if c not in val], "val": val} for val in parts]
+    folds = (cases[:1], cases[1:2])  # the other cases are pseudo-labelled
+    splits = [{"train": [c for c in cases if c not in val], "val": val} for val in folds]
     file = dataset.preprocessed / "splits_final.json"
     pseudo = dataset.preprocessed / PSEUDO_LABELLED_FILE
     write_json(file, splits)
@@ -68,9 +71,9 @@ def test_g_pseudo_labelled_cases_are_predicted_once(name, make_trainer, prepared
             first.on_train_end()
             stored = Path(first.output_folder_base) / "predicted_next_stage" / "3d_cascade_fullres"
             first.perform_actual_validation()
-            found = {path.stem for path in stored.glob("*.b2nd")}
-            unlabelled = first.unlabelled_cases() if first.uses_unlabelled else []
-            assert found == ({*cases, *unlabelled} if fold == 0 else {*parts[1]})
+            predicted = {path.stem for path in stored.glob("*.b2nd")}
+            unlabelled = first.unlabelled_selection().in_fold if first.uses_unlabelled else []
+            assert predicted == ({*cases, *unlabelled} if fold == 0 else {*folds[1]})
         for fold in (0, 1):
             second = make_trainer(name, "3d_cascade_fullres", dataset=dataset, fold=fold)
             second.train_step(next(second.dataloader_train))
@@ -80,8 +83,9 @@ def test_g_pseudo_labelled_cases_are_predicted_once(name, make_trainer, prepared
         shutil.rmtree(Path(first.output_folder_base) / "predicted_next_stage", ignore_errors=True)
 
 
+@pytest.mark.law("g")
 @pytest.mark.parametrize("name", ["SemiBaselineTrainer", "SemiMeanTeacherTrainer"])
-def test_g_a_first_stage_is_validated_where_the_next_is_not_preprocessed(
+def test_a_first_stage_is_validated_although_the_next_is_not_preprocessed(
     name, make_trainer, prepared_cascade
 ):
     dataset = prepared_cascade()
@@ -89,11 +93,11 @@ def test_g_a_first_stage_is_validated_where_the_next_is_not_preprocessed(
     run_epochs(trainer, 1)
     trainer.on_train_end()
     folder = Path(dataset.preprocessed) / "nnUNetPlans_3d_fullres"
-    aside = folder.rename(folder.with_name("aside"))
+    moved = folder.rename(folder.with_name("moved"))
     try:
         trainer.perform_actual_validation()
     finally:
-        aside.rename(folder)
+        moved.rename(folder)
     assert (Path(trainer.output_folder) / "validation" / "summary.json").is_file()
     cost = read_cost(Path(trainer.output_folder))
     assert cost.training and cost.seconds_a_case > 0

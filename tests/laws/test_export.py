@@ -38,23 +38,16 @@ np.save(sys.argv[3], predictor.predict_logits_from_preprocessed_data(image).nump
 
 def export(trainer, out: Path) -> Path:
     name = type(trainer).__name__
-    arguments = [
-        "-d",
-        trainer.plans_manager.dataset_name,
-        "-c",
-        trainer.configuration_name,
-        "-tr",
-        name,
-        "-o",
-        str(out),
-    ]
-    assert main(["export", *arguments]) == 0
+    dataset, configuration = trainer.plans_manager.dataset_name, trainer.configuration_name
+    command = ["export", "-d", dataset, "-c", configuration, "-tr", name, "-o", str(out)]
+    assert main(command) == 0
     return next(out.glob("Dataset*/nnUNetTrainer__*"))
 
 
+@pytest.mark.law("f")
 @each_of(TRAINERS)
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
-def test_f_exported_model_gives_the_same_logits(name, configuration, make_trainer, tmp_path):
+def test_exported_model_gives_the_same_logits(name, configuration, make_trainer, tmp_path):
     trainer = make_trainer(name, configuration, start=False, epochs=1)
     run_epochs(trainer, 1)
     trainer.on_train_end()
@@ -94,13 +87,15 @@ def test_an_average_is_exported_as_folds_that_stock_nnunet_averages(make_trainer
     assert torch.allclose(logits.float(), expected / 2, atol=1e-2)  # nnU-Net's are float16
 
 
-def test_f_export_runs_where_this_package_is_not_installed(make_trainer, tmp_path):
+@pytest.mark.law("f")
+def test_export_runs_where_this_package_is_not_installed(make_trainer, tmp_path):
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False, epochs=1)
     run_epochs(trainer, 1)
     trainer.on_train_end()
     folder = export(trainer, tmp_path / "exported")
     assert not any(
-        "semi_nnunet" in key or "teacher" in key for key in load(folder)["network_weights"]
+        "semi_nnunet" in key or "teacher" in key
+        for key in load_checkpoint(folder)["network_weights"]
     )
     image = np.random.default_rng(0).normal(size=(1, 12, 32, 32)).astype(np.float32)
     np.save(tmp_path / "image.npy", image)
@@ -129,7 +124,7 @@ def test_export_carries_deployed_weights_settings_and_provenance_only(
     run_epochs(trainer, 1)
     trainer.on_train_end()
     folder = export(trainer, tmp_path / "exported")
-    checkpoint = load(folder)
+    checkpoint = load_checkpoint(folder)
     assert "semi" not in checkpoint and "optimizer_state" not in checkpoint
     teacher = trainer.companion("teacher").module.state_dict()
     assert all(torch.equal(checkpoint["network_weights"][key], teacher[key]) for key in teacher)
@@ -157,11 +152,11 @@ def test_export_carries_deployed_weights_settings_and_provenance_only(
     )
 
 
-def test_export_refuses_what_is_not_there(make_trainer, tmp_path, capsys):
+def test_export_rejects_missing_folds_and_existing_folders(make_trainer, tmp_path, capsys):
     trainer = make_trainer("SemiBaselineTrainer", start=False, epochs=1)
     run_epochs(trainer, 1)
     trainer.on_train_end()
-    base = [
+    command = [
         "export",
         "-d",
         trainer.plans_manager.dataset_name,
@@ -172,12 +167,12 @@ def test_export_refuses_what_is_not_there(make_trainer, tmp_path, capsys):
         "-o",
         str(tmp_path / "out"),
     ]
-    assert main([*base, "-f", "3"]) == 2
+    assert main([*command, "-f", "3"]) == 2
     assert "fold 3" in capsys.readouterr().err
-    assert main(base) == 0
-    assert main(base) == 2  # exists already
-    assert "exists already" in capsys.readouterr().err
+    assert main(command) == 0
+    assert main(command) == 2
+    assert "exists" in capsys.readouterr().err
 
 
-def load(folder: Path) -> dict:
+def load_checkpoint(folder: Path) -> dict:
     return torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=True)

@@ -4,7 +4,7 @@ Small enough for a test: one organ, 32 x 32 slices, 150 steps of Adam. One label
 every method gains 12 points of Dice or more (after 225 steps, two seeds: Mean Teacher 17 and 19,
 CPS 17 and 20). With two cases and 200 steps, of which the baseline makes .74, the gain was 3 to 5
 points with one seed and -1 to 1 with another; with four cases it was one or two, which another
-processor's rounding turned into none. That is why the baseline is asked for .5 only. The demo and
+processor's rounding removed. That is why the baseline needs only .5. The demo and
 ``docs/results`` measure it with the default settings.
 """
 
@@ -55,10 +55,11 @@ def one_organ(nnunet_folders: Path) -> PreparedDataset:
     return dataset
 
 
+@pytest.mark.law("k")
 @pytest.mark.slow
-def test_k_unlabelled_images_raise_the_dice(make_trainer, one_organ):
+def test_unlabelled_images_raise_the_dice(make_trainer, one_organ):
     dice = {}
-    first = ["SemiBaselineTrainer", DEFAULT_MODEL]  # which another one learns from
+    first = ["SemiBaselineTrainer", DEFAULT_MODEL]  # the teacher of distillation
     for name in dict.fromkeys([*first, *UNLABELLED_TRAINERS]):
         trainer = make_trainer(name, dataset=one_organ, fold="all", start=False, **SETTINGS)
         trainer.disable_checkpointing = name != DEFAULT_MODEL
@@ -71,12 +72,13 @@ def test_k_unlabelled_images_raise_the_dice(make_trainer, one_organ):
     ), f"baseline {baseline:.3f}, {dice}"
 
 
+@pytest.mark.law("m")
 @pytest.mark.slow
-def test_m_partial_labels_raise_the_dice(tmp_path, monkeypatch):
+def test_partial_labels_raise_the_dice(tmp_path, monkeypatch):
     """Two cases with both organs, and eight with one of them."""
     for name in ("raw", "preprocessed", "results"):  # the script sets them for its own process
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
     with no_processes():
-        found = SCRIPT["measure"](tmp_path, 2, 8, 0, ["SemiBaselineTrainer"])
-    dice = {use: float(np.mean(organs)) for (_, use), organs in found.items()}
+        results = SCRIPT["measure"](tmp_path, 2, 8, 0, ["SemiBaselineTrainer"])
+    dice = {use: float(np.mean(organs)) for (_, use), organs in results.items()}
     assert dice["partial"] > dice["dropped"] + 0.03 and dice["partial"] > dice["background"] + 0.03

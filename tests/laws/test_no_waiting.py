@@ -1,9 +1,9 @@
 """Law l: within an epoch, no trainer waits for the GPU.
 
-A step is run on PyTorch's ``meta`` device, which has shapes and no values: what needs a value on
-the host (``item``, ``cpu``, ``if tensor``, boolean indices) fails there, with its stack. What the
-``meta`` device does, but a GPU is waited for, is watched: tensors made from Python values on the
-device, blocking copies, and operators whose CUDA kernels look at their own results.
+A step is run on PyTorch's ``meta`` device, which has shapes and no values: code that needs a value
+on the host (``item``, ``cpu``, ``if tensor``, boolean indices) fails there. Two modes refuse the
+rest: tensors made from Python values on the device, blocking copies, and operators whose CUDA
+kernels read their own results.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ FROM_VALUES = (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor)
 
 
 class Waited(AssertionError):
-    """A GPU would have been waited for."""
+    """The program would have waited for its GPU."""
 
 
 class NoCopies(TorchDispatchMode):
-    """Refuses operators for which a program waits for its GPU."""
+    """A mode that refuses operators for which a program waits for its GPU."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func.overloadpacket in SYNCHRONOUS:
-            raise Waited(f"{func} looks at its result on the host")
+            raise Waited(f"{func} reads its result on the host")
         result = func(*args, **kwargs)
         if func.overloadpacket in (aten._to_copy, aten.copy_):
             source = args[0] if func.overloadpacket is aten._to_copy else args[1]
@@ -47,12 +47,12 @@ class NoCopies(TorchDispatchMode):
             if any(index is not None and index.device != args[0].device for index in args[1]):
                 raise Waited("the index comes from the host")
             if any(index is not None and index.dtype == torch.bool for index in args[1]):
-                raise Waited("the index is a mask: how many elements it has is not known")
+                raise Waited("the index is a mask, whose number of elements is unknown")
         return result
 
 
 class NoValues(TorchFunctionMode):
-    """Refuses tensors that are made from Python values on the device: a blocking copy."""
+    """A mode that refuses tensors made from Python values on the device: a blocking copy."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -61,12 +61,13 @@ class NoValues(TorchFunctionMode):
         return result
 
 
+@pytest.mark.law("l")
 @each_of([*TRAINERS, "SemiPretrainTrainer"])
 @pytest.mark.parametrize("partial", [False, True])
 @pytest.mark.parametrize(
     ("configuration", "kind", "fold"), [("2d", "labels", "all"), ("3d_fullres", "regions", 0)]
 )
-def test_l_a_step_does_not_wait_for_the_device(
+def test_a_step_does_not_wait_for_the_device(
     name, configuration, kind, fold, partial, make_trainer, prepared_dataset
 ):
     dataset = prepared_dataset(kind, 1)
@@ -81,11 +82,12 @@ def test_l_a_step_does_not_wait_for_the_device(
             trainer.train_step(batch)
 
 
+@pytest.mark.law("l")
 @each_of([*TRAINERS, "SemiPretrainTrainer"])
 @pytest.mark.parametrize(
     ("configuration", "kind"), [("2d", "regions_ignore"), ("3d_fullres", "labels")]
 )
-def test_l_augmentation_on_the_device_does_not_wait_for_it(name, configuration, kind, make_trainer):
+def test_augmentation_on_the_device_does_not_wait_for_it(name, configuration, kind, make_trainer):
     settings = {"augmentation": "device", "unlabelled_rotation_and_scaling": True, **WITHOUT_RAMP}
     trainer = make_trainer(name, configuration, kind, device=DEVICE, **settings)
     batches = [next(trainer.dataloader_train) for _ in range(2)]
@@ -94,9 +96,10 @@ def test_l_augmentation_on_the_device_does_not_wait_for_it(name, configuration, 
             trainer.train_step(batch)
 
 
+@pytest.mark.law("l")
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_l_none_of_nnunets_transforms_waits(case: dict[str, Any]) -> None:
-    """In a batch so large that each changes some samples."""
+def test_no_transform_of_nnunet_waits(case: dict[str, Any]) -> None:
+    """The batch is so large that each transform changes some samples."""
     transforms = nnunet_transforms(
         case, noise=True, use_mask_for_norm=[True, False], regions=[(1, 2), 2], ignore_label=3
     )
@@ -104,11 +107,12 @@ def test_l_none_of_nnunets_transforms_waits(case: dict[str, Any]) -> None:
     with seeded(0):
         drawn = ours.draw(x)
     assert [number for number, *_ in drawn["steps"]] == list(range(len(ours.steps)))
-    x, labels = (part.to(DEVICE, non_blocking=True) for part in (x, labels))
+    x, labels = (t.to(DEVICE, non_blocking=True) for t in (x, labels))
     with NoValues(), NoCopies():
         ours(x, labels, drawn)
 
 
+@pytest.mark.law("l")
 @pytest.mark.parametrize(
     "settings",
     [
@@ -118,7 +122,7 @@ def test_l_none_of_nnunets_transforms_waits(case: dict[str, Any]) -> None:
     ],
 )
 @pytest.mark.parametrize("partial", [False, True])
-def test_l_common_settings_do_not_make_it_wait(settings, partial, make_trainer, prepared_dataset):
+def test_common_settings_do_not_wait(settings, partial, make_trainer, prepared_dataset):
     dataset = partially_annotated(prepared_dataset()) if partial else None
     settings = {**WITHOUT_RAMP, **settings}
     trainer = make_trainer("SemiMeanTeacherTrainer", dataset=dataset, device=DEVICE, **settings)
@@ -127,6 +131,7 @@ def test_l_common_settings_do_not_make_it_wait(settings, partial, make_trainer, 
         trainer.train_step(batch)
 
 
+@pytest.mark.law("l")
 @pytest.mark.parametrize(
     "waits",
     [
@@ -146,13 +151,14 @@ def test_l_common_settings_do_not_make_it_wait(settings, partial, make_trainer, 
         lambda x: x.masked_select(x > 0),
     ],
 )
-def test_l_what_waits_is_noticed(waits: Callable[[torch.Tensor], Any]) -> None:
+def test_waiting_is_noticed(waits: Callable[[torch.Tensor], Any]) -> None:
     x = torch.ones(3, device=DEVICE)
     with pytest.raises((Waited, RuntimeError, NotImplementedError)), NoValues(), NoCopies():
         waits(x)
 
 
-def test_l_what_does_not_wait_passes() -> None:
+@pytest.mark.law("l")
+def test_code_that_does_not_wait_passes() -> None:
     with NoValues(), NoCopies():
         x = torch.ones(3).to(DEVICE, non_blocking=True) * torch.tensor(2.0)
         x = torch.where(x > 0, x, torch.full((), 3.0, device=DEVICE))

@@ -1,4 +1,4 @@
-"""Published variants of the methods: each is a training, and its values may be given by hand."""
+"""Published variants of the methods are trainings, and their values may be set by hand."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from semi_nnunet.settings.schema import (
 from tests.trainers import UNLABELLED_TRAINERS
 
 
-def variants() -> Iterator[tuple[str, str]]:
-    """Every trainer that has published variants, with each of them."""
+def list_variants() -> Iterator[tuple[str, str]]:
+    """Yield every trainer with each of its published variants."""
     for trainer, settings_class in settings_classes().items():
         for field in dataclasses.fields(settings_class):
             if field.name == "variant":
@@ -30,18 +30,18 @@ def variants() -> Iterator[tuple[str, str]]:
                         yield trainer, name
 
 
-VARIANTS = list(variants())
+VARIANTS = list(list_variants())
 
 
 def test_methods_with_publications_have_variants() -> None:
-    own = {"SemiDistillationTrainer", "SemiDiffusionTrainer"}  # that has fidelity instead
-    own |= {"SemiUnifiedTrainer"}  # nobody has published it
-    assert {trainer for trainer, _ in VARIANTS} == set(UNLABELLED_TRAINERS) - own
+    without = {"SemiDistillationTrainer", "SemiDiffusionTrainer"}  # fidelity instead
+    without |= {"SemiUnifiedTrainer"}  # not published
+    assert {trainer for trainer, _ in VARIANTS} == set(UNLABELLED_TRAINERS) - without
     assert values_of_variant(settings_classes()["SemiBaselineTrainer"], OURS) == {}
 
 
 @pytest.mark.parametrize(("trainer", "name"), VARIANTS)
-def test_the_baseline_stays_matched_and_every_value_may_be_given(trainer: str, name: str) -> None:
+def test_the_baseline_stays_matched_and_every_value_can_be_set(trainer: str, name: str) -> None:
     settings_class = settings_classes()[trainer]
     values = values_of_variant(settings_class, name)
     assert set(values) <= set(names_of_scope(settings_class, METHOD, UNLABELLED))
@@ -49,15 +49,13 @@ def test_the_baseline_stays_matched_and_every_value_may_be_given(trainer: str, n
 
 
 @pytest.mark.parametrize(("trainer", "name"), VARIANTS)
-def test_a_variant_trains_as_its_values_typed_one_by_one(
-    trainer: str, name: str, make_trainer: Any
-) -> None:
+def test_a_variant_trains_like_its_values(trainer: str, name: str, make_trainer: Any) -> None:
     values = values_of_variant(settings_classes()[trainer], name)
     losses = []
     for settings in ({"variant": name}, dict(values)):
-        made = make_trainer(trainer, **settings)
-        assert {key: getattr(made.settings, key) for key in values} == values
+        training = make_trainer(trainer, **settings)
+        assert {key: getattr(training.settings, key) for key in values} == values
         for _ in range(2):
-            made.train_step(next(made.dataloader_train))
-        losses.append(made.records.means())
+            training.train_step(next(training.dataloader_train))
+        losses.append(training.records.means())
     assert losses[0] == losses[1] and any(key.startswith("loss/") for key in losses[0])

@@ -1,4 +1,4 @@
-"""Batches on the device: sizes, masks, and views of the very voxels."""
+"""Batches on the device: sizes, masks, and views of the same voxels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_one_labelled_to_five_unlabelled_patches(make_trainer):
     trainer.train_step([batch])
 
 
-def test_unlabelled_mask_is_false_in_the_padding_alone(make_trainer):
+def test_the_mask_is_false_only_in_the_padding(make_trainer):
     trainer = make_trainer("SemiMeanTeacherTrainer", "3d_fullres", mirror=False)
     loader = trainer.dataloader_train.dataset.streams["unlabelled"]
     loader.patch_size = loader.final_patch_size = (
@@ -36,7 +36,7 @@ def test_unlabelled_mask_is_false_in_the_padding_alone(make_trainer):
 
 
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
-def test_unlabelled_patches_are_pieces_of_the_image_unless_rotation_is_asked_for(
+def test_unlabelled_patches_are_crops_of_the_image_unless_they_are_rotated(
     configuration, make_trainer
 ):
     trainer = make_trainer("SemiMeanTeacherTrainer", configuration, mirror=False)
@@ -46,19 +46,21 @@ def test_unlabelled_patches_are_pieces_of_the_image_unless_rotation_is_asked_for
     for patch, case in zip(unlabelled.x_weak[:, 0].numpy(), unlabelled.keys, strict=True):
         image = dataset.load_case(case)[0][0]
         patch = patch if patch.ndim == 3 else patch[None]
-        pieces = np.lib.stride_tricks.sliding_window_view(image, patch.shape)
-        assert (pieces == patch).all((-3, -2, -1)).any()
+        crops = np.lib.stride_tricks.sliding_window_view(image, patch.shape)
+        assert (crops == patch).all((-3, -2, -1)).any()
     rotated = make_trainer(
         "SemiMeanTeacherTrainer", configuration, unlabelled_rotation_and_scaling=True
     )
-    kinds = [
-        type(part).__name__
-        for part in rotated.dataloader_train.dataset.streams["unlabelled"].transforms.transforms
+    names = [
+        type(transform).__name__
+        for transform in rotated.dataloader_train.dataset.streams[
+            "unlabelled"
+        ].transforms.transforms
     ]
-    assert "SpatialTransform" in kinds
+    assert "SpatialTransform" in names
 
 
 def test_mixing_needs_two_unlabelled_patches(make_trainer):
-    with pytest.raises(UserError, match=r"at least 2 unlabelled patches on each GPU.*got .* 1 "):
+    with pytest.raises(UserError, match="unlabelled_batch_size 1"):
         make_trainer("SemiMeanTeacherTrainer", unlabelled_batch_size=1)
     make_trainer("SemiMeanTeacherTrainer", unlabelled_batch_size=1, cutmix_probability=0.0)

@@ -1,4 +1,4 @@
-"""Networks beside the student: trained, validated, saved and resumed."""
+"""Companions of the student: trained, validated, saved and resumed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from semi_nnunet.training.companions import tell_change_of_annotation
+from semi_nnunet.training.companions import log_changed_annotation
 from semi_nnunet.training.trainer import SemiTrainer, Term
 from semi_nnunet.util.errors import UserError
 from tests.trainers import partially_annotated, run_epochs, same_weights, weights_of
 
 
-def test_validation_leaves_ignored_voxels_out_for_student_and_teacher_alike(make_trainer):
+def test_validation_ignores_the_same_voxels_for_student_and_teacher(make_trainer):
     trainer = make_trainer("SemiMeanTeacherTrainer", kind="ignore")
     trainer.companion("teacher").module.load_state_dict(trainer.bare_network.state_dict())
     trainer.on_validation_epoch_start()
@@ -25,7 +25,7 @@ def test_validation_leaves_ignored_voxels_out_for_student_and_teacher_alike(make
 
 
 class TwoStudents(SemiTrainer):
-    """Each network learns from the labels and from the other's prediction, in the fewest lines."""
+    """Two networks that learn from labels and from each other."""
 
     def companions(self):
         build = self.build_network_architecture
@@ -51,17 +51,17 @@ def test_companion_that_takes_a_gradient_is_trained_saved_and_resumed(make_train
     run_epochs(trainer, 1)
     assert not same_weights(start, weights_of(trainer.companion("second")))
     path = str(Path(trainer.output_folder) / "checkpoint_latest.pth")
-    run_epochs_from = make_trainer(TwoStudents, start=False)
-    run_epochs_from.load_checkpoint(path)
-    for each in (trainer, run_epochs_from):
-        run_epochs(each, 3)
+    resumed = make_trainer(TwoStudents, start=False)
+    resumed.load_checkpoint(path)
+    for item in (trainer, resumed):
+        run_epochs(item, 3)
     assert same_weights(
-        weights_of(trainer.companion("second")), weights_of(run_epochs_from.companion("second"))
+        weights_of(trainer.companion("second")), weights_of(resumed.companion("second"))
     )
 
 
 @pytest.mark.parametrize("kind", ["labels", "regions_ignore"])
-def test_validation_looks_at_annotated_voxels_alone(make_trainer, kind):
+def test_validation_evaluates_only_annotated_voxels(make_trainer, kind):
     trainer = make_trainer("SemiMeanTeacherTrainer", kind=kind)
     batch = next(trainer.dataloader_val)
     target = batch[0]["validation"]["target"][0]
@@ -76,33 +76,33 @@ def test_a_checkpoint_without_a_companion_is_refused(make_trainer):
     content = trainer.checkpoint_content(1)
     stored = content["semi"]["companions"]
     content["semi"]["companions"] = {k: v for k, v in stored.items() if "teacher" not in k}
-    with pytest.raises(UserError, match="differ in teacher"):
+    with pytest.raises(UserError, match="teacher"):
         trainer.load_checkpoint(content)
     assert same_weights(before, weights_of(trainer.companion("teacher")))
 
 
-def test_a_training_that_goes_on_tells_that_other_classes_are_annotated():
-    then = {"case_1": ["large"], "MSD_*": ["small"], "case_2": ["large"]}
-    now = {"case_1": ["large"], "MSD_*": ["small", "large"], "case_3": ["large"]}
-    said: list[str] = []
-    tell_change_of_annotation({"annotated": then}, {"annotated": now}, said.append)
-    (line,) = said
-    assert line.startswith("WARNING: dataset.json tells") and line.endswith("MSD_*, case_2, case_3")
-    tell_change_of_annotation({"annotated": None}, {"annotated": now}, said.append)
-    assert "case_1, MSD_*, case_3" in said[1]
-    for semi, content in (({"annotated": now}, {"annotated": now}), ({}, {"annotated": now}),
-                          ({"annotated": None}, {})):  # fmt: skip
-        tell_change_of_annotation(semi, content, said.append)
-    assert len(said) == 2
+def test_changed_annotations_are_logged_when_a_training_continues():
+    stored = {"case_1": ["large"], "MSD_*": ["small"], "case_2": ["large"]}
+    current = {"case_1": ["large"], "MSD_*": ["small", "large"], "case_3": ["large"]}
+    log: list[str] = []
+    log_changed_annotation({"annotated": stored}, {"annotated": current}, log.append)
+    (line,) = log
+    assert line.startswith("WARNING") and line.endswith("MSD_*, case_2, case_3")
+    log_changed_annotation({"annotated": None}, {"annotated": current}, log.append)
+    assert "case_1, MSD_*, case_3" in log[1]
+    unchanged = {"annotated": current}
+    for semi, content in ((unchanged, unchanged), ({}, unchanged), ({"annotated": None}, {})):
+        log_changed_annotation(semi, content, log.append)
+    assert len(log) == 2
 
 
-def test_a_checkpoint_notes_which_classes_are_annotated(make_trainer, prepared_dataset):
+def test_a_checkpoint_stores_the_annotated_classes(make_trainer, prepared_dataset):
     dataset = partially_annotated(prepared_dataset("labels", 1), "labels")
     trainer = make_trainer("SemiMeanTeacherTrainer", dataset=dataset)
     content = trainer.checkpoint_content(1)
     assert content["semi"]["annotated"] == trainer.dataset_json["annotated"] != {}
-    said: list[str] = []
-    trainer.say = lambda *words: said.append(" ".join(words))
+    log: list[str] = []
+    trainer.say = lambda *words: log.append(" ".join(words))
     trainer.dataset_json = {**trainer.dataset_json, "annotated": {}}
     trainer.restore(content)
-    assert any("something else of what is annotated" in line for line in said)
+    assert any("annotated classes" in line for line in log)

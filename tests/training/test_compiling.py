@@ -1,4 +1,4 @@
-"""Networks beside the student are compiled with it, and train to the same weights."""
+"""Companions are compiled if the student is, and train to the same weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from semi_nnunet.core.stochastic import with_feature_dropout
-from semi_nnunet.training.compiling import CompiledNetworks
+from semi_nnunet.training.companions import CompiledNetworks
 from tests.networks.unets import unet
 from tests.trainers import UNLABELLED_TRAINERS, weights_of
 
@@ -29,7 +29,7 @@ class Halves(nn.Module):
         return self.last(self.encoder(x)[-1:])
 
 
-def test_what_is_not_compiled_stays_as_it_is() -> None:
+def test_networks_stay_as_they_are_if_the_student_is_not_compiled() -> None:
     student, other = Halves(), Halves()
     compiled = CompiledNetworks(student)
     assert compiled(student) is student and compiled(other) is other
@@ -45,25 +45,25 @@ def test_each_network_is_compiled_once_and_keeps_the_names_of_its_weights() -> N
     assert not any("_orig_mod" in name for name in other.state_dict())
 
 
-def test_a_network_with_dropout_on_its_features_is_compiled_beside_the_one_without(
+def test_networks_with_and_without_feature_dropout_are_compiled_separately(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     student = unet("plain", 2, 1)
     compiled = CompiledNetworks(torch.compile(student))
-    disturbed = with_feature_dropout(student, 0.5, every_level=True)
-    runs, x = compiled(disturbed), torch.randn(2, 1, 8, 8)
-    assert runs is not disturbed and runs is compiled(disturbed)
-    for _ in range(2):  # one is not run as the other, whichever was first
+    dropout_network = with_feature_dropout(student, 0.5, every_level=True)
+    runs, x = compiled(dropout_network), torch.randn(2, 1, 8, 8)
+    assert runs is not dropout_network and runs is compiled(dropout_network)
+    for _ in range(2):  # neither runs the graph of the other
         torch.manual_seed(3)
-        expected = disturbed(x)
+        expected = dropout_network(x)
         torch.manual_seed(3)
         torch.testing.assert_close(runs(x), expected)
         torch.testing.assert_close(compiled(student)(x), student(x))
         assert not torch.allclose(expected[0], student(x)[0])
 
 
-def test_a_path_through_networks_is_compiled_once() -> None:
+def test_a_function_of_networks_is_compiled_once() -> None:
     student = Halves()
 
     def path(network: Halves, x: torch.Tensor) -> torch.Tensor:
@@ -75,10 +75,10 @@ def test_a_path_through_networks_is_compiled_once() -> None:
     assert runs is not path and runs is compiled.path(path)
 
 
-def test_the_decoders_of_diffusion_are_within_its_graphs(
+def test_the_decoders_of_diffusion_are_compiled(
     make_trainer: Any, monkeypatch: pytest.MonkeyPatch, compiler_settings: Any
 ) -> None:
-    """Each branch, with the encoder that it shares, is a graph as a whole."""
+    """Each branch is one graph, including the shared encoder."""
     convolutions: list[int] = []
 
     def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
@@ -99,15 +99,15 @@ def test_the_decoders_of_diffusion_are_within_its_graphs(
     x, noise = torch.randn(shape), torch.randn(2, branches.num_classes, 32, 32)
     networks = trainer.bare_network.encoder, branches.psi
     t = torch.tensor([3, 7])
-    for compiled, at_once in (
+    for compiled, uncompiled in (
         (branches.predict_psi(networks[0], x), branches.psi_path(networks[0], x)),
         (branches.denoise(networks[0], x, noise, t), branches.xi_path(networks[0], x, noise, t)),
     ):
-        torch.testing.assert_close(compiled, at_once, rtol=1e-5, atol=1e-6)
-    kinds = (nn.Conv2d, nn.ConvTranspose2d)
-    both = [sum(isinstance(m, kinds) for m in network.modules()) for network in networks]
+        torch.testing.assert_close(compiled, uncompiled, rtol=1e-5, atol=1e-6)
+    layers = (nn.Conv2d, nn.ConvTranspose2d)
+    counts = [sum(isinstance(m, layers) for m in network.modules()) for network in networks]
     unused = len(branches.psi.seg_layers) - 1  # those of deep supervision
-    assert convolutions == [sum(both) - unused] * 2
+    assert convolutions == [sum(counts) - unused] * 2
     assert not torch._dynamo.utils.counters["graph_break"]
     names = {key for key in trainer._companions.state_dict() if "_orig_mod" in key}
     assert not names
@@ -117,7 +117,7 @@ def test_the_decoders_of_diffusion_are_within_its_graphs(
 def test_compiled_networks_train_to_the_same_weights(
     name: str, make_trainer: Any, monkeypatch: pytest.MonkeyPatch, compiler_settings: Any
 ) -> None:
-    """With the graphs that torch.compile takes, run by PyTorch itself."""
+    """The graphs of torch.compile are run by PyTorch itself."""
     graphs: list[torch.fx.GraphModule] = []
 
     def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
@@ -127,7 +127,7 @@ def test_compiled_networks_train_to_the_same_weights(
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
-    after = []
+    weights = []
     for compiles in (False, True):
         monkeypatch.setattr(
             "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer._do_i_compile",
@@ -138,17 +138,17 @@ def test_compiled_networks_train_to_the_same_weights(
         compiler_settings.suppress_errors = False  # as a trainer asks
         for _ in range(STEPS):
             trainer.train_step(next(trainer.dataloader_train))
-        after.append({**weights_of(trainer.bare_network), **weights_of(trainer._companions)})
+        weights.append({**weights_of(trainer.bare_network), **weights_of(trainer._companions)})
     assert graphs and not torch._dynamo.utils.counters["graph_break"]
-    for key, value in after[0].items():
-        torch.testing.assert_close(after[1][key], value, rtol=1e-4, atol=1e-6, msg=key)
+    for key, value in weights[0].items():
+        torch.testing.assert_close(weights[1][key], value, rtol=1e-4, atol=1e-6, msg=key)
 
 
 @pytest.mark.parametrize(
     ("name", "settings", "networks"),
     [("SemiMeanTeacherTrainer", {}, 2), ("SemiCPSTrainer", {"deploy": "average"}, 4)],
 )
-def test_what_is_validated_is_compiled_too(
+def test_validated_networks_are_compiled(
     name: str,
     settings: Any,
     networks: int,
@@ -159,9 +159,9 @@ def test_what_is_validated_is_compiled_too(
     ran: list[torch.fx.GraphModule] = []
 
     def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
-        def run(*given: Any) -> Any:
+        def run(*inputs: Any) -> Any:
             ran.append(graph)
-            return graph.forward(*given)
+            return graph.forward(*inputs)
 
         is_network = any("conv" in str(node.target) for node in graph.graph.nodes)
         return run if is_network else graph.forward  # nnU-Net's losses are compiled, too
@@ -175,15 +175,15 @@ def test_what_is_validated_is_compiled_too(
     trainer = make_trainer(name, **settings)
     compiler_settings.suppress_errors = False
     trainer.on_validation_epoch_start()
-    batch, found = next(trainer.dataloader_val), []
+    batch, outputs = next(trainer.dataloader_val), []
     for compiles in (True, True, False):
         if not compiles:
             trainer.network = trainer.bare_network
             trainer.compiled = CompiledNetworks(trainer.network)
         ran.clear()
         with torch.no_grad():
-            found.append(trainer.validation_step(deepcopy(batch)))
+            outputs.append(trainer.validation_step(deepcopy(batch)))
         assert len(ran) == (networks if compiles else 0)
-    for key, value in found[2].items():
-        for other in found[:2]:
-            torch.testing.assert_close(torch.as_tensor(other[key]), torch.as_tensor(value))
+    for key, value in outputs[2].items():
+        for compiled in outputs[:2]:
+            torch.testing.assert_close(torch.as_tensor(compiled[key]), torch.as_tensor(value))

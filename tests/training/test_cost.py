@@ -1,4 +1,4 @@
-"""What a training costs adds up over interruptions and machines."""
+"""The cost of a training adds up over interruptions and machines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ import pytest
 import torch
 
 from semi_nnunet.training import cost
-from semi_nnunet.training.cost import Cost, Recorded, Share, machine_of, read_cost
+from semi_nnunet.training.cost import (
+    MachineShare,
+    Recorded,
+    TrainingCost,
+    describe_machine,
+    read_cost,
+)
 from semi_nnunet.util.errors import UserError
 from tests.trainers import run_epochs
 
@@ -29,81 +35,81 @@ def clock(monkeypatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def epoch(found: Cost, clock: Clock, seconds: float) -> float:
-    found.start()
+def run_epoch(training: TrainingCost, clock: Clock, seconds: float) -> float:
+    training.start()
     clock.now += seconds
-    return found.stop()
+    return training.stop()
 
 
-def on(machine: str, seconds: float, memory: float) -> dict:
+def share_of(machine: str, seconds: float, memory: float) -> dict:
     return {"machine": machine, "seconds": seconds, "memory_gib": memory, "gpu_memory_gib": None}
 
 
-def test_epochs_add_up_and_what_is_between_them_does_not_count(clock):
-    found = Cost(CPU, 1)
-    assert found.state() == []
-    assert epoch(found, clock, 7.0) == 7.0
+def test_epochs_add_up_and_the_time_between_them_does_not_count(clock):
+    training = TrainingCost(CPU, 1)
+    assert training.state() == []
+    assert run_epoch(training, clock, 7.0) == 7.0
     clock.now += 1000
-    assert epoch(found, clock, 5.0) == 5.0
-    (share,) = found.state()
-    assert share["seconds"] == 12.0 and share["machine"] == machine_of(CPU)
+    assert run_epoch(training, clock, 5.0) == 5.0
+    (share,) = training.state()
+    assert share["seconds"] == 12.0 and share["machine"] == describe_machine(CPU)
     assert share["memory_gib"] > 0.01 and share["gpu_memory_gib"] is None
 
 
-def test_a_checkpoint_within_an_epoch_knows_the_part_that_is_done(clock):
-    found = Cost(CPU, 1)
-    epoch(found, clock, 7.0)
-    found.start()
+def test_a_checkpoint_within_an_epoch_includes_its_finished_steps(clock):
+    training = TrainingCost(CPU, 1)
+    run_epoch(training, clock, 7.0)
+    training.start()
     clock.now += 3
-    kept = found.state()
+    state = training.state()
     clock.now += 50  # lost with the process
-    again = Cost(CPU, 1)
-    again.restore(json.loads(json.dumps(kept)))
-    assert epoch(again, clock, 2.0) == 2.0
-    assert [share["seconds"] for share in again.state()] == [12.0]
+    resumed = TrainingCost(CPU, 1)
+    resumed.restore(json.loads(json.dumps(state)))
+    assert run_epoch(resumed, clock, 2.0) == 2.0
+    assert [share["seconds"] for share in resumed.state()] == [12.0]
 
 
 def test_every_machine_has_a_share_and_the_highest_memory_counts(clock, monkeypatch):
-    here = machine_of(CPU)
-    found = Cost(CPU, 1)
-    found.restore([on("another", 60.0, 2.0), on(here, 5.0, 4000.0)])
-    epoch(found, clock, 1.0)
-    assert found.state() == [on("another", 60.0, 2.0), on(here, 6.0, 4000.0)]
+    machine = describe_machine(CPU)
+    training = TrainingCost(CPU, 1)
+    training.restore([share_of("another", 60.0, 2.0), share_of(machine, 5.0, 4000.0)])
+    run_epoch(training, clock, 1.0)
+    assert training.state() == [share_of("another", 60.0, 2.0), share_of(machine, 6.0, 4000.0)]
 
 
-def test_of_a_training_whose_beginning_is_not_known_nothing_is_told(clock, tmp_path):
-    found = Cost(CPU, 1)
-    found.restore(None)
-    assert epoch(found, clock, 9.0) == 9.0 and found.state() is None
-    found.write(tmp_path)
+def test_the_cost_is_unknown_if_the_beginning_was_not_recorded(clock, tmp_path):
+    training = TrainingCost(CPU, 1)
+    training.restore(None)
+    assert run_epoch(training, clock, 9.0) == 9.0 and training.state() is None
+    training.write(tmp_path)
     assert read_cost(tmp_path) == Recorded()
 
 
-def test_the_file_tells_training_and_validation(clock, tmp_path):
+def test_the_file_has_training_and_validation(clock, tmp_path):
     assert read_cost(tmp_path) == Recorded()
-    found = Cost(CPU, 1)
-    found.restore([on("another", 60.0, 2.0)])
-    found.write_validation(tmp_path, seconds=12.0, cases=4)
-    shares = (Share("another", 60.0, 2.0, None),)
-    assert read_cost(tmp_path) == Recorded(shares, machine_of(CPU), 3.0)
-    found.write_validation(tmp_path, seconds=12.0, cases=0)
+    training = TrainingCost(CPU, 1)
+    training.restore([share_of("another", 60.0, 2.0)])
+    training.write_validation(tmp_path, seconds=12.0, cases=4)
+    shares = (MachineShare("another", 60.0, 2.0, None),)
+    assert read_cost(tmp_path) == Recorded(shares, describe_machine(CPU), 3.0)
+    training.write_validation(tmp_path, seconds=12.0, cases=0)
     assert read_cost(tmp_path) == Recorded(shares)
-    found.write(tmp_path)  # another training: its validation is not there yet
+    training.write(tmp_path)  # another training: its validation is not there yet
     assert read_cost(tmp_path) == Recorded(shares)
     (tmp_path / cost.FILE).write_text("{", encoding="utf-8")
-    with pytest.raises(UserError, match="not valid JSON"):
+    with pytest.raises(UserError, match="JSON"):
         read_cost(tmp_path)
 
 
-def test_a_machine_is_its_processor_with_threads_or_its_gpu(monkeypatch):
+def test_a_machine_is_named_by_processor_and_threads_or_gpu(monkeypatch):
     monkeypatch.setattr(cost, "processor_name", lambda: "CPU 3000")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU 9")
-    assert machine_of(CPU) == "CPU 3000, 1 thread"
+    assert describe_machine(CPU) == "CPU 3000, 1 thread"
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    assert machine_of(CPU, 2) == "2 processes, each CPU 3000, 4 threads"
-    assert machine_of(torch.device("cuda", 0)) == "GPU 9, CPU 3000"
-    assert machine_of(torch.device("mps")) == "mps, CPU 3000"
+    assert describe_machine(CPU, 2) == "2 processes, each CPU 3000, 4 threads"
+    assert describe_machine(torch.device("cuda", 0)) == "GPU 9, CPU 3000"
+    assert describe_machine(torch.device("mps")) == "mps, CPU 3000"
 
 
 def seconds_in(checkpoint: Path) -> float:
@@ -111,7 +117,7 @@ def seconds_in(checkpoint: Path) -> float:
     return float(share["seconds"])
 
 
-def test_a_training_that_goes_on_costs_the_sum_of_its_parts(make_trainer):
+def test_an_interrupted_training_costs_the_sum_of_its_runs(make_trainer):
     first = make_trainer("SemiMeanTeacherTrainer", start=False)
     run_epochs(first, 2)
     folder = Path(first.output_folder)
@@ -132,7 +138,7 @@ def test_a_training_that_goes_on_costs_the_sum_of_its_parts(make_trainer):
     )
 
 
-def test_of_an_older_checkpoint_the_cost_is_not_known(make_trainer):
+def test_the_cost_is_unknown_after_an_older_checkpoint(make_trainer):
     first = make_trainer("SemiMeanTeacherTrainer", start=False)
     run_epochs(first, 1)
     latest = Path(first.output_folder) / "checkpoint_latest.pth"

@@ -21,15 +21,17 @@ def test_few_labelled_cases_get_one_fold_each(make_trainer, prepared_dataset, tm
     assert all(sorted(training + validation) == cases for training, validation in folds)
 
 
-def test_folds_that_tear_patients_are_refused(make_trainer, tmp_path):
+def test_folds_that_split_patients_are_rejected(make_trainer, tmp_path):
     trainer = make_trainer("SemiBaselineTrainer", start=False)
     cases = trainer.labelled_identifiers()
     trainer.preprocessed_dataset_folder_base, trainer.patient_of = str(tmp_path), lambda _: "Ann"
-    with pytest.raises(UserError, match=r"5 labelled cases of 1\. Fix: train fold 'all'"):
+    with pytest.raises(UserError, match="5 labelled cases of 1") as error:
         trainer.do_split()
+    assert "fold 'all'" in error.value.fix
     write_json(tmp_path / "splits_final.json", [{"train": cases[1:], "val": cases[:1]}])
-    with pytest.raises(UserError, match=r"same patients: Ann\. Fix: delete that file"):
+    with pytest.raises(UserError, match="Ann") as error:
         trainer.do_split()
+    assert "delete" in error.value.fix
 
 
 def test_one_labelled_case_can_only_be_trained_on_all(make_trainer, tmp_path):
@@ -37,11 +39,12 @@ def test_one_labelled_case_can_only_be_trained_on_all(make_trainer, tmp_path):
     cases = trainer.labelled_identifiers()[:1]
     trainer.labelled_identifiers = lambda: cases
     trainer.preprocessed_dataset_folder_base = str(tmp_path)
-    with pytest.raises(UserError, match="Fix: train fold 'all'"):
+    with pytest.raises(UserError) as error:
         trainer.do_split()
+    assert "fold 'all'" in error.value.fix
 
 
-def test_a_fold_that_the_split_does_not_have_is_not_made_up(make_trainer, tmp_path):
+def test_a_fold_that_the_file_does_not_have_is_rejected(make_trainer, tmp_path):
     """nnU-Net would split at random; where cases are pseudo-labelled, it would validate on them."""
     trainer = make_trainer("SemiBaselineTrainer", start=False)
     cases = trainer.labelled_identifiers()
@@ -49,5 +52,6 @@ def test_a_fold_that_the_split_does_not_have_is_not_made_up(make_trainer, tmp_pa
     for splits, fix in ([], "train fold 'all'"), ([{"train": cases, "val": cases}], "0 to 0"):
         write_json(tmp_path / "splits_final.json", splits)
         trainer.fold = len(splits)
-        with pytest.raises(UserError, match=f"has {len(splits)} folds.*{fix}"):
+        with pytest.raises(UserError, match=f"{len(splits)} folds") as error:
             trainer.do_split()
+        assert fix in error.value.fix

@@ -1,4 +1,4 @@
-"""Unlabelled patches where a network sees foreground: what is found, used, and found again."""
+"""Foreground in unlabelled images: locations are found, sampled, and restored."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from semi_nnunet.training.foreground import LOCATIONS, classes_of, read, some_positions
+from semi_nnunet.training.foreground import (
+    LOCATIONS,
+    list_sampled_classes,
+    read_locations,
+    sample_positions,
+)
 from semi_nnunet.util.errors import UserError
 from tests.trainers import run_epochs, same_weights, weights_of
 
@@ -20,16 +25,16 @@ SETTINGS = {
 def test_positions_are_voxels_of_the_class_relative_to_the_image():
     label = torch.zeros(8, 20, 30, dtype=torch.bool)
     label[2:6, 3:15, 10:30] = True
-    positions = some_positions(label, LOCATIONS)
+    positions = sample_positions(label, LOCATIONS)
     assert len(positions) == LOCATIONS
     voxels = (positions * label.shape).astype(int)
     assert all(label[tuple(voxel)] for voxel in voxels)
     assert (voxels.min(0) <= [2, 4, 12]).all() and (voxels.max(0) >= [5, 13, 28]).all()
-    assert some_positions(torch.zeros(2, 3, 4, dtype=torch.bool), 5).shape == (0, 3)
+    assert sample_positions(torch.zeros(2, 3, 4, dtype=torch.bool), 5).shape == (0, 3)
 
 
-def sees_an_organ(trainer) -> None:
-    """Make the deployed network call the brightest voxels the second foreground class."""
+def make_organ_visible(trainer) -> None:
+    """Make the deployed network predict an organ of the second class in a corner."""
 
     def probs(logits):
         p = torch.zeros_like(logits)
@@ -44,13 +49,12 @@ def sees_an_organ(trainer) -> None:
 def test_patches_are_drawn_where_the_network_sees_foreground(make_trainer, kind):
     trainer = make_trainer("SemiMeanTeacherTrainer", kind=kind, start=False, **SETTINGS)
     run_epochs(trainer, 2)
-    before = trainer.dataloader_train.dataset.streams["unlabelled"]._data
-    assert not before.located
-    sees_an_organ(trainer)
+    assert not trainer.dataloader_train.dataset.streams["unlabelled"]._data.located
+    make_organ_visible(trainer)
     trainer.on_epoch_start()
     dataset = trainer.dataloader_train.dataset.streams["unlabelled"]._data
-    assert set(dataset.located) == set(trainer.unlabelled_cases())
-    second = classes_of(trainer.label_manager)[2 if kind == "regions" else 1]
+    assert set(dataset.located) == set(trainer.unlabelled_selection().in_fold)
+    second = list_sampled_classes(trainer.label_manager)[2 if kind == "regions" else 1]
     for case in dataset.identifiers:
         data, _, _, properties = dataset.load_case(case)
         assert list(properties["class_locations"]) == [second]
@@ -58,15 +62,16 @@ def test_patches_are_drawn_where_the_network_sees_foreground(make_trainer, kind)
         assert (locations[:, 2:] < 4).all() and (locations[:, 1] < data.shape[1]).all()
     stored = trainer.pool.locator.read(2)
     assert stored.keys() == dataset.located.keys()
-    for case, some in stored.items():
-        assert all(np.array_equal(some[key], dataset.located[case][key]) for key in some)
+    for case, positions in stored.items():
+        for key, values in positions.items():
+            assert np.array_equal(values, dataset.located[case][key])
 
 
 def test_resuming_samples_the_same_patches(make_trainer, tmp_path):
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False, **SETTINGS)
     run_epochs(trainer, 4)
     whole = weights_of(trainer.bare_network)
-    for epochs in (2, 3):  # killed before it looked, and after
+    for epochs in (2, 3):  # killed before and after locating
         shutil.rmtree(tmp_path / "results")
         first = make_trainer("SemiMeanTeacherTrainer", start=False, **SETTINGS)
         run_epochs(first, epochs)
@@ -75,14 +80,14 @@ def test_resuming_samples_the_same_patches(make_trainer, tmp_path):
         assert bool(resumed.pool.located) == (epochs == 3)
         run_epochs(resumed, 4)
         assert same_weights(weights_of(resumed.bare_network), whole)
-    with pytest.raises(UserError, match=r"foreground_epoch_2.npz, which is missing"):
-        read(Path("/nowhere/foreground_epoch_2.npz"), [1])
+    with pytest.raises(UserError, match=r"foreground_epoch_2\.npz.*missing"):
+        read_locations(Path("/nowhere/foreground_epoch_2.npz"), [1])
 
 
-def test_what_has_no_effect_is_refused(make_trainer):
-    with pytest.raises(UserError, match="locate_epochs must be below epochs"):
+def test_settings_without_effect_are_rejected(make_trainer):
+    with pytest.raises(UserError, match="locate_epochs"):
         make_trainer("SemiMeanTeacherTrainer", **{**SETTINGS, "locate_epochs": [4]})
-    with pytest.raises(UserError, match="needs unlabelled_foreground_oversampling above 0"):
+    with pytest.raises(UserError, match="unlabelled_foreground_oversampling"):
         make_trainer(
             "SemiMeanTeacherTrainer", **{**SETTINGS, "unlabelled_foreground_oversampling": 0.0}
         )

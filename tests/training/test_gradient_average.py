@@ -1,4 +1,4 @@
-"""Gradients are averaged over processes, each sent once a step, whenever it is sent."""
+"""Gradients are averaged over processes, and each is sent once a step."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from semi_nnunet.training.gradient_average import GradientAverage, buckets_of
+from semi_nnunet.training.gradient_average import GradientAverage, group_into_buckets
 from tests.forking import forked
 from tests.ranks import free_port, told_by_launcher
 
 SIZES, RANKS, STEPS = (7, 11, 5, 3), 2, 4
 
 
-def two_networks() -> list[nn.Module]:
-    """Networks of several layers, one of which nothing uses."""
+def build_networks() -> list[nn.Module]:
+    """Two networks of several layers, one of which is unused."""
     torch.manual_seed(0)
     layers = [nn.Linear(a, b) for a, b in itertools.pairwise(SIZES)]
     return [nn.Sequential(*layers), nn.ModuleList([nn.Linear(7, 2), nn.Linear(7, 2)])]
 
 
-def terms_of(networks: list[nn.Module], step: int, rank: int) -> list[torch.Tensor]:
-    """Losses of a step; the number of them changes, and the last one is not of all layers."""
+def compute_terms(networks: list[nn.Module], step: int, rank: int) -> list[torch.Tensor]:
+    """Losses of a step; their number changes, and the last one does not use all layers."""
     torch.manual_seed(10 * step + rank)
     first, second = networks
     x = torch.randn(4, 7)
@@ -35,36 +35,36 @@ def terms_of(networks: list[nn.Module], step: int, rank: int) -> list[torch.Tens
     return terms[: 2 + (step != 1)]
 
 
-@pytest.mark.parametrize("most", [1, 200, 10**9], ids=["each", "some", "all"])
-def test_buckets_hold_every_parameter_once_the_last_first(most: int) -> None:
-    parameters = [p for network in two_networks() for p in network.parameters()]
+@pytest.mark.parametrize("bucket_bytes", [1, 200, 10**9], ids=["each", "some", "all"])
+def test_buckets_hold_every_parameter_once_the_last_first(bucket_bytes: int) -> None:
+    parameters = [p for network in build_networks() for p in network.parameters()]
     parameters[1].requires_grad_(False)
-    buckets = buckets_of(parameters, most)
+    buckets = group_into_buckets(parameters, bucket_bytes)
     assert [i for bucket in buckets for i in bucket] == [
         i for i in reversed(range(len(parameters))) if i != 1
     ]
     sizes = [sum(4 * parameters[i].numel() for i in bucket) for bucket in buckets]
-    assert all(size <= most or len(bucket) == 1
+    assert all(size <= bucket_bytes or len(bucket) == 1
                for size, bucket in zip(sizes, buckets, strict=True))  # fmt: skip
     halves = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2, dtype=torch.float16))]
-    assert buckets_of(halves, 10**9) == [[1], [0]]
+    assert group_into_buckets(halves, 10**9) == [[1], [0]]
 
 
 def test_one_process_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dist, "all_reduce", lambda *args, **options: pytest.fail("it sends"))
     network = nn.Linear(2, 1)
     average = GradientAverage([network], 1)
-    average.pass_begins(is_last=True)
+    average.begin_pass(is_last=True)
     network(torch.ones(1, 2)).backward()
-    before = network.weight.grad.clone()
+    gradient = network.weight.grad.clone()
     average.finish()
     average.begin([p.grad for p in network.parameters()]).average()
-    assert torch.equal(before, network.weight.grad)
+    assert torch.equal(gradient, network.weight.grad)
 
 
-def on_a_rank(told: dict[str, str], bucket_bytes: int, expected: str, out: Path) -> None:
-    """Average the gradients of some steps, and note them and what was sent during a pass."""
-    os.environ.update(told)
+def run_rank(variables: dict[str, str], bucket_bytes: int, expected: str, out: Path) -> None:
+    """Average the gradients of some steps; save them and the sizes of all messages."""
+    os.environ.update(variables)
     dist.init_process_group("gloo")
     rank, send = dist.get_rank(), dist.all_reduce
     sent: list[tuple[int, bool]] = []
@@ -75,20 +75,20 @@ def on_a_rank(told: dict[str, str], bucket_bytes: int, expected: str, out: Path)
         return send(tensor, **options)
 
     dist.all_reduce = counted
-    networks, steps, before = two_networks(), [], 0
+    networks, steps, passes = build_networks(), [], 0
     average = GradientAverage(networks, RANKS, bucket_bytes)
     for step in range(STEPS):
         sent.clear()
         for network in networks:
             network.zero_grad(set_to_none=True)
-        terms = terms_of(networks, step, rank)
-        last = {"known": len(terms), "before": before, "never": 0, "first": 1}[expected]
+        terms = compute_terms(networks, step, rank)
+        last = {"known": len(terms), "before": passes, "never": 0, "first": 1}[expected]
         for number, term in enumerate(terms, 1):
-            average.pass_begins(is_last=number == last)
+            average.begin_pass(is_last=number == last)
             in_a_pass[0] = True
             term.backward()
             in_a_pass[0] = False
-        before = len(terms)
+        passes = len(terms)
         gradients = [p.grad for network in networks for p in network.parameters()]
         average.finish()
         steps.append({"gradients": gradients, "sent": list(sent)})
@@ -97,12 +97,12 @@ def on_a_rank(told: dict[str, str], bucket_bytes: int, expected: str, out: Path)
     dist.destroy_process_group()
 
 
-def averaged(bucket_bytes: int, expected: str, out: Path) -> list[Any]:
-    """What both processes have noted."""
+def run_ranks(bucket_bytes: int, expected: str, out: Path) -> list[Any]:
+    """Return the results of both processes."""
     out.mkdir()
     port = free_port()
-    told = [told_by_launcher(rank, RANKS, port, out) for rank in range(RANKS)]
-    processes = [forked(on_a_rank, each, bucket_bytes, expected, out) for each in told]
+    variables = [told_by_launcher(rank, RANKS, port, out) for rank in range(RANKS)]
+    processes = [forked(run_rank, v, bucket_bytes, expected, out) for v in variables]
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0] * RANKS
@@ -110,45 +110,48 @@ def averaged(bucket_bytes: int, expected: str, out: Path) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def every(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
-    """Which pass is taken for the last one -> what both processes have noted."""
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    """Expected last pass -> results of both processes."""
     out = tmp_path_factory.mktemp("ranks")
-    return {kind: averaged(200, kind, out / kind) for kind in ("known", "before", "never", "first")}
+    return {
+        expected: run_ranks(200, expected, out / expected)
+        for expected in ("known", "before", "never", "first")
+    }
 
 
-def test_gradients_are_the_mean_of_the_processes(every: dict[str, list[Any]]) -> None:
-    networks = two_networks()
+def test_gradients_are_the_mean_of_the_processes(results: dict[str, list[Any]]) -> None:
+    networks = build_networks()
     parameters = [p for network in networks for p in network.parameters()]
     for step in range(STEPS):
         for network in networks:
             network.zero_grad(set_to_none=True)
         for rank in range(RANKS):
-            (torch.stack(terms_of(networks, step, rank)).sum() / RANKS).backward()
-        for noted in every.values():
-            for of_rank in noted:
-                for found, parameter in zip(of_rank[step]["gradients"], parameters, strict=True):
-                    assert (found is None) == (parameter.grad is None)
-                    if found is not None:
-                        torch.testing.assert_close(found, parameter.grad)
+            (torch.stack(compute_terms(networks, step, rank)).sum() / RANKS).backward()
+        for steps in itertools.chain(*results.values()):
+            for gradient, parameter in zip(steps[step]["gradients"], parameters, strict=True):
+                assert (gradient is None) == (parameter.grad is None)
+                if gradient is not None:
+                    torch.testing.assert_close(gradient, parameter.grad)
 
 
-def test_not_a_bit_depends_on_the_process_or_on_when_gradients_are_sent(
-    every: dict[str, list[Any]],
+def test_gradients_are_bit_identical_on_all_processes_whenever_they_are_sent(
+    results: dict[str, list[Any]],
 ) -> None:
-    first, *others = [of_rank for noted in every.values() for of_rank in noted]
+    first, *others = itertools.chain(*results.values())
     for other in others:
-        for one, same in zip(first, other, strict=True):
-            pairs = zip(one["gradients"], same["gradients"], strict=True)
+        for step, other_step in zip(first, other, strict=True):
+            pairs = zip(step["gradients"], other_step["gradients"], strict=True)
             assert all(a is b is None or torch.equal(a, b) for a, b in pairs)
 
 
-def test_gradients_are_sent_once_and_during_the_last_pass(every: dict[str, list[Any]]) -> None:
-    for kind in ("known", "before", "never"):
-        for step, noted in enumerate(every[kind][0]):
-            used = sum(one.numel() for one in noted["gradients"] if one is not None)
-            during = sum(size for size, inside in noted["sent"] if inside)
-            if (kind, step) == ("before", 2):
-                continue  # it took the second of three passes for the last one, and sent again
-            assert sum(size for size, _ in noted["sent"]) == used, (kind, step)
-            # in a step whose last pass is as that of the step before
-            assert (during > used / 2) == ((kind, step) in {("known", 3), ("before", 3)})
+def test_gradients_are_sent_once_and_during_the_last_pass(results: dict[str, list[Any]]) -> None:
+    for expected in ("known", "before", "never"):
+        for step, result in enumerate(results[expected][0]):
+            used = sum(g.numel() for g in result["gradients"] if g is not None)
+            during_pass = sum(size for size, inside in result["sent"] if inside)
+            if (expected, step) == ("before", 2):
+                continue  # the second of three passes was taken for the last: sent again
+            assert sum(size for size, _ in result["sent"]) == used, (expected, step)
+            # if the last pass is like that of the step before
+            is_predicted = (expected, step) in {("known", 3), ("before", 3)}
+            assert (during_pass > used / 2) == is_predicted

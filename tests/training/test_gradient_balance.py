@@ -1,4 +1,4 @@
-"""The supervised and the unlabelled gradient of a step, and the limit of the latter."""
+"""The limit of the unlabelled gradient relative to the supervised one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from semi_nnunet.training.step_records import StepRecords
 from tests.trainers import UNLABELLED_TRAINERS, WITHOUT_RAMP, each_of, same_weights, weights_of
 
 
-def gradients_of(network: nn.Module) -> list[torch.Tensor]:
+def copy_gradients(network: nn.Module) -> list[torch.Tensor]:
     return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in network.parameters()]
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.25, 1.0, 1e6])
 @pytest.mark.parametrize("batches", [1, 2])
-def test_the_unlabelled_gradient_is_shortened_to_the_limit(limit: float, batches: int) -> None:
+def test_the_unlabelled_gradient_is_scaled_to_the_limit(limit: float, batches: int) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     extra = nn.Linear(3, 1)  # only unlabelled images teach it
@@ -28,40 +28,40 @@ def test_the_unlabelled_gradient_is_shortened_to_the_limit(limit: float, batches
     records = StepRecords()
     balance = GradientBalance([network, extra], GradientLimit(limit), records)
 
-    def parts(i: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def compute_terms(i: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
         x = unlabelled[i]
         return (network(labelled[i]) ** 2).sum(), [(network(x) ** 2).sum(), extra(x).sum()]
 
-    wanted = []
-    for kind in (0, 1):
+    expected = []
+    for is_unlabelled in (False, True):
         both.zero_grad()
         for i in range(batches):
-            terms = parts(i)
-            (terms[0] if kind == 0 else sum(terms[1])).backward()
-        wanted.append(gradients_of(both))
-    norms = [torch.cat([one.flatten() for one in part]).norm() for part in wanted]
+            supervised, others = compute_terms(i)
+            (sum(others) if is_unlabelled else supervised).backward()
+        expected.append(copy_gradients(both))
+    norms = [torch.cat([g.flatten() for g in gradients]).norm() for gradients in expected]
     factor = min(1.0, limit * norms[0] / norms[1]) if limit else 1.0
     both.zero_grad()
     for i in range(batches):
-        supervised, others = parts(i)
+        supervised, others = compute_terms(i)
         supervised.backward()
         for term in others:
-            balance.unlabelled_begins(i == batches - 1)
+            balance.begin_unlabelled(i == batches - 1)
             term.backward()
-        balance.batch_ends()
+        balance.end_batch()
     balance.combine(0)
-    for found, first, second in zip(gradients_of(both), *wanted, strict=True):
-        torch.testing.assert_close(found, first + factor * second)
+    for gradient, first, second in zip(copy_gradients(both), *expected, strict=True):
+        torch.testing.assert_close(gradient, first + factor * second)
     if limit:
-        noted = records.means()["gradient/unlabelled_over_supervised"]
-        assert noted == pytest.approx(float(norms[1] / norms[0]), rel=1e-5)
+        ratio = records.means()["gradient/unlabelled_over_supervised"]
+        assert ratio == pytest.approx(float(norms[1] / norms[0]), rel=1e-5)
 
 
 @pytest.mark.parametrize(("limit", "times"), [(0.0, 1), (0.5, 2)])
-def test_a_limit_needs_the_average_of_both_gradients(
+def test_with_a_limit_both_gradients_are_averaged(
     limit: float, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their norms are those of the whole batch; without a limit their sum is sent once."""
+    """Their norms are those of the whole batch. Without a limit their sum is sent once."""
     sent: list[int] = []
 
     class Arrived:
@@ -70,41 +70,41 @@ def test_a_limit_needs_the_average_of_both_gradients(
 
     def send(tensor: torch.Tensor, async_op: bool) -> Arrived:
         sent.append(tensor.numel())
-        tensor *= 2  # as if the other process had the same
+        tensor *= 2  # the other process has the same gradient
         return Arrived()
 
     monkeypatch.setattr(torch.distributed, "all_reduce", send)
     network = nn.Linear(3, 4)
     balance = GradientBalance([network], GradientLimit(limit), StepRecords(), processes=2)
     network(torch.ones(2, 3)).sum().backward()
-    supervised = gradients_of(network)
-    balance.unlabelled_begins(True)
+    supervised = copy_gradients(network)
+    balance.begin_unlabelled(True)
     (4 * network(torch.ones(2, 3)).sum()).backward()
-    balance.batch_ends()
+    balance.end_batch()
     balance.combine(0)
     assert sum(sent) == times * sum(parameter.numel() for parameter in network.parameters())
     factor = 1 + 4 * min(1.0, limit / 4 if limit else 1.0)
-    for found, one in zip(gradients_of(network), supervised, strict=True):
-        torch.testing.assert_close(found, factor * one)
+    for gradient, expected in zip(copy_gradients(network), supervised, strict=True):
+        torch.testing.assert_close(gradient, factor * expected)
 
 
 def test_a_limit_falls_evenly_on_a_logarithmic_scale() -> None:
     limit = GradientLimit(2.0, 0.5, 100)
     assert [limit.at(step) for step in (0, 50, 100, 200)] == pytest.approx([2.0, 1.0, 0.5, 0.5])
     assert GradientLimit(2.0).at(70) == 2.0
-    assert GradientLimit(0.0, 0.5, 100).at(70) == 0.0  # none
+    assert GradientLimit(0.0, 0.5, 100).at(70) == 0.0  # no limit
 
 
 def test_a_step_whose_gradient_overflows_has_no_ratio() -> None:
-    """The scaler of float16 skips it; the mean of the epoch is that of the other steps."""
+    """The scaler of float16 skips such a step, and the epoch's mean leaves it out."""
     network, records = nn.Linear(1, 1, bias=False), StepRecords()
     balance = GradientBalance([network], GradientLimit(1.0), records)
     for supervised, unlabelled in ((2.0, 1.0), (float("inf"), float("inf")), (2.0, float("inf"))):
         network.zero_grad()
         (network.weight * supervised).sum().backward()
-        balance.unlabelled_begins(True)
+        balance.begin_unlabelled(True)
         (network.weight * unlabelled).sum().backward()
-        balance.batch_ends()
+        balance.end_batch()
         balance.combine(0)
         assert bool(network.weight.grad.isfinite().all()) == (unlabelled == 1.0)
     assert records.means()["gradient/unlabelled_over_supervised"] == pytest.approx(0.5)

@@ -22,12 +22,12 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_csv_survives_the_round_trip_and_later_columns_appear(tmp_path):
+def test_a_csv_keeps_all_values_and_later_columns(tmp_path):
     history = example()
     history.write_csv(tmp_path / "history.csv")
     rows = read_csv(tmp_path / "history.csv")
-    back = [{key: float(value) for key, value in row.items() if value} for row in rows]
-    assert back == history.rows
+    restored = [{key: float(value) for key, value in row.items() if value} for row in rows]
+    assert restored == history.rows
     assert rows[0]["mask_ratio"] == "" and rows[3]["mask_ratio"] == "0.9"
     assert list(rows[0]) == history.columns
     assert history.columns[:2] == ["epoch", "loss/supervised"]
@@ -45,13 +45,13 @@ def test_a_series_skips_the_epochs_without_it():
     assert example().series("absent") == ([], [])
 
 
-def test_rows_of_a_checkpoint_are_taken_up():
+def test_rows_of_a_checkpoint_are_continued():
     history = History(list(example().rows))
     history.add(4, {"loss/supervised": 0.1})
     assert len(history.rows) == 5
 
 
-def test_a_value_that_is_not_finite_survives_the_round_trip(tmp_path):
+def test_a_csv_keeps_values_that_are_not_finite(tmp_path):
     history = example()
     history.add(4, {"loss/supervised": math.nan, "learning_rate": math.inf})
     history.write_csv(tmp_path / "history.csv")

@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 from matplotlib.image import imread
 
 from semi_nnunet.training.history import History
-from semi_nnunet.training.history_picture import draw_history, write_history_picture
+from semi_nnunet.training.run_log import draw_history, write_history_picture
 from tests.training.test_history import example
 
 
@@ -33,7 +33,7 @@ def test_the_picture_has_a_panel_for_each_kind_of_curve_and_a_line_for_each_colu
     plt.close(figure)
 
 
-def test_positive_losses_have_a_logarithmic_axis_and_nnunets_negative_ones_a_linear_one():
+def test_only_positive_losses_have_a_logarithmic_axis():
     positive, negative = example(), example()
     negative.add(4, {"loss/supervised": -0.8})
     for history, scale in ((positive, "log"), (negative, "linear")):

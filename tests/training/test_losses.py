@@ -1,4 +1,4 @@
-"""Losses as the settings change them: focal loss, weights of classes."""
+"""The supervised loss of the settings: focal loss, class weights."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import pytest
 import torch
 
 from semi_nnunet.core.losses import DiceAndVoxelLoss
+from semi_nnunet.settings.common import SemiSettings
+from semi_nnunet.training.losses import SUPERVISED_LOSSES
 from semi_nnunet.util.errors import UserError
 from tests.trainers import WITHOUT_RAMP, run_epochs, same_weights, weights_of
 
 
 @pytest.mark.parametrize("kind", ["labels", "regions", "regions_ignore"])
-def test_published_variant_with_focal_loss_adam_and_plateau_trains_and_resumes(make_trainer, kind):
+def test_a_published_variant_with_focal_loss_adam_and_plateau_trains_and_resumes(
+    make_trainer, kind
+):
     variant = {
         "ema_decay": 0.99, "ema_decay_after_ramp_up": 0.999, "supervised_loss": "dice_focal",
         "optimizer": "adam",
@@ -33,9 +37,14 @@ def test_published_variant_with_focal_loss_adam_and_plateau_trains_and_resumes(m
     assert all(np.isfinite(rates))
 
 
+def test_every_choice_of_the_setting_has_a_loss():
+    field = SemiSettings.__dataclass_fields__["supervised_loss"]
+    assert tuple(SUPERVISED_LOSSES) == field.metadata["choices"]
+
+
 def test_class_weights_must_match_the_classes(make_trainer):
     make_trainer("SemiBaselineTrainer", class_weights=[0.5, 1, 1, 4])
-    with pytest.raises(UserError, match=r"each of the 4 classes.*got 2"):
+    with pytest.raises(UserError, match=r"class_weights.*4 classes.*got 2"):
         make_trainer("SemiBaselineTrainer", class_weights=[1, 2])
 
 
@@ -44,40 +53,47 @@ def test_class_weights_must_match_the_classes(make_trainer):
 def test_rare_classes_weigh_more_by_their_voxels(make_trainer, kind, source):
     settings = {"class_weights_from": source, "epochs": 3, **WITHOUT_RAMP}
     trainer = make_trainer("SemiFixMatchTrainer", kind=kind, **settings)
-    counted = trainer.companion("class_frequencies")
-    seen = []
-    count = counted.count
-    counted.count = lambda labels, *rest: (seen.append(labels.shape[0]), count(labels, *rest))
+    frequencies = trainer.companion("class_frequencies")
+    calls = []
+    count = frequencies.count
+    frequencies.count = lambda labels, *rest: (calls.append(len(labels)), count(labels, *rest))
     trainer.train_step(next(trainer.dataloader_train))
-    assert len(seen) == (1 if source == "labelled" else 2)
-    waits = make_trainer("SemiFixMatchTrainer", kind=kind, **settings, unlabelled_weight=0.0)
-    waits.train_step(next(waits.dataloader_train))
-    only = make_trainer(
+    assert len(calls) == (1 if source == "labelled" else 2)
+    without_weight = make_trainer(
+        "SemiFixMatchTrainer", kind=kind, **settings, unlabelled_weight=0.0
+    )
+    without_weight.train_step(next(without_weight.dataloader_train))
+    baseline = make_trainer(
         "SemiBaselineTrainer", kind=kind, **{**settings, "class_weights_from": "labelled"}
     )
-    only.train_step(next(only.dataloader_train))  # what is not followed is not counted, either
-    counts = [one.companion("class_frequencies").frequencies for one in (waits, only)]
+    baseline.train_step(next(baseline.dataloader_train))  # unused pseudo labels do not count
+    counts = [
+        item.companion("class_frequencies").frequencies for item in (without_weight, baseline)
+    ]
     assert torch.equal(*counts)
-    counted.frequencies.copy_(torch.linspace(0.9, 0.01, len(counted.frequencies)))
+    frequencies.frequencies.copy_(torch.linspace(0.9, 0.01, len(frequencies.frequencies)))
     losses = [module for module in trainer.loss.modules() if isinstance(module, DiceAndVoxelLoss)]
     for loss in (*losses, trainer.masked_loss):
-        assert torch.equal(loss.class_weights(), counted()) and counted()[-1] > counted()[0]
+        assert (
+            torch.equal(loss.class_weights(), frequencies())
+            and frequencies()[-1] > frequencies()[0]
+        )
     assert losses
 
 
-def test_weights_by_frequencies_are_resumed(make_trainer):
+def test_class_frequencies_are_resumed(make_trainer):
     settings = {"class_weights_from": "pseudo_labels", **WITHOUT_RAMP}
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False, **settings)
     run_epochs(trainer, 2)
-    again = make_trainer("SemiMeanTeacherTrainer", start=False, **settings)
-    again.load_checkpoint(f"{trainer.output_folder}/checkpoint_latest.pth")
-    run_epochs(again, 4)
+    resumed = make_trainer("SemiMeanTeacherTrainer", start=False, **settings)
+    resumed.load_checkpoint(f"{trainer.output_folder}/checkpoint_latest.pth")
+    run_epochs(resumed, 4)
     run_epochs(trainer, 4)
-    frequencies = [t.companion("class_frequencies").frequencies for t in (trainer, again)]
+    frequencies = [t.companion("class_frequencies").frequencies for t in (trainer, resumed)]
     assert torch.equal(*frequencies)
-    assert same_weights(weights_of(trainer.bare_network), weights_of(again.bare_network))
+    assert same_weights(weights_of(trainer.bare_network), weights_of(resumed.bare_network))
     changed = make_trainer("SemiMeanTeacherTrainer", start=False, **WITHOUT_RAMP)
-    with pytest.raises(UserError, match=r"plans\['semi'\] differ in class_frequencies"):
+    with pytest.raises(UserError, match="class_frequencies"):
         changed.load_checkpoint(f"{trainer.output_folder}/checkpoint_latest.pth")
-    with pytest.raises(UserError, match="class_weights_from asks for others"):
+    with pytest.raises(UserError, match="class_weights_from"):
         make_trainer("SemiMeanTeacherTrainer", class_weights=[1, 1, 1, 2], **settings)

@@ -1,4 +1,4 @@
-"""bfloat16 on a processor without it is right but slow: nobody should find out by waiting."""
+"""The compute dtype, and a warning of processors that emulate bfloat16."""
 
 import platform
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from semi_nnunet.training.precision import compute_dtype, slow_dtype_warning
+from semi_nnunet.training.precision import compute_dtype, describe_slow_dtype
 
 CPU = torch.device("cpu")
 
@@ -21,12 +21,12 @@ CPU = torch.device("cpu")
         ("none", "cuda", None),
     ],
 )
-def test_what_networks_compute_in(mixed_precision, device, dtype):
+def test_the_compute_dtype_of_a_setting(mixed_precision, device, dtype):
     assert compute_dtype(mixed_precision, torch.device(device)) is dtype
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="only x86 says so in /proc/cpuinfo")
-def test_the_warning_is_what_this_processor_says_of_itself():
+def test_the_warning_agrees_with_the_flags_of_this_processor():
     flags = (
         Path("/proc/cpuinfo")
         .read_text(encoding="utf-8")
@@ -34,8 +34,8 @@ def test_the_warning_is_what_this_processor_says_of_itself():
         .split("\n", 1)[0]
         .split()
     )
-    has = "avx512_bf16" in flags or "amx_bf16" in flags
-    assert (slow_dtype_warning("bfloat16", CPU) is None) == has
+    is_fast = "avx512_bf16" in flags or "amx_bf16" in flags
+    assert (describe_slow_dtype("bfloat16", CPU) is None) == is_fast
 
 
 @pytest.mark.parametrize(
@@ -44,13 +44,13 @@ def test_the_warning_is_what_this_processor_says_of_itself():
         ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}, True),
         ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, False),
         ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": True}, False),
-        ({"architecture": "aarch64"}, False),  # torch does not say
+        ({"architecture": "aarch64"}, False),  # unknown to torch
     ],
 )
-def test_only_imitated_bfloat16_is_warned_of(monkeypatch, capabilities, warns):
+def test_only_emulated_bfloat16_is_warned_of(monkeypatch, capabilities, warns):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    message = slow_dtype_warning("bfloat16", CPU)
+    message = describe_slow_dtype("bfloat16", CPU)
     assert (message is not None) == warns
     assert message is None or "Fix: " in message
-    assert slow_dtype_warning("none", CPU) is None
-    assert slow_dtype_warning("nnunet", torch.device("cuda")) is None
+    assert describe_slow_dtype("none", CPU) is None
+    assert describe_slow_dtype("nnunet", torch.device("cuda")) is None

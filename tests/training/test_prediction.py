@@ -27,39 +27,38 @@ def labelled_folder(trainer) -> Path:
     return Path(trainer.preprocessed_dataset_folder)
 
 
-def cases_of(trainer) -> list[str]:
+def list_cases(trainer) -> list[str]:
     return sorted(path.stem for path in labelled_folder(trainer).glob("*[0-9].b2nd"))
 
 
 def test_the_logits_are_those_of_nnunets_sliding_window(trained) -> None:
     trainer, predictor = trained
-    folder, cases = labelled_folder(trainer), cases_of(trainer)[:1]
+    folder, cases = labelled_folder(trainer), list_cases(trainer)[:1]
     ((case, logits, properties),) = predictor.predict(
-        {"one": trainer.network}, folder, cases, "cases", mirror=True
+        {"student": trainer.network}, folder, cases, "cases", mirror=True
     )
     assert case == cases[0] and "spacing" in properties
     stock = predictor.nnunet_predictor(trainer.network, mirror=True)
     data, _, _, _ = trainer.dataset_class(str(folder), cases).load_case(case)
     with ready_to_predict(trainer.network):
         expected = stock.predict_sliding_window_return_logits(torch.from_numpy(data[:]))
-    assert torch.equal(logits["one"], expected.cpu())
+    assert torch.equal(logits["student"], expected.cpu())
 
 
 def test_processes_share_the_cases_and_none_is_lost(trained) -> None:
     trainer, predictor = trained
-    folder, cases = labelled_folder(trainer), cases_of(trainer)
-    found = []
-    for number in range(3):
-        one = replace(predictor, ranks=Ranks(number, 3))
-        networks = {"one": trainer.network}
-        found.append([c for c, _, _ in one.predict(networks, folder, cases, "cases", mirror=False)])
-    assert (
-        sorted(case for part in found for case in part) == cases
-        and max(map(len, found)) - min(map(len, found)) <= 1
-    )
+    folder, cases = labelled_folder(trainer), list_cases(trainer)
+    shards = []
+    for rank in range(3):
+        shard = replace(predictor, ranks=Ranks(rank, 3))
+        networks = {"student": trainer.network}
+        predictions = shard.predict(networks, folder, cases, "cases", mirror=False)
+        shards.append([case for case, _, _ in predictions])
+    assert sorted(case for shard in shards for case in shard) == cases
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
-def test_the_network_trains_on_as_before_after_an_error(trained) -> None:
+def test_the_network_is_in_training_mode_again_after_an_error(trained) -> None:
     network = trained[0].network
     network.train()
     with pytest.raises(ZeroDivisionError), ready_to_predict(network):
@@ -68,13 +67,13 @@ def test_the_network_trains_on_as_before_after_an_error(trained) -> None:
     assert network.training and network.decoder.deep_supervision
 
 
-def test_the_previous_stage_comes_as_one_channel_for_each_class(trained) -> None:
+def test_the_previous_stage_is_one_channel_for_each_class(trained) -> None:
     trainer, _ = trained
     image = np.zeros((1, 2, 3, 3), np.float32)
     assert with_previous_stage(image, None, trainer.label_manager) is image
     labels = trainer.label_manager.foreground_labels
     previous = np.zeros((2, 3, 3), np.int8)
     previous[0, 1, 2] = labels[-1]
-    found = with_previous_stage(image, previous, trainer.label_manager)
-    assert found.shape == (1 + len(labels), 2, 3, 3) and found.dtype == np.float32
-    assert found[1:].sum() == 1 and found[-1, 0, 1, 2] == 1
+    channels = with_previous_stage(image, previous, trainer.label_manager)
+    assert channels.shape == (1 + len(labels), 2, 3, 3) and channels.dtype == np.float32
+    assert channels[1:].sum() == 1 and channels[-1, 0, 1, 2] == 1

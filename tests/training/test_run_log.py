@@ -1,4 +1,4 @@
-"""What a training writes for people: history, settings, other loggers."""
+"""The files that a training writes for people, and other loggers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 from semi_nnunet.training import run_log
 from semi_nnunet.training.cost import read_cost
-from semi_nnunet.training.history_picture import write_history_picture
+from semi_nnunet.training.run_log import write_history_picture
 from tests.trainers import run_epochs
 
 
-def test_history_is_written_for_people_and_programs(make_trainer, monkeypatch):
+def test_history_and_settings_are_written(make_trainer, monkeypatch):
     monkeypatch.setattr(run_log, "write_history_picture", write_history_picture)
     trainer = make_trainer("SemiUncertaintyAwareTrainer", start=False)
     run_epochs(trainer, 2)
@@ -38,7 +38,7 @@ def test_pictures_show_the_last_epoch_when_the_training_ends(make_trainer, monke
         run_log, "write_history_picture", lambda history, path: drawn.append(len(history.rows))
     )
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
-    progress = trainer.run_log.guarded(lambda folder: (Path(folder) / "progress.png").touch())
+    progress = trainer.run_log.guard_picture(lambda folder: (Path(folder) / "progress.png").touch())
     run_epochs(trainer, 4)
     progress(trainer.output_folder)
     (Path(trainer.output_folder) / "progress.png").unlink()
@@ -48,45 +48,45 @@ def test_pictures_show_the_last_epoch_when_the_training_ends(make_trainer, monke
     assert (Path(trainer.output_folder) / "progress.png").is_file()
 
 
-def test_other_loggers_get_our_values_too(make_trainer):
+def test_other_loggers_get_our_values(make_trainer):
     class Spy:
         def __init__(self):
-            self.seen = {}
+            self.values = {}
 
         def update_config(self, config):
             pass
 
         def log(self, key, value, step):
-            self.seen[key] = value
+            self.values[key] = value
 
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
     spy = Spy()
     trainer.logger.loggers.append(spy)
     run_epochs(trainer, 1)
-    assert {"semi/loss/consistency", "semi/dice/student", "train_losses"} <= set(spy.seen)
+    assert {"semi/loss/consistency", "semi/dice/student", "train_losses"} <= set(spy.values)
 
 
-def test_a_validation_is_timed_by_its_cases_by_one_process(make_trainer):
+def test_one_process_writes_the_duration_of_a_validation(make_trainer):
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
     log, folder = trainer.run_log, Path(trainer.output_folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with log.validation(folder, cases=4, writes=False):
+    with log.time_validation(folder, cases=4, writes=False):
         pass
     assert read_cost(folder).seconds_a_case is None
-    with log.validation(folder, cases=4, writes=True):
+    with log.time_validation(folder, cases=4, writes=True):
         time.sleep(0.2)
     seconds = read_cost(folder).seconds_a_case
     assert seconds is not None and 0.05 <= seconds < 0.5
 
 
-def test_a_validation_that_fails_is_not_timed_and_a_full_disk_is_a_warning(make_trainer):
+def test_a_failed_validation_is_not_timed_and_a_disk_error_is_a_warning(make_trainer):
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
     log, folder = trainer.run_log, Path(trainer.output_folder)
-    with pytest.raises(ValueError, match="broken"), log.validation(folder, 4, writes=True):
+    with pytest.raises(ValueError, match="broken"), log.time_validation(folder, 4, writes=True):
         raise ValueError("broken")
     assert not (folder / "semi_cost.json").exists()
-    said: list[str] = []
-    log.say = said.append
-    with log.validation(folder / "nowhere", 4, writes=True):
+    lines: list[str] = []
+    log.say = lines.append
+    with log.time_validation(folder / "nowhere", 4, writes=True):
         pass
-    assert len(said) == 1 and said[0].startswith("WARNING: could not write")
+    assert len(lines) == 1 and lines[0].startswith("WARNING")

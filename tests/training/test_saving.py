@@ -1,4 +1,4 @@
-"""Checkpoints that are written beside a training are those that would be written at once."""
+"""Checkpoints written in a thread are equal to those written at once."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from semi_nnunet.training import checkpoints, saving
-from semi_nnunet.training.saving import CheckpointWriter, snapshot
+from semi_nnunet.training import checkpoints
+from semi_nnunet.training.checkpoints import CheckpointWriter, copy_to_cpu
 from semi_nnunet.util.errors import UserError
 from tests.trainers import WITHOUT_RAMP
 
 
-def content() -> dict[str, Any]:
-    """Tensors that share memory, views, one that is there twice, and plain values."""
+def make_content() -> dict[str, Any]:
+    """Return tensors that share memory, views, a repeated tensor, and plain values."""
     weights = torch.arange(12.0)
     shared, name = weights[2:8].view(2, 3).t(), "a name"
     return {
@@ -30,7 +30,7 @@ def content() -> dict[str, Any]:
 
 
 class Gate:
-    """Lets the writing of checkpoints wait until it is opened."""
+    """Delays the writing of checkpoints until it is opened."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.opened, self.begun, real = threading.Event(), threading.Event(), checkpoints.save
@@ -45,43 +45,46 @@ class Gate:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch):
-    made = Gate(monkeypatch)
-    yield made
-    made.opened.set()
+    closed_gate = Gate(monkeypatch)
+    yield closed_gate
+    closed_gate.opened.set()
 
 
-def test_a_snapshot_is_saved_to_the_same_bytes(tmp_path: Path) -> None:
-    for name, value in (("one", content()), ("other", snapshot(checkpoints.plain(content())))):
+def test_a_copy_is_saved_to_the_same_bytes(tmp_path: Path) -> None:
+    for name, value in (
+        ("one", make_content()),
+        ("other", copy_to_cpu(checkpoints.plain(make_content()))),
+    ):
         (tmp_path / name).mkdir()
         checkpoints.save(value, tmp_path / name / "checkpoint.pth")
     one, other = (tmp_path / name / "checkpoint.pth" for name in ("one", "other"))
     assert one.read_bytes() == other.read_bytes()
 
 
-def test_nothing_changes_a_snapshot_later() -> None:
-    before = content()
-    taken = snapshot(before)
-    before["network_weights"]["w"].zero_()
-    before["semi"]["values"].append(7)
-    assert torch.equal(taken["network_weights"]["w"], torch.arange(12.0))
-    assert torch.equal(taken["semi"]["student"]["w"], torch.arange(12.0))
-    assert len(taken["semi"]["values"]) == 5
-    taken["network_weights"]["w"][2] = 77  # memory is shared as it was
-    assert taken["twice"][0][0, 0] == 77 and taken["semi"]["student"]["w"][2] == 77
+def test_a_copy_does_not_change_later() -> None:
+    content = make_content()
+    copied = copy_to_cpu(content)
+    content["network_weights"]["w"].zero_()
+    content["semi"]["values"].append(7)
+    assert torch.equal(copied["network_weights"]["w"], torch.arange(12.0))
+    assert torch.equal(copied["semi"]["student"]["w"], torch.arange(12.0))
+    assert len(copied["semi"]["values"]) == 5
+    copied["network_weights"]["w"][2] = 77  # memory is shared as it was
+    assert copied["twice"][0][0, 0] == 77 and copied["semi"]["student"]["w"][2] == 77
 
 
-def test_the_content_is_that_of_the_moment_of_saving(gate: Gate, tmp_path: Path) -> None:
-    writer, path, told = CheckpointWriter(), tmp_path / "checkpoint.pth", list[str]()
-    value = content()
-    with writer.running(told.append):
+def test_the_content_of_the_time_of_saving_is_written(gate: Gate, tmp_path: Path) -> None:
+    writer, path, log = CheckpointWriter(), tmp_path / "checkpoint.pth", list[str]()
+    value = make_content()
+    with writer.running(log.append):
         with writer.beside():
             writer.save(value, path)
         assert gate.begun.wait(60) and not path.exists()
         with torch.no_grad():
             value["network_weights"]["w"].zero_()
         gate.opened.set()
-    found = checkpoints.read(path)  # the end of the block has waited
-    assert torch.equal(found["network_weights"]["w"], torch.arange(12.0)) and not told
+    saved = checkpoints.read(path)  # the end of the block has waited
+    assert torch.equal(saved["network_weights"]["w"], torch.arange(12.0)) and not log
 
 
 def test_the_next_save_and_a_fork_wait(gate: Gate, tmp_path: Path) -> None:
@@ -91,7 +94,7 @@ def test_the_next_save_and_a_fork_wait(gate: Gate, tmp_path: Path) -> None:
             gate.opened.clear()
             threading.Timer(0.3, gate.opened.set).start()
             with writer.beside():
-                writer.save(content(), path)
+                writer.save(make_content(), path)
         assert paths[0].exists()
         child = os.fork()
         if child == 0:
@@ -100,80 +103,82 @@ def test_the_next_save_and_a_fork_wait(gate: Gate, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_running", [True, False])
-def test_elsewhere_it_is_written_at_once(is_running: bool, tmp_path: Path) -> None:
-    """Outside of a training, and within it for what ends it."""
+def test_outside_the_block_it_is_written_at_once(is_running: bool, tmp_path: Path) -> None:
+    """Outside of a training, and for the last checkpoint of one."""
     writer, path = CheckpointWriter(), tmp_path / "checkpoint.pth"
     if is_running:
         with writer.running(print):
-            writer.save(content(), path)
+            writer.save(make_content(), path)
             assert path.exists() and writer._thread is None
     else:
         with writer.beside():
-            writer.save(content(), path)
+            writer.save(make_content(), path)
         assert path.exists() and writer._thread is None
 
 
-def test_without_memory_for_a_copy_it_is_written_at_once(tmp_path: Path, monkeypatch) -> None:
-    def fails(value: Any) -> None:
+def test_it_is_written_at_once_without_memory_for_a_copy(tmp_path: Path, monkeypatch) -> None:
+    def fail(value: Any) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(saving, "snapshot", fails)
+    monkeypatch.setattr(checkpoints, "copy_to_cpu", fail)
     writer, path = CheckpointWriter(), tmp_path / "checkpoint.pth"
     with writer.running(print), writer.beside():
-        writer.save(content(), path)
+        writer.save(make_content(), path)
         assert path.exists()
 
 
 @pytest.mark.parametrize("when", ["the next save", "the end"])
-def test_what_could_not_be_written_is_raised_as_if_at_once(when: str, tmp_path: Path) -> None:
+def test_an_error_in_the_thread_is_raised_later(when: str, tmp_path: Path) -> None:
     writer, absent = CheckpointWriter(), tmp_path / "absent" / "checkpoint.pth"
     with pytest.raises(UserError) as at_once:
-        checkpoints.save(content(), absent)
+        checkpoints.save(make_content(), absent)
     with pytest.raises(UserError) as later, writer.running(print), writer.beside():
-        writer.save(content(), absent)
+        writer.save(make_content(), absent)
         if when == "the next save":
-            writer.save(content(), tmp_path / "checkpoint.pth")
+            writer.save(make_content(), tmp_path / "checkpoint.pth")
     assert str(later.value) == str(at_once.value)
     writer.wait()  # it is raised once
 
 
-def test_another_error_is_not_replaced_and_waits(gate: Gate, tmp_path: Path) -> None:
-    told, threads = list[str](), []
+def test_another_error_is_raised_after_the_thread_has_ended(gate: Gate, tmp_path: Path) -> None:
+    log, threads = list[str](), []
     writer, absent = CheckpointWriter(), tmp_path / "absent" / "checkpoint.pth"
     threading.Timer(0.3, gate.opened.set).start()
-    with pytest.raises(KeyboardInterrupt), writer.running(told.append):
+    with pytest.raises(KeyboardInterrupt), writer.running(log.append):
         with writer.beside():
-            writer.save(content(), absent)
+            writer.save(make_content(), absent)
         threads.append(writer._thread)
         raise KeyboardInterrupt
-    assert not threads[0].is_alive() and "absent" in told[0]
+    assert not threads[0].is_alive() and "absent" in log[0]
 
 
-def test_a_training_writes_the_checkpoints_of_epochs_beside_its_steps(make_trainer, monkeypatch):
-    """And leaves the same file as one that writes them at once."""
+def test_a_training_writes_the_checkpoints_of_epochs_in_a_thread(make_trainer, monkeypatch):
+    """The last file is equal to that of a training that writes them at once."""
     written: dict[str, list[tuple[str, bool]]] = {}
     real = checkpoints.save
 
-    def trained(way: str) -> Any:
+    def train(mode: str) -> Any:
         trainer = make_trainer("SemiMeanTeacherTrainer", **WITHOUT_RAMP, save_every_epochs=1)
-        written[way] = []
+        written[mode] = []
 
         def save(value: Any, path: Any) -> None:
             main = threading.current_thread() is threading.main_thread()
-            written[way].append((Path(path).name, main))
+            written[mode].append((Path(path).name, main))
             real(value, path)
 
         monkeypatch.setattr(checkpoints, "save", save)
-        if way == "at once":
-            monkeypatch.setattr(trainer.saving, "beside", trainer.saving.__class__().beside)
+        if mode == "at once":
+            monkeypatch.setattr(
+                trainer.checkpoint_writer, "beside", trainer.checkpoint_writer.__class__().beside
+            )
         trainer.run_training()
         return checkpoints.read(Path(trainer.output_folder) / "checkpoint_final.pth")
 
-    beside, at_once = trained("beside"), trained("at once")
-    names = [name for name, _ in written["beside"]]
+    threaded, at_once = train("thread"), train("at once")
+    names = [name for name, _ in written["thread"]]
     assert names == [name for name, _ in written["at once"]] and names[-1] == "checkpoint_final.pth"
     assert {"checkpoint_best.pth", "checkpoint_latest.pth"} <= set(names)
-    assert [main for _, main in written["beside"]] == [False] * (len(names) - 1) + [True]
+    assert [main for _, main in written["thread"]] == [False] * (len(names) - 1) + [True]
     assert all(main for _, main in written["at once"])
-    for key, value in beside["semi"]["companions"].items():
+    for key, value in threaded["semi"]["companions"].items():
         assert torch.equal(value, at_once["semi"]["companions"][key])

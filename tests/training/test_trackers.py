@@ -1,4 +1,4 @@
-"""Values go to TensorBoard and MLflow, and a tracker that fails costs nobody a training."""
+"""Values go to TensorBoard and MLflow, and a failing tracker does not end the training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from semi_nnunet.util.errors import UserError
 from tests.trainers import run_epochs
 
 
-def test_tensorboard_files_hold_what_was_logged(tmp_path):
+def test_tensorboard_files_hold_the_logged_values(tmp_path):
     pytest.importorskip("tensorboard", reason="the extra semi_nnunet[tensorboard] is missing")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -32,7 +32,7 @@ def test_tensorboard_files_hold_what_was_logged(tmp_path):
     ]
 
 
-def test_epochs_that_come_again_are_in_tensorboard_once(tmp_path):
+def test_repeated_epochs_are_in_tensorboard_once(tmp_path):
     pytest.importorskip("tensorboard", reason="the extra semi_nnunet[tensorboard] is missing")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -45,11 +45,11 @@ def test_epochs_that_come_again_are_in_tensorboard_once(tmp_path):
         tracker.close()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     for key in ("semi/loss", "semi/dice"):
-        found = [(event.step, event.value) for event in events.Scalars(key)]
-        assert found == [(epoch, 10 * (epoch >= 10)) for epoch in range(20)]
+        values = [(event.step, event.value) for event in events.Scalars(key)]
+        assert values == [(epoch, 10 * (epoch >= 10)) for epoch in range(20)]
 
 
-def test_a_full_disk_below_tensorboard_costs_no_training(tmp_path, capsys):
+def test_a_full_disk_below_tensorboard_is_one_warning(tmp_path, capsys):
     pytest.importorskip("tensorboard", reason="the extra semi_nnunet[tensorboard] is missing")
     tracker = TensorBoardTracker(tmp_path)
 
@@ -59,19 +59,20 @@ def test_a_full_disk_below_tensorboard_costs_no_training(tmp_path, capsys):
     tracker.writer.add_scalar = full
     for epoch in range(3):
         tracker.log("semi/loss", 0.5, epoch)
-    said = capsys.readouterr().out
-    assert said.count("WARNING: TensorBoard") == 1 and "No space left" in said
+    output = capsys.readouterr().err
+    assert output.count("WARNING: TensorBoard") == 1 and "No space left" in output
 
 
 @pytest.mark.parametrize(("module", "name"), [("mlflow", "mlflow"), ("tensorboard", "tensorboard")])
 def test_a_missing_extra_is_named(module, name, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
-    with pytest.raises(UserError, match=rf"semi_nnunet\[{name}\]"):
+    with pytest.raises(UserError, match=name) as error:
         if name == "mlflow":
             MlflowTracker(tmp_path, "data", "run", False, tmp_path)
         else:
             TensorBoardTracker(tmp_path)
+    assert f"semi_nnunet[{name}]" in error.value.fix
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def no_server(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-def runs_in(results: Path, experiment: str):
+def find_runs(results: Path, experiment: str):
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{results}/mlflow.db")
@@ -93,13 +94,15 @@ def test_a_training_is_a_run_of_mlflow(make_trainer):
     trainer = make_trainer("SemiMeanTeacherTrainer", mlflow=True)
     run_epochs(trainer, 2)
     results = Path(trainer.output_folder).parents[2]
-    client, (run,) = runs_in(results, trainer.plans_manager.dataset_name)
+    client, (run,) = find_runs(results, trainer.plans_manager.dataset_name)
     assert run.info.run_name == "SemiMeanTeacherTrainer__nnUNetPlans__2d fold_0"
     assert run.data.params["ema_decay"] == str(trainer.settings.ema_decay)
     rows = trainer.history.rows
     for key in ("loss/consistency", "dice/deployed", "weight/consistency"):
-        got = client.get_metric_history(run.info.run_id, f"semi/{key}")
-        assert [(one.step, one.value) for one in got] == [(r["epoch"], r[key]) for r in rows]
+        metrics = client.get_metric_history(run.info.run_id, f"semi/{key}")
+        assert [(metric.step, metric.value) for metric in metrics] == [
+            (r["epoch"], r[key]) for r in rows
+        ]
     assert run.info.status == "RUNNING"
     for tracker in trainer.run_log.trackers:
         tracker.close()
@@ -107,50 +110,50 @@ def test_a_training_is_a_run_of_mlflow(make_trainer):
 
 
 @pytest.mark.usefixtures("no_server")
-def test_a_continued_training_goes_on_with_its_run_and_a_new_one_gets_its_own(tmp_path):
-    def tracker(resumed):
+def test_a_continued_training_continues_its_run_and_a_new_one_gets_its_own(tmp_path):
+    def open_tracker(resumed):
         return MlflowTracker(tmp_path / "fold_0", "data", "run", resumed, tmp_path)
 
-    first = tracker(False)
+    first = open_tracker(False)
     first.update_config({"epochs": 3})
-    again = tracker(True)
+    again = open_tracker(True)
     again.update_config({"epochs": 4, "seed": 1})  # a parameter that changed stays what it was
     again.log("dice", float("nan"), 0)
     again.log("dice", 0.5, 1)
-    assert again.run_id == first.run_id and tracker(False).run_id != first.run_id
-    client, runs = runs_in(tmp_path, "data")
+    assert again.run_id == first.run_id and open_tracker(False).run_id != first.run_id
+    client, runs = find_runs(tmp_path, "data")
     assert len(runs) == 2
     run = client.get_run(first.run_id)
     assert run.data.params == {"epochs": "3", "seed": "1"} and run.data.metrics == {"dice": 0.5}
-    assert not again.complained
+    assert not again.has_failed
 
 
 @pytest.mark.usefixtures("no_server")
-def test_epochs_that_come_again_are_in_mlflow_once(tmp_path):
+def test_repeated_epochs_are_in_mlflow_once(tmp_path):
     for first, last, resumed in ((0, 3, False), (2, 5, True)):
         tracker = MlflowTracker(tmp_path / "fold_0", "data", "run", resumed, tmp_path)
         for epoch in range(first, last):
             for key in ("loss", "dice"):
                 tracker.log(key, epoch / 2, epoch)
         tracker.log_summary("final_dice", last / 10)
-    client, (run,) = runs_in(tmp_path, "data")
+    client, (run,) = find_runs(tmp_path, "data")
     for key in ("loss", "dice"):
-        found = client.get_metric_history(run.info.run_id, key)
-        assert [(one.step, one.value) for one in found] == [(e, e / 2) for e in range(5)]
-    assert run.data.metrics["final_dice"] == 0.5 and not tracker.complained
+        metrics = client.get_metric_history(run.info.run_id, key)
+        assert [(metric.step, metric.value) for metric in metrics] == [(e, e / 2) for e in range(5)]
+    assert run.data.metrics["final_dice"] == 0.5 and not tracker.has_failed
 
 
 @pytest.mark.usefixtures("no_server")
-def test_a_tracker_that_fails_says_so_once(tmp_path, capsys):
+def test_a_failing_tracker_warns_once(tmp_path, capsys):
     tracker = MlflowTracker(tmp_path / "fold_0", "data", "run", False, tmp_path)
     tracker.client.delete_run(tracker.run_id)
     for epoch in range(3):
         tracker.log("dice", 0.5, epoch)
-    assert capsys.readouterr().out.count("WARNING: MLflow") == 1
+    assert capsys.readouterr().err.count("WARNING: MLflow") == 1
 
 
 @pytest.mark.usefixtures("no_server")
-def test_a_place_that_cannot_be_used_is_named_before_training(tmp_path, monkeypatch):
+def test_an_unusable_destination_is_named_before_training(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://nowhere")
-    with pytest.raises(UserError, match="nonsense://nowhere cannot be used"):
+    with pytest.raises(UserError, match="nonsense://nowhere"):
         MlflowTracker(tmp_path / "fold_0", "data", "run", False, tmp_path)

@@ -1,4 +1,4 @@
-"""Trainers as a whole: repeatable, and settings as the plans give them."""
+"""Trainers as a whole: they are repeatable, and take their settings from the plans."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ from tests.trainers import same_weights, weights_of
 
 
 def test_same_seed_gives_the_same_training_and_another_seed_another(make_trainer):
-    after = []
+    weights = []
     for seed in (0, 0, 1):
         trainer = make_trainer("SemiMeanTeacherTrainer", seed=seed)
         trainer.train_step(next(trainer.dataloader_train))
-        after.append(weights_of(trainer.bare_network))
-    assert same_weights(after[0], after[1]) and not same_weights(after[0], after[2])
+        weights.append(weights_of(trainer.bare_network))
+    assert same_weights(weights[0], weights[1]) and not same_weights(weights[0], weights[2])
 
 
-def test_a_configuration_that_is_not_preprocessed_is_said_with_the_command(make_trainer, tmp_path):
+def test_an_unpreprocessed_configuration_is_reported_with_the_command(make_trainer, tmp_path):
     trainer = make_trainer("SemiBaselineTrainer", start=False)
     trainer.preprocessed_dataset_folder = str(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"2d is not preprocessed.*semi_nnunet preprocess -d"):
+    with pytest.raises(UserError, match="2d") as error:
         trainer.do_split()
+    assert "semi_nnunet preprocess -d" in error.value.fix
 
 
-def test_reasons_are_those_of_the_rules_also_after_planning(prepared_dataset):
+def test_settings_keep_the_reasons_of_the_rules_after_planning(prepared_dataset):
     from semi_nnunet.methods.mean_teacher import MeanTeacherSettings, SemiMeanTeacherTrainer
     from semi_nnunet.planning.plan import plan_semi
 
     dataset = prepared_dataset("labels", 1)
     trainers = {"SemiMeanTeacherTrainer": MeanTeacherSettings}
-    given = {"epochs": 7}
+    changes = {"epochs": 7}
     plans = dict(dataset.plans)
     plans["semi"], _ = plan_semi(
-        plans, dataset.dataset_json, Path(dataset.preprocessed), trainers, given
+        plans, dataset.dataset_json, Path(dataset.preprocessed), trainers, changes
     )
-    plans["semi_planned"] = {"given": given, "semi": copy.deepcopy(plans["semi"])}
+    plans["semi_planned"] = {"given": changes, "semi": copy.deepcopy(plans["semi"])}
     plans["semi"]["2d"]["ramp_up_steps"] = 3  # edited by hand
     trainer = SemiMeanTeacherTrainer(plans, "2d", 0, dataset.dataset_json, torch.device("cpu"))
     reasons = trainer.resolved.reasons
@@ -50,12 +51,12 @@ def test_reasons_are_those_of_the_rules_also_after_planning(prepared_dataset):
     assert reasons["ema_decay"].startswith("averages about the last")
 
 
-def test_unknown_setting_stops_at_once_and_names_the_nearest(make_trainer):
-    with pytest.raises(UserError, match="did you mean 'ema_decay'"):
+def test_an_unknown_setting_is_rejected_with_the_nearest_one(make_trainer):
+    with pytest.raises(UserError, match="'ema_decay'"):
         make_trainer("SemiMeanTeacherTrainer", start=False, ema_deccay=0.9)
 
 
-def test_plans_given_by_the_caller_stay_as_they_were(prepared_dataset):
+def test_the_plans_of_the_caller_do_not_change(prepared_dataset):
     from semi_nnunet.methods.supervised import SemiBaselineTrainer
 
     dataset = prepared_dataset("labels", 1)
@@ -65,12 +66,12 @@ def test_plans_given_by_the_caller_stay_as_they_were(prepared_dataset):
     assert json.dumps(plans, sort_keys=True) == before
 
 
-def test_misspelt_trainer_section_is_refused_and_another_packages_left_alone(prepared_dataset):
+def test_a_misspelt_trainer_section_is_rejected_but_not_one_of_another_package(prepared_dataset):
     from semi_nnunet.methods.mean_teacher import SemiMeanTeacherTrainer
 
     dataset = prepared_dataset("labels", 1)
     arguments = ("2d", 0, dataset.dataset_json, torch.device("cpu"))
     plans = {**dataset.plans, "semi": {"SemiMeanTeecherTrainer": {}}}
-    with pytest.raises(UserError, match="did you mean 'SemiMeanTeacherTrainer'"):
+    with pytest.raises(UserError, match="'SemiMeanTeacherTrainer'"):
         SemiMeanTeacherTrainer(plans, *arguments)
     SemiMeanTeacherTrainer({**plans, "semi": {"SomebodyElsesTrainer": {"x": 1}}}, *arguments)

@@ -1,4 +1,4 @@
-"""The unlabelled images of a training: which there are, and which it may see."""
+"""The unlabelled cases that a training sees."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from semi_nnunet.util.errors import UserError
 from tests.trainers import run_epochs
 
 
-def test_folds_are_of_whole_patients_whose_unlabelled_images_wait_outside(make_trainer, tmp_path):
+def test_a_fold_excludes_unlabelled_images_of_its_validation_patients(make_trainer, tmp_path):
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
-    labelled, unlabelled = trainer.labelled_identifiers(), trainer.unlabelled_cases()
+    labelled, unlabelled = trainer.labelled_identifiers(), trainer.unlabelled_selection().in_fold
     assert len(labelled) == 5 and len(unlabelled) == 4
     # two labelled patients of two and three cases; the first has an unlabelled image, too
     first = {*labelled[:2], unlabelled[0]}
@@ -24,37 +24,40 @@ def test_folds_are_of_whole_patients_whose_unlabelled_images_wait_outside(make_t
     for trainer.fold in (0, 1):
         training, validation = trainer.do_split()
         assert {tuple(training), tuple(validation)} == {tuple(labelled[:2]), tuple(labelled[2:])}
-        pools["A" if labelled[0] in validation else "B"] = trainer.training_unlabelled_cases()
-        assert trainer.unlabelled_cases() == trainer.training_unlabelled_cases()
+        pools["A" if labelled[0] in validation else "B"] = trainer.unlabelled_selection().trained_on
+        assert trainer.unlabelled_selection().in_fold == trainer.unlabelled_selection().trained_on
     assert pools == {"A": unlabelled[1:], "B": unlabelled}
     trainer.fold = "all"
-    assert trainer.training_unlabelled_cases() == unlabelled
+    assert trainer.unlabelled_selection().trained_on == unlabelled
     trainer.fold, trainer.patient_of = 0, lambda case: "B" if case in labelled[2:] else "A"
     trainer.do_split = lambda: (labelled[2:], labelled[:2])
-    with pytest.raises(UserError, match="all 4 are of patients whom fold 0 validates on"):
-        trainer.training_unlabelled_cases()
+    with pytest.raises(UserError, match=r"all 4 .* fold 0"):
+        trainer.unlabelled_selection()
 
 
-def test_no_unlabelled_images_is_said_before_the_first_step(make_trainer, monkeypatch, tmp_path):
+def test_missing_unlabelled_images_are_reported_before_the_first_step(
+    make_trainer, monkeypatch, tmp_path
+):
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
     trainer.pool.folder = tmp_path / "nothing"
-    with pytest.raises(UserError, match="semi_nnunet preprocess -d Dataset"):
+    with pytest.raises(UserError, match="unlabelled") as error:
         trainer.on_train_start()
+    assert "semi_nnunet preprocess -d Dataset" in error.value.fix
 
 
-def test_pool_that_changed_since_the_checkpoint_is_named(make_trainer):
+def test_a_pool_that_changed_since_the_checkpoint_is_logged(make_trainer):
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
     run_epochs(trainer, 1)
     resumed = make_trainer("SemiMeanTeacherTrainer", start=False)
-    pool = resumed.unlabelled_cases()
-    resumed.pool.all = lambda labelled: pool[:-1]
+    pool = resumed.unlabelled_selection().in_fold
+    resumed.pool._preprocessed = pool[:-1]
     log = []
     resumed.print_to_log_file = lambda *args, **kwargs: log.append(" ".join(map(str, args)))
     resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
-    assert any("unlabelled cases: 4 -> 3" in line for line in log)
+    assert any("4 -> 3" in line for line in log)
 
 
-def test_unlabelled_foreground_is_looked_for_where_few_slices_show_any(phantom):
+def test_foreground_is_oversampled_if_few_slices_show_any(phantom):
     from dataclasses import replace
 
     from semi_nnunet.planning.properties import collect_properties
