@@ -15,10 +15,11 @@ from types import ModuleType
 
 import pytest
 
-from semi_nnunet.cli.main import VERBS, build_parser
+from semi_nnunet.cli.main import VERBS, parse
 from semi_nnunet.datasets.phantom import write_phantom_dataset
 from semi_nnunet.training.reproducible import ReproducibleTrainer
 from semi_nnunet.training.trainer import SemiTrainer
+from semi_nnunet.util.errors import UserError
 from tests.test_layers import LAYERS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,8 +104,10 @@ def test_commands_are_understood(page, capsys):
             refused.append((words, "no such verb"))
             continue
         try:
-            build_parser(words[0]).parse_args(words)
-        except SystemExit:
+            parse(words)
+        except UserError as error:
+            refused.append((words, str(error)))
+        except SystemExit:  # of a converter
             refused.append((words, capsys.readouterr().err))
     assert not refused
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import importlib
 import inspect
 import subprocess
 import sys
@@ -35,29 +33,13 @@ def test_every_name_resolves_with_a_docstring_and_full_type_hints(name: str) -> 
     if inspect.isclass(offered):
         assert not dataclasses.is_dataclass(offered) or typing.get_type_hints(offered)
         return
-    hints = typing.get_type_hints(offered)
     parameters = inspect.signature(offered).parameters
-    assert set(hints) == {*parameters, "return"}
+    assert set(offered.__annotations__) == {*parameters, "return"}
     text = inspect.getdoc(offered) or ""
-    for heading in ("Args:", "Raises:"):
+    for heading in ("Args:", "Returns:", "Raises:"):
         assert heading in text
-    assert "Returns:" in text or "Yields:" in text
     for parameter in parameters:
-        assert f"{parameter}:" in text or f"{parameter}," in text, parameter
-
-
-def test_what_type_checkers_see_is_what_there_is() -> None:
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
-    block = next(node for node in tree.body if isinstance(node, ast.If))
-    seen = {
-        alias.name: node.module
-        for node in block.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    assert sorted(seen) == sorted(semi_nnunet.__all__)
-    for name, module in seen.items():
-        assert getattr(importlib.import_module(str(module)), name) is getattr(semi_nnunet, name)
+        assert f"{parameter}:" in text, parameter
 
 
 def test_no_name_is_that_of_a_package_or_module_which_would_hide_it() -> None:
@@ -65,8 +47,8 @@ def test_no_name_is_that_of_a_package_or_module_which_would_hide_it() -> None:
     assert inside.isdisjoint(semi_nnunet.__all__)
 
 
-def test_a_name_that_is_not_offered_is_told() -> None:
-    with pytest.raises(AttributeError, match="has no attribute 'trian'"):
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="trian"):
         semi_nnunet.trian  # noqa: B018
 
 
@@ -75,23 +57,6 @@ def test_importing_it_imports_neither_torch_nor_nnunet() -> None:
     code += "print(sorted({'torch', 'nnunetv2', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-
-
-def takes_a_namespace(node: ast.FunctionDef) -> bool:
-    arguments = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
-    given = [one.annotation for one in arguments if one.annotation is not None]
-    return any("Namespace" in ast.unparse(annotation) for annotation in given)
-
-
-def test_the_command_line_knows_the_functions_and_not_they_it() -> None:
-    """Only ``run`` of a verb takes what was parsed."""
-    found = {
-        (path.relative_to(PACKAGE).parts[0], node.name)
-        for path in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef) and takes_a_namespace(node)
-    }
-    assert found == {("cli", "run")}
 
 
 def test_from_a_data_set_to_its_dice_in_ten_lines(

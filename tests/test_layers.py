@@ -34,6 +34,7 @@ LAYERS = (
     "pseudo_labels",
     "demo",
     "automatic",
+    "verbs",
     "cli",
 )
 FILES = sorted(PACKAGE.rglob("*.py"))

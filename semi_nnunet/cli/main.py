@@ -1,185 +1,187 @@
-"""``semi_nnunet VERB ...``"""
+"""``semi_nnunet VERB ...``: the command line, generated from the functions in ``verbs``."""
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import io
 import os
 import select
 import signal
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Annotated, Any
+
+import cyclopts
 
 import semi_nnunet
+from semi_nnunet.cli.commands import command_of, help_text
 from semi_nnunet.util.errors import UserError, disk_error_message
 from semi_nnunet.util.messages import show_messages
 
 TASKS = {
-    "set up": {
-        "doctor": "say what is set up, what is missing and how to mend it",
-        "register": "let nnU-Net's own commands find our trainers in every shell",
-        "demo": "show on a phantom data set that unlabelled images help",
-    },
-    "prepare": {
-        "convert": "make a raw data set from the files of a published benchmark",
-        "split": "make a benchmark data set with hidden labels from a labelled one",
-        "preprocess": "verify, plan and preprocess a data set with its unlabelled images",
-        "plan": "write the semi-supervised settings into the plans, with the reason of each",
-    },
-    "train": {
-        "auto": "go from a raw data set to the best model and its proof, in a budget of hours",
-        "train": "train one fold as nnUNetv2_train does, after a look at what would stop it",
-        "crossval": "train and measure trainers x configurations x folds x seeds as a list of jobs",
-        "status": "say what is done, running and begun of a data set's trainings",
-        "benchmark": "measure what a training step of each trainer costs on this machine",
-        "recipes": "list the recipes of published experiments",
-        "run": "follow the recipe of a published experiment, from its files to the report",
-    },
-    "predict and label": {
-        "predict": "predict images as nnUNetv2_predict does, faster and in little memory",
-        "pseudo-label": "label images that nobody labelled, with trained models",
-        "select": "choose the unlabelled images to train on, by how sure models are of them",
-        "distil": "make a training set of labelled and pseudo-labelled cases",
-    },
-    "judge": {
-        "evaluate": "measure predictions: overlap, surfaces, volumes of every case and class",
-        "compare": "say whether trainers beat the baseline: paired, over folds and seeds",
-        "ensemble": "average the predictions of trainers, configurations, folds and seeds",
-        "report": "write the answer, tables, curves and cases as one HTML file to open offline",
-    },
-    "ship": {
-        "slim": "distil a trained model into a small network that keeps to a goal of speed",
-        "tune": "find out which mirrored images are worth their time when a model predicts",
-        "export": "turn a trained model into one that stock nnU-Net runs",
-        "package": "make a model a challenge submission: a folder to build and run offline",
-        "efficiency": "measure what a submission costs a case, as FLARE does",
-        "install": "install a model from a zip, without running or overwriting anything",
-    },
+    "set up": ("doctor", "register", "demo"),
+    "prepare": ("convert", "split", "preprocess", "plan"),
+    "train": ("auto", "train", "crossval", "status", "benchmark", "run"),
+    "predict and label": ("predict", "pseudo-label", "select", "distil"),
+    "judge": ("evaluate", "compare", "ensemble", "report"),
+    "ship": ("slim", "tune", "export", "package", "efficiency", "install"),
 }
-VERBS = {name: summary for verbs in TASKS.values() for name, summary in verbs.items()}
-ANEW = (  # these keep nothing of what they had done when they are interrupted
+VERBS = tuple(verb for verbs in TASKS.values() for verb in verbs)
+FUNCTIONS = {"preprocess": "prepare", "report": "write_report"}  # verb -> its function's other name
+NOT_CONTINUED = {  # these start again when they were interrupted
     "demo", "convert", "predict", "tune", "package", "benchmark", "evaluate", "compare", "report",
-)  # fmt: skip
-COMPLETING = "_ARGCOMPLETE"  # set by the shell's function of argcomplete
-OLD_VERBS = ("trainers",)  # understood, but not listed: semi_nnunet register --print
+}  # fmt: skip
 
 
-def build_parser(verb: str | None) -> argparse.ArgumentParser:
-    """The parser of all verbs; only the file of ``verb`` is imported, the others are listed."""
-    parser = argparse.ArgumentParser(
-        prog="semi_nnunet",
-        description=semi_nnunet.__doc__.partition("\n")[0] if semi_nnunet.__doc__ else None,
-        usage="semi_nnunet [-h] [--version] VERB ...",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def verb_module(verb: str) -> ModuleType:
+    """Return the module of a verb."""
+    return importlib.import_module(f"semi_nnunet.verbs.{verb.replace('-', '_')}")
+
+
+def verb_function(verb: str) -> Callable[..., Any]:
+    """Return the function of a verb, which is also the one of ``import semi_nnunet``."""
+    name = FUNCTIONS.get(verb, verb.replace("-", "_"))
+    function: Callable[..., Any] = getattr(verb_module(verb), name)
+    return function
+
+
+def build_app() -> cyclopts.App:
+    """Return the command line of all verbs."""
+    app = cyclopts.App(
+        name="semi_nnunet",
+        help=(semi_nnunet.__doc__ or "").partition("\n")[0].replace("``", ""),
+        version=f"semi_nnunet {semi_nnunet.__version__}",
+        help_format="plaintext",
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
     )
-    parser.add_argument(
-        "--version", action="version", version=f"semi_nnunet {semi_nnunet.__version__}"
+    for order, (task, verbs) in enumerate(TASKS.items()):
+        group = cyclopts.Group(task, sort_key=order)
+        for verb in verbs:
+            if verb == "convert":
+                app.command(_converter_app(group))
+            else:
+                function = verb_function(verb)
+                app.command(command_of(function), name=verb, group=group, help=help_text(function))
+    app.register_install_completion_command()
+    return app
+
+
+def _converter_app(group: cyclopts.Group) -> cyclopts.App:
+    """Return the verb whose options depend on its first word."""
+    from semi_nnunet.verbs import convert
+
+    app = cyclopts.App(
+        name="convert",
+        group=group,
+        help=(convert.convert.__doc__ or "").partition("\n")[0],
+        help_flags=(),
+        version_flags=(),
     )
-    verbs = parser.add_subparsers(
-        dest="verb",
-        metavar="VERB",
-        prog=parser.prog,
-        required=True,
-        title="verbs (semi_nnunet VERB --help says more)",
-        description=verbs_by_task(),
-        help=argparse.SUPPRESS,
-    )
-    for name in (*VERBS, *OLD_VERBS):
-        sub = verbs.add_parser(
-            name,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,  # --seed (which) is not --seeds (how many)
+
+    def read_words(
+        *words: Annotated[str, cyclopts.Parameter(allow_leading_hyphen=True)],
+    ) -> Any:
+        return convert.convert(**convert.parse_words(words))
+
+    app.default(read_words)
+    return app
+
+
+def parse(words: Sequence[str]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return the function of a command line and its arguments, without calling it.
+
+    Args:
+        words: After ``semi_nnunet``.
+
+    Raises:
+        UserError: the words are wrong.
+    """
+    verb = verb_of(words)
+    if verb == "convert":
+        from semi_nnunet.verbs import convert
+
+        return convert.convert, convert.parse_words(words[list(words).index(verb) + 1 :])
+    try:
+        function, bound, _ = build_app().parse_args(
+            list(words), print_error=False, exit_on_error=False
         )
-        if name == verb:
-            module = importlib.import_module(f"semi_nnunet.cli.{name.replace('-', '_')}")
-            sub.description = module.__doc__
-            module.add_arguments(sub)
-            sub.set_defaults(run=module.run)
-    return parser
+    except cyclopts.CycloptsError as error:
+        raise usage_error(error, verb) from error
+    return function, dict(bound.arguments)
+
+
+def usage_error(error: cyclopts.CycloptsError, verb: str | None) -> UserError:
+    """Return the message for wrong words."""
+    fix = f"semi_nnunet {verb} --help lists the options"
+    if verb not in VERBS:
+        fix = "semi_nnunet --help lists the verbs"
+    return UserError(str(error).strip().rstrip(".?"), fix=fix)
 
 
 def verb_of(words: Sequence[str]) -> str | None:
-    """The verb of a command line, None if there is none yet."""
+    """Return the verb of a command line, None if there is none yet."""
     return next((word for word in words if not word.startswith("-")), None)
-
-
-def complete() -> NoReturn:
-    """Tell the shell how the line that is being typed may go on, and exit."""
-    import argcomplete
-
-    line, at = os.environ.get("COMP_LINE", ""), int(os.environ.get("COMP_POINT", 0))
-    typed = line[:at].split()[1:]
-    whole = typed if line[:at].endswith(" ") else typed[:-1]  # the last word may become another
-    argcomplete.autocomplete(build_parser(verb_of(whole)), always_complete_options="long")
-    raise SystemExit(0)  # the line was no command of ours
-
-
-def verbs_by_task() -> str:
-    """What each verb does, in groups."""
-    width = max(map(len, VERBS))
-    lines = []
-    for task, verbs in TASKS.items():
-        lines += [f"{task}:", *(f"  {name:<{width}}  {what}" for name, what in verbs.items())]
-    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; a user's mistake ends with a message and exit code 2."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if COMPLETING in os.environ:
-        complete()
-    parser = build_parser(verb_of(argv))
-    args, rest = parser.parse_known_args(argv)
-    if rest:
-        fix = f"semi_nnunet {args.verb} --help lists the options"
-        if not rest[0].startswith("-"):  # argparse takes what may be left out with what is before
-            fix = f"what is no option comes first: semi_nnunet {args.verb} --help"
-        parser.error(f"unrecognized arguments: {' '.join(rest)}. Fix: {fix}")
+    words = list(sys.argv[1:] if argv is None else argv)
+    verb = verb_of(words)
     for stream in (sys.stdout, sys.stderr):  # a terminal without a true minus still gets the rest
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     show_messages()
+    prefix = f"semi_nnunet {verb}" if verb in VERBS else "semi_nnunet"
     try:
-        code = int(args.run(args) or 0)
+        result = build_app()(words, print_error=False, exit_on_error=False)
         if sys.stdout is not None:
             sys.stdout.flush()
-        return code
+        return int(verb in VERBS and result_has_failed(str(verb), result))
+    except cyclopts.CycloptsError as error:
+        print(f"{prefix}: error: {usage_error(error, verb)}", file=sys.stderr)
+        return 2
     except UserError as error:
-        said_before = getattr(error, "exit_code", None)
-        if said_before is not None:
-            return int(said_before)
-        print(f"semi_nnunet {args.verb}: error: {error}", file=sys.stderr)
+        exit_code = getattr(error, "exit_code", None)  # its message was printed before
+        if exit_code is not None:
+            return int(exit_code)
+        print(f"{prefix}: error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        if not reader_is_gone():
+        if not reader_has_left():
             raise
         return 128 + signal.SIGPIPE
     except OSError as error:
-        said = disk_error_message(error)
-        if said is None:
+        message = disk_error_message(error)
+        if message is None:
             raise
-        print(f"semi_nnunet {args.verb}: error: {said}", file=sys.stderr)
+        print(f"{prefix}: error: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        then = "starts anew" if args.verb in ANEW else "goes on"
-        print(f"semi_nnunet {args.verb}: interrupted; the same command {then}", file=sys.stderr)
+        outcome = "starts again" if verb in NOT_CONTINUED else "continues"
+        print(f"{prefix}: interrupted; the same command {outcome}", file=sys.stderr)
         return 130
 
 
-def reader_is_gone() -> bool:
-    """Whether who read what is printed has seen enough, such as head; then print to nobody."""
+def result_has_failed(verb: str, result: Any) -> bool:
+    """Return whether a verb that raised no error has nevertheless not done everything."""
+    has_failed = getattr(verb_module(verb), "has_failed", None)
+    return result is not None and has_failed is not None and bool(has_failed(result))
+
+
+def reader_has_left() -> bool:
+    """Return True, and discard further output, if the reader of stdout has closed the pipe."""
     try:
-        out = sys.stdout.fileno()
-    except (AttributeError, OSError):  # there is none, or it is no file
+        descriptor = sys.stdout.fileno()
+    except (AttributeError, OSError):  # there is no stdout, or it is not a file
         return False
     poll = select.poll()
-    poll.register(out, 0)
-    gone = any(event & select.POLLERR for _, event in poll.poll(0))
-    if gone:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out)
-    return gone
+    poll.register(descriptor, 0)
+    has_left = any(event & select.POLLERR for _, event in poll.poll(0))
+    if has_left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    return has_left
 
 
 if __name__ == "__main__":

@@ -1,0 +1,29 @@
+"""The names of the front door; each is imported when it is first used."""
+
+from .util.errors import UserError as UserError
+from .verbs.auto import auto as auto
+from .verbs.benchmark import benchmark as benchmark
+from .verbs.compare import compare as compare
+from .verbs.convert import convert as convert
+from .verbs.crossval import crossval as crossval
+from .verbs.distil import distil as distil
+from .verbs.efficiency import efficiency as efficiency
+from .verbs.ensemble import ensemble as ensemble
+from .verbs.evaluate import evaluate as evaluate
+from .verbs.export import export as export
+from .verbs.install import install as install
+from .verbs.options import Launcher as Launcher
+from .verbs.package import package as package
+from .verbs.plan import plan as plan
+from .verbs.predict import predict as predict
+from .verbs.preprocess import prepare as prepare
+from .verbs.pseudo_label import pseudo_label as pseudo_label
+from .verbs.report import write_report as write_report
+from .verbs.select import select as select
+from .verbs.slim import slim as slim
+from .verbs.split import split as split
+from .verbs.status import status as status
+from .verbs.train import train as train
+from .verbs.tune import tune as tune
+
+__version__: str

@@ -1,0 +1,80 @@
+"""``semi_nnunet auto``."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Annotated
+
+from semi_nnunet.verbs.options import (
+    Dataset,
+    Flag,
+    Launcher,
+    OptionalConfiguration,
+    OutputFile,
+    Trainers,
+    option,
+)
+
+if TYPE_CHECKING:
+    from semi_nnunet.automatic.run import Shipped
+
+logger = logging.getLogger(__name__)
+
+
+def auto(
+    dataset: Dataset,
+    *,
+    hours: Annotated[float, option()] = 8.0,
+    configuration: OptionalConfiguration = None,
+    trainers: Trainers = None,
+    out: OutputFile = None,
+    dry_run: Flag = False,
+    launcher: Launcher | None = None,
+) -> Shipped | None:
+    """Go from a raw data set to the best model and its proof, within a budget of hours.
+
+        semi_nnunet auto -d 42 --hours 8
+        semi_nnunet auto -d 42 --hours 8 --dry-run
+        semi_nnunet auto -d 42 -c 3d_fullres -tr SemiUnifiedTrainer SemiCPSTrainer
+
+    The command verifies, plans and preprocesses the data, measures a few steps of every candidate
+    on this device (or uses an earlier semi_nnunet benchmark), and prints how it divides the hours.
+    All candidates and the supervised baseline train briefly, the better half twice as long, and
+    the best candidate and the baseline four times as long. Cases that did not choose the method
+    then decide: labelled test cases, or validation cases of other folds. The folder auto_NAME
+    holds the exported model for stock nnU-Net, the predictions of imagesTs, the report, and a
+    README.md that begins with the answer. Every step is a command that is printed and that you
+    could type. If it is interrupted, the same command continues; --hours counts over restarts.
+
+    Args:
+        dataset: Number or name of the data set.
+        hours: Hours to spend, counted over restarts.
+        configuration: Such as 2d (default: 3d_fullres for volumes on a GPU, else 2d).
+        trainers: Candidates, the most promising first (default: the unified method, Mean Teacher,
+            MixMatch and distillation). The baseline always takes part.
+        out: Folder for the model, the predictions and the report (default: auto_NAME).
+        dry_run: Print the table and the commands, and do nothing.
+        launcher: Where the trainings run; None: on this machine.
+
+    Returns:
+        What ships; None with ``dry_run``, or if the trainings were handed to a cluster.
+
+    Raises:
+        UserError: the options or the data are wrong, another process works on it, the time is too
+            short, or a stage failed.
+    """
+    from semi_nnunet.automatic.run import CANDIDATES
+    from semi_nnunet.automatic.run import auto as choose_and_ship
+
+    shipped = choose_and_ship(
+        dataset,
+        hours=hours,
+        configuration=configuration,
+        trainers=trainers or CANDIDATES,
+        launcher=(launcher or Launcher()).for_jobs(),
+        out=out,
+        dry_run=dry_run,
+    )
+    if shipped is not None:
+        logger.info(f"\n{shipped.answer}\n{shipped.trainer} is in {shipped.folder}")
+    return shipped

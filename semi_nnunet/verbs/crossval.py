@@ -1,0 +1,92 @@
+"""``semi_nnunet crossval``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Annotated
+
+from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
+from semi_nnunet.verbs.options import (
+    MORE,
+    Dataset,
+    Folds,
+    Launcher,
+    Plans,
+    RareFlag,
+    Seeds,
+    option,
+)
+
+logger = logging.getLogger(__name__)
+STEPS = ("train", "predict", "evaluate")
+
+
+def crossval(
+    dataset: Dataset,
+    configurations: Annotated[Sequence[str], option("-c", several=True)],
+    trainers: Annotated[Sequence[str], option("-tr", several=True)] = (BASELINE, RECOMMENDED),
+    *,
+    plans: Plans = "nnUNetPlans",
+    folds: Folds = None,
+    seeds: Seeds = 1,
+    npz: RareFlag = False,
+    steps: Annotated[Sequence[str], option(several=True, group=MORE)] = STEPS,
+    launcher: Launcher | None = None,
+) -> bool:
+    """Train, predict and measure trainers x configurations x folds x seeds, as many as fit.
+
+        semi_nnunet crossval -d 42 -c 2d -tr SemiBaselineTrainer SemiUnifiedTrainer --seeds 3
+        semi_nnunet crossval -d 42 -c 3d_lowres 3d_cascade_fullres -tr SemiUnifiedTrainer
+        semi_nnunet compare -d 42
+
+    Every job runs nnU-Net's own nnUNetv2_train, nnUNetv2_predict of imagesTs if there is one, and
+    semi_nnunet evaluate. Repeat the command to continue: finished jobs are skipped, also a fold
+    that was trained by hand, and killed jobs continue. Folds split the labelled cases; the
+    unlabelled cases serve all folds. Seed 0 uses the plans, other seeds use plans of their own
+    (PLANS_seed1, ...). One job runs on each GPU, or --jobs on the CPU. On a cluster:
+
+        semi_nnunet crossval ... --launcher slurm --sbatch='--gres=gpu:1 --time=12:00:00'
+        semi_nnunet crossval ... --launcher ray --ray-address HOST:6379
+
+    each job is a task. SLURM requeues and continues a job whose time is up; Ray continues one on
+    another node if its node is lost.
+
+    Args:
+        dataset: Number or name of the data set.
+        configurations: Such as 2d; for a cascade both stages, the first one first.
+        trainers: Class names, ours or nnU-Net's.
+        plans: Plans identifier; seeds above 0 get plans of their own.
+        folds: Numbers or all (default: all folds, 0 1 2 3 4).
+        seeds: Number of seeds.
+        npz: Keep probabilities, for semi_nnunet ensemble.
+        steps: Steps of each job: train predict evaluate.
+        launcher: Where the jobs run; None: on this machine.
+
+    Returns:
+        Whether all jobs are done; False if they were handed to a cluster, or if this process had a
+        single job to do.
+
+    Raises:
+        UnfinishedError: jobs failed; the reasons were printed.
+        UserError: everything that would keep a job from running, before the first one starts.
+    """
+    from semi_nnunet.runs.crossval import crossval as run_jobs
+
+    is_done = run_jobs(
+        dataset,
+        configurations,
+        trainers,
+        plans=plans,
+        folds=folds,
+        seeds=seeds,
+        npz=npz,
+        steps=steps,
+        launcher=(launcher or Launcher()).for_jobs(),
+    )
+    if is_done and "evaluate" in steps:
+        plans_option = "" if plans == "nnUNetPlans" else f" -p {plans}"
+        logger.info(f"all done; next: semi_nnunet compare -d {dataset}{plans_option}")
+    elif is_done:
+        logger.info(f"done: {', '.join(steps)}; next: the other steps")
+    return is_done

@@ -1,0 +1,87 @@
+"""``semi_nnunet ensemble``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from semi_nnunet.verbs.options import (
+    Configurations,
+    Dataset,
+    Folds,
+    OutputFolder,
+    Plans,
+    Processes,
+    Trainers,
+    option,
+)
+
+if TYPE_CHECKING:
+    from semi_nnunet.runs.ensemble import Ensembled
+
+logger = logging.getLogger(__name__)
+
+
+def ensemble(
+    dataset: Dataset,
+    out: OutputFolder,
+    *,
+    plans: Plans = "nnUNetPlans",
+    configurations: Configurations = None,
+    trainers: Trainers = None,
+    folds: Folds = None,
+    seeds: Annotated[Sequence[int] | None, option("--seed", several=True)] = None,
+    weights: Annotated[Sequence[str] | None, option(several=True)] = None,
+    processes: Processes = 2,
+) -> list[Ensembled]:
+    """Average what trainers, configurations, folds and seeds predict, and measure the result.
+
+        semi_nnunet crossval -d 42 -c 2d 3d_fullres -tr SemiUnifiedTrainer SemiCPSTrainer --npz
+        semi_nnunet ensemble -d 42 -tr SemiUnifiedTrainer SemiCPSTrainer -o together
+        semi_nnunet ensemble -d 42 -tr SemiUnifiedTrainer -c 2d 3d_fullres --weights 1 2 -o weighted
+
+    The members are all trainings with the plans and their seeds that match the options. nnU-Net
+    averages their probabilities: for imagesTs those of all members, for validation cases those of
+    the members of their fold. Choose members and weights by the validation cases, not by the test.
+
+    Args:
+        dataset: Number or name of the data set.
+        out: Folder for test/ and validation/.
+        plans: Plans identifier; those of its seeds are found, too.
+        configurations: Only these (default: all).
+        trainers: Only these (default: all).
+        folds: Only these (default: all that were trained).
+        seeds: Only these (default: all that were trained).
+        weights: Whole numbers: how often each trainer with each configuration counts, or each of
+            their folds and seeds (default: once).
+        processes: Worker processes.
+
+    Returns:
+        The ensembles: of the validation cases, then of imagesTs.
+
+    Raises:
+        UserError: a name is unknown, nothing matches, the members lack probabilities, or ``out``
+            holds something else.
+    """
+    from semi_nnunet.runs.ensemble import ensemble as average_members
+
+    ensembles = []
+    for averaged in average_members(
+        dataset,
+        out,
+        plans=plans,
+        configurations=configurations,
+        trainers=trainers,
+        folds=folds,
+        seeds=seeds,
+        weights=weights,
+        processes=processes,
+    ):
+        ensembles.append(averaged)
+        if averaged.dice:
+            logger.info(f"\nmean Dice of the {averaged.subset} cases")
+        for member, dice in averaged.dice.items():
+            value = "not measured" if dice is None else f"{dice:.4f}"
+            logger.info(f"  {member:<60}{value}")
+    return ensembles

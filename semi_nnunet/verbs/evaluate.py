@@ -1,0 +1,86 @@
+"""``semi_nnunet evaluate``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from semi_nnunet.verbs.options import MORE, Flag, OutputFile, Processes, RareFlag, option
+
+if TYPE_CHECKING:
+    from semi_nnunet.evaluation.measuring import Evaluated
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    predictions: Annotated[Path, option("-i")],
+    references: Annotated[Path, option("-r")],
+    *,
+    out: OutputFile = None,
+    tolerances: Annotated[Sequence[float], option(several=True)] = (1.0, 2.0),
+    class_tolerances: Annotated[Sequence[str], option(several=True, group=MORE)] = (),
+    voxels: Flag = False,
+    partial: RareFlag = False,
+    dataset_json: Annotated[Path | None, option(group=MORE)] = None,
+    missed_distance: Annotated[float | None, option(group=MORE)] = None,
+    processes: Processes = 2,
+) -> Evaluated:
+    """Measure predictions against references: overlap, surfaces, volumes of every case and class.
+
+        semi_nnunet evaluate -i predictions -r $nnUNet_raw/Dataset042_Pancreas/labelsTs
+
+    Writes metrics.csv (one row for each case and class), metrics.json (with the means and a
+    description of each column) and nnU-Net's summary.json. Distances are in mm on the native grid;
+    for pictures (.png and the like), which have no spacing, in pixels. Surface metrics come in both
+    common conventions, which give different numbers: *_edge as in MONAI and medpy, *_surfel as in
+    DeepMind's surface-distance and FLARE. hd95_edge is the percentile of both directions together,
+    as in medpy; MONAI takes the larger of the two. A class that neither mask shows is not counted.
+    A class that only one mask shows has overlap 0 and, as distance, the diagonal of the image.
+
+    Args:
+        predictions: Folder of predicted files.
+        references: Folder of reference files with the same names.
+        out: Folder for the tables (default: the predictions' folder).
+        tolerances: Distances in mm up to which surfaces agree, for NSD.
+        class_tolerances: CLASS=MM, one tolerance for each class, as in FLARE: columns nsd_*_own.
+        voxels: Measure in voxels, as papers on LA and ACDC do.
+        partial: Accept references without a prediction.
+        dataset_json: Names the classes or regions (default: the one next to the predictions,
+            written by nnUNetv2_predict, or the one of the references' data set).
+        missed_distance: Distance in mm of a class that only one mask shows (default: the diagonal
+            of the image).
+        processes: Worker processes.
+
+    Returns:
+        The means and all cases, as written.
+
+    Raises:
+        UserError: files do not match, cannot be read, hold undeclared values or do not lie on the
+            voxels of their reference.
+    """
+    from semi_nnunet.evaluation.measuring import evaluate as measure_folders
+    from semi_nnunet.evaluation.tables import printed
+    from semi_nnunet.runs.next_step import after_measuring, next_lines
+    from semi_nnunet.util.errors import printable
+
+    measured = measure_folders(
+        predictions,
+        references,
+        out=out,
+        dataset_json=dataset_json,
+        tolerances=tolerances,
+        class_tolerances=class_tolerances,
+        in_voxels=voxels,
+        missed_distance=missed_distance,
+        partial=partial,
+        processes=processes,
+    )
+    logger.info(printable(printed(measured.content)))
+    tables = "metrics.csv, metrics.json and summary.json"
+    logger.info(f"{measured.cases} cases; wrote {tables} to {measured.folder}")
+    if next_commands := after_measuring(Path(predictions)):
+        logger.info(next_lines(next_commands))
+    return measured

@@ -1,0 +1,41 @@
+"""``semi_nnunet install``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from semi_nnunet.deploy.install import Installed
+
+logger = logging.getLogger(__name__)
+
+
+def install(archive: Path, /) -> Installed:
+    """Install a model from a zip, without running or overwriting anything.
+
+        semi_nnunet install Dataset042_....zip
+
+    The zip is checked before it is unpacked, its checkpoints may hold only tensors and plain
+    values, and a different model of the same name is kept.
+    nnUNetv2_install_pretrained_model_from_zip checks none of this.
+
+    Args:
+        archive: Zip written by semi_nnunet export or nnUNetv2_export_model_to_zip.
+
+    Returns:
+        The installed models, and the files that were left out.
+
+    Raises:
+        UserError: the zip is damaged, holds files that no model has, or a different model exists.
+    """
+    from semi_nnunet.deploy.install import install as install_models
+    from semi_nnunet.util.errors import printable
+
+    installed = install_models(archive)
+    for name in installed.left_out:
+        logger.info(printable(f"left out: {name}"))
+    for folder in installed.models:
+        logger.info(printable(f"installed {folder}"))
+    return installed

@@ -1,0 +1,135 @@
+"""``semi_nnunet plan``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from semi_nnunet.verbs.options import (
+    MORE,
+    Configurations,
+    Dataset,
+    Flag,
+    Plans,
+    RareFlag,
+    option,
+)
+
+if TYPE_CHECKING:
+    from semi_nnunet.runs.plan import Planned
+
+logger = logging.getLogger(__name__)
+
+
+def plan(
+    dataset: Dataset,
+    *,
+    plans: Plans = "nnUNetPlans",
+    settings: Annotated[Sequence[str], option("--set", several=True)] = (),
+    budget: Annotated[str | None, option()] = None,
+    name: Annotated[str | None, option()] = None,
+    reset: Flag = False,
+    configurations: Configurations = None,
+    patch: Annotated[Sequence[int] | None, option(several=True, group=MORE)] = None,
+    spacing: Annotated[Sequence[float] | None, option(several=True, group=MORE)] = None,
+    architecture: Annotated[str | None, option(group=MORE)] = None,
+    encoder: Annotated[str, option(group=MORE)] = "resnet34",
+    weights: Annotated[str, option(group=MORE)] = "none",
+    device: Annotated[str, option("--device", "-device", group=MORE)] = "cpu",
+    trainers: Annotated[Sequence[str], option("-tr", several=True, group=MORE)] = (),
+    all: RareFlag = False,
+) -> Planned:
+    """Write the semi-supervised settings into the plans, and print each with its reason.
+
+        semi_nnunet plan -d 42
+        semi_nnunet plan -d 42 --set epochs=300 SemiMeanTeacherTrainer.consistency_weight=5
+        semi_nnunet plan -d 42 --name nnUNetPlans_again --set seed=1
+        semi_nnunet plan -d 42 --budget cpu
+        semi_nnunet plan -d 42 --patch 80 112 112 --set labelled_batch_size=4
+        semi_nnunet plan -d 42 -c 2d --spacing 0.8 0.8 --budget cpu
+        semi_nnunet plan -d 42 --architecture smp.Unet --encoder resnet50 --weights imagenet
+        semi_nnunet plan -d 42 -tr SemiMeanTeacherTrainer
+
+    The command prints the settings that were derived from this data set and those that were given;
+    settings of methods with -tr; everything, also nnU-Net's own values and all defaults, with
+    --all. Without plan, a trainer derives the same values when a training starts.
+
+    Planning again keeps settings given by --set or edited by hand, unless --reset is given, and
+    the sizes measured for the same --budget, unless these plans are deleted first. Everything else
+    is planned again. With --name or --budget (nnUNetPlans_cpu: a small network, a short training),
+    new plans are written next to the old ones. They use the same preprocessed data, with one
+    exception: if the small patch of a --budget would show less than most of an image, images get
+    coarser and need preprocessing again. They get only as coarse as the labels allow: resampled
+    there and back, every class must keep a Dice of .95. The resulting Dice is printed below each
+    network. --spacing sets the spacing by hand, also a coarser one. With --patch, new plans
+    (nnUNetPlans_80x112x112) have the patch of a publication and the network that nnU-Net plans for
+    it. With --architecture, they have a network of segmentation-models-pytorch (2d), of MONAI, or
+    Primus (3d).
+
+    Args:
+        dataset: Number or name of the data set, which is preprocessed.
+        plans: Plans to start from.
+        settings: KEY=VALUE, where KEY may be CONFIG.KEY, TRAINER.KEY or TRAINER.CONFIG.KEY. In
+            Python also a dictionary.
+        budget: "cpu", or seconds for each supervised step, to which network, patch, batch and
+            length are reduced.
+        name: Write new plans with this name.
+        reset: Forget settings that were given or edited before.
+        configurations: Print (with --patch, --spacing, --architecture: change) only these.
+        patch: Edges in voxels, in the order of the plans (2d: two numbers, else three).
+        spacing: Millimetres, in the order of the plans (2d: two numbers, else three).
+        architecture: Such as smp.Unet, monai.SegResNet, primus.S.
+        encoder: Encoder of smp's networks.
+        weights: Initial weights of smp's encoder: imagenet, a file, or none.
+        device: Device to measure --budget SECONDS on.
+        trainers: Print the settings of these methods, too.
+        all: Print every setting of every trainer.
+
+    Returns:
+        The plans, and every setting with its reason.
+
+    Raises:
+        UserError: a name, setting, patch or network does not exist or does not fit.
+    """
+    from semi_nnunet.planning.shown import decided_settings, every_setting
+    from semi_nnunet.runs.next_step import to_preprocess, to_train
+    from semi_nnunet.runs.plan import plan as write_settings
+
+    planned = write_settings(
+        dataset,
+        plans=plans,
+        name=name,
+        configurations=configurations,
+        settings=settings,
+        budget=budget,
+        patch=patch,
+        spacing=spacing,
+        architecture=architecture,
+        encoder=encoder,
+        weights=weights,
+        device=device,
+        reset=reset,
+        trainers=trainers,
+    )
+    lines = []
+    if planned.keeps_sizes:
+        file = f"{planned.name}.json"
+        lines += [
+            f"{planned.name} keeps the sizes measured before (to measure again, delete {file})"
+        ]
+    if all:
+        lines += every_setting(planned.rows, planned.configurations)
+    else:
+        lines += decided_settings(planned.rows, planned.configurations, trainers)
+    plans_option = "" if planned.name == "nnUNetPlans" else f"; use it with -p {planned.name}"
+    lines += ["", *planned.networks, f"wrote {planned.path}{plans_option}"]
+    if planned.coarser:
+        command = to_preprocess(dataset, planned.name, planned.coarser)
+        lines += [f"next, as its spacing is new: {command}"]
+    elif planned.ready:
+        lines += [f"next: {to_train(dataset, planned.name, planned.ready[0])[0]}"]
+    else:
+        lines += [f"next: {to_preprocess(dataset, planned.name, planned.configurations)}"]
+    logger.info("\n".join(map(str, lines)))
+    return planned

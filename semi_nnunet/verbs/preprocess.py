@@ -1,0 +1,119 @@
+"""``semi_nnunet preprocess``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from semi_nnunet.verbs.options import (
+    JOBS,
+    MORE,
+    Dataset,
+    Flag,
+    Launcher,
+    OptionalPlans,
+    RareFlag,
+    option,
+)
+
+if TYPE_CHECKING:
+    from semi_nnunet.runs.prepare import Ready
+
+logger = logging.getLogger(__name__)
+
+
+def prepare(
+    dataset: Dataset,
+    configurations: Annotated[Sequence[str] | None, option("-c", several=True)] = None,
+    *,
+    plans: OptionalPlans = None,
+    processes: Annotated[int | None, option("-np")] = None,
+    skip_bad: Flag = False,
+    skip_outliers: RareFlag = False,
+    planner: Annotated[str, option("-pl", group=MORE)] = "ExperimentPlanner",
+    shards: Annotated[int | None, option(group=JOBS)] = None,
+    launcher: Launcher | None = None,
+    worker: Annotated[bool, Parameter(show=False, negative="")] = False,
+) -> Ready | None:
+    """Verify, plan and preprocess a data set with its unlabelled images in imagesUn.
+
+        semi_nnunet preprocess -d 42
+        semi_nnunet preprocess -d 42 -c 2d 3d_fullres -np 4 --skip-bad
+
+    Runs nnU-Net's fingerprint, planning and preprocessing for imagesTr (results of its own command
+    nnUNetv2_plan_and_preprocess are kept), then preprocesses imagesUn with the same plans. It may
+    be interrupted and repeated: finished cases are kept.
+
+    Unlabelled images that differ much from the labelled ones in spacing, size, orientation or
+    intensities are named, and shown in the folder domain_check of the preprocessed data set. They
+    are used, unless --skip-outliers sets them aside. If they are meant to differ, write
+    "unlabelled_domain": "other" into dataset.json.
+
+    A large imagesUn can be cut into shards. Each shard is a job, here or on a cluster:
+
+        semi_nnunet preprocess -d 42 --shards 8 --jobs 2 -np 4
+        semi_nnunet preprocess -d 42 --launcher slurm --shards 100 --sbatch='--cpus-per-task=4'
+        semi_nnunet preprocess -d 42 --launcher ray --shards 100 --threads 4
+
+    The launching process verifies all images and does everything else; semi_nnunet doctor counts
+    the finished cases.
+
+    Args:
+        dataset: Number or name of the data set.
+        configurations: Such as 2d (default: all of the plans).
+        plans: Plans identifier (default: the planner's, nnUNetPlans).
+        processes: Worker processes (default: one for each core, up to 8; for a shard its cores).
+        skip_bad: Set bad unlabelled cases aside, listed in semi_skipped.json, and continue.
+        skip_outliers: Set unlabelled cases aside that differ much from the labelled ones.
+        planner: nnU-Net's planner, used if there are no plans yet.
+        shards: Number of shards of imagesUn (default: --jobs; without --jobs and --launcher: none).
+        launcher: Where the shards are preprocessed; None: on this machine.
+        worker: This process preprocesses a shard; set by the launcher.
+
+    Returns:
+        The plans and the number of cases; None if the shards were handed to a cluster.
+
+    Raises:
+        UnfinishedError: shards failed; the reasons were printed.
+        UserError: every bad input, in one pass, before anything is written.
+    """
+    from semi_nnunet.runs.next_step import to_train
+    from semi_nnunet.runs.prepare import list_shards, prepare_shard, work_on
+    from semi_nnunet.runs.prepare import prepare as prepare_dataset
+
+    jobs = (launcher or Launcher()).for_jobs()
+    if jobs.only is not None:  # a process of a cluster, or the worker that it starts
+        open_shards = list_shards(dataset, plans, configurations, shards, processes)
+        if worker:
+            work_on(open_shards[jobs.only], processes)
+        else:
+            prepare_shard(open_shards, jobs)
+        return None
+    ready = prepare_dataset(
+        dataset,
+        configurations,
+        plans=plans,
+        planner=planner,
+        processes=processes,
+        skip_bad=skip_bad,
+        skip_outliers=skip_outliers,
+        shards=shards,
+        launcher=jobs,
+    )
+    if ready is None:
+        return None
+    for configuration, (labelled, unlabelled) in ready.counts.items():
+        logger.info(
+            f"{configuration}: {labelled} labelled and {unlabelled} unlabelled cases are ready"
+        )
+    configuration, (labelled, _) = next(iter(ready.counts.items()))
+    fold = "0" if labelled > 1 else "all"  # a single case cannot be split
+    first, *alternatives = to_train(dataset, ready.plans, configuration, fold)
+    if alternatives:
+        first = f"as there is no GPU: {first}"
+    lines = [f"next{',' if alternatives else ':'} {first}", *(f"      {a}" for a in alternatives)]
+    logger.info("\n".join(lines))
+    return ready

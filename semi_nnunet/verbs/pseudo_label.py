@@ -1,0 +1,92 @@
+"""``semi_nnunet pseudo-label``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from semi_nnunet.verbs.options import (
+    JOBS,
+    MORE,
+    Images,
+    Launcher,
+    Models,
+    OutputFolder,
+    RareFlag,
+    Views,
+    option,
+)
+
+if TYPE_CHECKING:
+    from semi_nnunet.pseudo_labels.label import Labelled
+
+logger = logging.getLogger(__name__)
+
+
+def pseudo_label(
+    images: Images,
+    out: OutputFolder,
+    models: Models,
+    *,
+    views: Views = (),
+    confidence: Annotated[float, option()] = 0.0,
+    npz: RareFlag = False,
+    complete: Annotated[Path | None, option(group=MORE)] = None,
+    shards: Annotated[int | None, option(group=JOBS)] = None,
+    launcher: Launcher | None = None,
+    worker: Annotated[bool, Parameter(show=False, negative="")] = False,
+) -> Labelled | None:
+    """Label images with trained models: a pool of any size, on one machine or a cluster.
+
+        semi_nnunet pseudo-label -i images -o labelled -m Dataset042_Pancreas/MODEL --jobs 2
+        semi_nnunet pseudo-label -i images -o labelled -m MODEL OTHER --views flips rot90 gamma
+        semi_nnunet pseudo-label ... --launcher slurm --shards 100 --sbatch='--gres=gpu:1'
+        semi_nnunet pseudo-label ... --launcher ray --shards 100
+
+    A MODEL is a folder TRAINER__PLANS__CONFIGURATION below nnUNet_results, of our trainers or
+    nnU-Net's, or a fold in it. The second stage of a cascade sees the labels of its first stage,
+    which is looked for next to it. Folds and views are averaged as logits, models as probabilities,
+    as in nnU-Net: without --views the labels are those of nnUNetv2_predict --disable_tta, with
+    "flips" those of its default. Each shard of the pool is a process. Repeat the command to
+    continue: a killed process loses its current case only. A bad image is set aside and named.
+    uncertainty.csv lists the uncertainty of each image, the most certain first.
+
+    Args:
+        images: Folder of files CASE_0000.ending.
+        out: Folder for labels/ and the lists.
+        models: See above.
+        views: Test-time views to average: flips rot90 gamma blur noise equalize.
+        confidence: Voxels whose label is less probable get nnU-Net's ignore label (default: none).
+        npz: Keep the probabilities.
+        complete: Folder of labels of some of the images, which annotate some classes, as
+            dataset.json in it or of the model says: these classes stay, the models label the rest.
+        shards: Number of shards of the pool (default: --jobs).
+        launcher: Where the shards are labelled; None: on this machine.
+        worker: This process labels a shard; set by the launcher.
+
+    Returns:
+        The labelled cases; None if the shards were handed to a cluster.
+
+    Raises:
+        UnfinishedError: shards failed; the reasons were printed.
+        UserError: a model or image is missing, ``out`` was begun with other ones, or nothing says
+            which classes the labels to complete annotate.
+    """
+    from semi_nnunet.pseudo_labels.label import label_shard, request_of
+    from semi_nnunet.pseudo_labels.label import pseudo_label as label_pool
+
+    options: dict[str, Any] = {"views": list(views), "confidence": confidence, "npz": npz}
+    options["complete"] = complete
+    jobs = (launcher or Launcher()).for_jobs()
+    if worker:
+        label_shard(request_of(images, out, models, **options), jobs.only, shards, jobs.device)
+        return None
+    return label_pool(images, out, models, **options, shards=shards, launcher=jobs)
+
+
+def has_failed(result: Labelled | None) -> bool:
+    """Return whether no image could be labelled."""
+    return result is not None and not result.cases

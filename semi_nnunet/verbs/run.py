@@ -1,0 +1,127 @@
+"""``semi_nnunet run``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from semi_nnunet.verbs.options import (
+    FIRST,
+    JOBS,
+    MORE,
+    ComputeDevice,
+    Flag,
+    Processes,
+    one_of,
+    option,
+)
+
+if TYPE_CHECKING:
+    from semi_nnunet.runs.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+Stage = Literal[
+    "convert", "split", "preprocess", "plan", "train", "predict", "evaluate", "distil", "slim",
+    "compare", "report",
+]  # fmt: skip
+STAGES = one_of()
+
+
+def run(
+    recipe: str | None = None,
+    source: Path | None = None,
+    /,
+    *,
+    converted: Annotated[int | None, option("-d")] = None,
+    split: Annotated[int | None, option("-o")] = None,
+    list: Flag = False,
+    dry_run: Flag = False,
+    only: Annotated[Stage | None, option(group=(FIRST, STAGES))] = None,
+    first: Annotated[Stage | None, option("--from", group=(FIRST, STAGES))] = None,
+    distilled: Annotated[int | None, option(group=MORE)] = None,
+    report: Annotated[Path | None, option(group=MORE)] = None,
+    processes: Processes = 2,
+    device: ComputeDevice = None,
+    jobs: Annotated[int | None, option(group=JOBS)] = None,
+) -> Recipe | None:
+    """Follow a recipe: from the files of a published benchmark to the report, in one command.
+
+        semi_nnunet run --list
+        semi_nnunet run la_4 ~/LA -d 501 -o 601
+        semi_nnunet run la_4 ~/LA -d 501 -o 601 --dry-run
+        semi_nnunet run la_4 -d 501 -o 601 --from train
+        semi_nnunet run my_recipe.json -d 501 -o 601 --only report
+
+    The stages are convert, split, preprocess, plan, train, predict, evaluate (steps of crossval),
+    compare and report, and for some recipes distil and slim: verbs of this program, printed as you
+    could type them. Repeat the command to continue: every stage skips what is done. Each recipe has
+    plans of its own, named after its file. A recipe is a JSON file: to change budget, seeds or
+    trainers, edit a copy of it and give its path.
+
+    Args:
+        recipe: Name of a recipe, or a JSON file.
+        source: Folder of the downloaded files.
+        converted: Number of the data set with all labels.
+        split: Number of the data set in which some labels are hidden.
+        list: List the recipes and exit.
+        dry_run: Print the commands.
+        only: Only this stage.
+        first: This stage and all later ones.
+        distilled: Number of the data set of pseudo labels; if the recipe has rounds, of the first.
+        report: The HTML file (default: the recipe's name, .html, here).
+        processes: Worker processes of the conversion.
+        device: Where networks compute (default: cuda if there is a GPU).
+        jobs: Trainings at a time (default: one for each GPU; 1 on the CPU).
+
+    Returns:
+        The recipe, with the published numbers to compare with; None with ``list``.
+
+    Raises:
+        UserError: the recipe is wrong, a folder or number is missing, or a stage failed.
+    """
+    if list:
+        list_recipes()
+        return None
+    from semi_nnunet.runs.follow import Following, follow_recipe
+    from semi_nnunet.util.errors import UserError
+
+    if recipe is None or converted is None:
+        raise UserError(
+            f"a recipe and -d are needed, got {'no recipe' if recipe is None else 'no -d'}",
+            fix="semi_nnunet run RECIPE SRC -d ID -o NEW_ID; semi_nnunet run --list names them",
+        )
+    options = Following(
+        source=source,
+        converted=converted,
+        split=split,
+        distilled=distilled,
+        only=only,
+        first=first,
+        dry_run=dry_run,
+        device=device,
+        jobs=jobs,
+        processes=processes,
+        report=report,
+    )
+    followed = follow_recipe(recipe, options)
+    lines = ["\n# published"]
+    lines += [
+        f"#   {row.method}: {row.metric} {row.value} ({row.source})" for row in followed.published
+    ]
+    logger.info("\n".join([*lines, f"# {followed.comparable}"]))
+    return followed
+
+
+def list_recipes() -> None:
+    """Log the names and titles of all recipes."""
+    from semi_nnunet.runs.recipe_files import recipes_folder, titles
+
+    recipes = [*titles()]
+    width = max((len(name) for name, _ in recipes), default=0)
+    lines = [f"{name:<{width}}  {title}" for name, title in recipes]
+    lines += [
+        "",
+        f"in {recipes_folder()}; next: semi_nnunet run NAME SRC -d ID -o NEW_ID --dry-run",
+    ]
+    logger.info("\n".join(lines))

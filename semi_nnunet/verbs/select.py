@@ -1,0 +1,102 @@
+"""``semi_nnunet select``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from semi_nnunet.verbs.options import (
+    JOBS,
+    MORE,
+    ComputeDevice,
+    Dataset,
+    FilterScore,
+    RareFlag,
+    Views,
+    option,
+)
+
+if TYPE_CHECKING:
+    from semi_nnunet.pseudo_labels.select import Selected
+
+logger = logging.getLogger(__name__)
+
+
+def select(
+    dataset: Dataset,
+    models: Annotated[Sequence[str], option("-m", several=True)] = (),
+    *,
+    keep: Annotated[float, option()] = 0.5,
+    score: Annotated[FilterScore, option()] = "entropy",
+    views: Views = (),
+    page: Annotated[Path, option()] = Path("selection.html"),
+    undo: RareFlag = False,
+    most: Annotated[float | None, option(group=MORE)] = None,
+    before: Annotated[Sequence[str], option(several=True, group=MORE)] = (),
+    device: ComputeDevice = None,
+    jobs: Annotated[int | None, option(group=JOBS)] = None,
+) -> Selected | None:
+    """Select the unlabelled images to train on, by the certainty of trained models (UIF).
+
+        semi_nnunet select -d 42 -m Dataset042_Pancreas/MODEL --keep 0.5
+        semi_nnunet select -d 42 -m MODEL OTHER_MODEL --score disagreement --keep 200
+        semi_nnunet select -d 42 -m MODEL --score change --before LABELLED_BEFORE --keep 0.9
+        semi_nnunet select -d 42 --undo
+
+    The models label imagesUn (semi_nnunet pseudo-label). The list of the most certain images is
+    written where all our trainers read it. A page shows the most certain and least certain images
+    and those around the threshold; a table next to it has the score of every case. To filter during
+    a training, use the setting filter_epochs instead.
+
+    Scores (0: most certain): entropy of the labels; disagreement of several models; change of the
+    labels over rounds (FLARE22's winner) and checkpoints (ST++), which compare with --before.
+
+    Args:
+        dataset: The data set with imagesUn.
+        models: Folders of trained models, see semi_nnunet pseudo-label.
+        keep: Fraction of the images, or a number above 1.
+        score: Uncertainty score.
+        views: Test-time views to average: flips rot90 gamma blur noise equalize.
+        page: HTML file of the selection.
+        undo: Train on all images again.
+        most: Largest accepted uncertainty (default: any).
+        before: Output folders of pseudo-label in which earlier models or checkpoints labelled the
+            same images, the oldest first.
+        device: Where networks compute (default: cuda if there is a GPU).
+        jobs: Processes that label (default: one for each GPU; 1 on the CPU).
+
+    Returns:
+        The selection; None with ``undo``.
+
+    Raises:
+        UnfinishedError: no image could be labelled, or shards failed; the reasons were printed.
+        UserError: a model is missing or does not fit, the page cannot be written, or no image is
+            left.
+    """
+    from semi_nnunet.pseudo_labels.choice import Choice
+    from semi_nnunet.pseudo_labels.select import select as select_images
+    from semi_nnunet.pseudo_labels.select import select_all
+    from semi_nnunet.runs.launching import Launcher
+
+    if undo:
+        select_all(dataset)
+        logger.info("trainings use all unlabelled images")
+        return None
+    selected = select_images(
+        dataset,
+        models,
+        Choice(keep, most, score, tuple(before)),
+        views=list(views),
+        page=page,
+        launcher=Launcher(device=device, jobs=jobs),
+    )
+    logger.info(
+        f"{len(selected.kept)} of {selected.total} unlabelled images are selected; see "
+        f"{selected.page}, {selected.table}"
+    )
+    logger.info(
+        f"trainings of {selected.dataset} use only these, until semi_nnunet select -d ... --undo"
+    )
+    return selected

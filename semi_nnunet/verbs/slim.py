@@ -1,0 +1,88 @@
+"""``semi_nnunet slim``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from semi_nnunet.verbs.options import (
+    MORE,
+    Flag,
+    Folds,
+    Launcher,
+    Model,
+    OptionalDataset,
+    option,
+)
+
+if TYPE_CHECKING:
+    from semi_nnunet.runs.slim import Slimmed
+
+logger = logging.getLogger(__name__)
+
+
+def slim(
+    model: Model,
+    *,
+    share: Annotated[float, option()] = 0.125,
+    seconds: Annotated[float | None, option()] = None,
+    folds: Folds = None,
+    plan_only: Flag = False,
+    dataset: OptionalDataset = None,
+    name: Annotated[str | None, option(group=MORE)] = None,
+    settings: Annotated[Sequence[str], option("--set", several=True, group=MORE)] = (),
+    launcher: Launcher | None = None,
+) -> Slimmed:
+    """Distil a trained model into a small, fast network for the same images.
+
+        semi_nnunet slim -m Dataset042_X/SemiUnifiedTrainer__nnUNetPlans__3d_fullres
+        semi_nnunet slim -m MODEL --seconds 5 -device cpu
+        semi_nnunet slim -m MODEL --share 0.05 -f 0 --set epochs=300
+        semi_nnunet slim -m MODEL --plan-only
+
+    Compares networks with fewer features and stages by their operations and, on this device, by
+    the time for the median image. Takes the largest one with at most --share of the model's
+    operations and at most --seconds. Writes plans (nnUNetPlans_slim) in which the model teaches
+    that network on labelled and unlabelled images (SemiDistillationTrainer), each fold by the model
+    of the same fold. Trains it and compares it with the model on validation cases, or for fold all
+    on test cases. Patch and spacing stay; for coarser images, use semi_nnunet distil for labels and
+    semi_nnunet plan --spacing. Repeat the command to continue.
+
+    Args:
+        model: Folder TRAINER__PLANS__CONFIGURATION of a trained model.
+        share: Largest share of the model's operations.
+        seconds: Longest time for the median image on the device (default: any).
+        folds: Folds to distil (default: all folds of the model).
+        plan_only: Write the plans and train nothing.
+        dataset: Data set with the images and labels to learn from (default: the model's).
+        name: Name of the new plans (default: the model's and _slim).
+        settings: Settings of the training, as for semi_nnunet plan.
+        launcher: Where the trainings run, and the device of --seconds; None: this machine.
+
+    Returns:
+        The networks, and the cost of the small one.
+
+    Raises:
+        UserError: naming everything that is wrong: there is no such model, fold or data set, the
+            model's network is not one of nnU-Net's, no network meets the goal, or a training
+            failed.
+    """
+    from semi_nnunet.runs.slim import slim as distil_model
+    from semi_nnunet.util.errors import printable
+
+    slimmed = distil_model(
+        model,
+        dataset=dataset,
+        folds=folds,
+        share=share,
+        seconds=seconds,
+        name=name,
+        settings=settings,
+        plan_only=plan_only,
+        launcher=(launcher or Launcher()).for_jobs(),
+        say=lambda text: logger.info(printable(text)),
+    )
+    if slimmed.told is not None:
+        logger.info(printable(slimmed.told))
+    return slimmed

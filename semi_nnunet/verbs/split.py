@@ -1,0 +1,83 @@
+"""``semi_nnunet split``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from semi_nnunet.verbs.options import FIRST, MORE, Dataset, NewNumber, RareFlag, one_of, option
+
+if TYPE_CHECKING:
+    from semi_nnunet.data.splitting import Split
+
+logger = logging.getLogger(__name__)
+CASES = one_of()
+
+
+def split(
+    dataset: Dataset,
+    new_id: NewNumber,
+    labelled: Annotated[int | None, option()] = None,
+    *,
+    published: Annotated[bool, option(group=(FIRST, CASES))] = False,
+    case_list: Annotated[Path | None, option("--list", group=(FIRST, CASES))] = None,
+    held_out: Annotated[str | None, option()] = None,
+    name: Annotated[str | None, option(group=MORE)] = None,
+    seed: Annotated[int, option(group=MORE)] = 0,
+    hidden_labels: Annotated[Path | None, option(group=MORE)] = None,
+    symlink: RareFlag = False,
+) -> Split:
+    """Make a benchmark data set with hidden labels from a labelled one.
+
+        semi_nnunet split -d 4 -o 504 --labelled 20 --seed 1
+        semi_nnunet split -d 4 -o 504 --list labelled.txt
+        semi_nnunet split -d 502 -o 602 --labelled 6 --published
+        semi_nnunet split -d 502 -o 650 --labelled 6 --published --held-out 38
+
+    Writes a new raw data set: the selected cases go to imagesTr and labelsTr, all other training
+    cases to imagesUn. The hidden labels go to a folder outside the data set, so planning and
+    preprocessing cannot see them. --published takes the list of N cases that semi_nnunet convert
+    found in the literature. To choose settings without the test cases, --held-out makes some of the
+    unlabelled cases the test cases of the new data set, instead of the old ones. If dataset.json
+    names patients, whole patients are drawn and held out; one more patient is taken only if that
+    brings the number closer. Unlabelled images of a patient who is held out are left out.
+
+    Args:
+        dataset: The labelled data set.
+        new_id: Number of the new data set.
+        labelled: Number of cases that keep their labels.
+        published: Take the list named N of the data set's labelled_subsets.json.
+        case_list: File of the cases to keep: text, a JSON list, or a JSON object with a list
+            named N.
+        held_out: Unlabelled cases that become the test cases: a number, evenly spaced by name, or a
+            text file or JSON list (such as whole patients).
+        name: Name of the new data set (default: the old name and the number of labelled cases).
+        seed: Seed of the random selection.
+        hidden_labels: Folder of the hidden labels (default: next to the new data set).
+        symlink: Link to the files instead of copying them.
+
+    Returns:
+        What was made.
+
+    Raises:
+        UserError: a number or list does not fit the cases, or the new data set is something else.
+    """
+    from semi_nnunet.data.splitting import split as hide_labels
+
+    made = hide_labels(
+        dataset,
+        new_id,
+        labelled,
+        name=name,
+        case_list=case_list,
+        published=published,
+        seed=seed,
+        held_out=held_out,
+        hidden_labels=hidden_labels,
+        symlink=symlink,
+    )
+    status = "wrote" if made.is_new else "nothing to do, it exists:"
+    logger.info(f"{status} {made.folder}: {made.description}; hidden labels: {made.hidden_labels}")
+    logger.info(f"next: semi_nnunet preprocess -d {new_id}")
+    return made

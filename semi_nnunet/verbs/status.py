@@ -1,0 +1,36 @@
+"""``semi_nnunet status``."""
+
+from __future__ import annotations
+
+import logging
+
+from semi_nnunet.verbs.options import Dataset, OptionalPlans
+
+logger = logging.getLogger(__name__)
+
+
+def status(dataset: Dataset, plans: OptionalPlans = None) -> list[str]:
+    """Show which trainings of a data set are done, running, begun and still to come.
+
+        semi_nnunet status -d 42
+
+    The command reads only the results folder, so it also shows what another machine, or nnU-Net's
+    own commands, trained there. It estimates the time left.
+
+    Args:
+        dataset: Number or name of the data set.
+        plans: Only trainings with these plans (default: any).
+
+    Returns:
+        A line for each training, below the name of its plans, and one for all of them.
+
+    Raises:
+        UserError: there is no such data set, or nothing was trained with these plans, though with
+            others.
+    """
+    from semi_nnunet.runs.status import status as list_trainings
+    from semi_nnunet.util.errors import printable
+
+    lines = list_trainings(dataset, plans)
+    logger.info("\n".join(map(printable, lines)))
+    return lines

@@ -1,0 +1,86 @@
+"""``semi_nnunet train``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+from semi_nnunet.discovery.names import RECOMMENDED
+from semi_nnunet.verbs.options import FIRST, MORE, ComputeDevice, Plans, RareFlag, one_of, option
+
+logger = logging.getLogger(__name__)
+MODE = one_of()
+
+
+def train(
+    dataset: str,
+    configuration: str,
+    fold: str,
+    trainer: Annotated[str, option("-tr")] = RECOMMENDED,
+    *,
+    plans: Plans = "nnUNetPlans",
+    resume: Annotated[bool, option("--c", group=(FIRST, MODE))] = False,
+    validate_only: Annotated[bool, option("--val", group=(FIRST, MODE))] = False,
+    device: ComputeDevice = None,
+    gpus: Annotated[int, option("-num_gpus", group=MORE)] = 1,
+    npz: RareFlag = False,
+    pretrained_weights: Annotated[Path | None, option("-pretrained_weights", group=MORE)] = None,
+) -> Path:
+    """Train one fold as nnUNetv2_train does, after checking everything that would stop it later.
+
+        semi_nnunet train 42 3d_fullres 0
+        semi_nnunet train 42 3d_fullres 0 -tr SemiCPSTrainer --c
+        semi_nnunet train 42 2d all -tr nnUNetTrainer -device cpu
+        torchrun --nproc_per_node 4 -m semi_nnunet train 42 3d_fullres 0 --c
+
+    Takes the words of nnUNetv2_train, trains with nnU-Net's own entry point in this process, and
+    does not need semi_nnunet register. Before anything is written, it reports everything that is
+    missing or wrong, with the fix: names of trainers, plans, configurations and folds, data that
+    are not preprocessed, a missing GPU, weights that hold a program.
+
+    Args:
+        dataset: Number or name of the data set.
+        configuration: Such as 3d_fullres.
+        fold: A number, or all.
+        trainer: Class name of one of ours, of nnU-Net's, or in nnUNet_extTrainer.
+        plans: Plans identifier.
+        resume: Continue from the last checkpoint.
+        validate_only: Predict and measure the validation cases of a trained fold.
+        device: Where the network computes (default: cuda if there is a GPU).
+        gpus: GPUs that train together.
+        npz: Keep probabilities of the validation cases, for ensembles.
+        pretrained_weights: Checkpoint to start from (default: random weights).
+
+    Returns:
+        The folder of the fold, from which :func:`semi_nnunet.predict` predicts.
+
+    Raises:
+        UserError: the trainer, the plans, the configuration, the fold or the device does not exist,
+            the data or settings do not fit, or the weights are missing or can execute code.
+    """
+    from semi_nnunet.runs.next_step import device_option
+    from semi_nnunet.runs.process_group import is_first
+    from semi_nnunet.runs.train import train as train_fold
+    from semi_nnunet.util.command import typed
+
+    folder = train_fold(
+        dataset,
+        configuration,
+        fold,
+        trainer,
+        plans=plans,
+        resume=resume,
+        validate_only=validate_only,
+        device=device,
+        gpus=gpus,
+        npz=npz,
+        pretrained_weights=pretrained_weights,
+    )
+    if is_first():
+        model = ["-d", dataset, "-c", configuration, "-f", str(fold), "-tr", trainer]
+        model += [] if plans == "nnUNetPlans" else ["-p", plans]
+        words = ("nnUNetv2_predict", *model, "-i", "IMAGES", "-o", "PREDICTIONS")
+        next_command = typed((*words, *device_option(device)))
+        logger.info(f"{folder} is trained\nnext: {next_command}")
+    return folder

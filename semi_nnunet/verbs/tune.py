@@ -1,0 +1,54 @@
+"""``semi_nnunet tune``."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Annotated
+
+from semi_nnunet.verbs.options import ComputeDevice, Folds, Model, option
+
+if TYPE_CHECKING:
+    from semi_nnunet.deploy.mirrors import Mirrors
+
+logger = logging.getLogger(__name__)
+
+
+def tune(
+    model: Model,
+    *,
+    folds: Folds = None,
+    lose: Annotated[float, option()] = 0.1,
+    device: ComputeDevice = None,
+) -> Mirrors:
+    """Find out which mirrored images are worth their time when a model predicts.
+
+        semi_nnunet tune -m Dataset042_Pancreas/MODEL
+        semi_nnunet tune -m MODEL -f 0 --lose 0.2
+
+    nnU-Net averages over images that are mirrored along all axes: 8 passes of the network in 3-D.
+    Here every set of axes predicts the validation cases of each fold. The set with the fewest
+    passes is taken whose Dice is at most --lose points below that of all axes. It is written into
+    the folder of the model, where semi_nnunet predict and semi_nnunet package find it; predict
+    --mirror and --exact use all axes. Fold all has no validation cases and uses what the other
+    folds selected.
+
+    Args:
+        model: Folder TRAINER__PLANS__CONFIGURATION of a trained model.
+        folds: Fold numbers (default: all folds of the model).
+        lose: Accepted loss of Dice, in points.
+        device: Where the network computes (default: cuda if there is a GPU).
+
+    Returns:
+        The axes, which are also written into the folder of the model.
+
+    Raises:
+        UserError: there is no such model, fold or data set, the training did not mirror, or it has
+            no validation case.
+    """
+    from semi_nnunet.inference.tuning import tune as compare_axes
+
+    mirrors = compare_axes(model, folds=folds, lose=lose / 100, device=device)
+    axes = " ".join(map(str, mirrors.axes))
+    choice = f"axes {axes}" if axes else "nothing"
+    logger.info(f"mirrored from now on: {choice}, by {mirrors.cases} validation cases")
+    return mirrors
