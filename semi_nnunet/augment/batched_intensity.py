@@ -1,8 +1,8 @@
-"""nnU-Net's changes of appearance, of many channels of many samples at once.
+"""nnU-Net's appearance changes, applied to many channels of many samples at once.
 
-Every function takes ``rows`` (n, *spatial), the chosen channels of the chosen samples, each with
-parameters of its own, and returns new rows. Which they are is known on the host beforehand. The
-views of unlabelled images are those of ``intensity.py``, whose ranges are another method's.
+Every function takes ``rows`` (n, *spatial), the channels to change, with parameters for each, and
+returns new rows. The rows are selected on the host. Unlabelled views use the changes of
+``intensity.py``, whose ranges come from another method.
 """
 
 from __future__ import annotations
@@ -14,23 +14,27 @@ import torch
 from torch.nn import functional as F
 
 from semi_nnunet.augment.base import per_sample
-from semi_nnunet.augment.intensity import blur_axis
+from semi_nnunet.augment.intensity import convolve_axes
 
-LEAST = 1e-7  # divisor, as in batchgeneratorsv2
-TRUNCATE = 6  # standard deviations that a kernel is wide, as in batchgeneratorsv2
+MIN_DIVISOR = 1e-7  # as in batchgeneratorsv2
+KERNEL_WIDTH_SDS = 6  # width of a kernel in standard deviations, as in batchgeneratorsv2
 
 
 def add_noise(rows: torch.Tensor, sd: torch.Tensor, seed: int) -> torch.Tensor:
-    """Add white noise of the standard deviations ``sd`` (n,), drawn on the rows' device."""
-    on = "cpu" if rows.device.type == "meta" else rows.device  # it has no values, and no generator
-    generator = torch.Generator(on).manual_seed(seed)
+    """Add white noise of standard deviations ``sd`` (n,), drawn on the rows' device."""
+    device = "cpu" if rows.device.type == "meta" else rows.device  # meta has no generator
+    generator = torch.Generator(device).manual_seed(seed)
     noise = torch.empty_like(rows).normal_(generator=generator)
     return noise.mul_(per_sample(sd, rows)).add_(rows)
 
 
 def kernel_radius(sigma: float) -> int:
-    """How far batchgeneratorsv2's Gaussian kernel reaches, in voxels."""
-    width = sigma * TRUNCATE + 0.5
+    """Return the radius of batchgeneratorsv2's Gaussian kernel, in voxels.
+
+    >>> kernel_radius(1.0)
+    3
+    """
+    width = sigma * KERNEL_WIDTH_SDS + 0.5
     nearest = round(width)
     if nearest % 2 == 0:
         nearest += 1 if width >= nearest else -1
@@ -38,10 +42,10 @@ def kernel_radius(sigma: float) -> int:
 
 
 def kernel(sigma: float, radius: int) -> list[float]:
-    """Weights of a Gaussian as wide as :func:`kernel_radius` says, with zeros up to ``radius``."""
-    own = kernel_radius(sigma)
+    """Return the weights of batchgeneratorsv2's Gaussian kernel, zero-padded up to ``radius``."""
+    nonzero = kernel_radius(sigma)
     values = [
-        math.exp(-0.5 * (offset / sigma) ** 2) if abs(offset) <= own else 0.0
+        math.exp(-0.5 * (offset / sigma) ** 2) if abs(offset) <= nonzero else 0.0
         for offset in range(-radius, radius + 1)
     ]
     return [value / sum(values) for value in values]
@@ -52,23 +56,20 @@ def blur(rows: torch.Tensor, kernels: Sequence[torch.Tensor]) -> torch.Tensor:
 
     Args:
         rows: (n, *spatial).
-        kernels: of each spatial axis (n, 2 radius + 1).
+        kernels: for each spatial axis (n, 2 radius + 1).
     """
-    blurred = rows[:, None]
-    for axis, weights in enumerate(kernels, start=2):
-        blurred = blur_axis(blurred, weights, axis, "reflect")
-    return blurred[:, 0]
+    return convolve_axes(rows[:, None], kernels, "reflect")[:, 0]
 
 
 def multiply(rows: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Brightness: each row times its factor (n,)."""
+    """Change the brightness: multiply each row by its factor (n,)."""
     return rows * per_sample(factors, rows)
 
 
 def change_contrast(
     rows: torch.Tensor, factors: torch.Tensor, preserve_range: bool
 ) -> torch.Tensor:
-    """Move values away from the row's mean by factors (n,), within the row's range if asked for."""
+    """Scale the differences from each row's mean by factors (n,), optionally within its range."""
     flat = rows.flatten(1)
     mean = flat.mean(1, keepdim=True)
     changed = (flat - mean).mul_(factors[:, None]).add_(mean)
@@ -90,30 +91,30 @@ def lower_resolution(rows: torch.Tensor, shapes: Sequence[Sequence[int]]) -> tor
 def change_gamma(
     rows: torch.Tensor, gamma: torch.Tensor, sign: torch.Tensor, keeps: torch.Tensor
 ) -> torch.Tensor:
-    """Raise values, mapped to 0 to 1, to a power.
+    """Map values to [0, 1], raise them to a power, and map them back.
 
     Args:
         rows: (n, *spatial).
         gamma: the powers (n,).
         sign: -1 for rows that are inverted before and after, else 1 (n,).
-        keeps: 1 for rows whose mean and standard deviation are to stay, else 0 (n,).
+        keeps: 1 for rows that keep their mean and standard deviation, else 0 (n,).
     """
     gamma, sign, keeps = gamma[:, None], sign[:, None], keeps[:, None]
     flat = rows.flatten(1) * sign
     mean, sd = _mean_and_sd(flat)
     lowest = flat.amin(1, keepdim=True)
     span = flat.amax(1, keepdim=True) - lowest
-    raised = flat.sub_(lowest).div_(span.clamp_min(LEAST))
+    raised = flat.sub_(lowest).div_(span.clamp_min(MIN_DIVISOR))
     raised = raised.log2_().mul_(gamma).exp2_()  # on a CPU in a seventh of the time of pow
     raised = raised.mul_(span).add_(lowest)
-    mean_here, sd_here = _mean_and_sd(raised)
-    factor = torch.where(keeps > 0, sd / sd_here.clamp_min(LEAST), 1.0)
-    shift = torch.where(keeps > 0, mean - mean_here * factor, 0.0)
+    raised_mean, raised_sd = _mean_and_sd(raised)
+    factor = torch.where(keeps > 0, sd / raised_sd.clamp_min(MIN_DIVISOR), 1.0)
+    shift = torch.where(keeps > 0, mean - raised_mean * factor, 0.0)
     return raised.mul_(factor * sign).add_(shift * sign).view(rows.shape)
 
 
 def _mean_and_sd(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of ``rows`` (n, values), both (n, 1); torch.std is slow."""
+    """Return mean and standard deviation of (n, values), both (n, 1); torch.std is slow."""
     mean = rows.mean(1, keepdim=True)
     distance = torch.linalg.vector_norm(rows - mean, dim=1, keepdim=True)
     return mean, distance / math.sqrt(max(rows.shape[1] - 1, 1))

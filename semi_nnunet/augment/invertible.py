@@ -1,4 +1,4 @@
-"""Geometric views that are undone exactly: flips and quarter turns, no interpolation."""
+"""Geometric views that are undone exactly: flips and quarter turns, without interpolation."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ import torch
 class GridView:
     """Quarter turns in one plane, then flips; of a whole batch.
 
+    >>> x = torch.arange(4).view(1, 1, 2, 2)
+    >>> view = GridView(flips=(1,))
+    >>> view(x).flatten().tolist(), torch.equal(view.inverse(view(x)), x)
+    ([1, 0, 3, 2], True)
+
     Args:
         flips: spatial axes (0: the first after batch and channels) to be reversed.
         plane: two spatial axes of equal length, or None for no turn.
@@ -24,13 +29,13 @@ class GridView:
     quarter_turns: int = 0
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """The view of ``x`` (B, C, *spatial)."""
+        """Return the view of ``x`` (B, C, *spatial)."""
         if self.plane is not None:
             x = x.rot90(self.quarter_turns, [axis + 2 for axis in self.plane])
         return x.flip([axis + 2 for axis in self.flips]) if self.flips else x
 
     def inverse(self, x: torch.Tensor) -> torch.Tensor:
-        """Back to the original frame."""
+        """Transform a view back to the original frame."""
         x = x.flip([axis + 2 for axis in self.flips]) if self.flips else x
         if self.plane is not None:
             x = x.rot90(-self.quarter_turns, [axis + 2 for axis in self.plane])
@@ -38,7 +43,11 @@ class GridView:
 
 
 def square_planes(patch_size: Sequence[int], spacing: Sequence[float]) -> list[tuple[int, int]]:
-    """The planes in which a quarter turn keeps the patch's shape and the voxels' size."""
+    """Return the planes in which a quarter turn keeps the patch's shape and the voxels' size.
+
+    >>> square_planes((16, 64, 64), (3.0, 0.8, 0.8))
+    [(1, 2)]
+    """
     return [
         (first, second)
         for first, second in itertools.combinations(range(len(patch_size)), 2)
@@ -48,7 +57,7 @@ def square_planes(patch_size: Sequence[int], spacing: Sequence[float]) -> list[t
 
 
 def sample_grid_view(flip_axes: Sequence[int], planes: Sequence[tuple[int, int]]) -> GridView:
-    """Each axis of ``flip_axes`` reversed with probability 1/2, a random turn in one plane."""
+    """Sample a view: each flip with probability 1/2, and a random turn in one of the planes."""
 
     def number_below(limit: int) -> int:
         return int(torch.randint(limit, ()))

@@ -6,26 +6,30 @@ from collections.abc import Sequence
 
 import torch
 
-from semi_nnunet.augment.intensity import appearance_changes
+from semi_nnunet.augment.intensity import make_appearance_changes
 
 
 class AppearanceView:
-    """Change the appearance of the image channels, nothing else.
+    """Appearance changes of image channels only.
+
+    >>> x = torch.ones(2, 1, 4, 4)
+    >>> torch.equal(AppearanceView(0.0, 0.5, [False])(x), x)
+    True
 
     Args:
         strength: factor on the ranges of the changes; 0 changes nothing.
         probability: of each change, for each sample; 0 changes nothing.
-        zero_outside: for each image channel, whether its voxels outside the body are to stay zero
-            (nnU-Net's ``use_mask_for_norm``). Further channels are those of a cascade's previous
-            stage and stay as they are.
+        zero_outside: for each image channel, whether voxels outside the body stay zero (nnU-Net's
+            ``use_mask_for_norm``). Further channels are the previous stage's predictions in a
+            cascade and are not changed.
     """
 
     def __init__(self, strength: float, probability: float, zero_outside: Sequence[bool]):
-        self.changes = appearance_changes(strength, probability)
+        self.changes = make_appearance_changes(strength, probability)
         self.zero_outside = tuple(zero_outside)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """The view of ``x`` (B, C, *spatial), same shape."""
+        """Return the view of ``x`` (B, C, *spatial), same shape."""
         if not self.changes:
             return x
         image, rest = x[:, : len(self.zero_outside)], x[:, len(self.zero_outside) :]
@@ -35,6 +39,9 @@ class AppearanceView:
         if any(self.zero_outside):
             outside = (image == 0).all(1, keepdim=True)
             channels = zip(changed.split(1, dim=1), self.zero_outside, strict=True)
-            kept = [one.masked_fill(outside, 0.0) if zero else one for one, zero in channels]
-            changed = torch.cat(kept, dim=1)
+            masked = [
+                channel.masked_fill(outside, 0.0) if is_zeroed else channel
+                for channel, is_zeroed in channels
+            ]
+            changed = torch.cat(masked, dim=1)
         return torch.cat([changed, rest], 1) if rest.shape[1] else changed

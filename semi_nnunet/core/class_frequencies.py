@@ -1,27 +1,30 @@
-"""Class weights from how many voxels the classes have, so that small organs count more."""
+"""Class weights from the number of voxels of each class, so that small organs count more."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from semi_nnunet.core.counts import voxels_of_classes
+from semi_nnunet.core.counts import count_class_voxels
 from semi_nnunet.core.partial_labels import per_voxel
-from semi_nnunet.core.processes import sum_over_processes
+from semi_nnunet.core.processes import all_reduce_sum
 
-RAREST = 1e-5  # a class of a smaller share of the voxels counts as if it had this one
+MIN_FREQUENCY = 1e-5  # lower bound on f_c, so that the weights of very rare classes stay finite
 
 
 class FrequencyWeights(nn.Module):
-    """w_c proportional to 1 + ln(max f / f_c), of mean 1; f is averaged over the steps.
+    """Weights w_c proportional to 1 + ln(max f / f_c), with mean 1.
 
-    The logarithm of the inverse frequency is DHC's (Wang & Li, MICCAI 2023, arXiv:2307.11960,
-    DistDW), of pseudo labels there. Differs: the 1, without which the largest class, the
-    background, would not count at all.
+    The frequencies f are a moving average over steps. The logarithm of the inverse frequency is
+    DHC's (Wang & Li, MICCAI 2023, arXiv:2307.11960, DistDW), there of pseudo labels. Differs: the
+    1, without which the largest class, the background, would not count at all.
+
+    >>> FrequencyWeights(3)()
+    tensor([1., 1., 1.])
 
     Args:
         classes: C, of softmax classes or regions.
-        decay: of the moving average; it starts with all classes alike.
+        decay: of the moving average, which starts with equal frequencies.
     """
 
     frequencies: torch.Tensor
@@ -38,26 +41,26 @@ class FrequencyWeights(nn.Module):
         mask: torch.Tensor,
         annotated: torch.Tensor | None = None,
     ) -> None:
-        """Take note of a batch.
+        """Update the frequencies with a batch.
 
         Args:
             labels: one-hot or regions (B, C, *spatial).
-            mask: (B, 1, *spatial), where a voxel counts.
-            annotated: bool (B, C), the classes or regions that each sample annotates; None: all. A
-                class is looked for in the samples that annotate it; what is labelled background is
-                counted as that, as the loss does.
+            mask: (B, 1, *spatial), True for the voxels to count.
+            annotated: bool (B, C), the classes or regions that each sample annotates; None: all.
+                A class is counted only in samples that annotate it; voxels labelled background
+                are counted as such, as in the loss.
         """
         axes = (0, *range(2, labels.ndim))
         if annotated is not None:
             labels = labels * per_voxel(annotated, labels.ndim)
-        voxels = voxels_of_classes(mask, labels.shape[1], annotated)
+        voxels = count_class_voxels(mask, labels.shape[1], annotated)
         sums = torch.stack([(labels * mask).sum(axes).float(), voxels.float()])
-        counts, voxels = sum_over_processes(sums)
+        counts, voxels = all_reduce_sum(sums)
         new = torch.lerp(counts / voxels.clamp_min(1), self.frequencies, self.decay)
         self.frequencies.copy_(torch.where(voxels > 0, new, self.frequencies))
 
     def forward(self) -> torch.Tensor:
-        """The weights (C,)."""
-        frequencies = self.frequencies.clamp_min(RAREST)
+        """Return the weights (C,)."""
+        frequencies = self.frequencies.clamp_min(MIN_FREQUENCY)
         weights = 1.0 + torch.log(frequencies.max() / frequencies)
         return weights / weights.mean()

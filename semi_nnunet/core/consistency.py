@@ -1,25 +1,31 @@
-"""How far a prediction is from its target, over the voxels of a mask."""
+"""Distances between a prediction and its target on the voxels of a mask."""
 
 from __future__ import annotations
 
 import torch
 from torch.nn import functional as F
 
-from semi_nnunet.core.processes import Summing, mean_of_processes
+from semi_nnunet.core.processes import SumOverRanks, all_reduce_mean
 
 
 def masked_mean(
-    values: torch.Tensor, mask: torch.Tensor | None, sum_over_ranks: Summing = None
+    values: torch.Tensor, mask: torch.Tensor | None, sum_over_ranks: SumOverRanks = None
 ) -> torch.Tensor:
-    """Mean of ``values`` (B, C, *spatial) over channels and the voxels of a (B, 1, *spatial) mask.
+    """Return the mean of values over channels and the voxels of a mask.
 
-    An empty mask gives 0, with a zero gradient; None stands for a mask that is True everywhere.
-    With ``sum_over_ranks``, the mean of all processes' results is that of all their voxels.
+    >>> masked_mean(torch.tensor([[[1.0, 3.0, 5.0]]]), torch.tensor([[[True, True, False]]]))
+    tensor(2.)
+
+    Args:
+        values: (B, C, *spatial).
+        mask: (B, 1, *spatial); None: all voxels. An empty mask gives 0, with zero gradient.
+        sum_over_ranks: sums a tensor over the processes of a DDP training, so that the mean of
+            all processes' results is that of all their voxels; None: one process.
     """
     if mask is None:
         return values.mean()
     weight = mask.to(values.dtype)
-    voxels = mean_of_processes(weight.sum(), sum_over_ranks)
+    voxels = all_reduce_mean(weight.sum(), sum_over_ranks)
     return (values * weight).sum() / (voxels * values.shape[1]).clamp_min(1.0)
 
 
@@ -27,13 +33,13 @@ def probability_mse(
     prediction: torch.Tensor,
     target: torch.Tensor,
     mask: torch.Tensor | None = None,
-    sum_over_ranks: Summing = None,
+    sum_over_ranks: SumOverRanks = None,
 ) -> torch.Tensor:
-    """Squared difference of probabilities, averaged over voxels and classes, in float32.
+    """Return the mean squared difference of probabilities over voxels and classes, in float32.
 
     Args:
         prediction: probabilities of the student (B, C, *spatial).
-        target: probabilities of the teacher, same shape; takes no gradient.
+        target: probabilities of the teacher, same shape; receives no gradient.
         mask: bool (B, 1, *spatial), True where the voxel counts; None: everywhere.
         sum_over_ranks: as in :func:`masked_mean`.
     """
@@ -45,26 +51,25 @@ def probability_dice_loss(
     target: torch.Tensor,
     mask: torch.Tensor | None = None,
     exclusive: bool = True,
-    sum_over_ranks: Summing = None,
+    sum_over_ranks: SumOverRanks = None,
 ) -> torch.Tensor:
-    """1 - Dice of probabilities, each class weighed by how sure the target is of it, mean of them.
+    """Return the mean over classes of 1 - Dice of probabilities, weighted by certainty.
 
-    0 where prediction and target are equal, also if they are uncertain: the denominator has squares
-    (Milletari et al. 2016, arXiv:1606.04797, sec. 3), so that 1 - Dice is
-    ``sum (p - q)^2 / (sum p^2 + sum q^2)`` over the voxels of the batch: the squared difference
-    relative to the size of the class. Here one voxel is added to that size.
+    With squares in the denominator (Milletari et al. 2016, arXiv:1606.04797, sec. 3), 1 - Dice is
+    ``sum (p - q)^2 / (sum p^2 + sum q^2)`` over the voxels of the batch, the squared difference
+    relative to the size of the class: 0 for equal probabilities, also for uncertain ones. One
+    voxel is added to the size.
 
-    The weight is ``sum q^2 / sum q``, the mean of the target's probabilities q weighed by
-    themselves: near 1 for a class that the teacher knows, near 0 for one it has not learned yet. A
-    Dice alone holds such a class where it is, because to it 2 % of probability where the teacher
-    says 1 % is as far off as 100 % for 50 %: a small organ was never learned
+    The weight of a class is ``sum q^2 / sum q``, the mean of the target's probabilities q weighted
+    by themselves: near 1 for a class that the teacher knows, near 0 for one that it has not
+    learned yet. Without it, Dice freezes unlearned classes, because a probability of 2 % where the
+    teacher predicts 1 % is as far off as 100 % instead of 50 %: a small organ was never learned
     (docs/results/journal.md).
 
     Args:
-        prediction, target, mask: as of :func:`probability_mse`.
-        exclusive: softmax classes, of which the background does not count; else sigmoid regions.
-        sum_over_ranks: adds up a tensor over the processes of a DDP training, whose batch is that
-            of all of them; None: there is one.
+        prediction, target, mask: as in :func:`probability_mse`.
+        exclusive: softmax classes, without the background; otherwise sigmoid regions.
+        sum_over_ranks: sums a tensor over the processes of a DDP training; None: one process.
     """
     prediction, target = prediction.float(), target.detach().float()
     inside = torch.ones_like(prediction[:, :1]) if mask is None else mask.to(prediction.dtype)
@@ -76,8 +81,8 @@ def probability_dice_loss(
     if sum_over_ranks is not None:
         sums = sum_over_ranks(sums)
     difference, squares, size, total = sums
-    sureness = squares / total.clamp_min(1e-6)
-    return (sureness * difference / (size + 1.0))[1 if exclusive else 0 :].mean()
+    certainty = squares / total.clamp_min(1e-6)
+    return (certainty * difference / (size + 1.0))[1 if exclusive else 0 :].mean()
 
 
 def soft_label_divergence(
@@ -85,21 +90,21 @@ def soft_label_divergence(
     target: torch.Tensor,
     mask: torch.Tensor | None,
     exclusive: bool,
-    sum_over_ranks: Summing = None,
+    sum_over_ranks: SumOverRanks = None,
 ) -> torch.Tensor:
-    """Kullback-Leibler divergence of a prediction from soft labels, mean over voxels, in float32.
+    """Return the mean Kullback-Leibler divergence of a prediction from soft labels, in float32.
 
     Args:
         logits: of the student (B, C, *spatial).
-        target: probabilities (B, C, *spatial), which take no gradient.
+        target: probabilities (B, C, *spatial); receive no gradient.
         mask: bool (B, 1, *spatial), True where the voxel counts; None: everywhere.
-        exclusive: softmax classes; else sigmoid regions, over which it is averaged, too.
+        exclusive: softmax classes; otherwise sigmoid regions, which are averaged, too.
         sum_over_ranks: as in :func:`masked_mean`.
     """
     logits, target = logits.float(), target.detach().float()
     if exclusive:
-        each = torch.xlogy(target, target) - target * torch.log_softmax(logits, 1)
-        return masked_mean(each.sum(1, keepdim=True), mask, sum_over_ranks)
+        terms = torch.xlogy(target, target) - target * torch.log_softmax(logits, 1)
+        return masked_mean(terms.sum(1, keepdim=True), mask, sum_over_ranks)
     entropy = -torch.xlogy(target, target) - torch.xlogy(1.0 - target, 1.0 - target)
-    crossed = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    return masked_mean(crossed - entropy, mask, sum_over_ranks)
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return masked_mean(cross_entropy - entropy, mask, sum_over_ranks)

@@ -1,4 +1,4 @@
-"""Supervised losses beside nnU-Net's own: Dice with cross-entropy or focal loss, and class weights.
+"""Supervised losses besides nnU-Net's own: Dice with cross-entropy or focal loss, class weights.
 
 Same conventions as nnU-Net's losses: ``target`` is a label map (B, 1, *spatial) for softmax
 classes, or one channel per region, with the ignore mask as an additional last channel, for sigmoid
@@ -13,40 +13,43 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from semi_nnunet.core.partial_labels import merged_logits, merged_probs, per_voxel
-from semi_nnunet.core.processes import Summing, mean_of_processes
+from semi_nnunet.core.partial_labels import merge_logits, merge_probs, per_voxel
+from semi_nnunet.core.processes import SumOverRanks, all_reduce_mean
 from semi_nnunet.util.errors import UserError
 
 
 class DiceAndVoxelLoss(nn.Module):
     """-(weighted mean soft Dice) + cross-entropy (gamma 0) or focal loss.
 
-    Focal loss: Lin et al. 2017, arXiv:1708.02002, eq. 4.
+    Focal loss: Lin et al. 2017, arXiv:1708.02002, eq. 4. With gamma 0 and no class weights this is
+    nnU-Net's Dice + CE; a test compares the two. As in nnU-Net, the cross-entropy of regions is a
+    mean over regions, but a sum over them if there is an ignore label.
+
+    In a sample with partial labels (:mod:`semi_nnunet.core.partial_labels`), classes that are not
+    annotated are merged into the background and have no Dice; such regions have no loss. The Dice
+    is the mean over the classes that the sample, with batch_dice any sample, annotates.
+
+    >>> loss = DiceAndVoxelLoss(regions=False)
+    >>> logits, target = torch.tensor([[[9.0, -9.0], [-9.0, 9.0]]]), torch.tensor([[[0, 1]]])
+    >>> round(float(loss(logits, target)), 3)
+    -1.0
 
     Args:
         regions: sigmoid over overlapping regions instead of softmax over classes.
-        ignore_label: voxels of this label do not count; None: all count. For regions any value
+        ignore_label: label of voxels that do not count; None: all count. For regions any value
             means that the target's last channel is the ignore mask.
         batch_dice: Dice over the batch as one volume, as in the nnU-Net plan.
         focal_gamma: exponent of the focal loss; 0 is plain (binary) cross-entropy.
         class_weights: one weight per class (background included) or region, normalised to mean 1;
-            or what returns them, asked each time, such as
-            :class:`~semi_nnunet.core.class_frequencies.FrequencyWeights`. A weight of 0 takes the
-            class out of the loss.
+            or a function that returns the current weights, such as
+            :class:`~semi_nnunet.core.class_frequencies.FrequencyWeights`. A weight of 0 excludes
+            the class from the loss.
         smooth: added to numerator and denominator of the Dice.
-        sum_over_ranks: adds up a tensor over the processes of a DDP training, so that the batch is
-            that of all of them (of the Dice with batch_dice only).
-
-    With gamma 0 and no class weights this is nnU-Net's Dice + CE; a test compares the two. So also
-    where nnU-Net is inconsistent: the cross-entropy of regions is a mean over regions, but a sum
-    over them where there is an ignore label.
-
-    Of a sample that does not annotate all (:mod:`semi_nnunet.core.partial_labels`), classes that it
-    does not annotate are merged into the background, and have no Dice; regions have no loss. The
-    Dice is the mean over the classes that a sample, with batch_dice any of the batch, annotates.
+        sum_over_ranks: sums a tensor over the processes of a DDP training, so that the loss is that
+            of all processes' batches (the Dice only with batch_dice); None: one process.
 
     Raises:
-        UserError: class weights that are negative or all 0.
+        UserError: class weights are negative or all 0.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class DiceAndVoxelLoss(nn.Module):
         focal_gamma: float = 0.0,
         class_weights: Sequence[float] | Callable[[], torch.Tensor] | None = None,
         smooth: float = 1e-5,
-        sum_over_ranks: Summing = None,
+        sum_over_ranks: SumOverRanks = None,
     ):
         super().__init__()
         self.regions, self.ignore_label, self.batch_dice = regions, ignore_label, batch_dice
@@ -65,18 +68,18 @@ class DiceAndVoxelLoss(nn.Module):
         self.sum_over_ranks = sum_over_ranks
         self._changing = class_weights if callable(class_weights) else None
         self._constant: torch.Tensor | None
-        constant = None if callable(class_weights) else normalised(class_weights)
+        constant = None if callable(class_weights) else normalise_class_weights(class_weights)
         self.register_buffer("_constant", constant)
 
     def forward(
         self, logits: torch.Tensor, target: torch.Tensor, annotated: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Loss of ``logits`` (B, C, *spatial), a scalar in float32.
+        """Return the loss, a scalar in float32.
 
         Args:
             logits: (B, C, *spatial).
             target: nnU-Net's, see above.
-            annotated: bool (B, C), which classes or regions each sample annotates; None: all.
+            annotated: bool (B, C), the classes or regions that each sample annotates; None: all.
         """
         classes = logits.shape[1]
         onehot, mask = onehot_and_mask(target, classes, self.regions, self.ignore_label)
@@ -90,15 +93,15 @@ class DiceAndVoxelLoss(nn.Module):
         class_weights: torch.Tensor | None = None,
         annotated: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The loss against probabilities, on some of the voxels.
+        """Return the loss against one-hot or soft labels on the voxels of a mask.
 
         Args:
             logits: (B, C, *spatial).
-            target: one-hot or soft, same shape.
-            mask: (B, 1, *spatial), bool or 0 / 1, where a voxel counts.
-            class_weights: (C,) w, in place of those of the constructor. The cross-entropy is
+            target: one-hot or soft labels, same shape.
+            mask: (B, 1, *spatial), bool or 0 / 1.
+            class_weights: (C,) w, instead of those of the constructor. The cross-entropy is
                 PyTorch's weighted one, the Dice the mean over classes of w x Dice, not normalised.
-            annotated: bool (B, C) or (B, C, *spatial), which classes or regions the target
+            annotated: bool (B, C) or (B, C, *spatial), the classes or regions that the target
                 annotates; None: all.
         """
         logits, target, mask = logits.float(), target.float(), mask.float()
@@ -106,25 +109,25 @@ class DiceAndVoxelLoss(nn.Module):
         scale = 1.0 if class_weights is None else class_weights[self._first :].mean()
         if annotated is not None:
             annotated = per_voxel(annotated, logits.ndim)
-            target = merged_probs(target, annotated, exclusive=not self.regions)
+            target = merge_probs(target, annotated, exclusive=not self.regions)
             if self.regions:
                 mask = mask * annotated
             else:
-                logits = merged_logits(logits, annotated)
+                logits = merge_logits(logits, annotated)
         voxels = self._voxel_loss(logits, target, mask, weights)
         return voxels - scale * self._dice(logits, target, mask, weights, annotated)
 
     @property
     def _first(self) -> int:
-        """The first channel that has a Dice: background has none."""
+        """The first channel with a Dice: background has none."""
         return 0 if self.regions else 1
 
     def class_weights(self) -> torch.Tensor | None:
-        """The present weights of the classes, (C,); None: all classes count the same."""
+        """Return the current class weights (C,), or None for equal weights."""
         return self._constant if self._changing is None else self._changing()
 
     def _focus(self, probs: torch.Tensor) -> torch.Tensor:
-        """(1 - p)^gamma; the derivative of a root at 0 is infinite, hence the floor."""
+        """Return (1 - p)^gamma; the derivative of a root at 0 is infinite, hence the floor."""
         return (1.0 - probs).clamp_min(1e-8) ** self.focal_gamma
 
     def _voxel_loss(
@@ -135,9 +138,7 @@ class DiceAndVoxelLoss(nn.Module):
         weights: torch.Tensor | None,
     ) -> torch.Tensor:
         def weighted(values: torch.Tensor) -> torch.Tensor:
-            if weights is None:
-                return values
-            return values * weights.view(1, -1, *[1] * (logits.ndim - 2))
+            return values if weights is None else values * per_voxel(weights[None], logits.ndim)
 
         if self.regions:
             losses = F.binary_cross_entropy_with_logits(logits, onehot, reduction="none")
@@ -146,15 +147,15 @@ class DiceAndVoxelLoss(nn.Module):
             losses = weighted(losses) * mask
             summed_over_regions = self.ignore_label is not None
             counted = mask.amax(1).sum() if summed_over_regions else mask.sum()
-            each = 1 if summed_over_regions or mask.shape[1] > 1 else logits.shape[1]
-            voxels = mean_of_processes(counted, self.sum_over_ranks)
-            return losses.sum() / (voxels * each).clamp_min(1e-8)
+            regions = 1 if summed_over_regions or mask.shape[1] > 1 else logits.shape[1]
+            voxels = all_reduce_mean(counted, self.sum_over_ranks)
+            return losses.sum() / (voxels * regions).clamp_min(1e-8)
         focused = log_probs = torch.log_softmax(logits, 1)
         if self.focal_gamma:
             focused = self._focus(log_probs.exp()) * log_probs
         losses = -weighted(focused * onehot).sum(1, keepdim=True)
         voxel_weights = weighted(onehot).sum(1, keepdim=True) * mask
-        total = mean_of_processes(voxel_weights.sum(), self.sum_over_ranks)
+        total = all_reduce_mean(voxel_weights.sum(), self.sum_over_ranks)
         return (losses * mask).sum() / total.clamp_min(1e-8)
 
     def _dice(
@@ -168,30 +169,30 @@ class DiceAndVoxelLoss(nn.Module):
         probs = torch.sigmoid(logits) if self.regions else torch.softmax(logits, 1)
         if weights is None:
             weights = torch.ones(probs.shape[1], device=probs.device)
-        probs, counted = probs[:, self._first :], onehot[:, self._first :] * mask
+        probs, labels = probs[:, self._first :], onehot[:, self._first :] * mask
         axes = tuple(range(2, logits.ndim))
-        sums = [(probs * counted).sum(axes), (probs * mask).sum(axes), counted.sum(axes)]
-        if annotated is not None:  # by how many samples each class is
+        sums = [(probs * labels).sum(axes), (probs * mask).sum(axes), labels.sum(axes)]
+        if annotated is not None:  # whether each sample annotates each class
             sums.append(annotated[:, self._first :].flatten(2).any(2).to(probs))
         if self.batch_dice:
-            summed = torch.stack([part.sum(0) for part in sums])
+            summed = torch.stack([values.sum(0) for values in sums])
             if self.sum_over_ranks is not None:
                 summed = self.sum_over_ranks(summed)
             sums = list(summed)
-        intersection, predicted, reference, *count = sums
+        intersection, predicted, reference, *samples = sums
         total = (predicted + reference + self.smooth).clamp_min(1e-8)
         dice = (2 * intersection + self.smooth) / total
         weights = weights[self._first :]
-        whole = weights.sum()
-        if count:  # the weights of the classes that are annotated have the sum of all
-            present = weights * (count[0] > 0)
+        weight_sum = weights.sum()
+        if samples:  # the weights of annotated classes are scaled to the sum of all weights
+            present = weights * (samples[0] > 0)
             all_classes = weights.expand_as(present).sum(-1, keepdim=True)
             weights = present * (all_classes / present.sum(-1, keepdim=True).clamp_min(1e-8))
-        return (dice * weights).sum(-1).mean() / whole.clamp_min(1e-8)
+        return (dice * weights).sum(-1).mean() / weight_sum.clamp_min(1e-8)
 
 
 def annotated_voxels(target: torch.Tensor, regions: bool, ignore_label: int | None) -> torch.Tensor:
-    """Bool (B, 1, *spatial), False where nnU-Net's target is ignored: see `onehot_and_mask`."""
+    """Return bool (B, 1, *spatial), False where nnU-Net's target is ignored."""
     if ignore_label is None:
         return torch.ones_like(target[:, :1], dtype=torch.bool)
     if regions:
@@ -202,12 +203,16 @@ def annotated_voxels(target: torch.Tensor, regions: bool, ignore_label: int | No
 def onehot_and_mask(
     target: torch.Tensor, classes: int, regions: bool, ignore_label: int | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """nnU-Net's target as float (B, C, *spatial) and bool (B, 1, *spatial), False where ignored.
+    """Return nnU-Net's target as float (B, C, *spatial), and the mask of annotated voxels.
+
+    >>> onehot, mask = onehot_and_mask(torch.tensor([[[0, 1, 2]]]), 2, False, ignore_label=2)
+    >>> onehot.tolist(), mask.tolist()
+    ([[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]], [[[True, True, False]]])
 
     Args:
         target: label map or regions, see above.
         classes: C, the number of classes or regions.
-        regions: which of the two it is.
+        regions: whether the target has regions.
         ignore_label: see :class:`DiceAndVoxelLoss`.
     """
     mask = annotated_voxels(target, regions, ignore_label)
@@ -220,18 +225,18 @@ def onehot_and_mask(
     return torch.zeros(shape, device=labels.device).scatter_(1, labels, 1.0), mask
 
 
-def normalised(weights: Sequence[float] | None) -> torch.Tensor | None:
-    """``weights`` divided by their mean.
+def normalise_class_weights(weights: Sequence[float] | None) -> torch.Tensor | None:
+    """Divide the weights by their mean.
 
     Raises:
-        UserError: one is negative, or all are 0.
+        UserError: a weight is negative, or all are 0.
     """
     if weights is None:
         return None
     if not weights or min(weights) < 0 or max(weights) == 0:
         raise UserError(
-            f"class_weights must be 0 or more and not all 0, got {tuple(weights)}: "
-            f"set plans['semi']['class_weights']"
+            f"class_weights must be 0 or more and not all 0, got {tuple(weights)}",
+            fix="set plans['semi']['class_weights']",
         )
     values = torch.tensor(weights, dtype=torch.float32)
     return values / values.mean()

@@ -1,4 +1,4 @@
-"""Hiding blocks of images, for masked reconstruction (He et al. 2022, arXiv:2111.06377)."""
+"""Hidden blocks of images, for masked reconstruction (He et al. 2022, arXiv:2111.06377)."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ import torch
 from semi_nnunet.core.consistency import masked_mean
 
 
-def hidden_blocks(like: torch.Tensor, block: Sequence[int], ratio: float) -> torch.Tensor:
-    """Choose which blocks of a regular grid are hidden, other ones for each sample.
+def sample_hidden_blocks(batch: torch.Tensor, block: Sequence[int], ratio: float) -> torch.Tensor:
+    """Sample which blocks of a regular grid are hidden, independently for each sample.
+
+    >>> int(sample_hidden_blocks(torch.zeros(1, 1, 8, 8), (4, 4), 0.5).sum())
+    32
 
     Args:
-        like: (B, C, *spatial), for batch, patch size and device.
-        block: voxels of a block along each axis; the last one of an axis may be cut.
-        ratio: of the blocks that are hidden, rounded to whole blocks, at least one.
+        batch: (B, C, *spatial), for batch, patch size and device.
+        block: voxels of a block along each axis; the last block of an axis may be cut.
+        ratio: share of hidden blocks, rounded to whole blocks, at least one.
 
     Returns:
         bool (B, 1, *spatial), True where hidden.
     """
-    size = like.shape[2:]
+    size = batch.shape[2:]
     grid = [-(-voxels // edge) for voxels, edge in zip(size, block, strict=True)]
-    order = torch.rand(like.shape[0], *grid, device=like.device).flatten(1).argsort(1).argsort(1)
+    order = torch.rand(batch.shape[0], *grid, device=batch.device).flatten(1).argsort(1).argsort(1)
     number = max(1, round(ratio * order.shape[1]))
     hidden = (order < number).view(-1, 1, *grid)
     for axis, edge in enumerate(block):
@@ -30,18 +33,18 @@ def hidden_blocks(like: torch.Tensor, block: Sequence[int], ratio: float) -> tor
     return hidden
 
 
-def restoration(
+def score_restoration(
     restored: torch.Tensor, image: torch.Tensor, hidden: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """How well hidden voxels were restored.
+    """Compute the error and the explained variance of restored voxels.
 
     Args:
         restored, image: (B, C, *spatial).
         hidden: bool (B, 1, *spatial), the voxels that count.
 
     Returns:
-        The squared difference, averaged over hidden voxels and channels, and the share of these
-        voxels' variance that it leaves explained: 1 where all is restored, 0 for saying the mean.
+        The mean squared difference over hidden voxels and channels, and the explained share of
+        these voxels' variance: 1 for a perfect restoration, 0 for predicting the mean.
     """
     image = image.float()
     error = masked_mean((restored.float() - image) ** 2, hidden)

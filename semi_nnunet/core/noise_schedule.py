@@ -15,6 +15,9 @@ from torch import nn
 class NoiseSchedule(nn.Module):
     """Linear betas from 1e-4 to 0.02 over T = 1000 steps, scaled for another T.
 
+    >>> NoiseSchedule().sampling_times(3)
+    [999, 500, 0]
+
     Args:
         steps: T.
     """
@@ -28,30 +31,30 @@ class NoiseSchedule(nn.Module):
         alpha_bar = torch.cumprod(1.0 - betas, 0).float()
         self.register_buffer("alpha_bar", alpha_bar, persistent=False)
 
-    def at(self, t: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """alpha_bar_t of (B,) steps, shaped to multiply (B, C, *spatial)."""
-        return self.alpha_bar[t].view(-1, *[1] * (like.ndim - 1))
+    def at(self, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Return alpha_bar_t of steps (B,), shaped to multiply (B, C, *spatial)."""
+        return self.alpha_bar[t].view(-1, *[1] * (x.ndim - 1))
 
     def sample_t(self, batch_size: int, power: float) -> torch.Tensor:
-        """(B,) random steps, of density proportional to t^(power - 1): 1 is uniform."""
+        """Sample steps (B,) with density proportional to t^(power - 1); 1 is uniform."""
         u = torch.rand(batch_size, device=self.alpha_bar.device)
         return (u ** (1.0 / power) * self.steps).long().clamp_max(self.steps - 1)
 
     def q_sample(self, x_0: torch.Tensor, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise (DDPM, eq. 4)."""
+        """Return x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise (DDPM, eq. 4)."""
         alpha_bar = self.at(t, x_0)
         return alpha_bar.sqrt() * x_0 + (1.0 - alpha_bar).sqrt() * noise
 
     def ddim_step(
         self, x_t: torch.Tensor, x_0: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor
     ) -> torch.Tensor:
-        """x at ``t_next`` < ``t`` from x_t and the prediction of x_0, eta = 0 (DDIM, eq. 12)."""
-        now, after = self.at(t, x_t), self.at(t_next, x_t)
-        noise = (x_t / now.sqrt() - x_0) / (1.0 / now - 1.0).sqrt()
-        return after.sqrt() * x_0 + (1.0 - after).sqrt() * noise
+        """Return x at ``t_next`` < ``t`` from x_t and the predicted x_0, eta = 0 (DDIM, eq. 12)."""
+        alpha_bar, alpha_bar_next = self.at(t, x_t), self.at(t_next, x_t)
+        noise = (x_t / alpha_bar.sqrt() - x_0) / (1.0 / alpha_bar - 1.0).sqrt()
+        return alpha_bar_next.sqrt() * x_0 + (1.0 - alpha_bar_next).sqrt() * noise
 
     def sampling_times(self, count: int) -> list[int]:
-        """``count`` steps from T - 1 to 0, evenly; a single one is T - 1."""
+        """Return ``count`` evenly spaced steps from T - 1 to 0; a single one is T - 1."""
         if count == 1:
             return [self.steps - 1]
         return [round(i * (self.steps - 1) / (count - 1)) for i in reversed(range(count))]
@@ -64,11 +67,11 @@ class NoiseSchedule(nn.Module):
         noise: torch.Tensor,
         count: int,
     ) -> torch.Tensor:
-        """Sample from noise in ``count`` steps; the last prediction.
+        """Sample from noise in ``count`` steps; return the last prediction of the network.
 
         Args:
-            predict: (x_t, t (B,)) -> what the network says of x_0.
-            to_x_0: turns that into x_0.
+            predict: (x_t, t (B,)) -> output of the network.
+            to_x_0: converts an output of the network into x_0.
             noise: x_T, (B, C, *spatial).
             count: passes through the network.
         """

@@ -1,9 +1,9 @@
-"""Labels of cases in which not every class was annotated: what they say, and what they leave open.
+"""Labels of cases in which not every class was annotated.
 
-Where a class was not annotated, its voxels are labelled background. So "background" there means
-background or any of these classes, and its probability is the sum of theirs (marginal loss, Shi et
-al. 2021, arXiv:2007.03868, eq. 4-5). Regions are questions of their own: one that was not annotated
-is left out.
+Voxels of a class that was not annotated are labelled background. In such a case "background"
+means background or any of these classes, and its probability is the sum of theirs (marginal loss,
+Shi et al. 2021, arXiv:2007.03868, eq. 4-5). Regions are independent: one that was not annotated is
+left out.
 
 ``annotated`` is bool, (B, C) for whole samples, or (B, C, *spatial) where samples are mixed; of
 softmax classes the background, channel 0, is always True. None: every sample annotates all.
@@ -13,61 +13,63 @@ from __future__ import annotations
 
 import torch
 
-NEVER = -1e30  # logit of a class that is merged into another; finite, so that 0 times it is 0
+MERGED_LOGIT = -1e30  # of a class merged into the background; finite, so that 0 times it is 0
 
 
 def per_voxel(annotated: torch.Tensor, dimensions: int) -> torch.Tensor:
-    """``annotated`` as (B, C, *spatial), where ``spatial`` may be ones; ``dimensions`` in all."""
+    """Append axes of length 1 to (B, C, ...) up to ``dimensions`` axes."""
     return annotated.reshape(*annotated.shape, *[1] * (dimensions - annotated.ndim))
 
 
-def merged_logits(logits: torch.Tensor, annotated: torch.Tensor) -> torch.Tensor:
-    """Logits (B, C, *spatial) of softmax classes, with what is not annotated in the background.
+def merge_logits(logits: torch.Tensor, annotated: torch.Tensor) -> torch.Tensor:
+    """Merge classes that are not annotated into the background of logits (B, C, *spatial).
 
-    Their softmax has the probability of those classes added to the background's, and 0 for them.
-    Where all is annotated, they are the given ones, bit for bit.
+    The softmax of the result adds their probability to the background's and gives them 0. If all
+    classes are annotated, the logits stay equal bit for bit.
     """
     annotated = per_voxel(annotated, logits.ndim)
     foreground = torch.cat([torch.zeros_like(annotated[:, :1]), annotated[:, 1:]], 1)
     background = torch.logsumexp(logits.masked_fill(foreground, -torch.inf), 1, keepdim=True)
-    return torch.cat([background, logits.masked_fill(~annotated, NEVER)[:, 1:]], 1)
+    return torch.cat([background, logits.masked_fill(~annotated, MERGED_LOGIT)[:, 1:]], 1)
 
 
-def merged_probs(
+def merge_probs(
     probs: torch.Tensor, annotated: torch.Tensor | None, exclusive: bool
 ) -> torch.Tensor:
-    """Probabilities or one-hot labels (B, C, *spatial), without classes that are not annotated.
+    """Merge classes that are not annotated into the background of probabilities or labels.
+
+    >>> merge_probs(torch.tensor([[0.5, 0.25, 0.25]]), torch.tensor([[True, True, False]]), True)
+    tensor([[0.7500, 0.2500, 0.0000]])
 
     Args:
-        probs: of softmax classes or regions.
+        probs: probabilities, one-hot labels or regions (B, C, *spatial).
         annotated: see above.
-        exclusive: softmax classes, whose probability goes to the background; else regions, which
-            become 0.
+        exclusive: softmax classes; otherwise regions, which become 0 and are not merged.
     """
     if annotated is None:
         return probs
     annotated = per_voxel(annotated, probs.ndim)
-    kept = probs * annotated
+    annotated_probs = probs * annotated
     if not exclusive:
-        return kept
-    background = kept[:, :1] + (probs * ~annotated).sum(1, keepdim=True)
-    return torch.cat([background, kept[:, 1:]], 1)
+        return annotated_probs
+    background = annotated_probs[:, :1] + (probs * ~annotated).sum(1, keepdim=True)
+    return torch.cat([background, annotated_probs[:, 1:]], 1)
 
 
-def known_voxels(
+def find_certain_voxels(
     target: torch.Tensor, mask: torch.Tensor, annotated: torch.Tensor | None, exclusive: bool
 ) -> torch.Tensor:
-    """Where a label says for certain which class a voxel is.
+    """Return the voxels of a mask whose class is certain.
 
     Args:
         target: one-hot labels or regions (B, C, *spatial).
-        mask: bool (B, 1, *spatial), where a voxel counts.
+        mask: bool (B, 1, *spatial).
         annotated: see above.
-        exclusive: softmax classes; else regions.
+        exclusive: softmax classes; otherwise regions.
 
     Returns:
-        The mask without the background of samples that do not annotate all, (B, 1, *spatial); of
-        regions without those that are not annotated, (B, C, *spatial).
+        bool: for classes (B, 1, *spatial), without the background of samples that do not annotate
+        all; for regions (B, C, *spatial), without those that are not annotated.
     """
     if annotated is None:
         return mask

@@ -11,24 +11,28 @@ import torch
 from scipy import ndimage
 from torch import nn
 
-from semi_nnunet.core.processes import sum_over_processes
+from semi_nnunet.core.processes import all_reduce_sum
 
 
 def to_probs(logits: torch.Tensor, exclusive: bool) -> torch.Tensor:
-    """Softmax over the classes, or a sigmoid for each region; float32."""
+    """Return the softmax over classes, or a sigmoid for each region, in float32."""
     return logits.float().softmax(1) if exclusive else torch.sigmoid(logits.float())
 
 
 def most_probable(values: torch.Tensor, dim: int = 1, keepdim: bool = False) -> torch.Tensor:
-    """The class with the highest value, the first of equal ones; int64.
+    """Return the index of the highest value, the first of equal ones; int64.
 
-    That is ``argmax``, which takes up to 25 times as long on a CPU.
+    Equal to ``argmax``, which takes up to 25 times as long on a CPU.
     """
     return values.max(dim, keepdim=keepdim).indices
 
 
 def hard_pseudo_label(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
-    """One-hot of the most probable class (background is one), or regions above 1/2; float32."""
+    """Return one-hot labels of the most probable class, or regions above 1/2, in float32.
+
+    >>> hard_pseudo_label(torch.tensor([[0.2, 0.5, 0.3]]), exclusive=True)
+    tensor([[0., 1., 0.]])
+    """
     if not exclusive:
         return (probs > 0.5).float()
     onehot = torch.zeros(probs.shape, device=probs.device)
@@ -36,14 +40,18 @@ def hard_pseudo_label(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
 
 
 def is_foreground(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
-    """Bool (B, 1, *spatial): a class other than background, or any region."""
+    """Return bool (B, 1, *spatial), True for a class other than background, or any region."""
     if not exclusive:
         return (probs > 0.5).any(1, keepdim=True)
     return most_probable(probs, keepdim=True) > 0
 
 
 def sharpen(probs: torch.Tensor, temperature: float, exclusive: bool) -> torch.Tensor:
-    """p^(1/T) / sum of it over the classes (MixMatch, eq. 7); a region against its complement."""
+    """Return p^(1/T), normalised over classes (MixMatch, eq. 7), or region and complement.
+
+    >>> sharpen(torch.tensor([[0.75, 0.25]]), 0.5, exclusive=True)
+    tensor([[0.9000, 0.1000]])
+    """
     p = probs.float().clamp(1e-30, 1.0)
     if not exclusive:
         return torch.sigmoid((torch.log(p) - torch.log((1.0 - p).clamp_min(1e-30))) / temperature)
@@ -51,13 +59,12 @@ def sharpen(probs: torch.Tensor, temperature: float, exclusive: bool) -> torch.T
 
 
 def keep_largest_component(target: torch.Tensor, exclusive: bool) -> torch.Tensor:
-    """One-hot labels or regions with all but the largest component of each taken away.
+    """Keep only the largest component of each class or region in each patch.
 
-    Components are those of each (patch, class), neighbours touching by faces, edges or corners;
-    what is taken away becomes background.
+    Neighbours touch by faces, edges or corners. Removed voxels become background.
     """
-    kept = target.clone()
-    for sample in kept:
+    result = target.clone()
+    for sample in result:
         for label in sample[1:] if exclusive else sample:
             array = label.cpu().numpy() > 0
             components, count = ndimage.label(array, np.ones((3,) * array.ndim))
@@ -65,12 +72,12 @@ def keep_largest_component(target: torch.Tensor, exclusive: bool) -> torch.Tenso
                 largest = np.bincount(components.ravel())[1:].argmax() + 1
                 label.mul_(torch.from_numpy(components == largest).to(label.device))
     if exclusive:
-        kept[:, 0] = 1.0 - kept[:, 1:].sum(1)
-    return kept
+        result[:, 0] = 1.0 - result[:, 1:].sum(1)
+    return result
 
 
 def foreground_labels(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
-    """Bool (F, *spatial): the foreground classes, or the regions."""
+    """Return bool (F, *spatial), the foreground classes or the regions of (C, *spatial)."""
     if not exclusive:
         return probs > 0.5
     predicted = most_probable(probs, 0)
@@ -78,7 +85,7 @@ def foreground_labels(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
 
 
 def confidence(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
-    """The probability of each class where it is predicted, elsewhere 0: (B, C, *spatial).
+    """Return the probability of each class where it is predicted, and 0 elsewhere.
 
     Of regions: the larger of p and 1 - p, everywhere.
     """
@@ -88,13 +95,16 @@ def confidence(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
 
 
 class ClassThresholds(nn.Module):
-    """A confidence threshold for each class, so that hard classes are not silenced.
+    """A confidence threshold for each class, so that hard classes keep their pseudo labels.
 
-    The mean confidence m_c of the voxels predicted as class c is averaged over the steps, and
+    The mean confidence m_c of voxels predicted as class c is averaged over steps, and
     tau_c = tau m_c / max m (FreeMatch, Wang et al. 2023, arXiv:2205.07246, eq. 8, with FixMatch's
-    constant tau in place of a learned one). A class that was not predicted yet has m_c = 1 / C.
-    That a voxel is of no region must be as sure as tau: with tau_c, every voxel in which a hard
-    region is doubted would be a label against it.
+    constant tau instead of a learned one). A class that was never predicted has m_c = 1 / C.
+    A voxel counts as outside a region only with confidence tau: with tau_c, every voxel in which a
+    hard region is doubtful would become a label against it.
+
+    >>> ClassThresholds(2, 0.9, class_wise=True).thresholds()
+    tensor([0.9000, 0.9000])
 
     Args:
         classes: C, of softmax classes or regions.
@@ -112,34 +122,35 @@ class ClassThresholds(nn.Module):
 
     @torch.no_grad()
     def forward(self, probs: torch.Tensor, mask: torch.Tensor, exclusive: bool) -> torch.Tensor:
-        """Where the pseudo labels are to be trusted, bool (B, 1, *spatial); regions: all of them.
+        """Return the voxels with confident pseudo labels: bool (B, 1, *spatial).
+
+        A voxel counts only if all its regions are confident.
 
         Args:
-            probs: (B, C, *spatial); they are averaged into m before.
-            mask: bool (B, 1, *spatial), of the voxels to look at.
+            probs: (B, C, *spatial), with which m is updated first.
+            mask: bool (B, 1, *spatial), the voxels to consider.
             exclusive: see above.
         """
-        sure = confidence(probs, exclusive)
-        predicted = sure > 0 if exclusive else probs > 0.5
+        confidences = confidence(probs, exclusive)
+        predicted = confidences > 0 if exclusive else probs > 0.5
         if self.class_wise:
-            self._update(sure, predicted * mask)
-        shape = (1, -1) + (1,) * (probs.ndim - 2)
-        of_class = self.thresholds().view(shape)
+            self._update(confidences, predicted * mask)
+        thresholds = self.thresholds().view((1, -1) + (1,) * (probs.ndim - 2))
         if exclusive:
-            return ((sure >= of_class) & predicted).any(1, keepdim=True) & mask
-        limit = torch.where(predicted, of_class, self.threshold)
-        return (sure >= limit).all(1, keepdim=True) & mask
+            return ((confidences >= thresholds) & predicted).any(1, keepdim=True) & mask
+        limit = torch.where(predicted, thresholds, self.threshold)
+        return (confidences >= limit).all(1, keepdim=True) & mask
 
     def thresholds(self) -> torch.Tensor:
-        """tau_c, (C,)."""
+        """Return tau_c, (C,)."""
         if not self.class_wise:
             return torch.full_like(self.mean, self.threshold)
         return self.threshold * self.mean / self.mean.max()
 
-    def _update(self, sure: torch.Tensor, predicted: torch.Tensor) -> None:
-        axes = (0, *range(2, sure.ndim))
-        sums = torch.stack([predicted.sum(axes), (sure * predicted).sum(axes)])
-        voxels, total = sum_over_processes(sums)
+    def _update(self, confidences: torch.Tensor, predicted: torch.Tensor) -> None:
+        axes = (0, *range(2, confidences.ndim))
+        sums = torch.stack([predicted.sum(axes), (confidences * predicted).sum(axes)])
+        voxels, total = all_reduce_sum(sums)
         mean = total / voxels.clamp_min(1.0)
         usable = (voxels > 0) & torch.isfinite(mean)
         self.mean.copy_(torch.where(usable, torch.lerp(mean, self.mean, self.decay), self.mean))

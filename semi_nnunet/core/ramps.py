@@ -1,4 +1,4 @@
-"""How the weight of an unlabelled term grows."""
+"""Ramps of the weight of unlabelled terms."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def gaussian_ramp(step: float, length: float) -> float:
-    """exp(-5 (1 - t)^2), t = step / length in [0, 1] (Tarvainen & Valpola 2017); length 0: 1."""
+    """Return exp(-5 (1 - t)^2), t = step / length in [0, 1] (Tarvainen & Valpola 2017)."""
     if length <= 0:
         return 1.0
     t = min(max(step / length, 0.0), 1.0)
@@ -14,25 +14,28 @@ def gaussian_ramp(step: float, length: float) -> float:
 
 
 def linear_ramp(step: float, length: float) -> float:
-    """step / length, clipped to [0, 1] (MixMatch, Berthelot et al. 2019)."""
+    """Return step / length, clipped to [0, 1] (MixMatch, Berthelot et al. 2019)."""
     return 1.0 if length <= 0 else min(max(step / length, 0.0), 1.0)
 
 
-def ramp(kind: str, step: float, length: float) -> float:
-    """The factor of the unlabelled terms at ``step``.
+def ramp(shape: str, step: float, length: float) -> float:
+    """Return the factor of the unlabelled terms at a step; 1 for a length of 0.
+
+    >>> [round(ramp("gaussian", step, 100), 3) for step in (0, 50, 100)]
+    [0.007, 0.287, 1.0]
 
     Args:
-        kind: "gaussian", "linear" or "constant".
+        shape: "gaussian", "linear" or "constant".
         step: from 0.
         length: in steps.
 
     Raises:
-        ValueError: another kind.
+        ValueError: the shape is none of these.
     """
-    if kind == "gaussian":
+    if shape == "gaussian":
         return gaussian_ramp(step, length)
-    if kind == "linear":
+    if shape == "linear":
         return linear_ramp(step, length)
-    if kind == "constant":
+    if shape == "constant":
         return 1.0
-    raise ValueError(f"ramp must be gaussian, linear or constant, got {kind!r}")
+    raise ValueError(f"ramp must be gaussian, linear or constant, got {shape!r}")

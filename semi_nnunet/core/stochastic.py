@@ -1,4 +1,4 @@
-"""Make a deterministic network stochastic: channel dropout on the features of its encoder."""
+"""Channel dropout on encoder features, and passes that leave batch statistics unchanged."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from semi_nnunet.util.errors import UserError
 
 
 def drop_channels(features: torch.Tensor, probability: float) -> torch.Tensor:
-    """Zero whole channels of (B, C, *spatial), rescale the rest (Tompson et al. 2015)."""
+    """Zero whole channels of (B, C, *spatial) and rescale the rest (Tompson et al. 2015)."""
     shape = features.shape[:2] + (1,) * (features.ndim - 2)
     keep = torch.rand(shape, device=features.device) >= probability
     return features * keep / (1.0 - probability)
 
 
 class DroppingEncoder(nn.Module):
-    """An encoder of which channels of the features are dropped.
+    """An encoder with channel dropout on its features.
 
     Args:
         encoder: returns the skip features, bottleneck last.
         probability: of a channel to be dropped, in (0, 1).
-        every_level: drop on every skip, not on the bottleneck alone.
+        every_level: drop on every skip, not only on the bottleneck.
     """
 
     def __init__(self, encoder: nn.Module, probability: float, every_level: bool):
@@ -43,15 +43,15 @@ class DroppingEncoder(nn.Module):
 def with_feature_dropout(
     network: nn.Module, probability: float, every_level: bool = False
 ) -> nn.Module:
-    """The same network, with the same weights, whose encoder drops channels of its features.
+    """Return the network, with the same weights, and channel dropout on its encoder's features.
 
-    It is a network of its own for ``torch.compile``. What else both share is that of now: whether a
-    decoder has deep supervision is not seen when it changes later.
+    It is a separate network for ``torch.compile``. Attributes are copied: it does not notice if
+    deep supervision of the original is switched later.
 
     Args:
         network: one of nnU-Net's or of segmentation-models-pytorch, with an ``encoder``.
         probability: of a channel to be dropped, in [0, 1); with 0 the network itself is returned.
-        every_level: drop on every skip, not on the bottleneck alone.
+        every_level: drop on every skip, not only on the bottleneck.
 
     Raises:
         UserError: the network has no encoder.
@@ -61,20 +61,20 @@ def with_feature_dropout(
     encoder = getattr(network, "encoder", None)
     if encoder is None:
         raise UserError(
-            f"this trainer disturbs the features between encoder and decoder; {type(network)} has "
-            f"no 'encoder'",
+            f"this trainer drops features between encoder and decoder, but {type(network)} has no "
+            f"'encoder'",
             fix="plan a U-Net of nnU-Net's, or choose another trainer",
         )
-    return _with_part(network, encoder, DroppingEncoder(encoder, probability, every_level))
+    return _replace_module(network, encoder, DroppingEncoder(encoder, probability, every_level))
 
 
-def _with_part(module: nn.Module, part: nn.Module, other: nn.Module) -> nn.Module:
-    """The module with ``other`` in place of ``part``; what does not contain it is shared."""
-    if module is part:
-        return other
+def _replace_module(module: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
+    """Return a copy of the module with ``new`` for ``old``, sharing submodules without ``old``."""
+    if module is old:
+        return new
     children = dict(module._modules)
     for name, child in children.items():
-        children[name] = child and _with_part(child, part, other)
+        children[name] = child and _replace_module(child, old, new)
     if all(child is module._modules[name] for name, child in children.items()):
         return module
     copied = copy.copy(module)
@@ -84,10 +84,15 @@ def _with_part(module: nn.Module, part: nn.Module, other: nn.Module) -> nn.Modul
 
 @contextmanager
 def statistics_kept(*networks: nn.Module) -> Iterator[None]:
-    """Inside the block, batch normalisation uses its statistics and does not learn from the batch.
+    """Freeze the statistics of batch normalisation, which are used inside the block.
 
-    Predicting for pseudo labels must not mix the unlabelled images into the statistics that are
-    deployed. nnU-Net's own networks have none.
+    Passes for pseudo labels must not mix unlabelled images into the statistics that are deployed.
+    nnU-Net's own networks have none.
+
+    >>> network = nn.BatchNorm2d(1)
+    >>> with statistics_kept(network):
+    ...     network.training
+    False
     """
     layers = [
         module

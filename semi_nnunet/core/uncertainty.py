@@ -1,4 +1,4 @@
-"""How unsure a prediction is, voxel by voxel (higher is worse)."""
+"""Uncertainty of a prediction, voxel by voxel (higher is worse)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 
 
 def entropy(probs: torch.Tensor, exclusive: bool, eps: float = 1e-6) -> torch.Tensor:
-    """Entropy in nats of each voxel's distribution, (B, 1, *spatial), float32.
+    """Return the entropy of each voxel's distribution, in nats: (B, 1, *spatial), float32.
 
     Args:
-        probs: (B, C, *spatial): of softmax classes (``exclusive``), or of C independent sigmoid
+        probs: (B, C, *spatial), of softmax classes (``exclusive``), or of C independent sigmoid
             regions, whose binary entropies are averaged.
         exclusive: whether the classes exclude each other.
     """
@@ -23,5 +23,9 @@ def entropy(probs: torch.Tensor, exclusive: bool, eps: float = 1e-6) -> torch.Te
 
 
 def max_entropy(channels: int, exclusive: bool) -> float:
-    """The largest value of :func:`entropy`: ln C for exclusive classes, ln 2 for regions."""
+    """Return the largest :func:`entropy`: ln C for exclusive classes, ln 2 for regions.
+
+    >>> round(max_entropy(4, exclusive=True), 3)
+    1.386
+    """
     return math.log(channels) if exclusive else math.log(2.0)

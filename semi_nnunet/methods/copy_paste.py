@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import torch
 
-from semi_nnunet.augment.mixing import Side, sample_boxes
+from semi_nnunet.augment.mixing import TargetPatches, sample_boxes
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label, keep_largest_component
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.schema import published, setting
@@ -81,15 +81,19 @@ class SemiBCPTrainer(TeacherTrainer):
         target = hard_pseudo_label(probs, self.exclusive)
         if settings.largest_component:
             target = keep_largest_component(target, self.exclusive)
-        known = Side(labelled.x, *self.annotation(labelled.target), labelled.annotated)
-        guessed = Side(unlabelled.x_strong, target, unlabelled.mask)
+        known = TargetPatches(labelled.x, *self.annotation(labelled.target), labelled.annotated)
+        guessed = TargetPatches(unlabelled.x_strong, target, unlabelled.mask)
         alpha = settings.pseudo_label_weight
         inward = self.mixture(known.half(False), guessed.half(False), 1.0, alpha)
         outward = self.mixture(guessed.half(True), known.half(True), alpha, 1.0)
         yield Term("mixtures", self.mixtures_loss(inward, outward), settings.mixture_weight)
 
     def mixture(
-        self, around: Side, inside: Side, around_weight: float, inside_weight: float
+        self,
+        around: TargetPatches,
+        inside: TargetPatches,
+        around_weight: float,
+        inside_weight: float,
     ) -> Mixture:
         """``around`` with a box of ``inside`` pasted in, each region with its weight (eq. 2-5).
 

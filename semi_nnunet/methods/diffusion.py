@@ -27,12 +27,12 @@ import torch
 from torch import nn
 
 from semi_nnunet.core.difficulty import DifficultyWeights, hard_dice
-from semi_nnunet.core.partial_labels import known_voxels, merged_probs
+from semi_nnunet.core.partial_labels import find_certain_voxels, merge_probs
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
-from semi_nnunet.networks.diffusion_branches import DiffusionBranches, Path
+from semi_nnunet.networks.diffusion_branches import DiffusionBranches, NetworkPath
 from semi_nnunet.networks.label_diffusion import LabelDiffusion
-from semi_nnunet.settings.common import score_of_one_network
+from semi_nnunet.settings.common import single_network_score
 from semi_nnunet.settings.fidelity import FidelitySettings, paper_or
 from semi_nnunet.settings.schema import setting
 from semi_nnunet.training.trainer import SemiTrainer, Term
@@ -69,7 +69,7 @@ class DiffusionSettings(FidelitySettings):
         0.5, None, "a class that a batch does not show keeps its difficulty", low=0, high=1
     )
     difficulty_horizon_steps: int = setting(50, "A (authors' code)", low=1)
-    filter_score: str = score_of_one_network()
+    filter_score: str = single_network_score()
 
 
 class SemiDiffusionTrainer(SemiTrainer):
@@ -101,10 +101,10 @@ class SemiDiffusionTrainer(SemiTrainer):
         if self.theta_sees_labels:
             yield self.supervised(labelled)
         # sec. 3.1: xi denoises the labels, given the image
-        known = known_voxels(target, mask, annotated, self.exclusive)
+        known = find_certain_voxels(target, mask, annotated, self.exclusive)
         logits = diffusion.denoise_labels(encoder, labelled.x, target, known)
         absent = self.settings.absent_class_dice
-        found = merged_probs(self.hard_labels(logits), annotated, self.exclusive)
+        found = merge_probs(self.hard_labels(logits), annotated, self.exclusive)
         dice = hard_dice(found, target, mask, absent)
         loss = self.pseudo_label_loss(logits, target, mask, annotated=annotated)
         yield Term("denoising", loss, self.branch_weight, ramped=False)
@@ -137,7 +137,7 @@ class SemiDiffusionTrainer(SemiTrainer):
         """The student's, which all branches share."""
         return self.bare_network.encoder
 
-    def compiled_path(self, path: Path) -> Path:
+    def compiled_path(self, path: NetworkPath) -> NetworkPath:
         """A path through the encoder and a branch, compiled as one where the student is."""
         return self.compiled.path(path)
 
@@ -159,7 +159,7 @@ class SemiDiffusionTrainer(SemiTrainer):
         target, mask = self.annotation(labelled.target)
         for name, probs_of in (("xi", diffusion.xi_probs), ("psi", diffusion.psi_probs)):
             found = hard_pseudo_label(probs_of(self.encoder, labelled.x), self.exclusive)
-            found = merged_probs(found, labelled.annotated, self.exclusive)
+            found = merge_probs(found, labelled.annotated, self.exclusive)
             dice = hard_dice(found, target, mask, absent=1.0)
             self.records.add(f"dice/{name}", dice[first:].mean())
 

@@ -28,7 +28,7 @@ from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.deploy.loading import load_networks
 from semi_nnunet.deploy.trained import find_model, require_models_for
 from semi_nnunet.networks.frozen import FrozenNetworks
-from semi_nnunet.settings.common import CutMixSettings, score_of_one_network
+from semi_nnunet.settings.common import CutMixSettings, single_network_score
 from semi_nnunet.settings.schema import setting
 from semi_nnunet.training.trainer import SemiTrainer, Term
 
@@ -45,7 +45,7 @@ class DistillationSettings(CutMixSettings):
     soft_label_weight: float = setting(1.0, "as labels: the teacher is trained (Hinton)", low=0)
     temperature: float = setting(1.0, "of both distributions; above 1 they are softer", low=0.01)
     unlabelled_start_steps: int = setting(0, "the models are trained before", low=0)
-    filter_score: str = score_of_one_network()
+    filter_score: str = single_network_score()
 
 
 class SemiDistillationTrainer(SemiTrainer):

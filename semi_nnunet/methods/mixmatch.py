@@ -24,10 +24,10 @@ import torch
 from torch.nn import functional as F
 
 from semi_nnunet.augment.invertible import GridView, sample_grid_view, square_planes
-from semi_nnunet.augment.mixing import BoxMix, mixup_weight, sample_boxes
+from semi_nnunet.augment.mixing import BoxMix, sample_boxes, sample_mixup_weight
 from semi_nnunet.core.consistency import probability_mse
-from semi_nnunet.core.partial_labels import merged_probs, per_voxel
-from semi_nnunet.core.processes import mean_of_processes
+from semi_nnunet.core.partial_labels import merge_probs, per_voxel
+from semi_nnunet.core.processes import all_reduce_mean
 from semi_nnunet.core.pseudo_labels import sharpen
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.schema import published, setting
@@ -81,7 +81,7 @@ class SemiMixMatchTrainer(TeacherTrainer):
         mix = self.sample_mix(x)
         annotated = self.mixed_annotation(labelled, x, mix)
         x, target, mask = mix(x.float()), mix(target), mix(mask.float()) > 0.999
-        target = merged_probs(target, annotated, self.exclusive)
+        target = merge_probs(target, annotated, self.exclusive)
         first, rest = labelled.x.shape[0], None
         if annotated is not None:
             annotated, rest = annotated[:first], annotated[first:]
@@ -133,7 +133,7 @@ class SemiMixMatchTrainer(TeacherTrainer):
         """Mixes each sample with another one of the batch, images and targets alike."""
         partner = torch.randperm(like.shape[0], device=like.device)
         if self.settings.mixing == "mixup":
-            weight = mixup_weight(self.settings.alpha)
+            weight = sample_mixup_weight(self.settings.alpha)
             return lambda tensor: weight * tensor + (1.0 - weight) * tensor[partner]
         box = sample_boxes(like.shape[0], like.shape[2:], self.settings.cutmix_edge, like.device)
         return BoxMix(box, partner)
@@ -150,13 +150,13 @@ class SemiMixMatchTrainer(TeacherTrainer):
         Their sum is the mean over the voxels of all views.
         """
         summed, views = self.ranks.summing, self.settings.views
-        voxels = mean_of_processes(mask.sum().float(), summed).clamp_min(1.0)
+        voxels = all_reduce_mean(mask.sum().float(), summed).clamp_min(1.0)
         told = [None] * views if annotated is None else annotated.chunk(views)
         parts = (tensor.chunk(views) for tensor in (x, target, mask))
         for mixed, wanted, counted, classes in zip(*parts, told, strict=True):
-            prediction = merged_probs(self.probs(self.predict(mixed)), classes, self.exclusive)
+            prediction = merge_probs(self.probs(self.predict(mixed)), classes, self.exclusive)
             loss = probability_mse(prediction, wanted, counted, summed)
-            yield loss * mean_of_processes(counted.sum().float(), summed) / voxels
+            yield loss * all_reduce_mean(counted.sum().float(), summed) / voxels
 
     def soft_supervised(
         self,

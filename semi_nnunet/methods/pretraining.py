@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from semi_nnunet.core.masking import hidden_blocks, restoration
+from semi_nnunet.core.masking import sample_hidden_blocks, score_restoration
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
-from semi_nnunet.networks.pretrained import ADAPTATION, adaptation_plan
+from semi_nnunet.networks.pretrained import ADAPTATION_KEY, build_adaptation_plan
 from semi_nnunet.settings.common import LOSS, MATCHED, POOL, SemiSettings
 from semi_nnunet.settings.schema import setting
 from semi_nnunet.training.batches import Batches
@@ -80,9 +80,11 @@ class SemiPretrainTrainer(SemiTrainer):
             inside: bool (B, 1, *spatial), False in the padding.
         """
         block = np.prod(self.configuration_manager.pool_op_kernel_sizes, axis=0)
-        hidden = hidden_blocks(image, [int(edge) for edge in block], self.settings.hidden_share)
+        hidden = sample_hidden_blocks(
+            image, [int(edge) for edge in block], self.settings.hidden_share
+        )
         seen = torch.where(hidden, 0.0, image)
-        return restoration(self.predict(seen), image, hidden & inside)
+        return score_restoration(self.predict(seen), image, hidden & inside)
 
     # ---------------------------------------------------------------- validation
 
@@ -133,11 +135,11 @@ class SemiPretrainTrainer(SemiTrainer):
     def checkpoint_content(self, next_epoch: int) -> dict[str, Any]:
         """With what nnU-Net's own fine-tuning needs to read it."""
         content = super().checkpoint_content(next_epoch)
-        plan = adaptation_plan(
+        plan = build_adaptation_plan(
             self.bare_network,
             self.plans_manager.plans,
             self.configuration_manager.configuration,
             self.configuration_name,
             self.num_input_channels,
         )
-        return content if plan is None else {**content, ADAPTATION: plan, "citations": []}
+        return content if plan is None else {**content, ADAPTATION_KEY: plan, "citations": []}

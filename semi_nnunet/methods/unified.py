@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import torch
 
-from semi_nnunet.augment.mixing import Side, sample_boxes
+from semi_nnunet.augment.mixing import TargetPatches, sample_boxes
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.common import CutMixSettings
@@ -73,8 +73,8 @@ class SemiUnifiedTrainer(ConsistentTeacherTrainer):
         """
         count, spatial = len(labelled.x), labelled.x.shape[2:]
         guess = hard_pseudo_label(probs, self.exclusive)
-        inside = Side(unlabelled.x_strong, guess, unlabelled.mask).lent(count)
-        around = Side(labelled.x, *self.annotation(labelled.target), labelled.annotated)
+        inside = TargetPatches(unlabelled.x_strong, guess, unlabelled.mask).lent(count)
+        around = TargetPatches(labelled.x, *self.annotation(labelled.target), labelled.annotated)
         box = sample_boxes(count, spatial, self.settings.box_edge, labelled.x.device)
         return self.pseudo_label_loss(
             self.predict(torch.where(box, inside.x, around.x)),

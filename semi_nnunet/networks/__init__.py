@@ -1,1 +1,1 @@
-"""Networks that are no plain nnU-Net."""
+"""Networks besides those of nnU-Net."""

@@ -1,9 +1,8 @@
-"""Networks of other libraries as nnU-Net builds and calls its own.
+"""Networks of other libraries, in the form in which nnU-Net builds and calls its own.
 
-nnU-Net's plans name a class and its arguments; it is called with ``input_channels``,
-``num_classes`` and ``deep_supervision`` beside these. None of these networks has deep supervision,
-and ``strides`` only tell nnU-Net and us how often the image is halved. Planned by
-:mod:`semi_nnunet.planning.architecture`.
+nnU-Net's plans name a class and its arguments, to which nnU-Net adds ``input_channels``,
+``num_classes`` and ``deep_supervision``. None of these networks has deep supervision; ``strides``
+only describe how often the image is halved. Planned by :mod:`semi_nnunet.planning.architecture`.
 """
 
 from __future__ import annotations
@@ -17,21 +16,21 @@ from torch import nn
 
 from semi_nnunet.util.errors import UserError
 
-EXTRA = "Fix: pip install 'semi_nnunet[architectures]'"
-DEPTH = 5  # halvings of the encoders of segmentation-models-pytorch
+INSTALL_EXTRA = "pip install 'semi_nnunet[architectures]'"
+ENCODER_DEPTH = 5  # halvings of the encoders of segmentation-models-pytorch
 
 
 class SmpNetwork(nn.Module):
     """A 2-D network of segmentation-models-pytorch.
 
     Args:
-        input_channels: of the image.
-        num_classes: of the logits.
+        input_channels: channels of the image.
+        num_classes: channels of the logits.
         architecture: class, such as "Unet".
         encoder: name, such as "resnet50" or, of timm, "tu-hrnet_w18".
-        strides: of the stages; for nnU-Net.
-        weights: of the encoder, which :meth:`load_pretrained` loads: "imagenet", a file, or None.
-        deep_supervision: has no effect.
+        strides: of the stages, for nnU-Net.
+        weights: of the encoder, loaded by :meth:`load_pretrained`: "imagenet", a file, or None.
+        deep_supervision: ignored.
         options: further arguments of the class.
 
     Raises:
@@ -62,64 +61,65 @@ class SmpNetwork(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        """Returns the skip features, bottleneck last."""
+        """The encoder, which returns the skip features, bottleneck last."""
         return self.model.encoder
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.model(x)
 
     def load_pretrained(self) -> None:
-        """Load the encoder's weights, before a training begins.
+        """Load the encoder's weights before a training starts.
 
         Raises:
-            UserError: they are not there, or of another encoder.
+            UserError: the weights are missing, or those of another encoder.
         """
         if self.weights is None:
             return
-        state = imagenet(self) if self.weights == "imagenet" else _read(Path(self.weights))
+        if self.weights == "imagenet":
+            state = fetch_imagenet_weights(self)
+        else:
+            state = _read_encoder_weights(Path(self.weights))
         try:
             self.encoder.load_state_dict(state)
         except RuntimeError as error:
             raise UserError(
                 f"{self.weights} does not hold the weights of {self.encoder_name} with "
                 f"{self.input_channels} input channels: {str(error)[:500]}",
-                fix="save "
-                "network.encoder.state_dict() of segmentation-models-pytorch, or plan without "
-                "--weights",
+                fix="save network.encoder.state_dict() of segmentation-models-pytorch, or plan "
+                "without --weights",
             ) from error
 
 
-def imagenet(network: SmpNetwork) -> dict[str, torch.Tensor]:
-    """The encoder's ImageNet weights, which its library fetches; channels as it adapts them.
+def fetch_imagenet_weights(network: SmpNetwork) -> dict[str, torch.Tensor]:
+    """Return the encoder's ImageNet weights, fetched and adapted to the channels by its library.
 
     Raises:
-        UserError: there are none, or they cannot be fetched.
+        UserError: the weights do not exist, or cannot be fetched.
     """
     name = network.encoder_name
     try:
-        made = _smp().encoders.get_encoder(
-            name, in_channels=network.input_channels, depth=DEPTH, weights="imagenet"
+        encoder = _smp().encoders.get_encoder(
+            name, in_channels=network.input_channels, depth=ENCODER_DEPTH, weights="imagenet"
         )
     except Exception as error:  # of the network, the hub, the library
         raise UserError(
-            f"the ImageNet weights of {name} cannot be had: {str(error)[:300]}",
-            fix=f"on a machine "
-            f"with internet, torch.save(segmentation_models_pytorch.encoders.get_encoder({name!r}, "
-            f"in_channels={network.input_channels}, weights='imagenet').state_dict(), 'FILE'), and "
-            f"plan with --weights FILE; or plan with --weights none",
+            f"the ImageNet weights of {name} cannot be fetched: {str(error)[:300]}",
+            fix=f"on a machine with internet, torch.save(segmentation_models_pytorch.encoders."
+            f"get_encoder({name!r}, in_channels={network.input_channels}, weights='imagenet')"
+            f".state_dict(), 'FILE'), and plan with --weights FILE; or plan with --weights none",
         ) from error
-    return made.state_dict()
+    return encoder.state_dict()
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
+def _read_encoder_weights(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise UserError(f"--weights {path} does not exist", fix="correct the path")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch names many
+    except Exception as error:  # torch raises many kinds
         raise UserError(
             f"--weights {path} cannot be read ({type(error).__name__})",
-            fix="save an encoder's state_dict() by torch.save",
+            fix="save the state_dict() of an encoder with torch.save",
         ) from error
 
 
@@ -127,7 +127,7 @@ def _smp() -> Any:
     try:
         import segmentation_models_pytorch
     except ImportError as error:
-        raise UserError(f"this plan needs segmentation-models-pytorch. {EXTRA}") from error
+        raise UserError("this plan needs segmentation-models-pytorch", fix=INSTALL_EXTRA) from error
     return segmentation_models_pytorch
 
 
@@ -135,12 +135,12 @@ class MonaiNetwork(nn.Module):
     """A network of MONAI.
 
     Args:
-        input_channels: of the image.
-        num_classes: of the logits.
+        input_channels: channels of the image.
+        num_classes: channels of the logits.
         architecture: class, such as "SegResNet".
         options: its further arguments.
-        strides: of the stages; for nnU-Net.
-        deep_supervision: has no effect.
+        strides: of the stages, for nnU-Net.
+        deep_supervision: ignored.
 
     Raises:
         UserError: MONAI is not installed.
@@ -159,7 +159,7 @@ class MonaiNetwork(nn.Module):
         try:
             from monai.networks import nets
         except ImportError as error:
-            raise UserError(f"this plan needs MONAI. {EXTRA}") from error
+            raise UserError("this plan needs MONAI", fix=INSTALL_EXTRA) from error
         self.model = getattr(nets, architecture)(
             in_channels=input_channels, out_channels=num_classes, **options
         )
@@ -169,16 +169,18 @@ class MonaiNetwork(nn.Module):
 
 
 class PrimusNetwork(nn.Module):
-    """Primus (Wald et al. 2025, arXiv:2503.01835) of dynamic-network-architectures: 3-D, no U-Net.
+    """Primus (Wald et al. 2025, arXiv:2503.01835) of dynamic-network-architectures, for 3-D.
+
+    A transformer, not a U-Net.
 
     Args:
-        input_channels: of the image.
-        num_classes: of the logits.
+        input_channels: channels of the image.
+        num_classes: channels of the logits.
         size: "S", "B", "M" or "L".
-        patch_size: of the image; the network is for this one.
+        patch_size: of the image; the network only accepts this size.
         patch_embed_size: voxels of a token along each axis.
-        strides: of the stages; for nnU-Net.
-        deep_supervision: has no effect.
+        strides: of the stages, for nnU-Net.
+        deep_supervision: ignored.
     """
 
     def __init__(

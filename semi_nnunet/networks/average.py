@@ -12,8 +12,12 @@ from torch import nn
 class NetworkAverage(nn.Module):
     """The mean of the members' logits, at every level of deep supervision.
 
+    >>> average = NetworkAverage([nn.Identity(), nn.Flatten(0)])
+    >>> average(torch.tensor([1.0, 3.0]))
+    tensor([1., 3.])
+
     Args:
-        members: networks of one plan; the first is the one to take where there is room for one.
+        members: networks of one plan; the first is used where only one network is possible.
     """
 
     def __init__(self, members: Sequence[nn.Module]):
@@ -29,5 +33,5 @@ class NetworkAverage(nn.Module):
 
 
 def deep_supervision_switches(network: nn.Module) -> list[Any]:
-    """The decoders in ``network`` whose ``deep_supervision`` says how many outputs they give."""
+    """Return the modules (nnU-Net's decoders) whose ``deep_supervision`` switches it on or off."""
     return [module for module in network.modules() if hasattr(module, "deep_supervision")]

@@ -1,11 +1,10 @@
-"""What A&D adds to a planned U-Net: a stem for noisy labels, time, and two decoders.
+"""The networks that A&D adds to a planned U-Net: a stem for noisy labels, time, and two decoders.
 
-Wang & Li, NeurIPS 2023, arXiv:2310.11320, sec. 3. The U-Net's own encoder is shared by all three
-paths and its own decoder is theta, so that what is deployed is the planned network, under its
-plain keys.
+Wang & Li, NeurIPS 2023, arXiv:2310.11320, sec. 3. All three paths share the U-Net's own encoder,
+and its own decoder is theta, so that the deployed network is the planned one, with its usual keys.
 
-Differs from the paper: the network is nnU-Net's plan in place of a V-Net; the embedded time is
-added after every stage (there: after nearly every block); psi and theta read the image through the
+Differs from the paper: the network is nnU-Net's plan instead of a V-Net; the embedded time is added
+after every stage (paper: after nearly every block); psi and theta read the image through the
 U-Net's own first layers.
 """
 
@@ -21,16 +20,20 @@ from torch import nn
 from semi_nnunet.util.errors import UserError
 
 EMBEDDING, HIDDEN = 128, 512
-Path = Callable[..., torch.Tensor]
+NetworkPath = Callable[..., torch.Tensor]
 
 
-def as_it_is(path: Path) -> Path:
-    """Not compiled."""
+def run_uncompiled(path: NetworkPath) -> NetworkPath:
+    """Return the path itself."""
     return path
 
 
 def time_embedding(t: torch.Tensor, size: int = EMBEDDING) -> torch.Tensor:
-    """Sinusoids (B, size) of steps (B,) (Vaswani et al. 2017)."""
+    """Return sinusoids (B, size) of steps (B,) (Vaswani et al. 2017).
+
+    >>> time_embedding(torch.tensor([0]), 4)
+    tensor([[1., 1., 0., 0.]])
+    """
     half = size // 2
     frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, device=t.device) / half)
     angles = t.float()[:, None] * frequencies
@@ -38,7 +41,7 @@ def time_embedding(t: torch.Tensor, size: int = EMBEDDING) -> torch.Tensor:
 
 
 class DiffusionBranches(nn.Module):
-    """The parts of A&D that are trained beside the student.
+    """The modules of A&D that are trained in addition to the student.
 
     Args:
         wider: a network of the student's plan whose input is the image and one channel for each
@@ -46,18 +49,19 @@ class DiffusionBranches(nn.Module):
         psi: another network of the student's plan, whose decoder becomes psi.
 
     Attributes:
-        run: a path through encoder and branch -> what runs it, such as a compiled one.
+        run: returns the function that runs a path through encoder and branch, such as the
+            compiled path.
     """
 
     def __init__(self, wider: Any, psi: Any):
         super().__init__()
         for network in (wider, psi):
-            require_unet(network)
+            require_planned_unet(network)
         encoder = wider.encoder
         stem = getattr(encoder, "stem", None)
-        self.replaces_stage = stem is None  # else the stem before the stages
+        self.replaces_stage = stem is None  # otherwise the stem is in front of the stages
         self.stem: nn.Module = encoder.stages[0] if stem is None else stem
-        self.xi, self.psi = without_encoder(wider.decoder), without_encoder(psi.decoder)
+        self.xi, self.psi = drop_encoder(wider.decoder), drop_encoder(psi.decoder)
         self.num_classes: int = psi.decoder.num_classes
         channels = list(encoder.output_channels)
         self.time = nn.Sequential(
@@ -65,14 +69,14 @@ class DiffusionBranches(nn.Module):
         )
         self.to_encoder = nn.ModuleList(nn.Linear(HIDDEN, count) for count in channels)
         self.to_decoder = nn.ModuleList(nn.Linear(HIDDEN, c) for c in reversed(channels[:-1]))
-        self.run: Callable[[Path], Path] = as_it_is
+        self.run: Callable[[NetworkPath], NetworkPath] = run_uncompiled
 
     @torch.no_grad()
     def begin_with_image(self) -> None:
-        """Make noisy labels and time without effect until training gives them one.
+        """Zero the weights of noisy labels and time, so that training adds their effect gradually.
 
-        Zero weights at the start, as of ControlNet (Zhang et al. 2023) and DiT (Peebles & Xie
-        2023): else xi first has to learn not to be disturbed by the noise.
+        As in ControlNet (Zhang et al. 2023) and DiT (Peebles & Xie 2023); otherwise xi first has
+        to learn to ignore the noise.
         """
         convolutions = (m for m in self.stem.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d)))
         next(convolutions).weight[:, -self.num_classes :] = 0
@@ -81,81 +85,81 @@ class DiffusionBranches(nn.Module):
             layer.bias.zero_()
 
     @torch.no_grad()
-    def pull(self, theta: nn.Module, both: bool, share: float) -> None:
-        """Move the weights of theta by ``share`` towards psi's, or the mean of xi's and psi's."""
-        xi, psi = (dict(part.named_parameters()) for part in (self.xi, self.psi))
+    def pull(self, theta: nn.Module, to_mean: bool, share: float) -> None:
+        """Move theta's weights by ``share`` towards psi's, or the mean of xi's and psi's."""
+        xi, psi = (dict(decoder.named_parameters()) for decoder in (self.xi, self.psi))
         for name, weight in theta.named_parameters():
-            if name in psi:  # not the encoder that nnU-Net's decoders carry along
-                weight.lerp_((xi[name] + psi[name]) / 2 if both else psi[name], share)
+            if name in psi:  # not the encoder, which nnU-Net's decoders contain
+                weight.lerp_((xi[name] + psi[name]) / 2 if to_mean else psi[name], share)
 
     def predict_psi(self, encoder: Any, x: torch.Tensor) -> torch.Tensor:
-        """psi's full-resolution logits (B, C, *spatial) of an image."""
+        """Return psi's full-resolution logits (B, C, *spatial) of an image."""
         return self.run(self.psi_path)(encoder, x)
 
     def psi_path(self, encoder: Any, x: torch.Tensor) -> torch.Tensor:
-        """:meth:`predict_psi`, whatever :attr:`run` makes of it."""
-        return decode(self.psi, encoder(x), None)
+        """Run the path of :meth:`predict_psi`; :attr:`run` may compile it."""
+        return run_decoder(self.psi, encoder(x), None)
 
     def denoise(
         self, encoder: Any, x: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor
     ) -> torch.Tensor:
-        """xi's logits of x_0, from image, noisy labels x_t (B, C, *spatial) and t (B,)."""
+        """Return xi's logits of x_0, from image, noisy labels x_t (B, C, *spatial) and t (B,)."""
         return self.run(self.xi_path)(encoder, x, x_t, t)
 
     def xi_path(
         self, encoder: Any, x: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor
     ) -> torch.Tensor:
-        """:meth:`denoise`, whatever :attr:`run` makes of it."""
+        """Run the path of :meth:`denoise`; :attr:`run` may compile it."""
         embedded = self.time(time_embedding(t))
         h = self.stem(torch.cat([x, x_t], 1))
         stages = list(encoder.stages)
         skips = []
         for level, stage in enumerate(stages):
             h = h if level == 0 and self.replaces_stage else stage(h)
-            h = h + bias(self.to_encoder[level], embedded, h)
+            h = h + compute_time_bias(self.to_encoder[level], embedded, h)
             skips.append(h)
-        return decode(self.xi, skips, [(layer, embedded) for layer in self.to_decoder])
+        return run_decoder(self.xi, skips, [(layer, embedded) for layer in self.to_decoder])
 
 
-def decode(
+def run_decoder(
     decoder: Any,
     skips: Sequence[torch.Tensor],
     times: Sequence[tuple[nn.Module, torch.Tensor]] | None,
 ) -> torch.Tensor:
-    """nnU-Net's decoder: full-resolution logits, float32; the time is added after every stage."""
+    """Run nnU-Net's decoder, adding the time after every stage; return float32 logits."""
     x = skips[-1]
     for level, (up, stage) in enumerate(zip(decoder.transpconvs, decoder.stages, strict=True)):
         x = stage(torch.cat([up(x), skips[-(level + 2)]], 1))
         if times is not None:
-            x = x + bias(*times[level], x)
+            x = x + compute_time_bias(*times[level], x)
     return decoder.seg_layers[-1](x).float()
 
 
-def bias(layer: nn.Module, embedded: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """The embedded time (B, HIDDEN) as (B, channels, 1, ...)."""
-    return layer(embedded).view(*like.shape[:2], *[1] * (like.ndim - 2))
+def compute_time_bias(layer: nn.Module, embedded: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Return the embedded time (B, HIDDEN) as (B, channels, 1, ...), to be added to ``x``."""
+    return layer(embedded).view(*x.shape[:2], *[1] * (x.ndim - 2))
 
 
-def without_encoder(decoder: Any) -> Any:
-    """nnU-Net's decoders carry their encoder along; these use the student's."""
+def drop_encoder(decoder: Any) -> Any:
+    """Drop the encoder that nnU-Net's decoders contain; the branches use the student's."""
     decoder.encoder = None
     return decoder
 
 
-def require_unet(network: nn.Module) -> None:
-    """Check that a network has the parts that are shared.
+def require_planned_unet(network: nn.Module) -> None:
+    """Check that a network has the modules of nnU-Net's U-Nets.
 
     Raises:
-        UserError: it has not.
+        UserError: a module is missing.
     """
     decoder = getattr(network, "decoder", None)
-    parts = [
+    modules = [
         getattr(getattr(network, "encoder", None), "stages", None),
         *(getattr(decoder, name, None) for name in ("transpconvs", "stages", "seg_layers")),
     ]
-    if any(part is None for part in parts):
+    if any(module is None for module in modules):
         raise UserError(
-            f"SemiDiffusionTrainer shares the encoder of a U-Net of nnU-Net's (PlainConvUNet, "
+            f"SemiDiffusionTrainer shares the encoder of one of nnU-Net's U-Nets (PlainConvUNet, "
             f"ResidualEncoderUNet), got {type(network).__name__}",
             fix="plan one of these, or choose another trainer",
         )

@@ -1,4 +1,4 @@
-"""Networks as they are: frozen, or taken out of what compiles them."""
+"""Frozen networks, and networks inside the wrapper of torch.compile."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from torch import nn
 
 
 class FrozenNetworks(nn.ModuleList):
-    """Trained networks that take no gradient and stay in evaluation mode."""
+    """Trained networks that receive no gradient and stay in evaluation mode.
+
+    >>> FrozenNetworks([nn.Dropout()]).train()[0].training
+    False
+    """
 
     def __init__(self, networks: Iterable[nn.Module]):
         super().__init__(networks)
@@ -20,13 +24,13 @@ class FrozenNetworks(nn.ModuleList):
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
-    """The network inside the wrapper of torch.compile."""
+    """Return the network inside the wrapper of torch.compile, or the network itself."""
     inside = getattr(network, "_orig_mod", network)  # importing its class would take seconds
     return inside if isinstance(inside, nn.Module) else network
 
 
 def load_pretrained_encoder(network: nn.Module) -> None:
-    """Load the weights that a plan wants the encoder to begin with, if it names any."""
+    """Load the initial weights that a plan names for the encoder, if any."""
     load = getattr(unwrapped(network), "load_pretrained", None)
     if load is not None:
         load()

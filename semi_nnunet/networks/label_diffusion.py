@@ -1,4 +1,4 @@
-"""The diffusion branch of A&D: labels are noised, denoised given the image, and sampled."""
+"""The diffusion branch of A&D: noising, denoising given the image, and sampling of labels."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from semi_nnunet.augment.intensity import gaussian_kernels
 from semi_nnunet.core.noise_schedule import NoiseSchedule
+from semi_nnunet.core.partial_labels import find_certain_voxels
 from semi_nnunet.core.pseudo_labels import to_probs
 from semi_nnunet.core.stochastic import statistics_kept
 from semi_nnunet.networks.diffusion_branches import DiffusionBranches
 
 
 class LabelDiffusion(nn.Module):
-    """The diffusion branch of A&D: labels are noised, denoised given the image, and sampled.
+    """A diffusion model of labels, conditioned on the image.
 
     Args:
         branches: the networks.
-        exclusive: softmax classes, or regions (sigmoid).
-        label_scale: b, the size of labels beside the noise.
-        time_power: p; t has the density of t^(p - 1), drawn towards T where it is above 1.
+        exclusive: softmax classes; otherwise sigmoid regions.
+        label_scale: b, the size of labels relative to the noise.
+        time_power: p; t has density t^(p - 1), and is drawn towards T if p is above 1.
         sampling_steps: of DDIM.
         clamped_logits: x_0 is the clamped logits, as in the paper, instead of b (2 p - 1) of their
             probabilities p.
@@ -44,36 +46,50 @@ class LabelDiffusion(nn.Module):
         self.clamped_logits, self.reparameterised = clamped_logits, reparameterised
 
     def to_signal(self, probs: torch.Tensor) -> torch.Tensor:
-        """x_0 = b (2 y - 1) of labels or probabilities y."""
+        """Return x_0 = b (2 y - 1) of labels or probabilities y."""
         return self.label_scale * (2.0 * probs - 1.0)
 
     def from_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """x_0 as the network predicts it."""
+        """Return x_0 as predicted by the network."""
         if self.clamped_logits:
             return logits.float().clamp(-1.0, 1.0)
         return self.to_signal(to_probs(logits, self.exclusive))
 
     def denoise_labels(
-        self, encoder: nn.Module, x: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
+        self,
+        encoder: nn.Module,
+        x: torch.Tensor,
+        target: torch.Tensor,
+        mask: torch.Tensor,
+        annotated: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Logits of labels (B, C, *spatial) that were noised at random times.
+        """Return the logits of labels that were noised at random times.
 
-        Where the mask (B, 1, *spatial) is False nothing is known: x_0 is 0, no class at all.
+        Voxels outside the mask, or whose class is uncertain because it was not annotated, have
+        x_0 = 0, no class.
+
+        Args:
+            encoder: of the student.
+            x: images (B, C, *spatial).
+            target: one-hot labels or regions (B, classes, *spatial).
+            mask: bool (B, 1, *spatial).
+            annotated: see :mod:`semi_nnunet.core.partial_labels`.
         """
+        certain = find_certain_voxels(target, mask, annotated, self.exclusive)
         t = self.schedule.sample_t(len(target), self.time_power)
-        x_0 = self.to_signal(target) * mask
+        x_0 = self.to_signal(target) * certain
         x_t = self.schedule.q_sample(x_0, t, torch.randn_like(target))
         return self.branches.denoise(encoder, x, x_t, t)
 
     @torch.no_grad()
     def psi_probs(self, encoder: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        """Probabilities (B, C, *spatial) of an image's labels, by the branch without noise."""
+        """Return the probabilities (B, C, *spatial) that the branch without noise predicts."""
         with statistics_kept(encoder, self):
             return to_probs(self.branches.predict_psi(encoder, x), self.exclusive)
 
     @torch.no_grad()
     def xi_probs(self, encoder: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        """Probabilities of an image's labels, sampled by the diffusion branch from pure noise."""
+        """Return the probabilities that the diffusion branch samples from pure noise."""
         shape = (len(x), self.branches.num_classes, *x.shape[2:])
         with statistics_kept(encoder, self):
             logits = self.schedule.ddim(
@@ -86,15 +102,17 @@ class LabelDiffusion(nn.Module):
             return to_probs(logits, self.exclusive)
         x_0 = self.from_logits(logits)
         if self.exclusive:
-            return smooth(F.gumbel_softmax(x_0, tau=1.0, dim=1))
-        return smooth(torch.sigmoid(x_0 + torch.randn_like(x_0)))
+            return smooth_probs(F.gumbel_softmax(x_0, tau=1.0, dim=1))
+        return smooth_probs(torch.sigmoid(x_0 + torch.randn_like(x_0)))
 
 
-def smooth(probs: torch.Tensor) -> torch.Tensor:
-    """Gaussian of sd 1 on 3 voxels along every axis, each channel alone, zero outside (paper)."""
-    offsets = torch.arange(-1.0, 2.0, device=probs.device)
-    kernel = torch.exp(-(offsets**2) / 2).to(probs.dtype)
-    kernel = kernel / kernel.sum()
+def smooth_probs(probs: torch.Tensor) -> torch.Tensor:
+    """Smooth each channel by a Gaussian of sd 1 on 3 voxels along every axis; zero outside (paper).
+
+    >>> smooth_probs(torch.ones(1, 1, 3, 3))[0, 0, 1]
+    tensor([0.7259, 1.0000, 0.7259])
+    """
+    kernel = gaussian_kernels(torch.ones(1, dtype=probs.dtype, device=probs.device), 1)[0]
     channels, convolve = probs.shape[1], F.conv2d if probs.ndim == 4 else F.conv3d
     for axis in range(2, probs.ndim):
         shape, padding = [1] * (probs.ndim - 2), [0] * (probs.ndim - 2)

@@ -1,9 +1,9 @@
-"""Weights of another training as initial ones, whatever of them fits a network.
+"""Initial weights from the checkpoint of another training, as far as they fit a network.
 
-Three kinds of files are read: what :class:`SemiPretrainTrainer` writes, checkpoints of nnU-Net and
-of this package, and those of nnssl, the self-supervised framework of nnU-Net's authors (Wald et al.
-2024, arXiv:2410.23132). nnssl's say under :data:`ADAPTATION` where the encoder lies, and how many
-channels their images had; ours say the same, so that nnU-Net's own fine-tuning reads them.
+Three kinds of files are read: those of :class:`SemiPretrainTrainer`, checkpoints of nnU-Net and of
+this package, and those of nnssl, the self-supervised framework of nnU-Net's authors (Wald et al.
+2024, arXiv:2410.23132). nnssl stores under :data:`ADAPTATION_KEY` the name of the encoder and the
+number of image channels. Our files do the same, so that nnU-Net's own fine-tuning reads them.
 """
 
 from __future__ import annotations
@@ -17,124 +17,134 @@ from torch import nn
 
 from semi_nnunet.util.errors import UserError
 
-ADAPTATION = "nnssl_adaptation_plan"  # key of a checkpoint of nnssl
+ADAPTATION_KEY = "nnssl_adaptation_plan"  # key of a checkpoint of nnssl
 Weights = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Transfer:
-    """What became of a network's weights.
+class WeightTransfer:
+    """Names of a network's weights after loading those of another training.
+
+    >>> print(WeightTransfer(("a", "b"), ("c",), ()))
+    2 tensors loaded, 0 of output layers skipped; 1 others differ and stay random
 
     Args:
-        taken: names of those that are the other training's now.
-        unlike: of those that keep their random values, as the other has none, or other shapes.
-        heads: of the output layers, which are never taken.
+        loaded: weights of the other training.
+        mismatched: weights that stay random, because the other training has none or other shapes.
+        outputs: weights of the output layers, which are never loaded.
     """
 
-    taken: tuple[str, ...]
-    unlike: tuple[str, ...]
-    heads: tuple[str, ...]
+    loaded: tuple[str, ...]
+    mismatched: tuple[str, ...]
+    outputs: tuple[str, ...]
 
     def __str__(self) -> str:
-        rest = f"; {len(self.unlike)} others differ and stay random" if self.unlike else ""
-        return f"{len(self.taken)} tensors taken, {len(self.heads)} of output layers left out{rest}"
+        count = len(self.mismatched)
+        mismatched = f"; {count} others differ and stay random" if count else ""
+        return (
+            f"{len(self.loaded)} tensors loaded, {len(self.outputs)} of output layers skipped"
+            f"{mismatched}"
+        )
 
 
 def output_layers(build: Callable[[int], nn.Module]) -> set[str]:
-    """Names of the weights whose shape depends on the number of classes.
+    """Return the names of the weights whose shape depends on the number of classes.
+
+    >>> sorted(output_layers(lambda classes: nn.Linear(4, classes)))
+    ['bias', 'weight']
 
     Args:
-        build: number of classes -> network; it is called for networks without values.
+        build: number of classes -> network; called on the meta device.
     """
     with torch.device("meta"):
-        few, many = build(2).state_dict(), build(3).state_dict()
-    return {name for name, value in few.items() if value.shape != many[name].shape}
+        two, three = build(2).state_dict(), build(3).state_dict()
+    return {name for name, value in two.items() if value.shape != three[name].shape}
 
 
-def take_weights(network: nn.Module, content: Mapping[str, Any], heads: set[str]) -> Transfer:
-    """Give a network the weights of a checkpoint that fit it.
+def take_weights(network: nn.Module, content: Mapping[str, Any], heads: set[str]) -> WeightTransfer:
+    """Load the weights of a checkpoint that fit a network.
 
-    Where its images have more channels than those of the checkpoint had, the first layer takes the
-    mean of the other's channels for each, so that equal channels give the same sum as before.
+    If the network has more image channels than the checkpoint, each channel of the first layer
+    gets the mean over the checkpoint's channels, so that equal channels give the same sum.
 
     Args:
-        network: it changes.
+        network: changed in place.
         content: of the checkpoint, with "network_weights".
-        heads: names of weights to leave as they are.
+        heads: names of weights that are not loaded.
 
     Raises:
-        UserError: nothing fits, so that the file is one of another architecture.
+        UserError: nothing fits, so that the file belongs to another architecture.
     """
-    own, found = network.state_dict(), renamed(content, network)
+    state, stored = network.state_dict(), rename_weights(content, network)
     keys = getattr(network, "keys_to_in_proj", ())
-    first = {own[f"{key}.weight"].data_ptr() for key in keys}  # it has several names
-    taken, unlike = {}, []
-    for name, value in own.items():
+    first_layer = {state[f"{key}.weight"].data_ptr() for key in keys}  # it has several names
+    loaded, mismatched = {}, []
+    for name, value in state.items():
         if name in heads:
             continue
-        other = found.get(name)
-        if other is not None and value.data_ptr() in first:
-            other = with_channels(other, value.shape[1])
-        if other is None or other.shape != value.shape:
-            unlike.append(name)
+        candidate = stored.get(name)
+        if candidate is not None and value.data_ptr() in first_layer:
+            candidate = adapt_input_channels(candidate, value.shape[1])
+        if candidate is None or candidate.shape != value.shape:
+            mismatched.append(name)
         else:
-            taken[name] = other
-    if not taken:
+            loaded[name] = candidate
+    if not loaded:
         raise UserError(
             "none of its weights fits this network",
             fix="give a file of the same architecture, or plan the architecture of the file",
         )
-    network.load_state_dict(taken, strict=False)  # a tensor may have other names, without values
-    return Transfer(tuple(taken), tuple(unlike), tuple(sorted(heads & own.keys())))
+    network.load_state_dict(loaded, strict=False)  # a tensor may have names without values
+    outputs = tuple(sorted(heads & state.keys()))
+    return WeightTransfer(tuple(loaded), tuple(mismatched), outputs)
 
 
-def renamed(content: Mapping[str, Any], network: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of a checkpoint under the names that a network has for them.
+def rename_weights(content: Mapping[str, Any], network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the weights of a checkpoint under the names of a network.
 
-    nnssl's networks may hold their encoder elsewhere; the decoder, where they have one, keeps its
-    names.
+    nnssl's networks may have another name for their encoder; a decoder keeps its names.
     """
     weights: Weights = content["network_weights"]
-    plan = content.get(ADAPTATION) or {}
-    found = dict(weights)
+    plan = content.get(ADAPTATION_KEY) or {}
+    renamed = dict(weights)
     for key in ("key_to_encoder", "key_to_stem"):
         theirs, ours = plan.get(key), getattr(network, key, None)
         if isinstance(theirs, str) and isinstance(ours, str) and theirs != ours:
             start = f"{theirs}."
-            found |= {
+            renamed |= {
                 f"{ours}.{name.removeprefix(start)}": value
                 for name, value in weights.items()
                 if name.startswith(start)
             }
-    return found
+    return renamed
 
 
-def with_channels(weight: torch.Tensor, channels: int) -> torch.Tensor:
-    """The weights (out, in, *kernel) of a first layer for another number of input channels."""
+def adapt_input_channels(weight: torch.Tensor, channels: int) -> torch.Tensor:
+    """Convert the weights (out, in, *kernel) of a first layer to another number of channels."""
     if weight.shape[1] == channels:
         return weight
     mean = weight.mean(1, keepdim=True) * (weight.shape[1] / channels)
     return mean.expand(-1, channels, *weight.shape[2:]).clone()
 
 
-def adaptation_plan(
+def build_adaptation_plan(
     network: Any,
     plans: Mapping[str, Any],
     configuration: Mapping[str, Any],
     name: str,
     channels: int,
 ) -> dict[str, Any] | None:
-    """What nnssl writes beside the weights, for nnU-Net's fine-tuning.
+    """Build the description that nnssl stores with the weights, for nnU-Net's fine-tuning.
 
     Args:
-        network: that was pre-trained.
-        plans: nnU-Net's, of the pre-training.
-        configuration: of these plans, with all that it inherits.
+        network: the pre-trained network.
+        plans: nnU-Net's plans of the pre-training.
+        configuration: of these plans, with inherited values.
         name: of the configuration.
         channels: of the images.
 
     Returns:
-        Plain values; None for a network that does not say where its encoder lies.
+        JSON values; None for a network that does not name its encoder.
     """
     if not hasattr(network, "key_to_encoder"):
         return None

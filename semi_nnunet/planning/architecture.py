@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from semi_nnunet.planning.topology import network_of
+from semi_nnunet.planning.topology import build_planned_network
 from semi_nnunet.util.errors import UserError
 
-ADAPTERS = "semi_nnunet.networks.adapters"
+ADAPTER_MODULE = "semi_nnunet.networks.adapters"
 SMP = (
     *("Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "PAN", "DeepLabV3"),
     *("DeepLabV3Plus", "UPerNet", "Segformer", "DPT"),
@@ -28,7 +28,7 @@ KNOWN = (
 )
 HALVINGS = {"SegResNet": 3, "SwinUNETR": 5, "VNet": 4}  # of MONAI's that are not planned by us
 SMP_HALVINGS = 5
-TOKEN = 8  # voxels of a token of Primus (its paper)
+TOKEN_VOXELS = 8  # voxels of a token of Primus (its paper)
 
 
 def adapter_of(network_class: str) -> str | None:
@@ -38,7 +38,7 @@ def adapter_of(network_class: str) -> str | None:
         network_class: as plans name it.
     """
     module, _, name = network_class.rpartition(".")
-    return name if module == ADAPTERS else None
+    return name if module == ADAPTER_MODULE else None
 
 
 def plans_of_architecture(plans: str, name: str | None, encoder: str) -> str:
@@ -81,27 +81,27 @@ def with_architecture(
         if kind == "DPT":
             kwargs["dynamic_img_size"] = True
     elif library == "primus":
-        halvings = int(math.log2(TOKEN))
-        kwargs = {"size": kind, "patch_embed_size": [TOKEN] * dimension}
+        halvings = int(math.log2(TOKEN_VOXELS))
+        kwargs = {"size": kind, "patch_embed_size": [TOKEN_VOXELS] * dimension}
     else:
-        halvings, options = monai_options(kind, configuration)
+        halvings, options = plan_monai_options(kind, configuration)
         kwargs = {"architecture": kind, "options": options}
     plan["patch_size"] = [
-        nearest_multiple(edge, 2**halvings) for edge in configuration["patch_size"]
+        round_to_multiple(edge, 2**halvings) for edge in configuration["patch_size"]
     ]
     if library == "primus":
         kwargs["patch_size"] = plan["patch_size"]
     kwargs["strides"] = [[1] * dimension] + [[2] * dimension] * halvings
     cls = {"smp": "SmpNetwork", "monai": "MonaiNetwork", "primus": "PrimusNetwork"}[library]
     plan["architecture"] = {
-        "network_class_name": f"{ADAPTERS}.{cls}",
+        "network_class_name": f"{ADAPTER_MODULE}.{cls}",
         "arch_kwargs": kwargs,
         "_kw_requires_import": [],
     }
     return plan
 
 
-def monai_options(kind: str, configuration: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+def plan_monai_options(kind: str, configuration: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     """How often MONAI's network halves the image, and its arguments: as wide as nnU-Net's plan."""
     planned = configuration["architecture"]["arch_kwargs"]
     dimension, features = len(configuration["patch_size"]), planned["features_per_stage"]
@@ -123,7 +123,7 @@ def monai_options(kind: str, configuration: Mapping[str, Any]) -> tuple[int, dic
     return HALVINGS.get(kind, stages - 1), options
 
 
-def nearest_multiple(edge: int, of: int) -> int:
+def round_to_multiple(edge: int, of: int) -> int:
     """At least one of it."""
     return max(of, round(edge / of) * of)
 
@@ -136,7 +136,7 @@ def size_of(configuration: Mapping[str, Any], channels: int, classes: int) -> tu
     """
     architecture, patch = configuration["architecture"], configuration["patch_size"]
     try:
-        network = network_of(configuration, channels, classes, allow_init=False)
+        network = build_planned_network(configuration, channels, classes, allow_init=False)
         network = network.to("meta")  # shapes without values
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             seen = network(torch.zeros((2, channels, *patch), device="meta"))

@@ -19,10 +19,10 @@ import torch
 from semi_nnunet.planning.topology import (
     FEWEST_STAGES,
     Topology,
-    network_of,
-    topology_of,
-    with_spacing,
-    with_topology,
+    build_planned_network,
+    plan_topology,
+    replace_spacing,
+    replace_topology,
 )
 
 KeepsLabels = Callable[[Sequence[float]], bool]  # whether the labels survive a spacing
@@ -43,11 +43,11 @@ class Size:
     batch_size: int
 
 
-CPU = {2: Size(16, 96 * 96, 12), 3: Size(16, 40 * 40 * 40, 2)}
+CPU_SIZES = {2: Size(16, 96 * 96, 12), 3: Size(16, 40 * 40 * 40, 2)}
 CPU_LENGTH = {"epochs": 24, "steps_per_epoch": 50, "validation_steps_per_epoch": 5}
-SHOWN = 0.85  # of the median image's voxels, by a patch (nnU-Net, for 3d_lowres: a quarter)
-COARSER = 1.03  # the factor of its search
-SMALLER = (
+SHOWN_SHARE = 0.85  # of the median image's voxels, by a patch (nnU-Net, for 3d_lowres: a quarter)
+COARSENING_FACTOR = 1.03  # the factor of its search
+SMALLER_FACTORS = (
     (1.0, 1.0),
     (0.75, 1.0),
     (0.5, 1.0),
@@ -55,7 +55,7 @@ SMALLER = (
     (0.5, 0.25),
     (0.25, 0.25),
 )  # features, voxels x batch
-LARGER = ((2.0, 4.0), (2.0, 2.0), (1.5, 1.5))
+LARGER_FACTORS = ((2.0, 4.0), (2.0, 2.0), (1.5, 1.5))
 
 
 def plans_of_budget(plans: str, budget: str | None) -> str:
@@ -63,7 +63,7 @@ def plans_of_budget(plans: str, budget: str | None) -> str:
     return f"{plans}_{budget.replace('.', 'p')}" if budget else plans
 
 
-def any_spacing(spacing: Sequence[float]) -> bool:
+def accept_any_spacing(spacing: Sequence[float]) -> bool:
     """As if labels survived every spacing."""
     return True
 
@@ -73,8 +73,8 @@ def no_other_spacing(spacing: Sequence[float]) -> bool:
     return False
 
 
-def fit(
-    configuration: Mapping[str, Any], size: Size, keeps_labels: KeepsLabels = any_spacing
+def fit_to_size(
+    configuration: Mapping[str, Any], size: Size, keeps_labels: KeepsLabels = accept_any_spacing
 ) -> dict[str, Any]:
     """A copy of a plan's configuration with at most ``size``, of images as coarse as that needs.
 
@@ -83,11 +83,11 @@ def fit(
         size: of the network and its input.
         keeps_labels: whether the labels survive a spacing; images get no coarser than that.
     """
-    spacing = coarser_spacing(configuration, size.patch_voxels, keeps_labels)
-    return shrink(with_spacing(configuration, spacing), size)
+    spacing = find_coarser_spacing(configuration, size.patch_voxels, keeps_labels)
+    return shrink(replace_spacing(configuration, spacing), size)
 
 
-def coarser_spacing(
+def find_coarser_spacing(
     configuration: Mapping[str, Any], patch_voxels: int, keeps_labels: KeepsLabels
 ) -> list[float]:
     """The spacing at which ``patch_voxels`` show enough of an image, or the last that keeps labels.
@@ -101,9 +101,9 @@ def coarser_spacing(
     before = np.array(configuration["spacing"], dtype=float)
     median = np.array(configuration["median_image_size_in_voxels"][-len(before) :], dtype=float)
     spacing, path = before.copy(), [before]
-    while patch_voxels < SHOWN * np.prod(median * before / spacing):
+    while patch_voxels < SHOWN_SHARE * np.prod(median * before / spacing):
         fine = spacing.max() / spacing > 2
-        spacing[fine if fine.any() else slice(None)] *= COARSER
+        spacing[fine if fine.any() else slice(None)] *= COARSENING_FACTOR
         path.append(spacing.copy())
     rounded = [[round(float(edge), 4) for edge in one] for one in path]
     lost = bisect.bisect_left(rounded[1:], True, key=lambda one: not keeps_labels(one))
@@ -117,7 +117,7 @@ def shrink(configuration: Mapping[str, Any], size: Size) -> dict[str, Any]:
     """
     found = _smaller_patch(configuration, size.patch_voxels)
     stages = range(len(found.strides))
-    plan = with_topology(configuration, found, [size.features * 2 ** min(s, 3) for s in stages])
+    plan = replace_topology(configuration, found, [size.features * 2 ** min(s, 3) for s in stages])
     plan["batch_size"] = max(2, size.batch_size)
     return plan
 
@@ -131,7 +131,7 @@ def _smaller_patch(configuration: Mapping[str, Any], most_voxels: int) -> Topolo
     """
     spacing = configuration["spacing"]
     median = configuration["median_image_size_in_voxels"][-len(spacing) :]
-    best = topology_of(spacing, configuration["patch_size"])
+    best = plan_topology(spacing, configuration["patch_size"])
     while math.prod(best.patch) > most_voxels:
         axes = [
             (edge > 2 * divisor, edge / max(1, middle), axis)
@@ -143,7 +143,7 @@ def _smaller_patch(configuration: Mapping[str, Any], most_voxels: int) -> Topolo
         for *_, axis in sorted(axes, reverse=True):
             edges = list(best.patch)
             edges[axis] -= best.divisors[axis]
-            smaller = topology_of(spacing, edges)
+            smaller = plan_topology(spacing, edges)
             if len(smaller.strides) >= FEWEST_STAGES and math.prod(smaller.patch) < math.prod(
                 best.patch
             ):
@@ -154,7 +154,7 @@ def _smaller_patch(configuration: Mapping[str, Any], most_voxels: int) -> Topolo
     return best
 
 
-def seconds_per_step(
+def measure_step_seconds(
     configuration: Mapping[str, Any],
     channels: int,
     heads: int,
@@ -162,7 +162,7 @@ def seconds_per_step(
     repeats: int = 3,
 ) -> float:
     """Measured time of a supervised forward and backward pass, the fastest of ``repeats``."""
-    network = network_of(configuration, channels, heads).to(device)
+    network = build_planned_network(configuration, channels, heads).to(device)
     x = torch.zeros(
         (configuration["batch_size"], channels, *configuration["patch_size"]), device=device
     )
@@ -176,7 +176,7 @@ def seconds_per_step(
     return min(times[1:])
 
 
-def size_within(
+def find_size_within(
     configuration: Mapping[str, Any],
     seconds: float,
     channels: int,
@@ -184,14 +184,14 @@ def size_within(
     device: torch.device,
 ) -> Size:
     """The largest size of which a supervised step takes at most ``seconds``, or the smallest."""
-    base = size = CPU[len(configuration["patch_size"])]
-    for features, voxels in (*LARGER, *SMALLER):
+    base = size = CPU_SIZES[len(configuration["patch_size"])]
+    for features, voxels in (*LARGER_FACTORS, *SMALLER_FACTORS):
         size = Size(
             max(4, int(base.features * features)),
             int(base.patch_voxels * voxels),
             max(2, int(base.batch_size * min(1.0, voxels))),
         )
-        plan = fit(configuration, size)
-        if seconds_per_step(plan, channels, heads, device) <= seconds:
+        plan = fit_to_size(configuration, size)
+        if measure_step_seconds(plan, channels, heads, device) <= seconds:
             break
     return size

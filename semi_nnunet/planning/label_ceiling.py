@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from semi_nnunet.data.declared_labels import declared_classes
 
 LOWEST = 0.95  # of every class, at a spacing that is planned
-MOST_CASES = 8
+MAX_CASES = 8
 MARGIN = 2  # voxels of the coarser grid around the labels
 
 
@@ -70,7 +70,7 @@ class LabelCeiling:
     def _measure(self, spacing: tuple[float, ...]) -> dict[str, float]:
         found: dict[str, list[float]] = {name: [] for name in self.classes}
         for image in self.images:
-            kept = there_and_back(image, spacing)
+            kept = resample_there_and_back(image, spacing)
             for name, values in self.classes.items():
                 before, after = np.isin(image.labels, values), np.isin(kept, values)
                 if before.any():
@@ -94,25 +94,25 @@ def label_ceiling(
     labels = manager.get_label_manager(dict(dataset_json))
     ending = dataset_json["file_ending"]
     paths = sorted((preprocessed / "gt_segmentations").glob(f"*{ending}"))
-    chosen = np.unique(np.linspace(0, len(paths) - 1, MOST_CASES).round().astype(int))
+    chosen = np.unique(np.linspace(0, len(paths) - 1, MAX_CASES).round().astype(int))
     reader = manager.image_reader_writer_class()
     images = [
-        read_labels(reader, paths[index], manager.transpose_forward)
+        read_label_image(reader, paths[index], manager.transpose_forward)
         for index in (chosen if paths else ())
     ]
     classes = declared_classes(dataset_json["labels"])
     unknown = [] if labels.ignore_label is None else [labels.ignore_label]
-    return LabelCeiling([cut(image, unknown) for image in images], classes)
+    return LabelCeiling([crop_to_labels(image, unknown) for image in images], classes)
 
 
-def read_labels(reader: Any, path: Path, transpose: Sequence[int]) -> LabelImage:
+def read_label_image(reader: Any, path: Path, transpose: Sequence[int]) -> LabelImage:
     """Labels of a file, with the axes in the order of the plans."""
     labels, properties = reader.read_seg(str(path))
     spacing = [float(properties["spacing"][axis]) for axis in transpose]
     return LabelImage(labels[0].transpose(transpose), tuple(spacing))
 
 
-def cut(image: LabelImage, unknown: Sequence[int]) -> LabelImage:
+def crop_to_labels(image: LabelImage, unknown: Sequence[int]) -> LabelImage:
     """The part that is labelled; voxels of unknown label become background."""
     labels = np.where(np.isin(image.labels, unknown), 0, image.labels).astype(np.int16)
     where = np.nonzero(labels)
@@ -122,7 +122,7 @@ def cut(image: LabelImage, unknown: Sequence[int]) -> LabelImage:
     return LabelImage(labels[part], image.spacing)
 
 
-def there_and_back(image: LabelImage, spacing: Sequence[float]) -> np.ndarray:
+def resample_there_and_back(image: LabelImage, spacing: Sequence[float]) -> np.ndarray:
     """The labels after linear resampling of each class to a spacing, and back.
 
     nnU-Net resamples labels, and the probabilities of a network, in the same way.
@@ -134,12 +134,12 @@ def there_and_back(image: LabelImage, spacing: Sequence[float]) -> np.ndarray:
     padded = np.pad(image.labels, [(0, 0)] * (3 - axes) + [(m, m) for m in margin])
     fine = padded.shape[-axes:]
     coarse = [max(1, round(n / one)) for n, one in zip(fine, ratio, strict=True)]
-    kept = resample(resample(padded, coarse), fine)
+    kept = resample_label_grid(resample_label_grid(padded, coarse), fine)
     inside = tuple(slice(m, n - m) for m, n in zip(margin, fine, strict=True))
     return kept[(slice(None),) * (3 - axes) + inside]
 
 
-def told(ceiling: Mapping[str, float]) -> str:
+def describe_ceiling(ceiling: Mapping[str, float]) -> str:
     """What a person should know of a label ceiling; "" without labels."""
     if not ceiling:
         return ""
@@ -150,7 +150,7 @@ def told(ceiling: Mapping[str, float]) -> str:
     return f"WARNING: {words}; --spacing sets a finer one"
 
 
-def resample(labels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+def resample_label_grid(labels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Labels (z, y, x) on a grid with other last axes; each voxel gets the most probable class."""
     axes = len(shape)
     if tuple(labels.shape[-axes:]) == tuple(shape):

@@ -15,21 +15,21 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.planning.architecture import with_architecture
 from semi_nnunet.planning.budget import (
-    CPU,
+    CPU_SIZES,
     KeepsLabels,
     Size,
-    any_spacing,
-    fit,
-    size_within,
+    accept_any_spacing,
+    find_size_within,
+    fit_to_size,
 )
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
-from semi_nnunet.planning.topology import for_spacing, spelt, with_patch
+from semi_nnunet.planning.topology import plan_for_spacing, replace_patch, spell_spacing
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.schema import Resolved, topic_of
 from semi_nnunet.util.errors import UserError
 
 Trainers = Mapping[str, type[SemiSettings]]
-EVERY = "every trainer"
+EVERY_TRAINER = "every trainer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PlannedRow:
     """One setting of one configuration.
 
     Args:
-        trainer: class name, or :data:`EVERY` where all trainers have the same.
+        trainer: class name, or :data:`EVERY_TRAINER` where all trainers have the same.
         configuration: such as "2d".
         setting: its name.
         value: in its own type.
@@ -76,16 +76,16 @@ def sizes_of_budget(
     manager = PlansManager(copy.deepcopy(dict(plans)))
     heads = manager.get_label_manager(dataset_json).num_segmentation_heads
     sizes = {}
-    for key, configuration in own_configurations(plans).items():
+    for key, configuration in list_own_configurations(plans).items():
         if budget == "cpu":
-            sizes[key] = CPU[len(configuration["patch_size"])]
+            sizes[key] = CPU_SIZES[len(configuration["patch_size"])]
         else:
             channels = determine_num_input_channels(manager, key, dict(dataset_json))
-            sizes[key] = size_within(configuration, float(budget), channels, heads, device)
+            sizes[key] = find_size_within(configuration, float(budget), channels, heads, device)
     return sizes
 
 
-def own_configurations(plans: Mapping[str, Any]) -> dict[str, Any]:
+def list_own_configurations(plans: Mapping[str, Any]) -> dict[str, Any]:
     """Those that do not inherit from another."""
     every = plans["configurations"].items()
     return {key: one for key, one in every if "inherits_from" not in one}
@@ -95,7 +95,7 @@ def apply_budget(
     plans: Mapping[str, Any],
     sizes: Mapping[str, Size],
     name: str,
-    keeps_labels: KeepsLabels = any_spacing,
+    keeps_labels: KeepsLabels = accept_any_spacing,
 ) -> dict[str, Any]:
     """A copy of ``plans`` with networks and inputs of at most these sizes.
 
@@ -106,19 +106,19 @@ def apply_budget(
         keeps_labels: whether the labels survive a spacing; images get no coarser than that.
     """
     shrunken = copy.deepcopy(dict(plans))
-    for key, configuration in own_configurations(plans).items():
-        smaller = fit(configuration, sizes[key], keeps_labels)
-        shrunken["configurations"][key] = named_data(name, key, configuration, smaller)
+    for key, configuration in list_own_configurations(plans).items():
+        smaller = fit_to_size(configuration, sizes[key], keeps_labels)
+        shrunken["configurations"][key] = name_resampled_data(name, key, configuration, smaller)
     shrunken["plans_name"] = name
     return shrunken
 
 
-def named_data(
+def name_resampled_data(
     name: str, key: str, before: Mapping[str, Any], configuration: dict[str, Any]
 ) -> dict[str, Any]:
     """The configuration; data of another spacing than before is named after it and the plans."""
     if configuration["spacing"] != before["spacing"]:
-        spacing = spelt(configuration["spacing"])
+        spacing = spell_spacing(configuration["spacing"])
         configuration["data_identifier"] = f"{name}_{key}_{spacing}"
     return configuration
 
@@ -140,14 +140,14 @@ def apply_spacing(
     Raises:
         UserError: none has as many axes, or the spacing does not suit one.
     """
-    changed, own = copy.deepcopy(dict(plans)), own_configurations(plans)
-    for key in with_as_many_axes("--spacing", spacing, own, configurations):
-        other = for_spacing(key, own[key], spacing)
-        changed["configurations"][key] = named_data(name, key, own[key], other)
+    changed, own = copy.deepcopy(dict(plans)), list_own_configurations(plans)
+    for key in find_configurations_by_axes("--spacing", spacing, own, configurations):
+        other = plan_for_spacing(key, own[key], spacing)
+        changed["configurations"][key] = name_resampled_data(name, key, own[key], other)
     return changed
 
 
-def with_as_many_axes(
+def find_configurations_by_axes(
     option: str,
     given: Sequence[float],
     own: Mapping[str, Any],
@@ -186,9 +186,9 @@ def apply_patch(
     Raises:
         UserError: none has as many axes, or the patch does not suit one.
     """
-    changed, own = copy.deepcopy(dict(plans)), own_configurations(plans)
-    for key in with_as_many_axes("--patch", patch, own, configurations):
-        changed["configurations"][key] = with_patch(key, own[key], patch)
+    changed, own = copy.deepcopy(dict(plans)), list_own_configurations(plans)
+    for key in find_configurations_by_axes("--patch", patch, own, configurations):
+        changed["configurations"][key] = replace_patch(key, own[key], patch)
     return changed
 
 
@@ -196,7 +196,7 @@ def sizes_for_patch(
     plans: Mapping[str, Any], sizes: Mapping[str, Size], patch: Sequence[int]
 ) -> dict[str, Size]:
     """The sizes of a budget, of which those with as many axes have a patch that is given."""
-    own, voxels = own_configurations(plans), math.prod(patch)
+    own, voxels = list_own_configurations(plans), math.prod(patch)
     return {
         key: dataclasses.replace(size, patch_voxels=voxels)
         if len(own[key]["patch_size"]) == len(patch)
@@ -216,7 +216,7 @@ def sizes_measured_before(
     sizes = planned.get("sizes", {})
     same = planned.get("from") == plans["plans_name"]
     same = same and all(planned.get(key) == value for key, value in asked.items())
-    if not same or sizes.keys() != own_configurations(plans).keys():
+    if not same or sizes.keys() != list_own_configurations(plans).keys():
         return None
     return {key: Size(**size) for key, size in sizes.items()}
 
@@ -339,7 +339,7 @@ def _rows(
         name = field.name
         reason = resolved.reasons[name]
         yield PlannedRow(
-            trainer=EVERY if name in shared else trainer,
+            trainer=EVERY_TRAINER if name in shared else trainer,
             configuration=configuration,
             setting=name,
             value=getattr(resolved.settings, name),

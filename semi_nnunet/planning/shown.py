@@ -10,12 +10,12 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.planning.architecture import size_of
-from semi_nnunet.planning.label_ceiling import LabelCeiling, told
-from semi_nnunet.planning.plan import EVERY, PlannedRow
+from semi_nnunet.planning.label_ceiling import LabelCeiling, describe_ceiling
+from semi_nnunet.planning.plan import EVERY_TRAINER, PlannedRow
 from semi_nnunet.settings.common import TOPICS
 
 # What nnU-Net does anyway, where a rule leaves it at that.
-AS_NNUNET = {
+NNUNET_VALUES = {
     "epochs": 1000, "steps_per_epoch": 250, "validation_steps_per_epoch": 50, "initial_lr": 1e-2,
     "max_rotation_degrees": 180.0,
 }  # fmt: skip
@@ -29,7 +29,7 @@ def every_setting(rows: Sequence[PlannedRow], configurations: Collection[str]) -
             groups.setdefault((row.configuration, row.trainer), {})[row.setting] = row
     for (configuration, trainer), settings in groups.items():
         yield f"\n{configuration}, {trainer}"
-        yield from map(line_of, settings.values())
+        yield from map(format_row, settings.values())
 
 
 def decided_settings(
@@ -61,31 +61,33 @@ def decided_settings(
         where = ", ".join(configurations) if is_common else configuration
         groups.setdefault((where, trainer), []).append(row)
     common = ", ".join(configurations)
-    for where, trainer in sorted(groups, key=lambda key: (key[1] != EVERY, key[0] != common)):
+    for where, trainer in sorted(
+        groups, key=lambda key: (key[1] != EVERY_TRAINER, key[0] != common)
+    ):
         yield f"\n{where}, {trainer}"
-        by_topic = sorted(groups[where, trainer], key=lambda row: place_of(row.topic))
+        by_topic = sorted(groups[where, trainer], key=lambda row: topic_rank(row.topic))
         for number, row in enumerate(by_topic):
             if number == 0 or row.topic != by_topic[number - 1].topic:
                 yield f" {row.topic}"
-            yield line_of(row)
+            yield format_row(row)
 
 
 def is_decided(row: PlannedRow, trainers: Collection[str]) -> bool:
     """Whether a setting is told; see :func:`decided_settings`."""
     if row.is_given:
         return True
-    if row.trainer != EVERY and row.trainer not in trainers:
+    if row.trainer != EVERY_TRAINER and row.trainer not in trainers:
         return False
     own = row.trainer in trainers and row.topic == TOPICS[-1]  # of a method that was named
-    return own or (row.is_planned and AS_NNUNET.get(row.setting) != row.value)
+    return own or (row.is_planned and NNUNET_VALUES.get(row.setting) != row.value)
 
 
-def place_of(topic: str) -> int:
+def topic_rank(topic: str) -> int:
     """In the order in which topics are listed; others come last."""
     return TOPICS.index(topic) if topic in TOPICS else len(TOPICS)
 
 
-def line_of(row: PlannedRow) -> str:
+def format_row(row: PlannedRow) -> str:
     """Name, value and reason."""
     return f"  {row.setting:<36}{row.value!s:<22}{row.reason}"
 
@@ -119,7 +121,7 @@ class NetworkFacts:
             f"{self.batch_size}; {self.parameters / 1e6:.1f} million parameters, "
             f"{self.operations / 1e9:.1f} GFLOPs a patch"
         )
-        ceiling = told(self.label_ceiling)
+        ceiling = describe_ceiling(self.label_ceiling)
         return f"{network}\n  {ceiling}" if ceiling else network
 
 

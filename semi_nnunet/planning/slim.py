@@ -12,7 +12,12 @@ import torch
 from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
 
 from semi_nnunet.planning.architecture import size_of
-from semi_nnunet.planning.topology import FEWEST_STAGES, Topology, network_of, with_topology
+from semi_nnunet.planning.topology import (
+    FEWEST_STAGES,
+    Topology,
+    build_planned_network,
+    replace_topology,
+)
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.timing import in_turn
 
@@ -65,14 +70,14 @@ def slim_networks(configuration: Mapping[str, Any], channels: int, heads: int) -
                 max(FEWEST_FEATURES, round(share * one))
                 for one in arch["features_per_stage"][:stages]
             ]
-            smaller = with_topology(configuration, topology, features)
+            smaller = replace_topology(configuration, topology, features)
             parameters, operations = size_of(smaller, channels, heads)
             found.append(Slim(smaller, operations, parameters))
     different = {(tuple(one.features), one.operations): one for one in found}
     return sorted(different.values(), key=lambda one: -one.operations)
 
 
-def tiles_of_image(configuration: Mapping[str, Any], slices: int) -> int:
+def count_tiles(configuration: Mapping[str, Any], slices: int) -> int:
     """How many patches nnU-Net predicts of the median image, without mirrored ones.
 
     Args:
@@ -94,11 +99,11 @@ def seconds_of_image(
     The median pass of some over one patch, times the patches; reading, resampling and writing come
     on top of it, and are the same for every network.
     """
-    network = network_of(slim.configuration, channels, heads).to(device).eval()
+    network = build_planned_network(slim.configuration, channels, heads).to(device).eval()
     x = torch.zeros((1, channels, *slim.configuration["patch_size"]), device=device)
     with torch.inference_mode():
         taken = in_turn({"pass": partial(network, x)}, REPEATS, device, uncounted=1)
-    return taken["pass"].median * tiles_of_image(slim.configuration, slices)
+    return taken["pass"].median * count_tiles(slim.configuration, slices)
 
 
 def largest_within(

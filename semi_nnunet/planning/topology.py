@@ -38,7 +38,7 @@ class Topology:
     divisors: list[int]
 
 
-def topology_of(spacing: Sequence[float], patch: Sequence[int]) -> Topology:
+def plan_topology(spacing: Sequence[float], patch: Sequence[int]) -> Topology:
     """nnU-Net's planning rule: it pads the patch to what the strides divide."""
     edges = [int(edge) for edge in patch]
     _, *found = get_pool_and_conv_props(spacing, edges, SMALLEST_MAP, 999999)
@@ -51,7 +51,7 @@ def topology_of(spacing: Sequence[float], patch: Sequence[int]) -> Topology:
     )
 
 
-def with_topology(
+def replace_topology(
     configuration: Mapping[str, Any], topology: Topology, features: Sequence[int]
 ) -> dict[str, Any]:
     """A copy of a plan's configuration with this patch and network; spacing and data stay.
@@ -70,13 +70,13 @@ def with_topology(
         kernel_sizes=topology.kernels,
         features_per_stage=list(features),
     )
-    arch[blocks] = first(arch[blocks], stages)
-    arch["n_conv_per_stage_decoder"] = first(arch["n_conv_per_stage_decoder"], stages - 1)
+    arch[blocks] = take_first(arch[blocks], stages)
+    arch["n_conv_per_stage_decoder"] = take_first(arch["n_conv_per_stage_decoder"], stages - 1)
     plan["patch_size"] = topology.patch
     return plan
 
 
-def network_of(
+def build_planned_network(
     configuration: Mapping[str, Any], channels: int, heads: int, allow_init: bool = True
 ) -> nn.Module:
     """The network of a plan's configuration, with random weights and one output.
@@ -96,7 +96,7 @@ def network_of(
     return network
 
 
-def first(values: Sequence[int], count: int) -> list[int]:
+def take_first(values: Sequence[int], count: int) -> list[int]:
     """The first of them; the last again where there are too few."""
     return [values[min(index, len(values) - 1)] for index in range(count)]
 
@@ -106,7 +106,9 @@ def plans_of_patch(plans: str, patch: Sequence[int] | None) -> str:
     return f"{plans}_{'x'.join(map(str, patch))}" if patch else plans
 
 
-def with_patch(name: str, configuration: Mapping[str, Any], patch: Sequence[int]) -> dict[str, Any]:
+def replace_patch(
+    name: str, configuration: Mapping[str, Any], patch: Sequence[int]
+) -> dict[str, Any]:
     """A copy of a plan's configuration with a given patch, as a publication may have one.
 
     The strides, and with them the number of stages, follow the patch as nnU-Net plans them;
@@ -122,7 +124,7 @@ def with_patch(name: str, configuration: Mapping[str, Any], patch: Sequence[int]
     """
     if min(patch) < 1:
         raise UserError(f"--patch must be positive, got {list(patch)}", fix="correct it")
-    found = topology_of(configuration["spacing"], patch)
+    found = plan_topology(configuration["spacing"], patch)
     if found.patch != list(patch):
         nearest = " ".join(map(str, found.patch))
         raise UserError(
@@ -130,15 +132,15 @@ def with_patch(name: str, configuration: Mapping[str, Any], patch: Sequence[int]
             f"{list(patch)}",
             fix=f"--patch {nearest}",
         )
-    return with_enough_stages(
+    return require_enough_stages(
         configuration, found, f"--patch of {name}", f"{list(patch)}. Fix: a larger patch"
     )
 
 
-def with_enough_stages(
+def require_enough_stages(
     configuration: Mapping[str, Any], found: Topology, what: str, seen: str
 ) -> dict[str, Any]:
-    """The configuration :func:`with_topology`, with as many features as its stages need.
+    """The configuration :func:`replace_topology`, with as many features as its stages need.
 
     Args:
         configuration: of nnU-Net's plans, with one of its own networks.
@@ -155,10 +157,10 @@ def with_enough_stages(
             f"{what} must leave a network at least {FEWEST_STAGES} resolutions, got {stages} with "
             f"{seen}"
         )
-    return with_topology(configuration, found, features_of(configuration, stages))
+    return replace_topology(configuration, found, list_features(configuration, stages))
 
 
-def features_of(configuration: Mapping[str, Any], stages: int) -> list[int]:
+def list_features(configuration: Mapping[str, Any], stages: int) -> list[int]:
     """The features of so many stages: the configuration's own, then twice as many each, as far as
     nnU-Net goes.
     """
@@ -171,15 +173,15 @@ def features_of(configuration: Mapping[str, Any], stages: int) -> list[int]:
 
 def plans_of_spacing(plans: str, spacing: Sequence[float] | None) -> str:
     """The name of plans with another spacing, for example nnUNetPlans_3x0p8x0p8mm."""
-    return f"{plans}_{spelt(spacing)}mm" if spacing else plans
+    return f"{plans}_{spell_spacing(spacing)}mm" if spacing else plans
 
 
-def spelt(spacing: Sequence[float]) -> str:
+def spell_spacing(spacing: Sequence[float]) -> str:
     """A spacing as part of a name, for example 3x0p8x0p8."""
     return "x".join(f"{edge:g}" for edge in spacing).replace(".", "p")
 
 
-def with_spacing(configuration: Mapping[str, Any], spacing: Sequence[float]) -> dict[str, Any]:
+def replace_spacing(configuration: Mapping[str, Any], spacing: Sequence[float]) -> dict[str, Any]:
     """A copy of a plan's configuration for images of another spacing.
 
     Median size and patch follow; strides and kernels stay.
@@ -202,7 +204,7 @@ def with_spacing(configuration: Mapping[str, Any], spacing: Sequence[float]) -> 
     return plan
 
 
-def for_spacing(
+def plan_for_spacing(
     name: str, configuration: Mapping[str, Any], spacing: Sequence[float]
 ) -> dict[str, Any]:
     """A copy of a plan's configuration for a spacing that a person wants, with the network for it.
@@ -217,7 +219,7 @@ def for_spacing(
     """
     if min(spacing) <= 0:
         raise UserError(f"--spacing must be positive, got {list(spacing)}", fix="correct it")
-    plan = with_spacing(configuration, spacing)
-    found = topology_of(spacing, plan["patch_size"])
+    plan = replace_spacing(configuration, spacing)
+    found = plan_topology(spacing, plan["patch_size"])
     seen = f"a patch of {plan['patch_size']}. Fix: a smaller spacing"
-    return with_enough_stages(plan, found, f"--spacing of {name}", seen)
+    return require_enough_stages(plan, found, f"--spacing of {name}", seen)

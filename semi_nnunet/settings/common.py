@@ -26,7 +26,7 @@ FILTER_SCORES = ("disagreement", "checkpoints", "entropy", "change")
 VIEWS = ("flips", "rot90", "gamma", "blur", "noise", "equalize")  # to average predictions over
 
 
-def score_of_one_network() -> str:
+def single_network_score() -> str:
     """``filter_score`` of trainers with one network that could label an image."""
     why = "there is no second network to disagree with"
     return setting("entropy", why, choices=FILTER_SCORES, topic=FILTERING, scope=UNLABELLED)

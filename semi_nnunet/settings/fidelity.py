@@ -24,7 +24,9 @@ def paper_or(paper: Any, ours: Any, why: str = "", **limits: Any) -> Any:
     return planned(rule, **limits)
 
 
-def start_of_theta(properties: rules.DatasetProperties, values: Mapping[str, Any]) -> rules.Planned:
+def theta_start_steps(
+    properties: rules.DatasetProperties, values: Mapping[str, Any]
+) -> rules.Planned:
     """When pseudo labels begin to count by the reliability of theta, if theta sees labels."""
     if values.get("theta_on_labels") is False:
         return (
@@ -43,7 +45,7 @@ class FidelitySettings(CutMixSettings):
     )
     momentum: float = paper_or(0.9, 0.99, "nnU-Net's", low=0, below=1)
     gradient_clip: float = paper_or(0.0, 12.0, "nnU-Net's limit on the norm; 0: none", low=0)
-    unlabelled_start_steps: int = paper_or(0, start_of_theta, low=0)
+    unlabelled_start_steps: int = paper_or(0, theta_start_steps, low=0)
     ramp_up_steps: int = paper_or(rules.every_step, rules.ramp_up_steps, low=0)
     appearance_strength: float = paper_or(0.0, rules.appearance_strength, low=0)
     unlabelled_rotation_and_scaling: bool = paper_or(

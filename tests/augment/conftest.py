@@ -1,4 +1,4 @@
-"""What the tests of augmentation share."""
+"""A fixed seed for the tests of augmentation."""
 
 import pytest
 import torch

@@ -1,9 +1,9 @@
-"""The frame that every appearance change has."""
+"""The base class of appearance changes."""
 
 import pytest
 import torch
 
-from semi_nnunet.augment.base import BatchTransform, Params, per_sample, uniform
+from semi_nnunet.augment.base import BatchTransform, Params, per_sample, sample_uniform
 
 
 class Negate(BatchTransform):
@@ -14,7 +14,7 @@ class Negate(BatchTransform):
         return -x
 
 
-def test_each_sample_is_transformed_or_left_whole():
+def test_each_sample_is_transformed_or_left_unchanged():
     x = torch.rand(1000, 2, 3, 3) + 1
     y = Negate(0.3)(x)
     negated = (y == -x).flatten(1).all(1)
@@ -29,6 +29,6 @@ def test_per_sample_broadcasts_against_the_batch():
 
 
 def test_uniform_fills_its_interval():
-    values = uniform(-2, 3, (10_000,), torch.device("cpu"))
+    values = sample_uniform(-2, 3, (10_000,), torch.device("cpu"))
     assert values.min() >= -2 and values.max() < 3
     assert values.mean().item() == pytest.approx(0.5, abs=0.1)

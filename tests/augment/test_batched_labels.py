@@ -1,4 +1,4 @@
-"""Labels of batches, against hand-written results; nnU-Net's are compared with the steps."""
+"""Labels of batches; equality with nnU-Net is tested with the steps."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ LABELS = torch.tensor([[[[-1, 0, 1], [2, 3, -1]]]], dtype=torch.int16)
 
 
 def test_a_label_is_replaced_in_the_channels_that_are_named():
-    both = LABELS.repeat(1, 2, 1, 1)
-    everywhere = replace_label(both.clone(), -1, 0, None)
-    assert everywhere.min() == 0 and torch.equal(everywhere == 0, (both == -1) | (both == 0))
-    second = replace_label(both, -1, 0, [1])
+    channels = LABELS.repeat(1, 2, 1, 1)
+    everywhere = replace_label(channels.clone(), -1, 0, None)
+    assert everywhere.min() == 0
+    assert torch.equal(everywhere == 0, (channels == -1) | (channels == 0))
+    second = replace_label(channels, -1, 0, [1])
     assert (
-        second is both
+        second is channels
         and torch.equal(second[:, :1], LABELS)
         and torch.equal(second[:, 1:], everywhere[:, 1:])
     )

@@ -23,21 +23,21 @@ each_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 
 def blobs(n: int, channels: int, shape: tuple[int, ...], labels: int = 4) -> torch.Tensor:
-    """Labels 0 to ``labels`` - 1 in pieces of a few voxels."""
+    """Return labels 0 to ``labels`` - 1 in pieces of a few voxels."""
     mode = "bilinear" if len(shape) == 2 else "trilinear"
     field = F.interpolate(torch.rand(n, channels, *[edge // 3 for edge in shape]), shape, mode=mode)
     return (field * labels).to(torch.int16)
 
 
-def places(n: int, size: tuple[int, ...]) -> torch.Tensor:
-    """Random affine grids, which reach outside."""
+def random_grids(n: int, size: tuple[int, ...]) -> torch.Tensor:
+    """Return random affine grids, which reach outside."""
     axes = len(size)
     return sampling_grid(0.8 * torch.randn(n, axes, axes + 1), size)
 
 
 @each_shape
 @pytest.mark.parametrize("edge", [4, 9, 20, 21])
-def test_the_crop_has_the_middle_and_a_border_of_the_value(shape, edge):
+def test_the_crop_is_the_middle_and_padded_with_the_value(shape, edge):
     x, size = torch.rand(2, 3, *shape), (edge, *shape[1:])
     cropped = crop_centre(x, size, -5.0)
     assert cropped.shape == (2, 3, *size)
@@ -56,17 +56,17 @@ def test_the_grid_is_that_of_torch(shape):
     torch.testing.assert_close(sampling_grid(matrices, shape), expected)
 
 
-def test_no_turn_samples_the_centre_and_half_the_scale_every_other_voxel():
+def test_the_identity_samples_the_centre_and_a_quarter_turn_turns_it():
     x = torch.rand(1, 1, 8, 12)
-    one = torch.tensor([sampling_matrix([[1.0, 0.0], [0.0, 1.0]], (8, 12), (4, 6))])
-    found = resample_image(x, sampling_grid(one, (4, 6)))
-    torch.testing.assert_close(found, x[:, :, 2:6, 3:9])
-    turned = torch.tensor([sampling_matrix([[0.0, -1.0], [1.0, 0.0]], (8, 12), (4, 4))])
-    found = resample_image(x, sampling_grid(turned, (4, 4)))
-    torch.testing.assert_close(found, x[:, :, 2:6, 4:8].rot90(-1, (2, 3)).contiguous())
+    matrix = torch.tensor([sampling_matrix([[1.0, 0.0], [0.0, 1.0]], (8, 12), (4, 6))])
+    resampled = resample_image(x, sampling_grid(matrix, (4, 6)))
+    torch.testing.assert_close(resampled, x[:, :, 2:6, 3:9])
+    matrix = torch.tensor([sampling_matrix([[0.0, -1.0], [1.0, 0.0]], (8, 12), (4, 4))])
+    resampled = resample_image(x, sampling_grid(matrix, (4, 4)))
+    torch.testing.assert_close(resampled, x[:, :, 2:6, 4:8].rot90(-1, (2, 3)).contiguous())
 
 
-def test_outside_of_the_image_is_the_value():
+def test_the_value_is_outside_of_the_image():
     x, far = torch.rand(1, 2, 5, 5), torch.full((1, 3, 3, 2), 5.0)
     assert (resample_image(x, far, -2.5) == -2.5).all()
     assert (resample_labels(x.to(torch.int16), far, -1) == -1).all()
@@ -76,22 +76,22 @@ def test_outside_of_the_image_is_the_value():
 @pytest.mark.parametrize("outside", [-1, 2, 7])
 def test_labels_have_the_highest_interpolated_indicator(shape, outside):
     """The hand-written version interpolates an indicator for every label of the padded array."""
-    labels, grid = blobs(3, 2, shape), places(3, shape)
-    found = resample_labels(labels, grid, outside)
+    labels, grid = blobs(3, 2, shape), random_grids(3, shape)
+    resampled = resample_labels(labels, grid, outside)
     values = sorted({0, 1, 2, 3, outside})
     scores = torch.stack(
-        [resample_image((labels == one).float(), grid, float(one == outside)) for one in values], 1
+        [resample_image((labels == v).float(), grid, float(v == outside)) for v in values], 1
     )
     top = scores.sort(1, descending=True).values
     clear = top[:, 0] - top[:, 1] > 2e-3  # float16 makes closer scores equal
     expected = torch.tensor(values, dtype=torch.int16)[scores.argmax(1)]
-    assert torch.equal(found[clear], expected[clear]) and clear.float().mean() > 0.9
+    assert torch.equal(resampled[clear], expected[clear]) and clear.float().mean() > 0.9
 
 
 def test_of_equal_scores_the_nearest_label_wins_and_else_the_lowest():
     labels = torch.tensor([[3, 1], [1, 3]], dtype=torch.int16)[None, None]
-    at = torch.tensor([-0.1, 0.0])[None, None, None]  # x, y: between two rows, nearer to the left
-    assert resample_labels(labels, at, 0).item() in (1, 3)
+    position = torch.tensor([-0.1, 0.0])[None, None, None]  # between two rows, nearer to the left
+    assert resample_labels(labels, position, 0).item() in (1, 3)
     tie = torch.tensor([[5, 2, 5], [2, 7, 2], [5, 2, 5]], dtype=torch.int16)[None, None]
     middle = torch.zeros(1, 1, 1, 2)
     assert resample_labels(tie, middle, 0).item() == 7
@@ -103,20 +103,20 @@ def test_of_equal_scores_the_nearest_label_wins_and_else_the_lowest():
 
 
 @each_shape
-def test_looking_only_where_labels_meet_changes_nothing(shape, monkeypatch):
-    """What runs on a CPU, and what runs on other devices."""
-    labels, grid = blobs(3, 2, shape), places(3, shape)
+def test_computing_scores_only_where_labels_meet_changes_nothing(shape, monkeypatch):
+    """The code for CPUs equals the code for other devices."""
+    labels, grid = blobs(3, 2, shape), random_grids(3, shape)
     quick = resample_labels(labels, grid, -1)
     monkeypatch.setattr(
-        batched_spatial, "_only_where_mixed",
-        lambda padded, at: batched_spatial._all_around(padded[None], at[None])[0],
+        batched_spatial, "_best_where_mixed",
+        lambda padded, grid: batched_spatial._best_of_neighbours(padded[None], grid[None])[0],
     )  # fmt: skip
     assert torch.equal(resample_labels(labels, grid, -1), quick)
 
 
 @each_shape
 def test_the_nearest_label_is_that_of_grid_sample(shape):
-    labels, grid = blobs(2, 1, shape), places(2, shape)
+    labels, grid = blobs(2, 1, shape), random_grids(2, shape)
     expected = F.grid_sample(labels.float() + 1, grid, mode="nearest", align_corners=False) - 1
     assert torch.equal(resample_labels(labels, grid, -1, "nearest").float(), expected)
 
@@ -127,6 +127,7 @@ def test_each_sample_is_mirrored_along_its_own_axes(shape):
         list(axes) for r in range(3) for axes in itertools.combinations(range(len(shape)), r)
     ]
     x = torch.rand(len(choices), 2, *shape)
-    expected = [one.flip([axis + 1 for axis in axes]) for one, axes in zip(x, choices, strict=True)]
-    found = mirror(x, choices)
-    assert found is x and torch.equal(x, torch.stack(expected))
+    expected = [
+        sample.flip([axis + 1 for axis in axes]) for sample, axes in zip(x, choices, strict=True)
+    ]
+    assert mirror(x, choices) is x and torch.equal(x, torch.stack(expected))

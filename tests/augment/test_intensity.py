@@ -11,7 +11,7 @@ from semi_nnunet.augment.intensity import (
     GaussianBlur,
     GaussianNoise,
     add_clamped_noise,
-    appearance_changes,
+    make_appearance_changes,
 )
 
 CHANGES = {
@@ -30,22 +30,22 @@ each_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 @each_shape
 @each_change
-def test_a_batch_is_transformed_as_its_elements_are(change, shape):
+def test_a_batch_is_transformed_like_its_samples(change, shape):
     x, transform = torch.randn(shape), change(1.0)
     params = transform.sample_params(x)
-    together = transform.apply(x, params)
+    batch = transform.apply(x, params)
     for b in range(shape[0]):
-        alone = transform.apply(x[b : b + 1], {k: v[b : b + 1] for k, v in params.items()})
-        torch.testing.assert_close(alone[0], together[b])
+        sample = transform.apply(x[b : b + 1], {k: v[b : b + 1] for k, v in params.items()})
+        torch.testing.assert_close(sample[0], batch[b])
 
 
 @each_shape
 @each_change
 def test_apply_is_deterministic_and_leaves_its_input(change, shape):
     x, transform = torch.randn(shape), change(1.0)
-    before, params = x.clone(), transform.sample_params(x)
+    original, params = x.clone(), transform.sample_params(x)
     assert torch.equal(transform.apply(x, params), transform.apply(x, params))
-    assert torch.equal(x, before)
+    assert torch.equal(x, original)
 
 
 @each_shape
@@ -163,15 +163,15 @@ def test_clamped_noise_is_clamped_at_two_sd_and_centred():
 
 
 @pytest.mark.parametrize(("strength", "probability"), [(0, 0.5), (1, 0)])
-def test_no_strength_or_no_probability_means_no_change_at_all(strength, probability):
-    assert appearance_changes(strength, probability) == []
+def test_without_strength_or_probability_nothing_changes(strength, probability):
+    assert make_appearance_changes(strength, probability) == []
 
 
 @each_shape
 @pytest.mark.parametrize("strength", [0.1, 1.0, 2.0, 10.0])
 def test_any_strength_gives_finite_images(shape, strength):
     x = torch.randn(shape)
-    for change in appearance_changes(strength, 1.0):
+    for change in make_appearance_changes(strength, 1.0):
         x = change(x)
     assert x.isfinite().all() and x.shape == shape
 
@@ -182,7 +182,7 @@ def test_a_greater_strength_changes_more():
     for strength in (0.2, 1.0, 2.0):
         torch.manual_seed(0)
         y = x
-        for change in appearance_changes(strength, 1.0):
+        for change in make_appearance_changes(strength, 1.0):
             y = change(y)
         distances.append((y - x).abs().mean().item())
     assert distances == sorted(distances)

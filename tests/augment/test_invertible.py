@@ -17,12 +17,12 @@ def test_inverse_brings_every_voxel_back(flips, turns):
     assert torch.equal(view.inverse(view(x)), x) and torch.equal(view(view.inverse(x)), x)
 
 
-def test_averaging_before_undoing_the_flip_is_something_else():
-    """The classic bug: what is seen left in one view and right in the other must meet."""
+def test_averaging_before_undoing_the_flip_is_wrong():
+    """The classic bug: left in one view must meet right in the other."""
     x = torch.rand(1, 1, 4, 4)
     view = GridView((1,))
-    right_way = (x + view.inverse(view(x))) / 2
-    assert torch.equal(right_way, x)
+    aligned = (x + view.inverse(view(x))) / 2
+    assert torch.equal(aligned, x)
     assert not torch.equal((x + view(x)) / 2, x)
 
 

@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from semi_nnunet.augment.mixing import BoxMix, sample_box_mix, sample_boxes
+from semi_nnunet.augment.mixing import (
+    BoxMix,
+    TargetPatches,
+    join_patches,
+    sample_box_mix,
+    sample_boxes,
+)
 
 SPATIAL = {"2d": (12, 9), "3d": (6, 9, 7)}
 each_shape = pytest.mark.parametrize("spatial", SPATIAL.values(), ids=SPATIAL)
@@ -100,3 +106,41 @@ def test_gradients_return_to_where_the_voxels_came_from():
     mix = BoxMix(box, torch.tensor([1, 0]))
     mix(x)[0].sum().backward()
     assert torch.equal(x.grad[1], box[0].float()) and torch.equal(x.grad[0], 1 - box[0].float())
+
+
+def make_patches(count: int, annotated: torch.Tensor | None = None) -> TargetPatches:
+    target = torch.rand(count, 3, 4, 4).softmax(1)
+    return TargetPatches(
+        torch.rand(count, 1, 4, 4), target, torch.rand(count, 1, 4, 4) > 0.3, annotated
+    )
+
+
+def test_halves_repetitions_and_chunks_are_the_same_patches():
+    patches = make_patches(5, torch.rand(5, 3) > 0.5)
+    assert torch.equal(patches.half(False).x, patches.x[:2])
+    assert torch.equal(patches.half(True).annotated, patches.annotated[2:])
+    assert torch.equal(patches.repeated(7).target[5:], patches.target[:2])
+    assert patches.repeated(5) is patches
+    for chunk, expected in zip(patches.chunk(2), patches.mask.chunk(2), strict=True):
+        assert torch.equal(chunk.mask, expected)
+    single = make_patches(1)
+    assert torch.equal(single.half(False).x, single.x) and torch.equal(
+        single.half(True).x, single.x
+    )
+
+
+def test_joined_patches_without_annotation_annotate_all_classes():
+    partial, full = make_patches(2, torch.tensor([[True, False, True]] * 2)), make_patches(1)
+    joined = join_patches([partial, full])
+    assert joined.annotated.tolist() == [[True, False, True]] * 2 + [[True] * 3]
+    assert torch.equal(joined.mask, torch.cat([partial.mask, full.mask]))
+    assert join_patches([full, full]).annotated is None
+
+
+def test_only_voxels_and_classes_of_both_mixed_patches_have_a_target():
+    patches = make_patches(2, torch.tensor([[True, True, False], [True, True, True]]))
+    mixed = patches.mixed(lambda x: 0.6 * x + 0.4 * x.flip(0), exclusive=True)
+    assert torch.equal(mixed.mask, patches.mask & patches.mask.flip(0))
+    assert mixed.annotated.flatten(1).tolist() == [[True, True, False]] * 2
+    assert not mixed.target[:, 2].any()
+    torch.testing.assert_close(mixed.target.sum(1), torch.ones(2, 4, 4))

@@ -21,7 +21,7 @@ def test_channels_of_the_previous_stage_stay_and_image_channels_change(spatial):
     assert not torch.equal(y[:, 0], x[:, 0]) and not torch.equal(y[:, 1], x[:, 1])
 
 
-def test_voxels_outside_the_body_stay_zero_where_nnunet_keeps_them_zero():
+def test_voxels_outside_the_body_stay_zero_if_nnunet_keeps_them_zero():
     x = torch.randn(3, 2, 8, 8)
     x[:, :, :3] = 0
     y = AppearanceView(1.0, 1.0, [True, False])(x)
@@ -30,7 +30,7 @@ def test_voxels_outside_the_body_stay_zero_where_nnunet_keeps_them_zero():
     assert y[:, 0, 3:].all()
 
 
-def test_a_zero_in_one_channel_alone_is_not_outside():
+def test_a_zero_in_only_one_channel_is_inside():
     x = torch.randn(3, 2, 8, 8)
     x[:, 0, :3] = 0
     y = AppearanceView(1.0, 1.0, [True, True])(x)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from semi_nnunet.core.class_frequencies import RAREST, FrequencyWeights
+from semi_nnunet.core.class_frequencies import MIN_FREQUENCY, FrequencyWeights
 
 
 def onehot(labels: torch.Tensor, classes: int) -> torch.Tensor:
@@ -14,7 +14,7 @@ def onehot(labels: torch.Tensor, classes: int) -> torch.Tensor:
 
 def by_hand(frequencies: list[float]) -> list[float]:
     most = max(frequencies)
-    weights = [1 + math.log(most / max(f, RAREST)) for f in frequencies]
+    weights = [1 + math.log(most / max(f, MIN_FREQUENCY)) for f in frequencies]
     return [w * len(weights) / sum(weights) for w in weights]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from semi_nnunet.core.masking import hidden_blocks, restoration
+from semi_nnunet.core.masking import sample_hidden_blocks, score_restoration
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from semi_nnunet.core.masking import hidden_blocks, restoration
 @pytest.mark.parametrize("ratio", [0.0, 0.6, 0.9])
 def test_blocks_are_hidden_as_a_whole_and_as_many_as_asked(size, block, ratio):
     torch.manual_seed(0)
-    hidden = hidden_blocks(torch.zeros(5, 3, *size), block, ratio)
+    hidden = sample_hidden_blocks(torch.zeros(5, 3, *size), block, ratio)
     assert hidden.shape == (5, 1, *size) and hidden.dtype == torch.bool
     grid = [-(-n // edge) for n, edge in zip(size, block, strict=True)]
     blocks = torch.cartesian_prod(*[torch.arange(n) for n in grid]).view(-1, len(grid))
@@ -31,17 +31,17 @@ def test_blocks_are_hidden_as_a_whole_and_as_many_as_asked(size, block, ratio):
 def test_samples_and_calls_hide_other_blocks():
     torch.manual_seed(0)
     like = torch.zeros(2, 1, 32, 32)
-    first, second = hidden_blocks(like, (4, 4), 0.5), hidden_blocks(like, (4, 4), 0.5)
+    first, second = sample_hidden_blocks(like, (4, 4), 0.5), sample_hidden_blocks(like, (4, 4), 0.5)
     assert not torch.equal(first[0], first[1]) and not torch.equal(first, second)
     torch.manual_seed(0)
-    assert torch.equal(first, hidden_blocks(like, (4, 4), 0.5))
+    assert torch.equal(first, sample_hidden_blocks(like, (4, 4), 0.5))
 
 
 def test_restoration_looks_at_hidden_voxels_alone():
     torch.manual_seed(0)
     image, hidden = torch.randn(2, 3, 6, 5), torch.rand(2, 1, 6, 5) > 0.5
     restored = (image + torch.randn_like(image)).requires_grad_()
-    error, share = restoration(restored, image, hidden)
+    error, share = score_restoration(restored, image, hidden)
     voxels = [image[i, c][hidden[i, 0]] for i in range(2) for c in range(3)]
     said = [restored.detach()[i, c][hidden[i, 0]] for i in range(2) for c in range(3)]
     known, said = torch.cat(voxels).double(), torch.cat(said).double()
@@ -50,4 +50,4 @@ def test_restoration_looks_at_hidden_voxels_alone():
     assert share.item() == pytest.approx(1 - by_hand.item() / known.var(correction=0).item(), 1e-4)
     error.backward()
     assert (restored.grad != 0).any() and not (restored.grad * ~hidden).any()
-    assert restoration(image, image, hidden)[1] == 1
+    assert score_restoration(image, image, hidden)[1] == 1

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from semi_nnunet.core.partial_labels import known_voxels, merged_logits, merged_probs, per_voxel
+from semi_nnunet.core.partial_labels import (
+    find_certain_voxels,
+    merge_logits,
+    merge_probs,
+    per_voxel,
+)
 
 ANNOTATED = torch.tensor([[True, True, False, False], [True, True, True, True]])
 
@@ -33,29 +38,27 @@ def test_what_is_not_annotated_goes_to_the_background(shape, mixed):
         annotated = torch.rand(2, 4, *shape) > 0.5
         annotated[:, 0] = True
     expected = by_hand(logits.softmax(1), annotated)
-    np.testing.assert_allclose(merged_logits(logits, annotated).softmax(1), expected, atol=1e-6)
-    np.testing.assert_allclose(
-        merged_probs(logits.softmax(1), annotated, True), expected, atol=1e-6
-    )
+    np.testing.assert_allclose(merge_logits(logits, annotated).softmax(1), expected, atol=1e-6)
+    np.testing.assert_allclose(merge_probs(logits.softmax(1), annotated, True), expected, atol=1e-6)
 
 
 def test_where_all_is_annotated_nothing_changes_not_even_a_bit():
     logits, everything = 3 * torch.randn(2, 4, 5, 6), torch.ones(2, 4, dtype=torch.bool)
-    assert torch.equal(merged_logits(logits, everything), logits)
+    assert torch.equal(merge_logits(logits, everything), logits)
     probs, mask = logits.softmax(1), torch.rand(2, 1, 5, 6) > 0.5
     for exclusive in (True, False):
-        assert torch.equal(merged_probs(probs, everything, exclusive), probs)
-        assert merged_probs(probs, None, exclusive) is probs
-        told = known_voxels(probs, mask, everything, exclusive)
+        assert torch.equal(merge_probs(probs, everything, exclusive), probs)
+        assert merge_probs(probs, None, exclusive) is probs
+        told = find_certain_voxels(probs, mask, everything, exclusive)
         assert torch.equal(told.expand_as(probs), mask.expand_as(probs))
-        assert known_voxels(probs, mask, None, exclusive) is mask
+        assert find_certain_voxels(probs, mask, None, exclusive) is mask
 
 
 def test_regions_that_are_not_annotated_are_left_out():
     probs, mask = torch.rand(2, 4, 3, 3), torch.rand(2, 1, 3, 3) > 0.3
     merged, known = (
-        merged_probs(probs, ANNOTATED, False),
-        known_voxels(probs, mask, ANNOTATED, False),
+        merge_probs(probs, ANNOTATED, False),
+        find_certain_voxels(probs, mask, ANNOTATED, False),
     )
     assert not merged[0, 2:].any() and not known[0, 2:].any()
     assert torch.equal(merged[0, :2], probs[0, :2]) and torch.equal(merged[1], probs[1])
@@ -66,14 +69,14 @@ def test_the_background_of_a_partial_label_is_unknown_and_its_organs_are_known()
     labels = torch.tensor([[[0, 1, 0, 1]], [[0, 1, 2, 3]]])
     target = torch.nn.functional.one_hot(labels[:, 0], 4).movedim(-1, 1).float()
     mask = torch.tensor([[[True, True, True, False]]]).expand(2, 1, 4)
-    known = known_voxels(target, mask, ANNOTATED, True)
+    known = find_certain_voxels(target, mask, ANNOTATED, True)
     assert known.tolist() == [[[False, True, False, False]], [[True, True, True, False]]]
 
 
 @pytest.mark.parametrize("size", [1.0, 100.0, 1e4])
 def test_large_logits_stay_finite_and_take_finite_gradients(size):
     logits = (size * torch.randn(2, 4, 6, 6)).requires_grad_()
-    log_probs = torch.log_softmax(merged_logits(logits, ANNOTATED), 1)
+    log_probs = torch.log_softmax(merge_logits(logits, ANNOTATED), 1)
     value = (log_probs * per_voxel(ANNOTATED, 4)).sum()
     (gradient,) = torch.autograd.grad(value, logits)
     assert value.isfinite() and gradient.isfinite().all()

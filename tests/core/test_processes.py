@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from semi_nnunet.core.processes import mean_of_processes, sum_over_processes
+from semi_nnunet.core.processes import all_reduce_mean, all_reduce_sum
 
 
 @pytest.fixture
@@ -24,13 +24,13 @@ def store(tmp_path: Path) -> Iterator[str]:
 def take_part(store: str, rank: int) -> None:
     """Add up as the second of two processes."""
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
-    sum_over_processes(torch.tensor([1.0, 10.0]) * (rank + 1))
+    all_reduce_sum(torch.tensor([1.0, 10.0]) * (rank + 1))
     dist.destroy_process_group()  # threads of gloo that are left abort a process that ends
 
 
 def test_a_process_that_is_alone_has_the_sum() -> None:
     x = torch.tensor([1.0, 2.0])
-    assert sum_over_processes(x) is x
+    assert all_reduce_sum(x) is x
 
 
 def test_two_processes_add_up_what_each_has_and_keep_their_own(store: str) -> None:
@@ -38,7 +38,7 @@ def test_two_processes_add_up_what_each_has_and_keep_their_own(store: str) -> No
     other.start()
     dist.init_process_group("gloo", init_method=store, rank=0, world_size=2)
     own = torch.tensor([1.0, 10.0])
-    total = sum_over_processes(own)
+    total = all_reduce_sum(own)
     other.join(60)
     assert other.exitcode == 0
     assert total.tolist() == [3.0, 30.0] and own.tolist() == [1.0, 10.0]
@@ -49,8 +49,8 @@ def test_divided_by_the_mean_of_the_counts_the_mean_is_that_of_all_voxels() -> N
 
     def with_the_others(number: int) -> torch.Tensor:
         other = torch.stack([counts[1 - number], torch.tensor(1.0)])
-        return mean_of_processes(counts[number], lambda own: own + other)
+        return all_reduce_mean(counts[number], lambda own: own + other)
 
     shares = [sums[number] / with_the_others(number) for number in range(2)]
     assert sum(shares) / 2 == sums.sum() / counts.sum()
-    assert mean_of_processes(counts, None) is counts
+    assert all_reduce_mean(counts, None) is counts

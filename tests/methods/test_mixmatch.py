@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from semi_nnunet.augment.invertible import GridView
-from semi_nnunet.augment.mixing import mixup_weight
+from semi_nnunet.augment.mixing import sample_mixup_weight
 from semi_nnunet.methods.mixmatch import everywhere, pooled
 from tests.methods.by_hand import dice_ce_by_hand
 from tests.trainers import WITHOUT_RAMP, partially_annotated
@@ -61,7 +61,7 @@ def test_the_guesser_is_a_setting(guesser, make_trainer):
 
 def test_mixup_keeps_each_patch_the_larger_part():
     torch.manual_seed(0)
-    weights = np.array([mixup_weight(0.75) for _ in range(2000)])
+    weights = np.array([sample_mixup_weight(0.75) for _ in range(2000)])
     assert weights.min() >= 0.5 and weights.max() <= 1
     drawn = np.random.default_rng(0).beta(0.75, 0.75, 20000)
     assert weights.mean() == pytest.approx(np.maximum(drawn, 1 - drawn).mean(), abs=0.01)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from semi_nnunet.networks.pretrained import ADAPTATION, output_layers
+from semi_nnunet.networks.pretrained import ADAPTATION_KEY, output_layers
 from semi_nnunet.training.checkpoints import read
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json
@@ -131,7 +131,7 @@ def test_pool_means_nothing_to_pretraining_itself(pretrained):
 
 def test_nnunets_own_fine_tuning_finds_encoder_and_stem(pretrained):
     content = read(pretrained("3d_fullres", 3))
-    plan, weights = content[ADAPTATION], content["network_weights"]
+    plan, weights = content[ADAPTATION_KEY], content["network_weights"]
     assert plan["pretrain_num_input_channels"] == 3 and content["citations"] == []
     for key in ("key_to_encoder", "key_to_stem"):
         assert any(name.startswith(f"{plan[key]}.") for name in weights)

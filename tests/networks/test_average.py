@@ -1,4 +1,4 @@
-"""Several networks as one are the mean of their logits."""
+"""The average of several networks."""
 
 import pytest
 import torch
@@ -16,27 +16,27 @@ def members(count: int = 3) -> list[nn.Module]:
 def test_every_level_of_deep_supervision_is_averaged():
     nets, x = members(), torch.randn(2, 1, 16, 16)
     levels = [net(x) for net in nets]
-    found = NetworkAverage(nets)(x)
-    assert len(found) == len(levels[0]) > 1
-    for level, *parts in zip(found, *levels, strict=True):
-        torch.testing.assert_close(level, (parts[0] + parts[1] + parts[2]) / 3)
+    averaged = NetworkAverage(nets)(x)
+    assert len(averaged) == len(levels[0]) > 1
+    for level, *logits in zip(averaged, *levels, strict=True):
+        torch.testing.assert_close(level, (logits[0] + logits[1] + logits[2]) / 3)
 
 
 def test_logits_are_averaged_and_not_probabilities():
     nets, x = members(2), torch.randn(2, 1, 16, 16)
     for switch in deep_supervision_switches(nn.ModuleList(nets)):
         switch.deep_supervision = False
-    found = NetworkAverage(nets)(x)
-    assert found.shape == (2, 3, 16, 16)
-    torch.testing.assert_close(found, (nets[0](x) + nets[1](x)) / 2)
+    averaged = NetworkAverage(nets)(x)
+    assert averaged.shape == (2, 3, 16, 16)
+    torch.testing.assert_close(averaged, (nets[0](x) + nets[1](x)) / 2)
     of_probs = torch.stack([torch.softmax(net(x), 1) for net in nets]).mean(0)
-    assert not torch.allclose(torch.softmax(found, 1), of_probs, atol=1e-4)
+    assert not torch.allclose(torch.softmax(averaged, 1), of_probs, atol=1e-4)
 
 
-def test_the_average_of_one_is_that_one():
+def test_the_average_of_one_network_is_that_network():
     (net,), x = members(1), torch.randn(1, 1, 16, 16)
-    for ours, own in zip(NetworkAverage([net])(x), net(x), strict=True):
-        assert torch.equal(ours, own)
+    for ours, expected in zip(NetworkAverage([net])(x), net(x), strict=True):
+        assert torch.equal(ours, expected)
 
 
 def test_every_member_has_one_switch_which_works_through_the_average():
@@ -51,7 +51,7 @@ def test_every_member_has_one_switch_which_works_through_the_average():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_making_an_average_puts_no_member_into_another_mode(training):
+def test_averaging_keeps_the_mode_of_the_members(training):
     nets = [net.train(training) for net in members(2)]
     average = NetworkAverage(nets)
     assert average.training == training
@@ -60,7 +60,7 @@ def test_making_an_average_puts_no_member_into_another_mode(training):
     assert all(module.training != training for net in nets for module in net.modules())
 
 
-def test_the_first_member_can_be_taken_out():
+def test_the_members_are_the_networks_themselves():
     nets = members(2)
     average = NetworkAverage(nets)
     assert average.members[0] is nets[0]

@@ -1,4 +1,4 @@
-"""Networks that stay as they are, and networks inside what compiles them."""
+"""Frozen networks, and networks inside the wrapper of torch.compile."""
 
 import torch
 from torch import nn
@@ -22,20 +22,20 @@ class WithEncoder(nn.Module):
         self.times_loaded += 1
 
 
-def test_frozen_networks_take_no_gradient_and_change_nothing():
+def test_frozen_networks_receive_no_gradient_and_never_change():
     frozen, student = FrozenNetworks([small_network(), small_network()]), nn.Conv2d(1, 1, 1)
     whole = nn.ModuleDict({"models": frozen, "student": student})
     whole.train()
     assert student.training and not any(module.training for module in frozen.modules())
-    before = {name: value.clone() for name, value in frozen.state_dict().items()}
+    original = {name: value.clone() for name, value in frozen.state_dict().items()}
     x = student(torch.randn(2, 1, 8, 8))
     answers = [network(x) for network in frozen]
     assert torch.equal(answers[0], frozen[0](x))  # no dropout
     sum(answer.sum() for answer in answers).backward()
     assert all(parameter.grad is None for parameter in frozen.parameters())
-    assert student.weight.grad is not None  # what they are shown may learn
+    assert student.weight.grad is not None  # gradients pass through to their input
     for name, value in frozen.state_dict().items():  # statistics, too
-        assert torch.equal(value, before[name])
+        assert torch.equal(value, original[name])
 
 
 def test_train_and_eval_return_the_networks_themselves():
@@ -50,12 +50,12 @@ def test_a_compiled_network_is_unwrapped_to_the_very_same_weights():
     assert unwrapped(compiled) is network and unwrapped(network) is network
 
 
-def test_an_encoder_is_loaded_once_where_the_network_has_one():
+def test_an_encoder_is_loaded_if_the_network_has_one():
     network = WithEncoder()
     load_pretrained_encoder(network)
     load_pretrained_encoder(torch.compile(network))
     assert network.times_loaded == 2
-    before = {name: value.clone() for name, value in small_network().state_dict().items()}
+    original = {name: value.clone() for name, value in small_network().state_dict().items()}
     plain = small_network()
     load_pretrained_encoder(plain)
-    assert all(torch.equal(before[name], value) for name, value in plain.state_dict().items())
+    assert all(torch.equal(original[name], value) for name, value in plain.state_dict().items())

@@ -1,4 +1,4 @@
-"""Which weights of a checkpoint a network takes."""
+"""Initial weights of a network from a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet, Resi
 from torch import nn
 
 from semi_nnunet.networks.pretrained import (
-    ADAPTATION,
-    adaptation_plan,
+    ADAPTATION_KEY,
+    adapt_input_channels,
+    build_adaptation_plan,
     output_layers,
     take_weights,
-    with_channels,
 )
 from semi_nnunet.util.errors import UserError
 
@@ -41,55 +41,55 @@ def test_output_layers_are_those_that_depend_on_the_classes():
 
 
 @pytest.mark.parametrize("kind", [PlainConvUNet, ResidualEncoderUNet])
-def test_all_but_the_output_layers_is_taken(kind):
-    own, other = unet(kind=kind), unet(kind=kind)
-    before = copy.deepcopy(own.state_dict())
-    transfer = take_weights(own, {"network_weights": other.state_dict()}, heads_of(kind))
-    assert not transfer.unlike and set(transfer.heads) == heads_of(kind)
-    for name, value in own.state_dict().items():
-        source = before if name in transfer.heads else other.state_dict()
+def test_all_weights_but_the_output_layers_are_loaded(kind):
+    network, other = unet(kind=kind), unet(kind=kind)
+    original = copy.deepcopy(network.state_dict())
+    transfer = take_weights(network, {"network_weights": other.state_dict()}, heads_of(kind))
+    assert not transfer.mismatched and set(transfer.outputs) == heads_of(kind)
+    for name, value in network.state_dict().items():
+        source = original if name in transfer.outputs else other.state_dict()
         assert torch.equal(value, source[name])
 
 
 @pytest.mark.parametrize("kind", [PlainConvUNet, ResidualEncoderUNet])
-def test_equal_channels_say_what_one_channel_said(kind):
-    one, three = unet(1, kind=kind).eval(), unet(3, kind=kind).eval()
-    transfer = take_weights(three, {"network_weights": one.state_dict()}, set())
-    assert not {name for name in transfer.unlike if "seg_layers" in name}
+def test_equal_channels_give_the_output_of_one_channel(kind):
+    gray, rgb = unet(1, kind=kind).eval(), unet(3, kind=kind).eval()
+    transfer = take_weights(rgb, {"network_weights": gray.state_dict()}, set())
+    assert not {name for name in transfer.mismatched if "seg_layers" in name}
     x = torch.randn(1, 1, 8, 8, 8)
-    torch.testing.assert_close(three(x.expand(-1, 3, -1, -1, -1)), one(x), atol=1e-5, rtol=1e-4)
-    back = with_channels(three.encoder.stages[0][0].convs[0].conv.weight, 1) if (
+    torch.testing.assert_close(rgb(x.expand(-1, 3, -1, -1, -1)), gray(x), atol=1e-5, rtol=1e-4)
+    back = adapt_input_channels(rgb.encoder.stages[0][0].convs[0].conv.weight, 1) if (
         kind is PlainConvUNet
-    ) else with_channels(three.encoder.stem.convs[0].conv.weight, 1)  # fmt: skip
-    first = one.encoder.stages[0][0] if kind is PlainConvUNet else one.encoder.stem
+    ) else adapt_input_channels(rgb.encoder.stem.convs[0].conv.weight, 1)  # fmt: skip
+    first = gray.encoder.stages[0][0] if kind is PlainConvUNet else gray.encoder.stem
     torch.testing.assert_close(back, first.convs[0].conv.weight)
 
 
-def test_an_encoder_that_lies_elsewhere_is_found():
+def test_an_encoder_with_another_name_is_found():
     """As in nnssl's self-distilling networks."""
-    own, other = unet(kind=ResidualEncoderUNet), unet(kind=ResidualEncoderUNet)
+    network, other = unet(kind=ResidualEncoderUNet), unet(kind=ResidualEncoderUNet)
     weights = {
         f"online_{name}": value
         for name, value in other.state_dict().items()
         if name.startswith("encoder.")
     }
     plan = {"key_to_encoder": "online_encoder.stages", "key_to_stem": "online_encoder.stem"}
-    content = {"network_weights": weights, ADAPTATION: plan}
-    transfer = take_weights(own, content, heads_of(ResidualEncoderUNet))
-    for name, value in own.encoder.state_dict().items():
+    content = {"network_weights": weights, ADAPTATION_KEY: plan}
+    transfer = take_weights(network, content, heads_of(ResidualEncoderUNet))
+    for name, value in network.encoder.state_dict().items():
         assert torch.equal(value, other.encoder.state_dict()[name])
-    assert any("transpconvs" in name for name in transfer.unlike)
+    assert any("transpconvs" in name for name in transfer.mismatched)
 
 
-def test_what_has_another_shape_stays_and_nothing_in_common_is_refused():
-    own, smaller = unet(), unet(stages=2)
-    transfer = take_weights(own, {"network_weights": smaller.state_dict()}, heads_of())
-    assert any(name.startswith("encoder.stages.2") for name in transfer.unlike)
-    assert any(name.startswith("encoder.stages.1") for name in transfer.taken)
-    assert "others differ and stay random" in str(transfer)
+def test_weights_of_other_shapes_stay_random_and_another_architecture_is_refused():
+    network, smaller = unet(), unet(stages=2)
+    transfer = take_weights(network, {"network_weights": smaller.state_dict()}, heads_of())
+    assert any(name.startswith("encoder.stages.2") for name in transfer.mismatched)
+    assert any(name.startswith("encoder.stages.1") for name in transfer.loaded)
+    assert "stay random" in str(transfer)
     with pytest.raises(UserError, match="same architecture"):
-        take_weights(own, {"network_weights": {"other.weight": torch.zeros(1)}}, heads_of())
+        take_weights(network, {"network_weights": {"other.weight": torch.zeros(1)}}, heads_of())
 
 
-def test_a_network_that_does_not_say_where_its_encoder_lies_has_no_adaptation_plan():
-    assert adaptation_plan(nn.Linear(1, 1), {}, {}, "2d", 1) is None
+def test_a_network_that_does_not_name_its_encoder_has_no_adaptation_plan():
+    assert build_adaptation_plan(nn.Linear(1, 1), {}, {}, "2d", 1) is None

@@ -1,4 +1,4 @@
-"""Small U-Nets of nnU-Net's, and the branches beside one."""
+"""Small U-Nets, and the branches of A&D."""
 
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet

@@ -11,8 +11,8 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.planning.architecture import (
     KNOWN,
     adapter_of,
-    nearest_multiple,
     plans_of_architecture,
+    round_to_multiple,
     size_of,
     with_architecture,
 )
@@ -44,7 +44,7 @@ def test_the_patch_is_one_that_the_network_can_halve(prepared_dataset):
         plan = with_architecture(
             {**planned, "patch_size": [edge, 64]}, "smp.Unet", "resnet18", None
         )
-        assert plan["patch_size"] == [nearest_multiple(edge, 32), 64]
+        assert plan["patch_size"] == [round_to_multiple(edge, 32), 64]
         parameters, operations = size_of(plan, 3, 4)
         assert parameters > 10**7 and operations > 10**8
     assert len(KNOWN) == 21

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semi_nnunet.planning.budget import (
-    COARSER,
-    SHOWN,
+    COARSENING_FACTOR,
+    SHOWN_SHARE,
     Size,
-    any_spacing,
-    coarser_spacing,
+    accept_any_spacing,
+    find_coarser_spacing,
+    find_size_within,
+    measure_step_seconds,
     no_other_spacing,
     plans_of_budget,
-    seconds_per_step,
     shrink,
-    size_within,
 )
 from semi_nnunet.planning.plan import apply_budget, sizes_of_budget
 
@@ -71,31 +71,31 @@ def image_of(shape: list[int], spacing: list[float]) -> dict[str, Any]:
     ("shape", "spacing", "expected"),
     [
         ([96, 108], [1.0, 1.0], [1.0, 1.0]),  # most is shown
-        ([192, 384], [1.0, 1.0], [2 * (2 * SHOWN) ** 0.5] * 2),
-        ([192, 192], [0.5, 0.5], [SHOWN**0.5] * 2),
+        ([192, 384], [1.0, 1.0], [2 * (2 * SHOWN_SHARE) ** 0.5] * 2),
+        ([192, 192], [0.5, 0.5], [SHOWN_SHARE**0.5] * 2),
     ],
 )
 def test_images_are_made_coarser_until_the_patch_shows_most(
     shape: list[int], spacing: list[float], expected: list[float]
 ) -> None:
-    found = coarser_spacing(image_of(shape, spacing), 96 * 96, any_spacing)
-    assert found == pytest.approx(expected, rel=COARSER - 1)
-    assert SHOWN * np.prod(np.array(shape) * spacing / np.array(found)) <= 96 * 96
+    found = find_coarser_spacing(image_of(shape, spacing), 96 * 96, accept_any_spacing)
+    assert found == pytest.approx(expected, rel=COARSENING_FACTOR - 1)
+    assert SHOWN_SHARE * np.prod(np.array(shape) * spacing / np.array(found)) <= 96 * 96
 
 
 def test_thick_slices_stay_as_they_are_while_the_plane_is_finer() -> None:
     image = image_of([20, 200, 200], [5.0, 1.0, 1.0])
-    found = coarser_spacing(image, 10 * 130 * 130, any_spacing)
-    assert found == pytest.approx([5, 2, 2], rel=COARSER - 1)
-    found = coarser_spacing(image, 10 * 60 * 60, any_spacing)
+    found = find_coarser_spacing(image, 10 * 130 * 130, accept_any_spacing)
+    assert found == pytest.approx([5, 2, 2], rel=COARSENING_FACTOR - 1)
+    found = find_coarser_spacing(image, 10 * 60 * 60, accept_any_spacing)
     assert found[0] > 5 and found[1] == found[2] > 2.5
 
 
 def test_images_get_no_coarser_than_the_labels_survive() -> None:
     image = image_of([20, 200, 200], [5.0, 1.0, 1.0])
-    found = coarser_spacing(image, 10 * 60 * 60, lambda spacing: spacing[1] <= 1.6)
-    assert found[0] == 5 and 1.6 / COARSER < found[1] <= 1.6
-    assert coarser_spacing(image, 10 * 60 * 60, no_other_spacing) == image["spacing"]
+    found = find_coarser_spacing(image, 10 * 60 * 60, lambda spacing: spacing[1] <= 1.6)
+    assert found[0] == 5 and 1.6 / COARSENING_FACTOR < found[1] <= 1.6
+    assert find_coarser_spacing(image, 10 * 60 * 60, no_other_spacing) == image["spacing"]
 
 
 # ---- seconds ----
@@ -104,7 +104,7 @@ def test_images_get_no_coarser_than_the_labels_survive() -> None:
 def test_a_step_takes_time(prepared_dataset: Any) -> None:
     plans = prepared_dataset("labels", 1).plans
     configuration = plans["configurations"]["2d"]
-    assert 0 < seconds_per_step(configuration, 1, 4, torch.device("cpu"), repeats=1) < 60
+    assert 0 < measure_step_seconds(configuration, 1, 4, torch.device("cpu"), repeats=1) < 60
 
 
 def test_a_budget_of_seconds_is_kept_where_it_can_be(
@@ -116,7 +116,7 @@ def test_a_budget_of_seconds_is_kept_where_it_can_be(
         sizes.append(configuration["architecture"]["arch_kwargs"]["features_per_stage"][0])
         return float(sizes[-1])
 
-    monkeypatch.setattr("semi_nnunet.planning.budget.seconds_per_step", features_as_seconds)
+    monkeypatch.setattr("semi_nnunet.planning.budget.measure_step_seconds", features_as_seconds)
     given = sizes_of_budget(phantom.plans, phantom.dataset_json, "13", CPU)
     plans = apply_budget(phantom.plans, given, "small")
     for configuration in plans["configurations"].values():
@@ -134,8 +134,8 @@ def test_the_first_size_is_taken_that_the_seconds_allow(
         tried.append(configuration["architecture"]["arch_kwargs"]["features_per_stage"][0])
         return tried[-1]
 
-    monkeypatch.setattr("semi_nnunet.planning.budget.seconds_per_step", features_as_seconds)
-    size = size_within(plan, affordable, 1, 4, CPU)
+    monkeypatch.setattr("semi_nnunet.planning.budget.measure_step_seconds", features_as_seconds)
+    size = find_size_within(plan, affordable, 1, 4, CPU)
     assert tried == sorted(tried, reverse=True) and size.features == tried[-1]
     assert all(seconds > affordable for seconds in tried[:-1])
     assert size.features <= max(affordable, min(tried)) and size.batch_size >= 2

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from semi_nnunet.planning.architecture import ADAPTERS
+from semi_nnunet.planning.architecture import ADAPTER_MODULE
 from semi_nnunet.planning.checks import (
     device_of,
     ready_configurations,
@@ -48,7 +48,7 @@ def test_plans_of_another_network_are_no_place_to_start_from(phantom: Any) -> No
     plans["configurations"]["second_stage"] = {"inherits_from": "3d_fullres"}
     require_own_network(plans, "nnUNetPlans")
     architecture = plans["configurations"]["3d_fullres"]["architecture"]
-    architecture["network_class_name"] = f"{ADAPTERS}.SmpNetwork"
+    architecture["network_class_name"] = f"{ADAPTER_MODULE}.SmpNetwork"
     with pytest.raises(
         UserError, match=r"3d_fullres of P has the network SmpNetwork already\. Fix"
     ):

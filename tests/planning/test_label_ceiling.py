@@ -12,11 +12,11 @@ from semi_nnunet.planning.label_ceiling import (
     LOWEST,
     LabelCeiling,
     LabelImage,
-    cut,
+    crop_to_labels,
+    describe_ceiling,
     label_ceiling,
-    resample,
-    there_and_back,
-    told,
+    resample_label_grid,
+    resample_there_and_back,
 )
 from semi_nnunet.util.files import read_json
 
@@ -43,15 +43,15 @@ def dice(one: np.ndarray, other: np.ndarray) -> float:
 
 def test_at_its_own_spacing_a_label_is_whole() -> None:
     image = LabelImage(balls(), (3.0, 1.0, 1.0))
-    assert np.array_equal(there_and_back(image, [3, 1, 1]), image.labels)
-    assert np.array_equal(there_and_back(image, [1, 1]), image.labels)
+    assert np.array_equal(resample_there_and_back(image, [3, 1, 1]), image.labels)
+    assert np.array_equal(resample_there_and_back(image, [1, 1]), image.labels)
     assert LabelCeiling([image], {"a": [1], "b": [2]}).at([3, 1, 1]) == {"a": 1.0, "b": 1.0}
 
 
 @pytest.mark.parametrize("spacing", [[2.0, 2.0, 2.0], [1.0, 3.0, 3.0]])
 def test_labels_are_lost_as_nnunet_loses_them(spacing: list[float]) -> None:
     labels = balls()
-    kept = there_and_back(LabelImage(labels, (1.0, 1.0, 1.0)), spacing)
+    kept = resample_there_and_back(LabelImage(labels, (1.0, 1.0, 1.0)), spacing)
     coarse = [round(n / one) for n, one in zip(labels.shape, spacing, strict=True)]
     how = {"is_seg": True, "order": 1, "do_separate_z": False}
     fewer = resample_data_or_seg(labels[None], coarse, axis=None, **how)
@@ -73,35 +73,35 @@ def test_thin_structures_vanish_first() -> None:
 def test_every_voxel_gets_a_class_where_several_meet() -> None:
     quarters = np.zeros((1, 60, 60), np.int16)
     quarters[:, :30, 30:], quarters[:, 30:, :30], quarters[:, 30:, 30:] = 1, 2, 3
-    coarse = resample(quarters, (20, 20))
+    coarse = resample_label_grid(quarters, (20, 20))
     assert [int((coarse == value).sum()) for value in range(4)] == [100] * 4
-    assert np.array_equal(resample(coarse, (60, 60)), quarters)
+    assert np.array_equal(resample_label_grid(coarse, (60, 60)), quarters)
 
 
 def test_regions_are_all_their_values_and_ignored_voxels_are_nothing() -> None:
     labels = balls()
     labels[:, :3] = 9
-    image = cut(LabelImage(labels, (1, 1, 1)), [9])
+    image = crop_to_labels(LabelImage(labels, (1, 1, 1)), [9])
     assert image.labels.shape == (15, 27, 15)  # what is labelled
     found = LabelCeiling([image], {"whole": [1, 2], "second": [2], "none": [5]}).at([3, 3, 3])
     assert found.keys() == {"whole", "second"} and found["whole"] > found["second"]
 
 
 def test_without_labels_every_spacing_is_good_enough() -> None:
-    empty = cut(LabelImage(np.zeros((4, 8, 8), np.int16), (1, 1, 1)), [])
+    empty = crop_to_labels(LabelImage(np.zeros((4, 8, 8), np.int16), (1, 1, 1)), [])
     for images in ([], [empty]):
         ceiling = LabelCeiling(images, {"organ": [1]})
         assert ceiling.at([9, 9, 9]) == {} and ceiling.is_kept_at([9, 9, 9])
-    assert told({}) == ""
+    assert describe_ceiling({}) == ""
 
 
 def test_the_class_that_suffers_most_is_told() -> None:
-    assert told({"a": 0.99, "b": 0.96}) == (
+    assert describe_ceiling({"a": 0.99, "b": 0.96}) == (
         "the labels themselves keep a Dice of 0.960 (b) at this spacing"
     )
-    assert told({"a": 0.99, "b": 0.71}).startswith("WARNING: the labels themselves keep") and (
-        "--spacing" in told({"a": 0.99, "b": 0.71})
-    )
+    assert describe_ceiling({"a": 0.99, "b": 0.71}).startswith(
+        "WARNING: the labels themselves keep"
+    ) and ("--spacing" in describe_ceiling({"a": 0.99, "b": 0.71}))
 
 
 @pytest.mark.parametrize("kind", ["labels", "regions", "ignore"])

@@ -14,7 +14,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.classes import trainer_classes
-from semi_nnunet.planning.budget import COARSER, SHOWN
+from semi_nnunet.planning.budget import COARSENING_FACTOR, SHOWN_SHARE
 from semi_nnunet.planning.label_ceiling import LabelCeiling
 from semi_nnunet.planning.plan import apply_budget, plan_semi, sizes_of_budget
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
@@ -98,7 +98,7 @@ def test_planning_again_for_the_same_seconds_measures_nothing(
         features = configuration["architecture"]["arch_kwargs"]["features_per_stage"][0]
         return float(features) / speed[0]
 
-    monkeypatch.setattr("semi_nnunet.planning.budget.seconds_per_step", features_by_speed)
+    monkeypatch.setattr("semi_nnunet.planning.budget.measure_step_seconds", features_by_speed)
 
     def features(*words: str) -> int:
         assert main(["plan", "-d", "901", "--budget", "1", *words]) == 0
@@ -186,7 +186,7 @@ def test_a_patch_of_a_budget_shows_most_of_images_that_are_as_coarse_as_it_needs
     median = old["median_image_size_in_voxels"][-2:]
     sizes = zip(median, old["spacing"], small["spacing"], strict=True)
     edges = [edge * before / after for edge, before, after in sizes]  # not rounded to voxels
-    assert math.prod(edges) <= 16 * 16 / SHOWN * COARSER**2
+    assert math.prod(edges) <= 16 * 16 / SHOWN_SHARE * COARSENING_FACTOR**2
     name = "nnUNetPlans_cpu"
     assert main(["plan", "-d", phantom.name, "--budget", "cpu"]) == 0
     in_3d, usual = (p["configurations"]["3d_fullres"] for p in (plans, phantom.load_plans(name)))

@@ -9,14 +9,14 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.settings import settings_classes
-from semi_nnunet.planning.plan import EVERY, PlannedRow
-from semi_nnunet.planning.shown import AS_NNUNET, decided_settings
+from semi_nnunet.planning.plan import EVERY_TRAINER, PlannedRow
+from semi_nnunet.planning.shown import NNUNET_VALUES, decided_settings
 from semi_nnunet.settings.common import TOPICS, SemiSettings
 
 
 def row(setting: str, value: Any, configuration: str = "2d", **more: Any) -> PlannedRow:
     about = {
-        "trainer": EVERY, "reason": "so", "topic": TOPICS[0], "is_given": False, "is_planned": True,
+        "trainer": EVERY_TRAINER, "reason": "so", "topic": TOPICS[0], "is_given": False, "is_planned": True,
     }  # fmt: skip
     return PlannedRow(configuration=configuration, setting=setting, value=value, **about | more)
 
@@ -40,7 +40,7 @@ def test_what_is_the_same_in_all_configurations_stands_once_and_first() -> None:
 
 
 def test_what_nnunet_does_anyway_and_other_constants_are_left_out_unless_given() -> None:
-    as_nnunet = [row(name, value) for name, value in AS_NNUNET.items()]
+    as_nnunet = [row(name, value) for name, value in NNUNET_VALUES.items()]
     constant = row("momentum", 0.99, is_planned=False)
     assert lines([*as_nnunet, constant]) == []
     given = [dataclasses.replace(one, is_given=True) for one in (*as_nnunet, constant)]
@@ -56,7 +56,7 @@ def test_a_methods_own_settings_are_told_where_it_is_named() -> None:
 
 
 def test_nothing_that_a_rule_left_as_nnunet_has_it_is_hidden_by_a_name_that_is_gone() -> None:
-    assert set(AS_NNUNET) <= {field.name for field in dataclasses.fields(SemiSettings)}
+    assert set(NNUNET_VALUES) <= {field.name for field in dataclasses.fields(SemiSettings)}
 
 
 def test_the_command_says_little_and_ends_with_the_next_one(

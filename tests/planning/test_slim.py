@@ -11,12 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from semi_nnunet.planning.slim import (
     Slim,
+    count_tiles,
     largest_within,
     seconds_of_image,
     slim_networks,
-    tiles_of_image,
 )
-from semi_nnunet.planning.topology import network_of
+from semi_nnunet.planning.topology import build_planned_network
 from semi_nnunet.util.errors import UserError
 
 
@@ -43,7 +43,7 @@ def test_networks_get_smaller_and_keep_patch_and_strides(configuration) -> None:
 
 def test_operations_and_parameters_are_those_of_the_network_that_predicts(configuration) -> None:
     for slim in slim_networks(configuration, 2, 3)[::4]:
-        network = network_of(slim.configuration, 2, 3).eval()
+        network = build_planned_network(slim.configuration, 2, 3).eval()
         assert slim.parameters == sum(p.numel() for p in network.parameters())
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             output = network(torch.zeros(1, 2, *configuration["patch_size"]))
@@ -59,12 +59,12 @@ def test_tiles_are_nnunets(image, configuration) -> None:
     predictor.configuration_manager = type("Manager", (), {"patch_size": patch})
     padded = [max(int(edge), tile) for edge, tile in zip(image, patch, strict=True)]
     expected = predictor._internal_get_sliding_window_slicers(tuple(padded))
-    assert tiles_of_image(configuration, slices=1) == len(expected)
+    assert count_tiles(configuration, slices=1) == len(expected)
 
 
 def test_a_2d_network_sees_every_slice(prepared_dataset) -> None:
     plan = prepared_dataset().plans["configurations"]["2d"]
-    assert tiles_of_image(plan, slices=30) == 30 * tiles_of_image(plan, slices=1)
+    assert count_tiles(plan, slices=30) == 30 * count_tiles(plan, slices=1)
     slim = slim_networks(plan, 1, 4)[-1]
     assert 0 < seconds_of_image(slim, 1, 4, torch.device("cpu"), slices=2) < 60
 

@@ -11,13 +11,13 @@ import pytest
 from semi_nnunet.planning.topology import (
     FEWEST_STAGES,
     SMALLEST_MAP,
-    first,
-    for_spacing,
+    plan_for_spacing,
+    plan_topology,
     plans_of_patch,
     plans_of_spacing,
-    topology_of,
-    with_patch,
-    with_topology,
+    replace_patch,
+    replace_topology,
+    take_first,
 )
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json
@@ -27,7 +27,7 @@ def test_a_patch_of_more_stages_than_before_gets_as_many_features_as_nnunet_give
     arch = {"n_conv_per_stage": [2] * 3, "n_conv_per_stage_decoder": [2] * 2}
     arch["features_per_stage"] = [32, 64, 128]
     plan = {"spacing": [1.0] * 3, "patch_size": [16] * 3, "architecture": {"arch_kwargs": arch}}
-    made = with_patch("3d", plan, [128] * 3)["architecture"]["arch_kwargs"]
+    made = replace_patch("3d", plan, [128] * 3)["architecture"]["arch_kwargs"]
     assert made["features_per_stage"] == [32, 64, 128, 256, 320, 320]
     assert made["n_conv_per_stage"] == [2] * 6 and made["n_conv_per_stage_decoder"] == [2] * 5
 
@@ -36,10 +36,10 @@ def test_a_patch_of_more_stages_than_before_gets_as_many_features_as_nnunet_give
 def test_it_is_the_network_that_nnunets_planner_made(configuration: str, phantom: Any) -> None:
     plan = phantom.plans["configurations"][configuration]
     arch = plan["architecture"]["arch_kwargs"]
-    found = topology_of(plan["spacing"], plan["patch_size"])
+    found = plan_topology(plan["spacing"], plan["patch_size"])
     assert (found.strides, found.kernels) == (arch["strides"], arch["kernel_sizes"])
     assert found.patch == plan["patch_size"]
-    assert with_topology(plan, found, arch["features_per_stage"]) == plan
+    assert replace_topology(plan, found, arch["features_per_stage"]) == plan
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ def test_it_is_the_network_that_nnunets_planner_made(configuration: str, phantom
 def test_the_patch_is_padded_to_what_the_strides_divide(
     spacing: tuple[float, ...], patch: tuple[int, ...]
 ) -> None:
-    found = topology_of(spacing, patch)
+    found = plan_topology(spacing, patch)
     assert found.divisors == [math.prod(axis) for axis in zip(*found.strides, strict=True)]
     for edge, padded, divisor in zip(patch, found.patch, found.divisors, strict=True):
         assert padded % divisor == 0 and edge <= padded < edge + divisor
         assert padded // divisor >= SMALLEST_MAP
-    assert topology_of(spacing, found.patch) == found
+    assert plan_topology(spacing, found.patch) == found
 
 
 def test_a_patch_that_cannot_be_is_refused_with_one_that_can(phantom: Any) -> None:
@@ -62,24 +62,24 @@ def test_a_patch_that_cannot_be_is_refused_with_one_that_can(phantom: Any) -> No
     with pytest.raises(
         UserError, match=r"must be a multiple of \[\d+, \d+\].* Fix: --patch"
     ) as caught:
-        with_patch("2d", plan, [37, 91])
+        replace_patch("2d", plan, [37, 91])
     nearest = [int(edge) for edge in str(caught.value).split("--patch ")[-1].split()]
-    assert with_patch("2d", plan, nearest)["patch_size"] == nearest
+    assert replace_patch("2d", plan, nearest)["patch_size"] == nearest
     with pytest.raises(UserError, match=f"at least {FEWEST_STAGES} resolutions, got 2 with"):
-        with_patch("2d", plan, [8, 8])
+        replace_patch("2d", plan, [8, 8])
     with pytest.raises(UserError, match=r"must be positive, got \[8, -8\]"):
-        with_patch("2d", plan, [8, -8])
+        replace_patch("2d", plan, [8, -8])
 
 
 def test_the_plan_that_it_starts_from_stays_as_it_is(phantom: Any) -> None:
     plan = phantom.plans["configurations"]["2d"]
-    made = with_patch("2d", plan, [16, 16])
+    made = replace_patch("2d", plan, [16, 16])
     assert made["architecture"]["arch_kwargs"]["n_stages"] == 3
     assert plan == phantom.plans["configurations"]["2d"] != made
 
 
 def test_the_last_value_is_repeated_where_there_are_too_few() -> None:
-    assert first([1, 3, 4], 2) == [1, 3] and first([1, 3], 4) == [1, 3, 3, 3]
+    assert take_first([1, 3, 4], 2) == [1, 3] and take_first([1, 3], 4) == [1, 3, 3, 3]
 
 
 def test_the_name_of_plans_tells_the_patch() -> None:
@@ -91,14 +91,14 @@ def test_the_name_of_plans_tells_the_patch() -> None:
 def test_the_patch_follows_a_given_spacing(phantom: Any) -> None:
     plans = read_json(phantom.preprocessed / "nnUNetPlans.json")
     before = plans["configurations"]["3d_fullres"]
-    same = for_spacing("3d_fullres", before, before["spacing"])
+    same = plan_for_spacing("3d_fullres", before, before["spacing"])
     assert same["patch_size"] == before["patch_size"]
     spacing = [1.25 * edge for edge in before["spacing"]]
-    plan = for_spacing("3d_fullres", before, spacing)
+    plan = plan_for_spacing("3d_fullres", before, spacing)
     assert plan["spacing"] == spacing
     median = plan["median_image_size_in_voxels"]
     assert median == [np.ceil(n / 1.25) for n in before["median_image_size_in_voxels"]]
-    found = topology_of(spacing, plan["patch_size"])
+    found = plan_topology(spacing, plan["patch_size"])
     assert plan["architecture"]["arch_kwargs"]["strides"] == found.strides
     assert all(
         edge % divisor == 0
@@ -112,7 +112,7 @@ def test_the_patch_follows_a_given_spacing(phantom: Any) -> None:
 def test_a_spacing_that_cannot_be_is_refused(spacing: list[float], says: str, phantom: Any) -> None:
     plans = read_json(phantom.preprocessed / "nnUNetPlans.json")
     with pytest.raises(UserError, match=says):
-        for_spacing("3d_fullres", plans["configurations"]["3d_fullres"], spacing)
+        plan_for_spacing("3d_fullres", plans["configurations"]["3d_fullres"], spacing)
 
 
 def test_the_name_of_plans_tells_the_spacing() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from semi_nnunet.settings.common import CutMixSettings
-from semi_nnunet.settings.fidelity import FidelitySettings, paper_or, start_of_theta
+from semi_nnunet.settings.fidelity import FidelitySettings, paper_or, theta_start_steps
 from semi_nnunet.settings.rules import DatasetProperties
 from semi_nnunet.settings.schema import Resolved, resolve
 from semi_nnunet.util.errors import UserError
@@ -64,7 +64,7 @@ def test_the_limits_hold_for_what_is_given() -> None:
 
 def test_theta_waits_for_itself_only_where_it_learns_from_labels() -> None:
     values = {"epochs": 10, "steps_per_epoch": 100}
-    waiting, _ = start_of_theta(PROPERTIES, values)
-    assert waiting == start_of_theta(PROPERTIES, {**values, "theta_on_labels": True})[0] == 400
-    steps, reason = start_of_theta(PROPERTIES, {**values, "theta_on_labels": False})
+    waiting, _ = theta_start_steps(PROPERTIES, values)
+    assert waiting == theta_start_steps(PROPERTIES, {**values, "theta_on_labels": True})[0] == 400
+    steps, reason = theta_start_steps(PROPERTIES, {**values, "theta_on_labels": False})
     assert steps == 0 and "cannot wait" in reason
