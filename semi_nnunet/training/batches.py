@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 Batches = list[dict[str, dict[str, Any]]]  # of an optimizer step, as StepDataset makes them
 
 
+@dataclass(eq=False)
 class DeviceBatches:
     """Moves a loaded batch to the device and makes the views of its patches.
 
@@ -23,21 +25,14 @@ class DeviceBatches:
         labelled_view: appearance changes of labelled patches.
         strong_view: appearance changes that make the strong view of unlabelled patches.
         annotated: classes that each labelled case annotates; None for all.
-
-    Attributes:
         augmentations: stream -> nnU-Net's transforms that are applied on the device.
     """
 
-    def __init__(
-        self,
-        device: torch.device,
-        labelled_view: AppearanceView,
-        strong_view: AppearanceView,
-        annotated: AnnotatedClasses | None = None,
-    ):
-        self.device, self.labelled_view, self.strong_view = device, labelled_view, strong_view
-        self.annotated = annotated
-        self.augmentations: Mapping[str, BatchedTransforms] = {}
+    device: torch.device
+    labelled_view: AppearanceView
+    strong_view: AppearanceView
+    annotated: AnnotatedClasses | None = None
+    augmentations: Mapping[str, BatchedTransforms] = field(default_factory=dict)
 
     def __call__(self, batch: dict[str, dict[str, Any]]) -> tuple[LabelledBatch, UnlabelledBatch]:
         """Return both parts of a batch; the unlabelled part is empty without such a stream."""

@@ -98,12 +98,7 @@ class NextStages:
         return str(self.predictor.plans.get_configuration(stage).data_identifier)
 
     def _store(
-        self,
-        stage: str,
-        folder: Path,
-        case: str,
-        logits: torch.Tensor,
-        properties: dict[str, Any],
+        self, stage: str, folder: Path, case: str, logits: torch.Tensor, properties: dict[str, Any]
     ) -> None:
         """Resample a prediction to the image of ``stage``, and write it atomically."""
         target = UnlabelledDataset(folder, [case], {}).load_case(case)[0]

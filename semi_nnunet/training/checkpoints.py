@@ -34,7 +34,7 @@ DOS_FOLDER = 0x10
 STOCK_VALUES: list[Any] = [  # types in checkpoints of nnU-Net's own trainers
     np.dtype,
     np.float64(0).__reduce__()[0],  # the function that rebuilds a numpy scalar
-    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u8", "?")),
+    *(type(np.dtype(code)) for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u8", "?")),
 ]
 EXECUTE = "SEMI_NNUNET_EXECUTE_CHECKPOINTS"  # set to 1: files that can execute code are read
 PRETRAINED = "-pretrained_weights"  # option of nnUNetv2_train
@@ -106,7 +106,7 @@ class CheckpointWriter:
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
-        self._is_running = self._is_beside = False
+        self._is_running = self._in_background = False
         _WRITERS.add(self)
 
     @contextmanager
@@ -134,11 +134,11 @@ class CheckpointWriter:
     @contextmanager
     def beside(self) -> Iterator[None]:
         """Write the checkpoints of the block in a thread, if a training runs."""
-        self._is_beside = self._is_running
+        self._in_background = self._is_running
         try:
             yield
         finally:
-            self._is_beside = False
+            self._in_background = False
 
     def save(self, content: Mapping[str, Any], path: str | Path) -> None:
         """Write the current content of a checkpoint as soon as the previous one is written.
@@ -147,7 +147,7 @@ class CheckpointWriter:
             UserError: this or the previous checkpoint could not be written.
         """
         self.wait()
-        if not self._is_beside:
+        if not self._in_background:
             save(content, path)
             return
         try:
@@ -456,12 +456,12 @@ def log_changes(
 ) -> None:
     """Warn of settings and cases that changed since a checkpoint was written.
 
-    Settings that an earlier version did not have, and kinds of cases that it did not store, count
+    Settings that an earlier version did not have, and groups of cases that it did not store, count
     as unchanged.
 
     Args:
         semi: content of the checkpoint's key "semi".
-        cases: current cases by kind, such as "unlabelled".
+        cases: current cases by group, such as "unlabelled".
     """
     current = plain(settings)
     changes = [
@@ -469,9 +469,9 @@ def log_changes(
         for key, value in semi["settings"].items()
         if current.get(key, value) != value
     ]
-    for kind, current_cases in cases.items():
-        previous_cases = set(semi["cases"].get(kind, current_cases))
+    for group, current_cases in cases.items():
+        previous_cases = set(semi["cases"].get(group, current_cases))
         if previous_cases != set(current_cases):
-            changes.append(f"{kind} cases: {len(previous_cases)} -> {len(current_cases)}")
+            changes.append(f"{group} cases: {len(previous_cases)} -> {len(current_cases)}")
     if changes:
         say(f"WARNING: settings changed since the checkpoint: {'; '.join(changes)}")

@@ -51,13 +51,10 @@ def surest(scores: Mapping[str, float], keep: float) -> list[str]:
     return sorted(rank_by_uncertainty(scores)[:count])
 
 
-def write_table(path: Path, scores: Mapping[str, float], kept: list[str]) -> None:
+def write_table(path: Path, scores: Mapping[str, float], kept_cases: Sequence[str]) -> None:
     """Write a CSV with case, score (its uncertainty) and kept (0 or 1), least uncertain first."""
-    kept_cases = set(kept)
-    rows = [
-        [case, f"{scores[case]:.6f}", int(case in kept_cases)]
-        for case in rank_by_uncertainty(scores)
-    ]
+    kept_set = set(kept_cases)
+    rows = [[c, f"{scores[c]:.6f}", int(c in kept_set)] for c in rank_by_uncertainty(scores)]
     write_csv(path, [["case", "score", "kept"], *rows])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +85,6 @@ def make_repeatable(
     training.sampling_probabilities = sampling_probabilities(
         training.indices, pseudo_labelled_cases(preprocessed), settings.labelled_share
     )
-
-
-def close_loaders(loaders: Iterable[StepLoader]) -> None:
-    """Stop the worker processes of loaders."""
-    for loader in loaders:
-        loader.close()
 
 
 def limit_rotation(

@@ -54,11 +54,7 @@ class WarmUpSchedule(PolyLRScheduler):
     """
 
     def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        initial_lr: float,
-        epochs: int,
-        warm_up_epochs: int,
+        self, optimizer: torch.optim.Optimizer, initial_lr: float, epochs: int, warm_up_epochs: int
     ):
         self.warm_up_epochs = warm_up_epochs
         super().__init__(optimizer, initial_lr, epochs)

@@ -71,8 +71,8 @@ class Preemption:
     def watch(self) -> Iterator[None]:
         """Record the signals inside the block instead of ending the process.
 
-        At the end of the block all processes leave if one got a signal. Processes that are forked
-        inside, such as those that load batches, still end by the signals.
+        At the end of the block all processes leave if one got a signal. Forked processes, such
+        as those that load batches, still end by the signals.
         """
         own_pid, parent_pid = os.getpid(), os.getppid()
 

@@ -7,6 +7,7 @@ the word of version 0.2.0 for the reliability.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,7 @@ class UnlabelledWeight:
         return float(present.mean()) if len(present) else 0.0
 
 
+@dataclass(eq=False)
 class ReliabilityMeter:
     """Measures the reliability of the deployed network at the end of every epoch.
 
@@ -123,16 +125,11 @@ class ReliabilityMeter:
         ranks: processes whose voxels are counted together.
     """
 
-    def __init__(
-        self,
-        weight: UnlabelledWeight,
-        trains_on_validated: bool,
-        ranks: Ranks,
-        say: Callable[[str], None],
-    ):
-        self.weight, self.ranks, self.say = weight, ranks, say
-        self.counts_labelled = weight.follows_reliability and trains_on_validated
-        self.labelled_counts: list[torch.Tensor] = []  # one for each step of the epoch
+    weight: UnlabelledWeight
+    trains_on_validated: bool
+    ranks: Ranks
+    say: Callable[[str], None]
+    labelled_counts: list[torch.Tensor] = field(default_factory=list, init=False)  # by step
 
     def count_labelled(
         self,
@@ -151,7 +148,7 @@ class ReliabilityMeter:
             ignore_label: label of voxels that do not count.
             annotated: bool (B, classes or regions), classes that count in each patch; None for all.
         """
-        if self.counts_labelled:
+        if self.trains_on_validated and self.weight.follows_reliability:
             counts = count_classes(logits.detach(), target, exclusive, ignore_label, annotated)
             self.labelled_counts.append(counts)
 

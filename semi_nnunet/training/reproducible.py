@@ -32,15 +32,10 @@ from semi_nnunet.training.folds import require_fold, require_usable_split
 from semi_nnunet.training.initial_weights import InitialWeights, find_initial_weights
 from semi_nnunet.training.loaders import (
     build_step_loaders,
-    close_loaders,
     limit_rotation,
     make_repeatable,
 )
-from semi_nnunet.training.losses import (
-    build_supervised_loss,
-    read_class_weights,
-    uses_nnunet_loss,
-)
+from semi_nnunet.training.losses import build_supervised_loss, read_class_weights, uses_nnunet_loss
 from semi_nnunet.training.machine_faults import (
     raise_if_batch_too_small,
     raise_if_machine_fault,
@@ -121,7 +116,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.run_log = RunLog(self.resolved, self.say, self.device, self.ranks.world_size)
         self.records, self.history = self.run_log.records, self.run_log.history
         self.non_finite = NonFiniteWatch(at_once=self.device.type == "cpu")
-        self.resuming = plans.get("continue_training", True)  # nnU-Net says False with --val
+        self.resuming = plans.get("continue_training", True)  # False with nnU-Net's --val
         self._stopped_early = self.is_restoring = False
         self._cases: dict[str, list[str]] = {}
         self.preemption = Preemption(self.ranks)
@@ -297,12 +292,16 @@ class ReproducibleTrainer(nnUNetTrainer):
 
     def on_train_end(self) -> None:
         super().on_train_end()
-        close_loaders((self.dataloader_train, self.dataloader_val))
+        self._close_loaders()
         self.run_log.close()
+
+    def _close_loaders(self) -> None:
+        self.dataloader_train.close()
+        self.dataloader_val.close()
 
     def restart_loaders(self) -> None:
         """Restart the loaders from the current step, because the cases have changed."""
-        close_loaders((self.dataloader_train, self.dataloader_val))
+        self._close_loaders()
         self.dataloader_train, self.dataloader_val = self.get_dataloaders()
         self._cases = self.current_cases()
 

@@ -213,7 +213,7 @@ def draw_history(history: History) -> Figure:
             rows, COLUMNS, figsize=(WIDE * COLUMNS, HIGH * rows), squeeze=False
         )
         for axis, (title, columns) in zip(axes.flat, panels, strict=False):
-            draw_panel(axis, title, {column: history.series(column) for column in columns})
+            draw_history_panel(axis, title, {column: history.series(column) for column in columns})
         for axis in list(axes.flat)[max(1, len(panels)) :]:
             axis.remove()
         figure.subplots_adjust(  # tight_layout would draw everything twice more to measure it
@@ -227,7 +227,7 @@ def draw_history(history: History) -> Figure:
     return figure
 
 
-def draw_panel(
+def draw_history_panel(
     axis: Axes, title: str, curves: Mapping[str, tuple[list[float], list[float]]]
 ) -> None:
     """Draw the curves of a panel, labelled by the last part of their column's name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -56,6 +56,7 @@ class BatchCases:
         return self.labelled if term.is_supervised else self.labelled + self.unlabelled
 
 
+@dataclass(eq=False)
 class OptimizerStep:
     """Weighs and back-propagates terms one after the other, and updates the networks.
 
@@ -73,23 +74,17 @@ class OptimizerStep:
         balance: limits the unlabelled gradient, and averages gradients over processes.
     """
 
-    def __init__(
-        self,
-        networks: Sequence[nn.Module],
-        optimizer: torch.optim.Optimizer,
-        scaler: Any,
-        gradient_clip: float,
-        dtype: torch.dtype | None,
-        unlabelled_weight: UnlabelledWeight,
-        records: StepRecords,
-        non_finite: NonFiniteWatch,
-        balance: GradientBalance,
-    ):
-        self.networks, self.optimizer, self.scaler = networks, optimizer, scaler
-        self.gradient_clip, self.dtype = gradient_clip, dtype
-        self.unlabelled_weight, self.records = unlabelled_weight, records
-        self.non_finite, self.balance = non_finite, balance
-        self._backward_passes = self._passes_of_last_step = 0
+    networks: Sequence[nn.Module]
+    optimizer: torch.optim.Optimizer
+    scaler: Any
+    gradient_clip: float
+    dtype: torch.dtype | None
+    unlabelled_weight: UnlabelledWeight
+    records: StepRecords
+    non_finite: NonFiniteWatch
+    balance: GradientBalance
+    _backward_passes: int = field(default=0, init=False)
+    _passes_of_last_step: int = field(default=0, init=False)
 
     def back_propagate(
         self,

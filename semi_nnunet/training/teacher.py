@@ -78,7 +78,7 @@ class ConsistentTeacherTrainer(TeacherTrainer, is_method=False):
 
         The papers use the MSE only. With it, as with the Kullback-Leibler divergence, the
         foreground that the teacher saw in unlabelled hearts shrank to half of the truth
-        (docs/results/journal.md): both average over voxels, most of which are background. The Dice
+        (docs/results/journal.md): both average over voxels, mostly of the background. The Dice
         of a class is weighted by how sure the teacher is of the class.
         """
         sum_over_ranks, dice_weight = self.ranks.summing, self.settings.consistency_dice

@@ -23,12 +23,7 @@ from semi_nnunet.core.losses import DiceAndVoxelLoss
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label, is_foreground
 from semi_nnunet.data.file_bytes import require_whole
 from semi_nnunet.data.layout import unlabelled_folder
-from semi_nnunet.data.loading import (
-    LabelledBatch,
-    StepLoader,
-    UnlabelledBatch,
-    UnlabelledSampling,
-)
+from semi_nnunet.data.loading import LabelledBatch, StepLoader, UnlabelledBatch, UnlabelledSampling
 from semi_nnunet.data.stage_predictions import (
     never_validated,
     predicts_unlabelled,
@@ -48,11 +43,7 @@ from semi_nnunet.training.loaders import LoaderWaitLog
 from semi_nnunet.training.losses import compute_supervised_loss
 from semi_nnunet.training.precision import compute_dtype
 from semi_nnunet.training.prediction import CasePredictor
-from semi_nnunet.training.reliability import (
-    ReliabilityMeter,
-    UnlabelledWeight,
-    describe_collapse,
-)
+from semi_nnunet.training.reliability import ReliabilityMeter, UnlabelledWeight, describe_collapse
 from semi_nnunet.training.step import BatchCases, OptimizerStep, Term
 from semi_nnunet.training.unlabelled_pool import UnlabelledPool, UnlabelledSelection
 from semi_nnunet.util.errors import UserError
@@ -109,9 +100,9 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         loss = compute_supervised_loss(self.loss, outputs, labelled.target, annotated)
         return Term(name, loss, ramped=False)
 
-    def cutmix(self, like: torch.Tensor) -> BoxMix:
-        """Draw a random CutMix for tensors with the batch and patch size of ``like``."""
-        return sample_box_mix(like, self.settings.cutmix_edge, self.settings.cutmix_probability)
+    def cutmix(self, x: torch.Tensor) -> BoxMix:
+        """Draw a random CutMix for tensors with the batch and patch size of ``x``."""
+        return sample_box_mix(x, self.settings.cutmix_edge, self.settings.cutmix_probability)
 
     def pseudo_label_loss(
         self,
@@ -153,12 +144,12 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             self.records.add("mask_ratio", trusted.sum() / voxels)
 
     def _record_foreground(
-        self, kind: str, probs: torch.Tensor, mask: torch.Tensor
+        self, source: str, probs: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
         """Record the fraction of foreground in the mask; return the mask's number of voxels."""
         voxels = mask.sum().clamp_min(1)
         foreground = is_foreground(probs, self.exclusive) & mask
-        self.records.add(f"foreground/{kind}", foreground.sum() / voxels)
+        self.records.add(f"foreground/{source}", foreground.sum() / voxels)
         return voxels
 
     # ---------------------------------------------------------------- set-up

@@ -43,11 +43,7 @@ class UnlabelledPool:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        command: str,
-        image_filter: ImageFilter,
-        locator: ForegroundLocator,
+        self, folder: Path, command: str, image_filter: ImageFilter, locator: ForegroundLocator
     ):
         self.folder, self.command = folder, command
         self.filter, self.locator = image_filter, locator
@@ -125,8 +121,8 @@ class UnlabelledPool:
 
     def state(self) -> dict[str, Any]:
         """Return the state for a checkpoint."""
-        kept = None if self.kept is None else sorted(self.kept)
-        return {"kept": kept, "located_epoch": self._located_epoch}
+        kept_cases = None if self.kept is None else sorted(self.kept)
+        return {"kept": kept_cases, "located_epoch": self._located_epoch}
 
     def restore(self, state: Mapping[str, Any], reads_positions: bool) -> None:
         """Restore a state.
@@ -138,8 +134,8 @@ class UnlabelledPool:
         Raises:
             UserError: the file of the positions is missing.
         """
-        kept = state.get("kept")
-        self.kept = None if kept is None else set(kept)
+        kept_cases = state.get("kept")
+        self.kept = None if kept_cases is None else set(kept_cases)
         self._located_epoch = state.get("located_epoch")
         if self._located_epoch is not None and reads_positions:
             self.located = self.locator.read(self._located_epoch)

@@ -32,8 +32,7 @@ def read_table(trainer, epoch):
 
 @pytest.mark.parametrize("name", ["SemiMeanTeacherTrainer", "SemiCPSTrainer"])
 @pytest.mark.parametrize(
-    "score",
-    [pytest.param(s, marks=() if s == "change" else pytest.mark.slow) for s in SCORES],
+    "score", [pytest.param(s, marks=() if s == "change" else pytest.mark.slow) for s in SCORES]
 )
 def test_training_continues_with_the_least_uncertain_images(score, name, make_trainer):
     epochs = [1, 3] if score == "change" else [3]

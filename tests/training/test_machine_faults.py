@@ -92,9 +92,7 @@ def test_a_network_that_cannot_be_compiled_trains_as_it_is(
     assert same_weights(*weights)
 
 
-def test_a_lost_process_is_named_in_a_distributed_training(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_lost_process_is_named_in_a_distributed_training(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = RuntimeError("[gloo/transport/tcp/pair.cc:544] Connection closed by peer [127.0.0.1]")
     assert raise_if_machine_fault(lost, "folder") is None
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
