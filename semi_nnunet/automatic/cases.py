@@ -1,7 +1,7 @@
-"""Which cases choose the best method, and which prove the choice: never the same.
+"""Which cases choose the best method, and which test the choice: never the same.
 
-Where imagesTs has labels, these prove it and folds of the labelled cases choose; else half of the
-folds choose, while the others prove.
+Labelled cases of imagesTs test the choice, and folds of the labelled cases choose. Without such
+cases, half of the folds choose, and the others test.
 """
 
 from __future__ import annotations
@@ -13,20 +13,25 @@ from semi_nnunet.runs.folders import Folders, patients_of
 from semi_nnunet.runs.folds import number_of_folds
 
 MOST_FOLDS_TO_CHOOSE = 3
-LEAST_PATIENTS = 6  # who choose or prove: below, Wilcoxon's test finds nothing even if all agree
+LEAST_PATIENTS = 6  # below, Wilcoxon's test finds nothing even if all patients agree
 
 
 @dataclass(frozen=True)
-class Cases:
-    """The cases of a data set that can choose and prove.
+class CaseCounts:
+    """The numbers of cases and patients that can choose a method and test the choice.
+
+    >>> counts = CaseCounts(5, labelled=20, patients=20, test_cases=0, test_patients=0,
+    ...                     has_test_labels=False)
+    >>> counts.choosing_folds, counts.proving_folds
+    (('0', '1'), ('2', '3', '4'))
 
     Args:
-        folds: how many folds of the labelled cases there are; 0: a single case.
-        labelled: how many cases are.
-        patients: who are labelled.
-        test_cases: of imagesTs.
-        test_patients: whose they are.
-        has_test_labels: whether these can prove the choice.
+        folds: of the labelled cases; 0 for a single case.
+        labelled: labelled cases.
+        patients: labelled patients.
+        test_cases: cases of imagesTs.
+        test_patients: patients of imagesTs.
+        has_test_labels: whether imagesTs can test the choice.
     """
 
     folds: int
@@ -37,8 +42,8 @@ class Cases:
     has_test_labels: bool
 
     @classmethod
-    def of(cls, folders: Folders) -> Cases:
-        """Count those of a data set that is preprocessed."""
+    def of(cls, folders: Folders) -> CaseCounts:
+        """Count the cases of a preprocessed data set."""
         labelled, tests = folders.labelled_cases(), folders.test_cases()
         patient_of = patients_of(folders)
         return cls(
@@ -51,24 +56,26 @@ class Cases:
         )
 
     @property
-    def choosing(self) -> tuple[str, ...]:
-        """The folds whose validation cases choose the best method; none where they are too few."""
+    def choosing_folds(self) -> tuple[str, ...]:
+        """The folds whose validation cases choose the best method; () if they are too few."""
         count = self.folds if self.has_test_labels else self.folds // 2
-        chosen = tuple(map(str, range(min(count, MOST_FOLDS_TO_CHOOSE))))
-        return chosen if self.validated_by(chosen) >= LEAST_PATIENTS else ()
+        folds = tuple(map(str, range(min(count, MOST_FOLDS_TO_CHOOSE))))
+        return folds if self.count_validated_patients(folds) >= LEAST_PATIENTS else ()
 
     @property
-    def proving(self) -> tuple[str, ...]:
-        """The folds whose validation cases prove it; none where test cases do."""
+    def proving_folds(self) -> tuple[str, ...]:
+        """The folds whose validation cases test the choice; () if test cases do."""
         if self.has_test_labels:
             return ()
-        return tuple(map(str, range(len(self.choosing), self.folds)))
+        return tuple(map(str, range(len(self.choosing_folds), self.folds)))
 
     @property
     def proving_patients(self) -> int:
-        """How many patients prove it, about."""
-        return self.test_patients if self.has_test_labels else self.validated_by(self.proving)
+        """About how many patients test the choice."""
+        if self.has_test_labels:
+            return self.test_patients
+        return self.count_validated_patients(self.proving_folds)
 
-    def validated_by(self, folds: Sequence[str]) -> int:
-        """How many patients these folds validate, about."""
+    def count_validated_patients(self, folds: Sequence[str]) -> int:
+        """Return about how many patients these folds validate."""
         return self.patients * len(folds) // max(1, self.folds)

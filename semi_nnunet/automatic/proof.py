@@ -1,4 +1,4 @@
-"""Which method is best on the cases that choose, and whether other cases prove it."""
+"""Which method is best on the cases that choose, and whether other cases confirm it."""
 
 from __future__ import annotations
 
@@ -23,53 +23,51 @@ class Proof:
 
     Args:
         ships: the trainer whose model ships: the method's if it is better beyond chance.
-        said: the answer, in a sentence.
+        answer: as a sentence.
     """
 
     ships: str
-    said: str
+    answer: str
 
 
-def ranked(jobs: Sequence[Job]) -> list[str]:
-    """The trainers by their mean Dice on the validation cases, the best first."""
-    found = comparison.ranking(values_of(jobs, "validation"), METRIC)
-    return [model.trainer for model, _ in found]
+def rank_trainers(jobs: Sequence[Job]) -> list[str]:
+    """Return the trainers by their mean Dice on the validation cases, the best first."""
+    ranking = comparison.ranking(read_dice_values(jobs, "validation"), METRIC)
+    return [model.trainer for model, _ in ranking]
 
 
 def prove(jobs: Sequence[Job], trainer: str) -> Proof:
-    """Compare a method with the baseline, on test cases where they are labelled.
+    """Compare a method with the baseline, on test cases if they are labelled.
 
     Args:
         jobs: of the last round.
         trainer: of the method.
     """
     subset = "test" if jobs[0].folders.test_labels else "validation"
-    both = [job for job in jobs if job.trainer in (BASELINE, trainer)]
-    values = values_of(both, subset)
+    values = read_dice_values([job for job in jobs if job.trainer in (BASELINE, trainer)], subset)
     try:
-        (found,) = comparison.compare(values, BASELINE, METRIC)
+        (compared,) = comparison.compare(values, BASELINE, METRIC)
     except UserError:
-        said = f"{trainer} could not be compared with the baseline: no labelled case was left over."
-        return Proof(BASELINE, f"{said} The baseline ships.")
-    low, high = 100 * found.overall.low, 100 * found.overall.high
+        reason = f"{trainer} could not be compared with the baseline: no labelled case was left."
+        return Proof(BASELINE, f"{reason} The baseline ships.")
+    gain = compared.overall
     unit = "patient" if comparison.patients_note(values) else "case"
-    count = found.overall.cases
     numbers = (
-        f"Dice {found.mean:.4f}, the baseline {found.baseline_mean:.4f}: "
-        f"{100 * found.overall.mean:+.2f} points ({low:+.2f} to {high:+.2f}), "
-        f"on {count} {subset} {unit}{'s' * (count != 1)} that did not choose it"
+        f"Dice {compared.mean:.4f}, the baseline {compared.baseline_mean:.4f}: "
+        f"{100 * gain.mean:+.2f} points ({100 * gain.low:+.2f} to {100 * gain.high:+.2f}), "
+        f"on {gain.cases} {subset} {unit}{'s' * (gain.cases != 1)} that did not choose it"
     )
-    verdict = found.verdict(METRIC)
+    verdict = compared.verdict(METRIC)
     if verdict == "better":
         return Proof(trainer, f"Unlabelled images help: {trainer} has {numbers}.")
-    what, why = "Unlabelled images harm here", ""
+    answer = "Unlabelled images harm here"
     if verdict != "WORSE":
-        what = "No gain beyond chance was seen"
-        why = f" ({' and '.join(doubts(found.overall, found.p_holm))})"
-    return Proof(BASELINE, f"{what}{why}, so that the baseline ships: {trainer} has {numbers}.")
+        reasons = " and ".join(doubts(gain, compared.p_holm))
+        answer = f"No gain beyond chance was seen ({reasons})"
+    return Proof(BASELINE, f"{answer}, so that the baseline ships: {trainer} has {numbers}.")
 
 
-def values_of(jobs: Sequence[Job], subset: str) -> list[Value]:
-    """The Dice of every case and class."""
+def read_dice_values(jobs: Sequence[Job], subset: str) -> list[Value]:
+    """Return the Dice of every case and class."""
     values, _ = read_values(tables_of(jobs, subset), METRIC, patients_of(jobs[0].folders))
     return crediting_absence(values, METRIC)

@@ -1,123 +1,136 @@
-"""What trainings take: of a benchmark on this machine, else read from short trainings."""
+"""The time that trainings take: from a benchmark on this machine, or from short trainings."""
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import time
 from collections.abc import Sequence
 
-from semi_nnunet.automatic.cases import Cases
-from semi_nnunet.automatic.commands import PLANS, ROUNDS, Commands
-from semi_nnunet.automatic.schedule import Rate
+from semi_nnunet.automatic.cases import CaseCounts
+from semi_nnunet.automatic.commands import PLANS, ROUNDS, AutoCommands
+from semi_nnunet.automatic.schedule import TrainingRate
 from semi_nnunet.benchmarking.kept import Kept, StepRate
 from semi_nnunet.benchmarking.work import Work
 from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.folders import ALL
 from semi_nnunet.runs.job import Job
-from semi_nnunet.runs.local import Resources, child_environment
-from semi_nnunet.runs.progress import epoch_times
+from semi_nnunet.runs.local import Resources, build_child_environment
+from semi_nnunet.runs.progress import read_epoch_seconds
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.machine import usable_cores
 
+logger = logging.getLogger(__name__)
+
 LOG_TIME = re.compile(r"training_log_(\d+(?:_\d+){5})")  # nnU-Net's name of a log
 START_S = 10.0  # until nnU-Net opens its log: imports
-LOADING = "nnUNet_n_proc_DA"  # how many processes load batches
-FORWARD = 1 / 3  # of a step: validation has no backward pass, which takes twice the forward one
+LOADING = "nnUNet_n_proc_DA"  # number of processes that load batches
+FORWARD = 1 / 3  # of a step: validation has no backward pass, which takes twice as long
 
 
-def rates_here(
-    commands: Commands, trainers: Sequence[str], resources: Resources, cases: Cases
-) -> dict[str, Rate]:
-    """What trainings take on this machine: as a benchmark found, now or before.
+def measure_rates_locally(
+    commands: AutoCommands, trainers: Sequence[str], resources: Resources, cases: CaseCounts
+) -> dict[str, TrainingRate]:
+    """Return the rates on this machine, from an earlier or a new benchmark.
 
     Raises:
         UserError: a trainer cannot be measured.
     """
     name, threads = commands.folders.preprocessed.name, resources.threads
     work = Work(name, commands.configuration, PLANS, resources.device, threads, ROUNDS)
-    kept = Kept.of(commands.folders, work)
-    if known := [one for one in trainers if one in kept.rates]:
-        print(f"rates of semi_nnunet benchmark of {kept.dates(known)}: {', '.join(known)}")
-    workers = child_environment(resources)[LOADING]
-    if missing := [one for one in trainers if one not in kept.rates]:
+    stored = Kept.of(commands.folders, work)
+    if measured := [trainer for trainer in trainers if trainer in stored.rates]:
+        dates = stored.dates(measured)
+        logger.info(f"rates of semi_nnunet benchmark of {dates}: {', '.join(measured)}")
+    workers = build_child_environment(resources)[LOADING]
+    if missing := [trainer for trainer in trainers if trainer not in stored.rates]:
         with variable(LOADING, workers):
-            run_stages(commands.timing(missing, threads))
-        kept = Kept.of(commands.folders, work)
-        if unknown := [one for one in missing if one not in kept.rates]:
-            what = f"nothing was kept in {kept.path} of {', '.join(unknown)}"
-            raise UserError(f"{what}", fix="make its folder writable, and run this again")
-    share = commands.planned("validation_steps_per_epoch") / commands.planned("steps_per_epoch")
+            run_stages(commands.build_benchmark(missing, threads))
+        stored = Kept.of(commands.folders, work)
+        if absent := [trainer for trainer in missing if trainer not in stored.rates]:
+            raise UserError(
+                f"the benchmark of {', '.join(absent)} was not stored in {stored.path}",
+                fix="make its folder writable, and run this again",
+            )
+    planned = commands.read_planned_steps
+    share = planned("validation_steps_per_epoch") / planned("steps_per_epoch")
     validated = math.ceil(cases.labelled / max(1, cases.folds))
     return {
-        one: rate_from(kept.rates[one], int(workers), usable_cores(), validated, share)
-        for one in trainers
+        trainer: estimate_rate(
+            stored.rates[trainer], int(workers), usable_cores(), validated, share
+        )
+        for trainer in trainers
     }
 
 
-def rates_elsewhere(
-    commands: Commands, trainers: Sequence[str], cases: Cases
-) -> dict[str, Rate] | None:
-    """What trainings take where they will run, of a few epochs; None: they are not over.
+def measure_rates_on_cluster(
+    commands: AutoCommands, trainers: Sequence[str], cases: CaseCounts
+) -> dict[str, TrainingRate] | None:
+    """Return the rates from trainings of a few epochs, or None if they have not ended.
 
     Raises:
-        UserError: one of them has left no history.
+        UserError: a training has left no history.
     """
     fold = "0" if cases.folds else ALL
-    run_stages(commands.measuring(trainers, fold))
-    jobs = {name: commands.rate_job(name, fold) for name in trainers}
+    run_stages(commands.build_timing(trainers, fold))
+    jobs = {name: commands.make_timing_job(name, fold) for name in trainers}
     if not all(job.is_done for job in jobs.values()):
         return None
-    return {name: rate_of(job) for name, job in jobs.items()}
+    return {name: read_rate(job) for name, job in jobs.items()}
 
 
-def rate_of(job: Job) -> Rate:
-    """Measure a training that is done: its last epoch, and all that is no epoch.
+def read_rate(job: Job) -> TrainingRate:
+    """Return the rate of a finished training, from its last epoch and the time outside epochs.
 
     Raises:
         UserError: it left no history.
     """
-    seconds = epoch_times(job)
+    seconds = read_epoch_seconds(job)
     if not seconds:
-        raise UserError(f"{job} left no history in {job.folder}", fix="train it anew")
+        raise UserError(f"{job} left no history in {job.folder}", fix="train it again")
     steps = read_json(job.folder / "semi_settings.json")["settings"]["steps_per_epoch"]["value"]
     ended = (job.validation / "summary.json").stat().st_mtime
-    besides = max(0.0, ended - begin_of(job) - sum(seconds)) + START_S
+    besides = max(0.0, ended - read_start_time(job) - sum(seconds)) + START_S
     cases = max(1, len(job.predicted_cases("validation")))
-    return Rate(step=seconds[-1] / steps, besides=besides, case=besides / cases)
+    return TrainingRate(step=seconds[-1] / steps, besides=besides, case=besides / cases)
 
 
-def begin_of(job: Job) -> float:
-    """When the training's last log was opened, in seconds since 1970."""
+def read_start_time(job: Job) -> float:
+    """Return when the training's last log was opened, in seconds since 1970.
+
+    Raises:
+        UserError: it left no log.
+    """
     logs = sorted(path.name for path in job.folder.glob("training_log_*.txt"))
-    found = LOG_TIME.match(logs[-1]) if logs else None
-    if found is None:
-        raise UserError(f"{job} left no log in {job.folder}", fix="train it anew")
-    return time.mktime(time.strptime(found[1], "%Y_%m_%d_%H_%M_%S"))
+    match = LOG_TIME.match(logs[-1]) if logs else None
+    if match is None:
+        raise UserError(f"{job} left no log in {job.folder}", fix="train it again")
+    return time.mktime(time.strptime(match[1], "%Y_%m_%d_%H_%M_%S"))
 
 
-def rate_from(
+def estimate_rate(
     measured: StepRate, workers: int, cores: int, validated: int, validation_share: float
-) -> Rate:
-    """What a training takes, from what was measured of its steps.
+) -> TrainingRate:
+    """Estimate the rate of a training from the steps of a benchmark.
 
     Args:
         measured: of the trainer, by a benchmark.
-        workers: processes that load batches of the training; 0: they are loaded between steps.
+        workers: processes that load batches of the training; 0: batches are loaded between steps.
         cores: of this machine.
-        validated: cases that its final validation predicts.
+        validated: cases of the final validation.
         validation_share: validation steps for each step.
     """
-    work = measured.loading * within(measured.workers, cores)  # seconds of one core
-    loading = work / within(workers, cores)
+    work = measured.loading * count_loading_cores(measured.workers, cores)  # seconds of one core
+    loading = work / count_loading_cores(workers, cores)
     step = max(measured.step, loading) if workers else measured.step + loading
     step += FORWARD * validation_share * measured.step
     besides = 2 * START_S + measured.start + validated * measured.case  # its processes import, too
-    return Rate(step=step, besides=besides, case=measured.case)
+    return TrainingRate(step=step, besides=besides, case=measured.case)
 
 
-def within(workers: int, cores: int) -> int:
-    """How many cores load."""
+def count_loading_cores(workers: int, cores: int) -> int:
+    """Return how many cores load batches."""
     return max(1, min(workers, cores))

@@ -1,28 +1,29 @@
-"""Choose among the baseline and the methods within a budget of hours, prove the choice, ship it."""
+"""Choose the best method within a budget of hours, test the choice, and export its model."""
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from semi_nnunet.automatic.cases import Cases
-from semi_nnunet.automatic.commands import Commands
-from semi_nnunet.automatic.page import choice_of, schedule_table, story
-from semi_nnunet.automatic.proof import prove, ranked
-from semi_nnunet.automatic.rates import rates_elsewhere, rates_here
+from semi_nnunet.automatic.cases import CaseCounts
+from semi_nnunet.automatic.commands import AutoCommands
+from semi_nnunet.automatic.page import build_choice, format_answer_page, format_schedule
+from semi_nnunet.automatic.proof import prove, rank_trainers
+from semi_nnunet.automatic.rates import measure_rates_locally, measure_rates_on_cluster
 from semi_nnunet.automatic.schedule import (
     FULL,
     LONGER,
     SHORT,
-    Round,
-    Setting,
-    better_half,
-    divide,
+    ScheduleInputs,
+    TrainingRound,
+    divide_budget,
+    keep_better_half,
 )
-from semi_nnunet.automatic.state import State
+from semi_nnunet.automatic.state import AutoState
 from semi_nnunet.data.image_files import read_with_nnunet
 from semi_nnunet.data.integrity import reader_class
 from semi_nnunet.data.raw_description import RawDataset
@@ -38,24 +39,26 @@ from semi_nnunet.util.files import file_in_the_way, write_text, writing
 from semi_nnunet.util.lock import hold_until_exit
 from semi_nnunet.util.names import unique
 
+logger = logging.getLogger(__name__)
+
 CANDIDATES = (  # in the order of preference: docs/results/tournament.md
     RECOMMENDED,
     "SemiMeanTeacherTrainer",
     "SemiMixMatchTrainer",
     "SemiDistillationTrainer",
 )
-SHARE_SPENT = 0.92  # of the hours, by the trainings; the rest for the report and wrong estimates
+SHARE_SPENT = 0.92  # of the hours, by trainings; the rest is for the report and wrong estimates
 MOST_STEPS = 250_000  # nnU-Net's
 LATER = "next: when the cluster's queue is empty, the same command again"
 
 
 @dataclass(frozen=True)
-class Shipped:
-    """What an ``auto`` ends with.
+class ShippedModel:
+    """The result of an ``auto``.
 
     Args:
-        trainer: whose model ships.
-        answer: whether unlabelled images helped, in a sentence.
+        trainer: of the model that ships.
+        answer: whether unlabelled images helped, as a sentence.
         folder: with the exported model, the predictions of imagesTs and the report.
     """
 
@@ -73,48 +76,41 @@ def auto(
     launcher: Launcher | None = None,
     out: str | Path | None = None,
     dry_run: bool = False,
-) -> Shipped | None:
-    """Go from a raw data set to one exported model and its proof; may be interrupted and repeated.
+) -> ShippedModel | None:
+    """Turn a raw data set into one exported, tested model; may be interrupted and repeated.
 
-    Args:
-        dataset: number or name.
-        hours: to spend, counted over restarts.
-        configuration: such as "2d"; None: 3d_fullres for volumes on a GPU, else 2d.
-        trainers: the candidates, the most promising first; the baseline is always one.
-        launcher: where trainings run; None: on this machine.
-        out: folder for the model, the predictions and the report; None: auto_DATASET, here.
-        dry_run: print what would be done, and do nothing.
+    :func:`semi_nnunet.auto` documents the arguments.
 
     Returns:
-        What ships; None with ``dry_run``, or where trainings were handed to a cluster.
+        The model; None with ``dry_run``, or if trainings were handed to a cluster.
 
     Raises:
-        UserError: the options or the data are wrong, another process is at it, the time is too
-            short, or a stage failed.
+        UserError: the options or the data are wrong, another process runs the same choice, the time
+            is too short, or a stage failed.
     """
     launcher, folders = launcher or Launcher(), folders_of(dataset)
     candidates = unique([name for name in trainers if name != BASELINE])
-    where = Path(out or f"auto_{folders.raw.name}").absolute()
-    require_sensible(hours, candidates, where)
+    target = Path(out or f"auto_{folders.raw.name}").absolute()
+    require_valid_options(hours, candidates, target)
     resources = find_resources(launcher.device, launcher.jobs, launcher.threads)
-    chosen = configuration or configuration_for(folders, resources.device)
-    commands = Commands(folders, chosen, launcher, resources.device, where)
-    asked = {"configuration": chosen, "candidates": " ".join(candidates)}
-    state = State.of(folders.results / "semi_auto" / f"{chosen}.json", asked)
-    choice = Choice(commands, state, tuple(candidates), hours, resources)
+    configuration = configuration or choose_configuration(folders, resources.device)
+    commands = AutoCommands(folders, configuration, launcher, resources.device, target)
+    options = {"configuration": configuration, "candidates": " ".join(candidates)}
+    state = AutoState.of(folders.results / "semi_auto" / f"{configuration}.json", options)
+    run = AutoRun(commands, state, tuple(candidates), hours, resources)
     if dry_run:
-        choice.show()
+        run.show_commands()
         return None
-    if other := hold_until_exit(state.lock):
+    if holder := hold_until_exit(state.lock):
         raise UserError(
-            f"{other} is at this choice already ({state.path})",
+            f"{holder} already runs this choice ({state.path})",
             fix="wait for it, or end it and run the same command again",
         )
     with state.running():
-        return choice.make()
+        return run.execute()
 
 
-def require_sensible(hours: float, candidates: Sequence[str], out: Path) -> None:
+def require_valid_options(hours: float, candidates: Sequence[str], out: Path) -> None:
     """Check the options.
 
     Raises:
@@ -123,22 +119,20 @@ def require_sensible(hours: float, candidates: Sequence[str], out: Path) -> None
     problems = [*unknown_trainers(candidates)]
     if hours <= 0:
         problems.append(Problem("--hours", f"must be above 0, got {hours}", "correct it"))
-    if there := file_in_the_way(out):
-        problems.append(Problem("-o", f"must be a folder, but {there} is a file", "give a folder"))
+    if file := file_in_the_way(out):
+        problems.append(Problem("-o", f"must be a folder, but {file} is a file", "give a folder"))
     if not candidates:
-        what = f"must name a candidate besides {BASELINE}, got none"
-        problems.append(Problem("-tr", what, f"add one, such as {RECOMMENDED}"))
-    kinds = our_trainers()
+        message = f"must name a candidate besides {BASELINE}, got none"
+        problems.append(Problem("-tr", message, f"add one, such as {RECOMMENDED}"))
+    facts = our_trainers()
     for name in candidates:
-        if name in kinds and not kinds[name].segments:
+        if name in facts and not facts[name].segments:
             problems.append(Problem(f"-tr {name}", "segments nothing", "leave it out"))
     raise_if_any("The choice cannot start:", problems)
 
 
-def configuration_for(folders: Folders, device: str) -> str:
-    """3d_fullres for volumes on a GPU; 2d for slices, and on a CPU, where 3-D takes many times
-    as long.
-    """
+def choose_configuration(folders: Folders, device: str) -> str:
+    """Return 3d_fullres for volumes on a GPU, else 2d; on a CPU 3-D takes many times as long."""
     if device == "cpu":
         return "2d"
     raw = RawDataset.of(folders.raw)
@@ -149,133 +143,139 @@ def configuration_for(folders: Folders, device: str) -> str:
 
 
 @dataclass
-class Choice:
-    """The way from the candidates to the one that ships.
+class AutoRun:
+    """One ``auto``, from the candidates to the model that ships.
 
     Args:
         commands: of the data set.
-        state: what was done before.
+        state: of earlier runs of the same command.
         candidates: the most promising first, without the baseline.
         hours: to spend.
         resources: of this machine.
     """
 
-    commands: Commands
-    state: State
+    commands: AutoCommands
+    state: AutoState
     candidates: tuple[str, ...]
     hours: float
     resources: Resources
 
-    def make(self) -> Shipped | None:
-        """Do all that is left; None: it was handed to a cluster."""
+    def execute(self) -> ShippedModel | None:
+        """Do the remaining work; return None if it was handed to a cluster."""
         folders, state = self.commands.folders, self.state
-        with writing("the folder of what ships", out := self.commands.out):  # before hours of work
+        # a folder without permission is found before hours of work
+        with writing("the folder of what ships", out := self.commands.out):
             out.mkdir(parents=True, exist_ok=True)
-        run_stages(self.commands.preparing())
-        if FULL not in state.rounds and not self.measured():
+        run_stages(self.commands.build_preparation())
+        if FULL not in state.rounds and not self.measure_rates():
             return None
-        left = list(self.candidates)
+        candidates = list(self.candidates)
         for name in (SHORT, LONGER, FULL):
-            if (one := self.round_of(name, left)) is None:
+            if (current := self.begin_round(name, candidates)) is None:
                 continue
-            run_stages(self.commands.trainings(one, self.steps_per_epoch))
-            jobs = self.commands.jobs_of(one)
+            run_stages(self.commands.build_trainings(current, self.steps_per_epoch))
+            jobs = self.commands.list_jobs(current)
             if not all(job.is_done for job in jobs):
-                print(LATER)
+                logger.info(LATER)
                 return None
             if name != FULL:
-                run_stages(self.commands.validating(one))
-                state.ranked[name] = ranked(jobs)
+                run_stages(self.commands.build_evaluations(current))
+                state.ranked[name] = rank_trainers(jobs)
                 state.save()
-                print(f"best first: {', '.join(state.ranked[name])}")
-                of_candidates = [n for n in state.ranked[name] if n in left]
-                left = better_half(of_candidates)
-        jobs = self.commands.jobs_of(state.rounds[FULL])
-        proof = prove(jobs, left[0])
-        choice = choice_of(left[0], state, self.cases, proof, self.hours)
-        choice.write(self.commands.choice)
-        run_stages(self.commands.shipping(proof.ships))
+                logger.info(f"best first: {', '.join(state.ranked[name])}")
+                candidates = keep_better_half([n for n in state.ranked[name] if n in candidates])
+        method, jobs = candidates[0], self.commands.list_jobs(state.rounds[FULL])
+        proof = prove(jobs, method)
+        choice = build_choice(method, state, self.cases, proof, self.hours)
+        choice.write(self.commands.choice_file)
+        run_stages(self.commands.build_shipping(proof.ships))
         self.copy_predictions(proof.ships)
-        other = None
-        if proof.ships != left[0]:
-            other = typed(self.commands.exporting(left[0], Path("FOLDER")))
-        write_text(out / "README.md", story(folders.raw.name, proof, choice, other))
-        return Shipped(proof.ships, proof.said, self.commands.out)
+        export = None
+        if proof.ships != method:
+            export = typed(self.commands.build_export(method, Path("FOLDER")))
+        write_text(out / "README.md", format_answer_page(folders.raw.name, proof, choice, export))
+        return ShippedModel(proof.ships, proof.answer, self.commands.out)
 
-    def show(self) -> None:
-        """Print the commands and, if the rates are known, the table."""
-        run_stages(self.commands.preparing(), dry_run=True)
+    def show_commands(self) -> None:
+        """Print the commands and, if the rates are known, the schedule."""
+        run_stages(self.commands.build_preparation(), dry_run=True)
         if not self.state.rates:
-            here, threads = self.commands.are_here, self.resources.threads
-            everybody = self.with_all(self.candidates)
-            timing = self.commands.timing(everybody, threads)
-            elsewhere = self.commands.measuring(everybody, "0")
-            run_stages(timing if here else elsewhere, dry_run=True)
-            print("# how the hours are divided is said when a few steps were timed")
+            trainers = self.add_baseline_and_teachers(self.candidates)
+            benchmark = self.commands.build_benchmark(trainers, self.resources.threads)
+            timing = self.commands.build_timing(trainers, "0")
+            run_stages(benchmark if self.commands.runs_locally else timing, dry_run=True)
+            logger.info("# the schedule follows when a few steps are timed")
             return
-        rounds = list(self.state.rounds.values()) or divide(
-            self.setting, self.candidates, self.seconds_left
+        rounds = list(self.state.rounds.values()) or divide_budget(
+            self.schedule_inputs, self.candidates, self.seconds_left
         )
-        print(schedule_table(rounds, self.setting))
-        for one in rounds:
-            run_stages(self.commands.trainings(one, self.steps_per_epoch), dry_run=True)
+        logger.info(format_schedule(rounds, self.schedule_inputs))
+        for current in rounds:
+            trainings = self.commands.build_trainings(current, self.steps_per_epoch)
+            run_stages(trainings, dry_run=True)
 
-    def with_all(self, candidates: Sequence[str]) -> tuple[str, ...]:
-        """The baseline and candidates, after all teachers of theirs."""
+    def add_baseline_and_teachers(self, candidates: Sequence[str]) -> tuple[str, ...]:
+        """Return the baseline and the candidates, after all of their teachers."""
         teachers = self.teachers
-        taught = [teachers[name] for name in candidates if name in teachers]
-        named = [BASELINE, *candidates, *taught]
-        return tuple(sorted(unique(named), key=lambda name: name in teachers))
+        names = [BASELINE, *candidates]
+        names += [teachers[name] for name in candidates if name in teachers]
+        return tuple(sorted(unique(names), key=lambda name: name in teachers))
 
     @property
     def teachers(self) -> dict[str, str]:
         """Candidate -> the trainer that must be trained before it."""
-        kinds = our_trainers()
-        taught = {name: kinds[name].taught_by for name in self.candidates if name in kinds}
-        return {name: teacher for name, teacher in taught.items() if teacher}
+        facts = our_trainers()
+        taught_by = {name: facts[name].taught_by for name in self.candidates if name in facts}
+        return {name: teacher for name, teacher in taught_by.items() if teacher}
 
-    def measured(self) -> bool:
-        """Find out what trainings take; False: a cluster will."""
-        everybody = self.with_all(self.candidates if self.cases.choosing else self.candidates[:1])
-        commands, known = self.commands, self.state.rates
-        if commands.are_here:
-            self.state.rates = rates_here(commands, everybody, self.resources, self.cases)
-        elif missing := [name for name in everybody if name not in known]:
-            if (rates := rates_elsewhere(commands, missing, self.cases)) is None:
-                print(LATER)
+    def measure_rates(self) -> bool:
+        """Measure how long trainings take; return False if a cluster will."""
+        compares = self.cases.choosing_folds
+        candidates = self.candidates if compares else self.candidates[:1]
+        trainers = self.add_baseline_and_teachers(candidates)
+        commands, rates = self.commands, self.state.rates
+        if commands.runs_locally:
+            self.state.rates = measure_rates_locally(commands, trainers, self.resources, self.cases)
+        elif missing := [name for name in trainers if name not in rates]:
+            if (measured := measure_rates_on_cluster(commands, missing, self.cases)) is None:
+                logger.info(LATER)
                 return False
-            self.state.rates = {**known, **rates}
+            self.state.rates = {**rates, **measured}
         self.state.save()
         return True
 
-    def round_of(self, name: str, left: Sequence[str]) -> Round | None:
-        """The round of this name: as it was begun, or as the time that is left allows."""
-        state = self.state
-        if name not in state.rounds:
-            done = [*state.rounds]
-            if FULL in done:
-                return None  # it was left out
-            rounds = divide(self.setting, left, self.seconds_left, done)
-            if rounds[0].name != name:
+    def begin_round(self, name: str, candidates: Sequence[str]) -> TrainingRound | None:
+        """Return the round of this name, as it was begun or as the remaining time allows.
+
+        Returns:
+            None if the round is dropped.
+        """
+        rounds = self.state.rounds
+        if name not in rounds:
+            finished = [*rounds]
+            if FULL in finished:
                 return None
-            print(schedule_table(rounds, self.setting, done))
-            state.rounds[name] = rounds[0]
-            state.save()
-        return state.rounds[name]
+            remaining = divide_budget(self.schedule_inputs, candidates, self.seconds_left, finished)
+            if remaining[0].name != name:
+                return None
+            logger.info(format_schedule(remaining, self.schedule_inputs, finished))
+            rounds[name] = remaining[0]
+            self.state.save()
+        return rounds[name]
 
     @cached_property
-    def cases(self) -> Cases:
-        """The preprocessed ones."""
-        return Cases.of(self.commands.folders)
+    def cases(self) -> CaseCounts:
+        """The numbers of preprocessed cases."""
+        return CaseCounts.of(self.commands.folders)
 
     @property
     def steps_per_epoch(self) -> int:
-        return self.commands.planned("steps_per_epoch")
+        return self.commands.read_planned_steps("steps_per_epoch")
 
     @property
-    def setting(self) -> Setting:
-        """What the schedule depends on."""
-        return Setting(
+    def schedule_inputs(self) -> ScheduleInputs:
+        """The inputs of the schedule."""
+        return ScheduleInputs(
             rates=self.state.rates,
             teachers=self.teachers,
             baseline=BASELINE,
@@ -290,14 +290,13 @@ class Choice:
         return self.hours * 3600 * SHARE_SPENT - self.state.seconds
 
     def copy_predictions(self, trainer: str) -> None:
-        """Copy the predictions of imagesTs to where the model ships, if there are any."""
-        folders = self.commands.folders
-        of_round = self.commands.jobs_of(self.state.rounds[FULL])
-        (job,) = (one for one in of_round if (one.trainer, one.fold) == (trainer, ALL))
+        """Copy the predictions of imagesTs, if there are any, next to the model that ships."""
+        ending = self.commands.folders.file_ending
+        jobs = self.commands.list_jobs(self.state.rounds[FULL])
+        (job,) = (job for job in jobs if (job.trainer, job.fold) == (trainer, ALL))
         if not job.test.is_dir():
             return
         target = self.commands.out / "predictions"
         target.mkdir(parents=True, exist_ok=True)
         for case in sorted(job.predicted_cases("test")):
-            shutil.copyfile(job.test / f"{case}{folders.file_ending}",
-                            target / f"{case}{folders.file_ending}")  # fmt: skip
+            shutil.copyfile(job.test / f"{case}{ending}", target / f"{case}{ending}")

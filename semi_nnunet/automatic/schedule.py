@@ -1,4 +1,4 @@
-"""How a budget of hours is divided into rounds of trainings: successive halving, then the proof.
+"""Divide a budget of hours into rounds of trainings: successive halving, then a test.
 
 All candidates train briefly, the better half twice as long, the best one and the baseline at least
 four times as long (Jamieson & Talwalkar 2016, arXiv:1502.07943, with three rounds; theirs take the
@@ -11,26 +11,26 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from semi_nnunet.automatic.cases import Cases
+from semi_nnunet.automatic.cases import CaseCounts
 from semi_nnunet.runs.folders import ALL
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.progress import readable_time
 
 SHORT, LONGER, FULL = "short", "longer", "full"
-LENGTHS = {SHORT: 1, LONGER: 2, FULL: 4}  # steps of a training, relative to each other, at least
+LENGTHS = {SHORT: 1, LONGER: 2, FULL: 4}  # relative steps of a training, at least
 LEAST_STEPS = 100  # of a training that ships
-LEAST_TO_CHOOSE = 500  # steps; after 150 on Hippocampus, all methods had what the baseline had
-SHARES = {SHORT: 1 / 2, LONGER: 1 / 3}  # of the time that is left before a round, for all choosing
+LEAST_TO_CHOOSE = 500  # steps; after 150 on Hippocampus, no method differed from the baseline
+SHARES = {SHORT: 1 / 2, LONGER: 1 / 3}  # of the time left before a round, for rounds that choose
 
 
 @dataclass(frozen=True)
-class Rate:
-    """What trainings of one trainer take on this device.
+class TrainingRate:
+    """The time that trainings of one trainer take on this device, in seconds.
 
     Args:
-        step: seconds of one step, loading included.
-        besides: seconds of a training's start and of its final validation.
-        case: seconds to predict a case.
+        step: of one step, loading included.
+        besides: of a training's start and of its final validation.
+        case: to predict a case.
     """
 
     step: float
@@ -39,12 +39,16 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Round:
+class TrainingRound:
     """Trainings of one length.
+
+    >>> short = TrainingRound("short", ("A", "B"), folds=("0", "1"), steps=100)
+    >>> short.seconds({"A": TrainingRate(1, 20, 1), "B": TrainingRate(2, 20, 1)}, 9, 1)
+    680.0
 
     Args:
         name: one of :data:`LENGTHS`.
-        trainers: with the teachers of those that are taught by another.
+        trainers: including the teachers of distilled trainers.
         folds: that each of them trains.
         steps: of each training.
     """
@@ -54,106 +58,111 @@ class Round:
     folds: tuple[str, ...]
     steps: int
 
-    def seconds(self, rates: Mapping[str, Rate], test_cases: int, at_a_time: int) -> float:
-        """About how long the round takes, with so many trainings at a time.
+    def seconds(self, rates: Mapping[str, TrainingRate], test_cases: int, at_a_time: int) -> float:
+        """Estimate the duration of the round, with ``at_a_time`` trainings side by side.
 
         Only the last round predicts test cases.
         """
         cases = test_cases if self.name == FULL else 0
-        one_of_each = sum(
+        per_fold = sum(
             rates[name].besides + rates[name].case * cases + rates[name].step * self.steps
             for name in self.trainers
         )
-        return one_of_each * len(self.folds) / at_a_time
+        return per_fold * len(self.folds) / at_a_time
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a schedule depends on besides the budget.
+class ScheduleInputs:
+    """The inputs of a schedule besides the budget.
 
     Args:
-        rates: trainer -> what it takes; all candidates, with the teachers of those that have one.
-        teachers: trainer -> the one that must be trained before it.
+        rates: trainer -> its rate; of all candidates and their teachers.
+        teachers: trainer -> the trainer that must be trained before it.
         baseline: the trainer that all are compared with.
-        cases: that can choose and prove.
+        cases: that can choose a method and test the choice.
         steps_per_epoch: trainings have whole epochs.
         most_steps: of any training.
-        at_a_time: trainings that run beside each other.
+        at_a_time: trainings that run side by side.
     """
 
-    rates: Mapping[str, Rate]
+    rates: Mapping[str, TrainingRate]
     teachers: Mapping[str, str]
     baseline: str
-    cases: Cases
+    cases: CaseCounts
     steps_per_epoch: int
     most_steps: int
     at_a_time: int = 1
 
     def with_teachers(self, trainers: Sequence[str]) -> tuple[str, ...]:
-        """The trainers, each after the one that teaches it."""
-        found: dict[str, None] = {}
+        """Return the trainers, each after its teacher."""
+        names: dict[str, None] = {}
         for name in trainers:
             if name in self.teachers:
-                found[self.teachers[name]] = None
-            found[name] = None
-        return tuple(found)
+                names[self.teachers[name]] = None
+            names[name] = None
+        return tuple(names)
 
 
-def rounds_ahead(
-    setting: Setting, candidates: Sequence[str], done: Collection[str] = ()
-) -> list[Round]:
-    """The rounds to come, as long as their :data:`LENGTHS`.
+def list_remaining_rounds(
+    inputs: ScheduleInputs, candidates: Sequence[str], finished: Collection[str] = ()
+) -> list[TrainingRound]:
+    """Return the rounds to come, with their :data:`LENGTHS` as steps.
+
+    The later rounds are estimates: the first candidates stand for the better half, and the
+    costliest of them for the best one. If no round is left to choose, the first candidate is best.
 
     Args:
-        setting: of the schedule.
-        candidates: that are left, without the baseline; the best first, as far as it is known.
-        done: names of the rounds that are over.
-
-    In later rounds, the first candidates stand for those that will be left, and the costliest of
-    them for the best one; where no round is left to choose it, it is the first.
+        inputs: of the schedule.
+        candidates: without the baseline; the best first, as far as it is known.
+        finished: names of the rounds that are over.
     """
-    left, rounds = list(candidates), list[Round]()
+    remaining, rounds = list(candidates), list[TrainingRound]()
     for name in (SHORT, LONGER):
-        if name not in done and setting.cases.choosing and len(left) > 1:
-            trainers = setting.with_teachers([setting.baseline, *left])
-            rounds.append(Round(name, trainers, setting.cases.choosing, LENGTHS[name]))
-            left = better_half(left)
-    best = costliest(setting, left) if rounds else left[0]
-    last = setting.with_teachers([setting.baseline, best])
-    return [*rounds, Round(FULL, last, (ALL, *setting.cases.proving), LENGTHS[FULL])]
+        if name not in finished and inputs.cases.choosing_folds and len(remaining) > 1:
+            trainers = inputs.with_teachers([inputs.baseline, *remaining])
+            folds = inputs.cases.choosing_folds
+            rounds.append(TrainingRound(name, trainers, folds, LENGTHS[name]))
+            remaining = keep_better_half(remaining)
+    best = find_costliest(inputs, remaining) if rounds else remaining[0]
+    trainers = inputs.with_teachers([inputs.baseline, best])
+    folds = (ALL, *inputs.cases.proving_folds)
+    return [*rounds, TrainingRound(FULL, trainers, folds, LENGTHS[FULL])]
 
 
-def costliest(setting: Setting, candidates: Sequence[str]) -> str:
-    """The candidate whose training, with its teacher's, takes longest."""
+def find_costliest(inputs: ScheduleInputs, candidates: Sequence[str]) -> str:
+    """Return the candidate whose training, with its teacher's, takes longest."""
     return max(
         candidates,
-        key=lambda name: sum(setting.rates[one].step for one in setting.with_teachers([name])),
+        key=lambda name: sum(inputs.rates[t].step for t in inputs.with_teachers([name])),
     )
 
 
-def divide(
-    setting: Setting, candidates: Sequence[str], seconds: float, done: Collection[str] = ()
-) -> list[Round]:
-    """Divide the time that is left among the rounds.
+def divide_budget(
+    inputs: ScheduleInputs,
+    candidates: Sequence[str],
+    seconds: float,
+    finished: Collection[str] = (),
+) -> list[TrainingRound]:
+    """Divide the remaining time among the rounds.
 
-    Where it is too short for rounds of :data:`LEAST_TO_CHOOSE` steps, the second one is left out,
-    then candidates from the last one on, then the choice: the first candidate is then compared with
-    the baseline alone.
+    If candidates would get fewer than :data:`LEAST_TO_CHOOSE` steps, the second round is dropped,
+    then candidates from the last one on, and finally the comparison: only the first candidate and
+    the baseline are trained.
 
     Args:
-        setting: of the schedule.
-        candidates: that are left, the most promising first, without the baseline.
-        seconds: that are left.
-        done: names of the rounds that are over.
+        inputs: of the schedule.
+        candidates: the most promising first, without the baseline.
+        seconds: remaining time.
+        finished: names of the rounds that are over.
 
     Raises:
-        UserError: the time is too short even for that; it tells the least.
+        UserError: the time is too short even for that; the message has the least time.
     """
-    for rounds in thinned(setting, candidates, done):
-        if found := fitted(setting, rounds, seconds):
-            return found
-    shortest = LEAST_STEPS / min(LENGTHS[one.name] for one in rounds)
-    least = sum(time_of(setting, scaled(setting, rounds, shortest)))
+    for rounds in list_round_plans(inputs, candidates, finished):
+        if fitting := fit_rounds(inputs, rounds, seconds):
+            return fitting
+    shortest = LEAST_STEPS / min(LENGTHS[current.name] for current in rounds)
+    least = sum(estimate_round_seconds(inputs, scale_rounds(rounds, shortest)))
     raise UserError(
         f"the time left must do for the baseline and {candidates[0]} with {LEAST_STEPS} steps, "
         f"about {readable_time(least)}, got {readable_time(seconds)}",
@@ -161,74 +170,84 @@ def divide(
     )
 
 
-def thinned(
-    setting: Setting, candidates: Sequence[str], done: Collection[str]
-) -> list[list[Round]]:
-    """The ways to go, the most thorough first."""
-    found = []
+def list_round_plans(
+    inputs: ScheduleInputs, candidates: Sequence[str], finished: Collection[str]
+) -> list[list[TrainingRound]]:
+    """Return the possible sequences of rounds, the most thorough first."""
+    plans = []
     for count in range(len(candidates), 0, -1):
-        rounds = rounds_ahead(setting, candidates[:count], done)
-        found.append(rounds)
-        shorter = [one for one in rounds if one.name != LONGER]
-        if SHORT in (one.name for one in shorter) and len(shorter) < len(rounds):
-            found.append(shorter)
-    return found
+        rounds = list_remaining_rounds(inputs, candidates[:count], finished)
+        plans.append(rounds)
+        shorter = [current for current in rounds if current.name != LONGER]
+        if SHORT in (current.name for current in shorter) and len(shorter) < len(rounds):
+            plans.append(shorter)
+    return plans
 
 
-def fitted(setting: Setting, rounds: Sequence[Round], seconds: float) -> list[Round] | None:
-    """The rounds with as many steps as fit, in whole epochs; None: too few.
+def fit_rounds(
+    inputs: ScheduleInputs, rounds: Sequence[TrainingRound], seconds: float
+) -> list[TrainingRound] | None:
+    """Return the rounds with as many whole epochs as fit, or None if they are too short.
 
-    Choosing takes at most its share of the time; it gets more only if the last trainings, which
-    have the rest, could not use that.
+    Choosing takes at most its share of the time; it gets more only if the trainings of the last
+    round, which have the rest, could not use it.
     """
     *choosing, last = rounds
-    found = list[Round]()
+    fitting = list[TrainingRound]()
     if choosing:
-        longest = replace(last, steps=setting.most_steps)
-        most = seconds - sum(time_of(setting, [longest]))
+        longest = replace(last, steps=inputs.most_steps)
+        unused = seconds - sum(estimate_round_seconds(inputs, [longest]))
         shortest = max(
             min(
-                shortest_within(setting, choosing, seconds * SHARES[choosing[0].name]),
-                shortest_within(setting, rounds, seconds),
+                solve_shortest_steps(inputs, choosing, seconds * SHARES[choosing[0].name]),
+                solve_shortest_steps(inputs, rounds, seconds),
             ),
-            shortest_within(setting, choosing, most),
+            solve_shortest_steps(inputs, choosing, unused),
         )
-        for one in choosing:
-            steps = whole_epochs(setting, shortest * LENGTHS[one.name])
-            if steps < min(LEAST_TO_CHOOSE * LENGTHS[one.name], setting.most_steps):
+        for current in choosing:
+            steps = round_to_epochs(inputs, shortest * LENGTHS[current.name])
+            if steps < min(LEAST_TO_CHOOSE * LENGTHS[current.name], inputs.most_steps):
                 return None
-            found.append(replace(one, steps=steps))
-    rest = seconds - sum(time_of(setting, found))
-    steps = whole_epochs(setting, shortest_within(setting, [last], rest) * LENGTHS[last.name])
-    least = min(LEAST_STEPS, setting.most_steps)
-    return [*found, replace(last, steps=steps)] if steps >= least else None
+            fitting.append(replace(current, steps=steps))
+    rest = seconds - sum(estimate_round_seconds(inputs, fitting))
+    steps = round_to_epochs(inputs, solve_shortest_steps(inputs, [last], rest) * LENGTHS[last.name])
+    least = min(LEAST_STEPS, inputs.most_steps)
+    return [*fitting, replace(last, steps=steps)] if steps >= least else None
 
 
-def shortest_within(setting: Setting, rounds: Sequence[Round], seconds: float) -> float:
-    """Steps of a training of the length 1, such that the rounds take so long; may be below 0."""
-    fixed = sum(time_of(setting, scaled(setting, rounds, 0)))
-    one = sum(time_of(setting, scaled(setting, rounds, 1))) - fixed
-    return (seconds - fixed) / one
+def solve_shortest_steps(
+    inputs: ScheduleInputs, rounds: Sequence[TrainingRound], seconds: float
+) -> float:
+    """Return the steps of a training of length 1 with which the rounds take ``seconds``.
+
+    The result is below 0 if the time is too short.
+    """
+    fixed = sum(estimate_round_seconds(inputs, scale_rounds(rounds, 0)))
+    per_step = sum(estimate_round_seconds(inputs, scale_rounds(rounds, 1))) - fixed
+    return (seconds - fixed) / per_step
 
 
-def scaled(setting: Setting, rounds: Sequence[Round], shortest: float) -> list[Round]:
-    """The rounds, with this number of steps in the shortest."""
-    return [replace(one, steps=int(shortest * LENGTHS[one.name])) for one in rounds]
+def scale_rounds(rounds: Sequence[TrainingRound], shortest: float) -> list[TrainingRound]:
+    """Return the rounds with ``shortest`` steps in a training of length 1."""
+    return [replace(current, steps=int(shortest * LENGTHS[current.name])) for current in rounds]
 
 
-def whole_epochs(setting: Setting, steps: float) -> int:
-    """The largest number of steps below that is of whole epochs, at most the longest training."""
-    epochs = int(min(steps, setting.most_steps) // setting.steps_per_epoch)
-    return max(0, epochs) * setting.steps_per_epoch
+def round_to_epochs(inputs: ScheduleInputs, steps: float) -> int:
+    """Round steps down to whole epochs, and to the longest training."""
+    epochs = int(min(steps, inputs.most_steps) // inputs.steps_per_epoch)
+    return max(0, epochs) * inputs.steps_per_epoch
 
 
-def time_of(setting: Setting, rounds: Sequence[Round]) -> list[float]:
-    """Seconds of each round."""
-    return [
-        one.seconds(setting.rates, setting.cases.test_cases, setting.at_a_time) for one in rounds
-    ]
+def estimate_round_seconds(inputs: ScheduleInputs, rounds: Sequence[TrainingRound]) -> list[float]:
+    """Estimate the seconds of each round."""
+    test_cases = inputs.cases.test_cases
+    return [current.seconds(inputs.rates, test_cases, inputs.at_a_time) for current in rounds]
 
 
-def better_half(ranked: Sequence[str]) -> list[str]:
-    """The better half of candidates, best first; of three, two."""
-    return list(ranked[: math.ceil(len(ranked) / 2)])
+def keep_better_half(ranking: Sequence[str]) -> list[str]:
+    """Return the better half of ranked candidates; two of three.
+
+    >>> keep_better_half(["first", "second", "third"])
+    ['first', 'second']
+    """
+    return list(ranking[: math.ceil(len(ranking) / 2)])

@@ -1,4 +1,4 @@
-"""What an ``auto`` has done and how long it took, kept over restarts."""
+"""The progress and the spent time of an ``auto``, kept over restarts."""
 
 from __future__ import annotations
 
@@ -12,83 +12,84 @@ from typing import Annotated
 
 from pydantic import Field
 
-from semi_nnunet.automatic.schedule import Rate, Round
+from semi_nnunet.automatic.schedule import TrainingRate, TrainingRound
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
 from semi_nnunet.util.validation import read_as
 
-NOTE_EVERY_S = 10.0  # a killed auto forgets at most so much of its time
-BEGIN_ANEW = "remove this file to begin anew (trainings that are done and fit are kept)"
+NOTE_EVERY_S = 10.0  # a killed auto loses at most this much of its time
+START_AGAIN = "remove this file to start again (finished trainings that fit are kept)"
 
 
 @dataclass(frozen=True)
-class Saved:
-    """What is in the file of a :class:`State`; the fields are told there."""
+class SavedState:
+    """The file of an :class:`AutoState`, which documents the fields."""
 
     asked: dict[str, str]
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    rates: dict[str, Rate]
-    rounds: dict[str, Round]
+    rates: dict[str, TrainingRate]
+    rounds: dict[str, TrainingRound]
     ranked: dict[str, list[str]]
 
 
 @dataclass
-class State:
-    """The choices that stay as they are when the command is repeated.
+class AutoState:
+    """The decisions that stay when the command is repeated.
 
     Args:
-        path: of its file.
-        asked: the options that may not change on the way, such as the candidates.
+        path: of the file.
+        options: that may not change between runs, such as the candidates.
         seconds: spent so far, over all restarts.
-        rates: trainer -> what it takes; {}: not measured yet.
-        rounds: those that were begun.
-        ranked: round -> its candidates, the best first, of those that are done.
+        rates: trainer -> time that its trainings take; {} before they are measured.
+        rounds: the rounds that were begun.
+        ranked: finished round -> its candidates, the best first.
     """
 
     path: Path
-    asked: dict[str, str]
+    options: dict[str, str]
     seconds: float = 0.0
-    rates: dict[str, Rate] = field(default_factory=dict)
-    rounds: dict[str, Round] = field(default_factory=dict)
+    rates: dict[str, TrainingRate] = field(default_factory=dict)
+    rounds: dict[str, TrainingRound] = field(default_factory=dict)
     ranked: dict[str, list[str]] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @classmethod
-    def of(cls, path: Path, asked: dict[str, str]) -> State:
-        """Read what an earlier run left; else begin.
+    def of(cls, path: Path, options: dict[str, str]) -> AutoState:
+        """Read the state of an earlier run, or begin a new one.
 
         Raises:
-            UserError: it was begun with other options, or holds something else.
+            UserError: the earlier run had other options, or the file has another content.
         """
         if not path.is_file():
-            return cls(path, asked)
-        saved = read_as(Saved, path, "semi_nnunet auto", BEGIN_ANEW)
-        changed = [key for key in asked if saved.asked.get(key) != asked[key]]
-        if changed:
-            said = ", ".join(
-                f"{key} was {saved.asked.get(key)!r} and is {asked[key]!r}" for key in changed
-            )
+            return cls(path, options)
+        saved = read_as(SavedState, path, "semi_nnunet auto", START_AGAIN)
+        changes = [
+            f"{key} was {saved.asked.get(key)!r} and is {value!r}"
+            for key, value in options.items()
+            if saved.asked.get(key) != value
+        ]
+        if changes:
             raise UserError(
-                f"{path} was begun with other options: {said}",
-                fix=f"repeat the command as it was, or {BEGIN_ANEW}",
+                f"{path} was begun with other options: {', '.join(changes)}",
+                fix=f"repeat the command as it was, or {START_AGAIN}",
             )
-        return cls(path, asked, saved.seconds, saved.rates, saved.rounds, saved.ranked)
+        return cls(path, options, saved.seconds, saved.rates, saved.rounds, saved.ranked)
 
     @property
     def lock(self) -> Path:
-        """Held while an auto is at work."""
+        """The lock that a running auto holds."""
         return self.path.with_name(f".{self.path.stem}.lock")
 
     def save(self) -> None:
-        """Write it down."""
-        saved = Saved(self.asked, self.seconds, self.rates, self.rounds, self.ranked)
+        """Write the state to its file."""
+        saved = SavedState(self.options, self.seconds, self.rates, self.rounds, self.ranked)
         with self._guard:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.path, asdict(saved))
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count the time of the block, and write it down every few seconds."""
+        """Count the time of the block, and save it every few seconds."""
         ended, started, spent = threading.Event(), time.monotonic(), self.seconds
 
         def count() -> None:

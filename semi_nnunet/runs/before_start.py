@@ -1,12 +1,13 @@
-"""What would keep a cross-validation from running, found before its first job starts."""
+"""Checks of a cross-validation before its first job starts."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.data import annotated_classes, patients
 from semi_nnunet.data.layout import unlabelled_folder
@@ -22,9 +23,11 @@ from semi_nnunet.settings.overrides import given_settings
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import optional_json, read_json
 
+logger = logging.getLogger(__name__)
 
-def step_problems(jobs: Sequence[Job], steps: Sequence[str]) -> Iterator[Problem]:
-    """Steps without what they need: found after a training, or never."""
+
+def find_step_problems(jobs: Sequence[Job], steps: Sequence[str]) -> Iterator[Problem]:
+    """Yield a problem for steps whose input no job has or makes."""
     if "train" not in steps and not any(job.is_trained for job in jobs):
         yield Problem(
             f"--steps {' '.join(steps)}", "none of the jobs is trained", "add the step train"
@@ -32,173 +35,170 @@ def step_problems(jobs: Sequence[Job], steps: Sequence[str]) -> Iterator[Problem
     if "train" in steps and "evaluate" in steps and "predict" not in steps:
         test_labels = jobs[0].folders.test_labels
         if test_labels and not all(job.is_tested for job in jobs):
-            what = f"measures predictions of imagesTs, too, as there is {test_labels}"
-            yield Problem("--steps evaluate", what, "add the step predict")
+            message = f"also measures predictions of imagesTs, because {test_labels} exists"
+            yield Problem("--steps evaluate", message, "add the step predict")
 
 
-def pretraining_problems(jobs: Sequence[Job], plans: Mapping[str, Any]) -> Iterator[Problem]:
-    """Trainings that begin with what nobody pre-trained, nor is asked to."""
-    classes, known, told = settings_classes(), set(jobs), set[str]()
+def find_pretraining_problems(jobs: Sequence[Job], plans: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield trainings that start from pre-trained weights which neither exist nor are scheduled.
+
+    Each configuration is named once.
+    """
+    classes, scheduled, reported = settings_classes(), set(jobs), set[str]()
     for job in jobs:
-        if job.trainer not in classes or not job.segments or job.continues:
+        if job.trainer not in classes or not job.segments or job.has_checkpoint:
             continue
-        given = given_settings(
+        settings = given_settings(
             plans.get("semi", {}), SemiSettings, classes[job.trainer], job.trainer,
             job.configuration, list(plans["configurations"]), classes,
         )  # fmt: skip
-        value, where = given.get("pretrained", (None, ""))
-        before = job.pretraining
-        if value != POOL or before in known or before.is_trained or job.configuration in told:
+        value, location = settings.get("pretrained", (None, ""))
+        first = job.pretraining
+        is_available = first in scheduled or first.is_trained
+        if value != POOL or is_available or job.configuration in reported:
             continue
-        told.add(job.configuration)
-        what = f"pretrained is 'pool', and {before.folder.parent.name} is not trained"
-        yield Problem(where, what, f"add {before.trainer} to -tr")
+        reported.add(job.configuration)
+        message = f"pretrained is 'pool', and {first.folder.parent.name} is not trained"
+        yield Problem(location, message, f"add {first.trainer} to -tr")
 
 
-def cascade_problems(jobs: Sequence[Job], folds: int) -> Iterator[Problem]:
-    """Second stages of a cascade whose first stage is neither trained nor to be trained.
+def find_cascade_problems(jobs: Sequence[Job], folds: int) -> Iterator[Problem]:
+    """Yield second stages of a cascade whose first stage is neither trained nor scheduled.
 
-    A fold trains on predictions of all cases, which the first stage makes of each fold's validation
-    cases, in one folder for all folds. Those of fold "all" are of its own training cases.
+    A fold of the second stage trains on predictions of all cases. The first stages of all folds
+    write them into one folder, each for its own validation cases; fold "all" predicts its training
+    cases.
     """
-    known, ready = set(jobs), dict[Job, bool]()
+    scheduled, is_complete = set(jobs), dict[Job, bool]()
 
-    def is_ready(stage: Job, for_fold: str) -> bool:
-        if stage not in ready:
-            ready[stage] = stage.is_trained and stage.is_validated
-        needs_test = stage.fold == for_fold and "predict" in stage.steps
-        return ready[stage] and (not needs_test or stage.is_tested)
+    def is_ready(stage: Job, fold: str) -> bool:
+        if stage not in is_complete:
+            is_complete[stage] = stage.is_trained and stage.is_validated
+        needs_test = stage.fold == fold and "predict" in stage.steps
+        return is_complete[stage] and (not needs_test or stage.is_tested)
 
     numbered = [str(fold) for fold in range(folds)]
     for job in jobs:
-        if (previous := job.previous) is None:
+        if (previous := job.previous_stage) is None:
             continue
-        needed, others = ([ALL], numbered) if job.fold == ALL else (numbered, [ALL])
-        where, first = f"{job.trainer} {job.configuration}", previous.configuration
-        stages = [replace(previous, fold=fold) for fold in needed]
-        if any(stage not in known and not is_ready(stage, job.fold) for stage in stages):
-            what = f"needs {first} of fold {', '.join(needed)} before it, with imagesTs predicted"
-            yield Problem(where, what, f"-c {first} {job.configuration} -f {' '.join(needed)}")
-        if job.trainer not in our_trainers() and job.fold != ALL:
-            yield from never_predicted(job, first)
-        mixed = [replace(previous, fold=fold) for fold in others]
-        if any(stage in known or stage.is_trained for stage in mixed):
-            what = (
-                f"folds {' '.join(numbered)} and 'all' of {first} would write their predictions "
-                f"over each other's: a network that has seen a case would label it for the others"
+        required, excluded = ([ALL], numbered) if job.fold == ALL else (numbered, [ALL])
+        location, first = f"{job.trainer} {job.configuration}", previous.configuration
+        stages = [replace(previous, fold=fold) for fold in required]
+        if any(stage not in scheduled and not is_ready(stage, job.fold) for stage in stages):
+            message = (
+                f"needs {first} of fold {', '.join(required)} first, including predictions of "
+                f"imagesTs"
             )
-            yield Problem(where, what, "train them with plans of different names (plan --name)")
+            yield Problem(
+                location, message, f"-c {first} {job.configuration} -f {' '.join(required)}"
+            )
+        # the first stage of nnU-Net's own trainers predicts no pseudo-labelled cases
+        is_stock_fold = job.trainer not in our_trainers() and job.fold != ALL
+        if is_stock_fold and (cases := pseudo_labelled_cases(job.folders.preprocessed)):
+            message = (
+                f"as {first} predicts only the validation cases, not {len(cases)} pseudo-labelled"
+            )
+            yield Problem(job.trainer, message, "-tr SemiBaselineTrainer, or -f all")
+        mixed = [replace(previous, fold=fold) for fold in excluded]
+        if any(stage in scheduled or stage.is_trained for stage in mixed):
+            message = (
+                f"folds {' '.join(numbered)} and 'all' of {first} would overwrite each other's "
+                f"predictions: a network that has seen a case would label it for the others"
+            )
+            yield Problem(
+                location, message, "train them with plans of different names (plan --name)"
+            )
 
 
-def never_predicted(job: Job, first: str) -> Iterator[Problem]:
-    """Pseudo-labelled cases, of which a first stage of nnU-Net's own trainers makes no input."""
-    if count := len(pseudo_labelled_cases(job.folders.preprocessed)):
-        what = f"as {first} predicts the validation cases alone, not {count} pseudo-labelled ones"
-        yield Problem(job.trainer, what, "-tr SemiBaselineTrainer, or -f all")
-
-
-def untold_patients(folders: Folders) -> Iterator[Problem]:
-    """Patients that dataset.json tells otherwise since the data set was preprocessed."""
-    raw, known = (
+def find_description_changes(folders: Folders) -> Iterator[Problem]:
+    """Yield the keys for patients and annotated classes that changed after preprocessing."""
+    raw, preprocessed = (
         optional_json(folder / "dataset.json") for folder in (folders.raw, folders.preprocessed)
     )
-    own, old = raw.get(patients.KEY), known.get(patients.KEY)
-    if raw and known and own != old:
-        said = ("absent" if one is None else repr(one) for one in (own, old))
-        what = "{!r} is {}, in the preprocessed data set {}".format(patients.KEY, *said)
+    for key in (patients.KEY, annotated_classes.KEY) if raw and preprocessed else ():
+        values = raw.get(key), preprocessed.get(key)
+        if values[0] == values[1]:
+            continue
+        message = f"{key!r} has changed since the data set was preprocessed"
+        if key == patients.KEY:
+            texts = ("absent" if value is None else repr(value) for value in values)
+            message = "{!r} is {}, in the preprocessed data set {}".format(key, *texts)
         fix = f"semi_nnunet preprocess -d {folders.raw.name}"
-        yield Problem(str(folders.raw / "dataset.json"), what, fix)
+        yield Problem(str(folders.raw / "dataset.json"), message, fix)
 
 
-def untold_annotation(folders: Folders) -> Iterator[Problem]:
-    """Annotated classes that dataset.json tells otherwise since the data set was preprocessed."""
-    raw, known = (
-        optional_json(folder / "dataset.json") for folder in (folders.raw, folders.preprocessed)
-    )
-    key = annotated_classes.KEY
-    if raw and known and raw.get(key) != known.get(key):
-        what = f"{key!r} is not what it was when the data set was preprocessed"
-        fix = f"semi_nnunet preprocess -d {folders.raw.name}"
-        yield Problem(str(folders.raw / "dataset.json"), what, fix)
-
-
-def untold_trainers(folders: Folders, trainers: Sequence[str]) -> str | None:
-    """A warning of trainers that know no partial labels, where the data set has them; or None."""
+def warn_about_partial_labels(folders: Folders, trainers: Sequence[str]) -> None:
+    """Warn of trainers that ignore partial labels, if the data set has them."""
     description = optional_json(folders.preprocessed / "dataset.json")
-    others = [name for name in trainers if name not in our_trainers()]
-    if not (others and annotated_classes.is_partial(description)):
-        return None
-    return (
-        f"WARNING: {', '.join(others)} takes what a case does not annotate for background. Fix: "
-        f"compare with {BASELINE}, which is nnU-Net's training with partial labels"
-    )
+    stock = [name for name in trainers if name not in our_trainers()]
+    if stock and annotated_classes.is_partial(description):
+        logger.info(
+            f"WARNING: {', '.join(stock)} treats structures that a case does not annotate as "
+            f"background. Fix: compare with {BASELINE}, nnU-Net's training with partial labels"
+        )
 
 
-def seen_before(jobs: Sequence[Job], patient_of: patients.PatientOf) -> Iterator[Problem]:
-    """Trainings that are done, on patients whom their fold validates on by now.
+def find_leaked_patients(jobs: Sequence[Job], patient_of: patients.PatientOf) -> Iterator[Problem]:
+    """Yield finished trainings that saw patients whom their fold validates on now.
 
-    Those of a teacher teach what it has seen to the job that it teaches.
+    A teacher passes on what it has seen, so the teachers of the jobs are checked, too.
     """
     splits = jobs[0].folders.preprocessed / "splits_final.json"
     folds = dict(enumerate(read_json(splits) if splits.is_file() else ()))
     numbered = [job for job in jobs if job.fold != ALL and int(job.fold) in folds]
-    trained = {
-        one for job in numbered for one in (job, job.teacher) if one is not None and one.is_trained
-    }
-    for job in sorted(trained, key=str):
+    candidates = {stage for job in numbered for stage in (job, job.teacher) if stage is not None}
+    for job in sorted((job for job in candidates if job.is_trained), key=str):
         cases = optional_json(job.folder / "semi_settings.json").get("cases", {})
         fold = folds[int(job.fold)]
-        others = {case for group in cases.values() for case in group} - {*fold["train"]}
-        if seen := patients.shared(others, fold["val"], patient_of):
-            what = f"was trained on what {splits.name} has in validation now: "
-            yield Problem(str(job), what + patients.named(seen), f"move {job.folder} away")
+        outside = {case for group in cases.values() for case in group} - {*fold["train"]}
+        if leaked := patients.shared(outside, fold["val"], patient_of):
+            message = f"was trained on cases that {splits.name} now uses for validation: "
+            yield Problem(str(job), message + patients.named(leaked), f"move {job.folder} away")
 
 
 def data_problems(
     folders: Folders,
-    content: dict[str, Any],
-    plans: str,
+    plans: dict[str, Any],
+    plans_name: str,
     configurations: Sequence[str],
     trainers: Sequence[str],
 ) -> Iterator[Problem]:
-    """Data that is not preprocessed."""
+    """Yield configurations that are not preprocessed, or lack unlabelled images.
+
+    Args:
+        folders: of the data set.
+        plans: their content.
+        plans_name: their identifier.
+        configurations: to train.
+        trainers: class names; those of nnU-Net need no unlabelled images.
+    """
     classes, dataset = our_trainers(), folders.preprocessed.name
-    manager = PlansManager(content)
+    manager = PlansManager(plans)
     users = [name for name in trainers if name in classes and classes[name].uses_unlabelled]
-    for configuration in configurations:
-        one = manager.get_configuration(configuration)
-        identifier = one.data_identifier
-        command = f"semi_nnunet preprocess -d {dataset} -c {configuration} -p {plans}"
+    for name in configurations:
+        configuration = manager.get_configuration(name)
+        identifier = configuration.data_identifier
+        command = f"semi_nnunet preprocess -d {dataset} -c {name} -p {plans_name}"
         folder = folders.preprocessed / identifier
         if not folder.is_dir():
-            yield Problem(str(folder), f"{configuration} is not preprocessed", command)
+            yield Problem(str(folder), f"{name} is not preprocessed", command)
             continue
         for stock in sorted({*trainers} - {*classes}):
-            yield from next_stage_problems(folders, manager, one, plans, stock)
+            # nnU-Net's trainers fail after the training if data of the next stage are missing
+            for stage in configuration.next_stage_names or ():
+                folder = folders.preprocessed / manager.get_configuration(stage).data_identifier
+                if not folder.is_dir():
+                    fix = f"semi_nnunet preprocess -d {dataset} -c {stage} -p {plans_name}"
+                    yield Problem(str(folder), f"{stock} also predicts for {stage}", fix)
         unlabelled = unlabelled_folder(folders.preprocessed, identifier)
         if users and not Manifest(unlabelled).present():
-            what = f"{', '.join(users)} needs unlabelled images, found none"
-            yield Problem(str(unlabelled), what, f"put them into imagesUn and run {command}")
+            message = f"{', '.join(users)} needs unlabelled images, found none"
+            yield Problem(str(unlabelled), message, f"put them into imagesUn and run {command}")
 
 
-def next_stage_problems(
-    folders: Folders, manager: PlansManager, one: ConfigurationManager, plans: str, stock: str
-) -> Iterator[Problem]:
-    """Next stages that are not preprocessed; nnU-Net's trainers fail over them after a training.
-
-    Ours leave them out.
-    """
-    for stage in one.next_stage_names or ():
-        folder = folders.preprocessed / manager.get_configuration(stage).data_identifier
-        if not folder.is_dir():
-            command = f"semi_nnunet preprocess -d {folders.preprocessed.name} -c {stage} -p {plans}"
-            yield Problem(str(folder), f"{stock} predicts for {stage}, too", command)
-
-
-def test_label_problems(folders: Folders) -> Iterator[Problem]:
-    """Test cases that could be predicted, but not measured."""
+def find_test_label_problems(folders: Folders) -> Iterator[Problem]:
+    """Yield a problem if some test cases have labels and others do not."""
     if missing := folders.test_cases_without_labels():
-        named = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
-        what = f"holds no labels of {len(missing)} cases of imagesTs: {named}"
+        message = f"holds no labels of {len(missing)} cases of imagesTs: {patients.named(missing)}"
         fix = "add them, move these images elsewhere, or all of labelsTs to predict without metrics"
-        yield Problem(str(folders.test_labels), what, fix)
+        yield Problem(str(folders.test_labels), message, fix)

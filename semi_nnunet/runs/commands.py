@@ -1,7 +1,8 @@
-"""Run the commands a user would type, as child processes with progress on the screen and a log."""
+"""Run commands as child processes, with progress on the screen and a log file."""
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import re
@@ -22,13 +23,15 @@ from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.progress import Progress, readable_time
 from semi_nnunet.util.signals import handled
 
-INTERRUPTED = (128 + signal.SIGINT, -signal.SIGINT, -signal.SIGTERM)  # codes of an ended verb
+logger = logging.getLogger(__name__)
+
+INTERRUPTED = (128 + signal.SIGINT, -signal.SIGINT, -signal.SIGTERM)  # exit codes
 LAST_LINES = 15
 LOG_STEP = 0.1  # in a log file, a line for every tenth of the training
 PATIENCE_S = 30.0  # between asking a child to end and killing it: a training saves after its step
-PATIENCE_WITH_VERBS_S = 30.0  # they end children of their own first
+PATIENCE_WITH_VERBS_S = 30.0  # our verbs end children of their own first
 
-# What the console scripts call. Scripts may lie anywhere; the Python that runs us has the modules.
+# What the console scripts call. The scripts may lie anywhere, but this Python has the modules.
 ENTRY_POINTS = {
     "semi_nnunet": ("semi_nnunet.cli.main", "main"),
     "nnUNetv2_train": ("nnunetv2.run.run_training", "run_training_entry"),
@@ -49,32 +52,42 @@ NUMBER = re.compile(r"(?<![\w.])(?:nan|\d+\.?\d*(?:e-?\d+)?)(?![\w.])")  # not t
 
 
 def parse_dice(line: str) -> float | None:
-    """The mean of the organs' Dice in nnU-Net's line of an epoch, None in any other line."""
-    found = PSEUDO_DICE.search(line)
-    values = [float(number) for number in NUMBER.findall(found[1])] if found else []
-    known = [value for value in values if value == value]
-    return sum(known) / len(known) if known else None
+    """Return the mean Dice of nnU-Net's line of an epoch, None for any other line.
+
+    >>> parse_dice("Pseudo dice [np.float32(0.75), np.float32(nan), 0.25]")
+    0.5
+    """
+    match = PSEUDO_DICE.search(line)
+    values = [float(number) for number in NUMBER.findall(match[1])] if match else []
+    defined = [value for value in values if value == value]
+    return sum(defined) / len(defined) if defined else None
 
 
 class EpochTimes:
-    """Seconds of each epoch, as nnU-Net prints them; one that is trained again counts once."""
+    """Seconds of each epoch, as nnU-Net prints them; a repeated epoch counts once.
+
+    >>> times = EpochTimes()
+    >>> for line in ("Epoch 0", "Epoch time: 30.0 s", "Epoch 1", "Epoch time: 50.0 s"):
+    ...     times.feed(line)
+    >>> print(times)
+    2 epochs done, 40 s each
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[int, float] = {}
         self._epoch = 0
 
     def feed(self, line: str) -> None:
-        """Take in one line of a training's output."""
-        if found := EPOCH.search(line):
-            number, seconds = found.groups()
+        """Parse one line of a training's output."""
+        if match := EPOCH.search(line):
+            number, seconds = match.groups()
             if seconds:
                 self.seconds[self._epoch] = float(seconds)
-            else:  # those after it are of a training before
+            else:  # epochs from this one on belong to an earlier training
                 self._epoch = int(number)
                 self.seconds = {n: s for n, s in self.seconds.items() if n < self._epoch}
 
     def __str__(self) -> str:
-        """Say how many epochs are done and how long each took lately; "" before the first."""
         if not self.seconds:
             return ""
         recent = list(self.seconds.values())[-10:]
@@ -82,16 +95,16 @@ class EpochTimes:
         return f"{max(self.seconds) + 1} epochs done, {mean} each"
 
 
-class Cancelled(Exception):
-    """A command was ended because somebody asked for it."""
+class CommandCancelled(Exception):
+    """A command was ended on request."""
 
 
 class ProgressDisplay:
-    """One stage on the screen: a live line on a terminal, now and then a line elsewhere.
+    """The progress of one command: a live line on a terminal, occasional lines elsewhere.
 
-    A training shows epoch, Dice and time left; one of nnU-Net's own trainers, which does not say
-    how many epochs it has, the time of each; a labelling cases and time left; other commands the
-    time that has passed.
+    A training shows epoch, Dice and time left; a training of nnU-Net's own trainers, which do not
+    print the number of epochs, the time of each epoch; labelling shows cases and time left; other
+    commands show the elapsed time.
     """
 
     def __init__(self, screen: TextIO | None = None):
@@ -105,7 +118,7 @@ class ProgressDisplay:
         self._width = 0
 
     def feed(self, line: str) -> None:
-        """Take in one line of a child's output."""
+        """Parse one line of a child's output."""
         progress, dice = Progress.parse(line), parse_dice(line)
         self._epochs.feed(line)
         if progress is not None:
@@ -118,24 +131,24 @@ class ProgressDisplay:
 
     @property
     def state(self) -> str:
-        """Epochs or cases and the time left where they are known, else the time that has passed."""
+        """Epochs or cases and the time left if they are known, else the elapsed time."""
         if self._progress is not None:
-            return self._described(self._progress)
-        passed = f"for {readable_time(time.monotonic() - self.started)}"
-        return f"{self._epochs}, {passed}" if self._epochs.seconds else passed
+            return self._describe(self._progress)
+        elapsed = f"for {readable_time(time.monotonic() - self.started)}"
+        return f"{self._epochs}, {elapsed}" if self._epochs.seconds else elapsed
 
-    def _described(self, progress: Progress) -> str:
-        """Such as "epoch 3 of 10, Dice of patches 0.64, about 5 min left"."""
+    def _describe(self, progress: Progress) -> str:
+        """Return text such as "epoch 3 of 10, Dice of patches 0.64, about 5 min left"."""
         dice = "" if self._dice is None else f", Dice of patches {self._dice:.2f}"
-        left = "" if progress.done == progress.total else f", about {progress.left} left"
-        return f"{progress.unit} {progress.done} of {progress.total}{dice}{left}"
+        remaining = "" if progress.done == progress.total else f", about {progress.left} left"
+        return f"{progress.unit} {progress.done} of {progress.total}{dice}{remaining}"
 
     def tick(self) -> None:
-        """Called a few times a second: keeps the live line alive."""
+        """Update the live line; called a few times a second."""
         if self.live:
-            passed = f"{time.monotonic() - self.started:4.0f} s"
-            known = self._described(self._progress) if self._progress else self._epochs
-            self._rewrite(f"      {passed}   {known}")
+            elapsed = f"{time.monotonic() - self.started:4.0f} s"
+            state = self._describe(self._progress) if self._progress else self._epochs
+            self._rewrite(f"      {elapsed}   {state}")
 
     def finish(self) -> None:
         """Remove the live line."""
@@ -149,7 +162,7 @@ class ProgressDisplay:
         if self.live or not (share >= self._shown + LOG_STEP - 1e-9 or share == 1):
             return
         self._shown = share
-        print(f"      {self._described(progress)}", file=self.screen, flush=True)
+        print(f"      {self._describe(progress)}", file=self.screen, flush=True)
 
     def _rewrite(self, text: str) -> None:
         self.screen.write("\r" + text.ljust(self._width))
@@ -160,19 +173,20 @@ class ProgressDisplay:
 def arguments_of(
     words: Command, threads: int | None = None, ends_with_us: bool = False
 ) -> list[str]:
-    """The same command for :class:`subprocess.Popen`, run by this very Python.
+    """Return the arguments of :class:`subprocess.Popen` that run a command with this Python.
 
     Args:
         words: the command line, beginning with a name in ``ENTRY_POINTS``.
-        threads: what nnU-Net is to find when it counts the cores, all of which it would take for
-            one training on the CPU; None leaves it.
-        ends_with_us: its stdin is a pipe; when that closes, it ends with all that it started.
+        threads: number of cores that nnU-Net shall count; it would use all of the machine's for one
+            training on the CPU. None leaves the count.
+        ends_with_us: the command's stdin is a pipe; when it closes, the command ends with all of
+            its children.
     """
     module, function = ENTRY_POINTS[str(words[0])]
     code = f"import sys; sys.argv[0] = {str(words[0])!r}; "
     if ends_with_us:
         code += "from semi_nnunet.runs.tether import end_with_parent; "
-        code += f"end_with_parent({patience_with(words)}); "
+        code += f"end_with_parent({get_patience_s(words)}); "
     if threads is not None:
         code += f"import multiprocessing; multiprocessing.cpu_count = lambda: {threads}; "
     code += f"from {module} import {function} as run; sys.exit(run())"
@@ -187,18 +201,19 @@ def run_command(
     threads: int | None = None,
     stop: threading.Event | None = None,
 ) -> None:
-    """Run a command to its end; its output is appended to ``log`` as far as the disk takes it.
+    """Run a command to its end and append its output to ``log``, as far as the disk allows.
 
     Args:
         words: the command line, beginning with a name in ``ENTRY_POINTS``.
-        environment: variables added to ours.
+        environment: variables to add.
+        log: file for the output.
         progress: what to show; closed at the end.
-        threads: as in :func:`arguments_of`.
-        stop: end the command when this is set.
+        threads: see :func:`arguments_of`.
+        stop: ends the command when set.
 
     Raises:
         UserError: the command failed; the message has its last lines and the log's path.
-        Cancelled: ``stop`` was set.
+        CommandCancelled: ``stop`` was set.
     """
     progress = progress or ProgressDisplay()
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -206,15 +221,15 @@ def run_command(
     try:
         with (
             log.open("ab", buffering=0) as file,
-            _child(words, environment, threads) as process,
+            _start_child(words, environment, threads) as process,
         ):
-            for line in _lines(process):
+            for line in _read_lines(process):
                 if stop is not None and stop.is_set():
-                    raise Cancelled
+                    raise CommandCancelled
                 if line is None:
                     progress.tick()
                     continue
-                with suppress(OSError):  # a full disk must not cost the command
+                with suppress(OSError):  # a full disk must not stop the command
                     file.write(line.encode())
                 if line.strip():
                     last.append(line.rstrip()[:300])
@@ -225,27 +240,27 @@ def run_command(
     if code:
         shown = "\n".join(f"    {line}" for line in last)
         raise UserError(
-            f"{name_of(words)} failed (exit code {code}). Its last lines:\n{shown}\n"
+            f"{get_command_name(words)} failed (exit code {code}). Its last lines:\n{shown}\n"
             f"The command was: {typed(words)}\nIts whole output is in {log}"
         )
 
 
 def run_stages(stages: Iterable[tuple[str, Command]], dry_run: bool = False) -> None:
-    """Run commands one after another, each printed as it could be typed.
+    """Run commands one after another, each printed as a user would type it.
 
     Args:
-        stages: name -> command; each is asked for when the one before has ended.
-        dry_run: print them, without their names, and run none.
+        stages: pairs of name and command; each is requested when the previous one has ended.
+        dry_run: print the commands, without their names, and run none.
 
     Raises:
-        UserError: one failed.
-        KeyboardInterrupt: one was interrupted, although we were not: nothing is to be mended.
+        UserError: a command failed.
+        KeyboardInterrupt: a command was interrupted, although this process was not.
     """
     for stage, words in stages:
         if dry_run:
-            print(typed(words))
+            logger.info(typed(words))
             continue
-        print(f"\n# {stage}\n{typed(words)}", flush=True)
+        logger.info(f"\n# {stage}\n{typed(words)}")
         with ended_like_ctrl_c():
             code = run_verb(words)
         if code in INTERRUPTED:
@@ -253,26 +268,26 @@ def run_stages(stages: Iterable[tuple[str, Command]], dry_run: bool = False) -> 
         if code:
             raise UserError(
                 f"{stage} failed, see above",
-                fix="mend what it names and run the same command again; what is done is skipped",
+                fix="fix the error and run the same command again; finished stages are skipped",
             )
 
 
 def run_verb(words: Command) -> int:
-    """Run a command as if it were typed, on the same screen; returns its exit code."""
+    """Run a command on the same screen, as if a user typed it, and return its exit code."""
     process = subprocess.Popen(arguments_of(words), start_new_session=True)
     try:
         return process.wait()
     finally:
-        _end(process, patience_with(words))
+        _end_group(process, get_patience_s(words))
 
 
 @contextmanager
-def _child(
+def _start_child(
     words: Command, environment: Mapping[str, str], threads: int | None
 ) -> Iterator[subprocess.Popen[str]]:
-    """A started command; whatever ends the block also ends the command and all that it started.
+    """Start a command that ends, with all of its children, when the block ends.
 
-    Also SIGKILL: its stdin is a pipe that the system then closes.
+    It also ends if this process is killed: its stdin is a pipe that the system then closes.
     """
     process = subprocess.Popen(
         arguments_of(words, threads, ends_with_us=True),
@@ -288,23 +303,27 @@ def _child(
     try:
         yield process
     finally:
-        _end(process, patience_with(words))
+        _end_group(process, get_patience_s(words))
         if process.stdin:
             process.stdin.close()
 
 
-def name_of(words: Command) -> str:
-    """A command's name, with the verb where it has one."""
+def get_command_name(words: Command) -> str:
+    """Return the program of a command, with the verb if it is semi_nnunet.
+
+    >>> get_command_name(("semi_nnunet", "plan", "-d", "42"))
+    'semi_nnunet plan'
+    """
     return " ".join(map(str, words[: 2 if words[0] == "semi_nnunet" else 1]))
 
 
-def patience_with(words: Command) -> float:
-    """Seconds a command may take to end when it is asked to."""
+def get_patience_s(words: Command) -> float:
+    """Return the seconds that a command may take to end when asked to."""
     return PATIENCE_WITH_VERBS_S if words[0] == "semi_nnunet" else PATIENCE_S
 
 
-def _end(process: subprocess.Popen[Any], patience_s: float) -> None:
-    """End a child's whole group: politely, then not."""
+def _end_group(process: subprocess.Popen[Any], patience_s: float) -> None:
+    """Ask a child's process group to end, then kill it."""
     _signal_group(process, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         process.wait(patience_s)
@@ -322,13 +341,13 @@ def _signal_group(process: subprocess.Popen[Any], number: int) -> None:
         process.kill()
 
 
-def _lines(process: subprocess.Popen[str]) -> Iterator[str | None]:
-    """The child's lines; None whenever none came for a while, so that the screen stays alive."""
+def _read_lines(process: subprocess.Popen[str]) -> Iterator[str | None]:
+    """Yield the child's lines, and None after half a second of silence, to update the screen."""
     lines: queue.Queue[str | None] = queue.Queue()
 
     def read() -> None:
         if process.stdout is not None:
-            with process.stdout as stream:  # closed here: elsewhere, closing waits for a reader
+            with process.stdout as stream:  # closed by its reader: elsewhere, closing would block
                 for line in stream:
                     lines.put(line)
         lines.put(None)
@@ -338,7 +357,7 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str | None]:
         try:
             line = lines.get(timeout=0.5)
         except queue.Empty:
-            if process.poll() is not None:  # a worker left behind may hold the pipe open
+            if process.poll() is not None:  # an orphaned worker may hold the pipe open
                 return
             yield None
             continue
@@ -349,10 +368,10 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str | None]:
 
 @contextmanager
 def ended_like_ctrl_c() -> Iterator[None]:
-    """Inside the block, SIGTERM and a closed terminal end us and our children as Ctrl-C does."""
+    """Treat SIGTERM and a closed terminal like Ctrl-C inside the block."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    with handled(("SIGTERM", "SIGHUP"), interrupt, only_by_default=True):  # nohup ignores it
+    with handled(("SIGTERM", "SIGHUP"), interrupt, only_by_default=True):  # nohup ignores SIGHUP
         yield

@@ -1,4 +1,4 @@
-"""Whether trainers are better than the baseline: the comparison of what was measured, in words."""
+"""Compare trainers with the baseline, and describe the result in words."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from semi_nnunet.runs.crossval import PLANS
 from semi_nnunet.runs.folders import folders_of, patients_of
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.matched import unmatched
-from semi_nnunet.runs.next_step import to_measure
+from semi_nnunet.runs.next_step import suggest_measuring
 from semi_nnunet.runs.trainings import found_jobs, require_trained, stale_tables, tables_of
 from semi_nnunet.util.errors import UserError, raise_if_any
 from semi_nnunet.util.files import require_other, require_place, write_text
@@ -31,14 +31,10 @@ from semi_nnunet.util.names import unique, unknown
 
 
 class NothingToCompareError(UserError):
-    """Nothing was compared; ``notes`` say what there is nevertheless."""
+    """Nothing was compared; ``notes`` describe what was found instead."""
 
-    def __init__(self, error: UserError | str, notes: Sequence[str]):
-        if isinstance(error, UserError):  # its text has its problems already
-            super().__init__(str(error))
-            self.problems = error.problems
-        else:
-            super().__init__(error)
+    def __init__(self, error: UserError, notes: Sequence[str]):
+        super().__init__(error.what, error.problems, fix=error.fix)
         self.notes = tuple(notes)
 
 
@@ -54,97 +50,84 @@ def compare(
     out: str | Path | None = None,
     write_values_to: str | Path | None = None,
 ) -> str:
-    """Say whether trainers are better than the baseline: paired by case, over folds and seeds.
+    """Compare trainers with the baseline: paired by case, over folds and seeds.
 
-    Args:
-        dataset: number or name of the data set whose trainings are compared; None: ``values`` alone
-            are.
-        plans: of the trainings; those of their seeds are found, too.
-        configurations: only these; None: all.
-        trainers: only these and the baseline; None: all.
-        baseline: trainer to compare with.
-        metric: a column of metrics.csv.
-        values: files that ``write_values_to`` wrote, here or elsewhere.
-        out: also write the tables there, as Markdown.
-        write_values_to: write every value that is compared to this CSV.
+    :func:`semi_nnunet.compare` documents the arguments.
 
     Returns:
-        The tables, and what is to be known of them, as Markdown.
+        The tables and notes on them, as Markdown.
 
     Raises:
         UserError: a name is unknown, a file cannot be read, or nothing was measured.
     """
     files = [Path(file) for file in values]
     out = None if out is None else Path(out)
-    kept = None if write_values_to is None else Path(write_values_to)
+    values_file = None if write_values_to is None else Path(write_values_to)
     require_no_plans(dataset, files, plans)
     if not (dataset or files):
         raise UserError("there is nothing to compare", fix="-d ID, --values FILE, or both")
-    for path in (out, kept):
+    for path in (out, values_file):
         if path:
             require_place(path)
     if out:
         require_other(out, files)
-    jobs, found, missing, origin = gathered(
+    jobs, values_of, missing, origin = gather_values(
         dataset, plans, files, metric, configurations, trainers, baseline
     )
-    is_kept = False
-    if kept and origin and any(found.values()):
-        write_values(kept, found, metric, origin)
-        is_kept = True
-    stale, refused, compared = stale_tables(jobs), list[UserError](), False
-    parts = [*(f"not measured yet: {path}" for path in missing), *map(str, stale)]
-    for subset, of_subset in found.items():
-        if not of_subset:
+    writes_values = bool(values_file and origin and any(values_of.values()))
+    if values_file and origin and writes_values:
+        write_values(values_file, values_of, metric, origin)
+    stale, errors, compared = stale_tables(jobs), list[UserError](), False
+    paragraphs = [*(f"not measured yet: {path}" for path in missing), *map(str, stale)]
+    for subset, subset_values in values_of.items():
+        if not subset_values:
             continue
         try:
-            parts.append(tables_of_subset(subset, of_subset, baseline, metric))
+            paragraphs.append(format_subset_tables(subset, subset_values, baseline, metric))
             compared = True
         except UserError as error:
-            parts.append(f"## {subset} cases\n\nNot compared: {error}")
-            refused.append(error)
-    if refused and not compared:
-        if not is_kept:
-            raise refused[0]
-        return "\n\n".join(parts) + "\n"  # what is kept may be compared with another machine's
+            paragraphs.append(f"## {subset} cases\n\nNot compared: {error}")
+            errors.append(error)
+    if errors and not compared:
+        if not writes_values:
+            raise errors[0]
+        return "\n\n".join(paragraphs) + "\n"  # the file may be compared with another machine's
     if not compared:
         if stale:
-            older = UserError("all that was measured is older than the trainings:", stale)
-            raise NothingToCompareError(older, parts)
-        raise NothingToCompareError(
-            not_measured(jobs, plans, dataset) if dataset else NO_VALUES,
-            parts,
-        )
-    text = "\n\n".join([*parts, *unmatched(jobs, baseline)]) + "\n"
+            error = UserError("all measurements are older than the trainings:", stale)
+        else:
+            error = not_measured(jobs, plans, dataset) if dataset else UserError(NO_VALUES)
+        raise NothingToCompareError(error, paragraphs)
+    text = "\n\n".join([*paragraphs, *unmatched(jobs, baseline)]) + "\n"
     if out:
         write_text(out, text)
     return text
 
 
 def not_measured(jobs: Sequence[Job], plans: str, dataset: str) -> UserError:
-    """What to say where trainings have no table of metrics: the very commands that make them.
+    """Return the error for trainings without metrics, with the commands that measure them.
 
-    Predictions in a folder of the user's are not found, so that they are told to be made anew.
+    Predictions in a user's own folder are not found, so that the commands predict again.
     """
-    commands = to_measure(jobs, plans) or [f"semi_nnunet crossval -d {dataset} -p {plans} -c ..."]
+    commands = suggest_measuring(jobs, plans)
+    commands = commands or [f"semi_nnunet crossval -d {dataset} -p {plans} -c ..."]
     return UserError(
-        f"nothing that was trained with {plans} has been measured in the folders of the trainings. "
-        f"",
-        fix=f"{', then '.join(commands)}",
+        f"no training with {plans} has been measured in the folders of the trainings",
+        fix=", then ".join(commands),
     )
 
 
 def require_no_plans(dataset: str | None, values: Sequence[Path], plans: str) -> None:
-    """Refuse plans where only files are looked at, which have theirs.
+    """Refuse -p if only files are compared, which name their own plans.
 
     Raises:
-        UserError: so it is.
+        UserError: other plans are given, and no data set.
     """
     if values and not dataset and plans != PLANS:
         raise UserError("-p chooses trainings of -d, but --values has its own", fix="leave it out")
 
 
-def gathered(
+def gather_values(
     dataset: str | None,
     plans: str,
     files: Sequence[Path],
@@ -153,93 +136,99 @@ def gathered(
     trainers: Sequence[str] | None,
     baseline: str,
 ) -> tuple[list[Job], dict[str, list[Value]], list[str], Origin | None]:
-    """Gather the metrics that are to be compared; see :func:`compare`.
+    """Gather the metrics to compare; see :func:`compare`.
 
     Returns:
-        The trainings; the values of each subset, theirs and those of the files; the tables that
-        are not there yet; where the values come from.
+        The trainings; the values of each subset, from the trainings and the files; the missing
+        tables; and the origin of the values.
 
     Raises:
-        UserError: a trainer or configuration is none of theirs, or a file cannot be read.
+        UserError: a trainer or configuration is unknown, or a file cannot be read.
     """
     folders = folders_of(dataset) if dataset else None
     jobs = found_jobs(folders, plans) if folders else []
     if folders and not jobs and not files:
         require_trained(folders, plans)
     patient_of = patients_of(folders) if folders else itself
-    own = (folders.results.name.split("_", 1)[-1], plans) if folders else None
-    written, origin = read_all_written(files, metric, own)
+    name = (folders.results.name.split("_", 1)[-1], plans) if folders else None
+    written, origin = read_all_written(files, metric, name)
     models = [(job.trainer, job.configuration) for job in jobs]
-    models += [(v.model.trainer, v.model.configuration) for of in written.values() for v in of]
+    models += [(v.model.trainer, v.model.configuration) for rows in written.values() for v in rows]
     if models:
-        named = [*(trainers or []), *([] if baseline == BASELINE else [baseline])]
+        requested = [*(trainers or []), *([] if baseline == BASELINE else [baseline])]
         why = f"was not trained with {plans}" if dataset else "is not in the files"
-        require_known(models, named, configurations or [], why)
+        require_trained_names(models, requested, configurations or [], why)
 
-    def wanted(trainer: str, configuration: str) -> bool:
+    def is_selected(trainer: str, configuration: str) -> bool:
         return (trainers is None or trainer in (*trainers, baseline)) and (
             configurations is None or configuration in configurations
         )
 
-    jobs = [job for job in jobs if wanted(job.trainer, job.configuration)]
+    jobs = [job for job in jobs if is_selected(job.trainer, job.configuration)]
     values, missing = {}, []
     for subset in SUBSETS:
         measured, absent = read_values(tables_of(jobs, subset), metric, patient_of)
         missing += absent
-        others = written.get(subset, [])
-        others = [v for v in others if wanted(v.model.trainer, v.model.configuration)]
-        values[subset] = together(measured, others, metric)
+        from_files = [
+            value
+            for value in written.get(subset, [])
+            if is_selected(value.model.trainer, value.model.configuration)
+        ]
+        values[subset] = together(measured, from_files, metric)
     return jobs, values, missing, origin
 
 
-def require_known(
+def require_trained_names(
     models: Sequence[tuple[str, str]],
-    named_trainers: Sequence[str],
-    named_configurations: Sequence[str],
+    requested_trainers: Sequence[str],
+    requested_configurations: Sequence[str],
     why: str,
 ) -> None:
-    """Refuse trainers and configurations that are none of the models'; there may be no baseline.
+    """Refuse trainers and configurations without a model; there may be no baseline.
 
     Raises:
-        UserError: naming all of them, with the nearest that is there.
+        UserError: naming all of them, with the most similar existing names.
     """
     trainers, configurations = (unique(names) for names in zip(*models, strict=True))
     problems = [
-        *unknown("trainer", unique(named_trainers), trainers, why),
-        *unknown("configuration", named_configurations, configurations, why),
+        *unknown("trainer", unique(requested_trainers), trainers, why),
+        *unknown("configuration", requested_configurations, configurations, why),
     ]
     raise_if_any("The comparison cannot start:", problems)
 
 
-def tables_of_subset(subset: str, values: list[Value], baseline: str, metric: str) -> str:
-    """The tables of the validation or the test cases.
+def format_subset_tables(subset: str, values: list[Value], baseline: str, metric: str) -> str:
+    """Return the tables of the validation or the test cases, as Markdown.
 
     Raises:
         UserError: there is nothing to compare, neither with the baseline nor with each other.
     """
     values = crediting_absence(values, metric)
-    ranked = comparison.ranking(values, metric)
+    ranking = comparison.ranking(values, metric)
     try:
-        found = comparison.compare(values, baseline, metric)
+        compared = comparison.compare(values, baseline, metric)
     except UserError as error:  # such as one trainer in two configurations
-        if len(ranked) < 2:
+        if len(ranking) < 2:
             raise
-        tables = [f"Not compared with a baseline: {error}", comparison.means_table(ranked, metric)]
+        means = comparison.means_table(ranking, metric)
+        tables = [f"Not compared with a baseline: {error}", means]
     else:
-        tables = [comparison.overall_table(found, metric), comparison.class_table(found, metric)]
+        tables = [comparison.overall_table(compared, metric)]
+        tables.append(comparison.class_table(compared, metric))
     notes = comparison.patients_note(values), comparison.seeds_note(values, baseline)
-    parts = [f"## {subset} cases", *tables, *filter(None, notes)]
+    paragraphs = [f"## {subset} cases", *tables, *filter(None, notes)]
     if subset == "validation":
-        parts.append(
-            "Best on the validation cases: {0.trainer} {0.configuration} ({1} {2:.4f}).".format(
-                ranked[0][0], metric, ranked[0][1]
+        if ranking:
+            best, mean = ranking[0]
+            paragraphs.append(
+                f"Best on the validation cases: {best.trainer} {best.configuration} "
+                f"({metric} {mean:.4f})."
             )
-            if ranked
-            else "The trainings have no fold and seed in common: none is chosen."
-        )
-        parts += [
+        else:
+            paragraphs.append("The trainings have no fold and seed in common: none is chosen.")
+        paragraphs += [
             f"{model.trainer} {model.configuration} was left out of this choice: it has no "
             f"fold and seed in common with the others."
-            for model in (comparison.left_out(values, ranked) if ranked else [])
+            for model in (comparison.left_out(values, ranking) if ranking else [])
         ]
-    return "\n\n".join(parts)
+    return "\n\n".join(paragraphs)

@@ -1,59 +1,45 @@
-"""A cross-validation: which jobs it consists of, in which order, and running what is left."""
+"""Cross-validation: list the jobs, order them, and run those that are left."""
 
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from semi_nnunet.data.layout import read_plans
 from semi_nnunet.discovery.listing import unknown_trainers
 from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
 from semi_nnunet.runs.before_start import (
-    cascade_problems,
     data_problems,
-    pretraining_problems,
-    seen_before,
-    step_problems,
-    test_label_problems,
-    untold_annotation,
-    untold_patients,
-    untold_trainers,
+    find_cascade_problems,
+    find_description_changes,
+    find_leaked_patients,
+    find_pretraining_problems,
+    find_step_problems,
+    find_test_label_problems,
+    warn_about_partial_labels,
 )
 from semi_nnunet.runs.folders import ALL, Folders, folders_of, patients_of
-from semi_nnunet.runs.folds import all_folds, fold_problems, number_of_folds, write_folds
+from semi_nnunet.runs.folds import (
+    fold_problems,
+    list_folds,
+    number_of_folds,
+    write_missing_folds,
+)
 from semi_nnunet.runs.job import STEPS, Job
 from semi_nnunet.runs.launching import Launcher, Work, finished
-from semi_nnunet.runs.matched import changed_since
-from semi_nnunet.runs.seeds import seed_problems, write_seed
-from semi_nnunet.runs.trainings import note_asked
+from semi_nnunet.runs.matched import find_changed_trainings
+from semi_nnunet.runs.seeds import find_seed_problems, write_seed_plans
+from semi_nnunet.runs.trainings import record_requested_jobs
 from semi_nnunet.util.errors import raise_if_any
 from semi_nnunet.util.names import require_positive, unique, unknown
 
+logger = logging.getLogger(__name__)
+
 PLANS = "nnUNetPlans"
 TRAINERS = (BASELINE, RECOMMENDED)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A cross-validation as it was asked for, in the words of ``semi_nnunet crossval``."""
-
-    dataset: str
-    configurations: Sequence[str]
-    trainers: Sequence[str]
-    plans: str
-    folds: Sequence[str]
-    seeds: int
-    npz: bool
-    steps: Sequence[str]
-
-    def words(self) -> list[str]:
-        """The command that makes the same list of jobs."""
-        words = ["crossval", "-d", self.dataset, "-p", self.plans, "--seeds", str(self.seeds)]
-        words += ["-c", *self.configurations, "-tr", *self.trainers, "-f", *self.folds]
-        words += ["--steps", *self.steps]
-        return words + (["--npz"] if self.npz else [])
 
 
 def crossval(
@@ -68,50 +54,38 @@ def crossval(
     steps: Sequence[str] = STEPS,
     launcher: Launcher | None = None,
 ) -> bool:
-    """Train, predict and measure trainers x configurations x folds x seeds; what is done stays.
+    """Train, predict and measure every trainer x configuration x fold x seed.
 
-    Every job runs nnU-Net's own commands as processes of their own, and shows how far they are.
+    Finished steps are kept. Every job runs nnU-Net's own commands in processes of their own.
 
     Args:
-        dataset: number or name.
-        configurations: such as "2d"; of a cascade both stages, the first one first.
-        trainers: class names, of ours or nnU-Net's.
-        plans: identifier of the plans; seeds above 0 get plans of their own.
-        folds: numbers or "all"; None: those there are.
-        seeds: how many.
-        npz: keep probabilities, for ensembles.
-        steps: of "train", "predict" and "evaluate", those of each job to do.
+        dataset, configurations, trainers, plans, folds, seeds, npz, steps: see
+            :func:`semi_nnunet.crossval`.
         launcher: where the jobs run; None: on this machine.
 
     Returns:
-        Whether all jobs are done; False where they were handed to a cluster, or where this process
-        had a single one to do.
+        True if all jobs are done; False if they were handed to a cluster, or if this process ran a
+        single one of them.
 
     Raises:
-        UnfinishedError: jobs failed; which, and why, was printed.
-        UserError: all that would keep a job from running, before the first one starts.
+        UnfinishedError: jobs failed; the reasons were printed.
+        UserError: jobs could not run; raised before the first one starts, with all reasons.
     """
     require_positive({"--seeds": seeds})
     launcher, folders = launcher or Launcher(), folders_of(dataset)
-    asked = Asked(
-        dataset=dataset,
-        configurations=configurations,
-        trainers=trainers,
-        plans=plans,
-        folds=folds or all_folds(folders),
-        seeds=seeds,
-        npz=npz,
-        steps=steps,
-    )
-    jobs = make_jobs(folders, plans, configurations, trainers, asked.folds, seeds, npz, steps)
+    folds = folds or list_folds(folders)
+    jobs = make_jobs(folders, plans, configurations, trainers, folds, seeds, npz, steps)
     if launcher.only is None:
         launcher.require_usable()
-        if warning := untold_trainers(folders, trainers):
-            print(warning, flush=True)
-        note_asked(folders, plans, jobs)
-    left = [index for index, job in enumerate(jobs) if not job.is_done]
-    work = Work(asked.words(), jobs, left, folders.results / "semi_crossval", needs(jobs))
-    print(f"{folders.results.name}: {len(jobs)} jobs, {len(jobs) - len(left)} done before")
+        warn_about_partial_labels(folders, trainers)
+        record_requested_jobs(folders, plans, jobs)
+    unfinished = [index for index, job in enumerate(jobs) if not job.is_done]
+    logs = folders.results / "semi_crossval"
+    words = ["crossval", "-d", dataset, "-p", plans, "--seeds", str(seeds), "-c", *configurations]
+    words += ["-tr", *trainers, "-f", *folds, "--steps", *steps, *(["--npz"] if npz else [])]
+    work = Work(words, jobs, unfinished, logs, find_dependencies(jobs))
+    finished_count = len(jobs) - len(unfinished)
+    logger.info(f"{folders.results.name}: {len(jobs)} jobs, {finished_count} done before")
     return finished(launcher, work)
 
 
@@ -130,59 +104,66 @@ def make_jobs(
     Seed 0 uses the plans themselves, so that a fold trained by hand counts.
 
     Raises:
-        UserError: all that would keep a job from running.
+        UserError: jobs could not run, with all reasons.
     """
     content = read_plans(folders.preprocessed, plans)
     configurations, trainers, folds = map(unique, (configurations, trainers, folds))
     problems = [
         *unknown_trainers(trainers),
         *unknown("configuration", configurations, content["configurations"]),
-        *untold_patients(folders),
-        *untold_annotation(folders),
+        *find_description_changes(folders),
         *fold_problems(folders, folds),
         *unknown("step", steps, STEPS),
     ]
     if not problems:
         problems = [
             *data_problems(folders, content, plans, configurations, trainers),
-            *test_label_problems(folders),
-            *(seed_problems(content, plans) if seeds > 1 else ()),
+            *find_test_label_problems(folders),
+            *(find_seed_problems(content, plans) if seeds > 1 else ()),
         ]
     raise_if_any("The cross-validation cannot start:", problems)
-    write_folds(folders, content, configurations, folds)
-    names = [plans, *(write_seed(folders, plans, content, seed) for seed in range(1, seeds))]
+    write_missing_folds(folders, content, configurations, folds)
+    names = [plans, *(write_seed_plans(folders, plans, content, seed) for seed in range(1, seeds))]
     jobs = [
-        place_of(Job(folders, trainer, configuration, fold, seed, name, npz, tuple(steps)))
+        resolve_shared_pretraining(
+            Job(folders, trainer, configuration, fold, seed, name, npz, tuple(steps))
+        )
         for (seed, name), configuration, fold, trainer in itertools.product(
             enumerate(names), configurations, folds, trainers
         )
     ]
     jobs = list(dict.fromkeys(jobs))
-    problems = list(dict.fromkeys(cascade_problems(jobs, number_of_folds(folders))))
     patient_of = patients_of(folders)
-    problems += [*step_problems(jobs, steps), *changed_since(jobs, content, patient_of)]
-    problems += [*seen_before(jobs, patient_of), *pretraining_problems(jobs, content)]
+    problems = [
+        *dict.fromkeys(find_cascade_problems(jobs, number_of_folds(folders))),
+        *find_step_problems(jobs, steps),
+        *find_changed_trainings(jobs, content, patient_of),
+        *find_leaked_patients(jobs, patient_of),
+        *find_pretraining_problems(jobs, content),
+    ]
     raise_if_any("The cross-validation cannot start:", problems)
     return jobs
 
 
-def place_of(job: Job) -> Job:
-    """The job itself; of pre-training, which all folds share, that of fold "all"."""
+def resolve_shared_pretraining(job: Job) -> Job:
+    """Return the job itself; for pre-training, which all folds share, the job of fold "all"."""
     return job if job.segments else job.pretraining
 
 
-def needs(jobs: Sequence[Job]) -> dict[Job, list[Job]]:
-    """Job -> those of the others that come before it.
+def find_dependencies(jobs: Sequence[Job]) -> dict[Job, list[Job]]:
+    """Map each job to the jobs that it waits for.
 
-    A cascade's second stage comes after the first of every fold, as their predictions lie in one
-    folder, and a trainer after the one that teaches it and after pre-training.
+    The second stage of a cascade waits for the first stages of all folds, whose predictions share
+    one folder. A training waits for its teacher and for pre-training.
     """
-    known, of_all_folds = set(jobs), defaultdict[Job, list[Job]](list)
+    scheduled, jobs_of_model = set(jobs), defaultdict[Job, list[Job]](list)
     for job in jobs:
-        of_all_folds[replace(job, fold=ALL)].append(job)
-    found = {}
+        jobs_of_model[replace(job, fold=ALL)].append(job)
+    dependencies = {}
     for job in jobs:
-        previous, teacher = job.previous, job.teacher
-        found[job] = list(of_all_folds[replace(previous, fold=ALL)]) if previous else []
-        found[job] += [one for one in (teacher, job.pretraining) if one in known and one != job]
-    return found
+        previous = job.previous_stage
+        dependencies[job] = list(jobs_of_model[replace(previous, fold=ALL)]) if previous else []
+        dependencies[job] += [
+            first for first in (job.teacher, job.pretraining) if first in scheduled and first != job
+        ]
+    return dependencies

@@ -1,4 +1,4 @@
-"""nnU-Net's folders of one data set, and what lies in them."""
+"""nnU-Net's folders of one data set and their content."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import optional_json, read_json
 from semi_nnunet.util.names import unique, unknown
 
-ALL = "all"  # the fold that trains on every labelled case and validates on them
+ALL = "all"  # the fold that trains and validates on every labelled case
 VALIDATION_FOLDER, TEST_FOLDER = "validation", "test"  # of predictions, in the folder of a fold
 COPIED_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True)
 class Folders:
-    """nnU-Net's folders of one data set."""
+    """The folders of one data set in nnUNet_raw, nnUNet_preprocessed and nnUNet_results.
+
+    >>> folders = Folders(Path("raw/D1"), Path("preprocessed/D1"), Path("results/D1"))
+    >>> folders.references.as_posix()
+    'preprocessed/D1/gt_segmentations'
+    """
 
     raw: Path
     preprocessed: Path
@@ -30,46 +35,46 @@ class Folders:
 
     @property
     def test_images(self) -> Path | None:
-        """imagesTs, if it holds anything."""
-        return folder_with_files(self.raw / "imagesTs")
-
-    def evaluation(self, predictions: Path, references: Path, processes: int) -> Command:
-        """The command that measures predictions; there may be labels of others, too."""
-        description = self.preprocessed / "dataset.json"
-        where = ("-i", predictions, "-r", references, "--dataset-json", description)
-        return ("semi_nnunet", "evaluate", *where, "-np", str(processes), "--partial")
-
-    @property
-    def references(self) -> Path:
-        """The labels of the labelled cases, which nnU-Net keeps."""
-        return self.preprocessed / "gt_segmentations"
+        """imagesTs, or None if it is missing or empty."""
+        return find_nonempty_folder(self.raw / "imagesTs")
 
     @property
     def test_labels(self) -> Path | None:
-        """labelsTs, if it holds anything."""
-        return folder_with_files(self.raw / "labelsTs")
+        """labelsTs, or None if it is missing or empty."""
+        return find_nonempty_folder(self.raw / "labelsTs")
+
+    @property
+    def references(self) -> Path:
+        """nnU-Net's copy of the labels of the labelled cases."""
+        return self.preprocessed / "gt_segmentations"
+
+    def evaluation_command(self, predictions: Path, references: Path, processes: int) -> Command:
+        """Return the command that measures predictions; ``references`` may hold other cases too."""
+        description = self.preprocessed / "dataset.json"
+        paths = ("-i", predictions, "-r", references, "--dataset-json", description)
+        return ("semi_nnunet", "evaluate", *paths, "-np", str(processes), "--partial")
 
     @property
     def file_ending(self) -> str:
-        """The file ending of images and labels, of the preprocessed or else the raw data."""
-        prepared = self.preprocessed / "dataset.json"
-        path = prepared if prepared.is_file() else self.raw / "dataset.json"
+        """The file ending of images and labels, from the preprocessed or else the raw data set."""
+        preprocessed = self.preprocessed / "dataset.json"
+        path = preprocessed if preprocessed.is_file() else self.raw / "dataset.json"
         return str(read_json(path)["file_ending"])
 
     def labelled_cases(self) -> list[str]:
-        """The cases that are preprocessed with a label, sorted."""
+        """Return the sorted cases that are preprocessed with a label."""
         ending = self.file_ending
         return sorted(p.name.removesuffix(ending) for p in self.references.glob(f"*{ending}"))
 
     def test_cases(self) -> list[str]:
-        """The names of the cases in imagesTs."""
+        """Return the names of the cases in imagesTs."""
         if not self.test_images:
             return []
         images = str(self.test_images)
         return list(get_identifiers_from_splitted_dataset_folder(images, self.file_ending))
 
     def test_cases_without_labels(self) -> list[str]:
-        """The cases of imagesTs that have no label, where labelsTs has labels of other cases."""
+        """Return the cases of imagesTs that lack a label; [] if labelsTs is empty."""
         labels = self.test_labels
         if labels is None:
             return []
@@ -78,18 +83,27 @@ class Folders:
 
 
 def folders_of(dataset: str) -> Folders:
-    """nnU-Net's folders of a data set given by name or number."""
+    """Find nnU-Net's folders of a data set, given by name or number.
+
+    Raises:
+        UserError: none of nnU-Net's folders holds the data set.
+    """
     require_paths()
     name = dataset_name(dataset)
     roots = [Path(root.require()) for root in (nnUNet_raw, nnUNet_preprocessed, nnUNet_results)]
     if not any((root / name).is_dir() for root in roots):
-        there = unique([one.name for root in roots for one in sorted(root.glob("Dataset*_*"))])
-        raise UserError("There is no such data set:", list(unknown("data set", [name], there)))
+        datasets = [path.name for root in roots for path in sorted(root.glob("Dataset*_*"))]
+        problems = unknown("data set", [name], unique(datasets))
+        raise UserError("There is no such data set:", list(problems))
     return Folders(*(root / name for root in roots))
 
 
 def patients_of(folders: Folders) -> patients.PatientOf:
-    """Case -> its patient, as the raw data set says, or what is there of others."""
+    """Return the function that maps a case to its patient.
+
+    The rule comes from the first dataset.json that exists: of the raw data, the preprocessed data,
+    then the trained models. Without one, every case is its own patient.
+    """
     models = sorted(folders.results.glob("*__*__*"))
     for folder in (folders.raw, folders.preprocessed, *models):
         if description := optional_json(folder / "dataset.json"):
@@ -97,17 +111,17 @@ def patients_of(folders: Folders) -> patients.PatientOf:
     return patients.itself
 
 
-def folder_with_files(folder: Path) -> Path | None:
-    """The folder, if it is there and holds anything but what a file manager hides in it."""
+def find_nonempty_folder(folder: Path) -> Path | None:
+    """Return the folder if it holds a visible file, else None."""
     if not folder.is_dir() or all(path.name.startswith(".") for path in folder.iterdir()):
         return None
     return folder
 
 
 def is_older(result: Path, source: Path) -> bool:
-    """Whether a file is of before its source was made anew, such as a fold trained again by hand.
+    """Return whether a result is older than the file that it was computed from.
 
-    Copying a folder may mix up times by seconds.
+    Copying a folder can shift times by seconds, so a difference below a minute does not count.
     """
     if not (result.is_file() and source.is_file()):
         return False

@@ -1,11 +1,12 @@
-"""Where jobs run: on this machine, as arrays of SLURM or as tasks of Ray.
+"""Launch jobs on this machine, as arrays of SLURM or as tasks of Ray.
 
-A cluster's process runs ``semi_nnunet WORDS --only N``, which makes the same list of jobs and does
-job N of it.
+A process on a cluster runs ``semi_nnunet WORDS --only N``, which makes the same list of jobs and
+does job N.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,17 +16,22 @@ from typing import Any
 import torch
 
 from semi_nnunet.runs.commands import ended_like_ctrl_c
-from semi_nnunet.runs.local import Board, Outcome, Resources, Runnable, run_jobs
-from semi_nnunet.runs.ray_cluster import cluster, run_on_ray, share_of
-from semi_nnunet.runs.slurm import batch_script, require_sbatch, submit
+from semi_nnunet.runs.local import JobBoard, JobOutcome, Resources, Runnable, run_jobs
+from semi_nnunet.runs.ray_cluster import choose_task_resources, connect_cluster, run_on_ray
+from semi_nnunet.runs.slurm import batch_script, require_sbatch, submit_script
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.names import require_positive
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Launcher:
-    """How to launch jobs.
+    """Where and how jobs run.
+
+    >>> Launcher("slurm", jobs=4, sbatch="--gres=gpu:1").options()
+    ['--jobs', '4', '--launcher', 'slurm', '--sbatch=--gres=gpu:1']
 
     Args:
         launcher: "local" (on this machine), "slurm" or "ray".
@@ -34,7 +40,7 @@ class Launcher:
         threads: cores for each job; None: this machine's, shared among the jobs.
         sbatch: further options of sbatch, such as "--gres=gpu:1".
         ray_address: of a running cluster; None: RAY_ADDRESS, else this machine.
-        only: the job that this process of a cluster does; None: it launches all that is left.
+        only: index of the job that this process of a cluster runs; None: launch all that are left.
     """
 
     launcher: str = "local"
@@ -47,28 +53,28 @@ class Launcher:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Launcher:
-        """Make a launcher from options; options of other things among them are ignored.
+        """Make a launcher from the options of a verb; other options are ignored.
 
         Raises:
             UserError: a number is too small.
         """
-        found = {name: options[name] for name in cls.__dataclass_fields__ if name in options}
-        require_positive({f"--{name}": found.get(name) for name in ("jobs", "threads")})
-        return cls(**found)
+        values = {name: options[name] for name in cls.__dataclass_fields__ if name in options}
+        require_positive({f"--{name}": values.get(name) for name in ("jobs", "threads")})
+        return cls(**values)
 
     def options(self) -> list[str]:
-        """The words of a verb from which :meth:`of` makes this launcher; defaults are left out."""
-        given = {name: getattr(self, name) for name in ("device", "jobs", "threads", "ray_address")}
-        given |= {"launcher": None if self.launcher == "local" else self.launcher}
-        words = [word for name, value in given.items() if value
+        """Return the words from which :meth:`of` makes this launcher, without defaults."""
+        values = {n: getattr(self, n) for n in ("device", "jobs", "threads", "ray_address")}
+        values |= {"launcher": None if self.launcher == "local" else self.launcher}
+        words = [word for name, value in values.items() if value
                  for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
         return words + ([f"--sbatch={self.sbatch}"] if self.sbatch else [])
 
     def require_usable(self) -> None:
-        """Check that this machine has what it needs, before a job is noted.
+        """Check that this machine can launch, before a job is recorded.
 
         Raises:
-            UserError: it has not.
+            UserError: the device or sbatch is missing.
         """
         if self.launcher == "local":
             find_resources(self.device, self.jobs, self.threads)
@@ -82,10 +88,10 @@ class Work:
 
     Args:
         words: of ``semi_nnunet``, from which every process makes the same list of jobs.
-        jobs: all of them.
-        left: indices of the jobs that are left.
-        logs: folder for what the launcher writes.
-        needs: job -> those that it waits for, in whatever way they end.
+        jobs: all jobs.
+        left: indices of the jobs that are not done.
+        logs: folder for the launcher's files.
+        needs: job -> the jobs that must end first, successfully or not.
     """
 
     words: Sequence[str]
@@ -94,48 +100,48 @@ class Work:
     logs: Path
     needs: Mapping[Any, Collection[Runnable]] = field(default_factory=dict)
 
-    def dependency_levels(self) -> list[list[int]]:
-        """Group what is left, so that jobs wait only for jobs of earlier groups."""
-        dependency_levels, waiting = [], list(self.left)
+    def group_by_dependencies(self) -> list[list[int]]:
+        """Group the jobs that are left so that jobs wait only for jobs of earlier groups."""
+        groups, waiting = [], list(self.left)
         while waiting:
-            others = {self.jobs[index] for index in waiting}
-            wave = [i for i in waiting if others.isdisjoint(self.needs.get(self.jobs[i], ()))]
-            dependency_levels.append(wave)
-            waiting = sorted({*waiting} - {*wave})
-        return dependency_levels
+            unfinished = {self.jobs[index] for index in waiting}
+            group = [i for i in waiting if unfinished.isdisjoint(self.needs.get(self.jobs[i], ()))]
+            groups.append(group)
+            waiting = sorted({*waiting} - {*group})
+        return groups
 
 
 class UnfinishedError(UserError):
-    """Jobs are not done; which, and why, was printed."""
+    """Jobs are not done; the reasons were printed."""
 
     exit_code = 1  # of a command that ends with it
 
 
 def finished(launcher: Launcher, work: Work) -> bool:
-    """Do what is left.
+    """Run all jobs that are left, or submit them to a cluster.
 
     Returns:
-        Whether all is done; False where it was handed to a cluster, or this is a cluster's process
-        and did its job.
+        True if all jobs are done; False if they were handed to a cluster, or if this process of a
+        cluster did its job.
 
     Raises:
         UnfinishedError: jobs failed.
-        UserError: the launcher cannot be used here, or a cluster's process finds no such job.
+        UserError: the launcher cannot be used here, or there is no job ``launcher.only``.
     """
     code = launch(launcher, work)
     if code:
-        raise UnfinishedError("jobs are not done. Fix: see above, and run the same again")
+        raise UnfinishedError("jobs are not done", fix="see above, and run the same command again")
     return code is None
 
 
 def launch(launcher: Launcher, work: Work) -> int | None:
-    """Do what is left.
+    """Run or submit the jobs that are left.
 
     Returns:
-        None if it is done and the verb goes on, else the exit code to end with.
+        None if all are done and the verb continues, else the exit code to end with.
 
     Raises:
-        UserError: the launcher cannot be used here, or a cluster's process finds no such job.
+        UserError: the launcher cannot be used here, or there is no job ``launcher.only``.
     """
     if launcher.only is not None and not 0 <= launcher.only < len(work.jobs):
         raise UserError(
@@ -148,70 +154,69 @@ def launch(launcher: Launcher, work: Work) -> int | None:
     if launcher.launcher == "slurm":
         submit_levels(launcher, work)
         return 0
-    run = run_with_ray if launcher.launcher == "ray" else run_here
-    outcomes = run(launcher, work)
+    run = run_with_ray if launcher.launcher == "ray" else run_locally
     undone = [
-        one
-        for one in outcomes
-        if one.state == "failed" or (one.state == "elsewhere" and not one.job.is_done)
+        outcome
+        for outcome in run(launcher, work)
+        if outcome.state == "failed" or (outcome.state == "elsewhere" and not outcome.job.is_done)
     ]
     if undone:
-        print(f"{len(undone)} of {len(work.jobs)} jobs are not done; run the same command again "
-              f"to go on:")  # fmt: skip
+        logger.info(f"{len(undone)} of {len(work.jobs)} jobs are not done; run the same command "
+                    f"again to continue:")  # fmt: skip
         for outcome in undone:
-            there = outcome.job.log.is_file()
-            why = f", see {outcome.job.log}" if there else f": {outcome.reason}"
-            print(f"  {outcome.job}: {outcome.state}{why}")
+            log = outcome.job.log
+            reason = f", see {log}" if log.is_file() else f": {outcome.reason}"
+            logger.info(f"  {outcome.job}: {outcome.state}{reason}")
         return 1
     return None if launcher.only is None else 0
 
 
-def run_here(launcher: Launcher, work: Work) -> list[Outcome]:
+def run_locally(launcher: Launcher, work: Work) -> list[JobOutcome]:
     """Run the jobs, or the only one, on this machine."""
     resources = find_resources(launcher.device, launcher.jobs, launcher.threads)
-    left = work.left if launcher.only is None else [launcher.only]
-    print(f"on {resources}", flush=True)
+    indices = work.left if launcher.only is None else [launcher.only]
+    logger.info(f"on {resources}")
     with ended_like_ctrl_c():
-        return run_jobs([work.jobs[index] for index in left], resources, work.needs)
+        return run_jobs([work.jobs[index] for index in indices], resources, work.needs)
 
 
-def run_with_ray(launcher: Launcher, work: Work) -> list[Outcome]:
-    """Run the jobs as tasks."""
-    board = Board(len(work.left))
-    with cluster(launcher.ray_address) as ray, ended_like_ctrl_c():
-        share = share_of(ray, launcher.device, launcher.threads)
-        device = launcher.device or ("cuda" if share.gpus else "cpu")
+def run_with_ray(launcher: Launcher, work: Work) -> list[JobOutcome]:
+    """Run the jobs as tasks of Ray."""
+    board = JobBoard(len(work.left))
+    with connect_cluster(launcher.ray_address) as ray, ended_like_ctrl_c():
+        per_task = choose_task_resources(ray, launcher.device, launcher.threads)
+        device = launcher.device or ("cuda" if per_task.gpus else "cpu")
         words = ["semi_nnunet", *work.words, "--device", device, "--jobs", "1"]
-        words += ["--threads", str(share.cpus)]
-        print(f"on Ray at {ray.get_runtime_context().gcs_address}, {device}", flush=True)
+        words += ["--threads", str(per_task.cpus)]
+        logger.info(f"on Ray at {ray.get_runtime_context().gcs_address}, {device}")
         jobs = {index: work.jobs[index] for index in work.left}
         at_a_time = launcher.jobs or len(jobs)
-        return run_on_ray(ray, jobs, work.needs, words, share, at_a_time, work.logs, board)
+        return run_on_ray(ray, jobs, work.needs, words, per_task, at_a_time, work.logs, board)
 
 
 def submit_levels(launcher: Launcher, work: Work) -> None:
-    """An array for each wave, with a task for each job."""
+    """Submit an array of SLURM for each group of jobs, with a task for each job."""
     words = [*work.words, "--jobs", "1"]
     words += ["--device", launcher.device] if launcher.device else []
     words += ["--threads", str(launcher.threads)] if launcher.threads else []
-    numbers: list[str] = []
-    for wave in work.dependency_levels():
-        after = numbers[-1] if numbers else None
-        at_a_time = launcher.jobs or len(wave)
-        script = batch_script(words, wave, at_a_time, work.logs, launcher.sbatch, after)
-        numbers.append(submit(script, work.logs / f"array_{len(numbers)}.sh"))
-        print(f"submitted {len(wave)} of {len(work.jobs)} jobs as array {numbers[-1]}, logs in "
-              f"{work.logs}")  # fmt: skip
-    print(f"next: squeue -j {','.join(numbers)}; when it is empty, this command again")
+    arrays: list[str] = []
+    for group in work.group_by_dependencies():
+        previous = arrays[-1] if arrays else None
+        at_a_time = launcher.jobs or len(group)
+        script = batch_script(words, group, at_a_time, work.logs, launcher.sbatch, previous)
+        arrays.append(submit_script(script, work.logs / f"array_{len(arrays)}.sh"))
+        logger.info(f"submitted {len(group)} of {len(work.jobs)} jobs as array {arrays[-1]}, logs "
+                    f"in {work.logs}")  # fmt: skip
+    logger.info(f"next: squeue -j {','.join(arrays)}; when it is empty, this command again")
 
 
 def find_resources(
     device: str | None, jobs: int | None = None, threads: int | None = None
 ) -> Resources:
-    """Find the devices, processes and threads to compute with.
+    """Find the devices, jobs at a time and threads to compute with.
 
     Raises:
-        UserError: the device is not there.
+        UserError: the machine has no such device.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     cores = usable_cores()
@@ -220,7 +225,7 @@ def find_resources(
         count = torch.cuda.device_count()
         if count == 0:
             raise UserError("--device cuda needs a GPU, found none", fix="--device cpu")
-        chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-        gpus = tuple(chosen.split(",")) if chosen else tuple(map(str, range(count)))
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = tuple(visible.split(",")) if visible else tuple(map(str, range(count)))
     jobs = jobs or max(1, len(gpus))
     return Resources(device, gpus, jobs, threads or max(1, cores // jobs))

@@ -1,4 +1,4 @@
-"""Run jobs side by side on this machine: a GPU each, or the CPU's cores shared among them."""
+"""Run jobs side by side on this machine: one on each GPU, or sharing the cores of the CPU."""
 
 from __future__ import annotations
 
@@ -17,42 +17,50 @@ from types import MappingProxyType
 from typing import Protocol, TextIO
 
 from semi_nnunet.discovery.register import trainer_folders
-from semi_nnunet.runs.commands import Cancelled, ProgressDisplay, name_of, run_command
+from semi_nnunet.runs.commands import (
+    CommandCancelled,
+    ProgressDisplay,
+    get_command_name,
+    run_command,
+)
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.lock import held, holder_of
 from semi_nnunet.util.progress import readable_time
 
 LOOK_EVERY_S = 1.0
-SAY_EVERY_S = 600.0  # in a log file, how far each running job is
+SAY_EVERY_S = 600.0  # in a log file, between lines on the progress of running jobs
 
 
 class Runnable(Protocol):
-    """Something to be done by commands; hashable, and printed as its name."""
+    """A job made of commands; hashable, and printed as its name."""
 
     @property
     def log(self) -> Path:
-        """The file that holds what the job's commands printed."""
+        """The file with the output of the job's commands."""
 
     @property
     def lock(self) -> Path:
-        """Held while somebody works on it."""
+        """The lock that is held while a process works on the job."""
 
     @property
     def is_done(self) -> bool:
         """Whether the job has no command left."""
 
     def commands(self, device: str, processes: int) -> Iterator[Command]:
-        """The commands that are left, each looked at when the one before has ended."""
+        """Yield the remaining commands, each decided when the previous one has ended."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """The devices, processes and threads that jobs may use.
+    """The devices, jobs at a time and threads that jobs may use.
+
+    >>> print(Resources("cpu", (), jobs=2, threads=4))
+    cpu, 2 at a time with 4 cores
 
     Args:
         device: cpu, cuda or mps.
-        gpus: those of CUDA to use, one job on each at a time; () on another device.
+        gpus: names of the GPUs of CUDA, one job on each at a time; () on another device.
         jobs: at a time.
         threads: of the CPU for each job.
     """
@@ -68,24 +76,24 @@ class Resources:
         return f"{self.device}, {self.jobs} at a time with {self.threads} cores"
 
     def slots(self) -> list[dict[str, str]]:
-        """The variables of each place where a job can run."""
+        """Return the environment variables of each job that runs at a time."""
         if self.gpus:
-            places = [self.gpus[i % len(self.gpus)] for i in range(self.jobs)]
-            return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in places]
+            gpus = [self.gpus[i % len(self.gpus)] for i in range(self.jobs)]
+            return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus]
         return [{"OMP_NUM_THREADS": str(self.threads)} for _ in range(self.jobs)]
 
 
 @dataclass
-class Outcome:
-    """How a job ended: "done", "done before", "failed" or "elsewhere", and why."""
+class JobOutcome:
+    """The end of a job: "done", "done before", "failed" or "elsewhere", with the reason."""
 
     job: Runnable
     state: str
     reason: str = ""
 
 
-class Board:
-    """The screen of running jobs: a live line for each on a terminal, changes alone elsewhere."""
+class JobBoard:
+    """The screen of running jobs: a live line for each on a terminal, only changes elsewhere."""
 
     def __init__(self, total: int, screen: TextIO | None = None):
         self.total, self.finished = total, 0
@@ -93,46 +101,46 @@ class Board:
         self.live = self.screen.isatty()
         self._running: dict[Runnable, tuple[str, ProgressDisplay]] = {}
         self._lines = 0
-        self._said = time.monotonic()
+        self._last_report = time.monotonic()
         self._writing = threading.Lock()
 
-    def say(self, text: str) -> None:
-        """Print a line that stays."""
+    def print_line(self, text: str) -> None:
+        """Print a line above the live lines."""
         with self._writing:
             self._clear()
             print(text, file=self.screen, flush=True)
             self._draw()
 
-    def start(self, job: Runnable, what: str) -> ProgressDisplay:
-        """A command of the job has begun."""
+    def start(self, job: Runnable, activity: str) -> ProgressDisplay:
+        """Show that a command of a job has begun, and return the display to feed."""
         progress = ProgressDisplay(io.StringIO())  # the board shows the progress of all
-        self._running[job] = (what, progress)
+        self._running[job] = (activity, progress)
         if not self.live:
-            self.say(f"        {job}: {what}")
+            self.print_line(f"        {job}: {activity}")
         return progress
 
-    def end(self, outcome: Outcome) -> None:
-        """A job has ended."""
+    def end(self, outcome: JobOutcome) -> None:
+        """Show that a job has ended."""
         self._running.pop(outcome.job, None)
         self.finished += 1
         reason = f": {outcome.reason}" if outcome.reason else ""
-        self.say(f"[{self.finished:>3}/{self.total}] {outcome.job} {outcome.state}{reason}")
+        self.print_line(f"[{self.finished:>3}/{self.total}] {outcome.job} {outcome.state}{reason}")
 
     def refresh(self) -> None:
-        """Draw the live lines anew; in a log file, now and then add them."""
+        """Redraw the live lines; in a log file, add them every ten minutes."""
         if not self.live:
-            if time.monotonic() - self._said >= SAY_EVERY_S:
-                self._said = time.monotonic()
+            if time.monotonic() - self._last_report >= SAY_EVERY_S:
+                self._last_report = time.monotonic()
                 for line in self._running_lines():
-                    self.say(line)
+                    self.print_line(line)
             return
         with self._writing:
             self._clear()
             self._draw()
 
     def _running_lines(self) -> list[str]:
-        running = list(self._running.items())
-        return [f"        {job}: {what} {progress.state}" for job, (what, progress) in running]
+        jobs = list(self._running.items())
+        return [f"        {job}: {activity} {shown.state}" for job, (activity, shown) in jobs]
 
     def _clear(self) -> None:
         if self.live and self._lines:
@@ -143,12 +151,12 @@ class Board:
         if not self.live:
             return
         for line in self._running_lines():
-            print(line[: self._width()], file=self.screen)  # a wrapped one would stay
+            print(line[: self._width()], file=self.screen)  # a wrapped line could not be cleared
             self._lines += 1
         self.screen.flush()
 
     def _width(self) -> int:
-        """Characters of a row, less one for terminals that wrap a full one."""
+        """Return the characters of a row, minus one for terminals that wrap a full row."""
         try:
             return max(20, os.get_terminal_size(self.screen.fileno()).columns - 1)
         except (OSError, ValueError):
@@ -159,50 +167,50 @@ def run_jobs(
     jobs: Sequence[Runnable],
     resources: Resources,
     needs: Mapping[Runnable, Collection[Runnable]] = MappingProxyType({}),
-) -> list[Outcome]:
-    """Run what is left of the jobs; one that fails does not stop the others.
+) -> list[JobOutcome]:
+    """Run the jobs that are not done; a failing job does not stop the others.
 
     Args:
-        jobs: no two are equal.
-        resources: for them.
-        needs: job -> those that it waits for, if they are of ``jobs``, in whatever way they end,
-            also where another process works on them.
+        jobs: distinct jobs.
+        resources: for the jobs.
+        needs: job -> the jobs, of ``jobs``, that must end first, successfully or not, also if
+            another process works on them.
 
     Raises:
         KeyboardInterrupt: after the running commands have been ended.
     """
-    board, stop = Board(len(jobs)), threading.Event()
+    board, stop = JobBoard(len(jobs)), threading.Event()
     slots: queue.Queue[dict[str, str]] = queue.Queue()
     for slot in resources.slots():
         slots.put(slot)
     processes = max(1, resources.threads // 2)
 
-    def work(job: Runnable) -> Outcome:
-        with borrowed(slots) as variables:
+    def work(job: Runnable) -> JobOutcome:
+        with borrow_slot(slots) as variables:
             outcome = run_job(job, resources, variables, processes, board, stop)
         board.end(outcome)
         return outcome
 
-    needed = {one for others in needs.values() for one in others}
+    required = {job for dependencies in needs.values() for job in dependencies}
 
     def has_ended(job: Runnable) -> bool:
-        """Nobody works on it any more, neither we nor, if somebody waits for it, others."""
+        """Return whether the job has ended, here and, if another job needs it, elsewhere."""
         if not (job in futures and futures[job].done()):
             return False
-        elsewhere = job in needed and futures[job].result().state == "elsewhere"
+        elsewhere = job in required and futures[job].result().state == "elsewhere"
         return not elsewhere or holder_of(job.lock) is None
 
     with ThreadPoolExecutor(resources.jobs) as pool:
-        futures: dict[Runnable, Future[Outcome]] = {}
-        left = set(jobs)
+        futures: dict[Runnable, Future[JobOutcome]] = {}
+        unfinished = set(jobs)
         try:
             while not all(job in futures and futures[job].done() for job in jobs):
                 for job in jobs:
-                    if job not in futures and left.isdisjoint(needs.get(job, ())):
+                    if job not in futures and unfinished.isdisjoint(needs.get(job, ())):
                         futures[job] = pool.submit(work, job)
                 time.sleep(LOOK_EVERY_S)
                 board.refresh()
-                left -= {job for job in left if has_ended(job)}
+                unfinished -= {job for job in unfinished if has_ended(job)}
         except BaseException:
             stop.set()
             pool.shutdown(cancel_futures=True)
@@ -211,8 +219,8 @@ def run_jobs(
 
 
 @contextmanager
-def borrowed(slots: queue.Queue[dict[str, str]]) -> Iterator[dict[str, str]]:
-    """A free place, given back after the block."""
+def borrow_slot(slots: queue.Queue[dict[str, str]]) -> Iterator[dict[str, str]]:
+    """Take a free slot inside the block, and return it after."""
     slot = slots.get()
     try:
         yield slot
@@ -225,44 +233,44 @@ def run_job(
     resources: Resources,
     variables: Mapping[str, str],
     processes: int,
-    board: Board,
+    board: JobBoard,
     stop: threading.Event,
-) -> Outcome:
-    """Run the commands that are left of one job."""
+) -> JobOutcome:
+    """Run the remaining commands of one job."""
     if job.is_done:
-        return Outcome(job, "done before")
+        return JobOutcome(job, "done before")
     try:
-        with held(job.lock) as other:
-            if other is not None:
-                return Outcome(job, "elsewhere", f"{other} works on it")
-            failure_note(job).unlink(missing_ok=True)
-            board.say(f"        {job}: log in {job.log}")
+        with held(job.lock) as holder:
+            if holder is not None:
+                return JobOutcome(job, "elsewhere", f"{holder} works on it")
+            get_failure_file(job).unlink(missing_ok=True)
+            board.print_line(f"        {job}: log in {job.log}")
             started = time.monotonic()
             threads = None if resources.gpus else resources.threads
             for words in job.commands(resources.device, processes):
-                progress = board.start(job, name_of(words))
-                environment = {**child_environment(resources), **variables}
+                progress = board.start(job, get_command_name(words))
+                environment = {**build_child_environment(resources), **variables}
                 run_command(words, environment, job.log, progress, threads, stop)
-    except Cancelled:
-        return Outcome(job, "interrupted")
-    except BrokenPipeError:  # nobody reads the board any more
+    except CommandCancelled:
+        return JobOutcome(job, "interrupted")
+    except BrokenPipeError:  # the reader of the board is gone
         raise
-    except (UserError, OSError) as error:  # such as a full disk, or a folder of somebody else's
+    except (UserError, OSError) as error:  # such as a full disk, or a folder without permission
         with suppress(OSError):
-            failure_note(job).write_text(f"{error}\n", encoding="utf-8")
-        return Outcome(job, "failed", str(error))
-    return Outcome(job, "done", f"in {readable_time(time.monotonic() - started)}")
+            get_failure_file(job).write_text(f"{error}\n", encoding="utf-8")
+        return JobOutcome(job, "failed", str(error))
+    return JobOutcome(job, "done", f"in {readable_time(time.monotonic() - started)}")
 
 
-def failure_note(job: Runnable) -> Path:
-    """The file that says why a job failed when it last ran; it is absent if it did not fail."""
+def get_failure_file(job: Runnable) -> Path:
+    """Return the file with the reason of a job's last failure; it exists only after a failure."""
     return job.log.with_suffix(".failed")
 
 
-def child_environment(resources: Resources) -> dict[str, str]:
-    """nnU-Net finds our trainers, and takes no more than a job's share of the machine."""
+def build_child_environment(resources: Resources) -> dict[str, str]:
+    """Return variables that limit nnU-Net to a job's share of the machine and find our trainers."""
     on_gpu = bool(resources.gpus)
-    workers = max(1, resources.threads - 1) if on_gpu else 0  # the CPU trains; it loads in between
+    workers = max(1, resources.threads - 1) if on_gpu else 0  # a CPU trains, and loads in between
     return {
         "nnUNet_extTrainer": trainer_folders(),
         "nnUNet_n_proc_DA": str(min(12, workers)),

@@ -1,4 +1,4 @@
-"""Whether trainings that are compared were alike but for their method, as their folders say."""
+"""Check that compared trainings differ only in their method, from the records in their folders."""
 
 from __future__ import annotations
 
@@ -26,144 +26,157 @@ OWN = names_of_scope(SemiSettings, schema.OWN)
 CASES, POOL = "labelled cases", "unlabelled cases"
 
 
-def recorded(job: Job) -> dict[str, Any]:
-    """Read what a training was trained with; it is empty for nnU-Net's own trainers.
+def read_record(job: Job) -> dict[str, Any]:
+    """Return the settings and cases of a training; {} for nnU-Net's own trainers.
 
-    Of one without unlabelled cases, such as the baseline, what is about these is not told; nor are
-    the cases of one that filters them: it may have been resumed after.
+    A training without unlabelled cases, such as the baseline, has no settings about them. The
+    unlabelled cases of a training that filters them are left out, because it may have been resumed
+    after the filtering.
     """
     record = optional_json(job.folder / "semi_settings.json")
-    values = {name: one["value"] for name, one in record.get("settings", {}).items()}
-    found = {name: value for name, value in values.items() if name not in OWN}
+    values = {name: entry["value"] for name, entry in record.get("settings", {}).items()}
+    settings = {name: value for name, value in values.items() if name not in OWN}
     cases = record.get("cases", {})
     if cases.get("unlabelled") == []:
         unused = {field.name for field in fields(SemiSettings)} - {*OF_ANY_TRAINING}
-        found = {name: value for name, value in found.items() if name not in unused}
+        settings = {name: value for name, value in settings.items() if name not in unused}
     if "labelled" in cases:
-        found[CASES] = sorted(cases["labelled"])
+        settings[CASES] = sorted(cases["labelled"])
     if cases.get("unlabelled") and not values.get("filter_epochs"):
-        found[POOL] = sorted(cases["unlabelled"])
-    return found
+        settings[POOL] = sorted(cases["unlabelled"])
+    return settings
 
 
-def trained_with(job: Job) -> dict[str, Any]:
-    """Read what a baseline must share with a training; it is empty for nnU-Net's own trainers."""
-    return {name: value for name, value in recorded(job).items() if name in (*MATCHED, CASES)}
+def read_matched_settings(job: Job) -> dict[str, Any]:
+    """Return what a baseline must share with a training; {} for nnU-Net's own trainers."""
+    return {name: value for name, value in read_record(job).items() if name in (*MATCHED, CASES)}
 
 
 def unmatched(jobs: Sequence[Job], baseline: str) -> list[str]:
-    """A sentence for each setting in which trainings differ that are compared, or taken together.
+    """Return a sentence for each setting in which compared or averaged trainings differ.
 
-    The baseline of a training has the same configuration, fold and seed; the folds and seeds of one
-    trainer are taken together.
+    A training is compared with the baseline of its configuration, fold and seed. The folds and
+    seeds of one trainer are averaged.
     """
-    return [*unlike_baseline(jobs, baseline), *unlike_each_other(jobs)]
-
-
-def unlike_each_other(jobs: Sequence[Job]) -> Iterator[str]:
-    """A sentence for each setting that the folds and seeds of one trainer do not share."""
-    firsts: dict[tuple[str, ...], tuple[Job, Any]] = {}
-    found: dict[tuple[str, ...], list[str]] = {}
-    for job in jobs:
-        model = (job.trainer, job.configuration)
-        for name, value in recorded(job).items():
-            alike = (*model, name, *([job.fold] if name in (CASES, POOL) else []))
-            first, theirs = firsts.setdefault(alike, (job, value))
-            if value != theirs:
-                both = said(name, value), said(name, theirs)
-                where = found.setdefault((*model, name, *both, placed(first)), [])
-                where.append(placed(job))
-    for (trainer, configuration, name, value, other, place), where in found.items():
-        yield (
-            f"The trainings of {trainer} {configuration} are not alike: {name} {value} "
-            f"({', '.join(where)}) against {other} ({place})"
-        )
-
-
-def unlike_baseline(jobs: Sequence[Job], baseline: str) -> list[str]:
-    """A sentence for each setting in which a training differs from its baseline.
-
-    A pre-training is no model that is compared, so that nothing is said of it.
-    """
-    bases = {
-        (job.configuration, job.fold, job.seed): (job, trained_with(job))
-        for job in jobs
-        if job.trainer == baseline
-    }
-    found: dict[tuple[str, ...], list[str]] = {}
-    unknown: dict[tuple[str, str, str], None] = {}
-    for job in jobs:
-        like = (job.configuration, job.fold, job.seed)
-        if like not in bases or job.trainer == baseline or not job.segments:
-            continue
-        (its_job, base), own = bases[like], trained_with(job)
-        untold = its_job if own else job
-        if bool(own) != bool(base) and untold.is_trained:  # else it may not have begun
-            unknown[job.trainer, job.configuration, untold.trainer] = None
-        for name in (*MATCHED, CASES):
-            if name in own and name in base and own[name] != base[name]:
-                values = said(name, own[name]), said(name, base[name])
-                where = found.setdefault((job.trainer, job.configuration, name, *values), [])
-                where.append(placed(job))
     return [
-        f"{trainer} {configuration} and {baseline} are not matched: {name} {own} against {base} "
-        f"({', '.join(where)})"
-        for (trainer, configuration, name, own, base), where in found.items()
-    ] + [
-        f"Whether {trainer} {configuration} and {baseline} are matched is not known: {untold} left "
-        f"no record of its steps and batches, as nnU-Net's own trainers do not"
-        for trainer, configuration, untold in unknown
+        *find_mismatches_with_baseline(jobs, baseline),
+        *find_mismatches_within_trainers(jobs),
     ]
 
 
-def placed(job: Job) -> str:
-    """Name one of a trainer's trainings."""
+def find_mismatches_within_trainers(jobs: Sequence[Job]) -> Iterator[str]:
+    """Yield a sentence for each setting that differs between folds or seeds of one trainer."""
+    references: dict[tuple[str, ...], tuple[Job, Any]] = {}
+    mismatches: dict[tuple[str, ...], list[str]] = {}
+    for job in jobs:
+        model = (job.trainer, job.configuration)
+        for name, value in read_record(job).items():
+            group = (*model, name, *([job.fold] if name in (CASES, POOL) else []))
+            reference, expected = references.setdefault(group, (job, value))
+            if value != expected:
+                texts = format_recorded_value(name, value), format_recorded_value(name, expected)
+                key = (*model, name, *texts, format_fold_and_seed(reference))
+                mismatches.setdefault(key, []).append(format_fold_and_seed(job))
+    for (trainer, configuration, name, value, expected, reference), folds in mismatches.items():
+        yield (
+            f"The trainings of {trainer} {configuration} are not alike: {name} {value} "
+            f"({', '.join(folds)}) against {expected} ({reference})"
+        )
+
+
+def find_mismatches_with_baseline(jobs: Sequence[Job], baseline: str) -> list[str]:
+    """Return a sentence for each setting in which a training differs from its baseline.
+
+    Pre-training is left out, because it is not compared.
+    """
+    baselines = {
+        (job.configuration, job.fold, job.seed): (job, read_matched_settings(job))
+        for job in jobs
+        if job.trainer == baseline
+    }
+    mismatches: dict[tuple[str, ...], list[str]] = {}
+    unrecorded: dict[tuple[str, str, str], None] = {}
+    for job in jobs:
+        key = (job.configuration, job.fold, job.seed)
+        if key not in baselines or job.trainer == baseline or not job.segments:
+            continue
+        (baseline_job, expected), settings = baselines[key], read_matched_settings(job)
+        silent = baseline_job if settings else job
+        if bool(settings) != bool(expected) and silent.is_trained:  # else it may not have begun
+            unrecorded[job.trainer, job.configuration, silent.trainer] = None
+        for name in (*MATCHED, CASES):
+            if name in settings and name in expected and settings[name] != expected[name]:
+                texts = [format_recorded_value(name, s[name]) for s in (settings, expected)]
+                folds = mismatches.setdefault((job.trainer, job.configuration, name, *texts), [])
+                folds.append(format_fold_and_seed(job))
+    return [
+        f"{trainer} {configuration} and {baseline} are not matched: {name} {value} against "
+        f"{expected} ({', '.join(folds)})"
+        for (trainer, configuration, name, value, expected), folds in mismatches.items()
+    ] + [
+        f"Whether {trainer} {configuration} and {baseline} are matched is not known: {silent} left "
+        f"no record of its steps and batches, as nnU-Net's own trainers do not"
+        for trainer, configuration, silent in unrecorded
+    ]
+
+
+def format_fold_and_seed(job: Job) -> str:
+    """Return the name of one of a trainer's trainings."""
     return f"fold {job.fold} seed {job.seed}"
 
 
-def said(name: str, value: Any) -> str:
-    """A value for people."""
+def format_recorded_value(name: str, value: Any) -> str:
+    """Return a setting as text, or the count and first names of cases.
+
+    >>> format_recorded_value(CASES, ["a", "b", "c", "d"])
+    '4 (a, b, c, ...)'
+    """
     if name not in (CASES, POOL):
         return str(value)
     return f"{len(value)} ({', '.join(value[:3])}, ...)" if value else "none"
 
 
-def changed_since(
+def find_changed_trainings(
     jobs: Sequence[Job], plans: Mapping[str, Any], patient_of: PatientOf
 ) -> Iterator[Problem]:
-    """Trainings done or begun with other settings or unlabelled cases than there are now.
+    """Yield trainings, done or begun, whose settings or unlabelled cases have changed since.
 
     Args:
-        jobs: with these plans, or those of a seed.
+        jobs: with these plans, or with those of a seed.
         plans: of seed 0.
         patient_of: case -> its patient.
     """
     classes, folder = settings_classes(), jobs[0].folders.preprocessed
 
     @cache
-    def properties_of(configuration: str) -> DatasetProperties:
+    def collect(configuration: str) -> DatasetProperties:
         return collect_properties(plans, configuration, read_json(folder / "dataset.json"), folder)
 
     @cache
-    def planned(trainer: str, configuration: str) -> dict[str, Any]:
-        kind, properties = classes[trainer], properties_of(configuration)
-        resolved = resolve_settings(kind, trainer, configuration, plans, properties, classes)
+    def resolve(trainer: str, configuration: str) -> dict[str, Any]:
+        settings_class, properties = classes[trainer], collect(configuration)
+        resolved = resolve_settings(
+            settings_class, trainer, configuration, plans, properties, classes
+        )
         return dict(json.loads(json.dumps(plain(resolved.as_dict()))))  # as recorded
 
     for job in jobs:
-        if job.trainer not in classes or not job.continues or not (own := recorded(job)):
+        if job.trainer not in classes or not job.has_checkpoint:
             continue
-        now = planned(job.trainer, job.configuration)
-        if POOL in own:
-            now = {**now, POOL: job.unlabelled_cases(patient_of)}
-        differ = [
-            f"{name} {said(name, own[name])} (now {said(name, now[name])})"
-            for name in own
-            if name in now and own[name] != now[name]
+        if not (recorded := read_record(job)):
+            continue
+        current = resolve(job.trainer, job.configuration)
+        if POOL in recorded:
+            current = {**current, POOL: job.unlabelled_cases(patient_of)}
+        differences = [
+            f"{name} {format_recorded_value(name, recorded[name])} "
+            f"(now {format_recorded_value(name, current[name])})"
+            for name in recorded
+            if name in current and recorded[name] != current[name]
         ]
-        if differ:
-            what = f"was trained with {', '.join(differ)}; it would not be what is asked for now"
+        if differences:
+            message = f"was trained with {', '.join(differences)}; it is not what is requested now"
             fix = f"plan as before, or under another name (plan --name), or move {job.folder} away"
-            if POOL in own and own[POOL] != now[POOL]:
+            if POOL in recorded and recorded[POOL] != current[POOL]:
                 fix = f"imagesUn as before, or all of it (select --undo); or {fix}"
-            yield Problem(str(job), what, fix)
+            yield Problem(str(job), message, fix)

@@ -1,4 +1,4 @@
-"""What to type next: to plan for this machine, to train, or to measure what is trained."""
+"""Suggest the next command: to plan for this machine, to train, or to measure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from semi_nnunet.util.files import optional_json
 
 
 def to_train(dataset: str, plans: str, configuration: str, fold: str = "0") -> list[str]:
-    """The commands that train on this machine, one after another.
+    """Return the commands that train on this machine, in order.
 
     Args:
         dataset: number or name.
@@ -37,13 +37,17 @@ def to_train(dataset: str, plans: str, configuration: str, fold: str = "0") -> l
 
 
 def to_preprocess(dataset: str, plans: str, configurations: Sequence[str]) -> str:
-    """The command that preprocesses configurations of plans."""
+    """Return the command that preprocesses configurations of plans.
+
+    >>> to_preprocess("42", "nnUNetPlans", ["2d", "3d_fullres"])
+    'semi_nnunet preprocess -d 42 -p nnUNetPlans -c 2d 3d_fullres'
+    """
     return f"semi_nnunet preprocess -d {dataset} -p {plans} -c {' '.join(configurations)}"
 
 
 def device_here() -> str:
-    """The device that this machine trains and predicts on: "cuda", "mps" or "cpu"."""
-    import torch  # takes seconds, and few ask
+    """Return the device that this machine trains on: "cuda", "mps" or "cpu"."""
+    import torch  # takes seconds, and few callers need it
 
     if torch.cuda.is_available():
         return "cuda"
@@ -51,26 +55,29 @@ def device_here() -> str:
 
 
 def device_option(device: str | None = None) -> Command:
-    """The option that names a device to nnU-Net's commands, which take CUDA without it.
+    """Return the option that selects a device in nnU-Net's commands; () for CUDA, their default.
+
+    >>> device_option("cpu")
+    ('-device', 'cpu')
 
     Args:
-        device: that was asked for; None: the one of this machine.
+        device: None: the one of this machine.
     """
     device = device or device_here()
     return () if device == "cuda" else ("-device", device)
 
 
-def to_measure(jobs: Sequence[Job], plans: str) -> list[str]:
-    """The commands that predict and measure what is trained, where ``compare`` looks for it.
+def suggest_measuring(jobs: Sequence[Job], plans: str) -> list[str]:
+    """Return the commands that predict and measure trainings where ``compare`` looks for them.
 
     Args:
         jobs: of one data set and these plans, and their seeds.
         plans: their identifier.
 
     Returns:
-        A command for all trainings that have folds and seeds in common; none where all is measured
-        or nothing is trained. A line about labelled test cases comes first, if a training has no
-        others to be measured on.
+        A command for all trainings that share folds and seeds; [] if all is measured or nothing is
+        trained. If a training can only be measured on labelled test cases, and there are none, the
+        first line asks for them.
     """
     open_jobs = [job for job in jobs if job.is_trained and job.segments and not job.is_measured]
     if not open_jobs:
@@ -79,40 +86,40 @@ def to_measure(jobs: Sequence[Job], plans: str) -> list[str]:
     if folders.test_labels is None and any(job.fold == ALL for job in open_jobs):
         lines.append(
             f"put labelled test images into imagesTs and labelsTs of {folders.raw}: fold 'all' "
-            f"validates on what it was trained on"
+            f"validates on its training cases"
         )
     runs = defaultdict[tuple[str, str], set[tuple[str, int]]](set)  # trainer, configuration
     for job in open_jobs:
         runs[job.trainer, job.configuration].add((job.fold, job.seed))
-    alike = defaultdict[tuple[str, frozenset[tuple[str, int]]], list[str]](list)
-    for (trainer, configuration), of_model in runs.items():
-        alike[configuration, frozenset(of_model)].append(trainer)
-    for (configuration, folds_and_seeds), trainers in alike.items():
-        folds = sorted({fold for fold, _ in folds_and_seeds})
-        seeds = max(seed for _, seed in folds_and_seeds) + 1
-        many = f" --seeds {seeds}" if seeds > 1 else ""
+    trainers_of = defaultdict[tuple[str, frozenset[tuple[str, int]]], list[str]](list)
+    for (trainer, configuration), run in runs.items():
+        trainers_of[configuration, frozenset(run)].append(trainer)
+    for (configuration, run), trainers in trainers_of.items():
+        folds = sorted({fold for fold, _ in run})
+        seeds = max(seed for _, seed in run) + 1
+        option = f" --seeds {seeds}" if seeds > 1 else ""
         lines.append(
             f"semi_nnunet crossval -d {folders.results.name} -p {plans} -c {configuration} "
-            f"-tr {' '.join(trainers)} -f {' '.join(folds)}{many} --device {device_here()}"
+            f"-tr {' '.join(trainers)} -f {' '.join(folds)}{option} --device {device_here()}"
         )
     return lines
 
 
 def after_measuring(measured: Path) -> list[str]:
-    """The commands that compare the trainings that predictions may be of.
+    """Return the commands that compare the trainings that predictions may come from.
 
-    ``nnUNetv2_predict`` writes plans and data set beside its predictions, but not the trainer, so
-    that predictions in a folder of the user's count for no training; the trainings themselves do.
+    ``nnUNetv2_predict`` copies plans and data set next to its predictions, but not the trainer's
+    name, so that predictions in a user's folder belong to no known training.
 
     Args:
         measured: folder of the predictions.
 
     Returns:
-        What is still to be measured of the trainings with these plans, then the comparison; none
-        where the data set, or a training with these plans, is not on this machine.
+        The commands that measure the trainings with these plans, then the comparison; [] if this
+        machine lacks the data set or a training with these plans.
     """
-    beside = optional_json(measured / "plans.json")
-    name, plans = beside.get("dataset_name"), beside.get("plans_name")
+    copied = optional_json(measured / "plans.json")
+    name, plans = copied.get("dataset_name"), copied.get("plans_name")
     if not (name and plans):
         return []
     try:
@@ -122,10 +129,13 @@ def after_measuring(measured: Path) -> list[str]:
     jobs = found_jobs(folders, str(plans))
     if not any(job.is_trained for job in jobs):
         return []
-    return [*to_measure(jobs, str(plans)), f"semi_nnunet compare -d {name} -p {plans}"]
+    return [*suggest_measuring(jobs, str(plans)), f"semi_nnunet compare -d {name} -p {plans}"]
 
 
 def next_lines(commands: Iterable[str]) -> str:
-    """Commands below each other, for the end of what a verb prints."""
-    first, *others = commands
-    return "\n".join([f"next: {first}", *(f"      {one}" for one in others)])
+    r"""Return commands on lines of their own, for the end of a verb's output.
+
+    >>> next_lines(["semi_nnunet plan -d 42", "semi_nnunet status -d 42"])
+    'next: semi_nnunet plan -d 42\n      semi_nnunet status -d 42'
+    """
+    return "next: " + "\n      ".join(commands)

@@ -1,4 +1,4 @@
-"""Plan: write the semi-supervised settings into the plans, and other networks beside them."""
+"""Plan: write the semi-supervised settings, and other networks, into plans."""
 
 from __future__ import annotations
 
@@ -45,23 +45,26 @@ from semi_nnunet.util.errors import raise_if_any
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.util.names import unknown
 
-# kept in plans, so that planning again measures nothing, and a report says how they were made
-ASKED = ("budget", "device", "sizes", "spacing", "patch", "architecture", "encoder", "weights")
+# stored in plans, so that planning again measures nothing, and a report can show them
+PLANNING_OPTIONS = (
+    "budget", "device", "sizes", "spacing", "patch", "architecture", "encoder", "weights",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Planned:
-    """Plans that were written.
+class WrittenPlans:
+    """The plans that :func:`plan` wrote.
 
     Args:
         name: their identifier.
         path: of the file.
         rows: every setting of every trainer and configuration, with its reason.
-        configurations: those to look at: the ones asked for, else those that are preprocessed.
-        networks: of these.
-        ready: those of them that are preprocessed with these plans.
-        coarser: those that were preprocessed, and are to be anew, as their spacing is another.
-        keeps_sizes: a budget's sizes are those that were measured before.
+        configurations: the requested ones, else those that are preprocessed.
+        networks: of these configurations.
+        ready: the configurations that are preprocessed with these plans.
+        coarser: the preprocessed configurations whose spacing has changed, so that they must be
+            preprocessed again.
+        keeps_sizes: whether a budget uses sizes that were measured earlier.
     """
 
     name: str
@@ -75,21 +78,21 @@ class Planned:
 
 
 @dataclass
-class Resized:
-    """Plans with other networks, and what that gives before anybody gives anything.
+class PlansDraft:
+    """Plans under construction, with the settings that their networks imply.
 
     Args:
         plans: their content.
-        asked: how they were made, for :data:`ASKED`.
-        length: settings of a budget, which what was given before replaces.
-        without: settings that the networks cannot do without.
-        keeps_sizes: the sizes are those that were measured before.
+        options: of :data:`PLANNING_OPTIONS`, how they were made.
+        length: settings of a budget; settings given earlier override them.
+        required: settings that the networks depend on; they override settings given earlier.
+        keeps_sizes: whether a budget uses sizes that were measured earlier.
     """
 
     plans: dict[str, Any]
-    asked: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     length: Mapping[str, Any] = field(default_factory=dict)
-    without: Mapping[str, Any] = field(default_factory=dict)
+    required: Mapping[str, Any] = field(default_factory=dict)
     keeps_sizes: bool = False
 
 
@@ -109,31 +112,19 @@ def plan(
     device: str = "cpu",
     reset: bool = False,
     trainers: Sequence[str] = (),
-) -> Planned:
+) -> WrittenPlans:
     """Write the semi-supervised settings into the plans, each with its reason.
 
-    Planning again keeps what was given before or edited by hand, and plans the rest anew.
+    Planning again keeps settings that were given earlier or edited by hand, and plans all others.
 
     Args:
-        dataset: number or name; it is preprocessed.
-        plans: identifier of the plans to start from.
-        name: of new plans beside them; None: the same, or one that tells budget, patch and network.
-        configurations: for a patch, spacing or network, only these; None: those that fit.
         settings: setting -> value, where a setting is named KEY, CONFIG.KEY, TRAINER.KEY or
             TRAINER.CONFIG.KEY; or texts such as "epochs=300".
-        budget: "cpu", or seconds per supervised step as a text, that network, patch, batch and
-            length are shrunk to; None: they stay.
-        patch: edges in voxels, in the order of the plans; None: the planned one.
-        spacing: of the images, in mm, in the order of the plans; None: the planned one.
-        architecture: name of another network, such as "smp.Unet"; None: nnU-Net's.
-        encoder: of segmentation-models-pytorch's networks.
-        weights: of that encoder before the training: "imagenet", a file, or "none".
-        device: to measure a budget of seconds on.
-        reset: forget what was given or edited before.
-        trainers: names to check: those whose settings are looked at.
-
-    Returns:
-        The plans, and every setting with its reason.
+        name: of new plans; None: the same plans, or a name made of budget, patch and network.
+        configurations: for a patch, spacing or network, only these; None: those that fit.
+        trainers: names to check, whose settings will be shown.
+        dataset, plans, budget, patch, spacing, architecture, encoder, weights, device, reset: see
+            :func:`semi_nnunet.plan`.
 
     Raises:
         UserError: a name, setting, patch or network does not exist, or does not fit.
@@ -144,49 +135,49 @@ def plan(
     start, description = read_plans(folder, plans), read_json(folder / "dataset.json")
     if isinstance(settings, Mapping):
         settings = [assignment_of(key, value) for key, value in settings.items()]
-    given = parse_assignments(settings)
+    assigned = parse_assignments(settings)
     raise_if_any("There are no such settings:", unknown("trainer", trainers, classes))
     sized = plans_of_patch(plans_of_spacing(plans_of_budget(plans, budget), spacing), patch)
     name = name or plans_of_architecture(sized, architecture, encoder)
-    is_beside = name != plans and (folder / f"{name}.json").is_file()
-    earlier = read_plans(folder, name) if is_beside else {}
-    before: dict[str, Any] = {}
+    exists = name != plans and (folder / f"{name}.json").is_file()
+    earlier = read_plans(folder, name) if exists else {}
+    inherited: dict[str, Any] = {}
     if not reset:
-        before = given_before(start)
-        before = merged(before, given_before(earlier)) if is_beside else before
+        inherited = given_before(start)
+        inherited = merged(inherited, given_before(earlier)) if exists else inherited
     was_ready = ready_configurations(start, folder)
     if budget or spacing or patch or architecture:
         require_own_network(start, plans)
-    resized, ceiling = Resized(start), label_ceiling(start, description, folder)
+    draft, ceiling = PlansDraft(start), label_ceiling(start, description, folder)
     keeps_labels = ceiling.is_kept_at
     if spacing:
-        resized.plans = apply_spacing(resized.plans, configurations, spacing, name)
-        resized.asked["spacing"] = list(spacing)
+        draft.plans = apply_spacing(draft.plans, configurations, spacing, name)
+        draft.options["spacing"] = list(spacing)
         keeps_labels = no_other_spacing
     if budget:
-        shrink(resized, description, earlier, name, budget, device, patch, keeps_labels)
+        shrink_draft(draft, description, earlier, name, budget, device, patch, keeps_labels)
     if patch:
-        resized.plans = apply_patch(resized.plans, configurations, patch)
-        resized.asked["patch"] = list(patch)
+        draft.plans = apply_patch(draft.plans, configurations, patch)
+        draft.options["patch"] = list(patch)
     if architecture:
-        replace_network(resized, configurations, architecture, encoder, weights)
-    content = resized.plans
+        replace_draft_network(draft, configurations, architecture, encoder, weights)
+    content = draft.plans
     if configurations:
         requested(content, configurations)  # raises if one does not exist
     content["plans_name"] = name
-    given = merged(merged(merged(resized.length, before), resized.without), given)
+    assigned = merged(merged(merged(draft.length, inherited), draft.required), assigned)
     shown = tuple(configurations or was_ready or content["configurations"])
-    content["semi"], rows = plan_semi(content, description, folder, classes, given)
-    planned = {"given": given, "semi": content["semi"], "from": plans}
-    if name == plans:  # planned in place: where they come from stays
+    content["semi"], rows = plan_semi(content, description, folder, classes, assigned)
+    planned = {"given": assigned, "semi": content["semi"], "from": plans}
+    if name == plans:  # planned in place: they keep their origin
         origin = content.get("semi_planned", {})
-        planned |= {key: origin[key] for key in ("from", *ASKED) if key in origin}
-    content["semi_planned"] = planned | resized.asked
+        planned |= {key: origin[key] for key in ("from", *PLANNING_OPTIONS) if key in origin}
+    content["semi_planned"] = planned | draft.options
     networks = networks_of(content, description, shown, ceiling)
     path = folder / f"{name}.json"
     write_json(path, plain(content))
     ready = ready_configurations(content, folder)
-    return Planned(
+    return WrittenPlans(
         name=name,
         path=path,
         rows=rows,
@@ -194,12 +185,12 @@ def plan(
         networks=networks,
         ready=tuple(key for key in shown if key in ready),
         coarser=tuple(key for key in was_ready if key in shown and key not in ready),
-        keeps_sizes=resized.keeps_sizes,
+        keeps_sizes=draft.keeps_sizes,
     )
 
 
-def shrink(
-    resized: Resized,
+def shrink_draft(
+    draft: PlansDraft,
     description: Mapping[str, Any],
     earlier: Mapping[str, Any],
     name: str,
@@ -208,36 +199,36 @@ def shrink(
     patch: Sequence[int] | None,
     keeps_labels: KeepsLabels,
 ) -> None:
-    """Make networks, inputs and length as small as a budget wants them.
+    """Shrink networks, inputs and length to a budget.
 
     Raises:
-        UserError: the budget or the device is none.
+        UserError: the budget or the device is invalid.
     """
-    place, asked = device_of(device), {"budget": budget, "device": device}
-    sizes = sizes_measured_before(earlier, resized.plans, asked)
-    resized.keeps_sizes = sizes is not None
+    torch_device, options = device_of(device), {"budget": budget, "device": device}
+    sizes = sizes_measured_before(earlier, draft.plans, options)
+    draft.keeps_sizes = sizes is not None
     if sizes is None:
-        sizes = sizes_of_budget(resized.plans, description, budget, place)
-    fitting = sizes_for_patch(resized.plans, sizes, patch) if patch else sizes
-    resized.plans = apply_budget(resized.plans, fitting, name, keeps_labels)
-    resized.asked |= {**asked, "sizes": {key: asdict(size) for key, size in sizes.items()}}
-    resized.length = CPU_LENGTH
+        sizes = sizes_of_budget(draft.plans, description, budget, torch_device)
+    fitting = sizes_for_patch(draft.plans, sizes, patch) if patch else sizes
+    draft.plans = apply_budget(draft.plans, fitting, name, keeps_labels)
+    draft.options |= {**options, "sizes": {key: asdict(size) for key, size in sizes.items()}}
+    draft.length = CPU_LENGTH
 
 
-def replace_network(
-    resized: Resized,
+def replace_draft_network(
+    draft: PlansDraft,
     configurations: Sequence[str] | None,
     architecture: str,
     encoder: str,
     weights: str,
 ) -> None:
-    """Put another network into plans, which has no deep supervision.
+    """Replace the network, and turn deep supervision off, which other networks lack.
 
     Raises:
-        UserError: there is no such network or file of weights, or it fits no configuration.
+        UserError: the network or its file of weights does not exist, or fits no configuration.
     """
     changed = apply_architecture(
-        resized.plans, configurations, architecture, encoder, weights_of(weights)
+        draft.plans, configurations, architecture, encoder, weights_of(weights)
     )
-    resized.asked |= {"architecture": architecture, "encoder": encoder, "weights": weights}
-    resized.without = {key: {"deep_supervision": False} for key in changed}
+    draft.options |= {"architecture": architecture, "encoder": encoder, "weights": weights}
+    draft.required = {key: {"deep_supervision": False} for key in changed}

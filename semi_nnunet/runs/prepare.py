@@ -1,7 +1,8 @@
-"""Prepare a data set: verify, plan and preprocess it, a large imagesUn in shards if asked for."""
+"""Prepare a data set: verify, plan and preprocess it, a large imagesUn in shards on request."""
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 from collections.abc import Sequence
@@ -15,16 +16,18 @@ from semi_nnunet.runs.launching import Launcher, Work, finished
 from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.names import require_positive
 
-MOST_PROCESSES = 8  # each takes seconds of a core and 1 GB to begin
+logger = logging.getLogger(__name__)
+
+MOST_PROCESSES = 8  # starting one takes seconds of a core and 1 GB
 
 
 @dataclass(frozen=True)
-class Ready:
-    """A data set that is ready for training.
+class PreparedCounts:
+    """The cases of a data set that are ready for training.
 
     Args:
         plans: identifier of its plans.
-        counts: configuration -> how many labelled and unlabelled cases are ready.
+        counts: configuration -> numbers of labelled and unlabelled cases that are ready.
     """
 
     plans: str
@@ -42,28 +45,23 @@ def prepare(
     skip_outliers: bool = False,
     shards: int | None = None,
     launcher: Launcher | None = None,
-) -> Ready | None:
-    """Verify, plan and preprocess a data set with its unlabelled images; what is done is kept.
+) -> PreparedCounts | None:
+    """Verify, plan and preprocess a data set with its unlabelled images; finished work is kept.
 
     Args:
-        dataset: number or name.
-        configurations: which to preprocess; None: nnU-Net's three, as far as the plans have them.
-        plans: nnU-Net's plans identifier; None: the planner's own.
-        planner: nnU-Net's planner class, used where there are no plans yet.
-        processes: workers; None: one for each core, up to 8, or of each shard its cores.
-        skip_bad: set bad unlabelled cases aside instead of stopping.
-        skip_outliers: set unlabelled cases aside that differ much from the labelled ones, of which
-            there is a warning otherwise.
-        shards: into which imagesUn is cut, each a job; None: as many as the launcher has jobs, and
-            none where it says nothing of them.
+        processes: workers; None: one for each core, up to 8, or in a shard one for each core.
+        shards: number of shards of imagesUn, each a job; None: the launcher's number of jobs, or no
+            shards if it has none.
         launcher: where the shards are preprocessed; None: on this machine.
+        dataset, configurations, plans, planner, skip_bad, skip_outliers: see
+            :func:`semi_nnunet.prepare`.
 
     Returns:
-        What is ready; None where the shards were handed to a cluster.
+        The cases that are ready; None if the shards were handed to a cluster.
 
     Raises:
-        UnfinishedError: shards failed; which, and why, was printed.
-        UserError: every bad input, in one pass, before anything is written; images that would take
+        UnfinishedError: shards failed; the reasons were printed.
+        UserError: every bad input, in one pass, before anything is written; or images that need
             more memory than this machine has, before they are preprocessed on it.
     """
     require_positive({"--shards": shards, "-np": processes})
@@ -72,40 +70,40 @@ def prepare(
     if count is None and launcher.launcher != "local":
         count = 1
     plans = plans or default_plans_name(planner)
-    wanted = (dataset, configurations, plans, planner, processes or usable_processes())
+    request = (dataset, configurations, plans, planner, processes or count_usable_processes())
     if count is None:
-        return Ready(plans, data.prepare(*wanted, skip_bad, skip_outliers))
-    here = launcher.launcher == "local"
-    prepared = data.prepare_labelled(*wanted, skip_bad, skip_outliers, here)
-    is_done = finished(launcher, work_of(prepared, plans, count, processes))
-    return Ready(plans, prepared.counts()) if is_done else None
+        return PreparedCounts(plans, data.prepare(*request, skip_bad, skip_outliers))
+    is_local = launcher.launcher == "local"
+    prepared = data.prepare_labelled(*request, skip_bad, skip_outliers, is_local)
+    is_done = finished(launcher, list_shard_work(prepared, plans, count, processes))
+    return PreparedCounts(plans, prepared.counts()) if is_done else None
 
 
-def usable_processes() -> int:
-    """As many workers as there are cores, at most nnU-Net's 8."""
+def count_usable_processes() -> int:
+    """Return the number of cores, at most nnU-Net's 8."""
     return min(MOST_PROCESSES, usable_cores())
 
 
-def work_of(prepared: data.Prepared, plans: str, count: int, processes: int | None) -> Work:
-    """The work left of ``count`` shards of each configuration's unlabelled cases."""
-    left = []
+def list_shard_work(prepared: data.Prepared, plans: str, count: int, processes: int | None) -> Work:
+    """Return the remaining work of ``count`` shards of each configuration's unlabelled cases."""
+    remaining = []
     for number, pool in enumerate(prepared.pools()):
         pool.begin(prepared.unlabelled)
-        todo = shards_left(pool, prepared.unlabelled, count)
-        left += [number * count + shard for shard in todo]
+        indices = shards_left(pool, prepared.unlabelled, count)
+        remaining += [number * count + index for index in indices]
     name, configurations = prepared.preprocessed.name, prepared.configurations
-    print(f"{len(prepared.unlabelled)} unlabelled cases, {len(left)} shards to do", flush=True)
+    logger.info(f"{len(prepared.unlabelled)} unlabelled cases, {len(remaining)} shards to do")
     words = ["preprocess", "-d", name, "-p", plans, "-c", *configurations]
     words += ["--shards", str(count)]
     words += ["-np", str(processes)] if processes else []
     shards = list_shards(name, plans, configurations, count, processes)
-    return Work(words, shards, left, prepared.pools()[0].shards)
+    return Work(words, shards, remaining, prepared.pools()[0].shards)
 
 
 def list_shards(
     dataset: str, plans: str, configurations: Sequence[str], count: int, processes: int | None
 ) -> list[UnlabelledShard]:
-    """The jobs: ``count`` shards of each configuration."""
+    """Return the jobs: ``count`` shards of each configuration."""
     return [
         UnlabelledShard(pool, number, count, processes)
         for name in configurations
@@ -115,7 +113,7 @@ def list_shards(
 
 
 def prepare_shard(shards: Sequence[UnlabelledShard], launcher: Launcher) -> None:
-    """Prepare one shard: a process of a cluster holds its lock, and starts the worker.
+    """Prepare one shard in a process of a cluster, which holds its lock and starts the worker.
 
     Raises:
         UnfinishedError: it failed.
@@ -124,8 +122,8 @@ def prepare_shard(shards: Sequence[UnlabelledShard], launcher: Launcher) -> None
 
 
 def work_on(shard: UnlabelledShard, processes: int | None) -> None:
-    """The work of one process: preprocess the cases of a shard."""
+    """Preprocess the cases of a shard, as its worker."""
     count = processes or multiprocessing.cpu_count()
     if count > 1:
-        os.environ["OMP_NUM_THREADS"] = "1"  # of each of them
+        os.environ["OMP_NUM_THREADS"] = "1"  # for each process
     shard.run(count)

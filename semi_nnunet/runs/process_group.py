@@ -1,4 +1,4 @@
-"""Processes that ``torchrun`` starts, on one machine or on many, train a fold together.
+"""Train a fold in processes that ``torchrun`` starts on one or several machines.
 
 ::
 
@@ -6,7 +6,7 @@
     torchrun --nnodes 2 --nproc_per_node 4 --rdzv_backend c10d --rdzv_endpoint HOST:29500 \\
         --max_restarts 3 -m semi_nnunet train 42 3d_fullres 0 -tr SemiUnifiedTrainer --c
 
-``nnUNetv2_train -num_gpus`` starts its processes itself, therefore on one machine.
+``nnUNetv2_train -num_gpus`` starts its processes itself and is limited to one machine.
 """
 
 from __future__ import annotations
@@ -22,46 +22,50 @@ from semi_nnunet.discovery.listing import stock_trainers
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.util.errors import Problem, UserError
 
-TOLD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # by every launcher
+# every launcher sets these
+LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 def is_launched() -> bool:
-    """Whether a launcher has told this process its number among others."""
-    return all(name in os.environ for name in TOLD) and int(os.environ["WORLD_SIZE"]) > 1
+    """Return whether a launcher started this process as one of several."""
+    has_variables = all(name in os.environ for name in LAUNCHER_VARIABLES)
+    return has_variables and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def is_first() -> bool:
-    """Whether this process speaks for all that train together."""
+    """Return whether this process prints for all processes that train together."""
     return not is_launched() or os.environ["RANK"] == "0"
 
 
-def launch_problems(trainer: str, gpus: int, has_weights: bool) -> Iterator[Problem]:
-    """What cannot be trained by processes of a launcher.
+def find_launch_problems(trainer: str, gpus: int, has_weights: bool) -> Iterator[Problem]:
+    """Yield options that processes of a launcher cannot use.
 
     Args:
         trainer: class name.
-        gpus: of -num_gpus.
+        gpus: value of -num_gpus.
         has_weights: whether -pretrained_weights are given.
     """
     if not is_launched():
         return
-    taken = "takes the number of a process for that of a GPU, which holds on one machine alone"
+    reason = (
+        "takes the rank of a process for the number of its GPU, which holds on one machine only"
+    )
     if trainer in stock_trainers():
         fix = f"-tr {BASELINE}, which trains as nnU-Net does, or nnUNetv2_train -num_gpus"
-        yield Problem(f"-tr {trainer}", taken, fix)
+        yield Problem(f"-tr {trainer}", reason, fix)
     if has_weights:
         fix = "semi_nnunet plan --set pretrained=FILE"
-        yield Problem("-pretrained_weights", f"nnU-Net {taken}", fix)
+        yield Problem("-pretrained_weights", f"nnU-Net {reason}", fix)
     if gpus > 1:
-        what = f"{os.environ['WORLD_SIZE']} processes are there already, each with a GPU"
-        yield Problem(f"-num_gpus {gpus}", what, "leave it out")
+        message = f"the launcher started {os.environ['WORLD_SIZE']} processes, each with a GPU"
+        yield Problem(f"-num_gpus {gpus}", message, "leave it out")
 
 
 @contextmanager
-def process_group(device: str) -> Iterator[None]:
-    """Inside the block, processes of a launcher can talk: by NCCL on GPUs, else by gloo.
+def join_process_group(device: str) -> Iterator[None]:
+    """Connect the processes of a launcher inside the block: by NCCL on GPUs, else by gloo.
 
-    Without a launcher, or where the caller has made the group, nothing is done.
+    Without a launcher, or inside a process group, this does nothing.
 
     Args:
         device: "cuda" or "cpu".

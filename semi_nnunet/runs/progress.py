@@ -1,4 +1,4 @@
-"""How far a training is, and how long it has to go, as its history or its logs say."""
+"""Progress and remaining time of a training, from its history or its logs."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json
 
 
-def epoch_times(job: Job) -> list[float]:
-    """Seconds of each epoch so far, from the history; else from the logs.
+def read_epoch_seconds(job: Job) -> list[float]:
+    """Return the seconds of each epoch so far, from the history, else from the logs.
 
-    nnU-Net's own trainers leave no history, and that of another may be damaged.
+    nnU-Net's own trainers leave no history, and a history may be damaged.
     """
     with suppress(UserError):
         if rows := job.history().rows:
             return [row["seconds"] for row in rows if "seconds" in row]
-    return list(logged_epochs(job).seconds.values())
+    return list(parse_logged_epochs(job).seconds.values())
 
 
-def logged_epochs(job: Job) -> EpochTimes:
-    """Read the epochs of all logs of a training, one after another."""
-    found = EpochTimes()
+def parse_logged_epochs(job: Job) -> EpochTimes:
+    """Parse the epochs in all logs of a training, in their order."""
+    epochs = EpochTimes()
     logs = job.folder.glob("training_log_*.txt")
     for log in sorted(logs, key=lambda path: (path.stat().st_mtime, path.name)):
         for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-            found.feed(line)
-    return found
+            epochs.feed(line)
+    return epochs
 
 
-def seconds_left(job: Job) -> float | None:
-    """Estimate a training's seconds left from its last epochs; None where its history is silent."""
+def estimate_seconds_left(job: Job) -> float | None:
+    """Estimate the remaining seconds from the last ten epochs; None if nothing is recorded."""
     settings = job.folder / "semi_settings.json"
     if job.is_trained or not settings.is_file():
         return None
-    seconds = epoch_times(job)
+    seconds = read_epoch_seconds(job)
     if not seconds:
         return None
     epochs = read_json(settings)["settings"]["epochs"]["value"]

@@ -1,8 +1,8 @@
-"""Run jobs on a Ray cluster: a task each, done again on another node when its own is lost.
+"""Run jobs as tasks of a Ray cluster; a task is repeated on another node if its node is lost.
 
-A task runs the command of one job as a process of its node. That process ends with the task's,
-also when the latter is killed (see :mod:`semi_nnunet.runs.tether`). Until it has, it holds the
-job's lock, for which the next attempt waits; what was finished before is whole and is kept.
+A task runs the command of one job as a process of its node. That process ends with the task, even
+if the task is killed (see :mod:`semi_nnunet.runs.tether`). Until then it holds the job's lock, for
+which the next attempt waits. Finished steps are complete and are kept.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from semi_nnunet.runs.commands import PATIENCE_WITH_VERBS_S, ProgressDisplay, run_command
-from semi_nnunet.runs.local import LOOK_EVERY_S, Board, Outcome, Runnable
+from semi_nnunet.runs.local import LOOK_EVERY_S, JobBoard, JobOutcome, Runnable
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.lock import holder_of
 from semi_nnunet.util.progress import readable_time
+
+logger = logging.getLogger(__name__)
 
 RETRIES = 10  # of a task whose node was lost
 CONNECT_S = 10.0
@@ -33,12 +35,12 @@ WAIT_FOR_LOCK_S = 2 * PATIENCE_WITH_VERBS_S
 
 
 @contextmanager
-def cluster(address: str | None) -> Iterator[Any]:
-    """The connected package ``ray``.
+def connect_cluster(address: str | None) -> Iterator[Any]:
+    """Connect the package ``ray`` to a cluster inside the block.
 
     Args:
-        address: of a running cluster; None: RAY_ADDRESS, or a cluster on this machine, else one is
-            started on it and ended after the block.
+        address: of a running cluster; None: RAY_ADDRESS, or a cluster on this machine, else start
+            one on this machine and end it after the block.
 
     Raises:
         UserError: Ray is not installed, or no cluster answers.
@@ -50,10 +52,10 @@ def cluster(address: str | None) -> Iterator[Any]:
             "--launcher ray needs the package ray, which is not installed",
             fix="pip install 'semi_nnunet[ray]'",
         ) from error
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to its makers
-    before = signal.getsignal(signal.SIGTERM)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # send no statistics to its makers
+    handler = signal.getsignal(signal.SIGTERM)
     try:
-        require_answer(address or os.environ.get("RAY_ADDRESS"))
+        require_listener(address or os.environ.get("RAY_ADDRESS"))
         ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
@@ -62,18 +64,18 @@ def cluster(address: str | None) -> Iterator[Any]:
         ) from error
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)  # Ray's handler aborts the process
+            signal.signal(signal.SIGTERM, handler)  # Ray's handler aborts the process
     try:
         yield ray
     finally:
         ray.shutdown()
 
 
-def require_answer(address: str | None) -> None:
-    """Check that somebody listens at HOST:PORT; Ray itself tries for many minutes.
+def require_listener(address: str | None) -> None:
+    """Check that a server listens at HOST:PORT; Ray itself would try for many minutes.
 
     Raises:
-        OSError: nobody does.
+        OSError: no server listens.
     """
     host, _, port = (address or "").rpartition("://")[2].rpartition(":")
     if host and port.isdecimal():
@@ -81,20 +83,20 @@ def require_answer(address: str | None) -> None:
 
 
 @dataclass(frozen=True)
-class Share:
-    """The processors and GPUs that each task needs of its node."""
+class TaskResources:
+    """The cores and GPUs that each task needs of its node."""
 
     gpus: int
     cpus: int
 
 
-def share_of(ray: Any, device: str | None, cpus: int | None) -> Share:
-    """A GPU where the device is cuda, and the cores of a node for each of its GPUs; else one core.
+def choose_task_resources(ray: Any, device: str | None, cpus: int | None) -> TaskResources:
+    """Choose a GPU with its share of a node's cores for cuda, else one core.
 
     Args:
-        ray: connected.
+        ray: connected package.
         device: None: cuda if the cluster has a GPU.
-        cpus: those the user wants.
+        cpus: cores that the user asked for.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     with_gpu = [node for node in nodes if node.get("GPU")]
@@ -102,10 +104,9 @@ def share_of(ray: Any, device: str | None, cpus: int | None) -> Share:
     if cpus is None:
         shares = [int(node.get("CPU", 1) // node["GPU"]) for node in with_gpu if gpus]
         cpus = max(1, min(shares, default=1))
-    share = Share(gpus, cpus)
     if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
-        print(f"no node has {cpus} cores and {gpus} GPUs: the jobs wait until one joins")
-    return share
+        logger.info(f"no node has {cpus} cores and {gpus} GPUs: the jobs wait until one joins")
+    return TaskResources(gpus, cpus)
 
 
 def run_on_ray(
@@ -113,30 +114,32 @@ def run_on_ray(
     jobs: Mapping[int, Runnable],
     needs: Mapping[Runnable, Collection[Runnable]],
     words: Command,
-    share: Share,
+    per_task: TaskResources,
     at_a_time: int,
     logs: Path,
-    board: Board,
-) -> list[Outcome]:
-    """Run what is left of the jobs; one that fails does not stop the others.
+    board: JobBoard,
+) -> list[JobOutcome]:
+    """Run the jobs; a failing job does not stop the others.
 
     Args:
-        ray: connected.
+        ray: connected package.
         jobs: by their index in the list that the command makes.
-        needs: job -> those that it waits for, in whatever way they end.
+        needs: job -> the jobs that must end first, successfully or not.
         words: the command, without ``--only INDEX``.
-        share: what each needs.
-        at_a_time: how many may run at once.
-        logs: folder for what these commands print.
-        board: shows how far they are, from the jobs' own logs.
+        per_task: cores and GPUs of each task.
+        at_a_time: number of jobs that may run at once.
+        logs: folder for the output of these commands.
+        board: shows the progress, from the jobs' own logs.
 
     Raises:
         KeyboardInterrupt: after the running commands have been ended.
     """
-    remote = ray.remote(do).options(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=RETRIES)
+    remote = ray.remote(run_task).options(
+        num_cpus=per_task.cpus, num_gpus=per_task.gpus, max_retries=RETRIES
+    )
     variables = {name: os.environ[name] for name in os.environ if name.startswith("nnUNet_")}
-    waiting, running = dict(jobs), dict[Any, Followed]()
-    outcomes: list[Outcome] = []
+    waiting, running = dict(jobs), dict[Any, FollowedJob]()
+    outcomes: list[JobOutcome] = []
     try:
         while waiting or running:
             unfinished = {*waiting.values(), *(followed.job for followed in running.values())}
@@ -144,12 +147,12 @@ def run_on_ray(
             for index in ready[: at_a_time - len(running)]:
                 job = waiting.pop(index)
                 task = (*words, "--only", str(index)), variables, logs / f"ray_{index}.log"
-                running[remote.remote(*task, job.lock)] = Followed(job, board)
+                running[remote.remote(*task, job.lock)] = FollowedJob(job, board)
             ended, _ = ray.wait(list(running), timeout=LOOK_EVERY_S)
             for followed in running.values():
-                followed.look()
+                followed.read_new_lines()
             for reference in ended:
-                outcomes.append(outcome_of(ray, reference, running.pop(reference)))
+                outcomes.append(collect_outcome(ray, reference, running.pop(reference)))
                 board.end(outcomes[-1])
             board.refresh()
     except BaseException:
@@ -160,11 +163,11 @@ def run_on_ray(
     return outcomes
 
 
-def do(words: Command, variables: Mapping[str, str], log: Path, lock: Path) -> str:
-    """The task: run a command on this node; returns what went wrong, if anything did."""
+def run_task(words: Command, variables: Mapping[str, str], log: Path, lock: Path) -> str:
+    """Run a command on this node, as a task; return the error message, or "" on success."""
     until = time.monotonic() + WAIT_FOR_LOCK_S
     while holder_of(lock) is not None and time.monotonic() < until:
-        time.sleep(LOOK_EVERY_S)  # for the process of a node that was lost
+        time.sleep(LOOK_EVERY_S)  # the process of a lost node may hold it
     try:
         run_command(words, variables, log, ProgressDisplay(io.StringIO()))
     except UserError as error:
@@ -173,11 +176,11 @@ def do(words: Command, variables: Mapping[str, str], log: Path, lock: Path) -> s
 
 
 @dataclass
-class Followed:
-    """A job whose log is read as it grows, whoever writes it."""
+class FollowedJob:
+    """A job whose growing log is read, whichever process writes it."""
 
     job: Runnable
-    board: Board
+    board: JobBoard
     read: int = 0
     progress: ProgressDisplay | None = None
     started: float = field(default_factory=time.monotonic)
@@ -185,27 +188,29 @@ class Followed:
     def __post_init__(self) -> None:
         self.read = self.job.log.stat().st_size if self.job.log.is_file() else 0
 
-    def look(self) -> None:
-        """Show what was written since the last time."""
+    def read_new_lines(self) -> None:
+        """Feed the complete lines written since the last call to the board."""
         if not self.job.log.is_file() or self.job.log.stat().st_size <= self.read:
             return
         with self.job.log.open("rb") as file:
             file.seek(self.read)
-            whole, newline, _ = file.read().rpartition(b"\n")
-        self.read += len(whole) + len(newline)
+            lines, newline, _ = file.read().rpartition(b"\n")
+        self.read += len(lines) + len(newline)
         if self.progress is None:
             self.started = time.monotonic()
             self.progress = self.board.start(self.job, "on Ray")
-        for line in whole.decode(errors="replace").splitlines():
+        for line in lines.decode(errors="replace").splitlines():
             self.progress.feed(line)
 
 
-def outcome_of(ray: Any, reference: Any, followed: Followed) -> Outcome:
-    """Say how a task ended."""
+def collect_outcome(ray: Any, reference: Any, followed: FollowedJob) -> JobOutcome:
+    """Return the outcome of a task that has ended."""
     try:
         problem = ray.get(reference)
     except ray.exceptions.RayError as error:
         problem = f"its node was lost, or Ray failed: {error}"
     if problem:
-        return Outcome(followed.job, "failed", problem)
-    return Outcome(followed.job, "done", f"in {readable_time(time.monotonic() - followed.started)}")
+        return JobOutcome(followed.job, "failed", problem)
+    return JobOutcome(
+        followed.job, "done", f"in {readable_time(time.monotonic() - followed.started)}"
+    )

@@ -1,4 +1,4 @@
-"""Whether a data set is ready to be trained on, and what to type next."""
+"""Examine whether a data set is ready for training, and suggest the next command."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from semi_nnunet.util.files import read_json
 
 
 def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
-    """Look at a data set up to the point where a training begins; nothing is written or verified.
+    """Examine a data set up to the start of a training, without writing or verifying images.
 
     Args:
         name_or_id: of the data set.
 
     Returns:
-        What was found: the cases, and the configurations of every plans; and the commands to type
-        next, which are about the first thing that is missing, or train.
+        Findings on the cases and on the configurations of all plans; and the next commands, which
+        prepare the first missing thing, or train.
 
     Raises:
         UserError: there is no such raw data set, or nnU-Net's folders are not set.
@@ -31,38 +31,38 @@ def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
     folders = folders_of(raw.name)
     cases = dataset(raw, folders.preprocessed)
     preprocess = f"semi_nnunet preprocess -d {raw.name}"
-    plans = sorted(path for path in folders.preprocessed.glob("*.json") if is_plans(path))
-    if not plans:
+    paths = sorted(path for path in folders.preprocessed.glob("*.json") if is_plans(path))
+    if not paths:
         return [cases, Finding("plans", "there are none", preprocess)], [preprocess]
     findings, ready = [cases], list[tuple[str, str]]()
-    for path in plans:
-        found, configurations = plans_finding(folders, path)
-        findings.append(found)
-        ready += [(path.stem, one) for one in configurations]
+    for path in paths:
+        finding, configurations = examine_plans(folders, path)
+        findings.append(finding)
+        ready += [(path.stem, configuration) for configuration in configurations]
     if cases.fix is not None:
         return findings, [cases.fix]
     if not ready:
         return findings, [str(findings[-1].fix)]
-    return findings, to_train(raw.name, *max(ready, key=lambda one: one[0].endswith("_cpu")))
+    return findings, to_train(raw.name, *max(ready, key=lambda pair: pair[0].endswith("_cpu")))
 
 
-def plans_finding(folders: Folders, path: Path) -> tuple[Finding, list[str]]:
-    """Which configurations of plans a training can begin with, and what the first other one lacks.
+def examine_plans(folders: Folders, path: Path) -> tuple[Finding, list[str]]:
+    """Return the configurations of plans that are ready, or the first missing thing.
 
     Args:
         folders: of the data set.
         path: of the plans.
 
     Returns:
-        The finding; it is well if one configuration is ready, as nobody trains all of them. The
-        configurations that are ready.
+        The finding, which is good if one configuration is ready, as nobody trains all of them; and
+        the configurations that are ready.
     """
     content = read_json(path)
-    ready, lacking = list[str](), list[Problem]()
+    ready, missing = list[str](), list[Problem]()
     for name in content["configurations"]:
         problems = [*data_problems(folders, content, path.stem, [name], [RECOMMENDED])]
-        lacking += problems
+        missing += problems
         ready += [] if problems else [name]
     if ready:
         return Finding(path.stem, f"ready to train: {', '.join(ready)}"), ready
-    return Finding(path.stem, lacking[0].what, lacking[0].fix), ready
+    return Finding(path.stem, missing[0].what, missing[0].fix), ready

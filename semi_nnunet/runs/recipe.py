@@ -1,7 +1,7 @@
-"""Recipes: published experiments as JSON files (``plans/``), every word of them checked.
+"""Recipes: published experiments as JSON files (``plans/``), checked before they are followed.
 
-A recipe says from which files (``semi_nnunet convert``), which cases stay labelled (``split``),
-what is trained with which settings (``plan --set``, ``crossval``), what was published, and how
+A recipe names the files (``semi_nnunet convert``), the cases that stay labelled (``split``), the
+trainings and their settings (``plan --set``, ``crossval``), the published numbers, and how
 comparable the outcome is::
 
     {
@@ -28,13 +28,14 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from semi_nnunet.data.patients import FOLDS, number_of_folds
 from semi_nnunet.datasets.converters import CONVERTERS, converter_module, parser_of_options
@@ -45,72 +46,78 @@ from semi_nnunet.settings.assignments import parse_assignments
 from semi_nnunet.settings.common import FILTER_SCORES, SemiSettings
 from semi_nnunet.settings.overrides import given_settings
 from semi_nnunet.settings.schema import value_problems
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.names import unknown
-from semi_nnunet.util.validation import fits
 
 FIRST_STAGE, CASCADE = "3d_lowres", "3d_cascade_fullres"
 CONFIGURATIONS = ("2d", FIRST_STAGE, "3d_fullres", CASCADE)
+NOT_A_TRAINER = "is not one of the recipe's trainers"
+
 Text = Annotated[str, Field(pattern=r"\S")]
 Texts = Annotated[tuple[str, ...], Field(min_length=1)]
-Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
-Numbers = Annotated[tuple[float, ...], Field(min_length=1)]
+
+
+class StrictRecord:
+    """A dataclass that pydantic reads without converting values or ignoring keys."""
+
+    __pydantic_config__: ClassVar = ConfigDict(strict=True, extra="forbid")
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledSubset(StrictRecord):
     """The cases that stay labelled.
 
     Args:
         number: of cases.
-        published: they are a list of labelled_subsets.json.
-        seed: else, of ``semi_nnunet split``'s choice.
+        published: use the list of labelled_subsets.json.
+        seed: of the random choice by ``semi_nnunet split`` otherwise.
     """
 
-    number: Count
+    number: Positive
     published: bool = False
-    seed: Count = 0
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 @dataclass(frozen=True)
-class PseudoLabels:
-    """Pseudo labels of the unlabelled cases, with which a trainer starts anew (``distil``).
+class PseudoLabelRounds(StrictRecord):
+    """Trainings from scratch on pseudo-labels of the unlabelled cases (``distil``).
 
     Args:
         trainer: one of the recipe's, whose model labels in the first round.
-        target: that is trained on them, and labels in the next round.
+        target: trained on the labels; its model labels in the next round.
         rounds: how many.
-        keep: fraction or number of the cases, the surest; one value, or one for each round.
-        score: by which the surest are chosen.
-        complete: the model also labels what labelled cases do not annotate.
+        keep: fraction or number of the most certain cases; one value, or one for each round.
+        score: measure of certainty.
+        complete: also label the structures that labelled cases do not annotate.
     """
 
     trainer: Text
     target: Text
-    rounds: Count = 1
-    keep: Numbers = (1.0,)
+    rounds: Positive = 1
+    keep: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0,)
     score: Text = "entropy"
     complete: bool = False
 
 
 @dataclass(frozen=True)
-class Slim:
-    """A small network at the end (``slim``), taught by the target of the pseudo labels.
+class SlimStage(StrictRecord):
+    """A small network at the end (``slim``), taught by the target of the pseudo-labels.
 
     Args:
         share: of the operations of its teacher.
-        trainer: one of the recipe's, that teaches it where there are no pseudo labels.
+        trainer: one of the recipe's, which teaches it if there are no pseudo-labels.
     """
 
-    share: Number = 0.125
+    share: Annotated[float, Field(gt=0, le=1)] = 0.125
     trainer: str | None = None
 
 
 @dataclass(frozen=True)
-class Published:
-    """A number that somebody reported, and where."""
+class PublishedNumber(StrictRecord):
+    """A reported number and its source."""
 
     method: Text
     metric: Text
@@ -119,24 +126,32 @@ class Published:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(StrictRecord):
     """One experiment; see the head of this file."""
 
     title: Text
     converter: Text
-    labelled: Labelled | None
+    labelled: LabelledSubset | None
     configurations: Texts
     trainers: Texts
-    published: tuple[Published, ...]
+    published: tuple[PublishedNumber, ...]
     comparable: Text
     options: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     budget: str | None = None
-    patch: tuple[int, ...] | None = None
+    patch: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
     folds: Texts = ("all",)
-    seeds: Count = 3
-    pseudo_labels: PseudoLabels | None = None
-    slim: Slim | None = None
+    seeds: Positive = 3
+    pseudo_labels: PseudoLabelRounds | None = None
+    slim: SlimStage | None = None
+
+
+PARTS: dict[str, type] = {
+    "labelled": LabelledSubset,
+    "published": PublishedNumber,
+    "pseudo_labels": PseudoLabelRounds,
+    "slim": SlimStage,
+}
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -145,130 +160,78 @@ def load_recipe(path: str | Path) -> Recipe:
     Raises:
         UserError: naming all that is wrong with it.
     """
-    content = read_json(path)
-    problems = [*_shape_problems(content, Recipe, "")]
-    if not problems:
-        problems = [*_option_problems(content), *_training_problems(content)]
-    if problems:
-        raise UserError(f"{path} is no recipe:", list(dict.fromkeys(problems)))
-    parts: dict[str, Any] = {
-        "published": tuple(Published(**entry) for entry in content["published"])
-    }
-    for name, kind in PARTS.items():
-        if content.get(name) is not None:
-            parts[name] = kind(**plain_values(content[name]))
-    plain = plain_values(content)
-    return Recipe(**(plain | parts))
+    content, headline = read_json(path), f"{path} is no recipe:"
+    try:
+        recipe: Recipe = TypeAdapter(Recipe).validate_json(json.dumps(content))
+    except ValidationError as error:
+        raise UserError(headline, [*_find_shape_problems(error)]) from error
+    problems = [*_find_option_problems(recipe), *_find_training_problems(recipe)]
+    raise_if_any(headline, dict.fromkeys(problems))
+    return recipe
 
 
-def plain_values(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of JSON, with tuples for lists."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+def _find_shape_problems(error: ValidationError) -> Iterator[Problem]:
+    """Yield missing and unknown keys, and values of the wrong type or range."""
+    for detail in error.errors():
+        keys = [f"[{key}]" if isinstance(key, int) else f".{key}" for key in detail["loc"]]
+        location = "".join(keys).removeprefix(".") or "the file"
+        if detail["type"] == "missing":
+            yield Problem(location, "is missing", "add it")
+        elif detail["type"] == "unexpected_keyword_argument":
+            record = PARTS[str(detail["loc"][0])] if len(keys) > 1 else Recipe
+            parent, _, name = location.rpartition(".")
+            yield from unknown(f"key {parent}".strip(), [name], [f.name for f in fields(record)])
+        else:
+            rule = re.sub(r"^\w+ should", "must", detail["msg"])
+            yield Problem(location, f"{rule}, got {detail['input']!r}", "correct it")
 
 
-# ---- the keys and the types of their values ----
-
-PARTS: dict[str, type] = {"labelled": Labelled, "pseudo_labels": PseudoLabels, "slim": Slim}
-RULES: dict[Any, tuple[str, Any]] = {  # type of a field -> rule in words, type of its JSON value
-    Text: ("a text", Text),
-    str | None: ("a text or null", str | None),
-    bool: ("true or false", bool),
-    Count: ("a whole number from 0", Count),
-    Number: ("a number", Number),
-    Texts: ("a list of texts", Texts),
-    tuple[int, ...] | None: ("a list of whole numbers, or null", tuple[int, ...] | None),
-    Mapping[str, Any]: ("an object", dict[str, Any]),
-    Numbers: ("a list of numbers", Numbers),
-    **{kind | None: ("an object or null", dict[str, Any] | None) for kind in PARTS.values()},
-    tuple[Published, ...]: ("a list of objects", tuple[Any, ...]),
-}
-
-
-def _shape_problems(content: Any, wanted: type, where: str) -> Iterator[Problem]:
-    """Unknown and missing keys, and values of the wrong type, of ``content`` and its parts."""
-    if not isinstance(content, dict):
-        yield Problem(
-            where.removesuffix(".") or "the file",
-            f"must be an object, got {content!r}",
-            "write {...}",
-        )
+def _find_option_problems(recipe: Recipe) -> Iterator[Problem]:
+    """Yield a wrong converter, and wrong or missing options of the converter."""
+    yield from unknown("converter", [recipe.converter], CONVERTERS)
+    if recipe.converter not in CONVERTERS:
         return
-    known = {one.name: one for one in fields(wanted)}
-    hints = get_type_hints(wanted, include_extras=True)
-    yield from unknown(f"key {where}".strip(), list(content), known)
-    for name, one in known.items():
-        if name not in content:
-            if one.default is MISSING and one.default_factory is MISSING:
-                yield Problem(f"{where}{name}", "is missing", "add it")
-            continue
-        rule, kind = RULES[hints[name]]
-        if not fits(kind, content[name]):
-            yield Problem(f"{where}{name}", f"must be {rule}, got {content[name]!r}", "correct it")
-        elif name in PARTS and content[name] is not None:
-            yield from _shape_problems(content[name], PARTS[name], f"{name}.")
-        elif hints[name] == tuple[Published, ...]:
-            for i, entry in enumerate(content[name]):
-                yield from _shape_problems(entry, Published, f"{name}[{i}].")
+    module, options = converter_module(recipe.converter), recipe.options
+    parameters = dict(inspect.signature(module.convert).parameters)
+    del parameters["source"]
+    yield from unknown("option", list(options), parameters)
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and options.get(name) is None:
+            yield Problem(f"options.{name}", "is missing", "add it")
+    accepted = {name: value for name, value in options.items() if name in parameters}
+    yield from _find_converter_problems(module, accepted)
+    # the length of some published lists is only known from the data's files
+    lengths, labelled = getattr(module, "PUBLISHED", None), recipe.labelled
+    if labelled and labelled.published and lengths is not None and labelled.number not in lengths:
+        text = f"has lists of {' or '.join(map(str, lengths))} cases" if lengths else "has no list"
+        message = f"{recipe.converter} {text}, got {labelled.number}"
+        yield Problem("labelled.published", message, "correct the number, or give a seed instead")
 
 
-# ---- what the keys name ----
-
-
-def _option_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
-    """The converter, its options, the numbers of labelled cases and of seeds."""
-    yield from unknown("converter", [content["converter"]], CONVERTERS)
-    if content["converter"] in CONVERTERS:
-        module = converter_module(content["converter"])
-        parameters = dict(inspect.signature(module.convert).parameters)
-        del parameters["source"]
-        yield from unknown("option", list(content.get("options", {})), parameters)
-        given = content.get("options", {})
-        for name, parameter in parameters.items():
-            if parameter.default is parameter.empty and given.get(name) is None:
-                yield Problem(f"options.{name}", "is missing", "add it")
-        yield from _converter_problems(module, {k: v for k, v in given.items() if k in parameters})
-    for name, number in (
-        ("labelled.number", (content["labelled"] or {}).get("number", 1)),
-        ("seeds", content.get("seeds", 1)),
-    ):
-        if number < 1:
-            yield Problem(name, f"must be 1 or more, got {number}", "correct it")
-    yield from _list_problems(content)
-
-
-def _list_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
-    """Published lists that the converter has not; how long some are, only the files tell."""
-    labelled, converter = content["labelled"] or {}, content["converter"]
-    if not labelled.get("published") or converter not in CONVERTERS:
-        return
-    module = converter_module(converter)
-    known, number = getattr(module, "PUBLISHED", None), labelled["number"]
-    if known is not None and number not in known:
-        lengths = f"has lists of {' or '.join(map(str, known))} cases" if known else "has no list"
-        what = f"{converter} {lengths}, got {number}"
-        yield Problem("labelled.published", what, "correct the number, or give a seed instead")
-
-
-def _converter_problems(module: ModuleType, options: Mapping[str, Any]) -> Iterator[Problem]:
-    """Values that the converter's own parser does not take, or would not see."""
+def _find_converter_problems(module: ModuleType, options: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield values that the converter's own parser refuses, or would not see."""
     parser = parser_of_options(module)
     for name, value in options.items():
-        where, got = f"options.{name}", f"got {json.dumps(value)}"
+        location, got = f"options.{name}", f"got {json.dumps(value)}"
         if isinstance(parser.get_default(name), bool) and not isinstance(value, bool):
-            yield Problem(where, f"must be true or false, {got}", "correct it")
+            yield Problem(location, f"must be true or false, {got}", "correct it")
             continue
         try:
-            parsed = getattr(parser.parse_args(option_words({name: value})), name)
+            parsed = getattr(parser.parse_args(format_converter_options({name: value})), name)
         except UserError as error:
-            yield Problem(where, str(error), "correct it")
+            yield Problem(location, str(error), "correct it")
             continue
-        if str(parsed) != str(value):  # null and false are not typed
-            what = f"must be a value that can be typed, {got}"
-            yield Problem(where, what, "leave it out for the default, or correct it")
+        if str(parsed) != str(value):  # null and false have no word on the command line
+            message = f"must be a value that can be typed, {got}"
+            yield Problem(location, message, "leave it out for the default, or correct it")
 
 
-def option_words(options: Mapping[str, Any]) -> list[str]:
-    """The options of a converter as they are typed; null is its default."""
+def format_converter_options(options: Mapping[str, Any]) -> list[str]:
+    """Return the options of a converter as words of a command line; null is the default.
+
+    >>> format_converter_options({"size": 96, "incomplete": True, "seed": None})
+    ['--size', '96', '--incomplete']
+    """
     words = []
     for name, value in options.items():
         flag = f"--{name.replace('_', '-')}"
@@ -279,114 +242,112 @@ def option_words(options: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _training_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
-    """Trainers, configurations, folds, budget and settings."""
-    yield from unknown_trainers(content["trainers"])
-    yield from unknown("configuration", content["configurations"], CONFIGURATIONS)
-    yield from _fold_problems(content)
-    budget = content.get("budget")
-    if budget not in (None, "cpu") and not is_positive(budget):
+def _find_training_problems(recipe: Recipe) -> Iterator[Problem]:
+    """Yield wrong trainers, configurations, folds, budgets, patches and settings."""
+    yield from unknown_trainers(recipe.trainers)
+    yield from unknown("configuration", recipe.configurations, CONFIGURATIONS)
+    yield from _find_fold_problems(recipe)
+    budget, patch = recipe.budget, recipe.patch
+    if budget not in (None, "cpu") and not is_positive_number(str(budget)):
         rule = f"must be null, 'cpu' or seconds per step above 0, got {budget!r}"
         yield Problem("budget", rule, "correct it")
-    patch = content.get("patch")
-    if patch is not None and min(patch) < 1:
-        yield Problem("patch", f"must be positive, got {patch}", "correct it")
-    axes = {2 if one == "2d" else 3 for one in content["configurations"]}
+    axes = {2 if name == "2d" else 3 for name in recipe.configurations}
     if patch is not None and len(patch) not in axes:
-        shown = " or ".join(map(str, sorted(axes)))
-        what = f"must have {shown} numbers for {', '.join(content['configurations'])}, got {patch}"
-        yield Problem("patch", what, "correct it, or the configurations")
-    trainers = [name for name in content["trainers"] if name in our_trainers()]
-    yield from _setting_problems(content, trainers)
-    yield from _later_problems(content)
+        counts = " or ".join(map(str, sorted(axes)))
+        names = ", ".join(recipe.configurations)
+        message = f"must have {counts} numbers for {names}, got {list(patch)}"
+        yield Problem("patch", message, "correct it, or the configurations")
+    trainers = [name for name in recipe.trainers if name in our_trainers()]
+    yield from _find_setting_problems(recipe, trainers)
+    yield from _find_later_problems(recipe)
 
 
-def _later_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
-    """Pseudo labels and a small network of models that the recipe does not train."""
-    pseudo_labels, slim = content.get("pseudo_labels"), content.get("slim")
-    why = "is not one of the recipe's trainers"
-    if pseudo_labels is not None:
-        first, target = pseudo_labels["trainer"], pseudo_labels["target"]
-        yield from unknown("trainer of pseudo_labels", [first], content["trainers"], why)
-        yield from unknown_trainers([target])
-        score = pseudo_labels.get("score", "entropy")
-        yield from unknown("score of pseudo_labels", [score], FILTER_SCORES)
-        rounds, keep = pseudo_labels.get("rounds", 1), pseudo_labels.get("keep", [1])
-        if rounds < 1:
-            yield Problem("pseudo_labels.rounds", f"must be 1 or more, got {rounds}", "correct it")
-        if len(keep) not in (1, rounds) or min(keep) <= 0:
-            what = f"must be one value above 0, or one for each of {rounds} rounds, got {keep}"
-            yield Problem("pseudo_labels.keep", what, "correct it")
+def _find_later_problems(recipe: Recipe) -> Iterator[Problem]:
+    """Yield pseudo-labels and a small network of models that the recipe does not train."""
+    rounds, slim = recipe.pseudo_labels, recipe.slim
+    if rounds is not None:
+        location = "trainer of pseudo_labels"
+        yield from unknown(location, [rounds.trainer], recipe.trainers, NOT_A_TRAINER)
+        yield from unknown_trainers([rounds.target])
+        yield from unknown("score of pseudo_labels", [rounds.score], FILTER_SCORES)
+        if len(rounds.keep) not in (1, rounds.rounds):
+            message = f"must be one value, or one for each of {rounds.rounds} rounds"
+            yield Problem("pseudo_labels.keep", f"{message}, got {list(rounds.keep)}", "correct it")
     if slim is None:
         return
-    teacher, share = slim.get("trainer"), slim.get("share", 0.125)
-    if not 0 < share <= 1:
-        yield Problem("slim.share", f"must be above 0 and at most 1, got {share}", "correct it")
-    if pseudo_labels is None:
-        yield from unknown("trainer of slim", [teacher or "none"], content["trainers"], why)
-    elif teacher is not None:
-        what = f"is the target of the pseudo labels, {pseudo_labels['target']}"
-        yield Problem("slim.trainer", what, "leave it out")
+    if rounds is None:
+        trainer = slim.trainer or "none"
+        yield from unknown("trainer of slim", [trainer], recipe.trainers, NOT_A_TRAINER)
+    elif slim.trainer is not None:
+        message = f"is the target of the pseudo labels, {rounds.target}"
+        yield Problem("slim.trainer", message, "leave it out")
 
 
-def is_positive(text: str) -> bool:
-    """Whether it is a number such as "0.5", above 0."""
+def is_positive_number(text: str) -> bool:
+    """Return whether a text is a number above 0, such as "0.5".
+
+    >>> is_positive_number("0.5"), is_positive_number("0"), is_positive_number("1e3")
+    (True, False, False)
+    """
     return text.replace(".", "", 1).isdecimal() and float(text) > 0
 
 
-def _fold_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
-    """Folds that nnU-Net does not make of the labelled cases, or that make no cascade.
+def _find_fold_problems(recipe: Recipe) -> Iterator[Problem]:
+    """Yield folds that nnU-Net does not make of the labelled cases, or that make no cascade.
 
-    How many patients there are shows when the data are converted.
+    If cases are grouped by patient, their number is only known after converting the data.
     """
-    folds, labelled = content.get("folds", [ALL]), content["labelled"]
-    known = not tells_patients(content["converter"])
-    count = number_of_folds(labelled["number"]) if labelled and known else FOLDS
-    numbered = [*map(str, range(count))]
-    of_what = f" of {labelled['number']} labelled cases" if labelled and known else ""
-    yield from unknown("fold", folds, [*numbered, ALL], f"there are {count} folds{of_what}")
-    if CASCADE in content["configurations"]:
-        if FIRST_STAGE not in content["configurations"]:
-            what = f"needs the predictions of {FIRST_STAGE}"
-            yield Problem(CASCADE, what, f"add {FIRST_STAGE!r} to the configurations")
-        if known and set(folds) not in ({ALL}, set(numbered)):
-            what = f"{CASCADE} needs the predictions of every fold, or of 'all' alone"
-            yield Problem("folds", f"{what}, got {', '.join(folds)}", "correct them")
+    labelled = None if groups_by_patient(recipe.converter) else recipe.labelled
+    count = number_of_folds(labelled.number) if labelled else FOLDS
+    numbers = [*map(str, range(count))]
+    origin = f" of {labelled.number} labelled cases" if labelled else ""
+    why = f"there are {count} folds{origin}"
+    yield from unknown("fold", recipe.folds, [*numbers, ALL], why)
+    if CASCADE in recipe.configurations:
+        if FIRST_STAGE not in recipe.configurations:
+            message = f"needs the predictions of {FIRST_STAGE}"
+            yield Problem(CASCADE, message, f"add {FIRST_STAGE!r} to the configurations")
+        if not groups_by_patient(recipe.converter) and set(recipe.folds) not in (
+            {ALL},
+            set(numbers),
+        ):
+            message = f"{CASCADE} needs the predictions of every fold, or only of 'all'"
+            yield Problem("folds", f"{message}, got {', '.join(recipe.folds)}", "correct them")
 
 
-def tells_patients(converter: str) -> bool:
-    """Whether its data sets have several cases of a patient."""
-    if converter not in CONVERTERS:
-        return False
-    return hasattr(converter_module(converter), "PATIENT")
+def groups_by_patient(converter: str) -> bool:
+    """Return whether data sets of a converter have several cases of a patient."""
+    return converter in CONVERTERS and hasattr(converter_module(converter), "PATIENT")
 
 
-def _setting_problems(content: Mapping[str, Any], trainers: Sequence[str]) -> Iterator[Problem]:
-    """Settings that none of the ``trainers`` has, or whose values are out of range."""
-    settings = content.get("settings", {})
+def _find_setting_problems(recipe: Recipe, trainers: Sequence[str]) -> Iterator[Problem]:
+    """Yield settings that none of the ``trainers`` has, or whose values are out of range."""
+    assignments = [f"{key}={json.dumps(value)}" for key, value in recipe.settings.items()]
     try:
-        semi = parse_assignments([f"{key}={json.dumps(value)}" for key, value in settings.items()])
+        semi = parse_assignments(assignments)
     except UserError as error:
         yield Problem("settings", str(error), "correct them")
         return
     sections = [key for key in semi if key.endswith("Trainer")]
-    why, there_are = "is not one of the recipe's trainers", all_trainers()
-    misspelled = [name for name in content["trainers"] if name not in there_are]
+    existing = all_trainers()
+    misspelled = [name for name in recipe.trainers if name not in existing]
     for section in sections:
-        if section in there_are and section not in trainers:
-            yield Problem(f"trainer of settings {section!r}", why, "add it to them")
+        if section in existing and section not in trainers:
+            location = f"trainer of settings {section!r}"
+            yield Problem(location, NOT_A_TRAINER, "add it to them")
         else:
-            yield from unknown("trainer of settings", [section], [*trainers, *misspelled], why)
+            names = [*trainers, *misspelled]
+            yield from unknown("trainer of settings", [section], names, NOT_A_TRAINER)
     semi = {key: value for key, value in semi.items() if key in trainers or key not in sections}
-    known = settings_classes()
+    classes = settings_classes()
     for trainer in trainers:
-        kind = known[trainer]
-        for configuration in content["configurations"]:
+        for configuration in recipe.configurations:
             try:
-                given = given_settings(
-                    semi, SemiSettings, kind, trainer, configuration, CONFIGURATIONS, known
-                )
+                settings = given_settings(
+                    semi, SemiSettings, classes[trainer], trainer, configuration, CONFIGURATIONS,
+                    classes,
+                )  # fmt: skip
             except UserError as error:
                 yield from error.problems
                 continue
-            yield from value_problems(kind, given)
+            yield from value_problems(classes[trainer], settings)

@@ -1,4 +1,4 @@
-"""Plans of a seed: the same plans with another seed, under a name of their own."""
+"""Plans of a seed: the same plans with another seed and name."""
 
 from __future__ import annotations
 
@@ -12,33 +12,42 @@ from semi_nnunet.util.files import read_json, write_json
 
 
 def seed_name(plans: str, seed: int) -> str:
-    """The plans of a seed; seed 0 has the plans themselves."""
+    """Return the name of the plans of a seed; seed 0 uses the plans themselves.
+
+    >>> seed_name("nnUNetPlans", 2)
+    'nnUNetPlans_seed2'
+    """
     return f"{plans}_seed{seed}" if seed else plans
 
 
 def unseeded(plans: str) -> tuple[str, int]:
-    """The plans that ``crossval`` made those of a seed from, and the seed."""
+    """Split the name of the plans of a seed into the original plans and the seed.
+
+    >>> unseeded("nnUNetPlans_seed2")
+    ('nnUNetPlans', 2)
+    """
     name, _, seed = plans.rpartition("_seed")
     return (name, int(seed)) if name and seed.isdecimal() else (plans, 0)
 
 
-def write_seed(folders: Folders, plans: str, content: dict[str, Any], seed: int) -> str:
-    """Write the same plans with another seed, counted from theirs; returns their name.
+def write_seed_plans(folders: Folders, plans: str, content: dict[str, Any], seed: int) -> str:
+    """Write the same plans with their seed plus ``seed``, and return their name.
 
     Raises:
-        UserError: they exist with other settings, and something was trained with them.
+        UserError: plans of that name have other settings, and were used for a training.
     """
     name = seed_name(plans, seed)
     semi = content.get("semi", {})
-    own = {**semi, "seed": semi.get("seed", 0) + seed}
-    changed = {**content, "plans_name": name, "semi": own}
+    seeded = {**semi, "seed": semi.get("seed", 0) + seed}
+    changed = {**content, "plans_name": name, "semi": seeded}
     changed.pop("semi_planned", None)
     path = folders.preprocessed / f"{name}.json"
     if path.is_file():
-        before = read_json(path)
-        had = without_new_rules(own, before.get("semi", {}), {**given_before(content), "seed": 0})
-        if before in (changed, {**changed, "semi": had}):
-            return name  # what it lacks, the training plans by today's rules
+        previous = read_json(path)
+        assigned = {**given_before(content), "seed": 0}
+        older = without_new_rules(seeded, previous.get("semi", {}), assigned)
+        if previous in (changed, {**changed, "semi": older}):
+            return name  # the training fills in missing settings by today's rules
     trained = sorted(folders.results.glob(f"*__{name}__*/fold_*/checkpoint_*.pth"))
     if path.is_file() and trained:
         raise UserError(
@@ -51,13 +60,20 @@ def write_seed(folders: Folders, plans: str, content: dict[str, Any], seed: int)
     return name
 
 
-def seed_problems(content: dict[str, Any], plans: str) -> Iterator[Problem]:
-    """Seeds of single sections, which hold whatever the plans' own seed is."""
+def find_seed_problems(content: dict[str, Any], plans: str) -> Iterator[Problem]:
+    """Yield sections with a seed of their own, which would be the same in the plans of all seeds.
+
+    >>> problems = find_seed_problems({"semi": {"2d": {"seed": 7}}}, "nnUNetPlans")
+    >>> [problem.what for problem in problems]
+    ['2d.seed is given, so that every seed would be the same training']
+    """
     semi = content.get("semi", {})
-    sections = {name: part for name, part in semi.items() if isinstance(part, dict)}
+    sections = {name: section for name, section in semi.items() if isinstance(section, dict)}
     for name, section in sections.items():
-        inner = {f"{name}.{key}": part for key, part in section.items() if isinstance(part, dict)}
-        for where, part in {name: section, **inner}.items():
-            if "seed" in part:
-                what = f"{where}.seed is given, so that every seed would be the same training"
-                yield Problem(plans, what, "set the seed of all instead (semi_nnunet plan --reset)")
+        inner = {f"{name}.{key}": value for key, value in section.items()}
+        for location, values in {name: section, **inner}.items():
+            if isinstance(values, dict) and "seed" in values:
+                message = f"{location}.seed is given, so that every seed would be the same training"
+                yield Problem(
+                    plans, message, "set the seed of all instead (semi_nnunet plan --reset)"
+                )

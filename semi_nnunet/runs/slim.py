@@ -1,7 +1,8 @@
-"""Distil a trained model into a small network that keeps to a goal, and say what that costs."""
+"""Distil a trained model into a smaller network within a cost limit, and measure the loss."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,22 +32,24 @@ from semi_nnunet.training.checkpoints import plain
 from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
 from semi_nnunet.util.files import optional_json, read_json, undone_on_failure, write_json
 
+logger = logging.getLogger(__name__)
+
 STUDENT, TEACHER, METRIC = "SemiDistillationTrainer", "the teacher", "dice"
-MEASURED = ("predict", "evaluate")  # what is done with the teacher
-SHARE = 1 / 8  # of the teacher's operations, where nobody says more
-KEY = "semi_slim"  # of plans: which network was asked for
+MEASURED = ("predict", "evaluate")  # steps of the teacher
+SHARE = 1 / 8  # of the teacher's operations, by default
+KEY = "semi_slim"  # of plans: the options that chose the network
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A small network and the one that teaches it.
+class SlimNetworks:
+    """A small network and the model that teaches it.
 
     Args:
-        model: that teaches.
+        model: the teacher.
         teacher, student: the networks.
-        teacher_seconds, student_seconds: of the median image, network passes alone.
+        teacher_seconds, student_seconds: for the median image, network passes only.
         plans: identifier of the plans that were written.
-        dataset: name of the data set that they are of.
+        dataset: name of the data set of the plans.
     """
 
     model: TrainedModel
@@ -58,34 +61,34 @@ class Chosen:
     dataset: str
 
     def __str__(self) -> str:
-        def one(name: str, slim: Slim, seconds: float) -> str:
+        def line(name: str, slim: Slim, seconds: float) -> str:
             return (
                 f"{name:<12}{' '.join(map(str, slim.features))} features, "
                 f"{slim.parameters / 1e6:.3g} million parameters, "
                 f"{slim.operations / 1e9:.3g} GFLOPs a patch, {seconds:.3g} s an image"
             )
 
-        share = self.teacher.operations / self.student.operations
+        ratio = self.teacher.operations / self.student.operations
         return "\n".join(
             [
-                one("teacher", self.teacher, self.teacher_seconds),
-                one("student", self.student, self.student_seconds),
-                f"the student has 1/{share:.1f} of the operations (the median image, without "
-                f"mirrored ones; reading, resampling and writing come on top)",
+                line("teacher", self.teacher, self.teacher_seconds),
+                line("student", self.student, self.student_seconds),
+                f"the student has 1/{ratio:.1f} of the operations (the median image, without "
+                f"mirroring; reading, resampling and writing are not included)",
             ]
         )
 
 
 @dataclass(frozen=True)
-class Slimmed:
-    """A small network, and what it costs beside its teacher.
+class SlimResult:
+    """A small network, and its loss against its teacher.
 
     Args:
-        chosen: the networks, and the plans that were written.
-        told: what it costs in Dice, in a sentence; None: nothing was trained.
+        networks: the networks, and the plans that were written.
+        told: the loss in Dice, as a sentence; None if nothing was trained.
     """
 
-    chosen: Chosen
+    networks: SlimNetworks
     told: str | None = None
 
 
@@ -100,43 +103,29 @@ def slim(
     settings: Sequence[str] = (),
     plan_only: bool = False,
     launcher: Launcher | None = None,
-    say: Callable[[str], None] = print,
-) -> Slimmed:
-    """Distil a trained model into a small network that keeps to a goal of cost.
+    say: Callable[[str], None] = logger.info,
+) -> SlimResult:
+    """Distil a trained model into a small network within a cost limit.
 
-    What is done is kept, so that calling it again goes on, with the network that was chosen first.
-
-    Args:
-        model: folder TRAINER__PLANS__CONFIGURATION of a trained model, as it is or below
-            nnUNet_results.
-        dataset: number or name of the data set to learn from, which has the model's plans and is
-            prepared here; None: that of the model.
-        folds: numbers, or "all"; None: those of the model.
-        share: of the model's operations that the network may have at most.
-        seconds: that the median image may take on the launcher's device; None: any.
-        name: of the plans; None: those of the model with "_slim".
-        settings: of the training, such as "epochs=300".
-        plan_only: write the plans, train nothing.
-        launcher: where the trainings run, and the device that the seconds are of; None: here.
-        say: gets what was chosen, before anything is trained.
-
-    Returns:
-        The networks, and what the small one costs.
+    Finished work is kept: calling it again continues with the network that was chosen first.
+    :func:`semi_nnunet.slim` documents the arguments.
 
     Raises:
-        UserError: naming all that is wrong: there is no such model, fold or data set, the model's
-            network is none of nnU-Net's, no network keeps to the goal, or a training failed.
+        UserError: all problems at once: the model, a fold or the data set does not exist, the
+            model's network is not nnU-Net's, no network is within the limit, or a training failed.
     """
     launcher = launcher or Launcher()
-    chosen = choose(
+    networks = choose_slim_network(
         model, dataset=dataset, folds=folds, share=share, seconds=seconds, name=name,
         device=launcher.device, settings=settings,
     )  # fmt: skip
-    say(f"{chosen}\nwrote {chosen.plans}")
-    return Slimmed(chosen, None if plan_only else train(chosen, folds, launcher))
+    say(f"{networks}\nwrote {networks.plans}")
+    return SlimResult(
+        networks, None if plan_only else train_slim_network(networks, folds, launcher)
+    )
 
 
-def choose(
+def choose_slim_network(
     model: str,
     *,
     dataset: str | None = None,
@@ -146,35 +135,35 @@ def choose(
     name: str | None = None,
     device: str | None = None,
     settings: Sequence[str] = (),
-) -> Chosen:
+) -> SlimNetworks:
     """Choose a small network by its cost, and write plans in which a model teaches it.
 
     Args:
-        device: that the seconds are of.
+        device: of ``seconds``.
         model, dataset, folds, share, seconds, name, settings: see :func:`slim`.
 
     Raises:
-        UserError: as :func:`slim`.
+        UserError: see :func:`slim`.
     """
-    wrong = [*goal_problems(share, seconds)]
-    with collect_errors(wrong, "--device"):
+    problems = [*find_goal_problems(share, seconds)]
+    with collect_errors(problems, "--device"):
         resources = find_resources(device)
-    with collect_errors(wrong, "-m"):
+    with collect_errors(problems, "-m"):
         teacher = find_model(model)
-        own_plans = str(teacher.plans["plans_name"])
-        plans = name or f"{own_plans}_slim"
-        with collect_errors(wrong, "--name"):
+        teacher_plans = str(teacher.plans["plans_name"])
+        plans = name or f"{teacher_plans}_slim"
+        with collect_errors(problems, "--name"):
             require_plans_name(plans)
-        wrong += fold_problems(teacher, folds)
-        asked = {"plans": plans, "model": teacher.name, "share": share, "seconds": seconds}
-        asked |= {"device": None if seconds is None else device}
-        with collect_errors(wrong, "-d"):
+        problems += find_teacher_fold_problems(teacher, folds)
+        goal = {"plans": plans, "model": teacher.name, "share": share, "seconds": seconds}
+        goal |= {"device": None if seconds is None else device}
+        with collect_errors(problems, "-d"):
             folders = folders_of(dataset or teacher.folder.parent.name)
-            content = read_plans(folders.preprocessed, own_plans)
-            require_own_network(content, own_plans)
-            there = optional_json(folders.preprocessed / f"{plans}.json")
-            wrong += plans_problems(there, asked, teacher, folders)
-    raise_if_any("no small network can be made:", wrong)
+            content = read_plans(folders.preprocessed, teacher_plans)
+            require_own_network(content, teacher_plans)
+            existing = optional_json(folders.preprocessed / f"{plans}.json")
+            problems += find_slim_plans_problems(existing, goal, teacher, folders)
+    raise_if_any("no small network can be made:", problems)
     description = read_json(folders.preprocessed / "dataset.json")
     require_models_of([teacher], description, folders.preprocessed.name)
     configuration = teacher.configuration
@@ -184,105 +173,117 @@ def choose(
         manager, manager.get_configuration(configuration), teacher.dataset_json
     )
     heads = manager.get_label_manager(teacher.dataset_json).num_segmentation_heads
-    own = manager.get_configuration(configuration).configuration
+    teacher_plan = manager.get_configuration(configuration).configuration
     slices = int(teacher.plans["original_median_shape_after_transp"][0])
 
     @cache
-    def takes(one: Slim) -> float:
-        return seconds_of_image(one, channels, heads, torch.device(resources.device), slices)
+    def measure_seconds(network: Slim) -> float:
+        return seconds_of_image(network, channels, heads, torch.device(resources.device), slices)
 
-    networks = slim_networks(own, channels, heads)
-    if there.get(KEY) == asked:  # measured again, seconds could choose another
-        kept = PlansManager(there).get_configuration(configuration).configuration
-        parameters, operations = size_of(kept, channels, heads)
-        student = Slim(kept, operations, parameters)
+    networks = slim_networks(teacher_plan, channels, heads)
+    if existing.get(KEY) == goal:  # measuring again could choose another network
+        kept_plan = PlansManager(existing).get_configuration(configuration).configuration
+        parameters, operations = size_of(kept_plan, channels, heads)
+        student = Slim(kept_plan, operations, parameters)
     else:
-        student = largest_within(networks, share, seconds, takes)
-    teaching = [f"{STUDENT}.models={teacher_of_folds(teacher, folders)}"]
-    if not any("initial_lr=" in one for one in settings):
-        teaching += learning_rate(content, configuration, networks[0], student)
+        student = largest_within(networks, share, seconds, measure_seconds)
+    teaching = [f"{STUDENT}.models={format_teacher_setting(teacher, folders)}"]
+    if not any("initial_lr=" in setting for setting in settings):
+        teaching += scale_learning_rate(content, configuration, networks[0], student)
     with undone_on_failure([folders.preprocessed / f"{plans}.json"]):
-        write_plans(folders, {**content, KEY: asked}, plans, configuration, student)
+        write_slim_plans(folders, {**content, KEY: goal}, plans, configuration, student)
         plan(folders.raw.name, plans=plans, configurations=[configuration],
              settings=[*teaching, *settings])  # fmt: skip
-    costs = takes(networks[0]), takes(student)
-    return Chosen(teacher, networks[0], student, *costs, plans, folders.preprocessed.name)
+    costs = measure_seconds(networks[0]), measure_seconds(student)
+    return SlimNetworks(teacher, networks[0], student, *costs, plans, folders.preprocessed.name)
 
 
-def goal_problems(share: float, seconds: float | None) -> Iterator[Problem]:
-    """A goal that no network could have."""
+def find_goal_problems(share: float, seconds: float | None) -> Iterator[Problem]:
+    """Yield a problem for each impossible limit."""
     if not 0 < share <= 1:
-        what = f"must be above 0 and at most 1, got {share:g}"
-        yield Problem("--share", what, "such as 0.125")
+        message = f"must be above 0 and at most 1, got {share:g}"
+        yield Problem("--share", message, "such as 0.125")
     if seconds is not None and not 0 < seconds < math.inf:
         yield Problem("--seconds", f"must be above 0, got {seconds:g}", "correct it")
 
 
-def fold_problems(teacher: TrainedModel, folds: Sequence[str] | None) -> Iterator[Problem]:
-    """Folds that the model does not have."""
-    there = {path.parent.name[5:] for path in teacher.folder.glob(f"fold_*/{CHECKPOINT}")}
-    if missing := sorted({*(folds or ())} - {*teacher.folds, *there}):
-        has = ", ".join(sorted({*teacher.folds, *there}))
-        what = f"must name folds of {teacher.name}, which has {has}, got {', '.join(missing)}"
-        yield Problem("-f", what, "train them, or leave them out")
-
-
-def plans_problems(
-    there: Mapping[str, Any], asked: Mapping[str, Any], teacher: TrainedModel, folders: Folders
+def find_teacher_fold_problems(
+    teacher: TrainedModel, folds: Sequence[str] | None
 ) -> Iterator[Problem]:
-    """Plans of that name that are others, or that a training of another network has begun with.
+    """Yield a problem for folds that the model does not have."""
+    trained = {path.parent.name[5:] for path in teacher.folder.glob(f"fold_*/{CHECKPOINT}")}
+    existing = sorted({*teacher.folds, *trained})
+    if missing := sorted({*(folds or ())} - {*existing}):
+        message = (
+            f"must name folds of {teacher.name}, which has {', '.join(existing)}, got "
+            f"{', '.join(missing)}"
+        )
+        yield Problem("-f", message, "train them, or leave them out")
+
+
+def find_slim_plans_problems(
+    existing: Mapping[str, Any],
+    goal: Mapping[str, Any],
+    teacher: TrainedModel,
+    folders: Folders,
+) -> Iterator[Problem]:
+    """Yield a problem if existing plans would be lost, or a training uses another network.
 
     Args:
-        there: content of the file of that name; {}: there is none.
-        asked: what :data:`KEY` of these plans is to be.
+        existing: content of the plans of that name; {} if there are none.
+        goal: new value of :data:`KEY` in these plans.
         teacher: the model.
-        folders: of the data set that is learned from.
+        folders: of the data set to learn from.
     """
-    name, before = str(asked["plans"]), there.get(KEY, {})
+    name, earlier = str(goal["plans"]), existing.get(KEY, {})
     if name == teacher.plans["plans_name"]:
-        what = f"must differ from {name}, the teacher's plans"
-        yield Problem("--name", what, "choose another name")
-    elif there and (before.get("plans"), before.get("model")) != (name, teacher.name):
+        message = f"must differ from {name}, the teacher's plans"
+        yield Problem("--name", message, "choose another name")
+    elif existing and (earlier.get("plans"), earlier.get("model")) != (name, teacher.name):
         path = folders.preprocessed / f"{name}.json"
-        what = f"must be of new plans, got {name}, which would be lost: {path}"
-        yield Problem("--name", what, "choose another name")
-    elif there and before != asked:
+        message = f"must be of new plans, got {name}, which would be lost: {path}"
+        yield Problem("--name", message, "choose another name")
+    elif existing and earlier != goal:
         results = folders.results / f"{STUDENT}__{name}__{teacher.configuration}"
         if any(results.glob("fold_*/checkpoint_*.pth")):
-            goal = f"--share {before['share']:g}"
-            goal += f" --seconds {before['seconds']:g}" if before["seconds"] is not None else ""
-            what = f"{name} are the plans with which a network for {goal} is trained: {results}"
-            yield Problem("--name", what, "choose another name, or give the same goal to go on")
+            limits = f"--share {earlier['share']:g}"
+            if earlier["seconds"] is not None:
+                limits += f" --seconds {earlier['seconds']:g}"
+            message = (
+                f"{name} are the plans with which a network for {limits} is trained: {results}"
+            )
+            fix = "choose another name, or give the same limits to continue"
+            yield Problem("--name", message, fix)
 
 
-def learning_rate(
+def scale_learning_rate(
     plans: Mapping[str, Any], configuration: str, teacher: Slim, student: Slim
 ) -> list[str]:
-    """The setting by which Adam's learning rate grows as the network becomes narrower.
+    """Return the setting that raises Adam's learning rate for a narrower network.
 
-    Adam's steps are as long whatever the gradient's length, so that the output of a layer changes
-    by the learning rate times its width: networks of other widths learn alike at rates in inverse
-    proportion to it (Yang et al. 2021, arXiv:2203.03466). On Hippocampus (2d, 600 steps) a network
-    of 6 features reached almost nothing at the rate of its teacher, which has 16.
+    The length of Adam's steps does not depend on the gradient's, so that the output of a layer
+    changes by the learning rate times its width: networks of different widths learn alike at rates
+    in inverse proportion to the width (Yang et al. 2021, arXiv:2203.03466). On Hippocampus (2d, 600
+    steps) a network of 6 features reached almost nothing at the rate of its teacher, which has 16.
 
     Returns:
-        Nothing with another optimizer, or where the plans do not give a rate.
+        [] with another optimizer, or if the plans do not give a rate.
     """
     classes = settings_classes()
-    given = given_settings(
+    settings = given_settings(
         plans.get("semi", {}), SemiSettings, classes[STUDENT], STUDENT, configuration,
         list(plans["configurations"]), classes,
     )  # fmt: skip
-    if given.get("optimizer", ("", ""))[0] != "adam" or "initial_lr" not in given:
+    if settings.get("optimizer", ("", ""))[0] != "adam" or "initial_lr" not in settings:
         return []
-    rate = given["initial_lr"][0] * teacher.features[0] / student.features[0]
+    rate = settings["initial_lr"][0] * teacher.features[0] / student.features[0]
     return [f"{STUDENT}.initial_lr={rate:.3g}"]
 
 
-def write_plans(
+def write_slim_plans(
     folders: Folders, content: dict[str, Any], name: str, configuration: str, student: Slim
 ) -> None:
-    """Plans with the small network, of the data that are there."""
+    """Write plans with the small network, for the data that are preprocessed."""
     content["plans_name"] = name
     content["configurations"][configuration] |= {
         key: student.configuration[key] for key in ("architecture", "patch_size")
@@ -290,65 +291,72 @@ def write_plans(
     write_json(folders.preprocessed / f"{name}.json", plain(content))
 
 
-def teacher_of_folds(teacher: TrainedModel, folders: Folders) -> str:
-    """The setting by which each fold is taught by the model of the same fold."""
-    inside = folders.results.parent in teacher.folder.parents
-    place = teacher.folder.relative_to(folders.results.parent) if inside else teacher.folder
-    return f'["{(place / "fold_{fold}").as_posix()}"]'
+def format_teacher_setting(teacher: TrainedModel, folders: Folders) -> str:
+    """Return the value of the setting with which the model of a fold teaches the same fold."""
+    root = folders.results.parent
+    is_inside = root in teacher.folder.parents
+    folder = teacher.folder.relative_to(root) if is_inside else teacher.folder
+    return f'["{(folder / "fold_{fold}").as_posix()}"]'
 
 
-def train(chosen: Chosen, folds: Sequence[str] | None, launcher: Launcher) -> str:
-    """Train the small network of every fold that the model has, and compare it with the model.
+def train_slim_network(
+    networks: SlimNetworks, folds: Sequence[str] | None, launcher: Launcher
+) -> str:
+    """Train the small network in every fold of the model, and compare it with the model.
 
     Args:
-        chosen: what :func:`choose` returned.
-        folds: numbers, or "all"; None: those of the model.
+        networks: result of :func:`choose_slim_network`.
+        folds: numbers, or "all"; None: the model's.
         launcher: where the trainings run.
 
     Returns:
-        What it costs in Dice, in a sentence.
+        The loss in Dice, as a sentence.
 
     Raises:
         UserError: a training failed, or nothing could be compared.
     """
-    teacher, plans = chosen.model, chosen.plans
-    configuration = teacher.configuration
-    folds = list(folds or teacher.folds)
-    trainer, own = teacher.parts[0], teacher.plans["plans_name"]
-    of_teacher, which = teacher.folder.parent.name, (plans, [configuration], [STUDENT], folds)
+    teacher = networks.model
+    configurations, folds = [teacher.configuration], list(folds or teacher.folds)
+    student_set, teacher_set = networks.dataset, teacher.folder.parent.name
+    teacher_plans = teacher.plans["plans_name"]
     if not crossval(
-        chosen.dataset, [configuration], [STUDENT], plans=plans, folds=folds, launcher=launcher
-    ):
-        return "the jobs were handed to the cluster; the same command goes on when they are done"
+        student_set, configurations, [STUDENT], plans=networks.plans, folds=folds,
+        launcher=launcher,
+    ):  # fmt: skip
+        return "the jobs were handed to the cluster; run the same command again when they are done"
+    trainers = [teacher.parts[0]]
     crossval(
-        of_teacher, [configuration], [trainer], plans=own, folds=folds, steps=MEASURED,
+        teacher_set, configurations, trainers, plans=teacher_plans, folds=folds, steps=MEASURED,
         launcher=launcher,
     )  # fmt: skip
-    students = make_jobs(folders_of(chosen.dataset), *which, 1)
-    which = (own, [configuration], [trainer], folds)
-    teachers = make_jobs(folders_of(of_teacher), *which, 1, steps=MEASURED)
-    return difference(students, teachers)
+    students = make_jobs(
+        folders_of(student_set), networks.plans, configurations, [STUDENT], folds, 1
+    )
+    teachers = make_jobs(
+        folders_of(teacher_set), teacher_plans, configurations, trainers, folds, 1, steps=MEASURED
+    )
+    return compare_with_teacher(students, teachers)
 
 
-def difference(students: Sequence[Job], teachers: Sequence[Job]) -> str:
-    """What the students' Dice is beside their teachers', on cases that neither trained on."""
+def compare_with_teacher(students: Sequence[Job], teachers: Sequence[Job]) -> str:
+    """Return the students' Dice against their teachers', on cases that neither trained on."""
     subset = "validation" if ALL not in {job.fold for job in students} else "test"
     tables: list[Table] = [
-        (Model(name, job.configuration), job.fold, job.seed, found[subset])
+        (Model(name, job.configuration), job.fold, job.seed, paths[subset])
         for name, jobs in ((STUDENT, students), (TEACHER, teachers))
         for job in jobs
-        if subset in (found := job.current_tables())
+        if subset in (paths := job.current_tables())
     ]
     if len({model for model, *_ in tables}) < 2:
         return (
-            f"nothing tells what that costs in Dice: there is no labelled {subset} case. Fix: "
-            f"train on numbered folds, or put test cases into imagesTs and labelsTs"
+            f"the loss in Dice is unknown: there is no labelled {subset} case. Fix: train on "
+            f"numbered folds, or put test cases into imagesTs and labelsTs"
         )
     values, _ = read_values(tables, METRIC, patients_of(students[0].folders))
-    (found_difference,) = comparison.compare(crediting_absence(values, METRIC), TEACHER, METRIC)
-    one = found_difference.overall
+    (compared,) = comparison.compare(crediting_absence(values, METRIC), TEACHER, METRIC)
+    gain = compared.overall
     return (
-        f"Dice {found_difference.mean:.4f}, the teacher's {found_difference.baseline_mean:.4f}: "
-        f"{100 * one.mean:+.2f} points ({100 * one.low:+.2f} to {100 * one.high:+.2f}) on "
-        f"{one.cases} {subset} cases"
+        f"Dice {compared.mean:.4f}, the teacher's {compared.baseline_mean:.4f}: "
+        f"{100 * gain.mean:+.2f} points ({100 * gain.low:+.2f} to {100 * gain.high:+.2f}) on "
+        f"{gain.cases} {subset} cases"
     )

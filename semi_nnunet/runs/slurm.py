@@ -1,4 +1,4 @@
-"""Run jobs on a SLURM cluster: one task of a job array each, requeued when its time is up."""
+"""Run jobs on a SLURM cluster as tasks of a job array, requeued when their time is up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_text
 
-WARNING_S = 120  # before the time limit: the training is stopped, and continued in a new task
+WARNING_S = 120  # before the time limit: the training stops, and continues in a new task
 
 
 def batch_script(
@@ -23,16 +23,16 @@ def batch_script(
     sbatch: str,
     after: str | None = None,
 ) -> str:
-    """The script of an array whose task N runs job N of the list.
+    """Return the script of an array whose task N runs job N of the list.
 
     Args:
         arguments: of ``semi_nnunet``, from which every task makes the same list; with --only N it
             runs one job.
-        indices: of the jobs that are left.
-        at_a_time: how many tasks may run at once.
+        indices: of the jobs to run.
+        at_a_time: number of tasks that may run at once.
         logs: folder for SLURM's logs.
         sbatch: further options of sbatch, such as "--partition=gpu --gres=gpu:1".
-        after: the number of an array that must have ended, in whatever way, before this one starts.
+        after: number of an array that must end, successfully or not, before this one starts.
     """
     options = [*([f"--dependency=afterany:{after}"] if after else []), *shlex.split(sbatch)]
     command = shlex.join([sys.executable, "-m", "semi_nnunet.cli.main", *arguments])
@@ -45,7 +45,7 @@ def batch_script(
 #SBATCH --requeue
 #SBATCH --signal=B:USR1@{WARNING_S}
 {"".join(f"#SBATCH {shlex.quote(option)}" + chr(10) for option in options)}
-# when the time is nearly up: stop, and go on in a new task
+# when the time is nearly up: stop, and continue in a new task
 trap 'scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"' USR1
 {command} --only "$SLURM_ARRAY_TASK_ID" &
 child=$!
@@ -56,10 +56,10 @@ wait "$child"
 
 
 def require_sbatch() -> None:
-    """Check that there is one.
+    """Check that this machine has sbatch.
 
     Raises:
-        UserError: there is none.
+        UserError: it has not.
     """
     if shutil.which("sbatch") is None:
         raise UserError(
@@ -67,20 +67,20 @@ def require_sbatch() -> None:
         )
 
 
-def submit(script: str, path: Path) -> str:
-    """Write the script and hand it to sbatch; returns the number of the array.
+def submit_script(script: str, path: Path) -> str:
+    """Write the script, submit it with sbatch, and return the number of the array.
 
     Raises:
-        UserError: there is no sbatch here, or it refuses.
+        UserError: sbatch is missing, or refuses the script.
     """
     require_sbatch()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, script)
-    done = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True)
-    if done.returncode:
+    run = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True)
+    if run.returncode:
         raise UserError(
-            f"sbatch refused {path}: {done.stderr.strip()}",
+            f"sbatch refused {path}: {run.stderr.strip()}",
             fix="if it names an option, "
             "correct --sbatch='--partition=gpu --gres=gpu:1 --time=1-00:00:00'; else try sinfo",
         )
-    return done.stdout.strip().split(";")[0]
+    return run.stdout.strip().split(";")[0]

@@ -1,15 +1,19 @@
-"""What is done, running, begun and still to come of a data set's trainings, and how long to go."""
+"""Report the state and remaining time of a data set's trainings."""
 
 from __future__ import annotations
 
 from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.runs.folders import folders_of, is_older
-from semi_nnunet.runs.job import Job, training
-from semi_nnunet.runs.local import failure_note
+from semi_nnunet.runs.job import Job, build_training_command
+from semi_nnunet.runs.local import get_failure_file
 from semi_nnunet.runs.next_step import device_here
-from semi_nnunet.runs.progress import epoch_times, logged_epochs, seconds_left
+from semi_nnunet.runs.progress import (
+    estimate_seconds_left,
+    parse_logged_epochs,
+    read_epoch_seconds,
+)
 from semi_nnunet.runs.seeds import unseeded
-from semi_nnunet.runs.trainings import asked_jobs, found_jobs, require_trained
+from semi_nnunet.runs.trainings import found_jobs, read_requested_jobs, require_trained
 from semi_nnunet.training.one_launch import LOCK
 from semi_nnunet.util.command import typed
 from semi_nnunet.util.lock import holder_of
@@ -17,46 +21,45 @@ from semi_nnunet.util.progress import readable_time
 
 
 def status(dataset: str, plans: str | None = None) -> list[str]:
-    """Say how far the trainings of a data set are, from its results folder alone.
+    """Report the trainings of a data set, from its results folder only.
 
     Args:
         dataset: number or name.
         plans: only trainings with these, and with their seeds; None: with any.
 
     Returns:
-        A line for each training, below the name of its plans, and one about all of them.
+        A line for each training and a summary, below the name of their plans.
 
     Raises:
-        UserError: there is no such data set, or nothing was trained with these plans, though with
-            others.
+        UserError: there is no such data set, or only other plans have trainings.
     """
     folders = folders_of(dataset)
     jobs = found_jobs(folders, plans)
-    known = {job.folder for job in jobs}  # plans may be named like those of a seed
-    jobs += [job for job in asked_jobs(folders, plans) if job.folder not in known]
+    begun = {job.folder for job in jobs}  # plans may be named like those of a seed
+    jobs += [job for job in read_requested_jobs(folders, plans) if job.folder not in begun]
     if not jobs:
         require_trained(folders, plans or "")
         return [f"nothing was trained yet{f' with {plans}' if plans else ''}"]
-    of_plans: dict[str, list[Job]] = {}
+    groups: dict[str, list[Job]] = {}
     for job in jobs:
-        name, _ = (plans, 0) if plans else unseeded(job.plans)
-        of_plans.setdefault(name, []).append(job)
+        groups.setdefault(plans or unseeded(job.plans)[0], []).append(job)
     lines = []
-    for name, group in sorted(of_plans.items()):
+    for name, group in sorted(groups.items()):
         lines.append(f"{name}:")
-        lines += [f"  {job}: {state_of(job)}" for job in group]
-        lines.append(f"  {in_all(group)}")
+        lines += [f"  {job}: {describe_job(job)}" for job in group]
+        lines.append(f"  {summarize_jobs(group)}")
     return lines
 
 
-def state_of(job: Job) -> str:
-    """Tell the state of a job, and the seconds its training has to go.
+def describe_job(job: Job) -> str:
+    """Return the state of a job, with the remaining time of its training.
 
-    A training of ours holds a lock, whoever started it, so that one whose process is gone is told
-    from one that is at work.
+    Our trainings hold a lock, also if started by hand, which distinguishes a stopped training from
+    a running one. For nnU-Net's own trainers this is not known.
     """
-    holder, left = holder_of(job.lock) or holder_of(job.folder / LOCK), seconds_left(job)
-    stopped = False
+    holder = holder_of(job.lock) or holder_of(job.folder / LOCK)
+    seconds = estimate_seconds_left(job)
+    is_stopped = False
     if holder:
         state = f"running, {holder}"
     elif job.is_done:
@@ -64,36 +67,27 @@ def state_of(job: Job) -> str:
     elif job.is_trained:
         state = "trained; predictions or metrics are missing"
     elif job.is_begun:
-        stopped = holds_a_lock(job)
-        state = "stopped before its end" if stopped else "begun"
+        has_settings = (job.folder / "semi_settings.json").is_file()  # written with the lock held
+        is_stopped = job.trainer in our_trainers() and has_settings
+        state = "stopped before its end" if is_stopped else "begun"
     else:
         state = "not begun"
-    failure = None if holder else failure_of(job)
+    failure = None if holder else read_failure(job)
     if failure is not None:
-        return f"{state}; failed: {reason_in(failure)}. See {job.log}"
-    if left is not None:
-        state += f"; {len(epoch_times(job))} epochs done, about {readable_time(left)} left"
-    elif not job.is_trained and (epochs := str(logged_epochs(job))):  # of how many is not told
-        state += f"; {epochs}"
-    return f"{state}. Go on: {to_go_on(job)}" if stopped else state
+        return f"{state}; failed: {extract_reason(failure)}. See {job.log}"
+    if seconds is not None:
+        epochs = len(read_epoch_seconds(job))
+        state += f"; {epochs} epochs done, about {readable_time(seconds)} left"
+    elif not job.is_trained and (epochs_done := str(parse_logged_epochs(job))):
+        state += f"; {epochs_done}"
+    if not is_stopped:
+        return state
+    return f"{state}. Continue: {typed(next(build_training_command(job, device_here())))}"
 
 
-def holds_a_lock(job: Job) -> bool:
-    """Whether the training is one that holds a lock while it runs: of ours, since its settings.
-
-    Of nnU-Net's own trainers nobody can tell whether they are at work.
-    """
-    return job.trainer in our_trainers() and (job.folder / "semi_settings.json").is_file()
-
-
-def to_go_on(job: Job) -> str:
-    """What to type for a training to go on from its last checkpoint, on this machine."""
-    return typed(next(training(job, device_here())))
-
-
-def failure_of(job: Job) -> str | None:
-    """Read why a job failed; None if it did not, or was trained by hand since."""
-    note = failure_note(job)
+def read_failure(job: Job) -> str | None:
+    """Return why a job failed; None if it did not fail, or was trained by hand since."""
+    note = get_failure_file(job)
     if not note.is_file():
         return None
     if any(is_older(note, log) for log in job.folder.glob("training_log_*.txt")):
@@ -101,31 +95,43 @@ def failure_of(job: Job) -> str | None:
     return note.read_text(encoding="utf-8")
 
 
-def in_all(jobs: list[Job]) -> str:
-    """Say how many jobs are done, and how long the others take one after another."""
+def summarize_jobs(jobs: list[Job]) -> str:
+    """Return how many jobs are done, and how long the others take one after another."""
     text = f"{sum(job.is_done for job in jobs)} of {len(jobs)} done"
-    trainings = [job for job in jobs if not job.is_trained]
-    if not trainings:
+    untrained = [job for job in jobs if not job.is_trained]
+    if not untrained:
         return text
-    took = {job: sum(epoch_times(job)) for job in jobs if job.is_trained}
-    left = [seconds_left(job) if job.is_begun else mean_time(job, took) for job in trainings]
-    known = [seconds for seconds in left if seconds is not None]
-    if not known:
+    durations = {job: sum(read_epoch_seconds(job)) for job in jobs if job.is_trained}
+    estimates = [
+        estimate_seconds_left(job) if job.is_begun else estimate_training_seconds(job, durations)
+        for job in untrained
+    ]
+    seconds = [estimate for estimate in estimates if estimate is not None]
+    if not seconds:
         return text
-    least = "at least " if len(known) < len(left) else ""
-    return f"{text}; {least}about {readable_time(sum(known))} of training left, one after another"
+    bound = "at least " if len(seconds) < len(estimates) else ""
+    total = readable_time(sum(seconds))
+    return f"{text}; {bound}about {total} of training left, one after another"
 
 
-def mean_time(job: Job, took: dict[Job, float]) -> float | None:
-    """Seconds that trainings of the configuration took: the trainer's own, else those of any."""
-    like = {one: s for one, s in took.items() if one.configuration == job.configuration and s}
-    own = [s for one, s in like.items() if one.trainer == job.trainer] or [*like.values()]
-    return sum(own) / len(own) if own else None
+def estimate_training_seconds(job: Job, durations: dict[Job, float]) -> float | None:
+    """Return the mean seconds of trainings with this configuration.
+
+    Trainings of the same trainer count, or if there are none, of any.
+    """
+    similar = {j: s for j, s in durations.items() if j.configuration == job.configuration and s}
+    same_trainer = [s for j, s in similar.items() if j.trainer == job.trainer]
+    seconds = same_trainer or [*similar.values()]
+    return sum(seconds) / len(seconds) if seconds else None
 
 
-def reason_in(note: str) -> str:
-    """The first line of a failure's note; where lines of output follow, also the last of them."""
-    first, *more = [line for line in note.split("\n") if line.strip()] or ["for an unknown reason"]
-    output = [line.strip() for line in more if line.startswith(" ")]
-    what = first.removesuffix(". Its last lines:").removesuffix(":")
-    return ": ".join([what, *output[-1:]]).removesuffix(".")
+def extract_reason(note: str) -> str:
+    """Return the first line of a failure's note, with the last line of output that follows it.
+
+    >>> extract_reason("python failed (exit code 1). Its last lines:\\n    no such file\\n")
+    'python failed (exit code 1): no such file'
+    """
+    first, *rest = [line for line in note.split("\n") if line.strip()] or ["for an unknown reason"]
+    output = [line.strip() for line in rest if line.startswith(" ")]
+    reason = first.removesuffix(". Its last lines:").removesuffix(":")
+    return ": ".join([reason, *output[-1:]]).removesuffix(".")

@@ -1,4 +1,4 @@
-"""A process that ends with the one that started it, however that one ended."""
+"""End a process together with its parent, however the parent ended."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import time
 
 
 def end_with_parent(patience_s: float) -> None:
-    """End our process group when our stdin closes: a pipe whose other end our parent alone holds.
+    """End our process group when our stdin closes, a pipe whose other end only our parent holds.
 
-    Whoever is killed can end nobody, but the system closes its pipes.
+    A killed parent cannot clean up, but the system closes its pipes, which this process watches.
 
     Args:
         patience_s: between asking the group to end and killing it.

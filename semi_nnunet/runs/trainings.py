@@ -1,4 +1,4 @@
-"""What trainings of a data set there are, which were asked for, and the tables they left."""
+"""The trainings of a data set: found, requested, and their tables of metrics."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from semi_nnunet.util.files import optional_json, write_json
 from semi_nnunet.util.lock import holder_of
 from semi_nnunet.util.names import unique, unknown
 
-ASKED = "semi_crossval/jobs.json"  # in the results of a data set
+REQUESTED = "semi_crossval/jobs.json"  # in the results of a data set
 
 
 def found_jobs(folders: Folders, plans: str | None = None) -> list[Job]:
-    """Find every fold in the results folder that was trained, or begun, with any seed.
+    """Find every fold in the results folder that was trained or begun, with any seed.
 
     Args:
         folders: of the data set.
-        plans: only trainings with these; else with any.
+        plans: only trainings with these; None: with any.
     """
     jobs = []
     for folder in sorted(folders.results.glob("*__*__*/fold_*")):
         model, fold = folder.parent.name.split("__"), folder.name.removeprefix("fold_")
         if len(model) != 3 or not (fold == ALL or fold.isdecimal()):
-            continue  # a copy that somebody keeps
+            continue  # a user's copy
         trainer, name, configuration = model
-        own, seed = (name, 0) if name == plans else unseeded(name)
-        if plans in (None, own):
+        original, seed = (name, 0) if name == plans else unseeded(name)
+        if plans in (None, original):
             jobs.append(Job(folders, trainer, configuration, fold, seed, name))
     return jobs
 
 
 def require_trained(folders: Folders, plans: str) -> None:
-    """Refuse plans that nothing was trained with, where there are trainings with others.
+    """Refuse plans without any training if other plans have some.
 
     Raises:
-        UserError: so it is; it names the nearest.
+        UserError: naming the most similar plans.
     """
     trained = unique([unseeded(job.plans)[0] for job in found_jobs(folders)])
     if trained and plans not in trained:
@@ -47,32 +47,35 @@ def require_trained(folders: Folders, plans: str) -> None:
         raise UserError("There is nothing to look at:", [*unknown("plans", [plans], trained, why)])
 
 
-def note_asked(folders: Folders, plans: str, jobs: Sequence[Job]) -> None:
-    """Write down the jobs of the newest crossval with these plans, for those not yet begun.
+def record_requested_jobs(folders: Folders, plans: str, jobs: Sequence[Job]) -> None:
+    """Record the jobs of the latest crossval with these plans, to list those not yet begun.
 
-    Those of an earlier one that is still at work stay.
+    If an earlier crossval still runs, its jobs are kept.
     """
-    path = folders.results / ASKED
+    path = folders.results / REQUESTED
     path.parent.mkdir(parents=True, exist_ok=True)
     keys = [[job.trainer, job.configuration, job.fold, job.seed, job.plans] for job in jobs]
     earlier = optional_json(path)
-    if any(holder_of(job.lock) for job in asked_jobs(folders, plans)):
+    if any(holder_of(job.lock) for job in read_requested_jobs(folders, plans)):
         keys = [*earlier[plans], *(key for key in keys if key not in earlier[plans])]
     write_json(path, {**earlier, plans: keys})
 
 
-def asked_jobs(folders: Folders, plans: str | None = None) -> list[Job]:
-    """The jobs that were asked for last with these plans, or with any."""
-    asked = optional_json(folders.results / ASKED)
+def read_requested_jobs(folders: Folders, plans: str | None = None) -> list[Job]:
+    """Return the jobs of the latest crossval with these plans; None: with any."""
+    requested = optional_json(folders.results / REQUESTED)
     return [
-        Job(folders, *key) for name, keys in asked.items() for key in keys if plans in (None, name)
+        Job(folders, *key)
+        for name, keys in requested.items()
+        for key in keys
+        if plans in (None, name)
     ]
 
 
 def tables_of(jobs: Iterable[Job], subset: str) -> list[Table]:
-    """The metrics of one set of cases, "validation" or "test", of every job that measures it.
+    """List the metrics of "validation" or "test" cases of every job that measures them.
 
-    Those of a training before the one that is there are left out: see :func:`stale_tables`.
+    Stale tables are left out: see :func:`stale_tables`.
     """
     return [
         (Model(job.trainer, job.configuration), job.fold, job.seed, tables[subset])
@@ -82,9 +85,9 @@ def tables_of(jobs: Iterable[Job], subset: str) -> list[Table]:
 
 
 def stale_tables(jobs: Iterable[Job]) -> list[Problem]:
-    """Tables of folds that were trained or validated again since.
+    """Return a problem for each table that is older than its training or validation.
 
-    Copying without times may look alike, so that the fix says what to do then.
+    Copying files without their times has the same effect, so the fix covers that case, too.
     """
     return [
         Problem(

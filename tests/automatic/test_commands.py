@@ -6,15 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.automatic import settings
-from semi_nnunet.automatic.commands import Commands
-from semi_nnunet.automatic.schedule import Round
-from semi_nnunet.cli.main import build_parser
+from semi_nnunet.automatic import commands as auto_commands
+from semi_nnunet.automatic.commands import (
+    ADAM_BELOW,
+    AutoCommands,
+    list_device_settings,
+    list_step_settings,
+)
+from semi_nnunet.automatic.schedule import TrainingRound
 from semi_nnunet.runs.launching import Launcher
+from semi_nnunet.settings.assignments import parse_assignments
 from tests.runs.jobs import leave
+from tests.runs.parsing import parse_command
 
-SHORT = Round("short", ("SemiBaselineTrainer", "SemiCPSTrainer"), ("0", "1"), 100)
-ROUND = Round("full", ("SemiBaselineTrainer", "SemiCPSTrainer"), ("all", "2"), 200)
+SHORT = TrainingRound("short", ("SemiBaselineTrainer", "SemiCPSTrainer"), ("0", "1"), 100)
+ROUND = TrainingRound("full", ("SemiBaselineTrainer", "SemiCPSTrainer"), ("all", "2"), 200)
 LAUNCHERS = [
     Launcher(),
     Launcher(jobs=2, threads=1, device="cuda"),
@@ -23,53 +29,52 @@ LAUNCHERS = [
 ]
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS, ids=lambda one: one.launcher)
+@pytest.mark.parametrize("launcher", LAUNCHERS, ids=lambda launcher: launcher.launcher)
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_all_commands_are_understood(
     empty, launcher: Launcher, device: str, fast: bool, monkeypatch
 ) -> None:
-    monkeypatch.setattr(settings, "computes_bfloat16_fast", lambda: fast)
-    commands = Commands(empty, "2d", launcher, device, Path("out"))
+    monkeypatch.setattr(auto_commands, "computes_bfloat16_fast", lambda: fast)
+    commands = AutoCommands(empty, "2d", launcher, device, Path("out"))
     all_of_them = [
-        *commands.preparing(),
-        *commands.measuring(ROUND.trainers, "0"),
-        *commands.timing(ROUND.trainers, 2),
-        *commands.trainings(SHORT, 50),
-        *commands.validating(SHORT),
-        *commands.trainings(ROUND, 50),
-        *commands.shipping("SemiCPSTrainer"),
+        *commands.build_preparation(),
+        *commands.build_timing(ROUND.trainers, "0"),
+        *commands.build_benchmark(ROUND.trainers, 2),
+        *commands.build_trainings(SHORT, 50),
+        *commands.build_evaluations(SHORT),
+        *commands.build_trainings(ROUND, 50),
+        *commands.build_shipping("SemiCPSTrainer"),
     ]
-    for _, (program, verb, *words) in all_of_them:
-        assert program == "semi_nnunet"
-        parsed = build_parser(str(verb)).parse_args([str(verb), *map(str, words)])
-        assert parsed.verb == verb
-        if verb == "crossval":
-            assert parsed.launcher == launcher.launcher and parsed.jobs == launcher.jobs
+    for _, words in all_of_them:
+        parsed = parse_command(words)
+        if words[1] == "crossval" and launcher != Launcher():
+            assert parsed.launcher.launcher == launcher.launcher
+            assert parsed.launcher.jobs == launcher.jobs
     budgets = ["--budget" in words for _, words in all_of_them]
     assert any(budgets) == (device == "cpu")
     in_bfloat16 = ["mixed_precision=bfloat16" in words for _, words in all_of_them]
-    assert any(in_bfloat16) == (device == "cpu" and fast)  # told once: later plans keep it
+    assert any(in_bfloat16) == (device == "cpu" and fast)  # set once: later plans keep it
 
 
-def test_the_jobs_of_a_round_are_those_that_its_crossval_makes(empty) -> None:
-    commands = Commands(empty, "2d", Launcher(), "cpu", Path("out"))
-    jobs = commands.jobs_of(ROUND)
+def test_the_jobs_of_a_round_match_its_crossval(empty) -> None:
+    commands = AutoCommands(empty, "2d", Launcher(), "cpu", Path("out"))
+    jobs = commands.list_jobs(ROUND)
     assert {(job.trainer, job.fold) for job in jobs} == {
         (trainer, fold) for trainer in ROUND.trainers for fold in ROUND.folds
     }
     assert {job.plans for job in jobs} == {"nnUNetPlans_auto_full"}
 
 
-def test_what_chooses_is_trained_and_validated_and_predicts_no_test_case(empty) -> None:
+def test_rounds_that_choose_predict_no_test_case(empty) -> None:
     (empty.raw / "labelsTs").mkdir()
     (empty.raw / "labelsTs" / "case_0.nii.gz").touch()
-    commands = Commands(empty, "2d", Launcher(), "cpu", Path("out"))
-    (_, _), (_, train) = commands.trainings(SHORT, 50)
-    parsed = build_parser("crossval").parse_args([*map(str, train[1:])])
+    commands = AutoCommands(empty, "2d", Launcher(), "cpu", Path("out"))
+    (_, _), (_, train) = commands.build_trainings(SHORT, 50)
+    parsed = parse_command(train)
     assert parsed.steps == ["train"]
-    jobs = commands.jobs_of(SHORT)
-    assert len([*commands.validating(SHORT)]) == len(jobs) == 4
+    jobs = commands.list_jobs(SHORT)
+    assert len([*commands.build_evaluations(SHORT)]) == len(jobs) == 4
     for job in jobs:
         leave(job)
         job.validation.mkdir()
@@ -77,7 +82,21 @@ def test_what_chooses_is_trained_and_validated_and_predicts_no_test_case(empty) 
         assert job.is_done
     first = jobs[0].tables()["validation"]
     first.touch()
-    asked = [words for _, words in commands.validating(SHORT)]
-    assert [words[3] for words in asked] == [job.validation for job in jobs[1:]]
-    (_, _), (_, train) = commands.trainings(ROUND, 50)
+    evaluations = [words for _, words in commands.build_evaluations(SHORT)]
+    assert [words[3] for words in evaluations] == [job.validation for job in jobs[1:]]
+    (_, _), (_, train) = commands.build_trainings(ROUND, 50)
     assert "--steps" not in train
+
+
+def test_the_optimizer_depends_on_the_steps() -> None:
+    few = parse_assignments(list_step_settings(ADAM_BELOW - 1))
+    assert few == {"optimizer": "adam", "initial_lr": 0.001}
+    assert list_step_settings(ADAM_BELOW) == ()
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_arithmetic_depends_on_the_device(fast: bool, monkeypatch) -> None:
+    monkeypatch.setattr(auto_commands, "computes_bfloat16_fast", lambda: fast)
+    planned = parse_assignments(list_device_settings("cpu"))
+    assert planned == ({"mixed_precision": "bfloat16"} if fast else {})
+    assert list_device_settings("cuda") == ()

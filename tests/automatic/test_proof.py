@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from semi_nnunet.automatic.proof import prove, ranked
+from semi_nnunet.automatic.proof import prove, rank_trainers
 from semi_nnunet.runs.job import Job
 from semi_nnunet.util.files import write_json
 from tests.runs.jobs import BASE, OURS, fake_job, leave
@@ -31,11 +31,11 @@ def test_the_trainers_are_ranked_by_validation_cases(empty) -> None:
         measured(fake_job(empty, name), "validation", gain)
         for name, gain in ((BASE, 0.0), (OURS, 0.1), ("SemiCPSTrainer", -0.1))
     ]
-    assert ranked(jobs) == [OURS, BASE, "SemiCPSTrainer"]
+    assert rank_trainers(jobs) == [OURS, BASE, "SemiCPSTrainer"]
 
 
 @pytest.mark.parametrize(
-    ("gain", "ships", "said"),
+    ("gain", "ships", "answer"),
     [
         (0.1, OURS, "Unlabelled images help"),
         (0.0, BASE, "No gain beyond chance"),
@@ -44,7 +44,7 @@ def test_the_trainers_are_ranked_by_validation_cases(empty) -> None:
 )
 @pytest.mark.parametrize("subset", ["validation", "test"])
 def test_a_method_ships_only_if_it_is_better_beyond_chance(
-    empty, gain: float, ships: str, said: str, subset: str
+    empty, gain: float, ships: str, answer: str, subset: str
 ) -> None:
     if subset == "test":
         (empty.raw / "labelsTs").mkdir()
@@ -55,9 +55,9 @@ def test_a_method_ships_only_if_it_is_better_beyond_chance(
         for name, g in ((BASE, 0.0), (OURS, gain))
     ]
     proof = prove(jobs, OURS)
-    assert proof.ships == ships and proof.said.startswith(said)
-    assert f"{100 * gain:+.2f} points" in proof.said.replace("-0.00", "+0.00")
-    assert f"on {CASES} {subset} cases" in proof.said
+    assert proof.ships == ships and proof.answer.startswith(answer)
+    assert f"{100 * gain:+.2f} points" in proof.answer.replace("-0.00", "+0.00")
+    assert f"on {CASES} {subset} cases" in proof.answer
 
 
 def test_images_of_one_patient_count_as_one(empty) -> None:
@@ -65,7 +65,7 @@ def test_images_of_one_patient_count_as_one(empty) -> None:
     jobs = [
         measured(fake_job(empty, name), "validation", g) for name, g in ((BASE, 0.0), (OURS, 0.1))
     ]
-    assert "on 10 validation patients that" in prove(jobs, OURS).said  # 1, 10 and 11 are one
+    assert "on 10 validation patients that" in prove(jobs, OURS).answer  # 1, 10 and 11 are one
 
 
 def test_without_a_case_to_compare_the_baseline_ships(empty) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import pytest
 
 from semi_nnunet.automatic import rates
-from semi_nnunet.automatic.commands import PLANS, ROUNDS, Commands
-from semi_nnunet.automatic.rates import START_S, rate_from, rate_of
+from semi_nnunet.automatic.commands import PLANS, ROUNDS, AutoCommands
+from semi_nnunet.automatic.rates import START_S, estimate_rate, read_rate
 from semi_nnunet.benchmarking.kept import Kept, StepRate
 from semi_nnunet.benchmarking.work import Work
 from semi_nnunet.runs.folders import Folders
@@ -23,17 +23,17 @@ from tests.automatic.test_cases import cases_of
 from tests.runs.jobs import OURS, fake_job, leave
 
 
-def test_steps_are_of_the_last_epoch_and_the_rest_is_what_is_no_epoch(empty) -> None:
+def test_the_step_is_that_of_the_last_epoch_and_the_rest_is_outside_epochs(empty) -> None:
     job = fake_job(empty, OURS)
     leave(job, steps_per_epoch=10)
     with pytest.raises(UserError, match="left no history"):
-        rate_of(job)
+        read_rate(job)
     history = History()
     for epoch, seconds in enumerate((9.0, 5.0)):
         history.add(epoch, {"seconds": seconds})
     history.write_csv(job.folder / "semi_history.csv")
     with pytest.raises(FileNotFoundError):
-        rate_of(job)
+        read_rate(job)
     begun = time.time() - 100
     name = time.strftime("training_log_%Y_%m_%d_%H_%M_%S.txt", time.localtime(begun))
     job.validation.mkdir()
@@ -43,9 +43,9 @@ def test_steps_are_of_the_last_epoch_and_the_rest_is_what_is_no_epoch(empty) -> 
     summary.touch()
     os.utime(summary, (begun + 44, begun + 44))
     with pytest.raises(UserError, match="left no log"):
-        rate_of(job)
+        read_rate(job)
     (job.folder / name).touch()
-    rate = rate_of(job)
+    rate = read_rate(job)
     assert rate.step == 0.5
     assert rate.besides == pytest.approx(44 - 14 + START_S, abs=1.01)
     assert rate.case == rate.besides / 2
@@ -62,61 +62,63 @@ def test_steps_are_of_the_last_epoch_and_the_rest_is_what_is_no_epoch(empty) -> 
     ],
 )
 def test_of_a_benchmark_loading_hides_behind_the_step_if_processes_do_it(measured, workers, step):
-    found = StepRate("2025-01-31", 2.0, 0.6, measured, start=5.0, case=7.0)
-    rate = rate_from(found, workers, cores=4, validated=3, validation_share=0.3)
+    rate = StepRate("2025-01-31", 2.0, 0.6, measured, start=5.0, case=7.0)
+    rate = estimate_rate(rate, workers, cores=4, validated=3, validation_share=0.3)
     assert rate.step == pytest.approx(step + 0.1 * 2.0) and rate.case == 7.0
     assert rate.besides == pytest.approx(2 * START_S + 5.0 + 3 * 7.0)
 
 
 def test_of_a_benchmark_steps_wait_for_slow_processes() -> None:
-    found = StepRate("2025-01-31", 2.0, 9.0, 1, start=5.0, case=7.0)
-    assert rate_from(found, 3, cores=4, validated=1, validation_share=0).step == 3.0
+    rate = StepRate("2025-01-31", 2.0, 9.0, 1, start=5.0, case=7.0)
+    assert estimate_rate(rate, 3, cores=4, validated=1, validation_share=0).step == 3.0
 
 
 TRAINERS = ("SemiBaselineTrainer", "SemiCPSTrainer")
 
 
 @pytest.fixture
-def planned(empty: Folders) -> Commands:
+def planned(empty: Folders) -> AutoCommands:
     """Of a data set with plans, whose benchmarks :func:`timed` stands for."""
     semi = {"steps_per_epoch": 50, "validation_steps_per_epoch": 5}
     plans = {"plans_name": PLANS, "configurations": {"2d": {}}, "semi": semi}
     write_json(empty.preprocessed / f"{PLANS}.json", plans)
-    return Commands(empty, "2d", Launcher(), "cpu", empty.raw)
+    return AutoCommands(empty, "2d", Launcher(), "cpu", empty.raw)
 
 
 def timed(
-    commands: Commands,
+    commands: AutoCommands,
     monkeypatch: pytest.MonkeyPatch,
     trainers: Sequence[str] = TRAINERS,
     threads: int = 2,
     keeps: bool = True,
 ) -> list[str]:
     """Find the rates out, where a benchmark keeps one of whom it times; returns whom it timed."""
-    asked: list[str] = []
+    requested: list[str] = []
 
     def stages(stages):
         for _, words in stages:
             assert os.environ["nnUNet_n_proc_DA"] == "0"  # as that of trainings on a CPU
             names = [*words[words.index("-tr") + 1 :]]
-            asked.extend(names)
+            requested.extend(names)
             work = Work(commands.folders.raw.name, "2d", PLANS, "cpu", threads, ROUNDS)
             rate = StepRate("2025-01-31", 2.0, 0.5, 0, 4.0, 6.0)
             Kept.of(commands.folders, work).keep(dict.fromkeys(names, rate) if keeps else {})
 
     monkeypatch.setattr(rates, "run_stages", stages)
-    found = rates.rates_here(commands, trainers, Resources("cpu", (), 1, threads), cases_of())
-    assert {*found} == {*trainers}
-    assert found["SemiCPSTrainer"].step == 2.5 + 0.1 * 2.0 / 3
-    return asked
+    rate = rates.measure_rates_locally(
+        commands, trainers, Resources("cpu", (), 1, threads), cases_of()
+    )
+    assert {*rate} == {*trainers}
+    assert rate["SemiCPSTrainer"].step == 2.5 + 0.1 * 2.0 / 3
+    return requested
 
 
-def test_only_what_no_benchmark_has_timed_is_timed(planned, monkeypatch, capsys) -> None:
+def test_only_trainers_without_a_benchmark_are_timed(planned, monkeypatch, capsys) -> None:
     assert timed(planned, monkeypatch) == [*TRAINERS]
     assert "rates of" not in capsys.readouterr().out
     assert timed(planned, monkeypatch) == []
-    said = capsys.readouterr().out
-    assert "rates of semi_nnunet benchmark of 2025-01-31: SemiBaselineTrainer, SemiCPS" in said
+    output = capsys.readouterr().out
+    assert "rates of semi_nnunet benchmark of 2025-01-31: SemiBaselineTrainer, SemiCPS" in output
     more = (*TRAINERS, "SemiMeanTeacherTrainer")
     assert timed(planned, monkeypatch, more) == ["SemiMeanTeacherTrainer"]
 
@@ -129,18 +131,20 @@ def test_rates_of_other_plans_and_of_other_threads_are_not_taken(planned, monkey
     assert timed(planned, monkeypatch) == [*TRAINERS]
 
 
-def test_rates_that_cannot_be_kept_are_told(planned, monkeypatch) -> None:
-    with pytest.raises(UserError, match=r"nothing was kept in .*SemiCPSTrainer"):
+def test_rates_that_cannot_be_stored_are_reported(planned, monkeypatch) -> None:
+    with pytest.raises(UserError, match="SemiCPSTrainer"):
         timed(planned, monkeypatch, keeps=False)
 
 
 def test_elsewhere_they_are_known_when_all_short_trainings_are_over(planned, monkeypatch) -> None:
-    asked: list[tuple[str, ...]] = []
-    monkeypatch.setattr(rates, "run_stages", lambda stages: asked.extend(w for _, w in stages))
-    assert rates.rates_elsewhere(planned, TRAINERS, cases_of()) is None
-    plan, train = asked
+    requested: list[tuple[str, ...]] = []
+    monkeypatch.setattr(rates, "run_stages", lambda stages: requested.extend(w for _, w in stages))
+    assert rates.measure_rates_on_cluster(planned, TRAINERS, cases_of()) is None
+    plan, train = requested
     assert (plan[1], train[1]) == ("plan", "crossval") and "0" in train
     monkeypatch.setattr(rates.Job, "is_done", True)
-    monkeypatch.setattr(rates, "rate_of", lambda job: (job.trainer, job.fold))
+    monkeypatch.setattr(rates, "read_rate", lambda job: (job.trainer, job.fold))
     alone = cases_of(folds=0, labelled=1)
-    assert rates.rates_elsewhere(planned, TRAINERS, alone) == {n: (n, "all") for n in TRAINERS}
+    assert rates.measure_rates_on_cluster(planned, TRAINERS, alone) == {
+        n: (n, "all") for n in TRAINERS
+    }

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.automatic import run
-from semi_nnunet.automatic.commands import Commands
-from semi_nnunet.automatic.run import configuration_for
-from semi_nnunet.automatic.schedule import Rate
-from semi_nnunet.automatic.state import State
+from semi_nnunet.automatic.commands import AutoCommands
+from semi_nnunet.automatic.run import choose_configuration
+from semi_nnunet.automatic.schedule import TrainingRate
+from semi_nnunet.automatic.state import AutoState
 from semi_nnunet.datasets.phantom import write_phantom_dataset
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
 from semi_nnunet.runs.folders import Folders
@@ -40,7 +40,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A raw data set with labelled test cases."""
     for name in ("raw", "preprocessed", "results"):
         (tmp_path / name).mkdir()
@@ -52,14 +52,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def auto(place: Path, *words: str) -> tuple[int, str]:
+def auto(workspace: Path, *words: str) -> tuple[int, str]:
     """Exit code, and what it said."""
     command = [sys.executable, "-c", RUN, "auto", "-d", "906", "--device", "cpu", *words]
-    done = subprocess.run(
+    run = subprocess.run(
         warm(command, with_commands=True),
-        cwd=place, env={**os.environ}, capture_output=True, text=True, check=False,
+        cwd=workspace, env={**os.environ}, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    return done.returncode, done.stdout + done.stderr
+    return run.returncode, run.stdout + run.stderr
 
 
 def require_shipped(folder: Path) -> None:
@@ -68,117 +68,121 @@ def require_shipped(folder: Path) -> None:
     assert list((folder / "exported").glob("*.zip"))
 
 
-def test_all_mistakes_are_told_at_once_and_nothing_is_written(place: Path) -> None:
-    (place / "file").touch()
-    wrong = ("-tr", "SemiMeanTecherTrainer", "SemiPretrainTrainer", "-o", "file/below")
-    code, said = auto(place, "--hours", "0", *wrong)
-    assert code == 2 and "Traceback" not in said
-    assert "must be above 0, got 0.0" in said and "did you mean" in said
-    assert "segments nothing" in said and f"{place / 'file'} is a file" in said
-    assert not list((place / "preprocessed").iterdir())
+def test_all_mistakes_are_reported_at_once_and_nothing_is_written(workspace: Path) -> None:
+    (workspace / "file").touch()
+    options = ("-tr", "SemiMeanTecherTrainer", "SemiPretrainTrainer", "-o", "file/below")
+    code, output = auto(workspace, "--hours", "0", *options)
+    assert code == 2 and "Traceback" not in output
+    assert "must be above 0, got 0.0" in output and "did you mean" in output
+    assert "segments nothing" in output and f"{workspace / 'file'} is a file" in output
+    assert not list((workspace / "preprocessed").iterdir())
 
 
-def test_a_dry_run_prints_commands_and_does_nothing(place: Path) -> None:
-    code, said = auto(place, "--dry-run")
+def test_a_dry_run_prints_commands_and_does_nothing(workspace: Path) -> None:
+    code, output = auto(workspace, "--dry-run")
     assert code == 0
-    verbs = re.findall(r"^semi_nnunet (\w+)", said, re.MULTILINE)
+    verbs = re.findall(r"^semi_nnunet (\w+)", output, re.MULTILINE)
     assert verbs == ["preprocess", "plan", "preprocess", "benchmark"]
-    assert not list((place / "preprocessed").iterdir())
+    assert not list((workspace / "preprocessed").iterdir())
 
 
-def test_a_second_launch_ends_and_names_the_first(place: Path) -> None:
-    state = State(place / "results" / DATASET / "semi_auto" / "2d.json", {})
+def test_a_second_launch_ends_and_names_the_first(workspace: Path) -> None:
+    state = AutoState(workspace / "results" / DATASET / "semi_auto" / "2d.json", {})
     with held(state.lock):
-        code, said = auto(place)
+        code, output = auto(workspace)
     assert (
-        code == 2 and f"process {os.getpid()} on " in said and "is at this choice already" in said
+        code == 2
+        and f"process {os.getpid()} on " in output
+        and "already runs this choice" in output
     )
-    assert not list((place / "preprocessed").iterdir())
+    assert not list((workspace / "preprocessed").iterdir())
 
 
-def test_volumes_are_trained_in_3d_on_a_gpu_alone(place: Path) -> None:
-    folders = Folders(*(place / name / DATASET for name in ("raw", "preprocessed", "results")))
-    assert configuration_for(folders, "cpu") == "2d"
-    assert configuration_for(folders, "cuda") == "3d_fullres"
-    flat = place / "raw" / "Dataset907_Flat"
+def test_volumes_are_trained_in_3d_only_on_a_gpu(workspace: Path) -> None:
+    folders = Folders(*(workspace / name / DATASET for name in ("raw", "preprocessed", "results")))
+    assert choose_configuration(folders, "cpu") == "2d"
+    assert choose_configuration(folders, "cuda") == "3d_fullres"
+    flat = workspace / "raw" / "Dataset907_Flat"
     write_phantom_dataset(flat, labelled=1, unlabelled=1, test=0, shape=(1, 32, 32))
-    assert configuration_for(Folders(flat, flat, flat), "cuda") == "2d"
+    assert choose_configuration(Folders(flat, flat, flat), "cuda") == "2d"
 
 
 def test_where_none_can_choose_only_the_first_candidate_is_timed(
     empty: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    requested: list[str] = []
 
     def rates(commands, trainers, resources, cases):
-        asked[:] = trainers
-        return dict.fromkeys(trainers, Rate(1, 1, 1))
+        requested[:] = trainers
+        return dict.fromkeys(trainers, TrainingRate(1, 1, 1))
 
-    monkeypatch.setattr(run, "rates_here", rates)
-    commands = Commands(empty, "2d", Launcher(), "cpu", empty.raw)
-    state = State(empty.results / "state.json", {})
+    monkeypatch.setattr(run, "measure_rates_locally", rates)
+    commands = AutoCommands(empty, "2d", Launcher(), "cpu", empty.raw)
+    state = AutoState(empty.results / "state.json", {})
     candidates = ("SemiDistillationTrainer", "SemiCPSTrainer")
-    choice = run.Choice(commands, state, candidates, 1.0, Resources("cpu", (), 1, 2))
-    choice.cases = cases_of(patients=3)
-    assert choice.measured()
-    assert asked == ["SemiBaselineTrainer", "SemiMeanTeacherTrainer", "SemiDistillationTrainer"]
-    choice.cases = cases_of(patients=20)
-    assert choice.measured()
-    assert {*asked} == {*candidates, "SemiBaselineTrainer", "SemiMeanTeacherTrainer"}
-    assert asked.index("SemiMeanTeacherTrainer") < asked.index("SemiDistillationTrainer")
+    auto_run = run.AutoRun(commands, state, candidates, 1.0, Resources("cpu", (), 1, 2))
+    auto_run.cases = cases_of(patients=3)
+    assert auto_run.measure_rates()
+    assert requested == ["SemiBaselineTrainer", "SemiMeanTeacherTrainer", "SemiDistillationTrainer"]
+    auto_run.cases = cases_of(patients=20)
+    assert auto_run.measure_rates()
+    assert {*requested} == {*candidates, "SemiBaselineTrainer", "SemiMeanTeacherTrainer"}
+    assert requested.index("SemiMeanTeacherTrainer") < requested.index("SemiDistillationTrainer")
 
 
 @pytest.mark.slow
-def test_one_command_ends_with_a_model_its_predictions_and_an_answer(place: Path) -> None:
+def test_one_command_ends_with_a_model_its_predictions_and_an_answer(workspace: Path) -> None:
     words = ("--hours", "5", "-tr", "SemiMeanTeacherTrainer", "-o", "shipped")
-    code, said = auto(place, *words)
-    assert code == 0, said[-3000:]
-    shipped = place / "shipped"
+    code, output = auto(workspace, *words)
+    assert code == 0, output[-3000:]
+    shipped = workspace / "shipped"
     page = (shipped / "README.md").read_text(encoding="utf-8")
     answer = page.splitlines()[2]
-    assert "on 3 test cases that did not choose it" in answer and answer in said
+    assert "on 3 test cases that did not choose it" in answer and answer in output
     assert "SemiMeanTeacherTrainer is kept, too; this exports it: `semi_nnunet export" in page
     require_shipped(shipped)
     assert "</html>" in (shipped / "report.html").read_text(encoding="utf-8")
-    state = place / "results" / DATASET / "semi_auto" / "2d.json"
-    before = json.loads(state.read_text(encoding="utf-8"))
-    assert before["rounds"]["full"]["steps"] == 50
-    (kept,) = (place / "results" / DATASET / "semi_benchmark").glob("2d_*.json")
+    state = workspace / "results" / DATASET / "semi_auto" / "2d.json"
+    earlier = json.loads(state.read_text(encoding="utf-8"))
+    assert earlier["rounds"]["full"]["steps"] == 50
+    (stored,) = (workspace / "results" / DATASET / "semi_benchmark").glob("2d_*.json")
     measured = {"SemiBaselineTrainer", "SemiMeanTeacherTrainer"}
-    assert set(json.loads(kept.read_text(encoding="utf-8"))["rates"]) == measured
-    code, said = auto(place, *words)  # trains nothing again
-    assert code == 0 and "2 done before" in said
-    after = json.loads(state.read_text(encoding="utf-8"))
-    assert after["rounds"] == before["rounds"] and after["seconds"] > before["seconds"]
-    code, said = auto(place, "-tr", "SemiCPSTrainer")
-    assert code == 2 and "was begun with other options" in said
+    assert set(json.loads(stored.read_text(encoding="utf-8"))["rates"]) == measured
+    code, output = auto(workspace, *words)  # trains nothing again
+    assert code == 0 and "2 done before" in output
+    later = json.loads(state.read_text(encoding="utf-8"))
+    assert later["rounds"] == earlier["rounds"] and later["seconds"] > earlier["seconds"]
+    code, output = auto(workspace, "-tr", "SemiCPSTrainer")
+    assert code == 2 and "was begun with other options" in output
 
 
 @pytest.mark.slow
-def test_on_a_cluster_the_same_command_goes_on_until_there_is_an_answer(
+def test_on_a_cluster_the_same_command_continues_until_there_is_an_answer(
     slurm: Path,  # noqa: F811
-    place: Path,
+    workspace: Path,
 ) -> None:
     words = ("--hours", "5", "--launcher", "slurm", "-tr", "SemiMeanTeacherTrainer", "-o", "out")
     for submitted in ("time a few steps", "the full trainings"):
-        code, said = auto(place, *words)
-        assert code == 0 and submitted in said, said[-3000:]
-        assert "next: when the cluster's queue is empty, the same command again" in said
+        code, output = auto(workspace, *words)
+        assert code == 0 and submitted in output, output[-3000:]
+        assert "next: when the cluster's queue is empty, the same command again" in output
         wait_for(lambda: not printed_by("squeue", "-h", "-o", "%i"), 400)
-    code, said = auto(place, *words)
-    logs = "".join(log.read_text() for log in place.glob(f"results/{DATASET}/semi_crossval/*.log"))
-    assert code == 0 and "on 3 test cases that did not choose it" in said, said[-3000:] + logs
-    require_shipped(place / "out")
-    state = read_json(place / "results" / DATASET / "semi_auto" / "2d.json")
+    code, output = auto(workspace, *words)
+    logs = "".join(
+        log.read_text() for log in workspace.glob(f"results/{DATASET}/semi_crossval/*.log")
+    )
+    assert code == 0 and "on 3 test cases that did not choose it" in output, output[-3000:] + logs
+    require_shipped(workspace / "out")
+    state = read_json(workspace / "results" / DATASET / "semi_auto" / "2d.json")
     assert set(state["rates"]) == {"SemiBaselineTrainer", "SemiMeanTeacherTrainer"}
 
 
 @pytest.mark.slow
-def test_on_ray_one_command_ends_with_an_answer(place: Path) -> None:
+def test_on_ray_one_command_ends_with_an_answer(workspace: Path) -> None:
     pytest.importorskip("ray")
     words = ("--hours", "5", "--launcher", "ray", "-tr", "SemiMeanTeacherTrainer", "-o", "out")
-    code, said = auto(place, *words)
-    assert code == 0 and "on 3 test cases that did not choose it" in said, said[-3000:]
-    require_shipped(place / "out")
-    code, said = auto(place, *words)  # trains nothing again
-    assert code == 0 and "2 done before" in said, said[-3000:]
+    code, output = auto(workspace, *words)
+    assert code == 0 and "on 3 test cases that did not choose it" in output, output[-3000:]
+    require_shipped(workspace / "out")
+    code, output = auto(workspace, *words)  # trains nothing again
+    assert code == 0 and "2 done before" in output, output[-3000:]

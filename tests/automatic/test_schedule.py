@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semi_nnunet.automatic.cases import Cases
+from semi_nnunet.automatic.cases import CaseCounts
 from semi_nnunet.automatic.schedule import (
     FULL,
     LEAST_STEPS,
@@ -16,11 +16,11 @@ from semi_nnunet.automatic.schedule import (
     LENGTHS,
     LONGER,
     SHORT,
-    Rate,
-    Setting,
-    better_half,
-    divide,
-    time_of,
+    ScheduleInputs,
+    TrainingRate,
+    divide_budget,
+    estimate_round_seconds,
+    keep_better_half,
 )
 from semi_nnunet.util.errors import UserError
 from tests.automatic.test_cases import cases_of
@@ -30,9 +30,9 @@ CANDIDATES = (TEACHER, "B", "C", TAUGHT)
 NAMES = (BASE, *CANDIDATES)
 
 
-def setting(*, cases: Cases | None = None, **changes: object) -> Setting:
-    plain = Setting(
-        rates={name: Rate(0.1 * number, 20, 1) for number, name in enumerate(NAMES, 1)},
+def setting(*, cases: CaseCounts | None = None, **changes: object) -> ScheduleInputs:
+    plain = ScheduleInputs(
+        rates={name: TrainingRate(0.1 * number, 20, 1) for number, name in enumerate(NAMES, 1)},
         teachers={TAUGHT: TEACHER},
         baseline=BASE,
         cases=cases or cases_of(),
@@ -43,33 +43,37 @@ def setting(*, cases: Cases | None = None, **changes: object) -> Setting:
 
 
 def test_rounds_grow_and_the_last_one_has_half_of_the_time() -> None:
-    rounds = divide(setting(), CANDIDATES, 8 * 3600)
-    assert [one.name for one in rounds] == [SHORT, LONGER, FULL]
+    rounds = divide_budget(setting(), CANDIDATES, 8 * 3600)
+    assert [inputs.name for inputs in rounds] == [SHORT, LONGER, FULL]
     assert rounds[0].trainers == (BASE, TEACHER, "B", "C", TAUGHT)
     assert rounds[1].trainers == (BASE, TEACHER, "B")
     assert rounds[2].folds == ("all",)
-    assert all(one.steps % 50 == 0 for one in rounds)
+    assert all(inputs.steps % 50 == 0 for inputs in rounds)
     assert rounds[1].steps == pytest.approx(rounds[0].steps * LENGTHS[LONGER], abs=100)
     assert rounds[2].steps >= rounds[0].steps * LENGTHS[FULL]
-    *choosing, last = time_of(setting(), rounds)
+    *choosing, last = estimate_round_seconds(setting(), rounds)
     assert 0.47 * 8 * 3600 < sum(choosing) <= 4 * 3600
     assert 0.97 * 8 * 3600 < sum(choosing) + last <= 8 * 3600
 
 
-def test_choosing_gets_what_the_longest_trainings_cannot_use() -> None:
-    one = setting(most_steps=1500)
-    rounds = divide(one, CANDIDATES, 8000)
-    *choosing, last = time_of(one, rounds)
+def test_choosing_gets_the_time_that_the_longest_trainings_cannot_use() -> None:
+    inputs = setting(most_steps=1500)
+    rounds = divide_budget(inputs, CANDIDATES, 8000)
+    *choosing, last = estimate_round_seconds(inputs, rounds)
     assert rounds[-1].steps == 1500 and sum(choosing) > 4000 > last
     assert 0.9 * 8000 < sum(choosing) + last <= 8000
 
 
-def test_test_cases_are_predicted_by_the_last_round_alone() -> None:
-    few, many = (setting(cases=cases_of(test_cases=count)) for count in (0, 100))
-    rounds = divide(many, CANDIDATES, 8 * 3600)
+def test_test_cases_are_predicted_only_by_the_last_round() -> None:
+    few, hundred = (setting(cases=cases_of(test_cases=count)) for count in (0, 100))
+    rounds = divide_budget(hundred, CANDIDATES, 8 * 3600)
     *choosing, last = (
         with_them - without
-        for with_them, without in zip(time_of(many, rounds), time_of(few, rounds), strict=True)
+        for with_them, without in zip(
+            estimate_round_seconds(hundred, rounds),
+            estimate_round_seconds(few, rounds),
+            strict=True,
+        )
     )
     assert choosing == [0, 0] and last == pytest.approx(2 * 100 * 1)
 
@@ -81,61 +85,63 @@ def test_test_cases_are_predicted_by_the_last_round_alone() -> None:
 def test_no_budget_is_overdrawn_and_no_fold_both_chooses_and_proves(
     seconds: float, folds: int, labelled: bool, tests: int, at_a_time: int, steps: list[float]
 ) -> None:
-    rates = {name: Rate(step, 20, 1) for name, step in zip(NAMES, steps, strict=True)}
+    rates = {name: TrainingRate(step, 20, 1) for name, step in zip(NAMES, steps, strict=True)}
     cases = cases_of(folds=folds, has_test_labels=labelled, test_cases=tests)
-    one = setting(cases=cases, at_a_time=at_a_time, rates=rates)
+    inputs = setting(cases=cases, at_a_time=at_a_time, rates=rates)
     try:
-        rounds = divide(one, CANDIDATES, seconds)
+        rounds = divide_budget(inputs, CANDIDATES, seconds)
     except UserError as error:
         assert "more --hours" in str(error)
         return
-    assert sum(time_of(one, rounds)) <= seconds
-    assert min(each.steps for each in rounds) >= LEAST_STEPS
-    *choosing, last = time_of(one, rounds)
-    a_step = sum(time_of(one, [replace(rounds[-1], steps=one.steps_per_epoch)]))
-    a_step -= sum(time_of(one, [replace(rounds[-1], steps=0)]))
-    at_most = rounds[-1].steps == one.most_steps
-    assert all(each.steps >= LEAST_TO_CHOOSE * LENGTHS[each.name] for each in rounds[:-1])
+    assert sum(estimate_round_seconds(inputs, rounds)) <= seconds
+    assert min(current.steps for current in rounds) >= LEAST_STEPS
+    *choosing, last = estimate_round_seconds(inputs, rounds)
+    a_step = sum(
+        estimate_round_seconds(inputs, [replace(rounds[-1], steps=inputs.steps_per_epoch)])
+    )
+    a_step -= sum(estimate_round_seconds(inputs, [replace(rounds[-1], steps=0)]))
+    at_most = rounds[-1].steps == inputs.most_steps
+    assert all(current.steps >= LEAST_TO_CHOOSE * LENGTHS[current.name] for current in rounds[:-1])
     assert at_most or not choosing or sum(choosing) <= last + a_step
     assert rounds[-1].name == FULL and BASE in rounds[-1].trainers
-    for each in rounds:
-        assert TAUGHT not in each.trainers or TEACHER in each.trainers
-        assert set(each.folds) <= {*cases.choosing} or each.name == FULL
+    for current in rounds:
+        assert TAUGHT not in current.trainers or TEACHER in current.trainers
+        assert set(current.folds) <= {*cases.choosing_folds} or current.name == FULL
 
 
 def test_a_short_time_leaves_out_rounds_then_candidates_then_the_choice() -> None:
-    one, seen = setting(), []
+    inputs, seen = setting(), []
     for seconds in (12_000, 6000, 4000, 2500, 1500, 150):
-        rounds = divide(one, CANDIDATES, seconds)
+        rounds = divide_budget(inputs, CANDIDATES, seconds)
         seen.append((len(rounds), len(rounds[0].trainers)))
     assert seen == sorted(seen, reverse=True)
     assert seen[0][0] == 3 and seen[-1] == (1, 2)
     with pytest.raises(UserError, match="100 steps"):
-        divide(one, CANDIDATES, 30)
+        divide_budget(inputs, CANDIDATES, 30)
 
 
-def test_what_is_over_is_not_planned_again() -> None:
-    rounds = divide(setting(), ["C", "B"], 4 * 3600, done=[SHORT])
-    assert [one.name for one in rounds] == [LONGER, FULL]
+def test_finished_rounds_are_not_planned_again() -> None:
+    rounds = divide_budget(setting(), ["C", "B"], 4 * 3600, finished=[SHORT])
+    assert [inputs.name for inputs in rounds] == [LONGER, FULL]
     assert rounds[0].trainers == (BASE, "C", "B")
-    (last,) = divide(setting(), ["C"], 3600, done=[SHORT, LONGER])
+    (last,) = divide_budget(setting(), ["C"], 3600, finished=[SHORT, LONGER])
     assert last.trainers == (BASE, "C")
-    (last,) = divide(setting(), ["B", "C"], 3600, done=[SHORT, LONGER])
+    (last,) = divide_budget(setting(), ["B", "C"], 3600, finished=[SHORT, LONGER])
     assert last.trainers == (BASE, "B")
 
 
 def test_where_test_cases_have_no_labels_other_folds_prove() -> None:
-    one = setting(cases=cases_of(has_test_labels=False))
-    assert divide(one, CANDIDATES, 1e5)[-1].folds == ("all", "2", "3", "4")
+    inputs = setting(cases=cases_of(has_test_labels=False))
+    assert divide_budget(inputs, CANDIDATES, 1e5)[-1].folds == ("all", "2", "3", "4")
     alone = setting(cases=cases_of(has_test_labels=False, folds=0, patients=1))
-    assert [each.name for each in divide(alone, CANDIDATES, 1e5)] == [FULL]
+    assert [current.name for current in divide_budget(alone, CANDIDATES, 1e5)] == [FULL]
 
 
 def test_the_better_half_of_three_is_two() -> None:
-    assert better_half(["a", "b", "c"]) == ["a", "b"]
-    assert better_half(["a"]) == ["a"]
+    assert keep_better_half(["a", "b", "c"]) == ["a", "b"]
+    assert keep_better_half(["a"]) == ["a"]
 
 
 def test_where_few_are_labelled_the_first_candidate_is_trained_not_the_costliest() -> None:
-    (last,) = divide(setting(cases=cases_of(patients=9)), ("B", "C", TAUGHT), 1e5)
+    (last,) = divide_budget(setting(cases=cases_of(patients=9)), ("B", "C", TAUGHT), 1e5)
     assert last.name == FULL and last.trainers == (BASE, "B")

@@ -9,38 +9,38 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.automatic.schedule import Rate, Round
-from semi_nnunet.automatic.state import State
+from semi_nnunet.automatic.schedule import TrainingRate, TrainingRound
+from semi_nnunet.automatic.state import AutoState
 from semi_nnunet.util.errors import UserError
 
-ASKED = {"configuration": "2d", "candidates": "A B"}
+OPTIONS = {"configuration": "2d", "candidates": "A B"}
 RUN = """
 import sys, time
 from pathlib import Path
 from semi_nnunet.automatic import state
 state.NOTE_EVERY_S = 0.1
-with state.State.of(Path(sys.argv[1]), {}).running():
+with state.AutoState.of(Path(sys.argv[1]), {}).running():
     print("begun", flush=True)
     time.sleep(60)
 """
 
 
-def test_all_of_it_is_read_back(tmp_path: Path) -> None:
+def test_the_state_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "results" / "state.json"
-    before = State.of(path, ASKED)
-    before.rates = {"A": Rate(0.1, 2, 3)}
-    before.rounds = {"short": Round("short", ("Base", "A"), ("0", "1"), 100)}
-    before.ranked = {"short": ["A", "Base"]}
-    with before.running():
+    saved = AutoState.of(path, OPTIONS)
+    saved.rates = {"A": TrainingRate(0.1, 2, 3)}
+    saved.rounds = {"short": TrainingRound("short", ("Base", "A"), ("0", "1"), 100)}
+    saved.ranked = {"short": ["A", "Base"]}
+    with saved.running():
         time.sleep(0.2)
-    after = State.of(path, ASKED)
-    assert (after.rates, after.rounds, after.ranked) == (
-        before.rates, before.rounds, before.ranked,
+    restored = AutoState.of(path, OPTIONS)
+    assert (restored.rates, restored.rounds, restored.ranked) == (
+        saved.rates, saved.rounds, saved.ranked,
     )  # fmt: skip
-    assert 0.2 <= after.seconds == before.seconds < 5
+    assert 0.2 <= restored.seconds == saved.seconds < 5
 
 
-def test_the_time_of_a_killed_one_counts(tmp_path: Path) -> None:
+def test_the_time_of_a_killed_run_counts(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     words = [sys.executable, "-c", RUN, str(path)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
@@ -48,14 +48,14 @@ def test_the_time_of_a_killed_one_counts(tmp_path: Path) -> None:
     time.sleep(1)
     process.kill()
     process.wait()
-    assert State.of(path, {}).seconds > 0.5
+    assert AutoState.of(path, {}).seconds > 0.5
 
 
-def test_other_options_are_named(tmp_path: Path) -> None:
+def test_changed_options_are_named(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    State.of(path, ASKED).save()
+    AutoState.of(path, OPTIONS).save()
     with pytest.raises(UserError, match=r"candidates was 'A B' and is 'A'.*remove this file"):
-        State.of(path, {**ASKED, "candidates": "A"})
+        AutoState.of(path, {**OPTIONS, "candidates": "A"})
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_other_options_are_named(tmp_path: Path) -> None:
         '{"asked": {}, "seconds": 1, "rates": {}, "rounds": {"short": {}}, "ranked": []}',
     ],
 )  # fmt: skip
-def test_a_file_of_another_content_is_named(content: str, tmp_path: Path) -> None:
+def test_a_file_with_another_content_is_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     path.write_text(content)
     with pytest.raises(UserError, match=r"must be what semi_nnunet auto wrote.*remove this file"):
-        State.of(path, ASKED)
+        AutoState.of(path, OPTIONS)

@@ -30,13 +30,13 @@ def test_test_cases_without_labels_are_named_before_training(folders, tmp_path):
     assert make_jobs(other, "tiny", ["2d"], TRAINERS, ["0"], 1)
 
 
-def test_what_was_trained_with_other_folds_is_not_taken_for_done(folders, tmp_path):
+def test_trainings_that_saw_validation_patients_are_refused(folders, tmp_path):
     """Nor does it teach: it has seen what its pupil validates on."""
     copy = Path(shutil.copytree(folders.preprocessed, tmp_path / "copy" / "Dataset999_Copy"))
-    here = replace(folders, preprocessed=copy, results=tmp_path / "results" / copy.name)
+    copied = replace(folders, preprocessed=copy, results=tmp_path / "results" / copy.name)
     a, b, *rest = sorted(path.name[:-7] for path in (copy / "gt_segmentations").iterdir())
     write_json(copy / "splits_final.json", [{"train": [a, *rest], "val": [b]}])
-    (teacher,) = make_jobs(here, "tiny", ["2d"], ["SemiMeanTeacherTrainer"], ["0"], 1)
+    (teacher,) = make_jobs(copied, "tiny", ["2d"], ["SemiMeanTeacherTrainer"], ["0"], 1)
     teacher.folder.mkdir(parents=True)
     teacher.checkpoint.touch()
     pool = teacher.unlabelled_cases(itself)
@@ -45,17 +45,15 @@ def test_what_was_trained_with_other_folds_is_not_taken_for_done(folders, tmp_pa
         ([a, b], pool, True),
         ([a], [b], True),
     ):
-        seen = {"cases": {"labelled": labelled, "unlabelled": unlabelled}}
-        write_json(teacher.folder / "semi_settings.json", seen)
+        record = {"cases": {"labelled": labelled, "unlabelled": unlabelled}}
+        write_json(teacher.folder / "semi_settings.json", record)
         for trainer in ("SemiMeanTeacherTrainer", "SemiDistillationTrainer"):
             if refused:
-                with pytest.raises(
-                    UserError, match=f"SemiMeanTeacher.* has in validation now: {b}"
-                ):
-                    make_jobs(here, "tiny", ["2d"], [trainer], ["0"], 1)
+                with pytest.raises(UserError, match=f"SemiMeanTeacher.* for validation: {b}"):
+                    make_jobs(copied, "tiny", ["2d"], [trainer], ["0"], 1)
             else:
-                assert make_jobs(here, "tiny", ["2d"], [trainer], ["0"], 1)
-        assert make_jobs(here, "tiny", ["2d"], ["SemiDistillationTrainer"], ["all"], 1)
+                assert make_jobs(copied, "tiny", ["2d"], [trainer], ["0"], 1)
+        assert make_jobs(copied, "tiny", ["2d"], ["SemiDistillationTrainer"], ["all"], 1)
 
 
 def test_steps_that_have_nothing_to_begin_with_are_refused(folders):
@@ -67,11 +65,11 @@ def test_steps_that_have_nothing_to_begin_with_are_refused(folders):
     assert not [*folders.results.glob("*__*/fold_*")]
 
 
-def test_a_second_stage_without_the_first_is_refused_with_what_it_needs(cascade):
+def test_a_second_stage_without_the_first_is_refused(cascade):
     with pytest.raises(UserError, match=r"-c 3d_lowres 3d_cascade_fullres -f all") as caught:
         make_jobs(cascade, "tiny", STAGES[1:], TRAINERS, ["all"], 2)
     assert str(caught.value).count("needs 3d_lowres of fold all") == 2
-    with pytest.raises(UserError, match="needs 3d_lowres of fold 0, 1, 2, 3, 4 before it"):
+    with pytest.raises(UserError, match="needs 3d_lowres of fold 0, 1, 2, 3, 4 first"):
         make_jobs(cascade, "tiny", STAGES, TRAINERS, ["0"], 1)
 
 
@@ -79,7 +77,7 @@ def test_a_stock_first_stage_leaves_pseudo_labelled_cases_out(cascade):
     pseudo = cascade.preprocessed / PSEUDO_LABELLED_FILE
     write_json(pseudo, ["phantom_0004"])
     try:
-        with pytest.raises(UserError, match="not 1 pseudo-labelled ones"):
+        with pytest.raises(UserError, match="not 1 pseudo-labelled"):
             make_jobs(cascade, "tiny", STAGES, ["nnUNetTrainer_1epoch"], [*"0123"], 1)
         for trainer, folds in (("nnUNetTrainer_1epoch", ["all"]), (TRAINERS[0], [*"0123"])):
             assert make_jobs(cascade, "tiny", STAGES, [trainer], folds, 1)
@@ -89,7 +87,7 @@ def test_a_stock_first_stage_leaves_pseudo_labelled_cases_out(cascade):
 
 
 def test_fold_all_and_others_would_overwrite_each_other(cascade):
-    with pytest.raises(UserError, match=r"folds 0 1 2 3 4 and 'all' of 3d_lowres would write"):
+    with pytest.raises(UserError, match=r"folds 0 1 2 3 4 and 'all' of 3d_lowres would overwrite"):
         make_jobs(cascade, "tiny", STAGES, TRAINERS, [*"01234", "all"], 1)
     trained = cascade.results / "SemiBaselineTrainer__tiny__3d_lowres" / "fold_all"
     trained.mkdir(parents=True)
@@ -103,49 +101,51 @@ def test_measuring_test_cases_that_are_not_predicted_is_refused(empty):
         (empty.raw / name).parent.mkdir()
         (empty.raw / name).touch()
     jobs = [fake_job(empty, OURS)]
-    (problem,) = before_start.step_problems(jobs, ["train", "evaluate"])
+    (problem,) = before_start.find_step_problems(jobs, ["train", "evaluate"])
     assert "--steps evaluate" in str(problem) and str(empty.test_labels) in str(problem)
-    assert list(before_start.step_problems(jobs, ["train", "predict", "evaluate"])) == []
-    assert list(before_start.step_problems(jobs, ["train"])) == []
+    assert list(before_start.find_step_problems(jobs, ["train", "predict", "evaluate"])) == []
+    assert list(before_start.find_step_problems(jobs, ["train"])) == []
     (jobs[0].test).mkdir(parents=True)
     (jobs[0].test / "a.nii.gz").touch()
-    assert list(before_start.step_problems(jobs, ["train", "evaluate"])) == []
+    assert list(before_start.find_step_problems(jobs, ["train", "evaluate"])) == []
 
 
-def test_patients_that_are_told_otherwise_by_now_are_a_problem(empty):
-    assert list(before_start.untold_patients(empty)) == []
-    known = read_json(empty.preprocessed / "dataset.json")
-    for own, old, says in (
-        ("p[0-9]", None, "'patient' is 'p[0-9]', in the preprocessed data set absent"),
-        (None, "p[0-9]", "'patient' is absent, in the preprocessed data set 'p[0-9]'"),
-        ("a", "b", "'patient' is 'a', in the preprocessed data set 'b'"),
-    ):
-        for folder, patient in ((empty.raw, own), (empty.preprocessed, old)):
-            told = {} if patient is None else {"patient": patient}
-            write_json(folder / "dataset.json", {**known, **told})
-        (problem,) = before_start.untold_patients(empty)
-        assert problem.what == says and "semi_nnunet preprocess -d Dataset500" in problem.fix
-    (empty.raw / "dataset.json").unlink()  # results and preprocessed data came alone
-    assert list(before_start.untold_patients(empty)) == []
+def test_a_patient_rule_that_changed_after_preprocessing_is_a_problem(empty):
+    assert list(before_start.find_description_changes(empty)) == []
+    content = read_json(empty.preprocessed / "dataset.json")
+    for raw, preprocessed in (("p[0-9]", None), (None, "p[0-9]"), ("a", "b")):
+        for folder, patient in ((empty.raw, raw), (empty.preprocessed, preprocessed)):
+            changed = {} if patient is None else {"patient": patient}
+            write_json(folder / "dataset.json", {**content, **changed})
+        (problem,) = before_start.find_description_changes(empty)
+        assert problem.where == str(empty.raw / "dataset.json")
+        new, old = ("absent" if rule is None else repr(rule) for rule in (raw, preprocessed))
+        assert f"is {new}" in problem.what and problem.what.endswith(old)
+        assert "semi_nnunet preprocess -d Dataset500" in problem.fix
+    (empty.raw / "dataset.json").unlink()  # only results and preprocessed data were copied
+    assert list(before_start.find_description_changes(empty)) == []
 
 
-def test_classes_that_are_told_otherwise_by_now_are_a_problem(empty):
-    known = read_json(empty.preprocessed / "dataset.json")
-    assert list(before_start.untold_annotation(empty)) == []
-    write_json(empty.raw / "dataset.json", {**known, "annotated": {"a": ["liver"]}})
-    (problem,) = before_start.untold_annotation(empty)
-    assert "'annotated' is not what it was" in problem.what
+def test_annotated_classes_that_changed_after_preprocessing_are_a_problem(empty):
+    content = read_json(empty.preprocessed / "dataset.json")
+    write_json(empty.raw / "dataset.json", {**content, "annotated": {"a": ["liver"]}})
+    (problem,) = before_start.find_description_changes(empty)
+    assert "'annotated' has changed" in problem.what
     assert "semi_nnunet preprocess -d Dataset500" in problem.fix
     (empty.raw / "dataset.json").unlink()
-    assert list(before_start.untold_annotation(empty)) == []
+    assert list(before_start.find_description_changes(empty)) == []
 
 
-def test_trainers_that_know_no_partial_labels_are_warned_of(empty):
-    names, known = ["nnUNetTrainer", OURS], read_json(empty.preprocessed / "dataset.json")
-    assert before_start.untold_trainers(empty, names) is None
-    write_json(empty.preprocessed / "dataset.json", {**known, "annotated": {"a": ["liver"]}})
-    assert "WARNING: nnUNetTrainer takes" in before_start.untold_trainers(empty, names)
-    assert before_start.untold_trainers(empty, [OURS]) is None
+def test_trainers_that_ignore_partial_labels_cause_a_warning(empty, capsys):
+    names, content = ["nnUNetTrainer", OURS], read_json(empty.preprocessed / "dataset.json")
+    before_start.warn_about_partial_labels(empty, names)
+    assert capsys.readouterr().out == ""
+    write_json(empty.preprocessed / "dataset.json", {**content, "annotated": {"a": ["liver"]}})
+    before_start.warn_about_partial_labels(empty, names)
+    output = capsys.readouterr().out
+    assert "WARNING: nnUNetTrainer" in output and OURS not in output
+    before_start.warn_about_partial_labels(empty, [OURS])
+    assert capsys.readouterr().out == ""
 
 
 def test_data_that_are_not_preprocessed_are_named_with_the_command(folders):
@@ -187,7 +187,7 @@ def test_a_stock_first_stage_needs_the_data_of_the_second(cascade, tmp_path):
 
     assert problems("SemiBaselineTrainer") == []  # ours leaves the predictions out
     (problem,) = problems("nnUNetTrainer")
-    assert problem.what == "nnUNetTrainer predicts for 3d_cascade_fullres, too"
+    assert "nnUNetTrainer also predicts for 3d_cascade_fullres" in problem.what
     assert "-c 3d_cascade_fullres -p tiny" in problem.fix
 
 
@@ -196,6 +196,6 @@ def test_many_test_cases_without_labels_are_named_in_part(empty):
         (empty.raw / folder).mkdir()
         for number in range(9 if folder == "imagesTs" else 1):
             (empty.raw / folder / f"case{number}{ending}").touch()
-    (problem,) = before_start.test_label_problems(empty)
+    (problem,) = before_start.find_test_label_problems(empty)
     assert problem.where == str(empty.test_labels)
-    assert "no labels of 8 cases" in problem.what and problem.what.endswith("case5 ...")
+    assert "no labels of 8 cases" in problem.what and problem.what.endswith("case5 and 3 more")

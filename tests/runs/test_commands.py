@@ -102,7 +102,7 @@ def test_output_goes_to_the_log_with_the_given_environment(tmp_path: Path, pytho
     assert (tmp_path / "a.log").read_text() == "hello world\n"
 
 
-def test_a_failure_is_told_with_its_last_lines_and_its_log(tmp_path: Path, python: None):
+def test_a_failure_is_reported_with_its_last_lines_and_its_log(tmp_path: Path, python: None):
     code = "for i in range(100): print('line', i)\nraise SystemExit(3)"
     with pytest.raises(UserError, match=r"exit code 3") as failure:
         run_command(("python", code), {}, tmp_path / "a.log")
@@ -158,11 +158,11 @@ def test_a_termination_signal_counts_as_ctrl_c(name: str, ignored: bool):
     """In a process of its own: libraries of other tests leave handlers; a signal ends us all."""
     code = (
         "import os, signal\n"
-        "from semi_nnunet.runs.commands import ended_like_ctrl_c\n"
+        "from semi_nnunet.runs import commands\n"
         f"number, before = signal.{name}, signal.{'SIG_IGN' if ignored else 'SIG_DFL'}\n"
         "signal.signal(number, before)\n"
         "try:\n"
-        "    with ended_like_ctrl_c():\n"
+        f"    with commands.{commands.ended_like_ctrl_c.__name__}():\n"
         "        os.kill(os.getpid(), number)\n"
         "        print('went on')\n"
         "except KeyboardInterrupt:\n"
@@ -174,7 +174,7 @@ def test_a_termination_signal_counts_as_ctrl_c(name: str, ignored: bool):
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_stage_that_was_interrupted_alone_is_no_failure(name, monkeypatch, capfd):
+def test_a_stage_that_was_interrupted_by_itself_is_no_failure(name, monkeypatch, capfd):
     """Who ends one process of several is told how to go on, and not to mend anything."""
     code = "import os, signal, time\n"
     code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # nohup ignores it

@@ -11,28 +11,28 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.values import write_values
-from semi_nnunet.runs.compare import NothingToCompareError, compare, require_known
+from semi_nnunet.runs.compare import NothingToCompareError, compare, require_trained_names
 from semi_nnunet.runs.trainings import found_jobs, tables_of
 from semi_nnunet.util.errors import Problem, UserError
 from tests.report.gains import values
 from tests.runs.jobs import BASE, OURS, jobs_of, leave
 
 
-def test_compare_names_what_was_not_trained_and_what_is_not_matched(folders, capsys, monkeypatch):
+def test_compare_names_untrained_models_and_unmatched_settings(folders, capsys, monkeypatch):
     monkeypatch.setattr("semi_nnunet.runs.next_step.device_here", lambda: "cpu")
     name = folders.results.name
     base, ours = jobs_of(folders)
     leave(base, epochs=2), leave(ours, epochs=3)
-    wrong = ["-tr", "SemiMeanTecherTrainer", "-c", "2D"]
-    assert main(["compare", "-d", name, "-p", "tiny", *wrong]) == 2
-    said = capsys.readouterr().err
-    assert "did you mean 'SemiMeanTeacherTrainer'?" in said and "did you mean '2d'?" in said
+    options = ["-tr", "SemiMeanTecherTrainer", "-c", "2D"]
+    assert main(["compare", "-d", name, "-p", "tiny", *options]) == 2
+    output = capsys.readouterr().err
+    assert "did you mean 'SemiMeanTeacherTrainer'?" in output and "did you mean '2d'?" in output
     missing = f"semi_nnunet crossval -d {name} -p tiny -c 2d -tr {BASE} {OURS} -f 0 --device cpu"
     for verb in (["compare"], ["report", "-o", "page.html"]):
         assert main([*verb, "-d", name, "-p", "tiny"]) == 2
-        said = capsys.readouterr().err
-        assert "has been measured in the folders of the trainings" in said
-        assert said.endswith(f"Fix: {missing}\n")
+        output = capsys.readouterr().err
+        assert "has been measured in the folders of the trainings" in output
+        assert output.endswith(f"Fix: {missing}\n")
     for job, dice in ((base, 0.5), (ours, 0.6)):
         job.validation.mkdir()
         rows = "".join(f"case_{n},organ,{dice + n / 100}\n" for n in range(5))
@@ -43,22 +43,22 @@ def test_compare_names_what_was_not_trained_and_what_is_not_matched(folders, cap
     an_hour_ago = time.time() - 3600
     os.utime(stale.validation / "metrics.csv", (an_hour_ago, an_hour_ago))
     assert main(["compare", "-d", name, "-p", "tiny"]) == 0
-    said = capsys.readouterr().out
-    assert f"is older than the training or validation of {stale}" in said
+    output = capsys.readouterr().out
+    assert f"is older than the training or validation of {stale}" in output
     assert len(found_jobs(folders, "tiny")) == 3
     tables = tables_of(found_jobs(folders, "tiny"), "validation")
     assert [seed for _, _, seed, _ in tables] == [0, 0]
-    for one in (base, ours):
-        (one.validation / "summary.json").touch()
-        os.utime(one.validation / "metrics.csv", (an_hour_ago, an_hour_ago))
+    for job in (base, ours):
+        (job.validation / "summary.json").touch()
+        os.utime(job.validation / "metrics.csv", (an_hour_ago, an_hour_ago))
     for verb in (["compare"], ["report", "-o", "page.html"]):
         assert main([*verb, "-d", name, "-p", "tiny"]) == 2
         assert "touch the file" in capsys.readouterr().err
-    assert f"{OURS} 2d and {BASE} are not matched: epochs 3 against 2 (fold 0 seed 0)" in said
+    assert f"{OURS} 2d and {BASE} are not matched: epochs 3 against 2 (fold 0 seed 0)" in output
 
 
 @pytest.fixture
-def kept(tmp_path):
+def values_file(tmp_path):
     """Values of two methods on validation and test cases, where one is 3 points better."""
     path = tmp_path / "kept.csv"
     rows = [*values(BASE, 0.0), *values(OURS, 0.03)]
@@ -66,72 +66,76 @@ def kept(tmp_path):
     return path
 
 
-def test_both_subsets_are_compared_and_the_best_is_chosen_on_validation_cases(kept):
-    text = compare(values=[kept])
+def test_both_subsets_are_compared_and_the_best_is_chosen_on_validation_cases(values_file):
+    text = compare(values=[values_file])
     validation, test = text.split("## test cases")
     assert "## validation cases" in validation and "better" in validation and "better" in test
     assert f"Best on the validation cases: {OURS} 2d (dice 0.7" in validation
     assert "Best on" not in test  # test cases choose nothing
 
 
-def test_what_is_written_is_what_is_returned_and_can_be_read_again(kept, tmp_path):
+def test_the_written_tables_are_returned_and_the_values_can_be_read(values_file, tmp_path):
     out, again = tmp_path / "table.md", tmp_path / "again.csv"
-    text = compare(values=[kept], out=out, write_values_to=again)
-    assert out.read_text() == text and again.read_text() == kept.read_text()
+    text = compare(values=[values_file], out=out, write_values_to=again)
+    assert out.read_text() == text and again.read_text() == values_file.read_text()
     assert compare(values=[again]) == text
 
 
-def test_only_the_trainers_and_configurations_asked_for_are_compared(kept):
+def test_only_the_trainers_and_configurations_asked_for_are_compared(values_file):
     with pytest.raises(UserError, match=r"trainer 'Semi\w+': is not in the files\. Fix: did you"):
-        compare(values=[kept], trainers=["SemiMeanTecherTrainer"])
+        compare(values=[values_file], trainers=["SemiMeanTecherTrainer"])
     with pytest.raises(UserError, match="configuration '3d': is not in the files"):
-        compare(values=[kept], configurations=["3d"])
-    assert compare(values=[kept], trainers=[OURS], configurations=["2d"]) == compare(values=[kept])
+        compare(values=[values_file], configurations=["3d"])
+    assert compare(values=[values_file], trainers=[OURS], configurations=["2d"]) == compare(
+        values=[values_file]
+    )
 
 
-def test_without_a_baseline_methods_are_ranked(kept):
+def test_without_a_baseline_methods_are_ranked(values_file):
     rows = [*values(OURS, 0.03), *values("SomebodysTrainer", 0.01)]
-    write_values(kept, {"test": rows}, "dice", ("Seven", "nnUNetPlans"))
-    text = compare(values=[kept])
+    write_values(values_file, {"test": rows}, "dice", ("Seven", "nnUNetPlans"))
+    text = compare(values=[values_file])
     assert text.startswith("## test cases\n\nNot compared with a baseline: ")
     assert text.index(OURS, text.index("|")) < text.index("SomebodysTrainer", text.index("|"))
 
 
-def test_a_single_trainer_is_kept_though_there_is_nothing_to_compare(kept, tmp_path):
-    write_values(kept, {"test": values(OURS, 0)}, "dice", ("Seven", "nnUNetPlans"))
+def test_a_single_trainer_is_kept_though_there_is_nothing_to_compare(values_file, tmp_path):
+    write_values(values_file, {"test": values(OURS, 0)}, "dice", ("Seven", "nnUNetPlans"))
     with pytest.raises(UserError):
-        compare(values=[kept])
+        compare(values=[values_file])
     again = tmp_path / "again.csv"
-    assert "Not compared: " in compare(values=[kept], write_values_to=again)
-    assert again.read_text() == kept.read_text()  # for another machine's
+    assert "Not compared: " in compare(values=[values_file], write_values_to=again)
+    assert again.read_text() == values_file.read_text()  # for another machine's
 
 
-def test_what_cannot_be_compared_is_refused_with_the_fix(kept, tmp_path):
+def test_impossible_comparisons_are_refused_with_the_fix(values_file, tmp_path):
     with pytest.raises(UserError, match=r"nothing to compare\. Fix: -d ID, --values FILE, or both"):
         compare()
     with pytest.raises(UserError, match=r"-p chooses trainings of -d.*Fix: leave it out"):
-        compare(values=[kept], plans="others")
-    before = kept.read_text()
+        compare(values=[values_file], plans="others")
+    content = values_file.read_text()
     with pytest.raises(UserError, match=r"kept\.csv"):
-        compare(values=[kept], out=kept)
+        compare(values=[values_file], out=values_file)
     with pytest.raises(UserError, match="is no folder"):
-        compare(values=[kept], out=tmp_path / "gone" / "table.md")
-    assert kept.read_text() == before
-    kept.write_text(before.splitlines()[0] + "\n")
+        compare(values=[values_file], out=tmp_path / "gone" / "table.md")
+    assert values_file.read_text() == content
+    values_file.write_text(content.splitlines()[0] + "\n")
     with pytest.raises(NothingToCompareError, match="the files hold no values"):
-        compare(values=[kept])
+        compare(values=[values_file])
 
 
-def test_all_unknown_names_are_told_at_once_with_the_nearest_that_is_there():
+def test_all_unknown_names_are_reported_at_once_with_similar_ones():
     models = [(BASE, "2d"), (OURS, "3d_fullres")]
-    require_known(models, [BASE, OURS], ["2d", "3d_fullres"], "")
+    require_trained_names(models, [BASE, OURS], ["2d", "3d_fullres"], "")
     with pytest.raises(UserError) as caught:
-        require_known(models, ["SemiBaselinTrainer", OURS], ["3d_fulres"], "was not trained")
+        require_trained_names(
+            models, ["SemiBaselinTrainer", OURS], ["3d_fulres"], "was not trained"
+        )
     first, second = caught.value.problems
     assert BASE in first.fix and "3d_fullres" in second.fix and first.what == "was not trained"
 
 
-def test_notes_and_problems_of_what_was_found_are_kept():
+def test_an_empty_comparison_keeps_its_notes_and_problems():
     problem = Problem("a.csv", "is older", "touch it")
     error = NothingToCompareError(UserError("all is old:", [problem]), ["not measured yet: b.csv"])
     assert error.problems == (problem,) and error.notes == ("not measured yet: b.csv",)

@@ -31,12 +31,12 @@ def test_a_job_for_every_trainer_configuration_fold_and_seed(folders):
     assert len(make_jobs(folders, "tiny", ["2d"] * 2, TRAINERS[:1] * 2, ["0", "0"], 1)) == 1
 
 
-def test_all_that_is_wrong_is_said_before_anything_runs(folders):
+def test_all_mistakes_are_reported_before_anything_runs(folders):
     with pytest.raises(UserError) as caught:
         make_jobs(folders, "tiny", ["2D"], ["SemiMeanTeecherTrainer"], ["7", "01", "all"], 1)
-    said = str(caught.value)
-    assert "did you mean 'SemiMeanTeacherTrainer'?" in said and "did you mean '2d'?" in said
-    assert "fold '7': there are 5 folds" in said and "fold '01'" in said
+    output = str(caught.value)
+    assert "did you mean 'SemiMeanTeacherTrainer'?" in output and "did you mean '2d'?" in output
+    assert "fold '7': there are 5 folds" in output and "fold '01'" in output
     with pytest.raises(UserError, match="does not exist"):
         make_jobs(folders, "nowhere", ["2d"], TRAINERS, ["0"], 1)
 
@@ -57,8 +57,8 @@ def test_jobs_end_to_end_and_again(folders, capsys):
         "2",
     ]
     assert main([*words, "-tr", "SemiMeanTeacherTrainer", "--device", "cpu"]) == 0
-    said = capsys.readouterr().out
-    assert "2 jobs, 0 done before" in said and "[  2/2]" in said and "all done" in said
+    output = capsys.readouterr().out
+    assert "2 jobs, 0 done before" in output and "[  2/2]" in output and "all done" in output
     jobs = found_jobs(folders, "tiny")
     assert [(job.seed, job.is_done) for job in jobs] == [(0, True), (1, True)]
     for job in jobs:
@@ -66,10 +66,10 @@ def test_jobs_end_to_end_and_again(folders, capsys):
             with path.open() as file:
                 assert {"dice", "hd95_edge_mm"} <= set(next(csv.DictReader(file)))
         assert len(job.history().rows) == 2
-    before = {job: (job.folder / "checkpoint_final.pth").stat().st_mtime_ns for job in jobs}
+    earlier = {job: (job.folder / "checkpoint_final.pth").stat().st_mtime_ns for job in jobs}
     assert main([*words, "-tr", "SemiMeanTeacherTrainer", "--device", "cpu"]) == 0
     assert "2 done before" in capsys.readouterr().out
-    assert before == {j: (j.folder / "checkpoint_final.pth").stat().st_mtime_ns for j in jobs}
+    assert earlier == {j: (j.folder / "checkpoint_final.pth").stat().st_mtime_ns for j in jobs}
     for of_plans in (["-p", "tiny"], []):
         assert main(["status", "-d", folders.raw.name, *of_plans]) == 0
         assert capsys.readouterr().out.splitlines() == [
@@ -81,7 +81,7 @@ def test_jobs_end_to_end_and_again(folders, capsys):
 
 
 @pytest.mark.slow
-def test_interrupted_it_ends_its_trainings_and_goes_on_from_the_checkpoint(folders, tmp_path):
+def test_an_interruption_ends_the_trainings_which_continue_from_the_checkpoint(folders, tmp_path):
     plans = read_json(folders.preprocessed / "tiny.json")
     write_json(folders.preprocessed / "tiny.json", {**plans, "semi": {**TINY, "epochs": 400}})
     words = ["crossval", "-d", folders.raw.name, "-c", "2d", "-p", "tiny", "-f", "0"]
@@ -97,67 +97,65 @@ def test_interrupted_it_ends_its_trainings_and_goes_on_from_the_checkpoint(folde
         assert process.wait(60) == 130, log.read_text()
     finally:
         process.kill()
-    done = len(job.history().rows)
-    assert 0 < done < 400 and not job.is_trained
+    epochs = len(job.history().rows)
+    assert 0 < epochs < 400 and not job.is_trained
     wait_for(lambda: not trainings_with(str(tmp_path)), 10)  # killed, they take a moment to go
     assert "--c" in next(job.commands("cpu", 1))
 
 
-def has_more_epochs(job, done):
+def has_more_epochs(job, epochs):
     checkpoint = job.folder / "checkpoint_latest.pth"
-    return checkpoint.is_file() and len(job.history().rows) > done
+    return checkpoint.is_file() and len(job.history().rows) > epochs
 
 
 @pytest.mark.slow
-def test_ctrl_c_pressed_twice_ends_all_processes_and_the_same_command_goes_on(folders, tmp_path):
+def test_ctrl_c_pressed_twice_ends_all_processes_and_the_same_command_continues(folders, tmp_path):
     path = folders.preprocessed / "tiny.json"
     plans = read_json(path)
     write_json(path, {**plans, "semi": {**TINY, "epochs": 400}})
     words = ["crossval", "-d", folders.raw.name, "-c", "2d", "-p", "tiny", "-f", "0"]
     command = [sys.executable, "-m", "semi_nnunet", *words, "-tr", TRAINERS[0], "--device", "cpu"]
-    job, log, done = fake_job(folders, TRAINERS[0]), tmp_path / "log", 0
+    job, log, epochs = fake_job(folders, TRAINERS[0]), tmp_path / "log", 0
     latest = job.folder / "checkpoint_latest.pth"
     for pause_s in (0.05, 1):  # the second time, it goes on from the first
         process = in_a_group(command, log)
         try:
-            wait_for(partial(has_more_epochs, job, done), 120)
+            wait_for(partial(has_more_epochs, job, epochs), 120)
             press_ctrl_c_twice(process, pause_s)
             process.wait(30)
         finally:
             process.kill()
-        said = log.read_text()
-        assert process.returncode == 130 and "Traceback" not in said, said
-        assert "interrupted; the same command goes on" in said
+        output = log.read_text()
+        assert process.returncode == 130 and "Traceback" not in output, output
+        assert "interrupted; the same command goes on" in output
         wait_for(lambda: not trainings_with(str(tmp_path)), 20)
-        before, done = done, len(job.history().rows)
-        assert before < done < 400 and not job.is_trained
-        assert checkpoints.read(latest)["current_epoch"] in (done, done - 1)
+        earlier, epochs = epochs, len(job.history().rows)
+        assert earlier < epochs < 400 and not job.is_trained
+        assert checkpoints.read(latest)["current_epoch"] in (epochs, epochs - 1)
     assert job.log.read_text().count("Loaded ") == 1
-    assert [row["epoch"] for row in job.history().rows] == list(range(done))
+    assert [row["epoch"] for row in job.history().rows] == list(range(epochs))
 
 
 @pytest.mark.slow
-def test_pretraining_comes_before_those_that_begin_with_it_and_every_fold_shares_it(
-    folders, capsys
-):
+def test_pretraining_comes_first_and_every_fold_shares_it(folders, capsys):
     path = folders.preprocessed / "tiny.json"
     write_json(path, {**read_json(path), "semi": {**TINY, "pretrained": "pool"}})
     words = ["crossval", "-d", folders.raw.name, "-c", "2d", "-p", "tiny", "-f", "0", "1"]
     words += ["--device", "cpu", "-tr", "SemiBaselineTrainer"]
     assert main(words) == 2
-    assert "pretrained is 'pool'" in (said := capsys.readouterr().err)
-    assert "Fix: add SemiPretrainTrainer to -tr" in said
+    assert "pretrained is 'pool'" in (output := capsys.readouterr().err)
+    assert "Fix: add SemiPretrainTrainer to -tr" in output
     assert main([*words, "SemiPretrainTrainer"]) == 0
     jobs = {(job.trainer, job.fold): job for job in found_jobs(folders, "tiny")}
-    before = "SemiPretrainTrainer", "all"
-    assert set(jobs) == {before, ("SemiBaselineTrainer", "0"), ("SemiBaselineTrainer", "1")}
-    made = jobs[before].checkpoint
+    earlier = "SemiPretrainTrainer", "all"
+    assert set(jobs) == {earlier, ("SemiBaselineTrainer", "0"), ("SemiBaselineTrainer", "1")}
+    weights = jobs[earlier].checkpoint
     for key, job in jobs.items():
         assert job.is_done
-        if key != before:
+        if key != earlier:
             record = read_json(job.folder / "semi_settings.json")["initial_weights"]
-            assert record["path"] == str(made) and job.checkpoint.stat().st_mtime > (
-                made.stat().st_mtime
+            assert record["path"] == str(weights) and job.checkpoint.stat().st_mtime > (
+                weights.stat().st_mtime
             )
-    assert not jobs[before].tables() and not (jobs[before].folder / "validation").exists()
+    assert not jobs[earlier].tables() and not (jobs[earlier].folder / "validation").exists()
     assert main(words) == 0 and "2 done before" in capsys.readouterr().out

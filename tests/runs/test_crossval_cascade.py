@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.runs.crossval import make_jobs, needs
+from semi_nnunet.runs.crossval import find_dependencies, make_jobs
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.launching import Work
@@ -23,7 +23,7 @@ def folders(cascade) -> Folders:
 
 
 def dependency_levels(jobs: list[Job]) -> list[list[int]]:
-    return Work([], jobs, range(len(jobs)), Path(), needs(jobs)).dependency_levels()
+    return Work([], jobs, range(len(jobs)), Path(), find_dependencies(jobs)).group_by_dependencies()
 
 
 def labels_in(folder: Path) -> dict[str, np.ndarray]:
@@ -36,17 +36,17 @@ def test_second_stages_wait_for_all_first_stages(folders):
     assert {job.configuration for job in first} == {"3d_lowres", "3d_fullres"}
     assert {job.configuration for job in second} == {"3d_cascade_fullres"}
     assert len(first) == 8 and len(second) == 4
-    assert all(job.previous in first for job in second)
+    assert all(job.previous_stage in first for job in second)
 
 
 def test_a_second_stage_needs_the_first_of_every_fold_of_its_own_training(folders):
     jobs = make_jobs(folders, "tiny", STAGES, TRAINERS, [*"01234"], 2)
-    for job, before in needs(jobs).items():
+    for job, dependencies in find_dependencies(jobs).items():
         stages = [replace(job, configuration=STAGES[0], fold=fold) for fold in "01234"]
-        assert before == ([] if job.configuration == STAGES[0] else stages)
+        assert dependencies == ([] if job.configuration == STAGES[0] else stages)
 
 
-def test_a_trainer_comes_after_the_one_that_teaches_it(folders):
+def test_a_trainer_comes_after_its_teacher(folders):
     trainers = ["SemiDistillationTrainer", "SemiMeanTeacherTrainer"]
     jobs = make_jobs(folders, "tiny", ["3d_lowres"], trainers, ["all"], 2)
     names = [[jobs[index].trainer for index in wave] for wave in dependency_levels(jobs)]
@@ -57,7 +57,7 @@ def test_a_trainer_comes_after_the_one_that_teaches_it(folders):
     ]  # it was trained before, or the settings name another
 
 
-def test_what_came_without_its_plans_is_still_listed(folders, capsys):
+def test_results_without_their_plans_are_listed(folders, capsys):
     jobs = make_jobs(folders, "tiny", ["3d_lowres"], TRAINERS[:1], ["all"], 1)
     jobs[0].validation.mkdir(parents=True)
     (folders.preprocessed / "tiny.json").unlink()
@@ -79,7 +79,7 @@ def test_both_stages_in_one_command_and_again_after_a_prediction_was_lost(folder
     predictions = labels_in(stored)
     for name in (min(predictions), max(predictions)):
         (stored / name).unlink()  # killed before it was written
-    assert len(first.missing_for_next_stages()) == 2 and not first.is_done
+    assert len(first.list_missing_stage_predictions()) == 2 and not first.is_done
     assert main(words) == 0
     again = labels_in(stored)
     assert again.keys() == predictions.keys()

@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from semi_nnunet.cli.ensemble import print_members
 from semi_nnunet.cli.main import main
 from semi_nnunet.runs.ensemble import (
     VALIDATION,
-    Member,
-    dice_of_members,
-    groups,
-    problems,
-    weighted,
+    EnsembleMember,
+    find_ensemble_problems,
+    group_members,
+    measure_members,
+    weigh_members,
     write_ensemble,
 )
 from semi_nnunet.runs.folders import Folders
@@ -53,7 +52,10 @@ def test_it_is_the_mean_of_the_members(folders, tmp_path, capfd):
         for case in cases:
             got = sitk.GetArrayFromImage(sitk.ReadImage(str(out / subset / f"{case}.nii.gz")))
             assert np.array_equal(got, mean_labels(inputs, [1, 1], case))
-    assert [one["weight"] for one in read_json(out / "test/members.json")] == [1, 1]
+    assert [job_of_member["weight"] for job_of_member in read_json(out / "test/members.json")] == [
+        1,
+        1,
+    ]
     merged = write_weighted(members, [1, 3], tmp_path / "weighted")
     inputs = [job.test for job in members]
     for path in merged.glob("*.nii.gz"):
@@ -63,31 +65,31 @@ def test_it_is_the_mean_of_the_members(folders, tmp_path, capfd):
 
 
 def write_weighted(jobs: list[Job], weights: list[int], out: Path) -> Path:
-    members = [Member(job, weight) for job, weight in zip(jobs, weights, strict=True)]
+    members = [EnsembleMember(job, weight) for job, weight in zip(jobs, weights, strict=True)]
     write_ensemble(members, "test", out, processes=1)
     return out
 
 
 def test_probabilities_that_were_not_kept_are_predicted_without_another_training(folders):
-    done = Job(folders, TRAINER, "2d", "0", 0, "tiny")
+    trained = Job(folders, TRAINER, "2d", "0", 0, "tiny")
     (case,) = folders.test_cases()
-    for folder in (done.validation, done.test):
+    for folder in (trained.validation, trained.test):
         folder.mkdir(parents=True)
         (folder / "metrics.csv").touch()
         (folder / f"{case}.nii.gz").touch()
-    (done.validation / "summary.json").touch()
-    (done.folder / "checkpoint_final.pth").touch()
-    assert done.is_done and not list(done.commands("cpu", 1))
-    assert len(problems(weighted([done], None), "test")) == 1
-    wanted = replace(done, npz=True)
-    assert not wanted.is_done
-    commands = wanted.commands("cpu", 1)
+    (trained.validation / "summary.json").touch()
+    (trained.folder / "checkpoint_final.pth").touch()
+    assert trained.is_done and not list(trained.commands("cpu", 1))
+    assert len(find_ensemble_problems(weigh_members([trained], None), "test")) == 1
+    requested = replace(trained, npz=True)
+    assert not requested.is_done
+    commands = requested.commands("cpu", 1)
     validation = next(commands)
     assert validation[0] == "nnUNetv2_train" and {"--val", "--npz"} <= set(validation)
-    (done.validation / f"{case}.npz").touch()
+    (trained.validation / f"{case}.npz").touch()
     assert "--save_probabilities" in next(commands)
-    (done.validation / "another.nii.gz").touch()  # killed before its probabilities were written
-    assert not replace(wanted, fold="0").is_validated
+    (trained.validation / "another.nii.gz").touch()  # killed before its probabilities were written
+    assert not replace(requested, fold="0").is_validated
 
 
 def job(trainer: str, fold: str, seed: int = 0) -> Job:
@@ -96,19 +98,21 @@ def job(trainer: str, fold: str, seed: int = 0) -> Job:
 
 def test_weights_are_of_models_in_the_order_they_were_named():
     jobs = [job("A", "0"), job("B", "0"), job("A", "1"), job("B", "1")]
-    assert [member.weight for member in weighted(jobs, ["1", "2"])] == [1, 2, 1, 2]
-    assert [member.weight for member in weighted(jobs, ["1", "2", "3", "4"])] == [1, 2, 3, 4]
-    for wrong in (["1"], ["1", "2", "3"], ["0", "1"], [".5", "1"], ["-1", "1"]):
+    assert [member.weight for member in weigh_members(jobs, ["1", "2"])] == [1, 2, 1, 2]
+    assert [member.weight for member in weigh_members(jobs, ["1", "2", "3", "4"])] == [1, 2, 3, 4]
+    for weights in (["1"], ["1", "2", "3"], ["0", "1"], [".5", "1"], ["-1", "1"]):
         with pytest.raises(UserError, match=r"in this order: A 2d, B 2d; or .* 4 trainings: A 2d"):
-            weighted(jobs, wrong)
+            weigh_members(jobs, weights)
 
 
-def test_validation_cases_are_averaged_over_members_of_their_fold_alone(monkeypatch):
+def test_validation_cases_are_averaged_over_members_of_their_fold_only(monkeypatch):
     monkeypatch.setattr(Job, "predicted_cases", lambda self, subset: set())
-    members = weighted([job("A", "0"), job("A", "1"), job("A", "all"), job("B", "0")], None)
-    found = [[str(m.job)[:15] for m in group] for group in groups(members, VALIDATION)]
-    assert found == [["A 2d fold 0 see", "B 2d fold 0 see"], ["A 2d fold 1 see"]]
-    names = [str(problem) for problem in problems(members, VALIDATION)]
+    members = weigh_members([job("A", "0"), job("A", "1"), job("A", "all"), job("B", "0")], None)
+    groups_found = [
+        [str(m.job)[:15] for m in group] for group in group_members(members, VALIDATION)
+    ]
+    assert groups_found == [["A 2d fold 0 see", "B 2d fold 0 see"], ["A 2d fold 1 see"]]
+    names = [str(problem) for problem in find_ensemble_problems(members, VALIDATION)]
     assert any("B 2d seed 0: is not trained in all folds" in name for name in names)
 
 
@@ -117,13 +121,13 @@ def test_a_member_that_lacks_a_case_is_named(tmp_path):
     folders.preprocessed.mkdir()
     write_json(folders.preprocessed / "dataset.json", {"file_ending": ".nii.gz"})
     jobs = [replace(job(name, "0"), folders=folders) for name in ("A", "B")]
-    for number, one in enumerate(jobs):
-        one.validation.mkdir(parents=True)
+    for number, job_of_member in enumerate(jobs):
+        job_of_member.validation.mkdir(parents=True)
         for case in ("x", "y"):
-            (one.validation / f"{case}.nii.gz").touch()
+            (job_of_member.validation / f"{case}.nii.gz").touch()
         for case in ("x", "y")[number:]:
-            (one.validation / f"{case}.npz").touch()
-    (problem,) = problems(weighted(jobs, None), VALIDATION)
+            (job_of_member.validation / f"{case}.npz").touch()
+    (problem,) = find_ensemble_problems(weigh_members(jobs, None), VALIDATION)
     assert "B 2d fold 0" in str(problem) and "lacks the probabilities of x" in str(problem)
 
 
@@ -135,11 +139,10 @@ def test_a_class_that_one_of_them_invents_counts_for_all(tmp_path, capsys):
         folder.mkdir(parents=True)
         table = f"case,class,dice\nx,liver,0.5\nx,tumour,{second}\nx,nowhere,\n"
         (folder / "metrics.csv").write_text(table)
-    print_members(VALIDATION, dice_of_members(weighted(jobs, None), VALIDATION, out))
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
-    assert [(line[0], line[-1]) for line in lines] == [
-        ("Right", "0.7500"), ("Inventor", "0.2500"), ("Absent", "measured"), ("ensemble", "0.7500"),
-    ]  # fmt: skip
+    dice = measure_members(weigh_members(jobs, None), VALIDATION, out)
+    assert {name.split()[0]: value for name, value in dice.items()} == {
+        "Right": 0.75, "Inventor": 0.25, "Absent": None, "ensemble": 0.75,
+    }  # fmt: skip
 
 
 def test_members_are_measured_on_the_cases_of_all_folds_as_the_ensemble_is(tmp_path, capsys):
@@ -151,42 +154,41 @@ def test_members_are_measured_on_the_cases_of_all_folds_as_the_ensemble_is(tmp_p
     ):  # fmt: skip
         folder.mkdir(parents=True)
         (folder / "metrics.csv").write_text(f"case,class,dice\n{content}")
-    print_members(VALIDATION, dice_of_members(weighted(jobs, None), VALIDATION, out))
-    _, _, member, ensemble = (line.split() for line in capsys.readouterr().out.splitlines())
-    assert member == ["A", "2d", "seed", "0", "0.4000"] and ensemble == ["ensemble", "0.4000"]
+    dice = measure_members(weigh_members(jobs, None), VALIDATION, out)
+    assert dice == {"A 2d seed 0": pytest.approx(0.4), "ensemble": pytest.approx(0.4)}
 
 
-def test_that_nothing_fits_is_said(folders, capsys, tmp_path):
+def test_an_ensemble_without_members_is_refused(folders, capsys, tmp_path):
     words = ["ensemble", "-d", folders.raw.name, "-p", "tiny", "-o", str(tmp_path / "out")]
     assert main(words) == 2
-    assert "no training fits" in capsys.readouterr().err
+    assert "no training matches" in capsys.readouterr().err
 
 
 def test_a_name_that_was_not_trained_is_named(folders, capsys, tmp_path):
     """Averaging the others in silence would be another ensemble than the one asked for."""
-    here = folders.results / "SemiBaselineTrainer__tiny__2d" / "fold_0"
-    here.mkdir(parents=True)
-    (here / "checkpoint_final.pth").touch()
+    folder = folders.results / "SemiBaselineTrainer__tiny__2d" / "fold_0"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint_final.pth").touch()
     words = ["ensemble", "-d", folders.raw.name, "-p", "tiny", "-o", str(tmp_path / "out")]
     assert main([*words, "-tr", "SemiBaselineTrainer", "SemiBaseline", "-f", "0", "7"]) == 2
-    said = capsys.readouterr().err
-    assert "'SemiBaseline': was not trained with tiny. Fix: did you mean 'SemiBaselineTr" in said
-    assert "fold '7': was not trained with tiny. Fix: choose from 0" in said
+    errors = capsys.readouterr().err
+    assert "'SemiBaseline': was not trained with tiny. Fix: did you mean 'SemiBaselineTr" in errors
+    assert "fold '7': was not trained with tiny. Fix: choose from 0" in errors
 
 
 def test_members_that_predicted_nothing_are_refused(folders, tmp_path, capsys, monkeypatch):
-    one = Job(folders, "SemiBaselineTrainer", "2d", "all", 0, "tiny")
-    one.folder.mkdir(parents=True)
-    (one.folder / "checkpoint_final.pth").touch()
+    job_of_member = Job(folders, "SemiBaselineTrainer", "2d", "all", 0, "tiny")
+    job_of_member.folder.mkdir(parents=True)
+    (job_of_member.folder / "checkpoint_final.pth").touch()
     monkeypatch.setattr(Folders, "test_images", None)
     words = ["ensemble", "-d", folders.raw.name, "-p", "tiny", "-o", str(tmp_path / "together")]
     assert main(words) == 2
     assert "predicted nothing that could be averaged" in capsys.readouterr().err
 
 
-def test_a_folder_of_somebody_elses_is_not_replaced(tmp_path):
+def test_a_folder_with_other_files_is_not_replaced(tmp_path):
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "mine.txt").touch()
-    with pytest.raises(UserError, match="holds something else, which stays"):
-        write_ensemble([Member(job("A", "0"), 1)], "test", tmp_path / "test", 1)
+    with pytest.raises(UserError, match="holds other files"):
+        write_ensemble([EnsembleMember(job("A", "0"), 1)], "test", tmp_path / "test", 1)
     assert (tmp_path / "test" / "mine.txt").is_file()

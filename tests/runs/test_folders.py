@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 
-from semi_nnunet.cli.main import build_parser, main
+from semi_nnunet.cli.main import main
 from semi_nnunet.runs.folders import COPIED_WITHIN_S, folders_of, is_older, patients_of
 from semi_nnunet.util.files import write_json
+from tests.runs.parsing import parse_command
 
 
 def test_a_data_set_that_does_not_exist_is_named(folders, capsys):
@@ -36,7 +37,7 @@ def put(folder, *names):
         (folder / name).touch()
 
 
-def test_what_a_file_manager_hides_is_no_test_case(empty):
+def test_hidden_files_are_no_test_cases(empty):
     assert empty.test_images is None and empty.test_labels is None and empty.test_cases() == []
     for name in ("imagesTs", "labelsTs"):
         put(empty.raw / name, ".DS_Store")
@@ -55,7 +56,7 @@ def test_the_ending_is_that_of_the_prepared_data_set_or_of_the_raw_one(empty):
     assert empty.file_ending == ".png"
 
 
-def test_patients_are_those_of_the_first_description_that_is_there(empty):
+def test_patients_come_from_the_first_existing_description(empty):
     model = empty.results / "Trainer__plans__2d"
     model.mkdir()
     for number, folder in enumerate((empty.raw, empty.preprocessed, model), start=1):
@@ -82,7 +83,7 @@ def test_a_result_is_older_than_its_source_but_for_the_seconds_of_a_copy(tmp_pat
 
 
 def test_the_command_that_measures_is_one_of_ours(empty):
-    words = empty.evaluation(empty.results / "test", empty.references, 3)
-    parsed = build_parser(str(words[1])).parse_args([str(word) for word in words[1:]])
+    words = empty.evaluation_command(empty.results / "test", empty.references, 3)
+    parsed = parse_command(words)
     assert words[0] == "semi_nnunet" and parsed.partial
     assert [str(empty.results / "test"), str(empty.references)] == [str(words[3]), str(words[5])]

@@ -12,7 +12,7 @@ import pytest
 from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.data.patients import FOLDS, itself, make_folds
 from semi_nnunet.runs.crossval import make_jobs
-from semi_nnunet.runs.folds import all_folds, fold_problems, number_of_folds, write_folds
+from semi_nnunet.runs.folds import fold_problems, list_folds, number_of_folds, write_missing_folds
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 
@@ -20,53 +20,53 @@ from semi_nnunet.util.files import read_json, write_json
 def test_folds_are_of_whole_patients_for_nnunets_own_trainers_too(folders, tmp_path):
     """nnU-Net's trainer takes the file that is there."""
     copy = Path(shutil.copytree(folders.preprocessed, tmp_path / "copy" / "Dataset999_Copy"))
-    here = replace(folders, preprocessed=copy, raw=tmp_path)
+    copied = replace(folders, preprocessed=copy, raw=tmp_path)
     (copy / "splits_final.json").unlink(missing_ok=True)
-    make_jobs(here, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1)
+    make_jobs(copied, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1)
     assert not (copy / "splits_final.json").exists()  # nnU-Net makes its own
     cases = sorted(path.name[:-7] for path in (copy / "gt_segmentations").iterdir())
     pair = "|".join(map(re.escape, cases[:2]))
     description = {**read_json(copy / "dataset.json"), "patient": f"(?=(?:{pair})$)(.)|.+"}
     write_json(copy / "dataset.json", description)
     with pytest.raises(UserError, match="fold '4': there are 4 folds"):
-        make_jobs(here, "tiny", ["2d"], ["nnUNetTrainer"], ["4"], 1)
-    make_jobs(here, "tiny", ["2d"], ["nnUNetTrainer"], ["all"], 1)
+        make_jobs(copied, "tiny", ["2d"], ["nnUNetTrainer"], ["4"], 1)
+    make_jobs(copied, "tiny", ["2d"], ["nnUNetTrainer"], ["all"], 1)
     assert not (copy / "splits_final.json").exists()
-    make_jobs(here, "tiny", ["2d"], ["nnUNetTrainer"], ["3"], 1)
+    make_jobs(copied, "tiny", ["2d"], ["nnUNetTrainer"], ["3"], 1)
     validation = sorted(sorted(fold["val"]) for fold in read_json(copy / "splits_final.json"))
     assert validation == sorted([cases[:2], *([case] for case in cases[2:])])
     torn = {"train": [cases[0]], "val": [cases[1]]}
     write_json(copy / "splits_final.json", [torn])
     with pytest.raises(UserError, match="fold 0 trains and validates on"):
-        make_jobs(here, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1)
-    assert make_jobs(here, "tiny", ["2d"], ["nnUNetTrainer"], ["all"], 1)
+        make_jobs(copied, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1)
+    assert make_jobs(copied, "tiny", ["2d"], ["nnUNetTrainer"], ["all"], 1)
     with pytest.raises(UserError, match=r"'patient' is absent, in the preprocessed data set '\(\?"):
-        make_jobs(replace(here, raw=folders.raw), "tiny", ["2d"], ["nnUNetTrainer"], ["all"], 1)
+        make_jobs(replace(copied, raw=folders.raw), "tiny", ["2d"], ["nnUNetTrainer"], ["all"], 1)
 
 
-def test_folds_that_are_made_anew_validate_on_no_pseudo_labels(folders, tmp_path):
+def test_new_folds_validate_on_no_pseudo_labels(folders, tmp_path):
     copy = Path(shutil.copytree(folders.preprocessed, tmp_path / "copy" / "Dataset999_Copy"))
-    here = replace(folders, preprocessed=copy)
+    copied = replace(folders, preprocessed=copy)
     cases = sorted(path.name[:-7] for path in (copy / "gt_segmentations").iterdir())
     write_json(copy / PSEUDO_LABELLED_FILE, cases[3:])
     (copy / "splits_final.json").unlink(missing_ok=True)
     with pytest.raises(UserError, match="fold '3': there are 3 folds"):
-        make_jobs(here, "tiny", ["2d"], ["nnUNetTrainer"], ["3"], 1)
-    make_jobs(here, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1)
+        make_jobs(copied, "tiny", ["2d"], ["nnUNetTrainer"], ["3"], 1)
+    make_jobs(copied, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1)
     folds = read_json(copy / "splits_final.json")
     assert sorted(case for fold in folds for case in fold["val"]) == cases[:3]
     assert all({*cases[3:]} <= {*fold["train"]} for fold in folds)
 
 
-def test_without_folds_those_are_trained_that_there_are(folders, tmp_path):
-    assert all_folds(folders) == ["0", "1", "2", "3", "4"]
+def test_by_default_all_folds_are_trained(folders, tmp_path):
+    assert list_folds(folders) == ["0", "1", "2", "3", "4"]
     copy = Path(shutil.copytree(folders.preprocessed, tmp_path / "copy" / "Dataset999_Copy"))
     description = read_json(copy / "dataset.json")
     (copy / "splits_final.json").unlink(missing_ok=True)
     for labelled, folds in ((4, ["0", "1", "2", "3"]), (1, ["all"])):
         write_json(copy / "dataset.json", {**description, "numTraining": labelled})
-        assert all_folds(replace(folders, preprocessed=copy)) == folds
-    assert all_folds(replace(folders, preprocessed=tmp_path)) == ["0", "1", "2", "3", "4"]
+        assert list_folds(replace(folders, preprocessed=copy)) == folds
+    assert list_folds(replace(folders, preprocessed=tmp_path)) == ["0", "1", "2", "3", "4"]
 
 
 @pytest.mark.parametrize("labelled", [1, 2, 4, 5, 12])
@@ -90,11 +90,11 @@ def test_patients_and_not_cases_are_counted(empty):
     assert number_of_folds(empty) == 2  # of the third patient nobody drew a label
 
 
-def test_a_fold_that_is_none_is_named_with_those_there_are(empty):
+def test_an_unknown_fold_is_named_with_the_existing_folds(empty):
     write_json(empty.preprocessed / "dataset.json", {"numTraining": 2})
-    found = list(fold_problems(empty, ["0", "1", "all", "2", "-1", "01"]))
-    assert [one.where for one in found] == ["fold '2'", "fold '-1'", "fold '01'"]
-    assert {str(one).split(": ", 1)[1] for one in found} == {
+    problems = list(fold_problems(empty, ["0", "1", "all", "2", "-1", "01"]))
+    assert [problem.where for problem in problems] == ["fold '2'", "fold '-1'", "fold '01'"]
+    assert {str(problem).split(": ", 1)[1] for problem in problems} == {
         "there are 2 folds. Fix: choose from 0, 1, all"
     }
 
@@ -109,7 +109,7 @@ def test_only_the_torn_folds_that_are_trained_are_refused(empty):
 
 
 def test_nnunets_own_folds_are_left_to_it(empty):
-    write_folds(empty, {}, ["2d"], ["0"])  # it needs no plans to know
+    write_missing_folds(empty, {}, ["2d"], ["0"])  # it needs no plans to know
     write_json(empty.preprocessed / PSEUDO_LABELLED_FILE, ["a"])
-    write_folds(empty, {}, ["2d"], ["all"])
+    write_missing_folds(empty, {}, ["2d"], ["all"])
     assert not (empty.preprocessed / "splits_final.json").exists()

@@ -13,7 +13,7 @@ from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 from semi_nnunet.data.patients import itself
 from semi_nnunet.runs.crossval import make_jobs
-from semi_nnunet.runs.job import Job, prediction, require
+from semi_nnunet.runs.job import Job, predict_test_cases, require_step
 from semi_nnunet.runs.local import Resources, run_jobs
 from semi_nnunet.runs.trainings import found_jobs
 from semi_nnunet.util.errors import UserError
@@ -26,11 +26,11 @@ def test_steps_one_at_a_time_and_a_case_that_came_later(folders, tmp_path):
     raw = tmp_path / "raw"
     for name in ("imagesTs", "labelsTs"):
         shutil.copytree(folders.raw / name, raw / name)
-    own = replace(folders, raw=raw)
+    copied = replace(folders, raw=raw)
 
     def run(*steps):
         (outcome,) = run_jobs(
-            make_jobs(own, "tiny", ["2d"], TRAINERS[:1], ["0"], 1, steps=steps),
+            make_jobs(copied, "tiny", ["2d"], TRAINERS[:1], ["0"], 1, steps=steps),
             Resources("cpu", (), 1, 1),
         )
         return outcome
@@ -40,23 +40,23 @@ def test_steps_one_at_a_time_and_a_case_that_came_later(folders, tmp_path):
     assert run("train").state == "done" and run("train").state == "done before"
     assert "needs its step 'predict' first" in run("evaluate").reason
     assert run("predict").state == "done"
-    (job,) = found_jobs(own, "tiny")
+    (job,) = found_jobs(copied, "tiny")
     test = job.tables()["test"]
     label = next((raw / "labelsTs").iterdir())
     shutil.copy(label, label.with_name(f"of_no_image_{label.name}"))  # it is no fault
     assert not test.exists() and run("evaluate").state == "done" and job.is_done
     cases = job.predicted_cases("test")
     for name in ("imagesTs", "labelsTs"):
-        one = next((raw / name).iterdir())
-        shutil.copy(one, one.with_name(f"later_{one.name}"))
+        path = next((raw / name).iterdir())
+        shutil.copy(path, path.with_name(f"later_{path.name}"))
     assert not job.is_tested and not replace(job, steps=("evaluate",)).is_done
     assert "needs its step 'predict' first" in run("evaluate").reason
-    before = (job.folder / "checkpoint_final.pth").stat().st_mtime_ns
+    earlier = (job.folder / "checkpoint_final.pth").stat().st_mtime_ns
     assert run("train", "predict", "evaluate").state == "done"
     assert len(job.predicted_cases("test")) == len(cases) + 1 and test.is_file()
-    assert before == (job.folder / "checkpoint_final.pth").stat().st_mtime_ns
+    assert earlier == (job.folder / "checkpoint_final.pth").stat().st_mtime_ns
     with pytest.raises(UserError, match="did you mean 'train'"):
-        make_jobs(own, "tiny", ["2d"], TRAINERS[:1], ["0"], 1, steps=["trian"])
+        make_jobs(copied, "tiny", ["2d"], TRAINERS[:1], ["0"], 1, steps=["trian"])
 
 
 def test_a_fold_trained_again_is_predicted_and_measured_again(folders, tmp_path):
@@ -99,44 +99,44 @@ def test_a_fold_lies_where_nnunet_puts_it(empty):
     assert job.folder.parts[-3:] == Path(theirs).parts[-3:]
 
 
-def test_what_a_crossval_noted_is_no_training(empty):
+def test_notes_of_a_crossval_are_no_training(empty):
     job = fake_job(empty, OURS)
     job.folder.mkdir(parents=True)
     job.log.touch(), job.lock.touch(), job.log.with_suffix(".failed").touch()
-    assert not job.is_begun and not job.continues
+    assert not job.is_begun and not job.has_checkpoint
     (job.folder / "training_log_1.txt").touch()
-    assert job.is_begun and not job.continues
+    assert job.is_begun and not job.has_checkpoint
     (job.folder / "checkpoint_latest.pth").touch()
-    assert job.continues and not job.is_trained
+    assert job.has_checkpoint and not job.is_trained
 
 
 def test_a_training_is_begun_continued_or_only_validated(empty):
     job = replace(fake_job(empty, OURS), steps=("train",))
-    wanted = ["nnUNetv2_train", empty.results.name, "2d", "0", "-tr", OURS, "-p", "tiny",
+    train = ["nnUNetv2_train", empty.results.name, "2d", "0", "-tr", OURS, "-p", "tiny",
               "-device", "cpu"]  # fmt: skip
-    assert commands(job) == [wanted]
-    assert commands(replace(job, npz=True)) == [[*wanted, "--npz"]]
+    assert commands(job) == [train]
+    assert commands(replace(job, npz=True)) == [[*train, "--npz"]]
     job.folder.mkdir(parents=True)
     (job.folder / "checkpoint_best.pth").touch()
-    assert commands(job) == [[*wanted, "--c"]]
+    assert commands(job) == [[*train, "--c"]]
     job.checkpoint.touch()
-    assert commands(job) == [[*wanted, "--val"]]
+    assert commands(job) == [[*train, "--val"]]
     job.validation.mkdir()
     (job.validation / "summary.json").touch()
     assert commands(job) == [] and job.is_done
     (job.validation / "a.nii.gz").touch()
-    assert commands(replace(job, npz=True)) == [[*wanted, "--npz", "--val"]]
+    assert commands(replace(job, npz=True)) == [[*train, "--npz", "--val"]]
     (job.validation / "a.npz").touch()
     assert commands(replace(job, npz=True)) == []
 
 
-def test_predictions_take_the_place_of_those_before_once_they_are_whole(empty):
+def test_complete_predictions_replace_earlier_ones(empty):
     job = fake_job(empty, OURS)
     (empty.raw / "imagesTs").mkdir()
     (empty.raw / "imagesTs" / "a_0000.nii.gz").touch()
     job.test.mkdir(parents=True)
     (job.test / "old.nii.gz").touch()
-    steps = prediction(job, "cpu", 2)
+    steps = predict_test_cases(job, "cpu", 2)
     words = [str(word) for word in next(steps)]
     aside = Path(words[words.index("-o") + 1])
     assert words[0] == "nnUNetv2_predict" and words[words.index("-f") + 1] == "0"
@@ -154,13 +154,13 @@ def test_the_training_cases_of_fold_all_are_not_measured(empty):
     (empty.raw / "labelsTs").mkdir()
     (empty.raw / "labelsTs" / "a.nii.gz").touch()
     assert set(job.tables()) == {"validation", "test"}
-    assert replace(job, fold="all").unmeasured() == ["test"]
+    assert replace(job, fold="all").list_unmeasured() == ["test"]
 
 
 def test_a_step_that_another_needs_is_named(empty):
-    require(fake_job(empty, OURS), "train", done=True)
+    require_step(fake_job(empty, OURS), "train", done=True)
     with pytest.raises(UserError, match=rf"{OURS} 2d fold 0 seed 0 needs its step 'train' first"):
-        require(fake_job(empty, OURS), "train", done=False)
+        require_step(fake_job(empty, OURS), "train", done=False)
     with pytest.raises(UserError, match="Fix: crossval --steps train"):
         commands(replace(fake_job(empty, OURS), steps=("evaluate",)))
 
@@ -188,7 +188,9 @@ def test_unlabelled_images_of_patients_whom_a_fold_validates_on_are_left_out(fol
 
 def test_stages_and_teachers_are_jobs_of_the_same_fold_and_seed(cascade):
     second = Job(cascade, "SemiDistillationTrainer", "3d_cascade_fullres", "2", 1, "tiny")
-    assert second.previous == replace(second, configuration="3d_lowres")
-    assert second.previous.previous is None and second.teacher == replace(second, trainer=OURS)
+    assert second.previous_stage == replace(second, configuration="3d_lowres")
+    assert second.previous_stage.previous_stage is None and second.teacher == replace(
+        second, trainer=OURS
+    )
     assert second.teacher.teacher is None
-    assert replace(second, plans="gone").previous is None
+    assert replace(second, plans="gone").previous_stage is None

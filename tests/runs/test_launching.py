@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 from contextlib import nullcontext
@@ -10,7 +9,6 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from semi_nnunet.cli.launching import add_arguments
 from semi_nnunet.runs import local
 from semi_nnunet.runs.launching import (
     Launcher,
@@ -22,6 +20,7 @@ from semi_nnunet.runs.launching import (
 )
 from semi_nnunet.runs.local import Resources
 from semi_nnunet.util.errors import UserError
+from tests.runs.parsing import parse_command
 from tests.runs.tasks import Task
 
 SBATCH = """#!/bin/sh
@@ -30,35 +29,35 @@ wc -l < {folder}/submitted | tr -d ' '
 """
 
 
-def test_a_job_starts_when_those_it_waits_for_have_ended_also_badly(work, tmp_path, capsys):
+def test_a_job_starts_after_its_dependencies_even_if_they_failed(work, tmp_path, capsys):
     assert launch(Launcher(device="cpu", jobs=2), work) == 1
     ran = (tmp_path / "ran").read_text().split()
     assert sorted(ran[:2]) == ["first", "first_bad"] and ran[2:] == ["second"]
-    said = capsys.readouterr().out
-    assert "[  3/3] second done" in said and "1 of 4 jobs are not done" in said
+    output = capsys.readouterr().out
+    assert "[  3/3] second done" in output and "1 of 4 jobs are not done" in output
 
 
-def test_what_another_process_finishes_in_the_meantime_is_done(tmp_path, monkeypatch, capsys):
+def test_a_job_that_another_process_finishes_meanwhile_is_done(tmp_path, monkeypatch, capsys):
     held_elsewhere = {tmp_path / ".shared.lock": "process 7 on host"}
     monkeypatch.setattr(local, "held", lambda path: nullcontext(held_elsewhere.get(path)))
     work = Work(["crossval", "-d", "7"], [Task(tmp_path, "shared")], [0], tmp_path)
     assert launch(Launcher(device="cpu", jobs=1), work) == 1
     assert "1 of 1 jobs are not done" in capsys.readouterr().out
-    own = Task(tmp_path, "own")
+    second = Task(tmp_path, "own")
     monkeypatch.setattr(Task, "commands", lambda *_: iter((tmp_path / "shared.done").touch() or ()))
-    work = Work(["crossval", "-d", "7"], [Task(tmp_path, "shared"), own], [0, 1], tmp_path)
+    work = Work(["crossval", "-d", "7"], [Task(tmp_path, "shared"), second], [0, 1], tmp_path)
     assert launch(Launcher(device="cpu", jobs=1), work) is None
-    said = capsys.readouterr().out
-    assert "shared elsewhere: process 7 on host" in said and "not done" not in said
+    output = capsys.readouterr().out
+    assert "shared elsewhere: process 7 on host" in output and "not done" not in output
 
 
-def test_a_process_of_a_cluster_runs_its_job_alone(work, tmp_path):
+def test_a_process_of_a_cluster_runs_only_its_job(work, tmp_path):
     assert launch(Launcher(device="cpu", only=0), work) == 0
     assert (tmp_path / "ran").read_text().split() == ["second"]
 
 
 @pytest.mark.parametrize("number", [4, 99, -1])
-def test_a_job_that_is_not_in_the_list_any_more_is_told(number, work, tmp_path):
+def test_a_job_index_outside_the_list_is_refused(number, work, tmp_path):
     with pytest.raises(UserError, match=f"one of 4 jobs, from 0, got {number}: .*changed.*Fix"):
         launch(Launcher(device="cpu", only=number), work)
     assert not (tmp_path / "ran").exists()
@@ -85,34 +84,39 @@ def test_a_wave_on_slurm_is_an_array_that_waits_for_the_one_before(
     assert "squeue -j 1,2" in capsys.readouterr().out
 
 
+def parse_launcher(*options: str) -> Launcher:
+    """Return the launcher that these options of a verb make."""
+    words = ["semi_nnunet", "crossval", "-d", "7", "-c", "2d", *options]
+    launcher = parse_command(words).launcher
+    return Launcher() if launcher is None else launcher.for_jobs()
+
+
 def test_numbers_that_are_too_small_are_refused():
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    with pytest.raises(UserError, match="--threads must be 1 or more, got 0"):
-        Launcher.of(vars(parser.parse_args(["--threads", "0"])))
+    with pytest.raises(UserError, match=r"--threads.*got 0"):
+        parse_launcher("--threads", "0")
 
 
-def test_a_device_that_nnunet_does_not_know_is_refused(capsys):
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--device", "gpu"])
-    said = capsys.readouterr().err
-    assert "--device/-device: invalid choice: 'gpu'" in said and "cuda" in said
-    for option, known in itertools.product(("--device", "-device"), ("cpu", "cuda", "mps")):
-        assert Launcher.of(vars(parser.parse_args([option, known]))).device == known
+def test_a_device_that_nnunet_does_not_know_is_refused():
+    with pytest.raises(UserError, match=r"gpu.*cuda"):
+        parse_launcher("--device", "gpu")
+    for option, device in itertools.product(("--device", "-device"), ("cpu", "cuda", "mps")):
+        assert parse_launcher(option, device).device == device
 
 
 def test_groups_of_jobs_are_in_the_order_of_their_needs(tmp_path):
     jobs = [Task(tmp_path, name) for name in "abcde"]
     a, b, c, d, e = jobs
     needs = {a: [b], b: [c], d: [c], e: [Task(tmp_path, "of nobody")]}
-    assert Work([], jobs, range(5), tmp_path, needs).dependency_levels() == [[2, 4], [1, 3], [0]]
-    assert Work([], jobs, [0, 3], tmp_path, needs).dependency_levels() == [[0, 3]]  # c is done
-    assert Work([], jobs, [], tmp_path, needs).dependency_levels() == []
+    assert Work([], jobs, range(5), tmp_path, needs).group_by_dependencies() == [
+        [2, 4],
+        [1, 3],
+        [0],
+    ]
+    assert Work([], jobs, [0, 3], tmp_path, needs).group_by_dependencies() == [[0, 3]]  # c is done
+    assert Work([], jobs, [], tmp_path, needs).group_by_dependencies() == []
 
 
-def test_resources_are_what_there_is_unless_told(monkeypatch):
+def test_resources_are_those_of_the_machine_unless_given(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
     assert find_resources("cpu") == Resources("cpu", (), 1, 12)
     assert find_resources("cpu", 5) == Resources("cpu", (), 5, 2)
@@ -145,9 +149,7 @@ def test_options_of_a_launcher_are_taken_from_among_others():
     ],
 )
 def test_the_options_of_a_launcher_make_the_same_one(launcher):
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    assert Launcher.of(vars(parser.parse_args(launcher.options()))) == launcher
+    assert parse_launcher(*launcher.options()) == launcher
 
 
 def test_a_launcher_that_cannot_be_used_is_refused_before_anything_is_noted(tmp_path, monkeypatch):
@@ -157,7 +159,7 @@ def test_a_launcher_that_cannot_be_used_is_refused_before_anything_is_noted(tmp_
     Launcher("local", device="cpu").require_usable()
 
 
-def test_whoever_waits_for_the_jobs_learns_whether_all_are_done(work, tmp_path):
+def test_run_work_returns_whether_all_jobs_are_done(work, tmp_path):
     assert finished(Launcher(), Work([], work.jobs, [], tmp_path)) is True
     assert finished(Launcher(device="cpu", only=2), work) is False  # a cluster's process has one
     with pytest.raises(UnfinishedError) as caught:

@@ -19,12 +19,12 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.local import (
-    Board,
-    Outcome,
+    JobBoard,
+    JobOutcome,
     Resources,
-    borrowed,
-    child_environment,
-    failure_note,
+    borrow_slot,
+    build_child_environment,
+    get_failure_file,
     run_jobs,
 )
 from semi_nnunet.util.lock import held
@@ -35,7 +35,7 @@ from tests.runs.tiny import wait_for
 
 def test_a_log_file_says_now_and_then_how_long_each_job_will_take(folders, monkeypatch):
     screen = io.StringIO()
-    board, job = Board(1, screen), fake_job(folders, "A")
+    board, job = JobBoard(1, screen), fake_job(folders, "A")
     progress = board.start(job, "nnUNetv2_train")
     progress.feed("3 of 60 epochs done, about 9 min left")
     board.refresh()
@@ -50,23 +50,23 @@ def test_a_line_of_the_screen_is_one_row(folders):
     primary, secondary = os.openpty()
     termios.tcsetwinsize(secondary, (24, 60))
     with os.fdopen(secondary, "w") as screen:
-        board = Board(1, screen)
+        board = JobBoard(1, screen)
         board.start(fake_job(folders, "SemiUncertaintyAwareTrainer"), "nnUNetv2_train").feed(
             "3 of 60 epochs done, Dice of patches 0.64, about 9 min left"
         )
         for _ in range(3):
             board.refresh()
-    parts = []
+    chunks = []
     with suppress(OSError):  # EIO: nobody writes any more, and all was read
-        while part := os.read(primary, 10_000):
-            parts.append(part)
+        while chunk := os.read(primary, 10_000):
+            chunks.append(chunk)
     os.close(primary)
-    rows = re.split(r"\n|\x1b\[1F\x1b\[J", b"".join(parts).decode().replace("\r", ""))
+    rows = re.split(r"\n|\x1b\[1F\x1b\[J", b"".join(chunks).decode().replace("\r", ""))
     assert board.live and len([row for row in rows if row]) == 3
     assert all(len(row) < 60 for row in rows)
 
 
-def test_what_another_process_works_on_is_waited_for(folders, monkeypatch):
+def test_a_job_waits_for_another_process(folders, monkeypatch):
     """Its results are what comes next needs: the first stage of a cascade, a teacher."""
     monkeypatch.setattr("semi_nnunet.runs.local.LOOK_EVERY_S", 0.05)
     first, second, third = (fake_job(folders, name) for name in ("First", "Second", "Third"))
@@ -81,11 +81,11 @@ def test_what_another_process_works_on_is_waited_for(folders, monkeypatch):
             wait_for(lambda: third in begun)
             time.sleep(0.5)
             assert begun == [third] and not running.done()
-        assert [one.state for one in running.result(30)] == ["elsewhere", "done", "done"]
+        assert [outcome.state for outcome in running.result(30)] == ["elsewhere", "done", "done"]
     assert begun == [third, second]
 
 
-def test_a_job_that_fails_is_told_and_the_others_go_on(folders, monkeypatch, capsys):
+def test_a_failing_job_is_reported_and_the_others_continue(folders, monkeypatch, capsys):
     def commands(job, device, processes):
         code = "import sys; sys.exit('no such thing')" if job.trainer == "Bad" else "print(1)"
         yield ("python", code)
@@ -102,9 +102,9 @@ def test_a_job_that_fails_is_told_and_the_others_go_on(folders, monkeypatch, cap
     assert "no such thing" in jobs[1].log.read_text()
     capsys.readouterr()
     assert main(["status", "-d", folders.raw.name]) == 0
-    said = [line for line in capsys.readouterr().out.splitlines() if " failed: " in line]
-    assert len(said) == 1 and "Bad 2d" in said[0] and str(jobs[1].log) in said[0]
-    assert "failed: python failed (exit code 1): no such thing. See " in said[0]
+    lines = [line for line in capsys.readouterr().out.splitlines() if " failed: " in line]
+    assert len(lines) == 1 and "Bad 2d" in lines[0] and str(jobs[1].log) in lines[0]
+    assert "failed: python failed (exit code 1): no such thing. See " in lines[0]
     trained_by_hand_since = jobs[1].folder / "training_log_2026_1_1_00_00_00.txt"
     trained_by_hand_since.parent.mkdir(parents=True, exist_ok=True)
     trained_by_hand_since.touch()
@@ -117,7 +117,7 @@ def test_a_job_that_fails_is_told_and_the_others_go_on(folders, monkeypatch, cap
     assert " failed: " not in capsys.readouterr().out
 
 
-def test_a_job_whose_folder_cannot_be_made_fails_alone(folders, monkeypatch):
+def test_a_job_without_a_folder_fails_and_the_others_continue(folders, monkeypatch):
     monkeypatch.setattr(Job, "commands", lambda *_: iter(()))
     bad, good = (fake_job(folders, name) for name in ("Bad", "Good"))
     bad.folder.parent.mkdir(parents=True)
@@ -147,11 +147,11 @@ def test_a_job_that_another_process_works_on_is_left_to_it(folders):
         process.wait()
 
 
-def test_a_job_waits_for_no_other_than_those_it_needs(work, tmp_path):
+def test_a_job_waits_only_for_its_dependencies(work, tmp_path):
     long = Task(tmp_path, "long", until="second")
     first, second = Task(tmp_path, "first"), Task(tmp_path, "second")
     outcomes = run_jobs([long, first, second], Resources("cpu", (), 2, 1), {second: [first]})
-    assert [one.state for one in outcomes] == ["done"] * 3
+    assert [outcome.state for outcome in outcomes] == ["done"] * 3
     assert (tmp_path / "ran").read_text().split() == ["first", "second", "long"]
 
 
@@ -171,7 +171,7 @@ def test_every_gpu_has_as_many_jobs_and_the_cpu_is_shared_out():
     ],
 )  # fmt: skip
 def test_a_child_takes_its_share_of_the_cores_and_finds_our_trainers(resources, loading, writing):
-    environment = child_environment(resources)
+    environment = build_child_environment(resources)
     assert environment["nnUNet_n_proc_DA"] == loading
     assert environment["nnUNet_def_n_proc"] == writing
     assert environment["nnUNet_extTrainer"] == trainer_folders()
@@ -180,31 +180,31 @@ def test_a_child_takes_its_share_of_the_cores_and_finds_our_trainers(resources, 
 def test_a_place_is_given_back_whatever_happens():
     slots: queue.Queue[dict[str, str]] = queue.Queue()
     slots.put({"CUDA_VISIBLE_DEVICES": "0"})
-    with pytest.raises(OSError), borrowed(slots) as place:
-        assert place == {"CUDA_VISIBLE_DEVICES": "0"} and slots.empty()
+    with pytest.raises(OSError), borrow_slot(slots) as variables:
+        assert variables == {"CUDA_VISIBLE_DEVICES": "0"} and slots.empty()
         raise OSError("the disk is full")
     assert slots.get_nowait() == {"CUDA_VISIBLE_DEVICES": "0"}
 
 
-def test_the_board_counts_what_has_ended_and_says_why(tmp_path):
-    board = Board(2, screen := io.StringIO())
+def test_the_board_counts_finished_jobs_with_their_reason(tmp_path):
+    board = JobBoard(2, screen := io.StringIO())
     first, second = Task(tmp_path, "first"), Task(tmp_path, "second")
     board.start(first, "nnUNetv2_train")
-    board.end(Outcome(first, "done", "in 3 s"))
-    board.end(Outcome(second, "failed"))
+    board.end(JobOutcome(first, "done", "in 3 s"))
+    board.end(JobOutcome(second, "failed"))
     assert [line.strip() for line in screen.getvalue().splitlines()] == [
         "first: nnUNetv2_train", "[  1/2] first done: in 3 s", "[  2/2] second failed",
     ]  # fmt: skip
 
 
-def test_a_job_that_is_done_is_left_alone_and_a_note_of_failure_goes_when_it_runs(
+def test_a_finished_job_is_skipped_and_a_failure_note_is_deleted_when_the_job_runs(
     work, tmp_path, capsys
 ):
-    *_, first, done = work.jobs
-    for job in (first, done):
-        failure_note(job).write_text("it failed")
+    *_, first, finished = work.jobs
+    for job in (first, finished):
+        get_failure_file(job).write_text("it failed")
     (tmp_path / "done.done").touch()
-    outcomes = run_jobs([first, done], Resources("cpu", (), 2, 1))
-    assert [one.state for one in outcomes] == ["done", "done before"]
-    assert not failure_note(first).exists() and (tmp_path / "ran").read_text() == "first "
+    outcomes = run_jobs([first, finished], Resources("cpu", (), 2, 1))
+    assert [outcome.state for outcome in outcomes] == ["done", "done before"]
+    assert not get_failure_file(first).exists() and (tmp_path / "ran").read_text() == "first "
     assert f"first: log in {first.log}\n" in capsys.readouterr().out

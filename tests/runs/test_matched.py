@@ -7,19 +7,19 @@ from dataclasses import replace
 import pytest
 
 from semi_nnunet.data.patients import itself
-from semi_nnunet.runs.matched import CASES, trained_with, unmatched
+from semi_nnunet.runs.matched import CASES, read_matched_settings, unmatched
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 from tests.runs.jobs import BASE, OURS, jobs_of, leave
 from tests.runs.tiny import TINY
 
 
-def test_what_differs_from_the_baseline_is_named_with_both_values(folders):
+def test_differences_from_the_baseline_are_named_with_both_values(folders):
     base, ours, base_1, ours_1 = jobs_of(folders, ("0", "1"))
     for job in (base, base_1):
         leave(job, epochs=2, momentum=0.99, ramp_up="gaussian")
     leave(ours, ("b", "a"), epochs=2, momentum=0.99, ramp_up="linear", seed=3)
-    assert trained_with(ours) == {"epochs": 2, "momentum": 0.99, CASES: ["a", "b"]}
+    assert read_matched_settings(ours) == {"epochs": 2, "momentum": 0.99, CASES: ["a", "b"]}
     assert unmatched([base, ours], BASE) == []  # a method's own settings are its own
     leave(ours, ("a", "c", "d", "e"), epochs=5, momentum=0.99)
     leave(ours_1, epochs=5, momentum=0.99)
@@ -27,8 +27,10 @@ def test_what_differs_from_the_baseline_is_named_with_both_values(folders):
     assert "epochs 5 against 2 (fold 0 seed 0, fold 1 seed 0)" in first and OURS in first
     assert "labelled cases 4 (a, c, d, ...) against 2 (a, b, ...) (fold 0 seed 0)" in second
     (ours.folder / "semi_settings.json").unlink()
-    (said,) = unmatched([base, ours], BASE)  # as nnU-Net's own trainers leave nothing
-    assert said.startswith(f"Whether {OURS} 2d and {BASE} are matched is not known: {OURS} left")
+    (sentences,) = unmatched([base, ours], BASE)  # as nnU-Net's own trainers leave nothing
+    assert sentences.startswith(
+        f"Whether {OURS} 2d and {BASE} are matched is not known: {OURS} left"
+    )
     ours.checkpoint.unlink()
     assert unmatched([base, ours], BASE) == []  # it was never trained
     pretraining = replace(ours, trainer="SemiPretrainTrainer")
@@ -68,17 +70,19 @@ def test_plans_that_changed_after_a_training_are_refused_before_the_next(folders
 
 def test_a_pool_that_changed_after_a_training_is_refused(folders):
     _, ours = jobs_of(folders)
-    now = ours.unlabelled_cases(itself)
-    leave(ours, unlabelled=now)
-    assert len(now) > 1 and jobs_of(folders)
-    leave(ours, unlabelled=now[1:])
-    with pytest.raises(UserError, match=rf"unlabelled cases {len(now) - 1} \(.*\(now {len(now)} "):
+    cases = ours.unlabelled_cases(itself)
+    leave(ours, unlabelled=cases)
+    assert len(cases) > 1 and jobs_of(folders)
+    leave(ours, unlabelled=cases[1:])
+    with pytest.raises(
+        UserError, match=rf"unlabelled cases {len(cases) - 1} \(.*\(now {len(cases)} "
+    ):
         jobs_of(folders)
-    leave(ours, unlabelled=now[1:], filter_epochs=[])
+    leave(ours, unlabelled=cases[1:], filter_epochs=[])
     with pytest.raises(UserError, match="unlabelled cases"):
         jobs_of(folders)
     assert jobs_of(folders, ("1",))  # of another fold
-    leave(ours, unlabelled=now[1:], filter_epochs=[3])  # its record may be of after the filtering
+    leave(ours, unlabelled=cases[1:], filter_epochs=[3])  # its record may be of after the filtering
     with pytest.raises(UserError, match=r"filter_epochs \[3\] \(now \[\]\)") as caught:
         jobs_of(folders)
     assert "unlabelled cases" not in str(caught.value)
@@ -93,9 +97,12 @@ def test_trainings_of_one_trainer_that_are_not_alike_are_named(folders):
     assert unmatched([ours, ours_1, seeded], BASE) == []
     leave(seeded, ("a", "b"), ("u", "v", "w", "x"), consistency_weight=3.0, seed=1)
     leave(ours_1, ("a", "c"), ("u",), consistency_weight=3.0)
-    said = sorted(unmatched([ours, ours_1, seeded], BASE))
+    sentences = sorted(unmatched([ours, ours_1, seeded], BASE))
     first = "fold 0 seed 0"
-    assert [one.removeprefix(f"The trainings of {OURS} 2d are not alike: ") for one in said] == [
+    assert [
+        sentence.removeprefix(f"The trainings of {OURS} 2d are not alike: ")
+        for sentence in sentences
+    ] == [
         f"consistency_weight 3.0 (fold 1 seed 0, fold 0 seed 1) against 10.0 ({first})",
         f"unlabelled cases 4 (u, v, w, ...) (fold 0 seed 1) against 2 (u, v, ...) ({first})",
     ]

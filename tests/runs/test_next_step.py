@@ -7,18 +7,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from semi_nnunet.cli.main import build_parser
 from semi_nnunet.runs.next_step import (
     after_measuring,
     device_here,
     device_option,
     next_lines,
-    to_measure,
+    suggest_measuring,
     to_preprocess,
     to_train,
 )
 from semi_nnunet.util.files import write_json
 from tests.runs.jobs import BASE, OURS, fake_job, leave
+from tests.runs.parsing import parse_command
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def has_gpu(monkeypatch, cuda: bool = False, mps: bool = False) -> None:
 
 def test_without_a_gpu_networks_are_planned_smaller_first(dataset):
     plan, train = to_train(dataset, "nnUNetPlans", "2d")
-    parsed = build_parser("plan").parse_args(plan.split()[1:])
+    parsed = parse_command(plan.split())
     assert (parsed.dataset, parsed.plans, parsed.budget) == (dataset, "nnUNetPlans", "cpu")
     assert train.startswith(f"nnUNetv2_train {dataset} 2d 0 -tr ")
     assert train.endswith(" -p nnUNetPlans_cpu -device cpu")
@@ -55,23 +55,23 @@ def test_plans_that_were_planned_are_trained_as_they_are(dataset):
     assert train.endswith(" -p small -device cpu")
 
 
-@pytest.mark.parametrize(("kind", "device"), [("cuda", ""), ("mps", " -device mps")])
-def test_a_gpu_trains_what_nnunet_planned(dataset, monkeypatch, kind, device):
-    has_gpu(monkeypatch, **{kind: True})
+@pytest.mark.parametrize(("gpu", "device"), [("cuda", ""), ("mps", " -device mps")])
+def test_a_gpu_trains_nnunets_plans(dataset, monkeypatch, gpu, device):
+    has_gpu(monkeypatch, **{gpu: True})
     (train,) = to_train(dataset, "nnUNetPlans", "2d")
     assert train == f"nnUNetv2_train {dataset} 2d 0 -tr SemiUnifiedTrainer{device}"
     (train,) = to_train(dataset, "small", "2d")
     assert train.endswith(f" -p small{device}")
 
 
-def test_what_preprocesses_is_one_of_our_commands():
+def test_the_suggested_preprocessing_is_one_of_our_commands():
     words = to_preprocess("Dataset500_Empty", "small", ["2d", "3d_fullres"]).split()
-    parsed = build_parser("preprocess").parse_args(words[1:])
+    parsed = parse_command(words)
     assert (parsed.dataset, parsed.plans) == ("Dataset500_Empty", "small")
     assert parsed.configurations == ["2d", "3d_fullres"] and words[0] == "semi_nnunet"
 
 
-def test_the_device_is_the_one_that_is_there(monkeypatch):
+def test_the_device_is_the_machines(monkeypatch):
     for kinds, device in (({}, "cpu"), ({"mps": True}, "mps"), ({"cuda": True}, "cuda")):
         has_gpu(monkeypatch, **kinds)
         assert device_here() == device
@@ -79,27 +79,28 @@ def test_the_device_is_the_one_that_is_there(monkeypatch):
     assert device_option("cpu") == ("-device", "cpu")  # though there is a GPU
 
 
-def test_what_was_trained_by_hand_is_measured_by_one_command(empty, monkeypatch):
+def test_trainings_by_hand_are_measured_by_one_command(empty, monkeypatch):
     has_gpu(monkeypatch)
     jobs = [replace(fake_job(empty, name), fold=fold) for name in (BASE, OURS) for fold in "01"]
-    assert to_measure(jobs, "tiny") == []  # nothing is trained
+    assert suggest_measuring(jobs, "tiny") == []  # nothing is trained
     for job in jobs:
         leave(job)
-    (command,) = to_measure(jobs, "tiny")
-    parsed = build_parser("crossval").parse_args(command.split()[1:])
+    (command,) = suggest_measuring(jobs, "tiny")
+    parsed = parse_command(command.split())
     assert (parsed.dataset, parsed.plans) == (empty.results.name, "tiny")
     assert (parsed.trainers, parsed.configurations) == ([BASE, OURS], ["2d"])
-    assert (parsed.folds, parsed.seeds, parsed.device) == (["0", "1"], 1, "cpu")
+    assert (parsed.folds, parsed.seeds) == (["0", "1"], 1)
+    assert parsed.launcher.device == "cpu"
     of_another_seed = replace(jobs[3], seed=2, plans="tiny_seed2")
     leave(of_another_seed)
-    alone, seeds = to_measure([*jobs[:2], of_another_seed], "tiny")
+    alone, seeds = suggest_measuring([*jobs[:2], of_another_seed], "tiny")
     assert f"-tr {BASE} -f 0 1 --device" in alone and f"-tr {OURS} -f 1 --seeds 3" in seeds
 
 
 def test_a_training_on_all_cases_needs_labelled_test_images(empty):
     job = replace(fake_job(empty, OURS), fold="all")
     leave(job)
-    need, command = to_measure([job], "tiny")
+    need, command = suggest_measuring([job], "tiny")
     assert need.startswith(f"put labelled test images into imagesTs and labelsTs of {empty.raw}")
     assert command.startswith("semi_nnunet crossval") and " -f all " in command
 

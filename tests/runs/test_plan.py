@@ -18,10 +18,10 @@ from semi_nnunet.util.files import read_json, write_json
 @pytest.fixture
 def folder(prepared_dataset, tmp_path, monkeypatch) -> Path:
     """The preprocessed phantom, in a folder of the test's own."""
-    made = prepared_dataset("labels", 1)
+    dataset = prepared_dataset("labels", 1)
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
-    shutil.copytree(made.preprocessed, tmp_path / made.name)
-    return tmp_path / made.name
+    shutil.copytree(dataset.preprocessed, tmp_path / dataset.name)
+    return tmp_path / dataset.name
 
 
 def test_every_setting_of_every_trainer_has_a_row_and_is_in_the_plans(folder):
@@ -36,8 +36,8 @@ def test_every_setting_of_every_trainer_has_a_row_and_is_in_the_plans(folder):
 
 
 def test_settings_are_given_as_values_or_as_they_are_typed(folder):
-    given = {"epochs": 3, "mirror": False, "SemiMeanTeacherTrainer.2d.ema_decay": 0.5}
-    plan(folder.name, name="values", settings=given)
+    settings = {"epochs": 3, "mirror": False, "SemiMeanTeacherTrainer.2d.ema_decay": 0.5}
+    plan(folder.name, name="values", settings=settings)
     words = ["epochs=3", "mirror=false", "SemiMeanTeacherTrainer.2d.ema_decay=0.5"]
     plan(folder.name, name="words", settings=words)
     values, typed = (read_json(folder / f"{name}.json") for name in ("values", "words"))
@@ -45,7 +45,7 @@ def test_settings_are_given_as_values_or_as_they_are_typed(folder):
     assert values["configurations"] == typed["configurations"]
 
 
-def test_planning_again_keeps_what_was_given_or_edited_until_it_is_reset(folder):
+def test_planning_again_keeps_given_and_edited_settings_until_reset(folder):
     plan(folder.name, settings={"epochs": 7, "seed": 1})
     plan(folder.name, settings={"seed": 2})
     content = read_json(folder / "nnUNetPlans.json")
@@ -53,26 +53,26 @@ def test_planning_again_keeps_what_was_given_or_edited_until_it_is_reset(folder)
     content["semi"]["momentum"] = 0.5  # by hand
     write_json(folder / "nnUNetPlans.json", content)
     plan(folder.name)
-    kept = read_json(folder / "nnUNetPlans.json")["semi"]
-    assert (kept["epochs"], kept["seed"], kept["momentum"]) == (7, 2, 0.5)
+    semi = read_json(folder / "nnUNetPlans.json")["semi"]
+    assert (semi["epochs"], semi["seed"], semi["momentum"]) == (7, 2, 0.5)
     plan(folder.name, reset=True)
     forgotten = read_json(folder / "nnUNetPlans.json")
     assert forgotten["semi_planned"]["given"] == {}
-    assert all(forgotten["semi"].get(key) != kept[key] for key in ("epochs", "momentum"))
+    assert all(forgotten["semi"].get(key) != semi[key] for key in ("epochs", "momentum"))
 
 
-def test_plans_of_another_name_stand_beside_those_they_were_made_from(folder):
-    before = (folder / "nnUNetPlans.json").read_bytes()
+def test_new_plans_do_not_change_the_plans_they_start_from(folder):
+    earlier = (folder / "nnUNetPlans.json").read_bytes()
     planned = plan(folder.name, patch=(16, 16))
     assert planned.name != "nnUNetPlans" and planned.path.parent == folder
-    assert (folder / "nnUNetPlans.json").read_bytes() == before
+    assert (folder / "nnUNetPlans.json").read_bytes() == earlier
     content = read_json(planned.path)
     assert content["plans_name"] == planned.name and content["semi_planned"]["patch"] == [16, 16]
     assert content["semi_planned"]["from"] == "nnUNetPlans"
     assert content["configurations"]["2d"]["patch_size"] == [16, 16]
     again = plan(folder.name, plans=planned.name, settings={"epochs": 3})  # in place
-    there = read_json(again.path)["semi_planned"]
-    assert (there["from"], there["patch"]) == ("nnUNetPlans", [16, 16])
+    planning = read_json(again.path)["semi_planned"]
+    assert (planning["from"], planning["patch"]) == ("nnUNetPlans", [16, 16])
 
 
 def test_a_budget_is_measured_once(folder):
@@ -86,14 +86,14 @@ def test_a_budget_is_measured_once(folder):
 
 
 def test_a_spacing_is_planned_by_hand(folder):
-    before = read_json(folder / "nnUNetPlans.json")["configurations"]["2d"]
-    spacing = [2 * edge for edge in before["spacing"]]
+    earlier = read_json(folder / "nnUNetPlans.json")["configurations"]["2d"]
+    spacing = [2 * edge for edge in earlier["spacing"]]
     planned = plan(folder.name, spacing=spacing, settings={"epochs": 2})
     name = f"nnUNetPlans_{spacing[0]:g}x{spacing[1]:g}mm".replace(".", "p")
-    made = read_json(folder / f"{name}.json")
-    assert planned.name == name and made["semi_planned"]["spacing"] == spacing
-    assert made["configurations"]["2d"]["spacing"] == spacing
-    assert made["configurations"]["2d"]["data_identifier"] != before["data_identifier"]
+    dataset = read_json(folder / f"{name}.json")
+    assert planned.name == name and dataset["semi_planned"]["spacing"] == spacing
+    assert dataset["configurations"]["2d"]["spacing"] == spacing
+    assert dataset["configurations"]["2d"]["data_identifier"] != earlier["data_identifier"]
     assert planned.coarser == ("2d",)  # is to be preprocessed anew
     small = plan(folder.name, spacing=spacing, budget="cpu")
     of_budget = read_json(small.path)["configurations"]["2d"]
@@ -101,7 +101,7 @@ def test_a_spacing_is_planned_by_hand(folder):
     assert len(of_budget["architecture"]["arch_kwargs"]["features_per_stage"]) >= 3
 
 
-def test_no_budget_plans_what_the_labels_do_not_survive(folder, monkeypatch):
+def test_no_budget_makes_images_coarser_than_the_labels_allow(folder, monkeypatch):
     monkeypatch.setattr(budget, "CPU", {2: budget.Size(8, 12 * 12, 2), 3: budget.Size(8, 8**3, 2)})
     monkeypatch.setattr("semi_nnunet.planning.plan.CPU", budget.CPU)
     planned = plan(folder.name, budget="cpu")
@@ -115,7 +115,7 @@ def test_no_budget_plans_what_the_labels_do_not_survive(folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"name": "a__b"}, r"--name must have no '__' .* got 'a__b'\. Fix: choose another"),
         ({"plans": "nnUNetPlan"}, r"nnUNetPlan\.json does not exist\. Fix: .* nnUNetPlans"),
@@ -131,8 +131,8 @@ def test_no_budget_plans_what_the_labels_do_not_survive(folder, monkeypatch):
         ({"spacing": (1.0,)}, r"--spacing must have a number for each axis.*got \[1\.0\]"),
     ],
 )
-def test_what_does_not_exist_is_refused_and_nothing_is_written(folder, options, says):
-    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.json")}
-    with pytest.raises(UserError, match=says):
+def test_unknown_options_are_refused_and_nothing_is_written(folder, options, message):
+    earlier = {path: path.stat().st_mtime_ns for path in folder.glob("*.json")}
+    with pytest.raises(UserError, match=message):
         plan(folder.name, **options)
-    assert {path: path.stat().st_mtime_ns for path in folder.glob("*.json")} == before
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*.json")} == earlier

@@ -8,36 +8,36 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 
-from semi_nnunet.cli.main import build_parser
 from semi_nnunet.data.prepare import prepare_labelled
 from semi_nnunet.runs.launching import Launcher
-from semi_nnunet.runs.prepare import list_shards, prepare, work_of, work_on
+from semi_nnunet.runs.prepare import list_shard_work, list_shards, prepare, work_on
 from semi_nnunet.util.errors import UserError
 from tests.conftest import no_processes
+from tests.runs.parsing import parse_command
 
 
 @pytest.fixture
 def dataset(prepared_dataset, tmp_path, monkeypatch) -> str:
     """The phantom, raw and preprocessed, in folders of the test's own."""
-    made = prepared_dataset("labels", 1)
+    source = prepared_dataset("labels", 1)
     for name in ("raw", "preprocessed"):
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
-        shutil.copytree(getattr(made, name), tmp_path / name / made.name)
-    return str(made.name)
+        shutil.copytree(getattr(source, name), tmp_path / name / source.name)
+    return str(source.name)
 
 
 CONFIGURATIONS = ["2d", "3d_fullres"]
 
 
-def test_what_is_ready_is_counted_and_not_done_again(dataset, tmp_path):
-    before = times(tmp_path)
+def test_prepared_cases_are_counted_and_not_prepared_again(dataset, tmp_path):
+    earlier = times(tmp_path)
     with no_processes():
         ready = prepare(dataset, CONFIGURATIONS, processes=1)
     assert ready is not None and ready.plans == "nnUNetPlans"
-    assert ready.counts == dict.fromkeys(CONFIGURATIONS, (5, 4)) and times(tmp_path) == before
+    assert ready.counts == dict.fromkeys(CONFIGURATIONS, (5, 4)) and times(tmp_path) == earlier
     with no_processes():
         assert prepare(dataset, CONFIGURATIONS, processes=1, shards=3) == ready
-    assert times(tmp_path) == before
+    assert times(tmp_path) == earlier
 
 
 def times(folder: Path) -> dict[Path, int]:
@@ -46,25 +46,25 @@ def times(folder: Path) -> dict[Path, int]:
 
 def test_the_shards_of_every_configuration_are_numbered_in_a_row(dataset):
     shards = list_shards(dataset, "nnUNetPlans", CONFIGURATIONS, 3, 2)
-    assert [(one.pool.configuration, one.number) for one in shards] == [
+    assert [(shard.pool.configuration, shard.number) for shard in shards] == [
         (name, number) for name in CONFIGURATIONS for number in range(3)
     ]
-    assert len({one.log for one in shards}) == len({one.lock for one in shards}) == 6
+    assert len({shard.log for shard in shards}) == len({shard.lock for shard in shards}) == 6
 
 
-def test_the_shards_that_are_left_are_those_of_the_missing_cases(dataset):
+def test_only_shards_with_missing_cases_are_left(dataset):
     with no_processes():
         prepared = prepare_labelled(dataset, CONFIGURATIONS, None, "ExperimentPlanner", 1, False)
-    assert work_of(prepared, "nnUNetPlans", 3, None).left == []
+    assert list_shard_work(prepared, "nnUNetPlans", 3, None).left == []
     pool = prepared.pools()[1]
     lost = min(pool.folder.glob("*.b2nd"))
     lost.unlink()
-    work = work_of(prepared, "nnUNetPlans", 3, 1)
+    work = list_shard_work(prepared, "nnUNetPlans", 3, 1)
     (index,) = work.left
     shard = work.jobs[index]
     assert shard.pool == pool and lost.stem in [case.name for case in shard.cases()]
-    assert [one.is_done for one in work.jobs] == [number != index for number in range(6)]
-    parsed = build_parser("preprocess").parse_args(work.words)  # of a cluster's process
+    assert [shard.is_done for shard in work.jobs] == [number != index for number in range(6)]
+    parsed = parse_command(["semi_nnunet", *work.words])  # of a cluster's process
     again = list_shards(
         parsed.dataset, parsed.plans, parsed.configurations, parsed.shards, parsed.processes
     )
@@ -72,7 +72,7 @@ def test_the_shards_that_are_left_are_those_of_the_missing_cases(dataset):
     with no_processes():
         work_on(shard, 1)
     assert shard.is_done and lost.is_file()
-    assert work_of(prepared, "nnUNetPlans", 3, 1).left == []
+    assert list_shard_work(prepared, "nnUNetPlans", 3, 1).left == []
 
 
 def test_the_memory_of_this_machine_matters_only_where_it_does_the_work(dataset, monkeypatch):
@@ -98,8 +98,8 @@ def test_outliers_are_set_aside_in_shards_too(dataset, tmp_path, capsys):
 
 
 def test_numbers_that_are_too_small_are_refused_before_anything_is_read():
-    for options, says in (({"shards": 0}, "--shards"), ({"processes": -1}, "-np")):
-        with pytest.raises(UserError, match=f"{says} must be 1 or more, got"):
+    for options, option in (({"shards": 0}, "--shards"), ({"processes": -1}, "-np")):
+        with pytest.raises(UserError, match=f"{option} must be 1 or more, got"):
             prepare("no such data set", **options)
 
 

@@ -34,53 +34,53 @@ def agent(training: Training, port: int, output: Path, *options: str) -> subproc
         return subprocess.Popen(words, env=environment, stdout=file, stderr=file, text=True)
 
 
-def both(training: Training, folder: Path, *options: str) -> list[subprocess.Popen[str]]:
+def start_agents(training: Training, folder: Path, *options: str) -> list[subprocess.Popen[str]]:
     port = free_port()
-    return [agent(training, port, folder / f"{one}.txt", *options) for one in "ab"]
+    return [agent(training, port, folder / f"{name}.txt", *options) for name in "ab"]
 
 
 def children_of(process: subprocess.Popen[str]) -> list[int]:
     """The trainings that an agent has started."""
     listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_bytes().split()
     return [
-        int(one)
-        for one in listed
-        if b"semi_nnunet" in Path(f"/proc/{int(one)}/cmdline").read_bytes()
+        int(name)
+        for name in listed
+        if b"semi_nnunet" in Path(f"/proc/{int(name)}/cmdline").read_bytes()
     ]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for processes in /proc")
-def test_two_machines_train_a_fold_and_go_on_by_themselves_after_a_kill(
+def test_two_machines_train_a_fold_and_continue_by_themselves_after_a_kill(
     prepared_dataset: Any, tmp_path: Path
 ) -> None:
     dataset = prepared_dataset("labels", 1)
     training = Training(tmp_path / "results", dataset.number)
-    outputs = [tmp_path / f"{one}.txt" for one in "ab"]
+    outputs = [tmp_path / f"{name}.txt" for name in "ab"]
     settings = {**SHORT, **WITHOUT_RAMP, "epochs": 6}
     with plans_with(dataset, **settings, labelled_batch_size=4, unlabelled_batch_size=4):
-        agents = both(training, tmp_path, "--c")
-        wait_for(lambda: any("Epoch 2" in one.read_text() for one in outputs), 120)
+        agents = start_agents(training, tmp_path, "--c")
+        wait_for(lambda: any("Epoch 2" in name.read_text() for name in outputs), 120)
         (killed,) = children_of(agents[1])
         os.kill(killed, signal.SIGKILL)
         codes = [process.wait(300) for process in agents]
-    said = [one.read_text() for one in outputs]
-    assert codes == [0, 0], said
-    assert "another process of this training has ended" in said[0]
-    assert all("Loaded " in one for one in said)
+    outputs_text = [name.read_text() for name in outputs]
+    assert codes == [0, 0], outputs_text
+    assert "another process of this training has ended" in outputs_text[0]
+    assert all("Loaded " in name for name in outputs_text)
     history = training.checkpoint()["semi"]["history"]
     assert [row["epoch"] for row in history] == list(range(6))
     summary = json.loads((training.folder / "validation" / "summary.json").read_text())
     assert len(summary["metric_per_case"]) == 1
 
 
-def launched(monkeypatch: pytest.MonkeyPatch, **told: str) -> None:
+def launched(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
     """As if a launcher had told this process so, else that it is the third of three."""
-    for name in launch.TOLD:
-        monkeypatch.setenv(name, told.get(name, "3" if name == "WORLD_SIZE" else "2"))
+    for name in launch.LAUNCHER_VARIABLES:
+        monkeypatch.setenv(name, variables.get(name, "3" if name == "WORLD_SIZE" else "2"))
 
 
-def test_a_process_is_of_a_launch_if_it_was_told_all_and_has_company(monkeypatch) -> None:
+def test_a_process_is_launched_if_all_variables_are_set_and_there_are_others(monkeypatch) -> None:
     launched(monkeypatch)
     assert launch.is_launched() and not launch.is_first()
     launched(monkeypatch, RANK="0")
@@ -90,18 +90,18 @@ def test_a_process_is_of_a_launch_if_it_was_told_all_and_has_company(monkeypatch
     launched(monkeypatch)
     monkeypatch.delenv("MASTER_PORT")
     assert not launch.is_launched() and launch.is_first()
-    with launch.process_group("cpu"):
+    with launch.join_process_group("cpu"):
         assert not torch.distributed.is_initialized()
 
 
-def test_what_a_launch_cannot_do_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = ("nnUNetTrainer_5epochs", 2, True)
-    assert not [*launch.launch_problems(*wrong)]
+def test_all_options_that_a_launch_cannot_use_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("nnUNetTrainer_5epochs", 2, True)
+    assert not [*launch.find_launch_problems(*options)]
     launched(monkeypatch)
-    stock, weights, gpus = map(str, launch.launch_problems(*wrong))
+    stock, weights, gpus = map(str, launch.find_launch_problems(*options))
     assert "-tr SemiBaselineTrainer" in stock and "set pretrained=FILE" in weights
-    assert "3 processes are there" in gpus
-    assert not [*launch.launch_problems("SemiMeanTeacherTrainer", 1, False)]
+    assert "started 3 processes" in gpus
+    assert not [*launch.find_launch_problems("SemiMeanTeacherTrainer", 1, False)]
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with (
         pytest.raises(UserError, match=r"number 2 \(from 0\) .* has 2. Fix: --nproc_per_node 2"),
-        launch.process_group("cuda"),
+        launch.join_process_group("cuda"),
     ):
         pass
 
@@ -119,15 +119,15 @@ def test_on_gpus_the_processes_talk_by_nccl_and_take_the_gpu_of_their_machine(
 ) -> None:
     """Rank 5 of two machines with four GPUs each is the second process of the second one."""
     launched(monkeypatch, RANK="5", WORLD_SIZE="8", LOCAL_RANK="1")
-    taken: list[Any] = []
+    calls: list[Any] = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(torch.cuda, "set_device", calls.append)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
-    monkeypatch.setattr(torch.distributed, "init_process_group", taken.append)
-    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: taken.append("left"))
-    with launch.process_group("cuda"):
-        assert taken == [1, "nccl"]
-    assert taken[-1] == "left"
-    with pytest.raises(KeyError), launch.process_group("cuda"):
+    monkeypatch.setattr(torch.distributed, "init_process_group", calls.append)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: calls.append("left"))
+    with launch.join_process_group("cuda"):
+        assert calls == [1, "nccl"]
+    assert calls[-1] == "left"
+    with pytest.raises(KeyError), launch.join_process_group("cuda"):
         raise KeyError
-    assert taken[-1] == "nccl"  # nobody waits for processes that are gone
+    assert calls[-1] == "nccl"  # nobody waits for processes that are gone

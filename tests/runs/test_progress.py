@@ -7,14 +7,14 @@ import os
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.runs.progress import epoch_times, seconds_left
+from semi_nnunet.runs.progress import estimate_seconds_left, read_epoch_seconds
 from semi_nnunet.training.history import History
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
 from tests.runs.jobs import fake_job
 
 
-def test_epochs_of_a_training_of_nnunets_own_trainer_are_told(folders, capsys):
+def test_epochs_of_nnunets_own_trainer_are_read_from_its_logs(folders, capsys):
     job = fake_job(folders, "nnUNetTrainer")
     job.folder.mkdir(parents=True)
 
@@ -28,16 +28,19 @@ def test_epochs_of_a_training_of_nnunets_own_trainer_are_told(folders, capsys):
     log(1, 0, 1, 2, 3)
     for damage in (b"epoch,seconds\n0,\xff", b"", b"epoch,seconds\n0,soon\n"):
         (job.folder / "semi_history.csv").write_bytes(damage)
-        assert epoch_times(job) == [100.5, 101.5, 102.5, 103.5]  # as the log says
+        assert read_epoch_seconds(job) == [100.5, 101.5, 102.5, 103.5]  # as the log says
         with pytest.raises(UserError, match=r"semi_history\.csv must"):
             job.history()
     (job.folder / "semi_history.csv").unlink()
     log(2, 2, 3, 4)  # continued from the checkpoint of epoch 2
-    assert epoch_times(job) == [100.5, 101.5, 102.5, 103.5, 104.5] and seconds_left(job) is None
+    assert (
+        read_epoch_seconds(job) == [100.5, 101.5, 102.5, 103.5, 104.5]
+        and estimate_seconds_left(job) is None
+    )
     assert main(["status", "-d", folders.raw.name]) == 0
     assert f"{job}: begun; 5 epochs done, 2 min each\n" in capsys.readouterr().out
     log(3, 0)  # anew
-    assert epoch_times(job) == [100.5]
+    assert read_epoch_seconds(job) == [100.5]
 
 
 def test_the_time_left_is_that_of_the_last_ten_epochs(empty):
@@ -47,16 +50,18 @@ def test_the_time_left_is_that_of_the_last_ten_epochs(empty):
     History([{"epoch": n, "seconds": s} for n, s in enumerate(seconds)]).write_csv(
         job.folder / "semi_history.csv"
     )
-    assert epoch_times(job) == seconds and seconds_left(job) is None  # of how many is not told
+    assert (
+        read_epoch_seconds(job) == seconds and estimate_seconds_left(job) is None
+    )  # of how many is not told
     write_json(job.folder / "semi_settings.json", {"settings": {"epochs": {"value": 20}}})
-    assert seconds_left(job) == pytest.approx(5 * 64.5)
+    assert estimate_seconds_left(job) == pytest.approx(5 * 64.5)
     job.checkpoint.touch()
-    assert seconds_left(job) is None  # it has ended
+    assert estimate_seconds_left(job) is None  # it has ended
 
 
 def test_nothing_is_known_before_the_first_epoch(empty):
     job = fake_job(empty, "SemiBaselineTrainer")
-    assert epoch_times(job) == [] and seconds_left(job) is None
+    assert read_epoch_seconds(job) == [] and estimate_seconds_left(job) is None
     job.folder.mkdir(parents=True)
     write_json(job.folder / "semi_settings.json", {"settings": {"epochs": {"value": 20}}})
-    assert seconds_left(job) is None
+    assert estimate_seconds_left(job) is None

@@ -17,21 +17,21 @@ def _no_gpu(monkeypatch):
     monkeypatch.setattr("semi_nnunet.runs.next_step.device_here", lambda: "cpu")
 
 
-def test_raw_images_alone_are_to_be_preprocessed(tmp_path, monkeypatch, capsys):
+def test_raw_images_need_preprocessing(tmp_path, monkeypatch, capsys):
     for name in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
         (tmp_path / name).mkdir()
     raw = tmp_path / "raw" / "Dataset042_New"
     write_phantom_dataset(raw, labelled=1, unlabelled=2, test=0, shape=(4, 16, 16))
     assert main(["doctor", "-d", "42"]) == 1
-    said = capsys.readouterr().out
-    assert "1 labelled, 2 unlabelled; preprocessed: nothing" in said
-    assert said.endswith("next: semi_nnunet preprocess -d Dataset042_New\n")
+    output = capsys.readouterr().out
+    assert "1 labelled, 2 unlabelled; preprocessed: nothing" in output
+    assert output.endswith("next: semi_nnunet preprocess -d Dataset042_New\n")
     with pytest.raises(UserError, match="43"):
         examine_dataset("43")
 
 
-def test_what_is_ready_is_trained_and_what_is_gone_preprocessed(folders, tmp_path, monkeypatch):
+def test_ready_data_are_trained_and_missing_data_are_preprocessed(folders, tmp_path, monkeypatch):
     name = folders.raw.name
     findings, following = examine_dataset(name)
     assert all(finding.fix is None for finding in findings)

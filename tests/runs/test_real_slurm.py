@@ -10,7 +10,7 @@ import pytest
 from semi_nnunet.cli.main import main
 from semi_nnunet.runs.crossval import make_jobs
 from semi_nnunet.runs.job import Job
-from semi_nnunet.runs.slurm import batch_script, submit
+from semi_nnunet.runs.slurm import batch_script, submit_script
 from semi_nnunet.util.files import read_json, write_json
 from tests.real_slurm import said, slurm  # noqa: F401
 from tests.runs.jobs import STAGES
@@ -32,8 +32,8 @@ def test_a_training_whose_time_is_up_is_requeued_and_continues(slurm, folders, c
     wait_for((job.folder / "checkpoint_latest.pth").is_file, 240)
     said("scancel", "--signal=USR1", "--batch", f"{number}_0")  # as SLURM at --signal=B:USR1
     wait_for(lambda: "PENDING" in said("squeue", "-h", "-r", "-o", "%T"))
-    before = len(job.history().rows)
-    assert 0 < before < EPOCHS and not job.is_trained
+    epochs = len(job.history().rows)
+    assert 0 < epochs < EPOCHS and not job.is_trained
     wait_for(lambda: job.is_trained, 300)
     wait_for(lambda: not said("squeue", "-h", "-o", "%i"), 120)
     log = next((folders.results / "semi_crossval").glob("*.log")).read_text()
@@ -46,10 +46,10 @@ def test_second_stages_start_when_first_stages_have_ended(slurm, cascade, capsys
     words = ["crossval", "-d", cascade.raw.name, "-p", "tiny", "-f", "all", "-c", *STAGES]
     words += ["-tr", TRAINER, "--device", "cpu", "--launcher", "slurm"]
     assert main(words) == 0
-    found = re.search(r"squeue -j (\d+),(\d+)", capsys.readouterr().out)
-    assert found is not None
+    match = re.search(r"squeue -j (\d+),(\d+)", capsys.readouterr().out)
+    assert match is not None
     first, second = make_jobs(cascade, "tiny", STAGES, [TRAINER], ["all"], 1)
-    wait_for(lambda: "Dependency" in said("squeue", "-h", "-j", found[2], "-o", "%r"))
+    wait_for(lambda: "Dependency" in said("squeue", "-h", "-j", match[2], "-o", "%r"))
     assert not second.folder.exists()
     wait_for(lambda: not said("squeue", "-h", "-o", "%i"), 400)
     logs = "".join(log.read_text() for log in (cascade.results / "semi_crossval").glob("*.log"))
@@ -62,7 +62,7 @@ def test_logs_lie_in_a_folder_with_a_space_and_signs_of_sbatchs_own(slurm, tmp_p
     logs = tmp_path / "it's 50%A of 'all'"
     script = batch_script(["trainers"], [0, 2], 2, logs, "--comment='a b'")
     said_so = script.replace(f"{sys.executable} -m semi_nnunet.cli.main trainers", "echo")
-    number = submit(said_so, logs / "array_0.sh")
+    number = submit_script(said_so, logs / "array_0.sh")
     names = [f"{number}_{task}.log" for task in (0, 2)]
     wait_for(lambda: all((logs / name).is_file() for name in names))
     wait_for(lambda: not said("squeue", "-h", "-o", "%i"))

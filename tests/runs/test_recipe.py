@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from semi_nnunet.cli.main import build_parser
 from semi_nnunet.datasets.converters import CONVERTERS
-from semi_nnunet.runs.recipe import Labelled, load_recipe, option_words
+from semi_nnunet.runs.recipe import LabelledSubset, format_converter_options, load_recipe
 from semi_nnunet.util.errors import UserError
+from tests.runs.parsing import parse_command
 
 PLANS = sorted((Path(__file__).resolve().parents[2] / "plans").glob("*.json"))
 PUBLISHED_NUMBERS = {
@@ -59,8 +59,15 @@ def test_every_recipe_loads(path: Path) -> None:
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
 def test_the_options_of_every_recipe_can_be_given_to_its_converter(path: Path) -> None:
     recipe = load_recipe(path)
-    command = ["convert", recipe.converter, "SRC", "-d", "1", *option_words(recipe.options)]
-    parsed = vars(build_parser("convert").parse_args(command))
+    command = [
+        "convert",
+        recipe.converter,
+        "SRC",
+        "-d",
+        "1",
+        *format_converter_options(recipe.options),
+    ]
+    parsed = vars(parse_command(["semi_nnunet", *command]))
     assert {name: parsed[name] for name in recipe.options} == recipe.options
 
 
@@ -68,8 +75,8 @@ def test_every_converter_has_a_recipe_and_every_published_list_one() -> None:
     recipes = [load_recipe(path) for path in PLANS]
     assert {recipe.converter for recipe in recipes} == set(CONVERTERS)
     for name, numbers in PUBLISHED_NUMBERS.items():
-        found = {r.labelled.number for r in recipes if r.converter == name and r.labelled}
-        assert found == numbers
+        numbers_found = {r.labelled.number for r in recipes if r.converter == name and r.labelled}
+        assert numbers_found == numbers
 
 
 @pytest.mark.parametrize("name", CONVERTERS)
@@ -80,21 +87,21 @@ def test_every_converter_says_which_files_it_expects(name: str) -> None:
 
 def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, GOOD))
-    assert recipe.labelled == Labelled(number=4, published=False, seed=1)
+    assert recipe.labelled == LabelledSubset(number=4, published=False, seed=1)
     assert recipe.published[0].value == 0.8226
     assert recipe.folds == ("all",) and recipe.seeds == 3 and recipe.budget is None
     assert load_recipe(write(tmp_path, GOOD | {"labelled": None, "budget": "0.5"})).labelled is None
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"trainer": []}, "did you mean 'trainers'"),
-        ({"title": ""}, "title: must be a text"),
-        ({"seeds": "3"}, "seeds: must be a whole number"),
-        ({"seeds": 0}, "seeds: must be 1 or more"),
+        ({"title": ""}, "title: must match pattern"),
+        ({"seeds": "3"}, "seeds: must be a valid integer"),
+        ({"seeds": 0}, "seeds: must be greater than or equal to 1"),
         ({"labelled": {"numbre": 4}}, "did you mean 'number'"),
-        ({"labelled": {"number": 0}}, "labelled.number: must be 1 or more"),
+        ({"labelled": {"number": 0}}, "labelled.number: must be greater than or equal to 1"),
         ({"published": [{"method": "A"}]}, "published[0].source: is missing"),
         ({"converter": "mmwsh"}, "did you mean 'mmwhs'"),
         ({"options": {}}, "options.target: is missing"),
@@ -134,11 +141,14 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
             "did you mean 'entropy'",
         ),
         ({"pseudo_labels": ROUNDS | {"keep": [0.5, 0.6]}}, "one for each of 3 rounds, got"),
-        ({"pseudo_labels": ROUNDS | {"rounds": 0}}, "pseudo_labels.rounds: must be 1 or more"),
+        (
+            {"pseudo_labels": ROUNDS | {"rounds": 0}},
+            "pseudo_labels.rounds: must be greater than or equal",
+        ),
         ({"pseudo_labels": ROUNDS | {"round": 2}}, "did you mean 'rounds'"),
         ({"pseudo_labels": {"target": "SemiCPSTrainer"}}, "pseudo_labels.trainer: is missing"),
         ({"slim": {}}, "trainer of slim 'none': is not one of the recipe's trainers"),
-        ({"slim": {"share": 2}}, "slim.share: must be above 0 and at most 1, got 2"),
+        ({"slim": {"share": 2}}, "slim.share: must be less than or equal to 1, got 2"),
         (
             {"pseudo_labels": ROUNDS, "slim": {"trainer": "SemiBaselineTrainer"}},
             "slim.trainer: is the target of the pseudo labels, SemiBaselineTrainer",
@@ -147,7 +157,7 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"folds": ["4"]}, "fold '4': there are 4 folds of 4 labelled cases"),
         (
             {"folds": ["0", "1"], "configurations": ["3d_lowres", "3d_cascade_fullres"]},
-            "needs the predictions of every fold, or of 'all' alone, got 0, 1",
+            "needs the predictions of every fold, or only of 'all', got 0, 1",
         ),
         ({"configurations": ["3d_cascade_fullres"]}, "add '3d_lowres' to the configurations"),
         ({"patch": [8, 64, 64]}, "patch: must have 2 numbers for 2d, got [8, 64, 64]"),
@@ -155,12 +165,12 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"published": [3]}, "published[0]: must be an object, got 3"),
         (
             {"published": [GOOD["published"][0] | {"value": float("nan")}]},
-            "published[0].value: must be a numb",
+            "published[0].value: must be a finite numb",
         ),
         ({"budget": "0"}, "must be null, 'cpu' or seconds per step above 0, got '0'"),
         ({"budget": "gpu"}, "must be null, 'cpu' or seconds"),
-        ({"patch": 80}, "patch: must be a list of whole numbers"),
-        ({"patch": [80, 0]}, "patch: must be positive"),
+        ({"patch": 80}, "patch: must be a valid array"),
+        ({"patch": [80, 0]}, "patch[1]: must be greater than or equal to 1"),
         ({"settings": {"epoch": 3}}, "did you mean 'epochs'"),
         ({"settings": {"epochs": 0}}, "must be in [1, inf), got 0"),
         ({"settings": {"SemiCPSTrainer.deploy": "first"}}, "trainer of settings 'SemiCPSTrainer'"),
@@ -182,17 +192,17 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_named_with_the_fix(
-    tmp_path: Path, changes: dict[str, Any], says: str
+def test_every_mistake_in_a_recipe_is_named_with_the_fix(
+    tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError) as error:
         load_recipe(write(tmp_path, GOOD | changes))
-    assert says in str(error.value) and "choose from \n" not in f"{error.value}\n"
+    assert message in str(error.value) and "choose from \n" not in f"{error.value}\n"
 
 
 def test_null_is_the_default_of_an_option(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, GOOD | KVASIR | {"options": {"size": None, "seed": 3}}))
-    assert option_words(recipe.options) == ["--seed", "3"]
+    assert format_converter_options(recipe.options) == ["--seed", "3"]
 
 
 def test_trainers_may_be_nnu_nets_own(tmp_path: Path) -> None:
@@ -218,7 +228,9 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
     options = {"size": "big", "seed": -1, "incomplete": 1}
     with pytest.raises(UserError) as error:
         load_recipe(write(tmp_path, GOOD | KVASIR | {"options": options}))
-    assert [one.where for one in error.value.problems] == [f"options.{name}" for name in options]
+    assert [problem.where for problem in error.value.problems] == [
+        f"options.{name}" for name in options
+    ]
 
 
 def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path) -> None:

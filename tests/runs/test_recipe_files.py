@@ -10,22 +10,24 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.runs import recipe_files
-from semi_nnunet.runs.recipe_files import find_recipe, known_recipes, recipes_folder
+from semi_nnunet.runs.recipe_files import find_recipe, find_recipe_files, recipes_folder
 from semi_nnunet.util.errors import UserError
 
 PLANS = Path(__file__).resolve().parents[2] / "plans"
 
 
 def test_every_recipe_is_listed_with_its_title(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["recipes"]) == 0
-    said = capsys.readouterr().out
+    assert main(["run", "--list"]) == 0
+    output = capsys.readouterr().out
     for path in PLANS.glob("*.json"):
         title = json.loads(path.read_text())["title"]
-        assert any(line.split("  ")[0] == path.stem and title in line for line in said.split("\n"))
+        assert any(
+            line.split("  ")[0] == path.stem and title in line for line in output.split("\n")
+        )
 
 
 def test_a_recipe_is_found_by_its_name_or_path(tmp_path, monkeypatch) -> None:
-    assert find_recipe("la_4") == known_recipes()["la_4"]
+    assert find_recipe("la_4") == find_recipe_files()["la_4"]
     (tmp_path / "mine.json").write_text("{}")
     assert find_recipe(tmp_path / "mine.json") == tmp_path / "mine.json"
     monkeypatch.chdir(tmp_path)
@@ -34,7 +36,7 @@ def test_a_recipe_is_found_by_its_name_or_path(tmp_path, monkeypatch) -> None:
         find_recipe("la_5")
 
 
-def test_the_installed_ones_come_before_those_beside_the_package(tmp_path, monkeypatch) -> None:
+def test_installed_recipes_come_before_those_of_a_checkout(tmp_path, monkeypatch) -> None:
     package = tmp_path / "site" / "semi_nnunet"
     for folder in (package / "recipes", tmp_path / "site" / "plans"):
         folder.mkdir(parents=True)
@@ -44,7 +46,7 @@ def test_the_installed_ones_come_before_those_beside_the_package(tmp_path, monke
     shutil.rmtree(package / "recipes")
     assert find_recipe("la_4") == tmp_path / "site" / "plans" / "la_4.json"
     shutil.rmtree(tmp_path / "site" / "plans")
-    with pytest.raises(UserError, match=r"the recipes are not there: .*Fix: install"):
+    with pytest.raises(UserError, match="the recipes are missing"):
         find_recipe("la_4")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from semi_nnunet.runs.crossval import make_jobs
-from semi_nnunet.runs.seeds import seed_name, seed_problems, unseeded, write_seed
+from semi_nnunet.runs.seeds import find_seed_problems, seed_name, unseeded, write_seed_plans
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 from tests.runs.jobs import TRAINERS
@@ -46,46 +46,46 @@ def test_plans_of_a_seed_that_was_trained_are_not_replaced_by_others(folders):
         make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 2)
 
 
-def test_a_rule_that_came_later_does_not_stop_what_was_begun(folders):
+def test_a_newer_rule_does_not_stop_trainings_that_were_begun(folders):
     """Planning again writes its value; what was trained without keeps its plans."""
     plans = read_json(folders.preprocessed / "tiny.json")
     make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 2)
-    before = read_json(folders.preprocessed / "tiny_seed1.json")
+    earlier = read_json(folders.preprocessed / "tiny_seed1.json")
     trained = folders.results / "SemiBaselineTrainer__tiny_seed1__2d" / "fold_0"
     trained.mkdir(parents=True)
     (trained / "checkpoint_latest.pth").touch()
     ruled = {"SemiFixMatchTrainer": {"2d": {"class_wise_threshold": True}}, "ramp_up_steps": 3}
-    for given in ({}, {"ramp_up_steps": 3}):
+    for assigned in ({}, {"ramp_up_steps": 3}):
         semi = {**plans["semi"], **ruled}
-        planned = {"given": {**plans["semi"], **given}, "semi": semi}
+        planned = {"given": {**plans["semi"], **assigned}, "semi": semi}
         again = {**plans, "semi": semi, "semi_planned": planned}
         write_json(folders.preprocessed / "tiny.json", again)
-        if given:  # by a person
+        if assigned:  # by a person
             with pytest.raises(UserError, match="differs from tiny by more than the seed"):
                 make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 2)
         else:
             make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 2)
-        assert read_json(folders.preprocessed / "tiny_seed1.json") == before
+        assert read_json(folders.preprocessed / "tiny_seed1.json") == earlier
     write_json(folders.preprocessed / "tiny.json", plans)
 
 
 @pytest.mark.parametrize("plans", ["nnUNetPlans", "a_b", "x_seed", "seed1"])
-def test_the_plans_and_the_seed_are_told_from_the_name(plans):
+def test_the_name_of_seed_plans_contains_plans_and_seed(plans):
     for seed in (1, 2, 10):
         assert unseeded(seed_name(plans, seed)) == (plans, seed)
     assert seed_name(plans, 0) == plans and unseeded(plans) == (plans, 0)
 
 
-def test_a_name_that_is_a_seed_alone_is_no_seed():
+def test_a_name_without_plans_is_no_seed():
     assert unseeded("_seed1") == ("_seed1", 0) and unseeded("x_seed1a") == ("x_seed1a", 0)
 
 
-def test_plans_of_a_seed_differ_in_name_and_seed_alone(empty):
+def test_plans_of_a_seed_differ_only_in_name_and_seed(empty):
     content = {
         "plans_name": "small", "configurations": {"2d": {"patch_size": [8, 8]}},
         "semi": {"seed": 40, "epochs": 3}, "semi_planned": {"given": {}},
     }  # fmt: skip
-    assert write_seed(empty, "small", content, 2) == "small_seed2"
+    assert write_seed_plans(empty, "small", content, 2) == "small_seed2"
     written = read_json(empty.preprocessed / "small_seed2.json")
     del content["semi_planned"]  # nobody planned these
     assert written == {
@@ -95,6 +95,8 @@ def test_plans_of_a_seed_differ_in_name_and_seed_alone(empty):
 
 def test_every_section_with_a_seed_is_named():
     semi = {"seed": 1, "2d": {"seed": 2}, "Trainer": {"3d": {"seed": 3}, "epochs": 1}}
-    problems = list(seed_problems({"semi": semi}, "small"))
+    problems = list(find_seed_problems({"semi": semi}, "small"))
     assert [problem.what.split(" ")[0] for problem in problems] == ["2d.seed", "Trainer.3d.seed"]
-    assert {problem.where for problem in problems} == {"small"} and not [*seed_problems({}, "x")]
+    assert {problem.where for problem in problems} == {"small"} and not [
+        *find_seed_problems({}, "x")
+    ]

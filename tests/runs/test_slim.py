@@ -11,7 +11,7 @@ import pytest
 from semi_nnunet.cli.main import main
 from semi_nnunet.planning.slim import Slim
 from semi_nnunet.runs import slim as under_test
-from semi_nnunet.runs.slim import STUDENT, learning_rate
+from semi_nnunet.runs.slim import STUDENT, scale_learning_rate
 from semi_nnunet.util.files import write_json
 from tests.trainers import SHORT, TRAINERS, run_epochs, save_as_trained
 
@@ -20,8 +20,8 @@ from tests.trainers import SHORT, TRAINERS, run_epochs, save_as_trained
 def teacher(make_trainer, prepared_dataset) -> tuple[Path, object]:
     """A trained and validated fold 0 of a network that has something to lose."""
     dataset = prepared_dataset()
-    before = (dataset.preprocessed / "nnUNetPlans.json").read_text()
-    plans = json.loads(before)
+    earlier = (dataset.preprocessed / "nnUNetPlans.json").read_text()
+    plans = json.loads(earlier)
     network = plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
     network["features_per_stage"] = [16, 32, 64]
     plans["semi"] = {"SemiMeanTeacherTrainer": {**SHORT, "epochs": 1}}
@@ -32,7 +32,7 @@ def teacher(make_trainer, prepared_dataset) -> tuple[Path, object]:
     folder = save_as_trained(trainer)
     trainer.perform_actual_validation()
     yield folder, dataset
-    (dataset.preprocessed / "nnUNetPlans.json").write_text(before)
+    (dataset.preprocessed / "nnUNetPlans.json").write_text(earlier)
     for path in dataset.preprocessed.glob("nnUNetPlans_*.json"):
         path.unlink()
 
@@ -45,18 +45,18 @@ def words(folder: Path, *more: str) -> list[str]:
 def test_plans_have_the_small_network_and_its_teacher(teacher, capsys) -> None:
     folder, dataset = teacher
     assert main(words(folder, "--share", "0.2", "--plan-only", "--set", "epochs=3")) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     plans = json.loads((dataset.preprocessed / "nnUNetPlans_slim.json").read_text())
     network = plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
     assert network["features_per_stage"][0] < 16 and plans["plans_name"] == "nnUNetPlans_slim"
-    same = ("spacing", "patch_size", "data_identifier", "batch_size")
-    own = dataset.plans["configurations"]["2d"]
-    assert all(plans["configurations"]["2d"][key] == own[key] for key in same)
+    keys = ("spacing", "patch_size", "data_identifier", "batch_size")
+    original = dataset.plans["configurations"]["2d"]
+    assert all(plans["configurations"]["2d"][key] == original[key] for key in keys)
     assert plans["configurations"]["3d_fullres"] == dataset.plans["configurations"]["3d_fullres"]
-    assert "teacher     16 32 64 features" in told and "wrote nnUNetPlans_slim" in told
-    given = plans["semi_planned"]["given"]
+    assert "teacher     16 32 64 features" in output and "wrote nnUNetPlans_slim" in output
+    settings = plans["semi_planned"]["given"]
     name = "SemiMeanTeacherTrainer__nnUNetPlans__2d/fold_{fold}"
-    assert given[STUDENT]["models"] == [f"{dataset.name}/{name}"] and given["epochs"] == 3
+    assert settings[STUDENT]["models"] == [f"{dataset.name}/{name}"] and settings["epochs"] == 3
 
 
 def test_another_data_set_with_the_same_labels_can_be_learned_from(teacher, capsys) -> None:
@@ -94,47 +94,49 @@ def test_a_narrower_network_learns_at_a_higher_rate_of_adam(semi, rate) -> None:
         return Slim({"architecture": {"arch_kwargs": kwargs}}, 1, 1)
 
     plans = {"semi": semi, "configurations": {"2d": {}}}
-    assert learning_rate(plans, "2d", network(16), network(4)) == rate
+    assert scale_learning_rate(plans, "2d", network(16), network(4)) == rate
 
 
 @pytest.mark.slow
-def test_the_student_is_trained_and_compared_and_the_command_goes_on(teacher, capsys) -> None:
+def test_the_student_is_trained_and_compared_and_the_command_can_be_repeated(
+    teacher, capsys
+) -> None:
     folder, dataset = teacher
     short = ["epochs=1", "steps_per_epoch=2", "validation_steps_per_epoch=1"]
     for _ in range(2):
         assert main(words(folder, "--share", "0.2", "--set", *short)) == 0
-        told = capsys.readouterr().out
-        assert "the teacher's 0." in told and "on 1 validation cases" in told
-    assert "1 jobs, 1 done before" in told
+        output = capsys.readouterr().out
+        assert "the teacher's 0." in output and "on 1 validation cases" in output
+    assert "1 jobs, 1 done before" in output
     student = folder.with_name(f"{STUDENT}__nnUNetPlans_slim__2d") / "fold_0"
     used = json.loads((student / "semi_settings.json").read_text())["settings"]["models"]["value"]
     assert used == [f"{dataset.name}/{folder.name}/fold_{{fold}}"]
 
 
 @pytest.mark.parametrize(
-    ("more", "says"),
+    ("more", "message"),
     [
         (["--share", "2"], "--share: must be above 0 and at most 1, got 2"),
         (["--name", "nnUNetPlans"], "--name: must differ from nnUNetPlans"),
         (["-f", "3"], "-f: must name folds of"),
     ],
 )
-def test_mistakes(more, says, teacher, capsys) -> None:
+def test_mistakes(more, message, teacher, capsys) -> None:
     assert main(words(teacher[0], *more)) == 2
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not list(teacher[0].parent.glob(f"{STUDENT}*"))
     assert not list(teacher[1].preprocessed.glob("nnUNetPlans_*.json"))
 
 
-def test_all_mistakes_are_told_at_once(teacher, capsys) -> None:
-    wrong = ["--share", "0", "--seconds", "nan", "-f", "9", "--name", "a/b", "-d", "77"]
-    assert main(words(teacher[0], *wrong)) == 2
-    told = capsys.readouterr().err
-    for part in ("--share: ", "--seconds: ", "-f: ", "--name", "the number 77"):
-        assert part in told
+def test_all_mistakes_are_reported_at_once(teacher, capsys) -> None:
+    options = ["--share", "0", "--seconds", "nan", "-f", "9", "--name", "a/b", "-d", "77"]
+    assert main(words(teacher[0], *options)) == 2
+    output = capsys.readouterr().err
+    for message in ("--share: ", "--seconds: ", "-f: ", "--name", "the number 77"):
+        assert message in output
     assert main(["slim", "-m", "no_model", "--share", "0"]) == 2
-    told = capsys.readouterr().err
-    assert "--share: " in told and "-m: no trained model" in told
+    output = capsys.readouterr().err
+    assert "--share: " in output and "-m: no trained model" in output
 
 
 def test_plans_that_slim_did_not_write_are_not_lost(teacher, capsys) -> None:
@@ -144,31 +146,31 @@ def test_plans_that_slim_did_not_write_are_not_lost(teacher, capsys) -> None:
     assert not (dataset.preprocessed / "nnUNetPlans_slim.json").exists()  # without a teacher
     assert main(["plan", "-d", dataset.name, "--name", "nnUNetPlans_mine", "-c", "2d"]) == 0
     path = dataset.preprocessed / "nnUNetPlans_mine.json"
-    before = path.read_bytes()
+    earlier = path.read_bytes()
     assert main(words(folder, "--plan-only", "--name", "nnUNetPlans_mine")) == 2
     assert "must be of new plans, got nnUNetPlans_mine, which would be lost" in (
         capsys.readouterr().err
     )
-    assert path.read_bytes() == before
+    assert path.read_bytes() == earlier
 
 
-def test_the_network_that_was_chosen_by_its_seconds_is_gone_on_with(
-    teacher, capsys, monkeypatch
-) -> None:
+def test_the_network_chosen_by_its_seconds_is_kept(teacher, capsys, monkeypatch) -> None:
     folder, dataset = teacher
     path = dataset.preprocessed / "nnUNetPlans_slim.json"
     fast = {"seconds": 1e-9}
     monkeypatch.setattr(
-        under_test, "seconds_of_image", lambda one, *_: fast["seconds"] * one.operations
+        under_test,
+        "seconds_of_image",
+        lambda network_to_time, *_: fast["seconds"] * network_to_time.operations,
     )
     goal = ["--share", "1", "--seconds", "0.001", "--plan-only"]
     assert main(words(folder, *goal)) == 0
-    before = json.loads(path.read_text())["configurations"]
+    earlier = json.loads(path.read_text())["configurations"]
     fast["seconds"] = 1e-5  # the machine is busy: only the smallest would be fast enough
     assert main(words(folder, *goal, "--set", "epochs=7")) == 0
-    after = json.loads(path.read_text())
-    assert after["configurations"] == before
-    assert after["semi_planned"]["given"]["epochs"] == 7
+    later = json.loads(path.read_text())
+    assert later["configurations"] == earlier
+    assert later["semi_planned"]["given"]["epochs"] == 7
 
     student = folder.with_name(f"{STUDENT}__nnUNetPlans_slim__2d") / "fold_0"
     assert main(words(folder, "--share", "0.9", "--plan-only")) == 0  # nothing was trained yet
@@ -177,8 +179,8 @@ def test_the_network_that_was_chosen_by_its_seconds_is_gone_on_with(
     student.mkdir(parents=True)
     (student / "checkpoint_latest.pth").touch()
     assert main(words(folder, "--share", "0.2", "--plan-only")) == 2
-    told = capsys.readouterr().err
-    assert "nnUNetPlans_slim are the plans with which a network for --share 0.9 is trained" in told
+    output = capsys.readouterr().err
+    assert "nnUNetPlans_slim" in output and "--share 0.9" in output
     assert main(words(folder, "--share", "0.9", "--plan-only")) == 0
     shutil.rmtree(student.parent)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.runs.slurm import batch_script, submit
+from semi_nnunet.runs.slurm import batch_script, submit_script
 from semi_nnunet.util.errors import UserError
 
 SBATCH = """#!{python}
@@ -34,7 +34,7 @@ def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return program
 
 
-def test_every_task_runs_its_job_alone(sbatch, tmp_path, monkeypatch):
+def test_every_task_runs_only_its_own_job(sbatch, tmp_path, monkeypatch):
     ran = tmp_path / "ran"
     words = ["crossval", "-d", "7", "-tr", "A B"]  # a name with a space stays one word
     script = batch_script(words, [0, 2], 2, tmp_path, "--partition=gpu --gres=gpu:1")
@@ -42,7 +42,7 @@ def test_every_task_runs_its_job_alone(sbatch, tmp_path, monkeypatch):
     assert "#SBATCH --array=0,2%2" in script and "#SBATCH --requeue" in script
     fake = f"import sys; open({str(ran)!r}, 'a').write(repr(sys.argv[1:]) + chr(10))"
     script = script.replace("-m semi_nnunet.cli.main", f'-c "{fake}"')
-    assert submit(script, tmp_path / "logs" / "array.sh") == "4711"
+    assert submit_script(script, tmp_path / "logs" / "array.sh") == "4711"
     lines = [eval(line) for line in ran.read_text().splitlines()]
     assert lines == [[*words, "--only", number] for number in ("0", "2")]
 
@@ -66,24 +66,24 @@ def test_a_task_that_is_ended_ends_its_training(tmp_path):
     assert not process.stdout.read()  # closed: nobody lives who could write to it
 
 
-def test_a_refusal_is_told_with_its_reason(sbatch, tmp_path):
+def test_a_refusal_of_sbatch_is_reported_with_its_reason(sbatch, tmp_path):
     sbatch.write_text("#!/bin/sh\necho 'invalid partition specified: gpuu' >&2\nexit 1\n")
     with pytest.raises(UserError, match=r"invalid partition specified: gpuu.*Fix"):
-        submit("#!/bin/bash\n", tmp_path / "array.sh")
+        submit_script("#!/bin/bash\n", tmp_path / "array.sh")
 
 
 def test_without_sbatch_the_fix_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="login node"):
-        submit("#!/bin/bash\n", tmp_path / "array.sh")
+        submit_script("#!/bin/bash\n", tmp_path / "array.sh")
 
 
 @pytest.mark.slow
-def test_the_array_trains_what_is_left(sbatch, folders, capsys):
-    where = ["-d", folders.raw.name, "-c", "2d", "-p", "tiny", "-f", "0", "--device", "cpu"]
-    words = ["crossval", *where, "-tr", "SemiBaselineTrainer", "--launcher", "slurm"]
+def test_the_array_trains_unfinished_jobs(sbatch, folders, capsys):
+    options = ["-d", folders.raw.name, "-c", "2d", "-p", "tiny", "-f", "0", "--device", "cpu"]
+    words = ["crossval", *options, "-tr", "SemiBaselineTrainer", "--launcher", "slurm"]
     assert main(words) == 0
-    said = capsys.readouterr().out
-    assert "submitted 1 of 1 jobs as array 4711" in said
+    output = capsys.readouterr().out
+    assert "submitted 1 of 1 jobs as array 4711" in output
     assert main(words) == 0
     assert "1 jobs, 1 done before" in capsys.readouterr().out

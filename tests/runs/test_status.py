@@ -8,8 +8,13 @@ from unittest.mock import Mock
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.runs import status
-from semi_nnunet.runs.local import failure_note
-from semi_nnunet.runs.status import in_all, mean_time, reason_in, state_of
+from semi_nnunet.runs.local import get_failure_file
+from semi_nnunet.runs.status import (
+    describe_job,
+    estimate_training_seconds,
+    extract_reason,
+    summarize_jobs,
+)
 from semi_nnunet.runs.status import status as status_of
 from semi_nnunet.training.history import History
 from semi_nnunet.util.errors import Problem, UserError
@@ -18,7 +23,7 @@ from semi_nnunet.util.lock import held
 from tests.runs.jobs import OURS, TRAINERS, fake_job
 
 
-def test_status_names_what_was_asked_for_and_is_not_begun(folders, monkeypatch, capsys):
+def test_status_lists_requested_trainings_that_are_not_begun(folders, monkeypatch, capsys):
     monkeypatch.setattr("semi_nnunet.runs.launching.launch", lambda launcher, work: 1)
     words = ["-d", folders.raw.name, "-c", "2d", "-p", "tiny", "-f", "0", "1", "-tr", TRAINERS[1]]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
@@ -43,42 +48,47 @@ def test_status_names_what_was_asked_for_and_is_not_begun(folders, monkeypatch, 
 def test_status_says_how_long_all_that_is_left_will_take(monkeypatch):
     """A trainer's own mean, else that of any trainer of the configuration."""
 
-    def like(trainer, configuration, epochs, left=None, begun=False):
-        trained = left is None and epochs > 0
+    def make_job(trainer, configuration, epochs, remaining=None, begun=False):
+        trained = remaining is None and epochs > 0
         job = Mock(trainer=trainer, configuration=configuration, is_done=trained)
-        job.is_trained, job.left, job.took = trained, left, [60.0] * epochs
+        job.is_trained, job.left, job.took = trained, remaining, [60.0] * epochs
         job.is_begun = epochs > 0 or begun
         return job
 
-    monkeypatch.setattr(status, "seconds_left", lambda job: job.left)
-    monkeypatch.setattr(status, "epoch_times", lambda job: job.took)
+    monkeypatch.setattr(status, "estimate_seconds_left", lambda job: job.left)
+    monkeypatch.setattr(status, "read_epoch_seconds", lambda job: job.took)
 
-    jobs = [like("A", "2d", 10), like("A", "2d", 20), like("B", "2d", 30), like("A", "2d", 0)]
-    assert in_all(jobs[:3]) == "3 of 3 done"
-    assert in_all(jobs) == "3 of 4 done; about 15 min of training left, one after another"
-    jobs += [like("C", "2d", 0), like("B", "2d", 2, left=300.0)]
-    assert "3 of 6 done; about 40 min of training left" in in_all(jobs)
-    jobs.append(like("A", "3d_fullres", 0))
-    assert "; at least about 40 min of training left" in in_all(jobs)
-    assert in_all(jobs[-1:]) == "0 of 1 done"
-    stock_under_way = like("A", "2d", 0, begun=True)
-    assert "; at least about 15 min of" in in_all([*jobs[:4], stock_under_way])
-    all_epochs_done = like("A", "2d", 3, left=0.0)
-    assert "; about 0 s of training left" in in_all([*jobs[:3], all_epochs_done])
+    jobs = [
+        make_job("A", "2d", 10),
+        make_job("A", "2d", 20),
+        make_job("B", "2d", 30),
+        make_job("A", "2d", 0),
+    ]
+    assert summarize_jobs(jobs[:3]) == "3 of 3 done"
+    assert summarize_jobs(jobs) == "3 of 4 done; about 15 min of training left, one after another"
+    jobs += [make_job("C", "2d", 0), make_job("B", "2d", 2, remaining=300.0)]
+    assert "3 of 6 done; about 40 min of training left" in summarize_jobs(jobs)
+    jobs.append(make_job("A", "3d_fullres", 0))
+    assert "; at least about 40 min of training left" in summarize_jobs(jobs)
+    assert summarize_jobs(jobs[-1:]) == "0 of 1 done"
+    stock_under_way = make_job("A", "2d", 0, begun=True)
+    assert "; at least about 15 min of" in summarize_jobs([*jobs[:4], stock_under_way])
+    all_epochs_done = make_job("A", "2d", 3, remaining=0.0)
+    assert "; about 0 s of training left" in summarize_jobs([*jobs[:3], all_epochs_done])
 
 
-def test_a_failure_is_said_in_a_line_with_its_reason():
+def test_a_failure_is_reported_in_a_line_with_its_reason():
     problem = Problem("x.nii.gz", "is empty", "copy it")
-    for note, said in (
+    for note, lines in (
         ("the folder is full. Fix: free some space.\n", "the folder is full. Fix: free some space"),
         (f"{UserError('Broken:', [problem, problem])}\n", f"Broken: {problem}"),
         ("a failed (exit code 1). Its last lines:\n\nThe command was: a", "a failed (exit code 1)"),
         ("", "for an unknown reason"),
     ):
-        assert reason_in(note) == said
+        assert extract_reason(note) == lines
 
 
-def test_results_alone_have_a_status(folders, tmp_path, monkeypatch, capsys):
+def test_results_without_preprocessed_data_have_a_status(folders, tmp_path, monkeypatch, capsys):
     """Copied from elsewhere, with the raw images but nothing preprocessed."""
     shutil.copytree(folders.raw, tmp_path / "raw" / folders.raw.name)
     for name in ("raw", "preprocessed"):
@@ -94,37 +104,39 @@ def test_results_alone_have_a_status(folders, tmp_path, monkeypatch, capsys):
         assert f"SemiBaselineTrainer 2d fold 0 seed 0: {state}" in capsys.readouterr().out
 
 
-def test_every_state_of_a_training_is_told(empty, monkeypatch):
+def test_every_state_of_a_training_is_described(empty, monkeypatch):
     monkeypatch.setattr("semi_nnunet.runs.status.device_here", lambda: "cpu")
     job, name = fake_job(empty, OURS), empty.results.name
-    assert state_of(job) == "not begun"
+    assert describe_job(job) == "not begun"
     with held(job.lock):
-        assert state_of(job).startswith("running, ")
-    assert state_of(job) == "not begun"  # a lock is no training
+        assert describe_job(job).startswith("running, ")
+    assert describe_job(job) == "not begun"  # a lock is no training
     (job.folder / "checkpoint_latest.pth").touch()
-    assert state_of(job) == "begun"
+    assert describe_job(job) == "begun"
     write_json(job.folder / "semi_settings.json", {"settings": {"epochs": {"value": 4}}})
     rows = [{"epoch": n, "seconds": 60.0} for n in range(3)]
     History(rows).write_csv(job.folder / "semi_history.csv")
     (job.folder / ".semi_training.lock").touch()  # of a process that is gone
-    said = f"stopped before its end; 3 epochs done, about 60 s left. Go on: nnUNetv2_train {name} "
-    assert state_of(job) == said + f"2d 0 -tr {OURS} -p tiny -device cpu --c"
+    lines = (
+        f"stopped before its end; 3 epochs done, about 60 s left. Continue: nnUNetv2_train {name} "
+    )
+    assert describe_job(job) == lines + f"2d 0 -tr {OURS} -p tiny -device cpu --c"
     with held(job.folder / ".semi_training.lock"):  # it was started by hand
-        assert state_of(job).startswith("running, process ")
-    failure_note(job).write_text("the disk is full. Fix: free some space.\n")
-    assert state_of(job) == (
+        assert describe_job(job).startswith("running, process ")
+    get_failure_file(job).write_text("the disk is full. Fix: free some space.\n")
+    assert describe_job(job) == (
         f"stopped before its end; failed: the disk is full. Fix: free some space. See {job.log}"
     )
-    failure_note(job).unlink()
+    get_failure_file(job).unlink()
     job.checkpoint.touch()
-    assert state_of(job) == "trained; predictions or metrics are missing"
+    assert describe_job(job) == "trained; predictions or metrics are missing"
     job.validation.mkdir()
     for name in ("summary.json", "metrics.csv"):
         (job.validation / name).touch()
-    assert state_of(job) == "done"
+    assert describe_job(job) == "done"
 
 
-def test_plans_are_told_apart_and_their_seeds_taken_together(empty, monkeypatch):
+def test_trainings_are_grouped_by_plans_without_their_seed(empty, monkeypatch):
     for name in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{name}", str(getattr(empty, name).parent))
     assert status_of("500") == ["nothing was trained yet"]
@@ -137,9 +149,12 @@ def test_plans_are_told_apart_and_their_seeds_taken_together(empty, monkeypatch)
     assert status_of("500", "tiny") == lines[3:]
 
 
-def test_a_training_takes_as_long_as_those_of_its_trainer_or_else_of_any(empty):
+def test_the_duration_is_that_of_the_same_trainer_or_else_of_any(empty):
     ours, base = fake_job(empty, OURS), fake_job(empty, "SemiBaselineTrainer")
     slow = replace(base, configuration="3d_fullres")
     took = {base: 100.0, replace(base, fold="1"): 200.0, slow: 9000.0, replace(ours, fold="1"): 0.0}
-    assert mean_time(base, took) == 150 and mean_time(ours, took) == 150
-    assert mean_time(replace(ours, configuration="3d_lowres"), took) is None
+    assert (
+        estimate_training_seconds(base, took) == 150
+        and estimate_training_seconds(ours, took) == 150
+    )
+    assert estimate_training_seconds(replace(ours, configuration="3d_lowres"), took) is None

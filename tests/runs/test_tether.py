@@ -9,19 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from semi_nnunet.runs import commands
 from tests.runs.tiny import wait_for
 
-STARTS = """
+STARTS = f"""
 import sys
 from pathlib import Path
-from semi_nnunet.runs import commands, local
+from semi_nnunet.runs import commands
 commands.ENTRY_POINTS["sleep"] = ("time", "sleep")
-arguments = commands.arguments_of
+arguments = commands.{commands.arguments_of.__name__}
 def sleeping(words, *rest, **options):
     executable, c, code = arguments(words, *rest, **options)
     return [executable, c, code.rpartition("from")[0] + sys.argv[2]]
-commands.arguments_of = sleeping
-commands.run_command(("sleep",), {}, Path(sys.argv[1]))
+commands.{commands.arguments_of.__name__} = sleeping
+commands.run_command(("sleep",), {{}}, Path(sys.argv[1]))
 """
 SLEEPS = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
 
@@ -49,9 +50,11 @@ time.sleep(60)
 """
 
 
-@pytest.mark.parametrize(("kind", "ended_by"), [("polite", "SIGTERM"), ("stubborn", "SIGKILL")])
-def test_a_group_ends_when_the_pipe_of_its_parent_closes(kind, ended_by):
-    command = [sys.executable, "-c", TETHERED, kind]
+@pytest.mark.parametrize(
+    ("behaviour", "ended_by"), [("polite", "SIGTERM"), ("stubborn", "SIGKILL")]
+)
+def test_a_group_ends_when_the_pipe_of_its_parent_closes(behaviour, ended_by):
+    command = [sys.executable, "-c", TETHERED, behaviour]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     )

@@ -13,65 +13,70 @@ import torch
 from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.runs import train as module
-from semi_nnunet.runs.train import EXTERNAL, our_trainers, train
+from semi_nnunet.runs.train import EXTERNAL, train
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
 from tests.runs.jobs import BASE, OURS, fake_job
 
 
-@pytest.mark.parametrize("before", [None, "somebodys"])
-def test_the_users_own_folder_of_trainers_is_as_before_whatever_happens(monkeypatch, before):
+@pytest.mark.parametrize("folder", [None, "a_users"])
+def test_the_users_own_folder_of_trainers_is_restored_after_an_error(folders, monkeypatch, folder):
     monkeypatch.delenv(EXTERNAL, raising=False)
-    if before is not None:
-        monkeypatch.setenv(EXTERNAL, before)
-    with pytest.raises(OSError), our_trainers():
+    if folder is not None:
+        monkeypatch.setenv(EXTERNAL, folder)
+
+    def fail(*_: object, **__: object) -> None:
         assert os.environ[EXTERNAL] == trainer_folders()
         raise OSError("the disk is full")
-    assert os.environ.get(EXTERNAL) == before
+
+    monkeypatch.setattr(module, "run_training", fail)
+    with pytest.raises(OSError):
+        train(folders.raw.name, "2d", 0, BASE, plans="tiny", device="cpu")
+    assert os.environ.get(EXTERNAL) == folder
 
 
 @pytest.fixture
-def asked(monkeypatch) -> list[dict[str, object]]:
+def requests(monkeypatch) -> list[dict[str, object]]:
     """What nnU-Net's own entry point was asked for; it trains nothing."""
-    found: list[dict[str, object]] = []
+    requests_found: list[dict[str, object]] = []
     signature = inspect.signature(module.run_training)
 
     def note(*words: object, **options: object) -> None:
         bound = signature.bind(*words, **options)
         bound.apply_defaults()
-        found.append({**bound.arguments, "trainers": os.environ[EXTERNAL]})
+        requests_found.append({**bound.arguments, "trainers": os.environ[EXTERNAL]})
 
     monkeypatch.setattr(module, "run_training", note)
-    return found
+    return requests_found
 
 
-def test_nnunet_is_asked_for_the_fold_and_finds_our_trainers(folders, asked):
+def test_nnunet_is_asked_for_the_fold_and_finds_our_trainers(folders, requests):
     job = fake_job(folders, BASE)
     for number in (folders.raw.name, folders.raw.name[7:10]):
         assert train(number, "2d", 0, BASE, plans="tiny", device="cpu") == job.folder
-    first, second = asked
+    first, second = requests
     assert first == second and first["trainers"] == trainer_folders()
-    wanted = {
+    expected = {
         "dataset_name_or_id": folders.raw.name, "configuration": "2d", "fold": "0",
         "trainer_class_name": BASE, "plans_identifier": "tiny", "pretrained_weights": None,
         "num_gpus": 1, "export_validation_probabilities": False, "continue_training": False,
         "only_run_validation": False, "device": torch.device("cpu"),
     }  # fmt: skip
-    assert {name: first[name] for name in wanted} == wanted
+    assert {name: first[name] for name in expected} == expected
 
 
-def test_options_of_a_training_reach_nnunet(folders, asked, tmp_path):
+def test_options_of_a_training_reach_nnunet(folders, requests, tmp_path):
     weights = tmp_path / "weights.pth"
     torch.save({"network_weights": {}}, weights)
     options = {"resume": True, "npz": True, "gpus": 2, "pretrained_weights": weights}
     train(folders.raw.name, "2d", "all", OURS, plans="tiny", device="cpu", **options)
-    (one,) = asked
-    assert (one["fold"], one["trainer_class_name"], one["num_gpus"]) == ("all", OURS, 2)
-    assert one["continue_training"] is one["export_validation_probabilities"] is True
-    assert one["pretrained_weights"] == str(weights)
+    (request,) = requests
+    assert (request["fold"], request["trainer_class_name"], request["num_gpus"]) == ("all", OURS, 2)
+    assert request["continue_training"] is request["export_validation_probabilities"] is True
+    assert request["pretrained_weights"] == str(weights)
 
 
-def test_all_names_that_do_not_exist_are_told_at_once(folders):
+def test_all_unknown_names_of_a_training_are_reported_at_once(folders):
     with pytest.raises(UserError) as caught:
         train(folders.raw.name, "2D", 9, "SemiMeanTecherTrainer", plans="tiny", device="cpu")
     assert [problem.where.split()[0] for problem in caught.value.problems] == [
@@ -98,19 +103,21 @@ def test_pretrained_weights_that_are_none_are_refused_before_the_training(folder
     assert not folders.results.exists()
 
 
-def test_the_verb_takes_the_words_of_nnunets_own_command(folders, asked, capsys):
-    where = [folders.raw.name, "2d", "all", "-tr", OURS, "-p", "tiny", "-device", "cpu"]
-    assert main(["train", *where, "--c", "--npz", "-num_gpus", "2"]) == 0
-    said = capsys.readouterr().out
-    assert "next: nnUNetv2_predict -d" in said and said.endswith(" -o PREDICTIONS -device cpu\n")
-    assert main(["train", *where, "--val"]) == 0
-    first, second = asked
+def test_the_verb_takes_the_words_of_nnunets_own_command(folders, requests, capsys):
+    words = [folders.raw.name, "2d", "all", "-tr", OURS, "-p", "tiny", "-device", "cpu"]
+    assert main(["train", *words, "--c", "--npz", "-num_gpus", "2"]) == 0
+    message = capsys.readouterr().out
+    assert "next: nnUNetv2_predict -d" in message and message.endswith(
+        " -o PREDICTIONS -device cpu\n"
+    )
+    assert main(["train", *words, "--val"]) == 0
+    first, second = requests
     assert first["continue_training"] is first["export_validation_probabilities"] is True
     assert (first["num_gpus"], second["only_run_validation"]) == (2, True)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["-p", "tyny"], "tyny"),
         (["-device", "cuda"], "needs a GPU, found none"),
@@ -118,16 +125,17 @@ def test_the_verb_takes_the_words_of_nnunets_own_command(folders, asked, capsys)
         (["-pretrained_weights", "gone.pth"], "gone.pth"),
     ],
 )
-def test_a_mistake_is_told_in_a_line_or_two(folders, monkeypatch, capsys, words, said):
+def test_a_mistake_is_reported_in_at_most_two_lines(folders, monkeypatch, capsys, words, message):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    given = ["-p", "tiny", "-device", "cpu", *words]
-    assert main(["train", folders.raw.name, "2d", "0", *given]) == 2
+    options = {"-p": "tiny", "-device": "cpu", words[0]: words[1]}
+    words = [word for option in options.items() for word in option]
+    assert main(["train", folders.raw.name, "2d", "0", *words]) == 2
     err = capsys.readouterr().err
-    assert said in err and "Fix:" in err and len(err.splitlines()) <= 2
+    assert message in err and "Fix:" in err and len(err.splitlines()) <= 2
     assert not folders.results.exists()
 
 
-def test_a_configuration_that_is_not_preprocessed_is_told_with_the_command(folders, capsys):
+def test_an_unprepared_configuration_is_reported_with_the_command(folders, capsys):
     plans = json.loads((folders.preprocessed / "tiny.json").read_text())
     plans["configurations"]["2d"]["data_identifier"] = "elsewhere"
     write_json(folders.preprocessed / "tiny.json", plans)

@@ -11,9 +11,9 @@ from semi_nnunet.evaluation.values import Model
 from semi_nnunet.runs.crossval import make_jobs
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.trainings import (
-    asked_jobs,
     found_jobs,
-    note_asked,
+    read_requested_jobs,
+    record_requested_jobs,
     require_trained,
     stale_tables,
     tables_of,
@@ -23,17 +23,17 @@ from semi_nnunet.util.lock import held
 from tests.runs.jobs import BASE, OURS, TRAINERS, jobs_of, leave
 
 
-def test_what_an_earlier_crossval_still_works_on_is_not_forgotten(folders, capsys):
+def test_jobs_of_a_running_crossval_stay_recorded(folders, capsys):
     jobs = make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0", "1"], 1)
-    note_asked(folders, "tiny", jobs)
+    record_requested_jobs(folders, "tiny", jobs)
     with held(jobs[0].lock):
-        note_asked(folders, "tiny", jobs[-1:])
-        assert asked_jobs(folders, "tiny") == jobs
-    note_asked(folders, "tiny", jobs[-1:])
-    assert asked_jobs(folders, "tiny") == jobs[-1:]
+        record_requested_jobs(folders, "tiny", jobs[-1:])
+        assert read_requested_jobs(folders, "tiny") == jobs
+    record_requested_jobs(folders, "tiny", jobs[-1:])
+    assert read_requested_jobs(folders, "tiny") == jobs[-1:]
 
 
-def test_copies_that_somebody_keeps_are_no_trainings(folders):
+def test_a_users_copies_are_no_trainings(folders):
     base, ours = jobs_of(folders)
     leave(base), leave(ours)
     shutil.copytree(base.folder, base.folder.with_name("fold_0_old"))
@@ -53,12 +53,12 @@ def test_every_fold_and_seed_of_the_plans_is_found(empty):
     ours = [(OURS, "2d", "0", 0, "tiny"), (OURS, "2d", "all", 0, "tiny"),
             (OURS, "2d", "0", 2, "tiny_seed2")]  # fmt: skip
     other = (BASE, "3d_fullres", "12", 0, "others")
-    assert found_jobs(empty, "tiny") == [Job(empty, *one) for one in ours]
-    assert found_jobs(empty) == [Job(empty, *one) for one in (other, *ours)]
+    assert found_jobs(empty, "tiny") == [Job(empty, *key) for key in ours]
+    assert found_jobs(empty) == [Job(empty, *key) for key in (other, *ours)]
     assert found_jobs(empty, "tin") == []
 
 
-def test_plans_that_are_named_like_those_of_a_seed_are_found_by_their_name(empty):
+def test_plans_named_like_seed_plans_are_found_by_their_name(empty):
     begun(empty, f"{OURS}__tiny_seed2__2d", f"{OURS}__tiny_seed2_seed1__2d")
     assert [job.seed for job in found_jobs(empty, "tiny_seed2")] == [0, 1]
 
@@ -73,13 +73,16 @@ def test_plans_that_nothing_was_trained_with_are_named(empty):
 
 def test_jobs_that_were_asked_for_are_the_same_when_read_again(empty):
     jobs = [Job(empty, OURS, "2d", fold, 1, "tiny_seed1") for fold in ("0", "all")]
-    others = [Job(empty, BASE, "2d", "0", 0, "others")]
-    assert asked_jobs(empty) == []
-    note_asked(empty, "tiny", jobs)
-    note_asked(empty, "others", others)
-    assert asked_jobs(empty, "tiny") == jobs and asked_jobs(empty) == [*jobs, *others]
-    note_asked(empty, "tiny", jobs[1:])
-    assert asked_jobs(empty, "tiny") == jobs[1:]
+    other_jobs = [Job(empty, BASE, "2d", "0", 0, "others")]
+    assert read_requested_jobs(empty) == []
+    record_requested_jobs(empty, "tiny", jobs)
+    record_requested_jobs(empty, "others", other_jobs)
+    assert read_requested_jobs(empty, "tiny") == jobs and read_requested_jobs(empty) == [
+        *jobs,
+        *other_jobs,
+    ]
+    record_requested_jobs(empty, "tiny", jobs[1:])
+    assert read_requested_jobs(empty, "tiny") == jobs[1:]
 
 
 def test_a_table_of_an_earlier_training_is_left_out_and_named(empty):

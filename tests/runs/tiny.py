@@ -27,7 +27,7 @@ def with_tiny_plans(dataset: Any, results: Path) -> Iterator[Folders]:
 
 def trainings_with(folder: str) -> list[int]:
     """Processes of nnUNetv2_train that have a folder of the test's own in their environment."""
-    found = []
+    pids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_bytes().decode()
@@ -35,8 +35,8 @@ def trainings_with(folder: str) -> list[int]:
         except OSError:  # it has ended, or is somebody else's
             continue
         if "nnUNetv2_train" in command and folder in environment:
-            found.append(int(process.name))
-    return found
+            pids.append(int(process.name))
+    return pids
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
