@@ -8,6 +8,7 @@ from pathlib import Path
 
 from semi_nnunet.automatic.schedule import FULL, TrainingRound
 from semi_nnunet.data.layout import read_plans
+from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import STEPS, Job
 from semi_nnunet.runs.launching import Launcher
@@ -94,8 +95,12 @@ class AutoCommands:
 
     def build_trainings(self, current: TrainingRound, steps_per_epoch: int) -> NamedCommands:
         """Plan and train a round; the last one also predicts and measures test cases."""
-        epochs = current.steps // steps_per_epoch
-        length = (f"epochs={epochs}", f"steps_per_epoch={steps_per_epoch}")
+        epochs, baseline_epochs = (
+            steps // steps_per_epoch for steps in (current.steps, current.steps_of(BASELINE))
+        )
+        length = [f"epochs={epochs}", f"steps_per_epoch={steps_per_epoch}"]
+        if baseline_epochs != epochs:
+            length.append(f"{BASELINE}.epochs={baseline_epochs}")
         settings = (*length, *list_step_settings(current.steps))
         yield f"plan the {current.name} trainings", self._plan(current.name, settings)
         train = self._crossval(current.name, current.trainers, current.folds)

@@ -30,7 +30,8 @@ def format_schedule(
     rows = [("round", "steps", "folds", "about", "trainers")]
     for current, seconds in zip(rounds, estimate_round_seconds(inputs, rounds), strict=True):
         folds, trainers = " ".join(current.folds), ", ".join(map(shorten_trainer, current.trainers))
-        rows.append((current.name, str(current.steps), folds, readable_time(seconds), trainers))
+        about = readable_time(seconds)
+        rows.append((current.name, current.describe_steps(), folds, about, trainers))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [
         "  ".join(
@@ -71,8 +72,8 @@ def describe_case_roles(cases: CaseCounts, rounds: Collection[str]) -> str:
         check = "the labelled test cases check it."
     if cases.proving_patients < LEAST_PATIENTS:
         check += (
-            f" With fewer than {LEAST_PATIENTS} of them no gain is beyond chance, and the "
-            f"baseline ships: put test cases into labelsTs."
+            f" With fewer than {LEAST_PATIENTS} of them no gain can be proven: put test cases into "
+            f"labelsTs."
         )
     return f"{choice}; {check}"
 
@@ -83,7 +84,7 @@ def build_choice(
     """Describe the rounds in which ``trainer`` was chosen, and the model that ships."""
     rows = [
         (
-            name, str(current.steps), " ".join(current.folds),
+            name, current.describe_steps(), " ".join(current.folds),
             ", ".join(map(shorten_trainer, current.trainers)),
             ", ".join(map(shorten_trainer, state.ranked.get(name, ()))),
         )

@@ -1,8 +1,9 @@
 """Divide a budget of hours into rounds of trainings: successive halving, then a test.
 
-All candidates train briefly, the better half twice as long, the best one and the baseline at least
-four times as long (Jamieson & Talwalkar 2016, arXiv:1502.07943, with three rounds; theirs take the
-same time each, ours leave at least half of it to the last one, whose model ships).
+All candidates train briefly, the better half twice as long, the best one at least four times as
+long (Jamieson & Talwalkar 2016, arXiv:1502.07943, with three rounds; theirs take the same time
+each, ours leave at least half of it to the last one, whose model ships). In the last round the
+baseline gets the time of the method, not its steps: the user wants the best model for these hours.
 """
 
 from __future__ import annotations
@@ -48,15 +49,35 @@ class TrainingRound:
 
     Args:
         name: one of :data:`LENGTHS`.
-        trainers: including the teachers of distilled trainers.
+        trainers: the baseline first; including the teachers of distilled trainers.
         folds: that each of them trains.
-        steps: of each training.
+        steps: of each training, except for the baseline in the last round.
+        baseline_ratio: steps of the baseline for each step of the other trainers.
     """
 
     name: str
     trainers: tuple[str, ...]
     folds: tuple[str, ...]
     steps: int
+    baseline_ratio: float = 1.0
+
+    def steps_of(self, trainer: str) -> int:
+        """Return the steps of a trainer.
+
+        >>> full = TrainingRound("full", ("Base", "A"), ("all",), 100, baseline_ratio=3.3)
+        >>> full.steps_of("A"), full.steps_of("Base")
+        (100, 330)
+        """
+        return int(self._exact_steps()[self.trainers.index(trainer)])
+
+    def _exact_steps(self) -> list[float]:
+        return [self.steps * self.baseline_ratio, *[self.steps] * (len(self.trainers) - 1)]
+
+    def describe_steps(self) -> str:
+        """Return the steps, and those of the baseline if they differ."""
+        baseline_steps = self.steps_of(self.trainers[0])
+        other = "" if baseline_steps == self.steps else f" (baseline {baseline_steps})"
+        return f"{self.steps}{other}"
 
     def seconds(self, rates: Mapping[str, TrainingRate], test_cases: int, at_a_time: int) -> float:
         """Estimate the duration of the round, with ``at_a_time`` trainings side by side.
@@ -65,8 +86,8 @@ class TrainingRound:
         """
         cases = test_cases if self.name == FULL else 0
         per_fold = sum(
-            rates[name].besides + rates[name].case * cases + rates[name].step * self.steps
-            for name in self.trainers
+            rates[name].besides + rates[name].case * cases + rates[name].step * steps
+            for name, steps in zip(self.trainers, self._exact_steps(), strict=True)
         )
         return per_fold * len(self.folds) / at_a_time
 
@@ -102,6 +123,10 @@ class ScheduleInputs:
             names[name] = None
         return tuple(names)
 
+    def step_seconds(self, trainers: Sequence[str]) -> float:
+        """Return the seconds of a step of each trainer and its teacher together."""
+        return sum(self.rates[name].step for name in self.with_teachers(trainers))
+
 
 def list_remaining_rounds(
     inputs: ScheduleInputs, candidates: Sequence[str], finished: Collection[str] = ()
@@ -126,15 +151,13 @@ def list_remaining_rounds(
     best = find_costliest(inputs, remaining) if rounds else remaining[0]
     trainers = inputs.with_teachers([inputs.baseline, best])
     folds = (ALL, *inputs.cases.proving_folds)
-    return [*rounds, TrainingRound(FULL, trainers, folds, LENGTHS[FULL])]
+    ratio = inputs.step_seconds([best]) / inputs.rates[inputs.baseline].step
+    return [*rounds, TrainingRound(FULL, trainers, folds, LENGTHS[FULL], max(1.0, ratio))]
 
 
 def find_costliest(inputs: ScheduleInputs, candidates: Sequence[str]) -> str:
     """Return the candidate whose training, with its teacher's, takes longest."""
-    return max(
-        candidates,
-        key=lambda name: sum(inputs.rates[t].step for t in inputs.with_teachers([name])),
-    )
+    return max(candidates, key=lambda name: inputs.step_seconds([name]))
 
 
 def divide_budget(

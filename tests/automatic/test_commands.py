@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,14 @@ def test_the_jobs_of_a_round_match_its_crossval(empty) -> None:
         (trainer, fold) for trainer in ROUND.trainers for fold in ROUND.folds
     }
     assert {job.plans for job in jobs} == {"nnUNetPlans_auto_full"}
+
+
+def test_in_the_last_round_the_baseline_has_its_own_epochs(empty) -> None:
+    commands = AutoCommands(empty, "2d", Launcher(), "cpu", Path("out"))
+    (_, plan), _ = commands.build_trainings(replace(ROUND, baseline_ratio=3.3), 50)
+    assert {"epochs=4", "SemiBaselineTrainer.epochs=13"} <= {*plan}  # 660 steps are 13 epochs
+    (_, plan), _ = commands.build_trainings(SHORT, 50)
+    assert not [word for word in plan if word.startswith("SemiBaselineTrainer.")]
 
 
 def test_rounds_that_choose_predict_no_test_case(empty) -> None:

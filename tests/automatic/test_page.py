@@ -41,7 +41,7 @@ def test_the_roles_of_the_cases_are_described() -> None:
 def test_too_few_patients_are_announced_beforehand() -> None:
     for cannot in (cases_of(test_patients=5), cases_of(patients=5, has_test_labels=False)):
         text = describe_case_roles(cannot, ["full"])
-        assert "baseline ships" in text and "labelsTs" in text
+        assert "proven" in text and "labelsTs" in text
     for can in (cases_of(test_patients=6), cases_of(patients=6, has_test_labels=False)):
         assert "baseline" not in describe_case_roles(can, ["full"])
 
@@ -60,7 +60,7 @@ def test_the_page_begins_with_the_answer(tmp_path: Path) -> None:
     title, _, first, *rest = text.splitlines()
     assert (title, first) == ("# Dataset007_Seven", proof.answer)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in rest]
-    assert ["full", str(last.steps), "all", "Base, B", ""] in rows
+    assert ["full", last.describe_steps(), "all", "Base, B", ""] in rows
     assert "B. 30 min of 2 h were spent." in text
     assert "is kept" not in text
     assert "of SemiCPSTrainer is kept" in format_answer_page(

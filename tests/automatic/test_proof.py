@@ -1,4 +1,4 @@
-"""What ships is proven on cases that did not choose it; without a proof the baseline ships."""
+"""What ships has the higher expected Dice; what is claimed is beyond chance."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ CASES = 12
 
 
 def measured(job: Job, folder: str, gain: float) -> Job:
-    """A finished training whose metrics are above .5 by the gain, and a little more by chance."""
+    """Leave a finished training whose mean Dice is .5 and the gain, with other noise in each."""
     leave(job)
     table = job.folder / folder / "metrics.csv"
     table.parent.mkdir()
-    chance = np.random.default_rng(0).normal(0, 0.01, CASES)
-    rows = [f"case_{n},organ,{0.5 + gain + chance[n] * (n % 3)}" for n in range(CASES)]
+    noise = np.random.default_rng(len(job.trainer)).normal(0, 0.004, CASES)
+    dice = 0.5 + gain + noise - noise.mean()
+    rows = [f"case_{n},organ,{dice[n]}" for n in range(CASES)]
     table.write_text("\n".join(["case,class,dice", *rows]) + "\n", encoding="utf-8")
     return job
 
@@ -38,12 +39,13 @@ def test_the_trainers_are_ranked_by_validation_cases(empty) -> None:
     ("gain", "ships", "answer"),
     [
         (0.1, OURS, "Unlabelled images help"),
-        (0.0, BASE, "No gain beyond chance"),
+        (0.0005, OURS, "A gain is likely"),
+        (-0.0015, BASE, "No gain"),
         (-0.1, BASE, "Unlabelled images harm"),
     ],
 )
 @pytest.mark.parametrize("subset", ["validation", "test"])
-def test_a_method_ships_only_if_it_is_better_beyond_chance(
+def test_a_method_ships_if_a_gain_is_expected_and_claims_only_what_is_proven(
     empty, gain: float, ships: str, answer: str, subset: str
 ) -> None:
     if subset == "test":

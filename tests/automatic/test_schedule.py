@@ -56,6 +56,19 @@ def test_rounds_grow_and_the_last_one_has_half_of_the_time() -> None:
     assert 0.97 * 8 * 3600 < sum(choosing) + last <= 8 * 3600
 
 
+def test_in_the_last_round_the_baseline_trains_as_long_as_the_method() -> None:
+    inputs = setting()
+    for candidates in (["B"], [TAUGHT]):
+        (last,) = divide_budget(inputs, candidates, 3600, finished=[SHORT, LONGER])
+        method = sum(
+            last.steps_of(name) * inputs.rates[name].step for name in last.trainers if name != BASE
+        )
+        baseline = last.steps_of(BASE) * inputs.rates[BASE].step
+        assert baseline == pytest.approx(method, rel=0.01) and last.steps_of(BASE) > last.steps
+    short = divide_budget(inputs, CANDIDATES, 8 * 3600)[0]
+    assert {short.steps_of(name) for name in short.trainers} == {short.steps}
+
+
 def test_choosing_gets_the_time_that_the_longest_trainings_cannot_use() -> None:
     inputs = setting(most_steps=1500)
     rounds = divide_budget(inputs, CANDIDATES, 8000)
