@@ -1,9 +1,9 @@
-"""What an earlier check found in files that are still the same, so that none is decoded twice.
+"""Reports of checked cases, kept so that unchanged files are not decoded again.
 
-A report without problems is written down with a checksum of what it follows from: the bytes of the
+A report without problems is written with a checksum of all that it depends on: the bytes of the
 case's files, their names, the rules of the data set, and the programs that check and read. The next
-check reads all bytes again, so that a damaged or exchanged file is noticed, and decodes only what
-has another checksum. Neither the size nor the time of a file is trusted.
+check reads all bytes again, so it notices a damaged or exchanged file, but decodes only cases with
+another checksum. Size and modification time of a file do not count.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.data import file_bytes, image_files
-from semi_nnunet.data.image_files import Geometry
+from semi_nnunet.data import file_bytes, image_files, readers
+from semi_nnunet.data.readers import Geometry
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import sha256_of_file, write_text
 
-SELF_CONTAINED = (".nii.gz", ".nii", ".png", ".bmp")  # others may point to a second file
+SELF_CONTAINED = (".nii.gz", ".nii", ".png", ".bmp")  # others may refer to a second file
 READERS = ("nnunetv2", "SimpleITK", "nibabel", "scikit-image", "numpy")
 
 
 @dataclass(frozen=True)
 class CaseReport:
-    """What is wrong with one case, and what its images are like.
+    """The problems and properties of one case.
 
     Args:
         case: its identifier.
         subset: "labelled", "unlabelled" or "test".
-        content_hash: sha256 over shape and voxel values, decoded, so that recompression does not
-            hide equality; None if a file is unreadable.
+        content_hash: SHA-256 of shape and decoded voxels, so that a recompressed copy is
+            recognised; None if a file is unreadable.
         problems: empty if the case is fine.
-        geometry: of its first readable image; None if there is none.
+        geometry: of its first readable image, None without one.
         quantiles: of the voxels of each channel, at
-            :data:`~semi_nnunet.data.image_files.QUANTILES`; bad files are left out.
-        only_background: it has a label that is 0 everywhere.
-        source: :func:`source_of` its files; "" where they have none.
+            :data:`~semi_nnunet.data.image_files.QUANTILES`; without those of bad files.
+        only_background: whether its label is 0 everywhere.
+        source: :func:`compute_report_source` of its files, or "".
     """
 
     case: str
@@ -54,21 +54,21 @@ class CaseReport:
     source: str = ""
 
 
-Known = dict[tuple[str, str], CaseReport]  # (subset, case) -> its report
+KnownReports = dict[tuple[str, str], CaseReport]  # (subset, case) -> its report
 
 
-def source_of(paths: Iterable[str], rules: str) -> str:
-    """A checksum of all that the report of a case follows from.
+def compute_report_source(paths: Iterable[str], rules: str) -> str:
+    """Return a checksum of all that the report of a case depends on.
 
     Args:
         paths: of its images and label.
-        rules: what the data set holds them to.
+        rules: of the data set.
 
     Returns:
-        It, or "" if one cannot be read, is no file, or is of a format that may keep voxels or
-        geometry in another file.
+        The checksum, or "" if a path is unreadable, is no file, or has a format that may keep
+        voxels or geometry in another file.
     """
-    digest = hashlib.sha256(f"{rules}\n{_programs()}".encode())
+    digest = hashlib.sha256(f"{rules}\n{_describe_programs()}".encode())
     for path in paths:
         if not (path.endswith(SELF_CONTAINED) and os.path.isfile(path)):
             return ""
@@ -80,44 +80,40 @@ def source_of(paths: Iterable[str], rules: str) -> str:
 
 
 @cache
-def _programs() -> str:
-    """The versions of what reads images, and this package's own checks as they are."""
-    here = Path(__file__)
-    checks = (here.with_name("integrity.py"), Path(file_bytes.__file__), Path(image_files.__file__))
-    return " ".join([*map(version, READERS), *map(sha256_of_file, checks)])
+def _describe_programs() -> str:
+    """Return the versions of the reading packages and checksums of this package's checks."""
+    sources = [Path(str(module.__file__)) for module in (file_bytes, image_files, readers)]
+    sources.append(Path(__file__).with_name("integrity.py"))
+    return " ".join([*map(version, READERS), *map(sha256_of_file, sources)])
 
 
-def read_reports(path: Path) -> Known:
-    """The reports in a file of :func:`write_reports`; what cannot be read of it is left out."""
-    known: Known = {}
+def read_reports(path: Path) -> KnownReports:
+    """Return the reports that :func:`write_reports` wrote; skip unreadable lines."""
+    reports: KnownReports = {}
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                report = _from_json(line)
+                report = _parse_report(line)
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 continue
-            known[report.subset, report.case] = report
-    return known
+            reports[report.subset, report.case] = report
+    return reports
 
 
-def _from_json(line: str) -> CaseReport:
+def _parse_report(line: str) -> CaseReport:
     content = json.loads(line)
-    place = content.pop("geometry")
-    geometry = Geometry(**{key: _tuple(value) for key, value in place.items()})
+    fields = content.pop("geometry").items()
+    geometry = Geometry(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields})
     quantiles = tuple(map(tuple, content.pop("quantiles")))
     return CaseReport(**content, problems=(), geometry=geometry, quantiles=quantiles)
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
 def write_reports(path: Path, reports: Iterable[CaseReport]) -> None:
-    """Write down those reports that have a source and no problems, atomically."""
+    """Write the reports that have a source and no problems, atomically."""
     lines = []
     for report in reports:
         if report.source and not report.problems and report.geometry:
-            content = {**vars(report), "geometry": vars(report.geometry)}  # asdict is slow
-            del content["problems"]
+            content: dict[str, Any] = {**vars(report), "geometry": vars(report.geometry)}
+            del content["problems"]  # asdict would be slow
             lines.append(json.dumps(content) + "\n")
     write_text(path, "".join(lines))

@@ -1,42 +1,73 @@
-"""The configurations of plans, read without nnU-Net's classes, whose import takes seconds."""
+"""Plans files and their configurations, read without nnU-Net's classes, whose import is slow."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json
+
+
+def read_plans(preprocessed: Path, name: str) -> dict[str, Any]:
+    """Return the plans ``name`` of a preprocessed data set.
+
+    Raises:
+        UserError: the plans do not exist; the fix names the existing ones.
+    """
+    path = preprocessed / f"{name}.json"
+    if path.is_file() and is_plans(path):
+        return dict(read_json(path))
+    existing = [file.stem for file in sorted(preprocessed.glob("*.json")) if is_plans(file)]
+    defect = "holds no plans" if path.is_file() else "does not exist"
+    if existing:
+        fix = f"choose -p from {', '.join(existing)}"
+    else:
+        fix = f"semi_nnunet preprocess -d {preprocessed.name} first"
+    raise UserError(f"{path} {defect}", fix=fix)
+
+
+def is_plans(path: Path) -> bool:
+    """Return whether a JSON file holds nnU-Net's plans."""
+    content = read_json(path)
+    return isinstance(content, dict) and "plans_name" in content
 
 
 def configuration_of(plans: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    """A configuration with what it inherits, as nnU-Net's PlansManager resolves it.
+    """Return a configuration with all that it inherits, as nnU-Net's PlansManager resolves it.
+
+    >>> plans = {"configurations": {"2d": {"batch_size": 4, "spacing": [1, 1]},
+    ...                             "small": {"inherits_from": "2d", "batch_size": 2}}}
+    >>> configuration_of(plans, "small")
+    {'batch_size': 2, 'spacing': [1, 1]}
 
     Args:
         plans: content of a plans file.
         name: such as "3d_cascade_fullres".
 
     Returns:
-        None where the plans do not have it.
+        The configuration, or None if the plans lack it.
 
     Raises:
-        UserError: it inherits from one that is not there, or from itself.
+        UserError: it inherits from a missing configuration or, in a circle, from itself.
     """
     configurations = plans["configurations"]
     if name not in configurations:
         return None
-    found, seen = dict(configurations[name]), [name]
-    while (parent := found.pop("inherits_from", None)) is not None:
-        if parent in seen or parent not in configurations:
-            why = "inherits from it" if parent in seen else "the plans do not have"
+    resolved, chain = dict(configurations[name]), [name]
+    while (parent := resolved.pop("inherits_from", None)) is not None:
+        if parent in chain or parent not in configurations:
+            why = "inherits from it" if parent in chain else "the plans do not have"
             raise UserError(
-                f"configuration {seen[-1]} inherits from {parent}, which {why}", fix="plan anew"
+                f"configuration {chain[-1]} inherits from {parent}, which {why}", fix="plan again"
             )
-        seen.append(parent)
-        found = {**configurations[parent], **found}
-    return found
+        chain.append(parent)
+        resolved = {**configurations[parent], **resolved}
+    return resolved
 
 
 def next_stages(configuration: Mapping[str, Any]) -> list[str]:
-    """The configurations of a cascade that take the predictions of this one."""
+    """Return the cascade configurations that take the predictions of this configuration."""
     stages = configuration.get("next_stage") or []
     return [stages] if isinstance(stages, str) else list(stages)

@@ -1,32 +1,38 @@
-"""Are the unlabelled images of the world of the labelled ones? A ranked list of those that are not.
+"""Domain check: find unlabelled images unlike all labelled ones, warn, and skip them on request.
 
-Nothing refuses an image of a wrong organ, unit, axis or scanner, and a method learns from whatever
-lies in imagesUn. Every unlabelled image is compared with the range of the labelled ones, widened by
-a factor, as a few labelled images are far from showing all that is ordinary. A reason says what was
-found and what the labelled images have. Its severity is 1 where the widened range ends, and grows
+A method learns from everything in imagesUn, also from an image of a wrong organ, unit, axis or
+scanner. Every unlabelled image is compared with the range of the labelled images, widened by a
+factor, as a few labelled images do not show all ordinary variation. A reason names the values of
+both. Its severity is 1 at the end of the widened range and grows
 by 1 with every further factor, so that different quantities can be ranked together.
 
-How far ranges are widened:
+Widening of the ranges:
 
-* Spacing and physical size, each axis: by 3. Slices of 1 and of 5 mm, an abdomen and a whole trunk
-  are in one hospital. (The number of voxels is one divided by the other, and not compared again.)
-* Intensities of a channel that nnU-Net normalises with the same numbers in every image, which its
-  name decides (CT, rgb_to_0_1): by 4. They have a unit.
-* Intensities of a channel that it normalises by each image itself (MR): by 100. Four labelled
-  images of MSD's hippocampus already differ by a factor of 20, 91 by one of 39, and the unit is
-  gone after the normalisation: what is found here is a mistake or another kind of image.
-* Negative values, where no labelled image has them, or all have: not at all. They tell CT from MR.
-* The side of the patient to which the axes run: not at all. nnU-Net takes axes as they lie, so that
-  a mirrored image shows the heart on the right. Oblique axes are not compared.
-* The origin: only by much, and as a mild reason, which alone makes no outlier: it depends on where
-  a scanner has its zero, and nnU-Net never uses it. Beyond 10 m no scanner reaches.
+* Spacing and physical size of each axis: by 3. One hospital has slices of 1 and of 5 mm, and scans
+  of an abdomen and of a whole trunk. (The number of voxels follows from the two.)
+* Intensities of a channel that nnU-Net normalises with the same numbers in every image, as its name
+  decides (CT, rgb_to_0_1): by 4. They have a unit.
+* Intensities of a channel that nnU-Net normalises within each image (MR): by 100. Four labelled
+  images of MSD's hippocampus already differ by a factor of 20, 91 by a factor of 39, and the
+  normalisation removes the unit; only mistakes and other kinds of images differ by more.
+* Negative values, if no labelled image has them, or all have: not at all. They separate CT and MR.
+* Side of the patient to which the axes run: not at all. nnU-Net does not reorient axes, so a
+  mirrored image shows the heart on the right. Oblique axes are not compared.
+* Origin: only large distances, as a mild reason that makes no outlier by itself: it depends on the
+  zero of a scanner, and nnU-Net never uses it. No scanner reaches beyond 10 m.
+
+``outliers.csv`` lists all outliers with their reasons, and ``outliers.png`` shows the worst next to
+some labelled images.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import (
@@ -37,20 +43,29 @@ from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization impo
     get_normalization_scheme,
 )
 
-from semi_nnunet.data.image_files import UNTOLD, Geometry
-from semi_nnunet.data.integrity import CaseReport
+from semi_nnunet.data.checked import CaseReport
+from semi_nnunet.data.layout import DATASET_JSON, UNLABELLED_IMAGES
+from semi_nnunet.data.raw_description import UNLABELLED_DOMAIN, RawDataset
+from semi_nnunet.data.readers import UNTOLD, Geometry
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import write_csv
+
+logger = logging.getLogger(__name__)
 
 SPACING_FACTOR = SIZE_FACTOR = 3.0
 UNIT_FACTOR, UNITLESS_FACTOR = 4.0, 100.0  # of intensities
-OF_EACH_IMAGE = (ZScoreNormalization, RescaleTo01Normalization)
+PER_IMAGE_NORMALISATIONS = (ZScoreNormalization, RescaleTo01Normalization)
 NEGATIVE = 0.02  # of the span of the labelled images: values below minus that are negative
-MILD = 0.5  # the severity of an origin far away
+MILD = 0.5  # the severity of a distant origin
 FAR_MM, FAR_EXTENTS, UNREAL_MM = 300.0, 3.0, 10_000.0
+FOLDER = "domain_check"  # in the preprocessed data set
+TABLE, SHEET = "outliers.csv", "outliers.png"
+MAX_PRINTED, MAX_PICTURED = 10, 12
 
 
 @dataclass(frozen=True)
 class Reason:
-    """A whole sentence about what sets a case apart, and by how much; see the module."""
+    """A sentence about one property that makes a case unusual, with its severity."""
 
     text: str
     severity: float
@@ -80,40 +95,41 @@ class Range:
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[float]] | Sequence[np.ndarray]) -> Range:
-        """Of one row a case."""
+        """Return the range of rows (cases, N)."""
         table = np.array(rows, dtype=float)
         return cls(table.min(0), table.max(0))
 
     def beyond(self, values: np.ndarray) -> np.ndarray:
-        """How far each value lies outside, 0 inside."""
+        """Return the distance of each value to its range, 0 inside."""
         return np.maximum(np.maximum(self.low - values, values - self.high), 0)
 
     def factors_beyond(self, values: np.ndarray, factor: float) -> float:
-        """By how many factors the farthest value lies outside; all are above 0."""
+        """Return by how many factors the farthest value lies outside; all values are positive."""
         logs = Range(np.log(self.low), np.log(self.high)).beyond(np.log(values))
         return float(logs.max()) / math.log(factor)
 
     def of_last(self, axes: int) -> Range:
-        """Of the last quantities alone."""
+        """Return the ranges of the last quantities."""
         return Range(self.low[-axes:], self.high[-axes:])
 
     def __str__(self) -> str:
-        """All quantities, such as "2 to 2.5 x 1 x 1"."""
-        return times(
+        """Return all quantities, such as "2 to 2.5 x 1 x 1"."""
+        return " x ".join(
             f"{low:.4g}" if math.isclose(low, high, rel_tol=1e-3) else f"{low:.4g} to {high:.4g}"
             for low, high in zip(self.low, self.high, strict=True)
         )
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """What the labelled images span.
+class LabelledRanges:
+    """The ranges that the labelled images span.
 
     Args:
-        spacing, size: of each axis, in mm, in nnU-Net's order (Z, Y, X).
-        axes: how many of them there are: 2 if all images are flat.
+        spacing: of each axis, in mm, in nnU-Net's order (Z, Y, X).
+        size: of each axis, in mm, in the same order.
+        axes: number of axes, 2 if all images are flat.
         origin: in mm; None for formats without one.
-        towards: the sides to which the axes of the images run; empty if one does not tell.
+        towards: sides to which the axes of the images run; empty if it is unknown for some image.
         quantiles: of the voxels, a range for each channel.
         spans: greatest minus least quantile of each channel.
     """
@@ -127,174 +143,247 @@ class Labelled:
     spans: Range
 
     @classmethod
-    def of(cls, reports: Sequence[CaseReport]) -> Labelled:
-        """Of the labelled ones among all reports; there is at least one."""
-        of_labelled = [r for r in reports if r.subset == "labelled" and not r.problems]
-        places = [report.geometry for report in of_labelled if report.geometry]
-        origins = [place.origin for place in places if place.origin is not None]
-        towards = frozenset(place.towards for place in places)
-        channels = zip(*(report.quantiles for report in of_labelled), strict=True)
+    def of(cls, reports: Sequence[CaseReport]) -> LabelledRanges:
+        """Return the ranges of the labelled cases, at least one, among all reports."""
+        labelled = [r for r in reports if r.subset == "labelled" and not r.problems]
+        geometries = [report.geometry for report in labelled if report.geometry]
+        origins = [geometry.origin for geometry in geometries if geometry.origin is not None]
+        towards = frozenset(geometry.towards for geometry in geometries)
+        channels = zip(*(report.quantiles for report in labelled), strict=True)
+        spans = [[values[-1] - values[0] for values in report.quantiles] for report in labelled]
         return cls(
-            Range.of([place.spacing for place in places]),
-            Range.of([extent(place) for place in places]),
-            max(axes_of(place) for place in places),
-            Range.of(origins) if len(origins) == len(places) else None,
+            Range.of([geometry.spacing for geometry in geometries]),
+            Range.of([compute_size_mm(geometry) for geometry in geometries]),
+            max(count_axes(geometry) for geometry in geometries),
+            Range.of(origins) if len(origins) == len(geometries) else None,
             frozenset() if towards & {"", UNTOLD} else towards,
             tuple(Range.of(rows) for rows in channels),
-            Range.of([spans(report) for report in of_labelled]),
+            Range.of(spans),
         )
+
+
+def check_domain(
+    raw: RawDataset,
+    reports: Sequence[CaseReport],
+    skipped: Collection[str],
+    preprocessed: Path,
+    skip_outliers: bool,
+) -> dict[str, list[str]]:
+    """Compare unlabelled with labelled images; log and write the outliers.
+
+    Args:
+        raw: the data set.
+        reports: of all its cases.
+        skipped: unlabelled cases that are skipped already.
+        preprocessed: the folder of the preprocessed data set. FOLDER is written in it, or removed
+            without outliers.
+        skip_outliers: skip the outliers.
+
+    Returns:
+        The skipped outliers -> their reasons.
+
+    Raises:
+        UserError: no unlabelled case would be left.
+    """
+    compared = [report for report in reports if report.case not in skipped]
+    total = sum(report.subset == "unlabelled" for report in compared)
+    outliers = find_outliers(compared, raw.channels, raw.other_domain)
+    folder = preprocessed / FOLDER
+    if not outliers:
+        shutil.rmtree(folder, ignore_errors=True)
+        return {}
+    write_outliers(folder, raw, outliers)
+    advice = f"look at them, and correct or remove images that do not belong in {UNLABELLED_IMAGES}"
+    advice += "" if skip_outliers else "; --skip-outliers sets them aside"
+    advice += '; if they are meant to be of another kind (CT and MR), write "'
+    advice += f'{UNLABELLED_DOMAIN}": "other" in {DATASET_JSON}'
+    if skip_outliers and len(outliers) == total:
+        raise UserError(
+            f"--skip-outliers must leave an unlabelled image, but all {total} differ much from the "
+            f"labelled ones, as {folder / TABLE} shows",
+            fix=advice,
+        )
+    images, verb = f"{len(outliers)} of {total} unlabelled images", "differ"
+    verb += "s" * (len(outliers) == 1)
+    text = f"set aside {images} for differing" if skip_outliers else f"WARNING: {images} {verb}"
+    logger.info("%s much from the labelled ones:", text)
+    for outlier in outliers[:MAX_PRINTED]:
+        logger.info("  %s: %s", outlier.case, " ".join(outlier.reasons))
+    if len(outliers) > MAX_PRINTED:
+        logger.info("  ... and %d more", len(outliers) - MAX_PRINTED)
+    logger.info("%s lists all of them, %s shows the worst.", folder / TABLE, folder / SHEET)
+    if skip_outliers:
+        return {outlier.case: list(outlier.reasons) for outlier in outliers}
+    logger.info("Fix: %s", advice)
+    return {}
+
+
+def write_outliers(folder: Path, raw: RawDataset, outliers: Sequence[Outlier]) -> None:
+    """Write the table of all outliers and the sheet of the worst."""
+    from semi_nnunet.data.contact_sheet import make_panel, write_sheet  # imports Matplotlib
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        (rank, outlier.case, f"{outlier.score:.2f}", " ".join(outlier.reasons))
+        for rank, outlier in enumerate(outliers, start=1)
+    ]
+    write_csv(folder / TABLE, [("rank", "case", "score", "reason"), *rows])
+    unlabelled = {case.case: case for case in raw.cases if case.subset == "unlabelled"}
+    labelled = [case for case in raw.cases if case.subset == "labelled"]
+    spread = {0, len(labelled) // 2, len(labelled) - 1}  # up to three of them
+    worst = outliers[:MAX_PICTURED]
+    write_sheet(
+        folder / SHEET,
+        [make_panel(raw, labelled[index], "labelled") for index in sorted(spread)],
+        [make_panel(raw, unlabelled[outlier.case], outlier.reasons[0]) for outlier in worst],
+    )
 
 
 def find_outliers(
     reports: Sequence[CaseReport], channels: Sequence[str], other_domain: bool = False
 ) -> list[Outlier]:
-    """The unlabelled cases that differ much from the labelled ones, the worst first.
+    """Return the unlabelled cases that differ much from the labelled ones, the worst first.
 
     Args:
-        reports: of all cases; unlabelled ones with problems are left out.
+        reports: of all cases; unlabelled ones with problems are ignored.
         channels: their names, by which nnU-Net chooses the normalisation.
-        other_domain: the unlabelled images are declared to be of another kind, such as MR to CT;
-            spacing, size, place and intensities are not compared then, only the axes are.
+        other_domain: whether the unlabelled images are declared to be of another kind, such as MR
+            and CT; then only the axes are compared.
     """
-    labelled = Labelled.of(reports)
-    found = []
+    labelled = LabelledRanges.of(reports)
+    outliers = []
     for report in reports:
         if report.subset != "unlabelled" or report.problems or report.geometry is None:
             continue
-        reasons = list(orientation_reasons(report.geometry, labelled))
+        reasons = list(compare_axes(report.geometry, labelled))
         if not other_domain:
-            reasons += place_reasons(report.geometry, labelled)
-            reasons += intensity_reasons(report, labelled, channels)
+            reasons += compare_geometry(report.geometry, labelled)
+            reasons += compare_intensities(report, labelled, channels)
         score = sum(reason.severity for reason in reasons)
         if score >= 1:
             reasons.sort(key=lambda reason: -reason.severity)
-            found.append(Outlier(report.case, score, tuple(reason.text for reason in reasons)))
-    return sorted(found, key=lambda outlier: (-outlier.score, outlier.case))
+            outliers.append(Outlier(report.case, score, tuple(r.text for r in reasons)))
+    return sorted(outliers, key=lambda outlier: (-outlier.score, outlier.case))
 
 
-# ---- where the voxels are ----
+# ---- geometry ----
 
 
-def orientation_reasons(place: Geometry, labelled: Labelled) -> Iterator[Reason]:
-    """Axes that run to a side to which no labelled image's do, or to one that nobody knows."""
-    if place.towards and labelled.towards and place.towards not in labelled.towards:
-        known = " or ".join(sorted(labelled.towards))
-        what = f"Its axes x, y, z run towards {place.towards} of the patient"
-        if place.towards == UNTOLD:
-            what = "Its header does not tell where its axes x, y, z run to (qform and sform are 0)"
-        yield Reason(f"{what}, those of the labelled images towards {known}.", 1.0)
+def compare_axes(geometry: Geometry, labelled: LabelledRanges) -> Iterator[Reason]:
+    """Yield a reason if the axes run to sides to which no labelled image's axes run."""
+    if geometry.towards and labelled.towards and geometry.towards not in labelled.towards:
+        if geometry.towards == UNTOLD:
+            text = "Its header does not tell where its axes x, y, z run to (qform and sform are 0)"
+        else:
+            text = f"Its axes x, y, z run towards {geometry.towards} of the patient"
+        theirs = " or ".join(sorted(labelled.towards))
+        yield Reason(f"{text}, those of the labelled images towards {theirs}.", 1.0)
 
 
-def place_reasons(place: Geometry, labelled: Labelled) -> Iterator[Reason]:
-    """A spacing, a physical size or an origin of another world."""
-    spacing, size = np.array(place.spacing), np.array(extent(place))
-    axes = max(axes_of(place), labelled.axes)
-    unit = "pixels" if axes == 2 and place.origin is None else "mm"
+def compare_geometry(geometry: Geometry, labelled: LabelledRanges) -> Iterator[Reason]:
+    """Yield reasons for an unusual spacing, physical size or origin."""
+    spacing, size = np.array(geometry.spacing), np.array(compute_size_mm(geometry))
+    axes = max(count_axes(geometry), labelled.axes)
+    unit = "pixels" if axes == 2 and geometry.origin is None else "mm"
     order = f"{unit} ({'z, y, x' if axes == 3 else 'y, x'})"
     severity = labelled.spacing.factors_beyond(spacing, SPACING_FACTOR)
     if severity > 1:
+        text = f"Its spacing is {format_lengths(spacing[-axes:])} {order}"
         theirs = labelled.spacing.of_last(axes)
-        what = f"Its spacing is {shown(spacing[-axes:])} {order}"
-        yield Reason(f"{what}, that of the labelled images {theirs}.", severity)
+        yield Reason(f"{text}, that of the labelled images {theirs}.", severity)
     severity = labelled.size.factors_beyond(size, SIZE_FACTOR)
     if severity > 1:
-        what, theirs = f"It measures {shown(size[-axes:])} {order}", labelled.size.of_last(axes)
-        yield Reason(f"{what}, the labelled images measure {theirs}.", severity)
-    if labelled.origin is not None and place.origin is not None:
-        away = float(np.linalg.norm(labelled.origin.beyond(np.array(place.origin))))
-        if away > max(FAR_MM, FAR_EXTENTS * float(size[-axes:].max())):
-            what = f"Its origin is {away:.4g} mm away from those of the labelled images"
-            yield Reason(f"{what}.", 1.0 if away > UNREAL_MM else MILD)
+        text = f"It measures {format_lengths(size[-axes:])} {order}"
+        theirs = labelled.size.of_last(axes)
+        yield Reason(f"{text}, the labelled images measure {theirs}.", severity)
+    if labelled.origin is not None and geometry.origin is not None:
+        distance = float(np.linalg.norm(labelled.origin.beyond(np.array(geometry.origin))))
+        if distance > max(FAR_MM, FAR_EXTENTS * float(size[-axes:].max())):
+            text = f"Its origin is {distance:.4g} mm away from those of the labelled images"
+            yield Reason(f"{text}.", 1.0 if distance > UNREAL_MM else MILD)
 
 
-def extent(place: Geometry) -> list[float]:
-    """The physical size in mm, (Z, Y, X)."""
-    return [size * spacing for size, spacing in zip(place.shape, place.spacing, strict=True)]
+def compute_size_mm(geometry: Geometry) -> list[float]:
+    """Return the physical size in mm, (Z, Y, X)."""
+    return [size * mm for size, mm in zip(geometry.shape, geometry.spacing, strict=True)]
 
 
-def axes_of(place: Geometry) -> int:
-    """3, or 2 for a flat image, to which nnU-Net gives a third axis of 999 times the spacing."""
-    return 2 if place.shape[0] == 1 and place.spacing[0] > 900 * max(place.spacing[1:]) else 3
+def count_axes(geometry: Geometry) -> int:
+    """Return 3, or 2 for a flat image: nnU-Net's third axis has 999 times the spacing there."""
+    is_flat = geometry.shape[0] == 1 and geometry.spacing[0] > 900 * max(geometry.spacing[1:])
+    return 2 if is_flat else 3
+
+
+def format_lengths(values: np.ndarray) -> str:
+    """Return lengths as text, such as "2.5 x 1 x 1"."""
+    return " x ".join(f"{value:.4g}" for value in values)
 
 
 # ---- intensities ----
 
 
-def intensity_reasons(
-    report: CaseReport, labelled: Labelled, channels: Sequence[str]
+def compare_intensities(
+    report: CaseReport, labelled: LabelledRanges, channels: Sequence[str]
 ) -> Iterator[Reason]:
-    """Channels whose values lie elsewhere or spread differently; one reason a channel at most."""
+    """Yield at most one reason a channel, for values that lie elsewhere or spread differently."""
     ranges = zip(labelled.quantiles, labelled.spans.low, labelled.spans.high, strict=True)
-    pairs = zip(channels, report.quantiles, ranges, strict=True)
-    for number, (name, own, (known, *span)) in enumerate(pairs):
-        quantiles = np.array(own)
-        severity = values_apart(quantiles, known, span, factor_of(name))
-        sign = other_sign(quantiles, known, NEGATIVE * span[1])
+    rows = zip(channels, report.quantiles, ranges, strict=True)
+    for number, (name, values, (theirs, *span)) in enumerate(rows):
+        quantiles = np.array(values)
+        severity = compute_intensity_severity(quantiles, theirs, span, get_intensity_factor(name))
+        sign = describe_other_sign(quantiles, theirs, NEGATIVE * span[1])
         severity = max(severity, 1.0 if sign else 0.0)
         if severity >= 1:
-            what = f"Channel {number} ({name!r}) has values from {own[0]:.4g} to {own[-1]:.4g}"
-            theirs = f"in the labelled images from {known.low[0]:.4g} to {known.high[-1]:.4g}"
-            yield Reason(f"{what}, {theirs} (without the outermost 0.5 %){sign}.", severity)
+            text = f"Channel {number} ({name!r}) has values from {values[0]:.4g} to "
+            text += f"{values[-1]:.4g}, in the labelled images from {theirs.low[0]:.4g} to "
+            text += f"{theirs.high[-1]:.4g} (without the outermost 0.5 %){sign}."
+            yield Reason(text, severity)
 
 
-def factor_of(channel: str) -> float:
-    """How far the intensities of a channel of that name may be apart; see the module."""
-    is_unitless = issubclass(get_normalization_scheme(channel), OF_EACH_IMAGE)
+def get_intensity_factor(channel: str) -> float:
+    """Return the factor that widens the range of a channel's intensities.
+
+    >>> get_intensity_factor("CT"), get_intensity_factor("T1")
+    (4.0, 100.0)
+    """
+    is_unitless = issubclass(get_normalization_scheme(channel), PER_IMAGE_NORMALISATIONS)
     return UNITLESS_FACTOR if is_unitless else UNIT_FACTOR
 
 
-def values_apart(
-    quantiles: np.ndarray, known: Range, span: Sequence[float], factor: float
+def compute_intensity_severity(
+    quantiles: np.ndarray, labelled: Range, span: Sequence[float], factor: float
 ) -> float:
-    """The severity of a span too narrow or too wide, or of values too far away; below 1 if none.
+    """Return the severity of an unusual span or of distant values; below 1 is ordinary.
 
     Args:
         quantiles: of a channel (Q,).
-        known: theirs in the labelled images.
-        span: the least and the greatest of a labelled image; both are 0 if nearly all voxels of
-            each have one value, and then nothing is known.
+        labelled: the same quantiles of the labelled images.
+        span: the least and the greatest span of a labelled image. If both are 0, nearly all voxels
+            of each image have one value, and nothing can be compared.
         factor: the span may be that many times narrower or wider; values may lie as far outside as
             those of an image that is wider by the factor.
     """
     low, high = span
     if high <= 0:
         return 0.0
-    own = float(quantiles[-1] - quantiles[0])
-    apart = max(low / max(own, 1e-9 * high), own / high)
-    away = float(known.beyond(quantiles).max()) / ((factor - 1) * high)
-    severities = [math.log(apart) if apart > 1 else 0.0]
-    severities += [math.log(away) + math.log(factor)] if away > 1 else []
+    width = float(quantiles[-1] - quantiles[0])
+    ratio = max(low / max(width, 1e-9 * high), width / high)
+    distance = float(labelled.beyond(quantiles).max()) / ((factor - 1) * high)
+    severities = [math.log(ratio) if ratio > 1 else 0.0]
+    severities += [math.log(distance) + math.log(factor)] if distance > 1 else []
     return max(severities) / math.log(factor)
 
 
-def other_sign(quantiles: np.ndarray, known: Range, least: float) -> str:
-    """Say that one has negative values and the other has none, "" if that is not so.
+def describe_other_sign(quantiles: np.ndarray, labelled: Range, least: float) -> str:
+    """Say that only the image or only the labelled images have negative values, or return "".
 
     Args:
-        quantiles: of a channel (Q,); the second is of 5 % of the voxels.
-        known: theirs in the labelled images.
-        least: values below minus that are negative.
+        quantiles: of a channel (Q,); the second one belongs to 5 % of the voxels.
+        labelled: the same quantiles of the labelled images.
+        least: values below minus ``least`` count as negative.
     """
-    if quantiles[1] < -least and known.low[0] >= 0:
+    if quantiles[1] < -least and labelled.low[0] >= 0:
         return "; it has negative values, and none of them has"
-    if quantiles[0] >= 0 and known.high[1] < -least:
+    if quantiles[0] >= 0 and labelled.high[1] < -least:
         return "; it has no negative values, and all of them have"
     return ""
-
-
-def spans(report: CaseReport) -> list[float]:
-    """Greatest minus least quantile of each channel."""
-    return [own[-1] - own[0] for own in report.quantiles]
-
-
-# ---- words ----
-
-
-def times(words: Iterator[str]) -> str:
-    """Joined as measures are."""
-    return " x ".join(words)
-
-
-def shown(values: Sequence[float] | np.ndarray) -> str:
-    """Numbers as measures, such as "2.5 x 1 x 1"."""
-    return times(f"{value:.4g}" for value in values)

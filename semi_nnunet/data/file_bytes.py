@@ -1,9 +1,9 @@
-"""Checks of a file's bytes, before any reader sees them: is it there, whole and undamaged?
+"""Checks of an image file's bytes before a reader opens it: does it exist, complete and undamaged?
 
 nnU-Net's readers forgive too much: SimpleITK returns zeros for the missing half of a truncated
 ``.nii.gz``, turns NaN in NIfTI into 0, repairs a spacing of 0, and ignores the checksums inside
-``.mha`` and ``.nrrd``; tifffile drops the missing pages of a ``.tif``. A ``.png`` or ``.bmp`` is
-left to its reader.
+``.mha`` and ``.nrrd``; tifffile drops the missing pages of a ``.tif``. Files ``.png`` and ``.bmp``
+are only checked by their reader.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -23,31 +23,28 @@ import nibabel as nib
 import numpy as np
 import tifffile
 
+from semi_nnunet.data.readers import (
+    COPY_AGAIN,  # noqa: F401  moved
+    ONE_PER_CHANNEL,
+    BrokenFileError,
+    plain,
+    short_reason,
+)
+
 CHUNK = 1 << 20  # bytes read at a time; a multiple of every voxel size
-COPY_AGAIN = "copy or export the file again from its source"
-ONE_PER_CHANNEL = "write one 2-D or 3-D image per channel: CASE_0000, CASE_0001, ..."
 GIPL_ITEM_SIZES = {7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
 NIFTI_HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 
 
-class BrokenFileError(Exception):
-    """The file cannot be used at all; the text says what is wrong with it.
-
-    Args:
-        what: the rule that is broken and the value found.
-        fix: what to do about it.
-    """
-
-    def __init__(self, what: str, fix: str = COPY_AGAIN):
-        super().__init__(what)
-        self.fix = fix
-
-
 @dataclass(frozen=True)
 class RawScan:
-    """What the bytes say and nnU-Net's reader hides: spacing in the header, NaN and Inf voxels.
+    """Facts of the bytes that nnU-Net's reader hides.
 
-    A NIfTI file whose qform and sform are both 0 is not ``oriented``.
+    Args:
+        spacing: in the header.
+        nans: number of NaN voxels.
+        infs: number of infinite voxels.
+        oriented: False for a NIfTI file whose qform and sform codes are both 0.
     """
 
     spacing: tuple[float, ...] = ()
@@ -56,44 +53,31 @@ class RawScan:
     oriented: bool = True
 
 
-def short_reason(error: BaseException) -> str:
-    """One line saying why: SimpleITK and others wrap theirs in several."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line.split("ERROR:", 1)[1].strip() for line in lines if "ERROR:" in line]
-    line = next((line for line in [*telling, *lines] if line), type(error).__name__)
-    return line if len(line) <= 200 else line[:197] + "..."
-
-
-def plain(values: Sequence[float]) -> str:
-    """Numbers as a user writes them: ``(1, 0.5, 0.5)``."""
-    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
-
-
 def check_presence(path: str) -> None:
-    """Raise BrokenFileError if there is no file, or nothing in it, or no permission to read it.
+    """Raise BrokenFileError if the file is missing, empty, unreadable or no regular file.
 
-    A pipe would be waited for without end, and some devices are read without end.
+    Opening a pipe would block, and some devices never end.
     """
     if not os.path.exists(path):
         if os.path.islink(path):
             target = os.readlink(path)
-            raise BrokenFileError(f"is a link to {target!r}, which does not exist", "mend the link")
+            raise BrokenFileError(f"is a link to {target!r}, which does not exist", "fix the link")
         raise BrokenFileError("the file is absent", "add the file or remove its case")
     if not os.path.isfile(path):
-        found = "a folder" if os.path.isdir(path) else "a pipe, socket or device"
-        raise BrokenFileError(f"must be a file, got {found}", "put the image itself there")
+        file_type = "a folder" if os.path.isdir(path) else "a pipe, socket or device"
+        raise BrokenFileError(f"must be a file, got {file_type}", "put the image itself there")
     if os.path.getsize(path) == 0:
         raise BrokenFileError("the file is empty (0 bytes)")
     try:
         open(path, "rb").close()
     except OSError as error:
         raise BrokenFileError(
-            f"cannot be opened: {error.strerror}", "mend the permissions"
+            f"cannot be opened: {error.strerror}", "fix the permissions"
         ) from error
 
 
 def scan_raw(path: str) -> RawScan:
-    """Read the file's bytes to its end, in chunks; raise BrokenFileError if they are not whole."""
+    """Read the file's bytes to the end, in chunks; raise BrokenFileError if it is incomplete."""
     name = path.lower()
     try:
         if name.endswith((".nii", ".nii.gz")):
@@ -112,19 +96,16 @@ def scan_raw(path: str) -> RawScan:
         raise BrokenFileError(f"is damaged: {short_reason(error)}") from error
     except (BrokenFileError, MemoryError, OSError):
         raise
-    except Exception as error:  # whatever a reader makes of a spoilt header
+    except Exception as error:  # a damaged header can make the parser raise anything
         raise BrokenFileError(f"is damaged: {short_reason(error)}") from error
     return RawScan()
 
 
 def require_whole(path: str | os.PathLike[str]) -> None:
-    """Check an image that was just written.
+    """Raise an OSError if an image that was just written is incomplete.
 
-    SimpleITK and nibabel do not tell where the disk did not take all of a NIfTI file; the writers
-    of other formats do.
-
-    Raises:
-        OSError: it is not whole.
+    SimpleITK and nibabel do not notice a full disk when they write NIfTI; the writers of other
+    formats do.
     """
     path = os.fspath(path)
     if path.lower().endswith((".nii", ".nii.gz")):
@@ -149,11 +130,13 @@ def _scan_nifti(path: str) -> RawScan:
 
 
 def _scan_nifti_voxels(stream: IO[bytes], header: Any) -> RawScan:
-    """Count the bytes against what the header promises, and NaN and Inf as they are stored."""
+    """Compare the number of bytes with the header, and count the stored NaN and Inf."""
     shape, dtype = header.get_data_shape(), header.get_data_dtype()
     if dtype.fields or dtype.kind == "c":
-        kind = "RGB" if dtype.fields else "complex numbers"
-        raise BrokenFileError(f"must hold one real number per voxel, got {kind}", ONE_PER_CHANNEL)
+        file_type = "RGB" if dtype.fields else "complex numbers"
+        raise BrokenFileError(
+            f"must hold one real number per voxel, got {file_type}", ONE_PER_CHANNEL
+        )
     if not shape or any(size < 1 for size in shape):
         raise BrokenFileError(f"dimensions must be at least 1, got {plain(shape)}")
     position = len(stream.read(int(header.get_data_offset())))
@@ -174,7 +157,7 @@ def _scan_nifti_voxels(stream: IO[bytes], header: Any) -> RawScan:
 
 @contextlib.contextmanager
 def _open_maybe_gzip(path: str) -> Iterator[Any]:
-    """By content, as the NIfTI library does; gzip checks length and CRC when read to the end."""
+    """Detect gzip by content, as the NIfTI library does; reading to the end checks the CRC."""
     with open(path, "rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
@@ -193,7 +176,7 @@ def _scan_mha(path: str) -> RawScan:
             header[key.strip()] = value.strip()
         if header.get("CompressedData") == "True" and header.get("ElementDataFile") == "LOCAL":
             unpack = zlib.decompressobj(wbits=47)  # zlib or gzip
-            while chunk := file.read(1 << 16):  # may grow a thousandfold
+            while chunk := file.read(1 << 16):  # may expand a thousandfold
                 unpack.decompress(chunk)
             if not unpack.eof:
                 raise EOFError
@@ -212,14 +195,14 @@ def _scan_nrrd(path: str) -> None:
 
 
 def _scan_gipl(path: str) -> None:
-    """GIPL has a header of 256 bytes: four sizes, then the voxel type, as big-endian uint16."""
+    """Check a GIPL file: a header of 256 bytes begins with four sizes and the type, as >u2."""
     with open(path, "rb") as file:
         start = file.read(10)
-    *sizes, kind = (int.from_bytes(start[k : k + 2], "big") for k in range(0, 10, 2))
-    promised = 256 + math.prod(max(size, 1) for size in sizes) * GIPL_ITEM_SIZES.get(kind, 0)
-    found = os.path.getsize(path)
-    if start[:2] != b"\x1f\x8b" and found < promised:
-        raise BrokenFileError(f"is truncated: holds {found} bytes, its header says {promised}")
+    *sizes, file_type = (int.from_bytes(start[k : k + 2], "big") for k in range(0, 10, 2))
+    promised = 256 + math.prod(max(size, 1) for size in sizes) * GIPL_ITEM_SIZES.get(file_type, 0)
+    size = os.path.getsize(path)
+    if start[:2] != b"\x1f\x8b" and size < promised:
+        raise BrokenFileError(f"is truncated: holds {size} bytes, its header says {promised}")
 
 
 def _scan_tif(path: str) -> None:
@@ -229,7 +212,7 @@ def _scan_tif(path: str) -> None:
         start = file.read(16)
         order: Any = {b"II": "little", b"MM": "big"}.get(start[:2])
         if order is None:
-            return  # no TIFF: the reader says so
+            return  # not a TIFF file; its reader reports that
         big = int.from_bytes(start[2:4], order) == 43
         pointer, counter, entry = (8, 8, 20) if big else (4, 2, 12)
         offset = int.from_bytes(start[pointer : 2 * pointer], order)
@@ -240,17 +223,17 @@ def _scan_tif(path: str) -> None:
             file.seek(offset + counter + entries * entry)
             following = file.read(pointer)
             if len(following) < pointer:
-                what = f"page {len(seen)} lies at byte {offset} of {size}"
-                raise BrokenFileError(f"is truncated: {what}")
+                defect = f"page {len(seen)} lies at byte {offset} of {size}"
+                raise BrokenFileError(f"is truncated: {defect}")
             offset = int.from_bytes(following, order)
     _check_tif_pages(path, size)
 
 
 def _check_tif_pages(path: str, size: int) -> None:
-    """tifffile fills what is missing of a page with zeros."""
+    """Check the end of each page: tifffile fills missing bytes with zeros."""
     with tifffile.TiffFile(path) as tif:
         for number, page in enumerate(tif.pages, start=1):
             ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=False))
             if (end := max(ends, default=0)) > size:
-                what = f"page {number} ends at byte {end} of {size}"
-                raise BrokenFileError(f"is truncated: {what}")
+                defect = f"page {number} ends at byte {end} of {size}"
+                raise BrokenFileError(f"is truncated: {defect}")

@@ -1,15 +1,13 @@
-"""Is a raw nnU-Net data set with unlabelled images fit for use? Finds every bad file in one pass.
+"""Verification of a raw data set: find every bad file in one pass.
 
-Beside nnU-Net's imagesTr, labelsTr and imagesTs there is imagesUn: images nobody labelled, with the
-same names (``CASE_0000.ending``) and channels as imagesTr.
+In addition to nnU-Net's imagesTr, labelsTr and imagesTs there is imagesUn: unlabelled images with
+the same names (``CASE_0000.ending``) and channels as imagesTr.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
-import itertools
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,48 +16,93 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from tqdm import tqdm
 
-from semi_nnunet.data.checked import CaseReport, Known, source_of
-from semi_nnunet.data.declared_labels import declared_values
-from semi_nnunet.data.file_bytes import COPY_AGAIN, short_reason
-from semi_nnunet.data.image_files import (
-    READER_SPACING_RTOL,
-    SPACING_RTOL,
-    FileFacts,
-    geometry_difference,
-    inspect_file,
-)
-from semi_nnunet.data.layout import UNLABELLED_IMAGES
+from semi_nnunet.data.annotated_classes import AnnotatedClasses, declared_values
+from semi_nnunet.data.checked import CaseReport, KnownReports, compute_report_source
+from semi_nnunet.data.image_files import FileFacts, inspect_file
+from semi_nnunet.data.layout import DATASET_JSON, UNLABELLED_IMAGES
+from semi_nnunet.data.naming import find_naming_problems
+from semi_nnunet.data.patients import named
 from semi_nnunet.data.raw_description import (
-    IMAGE_ENDINGS,
-    JSON,
     RawCase,
     RawDataset,
-    cases_in,
-    layout_problems,
-    relative_to,
+    cases_in,  # noqa: F401  moved
+    path_within,
+)
+from semi_nnunet.data.readers import (
+    COPY_AGAIN,
+    READER_SPACING_RTOL,
+    SPACING_RTOL,
+    geometry_difference,
+    reader_class,
+    short_reason,
 )
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.parallel import in_processes
 
-__all__ = [
-    "CaseReport",
-    "cases_in",
-    "check_dataset",
-    "dataset_problems",
-    "duplicate_problems",
-    "warnings_of",
-]
-
+logger = logging.getLogger(__name__)
 NAMED = 10  # cases in a warning
-EXAMPLES_TRIED = 10  # files shown to nnU-Net's choice of a reader, as the first may be the bad one
+
+
+def verify(
+    raw_dataset: Path | RawDataset,
+    num_processes: int,
+    skip_bad: bool,
+    earlier: KnownReports | None = None,
+) -> tuple[list[CaseReport], dict[str, list[str]]]:
+    """Check the whole raw data set, and warn of unusual but usable cases.
+
+    Args:
+        raw_dataset: its folder or description.
+        num_processes: worker processes.
+        skip_bad: skip bad unlabelled cases instead of raising.
+        earlier: earlier reports, see :mod:`semi_nnunet.data.checked`.
+
+    Returns:
+        The report of every case, and the skipped unlabelled cases -> their problems.
+
+    Raises:
+        UserError: with all problems except the ones skipped by ``skip_bad``.
+    """
+    try:
+        raw = RawDataset.of(raw_dataset)
+    except UserError as error:
+        raise UserError(f"{raw_dataset} cannot be used:", error.problems) from error
+    general = dataset_problems(raw)
+    if any(problem.where.endswith(DATASET_JSON) for problem in general):
+        raise UserError(f"{raw.folder} cannot be used:", general)
+    reports = check_dataset(raw, num_processes, earlier=earlier)
+    bad: dict[str, list[Problem]] = {}
+    for report in reports:
+        if report.subset == "unlabelled" and report.problems:
+            bad[report.case] = list(report.problems)
+    for case, problem in duplicate_problems(reports).items():
+        bad.setdefault(case, []).append(problem)
+    serious = [p for report in reports if report.subset != "unlabelled" for p in report.problems]
+    of_unlabelled = [problem for problems in bad.values() for problem in problems]
+    blocking = general + serious + ([] if skip_bad else of_unlabelled)
+    # a missing file is noticed more than once
+    blocking = list({(problem.where, problem.what): problem for problem in blocking}.values())
+    if blocking:
+        hint = " (--skip-bad sets bad unlabelled cases aside)"
+        helps = bool(of_unlabelled) and not skip_bad
+        number = f"{len(blocking)} problem{'s' * (len(blocking) != 1)}"
+        raise UserError(f"{number} in {raw.folder}{hint * helps}:", blocking)
+    if bad:
+        logger.info("set aside %d bad unlabelled cases:", len(bad))
+        for problem in of_unlabelled:
+            logger.info("  %s", problem)
+    if (annotated := AnnotatedClasses.of(raw.description)) is not None:
+        logger.info(annotated.summarise(sorted(raw.labelled)))
+    for warning in find_dataset_warnings(reports):
+        logger.info("WARNING: %s", warning)
+    return reports, {case: [str(problem) for problem in bad[case]] for case in bad}
 
 
 @dataclass(frozen=True)
 class _Rules:
-    """What all cases of a data set are held to."""
+    """The rules that all cases of a data set must satisfy."""
 
     root: str
     reader_class: type[Any]
@@ -79,7 +122,7 @@ def check_dataset(
     raw_dataset: str | Path | RawDataset,
     num_processes: int,
     show_progress: bool = True,
-    known: Known | None = None,
+    earlier: KnownReports | None = None,
 ) -> list[CaseReport]:
     """Read every image of imagesTr, imagesUn and imagesTs, and every label, once.
 
@@ -87,13 +130,13 @@ def check_dataset(
         raw_dataset: the folder, or its description.
         num_processes: up to 1 means in this process.
         show_progress: draw a bar, if stderr is a terminal.
-        known: reports of earlier; they hold where the bytes of a case's files are the same.
+        earlier: earlier reports, reused for cases whose files have the same bytes.
 
     Returns:
-        one report per case: labelled, unlabelled, then test, each sorted by identifier.
+        One report per case: labelled, unlabelled, then test, each sorted by identifier.
 
     Raises:
-        UserError: ``dataset.json`` cannot be used, no reader of nnU-Net's fits, or a worker died.
+        UserError: ``dataset.json`` cannot be used, nnU-Net has no reader, or a worker died.
     """
     raw = RawDataset.of(raw_dataset)
     description, cases = raw.description, raw.cases
@@ -104,28 +147,10 @@ def check_dataset(
         label_values=frozenset(declared_values(description["labels"])),
         file_ending=description["file_ending"],
     )
-    jobs = [(case, (known or {}).get((case.subset, case.case))) for case in cases]
-    results = in_processes(partial(_known_or_new, rules), jobs, num_processes, "checks images")
+    jobs = [(case, (earlier or {}).get((case.subset, case.case))) for case in cases]
+    results = in_processes(partial(_reuse_or_report, rules), jobs, num_processes, "checks images")
     hidden = None if show_progress else True  # None: hidden unless stderr is a terminal
     return list(tqdm(results, total=len(cases), desc="checking", unit="case", disable=hidden))
-
-
-def reader_class(description: dict[str, Any], files: Sequence[str]) -> type[Any]:
-    """nnU-Net's choice, by the first file that any of its readers can open."""
-    existing = (file for file in files if os.path.isfile(file) and os.path.getsize(file))
-    examples: list[str | None] = [*itertools.islice(existing, EXAMPLES_TRIED)]
-    for example in [*examples, None]:
-        printed = io.StringIO()  # nnU-Net prints tracebacks of the readers that do not fit
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            try:
-                return determine_reader_writer_from_dataset_json(
-                    description, example_file=example, verbose=False
-                )
-            except RuntimeError:
-                continue
-    what = f"nnU-Net has no reader for 'file_ending' {description['file_ending']!r}"
-    fix = f"use {', '.join(IMAGE_ENDINGS[:-1])} or {IMAGE_ENDINGS[-1]}"
-    raise UserError(f"{JSON} cannot be used:", [Problem(JSON, what, fix)])
 
 
 def image_problems(
@@ -135,10 +160,10 @@ def image_problems(
     case: str,
     images: Sequence[str],
 ) -> list[Problem]:
-    """What is wrong with the images of one case of a folder: each file, and all of them together.
+    """Return the problems of the images of one case: of each file, and of all together.
 
     Args:
-        folder: of the images; files are named as they lie in it.
+        folder: of the images; the problems name files relative to it.
         description: content of dataset.json.
         reader: of nnU-Net.
         case: its identifier.
@@ -146,48 +171,45 @@ def image_problems(
     """
     count, ending = len(description["channel_names"]), description["file_ending"]
     rules = _Rules(os.fspath(folder), reader, count, frozenset(), ending)
-    return list(_safe_report(rules, RawCase(case, "unlabelled", tuple(images))).problems)
+    return list(_report_safely(rules, RawCase(case, "unlabelled", tuple(images))).problems)
 
 
-def _known_or_new(rules: _Rules, job: tuple[RawCase, CaseReport | None]) -> CaseReport:
-    case, known = job
+def _reuse_or_report(rules: _Rules, job: tuple[RawCase, CaseReport | None]) -> CaseReport:
+    case, earlier = job
     label = () if case.label is None else (case.label,)
-    held_to = f"{rules} {case.named_by_channel}"
+    rules_of_case = f"{rules} {case.named_by_channel}"
     if case.unknown_values:
-        held_to += f" {sorted(case.unknown_values)}"
-    source = source_of((*case.images, *label), held_to)
-    if source and known is not None and known.source == source:
-        return known
-    return replace(_safe_report(rules, case), source=source)
+        rules_of_case += f" {sorted(case.unknown_values)}"
+    source = compute_report_source((*case.images, *label), rules_of_case)
+    if source and earlier is not None and earlier.source == source:
+        return earlier
+    return replace(_report_safely(rules, case), source=source)
 
 
-def _safe_report(rules: _Rules, case: RawCase) -> CaseReport:
+def _report_safely(rules: _Rules, case: RawCase) -> CaseReport:
     try:
         return _report(rules, case)
-    except Exception as error:  # one strange case must not end the check of the others
-        what = f"cannot be checked: {short_reason(error)}"
-        problem = Problem(f"case {case.case} ({case.subset})", what, COPY_AGAIN)
+    except Exception as error:  # one unusual case must not stop the check of the others
+        defect = f"cannot be checked: {short_reason(error)}"
+        problem = Problem(f"case {case.case} ({case.subset})", defect, COPY_AGAIN)
         return CaseReport(case.case, case.subset, None, (problem,))
 
 
 def _report(rules: _Rules, case: RawCase) -> CaseReport:
-    names = [relative_to(path, rules.root) for path in case.images]
+    names = [path_within(path, rules.root) for path in case.images]
     inspect = partial(
         inspect_file, reader_class=rules.reader_class, num_channels=rules.num_channels
     )
     facts = [inspect(path, name) for path, name in zip(case.images, names, strict=True)]
     problems = [problem for fact in facts for problem in fact.problems]
-    problems += _channel_problems(rules, case, facts) + _mismatches(names, facts)
+    problems += _find_channel_number_problems(rules, case, facts)
+    problems += _find_channel_mismatches(names, facts)
     only_background = False
     if case.label is not None:
-        where = relative_to(case.label, rules.root)
-        label = inspect(
-            case.label,
-            where,
-            label_values=rules.label_values,
-            unknown_values=case.unknown_values,
-        )
-        problems += [*label.problems, *_label_mismatch(where, label, names, facts)]
+        file_name = path_within(case.label, rules.root)
+        values = {"label_values": rules.label_values, "unknown_values": case.unknown_values}
+        label = inspect(case.label, file_name, **values)
+        problems += [*label.problems, *_find_label_mismatch(file_name, label, names, facts)]
         only_background = label.only_background
     content_hash = None
     if facts and all(fact.geometry for fact in facts):
@@ -200,60 +222,65 @@ def _report(rules: _Rules, case: RawCase) -> CaseReport:
     )
 
 
-def _channel_problems(rules: _Rules, case: RawCase, facts: Sequence[FileFacts]) -> list[Problem]:
-    """Channel files that are missing or too many; a colour file holds several channels."""
+def _find_channel_number_problems(
+    rules: _Rules, case: RawCase, facts: Sequence[FileFacts]
+) -> list[Problem]:
+    """Return missing and surplus channel files; a colour file holds several channels."""
     per_file = max((len(fact.channel_digests) for fact in facts if fact.geometry), default=0)
     if per_file == 0 and issubclass(rules.reader_class, NaturalImage2DIO):
-        return []  # unreadable, and reported as such; may be colour or not
+        return []  # unreadable, which is reported elsewhere; it may be colour or not
     if rules.num_channels % max(per_file, 1):
         return []  # reported with the file
-    wanted = rules.num_channels // max(per_file, 1)
+    required = rules.num_channels // max(per_file, 1)
     if not case.named_by_channel:
-        if len(case.images) == wanted:
+        if len(case.images) == required:
             return []
-        what = f"case {case.case!r} must list {wanted} images, got {len(case.images)}"
-        return [Problem(JSON, what, "correct its entry in 'dataset'")]
-    folder = os.path.dirname(relative_to(case.images[0], rules.root))
-    found = {int(path[: -len(rules.file_ending)][-4:]) for path in case.images}
-    declared = f"{JSON} declares {rules.num_channels} channels"
+        defect = f"case {case.case!r} must list {required} images, got {len(case.images)}"
+        return [Problem(DATASET_JSON, defect, "correct its entry in 'dataset'")]
+    folder = os.path.dirname(path_within(case.images[0], rules.root))
+    present = {int(path[: -len(rules.file_ending)][-4:]) for path in case.images}
+    declared = f"{DATASET_JSON} declares {rules.num_channels} channels"
     problems = []
-    for channel in sorted(found ^ set(range(wanted))):
-        where = os.path.join(folder, f"{case.case}_{channel:04d}{rules.file_ending}")
-        what, fix = (
-            ("is a channel too many", "remove the file")
-            if channel in found
-            else ("this channel is missing", "add the file, or remove the case")
+    for channel in sorted(present ^ set(range(required))):
+        file_name = os.path.join(folder, f"{case.case}_{channel:04d}{rules.file_ending}")
+        if channel in present:
+            defect, fix = "is a channel too many", "remove the file"
+        else:
+            defect, fix = "this channel is missing", "add the file, or remove the case"
+        problems.append(
+            Problem(file_name, f"{defect}: {declared}", f"{fix}, or correct {DATASET_JSON}")
         )
-        problems.append(Problem(where, f"{what}: {declared}", f"{fix}, or correct {JSON}"))
     return problems
 
 
-def _mismatches(names: Sequence[str], facts: Sequence[FileFacts]) -> list[Problem]:
-    """Channels that do not lie on the voxels of the case's first readable channel."""
+def _find_channel_mismatches(names: Sequence[str], facts: Sequence[FileFacts]) -> list[Problem]:
+    """Return the channels whose grid differs from that of the case's first readable channel."""
     pairs = zip(names, facts, strict=True)
     readable = [(name, fact, fact.geometry) for name, fact in pairs if fact.geometry]
     problems = []
-    for name, fact, place in readable[1:]:
-        first_name, first, first_place = readable[0]
-        difference = geometry_difference(place, first_place, READER_SPACING_RTOL)
+    for name, fact, geometry in readable[1:]:
+        first_name, first, first_geometry = readable[0]
+        difference = geometry_difference(geometry, first_geometry, READER_SPACING_RTOL)
         if len(fact.channel_digests) != len(first.channel_digests):
             difference = "; ".join(filter(None, ["number of channels", difference]))
         if difference:
-            what = f"channels of a case must agree, but {first_name} differs: {difference}"
-            problems.append(Problem(name, what, "resample the channels to one grid"))
+            defect = f"channels of a case must agree, but {first_name} differs: {difference}"
+            problems.append(Problem(name, defect, "resample the channels to one grid"))
     return problems
 
 
-def _label_mismatch(
-    where: str, label: FileFacts, names: Sequence[str], facts: Sequence[FileFacts]
+def _find_label_mismatch(
+    file_name: str, label: FileFacts, names: Sequence[str], facts: Sequence[FileFacts]
 ) -> Iterator[Problem]:
-    """The label must lie on the image's voxels."""
+    """Compare the grid of the label with that of the case's first image."""
     for name, fact in zip(names, facts, strict=True):
         if label.geometry and fact.geometry:
             difference = geometry_difference(label.geometry, fact.geometry, SPACING_RTOL)
             if difference:
-                what = f"label must lie on the voxels of {name}, but has {difference}"
-                yield Problem(where, what, "resample the label to the image, or mend the headers")
+                defect = f"label must lie on the voxels of {name}, but has {difference}"
+                yield Problem(
+                    file_name, defect, "resample the label to the image, or fix the headers"
+                )
             return
 
 
@@ -261,63 +288,59 @@ def _label_mismatch(
 
 
 def dataset_problems(raw_dataset: str | Path | RawDataset) -> list[Problem]:
-    """Problems of the data set as a whole, found from ``dataset.json`` and the file names alone."""
+    """Return the problems that ``dataset.json`` and the file names show."""
     try:
         raw = RawDataset.of(raw_dataset)
         reader_class(raw.description, [])
     except UserError as error:
         return list(error.problems)
-    return layout_problems(os.fspath(raw.folder), raw.description, raw.cases, UNLABELLED_IMAGES)
+    return list(find_naming_problems(raw))
 
 
 def duplicate_problems(reports: Sequence[CaseReport]) -> dict[str, Problem]:
-    """Unlabelled images whose voxels equal those of a labelled or test image: leakage.
+    """Return unlabelled case -> its problem, if its voxels equal a labelled or test image: leakage.
 
-    Equal unlabelled images are no error.
-
-    Returns:
-        the unlabelled case -> its problem.
+    Equal unlabelled images are no problem.
     """
-    known = {
+    originals = {
         report.content_hash: report
         for report in reports
         if report.content_hash is not None and report.subset != "unlabelled"
     }
     problems = {}
     for report in reports:
-        twin = known.get(report.content_hash) if report.content_hash else None
+        twin = originals.get(report.content_hash) if report.content_hash else None
         if report.subset == "unlabelled" and twin is not None:
-            what = f"its voxels equal those of the {twin.subset} case {twin.case!r}, which it leaks"
-            where = f"{UNLABELLED_IMAGES}: case {report.case}"
-            problems[report.case] = Problem(where, what, f"remove it from {UNLABELLED_IMAGES}")
+            defect = (
+                f"its voxels equal those of the {twin.subset} case {twin.case!r}, which it leaks"
+            )
+            file_name = f"{UNLABELLED_IMAGES}: case {report.case}"
+            problems[report.case] = Problem(
+                file_name, defect, f"remove it from {UNLABELLED_IMAGES}"
+            )
     return problems
 
 
-def warnings_of(reports: Sequence[CaseReport]) -> Iterator[str]:
-    """What is strange and may be meant so: empty labels, a single one, labelled images as test."""
+def find_dataset_warnings(reports: Sequence[CaseReport]) -> Iterator[str]:
+    """Yield warnings of what may be intended: empty labels, one label, labelled test images."""
     labelled = [report for report in reports if report.subset == "labelled"]
     if len(labelled) == 1:
-        what = f"a fold needs at least 2 labelled cases, got 1 ({labelled[0].case})"
-        yield f"{what}. Fix: train fold 'all', or label another case"
+        defect = f"a fold needs at least 2 labelled cases, got 1 ({labelled[0].case})"
+        yield f"{defect}. Fix: train fold 'all', or label another case"
     if empty := [report.case for report in labelled if report.only_background]:
-        what = f"{len(empty)} of {len(labelled)} labels show no class, all voxels are 0: "
-        what += f"{_listed(empty)}. They are kept, as labels of background"
-        fix = f"if nobody has labelled the images, move them to {UNLABELLED_IMAGES}"
-        yield f"{what}. Fix: {fix}"
-    known = {report.content_hash: report.case for report in labelled if report.content_hash}
+        defect = f"{len(empty)} of {len(labelled)} labels show no class, all voxels are 0: "
+        defect += f"{named(empty, NAMED)}. They are kept, as labels of background"
+        yield f"{defect}. Fix: move unlabelled images to {UNLABELLED_IMAGES}"
+    originals = {report.content_hash: report.case for report in labelled if report.content_hash}
     tests = [report for report in reports if report.subset == "test"]
     twins = [
-        f"{report.case} (labelled: {known[report.content_hash]})"
+        f"{report.case} (labelled: {originals[report.content_hash]})"
         for report in tests
-        if report.content_hash in known
+        if report.content_hash in originals
     ]
     if twins:
-        what = f"the voxels of {len(twins)} of {len(tests)} test images equal those of a labelled "
-        what += f"image: {_listed(twins)}. What is measured on them says nothing"
-        yield f"{what}. Fix: remove them from imagesTs"
-
-
-def _listed(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+        defect = (
+            f"the voxels of {len(twins)} of {len(tests)} test images equal those of a labelled "
+        )
+        defect += f"image: {named(twins, NAMED)}. Measures on them mean nothing"
+        yield f"{defect}. Fix: remove them from imagesTs"

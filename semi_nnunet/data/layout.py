@@ -1,4 +1,4 @@
-"""Where things are: the folders that this package adds to nnU-Net's."""
+"""Names and places of files: nnU-Net's folders and the files that this package adds to them."""
 
 from __future__ import annotations
 
@@ -12,60 +12,59 @@ from nnunetv2.utilities.dataset_name_id_conversion import (
     maybe_convert_to_dataset_name,
 )
 
+from semi_nnunet.data.configurations import is_plans, read_plans  # noqa: F401  moved
+from semi_nnunet.data.manifest import manifest_file  # noqa: F401  moved
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import optional_json, read_json
 
+DATASET_JSON = "dataset.json"
+FINGERPRINT_FILE = "dataset_fingerprint.json"
+SPLITS_FILE = "splits_final.json"
+GROUND_TRUTH = "gt_segmentations"  # folder of the labels that nnU-Net validates on
 UNLABELLED_IMAGES = "imagesUn"
 STOCK_TRAINER = "nnUNetTrainer"  # nnU-Net's own
-SUBSETS_FILE = "labelled_subsets.json"  # of a raw data set: published lists, by number of cases
-DISTILLED_FILE = "distil.json"  # of a raw data set: where its pseudo labels come from
-PSEUDO_LABELLED_FILE = "semi_pseudo_labelled.json"  # training cases whose labels are a model's
-SELECTED_FILE = "semi_selected.json"  # the unlabelled cases to train on, where not all
-CHECKED_FILE = "semi_checked.jsonl"  # what preprocess found in images that are fine
-METRICS_FILE = "metrics.csv"  # what was measured of the predictions beside it
-SKIPPED_FILE = "semi_skipped.json"  # unlabelled cases that preprocess set aside, with the reasons
+SUBSETS_FILE = "labelled_subsets.json"  # in a raw data set: published lists of labelled cases
+DISTILLED_FILE = "distil.json"  # in a raw data set: the source of its pseudo-labels
+PSEUDO_LABELLED_FILE = "semi_pseudo_labelled.json"  # the training cases that a model labelled
+SELECTED_FILE = "semi_selected.json"  # the unlabelled cases to train on, unless it is all
+CHECKED_FILE = "semi_checked.jsonl"  # reports of the images in which preprocess found no problem
+METRICS_FILE = "metrics.csv"  # measures of the predictions in the same folder
+SKIPPED_FILE = "semi_skipped.json"  # unlabelled cases that preprocess skips, with the reasons
 
 
 def unlabelled_folder(preprocessed_dataset: str | Path, data_identifier: str) -> Path:
-    """Preprocessed unlabelled images of one configuration, without segmentations."""
+    """Return the folder of preprocessed unlabelled images of one configuration.
+
+    >>> unlabelled_folder("Dataset042_Hearts", "nnUNetPlans_2d").name
+    'nnUNetPlans_2d_unlabeled'
+    """
     return Path(preprocessed_dataset) / f"{data_identifier}_unlabeled"
 
 
-def manifest_file(case_folder: str | Path) -> Path:
-    """The list of finished cases of a preprocessed folder, beside it."""
-    folder = Path(case_folder)
-    return folder.with_name(folder.name + ".manifest.jsonl")
-
-
-def shards_folder(case_folder: str | Path) -> Path:
-    """Lists, logs and locks of the processes that share the work on a preprocessed folder."""
-    folder = Path(case_folder)
-    return folder.with_name(folder.name + ".parts")
-
-
 def require_paths(*names: str) -> None:
-    """Check that nnU-Net's environment variables are set and are folders; creates all but raw.
+    """Check that nnU-Net's environment variables name folders; create all but the raw one.
 
     Args:
-        names: of "raw", "preprocessed", "results"; none given means all three.
+        names: of "raw", "preprocessed", "results"; all three if none is given.
 
     Raises:
-        UserError: naming every one that is not.
+        UserError: with a problem for each wrong variable.
     """
     paths = {"raw": nnUNet_raw, "preprocessed": nnUNet_preprocessed, "results": nnUNet_results}
     problems = []
     for name in names or paths:
         variable, value = f"nnUNet_{name}", paths[name].get()
         if not value:
-            what, fix = "the environment variable is not set", f"export {variable}=/a/folder"
-            problems.append(Problem(variable, what, fix))
+            defect, fix = "the environment variable is not set", f"export {variable}=/a/folder"
+            problems.append(Problem(variable, defect, fix))
         elif value.startswith("~"):  # a folder of that name would be made
             fix = "write the home folder out, or without quotes, so that the shell does"
             problems.append(Problem(f"{variable}={value}", "must not begin with ~", fix))
         elif Path(value).is_dir():
-            if name == "preprocessed" and (raw := nnUNet_raw.get()) and is_same(raw, value):
-                what, fix = "must be another folder than nnUNet_raw", "choose another"
-                problems.append(Problem(f"{variable}={value}", what, fix))
+            raw = nnUNet_raw.get()
+            if name == "preprocessed" and raw and Path(raw).exists() and Path(raw).samefile(value):
+                defect, fix = "must be another folder than nnUNet_raw", "choose another"
+                problems.append(Problem(f"{variable}={value}", defect, fix))
         elif name == "raw" or Path(value).exists():
             fix = "create it or correct the variable"
             problems.append(Problem(f"{variable}={value}", "is no folder", fix))
@@ -74,16 +73,11 @@ def require_paths(*names: str) -> None:
     raise_if_any("nnU-Net's folders are not set up:", problems)
 
 
-def is_same(one: str | Path, other: str | Path) -> bool:
-    """Whether both name one folder that is there."""
-    return Path(one).exists() and Path(one).samefile(other)
-
-
 def dataset_name(name_or_id: str) -> str:
-    """The full name "DatasetXXX_Name" of a data set given by name or number.
+    """Return the full name "DatasetXXX_Name" of a data set given by name or number.
 
     Raises:
-        UserError: no or several data sets have that number.
+        UserError: no data set or several have that number.
     """
     if name_or_id.startswith("Dataset"):
         return name_or_id
@@ -91,26 +85,26 @@ def dataset_name(name_or_id: str) -> str:
         number = int(name_or_id)
     except ValueError:
         raise UserError(
-            f"a data set is given by its number or its full name, got {name_or_id!r}. ",
+            f"a data set is given by its number or its full name, got {name_or_id!r}",
             fix="for example -d 42 or -d Dataset042_Pancreas",
         ) from None
     candidates = [str(name) for name in find_candidate_datasets(number)]
     if len(candidates) != 1:
-        found = f"several: {', '.join(candidates)}" if candidates else "none"
+        result = f"several: {', '.join(candidates)}" if candidates else "none"
         folders = (nnUNet_raw, nnUNet_preprocessed, nnUNet_results)
-        looked = ", ".join(f"{folder.env_var_name}={folder.get()}" for folder in folders)
+        searched = ", ".join(f"{folder.env_var_name}={folder.get()}" for folder in folders)
         raise UserError(
-            f"exactly one data set must have the number {number}, found {found} (in {looked}). ",
+            f"exactly one data set must have the number {number}, found {result} (in {searched})",
             fix=f"name the folder Dataset{number:03d}_SOMETHING in nnUNet_raw, or give its name",
         )
     return str(maybe_convert_to_dataset_name(number))
 
 
 def raw_dataset(name_or_id: str) -> Path:
-    """The raw folder of a data set.
+    """Return the raw folder of a data set.
 
     Raises:
-        UserError: it is not there.
+        UserError: it does not exist.
     """
     require_paths("raw")
     folder = Path(nnUNet_raw.require()) / dataset_name(name_or_id)
@@ -121,92 +115,69 @@ def raw_dataset(name_or_id: str) -> Path:
     return folder
 
 
+def preprocessed_dataset(name_or_id: str) -> Path:
+    """Return the preprocessed folder of a data set, which need not exist yet."""
+    require_paths("preprocessed")
+    return Path(nnUNet_preprocessed.require()) / dataset_name(name_or_id)
+
+
 def number_problems(option: str, number: int) -> Iterator[Problem]:
-    """A number that no data set can have; ``option`` gave it."""
+    """Yield a problem if no data set can have the number that ``option`` gave."""
     if not 1 <= number <= 999:
         yield Problem(option, f"must be a number from 1 to 999, got {number}", "choose another")
 
 
 def new_raw_dataset(raw: Path, number: int, name: str, option: str = "-o") -> Path:
-    """The folder of a raw data set that is to be made; nothing is written.
+    """Return the folder of a new raw data set; write nothing.
 
     Args:
         raw: nnUNet_raw.
-        number, name: of the data set.
-        option: by which the user gave the number.
+        number: of the data set.
+        name: of the data set.
+        option: the option that gave the number.
 
     Raises:
-        UserError: the number or the name can be none, or another data set has the number.
+        UserError: number or name is invalid, or another data set has the number.
     """
     problems = [*number_problems(option, number)]
     if not name.strip() or "/" in name or "\\" in name:
-        what = f"must be a name without / and \\, got {name!r}"
-        problems.append(Problem("--name", what, "choose another"))
+        defect = f"must be a name without / and \\, got {name!r}"
+        problems.append(Problem("--name", defect, "choose another"))
     raise_if_any("There can be no such data set:", problems)
     target = raw / f"Dataset{number:03d}_{name}"
-    others = [path.name for path in raw.glob(f"Dataset{number:03d}_*") if path != target]
-    if others:
+    rivals = [path.name for path in raw.glob(f"Dataset{number:03d}_*") if path != target]
+    if rivals:
         raise UserError(
-            f"the number {number} is taken by {', '.join(others)}", fix=f"choose another {option}"
+            f"the number {number} is taken by {', '.join(rivals)}", fix=f"choose another {option}"
         )
     return target
 
 
 def was_made(target: Path, record_file: str, record: Any) -> bool:
-    """Whether a data set that is to be made is there already, made in the very same way.
+    """Return whether the data set ``target`` exists already and was made from the same inputs.
 
     Args:
-        target: its folder.
-        record_file: name of the file in it that says how it was made.
-        record: what that file would say.
+        target: folder of the data set.
+        record_file: name of the file in it that records the inputs.
+        record: the content that the file must have.
 
     Raises:
-        UserError: it is there and is something else.
+        UserError: ``target`` exists and is something else.
     """
     if not target.exists():
         return False
-    made = target / record_file
-    if made.is_file() and read_json(made) == record:
+    path = target / record_file
+    if path.is_file() and read_json(path) == record:
         return True
     raise UserError(
-        f"{target} exists already and was not made by this command from what is there now",
+        f"{target} exists already and was not made by this command from the present data",
         fix="choose another number or name, or remove it",
     )
 
 
-def preprocessed_dataset(name_or_id: str) -> Path:
-    """The preprocessed folder of a data set, which may not exist yet."""
-    require_paths("preprocessed")
-    return Path(nnUNet_preprocessed.require()) / dataset_name(name_or_id)
-
-
 def set_aside(preprocessed: Path) -> dict[str, list[str]]:
-    """The unlabelled cases that ``semi_nnunet preprocess`` set aside, bad ones and outliers, with
-    the reasons; no training sees them.
+    """Return the unlabelled cases that preprocessing skipped (bad ones, outliers) -> the reasons.
+
+    No training sees these cases.
     """
     return optional_json(preprocessed / SKIPPED_FILE)
-
-
-def read_plans(preprocessed: Path, name: str) -> dict[str, Any]:
-    """The plans of a preprocessed data set.
-
-    Raises:
-        UserError: there are none of that name; the fix names those there are.
-    """
-    path = preprocessed / f"{name}.json"
-    if path.is_file() and is_plans(path):
-        return dict(read_json(path))
-    known = [other.stem for other in sorted(preprocessed.glob("*.json")) if is_plans(other)]
-    fix = (
-        f"choose -p from {', '.join(known)}"
-        if known
-        else f"semi_nnunet preprocess -d {preprocessed.name} first"
-    )
-    what = "holds no plans" if path.is_file() else "does not exist"
-    raise UserError(f"{path} {what}", fix=f"{fix}")
-
-
-def is_plans(path: Path) -> bool:
-    """Whether a JSON file is nnU-Net's plans."""
-    content = read_json(path)
-    return isinstance(content, dict) and "plans_name" in content

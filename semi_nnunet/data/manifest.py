@@ -1,7 +1,7 @@
-"""The list of finished cases of a preprocessed folder.
+"""Manifest of a preprocessed folder: the list of its finished cases.
 
-A case's line is written after its files are complete. Where several processes share the work
-(semi_nnunet.data.unlabelled_shards), each has a list of its own.
+A case's line is written after its files are complete. If several processes share the work
+(semi_nnunet.data.unlabelled_shards), each writes its own list.
 """
 
 from __future__ import annotations
@@ -16,11 +16,26 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from semi_nnunet.data.layout import manifest_file, shards_folder
 from semi_nnunet.util.files import sha256_of_file, writing
 from semi_nnunet.util.validation import line_as
 
 SizeAndDigest = Annotated[list[Any], Field(min_length=2, max_length=2)]
+
+
+def manifest_file(case_folder: str | Path) -> Path:
+    """Return the manifest of a preprocessed folder; it lies next to the folder.
+
+    >>> manifest_file("Dataset042_Hearts/nnUNetPlans_2d").name
+    'nnUNetPlans_2d.manifest.jsonl'
+    """
+    folder = Path(case_folder)
+    return folder.with_name(folder.name + ".manifest.jsonl")
+
+
+def shards_folder(case_folder: str | Path) -> Path:
+    """Return the folder of lists, logs and locks of the processes that share the work."""
+    folder = Path(case_folder)
+    return folder.with_name(folder.name + ".parts")
 
 
 @dataclass(frozen=True)
@@ -29,10 +44,10 @@ class Entry:
 
     Args:
         case: its identifier.
-        source: what it was made from: a hash of images, label and the way of preprocessing.
+        source: hash of images, label and preprocessing that it was made from.
         files: file name -> [bytes, SHA-256]; at least one.
         facts: shape, spacing and intensity statistics of the preprocessed image.
-        when: it was finished, in seconds since 1970; of two lists' entries the newer one counts.
+        when: time of its end, in seconds since 1970; the newer of two entries counts.
     """
 
     case: str
@@ -43,56 +58,56 @@ class Entry:
 
     @classmethod
     def of(cls, case: str, source: str, paths: list[Path], facts: Mapping[str, Any]) -> Entry:
-        """Describe the finished files ``paths``."""
+        """Return the entry of a case with the finished files ``paths``."""
         files: dict[str, list[Any]] = {
             path.name: [path.stat().st_size, sha256_of_file(path)] for path in paths
         }
         return cls(case, source, files, dict(facts), time.time())
 
     def is_present(self, folder: Path) -> bool:
-        """Whether every file is there with its size (fast)."""
+        """Return whether every file exists with its size (fast)."""
         return all(
             os.path.isfile(path := os.path.join(folder, name)) and os.path.getsize(path) == size
             for name, (size, _) in self.files.items()
         )
 
     def is_intact(self, folder: Path) -> bool:
-        """Whether every file is there with its checksum (reads all of it)."""
+        """Return whether every file exists with its checksum (reads all bytes)."""
         return self.is_present(folder) and all(
             sha256_of_file(folder / name) == digest for name, (_, digest) in self.files.items()
         )
 
 
 class Manifest:
-    """The finished cases of ``case_folder``; a list is appended to by one process at a time.
+    """The finished cases of ``case_folder``. Only one process at a time may append to a list.
 
-    A line torn by a crash, or of another content, is ignored: its case is done again.
+    Torn lines (of a crash) and foreign content are ignored, and their cases are done again.
 
     Args:
-        case_folder: where the files are.
-        path: the list to read and append to; None: all lists are read, that beside the folder is
-            appended to.
+        case_folder: folder of the files.
+        path: the list to read and append to. None: read all lists, and append to the one next to
+            the folder.
     """
 
     def __init__(self, case_folder: str | Path, path: Path | None = None):
         self.folder = Path(case_folder)
         self.path = path or manifest_file(case_folder)
-        self._alone = path is not None
+        self._reads_one_list = path is not None
 
     def read(self) -> dict[str, Entry]:
-        """Case -> its newest entry."""
+        """Return case -> its newest entry."""
         lists = [self.path]
-        if not self._alone:
+        if not self._reads_one_list:
             lists += sorted(shards_folder(self.folder).glob("*.jsonl"))
         entries: dict[str, Entry] = {}
         for path in lists:
-            for case, entry in self._listed(path).items():
+            for case, entry in self._read_list(path).items():
                 if case not in entries or entry.when >= entries[case].when:
                     entries[case] = entry
         return entries
 
-    def _listed(self, path: Path) -> dict[str, Entry]:
-        """Case -> its last entry in one list."""
+    def _read_list(self, path: Path) -> dict[str, Entry]:
+        """Return case -> its last entry in one list."""
         entries: dict[str, Entry] = {}
         if path.is_file():
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -101,11 +116,11 @@ class Manifest:
         return entries
 
     def present(self) -> dict[str, Entry]:
-        """The entries whose files are all there."""
+        """Return the entries whose files all exist."""
         return {case: entry for case, entry in self.read().items() if entry.is_present(self.folder)}
 
     def add(self, entry: Entry) -> None:
-        """Append ``entry`` and flush it to disk.
+        """Append ``entry`` and flush it to the disk.
 
         Raises:
             DiskError: the disk is full or not writable.

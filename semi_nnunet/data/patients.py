@@ -1,12 +1,14 @@
-r"""Cases of one patient belong together: in one fold, on one side of a split, as one observation.
+r"""Folds of a data set, and the patients that they keep together.
 
-Two frames of a heart or the slices of a scan are nearly the same picture. ``dataset.json`` may say
-which part of a case's identifier is its patient, as a regular expression that matches from the
-start, or as its one group::
+Two frames of a heart or the slices of a scan are nearly the same picture, so all cases of a patient
+belong in one fold, on one side of a split, and count as one observation. ``dataset.json`` may hold
+a regular expression for the part of a case's identifier that names its patient. It matches from
+the start; if it has a group, the group is the patient::
 
     "patient": "patient[0-9]+"
 
-patient001_ED and patient001_ES are then of patient001. Without it every case is a patient.
+Then patient001_ED and patient001_ES belong to patient001. Without the entry every case counts as
+its own patient.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any
 
+from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE, SPLITS_FILE
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
+from semi_nnunet.util.files import read_json, write_json
 
 KEY = "patient"  # of dataset.json
 FOLDS = 5
@@ -26,16 +30,24 @@ PatientOf = Callable[[str], str]  # case -> its patient
 Fold = dict[str, list[str]]  # "train" and "val" -> cases
 
 
+# ---- patients ----
+
+
 def patient_finder(description: Mapping[str, Any]) -> PatientOf:
-    """What tells the patient of a case.
+    """Return the function that maps a case to its patient.
+
+    >>> patient_of = patient_finder({"patient": "patient[0-9]+"})
+    >>> patient_of("patient001_ED"), patient_of("volunteer_7")
+    ('patient001', 'volunteer_7')
 
     Args:
-        description: dataset.json. A case of which its expression tells no patient is one itself.
+        description: dataset.json. A case that its expression does not match is its own patient.
 
     Raises:
-        UserError: the expression is none.
+        UserError: the expression is invalid.
     """
-    raise_if_any("dataset.json cannot be used:", expression_problems(description, "dataset.json"))
+    problems = find_patient_expression_problems(description, "dataset.json")
+    raise_if_any("dataset.json cannot be used:", problems)
     if KEY not in description:
         return itself
     pattern = re.compile(description[KEY])
@@ -44,7 +56,10 @@ def patient_finder(description: Mapping[str, Any]) -> PatientOf:
 
 
 def told(pattern: re.Pattern[str], case: str) -> str:
-    """The patient that an expression tells: its group, or, where that took no part, all of it."""
+    """Return the patient that a pattern finds in the name of a case, or "".
+
+    It is the pattern's group, or the whole match if the group took no part in it.
+    """
     match = pattern.match(case)
     if match is None:
         return ""
@@ -52,27 +67,73 @@ def told(pattern: re.Pattern[str], case: str) -> str:
 
 
 def itself(case: str) -> str:
-    """Every case is a patient."""
+    """Return the case as its own patient."""
     return case
 
 
 def by_patient(cases: Iterable[str], patient_of: PatientOf) -> dict[str, list[str]]:
-    """Patient -> its cases, in the order given."""
-    found = defaultdict[str, list[str]](list)
+    """Return patient -> its cases, in the order of ``cases``."""
+    groups = defaultdict[str, list[str]](list)
     for case in cases:
-        found[patient_of(case)].append(case)
-    return dict(found)
+        groups[patient_of(case)].append(case)
+    return dict(groups)
+
+
+def apart_from(cases: Iterable[str], excluded: Iterable[str], patient_of: PatientOf) -> list[str]:
+    """Return the cases whose patient has no case in ``excluded``."""
+    patients = {patient_of(case) for case in excluded}
+    return [case for case in cases if patient_of(case) not in patients]
+
+
+def shared(first: Iterable[str], second: Iterable[str], patient_of: PatientOf) -> list[str]:
+    """Return the patients with cases in both collections."""
+    return sorted({patient_of(case) for case in first} & {patient_of(case) for case in second})
+
+
+def find_patient_expression_problems(
+    description: Mapping[str, Any], file_name: str
+) -> Iterator[Problem]:
+    """Yield a problem if the regular expression of dataset.json is invalid."""
+    if KEY not in description:
+        return
+    expression = description[KEY]
+    defect = f"{KEY!r} must be a regular expression, such as 'patient[0-9]+', got {expression!r}"
+    try:
+        groups = re.compile(expression).groups
+    except (TypeError, re.error, OverflowError, RecursionError) as error:
+        yield Problem(file_name, f"{defect} ({error})", "correct it")
+        return
+    if groups > 1:
+        defect = (
+            f"{KEY!r} must have one group, the patient, or none, got {groups} in {expression!r}"
+        )
+        yield Problem(file_name, defect, "write the others as (?:...)")
+
+
+def named(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names and the number of the remaining ones.
+
+    >>> named(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+# ---- folds ----
 
 
 def make_folds(
     cases: Iterable[str], patient_of: PatientOf, pseudo_labelled: Collection[str] = ()
 ) -> list[Fold]:
-    """nnU-Net's folds, of whole patients; fewer than five patients get one each, a single one none.
+    """Make nnU-Net's folds with whole patients.
+
+    Up to five patients get one fold each; a single patient gets none. If every case is its own
+    patient, the folds are those of nnU-Net.
 
     Args:
-        cases: the labelled ones. Where each is a patient, the folds are those of nnU-Net.
+        cases: the labelled cases.
         patient_of: see :func:`patient_finder`.
-        pseudo_labelled: those of which a model made the labels, for training alone.
+        pseudo_labelled: cases that a model labelled; they are only trained on.
     """
     patients = by_patient(sorted({*cases} - {*pseudo_labelled}), patient_of)
     count = number_of_folds(len(patients))
@@ -80,41 +141,51 @@ def make_folds(
         return []
     from nnunetv2.utilities.crossval_split import generate_crossval_split  # imports scikit-learn
 
-    folds = generate_crossval_split(list(patients), n_splits=count)
-    of_cases = [
+    folds = [
         {
-            part: sorted(case for patient in fold[part] for case in patients[patient])
-            for part in fold
+            side: sorted(case for patient in fold[side] for case in patients[patient])
+            for side in fold
         }
-        for fold in folds
+        for fold in generate_crossval_split(list(patients), n_splits=count)
     ]
-    return [for_training(fold, pseudo_labelled, patient_of) for fold in of_cases]
+    return [for_training(fold, pseudo_labelled, patient_of) for fold in folds]
 
 
 def for_training(
     fold: Mapping[str, Iterable[str]], cases: Iterable[str], patient_of: PatientOf
 ) -> Fold:
-    """A fold that trains on more cases, but for those of patients whom it validates on."""
+    """Return a fold with more training cases, except those of its validation patients."""
     validation = list(fold["val"])
     added = apart_from(sorted(cases), validation, patient_of)
     return {"train": [*fold["train"], *added], "val": validation}
 
 
 def number_of_folds(patients: int) -> int:
-    """How many folds so many labelled patients make."""
+    """Return the number of folds that so many labelled patients make."""
     return min(FOLDS, patients) if patients > 1 else 0
 
 
-def apart_from(cases: Iterable[str], others: Iterable[str], patient_of: PatientOf) -> list[str]:
-    """The cases whose patient has none among the others."""
-    seen = {patient_of(case) for case in others}
-    return [case for case in cases if patient_of(case) not in seen]
+def load_folds(preprocessed: Path) -> list[Fold]:
+    """Return the folds in splits_final.json, [] without that file."""
+    path = preprocessed / SPLITS_FILE
+    return list(read_json(path)) if path.is_file() else []
+
+
+def save_folds(preprocessed: Path, folds: Sequence[Fold]) -> None:
+    """Write splits_final.json, atomically: other processes may read it at the same time."""
+    write_json(preprocessed / SPLITS_FILE, list(folds))
+
+
+def pseudo_labelled_cases(preprocessed: str | Path) -> set[str]:
+    """Return the training cases that a model labelled, as ``semi_nnunet distil`` lists them."""
+    path = Path(preprocessed) / PSEUDO_LABELLED_FILE
+    return set(read_json(path)) if path.is_file() else set()
 
 
 def split_patients(fold: Mapping[str, Collection[str]], patient_of: PatientOf) -> list[str]:
-    """Patients with cases in the training and in the validation of a fold.
+    """Return the patients with cases in both the training and the validation of a fold.
 
-    None where every case is a patient: nnU-Net warns of cases that are in both.
+    Empty if every case is its own patient; nnU-Net itself warns of cases in both.
     """
     return [] if patient_of is itself else shared(fold["train"], fold["val"], patient_of)
 
@@ -127,59 +198,5 @@ def require_whole(
         raise UserError(
             f"fold {number} of {path} trains and validates on cases of the same patients: "
             f"{named(split)}",
-            fix="delete that file, folds of whole patients are made in its place",
+            fix="delete that file; new folds keep patients together",
         )
-
-
-def shared(first: Iterable[str], second: Iterable[str], patient_of: PatientOf) -> list[str]:
-    """Patients with cases in both."""
-    return sorted({patient_of(case) for case in first} & {patient_of(case) for case in second})
-
-
-def expression_problems(description: Mapping[str, Any], where: str) -> Iterator[Problem]:
-    """What is wrong with the expression of dataset.json."""
-    if KEY not in description:
-        return
-    expression = description[KEY]
-    what = f"{KEY!r} must be a regular expression, such as 'patient[0-9]+', got {expression!r}"
-    try:
-        groups = re.compile(expression).groups
-    except (TypeError, re.error, OverflowError, RecursionError) as error:
-        yield Problem(where, f"{what} ({error})", "correct it")
-        return
-    if groups > 1:
-        what = f"{KEY!r} must have one group, the patient, or none, got {groups} in {expression!r}"
-        yield Problem(where, what, "write the others as (?:...)")
-
-
-def patient_problems(
-    description: Mapping[str, Any], cases: Mapping[str, Sequence[str]], where: str
-) -> Iterator[Problem]:
-    """Cases of which the expression tells no patient, and patients who are tested on, too.
-
-    Args:
-        description: dataset.json, whose expression is one.
-        cases: "labelled", "unlabelled" and "test" -> cases.
-        where: dataset.json, for errors.
-    """
-    if KEY not in description:
-        return
-    expression = description[KEY]
-    pattern = re.compile(expression)
-    unmatched = [case for group in cases.values() for case in group if not told(pattern, case)]
-    if unmatched:
-        what = f"{KEY!r} must match every case from its start, {expression!r} does not match "
-        fix = f'correct it, or add "|.+" if these are patients of their own: "{expression}|.+"'
-        yield Problem(where, what + named(unmatched), fix)
-    patient_of = patient_finder(description)
-    tested = {patient_of(case) for case in cases["test"]}
-    for subset in ("labelled", "unlabelled"):
-        both = [case for case in cases[subset] if patient_of(case) in tested]
-        if both:
-            what = f"{subset} cases are of patients who are also in imagesTs: {named(both)}"
-            yield Problem(where, what, "keep all cases of a patient in imagesTs, or none")
-
-
-def named(names: Sequence[str]) -> str:
-    """The first of them."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,9 +1,12 @@
-"""nnU-Net's preprocessing, case by case: resumable, and for images without labels, too."""
+"""nnU-Net's preprocessing, case by case: resumable, also for images without labels."""
 
 from __future__ import annotations
 
+import filecmp
+import logging
 import pickle
 import shutil
+import sys
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -17,17 +20,29 @@ from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
-from semi_nnunet.data.fingerprint import class_facts, image_facts, label_facts
-from semi_nnunet.data.layout import manifest_file
-from semi_nnunet.data.manifest import Entry, Manifest
+from semi_nnunet.data.fingerprint import (
+    compute_class_facts,
+    compute_image_facts,
+    compute_label_facts,
+)
+from semi_nnunet.data.layout import GROUND_TRUTH
+from semi_nnunet.data.manifest import Entry, Manifest, manifest_file
 from semi_nnunet.util.errors import DiskError, Problem, UserError
-from semi_nnunet.util.files import could_not_write, sha256_of_file, sha256_of_json, writing
+from semi_nnunet.util.files import (
+    could_not_write,
+    sha256_of_file,
+    sha256_of_json,
+    write_atomically,
+    writing,
+)
 from semi_nnunet.util.parallel import process_pool
 from semi_nnunet.util.progress import with_progress
 from semi_nnunet.util.shards import Shard
 
+logger = logging.getLogger(__name__)
 LABELLED_ENDINGS = (".pkl", "_seg.b2nd", ".b2nd")  # the image last
 UNLABELLED_ENDINGS = (".pkl", ".b2nd")
+INTACT = "The cases finished earlier are complete and are kept"
 
 
 @dataclass(frozen=True)
@@ -48,8 +63,8 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How to preprocess: everything besides the case that its result depends on."""
+class PreprocessingSpec:
+    """All that the result of preprocessing depends on, besides the case."""
 
     plans: dict[str, Any]
     configuration: str
@@ -57,7 +72,7 @@ class Recipe:
 
     @property
     def data_identifier(self) -> str:
-        """The name of the folder of preprocessed cases."""
+        """Name of the folder of preprocessed cases."""
         manager = PlansManager(self.plans).get_configuration(self.configuration)
         return str(manager.data_identifier)
 
@@ -73,44 +88,47 @@ class Recipe:
         relevant["labels"] = self.dataset_json["labels"]
         return sha256_of_json(relevant)[:16]
 
-    def source_of(self, case: Case) -> str:
-        """What a finished case was made from: images, label and recipe."""
+    def compute_source(self, case: Case) -> str:
+        """Return the hash of a finished case's inputs: images, label and specification."""
         label = "" if case.label is None else sha256_of_file(case.label)[:16]
         return f"{case.content_hash[:32]}-{label}-{self.fingerprint}"
 
 
-WHOLE = "The cases that were finished before are whole, and stay"
-Work = Callable[[Case], Entry]
+def log_stage(stage: str) -> None:
+    """Log a stage of the work; on a terminal the progress bars name it."""
+    if not sys.stderr.isatty():
+        logger.info(stage)
 
 
-def preprocess_case(case: Case, recipe: Recipe, folder: Path, aside: Path) -> Entry:
-    """Preprocess one case into ``folder``: written aside, then renamed, the image last.
+# ---- one case ----
+
+
+def preprocess_case(case: Case, spec: PreprocessingSpec, folder: Path, aside: Path) -> Entry:
+    """Preprocess one case: write its files aside, then move them to ``folder``, the image last.
 
     An unlabelled case gets an image and properties, no segmentation.
 
     Raises:
-        DiskError: its files could not be written; other errors are of the case.
+        DiskError: its files could not be written; other errors come from the case.
     """
-    source, aside = recipe.source_of(case), aside / case.name
-    plans = PlansManager(recipe.plans)
-    configuration = plans.get_configuration(recipe.configuration)
+    source, aside = spec.compute_source(case), aside / case.name
+    plans = PlansManager(spec.plans)
+    configuration = plans.get_configuration(spec.configuration)
     preprocessor = configuration.preprocessor_class(verbose=False)
-    is_ready, run_case = False, preprocessor.run_case
+    is_computed, run_case = False, preprocessor.run_case
 
     def run_and_note(*arguments: Any, **options: Any) -> Any:
-        nonlocal is_ready
+        nonlocal is_computed
         result = run_case(*arguments, **options)
-        is_ready = True
+        is_computed = True
         return result
 
     preprocessor.run_case = run_and_note
     shutil.rmtree(aside, ignore_errors=True)
-    with writing(aside, folder, left=WHOLE):
+    with writing(aside, folder, left=INTACT):
         aside.mkdir(parents=True)
-    names = [
-        f"{case.name}{ending}"
-        for ending in (UNLABELLED_ENDINGS if case.label is None else LABELLED_ENDINGS)
-    ]
+    endings = UNLABELLED_ENDINGS if case.label is None else LABELLED_ENDINGS
+    names = [f"{case.name}{ending}" for ending in endings]
     try:
         preprocessor.run_case_save(
             str(aside / case.name),
@@ -118,90 +136,104 @@ def preprocess_case(case: Case, recipe: Recipe, folder: Path, aside: Path) -> En
             case.label,
             plans,
             configuration,
-            recipe.dataset_json,
+            spec.dataset_json,
         )
-        facts = _facts(aside, case.name, with_label=case.label is not None)
+        facts = _read_facts(aside, case.name, with_label=case.label is not None)
         for name in names:
             (aside / name).replace(folder / name)
         shutil.rmtree(aside)
-    except (OSError, RuntimeError) as error:  # blosc2 raises RuntimeError, whatever the disk says
-        if not is_ready:
+    except (OSError, RuntimeError) as error:  # blosc2 raises RuntimeError for any disk error
+        if not is_computed:
             raise
-        what = f"the preprocessed {case.name} to {folder}"
-        raise could_not_write(what, error, folder, left=WHOLE) from error
+        defect = f"the preprocessed {case.name} to {folder}"
+        raise could_not_write(defect, error, folder, left=INTACT) from error
     return Entry.of(case.name, source, [folder / name for name in names], facts)
+
+
+def _read_facts(folder: Path, case: str, with_label: bool) -> dict[str, Any]:
+    """Compute the facts of a preprocessed case from its files, for the manifest."""
+    image = blosc2.open(str(folder / f"{case}.b2nd"), mode="r")[:]
+    properties = load_pickle(str(folder / f"{case}.pkl"))
+    facts = compute_image_facts(image, properties)
+    if with_label:
+        facts |= compute_class_facts(image, properties["class_locations"])
+        facts |= compute_label_facts(blosc2.open(str(folder / f"{case}_seg.b2nd"), mode="r")[:])
+    return facts
+
+
+# ---- many cases ----
 
 
 def preprocess_cases(
     cases: Sequence[Case],
-    recipe: Recipe,
+    spec: PreprocessingSpec,
     folder: Path,
     num_processes: int,
     title: str,
     shard: Shard | None = None,
 ) -> int:
-    """Preprocess the cases that are not finished yet; files of other cases are removed.
+    """Preprocess the cases that are not finished yet, and remove the files of unknown cases.
 
     Args:
-        cases: all that ``folder`` is to hold, or all of the shard.
-        recipe: how.
+        cases: all cases of ``folder``, or of the shard.
+        spec: how to preprocess.
         folder: for the preprocessed files.
         num_processes: up to 1 means in this process.
         title: of the progress bar.
-        shard: what of the folder is ours; None: all of it.
+        shard: the part of the folder's cases to work on, None for all.
 
     Returns:
-        How many cases had to be done.
+        The number of cases that were preprocessed now.
 
     Raises:
-        UserError: naming every case that failed; the others are finished.
-        DiskError: at once, where the disk is full or not writable.
+        UserError: with a problem for every case that failed; the others are finished.
+        DiskError: at once, if the disk is full or not writable.
     """
-    with writing(folder, folder, left=WHOLE):
+    if shard is None:
+        log_stage(f"preprocessing {title}: {len(cases)} cases")
+    with writing(folder, folder, left=INTACT):
         folder.mkdir(parents=True, exist_ok=True)
-    sources = {case.name: recipe.source_of(case) for case in cases}
+    sources = {case.name: spec.compute_source(case) for case in cases}
     finished = {
         name
         for name, entry in Manifest(folder).read().items()
         if sources.get(name) == entry.source and entry.is_intact(folder)
     }
-    remove_strangers(folder, finished, shard)
+    remove_unknown_cases(folder, finished, shard)
     todo = [case for case in cases if case.name not in finished]
     aside = folder.with_name(f"{folder.name}.tmp") if shard is None else shard.aside
     manifest = Manifest(folder, None if shard is None else shard.finished)
     problems: list[Problem] = []
-    work = partial(preprocess_case, recipe=recipe, folder=folder, aside=aside)
-    results = _run_all(todo, work, num_processes)
+    results = _run_all(
+        todo, partial(preprocess_case, spec=spec, folder=folder, aside=aside), num_processes
+    )
     options = {"total": len(cases), "initial": len(finished), "unit": "case", "disable": None}
     with tqdm(desc=title, **options) as bar:
         for case, result in results if shard is None else with_progress(results, len(todo)):
             if isinstance(result, Entry):
                 manifest.add(result)
-            elif isinstance(result, DiskError):  # no case is to blame, and all others fail, too
+            elif isinstance(result, DiskError):  # all other cases would fail, too
                 results.close()
                 shutil.rmtree(aside, ignore_errors=True)
                 raise result
             else:
-                what = f"preprocessing failed ({type(result).__name__}: {result})"
-                problems.append(Problem(case.name, what, _advice(result)))
+                defect = f"preprocessing failed ({type(result).__name__}: {result})"
+                fix = "fix or remove the case, then run again; only unfinished cases are done"
+                if isinstance(result, BrokenProcessPool):
+                    fix = "its process was killed, probably for lack of memory: use -np 1"
+                problems.append(Problem(case.name, defect, fix))
             bar.update()
     shutil.rmtree(aside, ignore_errors=True)
     if problems:
         failed = f"{len(problems)} of {len(cases)} cases could not be preprocessed"
-        raise UserError(f"{failed} (the others are finished and stay):", problems)
+        raise UserError(f"{failed} (the others are finished and kept):", problems)
     return len(todo)
 
 
-def _advice(error: BaseException) -> str:
-    if isinstance(error, BrokenProcessPool):
-        return "its process was killed, probably because memory ran out: run again with -np 1"
-    return "mend or remove the case, then run again; only unfinished cases are done"
-
-
 def _run_all(
-    cases: Sequence[Case], work: Work, num_processes: int
+    cases: Sequence[Case], work: Callable[[Case], Entry], num_processes: int
 ) -> Generator[tuple[Case, Entry | BaseException], None, None]:
-    """Yield each case with its entry, or with what went wrong."""
+    """Yield each case with its entry or its error; repeat the cases of killed processes singly."""
     if num_processes <= 1 or not cases:
         for case in cases:
             try:
@@ -209,19 +241,21 @@ def _run_all(
             except Exception as error:
                 yield case, error
         return
-    again: list[Case] = []  # a killed process takes the cases of all others along
+    killed: list[Case] = []  # when a process is killed, the pool loses the cases of all others
     for case, result in _run_in_pool(cases, work, num_processes):
         if isinstance(result, BrokenProcessPool):
-            again.append(case)
+            killed.append(case)
         else:
             yield case, result
-    for number, case in enumerate(again, start=1):  # alone, with all memory to itself
-        tqdm.write(f"a process was killed: doing {case.name} alone ({number} of {len(again)})")
+    for number, case in enumerate(killed, start=1):
+        tqdm.write(
+            f"a process was killed: preprocessing {case.name} by itself ({number} of {len(killed)})"
+        )
         yield from _run_in_pool([case], work, 1)
 
 
 def _run_in_pool(
-    cases: Sequence[Case], work: Work, num_processes: int
+    cases: Sequence[Case], work: Callable[[Case], Entry], num_processes: int
 ) -> Iterator[tuple[Case, Entry | BaseException]]:
     with process_pool(min(num_processes, len(cases))) as pool:
         futures = {pool.submit(work, case): case for case in cases}
@@ -234,54 +268,73 @@ def _run_in_pool(
             raise
 
 
-def remove_strangers(folder: Path, kept: Collection[str], shard: Shard | None = None) -> None:
-    """Delete the files of all other cases, those of a shard where one is given.
+def remove_unknown_cases(folder: Path, cases: Collection[str], shard: Shard | None = None) -> None:
+    """Delete the files of cases that are not in ``cases``; with a shard, only cases of the shard.
 
-    They are half-written or outdated, or their case is gone.
+    They are incomplete or outdated, or their case was removed.
     """
     for path in folder.iterdir():
         name = path.name.removesuffix(".pkl").removesuffix(".b2nd")
         if shard is not None and not shard.holds(name):
             continue
-        if path.is_file() and name not in kept and name.removesuffix("_seg") not in kept:
+        if path.is_file() and name not in cases and name.removesuffix("_seg") not in cases:
             path.unlink()
 
 
-def adopt_stock_preprocessing(
-    cases: Sequence[Case], recipe: Recipe, folder: Path, ground_truth: Path
-) -> bool:
-    """Take over what nnU-Net's own command has preprocessed: write the manifest it does not have.
+# ---- labelled cases ----
 
-    nnU-Net copies the labels to ``ground_truth`` when it has finished all configurations; a folder
-    is taken over only if they are all there, and every case's files, readable, and nothing else.
+
+def preprocess_labelled(
+    cases: Sequence[Case], spec: PreprocessingSpec, preprocessed: Path, num_processes: int
+) -> None:
+    """Preprocess the labelled cases of a configuration; adopt cases that nnU-Net preprocessed."""
+    folder = preprocessed / spec.data_identifier
+    if adopt_stock_preprocessing(cases, spec, folder, preprocessed / GROUND_TRUTH):
+        message = "%s: adopted %d labelled cases that nnU-Net preprocessed"
+        logger.info(message, spec.configuration, len(cases))
+    preprocess_cases(cases, spec, folder, num_processes, f"{spec.configuration}, labelled")
+
+
+def adopt_stock_preprocessing(
+    cases: Sequence[Case], spec: PreprocessingSpec, folder: Path, ground_truth: Path
+) -> bool:
+    """Write the missing manifest of a folder that nnU-Net's own command has preprocessed.
+
+    nnU-Net copies the labels to ``ground_truth`` after all configurations. A folder is adopted only
+    if all labels and readable files of all cases exist, and nothing else.
+
+    Returns:
+        Whether the folder was adopted.
     """
     if manifest_file(folder).exists() or not folder.is_dir() or not ground_truth.is_dir():
         return False
-    ending = recipe.dataset_json["file_ending"]
-    expected = {f"{case.name}{end}" for case in cases for end in LABELLED_ENDINGS}
+    label_ending = spec.dataset_json["file_ending"]
+    expected = {f"{case.name}{ending}" for case in cases for ending in LABELLED_ENDINGS}
     if {path.name for path in folder.iterdir()} != expected or any(
-        not (ground_truth / f"{case.name}{ending}").is_file() for case in cases
+        not (ground_truth / f"{case.name}{label_ending}").is_file() for case in cases
     ):
         return False
     try:
-        facts = {case.name: _facts(folder, case.name, with_label=True) for case in cases}
+        facts = {case.name: _read_facts(folder, case.name, with_label=True) for case in cases}
         for case in cases:
             blosc2.open(str(folder / f"{case.name}_seg.b2nd"), mode="r")[:]
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
-        return False  # a file is damaged: all are made anew
+        return False  # a file is damaged, so all are made again
     manifest = Manifest(folder)
     for case in cases:
-        paths = [folder / f"{case.name}{end}" for end in LABELLED_ENDINGS]
-        manifest.add(Entry.of(case.name, recipe.source_of(case), paths, facts[case.name]))
+        paths = [folder / f"{case.name}{ending}" for ending in LABELLED_ENDINGS]
+        manifest.add(Entry.of(case.name, spec.compute_source(case), paths, facts[case.name]))
     return True
 
 
-def _facts(folder: Path, case: str, with_label: bool) -> dict[str, Any]:
-    """What the manifest says of a preprocessed case, read from its files."""
-    image = blosc2.open(str(folder / f"{case}.b2nd"), mode="r")[:]
-    properties = load_pickle(str(folder / f"{case}.pkl"))
-    facts = image_facts(image, properties)
-    if with_label:
-        facts |= class_facts(image, properties["class_locations"])
-        facts |= label_facts(blosc2.open(str(folder / f"{case}_seg.b2nd"), mode="r")[:])
-    return facts
+def copy_ground_truth(cases: Sequence[Case], folder: Path, file_ending: str) -> None:
+    """Copy new and changed labels to the folder that nnU-Net validates on; remove all others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {f"{case.name}{file_ending}" for case in cases}
+    for path in folder.glob(f"*{file_ending}"):
+        if path.name not in names:
+            path.unlink()
+    for case in cases:
+        source, target = str(case.label), folder / f"{case.name}{file_ending}"
+        if not target.is_file() or not filecmp.cmp(source, target, shallow=False):
+            write_atomically(target, partial(shutil.copyfile, source))

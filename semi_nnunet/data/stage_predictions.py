@@ -1,4 +1,4 @@
-"""The predictions of a cascade's first stage that its next stage needs: which are missing."""
+"""Predictions of a cascade's first stage that its next stage needs."""
 
 from __future__ import annotations
 
@@ -6,43 +6,47 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from semi_nnunet.data.sampling import pseudo_labelled_cases
+from semi_nnunet.data.patients import named, pseudo_labelled_cases
 from semi_nnunet.util.errors import UserError
 
 
 def missing_predictions(folder: str | None, cases: Sequence[str]) -> list[str]:
-    """Cases without a stored prediction of the previous stage; none without such a stage."""
+    """Return the cases without a stored prediction of the previous stage, in ``folder``.
+
+    >>> missing_predictions(None, ["a"])  # a configuration without a previous stage
+    []
+    """
     if folder is None:
         return []
-    there = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-    return [case for case in cases if f"{case}.b2nd" not in there]
+    files = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+    return [case for case in cases if f"{case}.b2nd" not in files]
 
 
 def require_predictions(folder: str | None, cases: Sequence[str], command: str) -> None:
-    """Check that every case has a prediction of the previous stage.
+    """Raise a UserError if predictions of the previous stage are missing.
 
-    Raises:
-        UserError: naming those that have none, and the command that makes them.
+    Args:
+        folder: of the predictions, None without a previous stage.
+        cases: the cases to be predicted.
+        command: makes the predictions; the fix of the error.
     """
-    missing = missing_predictions(folder, cases)
-    if missing:
-        shown = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")
+    if missing := missing_predictions(folder, cases):
         raise UserError(
             f"the cascade needs the previous stage's predictions in {folder}, they are missing for "
-            f"{len(missing)} cases: {shown}",
-            fix=f"{command}",
+            f"{len(missing)} cases: {named(missing, 10)}",
+            fix=command,
         )
 
 
 def predicts_unlabelled(fold: int | str) -> bool:
-    """Whether a fold's training predicts the unlabelled cases: one does, always the same."""
+    """Return whether a fold's training predicts the unlabelled cases; fold 0 and "all" do."""
     return str(fold) in ("0", "all")
 
 
 def never_validated(preprocessed: Path, fold: int | str) -> list[str]:
-    """Pseudo-labelled training cases, which are in no validation: nnU-Net never predicts them.
+    """Return the training cases that nnU-Net never predicts, as they are in no validation.
 
-    None of fold "all", which validates its training cases. A case that a person labelled has to be
-    predicted by a fold that was not trained on it.
+    These are the pseudo-labelled cases; none for fold "all", which validates its training cases. A
+    case that a person labelled must be predicted by a fold that was not trained on it.
     """
     return [] if str(fold) == "all" else sorted(pseudo_labelled_cases(preprocessed))

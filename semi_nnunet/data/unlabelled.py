@@ -1,4 +1,4 @@
-"""Preprocessed unlabelled images as nnU-Net's data loader wants them, without segmentations."""
+"""Preprocessed unlabelled images as a data set for nnU-Net's data loader."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ LocationPrior = Mapping[Any, np.ndarray]
 def foreground_prior(
     labelled: nnUNetBaseDataset, cases: Sequence[str], locations_per_class: int = 2000
 ) -> dict[Any, np.ndarray]:
-    """Where labelled cases have foreground, relative to the image: class -> (N, 3) in [0, 1).
+    """Return positions of foreground, relative to the image: class -> (N, 3) in [0, 1).
 
-    It tells where to look for foreground in images that nobody labelled, from labelled ones alone.
+    Unlabelled images are sampled at these positions of the labelled images.
 
     Args:
         labelled: nnU-Net's data set.
-        cases: those to look at: the training cases.
-        locations_per_class: about how many to keep.
+        cases: the training cases.
+        locations_per_class: approximate number of positions to keep.
     """
-    found: dict[Any, list[np.ndarray]] = {}
+    positions: dict[Any, list[np.ndarray]] = {}
     for case in sorted(cases):
         data, _, _, properties = labelled.load_case(case)
         for key, locations in properties["class_locations"].items():
             if len(locations) and not (isinstance(key, tuple) and -1 in key):
                 step = max(1, len(locations) * len(cases) // locations_per_class)
                 relative = (np.asarray(locations)[::step, 1:] + 0.5) / np.asarray(data.shape[1:])
-                found.setdefault(key, []).append(relative)
-    return {key: np.concatenate(parts) for key, parts in found.items()}
+                positions.setdefault(key, []).append(relative)
+    return {key: np.concatenate(arrays) for key, arrays in positions.items()}
 
 
 class UnlabelledCases:
@@ -48,18 +48,18 @@ class UnlabelledCases:
 
     Args:
         folder: the preprocessed folder.
-        command: that makes it, for the error that there are none.
+        command: makes the folder; named in errors.
     """
 
     def __init__(self, folder: Path, command: str = "semi_nnunet preprocess"):
         self.folder, self.command = folder, command
 
     def present(self) -> list[str]:
-        """The finished cases; of these, those that ``semi_nnunet select`` chose, if it was used."""
-        return self._selected(sorted(Manifest(self.folder).present()))
+        """Return the finished cases, only selected ones if ``semi_nnunet select`` was used."""
+        return self._filter_selected(sorted(Manifest(self.folder).present()))
 
     def all(self, labelled: Sequence[str]) -> list[str]:
-        """The cases that are :meth:`present`.
+        """Return the cases that are :meth:`present`.
 
         Raises:
             UserError: there are none, or one of them is also labelled.
@@ -70,41 +70,40 @@ class UnlabelledCases:
                 f"training on unlabelled images needs some, found none in {self.folder}",
                 fix=f"put them into imagesUn of the raw data set and run {self.command}",
             )
-        both = sorted(set(labelled).intersection(cases))
-        if both:
+        contradictory = sorted(set(labelled).intersection(cases))
+        if contradictory:
             raise UserError(
-                f"a case must be labelled or unlabelled, not both: {', '.join(both)}",
+                f"a case must be labelled or unlabelled, not both: {', '.join(contradictory)}",
                 fix=f"remove it from imagesUn or imagesTr and run {self.command} again",
             )
         return cases
 
-    def _selected(self, cases: list[str]) -> list[str]:
+    def _filter_selected(self, cases: list[str]) -> list[str]:
         path = self.folder.parent / SELECTED_FILE
         if not (cases and path.is_file()):
             return cases
-        chosen = set(read_json(path)["cases"])
-        if not chosen.intersection(cases):
+        selected = set(read_json(path)["cases"])
+        if not selected.intersection(cases):
             raise UserError(
-                f"none of the {len(chosen)} cases in {path} is preprocessed",
-                fix="select anew, or semi_nnunet select --undo",
+                f"none of the {len(selected)} cases in {path} is preprocessed",
+                fix="select again, or semi_nnunet select --undo",
             )
-        return [case for case in cases if case in chosen]
+        return [case for case in cases if case in selected]
 
 
 class UnlabelledDataset(nnUNetBaseDataset):
     """Images of a ``*_unlabeled`` folder.
 
-    ``load_case`` returns nnU-Net's four values; the segmentation is a read-only array of zeros that
-    takes no memory and says "inside the image": nnU-Net's loader pads it with -1, which tells
-    padding from image.
+    ``load_case`` returns nnU-Net's four values. The segmentation is a read-only array of zeros that
+    takes no memory and means "inside the image", as nnU-Net's loader pads it with -1.
 
     Args:
         folder: the preprocessed folder.
         cases: the identifiers to use.
-        prior: :func:`foreground_prior`, or {} to sample everywhere alike.
+        prior: :func:`foreground_prior`, or {} for uniform sampling.
         folder_with_segs_from_previous_stage: predictions of a cascade's previous stage, or None.
-        located: case -> where a network sees foreground, relative to the image; it replaces the
-            prior of a case, if there is any.
+        located: case -> positions at which a network sees foreground, relative to the image; if
+            not empty, they replace the prior of the case.
     """
 
     def __init__(
@@ -148,4 +147,4 @@ class UnlabelledDataset(nnUNetBaseDataset):
         properties: dict[str, Any],
         output_filename_truncated: str,
     ) -> None:
-        raise NotImplementedError("unlabelled cases are written by semi_nnunet.data.preprocessing")
+        raise NotImplementedError("semi_nnunet preprocess writes the unlabelled cases")

@@ -1,7 +1,7 @@
-"""Preprocess a large imagesUn in shards: each a job of a launcher, on any machine.
+"""Preprocess a large imagesUn in shards, each a job of a launcher on any machine.
 
-The launching process has verified all images and planned; it writes the list of cases, with the
-hashes of their voxels, for the processes of the shards.
+The launching process verifies all images and plans first; then it writes the list of cases, with
+the hashes of their voxels, for the processes of the shards.
 """
 
 from __future__ import annotations
@@ -11,9 +11,15 @@ from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from semi_nnunet.data.layout import read_plans, shards_folder, unlabelled_folder
-from semi_nnunet.data.manifest import Manifest
-from semi_nnunet.data.preprocessing import Case, Recipe, preprocess_cases, remove_strangers
+from semi_nnunet.data.configurations import read_plans
+from semi_nnunet.data.layout import DATASET_JSON, unlabelled_folder
+from semi_nnunet.data.manifest import Manifest, shards_folder
+from semi_nnunet.data.preprocessing import (
+    Case,
+    PreprocessingSpec,
+    preprocess_cases,
+    remove_unknown_cases,
+)
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
@@ -29,7 +35,7 @@ class UnlabelledPreprocessing:
     Args:
         preprocessed: folder of the data set.
         plans: their name.
-        configuration: whose data they become.
+        configuration: its name.
     """
 
     preprocessed: Path
@@ -37,58 +43,67 @@ class UnlabelledPreprocessing:
     configuration: str
 
     @cached_property
-    def recipe(self) -> Recipe:
+    def spec(self) -> PreprocessingSpec:
+        """How to preprocess."""
         plans = read_plans(self.preprocessed, self.plans)
-        return Recipe(plans, self.configuration, read_json(self.preprocessed / "dataset.json"))
+        description = read_json(self.preprocessed / DATASET_JSON)
+        return PreprocessingSpec(plans, self.configuration, description)
 
     @cached_property
     def folder(self) -> Path:
         """The folder of the preprocessed cases."""
-        return unlabelled_folder(self.preprocessed, self.recipe.data_identifier)
+        return unlabelled_folder(self.preprocessed, self.spec.data_identifier)
 
     @property
     def shards(self) -> Path:
         """Lists, logs and locks."""
         return shards_folder(self.folder)
 
+    def preprocess(self, cases: Sequence[Case], num_processes: int) -> None:
+        """Preprocess all cases in this process and its workers.
+
+        Raises:
+            UserError: another process works on a shard, or cases failed.
+        """
+        require_idle_shards(self.folder)
+        title = f"{self.configuration}, unlabelled"
+        preprocess_cases(cases, self.spec, self.folder, num_processes, title)
+
     def begin(self, cases: Sequence[Case]) -> None:
-        """Write down the cases for the shards; what was left of others is removed."""
-        require_idle(self.folder)
+        """Write the list of cases for the shards, and remove the files of other cases."""
+        require_idle_shards(self.folder)
         for folder in (self.folder, self.shards):
             folder.mkdir(parents=True, exist_ok=True)
         write_json(self.shards / CASES, [astuple(case) for case in cases])
         remove_unfinished(self.shards)
-        remove_strangers(self.folder, {case.name for case in cases})
+        remove_unknown_cases(self.folder, {case.name for case in cases})
 
     def cases(self) -> list[Case]:
-        """The cases that were written down.
+        """Return the cases that :meth:`begin` listed.
 
         Raises:
-            UserError: none were.
+            UserError: there is no list.
         """
         rows = read_json(self.shards / CASES)
         return [Case(name, tuple(images), label, digest) for name, images, label, digest in rows]
 
-    def left(self, cases: Sequence[Case]) -> list[str]:
-        """The cases that are not there, or were made from another image or in another way."""
-        there = Manifest(self.folder).present()
+    def find_unfinished(self, cases: Sequence[Case]) -> list[str]:
+        """Return the cases that are missing or were made from another image or specification."""
+        entries = Manifest(self.folder).present()
         return [
             case.name
             for case in cases
-            if case.name not in there or there[case.name].source != self.recipe.source_of(case)
+            if case.name not in entries
+            or entries[case.name].source != self.spec.compute_source(case)
         ]
 
 
-def require_idle(folder: Path) -> None:
-    """Check that nobody works on a shard of a preprocessed folder.
-
-    Raises:
-        UserError: somebody does.
-    """
-    if at_work := holders(shards_folder(folder)):
-        shard, holder = next(iter(at_work.items()))
+def require_idle_shards(folder: Path) -> None:
+    """Raise a UserError if any process works on a shard of a preprocessed folder."""
+    if working := holders(shards_folder(folder)):
+        shard, holder = next(iter(working.items()))
         raise UserError(
-            f"{len(at_work)} shards of {folder} are being worked on ({shard}: {holder})",
+            f"{len(working)} shards of {folder} are being worked on ({shard}: {holder})",
             fix="wait until they have ended, or end them, then run the same command again",
         )
 
@@ -100,8 +115,8 @@ class UnlabelledShard(Shard):
     Args:
         pool: all cases of the configuration.
         number: of the shard, from 0.
-        of: how many shards there are.
-        processes: that preprocess; None: one for each core of the job.
+        of: the number of all shards.
+        processes: workers; None means one for each core of the job.
     """
 
     pool: UnlabelledPreprocessing
@@ -117,28 +132,27 @@ class UnlabelledShard(Shard):
         return self.pool.shards
 
     def cases(self) -> list[Case]:
-        """Its cases, done or not."""
+        """Return its cases, finished or not."""
         return [case for case in self.pool.cases() if self.holds(case.name)]
 
     @property
     def is_done(self) -> bool:
-        return not self.pool.left(self.cases())
+        return not self.pool.find_unfinished(self.cases())
 
     def commands(self, device: str, processes: int) -> Iterator[Command]:
-        """The command that does what is left."""
+        """Yield the command that does the unfinished cases."""
         pool = self.pool
-        where = ("-d", pool.preprocessed.name, "-p", pool.plans, "-c", pool.configuration)
-        which = ("--shards", str(self.of), "--only", str(self.number), "--worker")
-        at_a_time = ("-np", str(self.processes)) if self.processes else ()
-        yield ("semi_nnunet", "preprocess", *where, *which, *at_a_time)
+        data = ("-d", pool.preprocessed.name, "-p", pool.plans, "-c", pool.configuration)
+        shard = ("--shards", str(self.of), "--only", str(self.number), "--worker")
+        workers = ("-np", str(self.processes)) if self.processes else ()
+        yield ("semi_nnunet", "preprocess", *data, *shard, *workers)
 
     def run(self, processes: int) -> None:
-        """Preprocess what is left."""
-        preprocess_cases(
-            self.cases(), self.pool.recipe, self.pool.folder, processes, str(self), self
-        )
+        """Preprocess the unfinished cases."""
+        pool = self.pool
+        preprocess_cases(self.cases(), pool.spec, pool.folder, processes, str(self), self)
 
 
 def shards_left(pool: UnlabelledPreprocessing, cases: Sequence[Case], count: int) -> list[int]:
-    """The numbers of those of ``count`` shards that have something left to do."""
-    return shards_holding(pool.left(cases), count)
+    """Return the numbers of those of ``count`` shards that have unfinished cases."""
+    return shards_holding(pool.find_unfinished(cases), count)

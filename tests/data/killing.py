@@ -34,7 +34,7 @@ def kill_while_writing_aside() -> None:
 
 
 def kill_after_writing_aside() -> None:
-    preprocessing._facts = killing_after(2, preprocessing._facts)
+    preprocessing._read_facts = killing_after(2, preprocessing._read_facts)
 
 
 def kill_between_renames() -> None:

@@ -1,4 +1,4 @@
-"""Which classes each case annotates, as dataset.json tells it."""
+"""The classes of a data set, and which cases annotate them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from semi_nnunet.data.annotated_classes import (
     AnnotatedClasses,
-    case_problems,
+    declared_classes,
+    declared_values,
     description_of,
-    entry_problems,
+    find_annotated_case_problems,
+    find_annotation_problems,
+    has_regions,
     is_partial,
 )
 from semi_nnunet.data.checked import read_reports, write_reports
@@ -33,6 +36,29 @@ ENTRY = {
     "case[1]_*": ["kidney"],
 }
 CPU = torch.device("cpu")
+
+
+# ---- labels ----
+
+CLASSES = {"background": 0, "liver": 1, "spleen": 2, "ignore": 3}
+TUMOUR = {"background": 0, "whole": [1, 2], "core": [2], "rim": 1, "ignore": 3}
+
+
+def test_classes_and_regions_have_their_values():
+    assert declared_classes(CLASSES) == {"liver": (1,), "spleen": (2,)}
+    assert declared_classes(TUMOUR) == {"whole": (1, 2), "core": (2,), "rim": (1,)}
+    assert declared_values(CLASSES) == declared_values(TUMOUR) == {0, 1, 2, 3}
+    assert has_regions(TUMOUR) and not has_regions(CLASSES)
+    assert not has_regions({"background": 0, "liver": [1]})  # as nnU-Net
+
+
+@pytest.mark.parametrize("value", [1.5, "liver", None])
+def test_a_label_that_is_no_whole_number_is_refused(value):
+    with pytest.raises((TypeError, ValueError)):
+        declared_values({"background": 0, "liver": value})
+
+
+# ---- annotated classes ----
 
 
 def told(entry: Any = ENTRY, labels: Any = LABELS) -> AnnotatedClasses:
@@ -53,7 +79,7 @@ def told(entry: Any = ENTRY, labels: Any = LABELS) -> AnnotatedClasses:
         ("case1_3", ("spleen", "liver", "kidney")),
     ],
 )
-def test_a_case_is_told_by_its_name_or_by_a_pattern(case, names):
+def test_a_case_annotates_the_list_of_its_name_or_of_a_pattern(case, names):
     assert told().names(case) == names
 
 
@@ -85,14 +111,12 @@ def test_a_label_may_hold_what_any_annotated_region_explains():
     assert [regions.unknown_values(case) for case in "abcd"] == [{2, 3}, set(), {1, 2}, set()]
 
 
-def test_what_is_told_is_counted_for_people():
-    said = told().counted(["msd_007", "msd_1", "other", "b1"])
-    assert said == (
-        "2 of 4 labelled cases annotate some of the classes; spleen 3, liver 3, kidney 3"
-    )
+def test_cases_are_counted_for_each_class():
+    sentence = told().summarise(["msd_007", "msd_1", "other", "b1"])
+    assert sentence.startswith("2 of 4") and sentence.endswith("spleen 3, liver 3, kidney 3")
 
 
-def test_a_description_of_some_cases_tells_the_same_of_them():
+def test_a_description_of_some_cases_keeps_their_classes():
     source = {"labels": LABELS, "annotated": ENTRY, "numTraining": 4}
     cases = ["msd_1", "msd_007", "other"]
     made = description_of(source, cases)
@@ -106,51 +130,54 @@ def test_a_description_of_some_cases_tells_the_same_of_them():
 
 
 @pytest.mark.parametrize(
-    ("entry", "says"),
+    ("entry", "value"),
     [
-        (["a"], "'annotated' must map cases to lists of classes, got ['a']"),
-        (None, "'annotated' must map cases to lists of classes, got None"),
-        ({"a": "liver"}, "'annotated' of 'a' must be a list of classes, got 'liver'"),
-        ({"a": [1]}, "'annotated' of 'a' must be a list of classes, got [1]"),
-        ({"a": []}, "'annotated' of 'a' must name a class, got none"),
-        ({"a": ["liver", "background"]}, "must name classes alone, got background"),
-        ({"a": ["ignore"]}, "must name classes alone, got ignore"),
+        (["a"], "got ['a']"),
+        (None, "got None"),
+        ({"a": "liver"}, "'a' must be a list of classes, got 'liver'"),
+        ({"a": [1]}, "got [1]"),
+        ({"a": []}, "'a' must name a class, got none"),
+        ({"a": ["liver", "background"]}, "got background"),
+        ({"a": ["ignore"]}, "got ignore"),
         ({"a": ["Liver", "spleen", "lung"]}, "(spleen, liver, kidney), got Liver, lung"),
     ],
 )
-def test_an_entry_that_cannot_be_used_is_named(entry, says):
-    (problem,) = entry_problems({"labels": LABELS, "annotated": entry}, "dataset.json")
-    assert says in problem.what and problem.where == "dataset.json" and problem.fix
+def test_an_unusable_entry_is_named(entry, value):
+    (problem,) = find_annotation_problems({"labels": LABELS, "annotated": entry}, "dataset.json")
+    assert value in problem.what and problem.where == "dataset.json" and problem.fix
     with pytest.raises(UserError):
         AnnotatedClasses.of({"labels": LABELS, "annotated": entry})
 
 
-def test_all_mistakes_of_an_entry_come_at_once():
+def test_all_problems_of_an_entry_are_reported_together():
     entry = {"a": [], "b": ["lung"], "c": 3, "d": ["liver"]}
-    assert len(list(entry_problems({"labels": LABELS, "annotated": entry}, ""))) == 3
+    assert len(list(find_annotation_problems({"labels": LABELS, "annotated": entry}, ""))) == 3
 
 
-def test_names_of_no_case_and_patterns_that_disagree_are_named():
+def test_names_of_no_case_and_contradicting_patterns_are_named():
     entry = {
         "a*": ["liver"], "*1": ["spleen"], "a2": ["liver"], "x": ["liver"], "u": ["liver"],
         "y*": ["spleen"], "t": ["liver"], "u?": ["liver"],
     }  # fmt: skip
     cases = {"labelled": ["a1", "a2", "b"], "unlabelled": ["u", "u1"], "test": ["t"]}
-    found = [p.what for p in case_problems({"labels": LABELS, "annotated": entry}, cases, "")]
-    assert found == [
-        "'annotated' names 'x', which is no case",
-        "'annotated' names 'u', which is an unlabelled case",
-        "'annotated' names 'y*', which matches no labelled case",
-        "'annotated' names 'u?', which matches no labelled case",
-        "'annotated' must tell one list of case 'a1', got 'a*' (liver) and '*1' (spleen)",
-    ]
+    description = {"labels": LABELS, "annotated": entry}
+    texts = [problem.what for problem in find_annotated_case_problems(description, cases, "")]
+    for text, (name, reason) in zip(
+        texts,
+        [
+            ("'x'", "no case"), ("'u'", "an unlabelled case"), ("'y*'", "no labelled case"),
+            ("'u?'", "no labelled case"), ("'a1'", "got 'a*' (liver) and '*1' (spleen)"),
+        ],
+        strict=True,
+    ):  # fmt: skip
+        assert name in text and text.endswith(reason)
 
 
 def test_a_class_that_no_case_annotates_is_named():
     cases = {"labelled": ["a", "b"], "unlabelled": [], "test": ["t"]}
     entry = {"a": ["liver"], "b": ["spleen"], "t": ["kidney"]}
-    (problem,) = case_problems({"labels": LABELS, "annotated": entry}, cases, "")
-    assert "none annotates kidney" in problem.what
+    (problem,) = find_annotated_case_problems({"labels": LABELS, "annotated": entry}, cases, "")
+    assert problem.what.endswith("kidney")
 
 
 # ---- files ----
@@ -166,7 +193,7 @@ def three_classes(data: Path) -> Path:
     return data
 
 
-def test_labels_that_hold_what_they_do_not_annotate_are_named(three_classes):
+def test_labels_with_classes_that_they_do_not_annotate_are_named(three_classes):
     assert dataset_problems(three_classes) == [] == problems_in(three_classes)
     some = np.zeros(SHAPE, np.uint8)
     some[:2], some[3] = 2, 3
@@ -175,7 +202,7 @@ def test_labels_that_hold_what_they_do_not_annotate_are_named(three_classes):
     assert "leaves out for its case, got 2" in only_problem(three_classes, "labelsTr/a.nii.gz")
 
 
-def test_a_label_that_was_fine_is_looked_at_again_when_the_entry_changes(three_classes, tmp_path):
+def test_a_good_label_is_checked_again_when_the_entry_changes(three_classes, tmp_path):
     reports = check_dataset(three_classes, 1, False)
     write_reports(tmp_path / "reports", reports)
     known = read_reports(tmp_path / "reports")
@@ -186,7 +213,7 @@ def test_a_label_that_was_fine_is_looked_at_again_when_the_entry_changes(three_c
     assert [bool(report.problems) for report in again] == [True, *[False] * 4]
 
 
-def test_preprocess_takes_the_entry_over_without_planning_anew(copy: Copy, capsys) -> None:
+def test_preprocess_adopts_the_entry_without_planning_again(copy: Copy, capsys) -> None:
     plans = (copy.preprocessed / "nnUNetPlans.json").read_bytes()
     description = json.loads((copy.raw / "dataset.json").read_text())
     wrong = {**description, "annotated": {"phantom_*": ["large"], "phantom_0001": ["lung"]}}

@@ -1,4 +1,4 @@
-"""Files that were checked and are the same are not decoded again; all others are."""
+"""Only changed files are decoded again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.data import integrity
-from semi_nnunet.data.checked import CaseReport, Known, read_reports, source_of, write_reports
+from semi_nnunet.data.checked import (
+    CaseReport,
+    KnownReports,
+    compute_report_source,
+    read_reports,
+    write_reports,
+)
 from semi_nnunet.data.integrity import check_dataset
 from tests.data.raw_datasets import make, make_tif, truncate, voxels, write
 
@@ -33,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "raw"
 
 
-def known_of(root: Path, file: Path) -> tuple[list[CaseReport], Known]:
+def known_of(root: Path, file: Path) -> tuple[list[CaseReport], KnownReports]:
     """The reports of a data set, and the same from the file that they are written to."""
     reports = check_dataset(root, 1, False)
     write_reports(file, reports)
@@ -41,7 +47,7 @@ def known_of(root: Path, file: Path) -> tuple[list[CaseReport], Known]:
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
-def test_what_is_the_same_is_not_decoded_again(tmp_path, decoded, ending) -> None:
+def test_unchanged_cases_are_not_decoded_again(tmp_path, decoded, ending) -> None:
     root = make(folder(tmp_path), ending, channels=2)
     reports, known = known_of(root, tmp_path / "known")
     assert sorted(decoded) == ["a", "b", "t", "u", "v"] and len(known) == 5
@@ -49,7 +55,7 @@ def test_what_is_the_same_is_not_decoded_again(tmp_path, decoded, ending) -> Non
     assert check_dataset(root, 1, False, known) == reports and decoded == []
 
 
-def test_one_other_byte_is_noticed_whatever_size_and_time_say(tmp_path, decoded) -> None:
+def test_a_changed_byte_is_noticed_despite_equal_size_and_time(tmp_path, decoded) -> None:
     root = make(folder(tmp_path), ".nii")
     _, known = known_of(root, tmp_path / "known")
     file = root / "imagesUn" / "u_0000.nii"
@@ -62,7 +68,7 @@ def test_one_other_byte_is_noticed_whatever_size_and_time_say(tmp_path, decoded)
     assert decoded == ["u"] and u.content_hash != known["unlabelled", "u"].content_hash
 
 
-def test_a_file_that_was_fine_and_is_damaged_is_an_error(tmp_path, decoded) -> None:
+def test_damage_after_the_first_check_is_reported(tmp_path, decoded) -> None:
     root = make(folder(tmp_path), ".nii.gz")
     _, known = known_of(root, tmp_path / "known")
     truncate(root / "imagesUn" / "v_0000.nii.gz", 0.5)
@@ -71,7 +77,7 @@ def test_a_file_that_was_fine_and_is_damaged_is_an_error(tmp_path, decoded) -> N
     assert "truncated" in str(reports["v"].problems) and "t" not in reports
 
 
-def test_other_rules_have_all_checked_again(tmp_path, decoded) -> None:
+def test_changed_rules_invalidate_all_reports(tmp_path, decoded) -> None:
     root = make(folder(tmp_path), ".nii.gz")
     _, known = known_of(root, tmp_path / "known")
     description = root / "dataset.json"
@@ -82,20 +88,24 @@ def test_other_rules_have_all_checked_again(tmp_path, decoded) -> None:
     assert len(decoded) == 5
 
 
-def test_what_has_problems_is_not_remembered(tmp_path) -> None:
+def test_cases_with_problems_are_not_stored(tmp_path) -> None:
     root = make(folder(tmp_path), ".nii.gz")
     write(root / "imagesUn" / "u_0000.nii.gz", 0 * voxels(1))
     _, known = known_of(root, tmp_path / "known")
     assert ("unlabelled", "u") not in known and len(known) == 4
 
 
-def test_formats_that_may_point_to_another_file_are_not_remembered(tmp_path) -> None:
+def test_formats_that_may_refer_to_another_file_are_not_stored(tmp_path) -> None:
     root = make_tif(folder(tmp_path), (9, 8))
     assert known_of(root, tmp_path / "known")[1] == {}
-    assert source_of([str(root / "dataset.json")], "") == source_of(["absent.nii"], "") == ""
+    assert (
+        compute_report_source([str(root / "dataset.json")], "")
+        == compute_report_source(["absent.nii"], "")
+        == ""
+    )
 
 
-def test_a_torn_or_foreign_file_is_no_error(tmp_path) -> None:
+def test_torn_and_foreign_lines_are_skipped(tmp_path) -> None:
     root = make(folder(tmp_path), ".nii.gz")
     reports, _ = known_of(root, file := tmp_path / "known")
     content = file.read_bytes()

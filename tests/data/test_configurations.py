@@ -1,13 +1,14 @@
-"""Configurations of plans are read as nnU-Net reads them."""
+"""Plans are read as nnU-Net reads them."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.data.configurations import configuration_of, next_stages
+from semi_nnunet.data.configurations import configuration_of, is_plans, next_stages, read_plans
 from semi_nnunet.util.errors import UserError
 
 PLANS: dict[str, Any] = {
@@ -21,7 +22,7 @@ PLANS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", PLANS["configurations"])
-def test_they_are_what_nnunet_makes_of_them(name: str) -> None:
+def test_configurations_are_resolved_as_by_nnunet(name: str) -> None:
     stock = PlansManager(PLANS).get_configuration(name)
     ours = configuration_of(PLANS, name)
     assert ours is not None
@@ -30,12 +31,25 @@ def test_they_are_what_nnunet_makes_of_them(name: str) -> None:
     assert ours.get("previous_stage") == stock.previous_stage_name
 
 
-def test_one_that_is_not_there_is_none() -> None:
+def test_a_missing_configuration_is_none() -> None:
     assert configuration_of(PLANS, "2d") is None
 
 
 @pytest.mark.parametrize("parent", ["itself", "nobody"])
-def test_a_chain_that_has_no_end_is_refused(parent: str) -> None:
+def test_circular_and_dangling_inheritance_are_refused(parent: str) -> None:
     plans = {"configurations": {"itself": {"inherits_from": parent}}}
     with pytest.raises(UserError, match=f"configuration itself inherits from {parent}, which"):
         configuration_of(plans, "itself")
+
+
+def test_missing_plans_are_reported_with_the_existing_ones(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"Fix: semi_nnunet preprocess -d {tmp_path.name} first"):
+        read_plans(tmp_path, "nnUNetPlans")
+    (tmp_path / "nnUNetPlans.json").write_text('{"plans_name": "nnUNetPlans"}')
+    (tmp_path / "splits_final.json").write_text("[]")
+    assert read_plans(tmp_path, "nnUNetPlans") == {"plans_name": "nnUNetPlans"}
+    assert not is_plans(tmp_path / "splits_final.json")
+    with pytest.raises(UserError, match=r"Plan.json does not exist. Fix: choose -p from nnUNetPl"):
+        read_plans(tmp_path, "nnUNetPlan")
+    with pytest.raises(UserError, match=r"splits_final.json holds no plans. Fix: .* nnUNetPlans$"):
+        read_plans(tmp_path, "splits_final")

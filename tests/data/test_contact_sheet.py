@@ -1,4 +1,4 @@
-"""The sheet shows each image once, legibly, and takes nothing in a name for a command."""
+"""The sheet shows each image once, with its literal name."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from PIL import Image
 
 from semi_nnunet.data.contact_sheet import (
     PIXELS,
-    Picture,
+    SheetPanel,
     draw_sheet,
-    picture_of,
-    windowed,
+    make_panel,
+    scale_to_unit,
     write_sheet,
 )
 from semi_nnunet.data.raw_description import RawDataset
 from tests.data.raw_datasets import make, make_png, voxels, write
 
 
-def picture(name: str = "case", words: str = "words", aspect: float = 1.0) -> Picture:
-    return Picture(name, words, np.linspace(0, 1, 20).reshape(4, 5), aspect)
+def picture(name: str = "case", words: str = "words", aspect: float = 1.0) -> SheetPanel:
+    return SheetPanel(name, words, np.linspace(0, 1, 20).reshape(4, 5), aspect)
 
 
 @pytest.mark.parametrize(
     ("labelled", "others", "grid"),
     [(1, 1, (1, 2)), (3, 1, (3, 2)), (1, 2, (2, 2)), (3, 12, (3, 5)), (2, 12, (3, 5))],
 )
-def test_labelled_images_are_on_the_left_and_the_others_beside_them(
+def test_labelled_images_are_in_the_first_column(
     labelled: int, others: int, grid: tuple[int, int]
 ) -> None:
     known = [picture(f"known {n}") for n in range(labelled)]
@@ -66,9 +66,9 @@ def test_the_middle_slice_is_shown_in_its_physical_shape(tmp_path: Path) -> None
     write(root / "imagesUn/u_0000.nii.gz", array, spacing=(1.0, 2.0, 5.0))
     raw = RawDataset.of(root)
     case = next(case for case in raw.cases if case.case == "u")
-    shown = picture_of(raw, case, "words")
+    shown = make_panel(raw, case, "words")
     assert (shown.name, shown.words, shown.aspect) == ("u", "words", 2.0)
-    np.testing.assert_allclose(shown.slice, windowed(array[3].astype(np.float32)))
+    np.testing.assert_allclose(shown.slice, scale_to_unit(array[3].astype(np.float32)))
 
 
 def test_colours_are_shown_and_large_pictures_made_small(tmp_path: Path) -> None:
@@ -77,11 +77,11 @@ def test_colours_are_shown_and_large_pictures_made_small(tmp_path: Path) -> None
     Image.fromarray(array).save(root / "imagesUn/u_0000.png")
     raw = RawDataset.of(root)
     case = next(case for case in raw.cases if case.case == "u")
-    shown = picture_of(raw, case, "")
+    shown = make_panel(raw, case, "")
     assert shown.slice.ndim == 3 and max(shown.slice.shape) <= PIXELS
     assert shown.aspect == 4.0
 
 
 @pytest.mark.parametrize("value", [0.0, -7.0, 1e20])
 def test_an_even_slice_is_black(value: float) -> None:
-    assert not windowed(np.full((1, 4, 5), value, np.float32)).any()
+    assert not scale_to_unit(np.full((1, 4, 5), value, np.float32)).any()

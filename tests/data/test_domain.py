@@ -1,4 +1,4 @@
-"""Images of another world are named with reasons, the worst first; ordinary variation is not."""
+"""Outliers are named with reasons, the worst first; ordinary variation is not."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from semi_nnunet.data.checked import CaseReport
 from semi_nnunet.data.domain import Outlier, find_outliers
-from semi_nnunet.data.image_files import UNTOLD, Geometry
-from semi_nnunet.data.integrity import CaseReport, check_dataset
+from semi_nnunet.data.integrity import check_dataset
 from semi_nnunet.data.raw_description import RawDataset
+from semi_nnunet.data.readers import UNTOLD, Geometry
 from semi_nnunet.util.errors import Problem
 from tests.data.raw_datasets import SHAPE, describe, make, make_png, voxels, write
 
@@ -53,14 +54,14 @@ def reason(*args: Any, **options: Any) -> str:
 # ---- what is named ----
 
 
-def test_a_spacing_of_another_world_is_named_with_that_of_the_labelled_images() -> None:
+def test_an_unusual_spacing_is_named_with_that_of_the_labelled_images() -> None:
     (outlier,) = found(report(spacing=(40.0, 0.05, 0.05)))
     assert outlier.case == "u"
-    assert (
-        "Its spacing is 40 x 0.05 x 0.05 mm (z, y, x), that of the labelled images 2.5 x 1 x 1."
-        in outlier.reasons
-    )
-    assert any(text.startswith("It measures 1600 x 10 x 10 mm") for text in outlier.reasons)
+    for own, labelled in (
+        ("40 x 0.05 x 0.05 mm (z, y, x)", " 2.5 x 1 x 1."),
+        ("1600 x 10 x 10 mm", ""),
+    ):
+        assert any(own in text and labelled in text for text in outlier.reasons)
 
 
 @pytest.mark.parametrize("shape", [(4, 20, 20), (40, 20, 200), (40, 200, 2000)])
@@ -72,9 +73,7 @@ def test_a_tiny_and_a_huge_image_are_named(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize(("scale", "shift"), [(1e5, 0), (1, 5e5), (1e-5, 0), (-1, 0)])
 @pytest.mark.parametrize("channels", [MR, CT])
-def test_intensities_of_another_world_are_named(
-    scale: float, shift: float, channels: list[str]
-) -> None:
+def test_unusual_intensities_are_named(scale: float, shift: float, channels: list[str]) -> None:
     values = [sorted(scale * value + shift for value in MR_VALUES)]
     text = reason(report(values=values), channels=channels)
     low, high = values[0][0], values[0][-1]
@@ -82,7 +81,7 @@ def test_intensities_of_another_world_are_named(
     assert "in the labelled images from 0 to 900" in text
 
 
-def test_ct_among_mr_is_told_by_its_sign_and_so_is_ct_whose_zero_was_moved() -> None:
+def test_the_sign_reveals_ct_among_mr_and_ct_with_a_moved_zero() -> None:
     text = reason(report(values=[CT_VALUES]))
     assert text.endswith("; it has negative values, and none of them has.")
     known = [report("a", "labelled", values=[CT_VALUES])]
@@ -103,7 +102,7 @@ def test_mirrored_axes_are_named() -> None:
     assert "run towards RPS of the patient, those of the labelled images towards LPS" in text
 
 
-def test_an_image_that_does_not_tell_where_its_axes_run_is_named_if_labelled_ones_do() -> None:
+def test_a_missing_orientation_is_named_if_labelled_images_have_one() -> None:
     text = reason(report(towards=UNTOLD))
     assert "does not tell where its axes x, y, z run to (qform and sform are 0)" in text
     known = [report("a", "labelled", towards=UNTOLD), report("b", "labelled")]
@@ -111,22 +110,20 @@ def test_an_image_that_does_not_tell_where_its_axes_run_is_named_if_labelled_one
 
 
 @pytest.mark.parametrize("towards", ["LPS", ""])
-def test_axes_that_a_labelled_image_has_too_or_nobody_knows_are_not_named(towards: str) -> None:
+def test_axes_of_a_labelled_image_and_unknown_axes_are_ordinary(towards: str) -> None:
     known = [report("a", "labelled", towards=towards), report("b", "labelled", towards="RAS")]
     assert not found(report(towards="RAS"), report("v", towards=""), labelled=known)
 
 
 @pytest.mark.parametrize("other", ["near", "far", "unreal"])
-def test_an_origin_far_away_is_a_reason_among_others_and_alone_only_if_unreal(other: str) -> None:
+def test_only_an_impossible_origin_is_enough_for_an_outlier(other: str) -> None:
     origin = {"near": 250.0, "far": 1000.0, "unreal": 20_000.0}[other]
     place = {"origin": (0.0, origin, 0.0)}
     assert len(found(report(**place))) == (other == "unreal")
     (outlier,) = found(report(towards="RPS", **place))
     assert len(outlier.reasons) == (1 if other == "near" else 2)
     if other != "near":
-        assert outlier.reasons[-1] == (
-            f"Its origin is {origin:.4g} mm away from those of the labelled images."
-        )
+        assert f"origin is {origin:.4g} mm away" in outlier.reasons[-1]
 
 
 def test_each_channel_is_compared_with_itself() -> None:
@@ -179,7 +176,7 @@ def test_ordinary_variation_is_not_named(seed: int, labelled: int, channels: lis
 
 
 @given(st.floats(1e-3, 1e3), st.integers(0, 2**32 - 1))
-def test_what_is_found_does_not_depend_on_the_unit_of_intensities(unit: float, seed: int) -> None:
+def test_outliers_do_not_depend_on_the_unit_of_intensities(unit: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     reports = [
         report(
@@ -195,7 +192,7 @@ def test_what_is_found_does_not_depend_on_the_unit_of_intensities(unit: float, s
     ]
 
 
-def test_a_declared_other_domain_is_not_nagged() -> None:
+def test_a_declared_other_domain_is_only_compared_by_its_axes() -> None:
     mr = report(values=[CT_VALUES], spacing=(12.0, 0.1, 0.1), origin=(9e9, 0.0, 0.0))
     assert found(mr) and not found(mr, other_domain=True)
     text = reason(replace(mr, geometry=report(towards="RPS").geometry), other_domain=True)
@@ -204,13 +201,13 @@ def test_a_declared_other_domain_is_not_nagged() -> None:
 
 def test_bad_labelled_and_test_cases_are_not_listed() -> None:
     strange: dict[str, Any] = {"spacing": (40.0, 0.05, 0.05)}
-    bad = replace(report(**strange), problems=(Problem("u", "is broken", "mend it"),))
-    unread = CaseReport("v", "unlabelled", None, (Problem("v", "is broken", "mend it"),))
+    bad = replace(report(**strange), problems=(Problem("u", "is broken", "fix it"),))
+    unread = CaseReport("v", "unlabelled", None, (Problem("v", "is broken", "fix it"),))
     assert found(bad, unread, report("t", "test", **strange)) == []
 
 
 @pytest.mark.parametrize("values", [(0.0, 0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0, 5.0)])
-def test_images_that_are_nearly_all_one_value_are_no_error(values: tuple[float, ...]) -> None:
+def test_nearly_constant_images_are_no_error(values: tuple[float, ...]) -> None:
     known = [report("a", "labelled", values=[(0.0,) * 5])]
     assert not found(report(values=[values]), labelled=known)
     assert len(found(report(values=[(7.0,) * 5]))) == 1  # none is like that
@@ -257,9 +254,8 @@ def test_natural_pictures_have_no_place_and_are_measured_in_pixels(tmp_path: Pat
     root = make_png(tmp_path)
     assert outliers_in(root) == {}
     Image.fromarray(voxels(7, (90, 8, 3), np.uint8)).save(root / "imagesUn/u_0000.png")
-    assert outliers_in(root) == {
-        "u": ("It measures 90 x 8 pixels (y, x), the labelled images measure 9 x 8.",)
-    }
+    ((case, (text,)),) = outliers_in(root).items()
+    assert case == "u" and "90 x 8 pixels (y, x)" in text and text.endswith(" 9 x 8.")
 
 
 def test_a_dark_picture_is_named_in_each_colour(tmp_path: Path) -> None:
@@ -280,4 +276,4 @@ def test_flat_images_with_a_spacing_are_measured_in_mm(tmp_path: Path) -> None:
     assert outliers_in(root) == {}
     write(root / "imagesUn/u_0000.nii.gz", voxels(5, SHAPE[1:]), (10.0, 10.0))
     (reasons,) = outliers_in(root).values()
-    assert "Its spacing is 10 x 10 mm (y, x), that of the labelled images 1 x 1." in reasons
+    assert any("10 x 10 mm (y, x)" in text and text.endswith(" 1 x 1.") for text in reasons)

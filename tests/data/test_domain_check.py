@@ -1,4 +1,4 @@
-"""Outliers are told, listed and shown, and on request no training sees them."""
+"""Outliers are logged, listed and shown, and skipped on request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from PIL import Image
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data.domain_check import PRINTED, check_domain
+from semi_nnunet.data.domain import MAX_PRINTED, check_domain
 from semi_nnunet.data.integrity import check_dataset
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.raw_description import RawDataset
@@ -53,7 +53,9 @@ def make_hostile(root: Path, count: int = 1) -> list[str]:
 # ---- what is written and printed ----
 
 
-def test_they_are_counted_ranked_and_shown(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_outliers_are_counted_ranked_and_shown(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cases = make_hostile(data, 14)
     assert checked(data) == {}
     rows = listed(data)
@@ -68,12 +70,12 @@ def test_they_are_counted_ranked_and_shown(data: Path, capsys: pytest.CaptureFix
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "WARNING: 14 of 16 unlabelled images differ much from the labelled ones:"
     assert lines[1].startswith(f"  {cases[-1]}: Its spacing is 2 x ")
-    assert lines[PRINTED + 1] == "  ... and 4 more"
+    assert lines[MAX_PRINTED + 1] == "  ... and 4 more"
     assert str(data / "pre/domain_check/outliers.csv") in lines[-2] and "outliers.png" in lines[-2]
     assert "--skip-outliers" in lines[-1] and '"unlabelled_domain": "other"' in lines[-1]
 
 
-def test_where_all_are_ordinary_nothing_is_said_and_old_findings_go(
+def test_without_outliers_nothing_is_logged_and_old_files_are_removed(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (case,) = make_hostile(data)
@@ -113,9 +115,7 @@ def test_several_channels_have_a_sheet(tmp_path: Path) -> None:
 # ---- what is set aside ----
 
 
-def test_on_request_they_are_set_aside_with_their_reasons(
-    data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_outliers_are_skipped_on_request(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (case,) = make_hostile(data)
     aside = checked(data, skip=True)
     assert list(aside) == [case] and aside[case][0].startswith("Its spacing is 2 x 0.1 x 0.1 mm")
@@ -130,7 +130,7 @@ def test_bad_cases_are_not_compared(data: Path) -> None:
     assert not (data / "pre").exists()
 
 
-def test_it_refuses_to_set_all_aside(data: Path) -> None:
+def test_skipping_all_unlabelled_images_is_refused(data: Path) -> None:
     for number, case in enumerate("uv"):
         write(data / f"imagesUn/{case}_0000.nii.gz", voxels(number + 7), (0.05, 0.05, 40.0))
     with pytest.raises(UserError, match=r"all 2 differ much.*unlabelled_domain"):
@@ -138,7 +138,7 @@ def test_it_refuses_to_set_all_aside(data: Path) -> None:
     assert len(listed(data)) == 2
 
 
-def test_a_declared_other_domain_is_neither_nagged_nor_set_aside(
+def test_a_declared_other_domain_has_no_warning_and_no_skipped_cases(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_hostile(data, 2)
@@ -178,7 +178,7 @@ def test_the_command_warns_and_with_skip_outliers_no_training_sees_them(
     assert list(skipped) == [first] and skipped[first][0].startswith("Channel 0 (")
 
 
-def test_a_pool_of_the_same_world_is_prepared_without_a_word(
+def test_ordinary_unlabelled_images_cause_no_warning(
     copy: Copy, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert copy.prepare() == {"2d": (5, 4)}

@@ -1,4 +1,4 @@
-"""A file that is not there, not whole or damaged is named before any reader sees it."""
+"""A missing, incomplete or damaged file is named before a reader opens it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_dangling_link_is_named(data: Path) -> None:
     ids=["pipe", "endless device", "folder", "link to itself"],
 )
 @pytest.mark.parametrize("name", ["imagesUn/u_0000.nii.gz", "labelsTr/a.nii.gz"])
-def test_what_is_no_file_is_named_and_not_waited_for(
+def test_pipes_devices_and_folders_are_named_at_once(
     data: Path, name: str, put: Callable[[Path], None], found: str
 ) -> None:
     (data / name).unlink()
@@ -118,7 +118,7 @@ def test_an_rgb_nifti_is_named(data: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0, 0.5, 0.99, -8])
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
-def test_an_image_that_the_disk_took_a_part_of_is_an_error_of_the_disk(
+def test_an_incomplete_written_image_is_a_disk_error(
     tmp_path: Path, ending: str, keep: float
 ) -> None:
     path = make(tmp_path, ending) / f"imagesUn/v_0000{ending}"

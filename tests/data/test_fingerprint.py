@@ -1,4 +1,4 @@
-"""Statistics of preprocessed images, and how far two sets of images are apart."""
+"""Statistics of preprocessed images, and the distance of two sets of images."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import SimpleITK as sitk
 
 from semi_nnunet.data.fingerprint import (
     QUANTILES,
-    class_facts,
+    compute_class_facts,
+    compute_image_facts,
+    compute_label_facts,
     foreground_slices,
-    image_facts,
     intensity_shift,
-    label_facts,
     told_by_place,
 )
 from semi_nnunet.data.manifest import Entry
@@ -28,14 +28,14 @@ def image(channels: int = 2, seed: int = 0) -> np.ndarray:
 
 
 def facts_of(data: np.ndarray, **options: Any) -> dict[str, Any]:
-    return image_facts(data, {"spacing": np.array([3, 1, 1])}, **options)
+    return compute_image_facts(data, {"spacing": np.array([3, 1, 1])}, **options)
 
 
 def entries(facts: Sequence[dict[str, Any]]) -> list[Entry]:
     return [Entry(f"case{i}", "source", {}, own) for i, own in enumerate(facts)]
 
 
-def test_quantiles_are_numpys_of_each_channel_inside_the_body() -> None:
+def test_quantiles_are_those_of_numpy_inside_the_body() -> None:
     data = image()
     data[:, :2] = 0  # outside
     data[0, 3, 0, 0] = 0  # but this voxel is inside, as the other channel shows something
@@ -45,26 +45,26 @@ def test_quantiles_are_numpys_of_each_channel_inside_the_body() -> None:
         assert quantiles == pytest.approx(np.quantile(channel, QUANTILES), abs=1e-4)
 
 
-def test_an_image_of_nothing_has_quantiles_too() -> None:
+def test_an_empty_image_has_quantiles() -> None:
     assert facts_of(np.zeros((1, 2, 3, 4), np.float32))["quantiles"] == [[0.0] * len(QUANTILES)]
 
 
-def test_looking_at_fewer_voxels_changes_little() -> None:
+def test_sampling_fewer_voxels_changes_little() -> None:
     data = np.random.default_rng(0).normal(size=(1, 40, 50, 60)).astype(np.float32)
     every, some = (facts_of(data, voxels=count)["quantiles"][0] for count in (10**6, 10_000))
     assert every != some and every == pytest.approx(some, abs=0.15)
 
 
-def test_slices_with_foreground_are_counted_and_ignored_ones_are_not() -> None:
+def test_slices_with_foreground_are_counted() -> None:
     segmentation = np.zeros((1, 4, 5, 6), np.int8)
     segmentation[0, 1, 2, 3], segmentation[0, 2, 0, 0] = 2, -1  # -1: outside, in nnU-Net's files
-    assert label_facts(segmentation) == {"foreground_slices": 0.25}
+    assert compute_label_facts(segmentation) == {"foreground_slices": 0.25}
     known = entries([{"foreground_slices": 0.25}, {"foreground_slices": 0.75}, {"shape": [1]}])
     assert foreground_slices(known) == 0.5
     assert foreground_slices(known[2:]) == foreground_slices([]) == 1.0  # not known
 
 
-def test_the_shift_of_two_sets_is_how_far_their_intensities_were_moved() -> None:
+def test_the_intensity_shift_of_two_sets_is_their_distance() -> None:
     labelled = entries([facts_of(image(seed=seed)) for seed in range(3)])
     moved = entries([facts_of(image(seed=seed) - 0.75) for seed in range(3)])
     assert intensity_shift(labelled, labelled) == 0.0
@@ -86,10 +86,10 @@ def two_classes(
         labels[tuple(half if axis == along else slice(None) for axis in range(3))] = value
     data[0][labels == 2] += brighter
     where = {value: np.argwhere((labels == value)[None]) for value in (1, 2)}
-    return class_facts(data, where | {(-1, 0, 1, 2): np.zeros((20, 4), int), 3: []})
+    return compute_class_facts(data, where | {(-1, 0, 1, 2): np.zeros((20, 4), int), 3: []})
 
 
-def test_facts_of_a_class_are_its_place_and_intensities() -> None:
+def test_facts_of_a_class_are_its_position_and_intensities() -> None:
     found = two_classes(brighter=3)["classes"]
     assert list(found) == ["1", "2"]  # no sets of classes, and none without voxels
     assert found["1"]["center"] == pytest.approx([5.5, 5.5, 2.0], abs=1e-3)
@@ -111,7 +111,7 @@ def test_facts_of_a_class_are_its_place_and_intensities() -> None:
         ([{}] * 39 + [{"swapped": True}], 3, (1, 2)),  # one patient who is unlike all others
     ],
 )
-def test_classes_that_only_their_place_tells_apart_are_found(cases, dimensions, expected) -> None:
+def test_classes_separated_only_by_their_position_are_found(cases, dimensions, expected) -> None:
     facts = [two_classes(seed=seed, **case) for seed, case in enumerate(cases)]
     assert told_by_place(entries([*facts, {"shape": [1]}]), dimensions) == expected
 
@@ -129,5 +129,5 @@ def test_the_halves_of_the_hippocampus_are_found(tmp_path: Path) -> None:
                 for name in (label, image)
             )
             where = {value: np.argwhere((values == value)[None]) for value in (1, 2)}
-            found.append(class_facts(data[None].astype(np.float32), where))
+            found.append(compute_class_facts(data[None].astype(np.float32), where))
     assert told_by_place(entries(found), 2) == (1, 2)

@@ -1,4 +1,4 @@
-"""A file whose voxels or geometry cannot be used is named, whatever its format."""
+"""A file with unusable voxels or geometry is named, whatever its format."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from PIL import Image
 
 from semi_nnunet.data import image_files
+from semi_nnunet.data.readers import UNTOLD
 from tests.data.raw_datasets import (
     SHAPE,
     describe,
@@ -58,7 +59,7 @@ def test_a_4d_image_is_named(tmp_path: Path, ending: str) -> None:
     assert only_problem(root, f"imagesUn/u_0000{ending}")
 
 
-def test_a_4d_image_that_holds_all_declared_channels_is_accepted_as_nnunet_does(data: Path) -> None:
+def test_a_4d_image_with_all_declared_channels_is_accepted(data: Path) -> None:
     describe(data, channel_names={"0": "T1", "1": "T2"})
     for name in ("imagesTr/a", "imagesTr/b", "imagesUn/u", "imagesUn/v", "imagesTs/t"):
         array = voxels(ord(name[-1]), (8, 7, 6, 2))
@@ -87,7 +88,7 @@ def test_a_broken_png_is_named(tmp_path: Path) -> None:
     assert "cannot be opened" in only_problem(root, "imagesUn/u_0000.png")
 
 
-def test_a_crash_of_the_check_becomes_a_problem_of_the_file(
+def test_a_crash_of_the_check_is_reported_as_a_problem_of_the_file(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original: Callable[[str], Any] = image_files.scan_raw
@@ -134,11 +135,11 @@ def test_quantiles_are_those_of_all_voxels(data: Path) -> None:
     np.testing.assert_allclose(facts.quantiles, [expected])
 
 
-def test_quantiles_of_a_large_image_are_of_all_its_columns() -> None:
+def test_quantiles_of_a_large_image_sample_all_columns() -> None:
     columns = np.tile(np.arange(512.0), (4, 512, 1))  # 5 voxels for each that is looked at
     expected = np.quantile(columns, image_files.QUANTILES)
     for depth in (1, 2, 3, 4):
-        found = image_files.quantiles_of(columns[:depth])
+        found = image_files.compute_quantiles(columns[:depth])
         np.testing.assert_allclose(found, expected, atol=5)
 
 
@@ -170,7 +171,7 @@ HALF = np.sqrt(0.5)
         ((HALF, -HALF, 0, HALF, HALF, 0, 0, 0, 1), ""),  # oblique
     ],
 )
-def test_a_file_tells_to_which_side_its_axes_run(
+def test_the_sides_of_the_axes_are_read(
     data: Path, direction: tuple[float, ...], towards: str
 ) -> None:
     path = data / "imagesUn/u_0000.nii.gz"
@@ -184,7 +185,7 @@ def test_a_file_tells_to_which_side_its_axes_run(
 
 
 @pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 1)])
-def test_nifti_of_neither_form_does_not_tell_where_its_axes_run(
+def test_nifti_without_qform_and_sform_has_no_orientation(
     data: Path, codes: tuple[int, int]
 ) -> None:
     path = data / "imagesUn/u_0000.nii.gz"
@@ -194,11 +195,11 @@ def test_nifti_of_neither_form_does_not_tell_where_its_axes_run(
     nib.save(image, path)
     geometry = facts_of(path, SimpleITKIO).geometry
     assert geometry is not None
-    assert (geometry.towards == image_files.UNTOLD) == (codes == (0, 0))
+    assert (geometry.towards == UNTOLD) == (codes == (0, 0))
     assert problems_in(data) == []
 
 
-def test_a_picture_tells_no_side(tmp_path: Path) -> None:
+def test_a_picture_has_no_orientation(tmp_path: Path) -> None:
     root = make_png(tmp_path)
     geometry = facts_of(root / "imagesUn/u_0000.png", NaturalImage2DIO, channels=3).geometry
     assert geometry is not None and geometry.towards == "" and geometry.origin is None

@@ -1,4 +1,4 @@
-"""Every kind of bad input is found, named, and found together with the others in one pass."""
+"""All bad inputs are found in one pass."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from semi_nnunet.data.checked import CaseReport
 from semi_nnunet.data.image_files import QUANTILES
 from semi_nnunet.data.integrity import (
-    CaseReport,
     check_dataset,
     dataset_problems,
     duplicate_problems,
-    warnings_of,
+    find_dataset_warnings,
 )
 from tests.data.raw_datasets import (
     SHAPE,
@@ -64,7 +64,7 @@ def test_a_clean_data_set_of_tif_has_no_problems(tmp_path: Path, shape: tuple[in
     assert problems_in(root) == []
 
 
-def test_a_report_says_what_the_images_of_a_case_are_like(tmp_path: Path) -> None:
+def test_a_report_describes_the_images_of_a_case(tmp_path: Path) -> None:
     root = make(tmp_path, channels=2)
     *_, report = check_dataset(root, 1, False)
     assert report.geometry is not None and report.geometry.shape == SHAPE
@@ -73,7 +73,7 @@ def test_a_report_says_what_the_images_of_a_case_are_like(tmp_path: Path) -> Non
     np.testing.assert_allclose(report.quantiles, expected)
 
 
-def test_of_a_case_with_a_bad_file_the_others_are_described(tmp_path: Path) -> None:
+def test_the_good_files_of_a_bad_case_are_described(tmp_path: Path) -> None:
     root = make(tmp_path, channels=2)
     truncate(root / "imagesTs/t_0000.nii.gz", 0.5)
     *_, report = check_dataset(root, 1, False)
@@ -148,7 +148,7 @@ def test_all_bad_files_are_reported_in_one_pass(data: Path) -> None:
     assert {problem.where for problem in problems_in(data)} == expected
 
 
-def test_two_processes_report_what_one_does(data: Path) -> None:
+def test_two_processes_give_the_same_reports_as_one(data: Path) -> None:
     break_several(data)
     assert check_dataset(data, 2, False) == check_dataset(data, 1, False)
 
@@ -198,14 +198,14 @@ def test_unreadable_images_are_no_duplicates(data: Path) -> None:
 
 
 def warned(root: Path) -> list[str]:
-    return list(warnings_of(check_dataset(root, 1, False)))
+    return list(find_dataset_warnings(check_dataset(root, 1, False)))
 
 
 def test_a_clean_data_set_has_no_warnings(data: Path) -> None:
     assert warned(data) == []
 
 
-def test_labels_that_show_nothing_are_told(data: Path) -> None:
+def test_empty_labels_cause_a_warning(data: Path) -> None:
     for case in "ab":
         write(data / f"labelsTr/{case}.nii.gz", np.zeros(SHAPE, np.uint8))
     (text,) = warned(data)
@@ -213,23 +213,20 @@ def test_labels_that_show_nothing_are_told(data: Path) -> None:
     assert "Fix: " in text
 
 
-def test_a_test_image_that_is_labelled_is_told(data: Path) -> None:
+def test_a_labelled_test_image_causes_a_warning(data: Path) -> None:
     shutil.copy(data / "imagesTr/a_0000.nii.gz", data / "imagesTs/t_0000.nii.gz")
     (text,) = warned(data)
     assert "1 of 1 test images equal those of a labelled image: t (labelled: a)." in text
 
 
-def test_a_single_labelled_case_is_told_that_it_makes_no_fold() -> None:
-    (text,) = warnings_of([CaseReport("a", "labelled", "hash", ())])
-    assert text == (
-        "a fold needs at least 2 labelled cases, got 1 (a). "
-        "Fix: train fold 'all', or label another case"
-    )
+def test_a_single_labelled_case_causes_a_warning() -> None:
+    (text,) = find_dataset_warnings([CaseReport("a", "labelled", "hash", ())])
+    assert "at least 2 labelled cases, got 1 (a)" in text and "fold 'all'" in text
 
 
-def test_of_many_cases_the_first_are_named() -> None:
+def test_a_warning_names_only_the_first_cases() -> None:
     empty = [
         CaseReport(f"c{number}", "labelled", None, (), only_background=True) for number in range(12)
     ]
-    (text,) = warnings_of(empty)
+    (text,) = find_dataset_warnings(empty)
     assert "c8, c9 and 2 more. They" in text

@@ -1,4 +1,4 @@
-"""Where things are, and what is said where they are not."""
+"""Names and places of files and data sets."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ import pytest
 
 from semi_nnunet.data.layout import (
     dataset_name,
-    is_plans,
-    manifest_file,
     new_raw_dataset,
     preprocessed_dataset,
     raw_dataset,
-    read_plans,
     require_paths,
-    shards_folder,
     unlabelled_folder,
     was_made,
 )
+from semi_nnunet.data.manifest import manifest_file, shards_folder
 from semi_nnunet.util.errors import UserError
 
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -34,7 +31,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_what_lies_beside_a_folder_of_cases_has_its_name_and_no_other_folders() -> None:
+def test_files_next_to_a_folder_of_cases_have_its_name() -> None:
     cases = unlabelled_folder("/p/Dataset042_Hearts", "nnUNetPlans_2d")
     assert cases == Path("/p/Dataset042_Hearts/nnUNetPlans_2d_unlabeled")
     assert manifest_file(cases) == Path(f"{cases}.manifest.jsonl")
@@ -46,7 +43,7 @@ def test_what_lies_beside_a_folder_of_cases_has_its_name_and_no_other_folders() 
 # ---- nnU-Net's three folders ----
 
 
-def test_all_variables_that_are_wrong_are_named_at_once(
+def test_all_wrong_variables_are_named_together(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("nnUNet_raw", str(root / "nowhere"))
@@ -64,7 +61,7 @@ def test_all_variables_that_are_wrong_are_named_at_once(
     assert not (root / "nowhere").exists()
 
 
-def test_only_the_folders_that_are_needed_are_asked_for_and_made(
+def test_only_required_folders_are_checked_and_made(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("nnUNet_results")
@@ -72,9 +69,7 @@ def test_only_the_folders_that_are_needed_are_asked_for_and_made(
     assert (root / "nnUNet_preprocessed").is_dir() and not (root / "nnUNet_results").exists()
 
 
-def test_a_home_folder_that_no_shell_wrote_out_is_named_and_not_made(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unexpanded_home_folder_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     monkeypatch.setenv("nnUNet_results", "~/results")
     with pytest.raises(UserError, match="nnUNet_results=~/results: must not begin with ~"):
@@ -82,7 +77,7 @@ def test_a_home_folder_that_no_shell_wrote_out_is_named_and_not_made(
     assert not (root / "~").exists()
 
 
-def test_raw_and_preprocessed_data_sets_lie_in_two_folders(
+def test_one_folder_for_raw_and_preprocessed_data_is_refused(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("nnUNet_preprocessed", f"{root}/./nnUNet_raw/")
@@ -108,12 +103,12 @@ def test_a_data_set_is_found_by_its_number_or_name(root: Path, given: str) -> No
         ("Dataset043_Livers", "Dataset043_Livers does not exist. Fix: put the data set there"),
     ],
 )
-def test_a_data_set_that_is_not_there_is_named(root: Path, given: str, says: str) -> None:
+def test_a_missing_data_set_is_named(root: Path, given: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         raw_dataset(given)
 
 
-def test_two_data_sets_of_one_number_are_both_named(root: Path) -> None:
+def test_two_data_sets_with_one_number_are_both_named(root: Path) -> None:
     (root / "nnUNet_preprocessed/Dataset042_Livers").mkdir(parents=True)
     with pytest.raises(UserError, match=r"found several: .*Dataset042_Livers"):
         dataset_name("42")
@@ -123,7 +118,7 @@ def test_two_data_sets_of_one_number_are_both_named(root: Path) -> None:
 # ---- data sets that are to be made ----
 
 
-def test_all_that_is_wrong_with_a_new_data_set_is_named(root: Path) -> None:
+def test_all_problems_of_a_new_data_set_are_named(root: Path) -> None:
     raw = root / "nnUNet_raw"
     with pytest.raises(UserError) as caught:
         new_raw_dataset(raw, 1000, "a\\b", option="--id")
@@ -135,7 +130,7 @@ def test_all_that_is_wrong_with_a_new_data_set_is_named(root: Path) -> None:
     assert [path.name for path in raw.iterdir()] == ["Dataset042_Hearts"]
 
 
-def test_a_data_set_was_made_where_its_record_is_the_same(root: Path) -> None:
+def test_a_data_set_with_the_same_record_was_made_before(root: Path) -> None:
     target, record = root / "nnUNet_raw/Dataset042_Hearts", {"labelled": ["a"]}
     assert not was_made(target.with_name("Dataset043_Livers"), "made.json", record)
     with pytest.raises(UserError, match="exists already and was not made by this command"):
@@ -144,19 +139,3 @@ def test_a_data_set_was_made_where_its_record_is_the_same(root: Path) -> None:
     assert was_made(target, "made.json", record)
     with pytest.raises(UserError, match="exists already"):
         was_made(target, "made.json", {"labelled": ["b"]})
-
-
-# ---- plans ----
-
-
-def test_plans_that_are_not_there_are_answered_by_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"Fix: semi_nnunet preprocess -d {tmp_path.name} first"):
-        read_plans(tmp_path, "nnUNetPlans")
-    (tmp_path / "nnUNetPlans.json").write_text('{"plans_name": "nnUNetPlans"}')
-    (tmp_path / "splits_final.json").write_text("[]")
-    assert read_plans(tmp_path, "nnUNetPlans") == {"plans_name": "nnUNetPlans"}
-    assert not is_plans(tmp_path / "splits_final.json")
-    with pytest.raises(UserError, match=r"Plan.json does not exist. Fix: choose -p from nnUNetPl"):
-        read_plans(tmp_path, "nnUNetPlan")
-    with pytest.raises(UserError, match=r"splits_final.json holds no plans. Fix: .* nnUNetPlans$"):
-        read_plans(tmp_path, "splits_final")

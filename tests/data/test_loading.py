@@ -1,4 +1,4 @@
-"""A batch is a function of (seed, stream, step, rank), whoever makes it and when."""
+"""A batch is a function of seed, stream, step and rank."""
 
 from __future__ import annotations
 
@@ -29,10 +29,12 @@ from semi_nnunet.data.loading import (
     StepDataset,
     StepLoader,
     UnlabelledSampling,
-    geometry_of,
     reproducible,
+    sampling_probabilities,
+    select_geometry,
 )
 from semi_nnunet.data.unlabelled import UnlabelledDataset
+from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.signals import handled
 
 PATCH = (8, 24, 24)
@@ -74,7 +76,7 @@ def streams(prepared_dataset: Callable[..., Any]) -> dict[str, Any]:
             **options,
         ),
         "unlabelled": UnlabelledSampling(
-            unlabelled, 2, initial, PATCH, labels, transforms=geometry_of(transforms), **options
+            unlabelled, 2, initial, PATCH, labels, transforms=select_geometry(transforms), **options
         ),
     }
 
@@ -144,14 +146,14 @@ def test_the_global_generators_are_untouched(streams: dict[str, Any]) -> None:
     assert draw() == expected
 
 
-def test_the_cases_of_a_step_are_known_without_reading_them(streams: dict[str, Any]) -> None:
+def test_the_cases_of_a_step_are_listed_without_reading_them(streams: dict[str, Any]) -> None:
     steps = StepDataset(streams, seed=1, rank=0, accumulate_batches=2)
     for step in (0, 7):
         drawn = [key for part in steps[step] for name in streams for key in part[name]["keys"]]
         assert steps.cases_of(step) == drawn
 
 
-def test_a_killed_worker_was_at_work_on_the_cases_of_its_own_batches(
+def test_the_cases_of_a_killed_worker_are_those_of_its_batches(
     streams: dict[str, Any],
 ) -> None:
     steps = StepDataset(streams, seed=1, rank=0)
@@ -165,7 +167,7 @@ def test_a_killed_worker_was_at_work_on_the_cases_of_its_own_batches(
         with pytest.raises(RuntimeError, match="DataLoader worker"):
             for _ in range(100):
                 next(loader)
-        odd = loader._given if loader._given % 2 else loader._given + 1  # of the second worker
+        odd = loader._served if loader._served % 2 else loader._served + 1  # of the second worker
         expected = steps.cases_of(5 + odd) + steps.cases_of(5 + odd + 2)
         assert loader.cases_of_ended_workers() == list(dict.fromkeys(expected))
         loader.close()
@@ -190,21 +192,44 @@ def kinds(transforms: Any) -> list[type]:
 def test_geometry_is_exactly_the_spatial_parts() -> None:
     every = nnunet_transforms(regions=[(1, 2), (2,)], ignore=4)
     assert {RemoveLabelTransform, DownsampleSegForDSTransform} <= set(kinds(every))
-    assert kinds(geometry_of(every)) == [SpatialTransform, MirrorTransform]
-    assert kinds(geometry_of(every, interpolated=False)) == [MirrorTransform]
+    assert kinds(select_geometry(every)) == [SpatialTransform, MirrorTransform]
+    assert kinds(select_geometry(every, interpolated=False)) == [MirrorTransform]
     assert len(kinds(every)) > 8  # the original is as it was
 
 
 def test_in_a_cascade_the_previous_stage_is_augmented_too() -> None:
-    plain, cascade = (kinds(geometry_of(nnunet_transforms(cascade=flag))) for flag in (0, 1))
+    plain, cascade = (kinds(select_geometry(nnunet_transforms(cascade=flag))) for flag in (0, 1))
     assert len(cascade) > len(plain)
     assert {"MoveSegAsOneHotToDataTransform"} <= {kind.__name__ for kind in cascade}
 
 
-def test_unlabelled_batches_say_where_the_image_is_and_keep_its_values(
+def test_unlabelled_batches_mark_the_padding(
     streams: dict[str, Any],
 ) -> None:
     batch = StepDataset({"unlabelled": streams["unlabelled"]}, 1, 0)[0][0]["unlabelled"]
     assert batch["data"].shape == (2, 1, *PATCH)
     assert set(np.unique(batch["target"])) <= {-1, 0}
     assert all(isinstance(key, str) for key in batch["keys"])
+
+
+# ---- probabilities of cases ----
+
+CASES = ["a", "b", "p", "q", "r"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+def test_labelled_cases_get_their_share(share):
+    probabilities = sampling_probabilities(CASES, {"p", "q", "r", "not trained on"}, share)
+    assert probabilities is not None
+    np.testing.assert_allclose(probabilities, [share / 2] * 2 + [(1 - share) / 3] * 3)
+    assert np.isclose(probabilities.sum(), 1)
+
+
+def test_without_a_share_all_cases_are_equally_likely():
+    assert sampling_probabilities(CASES, {"p"}, None) is None
+
+
+@pytest.mark.parametrize("pseudo, which", [(set(), "none"), (set(CASES), "all")])
+def test_a_share_with_one_kind_of_cases_is_refused(pseudo, which):
+    with pytest.raises(UserError, match=f"where {which} of 5 are pseudo-labelled"):
+        sampling_probabilities(CASES, pseudo, 0.5)

@@ -1,4 +1,4 @@
-"""The list of finished cases survives whatever a crash leaves behind."""
+"""The list of finished cases survives a crash."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def finished(folder: Path, case: str, source: str = "s", content: bytes = b"voxe
     return Entry.of(case, source, [path], {"shape": [1, 2, 3]})
 
 
-def test_what_was_added_is_read_back(folder: Path) -> None:
+def test_entries_are_read_back(folder: Path) -> None:
     entries = [finished(folder, case) for case in ("a", "b with space", "ü")]
     for entry in entries:
         Manifest(folder).add(entry)
@@ -87,7 +87,7 @@ def test_a_changed_byte_is_present_but_not_intact(folder: Path) -> None:
     assert entry.is_present(folder) and not entry.is_intact(folder)
 
 
-def test_of_several_lists_the_newer_entry_counts(folder: Path) -> None:
+def test_the_newest_entry_of_several_lists_wins(folder: Path) -> None:
     lists = [None, *(folder.with_name("cases.parts") / f"part_{n}.jsonl" for n in (1, 0))]
     for number, path in enumerate(lists):
         Manifest(folder, path).add(finished(folder, "a", f"source {number}"))

@@ -1,4 +1,4 @@
-"""What resampling takes is known before, and an image for which there is too little is named."""
+"""The memory of resampling is estimated, and images that need too much are named."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 
 from semi_nnunet.data import memory_needs
-from semi_nnunet.data.image_files import Geometry
-from semi_nnunet.data.memory_needs import memory_need
+from semi_nnunet.data.memory_needs import estimate_memory
+from semi_nnunet.data.readers import Geometry
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.memory import GIB
 from tests.data.copied import Copy, names
@@ -27,10 +27,10 @@ from tests.data.raw_datasets import voxels, write
         ((20, 30, 30), (5.0, 1.0, 1.0), (5.0, 0.2, 0.2)),
     ],
 )
-def test_the_need_is_what_the_resampling_of_nnunet_takes(
+def test_the_estimate_is_the_memory_that_nnunet_takes(
     shape: tuple[int, ...], spacing: tuple[float, ...], target: tuple[float, ...], channels: int
 ) -> None:
-    new, needed = memory_need(Geometry(shape, spacing), channels, (0, 1, 2), target)
+    new, needed = estimate_memory(Geometry(shape, spacing), channels, (0, 1, 2), target)
     data = np.random.default_rng(0).random((channels, *shape), dtype=np.float32)
     options: dict[str, Any] = {"order_z": 0, "force_separate_z": None}
     resample_data_or_seg_to_shape(data, new, spacing, target, False, 3, **options)  # imports
@@ -46,14 +46,14 @@ def test_the_need_is_what_the_resampling_of_nnunet_takes(
 
 def test_axes_are_transposed_as_in_the_plans_and_2d_keeps_the_slices() -> None:
     place = Geometry((30, 200, 100), (3.0, 1.0, 2.0))
-    assert memory_need(place, 1, (0, 1, 2), (1.0, 1.0, 1.0))[0] == (90, 200, 200)
-    assert memory_need(place, 1, (2, 0, 1), (1.0, 1.0, 1.0))[0] == (200, 90, 200)
-    assert memory_need(place, 1, (0, 1, 2), (0.5, 0.5))[0] == (30, 400, 400)
-    assert memory_need(place, 1, (1, 0, 2), (1.0, 4.0))[0] == (200, 90, 50)
+    assert estimate_memory(place, 1, (0, 1, 2), (1.0, 1.0, 1.0))[0] == (90, 200, 200)
+    assert estimate_memory(place, 1, (2, 0, 1), (1.0, 1.0, 1.0))[0] == (200, 90, 200)
+    assert estimate_memory(place, 1, (0, 1, 2), (0.5, 0.5))[0] == (30, 400, 400)
+    assert estimate_memory(place, 1, (1, 0, 2), (1.0, 4.0))[0] == (200, 90, 50)
 
 
 def test_absurd_sizes_do_not_overflow() -> None:
-    shape, needed = memory_need(Geometry((500,) * 3, (1e12,) * 3), 4, (0, 1, 2), (1e-3,) * 3)
+    shape, needed = estimate_memory(Geometry((500,) * 3, (1e12,) * 3), 4, (0, 1, 2), (1e-3,) * 3)
     assert needed > 10**40 and all(size > 10**17 for size in shape)
 
 
@@ -66,7 +66,7 @@ def exploding(copy: Copy) -> str:
     return case
 
 
-def test_the_size_is_told_before_any_image_is_preprocessed(copy: Copy, exploding: str) -> None:
+def test_too_large_images_are_named_before_any_is_preprocessed(copy: Copy, exploding: str) -> None:
     skipped = copy.preprocessed / "semi_skipped.json"
     before = {path: path.stat().st_mtime_ns for path in copy.preprocessed.glob("nnUNetPlans_*/*")}
     skipped.unlink(missing_ok=True)
@@ -82,7 +82,7 @@ def test_the_size_is_told_before_any_image_is_preprocessed(copy: Copy, exploding
     assert after == before and not skipped.exists()
 
 
-def test_such_cases_are_set_aside_on_request(
+def test_too_large_cases_are_skipped_on_request(
     copy: Copy, exploding: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert copy.prepare(skip_bad=True) == {"2d": (5, 3)}
@@ -92,16 +92,17 @@ def test_such_cases_are_set_aside_on_request(
     assert exploding in (copy.preprocessed / "semi_skipped.json").read_text()
 
 
-def test_an_outlier_that_is_set_aside_needs_no_memory(copy: Copy, exploding: str) -> None:
+def test_a_skipped_outlier_needs_no_memory(copy: Copy, exploding: str) -> None:
     assert copy.prepare(skip_outliers=True) == {"2d": (5, 3)}
     assert exploding in (copy.preprocessed / "semi_skipped.json").read_text()
 
 
-def test_where_the_system_does_not_tell_nothing_is_refused(
+def test_with_unknown_memory_nothing_is_refused(
     copy: Copy, exploding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory_needs, "memory_bytes", lambda: None)
-    monkeypatch.setattr("semi_nnunet.data.prepare.preprocess", lambda *_: None)
+    for name in ("prepare.preprocess_labelled", "unlabelled_shards.preprocess_cases"):
+        monkeypatch.setattr(f"semi_nnunet.data.{name}", lambda *_: None)
     assert copy.prepare() == {"2d": (5, 4)}
 
 

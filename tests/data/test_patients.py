@@ -1,4 +1,4 @@
-"""Cases of one patient stay together."""
+"""Folds keep the cases of a patient together."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
+from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
+from semi_nnunet.data.naming import find_patient_problems
 from semi_nnunet.data.patients import (
     apart_from,
     by_patient,
     itself,
+    load_folds,
     make_folds,
     patient_finder,
-    patient_problems,
+    pseudo_labelled_cases,
+    save_folds,
     split_patients,
 )
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import write_json
 
 FRAMES = [f"patient{number:03d}_{phase}" for number in range(8) for phase in ("ED", "ES")]
 OF_FRAMES = patient_finder({"patient": r"patient\d+"})
@@ -33,7 +38,7 @@ OF_FRAMES = patient_finder({"patient": r"patient\d+"})
         (r"(?:a(\d))?b", "b1", "b"),  # the group takes no part
     ],
 )
-def test_the_patient_is_what_matches_from_the_start(expression, case, patient):
+def test_the_patient_is_the_match_from_the_start(expression, case, patient):
     assert patient_finder({"patient": expression})(case) == patient
 
 
@@ -62,7 +67,7 @@ def test_a_single_patient_has_no_folds():
     assert make_folds(FRAMES[:2], OF_FRAMES) == make_folds(["a"], itself) == []
 
 
-def test_cases_of_patients_who_are_elsewhere_are_found():
+def test_cases_are_grouped_and_excluded_by_patient():
     assert apart_from(FRAMES[:4], FRAMES[3:5], OF_FRAMES) == FRAMES[:2]
     assert by_patient(FRAMES[1:4], OF_FRAMES) == {
         "patient000": FRAMES[1:2],
@@ -72,12 +77,12 @@ def test_cases_of_patients_who_are_elsewhere_are_found():
 
 
 @pytest.mark.parametrize("expression", ["(", 3, None, "x{99999999999999}"])
-def test_an_expression_that_is_none_is_refused(expression):
+def test_an_invalid_expression_is_refused(expression):
     with pytest.raises(UserError, match="'patient' must be a regular expression"):
         patient_finder({"patient": expression})
 
 
-def test_of_several_groups_none_is_the_patient():
+def test_an_expression_with_several_groups_is_refused():
     """The first would be site A for all of its patients, and of the second site nobody."""
     for expression in (r"(?P<site>[AB])_(?P<patient>\d+)", r"siteA_(\d)|siteB_(\d)"):
         with pytest.raises(UserError, match=r"must have one group, the patient, or none, got 2"):
@@ -87,11 +92,24 @@ def test_of_several_groups_none_is_the_patient():
 def test_cases_without_a_patient_and_patients_who_are_tested_on_are_named():
     description = {"patient": r"patient\d+"}
     cases = {"labelled": FRAMES[:4], "unlabelled": [*FRAMES[4:7], "x"], "test": FRAMES[7:]}
-    first, second = patient_problems(description, cases, "dataset.json")
+    first, second = find_patient_problems(description, cases, "dataset.json")
     assert first.what.endswith("does not match x") and r'"patient\d+|.+"' in first.fix
     assert second.what.startswith("unlabelled cases") and second.what.endswith("patient003_ED")
-    (empty,) = patient_problems({"patient": r"\d*"}, {**cases, "test": []}, "dataset.json")
+    (empty,) = find_patient_problems({"patient": r"\d*"}, {**cases, "test": []}, "dataset.json")
     assert "'\\\\d*' does not match patient000" in empty.what  # nothing is no patient
     cases = {"labelled": FRAMES[:4], "unlabelled": FRAMES[4:6], "test": FRAMES[6:]}
-    assert not [*patient_problems(description, cases, "dataset.json")]
-    assert not [*patient_problems({}, {**cases, "test": FRAMES}, "dataset.json")]
+    assert not [*find_patient_problems(description, cases, "dataset.json")]
+    assert not [*find_patient_problems({}, {**cases, "test": FRAMES}, "dataset.json")]
+
+
+def test_folds_are_written_and_read(tmp_path):
+    assert load_folds(tmp_path) == []
+    folds = make_folds(FRAMES, OF_FRAMES)
+    save_folds(tmp_path, folds)
+    assert load_folds(tmp_path) == folds and (tmp_path / "splits_final.json").is_file()
+
+
+def test_a_data_set_without_a_list_has_no_pseudo_labelled_cases(tmp_path):
+    assert pseudo_labelled_cases(tmp_path) == set()
+    write_json(tmp_path / PSEUDO_LABELLED_FILE, ["p"])
+    assert pseudo_labelled_cases(tmp_path) == {"p"}

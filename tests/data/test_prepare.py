@@ -1,4 +1,4 @@
-"""``prepare`` reports everything at once, writes nothing until all is well, and can go on."""
+"""``prepare`` reports all problems before it writes anything, and continues interrupted work."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import pytest
 import SimpleITK as sitk
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data import prepare as module
-from semi_nnunet.data.prepare import copy_ground_truth, prepare, requested
-from semi_nnunet.data.preprocessing import Case
+from semi_nnunet.data import existing_plans
+from semi_nnunet.data.existing_plans import requested
+from semi_nnunet.data.prepare import prepare
+from semi_nnunet.data.preprocessing import Case, copy_ground_truth
 from semi_nnunet.util.errors import UserError
 from tests.data.copied import Copy, names
 
 
-def test_all_problems_come_in_one_pass_and_nothing_is_written(copy: Copy) -> None:
+def test_all_problems_are_reported_before_anything_is_written(copy: Copy) -> None:
     shutil.rmtree(copy.preprocessed)
     first, second = names(copy.raw / "imagesUn")[:2]
     (copy.raw / f"imagesUn/{first}_0000.nii.gz").write_text("no image")
@@ -37,7 +38,7 @@ def test_all_problems_come_in_one_pass_and_nothing_is_written(copy: Copy) -> Non
     assert not copy.preprocessed.exists()
 
 
-def test_bad_unlabelled_cases_are_set_aside_on_request(
+def test_bad_unlabelled_cases_are_skipped_on_request(
     copy: Copy, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad, leaked = names(copy.raw / "imagesUn")[:2]
@@ -54,22 +55,20 @@ def test_bad_unlabelled_cases_are_set_aside_on_request(
     assert not stems & {bad, leaked}
 
 
-def test_a_bad_labelled_case_is_never_set_aside(copy: Copy) -> None:
+def test_a_bad_labelled_case_is_never_skipped(copy: Copy) -> None:
     case = names(copy.raw / "imagesTr")[0]
     (copy.raw / f"imagesTr/{case}_0000.nii.gz").write_text("no image")
     with pytest.raises(UserError, match=case):
         copy.prepare(skip_bad=True)
 
 
-def test_without_unlabelled_images_it_says_where_they_go(copy: Copy) -> None:
+def test_missing_unlabelled_images_are_reported(copy: Copy) -> None:
     shutil.rmtree(copy.raw / "imagesUn")
     with pytest.raises(UserError, match="imagesUn: the folder is absent"):
         copy.prepare()
 
 
-def test_what_is_strange_and_kept_is_warned_of(
-    copy: Copy, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unusual_cases_cause_a_warning(copy: Copy, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = names(copy.raw / "imagesTr")[:2]
     (test,) = (copy.raw / "imagesTs").iterdir()
     shutil.copy(copy.raw / f"imagesTr/{first}_0000.nii.gz", test)
@@ -82,7 +81,7 @@ def test_what_is_strange_and_kept_is_warned_of(
     assert f"(labelled: {first})" in warnings[1]
 
 
-def test_running_again_does_nothing_and_tells_a_log_its_stages(
+def test_running_again_does_nothing_and_logs_the_stages(
     copy: Copy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def never(*_: Any, **__: Any) -> None:
@@ -102,7 +101,7 @@ def test_spaces_in_case_ids_work_with_nnunet(copy: Copy) -> None:
     assert (copy.preprocessed / "nnUNetPlans_2d/a case.b2nd").is_file()
 
 
-def test_planning_anew_keeps_our_settings(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planning_again_keeps_our_settings(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     plans_file = copy.preprocessed / "nnUNetPlans.json"
     plans = json.loads(plans_file.read_text())
     plans_file.write_text(json.dumps({**plans, "semi": {"seed": 5}}))
@@ -112,18 +111,20 @@ def test_planning_anew_keeps_our_settings(copy: Copy, monkeypatch: pytest.Monkey
         plans_file.write_text(json.dumps(plans))
         return overwrite_plans_name
 
-    monkeypatch.setattr(module, "extract_fingerprints", lambda *_, **__: None)
-    monkeypatch.setattr(module, "plan_experiments", planned)
+    monkeypatch.setattr(existing_plans, "extract_fingerprints", lambda *_, **__: None)
+    monkeypatch.setattr(existing_plans, "plan_experiments", planned)
     copy.prepare()
     assert json.loads(plans_file.read_text())["semi"] == {"seed": 5}
 
 
-def test_patients_told_later_change_no_plans(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adding_patients_later_changes_no_plans(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError
 
     for name in ("extract_fingerprints", "plan_experiments"):
-        monkeypatch.setattr(module, name, never)
+        monkeypatch.setattr(existing_plans, name, never)
     description = json.loads((copy.raw / "dataset.json").read_text())
     for expression in ("(", "nobody"):
         (copy.raw / "dataset.json").write_text(json.dumps({**description, "patient": expression}))
@@ -135,21 +136,21 @@ def test_patients_told_later_change_no_plans(copy: Copy, monkeypatch: pytest.Mon
     assert json.loads((copy.preprocessed / "dataset.json").read_text()) == told
 
 
-def test_another_domain_told_later_changes_no_plans(
+def test_declaring_another_domain_later_changes_no_plans(
     copy: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError
 
     for name in ("extract_fingerprints", "plan_experiments"):
-        monkeypatch.setattr(module, name, never)
+        monkeypatch.setattr(existing_plans, name, never)
     told = {**json.loads((copy.raw / "dataset.json").read_text()), "unlabelled_domain": "other"}
     (copy.raw / "dataset.json").write_text(json.dumps(told))
     assert copy.prepare() == {"2d": (5, 4)}
     assert json.loads((copy.preprocessed / "dataset.json").read_text()) == told
 
 
-def test_derived_plans_are_not_planned_anew(copy: Copy) -> None:
+def test_derived_plans_are_not_planned_again(copy: Copy) -> None:
     plans = json.loads((copy.preprocessed / "nnUNetPlans.json").read_text())
     derived = copy.preprocessed / "nnUNetPlans_cpu.json"
     derived.write_text(json.dumps({**plans, "plans_name": "nnUNetPlans_cpu"}))
@@ -166,14 +167,14 @@ def test_a_cascade_uses_the_data_of_its_first_stages(prepared_cascade: Any) -> N
         requested(plans, ["4d"])
 
 
-def test_a_configuration_with_data_of_its_own_is_preprocessed_itself(phantom: Any) -> None:
+def test_a_configuration_with_its_own_data_is_preprocessed_itself(phantom: Any) -> None:
     plans = phantom.plans
     own = {"inherits_from": "2d", "data_identifier": "nnUNetPlans_fine", "spacing": [0.5, 0.5]}
     plans["configurations"] |= {"fine": own, "big": {"inherits_from": "2d", "batch_size": 50}}
     assert requested(plans, ["fine", "big"]) == ["fine", "2d"]
 
 
-def test_a_torn_copy_of_a_label_is_mended(tmp_path: Path) -> None:
+def test_a_torn_copy_of_a_label_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "a.nii.gz").write_text("the label")
     (tmp_path / "gt").mkdir()
     (tmp_path / "gt/a.nii.gz").write_text("the l")  # newer, as a killed copy is

@@ -1,4 +1,4 @@
-"""Preprocessing may be killed at any moment, and gives what nnU-Net gives."""
+"""Preprocessing may be killed at any moment, and its files equal those of nnU-Net."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPre
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.data import preprocessing
-from semi_nnunet.data.layout import manifest_file
-from semi_nnunet.data.manifest import Manifest
-from semi_nnunet.data.preprocessing import Case, Recipe, adopt_stock_preprocessing, preprocess_cases
+from semi_nnunet.data.manifest import Manifest, manifest_file
+from semi_nnunet.data.preprocessing import (
+    Case,
+    PreprocessingSpec,
+    adopt_stock_preprocessing,
+    preprocess_cases,
+)
 from semi_nnunet.data.raw_description import raw_cases
 from semi_nnunet.util.errors import DiskError, UserError
 from tests.data.killing import KILLERS
@@ -48,22 +52,22 @@ def raw(prepared_dataset: Any, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="module")
-def recipe(prepared_dataset: Any) -> Recipe:
+def recipe(prepared_dataset: Any) -> PreprocessingSpec:
     dataset = prepared_dataset("labels", 1)
-    return Recipe(dataset.plans, CONFIGURATION, dataset.dataset_json)
+    return PreprocessingSpec(dataset.plans, CONFIGURATION, dataset.dataset_json)
 
 
 @pytest.fixture(scope="module")
-def labelled(raw: Path, recipe: Recipe) -> list[Case]:
+def labelled(raw: Path, recipe: PreprocessingSpec) -> list[Case]:
     return cases_of(raw, "labelled", recipe.dataset_json)[:3]
 
 
 @pytest.fixture(scope="module")
-def unlabelled(raw: Path, recipe: Recipe) -> list[Case]:
+def unlabelled(raw: Path, recipe: PreprocessingSpec) -> list[Case]:
     return cases_of(raw, "unlabelled", recipe.dataset_json)[:3]
 
 
-def run(cases: list[Case], recipe: Recipe, folder: Path, processes: int = 1) -> int:
+def run(cases: list[Case], recipe: PreprocessingSpec, folder: Path, processes: int = 1) -> int:
     return preprocess_cases(cases, recipe, folder, processes, "test")
 
 
@@ -71,7 +75,7 @@ def run(cases: list[Case], recipe: Recipe, folder: Path, processes: int = 1) -> 
 def clean(
     labelled: list[Case],
     unlabelled: list[Case],
-    recipe: Recipe,
+    recipe: PreprocessingSpec,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
     """What uninterrupted runs make."""
@@ -84,7 +88,9 @@ def clean(
 # ---- killed ----
 
 
-def killed(arm: Callable[[], None], cases: list[Case], recipe: Recipe, folder: Path) -> None:
+def killed(
+    arm: Callable[[], None], cases: list[Case], recipe: PreprocessingSpec, folder: Path
+) -> None:
     """Preprocess in a process that dies where ``arm`` says."""
     process = forked(armed_run, arm, cases, recipe, folder)
     process.join(60)
@@ -92,7 +98,9 @@ def killed(arm: Callable[[], None], cases: list[Case], recipe: Recipe, folder: P
     assert process.exitcode == -signal.SIGKILL
 
 
-def armed_run(arm: Callable[[], None], cases: list[Case], recipe: Recipe, folder: Path) -> None:
+def armed_run(
+    arm: Callable[[], None], cases: list[Case], recipe: PreprocessingSpec, folder: Path
+) -> None:
     arm()
     run(cases, recipe, folder)
 
@@ -101,12 +109,12 @@ def armed_run(arm: Callable[[], None], cases: list[Case], recipe: Recipe, folder
 @pytest.mark.parametrize(
     ("arm", "left"), KILLERS.items(), ids=lambda value: getattr(value, "__name__", "")
 )
-def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(
+def test_a_killed_run_continues_and_ends_as_an_uninterrupted_one(
     arm: Callable[[], None],
     left: int,
     kind: str,
     tmp_path: Path,
-    recipe: Recipe,
+    recipe: PreprocessingSpec,
     clean: dict[str, Path],
     request: pytest.FixtureRequest,
 ) -> None:
@@ -120,8 +128,8 @@ def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(
 
 
 @pytest.mark.slow
-def test_a_killed_worker_takes_only_its_own_case_along(
-    labelled: list[Case], recipe: Recipe, tmp_path: Path, clean: dict[str, Path]
+def test_a_killed_worker_only_loses_its_own_case(
+    labelled: list[Case], recipe: PreprocessingSpec, tmp_path: Path, clean: dict[str, Path]
 ) -> None:
     deadly = dataclasses.replace(labelled[0], images=_Deadly(labelled[0].images))
     with pytest.raises(UserError) as error:
@@ -163,11 +171,11 @@ def changed_byte(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [changed_byte, Path.unlink, lambda path: path.write_bytes(b"")])
 @pytest.mark.parametrize("ending", [".b2nd", "_seg.b2nd", ".pkl"])
-def test_a_damaged_file_is_made_anew(
+def test_a_damaged_file_is_made_again(
     damage: Callable[[Path], Any],
     ending: str,
     labelled: list[Case],
-    recipe: Recipe,
+    recipe: PreprocessingSpec,
     clean: dict[str, Path],
     tmp_path: Path,
 ) -> None:
@@ -177,16 +185,16 @@ def test_a_damaged_file_is_made_anew(
     assert content(folder) == content(clean["labelled"])
 
 
-def test_a_changed_image_is_preprocessed_anew(
-    labelled: list[Case], recipe: Recipe, clean: dict[str, Path], tmp_path: Path
+def test_a_changed_image_is_preprocessed_again(
+    labelled: list[Case], recipe: PreprocessingSpec, clean: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = copied(clean["labelled"], tmp_path)
     changed = dataclasses.replace(labelled[1], content_hash="another")
     assert run([labelled[0], changed, labelled[2]], recipe, folder) == 1
 
 
-def test_a_changed_label_is_preprocessed_anew(
-    labelled: list[Case], recipe: Recipe, clean: dict[str, Path], tmp_path: Path
+def test_a_changed_label_is_preprocessed_again(
+    labelled: list[Case], recipe: PreprocessingSpec, clean: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = copied(clean["labelled"], tmp_path)
     image = sitk.ReadImage(str(labelled[1].label))
@@ -196,22 +204,22 @@ def test_a_changed_label_is_preprocessed_anew(
     assert voxels(folder / f"{changed.name}_seg.b2nd").max() == 0
 
 
-def with_plan(recipe: Recipe, **changes: Any) -> Recipe:
+def with_plan(recipe: PreprocessingSpec, **changes: Any) -> PreprocessingSpec:
     configuration = {**recipe.plans["configurations"][CONFIGURATION], **changes}
     configurations = {**recipe.plans["configurations"], CONFIGURATION: configuration}
     return dataclasses.replace(recipe, plans={**recipe.plans, "configurations": configurations})
 
 
-def test_a_changed_spacing_makes_all_cases_anew(
-    labelled: list[Case], recipe: Recipe, clean: dict[str, Path], tmp_path: Path
+def test_a_changed_spacing_makes_all_cases_again(
+    labelled: list[Case], recipe: PreprocessingSpec, clean: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = copied(clean["labelled"], tmp_path)
     assert run(labelled, with_plan(recipe, spacing=[2.5, 2.0, 2.0]), folder) == 3
     assert voxels(folder / f"{labelled[0].name}.b2nd").shape == (1, 12, 16, 16)
 
 
-def test_network_batch_and_our_settings_make_nothing_anew(
-    labelled: list[Case], recipe: Recipe, clean: dict[str, Path], tmp_path: Path
+def test_network_batch_and_our_settings_change_no_case(
+    labelled: list[Case], recipe: PreprocessingSpec, clean: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = copied(clean["labelled"], tmp_path)
     other = with_plan(recipe, batch_size=99, patch_size=[12, 16, 16], architecture={})
@@ -219,8 +227,8 @@ def test_network_batch_and_our_settings_make_nothing_anew(
     assert run(labelled, other, folder) == 0
 
 
-def test_cases_that_are_gone_leave_no_files(
-    labelled: list[Case], recipe: Recipe, clean: dict[str, Path], tmp_path: Path
+def test_files_of_removed_cases_are_deleted(
+    labelled: list[Case], recipe: PreprocessingSpec, clean: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = copied(clean["labelled"], tmp_path)
     assert run(labelled[:1], recipe, folder) == 0
@@ -229,8 +237,8 @@ def test_cases_that_are_gone_leave_no_files(
     }
 
 
-def test_a_case_that_fails_is_named_and_the_others_are_done(
-    labelled: list[Case], recipe: Recipe, tmp_path: Path
+def test_a_failing_case_is_named_and_the_others_are_finished(
+    labelled: list[Case], recipe: PreprocessingSpec, tmp_path: Path
 ) -> None:
     (tmp_path / "bad_0000.nii.gz").write_text("no image")
     bad = dataclasses.replace(labelled[0], images=(str(tmp_path / "bad_0000.nii.gz"),))
@@ -242,15 +250,15 @@ def test_a_case_that_fails_is_named_and_the_others_are_done(
     assert run(labelled, recipe, tmp_path / "cases") == 1
 
 
-def test_a_full_disk_is_named_with_the_space_that_is_left(
-    labelled: list[Case], recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_full_disk_is_reported_with_its_free_space(
+    labelled: list[Case], recipe: PreprocessingSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any, **options: Any) -> None:
         raise RuntimeError("Error while creating the NDArray")
 
     usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
     monkeypatch.setattr(preprocessing.shutil, "disk_usage", lambda _: usage)
-    monkeypatch.setattr(preprocessing, "_facts", full)
+    monkeypatch.setattr(preprocessing, "_read_facts", full)
     with pytest.raises(DiskError, match=r"1\.0 MiB are free.*Fix: free some space") as error:
         run(labelled, recipe, tmp_path / "cases")
     assert labelled[0].name in str(error.value)  # no other case is tried
@@ -265,7 +273,7 @@ def test_a_full_disk_is_named_with_the_space_that_is_left(
 
 @pytest.fixture(scope="module")
 def stock(
-    labelled: list[Case], recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+    labelled: list[Case], recipe: PreprocessingSpec, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
     """What nnU-Net's own preprocessor makes, and the folder of labels that it makes last."""
     root = tmp_path_factory.mktemp("stock")
@@ -281,14 +289,14 @@ def stock(
     return folder, ground_truth
 
 
-def test_labelled_cases_are_what_nnunet_makes(
+def test_labelled_cases_equal_those_of_nnunet(
     stock: tuple[Path, Path], clean: dict[str, Path]
 ) -> None:
     assert content(stock[0]) == content(clean["labelled"])
 
 
-def test_unlabelled_cases_are_what_nnunet_makes_of_the_image(
-    unlabelled: list[Case], recipe: Recipe, clean: dict[str, Path], tmp_path: Path
+def test_unlabelled_cases_equal_those_of_nnunet(
+    unlabelled: list[Case], recipe: PreprocessingSpec, clean: dict[str, Path], tmp_path: Path
 ) -> None:
     plans = PlansManager(recipe.plans)
     configuration = plans.get_configuration(CONFIGURATION)
@@ -310,8 +318,8 @@ def test_unlabelled_cases_have_no_segmentation_and_no_class_locations(
         assert "class_locations" in pickle.loads(path.read_bytes())
 
 
-def test_what_nnunet_has_preprocessed_is_taken_over(
-    stock: tuple[Path, Path], labelled: list[Case], recipe: Recipe, tmp_path: Path
+def test_cases_that_nnunet_preprocessed_are_adopted(
+    stock: tuple[Path, Path], labelled: list[Case], recipe: PreprocessingSpec, tmp_path: Path
 ) -> None:
     folder = tmp_path / "cases"
     shutil.copytree(stock[0], folder)
@@ -322,12 +330,12 @@ def test_what_nnunet_has_preprocessed_is_taken_over(
 
 @pytest.mark.parametrize("ending", [".b2nd", "_seg.b2nd", ".pkl"])
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
-def test_what_nnunet_has_not_finished_is_not_taken_over(
+def test_unfinished_cases_of_nnunet_are_not_adopted(
     damage: Callable[[Path], Any],
     ending: str,
     stock: tuple[Path, Path],
     labelled: list[Case],
-    recipe: Recipe,
+    recipe: PreprocessingSpec,
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "cases"
@@ -337,8 +345,8 @@ def test_what_nnunet_has_not_finished_is_not_taken_over(
     assert not manifest_file(folder).exists()
 
 
-def test_nnunet_copies_the_labels_last_so_without_them_nothing_is_taken_over(
-    stock: tuple[Path, Path], labelled: list[Case], recipe: Recipe, tmp_path: Path
+def test_without_the_copied_labels_nothing_is_adopted(
+    stock: tuple[Path, Path], labelled: list[Case], recipe: PreprocessingSpec, tmp_path: Path
 ) -> None:
     shutil.copytree(stock[0], tmp_path / "cases")
     shutil.copytree(stock[1], tmp_path / "gt")
@@ -347,8 +355,8 @@ def test_nnunet_copies_the_labels_last_so_without_them_nothing_is_taken_over(
         assert not adopt_stock_preprocessing(labelled, recipe, tmp_path / "cases", ground_truth)
 
 
-def test_a_stray_file_forbids_taking_over(
-    stock: tuple[Path, Path], labelled: list[Case], recipe: Recipe, tmp_path: Path
+def test_a_stray_file_prevents_the_adoption(
+    stock: tuple[Path, Path], labelled: list[Case], recipe: PreprocessingSpec, tmp_path: Path
 ) -> None:
     shutil.copytree(stock[0], tmp_path / "cases")
     (tmp_path / "cases/old_case.b2nd").write_bytes(b"")

@@ -1,4 +1,4 @@
-"""What dataset.json and the names of the files say, and what is wrong with them."""
+"""dataset.json and the names of files are read and checked."""
 
 from __future__ import annotations
 
@@ -178,12 +178,10 @@ def test_a_second_file_of_another_ending_is_named(data: Path, folder: str) -> No
     for name in (f"{case}_0000.nrrd", "alone_0000.nrrd", f"{case}_0000.txt"):
         (data / folder / name).touch()
     what = whole_problem(data, f"{folder}/{case}_0000.nrrd")
-    assert what == (
-        f"must end with .nii.gz, which dataset.json declares, as {case}_0000.nii.gz beside it"
-    )
+    assert "must end with .nii.gz" in what and f"{case}_0000.nii.gz" in what
 
 
-def test_images_of_no_case_are_named(tmp_path: Path) -> None:
+def test_misnamed_images_are_named(tmp_path: Path) -> None:
     for name in ("a_0000.nii.gz", "b.nii.gz", "c.NII", "d_0000.png", ".e.nii.gz", "notes.txt"):
         (tmp_path / name).touch()
     (tmp_path / "f.nii.gz").mkdir()

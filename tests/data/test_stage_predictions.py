@@ -1,4 +1,4 @@
-"""What the second stage of a cascade needs is named before a training, with its command."""
+"""Missing predictions of a cascade's first stage are named before a training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from semi_nnunet.data.stage_predictions import (
 from semi_nnunet.util.errors import UserError
 
 
-def test_a_single_stage_misses_nothing() -> None:
+def test_a_single_stage_needs_no_predictions() -> None:
     assert missing_predictions(None, ["a", "b"]) == []
     require_predictions(None, ["a"], "train")
 
@@ -28,16 +28,16 @@ def test_cases_without_a_prediction_are_found(tmp_path: Path) -> None:
     assert missing_predictions(str(tmp_path / "absent"), ["a"]) == ["a"]
 
 
-def test_the_command_that_makes_them_is_told(tmp_path: Path) -> None:
+def test_missing_predictions_are_reported_with_their_command(tmp_path: Path) -> None:
     cases = [f"case_{number:02d}" for number in range(12)]
-    with pytest.raises(UserError) as refused:
-        require_predictions(str(tmp_path), cases, "nnUNetv2_train 1 3d_lowres all")
-    said = str(refused.value)
-    assert "12 cases: case_00" in said and "case_09 ..." in said and "case_10" not in said
-    assert said.endswith("Fix: nnUNetv2_train 1 3d_lowres all")
+    command = "nnUNetv2_train 1 3d_lowres all"
+    with pytest.raises(UserError, match="12 cases: case_00") as error:
+        require_predictions(str(tmp_path), cases, command)
+    assert "case_09" in error.value.what and "case_10" not in error.value.what
+    assert error.value.fix == command
 
 
-def test_one_fold_alone_predicts_the_unlabelled_cases() -> None:
+def test_only_one_fold_predicts_the_unlabelled_cases() -> None:
     assert [fold for fold in (0, 1, 4, "all") if predicts_unlabelled(fold)] == [0, "all"]
 
 

@@ -1,4 +1,4 @@
-"""The loader of unlabelled patches is like nnU-Net's of the labelled ones."""
+"""The loader of unlabelled patches is like nnU-Net's loader of labelled ones."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.data.layout import unlabelled_folder
-from semi_nnunet.data.loading import UnlabelledSampling
-from semi_nnunet.data.streams import cases_of_loader, unlabelled_like
+from semi_nnunet.data.loading import UnlabelledSampling, cases_of_loader, unlabelled_like
 from semi_nnunet.data.unlabelled import UnlabelledDataset, foreground_prior
 from semi_nnunet.util.seeds import seeded
 
@@ -45,7 +44,7 @@ def batch_of(loader: nnUNetDataLoader, seed: int = 1) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("interpolated", [False, True])
-def test_patches_have_the_shape_of_the_labelled_ones_and_a_batch_size_of_their_own(
+def test_unlabelled_patches_have_the_shape_of_labelled_ones(
     labelled: nnUNetDataLoader, prepared_dataset: Callable[..., Any], interpolated: bool
 ) -> None:
     ours = batch_of(unlabelled(labelled, prepared_dataset, interpolated))["data"]
@@ -54,7 +53,7 @@ def test_patches_have_the_shape_of_the_labelled_ones_and_a_batch_size_of_their_o
 
 
 @pytest.mark.parametrize("interpolated", [False, True])
-def test_the_image_is_seen_as_it_is_unless_it_is_to_be_turned(
+def test_without_interpolation_patches_hold_the_original_voxels(
     labelled: nnUNetDataLoader, prepared_dataset: Callable[..., Any], interpolated: bool
 ) -> None:
     loader = unlabelled(labelled, prepared_dataset, interpolated)
@@ -70,7 +69,7 @@ def test_the_image_is_seen_as_it_is_unless_it_is_to_be_turned(
     assert all(as_it_is) != interpolated
 
 
-def test_foreground_is_looked_for_as_often_as_asked_where_it_is_known_where(
+def test_foreground_is_sampled_as_often_as_requested(
     labelled: nnUNetDataLoader, prepared_dataset: Callable[..., Any]
 ) -> None:
     loader = unlabelled(labelled, prepared_dataset)
@@ -83,7 +82,7 @@ def test_foreground_is_looked_for_as_often_as_asked_where_it_is_known_where(
         assert not any(blind.get_do_oversample(place) for place in [0, 1, 2] * 100)
 
 
-def test_the_cases_of_a_loader_are_those_it_draws_from(labelled: nnUNetDataLoader) -> None:
+def test_the_data_set_of_a_loader_is_found(labelled: nnUNetDataLoader) -> None:
     cases = cases_of_loader(labelled)
     assert {str(key) for key in batch_of(labelled)["keys"]} <= set(cases.identifiers)
     assert list(labelled.indices) == list(cases.identifiers)

@@ -1,4 +1,4 @@
-"""Unlabelled images: where to look in them, and that nothing but the image is ever read."""
+"""Unlabelled images: where they are sampled, and that only the image is read."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def prior_of(dataset: Any) -> dict[Any, np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_prior_lies_inside_the_image_and_knows_no_ignore_label(
+def test_the_prior_lies_inside_the_image_without_the_ignore_label(
     kind: str, prepared_dataset: Callable[..., Any]
 ) -> None:
     prior = prior_of(prepared_dataset(kind, 1))

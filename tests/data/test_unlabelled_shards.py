@@ -1,4 +1,4 @@
-"""A pool preprocessed in parts is what one process makes of it."""
+"""Unlabelled cases preprocessed in shards equal those of a single process."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data.layout import manifest_file
-from semi_nnunet.data.manifest import Manifest
-from semi_nnunet.data.prepare import prepare_labelled
+from semi_nnunet.data.manifest import Manifest, manifest_file
+from semi_nnunet.data.prepare import prepare, prepare_labelled
 from semi_nnunet.data.preprocessing import Case
 from semi_nnunet.data.unlabelled_shards import UnlabelledPreprocessing, UnlabelledShard, shards_left
 from semi_nnunet.util.errors import UserError
@@ -26,18 +25,18 @@ Begun = tuple[UnlabelledPreprocessing, list[Case], dict[str, str]]
 
 @pytest.fixture
 def begun(copy: Copy) -> Begun:
-    """A pool of which nothing is done, its cases, and what one process makes of them."""
+    """Unlabelled cases that are not preprocessed yet, and the files that one process makes."""
     prepared = prepare_labelled(copy.number, ["2d"], None, "ExperimentPlanner", 1, False)
     (pool,) = prepared.pools()
-    wanted = content(pool.folder)
+    expected = content(pool.folder)
     shutil.rmtree(pool.folder)
     manifest_file(pool.folder).unlink()
     pool.begin(prepared.unlabelled)
-    return pool, prepared.unlabelled, wanted
+    return pool, prepared.unlabelled, expected
 
 
 def listed(pool: UnlabelledPreprocessing) -> list[str]:
-    """The case of every line of every part's list."""
+    """The case of every line of every shard's list."""
     lines = [line for path in pool.shards.glob("*.jsonl") for line in path.open()]
     return [json.loads(line)["case"] for line in lines]
 
@@ -46,19 +45,19 @@ def temporary(pool: UnlabelledPreprocessing) -> list[Path]:
     return [*pool.folder.parent.glob("*.tmp"), *pool.shards.glob(".writing_*")]
 
 
-def test_parts_share_the_work_and_make_the_same(begun: Begun) -> None:
-    pool, cases, wanted = begun
+def test_shards_share_the_work_and_give_the_same_files(begun: Begun) -> None:
+    pool, cases, expected = begun
     for number in shards_left(pool, cases, 3):
         UnlabelledShard(pool, number, 3).run(1)
         assert UnlabelledShard(pool, number, 3).is_done
-    assert content(pool.folder) == wanted and not temporary(pool)
+    assert content(pool.folder) == expected and not temporary(pool)
     assert sorted(listed(pool)) == sorted(case.name for case in cases)
     assert Manifest(pool.folder).present().keys() == {case.name for case in cases}
     assert not shards_left(pool, cases, 3) and not shards_left(pool, cases, 5)
 
 
-def test_other_parts_do_what_killed_ones_left(begun: Begun) -> None:
-    pool, cases, wanted = begun
+def test_other_shards_finish_the_work_of_killed_ones(begun: Begun) -> None:
+    pool, cases, expected = begun
     first, *others = shards_left(pool, cases, 3)
     UnlabelledShard(pool, first, 3).run(1)
     killed = UnlabelledShard(pool, others[0], 3)
@@ -70,12 +69,12 @@ def test_other_parts_do_what_killed_ones_left(begun: Begun) -> None:
     pool.begin(cases)
     for number in shards_left(pool, cases, 2):
         UnlabelledShard(pool, number, 2).run(1)
-    assert content(pool.folder) == wanted and not temporary(pool)
+    assert content(pool.folder) == expected and not temporary(pool)
     assert sorted(listed(pool)) == sorted(case.name for case in cases)
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
 
 
-def test_cases_that_are_gone_leave_no_files_and_changed_ones_are_made_anew(begun: Begun) -> None:
+def test_removed_cases_are_deleted_and_changed_ones_are_unfinished(begun: Begun) -> None:
     pool, cases, _ = begun
     for number in shards_left(pool, cases, 1):
         UnlabelledShard(pool, number, 1).run(1)
@@ -83,7 +82,7 @@ def test_cases_that_are_gone_leave_no_files_and_changed_ones_are_made_anew(begun
     now = [Case(changed.name, changed.images, None, "another"), *same]
     pool.begin(now)
     assert gone.name not in Manifest(pool.folder).present()
-    assert pool.left(now) == [changed.name]
+    assert pool.find_unfinished(now) == [changed.name]
 
 
 def test_two_processes_never_work_on_the_same_files(begun: Begun, copy: Copy) -> None:
@@ -95,37 +94,60 @@ def test_two_processes_never_work_on_the_same_files(begun: Begun, copy: Copy) ->
             copy.prepare()
 
 
+@pytest.mark.parametrize("has_launcher", [False, True])
+def test_prepare_runs_unfinished_shards_itself_or_hands_them_to_the_launcher(
+    begun: Begun, copy: Copy, has_launcher: bool
+) -> None:
+    pool, cases, expected = begun
+    UnlabelledShard(pool, shards_left(pool, cases, 3)[0], 3).run(1)
+    calls: list[tuple[int, list[int]]] = []
+
+    class Launcher:
+        is_local = True
+
+        def __call__(self, shards: list[UnlabelledShard], unfinished: list[int]) -> bool:
+            calls.append((len(shards), unfinished))
+            return False
+
+    request = (copy.number, ["2d"], None, "ExperimentPlanner", 1, False)
+    result = prepare(*request, shards=3, launcher=Launcher() if has_launcher else None)
+    if has_launcher:
+        assert result is None and calls == [(3, shards_left(pool, cases, 3))]
+    else:
+        assert result == {"2d": (5, 4)} and content(pool.folder) == expected
+
+
 @pytest.mark.slow
-def test_the_command_launches_the_parts(
+def test_the_command_launches_the_shards(
     begun: Begun, copy: Copy, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pool, _, wanted = begun
+    pool, _, expected = begun
     words = ["preprocess", "-d", copy.number, "-c", "2d", "--shards", "2"]
     words += ["--jobs", "2", "-np", "1"]
     assert main(words) == 0
     said = capfd.readouterr().out
     assert "2 shards to do" in said and "5 labelled and 4 unlabelled cases are ready" in said
-    assert content(pool.folder) == wanted and not temporary(pool)
+    assert content(pool.folder) == expected and not temporary(pool)
     assert main(words) == 0
     assert "0 shards to do" in capfd.readouterr().out
     case = names(copy.raw / "imagesUn")[0]
     (copy.raw / f"imagesUn/{case}_0000.nii.gz").write_text("no image")
-    assert main(words) == 2  # all images are verified before a part starts
+    assert main(words) == 2  # all images are verified before a shard starts
     assert case in capfd.readouterr().err
 
 
 @pytest.mark.slow
-def test_parts_on_a_real_slurm(
+def test_shards_on_a_real_slurm(
     begun: Begun,
     copy: Copy,
     slurm: Path,  # noqa: F811
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    pool, _, wanted = begun
+    pool, _, expected = begun
     words = ["preprocess", "-d", copy.number, "-c", "2d", "--shards", "2", "-np", "1"]
     assert main([*words, "--launcher", "slurm", "--sbatch=--time=1:00:00"]) == 0
     wait_for(lambda: not said("squeue", "-h", "-o", "%i"), 240)
-    assert content(pool.folder) == wanted and not temporary(pool)
+    assert content(pool.folder) == expected and not temporary(pool)
     capfd.readouterr()
     assert main(words) == 0
     said_last = capfd.readouterr().out
