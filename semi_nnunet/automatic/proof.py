@@ -109,5 +109,6 @@ def list_patient_gains(values: Sequence[Value], trainer: str) -> list[float]:
 
 def read_dice_values(jobs: Sequence[Job], subset: str) -> list[Value]:
     """Return the Dice of every case and class."""
-    values, _ = read_values(tables_of(jobs, subset), METRIC, patients_of(jobs[0].folders))
+    patient_of = patients_of(jobs[0].folders)
+    values, _ = read_values(tables_of(jobs, subset), METRIC, patient_of)
     return crediting_absence(values, METRIC)

@@ -96,7 +96,9 @@ def compare(
         if stale:
             error = UserError("all measurements are older than the trainings:", stale)
         else:
-            error = not_measured(jobs, plans, dataset) if dataset else UserError(NO_VALUES)
+            error = UserError(NO_VALUES)
+            if dataset:
+                error = not_measured(jobs, plans, dataset)
         raise NothingToCompareError(error, paragraphs)
     text = "\n\n".join([*paragraphs, *unmatched(jobs, baseline)]) + "\n"
     if out:

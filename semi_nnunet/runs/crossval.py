@@ -1,4 +1,4 @@
-"""Cross-validation: list the jobs, order them, and run those that are left."""
+"""Cross-validation: list the jobs, order them, and run the unfinished ones."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def weigh_members(jobs: Sequence[Job], weights: Sequence[str] | None) -> list[En
         weights: whole numbers, one for each model or for each training; None: 1 for all.
 
     Raises:
-        UserError: there are more or fewer weights, or one is no whole number above 0.
+        UserError: the number of weights differs, or a weight is not a whole number above 0.
     """
     models = list(dict.fromkeys((job.trainer, job.configuration) for job in jobs))
     texts = weights or ["1"] * len(models)

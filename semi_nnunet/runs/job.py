@@ -277,7 +277,7 @@ class Job:
             processes: workers that read, write and measure.
 
         Raises:
-            UserError: a step needs one that is neither done nor requested.
+            UserError: a step needs another one, which is neither done nor requested.
         """
         if "train" in self.steps:
             yield from build_training_command(self, device)

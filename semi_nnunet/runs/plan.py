@@ -59,7 +59,7 @@ class WrittenPlans:
         name: their identifier.
         path: of the file.
         rows: every setting of every trainer and configuration, with its reason.
-        configurations: the requested ones, else those that are preprocessed.
+        configurations: the requested ones, else the preprocessed ones.
         networks: of these configurations.
         ready: the configurations that are preprocessed with these plans.
         coarser: the preprocessed configurations whose spacing has changed, so that they must be
@@ -121,7 +121,7 @@ def plan(
         settings: setting -> value, where a setting is named KEY, CONFIG.KEY, TRAINER.KEY or
             TRAINER.CONFIG.KEY; or texts such as "epochs=300".
         name: of new plans; None: the same plans, or a name made of budget, patch and network.
-        configurations: for a patch, spacing or network, only these; None: those that fit.
+        configurations: for a patch, spacing or network, only these; None: all that fit.
         trainers: names to check, whose settings will be shown.
         dataset, plans, budget, patch, spacing, architecture, encoder, weights, device, reset: see
             :func:`semi_nnunet.plan`.

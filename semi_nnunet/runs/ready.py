@@ -43,7 +43,8 @@ def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
         return findings, [cases.fix]
     if not ready:
         return findings, [str(findings[-1].fix)]
-    return findings, to_train(raw.name, *max(ready, key=lambda pair: pair[0].endswith("_cpu")))
+    plans, configuration = max(ready, key=lambda pair: pair[0].endswith("_cpu"))
+    return findings, to_train(raw.name, plans, configuration)
 
 
 def examine_plans(folders: Folders, path: Path) -> tuple[Finding, list[str]]:
@@ -54,7 +55,7 @@ def examine_plans(folders: Folders, path: Path) -> tuple[Finding, list[str]]:
         path: of the plans.
 
     Returns:
-        The finding, which is good if one configuration is ready, as nobody trains all of them; and
+        The finding, which is good if one configuration is ready, as users rarely train all; and
         the configurations that are ready.
     """
     content = read_json(path)

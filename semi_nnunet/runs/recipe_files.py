@@ -58,7 +58,7 @@ def find_recipe(name: str | Path) -> Path:
     'la_4.json'
 
     Args:
-        name: of one that comes with the package, such as "la_4", or the path of a JSON file.
+        name: of a recipe of the package, such as "la_4", or the path of a JSON file.
 
     Returns:
         Its path; a path that ends with .json need not exist.

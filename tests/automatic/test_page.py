@@ -1,4 +1,4 @@
-"""What an auto says before it spends its hours, and after."""
+"""The texts of an auto before and after its trainings."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_the_step_is_that_of_the_last_epoch_and_the_rest_is_outside_epochs(empty
     ("measured", "workers", "step"),
     [
         (0, 0, 2.0 + 0.6),  # loaded between the steps
-        (0, 3, 2.0),  # beside them
+        (0, 3, 2.0),  # meanwhile
         (2, 0, 2.0 + 1.2),  # what two processes did at once, one does one after the other
         (2, 2, 2.0),
         (12, 0, 2.0 + 4 * 0.6),  # more than there are cores do not load faster
@@ -92,7 +92,7 @@ def timed(
     threads: int = 2,
     keeps: bool = True,
 ) -> list[str]:
-    """Find the rates out, where a benchmark keeps one of whom it times; returns whom it timed."""
+    """Measure rates with a benchmark that stores one for each trainer; return what it timed."""
     requested: list[str] = []
 
     def stages(stages):

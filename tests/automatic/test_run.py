@@ -1,4 +1,4 @@
-"""From a raw data set to a model, a report and an answer; mistakes are told before."""
+"""From a raw data set to a model, a report and an answer; mistakes are reported first."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def auto(workspace: Path, *words: str) -> tuple[int, str]:
-    """Exit code, and what it said."""
+    """Run the verb, and return its exit code and output."""
     command = [sys.executable, "-c", RUN, "auto", "-d", "906", "--device", "cpu", *words]
     run = subprocess.run(
         warm(command, with_commands=True),

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from semi_nnunet.runs import commands
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.launching import Work
 from semi_nnunet.util.files import write_json
 from tests.datasets.converting import write_picture
-from tests.runs.tasks import Task
+from tests.runs.tasks import Task, run_code_as_commands
 from tests.runs.tiny import with_tiny_plans
 from tests.runs.tiny_recipe import RECIPE
 
@@ -28,7 +26,7 @@ def folders(prepared_dataset, tmp_path, monkeypatch) -> Folders:
 
 @pytest.fixture
 def empty(tmp_path) -> Folders:
-    """Folders of a data set with a dataset.json alone, and nothing else in them."""
+    """Make the folders of a data set that contain only dataset.json."""
     roots = [tmp_path / name / "Dataset500_Empty" for name in ("raw", "preprocessed", "results")]
     for root in roots:
         root.mkdir(parents=True)
@@ -46,10 +44,8 @@ def cascade(prepared_cascade, tmp_path, monkeypatch) -> Folders:
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
-    """ "second" waits for two others, of which one fails; "done" is not left."""
-    monkeypatch.setattr(
-        commands, "arguments_of", lambda words, *_, **__: [sys.executable, "-c", str(words[1])]
-    )
+    """Make jobs: "second" waits for the others, one of which fails; "done" is done."""
+    run_code_as_commands(monkeypatch)
     monkeypatch.setattr("semi_nnunet.runs.local.LOOK_EVERY_S", 0.05)
     names = ["second", "first_bad", "first", "done"]
     tasks = [Task(tmp_path, name) for name in names]

@@ -21,7 +21,7 @@ def jobs_of(folders, folds=("0",)):
 
 
 def leave(job, cases=("a", "b"), unlabelled=(), **settings):
-    """What a finished training leaves, as far as it says how it was trained."""
+    """Write what a finished training leaves: its checkpoint and the record of its settings."""
     job.folder.mkdir(parents=True, exist_ok=True)
     job.checkpoint.touch()
     values = {"seed": 0, **settings}

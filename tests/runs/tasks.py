@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from semi_nnunet.runs import commands
 
@@ -41,3 +44,12 @@ class Task:
             f"import sys, time; start = time.time()\nwhile {waiting}: time.sleep(0.05)\n"
             f"open({str(ran)!r}, 'a').write('{self.name} '); {fails}",
         )
+
+
+def run_code_as_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a command ``("python", code)`` run the code."""
+
+    def arguments(words: commands.Command, *_: object, **__: object) -> list[str]:
+        return [sys.executable, "-c", str(words[1])]
+
+    monkeypatch.setattr(commands, "arguments_of", arguments)

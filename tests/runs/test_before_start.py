@@ -1,4 +1,4 @@
-"""What would keep a cross-validation from running is said before its first job."""
+"""Problems of a cross-validation are reported before its first job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running children: their progress is understood, their failures are told, none outlives us."""
+"""Child processes: their progress is parsed, failures are reported, and none survives us."""
 
 import io
 import os
@@ -13,6 +13,7 @@ from semi_nnunet.runs import commands
 from semi_nnunet.runs.commands import ProgressDisplay, arguments_of, parse_dice, run_command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.progress import Progress
+from tests.runs.tasks import run_code_as_commands
 
 EPOCH_LINE = "2026-11-20 10:00:00.306897: 7 of 22 epochs done, about 2 min left \n"
 DICE_LINE = "2026-11-20 10:00:00.3: Pseudo dice [np.float32(0.75), np.float32(0.25), 0.5] \n"
@@ -31,11 +32,7 @@ def epoch(done: int, of: int) -> str:
 @pytest.fixture
 def python(monkeypatch: pytest.MonkeyPatch) -> None:
     """``run_command(("python", code), ...)`` runs the code."""
-    monkeypatch.setattr(
-        commands,
-        "arguments_of",
-        lambda words, *_, **__: [commands.sys.executable, "-c", str(words[1])],
-    )
+    run_code_as_commands(monkeypatch)
 
 
 def test_our_epoch_line_is_understood():
@@ -85,7 +82,7 @@ def test_a_training_of_nnunets_own_trainer_tells_its_epochs():
         progress.feed(f"2026-01-01 10:00:00.1: Epoch {number} ")
         progress.feed(f"2026-01-01 10:00:00.1: Epoch time: {seconds} s ")
     assert progress.state == "502 epochs done, 40 s each, for 0 s"
-    progress.feed(epoch(3, 40))  # of ours, which says how long it will be
+    progress.feed(epoch(3, 40))  # of our trainers, which print the number of epochs
     assert progress.state == "epoch 3 of 40, about 5 s left"
 
 
@@ -138,7 +135,7 @@ def test_interruption_ends_the_child_and_its_workers(tmp_path: Path, python: Non
 
 
 def gone(pid: int) -> bool:
-    """Whether a process has ended; one that nobody has collected yet counts."""
+    """Return whether a process has ended; zombies count."""
     for _ in range(50):
         try:
             os.kill(pid, 0)
@@ -175,13 +172,12 @@ def test_a_termination_signal_counts_as_ctrl_c(name: str, ignored: bool):
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_stage_that_was_interrupted_by_itself_is_no_failure(name, monkeypatch, capfd):
-    """Who ends one process of several is told how to go on, and not to mend anything."""
+    """An interruption of the child counts as one of the command, not as a failure."""
     code = "import os, signal, time\n"
     code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # nohup ignores it
     code += f"os.kill(os.getpid(), signal.{name}); time.sleep(9)"
-    monkeypatch.setattr(commands, "arguments_of", lambda words: [sys.executable, "-c", code])
+    run_code_as_commands(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        commands.run_stages([("1 of 2: plan", ["semi_nnunet", "plan"])])
-    monkeypatch.setattr(commands, "arguments_of", lambda words: [sys.executable, "-c", "exit(2)"])
-    with pytest.raises(UserError, match="1 of 2: plan failed, see above"):
-        commands.run_stages([("1 of 2: plan", ["semi_nnunet", "plan"])])
+        commands.run_stages([("1 of 2: plan", ["python", code])])
+    with pytest.raises(UserError, match="1 of 2: plan failed"):
+        commands.run_stages([("1 of 2: plan", ["python", "exit(2)"])])

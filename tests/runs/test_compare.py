@@ -1,4 +1,4 @@
-"""What is compared, and what cannot be, is told."""
+"""Comparisons of trainings, and the reasons why some are impossible."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_compare_names_untrained_models_and_unmatched_settings(folders, capsys, 
 
 @pytest.fixture
 def values_file(tmp_path):
-    """Values of two methods on validation and test cases, where one is 3 points better."""
+    """Write values of two methods, the second of which is 3 points better on all cases."""
     path = tmp_path / "kept.csv"
     rows = [*values(BASE, 0.0), *values(OURS, 0.03)]
     write_values(path, {"validation": rows, "test": rows}, "dice", ("Seven", "nnUNetPlans"))
@@ -86,9 +86,8 @@ def test_only_the_trainers_and_configurations_asked_for_are_compared(values_file
         compare(values=[values_file], trainers=["SemiMeanTecherTrainer"])
     with pytest.raises(UserError, match="configuration '3d': is not in the files"):
         compare(values=[values_file], configurations=["3d"])
-    assert compare(values=[values_file], trainers=[OURS], configurations=["2d"]) == compare(
-        values=[values_file]
-    )
+    text = compare(values=[values_file], trainers=[OURS], configurations=["2d"])
+    assert text == compare(values=[values_file])
 
 
 def test_without_a_baseline_methods_are_ranked(values_file):

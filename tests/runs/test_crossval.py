@@ -1,4 +1,4 @@
-"""Lists of jobs: what they consist of, what is refused, and a whole one on the phantom."""
+"""Lists of jobs: their content, refused options, and whole cross-validations of the phantom."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_ctrl_c_pressed_twice_ends_all_processes_and_the_same_command_continues(
     command = [sys.executable, "-m", "semi_nnunet", *words, "-tr", TRAINERS[0], "--device", "cpu"]
     job, log, epochs = fake_job(folders, TRAINERS[0]), tmp_path / "log", 0
     latest = job.folder / "checkpoint_latest.pth"
-    for pause_s in (0.05, 1):  # the second time, it goes on from the first
+    for pause_s in (0.05, 1):  # the second run continues the first
         process = in_a_group(command, log)
         try:
             wait_for(partial(has_more_epochs, job, epochs), 120)
@@ -127,7 +127,7 @@ def test_ctrl_c_pressed_twice_ends_all_processes_and_the_same_command_continues(
             process.kill()
         output = log.read_text()
         assert process.returncode == 130 and "Traceback" not in output, output
-        assert "interrupted; the same command goes on" in output
+        assert "interrupted; the same command continues" in output
         wait_for(lambda: not trainings_with(str(tmp_path)), 20)
         earlier, epochs = epochs, len(job.history().rows)
         assert earlier < epochs < 400 and not job.is_trained

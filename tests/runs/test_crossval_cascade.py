@@ -23,7 +23,8 @@ def folders(cascade) -> Folders:
 
 
 def dependency_levels(jobs: list[Job]) -> list[list[int]]:
-    return Work([], jobs, range(len(jobs)), Path(), find_dependencies(jobs)).group_by_dependencies()
+    work = Work([], jobs, range(len(jobs)), Path(), find_dependencies(jobs))
+    return work.group_by_dependencies()
 
 
 def labels_in(folder: Path) -> dict[str, np.ndarray]:

@@ -27,7 +27,7 @@ def test_a_number_and_a_name_are_the_same_data_set(empty, monkeypatch):
     for name in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{name}", str(getattr(empty, name).parent))
     assert folders_of("500") == folders_of("Dataset500_Empty") == empty
-    shutil.rmtree(empty.raw), shutil.rmtree(empty.preprocessed)  # results may have come alone
+    shutil.rmtree(empty.raw), shutil.rmtree(empty.preprocessed)  # only results were copied
     assert folders_of("Dataset500_Empty") == empty
 
 
@@ -44,7 +44,7 @@ def test_hidden_files_are_no_test_cases(empty):
     assert empty.test_images is None and empty.test_labels is None
     put(empty.raw / "imagesTs", "b_0000.nii.gz", "b_0001.nii.gz", "a_0000.nii.gz")
     assert sorted(empty.test_cases()) == ["a", "b"]  # of several channels, once
-    assert empty.test_cases_without_labels() == []  # nobody wants to measure
+    assert empty.test_cases_without_labels() == []  # there are no labels to measure with
     put(empty.raw / "labelsTs", "b.nii.gz", "stranger.nii.gz")
     assert empty.test_cases_without_labels() == ["a"]
 

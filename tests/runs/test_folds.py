@@ -75,7 +75,7 @@ def test_there_are_as_many_folds_as_will_be_made(empty, labelled):
     cases = [f"case{n}" for n in range(labelled)]
     assert number_of_folds(empty) == len(make_folds(cases, itself)) <= FOLDS
     write_json(empty.preprocessed / "splits_final.json", make_folds(cases, itself)[:3])
-    assert number_of_folds(empty) == min(3, len(make_folds(cases, itself)))  # somebody's choice
+    assert number_of_folds(empty) == min(3, len(make_folds(cases, itself)))  # a user's split
 
 
 def test_patients_and_not_cases_are_counted(empty):
@@ -87,7 +87,7 @@ def test_patients_and_not_cases_are_counted(empty):
         (labels / f"p{number // 2}_{number}.nii.gz").touch()
     assert number_of_folds(empty) == 3
     write_json(empty.preprocessed / PSEUDO_LABELLED_FILE, ["p2_4", "p2_5"])
-    assert number_of_folds(empty) == 2  # of the third patient nobody drew a label
+    assert number_of_folds(empty) == 2  # the third patient has only pseudo-labels
 
 
 def test_an_unknown_fold_is_named_with_the_existing_folds(empty):

@@ -148,7 +148,8 @@ def test_data_sets_of_pseudo_labels_need_numbers_of_their_own(recipe_folder: Pat
     write = Path("recipe.json").write_text
     rounds = {"trainer": "SemiBaselineTrainer", "target": "SemiBaselineTrainer", "rounds": 2}
     write(json.dumps(RECIPE | {"pseudo_labels": rounds}))
-    path, options = Path("recipe.json"), Following(source=recipe_folder, converted=511, split=611)
+    path = Path("recipe.json")
+    options = Following(source=recipe_folder, converted=511, split=611)
     recipe = load_recipe(path)
     assert check_follow_options(path, recipe, replace(options, distilled=711)).distilled == 711
     for number in (None, 510, 610, 999, 0):

@@ -1,4 +1,4 @@
-"""Jobs are launched here or on a cluster, once those that they wait for have ended."""
+"""Jobs are launched here or on a cluster, once their dependencies have ended."""
 
 from __future__ import annotations
 
@@ -107,13 +107,13 @@ def test_groups_of_jobs_are_in_the_order_of_their_needs(tmp_path):
     jobs = [Task(tmp_path, name) for name in "abcde"]
     a, b, c, d, e = jobs
     needs = {a: [b], b: [c], d: [c], e: [Task(tmp_path, "of nobody")]}
-    assert Work([], jobs, range(5), tmp_path, needs).group_by_dependencies() == [
-        [2, 4],
-        [1, 3],
-        [0],
-    ]
-    assert Work([], jobs, [0, 3], tmp_path, needs).group_by_dependencies() == [[0, 3]]  # c is done
-    assert Work([], jobs, [], tmp_path, needs).group_by_dependencies() == []
+    for unfinished, groups in (
+        (range(5), [[2, 4], [1, 3], [0]]),
+        ([0, 3], [[0, 3]]),  # c is done
+        ([], []),
+    ):
+        work = Work([], jobs, unfinished, tmp_path, needs)
+        assert work.group_by_dependencies() == groups
 
 
 def test_resources_are_those_of_the_machine_unless_given(monkeypatch):

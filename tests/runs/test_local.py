@@ -1,4 +1,4 @@
-"""Jobs run side by side; one that fails, or is of another process, stops no other."""
+"""Jobs run side by side; failures and other processes do not stop the others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from semi_nnunet.runs.local import (
 )
 from semi_nnunet.util.lock import held
 from tests.runs.jobs import fake_job
-from tests.runs.tasks import Task
+from tests.runs.tasks import Task, run_code_as_commands
 from tests.runs.tiny import wait_for
 
 
@@ -57,7 +57,7 @@ def test_a_line_of_the_screen_is_one_row(folders):
         for _ in range(3):
             board.refresh()
     chunks = []
-    with suppress(OSError):  # EIO: nobody writes any more, and all was read
+    with suppress(OSError):  # EIO: the other end is closed, and all was read
         while chunk := os.read(primary, 10_000):
             chunks.append(chunk)
     os.close(primary)
@@ -91,10 +91,7 @@ def test_a_failing_job_is_reported_and_the_others_continue(folders, monkeypatch,
         yield ("python", code)
 
     monkeypatch.setattr(Job, "commands", commands)
-    monkeypatch.setattr(
-        "semi_nnunet.runs.commands.arguments_of",
-        lambda words, *_, **__: [sys.executable, "-c", str(words[1])],
-    )
+    run_code_as_commands(monkeypatch)
     jobs = [fake_job(folders, name) for name in ("Good", "Bad", "AlsoGood")]
     outcomes = run_jobs(jobs, Resources("cpu", (), 2, 1))
     assert [outcome.state for outcome in outcomes] == ["done", "failed", "done"]

@@ -1,4 +1,4 @@
-"""Trainings that are compared were alike but for their method, or it is said."""
+"""Compared trainings that differ in more than their method are reported."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_differences_from_the_baseline_are_named_with_both_values(folders):
     assert unmatched([base, ours], BASE) == []  # it was never trained
     pretraining = replace(ours, trainer="SemiPretrainTrainer")
     leave(pretraining, epochs=9, momentum=0.99)
-    assert unmatched([base, pretraining], BASE) == []  # nobody compares its labels
+    assert unmatched([base, pretraining], BASE) == []  # it makes no labels to compare
 
 
 def test_plans_that_changed_after_a_training_are_refused_before_the_next(folders):
@@ -62,10 +62,10 @@ def test_plans_that_changed_after_a_training_are_refused_before_the_next(folders
     with pytest.raises(UserError, match=changed):
         jobs_of(folders)
     ours.checkpoint.rename(ours.folder / "checkpoint_latest.pth")
-    with pytest.raises(UserError, match=changed):  # it would go on with other settings
+    with pytest.raises(UserError, match=changed):  # it would continue with other settings
         jobs_of(folders)
     (ours.folder / "checkpoint_latest.pth").unlink()
-    assert jobs_of(folders)  # it starts anew
+    assert jobs_of(folders)  # it starts from scratch
 
 
 def test_a_pool_that_changed_after_a_training_is_refused(folders):

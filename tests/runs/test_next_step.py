@@ -111,7 +111,7 @@ def test_predictions_in_a_folder_of_the_users_lead_to_the_trainings(empty, monke
         monkeypatch.setenv(f"nnUNet_{name}", str(getattr(empty, name).parent))
     predictions, name = tmp_path / "predictions", empty.results.name
     predictions.mkdir()
-    assert after_measuring(predictions) == []  # nobody knows of what
+    assert after_measuring(predictions) == []  # their plans are unknown
     plans = {"dataset_name": name, "plans_name": "tiny"}
     write_json(predictions / "plans.json", plans)
     assert after_measuring(predictions) == []  # nothing is trained here

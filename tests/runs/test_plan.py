@@ -94,7 +94,7 @@ def test_a_spacing_is_planned_by_hand(folder):
     assert planned.name == name and dataset["semi_planned"]["spacing"] == spacing
     assert dataset["configurations"]["2d"]["spacing"] == spacing
     assert dataset["configurations"]["2d"]["data_identifier"] != earlier["data_identifier"]
-    assert planned.coarser == ("2d",)  # is to be preprocessed anew
+    assert planned.coarser == ("2d",)  # needs preprocessing again
     small = plan(folder.name, spacing=spacing, budget="cpu")
     of_budget = read_json(small.path)["configurations"]["2d"]
     assert of_budget["spacing"] == spacing  # nothing else is chosen

@@ -1,4 +1,4 @@
-"""A data set is prepared once, and a large imagesUn in shards of which none is forgotten."""
+"""A data set is prepared once, and a large imagesUn in shards."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 
+import semi_nnunet.runs.prepare as module
 from semi_nnunet.data.prepare import prepare_labelled
-from semi_nnunet.runs.launching import Launcher
+from semi_nnunet.runs.launching import Launcher, finished
 from semi_nnunet.runs.prepare import list_shard_work, list_shards, prepare, work_on
 from semi_nnunet.util.errors import UserError
 from tests.conftest import no_processes
@@ -81,9 +82,9 @@ def test_the_memory_of_this_machine_matters_only_where_it_does_the_work(dataset,
         prepare(dataset, ["2d"], processes=1)
     with no_processes(), pytest.raises(UserError, match="resampling 4 unlabelled images"):
         prepare(dataset, ["2d"], processes=1, shards=2)
-    monkeypatch.setattr("semi_nnunet.runs.prepare.finished", lambda launcher, work: False)
+    monkeypatch.setattr(module, finished.__name__, lambda launcher, work: False)
     with no_processes():
-        assert prepare(dataset, ["2d"], processes=1, launcher=Launcher(launcher="slurm")) is None
+        assert prepare(dataset, ["2d"], processes=1, launcher=Launcher("slurm")) is None
 
 
 def test_outliers_are_set_aside_in_shards_too(dataset, tmp_path, capsys):
@@ -92,7 +93,8 @@ def test_outliers_are_set_aside_in_shards_too(dataset, tmp_path, capsys):
     image.SetSpacing((0.05, 0.05, 40))
     sitk.WriteImage(image, str(case))
     with no_processes():
-        assert prepare(dataset, ["2d"], processes=1, skip_outliers=True, launcher=Launcher(jobs=1))
+        launcher = Launcher(jobs=1)
+        assert prepare(dataset, ["2d"], processes=1, skip_outliers=True, launcher=launcher)
     out = capsys.readouterr().out
     assert "set aside 1 of 4 unlabelled images" in out and "3 unlabelled cases, " in out
 

@@ -75,7 +75,7 @@ def test_two_machines_train_a_fold_and_continue_by_themselves_after_a_kill(
 
 
 def launched(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
-    """As if a launcher had told this process so, else that it is the third of three."""
+    """Set the variables of a launcher; by default those of the third of three processes."""
     for name in launch.LAUNCHER_VARIABLES:
         monkeypatch.setenv(name, variables.get(name, "3" if name == "WORLD_SIZE" else "2"))
 
@@ -130,4 +130,4 @@ def test_on_gpus_the_processes_talk_by_nccl_and_take_the_gpu_of_their_machine(
     assert calls[-1] == "left"
     with pytest.raises(KeyError), launch.join_process_group("cuda"):
         raise KeyError
-    assert calls[-1] == "nccl"  # nobody waits for processes that are gone
+    assert calls[-1] == "nccl"  # it does not wait for processes that are gone

@@ -28,7 +28,7 @@ def test_epochs_of_nnunets_own_trainer_are_read_from_its_logs(folders, capsys):
     log(1, 0, 1, 2, 3)
     for damage in (b"epoch,seconds\n0,\xff", b"", b"epoch,seconds\n0,soon\n"):
         (job.folder / "semi_history.csv").write_bytes(damage)
-        assert read_epoch_seconds(job) == [100.5, 101.5, 102.5, 103.5]  # as the log says
+        assert read_epoch_seconds(job) == [100.5, 101.5, 102.5, 103.5]  # from the log
         with pytest.raises(UserError, match=r"semi_history\.csv must"):
             job.history()
     (job.folder / "semi_history.csv").unlink()
@@ -39,7 +39,7 @@ def test_epochs_of_nnunets_own_trainer_are_read_from_its_logs(folders, capsys):
     )
     assert main(["status", "-d", folders.raw.name]) == 0
     assert f"{job}: begun; 5 epochs done, 2 min each\n" in capsys.readouterr().out
-    log(3, 0)  # anew
+    log(3, 0)  # started again
     assert read_epoch_seconds(job) == [100.5]
 
 
@@ -52,7 +52,7 @@ def test_the_time_left_is_that_of_the_last_ten_epochs(empty):
     )
     assert (
         read_epoch_seconds(job) == seconds and estimate_seconds_left(job) is None
-    )  # of how many is not told
+    )  # the number of epochs is unknown
     write_json(job.folder / "semi_settings.json", {"settings": {"epochs": {"value": 20}}})
     assert estimate_seconds_left(job) == pytest.approx(5 * 64.5)
     job.checkpoint.touch()

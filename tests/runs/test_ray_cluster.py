@@ -1,4 +1,4 @@
-"""Jobs are tasks of a Ray cluster, each of which waits for those it needs."""
+"""Jobs are tasks of a Ray cluster, and wait for their dependencies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from semi_nnunet.runs import commands
 from semi_nnunet.runs.local import JobBoard
 from semi_nnunet.runs.ray_cluster import (
     FollowedJob,
@@ -21,11 +20,11 @@ from semi_nnunet.runs.ray_cluster import (
     run_task,
 )
 from semi_nnunet.util.errors import UserError
-from tests.runs.tasks import Task
+from tests.runs.tasks import Task, run_code_as_commands
 
 
 class StandInForRay:
-    """Notes what is given to it, and ends one task a look, the one that was begun last."""
+    """Record the tasks, and end the latest one at each wait."""
 
     def __init__(self) -> None:
         self.begun: list[int] = []
@@ -120,9 +119,7 @@ def test_a_log_is_read_line_by_line_as_it_grows(tmp_path):
 
 
 def test_a_task_returns_its_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        commands, "arguments_of", lambda words, *_, **__: [sys.executable, "-c", str(words[1])]
-    )
+    run_code_as_commands(monkeypatch)
     log, lock = tmp_path / "log", tmp_path / "lock"
     code = "import os; print(os.environ['nnUNet_raw'])"
     assert run_task(("python", code), {"nnUNet_raw": "here"}, log, lock) == ""

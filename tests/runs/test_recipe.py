@@ -1,4 +1,4 @@
-"""Every recipe in plans/ can be followed; a wrong one is explained."""
+"""Every recipe in plans/ can be followed; mistakes in a recipe are explained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes are found by their names, in the installed package or beside it."""
+"""Recipes are found by their names, in the installed package or a checkout."""
 
 from __future__ import annotations
 

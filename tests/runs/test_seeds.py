@@ -36,7 +36,7 @@ def test_plans_of_a_seed_that_was_trained_are_not_replaced_by_others(folders):
     make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 2)
     plans = read_json(folders.preprocessed / "tiny.json")
     write_json(folders.preprocessed / "tiny.json", {**plans, "semi": {**TINY, "epochs": 3}})
-    make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 2)  # nothing was trained: written anew
+    make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 2)  # nothing was trained: written again
     assert read_json(folders.preprocessed / "tiny_seed1.json")["semi"]["epochs"] == 3
     trained = folders.results / "SemiBaselineTrainer__tiny_seed1__2d" / "fold_0"
     trained.mkdir(parents=True)
@@ -77,7 +77,8 @@ def test_the_name_of_seed_plans_contains_plans_and_seed(plans):
 
 
 def test_a_name_without_plans_is_no_seed():
-    assert unseeded("_seed1") == ("_seed1", 0) and unseeded("x_seed1a") == ("x_seed1a", 0)
+    for name in ("_seed1", "x_seed1a"):
+        assert unseeded(name) == (name, 0)
 
 
 def test_plans_of_a_seed_differ_only_in_name_and_seed(empty):
@@ -87,7 +88,7 @@ def test_plans_of_a_seed_differ_only_in_name_and_seed(empty):
     }  # fmt: skip
     assert write_seed_plans(empty, "small", content, 2) == "small_seed2"
     written = read_json(empty.preprocessed / "small_seed2.json")
-    del content["semi_planned"]  # nobody planned these
+    del content["semi_planned"]  # plans of seeds are not planned
     assert written == {
         **content, "plans_name": "small_seed2", "semi": {"seed": 42, "epochs": 3}
     }  # fmt: skip

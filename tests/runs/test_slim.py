@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import semi_nnunet.runs.slim as under_test
 from semi_nnunet.cli.main import main
 from semi_nnunet.planning.slim import Slim
-from semi_nnunet.runs import slim as under_test
 from semi_nnunet.runs.slim import STUDENT, scale_learning_rate
 from semi_nnunet.util.files import write_json
 from tests.trainers import SHORT, TRAINERS, run_epochs, save_as_trained

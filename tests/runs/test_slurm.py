@@ -63,7 +63,7 @@ def test_a_task_that_is_ended_ends_its_training(tmp_path):
     process.stdout.readline()
     process.terminate()
     assert process.wait(10) != 0
-    assert not process.stdout.read()  # closed: nobody lives who could write to it
+    assert not process.stdout.read()  # closed: no process is left that could write to it
 
 
 def test_a_refusal_of_sbatch_is_reported_with_its_reason(sbatch, tmp_path):

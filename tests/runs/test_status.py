@@ -1,4 +1,4 @@
-"""How far the trainings of a data set are is said from its results alone."""
+"""The status of a data set's trainings comes from its results only."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from unittest.mock import Mock
 from semi_nnunet.cli.main import main
 from semi_nnunet.runs import status
 from semi_nnunet.runs.local import get_failure_file
+from semi_nnunet.runs.next_step import device_here
 from semi_nnunet.runs.status import (
     describe_job,
     estimate_training_seconds,
@@ -105,7 +106,7 @@ def test_results_without_preprocessed_data_have_a_status(folders, tmp_path, monk
 
 
 def test_every_state_of_a_training_is_described(empty, monkeypatch):
-    monkeypatch.setattr("semi_nnunet.runs.status.device_here", lambda: "cpu")
+    monkeypatch.setattr(status, device_here.__name__, lambda: "cpu")
     job, name = fake_job(empty, OURS), empty.results.name
     assert describe_job(job) == "not begun"
     with held(job.lock):

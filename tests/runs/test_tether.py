@@ -1,4 +1,4 @@
-"""A process ends with the one that started it, however that one ended."""
+"""A process ends together with its parent, however the parent ended."""
 
 from __future__ import annotations
 

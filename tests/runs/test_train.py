@@ -10,9 +10,9 @@ import zipfile
 import pytest
 import torch
 
+import semi_nnunet.runs.train as module
 from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.register import trainer_folders
-from semi_nnunet.runs import train as module
 from semi_nnunet.runs.train import EXTERNAL, train
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json

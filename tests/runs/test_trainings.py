@@ -1,4 +1,4 @@
-"""Which trainings there are, and which were asked for."""
+"""Trainings that exist, and trainings that were requested."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_users_copies_are_no_trainings(folders):
 
 
 def begun(folders, *models: str) -> None:
-    """Folders of trainings, of fold 0 where none is told."""
+    """Make folders of trainings, by default of fold 0."""
     for model in models:
         (folders.results / (model if "/" in model else f"{model}/fold_0")).mkdir(parents=True)
 
@@ -64,7 +64,7 @@ def test_plans_named_like_seed_plans_are_found_by_their_name(empty):
 
 
 def test_plans_that_nothing_was_trained_with_are_named(empty):
-    require_trained(empty, "tiny")  # nothing at all was trained: that is said elsewhere
+    require_trained(empty, "tiny")  # without any training, others report it
     begun(empty, f"{OURS}__tiny_seed1__2d")
     require_trained(empty, "tiny")
     with pytest.raises(UserError, match=r"plans 'tinny'.* did you mean 'tiny'"):
@@ -97,4 +97,5 @@ def test_a_table_of_an_earlier_training_is_left_out_and_named(empty):
     (problem,) = stale_tables([new, old])
     assert problem.where == str(old.validation / "metrics.csv")
     assert f"is older than the training or validation of {old}" in problem.what
-    assert "touch the file" in problem.fix and tables_of([new], "test") == []  # no labels of any
+    assert "touch the file" in problem.fix
+    assert tables_of([new], "test") == []  # there are no labels

@@ -32,7 +32,7 @@ def trainings_with(folder: str) -> list[int]:
         try:
             command = (process / "cmdline").read_bytes().decode()
             environment = (process / "environ").read_bytes().decode()
-        except OSError:  # it has ended, or is somebody else's
+        except OSError:  # it has ended, or belongs to another user
             continue
         if "nnUNetv2_train" in command and folder in environment:
             pids.append(int(process.name))
