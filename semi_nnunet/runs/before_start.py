@@ -166,10 +166,7 @@ def data_problems(
     """Yield configurations that are not preprocessed, or lack unlabelled images.
 
     Args:
-        folders: of the data set.
-        plans: their content.
-        plans_name: their identifier.
-        configurations: to train.
+        plans, plans_name: their content and identifier.
         trainers: class names; those of nnU-Net need no unlabelled images.
     """
     classes, dataset = our_trainers(), folders.preprocessed.name

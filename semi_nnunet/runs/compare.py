@@ -93,13 +93,12 @@ def compare(
             raise errors[0]
         return "\n\n".join(paragraphs) + "\n"  # the file may be compared with another machine's
     if not compared:
+        reason = UserError(NO_VALUES)
         if stale:
-            error = UserError("all measurements are older than the trainings:", stale)
-        else:
-            error = UserError(NO_VALUES)
-            if dataset:
-                error = not_measured(jobs, plans, dataset)
-        raise NothingToCompareError(error, paragraphs)
+            reason = UserError("all measurements are older than the trainings:", stale)
+        elif dataset:
+            reason = not_measured(jobs, plans, dataset)
+        raise NothingToCompareError(reason, paragraphs)
     text = "\n\n".join([*paragraphs, *unmatched(jobs, baseline)]) + "\n"
     if out:
         write_text(out, text)

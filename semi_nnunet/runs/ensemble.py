@@ -46,7 +46,6 @@ def weigh_members(jobs: Sequence[Job], weights: Sequence[str] | None) -> list[En
     """Make members with weights for each training or each model (trainer and configuration).
 
     Args:
-        jobs: the trainings.
         weights: whole numbers, one for each model or for each training; None: 1 for all.
 
     Raises:
@@ -224,9 +223,6 @@ def select_trained_jobs(
     """Return the trained jobs that match, in the order of the requested names.
 
     Args:
-        folders: of the data set.
-        dataset: as the user named it.
-        plans: identifier.
         selection: "trainer", "configuration", "fold" or "seed" -> the requested ones; None: all.
 
     Raises:

@@ -73,7 +73,6 @@ def follow_recipe(name: str | Path, how: Following) -> Recipe:
 
     Args:
         name: of a recipe that comes with the package, such as "la_4", or the path of a JSON file.
-        how: data sets, stages and devices.
 
     Returns:
         The recipe, with the published numbers to compare with.

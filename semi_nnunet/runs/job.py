@@ -323,14 +323,14 @@ def predict_test_cases(job: Job, device: str, processes: int) -> Iterator[Comman
     """Predict imagesTs into a temporary folder, then replace the earlier predictions."""
     temporary = job.test.with_name(f".{TEST_FOLDER}.tmp")
     dataset, images = job.folders.results.name, job.folders.raw / "imagesTs"
-    model = ("-d", dataset, "-c", job.configuration, "-f", job.fold)
-    model += ("-tr", job.trainer, "-p", job.plans)
+    fold = ("-d", dataset, "-c", job.configuration, "-f", job.fold)
+    model = ("-tr", job.trainer, "-p", job.plans)
     files = ("-i", images, "-o", temporary, "-device", device)
     workers = ("-npp", str(processes), "-nps", str(processes))
     keep = ("--save_probabilities",) if job.npz else ()
     previous = job.previous_stage
     stage = () if previous is None else ("-prev_stage_predictions", previous.test)
-    yield ("nnUNetv2_predict", *model, *files, *workers, *keep, *stage)
+    yield ("nnUNetv2_predict", *fold, *model, *files, *workers, *keep, *stage)
     # earlier predictions have fewer cases, or no probabilities
     shutil.rmtree(job.test, ignore_errors=True)
     temporary.replace(job.test)

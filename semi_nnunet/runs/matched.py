@@ -77,10 +77,10 @@ def find_mismatches_within_trainers(jobs: Sequence[Job]) -> Iterator[str]:
                 texts = format_recorded_value(name, value), format_recorded_value(name, expected)
                 key = (*model, name, *texts, format_fold_and_seed(reference))
                 mismatches.setdefault(key, []).append(format_fold_and_seed(job))
-    for (trainer, configuration, name, value, expected, reference), folds in mismatches.items():
+    for (trainer, configuration, name, value, other, other_fold), folds in mismatches.items():
         yield (
             f"The trainings of {trainer} {configuration} are not alike: {name} {value} "
-            f"({', '.join(folds)}) against {expected} ({reference})"
+            f"({', '.join(folds)}) against {other} ({other_fold})"
         )
 
 
@@ -144,7 +144,6 @@ def find_changed_trainings(
     Args:
         jobs: with these plans, or with those of a seed.
         plans: of seed 0.
-        patient_of: case -> its patient.
     """
     classes, folder = settings_classes(), jobs[0].folders.preprocessed
 

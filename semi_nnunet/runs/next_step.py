@@ -17,14 +17,7 @@ from semi_nnunet.util.files import optional_json
 
 
 def to_train(dataset: str, plans: str, configuration: str, fold: str = "0") -> list[str]:
-    """Return the commands that train on this machine, in order.
-
-    Args:
-        dataset: number or name.
-        plans: identifier of the plans.
-        configuration: such as "2d"; it is preprocessed.
-        fold: number, or "all".
-    """
+    """Return the commands that train a preprocessed configuration on this machine, in order."""
     option = "" if plans == "nnUNetPlans" else f" -p {plans}"
     train = f"nnUNetv2_train {dataset} {configuration} {fold} -tr {RECOMMENDED}"
     planned = "semi_planned" in read_plans(preprocessed_dataset(dataset), plans)
@@ -61,7 +54,7 @@ def device_option(device: str | None = None) -> Command:
     ('-device', 'cpu')
 
     Args:
-        device: None: the one of this machine.
+        device: None: this machine's.
     """
     device = device or device_here()
     return () if device == "cuda" else ("-device", device)
@@ -71,8 +64,7 @@ def suggest_measuring(jobs: Sequence[Job], plans: str) -> list[str]:
     """Return the commands that predict and measure trainings where ``compare`` looks for them.
 
     Args:
-        jobs: of one data set and these plans, and their seeds.
-        plans: their identifier.
+        jobs: of one data set, with these plans or plans of their seeds.
 
     Returns:
         A command for all trainings that share folds and seeds; [] if all is measured or nothing is
@@ -92,11 +84,11 @@ def suggest_measuring(jobs: Sequence[Job], plans: str) -> list[str]:
     for job in open_jobs:
         runs[job.trainer, job.configuration].add((job.fold, job.seed))
     trainers_of = defaultdict[tuple[str, frozenset[tuple[str, int]]], list[str]](list)
-    for (trainer, configuration), run in runs.items():
-        trainers_of[configuration, frozenset(run)].append(trainer)
-    for (configuration, run), trainers in trainers_of.items():
-        folds = sorted({fold for fold, _ in run})
-        seeds = max(seed for _, seed in run) + 1
+    for (trainer, configuration), folds_and_seeds in runs.items():
+        trainers_of[configuration, frozenset(folds_and_seeds)].append(trainer)
+    for (configuration, pairs), trainers in trainers_of.items():
+        folds = sorted({fold for fold, _ in pairs})
+        seeds = max(seed for _, seed in pairs) + 1
         option = f" --seeds {seeds}" if seeds > 1 else ""
         lines.append(
             f"semi_nnunet crossval -d {folders.results.name} -p {plans} -c {configuration} "
@@ -110,9 +102,6 @@ def after_measuring(measured: Path) -> list[str]:
 
     ``nnUNetv2_predict`` copies plans and data set next to its predictions, but not the trainer's
     name, so that predictions in a user's folder belong to no known training.
-
-    Args:
-        measured: folder of the predictions.
 
     Returns:
         The commands that measure the trainings with these plans, then the comparison; [] if this

@@ -6,15 +6,15 @@ import logging
 import multiprocessing
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from semi_nnunet.data import prepare as data
 from semi_nnunet.data.existing_plans import default_plans_name
 from semi_nnunet.data.layout import preprocessed_dataset
-from semi_nnunet.data.unlabelled_shards import UnlabelledPreprocessing, UnlabelledShard, shards_left
+from semi_nnunet.data.unlabelled_shards import UnlabelledPreprocessing, UnlabelledShard
 from semi_nnunet.runs.launching import Launcher, Work, finished
 from semi_nnunet.util.machine import usable_cores
-from semi_nnunet.util.names import require_positive
+from semi_nnunet.util.names import require_positive, unique
 
 logger = logging.getLogger(__name__)
 
@@ -71,33 +71,41 @@ def prepare(
         count = 1
     plans = plans or default_plans_name(planner)
     request = (dataset, configurations, plans, planner, processes or count_usable_processes())
-    if count is None:
-        return PreparedCounts(plans, data.prepare(*request, skip_bad, skip_outliers))
     is_local = launcher.launcher == "local"
-    prepared = data.prepare_labelled(*request, skip_bad, skip_outliers, is_local)
-    is_done = finished(launcher, list_shard_work(prepared, plans, count, processes))
-    return PreparedCounts(plans, prepared.counts()) if is_done else None
+    shard_jobs = None if count is None else ShardJobs(launcher, processes, is_local)
+    counts = data.prepare(*request, skip_bad, skip_outliers, count, shard_jobs)
+    return None if counts is None else PreparedCounts(plans, counts)
+
+
+@dataclass
+class ShardJobs:
+    """Run shards of unlabelled cases as jobs, for :func:`semi_nnunet.data.prepare.prepare`.
+
+    Args:
+        launcher: where the jobs run.
+        processes: workers of each; None: one for each core.
+        is_local: the jobs run on this machine.
+    """
+
+    launcher: Launcher
+    processes: int | None
+    is_local: bool
+
+    def __call__(self, shards: list[UnlabelledShard], unfinished: list[int]) -> bool:
+        """Run or submit the unfinished shards; return whether all are done."""
+        pool = shards[0].pool
+        configurations = unique([shard.pool.configuration for shard in shards])
+        logger.info(f"{len(pool.cases())} unlabelled cases, {len(unfinished)} shards to do")
+        words = ["preprocess", "-d", pool.preprocessed.name, "-p", pool.plans]
+        words += ["-c", *configurations, "--shards", str(shards[0].of)]
+        words += ["-np", str(self.processes)] if self.processes else []
+        jobs = [replace(shard, processes=self.processes) for shard in shards]
+        return finished(self.launcher, Work(words, jobs, unfinished, pool.shards))
 
 
 def count_usable_processes() -> int:
     """Return the number of cores, at most nnU-Net's 8."""
     return min(MOST_PROCESSES, usable_cores())
-
-
-def list_shard_work(prepared: data.Prepared, plans: str, count: int, processes: int | None) -> Work:
-    """Return the remaining work of ``count`` shards of each configuration's unlabelled cases."""
-    remaining = []
-    for number, pool in enumerate(prepared.pools()):
-        pool.begin(prepared.unlabelled)
-        indices = shards_left(pool, prepared.unlabelled, count)
-        remaining += [number * count + index for index in indices]
-    name, configurations = prepared.preprocessed.name, prepared.configurations
-    logger.info(f"{len(prepared.unlabelled)} unlabelled cases, {len(remaining)} shards to do")
-    words = ["preprocess", "-d", name, "-p", plans, "-c", *configurations]
-    words += ["--shards", str(count)]
-    words += ["-np", str(processes)] if processes else []
-    shards = list_shards(name, plans, configurations, count, processes)
-    return Work(words, shards, remaining, prepared.pools()[0].shards)
 
 
 def list_shards(

@@ -38,13 +38,7 @@ def is_first() -> bool:
 
 
 def find_launch_problems(trainer: str, gpus: int, has_weights: bool) -> Iterator[Problem]:
-    """Yield options that processes of a launcher cannot use.
-
-    Args:
-        trainer: class name.
-        gpus: value of -num_gpus.
-        has_weights: whether -pretrained_weights are given.
-    """
+    """Yield values of -tr, -num_gpus and -pretrained_weights that a launcher's process refuses."""
     if not is_launched():
         return
     reason = (
@@ -66,9 +60,6 @@ def join_process_group(device: str) -> Iterator[None]:
     """Connect the processes of a launcher inside the block: by NCCL on GPUs, else by gloo.
 
     Without a launcher, or inside a process group, this does nothing.
-
-    Args:
-        device: "cuda" or "cpu".
 
     Raises:
         UserError: there is no GPU for this process.

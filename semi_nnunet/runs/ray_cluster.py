@@ -94,7 +94,6 @@ def choose_task_resources(ray: Any, device: str | None, cpus: int | None) -> Tas
     """Choose a GPU with its share of a node's cores for cuda, else one core.
 
     Args:
-        ray: connected package.
         device: None: cuda if the cluster has a GPU.
         cpus: cores that the user asked for.
     """
@@ -122,7 +121,6 @@ def run_on_ray(
     """Run the jobs; a failing job does not stop the others.
 
     Args:
-        ray: connected package.
         jobs: by their index in the list that the command makes.
         needs: job -> the jobs that must end first, successfully or not.
         words: the command, without ``--only INDEX``.

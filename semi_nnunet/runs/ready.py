@@ -17,9 +17,6 @@ from semi_nnunet.util.files import read_json
 def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
     """Examine a data set up to the start of a training, without writing or verifying images.
 
-    Args:
-        name_or_id: of the data set.
-
     Returns:
         Findings on the cases and on the configurations of all plans; and the next commands, which
         prepare the first missing thing, or train.
@@ -49,10 +46,6 @@ def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
 
 def examine_plans(folders: Folders, path: Path) -> tuple[Finding, list[str]]:
     """Return the configurations of plans that are ready, or the first missing thing.
-
-    Args:
-        folders: of the data set.
-        path: of the plans.
 
     Returns:
         The finding, which is good if one configuration is ready, as users rarely train all; and

@@ -84,7 +84,7 @@ class SlimResult:
     """A small network, and its loss against its teacher.
 
     Args:
-        networks: the networks, and the plans that were written.
+        networks: and the plans that were written.
         told: the loss in Dice, as a sentence; None if nothing was trained.
     """
 
@@ -232,8 +232,6 @@ def find_slim_plans_problems(
     Args:
         existing: content of the plans of that name; {} if there are none.
         goal: new value of :data:`KEY` in these plans.
-        teacher: the model.
-        folders: of the data set to learn from.
     """
     name, earlier = str(goal["plans"]), existing.get(KEY, {})
     if name == teacher.plans["plans_name"]:
@@ -303,11 +301,6 @@ def train_slim_network(
     networks: SlimNetworks, folds: Sequence[str] | None, launcher: Launcher
 ) -> str:
     """Train the small network in every fold of the model, and compare it with the model.
-
-    Args:
-        networks: result of :func:`choose_slim_network`.
-        folds: numbers, or "all"; None: the model's.
-        launcher: where the trainings run.
 
     Returns:
         The loss in Dice, as a sentence.

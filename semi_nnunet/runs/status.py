@@ -24,7 +24,6 @@ def status(dataset: str, plans: str | None = None) -> list[str]:
     """Report the trainings of a data set, from its results folder only.
 
     Args:
-        dataset: number or name.
         plans: only trainings with these, and with their seeds; None: with any.
 
     Returns:

@@ -20,7 +20,6 @@ def found_jobs(folders: Folders, plans: str | None = None) -> list[Job]:
     """Find every fold in the results folder that was trained or begun, with any seed.
 
     Args:
-        folders: of the data set.
         plans: only trainings with these; None: with any.
     """
     jobs = []

@@ -9,9 +9,10 @@ import pytest
 import SimpleITK as sitk
 
 import semi_nnunet.runs.prepare as module
-from semi_nnunet.data.prepare import prepare_labelled
-from semi_nnunet.runs.launching import Launcher, finished
-from semi_nnunet.runs.prepare import list_shard_work, list_shards, prepare, work_on
+from semi_nnunet.data.layout import preprocessed_dataset
+from semi_nnunet.data.unlabelled_shards import UnlabelledPreprocessing
+from semi_nnunet.runs.launching import Launcher, Work, finished
+from semi_nnunet.runs.prepare import list_shards, prepare, work_on
 from semi_nnunet.util.errors import UserError
 from tests.conftest import no_processes
 from tests.runs.parsing import parse_command
@@ -53,14 +54,19 @@ def test_the_shards_of_every_configuration_are_numbered_in_a_row(dataset):
     assert len({shard.log for shard in shards}) == len({shard.lock for shard in shards}) == 6
 
 
-def test_only_shards_with_missing_cases_are_left(dataset):
-    with no_processes():
-        prepared = prepare_labelled(dataset, CONFIGURATIONS, None, "ExperimentPlanner", 1, False)
-    assert list_shard_work(prepared, "nnUNetPlans", 3, None).left == []
-    pool = prepared.pools()[1]
+def test_only_shards_with_missing_cases_are_left(dataset, monkeypatch):
+    def list_work(processes: int) -> Work:
+        recorded: list[Work] = []
+        monkeypatch.setattr(module, finished.__name__, lambda _, work: not recorded.append(work))
+        with no_processes():
+            assert prepare(dataset, CONFIGURATIONS, processes=processes, shards=3)
+        return recorded[0]
+
+    assert list_work(1).left == []
+    pool = UnlabelledPreprocessing(preprocessed_dataset(dataset), "nnUNetPlans", "3d_fullres")
     lost = min(pool.folder.glob("*.b2nd"))
     lost.unlink()
-    work = list_shard_work(prepared, "nnUNetPlans", 3, 1)
+    work = list_work(1)
     (index,) = work.left
     shard = work.jobs[index]
     assert shard.pool == pool and lost.stem in [case.name for case in shard.cases()]
@@ -73,7 +79,7 @@ def test_only_shards_with_missing_cases_are_left(dataset):
     with no_processes():
         work_on(shard, 1)
     assert shard.is_done and lost.is_file()
-    assert list_shard_work(prepared, "nnUNetPlans", 3, 1).left == []
+    assert list_work(1).left == []
 
 
 def test_the_memory_of_this_machine_matters_only_where_it_does_the_work(dataset, monkeypatch):
