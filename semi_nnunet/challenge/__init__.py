@@ -1,1 +1,1 @@
-"""What a challenge asks of a submission, such as FLARE."""
+"""Package models as challenge submissions, such as for FLARE, and measure their cost."""

@@ -1,7 +1,7 @@
-"""How challenges call a submission: folders, device, limits, as data.
+"""The ways in which challenges call a submission: folders, device and limits, as data.
 
-FLARE calls a container once for each case, with the image in one folder and an empty folder for
-its segmentation, and has a GPU in 2022 and none in the laptop task of 2024.
+FLARE calls a container once for each case, with the image in one folder and an empty folder for its
+segmentation. It has a GPU in 2022 and none in the laptop task of 2024.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ SHELL_CALL = '/bin/bash -c "sh predict.sh"'
 
 @dataclass(frozen=True)
 class Contract:
-    """What organisers do with a submission.
+    """The way in which organisers run a submission.
 
     Args:
         name: of the challenge.
-        device: "cuda" where a GPU is given, else "cpu".
+        device: "cuda" if a GPU is provided, else "cpu".
         options: of ``docker container run``.
-        call: what runs in the container; empty: what its image says.
-        limit: seconds for a case; None: the rules name none that is known here.
+        call: command in the container; empty: that of the image.
+        limit: seconds for a case; None: the rules have no limit that we know of.
         about: a sentence for people.
     """
 
@@ -36,7 +36,7 @@ class Contract:
     about: str
 
     def line(self, image: str, inputs: str = "$PWD/inputs", outputs: str = "$PWD/outputs") -> str:
-        """The line that organisers type.
+        """Return the line that organisers type.
 
         Args:
             image: name of the image.
@@ -50,8 +50,8 @@ class Contract:
 
 
 CONTRACTS = {
-    one.name: one
-    for one in (
+    contract.name: contract
+    for contract in (
         Contract(
             "flare22", "cuda", "--shm-size=28gb -m 28G --gpus device=1", SHELL_CALL, 60.0,
             "FLARE 2022: one case a call, a GPU, 28 GB of memory, 60 seconds",
@@ -66,15 +66,18 @@ CONTRACTS = {
 }  # fmt: skip
 
 
-def contract_of(name: str) -> Contract:
-    """The contract of a challenge.
+def find_contract(name: str) -> Contract:
+    """Return the contract of a challenge.
+
+    >>> find_contract("flare22").limit
+    60.0
 
     Raises:
-        UserError: it is not known.
+        UserError: the challenge is unknown.
     """
     if name not in CONTRACTS:
         raise UserError(
             f"--contract must be one of {', '.join(CONTRACTS)}, got {name}",
-            fix="choose generic, which any challenge can call that gives a folder and takes one",
+            fix="choose generic, which fits challenges that give an input and an output folder",
         )
     return CONTRACTS[name]

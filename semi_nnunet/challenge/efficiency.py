@@ -1,15 +1,16 @@
-"""What a submission costs a case, as FLARE measures it, beside how well it segments.
+"""Measure the cost of a submission per case, as FLARE does, together with its quality.
 
 FLARE calls the container once for each case, so that its start counts, and samples the machine
-meanwhile. Here any command can be measured that reads a folder of one case and writes another.
+meanwhile. Here the command can be any that reads a folder of one case and writes another.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,22 +30,27 @@ from semi_nnunet.util.files import optional_json, write_csv, write_json
 
 JSON = "efficiency.json"
 INPUTS, OUTPUTS = "{inputs}", "{outputs}"
-IDLE = 15.0  # percent of the processors that others may use before
+IDLE = 15.0  # percent of the processors that other programs may use before
 COLUMNS = ("seconds", "cpu_area", "memory", "own_memory", "gpu_area", "gpu_memory")
 UNITS = {
     "seconds": "s", "cpu_area": "% s", "memory": "MiB", "own_memory": "MiB", "gpu_area": "MiB s",
     "gpu_memory": "MiB",
 }  # fmt: skip
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What was measured of a submission.
+class EfficiencyResult:
+    """The measured cost and quality of a submission.
+
+    >>> result = EfficiencyResult(Path(), {"a": {"seconds": 2.0}, "b": {"seconds": 4.0}}, ())
+    >>> result.means
+    {'seconds': 3.0}
 
     Args:
         folder: of efficiency.csv, efficiency.json, and outputs/ with the segmentations.
-        cases: case -> what it cost, and where references were given its "dice" and "nsd", None
-            where it holds no class.
+        cases: case -> its cost, and with references its "dice" and "nsd", None if it holds no
+            class.
         problems: cases that failed, took too long, were sampled too rarely, or could not be
             compared with their references.
     """
@@ -57,9 +63,9 @@ class Measured:
     def means(self) -> dict[str, float]:
         """Column -> mean over the cases that have it."""
         names = {name for row in self.cases.values() for name in row}
-        found = {name: [row[name] for row in self.cases.values() if row.get(name) is not None]
-                 for name in names}  # fmt: skip
-        return {name: float(np.mean(values)) for name, values in found.items() if values}
+        columns = {name: [row[name] for row in self.cases.values() if row.get(name) is not None]
+                   for name in names}  # fmt: skip
+        return {name: float(np.mean(values)) for name, values in columns.items() if values}
 
 
 def efficiency(
@@ -71,203 +77,218 @@ def efficiency(
     class_tolerances: Mapping[str, float] | Sequence[str] = (),
     ending: str = ".nii.gz",
     limit: float | None = None,
-    say: Callable[[str], None] = print,
-) -> Measured:
-    """Run a submission on one case after another, and measure what each costs.
+) -> EfficiencyResult:
+    """Run a submission on one case after another, and measure the cost of each.
 
-    What was measured is kept, so that calling it again after an interruption goes on.
+    Finished measurements are kept, so that the same call continues after an interruption.
 
     Args:
-        command: a shell-like line with {inputs} and {outputs}, for which the folders of a case are
-            put, for example ``docker run --rm -v {inputs}:/workspace/inputs/ -v
-            {outputs}:/workspace/outputs/ NAME:latest /bin/bash -c "sh predict.sh"``.
-        images: folder of files CASE_0000.ending.
-        out: folder for what is measured and segmented; it must be new or empty, or of the same
-            command that was interrupted.
-        references: folder of the true labels, CASE.ending, to measure Dice and NSD, too.
+        command: a shell-like line with {inputs} and {outputs}, which are replaced by the folders of
+            a case.
+        images, out, references, ending, limit: see :func:`semi_nnunet.efficiency`.
         class_tolerances: class -> its tolerance in mm for NSD, see
             :func:`semi_nnunet.evaluate`; empty: 1 mm for all.
-        ending: of the files.
-        limit: seconds after which a case is ended (FLARE22: 60).
-        say: gets a line for each case.
-
-    Returns:
-        The cost of each case, and what went wrong.
 
     Raises:
-        UserError: the command has no place for its folders or its program is not found, images or
-            references are missing, the output folder holds something else, or others use the
-            processors; names all that is wrong.
+        UserError: the command lacks its folders or its program is not found, images or references
+            are missing, the output folder has another content, or other programs use the
+            processors; lists all problems.
     """
     cases, folder = cases_in(images, ending), Path(out)
     labels = None if references is None else Path(references)
-    words, wrong = words_of(command)
-    wrong += [] if wrong else command_problems(words)
+    words, problems = split_command(command)
+    problems += [] if problems else find_command_problems(words)
     if not cases:
-        what = f"must hold images CASE_0000{ending}, got none"
-        wrong.append(Problem(str(images), what, "correct the folder"))
+        message = f"must hold images CASE_0000{ending}, got none"
+        problems.append(Problem(str(images), message, "correct the folder"))
     if limit is not None and not 0 < limit < math.inf:
-        wrong.append(Problem("--limit", f"must be above 0, got {limit:g}", "correct it"))
+        problems.append(Problem("--limit", f"must be above 0, got {limit:g}", "correct it"))
     if labels is not None:
-        wrong += quality_problems(cases, labels, class_tolerances, ending)
-    before = measured_before(folder, command, cases)
-    if before is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        what = "must be new or empty, or of the same command that was interrupted"
-        wrong.append(Problem(str(folder), what, "choose another -o, or remove it"))
-    require(wrong)
-    rows, problems = before or ({}, [])
+        problems += find_reference_problems(cases, labels, class_tolerances, ending)
+    unfinished = load_unfinished_result(folder, command, cases)
+    if unfinished is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        message = "must be new or empty, or of the same command that was interrupted"
+        problems.append(Problem(str(folder), message, "choose another -o, or remove it"))
+    require_idle_machine(problems)
+    rows, case_problems = unfinished or ({}, [])
     outputs = folder / "outputs"
     outputs.mkdir(parents=True, exist_ok=True)
-    write_unfinished(folder, command, rows, problems)
+    write_unfinished_result(folder, command, rows, case_problems)
     for number, (case, files) in enumerate(cases.items(), 1):
         if case in rows:
             continue
         with ended_like_ctrl_c():
-            cost, made = one_case(words, folder / "case", files, limit)
-        found = [path for path in made if path.name == f"{case}{ending}"]
-        for path in found:
+            cost, written = measure_case(words, folder / "case", files, limit)
+        segmentations = [path for path in written if path.name == f"{case}{ending}"]
+        for path in segmentations:
             shutil.move(path, outputs / path.name)
         rows[case] = {name: getattr(cost, name) for name in COLUMNS}
-        bad = problem_of(case, cost, bool(found), limit)
-        problems += [bad] if bad else []
+        problem = find_case_problem(case, cost, bool(segmentations), limit)
+        case_problems += [problem] if problem else []
         spent = f"{cost.seconds:.1f} s, at most {cost.own_memory:.0f} MiB"
-        say(f"{number} of {len(cases)} {case}: {spent}" + (f"; {bad.what}" if bad else ""))
-        write_unfinished(folder, command, rows, problems)
+        spent += f"; {problem.what}" if problem else ""
+        logger.info(f"{number} of {len(cases)} {case}: {spent}")
+        write_unfinished_result(folder, command, rows, case_problems)
     if labels is not None:
-        with collect_errors(problems, "Dice and NSD"):  # the costs are kept
-            add_quality(rows, outputs, labels, class_tolerances)
-    measured = Measured(folder, rows, tuple(problems))
-    content = {"command": command, "units": UNITS, "mean": measured.means, "cases": rows}
+        with collect_errors(case_problems, "Dice and NSD"):  # the costs are kept
+            add_dice_and_nsd(rows, outputs, labels, class_tolerances)
+    result = EfficiencyResult(folder, rows, tuple(case_problems))
+    content = {"command": command, "units": UNITS, "mean": result.means, "cases": rows}
     names = [*COLUMNS, *(("dice", "nsd") if labels is not None else ())]
     table = [[case, *(row.get(name) for name in names)] for case, row in rows.items()]
     write_csv(folder / "efficiency.csv", [["case", *names], *table])
     write_json(folder / JSON, content)
-    return measured
+    return result
 
 
-def words_of(command: str) -> tuple[list[str], list[Problem]]:
-    """The words of a command, and what is wrong with its quotes."""
+# ---- checks before the first case ----
+
+
+def split_command(command: str) -> tuple[list[str], list[Problem]]:
+    """Return the words of a command, or the problem with its quotes.
+
+    >>> split_command("sh 'my script.sh' {inputs}")
+    (['sh', 'my script.sh', '{inputs}'], [])
+    """
     try:
         return shlex.split(command), []
     except ValueError as error:
-        what = f"must be a line as for a shell, got {str(error).lower()} in {command}"
-        return [], [Problem("--command", what, "close its quotes")]
+        message = f"must be a line as for a shell, got {str(error).lower()} in {command}"
+        return [], [Problem("--command", message, "close its quotes")]
 
 
-def command_problems(words: Sequence[str]) -> Iterator[Problem]:
-    """A command without a place for a case's folders, or whose program is not there."""
-    for place in (INPUTS, OUTPUTS):
-        if not any(place in word for word in words):
-            what = f"must hold {place}, got {shlex.join(words)}"
-            yield Problem("--command", what, f"put {place} into it")
+def find_command_problems(words: Sequence[str]) -> Iterator[Problem]:
+    """Yield a problem for a missing folder of a case, or a program that is not found."""
+    for placeholder in (INPUTS, OUTPUTS):
+        if not any(placeholder in word for word in words):
+            message = f"must hold {placeholder}, got {shlex.join(words)}"
+            yield Problem("--command", message, f"put {placeholder} into it")
     if words and shutil.which(words[0]) is None:
         yield Problem(words[0], "must be a program that is found, got none", "install it")
 
 
-def quality_problems(
+def find_reference_problems(
     cases: Mapping[str, Any],
     references: Path,
     tolerances: Mapping[str, float] | Sequence[str],
     ending: str,
 ) -> list[Problem]:
-    """What would keep segmentations from being compared with references, hours later.
+    """Return problems that would prevent the comparison with references, hours later.
 
     Args:
-        cases: that are segmented.
+        cases: to be segmented.
         references: folder of the true labels.
         tolerances: of the classes.
         ending: of the files.
     """
-    own, found = own_tolerances(tolerances)
+    per_class, problems = own_tolerances(tolerances)
     missing = [case for case in cases if not (references / f"{case}{ending}").is_file()]
     for case in missing:
-        what = f"must have the label {references / case}{ending}, got none"
-        found.append(Problem(case, what, "add it, or leave -r out"))
-    if not missing and cases and not found:
+        message = f"must have the label {references / case}{ending}, got none"
+        problems.append(Problem(case, message, "add it, or leave -r out"))
+    if not missing and cases and not problems:
         example = str(references / f"{next(iter(cases))}{ending}")
-        with collect_errors(found, "-r"):
+        with collect_errors(problems, "-r"):
             labelling = read_labelling(find_dataset_json(references, references), example)
-            make_protocol(labelling, example, (1.0,), own)
-    return found
+            make_protocol(labelling, example, (1.0,), per_class)
+    return problems
 
 
-def write_unfinished(
+def require_idle_machine(problems: Sequence[Problem]) -> None:
+    """Check that the measurement will mean something, before it begins.
+
+    Args:
+        problems: found so far.
+
+    Raises:
+        UserError: there are problems, or other programs use the processors.
+    """
+    problems = [*problems]
+    if not problems and (busy := psutil.cpu_percent(1.0)) > IDLE:
+        message = (
+            f"must be idle but for at most {IDLE:g} %, got {busy:.0f} % of its processors in use"
+        )
+        fix = "end other programs: their cost would count"
+        problems.append(Problem("this machine", message, fix))
+    raise_if_any("the cost of a submission cannot be measured:", problems)
+
+
+# ---- unfinished measurements ----
+
+
+def write_unfinished_result(
     folder: Path, command: str, rows: Mapping[str, Any], problems: Sequence[Problem]
 ) -> None:
-    """Keep what was measured, for the case of an interruption; without means it is unfinished."""
+    """Write measurements in case of an interruption; without means they count as unfinished."""
     content = {"command": command, "cases": rows, "problems": [*map(asdict, problems)]}
     write_json(folder / JSON, content)
 
 
-def measured_before(
+def load_unfinished_result(
     folder: Path, command: str, cases: Mapping[str, Any]
 ) -> tuple[dict[str, dict[str, Any]], list[Problem]] | None:
-    """What the same command had measured of these cases when it was interrupted, and its problems.
+    """Load the measurements and problems of an interrupted call.
 
     Args:
         folder: of the measurement.
         command: as it was typed.
-        cases: that are to be measured.
+        cases: to be measured.
 
     Returns:
-        None where nothing, something else, or all was measured there.
+        None if there are none, they belong to another command or other cases, or are finished.
     """
     content = optional_json(folder / JSON)
     rows = content.get("cases", {})
     if content.get("command") != command or "mean" in content or not {*rows} <= {*cases}:
         return None
-    return dict(rows), [Problem(**one) for one in content.get("problems", [])]
+    return dict(rows), [Problem(**problem) for problem in content.get("problems", [])]
 
 
-def require(wrong: Sequence[Problem]) -> None:
-    """Check what would make the measurement worthless, before it begins.
-
-    Raises:
-        UserError: something is wrong, or others use the processors.
-    """
-    wrong = [*wrong]
-    if not wrong and (busy := psutil.cpu_percent(1.0)) > IDLE:
-        what = f"must be idle but for at most {IDLE:g} %, got {busy:.0f} % of its processors in use"
-        wrong.append(Problem("this machine", what, "end other programs: their cost would count"))
-    raise_if_any("the cost of a submission cannot be measured:", wrong)
+# ---- one case ----
 
 
-def one_case(
+def measure_case(
     words: Sequence[str], folder: Path, files: Sequence[str], limit: float | None = None
 ) -> tuple[Cost, list[Path]]:
     """Run the command on the files of a case in folders of its own.
 
     Args:
         words: of the command.
-        folder: is made anew.
+        folder: is emptied first.
         files: of the case.
         limit: seconds.
 
     Returns:
-        the cost, and the files in the output folder.
+        The cost, and the files in the output folder.
     """
     shutil.rmtree(folder, ignore_errors=True)
     inputs, outputs = folder / "inputs", folder / "outputs"
-    for one in (inputs, outputs):
-        one.mkdir(parents=True)
+    for path in (inputs, outputs):
+        path.mkdir(parents=True)
     for file in files:
         shutil.copy(file, inputs)
-    places = {INPUTS: str(inputs.absolute()), OUTPUTS: str(outputs.absolute())}
-    command = [with_places(word, places) for word in words]
+    folders = {INPUTS: str(inputs.absolute()), OUTPUTS: str(outputs.absolute())}
+    command = [fill_placeholders(word, folders) for word in words]
     with (folder.parent / "log.txt").open("a", encoding="utf-8") as log:
         cost = cost_of(command, limit, say=lambda line: print(line, file=log))
     return cost, sorted(path for path in outputs.iterdir() if path.is_file())
 
 
-def with_places(word: str, places: Mapping[str, str]) -> str:
-    """A word of a command with folders in the place of their names."""
-    for name, folder in places.items():
-        word = word.replace(name, folder)
+def fill_placeholders(word: str, folders: Mapping[str, str]) -> str:
+    """Replace placeholders in a word of a command by folders.
+
+    >>> fill_placeholders("{inputs}:/workspace/inputs/", {"{inputs}": "/tmp/case"})
+    '/tmp/case:/workspace/inputs/'
+    """
+    for placeholder, folder in folders.items():
+        word = word.replace(placeholder, folder)
     return word
 
 
-def problem_of(case: str, cost: Cost, has_output: bool, limit: float | None) -> Problem | None:
-    """What makes a case worthless, if anything does."""
+def find_case_problem(
+    case: str, cost: Cost, has_output: bool, limit: float | None
+) -> Problem | None:
+    """Return the problem that makes a case's measurement worthless, or None."""
     if cost.exit_code is None:
         return Problem(case, f"took longer than {limit:g} s and was ended", "see log.txt")
     if cost.exit_code:
@@ -275,20 +296,20 @@ def problem_of(case: str, cost: Cost, has_output: bool, limit: float | None) -> 
     if not has_output:
         return Problem(case, "has no segmentation of its name", "see log.txt")
     if cost.is_coarse:
-        what = f"was not sampled for {cost.gap:.1f} s, so that areas and peaks mean little"
-        return Problem(case, what, "measure again on an idle machine")
+        message = f"was not sampled for {cost.gap:.1f} s, so that areas and peaks mean little"
+        return Problem(case, message, "measure again on an idle machine")
     return None
 
 
-def add_quality(
+def add_dice_and_nsd(
     rows: dict[str, dict[str, Any]],
     outputs: Path,
     references: Path,
     tolerances: Mapping[str, float] | Sequence[str],
 ) -> None:
-    """Add each case's Dice and NSD, means over its classes; 0 where it has no segmentation.
+    """Add each case's Dice and NSD, means over its classes; 0 if it has no segmentation.
 
-    None where neither the segmentation nor the reference holds any class.
+    None if neither the segmentation nor the reference holds any class.
 
     Raises:
         UserError: segmentations cannot be compared with their references.
@@ -296,26 +317,25 @@ def add_quality(
     for row in rows.values():
         row |= {"dice": None, "nsd": None}
     nsd = "nsd_surfel_own" if tolerances else "nsd_surfel_1mm"
-    found = list[dict[str, Any]]()
+    measured = list[dict[str, Any]]()
     if any(outputs.iterdir()):
         measured = evaluate(
             outputs, references, dataset_json=find_dataset_json(references, references),
             class_tolerances=tolerances, partial=True, processes=1,
-        )  # fmt: skip
-        found = measured.content["cases"]
-    segmented = {one["case"] for one in found}
+        ).content["cases"]  # fmt: skip
+    segmented = {values["case"] for values in measured}
     for case, row in rows.items():
         for name, column in (("dice", "dice"), ("nsd", nsd)):
-            mean = mean_of([one[column] for one in found if one["case"] == case])
+            mean = mean_of([values[column] for values in measured if values["case"] == case])
             if case not in segmented:
                 row[name] = 0.0
             elif not math.isnan(mean):
                 row[name] = mean
 
 
-def printed(measured: Measured) -> str:
-    """The means as a table of text."""
-    means = measured.means
+def printed(result: EfficiencyResult) -> str:
+    """Return the means as a table of text."""
+    means = result.means
     rows = [(name, means[name], UNITS.get(name, "")) for name in (*COLUMNS, "dice", "nsd")
             if name in means]  # fmt: skip
     return "\n".join(f"  {name:<12} {value:12.3f} {unit}" for name, value, unit in rows)

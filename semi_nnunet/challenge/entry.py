@@ -1,14 +1,15 @@
-"""What a submission runs: predict the images of one folder into another, nothing else.
+"""The program of a submission: predict the images of one folder into another.
 
 ``predict.sh`` of the folder that ``semi_nnunet package`` writes calls this module. It needs no
-network, no GPU, no writable file but the segmentations, and no variable of nnU-Net's. The exit
-status is 0 if every image was predicted, 1 if some were not, which are named, and 2 if none could
-be, because of the folders or the model.
+network, no GPU, no nnU-Net variables, and writes only the segmentations. The exit status is 0 if
+every image was predicted, 1 if some were not, which are listed, and 2 if none could be, because of
+the folders or the model.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import tempfile
@@ -19,24 +20,27 @@ from typing import Any
 
 from semi_nnunet.util.errors import Problem, UserError, printable, raise_if_any
 from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.messages import show_messages
 
 DESCRIPTION = "submission.json"
 MODEL = "model"
 IMPORTED = time.perf_counter()
 KEYS = ("model", "speed", "step", "device", "limit")
+logger = logging.getLogger("semi_nnunet.challenge.entry")  # __name__ is __main__ in a container
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Predict; see the module for the exit status."""
+    """Predict a folder and return the exit status, see the module."""
     parser = argparse.ArgumentParser(prog="predict.sh", description="Predict CASE_0000 files.")
     parser.add_argument("root", type=Path, help=f"folder of {DESCRIPTION} and the model")
     parser.add_argument("inputs", type=Path, nargs="?", help="folder of the images")
     parser.add_argument("outputs", type=Path, nargs="?", help="folder for the segmentations")
     parser.add_argument("--check", action="store_true", help="predict a made-up image instead")
     args = parser.parse_args(argv)
+    show_messages()
     try:
         if args.check:
-            check(args.root)
+            predict_test_image(args.root)
             return 0
         if args.outputs is None:
             parser.error("give the folder of the images and the one for the segmentations")
@@ -50,73 +54,74 @@ def predict_folder(root: Path, inputs: Path, outputs: Path) -> int:
     """Predict every image CASE_0000.ending as CASE.ending.
 
     Args:
-        root: see :func:`described`.
-        inputs: folder of the images; nothing is written there.
+        root: see :func:`read_submission`.
+        inputs: folder of the images, which stays unchanged.
         outputs: folder for the segmentations.
 
     Returns:
-        0, or 1 if some could not be predicted, which are named on the standard error.
+        0, or 1 if some could not be predicted, which are listed on the standard error.
 
     Raises:
         UserError: the folders or the model cannot be used.
     """
-    require_folders(inputs, outputs)
-    content = described(root)
-    predictor = loaded(root, content, content["device"])
+    require_usable_folders(inputs, outputs)
+    content = read_submission(root)
+    predictor = load_submission_model(root, content, content["device"])
     from semi_nnunet.data.raw_description import cases_in, misnamed
     from semi_nnunet.inference.predict import FolderPredictor
 
-    ending = predictor.predictor.dataset_json["file_ending"]
+    ending = predictor.loaded.dataset_json["file_ending"]
     cases = cases_in(inputs, ending)
-    wrong = [*misnamed(inputs, cases)]
-    if not cases and not wrong:
+    problems = [*misnamed(inputs, cases)]
+    if not cases and not problems:
         raise UserError(f"{inputs} holds no image CASE_0000{ending}", fix="put one there")
     begun = time.perf_counter()
-    print(f"ready to predict {len(cases)} images after {seconds_since_start():.1f} s", flush=True)
+    logger.info(f"ready to predict {len(cases)} images after {seconds_since_start():.1f} s")
     try:
         FolderPredictor(predictor, inputs, outputs).predict(cases)
     except UserError as error:
-        if not error.problems:  # nothing of the images: a full disk, or too little memory
+        if not error.problems:  # not caused by an image: a full disk, or too little memory
             raise
-        wrong += error.problems
-    each = (time.perf_counter() - begun) / max(1, len(cases))
-    print(f"{each:.1f} s an image, {seconds_since_start():.1f} s with the start")
-    if content["limit"] is not None and each > content["limit"]:
-        print(f"this machine takes longer than the limit of {content['limit']:g} s an image")
-    for problem in wrong:
-        print(printable(f"not predicted: {problem}"), file=sys.stderr)
-    return 1 if wrong else 0
+        problems += error.problems
+    seconds = (time.perf_counter() - begun) / max(1, len(cases))
+    logger.info(f"{seconds:.1f} s an image, {seconds_since_start():.1f} s with the start")
+    limit = content["limit"]
+    if limit is not None and seconds > limit:
+        logger.info(f"this machine takes longer than the limit of {limit:g} s an image")
+    for problem in problems:
+        logger.warning(printable(f"not predicted: {problem}"))
+    return 1 if problems else 0
 
 
-def require_folders(inputs: Path, outputs: Path) -> None:
+def require_usable_folders(inputs: Path, outputs: Path) -> None:
     """Check the folders before anything is loaded.
 
     Raises:
-        UserError: one is no folder, both are the same, or nothing can be written to the second.
+        UserError: one is not a folder, both are the same, or the second is not writable.
     """
-    wrong = []
+    problems = []
     if not inputs.is_dir():
-        wrong.append(Problem(str(inputs), "must be a folder of images", "mount it there"))
+        problems.append(Problem(str(inputs), "must be a folder of images", "mount it there"))
     if not outputs.is_dir():
-        wrong.append(Problem(str(outputs), "must be a folder", "make it and mount it there"))
+        problems.append(Problem(str(outputs), "must be a folder", "make it and mount it there"))
     elif inputs.is_dir() and inputs.samefile(outputs):
-        what = "must be another folder than that of the images, which could be overwritten"
-        wrong.append(Problem(str(outputs), what, "mount two folders"))
+        message = "must be another folder than that of the images, which could be overwritten"
+        problems.append(Problem(str(outputs), message, "mount two folders"))
     elif not os.access(outputs, os.W_OK | os.X_OK):
-        what = f"must be writable for user {os.getuid()}, who is not root"
+        message = f"must be writable for user {os.getuid()}, who is not root"
         fix = "chmod a+rwx on the folder outside, or docker run --user $(id -u)"
-        wrong.append(Problem(str(outputs), what, fix))
-    raise_if_any("the folders cannot be used:", wrong)
+        problems.append(Problem(str(outputs), message, fix))
+    raise_if_any("the folders cannot be used:", problems)
 
 
-def described(root: Path) -> dict[str, Any]:
-    """The content of submission.json, which says what is predicted with what.
+def read_submission(root: Path) -> dict[str, Any]:
+    """Read submission.json: the model and the options of its prediction.
 
     Args:
         root: folder with submission.json and model/TRAINER__PLANS__CONFIGURATION.
 
     Raises:
-        UserError: it is not there or lacks something.
+        UserError: the file is missing or incomplete.
     """
     content = read_json(root / DESCRIPTION)
     if missing := [key for key in KEYS if key not in content]:
@@ -126,32 +131,35 @@ def described(root: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def loaded(root: Path, content: dict[str, Any], device: str) -> Any:
-    """The model in memory.
+def load_submission_model(root: Path, content: dict[str, Any], device: str) -> Any:
+    """Load the model of a submission.
 
     Args:
-        root: see :func:`described`.
+        root: see :func:`read_submission`.
         content: of submission.json.
-        device: "cpu", or "cuda", which means a GPU if there is one.
+        device: "cpu", or "cuda" for a GPU if there is one.
+
+    Returns:
+        An :class:`~semi_nnunet.inference.model.ImagePredictor`.
 
     Raises:
         UserError: the model cannot be read.
     """
     import torch
 
-    from semi_nnunet.inference.model import options_of
-    from semi_nnunet.inference.predict import predictor_of
+    from semi_nnunet.inference.model import make_prediction_options
+    from semi_nnunet.inference.predict import load_predictor
 
     has_gpu = device == "cuda" and torch.cuda.is_available()
     if device == "cuda" and not has_gpu:
-        print("there is no GPU: predicting on the CPU", file=sys.stderr)
-    place = torch.device("cuda" if has_gpu else "cpu")
-    options = options_of(content["speed"], place, step=content["step"])
-    return predictor_of(root / MODEL / content["model"], None, options, place)
+        logger.warning("there is no GPU: predicting on the CPU")
+    torch_device = torch.device("cuda" if has_gpu else "cpu")
+    options = make_prediction_options(content["speed"], torch_device, step=content["step"])
+    return load_predictor(root / MODEL / content["model"], None, options, torch_device)
 
 
 def seconds_since_start() -> float:
-    """Since this process began, the start of Python and all imports included."""
+    """Return the age of this process, with the start of Python and all imports."""
     try:
         after_name = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2]
         uptime = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
@@ -160,34 +168,33 @@ def seconds_since_start() -> float:
         return time.perf_counter() - IMPORTED
 
 
-def check(root: Path) -> None:
-    """Predict a made-up image of one tile on the CPU, so that anything missing is found early.
+def predict_test_image(root: Path) -> None:
+    """Predict a made-up image of one tile on the CPU, so that missing files are found early.
 
     Raises:
         UserError: the model cannot be read, or the image cannot be predicted.
     """
-    content = described(root)
-    predictor = loaded(root, {**content, "speed": "fast"}, "cpu")
+    content = read_submission(root)
+    predictor = load_submission_model(root, {**content, "speed": "fast"}, "cpu")
     from semi_nnunet.data.raw_description import cases_in
     from semi_nnunet.inference.predict import FolderPredictor
 
-    with tempfile.TemporaryDirectory() as made:
-        inputs, outputs = Path(made, "inputs"), Path(made, "outputs")
+    with tempfile.TemporaryDirectory() as folder:
+        inputs, outputs = Path(folder, "inputs"), Path(folder, "outputs")
         inputs.mkdir()
         outputs.mkdir()
-        ending = predictor.predictor.dataset_json["file_ending"]
-        channels = len(predictor.predictor.dataset_json["channel_names"])
-        size = [*predictor.configuration.patch_size]
-        for channel in range(channels):
-            made_up_image(inputs / f"check_{channel:04d}{ending}", size, channel)
+        description, size = predictor.loaded.dataset_json, [*predictor.configuration.patch_size]
+        ending = description["file_ending"]
+        for channel in range(len(description["channel_names"])):
+            write_test_image(inputs / f"check_{channel:04d}{ending}", size, channel)
         FolderPredictor(predictor, inputs, outputs).predict(cases_in(inputs, ending))
 
 
-def made_up_image(path: Path, size: Sequence[int], seed: int) -> None:
+def write_test_image(path: Path, size: Sequence[int], seed: int) -> None:
     """Write noise as an image file.
 
     Args:
-        path: its ending says the format.
+        path: its ending decides the format.
         size: of its axes; volumes get a third one.
         seed: of the noise.
     """

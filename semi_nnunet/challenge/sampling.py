@@ -1,25 +1,25 @@
-"""What a machine does while a program runs: processor, memory and GPU memory, every tenth second.
+"""Run a program and sample processor, memory and GPU memory every tenth of a second.
 
 The figures are FLARE's: CPU use is user + system time of the whole machine in percent, memory is
-what the machine uses, GPU memory what its first GPU uses, in MiB. Areas under these curves over
-time are integrated by the trapezoidal rule over the moments at which they were sampled.
+that in use on the machine, GPU memory that in use on its first GPU, in MiB. Areas under these
+curves over time are integrated by the trapezoidal rule over the sampling moments.
 """
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import psutil
 from scipy.integrate import trapezoid
-
-from semi_nnunet.challenge.containers import container_of, kill_container
 
 INTERVAL = 0.1  # seconds, FLARE's
 CHANGE = 0.01  # of the pages of all processes, until the shared ones are counted again
@@ -27,15 +27,24 @@ COARSE = 0.5  # the longest gap between two samples, in seconds, with which area
 MIB = 2**20
 NVIDIA = ("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0",
           f"--loop-ms={INTERVAL * 1000:.0f}")  # fmt: skip
+ENGINES = ("docker", "podman", "nerdctl")
+ID_FILE = "--cidfile"
+PATIENCE_S = 30.0  # for an engine to kill a container, and for its client to notice
+
+
+# ---- samples ----
 
 
 @dataclass
 class Curve:
     """A quantity over time.
 
+    >>> Curve([0.0, 1.0, 2.0], [10.0, 20.0, 10.0]).area
+    30.0
+
     Args:
         moments: seconds, ascending.
-        values: at these.
+        values: at these moments.
     """
 
     moments: list[float] = field(default_factory=list)
@@ -48,7 +57,7 @@ class Curve:
 
     @property
     def area(self) -> float:
-        """Under the curve: the value's unit times seconds."""
+        """Area under the curve: the value's unit times seconds."""
         return float(trapezoid(self.values, self.moments)) if self.values else 0.0
 
     @property
@@ -56,21 +65,20 @@ class Curve:
         return max(self.values, default=0.0)
 
     def longest_gap(self, begin: float, end: float) -> float:
-        """Seconds without a sample between two moments."""
+        """Return the longest time without a sample between two moments, in seconds."""
         inside = [moment for moment in self.moments if begin <= moment <= end]
         return float(np.diff([begin, *inside, end]).max())
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What was sampled.
+    """Curves of a machine.
 
     Args:
         cpu: percent of the machine's processors.
         memory: MiB in use on the machine.
-        own: MiB of the processes that this one has started since sampling began, whenever these
-            may be more than before; a page that several share is counted once. A container is
-            started by another process, and does not count.
+        own: MiB of the processes started since sampling began, recorded when they may have grown; a
+            shared page is counted once. Containers are started by another process and do not count.
         gpu: MiB in use on the first GPU; None: the machine has none.
     """
 
@@ -93,10 +101,10 @@ def sampling(interval: float = INTERVAL) -> Iterator[Samples]:
     gpu: subprocess.Popen[str] | None = None
     if samples.gpu is not None:
         gpu = subprocess.Popen(NVIDIA, stdout=subprocess.PIPE, text=True)
-        threads.append(threading.Thread(target=_sample_gpu, args=(gpu, samples.gpu)))
-    others = set(psutil.Process().children(recursive=True))
-    machine = (samples, others, stop, interval)
-    threads.append(threading.Thread(target=_sample_machine, args=machine))
+        threads.append(threading.Thread(target=_record_gpu, args=(gpu, samples.gpu)))
+    earlier = set(psutil.Process().children(recursive=True))
+    arguments = (samples, earlier, stop, interval)
+    threads.append(threading.Thread(target=_record_machine, args=arguments))
     for thread in threads:
         thread.start()
     try:
@@ -109,75 +117,77 @@ def sampling(interval: float = INTERVAL) -> Iterator[Samples]:
             thread.join()
 
 
-def _sample_machine(
-    samples: Samples, others: set[psutil.Process], stop: threading.Event, interval: float
+def _record_machine(
+    samples: Samples, excluded: set[psutil.Process], stop: threading.Event, interval: float
 ) -> None:
-    before, ends, looked_at, most = psutil.cpu_times(), False, 0, 0
+    previous, ends, counted_pages, most = psutil.cpu_times(), False, 0, 0
     while not ends:
-        ends = stop.wait(interval)  # a program that has ended before still gets a sample
-        now, moment = psutil.cpu_times(), time.perf_counter()
-        spent = sum(now) - sum(before)
-        busy = now.user + now.system - before.user - before.system
+        ends = stop.wait(interval)  # a program that ends earlier still gets a sample
+        current, moment = psutil.cpu_times(), time.perf_counter()
+        spent = sum(current) - sum(previous)
+        busy = current.user + current.system - previous.user - previous.system
         samples.cpu.add(moment, 100.0 * busy / spent if spent else 0.0)
-        samples.memory.add(moment, used_memory() / MIB)
-        pages = bytes_of_children(all_pages, others)
-        if pages > most and abs(pages - looked_at) > CHANGE * looked_at:
-            looked_at, share = pages, bytes_of_children(share_of_pages, others)
-            most = max(most, share)  # of many processes with the same pages it is far less
+        samples.memory.add(moment, count_used_memory() / MIB)
+        pages = count_child_bytes(count_all_pages, excluded)
+        if pages > most and abs(pages - counted_pages) > CHANGE * counted_pages:
+            counted_pages, share = pages, count_child_bytes(count_page_shares, excluded)
+            most = max(most, share)  # for many processes that share pages, far less than all pages
             samples.own.add(moment, share / MIB)
-        before = now
+        previous = current
 
 
-def used_memory() -> int:
-    """Bytes that no other program could have."""
+def count_used_memory() -> int:
+    """Return the bytes that are not available to other programs."""
     memory = psutil.virtual_memory()
     return int(memory.total - memory.available)
 
 
-def bytes_of_children(
-    bytes_of: Callable[[psutil.Process], int], others: set[psutil.Process]
-) -> int:
-    """Bytes of the processes that this one has started, and those that they have.
+def count_child_bytes(count: Callable[[psutil.Process], int], excluded: set[psutil.Process]) -> int:
+    """Return the bytes of all descendants of this process.
 
     Args:
-        bytes_of: one of them.
-        others: are not counted.
+        count: bytes of one process.
+        excluded: processes to leave out.
     """
     total = 0
-    for process in set(psutil.Process().children(recursive=True)) - others:
+    for process in set(psutil.Process().children(recursive=True)) - excluded:
         with suppress(psutil.Error):  # it has just ended
-            total += bytes_of(process)
+            total += count(process)
     return total
 
 
-def all_pages(process: psutil.Process) -> int:
-    """Bytes of a process; a page that several share is counted for each."""
+def count_all_pages(process: psutil.Process) -> int:
+    """Return the bytes of a process; a shared page is counted for each process."""
     return int(process.memory_info().rss)
 
 
-def share_of_pages(process: psutil.Process) -> int:
-    """The same; a shared page is counted once. For gigabytes this takes a tenth of a second and
-    more, in which the system works and not the program that is measured.
+def count_page_shares(process: psutil.Process) -> int:
+    """Return the bytes of a process; a shared page is split among its processes.
+
+    For gigabytes this takes a tenth of a second or more of system time.
     """
     memory = process.memory_full_info()
-    return int(getattr(memory, "pss", memory.uss))  # Linux alone tells shares
+    return int(getattr(memory, "pss", memory.uss))  # only Linux reports shares
 
 
-def _sample_gpu(process: subprocess.Popen[str], curve: Curve) -> None:
+def _record_gpu(process: subprocess.Popen[str], curve: Curve) -> None:
     for line in process.stdout or ():
         if line.strip().isdigit():
             curve.add(time.perf_counter(), float(line))
 
 
+# ---- the program ----
+
+
 @dataclass(frozen=True)
 class Cost:
-    """What one run of a program cost.
+    """The cost of one run of a program.
 
     Args:
-        seconds: from its start to its end.
+        seconds: from start to end.
         cpu_area: percent x seconds, of all processors together.
         memory: the most that the machine used, MiB.
-        own_memory: the most that the program itself used, MiB, without that of containers.
+        own_memory: the most that the program itself used, MiB, without containers.
         gpu_area: MiB x seconds; None: there is no GPU.
         gpu_memory: the most that the GPU used, MiB.
         gap: the longest time without a sample, seconds.
@@ -195,7 +205,7 @@ class Cost:
 
     @property
     def is_coarse(self) -> bool:
-        """Whether so few samples were taken that areas and largest values mean little."""
+        """Whether there are too few samples for meaningful areas and largest values."""
         return self.gap > COARSE
 
 
@@ -205,13 +215,13 @@ def cost_of(
     interval: float = INTERVAL,
     say: Callable[[str], None] = lambda line: None,
 ) -> Cost:
-    """Run a program and take what it costs.
+    """Run a program and return its cost.
 
     Args:
         command: its words.
         limit: seconds after which it is ended.
         interval: between samples.
-        say: gets each line that it prints.
+        say: receives each line that the program prints.
     """
     with sampling(interval) as samples:
         begin = time.perf_counter()
@@ -227,8 +237,8 @@ def cost_of(
 
 
 def _run(command: Sequence[str], limit: float | None, say: Callable[[str], None]) -> int | None:
-    """The exit code of a program; None: it was ended with all that it started."""
-    with container_of(command) as (words, killing):
+    """Return the exit code of a program, or None if it was ended with its descendants."""
+    with track_container(command) as (words, kill_words):
         process = subprocess.Popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         )
@@ -240,23 +250,81 @@ def _run(command: Sequence[str], limit: float | None, say: Callable[[str], None]
             return None
         finally:
             if process.poll() is None:
-                _end(process, killing)
+                _end(process, kill_words)
             reading.join()
 
 
-def _end(process: subprocess.Popen[str], killing: Sequence[str]) -> None:
-    """Kill a program, all that it started, and the container that it is the client of."""
-    if killing:
-        kill_container(killing, process)
-    started = []
+def _end(process: subprocess.Popen[str], kill_words: Sequence[str]) -> None:
+    """Kill a program, its descendants, and the container whose client it is."""
+    if kill_words:
+        kill_container(kill_words, process)
+    descendants = []
     with suppress(psutil.Error):  # it has just ended
-        started = psutil.Process(process.pid).children(recursive=True)
-    for one in [*started, process]:
+        descendants = psutil.Process(process.pid).children(recursive=True)
+    for running in [*descendants, process]:
         with suppress(psutil.Error):
-            one.kill()
+            running.kill()
     process.wait()
 
 
 def _read(process: subprocess.Popen[str], say: Callable[[str], None]) -> None:
     for line in process.stdout or ():
         say(line.rstrip("\n"))
+
+
+# ---- containers: killing a client of docker leaves its container running ----
+
+
+@contextmanager
+def track_container(command: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]:
+    """Have the engine write the container's id into a file, so that it can be killed.
+
+    >>> with track_container(["sh", "predict.sh"]) as (words, kill_words):
+    ...     print(words, kill_words)
+    ['sh', 'predict.sh'] []
+
+    Args:
+        command: words such as docker container run --rm NAME, or of any other program.
+
+    Yields:
+        The words to run, and those of :func:`kill_container`, empty for another program.
+    """
+    words = list(command)
+    run = find_run_word(words)
+    if run is None:
+        yield words, []
+        return
+    id_word = next((word for word in words if word.split("=")[0] == ID_FILE), None)
+    if id_word is not None:  # the command has such a file already
+        is_separate = id_word == ID_FILE
+        file = words[words.index(id_word) + 1] if is_separate else id_word.split("=", 1)[1]
+        yield words, [*words[:run], file]
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = str(Path(folder) / "id")
+        yield [*words[: run + 1], ID_FILE, file, *words[run + 1 :]], [*words[:run], file]
+
+
+def find_run_word(words: Sequence[str]) -> int | None:
+    """Return the index of an engine's command ``run``, also after sudo, or None.
+
+    >>> find_run_word(["sudo", "docker", "container", "run", "NAME"])
+    3
+    """
+    names = [Path(word).name for word in words]
+    engine = next((n for n, name in enumerate(names[:2]) if name in ENGINES), None)
+    return words.index("run", engine) if engine is not None and "run" in words[engine:] else None
+
+
+def kill_container(words: Sequence[str], client: subprocess.Popen[str]) -> None:
+    """Kill a tracked container and wait for its client, unless it has ended or has not begun.
+
+    Args:
+        words: of the engine, and last the file of the container's id.
+        client: the engine's process, which ends with its container.
+    """
+    *engine, file = words
+    with suppress(OSError, subprocess.SubprocessError):
+        name = Path(file).read_text(encoding="utf-8").strip()
+        subprocess.run([*engine, "kill", name], capture_output=True, timeout=PATIENCE_S, check=True)
+        client.wait(PATIENCE_S)

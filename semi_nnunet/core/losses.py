@@ -117,6 +117,32 @@ class DiceAndVoxelLoss(nn.Module):
         voxels = self._voxel_loss(logits, target, mask, weights)
         return voxels - scale * self._dice(logits, target, mask, weights, annotated)
 
+    def masked_at_scales(
+        self,
+        outputs: torch.Tensor | Sequence[torch.Tensor],
+        scale_weights: Sequence[float],
+        target: torch.Tensor,
+        mask: torch.Tensor,
+        annotated: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return the weighted sum of :meth:`masked` over the outputs of deep supervision.
+
+        Args:
+            outputs: logits, or a list of logits of decreasing resolution.
+            scale_weights: of each output of a list.
+            target, mask, annotated: at full resolution, see :meth:`masked`.
+        """
+        if isinstance(outputs, torch.Tensor):
+            return self.masked(outputs, target, mask, annotated=annotated)
+        losses = []
+        for logits in outputs:
+            spatial = logits.shape[2:]
+            pooled = None if annotated is None else pool_annotated(annotated, spatial)
+            losses.append(
+                self.masked(logits, *pool_target(target, mask, spatial), annotated=pooled)
+            )
+        return sum(w * loss for w, loss in zip(scale_weights, losses, strict=True))
+
     @property
     def _first(self) -> int:
         """The first channel with a Dice: background has none."""
@@ -223,6 +249,45 @@ def onehot_and_mask(
         labels = torch.where(mask, labels, 0)
     shape = (labels.shape[0], classes, *labels.shape[2:])
     return torch.zeros(shape, device=labels.device).scatter_(1, labels, 1.0), mask
+
+
+def pool_target(
+    target: torch.Tensor, mask: torch.Tensor, spatial: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Average a soft target over the voxels of its mask, for an output of lower resolution.
+
+    >>> target, mask = torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[True, True]]]])
+    >>> pool_target(target, mask, (1, 1))
+    (tensor([[[[0.5000]]]]), tensor([[[[True]]]]))
+
+    Args:
+        target: (B, C, *spatial).
+        mask: bool (B, 1, *spatial).
+        spatial: of the output.
+
+    Returns:
+        The averaged target, and bool (B, 1, *spatial), True where most voxels are in the mask.
+    """
+    weights = _pool(mask.float(), spatial)
+    mean = _pool(target * mask, spatial) / weights.clamp_min(1e-6)
+    return mean, weights > 0.5
+
+
+def pool_annotated(annotated: torch.Tensor, spatial: Sequence[int]) -> torch.Tensor:
+    """Return which classes all voxels of a cell annotate, for an output of lower resolution.
+
+    Args:
+        annotated: bool (B, C), (B, C, 1, ...) or (B, C, *spatial).
+        spatial: of the output.
+    """
+    if annotated[0, 0].numel() == 1:  # of whole patches
+        return annotated
+    return _pool(annotated.float(), spatial) > 0.999
+
+
+def _pool(values: torch.Tensor, spatial: Sequence[int]) -> torch.Tensor:
+    pool = F.adaptive_avg_pool2d if len(spatial) == 2 else F.adaptive_avg_pool3d
+    return pool(values, tuple(spatial))
 
 
 def normalise_class_weights(weights: Sequence[float] | None) -> torch.Tensor | None:

@@ -194,12 +194,7 @@ def description_of(description: Mapping[str, Any], cases: Iterable[str]) -> dict
 
 
 def find_annotation_problems(description: Mapping[str, Any], file_name: str) -> Iterator[Problem]:
-    """Yield the problems of the entry that can be seen without knowing the cases.
-
-    Args:
-        description: content of dataset.json.
-        file_name: of dataset.json, for the problems.
-    """
+    """Yield the problems of the entry that can be seen without knowing the cases."""
     if KEY not in description:
         return
     entry, labels = description[KEY], description.get("labels")
@@ -236,7 +231,6 @@ def find_annotated_case_problems(
     Args:
         description: dataset.json without :func:`find_annotation_problems`.
         cases: "labelled", "unlabelled" and "test" -> cases.
-        file_name: of dataset.json, for the problems.
     """
     annotated = AnnotatedClasses.of(description)
     if annotated is None:

@@ -211,7 +211,6 @@ class BatchStep(ABC):
     """One of nnU-Net's transforms on a whole batch.
 
     Args:
-        transform: nnU-Net's object.
         chance: nnU-Net's object that draws whether a sample is transformed; None: always.
     """
 
@@ -250,8 +249,6 @@ class BatchStep(ABC):
         """Transform patches, perhaps in place.
 
         Args:
-            patches: on any device.
-            host: of the :class:`StepChoice`.
             table: of the :class:`StepChoice`, on the device, float32.
         """
 

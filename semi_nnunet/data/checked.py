@@ -9,6 +9,7 @@ another checksum. Size and modification time of a file do not count.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Iterable
@@ -18,7 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.data import file_bytes, image_files, readers
+from semi_nnunet.data.file_bytes import scan_raw
+from semi_nnunet.data.image_files import inspect_file
 from semi_nnunet.data.readers import Geometry
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import sha256_of_file, write_text
@@ -32,7 +34,6 @@ class CaseReport:
     """The problems and properties of one case.
 
     Args:
-        case: its identifier.
         subset: "labelled", "unlabelled" or "test".
         content_hash: SHA-256 of shape and decoded voxels, so that a recompressed copy is
             recognised; None if a file is unreadable.
@@ -60,10 +61,6 @@ KnownReports = dict[tuple[str, str], CaseReport]  # (subset, case) -> its report
 def compute_report_source(paths: Iterable[str], rules: str) -> str:
     """Return a checksum of all that the report of a case depends on.
 
-    Args:
-        paths: of its images and label.
-        rules: of the data set.
-
     Returns:
         The checksum, or "" if a path is unreadable, is no file, or has a format that may keep
         voxels or geometry in another file.
@@ -82,7 +79,7 @@ def compute_report_source(paths: Iterable[str], rules: str) -> str:
 @cache
 def _describe_programs() -> str:
     """Return the versions of the reading packages and checksums of this package's checks."""
-    sources = [Path(str(module.__file__)) for module in (file_bytes, image_files, readers)]
+    sources = [Path(inspect.getfile(item)) for item in (scan_raw, inspect_file, Geometry)]
     sources.append(Path(__file__).with_name("integrity.py"))
     return " ".join([*map(version, READERS), *map(sha256_of_file, sources)])
 

@@ -74,7 +74,6 @@ def write_sheet(
     """Write the sheet as PNG.
 
     Args:
-        path: the file.
         labelled: the first column, at most three.
         unlabelled: the other columns, row by row, at least one.
     """

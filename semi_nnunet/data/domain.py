@@ -76,7 +76,6 @@ class Outlier:
     """An unlabelled case that differs much from the labelled ones.
 
     Args:
-        case: its identifier.
         score: sum of the severities of its reasons, 1 or more.
         reasons: whole sentences, the worst first.
     """
@@ -172,12 +171,9 @@ def check_domain(
     """Compare unlabelled with labelled images; log and write the outliers.
 
     Args:
-        raw: the data set.
-        reports: of all its cases.
         skipped: unlabelled cases that are skipped already.
         preprocessed: the folder of the preprocessed data set. FOLDER is written in it, or removed
             without outliers.
-        skip_outliers: skip the outliers.
 
     Returns:
         The skipped outliers -> their reasons.

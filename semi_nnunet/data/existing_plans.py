@@ -99,7 +99,6 @@ def requested(plans: Mapping[str, Any], configurations: Sequence[str] | None) ->
     A cascade's second stage, for example, uses the data of 3d_fullres.
 
     Args:
-        plans: nnU-Net's.
         configurations: names; None selects nnU-Net's three, as far as the plans have them.
 
     Raises:
@@ -126,10 +125,6 @@ def requested(plans: Mapping[str, Any], configurations: Sequence[str] | None) ->
 
 def read_existing_plans(path: Path, raw: RawDataset) -> dict[str, Any]:
     """Return the plans in a file, {} if it does not exist.
-
-    Args:
-        path: of the plans.
-        raw: the data set of the plans.
 
     Raises:
         UserError: with every reason why the plans do not fit the data set or this nnU-Net.

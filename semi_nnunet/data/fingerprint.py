@@ -29,7 +29,6 @@ def compute_image_facts(
 
     Args:
         data: a preprocessed image (C, z, y, x).
-        properties: nnU-Net's, of the case.
         voxels: approximate number of voxels to sample.
     """
     stride = max(1, data[0].size // voxels)

@@ -41,7 +41,6 @@ class FileFacts:
 
     Args:
         problems: empty if the file is fine.
-        geometry: None if the file cannot be read.
         channel_digests: of the voxels of each channel in the file.
         quantiles: of the voxels of each channel, at QUANTILES; () for labels and bad files.
         only_background: whether it is a label that is 0 everywhere.
@@ -65,9 +64,7 @@ def inspect_file(
     """Check one file and return all its problems; never raise.
 
     Args:
-        path: the file.
         report_name: its name in the report.
-        reader_class: nnU-Net's reader of this data set.
         num_channels: number of channels that ``dataset.json`` declares for an image.
         label_values: values that a label may hold; None for an image.
         unknown_values: the label values of classes that this label does not annotate.

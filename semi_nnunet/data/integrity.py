@@ -54,8 +54,6 @@ def verify(
     """Check the whole raw data set, and warn of unusual but usable cases.
 
     Args:
-        raw_dataset: its folder or description.
-        num_processes: worker processes.
         skip_bad: skip bad unlabelled cases instead of raising.
         earlier: earlier reports, see :mod:`semi_nnunet.data.checked`.
 
@@ -127,7 +125,6 @@ def check_dataset(
     """Read every image of imagesTr, imagesUn and imagesTs, and every label, once.
 
     Args:
-        raw_dataset: the folder, or its description.
         num_processes: up to 1 means in this process.
         show_progress: draw a bar, if stderr is a terminal.
         earlier: earlier reports, reused for cases whose files have the same bytes.
@@ -164,10 +161,6 @@ def image_problems(
 
     Args:
         folder: of the images; the problems name files relative to it.
-        description: content of dataset.json.
-        reader: of nnU-Net.
-        case: its identifier.
-        images: its channel files.
     """
     count, ending = len(description["channel_names"]), description["file_ending"]
     rules = _Rules(os.fspath(folder), reader, count, frozenset(), ending)

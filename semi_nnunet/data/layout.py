@@ -132,9 +132,6 @@ def new_raw_dataset(raw: Path, number: int, name: str, option: str = "-o") -> Pa
 
     Args:
         raw: nnUNet_raw.
-        number: of the data set.
-        name: of the data set.
-        option: the option that gave the number.
 
     Raises:
         UserError: number or name is invalid, or another data set has the number.

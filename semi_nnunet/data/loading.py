@@ -98,8 +98,6 @@ class StepDataset(Dataset[list[dict[str, dict[str, Any]]]]):
 
     Args:
         streams: name -> nnU-Net data loader; each batch is {name: {"data", "target", "keys"}}.
-        seed: of the training.
-        rank: of this process.
         accumulate_batches: number of batches a step.
         augmentations: name of a stream -> transforms that its batches get later, on the device;
             their random numbers are drawn here, as "drawn" of the batch.
@@ -150,7 +148,6 @@ class StepLoader(Iterator[Any]):
     ('batch of step 4', 'batch of step 5')
 
     Args:
-        dataset: see :class:`StepDataset`.
         first: the step to begin with, which is all that resuming needs.
         workers: processes that prepare batches ahead; with 0, this process prepares them on demand.
         pin_memory: for a CUDA device.
@@ -252,9 +249,6 @@ def unlabelled_like(
 
     Args:
         labelled: nnU-Net's loader of the labelled training cases.
-        dataset: the unlabelled cases.
-        batch_size: patches of a batch.
-        label_manager: nnU-Net's.
         foreground_oversampling: probability of a patch where labelled cases have foreground.
         interpolated: rotate and scale as nnU-Net does the labelled patches. Otherwise crop inside
             the image and only mirror, so that the teacher sees the original voxels.
@@ -287,7 +281,6 @@ def sampling_probabilities(
     [0.5, 0.25, 0.25]
 
     Args:
-        cases: the training cases.
         pseudo_labelled: cases that a model labelled; may hold more than ``cases``.
         labelled_share: share of the patches that come from cases with labels of people. None: in
             proportion to their number, as nnU-Net does.

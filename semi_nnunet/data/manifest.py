@@ -43,7 +43,6 @@ class Entry:
     """One finished case.
 
     Args:
-        case: its identifier.
         source: hash of images, label and preprocessing that it was made from.
         files: file name -> [bytes, SHA-256]; at least one.
         facts: shape, spacing and intensity statistics of the preprocessed image.

@@ -38,11 +38,7 @@ def check_memory(
     """Find the unlabelled images for whose resampling this machine has not enough memory.
 
     Args:
-        raw: the data set.
-        reports: of all its cases.
         skipped: unlabelled cases that are skipped already.
-        plans: nnU-Net's.
-        configurations: the ones to preprocess.
         skip_bad: skip such cases instead of raising.
 
     Returns:
@@ -104,7 +100,6 @@ def estimate_memory(
 
     Args:
         geometry: of the image. nnU-Net may crop a border of zeros first, which is ignored here.
-        channels: number of channels.
         transpose: the order of axes in the plans.
         target: spacing in mm of a configuration, in that order; 2D has two numbers and keeps the
             slices.

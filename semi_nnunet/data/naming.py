@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
 
-from semi_nnunet.data import patients
 from semi_nnunet.data.annotated_classes import find_annotated_case_problems
 from semi_nnunet.data.layout import DATASET_JSON, DISTILLED_FILE, UNLABELLED_IMAGES
+from semi_nnunet.data.patients import find_patient_problems
 from semi_nnunet.data.raw_description import IMAGE_ENDINGS, RawDataset, files_in, path_within
 from semi_nnunet.util.errors import Problem
 
@@ -21,9 +20,13 @@ def find_naming_problems(raw: RawDataset) -> Iterator[Problem]:
     ids: dict[str, list[str]] = {"labelled": [], "unlabelled": [], "test": []}
     for case in raw.cases:
         ids[case.subset].append(case.case)
+    folders = [UNLABELLED_IMAGES, "imagesTs"]
+    folders += [] if "dataset" in raw.description else ["imagesTr"]
+    files = {folder: set(files_in(raw.folder / folder)) for folder in folders}
     yield from _find_training_problems(raw)
-    yield from _find_name_problems(raw)
-    yield from _find_unlabelled_problems(raw, {subset: set(cases) for subset, cases in ids.items()})
+    yield from _find_name_problems(raw, files)
+    subsets = {subset: set(cases) for subset, cases in ids.items()}
+    yield from _find_unlabelled_problems(raw, subsets, files[UNLABELLED_IMAGES])
     yield from find_patient_problems(raw.description, ids, DATASET_JSON)
     yield from find_annotated_case_problems(raw.description, ids, DATASET_JSON)
 
@@ -40,35 +43,26 @@ def _find_training_problems(raw: RawDataset) -> Iterator[Problem]:
             yield Problem(file_name, "the file is absent", "add the file or remove its case")
 
 
-def _find_name_problems(raw: RawDataset) -> Iterator[Problem]:
+def _find_name_problems(raw: RawDataset, files: Mapping[str, Collection[str]]) -> Iterator[Problem]:
     ending = raw.description["file_ending"]
     for case in raw.cases:
         if defect := _describe_id_defect(case.case):
             yield Problem(f"case {case.case!r} ({case.subset})", defect, "rename its files")
-    folders = [UNLABELLED_IMAGES, "imagesTs"]
-    folders += [] if "dataset" in raw.description else ["imagesTr"]
-    for folder in folders:
-        names = set(files_in(raw.folder / folder))
+    other_endings = tuple(other for other in IMAGE_ENDINGS if not ending.endswith(other))
+    for folder, names in files.items():
         for name in sorted(names):
             if name.endswith(ending) and not re.search(r"._\d{4}$", name[: -len(ending)]):
                 defect = f"images must be named CASE_0000{ending}, CASE_0001{ending}, ..."
                 yield Problem(os.path.join(folder, name), defect, "rename the file")
-        if folder != UNLABELLED_IMAGES:  # which may hold no other ending at all
-            yield from _find_second_files(folder, names, ending)
-
-
-def _find_second_files(folder: str, names: Collection[str], ending: str) -> Iterator[Problem]:
-    """Yield images of the same name, but another ending, as an image that nnU-Net reads."""
-    other_endings = tuple(other for other in IMAGE_ENDINGS if not ending.endswith(other))
-    for name in sorted(names):
-        if name.endswith(other_endings) and not name.endswith(ending):
-            stem = name.removesuffix(next(end for end in other_endings if name.endswith(end)))
-            if f"{stem}{ending}" in names:
-                defect = (
-                    f"must end with {ending}, which {DATASET_JSON} declares, as {stem}{ending} "
-                )
-                defect += "beside it"
-                yield Problem(os.path.join(folder, name), defect, "remove one of the two")
+        if folder == UNLABELLED_IMAGES:
+            continue  # which may hold no other ending at all
+        for name in sorted(names):
+            if name.endswith(other_endings) and not name.endswith(ending):
+                stem = name.removesuffix(next(end for end in other_endings if name.endswith(end)))
+                if f"{stem}{ending}" in names:
+                    defect = f"must end with {ending}, which {DATASET_JSON} declares, as "
+                    defect += f"{stem}{ending} beside it"
+                    yield Problem(os.path.join(folder, name), defect, "remove one of the two")
 
 
 def _describe_id_defect(case: str) -> str | None:
@@ -82,13 +76,15 @@ def _describe_id_defect(case: str) -> str | None:
     return None
 
 
-def _find_unlabelled_problems(raw: RawDataset, ids: Mapping[str, set[str]]) -> Iterator[Problem]:
+def _find_unlabelled_problems(
+    raw: RawDataset, ids: Mapping[str, set[str]], files: Collection[str]
+) -> Iterator[Problem]:
     folder, ending = raw.folder / UNLABELLED_IMAGES, raw.description["file_ending"]
     all_pseudo_labelled = (raw.folder / DISTILLED_FILE).is_file()
     if not ids["unlabelled"] and not all_pseudo_labelled:
         defect = f"holds no image CASE_0000{ending}" if folder.is_dir() else "the folder is absent"
         yield Problem(UNLABELLED_IMAGES, defect, "put the unlabelled images there")
-    for name in files_in(folder):
+    for name in sorted(files):
         is_sidecar = ending in (".tif", ".tiff") and name.endswith(".json")  # holds the spacing
         if not (name.endswith(ending) or name.startswith(".") or is_sidecar):
             defect = f"must end with {ending}, which {DATASET_JSON} declares"
@@ -104,35 +100,3 @@ def _find_unlabelled_problems(raw: RawDataset, ids: Mapping[str, set[str]]) -> I
                 defect = f"is a label of case {case!r}, which is unlabelled"
                 fix = "move its images to imagesTr, or the label out of the data set"
                 yield Problem(os.path.join(label_folder, case + ending), defect, fix)
-
-
-def find_patient_problems(
-    description: Mapping[str, Any], cases: Mapping[str, Sequence[str]], file_name: str
-) -> Iterator[Problem]:
-    """Yield cases without a patient, and training cases of patients that are also tested.
-
-    Args:
-        description: dataset.json with a valid expression, if any.
-        cases: "labelled", "unlabelled" and "test" -> cases.
-        file_name: of dataset.json, for the problems.
-    """
-    if patients.KEY not in description:
-        return
-    expression = description[patients.KEY]
-    pattern = re.compile(expression)
-    unmatched = [
-        case for group in cases.values() for case in group if not patients.told(pattern, case)
-    ]
-    if unmatched:
-        defect = f"{patients.KEY!r} must match every case from its start, {expression!r} does not "
-        defect += f"match {patients.named(unmatched)}"
-        fix = f'correct it, or add "|.+" if these are patients of their own: "{expression}|.+"'
-        yield Problem(file_name, defect, fix)
-    patient_of = patients.patient_finder(description)
-    tested = {patient_of(case) for case in cases["test"]}
-    for subset in ("labelled", "unlabelled"):
-        leaked = [case for case in cases[subset] if patient_of(case) in tested]
-        if leaked:
-            defect = f"{subset} cases are of patients who are also in imagesTs: "
-            fix = "keep all cases of a patient in imagesTs, or none"
-            yield Problem(file_name, defect + patients.named(leaked), fix)

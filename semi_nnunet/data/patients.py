@@ -50,8 +50,10 @@ def patient_finder(description: Mapping[str, Any]) -> PatientOf:
     raise_if_any("dataset.json cannot be used:", problems)
     if KEY not in description:
         return itself
-    pattern = re.compile(description[KEY])
+    return _make_finder(re.compile(description[KEY]))
 
+
+def _make_finder(pattern: re.Pattern[str]) -> PatientOf:
     return lambda case: told(pattern, case) or case
 
 
@@ -110,6 +112,35 @@ def find_patient_expression_problems(
         yield Problem(file_name, defect, "write the others as (?:...)")
 
 
+def find_patient_problems(
+    description: Mapping[str, Any], cases: Mapping[str, Sequence[str]], file_name: str
+) -> Iterator[Problem]:
+    """Yield cases without a patient, and training cases of patients that are also tested.
+
+    Args:
+        description: dataset.json with a valid expression, if any.
+        cases: "labelled", "unlabelled" and "test" -> cases.
+    """
+    if KEY not in description:
+        return
+    expression = description[KEY]
+    pattern = re.compile(expression)
+    unmatched = [case for group in cases.values() for case in group if not told(pattern, case)]
+    if unmatched:
+        defect = f"{KEY!r} must match every case from its start, {expression!r} does not "
+        defect += f"match {named(unmatched)}"
+        fix = f'correct it, or add "|.+" if these are patients of their own: "{expression}|.+"'
+        yield Problem(file_name, defect, fix)
+    patient_of = _make_finder(pattern)
+    tested = {patient_of(case) for case in cases["test"]}
+    for subset in ("labelled", "unlabelled"):
+        leaked = [case for case in cases[subset] if patient_of(case) in tested]
+        if leaked:
+            defect = f"{subset} cases are of patients who are also in imagesTs: "
+            fix = "keep all cases of a patient in imagesTs, or none"
+            yield Problem(file_name, defect + named(leaked), fix)
+
+
 def named(names: Sequence[str], most: int = 5) -> str:
     """Return the first names and the number of the remaining ones.
 
@@ -131,8 +162,6 @@ def make_folds(
     patient, the folds are those of nnU-Net.
 
     Args:
-        cases: the labelled cases.
-        patient_of: see :func:`patient_finder`.
         pseudo_labelled: cases that a model labelled; they are only trained on.
     """
     patients = by_patient(sorted({*cases} - {*pseudo_labelled}), patient_of)

@@ -65,8 +65,6 @@ class Prepared:
     """A data set in which only unlabelled cases remain to be preprocessed.
 
     Args:
-        preprocessed: its folder.
-        plans: their name.
         configurations: the requested ones.
         labelled: number of labelled cases.
         unlabelled: the usable unlabelled cases.
@@ -108,7 +106,6 @@ def prepare(
         configurations: which to preprocess; None: nnU-Net's three, as far as the plans have them.
         plans_name: nnU-Net's plans identifier; None: the planner's own.
         planner: nnU-Net's planner class, used if the plans do not exist yet.
-        num_processes: worker processes.
         skip_bad: skip bad unlabelled cases instead of raising.
         skip_outliers: skip unlabelled cases that differ much from the labelled ones.
         shards: number of shards into which the unlabelled cases of each configuration are cut;

@@ -176,10 +176,7 @@ def preprocess_cases(
 
     Args:
         cases: all cases of ``folder``, or of the shard.
-        spec: how to preprocess.
-        folder: for the preprocessed files.
         num_processes: up to 1 means in this process.
-        title: of the progress bar.
         shard: the part of the folder's cases to work on, None for all.
 
     Returns:

@@ -33,9 +33,7 @@ class RawCase:
     """One case of the raw data set.
 
     Args:
-        case: its identifier.
         subset: "labelled", "unlabelled" or "test".
-        images: its channel files.
         label: its label file, None for unlabelled and test cases.
         named_by_channel: the images are named CASE_0000, CASE_0001, ...; otherwise dataset.json
             lists them.
@@ -55,7 +53,6 @@ class RawDataset:
     """A raw data set, read once. A command makes it with :meth:`of` and passes it on.
 
     Args:
-        folder: of the data set.
         description: content of ``dataset.json``; "channel_names" also replaces the old name
             "modality".
         cases: labelled, unlabelled, then test, each sorted by identifier.
@@ -130,13 +127,7 @@ def cases_in(folder: str | Path, file_ending: str) -> dict[str, list[str]]:
 def misnamed(
     folder: str | Path, cases: Mapping[str, Sequence[str]], endings: Sequence[str] = IMAGE_ENDINGS
 ) -> Iterator[Problem]:
-    """Yield a problem for each image that is not named CASE_0000; hidden files are ignored.
-
-    Args:
-        folder: of the images.
-        cases: of :func:`cases_in`.
-        endings: of the files that are images.
-    """
+    """Yield a problem for each image that is not named CASE_0000; hidden files are ignored."""
     images = {os.path.basename(file) for files in cases.values() for file in files}
     for name in files_in(folder):
         is_image = name.lower().endswith(tuple(endings)) and not name.startswith(".")
@@ -167,13 +158,7 @@ def path_within(path: str, root: str) -> str:
 def raw_cases(
     raw_dataset: str | Path, description: dict[str, Any], unlabelled: str
 ) -> list[RawCase]:
-    """Return all cases: labelled (of imagesTr or listed in ``dataset.json``), unlabelled, test.
-
-    Args:
-        raw_dataset: the folder.
-        description: from :func:`read_description`.
-        unlabelled: name of the folder of unlabelled images.
-    """
+    """Return all cases: labelled (of imagesTr or listed in ``dataset.json``), unlabelled, test."""
     root, ending = os.fspath(raw_dataset), description["file_ending"]
     if "dataset" in description:
         cases = [_listed_case(root, *item) for item in sorted(description["dataset"].items())]
@@ -206,10 +191,6 @@ def _listed_case(root: str, case: str, entry: dict[str, Any]) -> RawCase:
 
 def read_description(raw_dataset: str | Path, name: str = DATASET_JSON) -> dict[str, Any]:
     """Return ``dataset.json``, with "channel_names" even if the file has the old name "modality".
-
-    Args:
-        raw_dataset: the folder.
-        name: of the file.
 
     Raises:
         UserError: with every problem, if the file is missing, no JSON or incomplete.

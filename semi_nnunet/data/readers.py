@@ -34,7 +34,6 @@ class BrokenFileError(Exception):
 
     Args:
         defect: the broken rule and the value found; also the text of the error.
-        fix: what to do about it.
     """
 
     def __init__(self, defect: str, fix: str = COPY_AGAIN):

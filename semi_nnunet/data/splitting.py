@@ -85,7 +85,6 @@ def split(
         case_list: file with the cases that keep their labels: text, a JSON list, or a JSON object
             of lists; None: they are drawn.
         published: take the list of that many cases which a converter found in the literature.
-        seed: of the draw.
         held_out: unlabelled cases that become the test cases, to choose settings by: so many,
             evenly spaced by name, or those of a file; None: the old test cases stay.
         hidden_labels: folder for the hidden labels; None: next to the new data set.
@@ -139,12 +138,9 @@ def choose_labelled(
     ['b', 'd']
 
     Args:
-        cases: all cases.
         number: how many; None: all listed ones.
         listed: names; the first ``number`` are used. None: draw whole patients at random, and leave
             out each patient that would take the total further from ``number``.
-        seed: of the draw.
-        patient_of: see :func:`~semi_nnunet.data.patients.patient_finder`.
 
     Raises:
         UserError: neither number nor list, an unknown case, a number that is too large or too
@@ -196,7 +192,6 @@ def choose_held_out(
         cases: cases of patients without a labelled case.
         request: how many cases, evenly spaced in alphabetical order, or their names. Patients stay
             whole, so that there may be a few more or fewer than requested.
-        patient_of: see :func:`~semi_nnunet.data.patients.patient_finder`.
 
     Raises:
         UserError: an unknown case, a number that is too large or too small, or only some cases of a
@@ -246,7 +241,6 @@ def read_case_list(path: str | Path, number: int | None) -> list[str]:
     """Read case ids from a file: one a line, a JSON list, or a JSON object of such lists.
 
     Args:
-        path: the file.
         number: key of the list in a JSON object; or the object has an object "labelled" of lists
             with any names, and the list of so many cases is read.
 
@@ -312,8 +306,6 @@ def write_split(
     """Write the benchmark data set ``target``.
 
     Args:
-        source: a raw nnU-Net data set.
-        target: the new raw data set.
         labelled: the cases that keep their labels.
         hidden_labels: a folder outside ``target`` for the labels of cases that become unlabelled.
         symlink: link to the source's files instead of copying them.

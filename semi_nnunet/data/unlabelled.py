@@ -28,8 +28,6 @@ def foreground_prior(
     Unlabelled images are sampled at these positions of the labelled images.
 
     Args:
-        labelled: nnU-Net's data set.
-        cases: the training cases.
         locations_per_class: approximate number of positions to keep.
     """
     positions: dict[Any, list[np.ndarray]] = {}

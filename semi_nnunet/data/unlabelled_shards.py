@@ -34,7 +34,6 @@ class UnlabelledPreprocessing:
 
     Args:
         preprocessed: folder of the data set.
-        plans: their name.
         configuration: its name.
     """
 

@@ -1,1 +1,1 @@
-"""What ``semi_nnunet demo`` shows: a phantom data set, two trainings, a table and pictures."""
+"""The demo: a phantom data set, two trainings, a table and pictures."""

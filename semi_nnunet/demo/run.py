@@ -1,7 +1,8 @@
-"""The stages of the demo: data, preprocessing, two trainings, predictions, a table and pictures."""
+"""The demo: data, preprocessing, two trainings, predictions, a table and pictures."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
@@ -16,23 +17,21 @@ import SimpleITK as sitk
 import torch
 
 from semi_nnunet.datasets.phantom import Shape, write_phantom_dataset
-from semi_nnunet.demo.pictures import Comparison, draw_curves, draw_overlays
-from semi_nnunet.demo.results import (
-    METHODS,
-    ORGANS,
-    chosen_cases,
-    collect,
-    conclusion,
-    markdown_table,
-    readable_seconds,
-)
+from semi_nnunet.demo.pictures import PictureRow, draw_curves, draw_overlays, format_gain
+from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
 from semi_nnunet.runs.commands import ProgressDisplay, ended_like_ctrl_c, run_command
 from semi_nnunet.training.history import History
 from semi_nnunet.util.command import typed
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json, write_text
+from semi_nnunet.util.markdown import table
 
+logger = logging.getLogger(__name__)
+
+METHODS = {"baseline": BASELINE, "Mean Teacher": "SemiMeanTeacherTrainer"}
+ORGANS = {1: "large", 2: "pair", 3: "small"}
+NO_DIFFERENCE = 0.005  # of Dice; the sentence calls less no difference
 MARKER = ".semi_nnunet_demo"
 DATASET = "Dataset900_Phantom"
 PLANS = "nnUNetPlans_cpu"
@@ -44,8 +43,8 @@ MINUTES = 6
 
 
 @dataclass(frozen=True)
-class Size:
-    """How much the demo draws and trains; chosen for about six minutes on two CPU cores."""
+class DemoSize:
+    """Size of data and training, chosen for about six minutes on two CPU cores."""
 
     labelled: int = 4
     unlabelled: int = 28
@@ -62,14 +61,14 @@ class Demo:
     """One run of the demo.
 
     Args:
-        out: everything is written below it.
+        out: folder for everything that is written.
         device: cpu, cuda or mps.
         size: of data and training.
     """
 
     out: Path
     device: str = "cpu"
-    size: Size = field(default_factory=Size)
+    size: DemoSize = field(default_factory=DemoSize)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -84,11 +83,11 @@ class Demo:
         return folder / f"{METHODS[method]}__{PLANS}__2d" / "fold_all"
 
     def shown_environment(self) -> dict[str, str]:
-        """What a user would export."""
+        """Return the variables that a user would export."""
         return {name: str(self.out / name) for name in NNUNET_FOLDERS}
 
     def environment(self) -> dict[str, str]:
-        """Variables of the children; more worker processes would cost more than they bring."""
+        """Return the variables of child processes; more workers would cost more than they gain."""
         return {
             **self.shown_environment(),
             "nnUNet_extTrainer": str(TRAINERS_FOLDER),
@@ -100,85 +99,91 @@ class Demo:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Announce a stage, time it, say how long it took."""
-        print(f"\n[{len(self.seconds) + 1}/{STAGES}] {name}", flush=True)
+        """Announce a stage and time it."""
+        logger.info(f"\n[{len(self.seconds) + 1}/{STAGES}] {name}")
         started = time.monotonic()
         yield
         self.seconds[name] = round(time.monotonic() - started, 1)
-        print(f"      done in {readable_seconds(self.seconds[name])}", flush=True)
+        logger.info(f"      done in {format_seconds(self.seconds[name])}")
 
     def run(self, log: str, *words: str | Path) -> None:
-        """Print a command as the user would type it, and run it."""
-        print(f"      $ {typed(words)}", flush=True)
+        """Show a command as the user would type it, and run it."""
+        logger.info(f"      $ {typed(words)}")
         logs = self.out / "logs"
         run_command(words, self.environment(), logs / f"{log}.log", ProgressDisplay())
 
 
-def run_demo(out: Path, device: str = "cpu", keep: bool = False, size: Size | None = None) -> None:
+def run_demo(
+    out: Path, device: str = "cpu", keep: bool = False, size: DemoSize | None = None
+) -> None:
     """Run all stages.
 
+    Args:
+        out: folder for everything that is written; an earlier demo in it is replaced.
+        device: cpu, cuda or mps.
+        keep: keep data, models and predictions.
+        size: of data and training; None: about six minutes of work.
+
     Raises:
-        UserError: ``out`` holds something else, the device is not there, or a command failed.
+        UserError: ``out`` holds other files, the device does not exist, or a command failed.
     """
-    check_device(device)
-    demo = Demo(out.resolve(), device, size or Size())
-    prepare_folder(demo.out)
+    require_device(device)
+    demo = Demo(out.resolve(), device, size or DemoSize())
+    prepare_demo_folder(demo.out)
     started = time.monotonic()
-    print(f"This takes about {MINUTES} minutes on two CPU cores that have nothing else to do.")
+    logger.info(f"This takes about {MINUTES} minutes on two CPU cores without other work.")
     with ended_like_ctrl_c():
-        write_data(demo)
-        prepare_data(demo)
+        draw_phantoms(demo)
+        preprocess_and_plan(demo)
         for method in METHODS:
-            train(demo, method)
-        predict(demo)
-        evaluate(demo)
-        results = report(demo, started)
-    print(f"\n{markdown_table(results)}\n\n{conclusion(results)}\n")
-    print_closing_lines(demo, keep)
+            train_method(demo, method)
+        predict_demo_cases(demo)
+        evaluate_methods(demo)
+        results = write_results(demo, started)
+    logger.info(f"\n{format_table(results)}\n\n{write_conclusion(results)}\n")
+    show_closing_lines(demo, keep)
     if not keep:
-        remove(demo.out, NOT_KEPT)
+        remove_entries(demo.out, NOT_KEPT)
 
 
 # ---- the folder ----
 
 
-def check_device(device: str) -> None:
-    """Refuse a device that is not there before anything is written."""
+def require_device(device: str) -> None:
+    """Raise if the computer lacks the device."""
     mps = getattr(torch.backends, "mps", None)
-    there = {
+    exists = {
         "cpu": True,
         "cuda": torch.cuda.is_available(),
         "mps": bool(mps and mps.is_available()),
     }
-    if not there.get(device, False):
-        names = ", ".join(name for name, present in there.items() if present)
-        raise UserError(f"--device must be one this computer has ({names}), got {device}")
+    if not exists.get(device, False):
+        names = ", ".join(name for name, present in exists.items() if present)
+        raise UserError(f"--device {device} does not exist here", fix=f"choose from {names}")
 
 
-def prepare_folder(out: Path) -> None:
-    """Make an empty folder for the demo; what an earlier demo wrote into it is removed.
+def prepare_demo_folder(out: Path) -> None:
+    """Make an empty folder for the demo, and remove the results of an earlier demo in it.
 
     Raises:
-        UserError: it is not a folder, cannot be written, or holds something that no demo wrote.
+        UserError: it is not a folder, is not writable, or holds files that no demo wrote.
     """
-    fix = "Fix: choose another folder with --out"
+    fix = "choose another folder with --out"
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out} must be a folder, it is a file. {fix}")
+        raise UserError(f"{out} must be a folder, but it is a file", fix=fix)
     try:
         if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
-            raise UserError(
-                f"{out} must be new, empty or an earlier demo's, it holds other files. {fix}"
-            )
+            raise UserError(f"{out} holds files that no demo wrote", fix=fix)
         out.mkdir(parents=True, exist_ok=True)
         (out / MARKER).write_text("written by semi_nnunet demo; running it again replaces it\n")
-        remove(out, (*NOT_KEPT, *KEPT))
+        remove_entries(out, (*NOT_KEPT, *KEPT))
         (out / "logs").mkdir()
     except OSError as error:
-        raise UserError(f"cannot write into {out} ({error}). {fix}") from error
+        raise UserError(f"cannot write into {out} ({error})", fix=fix) from error
 
 
-def remove(out: Path, names: Sequence[str]) -> None:
-    """Delete these files and folders of the demo's, nothing else."""
+def remove_entries(out: Path, names: Sequence[str]) -> None:
+    """Delete these files and folders of the demo, nothing else."""
     for name in names:
         path = out / name
         if path.is_dir() and not path.is_symlink():
@@ -190,32 +195,35 @@ def remove(out: Path, names: Sequence[str]) -> None:
 # ---- the stages ----
 
 
-def write_data(demo: Demo) -> None:
+def draw_phantoms(demo: Demo) -> None:
     size = demo.size
     counts = f"{size.labelled} labelled, {size.unlabelled} unlabelled, {size.test} test cases"
     with demo.stage(f"drawing phantom images: {counts}"):
         write_phantom_dataset(
             demo.raw, size.labelled, size.unlabelled, size.test, size.shape, seed=size.seed
         )
-        print(f"      in {typed([demo.raw])}: imagesTr, labelsTr, imagesUn, imagesTs, labelsTs")
+        folders = "imagesTr, labelsTr, imagesUn, imagesTs, labelsTs"
+        logger.info(f"      in {typed([demo.raw])}: {folders}")
 
 
-def prepare_data(demo: Demo) -> None:
+def preprocess_and_plan(demo: Demo) -> None:
     with demo.stage("verifying and preprocessing labelled and unlabelled images"):
         for name in demo.shown_environment():
-            print(f"      $ export {name}={typed([demo.out / name])}")
-        print('      $ export nnUNet_extTrainer="$(semi_nnunet register --print)"')
+            logger.info(f"      $ export {name}={typed([demo.out / name])}")
+        logger.info('      $ export nnUNet_extTrainer="$(semi_nnunet register --print)"')
         words = "semi_nnunet preprocess -d 900 -c 2d -np 2"
         demo.run("preprocess", *words.split())
     with demo.stage("planning a network and a training that fit the demo"):
-        words = (
-            f"semi_nnunet plan -d 900 -c 2d --budget cpu --set {' '.join(assignments(demo.size))}"
-        )
-        demo.run("plan", *words.split())
+        words = "semi_nnunet plan -d 900 -c 2d --budget cpu --set"
+        demo.run("plan", *words.split(), *format_demo_settings(demo.size))
 
 
-def assignments(size: Size) -> list[str]:
-    """The settings that the demo gives."""
+def format_demo_settings(size: DemoSize) -> list[str]:
+    """Return the settings of the demo for ``semi_nnunet plan --set``.
+
+    >>> format_demo_settings(DemoSize(epochs=2))[0]
+    'epochs=2'
+    """
     return [
         f"epochs={size.epochs}",
         f"steps_per_epoch={size.steps_per_epoch}",
@@ -224,9 +232,9 @@ def assignments(size: Size) -> list[str]:
     ]
 
 
-def train(demo: Demo, method: str) -> None:
+def train_method(demo: Demo, method: str) -> None:
     images = {
-        "baseline": f"the {demo.size.labelled} labelled cases alone",
+        "baseline": f"only the {demo.size.labelled} labelled cases",
         "Mean Teacher": f"the same and the {demo.size.unlabelled} unlabelled cases",
     }
     article = "the " if method == "baseline" else ""
@@ -235,22 +243,22 @@ def train(demo: Demo, method: str) -> None:
         demo.run(f"train_{METHODS[method]}", *words.split())
 
 
-def predict(demo: Demo) -> None:
+def predict_demo_cases(demo: Demo) -> None:
     with demo.stage(f"predicting the {demo.size.test} test cases with both"):
         for method, trainer in METHODS.items():
-            words = predict_words(demo, method, demo.prediction(method))
+            words = build_predict_command(demo, method, demo.prediction(method))
             demo.run(f"predict_{trainer}", *words)
 
 
-def predict_words(demo: Demo, method: str, to: str | Path) -> tuple[str | Path, ...]:
-    """The command that predicts the test cases; one process each reads and writes."""
+def build_predict_command(demo: Demo, method: str, to: str | Path) -> tuple[str | Path, ...]:
+    """Return the command that predicts the test cases; one process reads, one writes."""
     model = f"-d 900 -c 2d -f all -tr {METHODS[method]} -p {PLANS} -device {demo.device}"
     processes = ("-npp", "1", "-nps", "1")
     files = ("-i", demo.raw / "imagesTs", "-o", to)
     return ("nnUNetv2_predict", *model.split(), *processes, *files)
 
 
-def evaluate(demo: Demo) -> None:
+def evaluate_methods(demo: Demo) -> None:
     with demo.stage("comparing the predictions with the reference"):
         for method, trainer in METHODS.items():
             folder = demo.prediction(method)
@@ -259,19 +267,19 @@ def evaluate(demo: Demo) -> None:
             demo.run(f"evaluate_{trainer}", *words, *files)
 
 
-def report(demo: Demo, started: float) -> dict[str, Any]:
-    """Write table and pictures; returns what is in results.json."""
+def write_results(demo: Demo, started: float) -> dict[str, Any]:
+    """Write the table and the pictures, and return the content of results.json."""
     with demo.stage("drawing the pictures and writing the table"):
         summaries = {m: read_json(demo.prediction(m) / "summary.json") for m in METHODS}
-        results = collect(summaries)
-        write_pictures(demo, results)
-    settings = (entry.split("=") for entry in assignments(demo.size))
+        results = collect_results(summaries)
+        save_pictures(demo, results)
+    settings = (entry.split("=") for entry in format_demo_settings(demo.size))
     results["training"] = {name: int(value) for name, value in settings}
     results["cases"] = {k: getattr(demo.size, k) for k in ("labelled", "unlabelled", "test")}
     results["device"] = demo.device
     results["seconds"] = {**demo.seconds, "total": round(time.monotonic() - started, 1)}
     write_json(demo.out / "results.json", results)
-    text = f"# semi_nnunet demo\n\n{markdown_table(results)}\n\n{conclusion(results)}\n"
+    text = f"# semi_nnunet demo\n\n{format_table(results)}\n\n{write_conclusion(results)}\n"
     write_text(demo.out / "results.md", text)
     return results
 
@@ -279,17 +287,16 @@ def report(demo: Demo, started: float) -> dict[str, Any]:
 # ---- pictures ----
 
 
-def write_pictures(demo: Demo, results: Mapping[str, Any]) -> None:
+def save_pictures(demo: Demo, results: Mapping[str, Any]) -> None:
     histories = {m: History.read_csv(demo.model(m) / "semi_history.csv") for m in METHODS}
-    figures = {"curves.png": draw_curves(histories)}
-    comparisons = [read_comparison(demo, results, *row) for row in chosen_cases(results)]
-    figures["overlays.png"] = draw_overlays(comparisons, ORGANS)
+    rows = [read_picture_row(demo, results, *case) for case in choose_cases(results)]
+    figures = {"curves.png": draw_curves(histories), "overlays.png": draw_overlays(rows, ORGANS)}
     for name, figure in figures.items():
         figure.savefig(demo.out / name, dpi=120)
 
 
-def read_comparison(demo: Demo, results: Mapping[str, Any], title: str, case: str) -> Comparison:
-    return Comparison(
+def read_picture_row(demo: Demo, results: Mapping[str, Any], title: str, case: str) -> PictureRow:
+    return PictureRow(
         title=f"{title}\n{case}",
         image=read_array(demo.raw / "imagesTs" / f"{case}_0000.nii.gz"),
         reference=read_array(demo.raw / "labelsTs" / f"{case}.nii.gz"),
@@ -299,22 +306,104 @@ def read_comparison(demo: Demo, results: Mapping[str, Any], title: str, case: st
 
 
 def read_array(file: Path) -> np.ndarray:
-    """The voxels of an image, (z, y, x)."""
+    """Read the voxels of an image, (z, y, x)."""
     return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
 
 
-# ---- how to go on ----
+# ---- numbers and words ----
 
 
-def print_closing_lines(demo: Demo, keep: bool) -> None:
-    """Where the results are and what to do next."""
-    names = ", ".join(KEPT)
-    print(f"Written to {typed([demo.out])}{os.sep}: {names}")
+def collect_results(summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return Dice by organ, mean and case of each method, and the gain of the second method.
+
+    Args:
+        summaries: {method: content of nnU-Net's summary.json}; the baseline first.
+    """
+    dice: dict[str, dict[str, float]] = {}
+    per_case: dict[str, dict[str, float]] = {}
+    for method, summary in summaries.items():
+        dice[method] = {name: summary["mean"][str(label)]["Dice"] for label, name in ORGANS.items()}
+        dice[method]["mean"] = float(np.mean(list(dice[method].values())))
+        per_case[method] = {
+            Path(case["reference_file"]).name.removesuffix(".nii.gz"): float(
+                np.nanmean([organ["Dice"] for organ in case["metrics"].values()])
+            )
+            for case in summary["metric_per_case"]
+        }
+    first, second = dice.values()
+    gain = {name: second[name] - first[name] for name in first}
+    return {"dice": dice, "gain": gain, "dice_per_case": per_case}
+
+
+def format_table(results: Mapping[str, Any]) -> str:
+    """Return a Markdown table with the Dice of each organ and method."""
+    methods = list(results["dice"])
+    rows = [("Dice on the test cases", *methods, "gain")]
+    for name in results["gain"]:
+        gain = format_gain(compute_shown_gain(results["dice"], name))
+        organ = name if name == "mean" else f"organ: {name}"
+        rows.append((organ, *(f"{results['dice'][m][name]:.3f}" for m in methods), gain))
+    return table(rows, numbers=True)
+
+
+def compute_shown_gain(dice: Mapping[str, Mapping[str, float]], name: str) -> float:
+    """Return the gain between the rounded numbers of the table."""
+    first, second = (round(values[name], 3) for values in dice.values())
+    return second - first
+
+
+def write_conclusion(results: Mapping[str, Any]) -> str:
+    """Return the sentences below the table, for a gain, a loss or neither."""
+    baseline, teacher = (results["dice"][method]["mean"] for method in METHODS)
+    gain, count = compute_shown_gain(results["dice"], "mean"), results["cases"]
+    cases = results["dice_per_case"]
+    better = sum(cases["Mean Teacher"][c] > d for c, d in cases["baseline"].items())
+    change = f"from {baseline:.3f} to {teacher:.3f} ({format_gain(gain)})"
+    images = f"{count['unlabelled']} unlabelled images"
+    if abs(gain) < NO_DIFFERENCE:
+        outcome = f"{images} made next to no difference: the mean Dice went {change}"
+    elif gain > 0:
+        outcome = f"{images} raised the mean Dice {change}"
+    else:
+        outcome = (
+            f"{images} did not help this time: the mean Dice fell {change}. Trainings this short "
+            "depend on chance; the gain differs from computer to computer"
+        )
+    seconds = format_seconds(results["seconds"]["total"])
+    return (
+        f"{outcome}.\nMean Teacher is better on {better} of {count['test']} test cases. "
+        f"The demo took {seconds}.\nBoth trainings saw the same {count['labelled']} labelled "
+        "cases equally often, with the same network. It is one short training of each method, not "
+        "a benchmark."
+    )
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration.
+
+    >>> format_seconds(331.2)
+    '5 min 31 s'
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def choose_cases(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (title, case) of the worst, the median and the best gain, each case once."""
+    baseline, teacher = (results["dice_per_case"][method] for method in METHODS)
+    by_gain = sorted(baseline, key=lambda case: teacher[case] - baseline[case])
+    ranks = {"worst gain": 0, "median gain": len(by_gain) // 2, "best gain": len(by_gain) - 1}
+    return list({by_gain[rank]: (title, by_gain[rank]) for title, rank in ranks.items()}.values())
+
+
+def show_closing_lines(demo: Demo, keep: bool) -> None:
+    """Show where the results are and how to continue."""
+    logger.info(f"Written to {typed([demo.out])}{os.sep}: {', '.join(KEPT)}")
     if not keep:
-        print("Data and models are removed; semi_nnunet demo --keep leaves them to play with.")
+        logger.info("Data and models are removed; semi_nnunet demo --keep keeps them.")
         return
-    print("To go on with its data and models:")
+    logger.info("To continue with its data and models:")
     for name, folder in demo.shown_environment().items():
-        print(f"  export {name}={typed([folder])}")
-    print('  export nnUNet_extTrainer="$(semi_nnunet register --print)"')
-    print(f"  {typed(predict_words(demo, 'Mean Teacher', 'my_predictions'))}")
+        logger.info(f"  export {name}={typed([folder])}")
+    logger.info('  export nnUNet_extTrainer="$(semi_nnunet register --print)"')
+    logger.info(f"  {typed(build_predict_command(demo, 'Mean Teacher', 'my_predictions'))}")

@@ -1,1 +1,1 @@
-"""From a trained fold to a model that stock nnU-Net runs."""
+"""Find, load, export and install trained models, also without this package's trainers."""

@@ -1,8 +1,8 @@
-"""The JSON files of a model that came from somebody else: read with care, before anything is made.
+"""Read the JSON files of a model from an untrusted source before a network is built from them.
 
-nnU-Net builds the network by calling whatever ``plans.json`` names, and imports it first. A name
-such as ``torch.hub.load`` would execute a file of the model's folder. Therefore only classes of
-networks are called, and only those of packages that are known.
+nnU-Net imports and calls the network class named in ``plans.json``. A name such as
+``torch.hub.load`` would execute a file of the model's folder. Therefore only network classes of
+trusted packages are called.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ NETWORKS = ("dynamic_network_architectures", "nnunetv2", "semi_nnunet", "monai")
 LAYERS = ("torch.nn", *NETWORKS)
 
 
-def require_json(path: Path, keys: tuple[str, ...] | None) -> Any:
-    """Read a description of a stranger and check its size, depth and type.
+def read_model_json(path: Path, keys: tuple[str, ...] | None) -> Any:
+    """Read an untrusted JSON file and check its size, depth, type and keys.
 
     Raises:
-        UserError: it is none.
+        UserError: a check failed.
     """
-    if path.exists() and not path.is_file():  # a pipe would be waited for without end
+    if path.exists() and not path.is_file():  # reading a pipe would never end
         raise UserError(f"{path} must be a file", fix="put the one that the model came with there")
     if path.stat().st_size > MAX_JSON:
         raise UserError(f"{path} must have at most {MAX_JSON:,} bytes, got {path.stat().st_size:,}")
@@ -41,40 +41,52 @@ def require_json(path: Path, keys: tuple[str, ...] | None) -> Any:
     return content
 
 
-def require_known_networks(plans: Mapping[str, Any], where: str) -> None:
-    """Check plans of a stranger before a network is made of them; arguments as of
-    :func:`network_problems`.
+def require_known_networks(plans: Mapping[str, Any], file_name: str) -> None:
+    """Check untrusted plans before a network is built from them.
+
+    Args:
+        plans, file_name: as in :func:`find_unknown_networks`.
 
     Raises:
-        UserError: they name code that is no known network.
+        UserError: they name code other than a trusted network.
     """
-    raise_if_any("This model is not opened:", network_problems(plans, where))
+    raise_if_any("This model is not opened:", find_unknown_networks(plans, file_name))
 
 
-def network_problems(plans: Mapping[str, Any], where: str) -> Iterator[Problem]:
-    """Yield what plans name as a network or layer that is none of a package that is known.
+def find_unknown_networks(plans: Mapping[str, Any], file_name: str) -> Iterator[Problem]:
+    """Yield a problem for every network or layer class outside the trusted packages.
+
+    >>> architecture = {"network_class_name": "torch.hub.load"}
+    >>> plans = {"configurations": {"2d": {"architecture": architecture}}}
+    >>> [problem.where for problem in find_unknown_networks(plans, "plans.json")]
+    ['plans.json']
 
     Args:
         plans: content of ``plans.json``.
-        where: to call the file.
+        file_name: of the plans in problems.
     """
     if os.environ.get(EXECUTE) == "1":
         return
     fix = f"give another model; if you trust its author as you trust a program, set {EXECUTE}=1"
     configurations = plans["configurations"]
     if not isinstance(configurations, Mapping):
-        yield Problem(where, f"'configurations' must be an object, got {configurations!r:.80}", fix)
+        yield Problem(
+            file_name, f"'configurations' must be an object, got {configurations!r:.80}", fix
+        )
         return
-    for key, one in configurations.items():
-        architecture = one.get("architecture") if isinstance(one, Mapping) else None
-        for name, packages in named_code(architecture):
+    for key, configuration in configurations.items():
+        is_mapping = isinstance(configuration, Mapping)
+        architecture = configuration.get("architecture") if is_mapping else None
+        for name, packages in list_named_code(architecture):
             if not is_network_code(name, packages):
-                what = f"{key} names {name!r:.80} as a network or layer, which is none of "
-                yield Problem(where, what + ", ".join(packages), fix)
+                message = (
+                    f"{key} names {name!r:.80} as a network or layer, which must be a class of "
+                )
+                yield Problem(file_name, message + ", ".join(packages), fix)
 
 
-def named_code(architecture: Any) -> Iterator[tuple[Any, tuple[str, ...]]]:
-    """Yield every name that nnU-Net would import, and the packages that it may be of."""
+def list_named_code(architecture: Any) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """Yield every name that nnU-Net would import, with the packages that may define it."""
     if architecture is None:  # inherited, or of older plans, whose networks nnU-Net chooses
         return
     if not isinstance(architecture, Mapping):
@@ -88,17 +100,20 @@ def named_code(architecture: Any) -> Iterator[tuple[Any, tuple[str, ...]]]:
 
 
 def is_network_code(name: Any, packages: tuple[str, ...]) -> bool:
-    """Whether a dotted name is a class of torch modules that one of the packages defines.
+    """Return whether a dotted name is a torch module class that one of the packages defines.
 
-    Nothing is imported but modules of these packages. A function is none, nor is what one of their
-    modules has imported from elsewhere.
+    Only modules of these packages are imported. Functions do not count, nor do classes that such a
+    module has imported from elsewhere.
+
+    >>> is_network_code("torch.nn.Conv2d", LAYERS), is_network_code("os.system", LAYERS)
+    (True, False)
     """
-    if not isinstance(name, str) or not name.startswith(tuple(f"{one}." for one in packages)):
+    prefixes = tuple(f"{package}." for package in packages)
+    if not isinstance(name, str) or not name.startswith(prefixes):
         return False
     try:
-        found = pydoc.locate(name)
+        code = pydoc.locate(name)
     except pydoc.ErrorDuringImport:
         return False
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        return False
-    return found.__module__.startswith(tuple(f"{one}." for one in packages))
+    is_network = isinstance(code, type) and issubclass(code, nn.Module)
+    return is_network and code.__module__.startswith(prefixes)

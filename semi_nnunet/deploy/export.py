@@ -1,8 +1,8 @@
-"""Turn a trained model into a folder and a zip that stock nnU-Net predicts from without us.
+"""Export a trained model as a folder and a zip from which stock nnU-Net predicts.
 
 nnU-Net's name of a model is TRAINER__PLANS__CONFIGURATION. An exported model has nnU-Net's own
-trainer, so that the plans' identifier carries the method: exports of several methods, and a model
-that nnU-Net trained with the same plans, lie beside each other.
+trainer, and the plans' identifier carries the method, so that exports of several methods and a
+model that nnU-Net trained with the same plans can be installed together.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 import semi_nnunet
 from semi_nnunet.data.layout import STOCK_TRAINER
-from semi_nnunet.deploy.trained import CHECKPOINT, TrainedModel, find_model, with_folds
+from semi_nnunet.deploy.trained import CHECKPOINT, TrainedModel, find_model, select_folds
 from semi_nnunet.planning.architecture import adapter_of
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import UserError
@@ -32,14 +32,14 @@ SHIPPED = ("progress.png", "semi_history.png", "semi_history.csv")
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedModel:
     """A model for stock nnU-Net.
 
     Args:
         dataset, configuration, plans: for nnU-Net's options -d, -c and -p.
         archive: the zip, for ``nnUNetv2_install_pretrained_model_from_zip``.
         folder: the same, unpacked.
-        folds: that it has; more than were trained where several networks are averaged.
+        folds: more than were trained, if several networks are averaged.
     """
 
     dataset: str
@@ -56,68 +56,62 @@ def export(
     *,
     folds: Sequence[str] | None = None,
     checkpoint: str = CHECKPOINT,
-) -> Exported:
-    """Turn a trained model into one that stock nnU-Net installs and predicts from, without us.
+) -> ExportedModel:
+    """Export a trained model that stock nnU-Net installs and predicts with.
 
-    It is written to ``out/DatasetXXX_Name/nnUNetTrainer__PLANS_METHOD__CONFIGURATION`` and into a
-    zip. Where a fold deploys the average of several networks, the others become folds of their
-    own, with the first free numbers: nnU-Net averages folds.
+    Writes ``out/DatasetXXX_Name/nnUNetTrainer__PLANS_METHOD__CONFIGURATION`` and a zip of it. If a
+    fold deploys the average of several networks, the others become further folds with the first
+    free numbers, because nnU-Net averages folds.
 
     Args:
-        model: as :func:`semi_nnunet.deploy.trained.find_model`.
-        out: where the folder and the zip go.
-        folds: numbers or "all"; None: every finished one, but "all" only where it is alone.
-        checkpoint: name of the file in each fold.
-
-    Returns:
-        Where the model is.
+        model, out, folds, checkpoint: see :func:`semi_nnunet.export`.
 
     Raises:
-        UserError: the model or a fold is missing or unreadable, its network is none of nnU-Net's,
-            or the target exists.
+        UserError: the model or a fold is missing or unreadable, stock nnU-Net cannot build the
+            network, or the target exists.
     """
-    found, out = with_folds(find_model(str(model), checkpoint), folds), Path(out)
-    trainer, plans, configuration = found.parts
-    dataset, plans = found.folder.parent.name, f"{plans}_{trainer.replace('__', '_')}"
-    inside = Path(dataset) / f"{STOCK_TRAINER}__{plans}__{configuration}"
-    target, archive = out / inside, out / f"{dataset}__{found.folder.name}.zip"
+    trained, out = select_folds(find_model(str(model), checkpoint), folds), Path(out)
+    trainer, plans, configuration = trained.parts
+    dataset, plans = trained.folder.parent.name, f"{plans}_{trainer.replace('__', '_')}"
+    relative = Path(dataset) / f"{STOCK_TRAINER}__{plans}__{configuration}"
+    target, archive = out / relative, out / f"{dataset}__{trained.folder.name}.zip"
     if target.exists():
         raise UserError(f"{target} exists already", fix="remove it or choose another -o")
-    require_stock_network(found.plans, configuration)
+    require_stock_network(trained.plans, configuration)
     with folder_aside(target, "Nothing was exported") as aside:
-        fill_model(found, plans, aside)
-        write_atomically(archive, lambda temporary: zip_folder(aside, inside, temporary))
-    made = sorted(path.name.removeprefix("fold_") for path in target.glob("fold_*"))
-    return Exported(dataset, configuration, plans, archive, target, tuple(made))
+        write_exported_model(trained, plans, aside)
+        write_atomically(archive, lambda temporary: zip_folder(aside, relative, temporary))
+    exported = sorted(path.name.removeprefix("fold_") for path in target.glob("fold_*"))
+    return ExportedModel(dataset, configuration, plans, archive, target, tuple(exported))
 
 
-def fill_model(model: TrainedModel, identifier: str, aside: Path) -> None:
-    """Write what is exported into a new folder.
+def write_exported_model(model: TrainedModel, identifier: str, folder: Path) -> None:
+    """Write the exported files into a new folder.
 
     Args:
-        model: that is exported.
-        identifier: of its plans in stock nnU-Net; our settings are taken out of them.
-        aside: the folder, which is not there yet.
+        model: to export.
+        identifier: of its plans in stock nnU-Net; our settings are removed from them.
+        folder: does not exist yet.
     """
     provenance: dict[str, dict[str, Any]] = {}
     free_numbers = itertools.count(
         max((int(fold) + 1 for fold in model.folds if fold != "all"), default=0)
     )
     for fold, path in model.checkpoints.items():
-        provenance |= export_fold(path, fold, free_numbers, aside, identifier)
+        provenance |= export_fold(path, fold, free_numbers, folder, identifier)
     plans = model.plans
     semi = plans.pop("semi", {})
     plans.pop("semi_planned", None)
-    write_json(aside / "plans.json", plans | {"plans_name": identifier})
+    write_json(folder / "plans.json", plans | {"plans_name": identifier})
     for name in ("dataset.json", "dataset_fingerprint.json"):
-        if (model.folder / name).is_file():  # a model of others may lack the second
-            shutil.copy2(model.folder / name, aside / name)
+        if (model.folder / name).is_file():  # models of other programs may lack the second
+            shutil.copy2(model.folder / name, folder / name)
     about = {"semi_nnunet": semi_nnunet.__version__, "trainer": model.parts[0]}
-    write_json(aside / PROVENANCE_FILE, {**about, "plans['semi']": semi, "folds": provenance})
+    write_json(folder / PROVENANCE_FILE, {**about, "plans['semi']": semi, "folds": provenance})
 
 
 def require_stock_network(plans: Mapping[str, Any], configuration: str) -> None:
-    """Check that nnU-Net alone can build the network.
+    """Check that stock nnU-Net can build the network.
 
     Raises:
         UserError: it is one of :mod:`semi_nnunet.networks.adapters`.
@@ -134,17 +128,17 @@ def require_stock_network(plans: Mapping[str, Any], configuration: str) -> None:
 def export_fold(
     checkpoint_file: Path, fold: str, free_numbers: Iterator[int], model: Path, plans: str
 ) -> dict[str, dict[str, Any]]:
-    """Write a fold as nnU-Net's trainer would, with the deployed weights only.
+    """Write a fold as nnU-Net's trainer would, with only the deployed weights.
 
     Args:
-        checkpoint_file: what was trained.
-        fold: name of the fold.
+        checkpoint_file: of the trained fold.
+        fold: its name.
         free_numbers: names of the folds of further networks to average with.
         model: the folder for the folds.
         plans: identifier of the exported plans.
 
     Returns:
-        Fold -> where it came from: settings, epoch, identity and checksum.
+        Fold -> its provenance: settings, epoch, identity and checksum.
     """
     checkpoint = checkpoints.read(checkpoint_file)
     semi = checkpoint.pop("semi")
@@ -155,12 +149,12 @@ def export_fold(
         "identity": semi["identity"],
         "settings": semi["settings"],
     }
-    others = semi.get("averaged_with", [])
-    names = [fold, *(str(next(free_numbers)) for _ in others)]
-    for name, weights in zip(names, [checkpoint["network_weights"], *others], strict=True):
+    averaged = semi.get("averaged_with", [])
+    names = [fold, *(str(next(free_numbers)) for _ in averaged)]
+    for name, weights in zip(names, [checkpoint["network_weights"], *averaged], strict=True):
         target = model / f"fold_{name}"
         target.mkdir(parents=True)
-        content = stock_checkpoint(checkpoint, weights, plans)
+        content = make_stock_checkpoint(checkpoint, weights, plans)
         checkpoints.save(content, target / CHECKPOINT)
         for shipped in SHIPPED:
             if (checkpoint_file.parent / shipped).is_file():
@@ -168,10 +162,10 @@ def export_fold(
     return dict.fromkeys(names, provenance)
 
 
-def stock_checkpoint(
+def make_stock_checkpoint(
     checkpoint: Mapping[str, Any], weights: Mapping[str, torch.Tensor], plans: str
 ) -> dict[str, Any]:
-    """What stock nnU-Net reads for prediction; optimizer and students stay behind."""
+    """Return the content that stock nnU-Net reads for prediction, without optimizer or students."""
     init_args = copy.deepcopy(dict(checkpoint["init_args"]))
     for key in ("semi", "semi_planned"):
         init_args["plans"].pop(key, None)

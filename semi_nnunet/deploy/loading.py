@@ -1,10 +1,11 @@
-"""Trained models in memory: their networks, and nnU-Net's own predictor of them."""
+"""Load the networks of trained models without executing code from their files."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -15,20 +16,20 @@ from torch import nn
 
 from semi_nnunet.data.layout import STOCK_TRAINER
 from semi_nnunet.deploy.descriptions import require_known_networks
-from semi_nnunet.deploy.fitting import told_configuration, unfit
 from semi_nnunet.deploy.trained import TrainedModel
 from semi_nnunet.networks.frozen import unwrapped
 from semi_nnunet.training import checkpoints
-from semi_nnunet.util.errors import UserError, raise_if_any
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 
 if TYPE_CHECKING:
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+FIX = "give plans and checkpoint of one training"
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A trained model in memory, on the CPU, by the names of nnU-Net's predictor.
+    """A trained model in memory, on the CPU; attributes as in nnU-Net's predictor.
 
     Args:
         network: with the weights of the first fold, without deep supervision.
@@ -36,7 +37,7 @@ class LoadedModel:
         plans_manager, configuration_manager, label_manager: nnU-Net's.
         dataset_json: content of the file.
         trainer_name: class name.
-        allowed_mirroring_axes: spatial axes along which images may be mirrored, None: none.
+        allowed_mirroring_axes: spatial axes along which images may be mirrored, or None.
     """
 
     network: nn.Module
@@ -49,25 +50,26 @@ class LoadedModel:
     allowed_mirroring_axes: tuple[int, ...] | None
 
 
-def load_parts(model: TrainedModel) -> LoadedModel:
-    """Read a model without executing anything of it.
+def load_model(model: TrainedModel) -> LoadedModel:
+    """Load a model without executing code from its files.
 
-    Nothing is imported that only trainings need, so that a program that predicts starts soon.
+    Modules that only trainings need are not imported, so that predictions start fast.
 
     Raises:
-        UserError: a checkpoint is damaged or holds more than tensors and plain values, or the
-            weights of another network; the plans name code that is no network, or the trainer is
-            not found.
+        UserError: a checkpoint is damaged, holds more than tensors and plain values, or the weights
+            of another network; the plans name untrusted code; or the trainer is not found.
     """
     require_known_networks(model.plans, str(model.folder / "plans.json"))
     contents = [checkpoints.read_of_any_trainer(path) for path in model.checkpoints.values()]
     plans, first = PlansManager(model.plans), contents[0]
-    configuration = plans.get_configuration(told_configuration(first, model.plans, str(model)))
+    configuration = plans.get_configuration(read_configuration_name(first, model.plans, str(model)))
     labels = plans.get_label_manager(model.dataset_json)
     channels = determine_num_input_channels(plans, configuration, model.dataset_json)
-    network = built_network(first, plans, configuration, channels, labels.num_segmentation_heads)
+    heads = labels.num_segmentation_heads
+    network = build_empty_network(first, plans, configuration, channels, heads)
     weights = [content["network_weights"] for content in contents]
-    raise_if_any(f"{model} cannot be read:", unfit(model.checkpoints.values(), weights, network))
+    unfit = find_unfit_checkpoints(model.checkpoints.values(), weights, network)
+    raise_if_any(f"{model} cannot be read:", unfit)
     network.load_state_dict(weights[0])
     axes = first.get("inference_allowed_mirroring_axes")
     return LoadedModel(
@@ -76,31 +78,73 @@ def load_parts(model: TrainedModel) -> LoadedModel:
     )  # fmt: skip
 
 
-def load(model: TrainedModel, mirror: bool, device: torch.device) -> nnUNetPredictor:
-    """nnU-Net's predictor of a model, whose checkpoints are read without executing anything.
+def load_networks(models: Sequence[TrainedModel]) -> list[nn.Module]:
+    """Load the networks of all folds of all models, on the CPU, without deep supervision."""
+    networks = []
+    for model in models:
+        loaded = load_model(model)
+        for weights in loaded.list_of_parameters:
+            network = copy.deepcopy(unwrapped(loaded.network))
+            network.load_state_dict(weights)
+            networks.append(network)
+    return networks
+
+
+def read_configuration_name(
+    checkpoint: Mapping[str, Any], plans: Mapping[str, Any], model: str
+) -> str:
+    """Return the configuration that a checkpoint was trained with.
+
+    Args:
+        checkpoint: of a fold.
+        plans: of the model.
+        model: its name in errors.
 
     Raises:
-        UserError: as :func:`load_parts`.
+        UserError: the checkpoint lacks its configuration or trainer, or the plans lack the
+            configuration.
     """
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    parts = load_parts(model)
-    predictor = nnUNetPredictor(use_mirroring=mirror, device=device, allow_tqdm=False)
-    predictor.manual_initialization(
-        parts.network, parts.plans_manager, parts.configuration_manager, parts.list_of_parameters,
-        parts.dataset_json, parts.trainer_name, parts.allowed_mirroring_axes,
-    )  # fmt: skip
-    return predictor
+    name = checkpoint.get("init_args", {}).get("configuration")
+    if not isinstance(name, str) or name not in plans["configurations"]:
+        message = f"must have the configuration of its checkpoint, got none named {name!r:.80}"
+        raise UserError(f"the plans of {model} {message}", fix=FIX)
+    if "trainer_name" not in checkpoint:
+        raise UserError(f"a checkpoint of {model} must name its trainer", fix="give another model")
+    return name
 
 
-def built_network(
+def find_unfit_checkpoints(
+    paths: Iterable[Path], weights: Iterable[Mapping[str, torch.Tensor]], network: nn.Module
+) -> Iterator[Problem]:
+    """Yield a problem for every checkpoint with weights of another network.
+
+    >>> network = nn.Linear(3, 2)
+    >>> list(find_unfit_checkpoints([Path("a.pth")], [network.state_dict()], network))
+    []
+
+    Args:
+        paths: checkpoints of the folds.
+        weights: of each.
+        network: that the plans describe.
+    """
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    for path, state in zip(paths, weights, strict=True):
+        shapes = {key: tuple(value.shape) for key, value in state.items()}
+        if differing := sorted(k for k in shapes | expected if shapes.get(k) != expected.get(k)):
+            key = differing[0]
+            message = "must hold the weights of the network that plans.json describes, got "
+            message += f"{key!r:.120} of shape {shapes.get(key)}, not {expected.get(key)}"
+            yield Problem(str(path), message, FIX)
+
+
+def build_empty_network(
     checkpoint: Mapping[str, Any],
     plans: PlansManager,
     configuration: Any,
     channels: int,
     heads: int,
 ) -> nn.Module:
-    """The network that a checkpoint's weights are of, with other weights.
+    """Build the network of a checkpoint with random weights.
 
     Args:
         checkpoint: of a fold.
@@ -111,7 +155,7 @@ def built_network(
     Raises:
         UserError: nnU-Net does not find the trainer.
     """
-    if checkpoint["trainer_name"] == STOCK_TRAINER:  # as it does, but without its import
+    if checkpoint["trainer_name"] == STOCK_TRAINER:  # as the trainer does, without importing it
         network = get_network_from_plans(
             configuration.network_arch_class_name,
             configuration.network_arch_init_kwargs,
@@ -119,14 +163,14 @@ def built_network(
             channels, heads, allow_init=True, deep_supervision=False,
         )  # fmt: skip
     else:
-        network = trainer_of(checkpoint).build_network_architecture(
+        network = find_trainer_class(checkpoint).build_network_architecture(
             plans, configuration, channels, heads, enable_deep_supervision=False
         )
     return cast(nn.Module, network)
 
 
-def trainer_of(checkpoint: Mapping[str, Any]) -> type[nnUNetTrainer]:
-    """The class whose way of building networks a checkpoint's weights need.
+def find_trainer_class(checkpoint: Mapping[str, Any]) -> type[nnUNetTrainer]:
+    """Return the trainer class that builds the network of a checkpoint.
 
     Raises:
         UserError: nnU-Net does not find it.
@@ -135,25 +179,12 @@ def trainer_of(checkpoint: Mapping[str, Any]) -> type[nnUNetTrainer]:
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
     try:
-        found = recursive_find_trainer_class_by_name(checkpoint["trainer_name"])
+        trainer = recursive_find_trainer_class_by_name(checkpoint["trainer_name"])
     except RuntimeError as error:
-        if "semi" in checkpoint:  # one of ours: they build their networks as nnU-Net's trainer does
+        if "semi" in checkpoint:  # our trainers build their networks as nnU-Net's trainer does
             return nnUNetTrainer
         raise UserError(
-            f"the model was trained by {checkpoint['trainer_name']}, which nnU-Net does not find. ",
+            f"the model was trained by {checkpoint['trainer_name']}, which nnU-Net does not find",
             fix="name the folder of that trainer in nnUNet_extTrainer",
         ) from error
-    return cast(type[nnUNetTrainer], found)
-
-
-def load_networks(models: Sequence[TrainedModel]) -> list[nn.Module]:
-    """The networks of all folds of all models, on the CPU, without deep supervision."""
-    networks = []
-    for model in models:
-        predictor = load(model, mirror=False, device=torch.device("cpu"))
-        bare = unwrapped(predictor.network)
-        for weights in predictor.list_of_parameters:
-            network = copy.deepcopy(bare)
-            network.load_state_dict(weights)
-            networks.append(network)
-    return networks
+    return cast(type[nnUNetTrainer], trainer)

@@ -1,4 +1,4 @@
-"""The axes along which a model's images are mirrored in predictions, as ``tune`` chose them."""
+"""The axes along which predictions of a model mirror images, as ``tune`` chose them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ FILE = "semi_mirrors.json"  # in the folder of a model
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What the validation cases were predicted with.
+class TriedAxes:
+    """A set of axes with which the validation cases were predicted.
 
     Args:
         axes: spatial ones, 0 is the first; images mirrored along every subset of them are averaged.
         dice: mean over classes and cases.
-        seconds: of a case.
+        seconds: per case.
     """
 
     axes: tuple[int, ...]
@@ -28,55 +28,59 @@ class Tried:
 
     @property
     def passes(self) -> int:
-        """Of the network over each tile."""
+        """Number of passes of the network over each tile."""
         return 2 ** len(self.axes)
 
 
 @dataclass(frozen=True)
-class Mirrors:
-    """The choice of axes and what it rests on.
+class MirrorChoice:
+    """The chosen axes and the measurements behind them; its fields are the keys of a JSON file.
 
     Args:
         axes: that were chosen.
         tried: all sets of axes.
         folds: whose validation cases were predicted, each by the network of its fold.
-        cases: how many there were.
+        cases: number of these cases.
         lose: how much less Dice than with all axes was allowed.
     """
 
     axes: tuple[int, ...]
-    tried: tuple[Tried, ...]
+    tried: tuple[TriedAxes, ...]
     folds: tuple[str, ...]
     cases: int
     lose: float
 
     def write(self, model: Path) -> None:
-        """Write it into the folder of the model."""
+        """Write the choice into the folder of the model."""
         write_json(model / FILE, asdict(self))
 
 
-def chosen(tried: Sequence[Tried], lose: float) -> Tried:
-    """The fewest passes whose Dice is at most ``lose`` below that of all axes; of several the best.
+def choose_axes(tried: Sequence[TriedAxes], lose: float) -> TriedAxes:
+    """Return the fewest passes, then the best Dice, at most ``lose`` below the Dice of all axes.
+
+    >>> few, many = TriedAxes((0,), 0.899, 2.0), TriedAxes((0, 1), 0.900, 4.0)
+    >>> choose_axes([few, many], lose=0.01).axes
+    (0,)
 
     Args:
-        tried: one of them has all axes.
+        tried: among them all axes together.
         lose: a fraction, 0.001 is a tenth of a point.
     """
-    whole = max(tried, key=lambda one: one.passes)
-    enough = [one for one in tried if one.dice >= whole.dice - lose]
-    return min(enough, key=lambda one: (one.passes, -one.dice))
+    all_axes = max(tried, key=lambda axes: axes.passes)
+    enough = [axes for axes in tried if axes.dice >= all_axes.dice - lose]
+    return min(enough, key=lambda axes: (axes.passes, -axes.dice))
 
 
-def mirrors_of(model: Path) -> Mirrors | None:
-    """What was chosen for a model; None: nothing was.
+def load_mirror_choice(model: Path) -> MirrorChoice | None:
+    """Load the choice for a model, or None if ``tune`` made none.
 
     Args:
         model: its folder TRAINER__PLANS__CONFIGURATION.
 
     Raises:
-        UserError: the file holds something else.
+        UserError: the file has another content.
     """
     path = model / FILE
     if not path.is_file():
         return None
-    return read_as(Mirrors, path, "semi_nnunet tune", "remove it, or tune again")
+    return read_as(MirrorChoice, path, "semi_nnunet tune", "remove it, or tune again")

@@ -1,1 +1,1 @@
-"""How nnU-Net's stock commands find our trainers."""
+"""Finds the trainers: ours, nnU-Net's and the user's; and lets nnU-Net's commands find ours."""

@@ -1,4 +1,4 @@
-"""What ``semi_nnunet doctor`` looks at."""
+"""The checks of ``semi_nnunet doctor``: versions, devices, folders, trainers and data sets."""
 
 from __future__ import annotations
 
@@ -31,47 +31,57 @@ TOPIC_WIDTH = 21
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; ``fix`` is None where all is well."""
+    """A line of the report.
+
+    >>> print(Finding("nnUNet_raw", "is not set", "export nnUNet_raw=/a/folder"))
+    FIX  nnUNet_raw            is not set
+                               -> export nnUNet_raw=/a/folder
+
+    Args:
+        topic: the package, device, folder or data set.
+        state: a description of it.
+        fix: what to do, or ``None`` if nothing is wrong.
+    """
 
     topic: str
     state: str
     fix: str | None = None
 
     def __str__(self) -> str:
-        line = f"{'ok  ' if self.fix is None else 'MEND'} {self.topic:<{TOPIC_WIDTH}} "
-        if len(self.topic) > TOPIC_WIDTH:  # the rest goes below a long name
+        line = f"{'ok  ' if self.fix is None else 'FIX '} {self.topic:<{TOPIC_WIDTH}} "
+        if len(self.topic) > TOPIC_WIDTH:  # the state is on the next line
             line += "\n" + " " * (TOPIC_WIDTH + 6)
         line += self.state
         return line if self.fix is None else f"{line}\n{'':{TOPIC_WIDTH + 6}}-> {self.fix}"
 
 
 def examine(with_datasets: bool = True) -> Iterator[Finding]:
-    """Everything there is to say, in the order of the screen; each is looked at when it is asked.
+    """Yield all findings, in the order of the screen; a check runs when its finding is needed.
 
     Args:
-        with_datasets: also of all raw data sets.
+        with_datasets: include all raw data sets.
     """
-    yield from versions()
-    yield from devices()
-    yield from paths()
-    yield trainers()
+    yield check_versions()
+    yield from check_devices()
+    yield from check_folders()
+    yield check_trainers()
     if with_datasets:
-        yield from datasets()
+        yield from check_datasets()
 
 
-def versions() -> Iterator[Finding]:
-    """Python and the packages that matter."""
+def check_versions() -> Finding:
+    """Check the versions of Python and of the most important packages."""
     names = ("nnunetv2", "torch", "batchgeneratorsv2")
-    found = {name: importlib.metadata.version(name) for name in names}
-    known = found["nnunetv2"].startswith("2.8.")
-    fix = None if known else "pip install 'nnunetv2>=2.8.1,<2.9': other versions are not tested"
-    versions = {"Python": platform.python_version(), "semi_nnunet": __version__, **found}
-    yield Finding("versions", ", ".join(f"{name} {versions[name]}" for name in versions), fix)
+    installed = {name: importlib.metadata.version(name) for name in names}
+    is_tested = installed["nnunetv2"].startswith("2.8.")
+    fix = None if is_tested else "pip install 'nnunetv2>=2.8.1,<2.9': other versions are not tested"
+    versions = {"Python": platform.python_version(), "semi_nnunet": __version__, **installed}
+    return Finding("versions", ", ".join(f"{name} {versions[name]}" for name in versions), fix)
 
 
-def devices() -> Iterator[Finding]:
-    """What can be trained on."""
-    import torch  # takes seconds, and what is said before needs none
+def check_devices() -> Iterator[Finding]:
+    """Yield the devices that can train."""
+    import torch  # takes seconds, after the first finding is on the screen
 
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
@@ -81,19 +91,19 @@ def devices() -> Iterator[Finding]:
     elif torch.backends.mps.is_available():
         yield Finding("device", "Apple GPU: train with -device mps")
     else:
-        how = "train with -device cpu and the plans of semi_nnunet plan --budget cpu"
-        yield Finding("device", f"no GPU, a CPU with {os.cpu_count()} cores: {how}")
+        advice = "train with -device cpu and the plans of semi_nnunet plan --budget cpu"
+        yield Finding("device", f"no GPU, a CPU with {os.cpu_count()} cores: {advice}")
 
 
-def paths() -> Iterator[Finding]:
-    """nnU-Net's three folders and the space on them."""
-    yield path_finding(nnUNet_raw, is_written=False)
-    yield path_finding(nnUNet_preprocessed, is_written=True)
-    yield path_finding(nnUNet_results, is_written=True)
+def check_folders() -> Iterator[Finding]:
+    """Check nnU-Net's three folders and the space on them."""
+    yield check_folder(nnUNet_raw, is_written=False)
+    yield check_folder(nnUNet_preprocessed, is_written=True)
+    yield check_folder(nnUNet_results, is_written=True)
 
 
-def path_finding(path: _EnvPath, is_written: bool) -> Finding:
-    """One of nnU-Net's folders; those that are written need permission and space."""
+def check_folder(path: _EnvPath, is_written: bool) -> Finding:
+    """Check one of nnU-Net's folders; output folders need permission and space."""
     name, value = path.env_var_name, path.get()
     if not value:
         return Finding(name, "is not set", f"export {name}=/a/folder")
@@ -108,20 +118,20 @@ def path_finding(path: _EnvPath, is_written: bool) -> Finding:
     return Finding(name, f"{value}, {free:.0f} GiB free", low if is_low else None)
 
 
-def trainers() -> Finding:
-    """Whether nnU-Net's commands find our trainers."""
-    listed = (nnUNet_extTrainer.get() or "").split(os.pathsep)
-    folders = [Path(folder).resolve() for folder in listed if folder]
+def check_trainers() -> Finding:
+    """Check whether nnU-Net's commands find our trainers."""
+    paths = (nnUNet_extTrainer.get() or "").split(os.pathsep)
+    folders = [Path(path).resolve() for path in paths if path]
     if is_registered():
         return Finding("trainers", "registered with the installed nnU-Net")
     if TRAINERS_FOLDER.resolve() in folders:
         return Finding("trainers", "found through nnUNet_extTrainer")
     fix = 'semi_nnunet register, or export nnUNet_extTrainer="$(semi_nnunet register --print)"'
-    return Finding("trainers", "nnU-Net does not find them", fix)
+    return Finding("trainers", "nnU-Net does not find ours", fix)
 
 
-def datasets() -> Iterator[Finding]:
-    """Each raw data set with its counts."""
+def check_datasets() -> Iterator[Finding]:
+    """Check each raw data set."""
     raw, preprocessed = nnUNet_raw.get(), nnUNet_preprocessed.get()
     if not raw or not Path(raw).is_dir():
         return
@@ -130,35 +140,43 @@ def datasets() -> Iterator[Finding]:
 
 
 def dataset(folder: Path, preprocessed: Path | None) -> Finding:
-    """Counts of one data set: raw and ready for training, labelled and unlabelled."""
+    """Check whether all cases of a raw data set are preprocessed, and count them.
+
+    Args:
+        folder: of the raw data set.
+        preprocessed: its folder in ``nnUNet_preprocessed``, or ``None``.
+    """
     from semi_nnunet.data.integrity import cases_in  # imports PyTorch
 
     try:
         ending = read_json(folder / "dataset.json")["file_ending"]
     except (UserError, KeyError) as error:
-        return Finding(folder.name, f"dataset.json cannot be used ({error})", "mend dataset.json")
+        return Finding(
+            folder.name, f"dataset.json cannot be used ({error})", "correct dataset.json"
+        )
     labelled = len(cases_in(folder / "imagesTr", ending))
     unlabelled = len(cases_in(folder / UNLABELLED_IMAGES, ending))
-    ready = {} if preprocessed is None else ready_cases(preprocessed)
-    aside = 0 if preprocessed is None else len(set_aside(preprocessed))
-    wanted = labelled, unlabelled - aside
-    behind = any(have < want for n in ready.values() for have, want in zip(n, wanted, strict=True))
+    counts = {} if preprocessed is None else count_preprocessed(preprocessed)
+    skipped = 0 if preprocessed is None else len(set_aside(preprocessed))
+    is_incomplete = any(
+        count[0] < labelled or count[1] < unlabelled - skipped for count in counts.values()
+    )
     fix = None
-    if unlabelled and (behind or not ready):
+    if unlabelled and (is_incomplete or not counts):
         fix = f"semi_nnunet preprocess -d {int(folder.name[7:10])}"
-    done = ", ".join(f"{name} {n[0]}+{n[1]}" for name, n in ready.items()) or "nothing"
+    done = ", ".join(f"{name} {n[0]}+{n[1]}" for name, n in counts.items()) or "nothing"
     state = f"{labelled} labelled, {unlabelled} unlabelled; preprocessed: {done}"
-    state += f" ({aside} set aside, {SKIPPED_FILE} says why)" if aside else ""
+    state += f" ({skipped} set aside for the reasons in {SKIPPED_FILE})" if skipped else ""
     return Finding(folder.name, state, fix)
 
 
-def ready_cases(preprocessed: Path) -> dict[str, tuple[int, int]]:
-    """Preprocessed folder -> numbers of labelled and unlabelled cases that are there."""
-    ready = {}
+def count_preprocessed(preprocessed: Path) -> dict[str, tuple[int, int]]:
+    """Return preprocessed folder -> numbers of its labelled and unlabelled cases."""
+    counts = {}
     for folder in sorted(path for path in preprocessed.glob("*") if path.is_dir()):
         by_nnunet = len(list(folder.glob("*_seg.b2nd")))
         ours = len(Manifest(folder).present())
         if (by_nnunet or ours) and not folder.name.endswith("_unlabeled"):
-            other = unlabelled_folder(preprocessed, folder.name)
-            ready[folder.name] = ours or by_nnunet, len(Manifest(other).present())
-    return ready
+            unlabelled = unlabelled_folder(preprocessed, folder.name)
+            counts[folder.name] = ours or by_nnunet, len(Manifest(unlabelled).present())
+    return counts

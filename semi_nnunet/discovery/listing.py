@@ -1,6 +1,7 @@
-"""Which trainers there are, ours, nnU-Net's and the user's: read from their files, not imported.
+"""The names and facts of all trainers: ours, nnU-Net's and the user's.
 
-An import of nnU-Net's trainer takes seconds, and a file of the user's may do anything.
+Ours are in a table, and other names are read from the files, because an import of nnU-Net's trainer
+takes seconds. Only folders of the user's that mention this package are imported.
 """
 
 from __future__ import annotations
@@ -8,105 +9,97 @@ from __future__ import annotations
 import ast
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from semi_nnunet.discovery.register import TRAINERS_FOLDER, shim_file, trainer_folders
+from semi_nnunet.discovery.trainers.semi_nnunet_trainers import TRAINERS, TrainerFacts
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.names import unknown
 
-ROOT = TRAINERS_FOLDER.parents[2]  # holds the package
+if TYPE_CHECKING:
+    from semi_nnunet.training.trainer import SemiTrainer
 
 
-@dataclass(frozen=True)
-class TrainerFacts:
-    """What the body of a trainer's class says about it, or else that of SemiTrainer.
+def our_trainers() -> dict[str, TrainerFacts]:
+    """Return name -> facts of every trainer of this package, and of the user's built on ours.
 
-    Args:
-        file: in which the class is.
-        uses_unlabelled: it needs unlabelled cases.
-        segments: its network predicts classes, so that there is something to validate.
-        taught_by: the trainer whose trained network it needs by default.
+    >>> our_trainers()["SemiDistillationTrainer"].taught_by
+    'SemiMeanTeacherTrainer'
     """
+    users = {
+        name: TrainerFacts(file, None, trainer.uses_unlabelled, trainer.segments, trainer.taught_by)
+        for name, (file, trainer) in user_trainers().items()
+    }
+    return {**TRAINERS, **users}
 
-    file: Path
-    uses_unlabelled: bool = True
-    segments: bool = True
-    taught_by: str | None = None
+
+def user_trainers() -> dict[str, tuple[Path, type[SemiTrainer]]]:
+    """Return name -> file and class of the trainers in ``nnUNet_extTrainer`` built on ours."""
+    return _import_user_trainers(trainer_folders())
 
 
 @cache
-def our_trainers() -> dict[str, TrainerFacts]:
-    """Name -> facts of every trainer of this package."""
-    found: dict[str, TrainerFacts] = {}
-    for node in parsed(TRAINERS_FOLDER / "semi_nnunet_trainers.py").body:
-        if isinstance(node, ast.ImportFrom) and node.module:
-            path = ROOT.joinpath(*node.module.split(".")).with_suffix(".py")
-            bodies = class_bodies(path)
-            found |= {one.name: facts_in(path, bodies[one.name]) for one in node.names}
-    return found
+def _import_user_trainers(folders: str) -> dict[str, tuple[Path, type[SemiTrainer]]]:
+    trainers = {}
+    for folder in _user_folders(folders):
+        files = _find_classes(folder)
+        if any("semi_nnunet" in path.read_text(encoding="utf-8") for path in files.values()):
+            from semi_nnunet.discovery.classes import import_user_trainers  # takes seconds
 
-
-def facts_in(file: Path, body: Sequence[ast.stmt]) -> TrainerFacts:
-    """The facts that the body of a class in a file assigns."""
-    names = {field.name for field in fields(TrainerFacts)}
-    return TrainerFacts(
-        file=file,
-        **{
-            target.id: ast.literal_eval(node.value)
-            for node in body
-            if isinstance(node, ast.Assign)
-            for target in node.targets
-            if isinstance(target, ast.Name) and target.id in names
-        },
-    )
+            classes = import_user_trainers(folder, files.keys() - TRAINERS.keys())
+            trainers |= {name: (files[name], trainer) for name, trainer in classes.items()}
+    return trainers
 
 
 def summary_of(trainer: str) -> str:
-    """The first line of the file of a trainer of this package, which says what its method is."""
-    text = ast.get_docstring(parsed(our_trainers()[trainer].file)) or ""
-    return text.partition("\n")[0]
+    """Return the summary of a trainer's method: the first line of the file.
+
+    >>> summary_of("SemiCPSTrainer")
+    'Cross Pseudo Supervision (Chen et al., CVPR 2021, arXiv:2106.01226).'
+    """
+    return (ast.get_docstring(_parse(our_trainers()[trainer].file)) or "").partition("\n")[0]
 
 
 def stock_trainers() -> frozenset[str]:
-    """Names of nnU-Net's own trainers and variants."""
-    return _trainers_in(shim_file().parents[1])
+    """Return the names of nnU-Net's own trainers and variants."""
+    return frozenset(_find_classes(shim_file().parents[1]))
 
 
 def other_trainers() -> frozenset[str]:
-    """Names of nnU-Net's own trainers and variants, and of those in nnUNet_extTrainer."""
-    folders = {Path(one) for one in trainer_folders().split(os.pathsep)} - {TRAINERS_FOLDER}
-    return stock_trainers().union(*map(_trainers_in, folders))
+    """Return the names of nnU-Net's own trainers and of those in ``nnUNet_extTrainer``."""
+    return stock_trainers().union(*map(_find_classes, _user_folders(trainer_folders())))
 
 
 def all_trainers() -> list[str]:
-    """Names of ours, of nnU-Net's and of those in nnUNet_extTrainer."""
-    return [*our_trainers(), *sorted(other_trainers())]
+    """Return the names of our trainers, of nnU-Net's and of those in ``nnUNet_extTrainer``."""
+    return [*TRAINERS, *sorted(other_trainers() - {*TRAINERS})]
 
 
 def unknown_trainers(names: Sequence[str]) -> Iterator[Problem]:
-    """Trainers that are neither ours nor nnU-Net's nor in nnUNet_extTrainer."""
+    """Yield a problem for each name of a trainer that does not exist."""
     yield from unknown("trainer", names, all_trainers())
 
 
+def _user_folders(folders: str) -> list[Path]:
+    paths = map(Path, folders.split(os.pathsep))
+    return [path for path in paths if path != TRAINERS_FOLDER]
+
+
 @cache
-def _trainers_in(folder: Path) -> frozenset[str]:
-    return frozenset().union(*map(classes_in, folder.rglob("*.py")))
+def _find_classes(folder: Path) -> dict[str, Path]:
+    """Return name -> file of every class in a folder and the folders below it."""
+    return {
+        node.name: path
+        for path in sorted(folder.rglob("*.py"))
+        for node in _parse(path).body
+        if isinstance(node, ast.ClassDef)
+    }
 
 
-def classes_in(path: Path) -> set[str]:
-    """The classes that a file defines; none of one that is no Python."""
-    return {*class_bodies(path)}
-
-
-def class_bodies(path: Path) -> dict[str, list[ast.stmt]]:
-    """Name -> body of each class that a file defines."""
-    return {node.name: node.body for node in parsed(path).body if isinstance(node, ast.ClassDef)}
-
-
-def parsed(path: Path) -> ast.Module:
-    """The syntax tree of a file; an empty one if it is no Python."""
+def _parse(path: Path) -> ast.Module:
+    """Return the syntax tree of a file; an empty one if it is no Python."""
     try:
         return ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError):

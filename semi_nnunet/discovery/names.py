@@ -1,6 +1,6 @@
-"""The trainers that commands take where nobody names one."""
+"""The default trainers of commands."""
 
 from __future__ import annotations
 
-BASELINE = "SemiBaselineTrainer"  # what all methods are compared with
+BASELINE = "SemiBaselineTrainer"  # all methods are compared with it
 RECOMMENDED = "SemiUnifiedTrainer"  # to be tried first: docs/choosing_a_method.md

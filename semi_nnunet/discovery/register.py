@@ -1,4 +1,4 @@
-"""Tell the installed nnU-Net about our trainers."""
+"""Let the installed nnU-Net find our trainers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if importlib.util.find_spec("semi_nnunet") is not None:  # uninstalled: nnU-Net 
 
 
 def trainer_folders() -> str:
-    """The value of nnUNet_extTrainer by which nnU-Net finds our trainers, and the user's own."""
-    ours, before = str(TRAINERS_FOLDER), os.environ.get("nnUNet_extTrainer", "")
-    return os.pathsep.join([ours, *(p for p in before.split(os.pathsep) if p not in ("", ours))])
+    """Return the value of ``nnUNet_extTrainer`` that finds our trainers and the user's own."""
+    ours, current = str(TRAINERS_FOLDER), os.environ.get("nnUNet_extTrainer", "")
+    return os.pathsep.join([ours, *(p for p in current.split(os.pathsep) if p not in ("", ours))])
 
 
 def shim_file() -> Path:
-    """The file beside nnU-Net's own trainer variants.
+    """Return the path of the file next to nnU-Net's own trainer variants.
 
     Raises:
         UserError: nnU-Net is not installed.
@@ -35,22 +35,17 @@ def shim_file() -> Path:
     spec = importlib.util.find_spec("nnunetv2")
     if spec is None or not spec.submodule_search_locations:
         raise UserError("nnunetv2 is not installed in this Python", fix="pip install nnunetv2")
-    return (
-        Path(spec.submodule_search_locations[0])
-        / "training"
-        / "nnUNetTrainer"
-        / "variants"
-        / "semi_nnunet_shim.py"
-    )
+    package = Path(spec.submodule_search_locations[0])
+    return package / "training" / "nnUNetTrainer" / "variants" / "semi_nnunet_shim.py"
 
 
 def is_registered() -> bool:
-    """Whether the shim is there and of this version."""
+    """Return whether the file exists and belongs to this version."""
     return shim_file().is_file() and shim_file().read_text(encoding="utf-8") == SHIM
 
 
 def register() -> Path:
-    """Write the shim.
+    """Write the file, and return its path.
 
     Raises:
         UserError: nnU-Net's folder is not writable.
@@ -67,7 +62,7 @@ def register() -> Path:
 
 
 def unregister() -> bool:
-    """Remove the shim; False if there was none."""
+    """Remove the file; return False if it did not exist."""
     existed = shim_file().is_file()
     shim_file().unlink(missing_ok=True)
     return existed

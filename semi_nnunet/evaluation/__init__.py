@@ -1,1 +1,1 @@
-"""How good a segmentation is: metrics per case and class, tables, paired comparison."""
+"""Metrics of segmentations per case and class, tables of them, and paired comparisons."""

@@ -10,33 +10,44 @@ from typing import TypeVar
 
 import numpy as np
 
-from semi_nnunet.evaluation.statistics import Difference, doubts, holm, paired_difference, verdict
+from semi_nnunet.evaluation.statistics import (
+    Difference,
+    doubts,
+    holm,
+    judge_difference,
+    paired_difference,
+)
 from semi_nnunet.evaluation.values import (
     SIGNED,
     Model,
     Value,
-    defined_nowhere,
+    build_undefined_error,
+    has_defined_value,
     higher_is_better,
-    is_defined,
 )
 from semi_nnunet.util import markdown
 from semi_nnunet.util.errors import UserError
 
+CaseKey = tuple[str, int, str, str]  # fold, seed, case, class
+Key = tuple[str, int, str, str]  # fold, seed, patient, class
+Numbers = Mapping[Key, tuple[float, ...]]
+G = TypeVar("G")
+
 
 @dataclass(frozen=True)
-class Compared:
-    """A model beside the baseline of the same configuration.
+class ModelComparison:
+    """A model compared with the baseline of the same configuration.
 
     Args:
-        model: the model.
+        model: trainer and configuration.
         mean: of the metric: mean over classes of the mean over patients, folds and seeds.
-        baseline_mean: the baseline's, on the same cases, folds and seeds.
-        overall: difference of the patients, each the mean over seeds of those over classes, folds
+        baseline_mean: of the baseline, on the same cases, folds and seeds.
+        overall: difference over patients, each the mean over seeds of the mean over classes, folds
             and cases.
-        p_holm: corrected for all models of the table.
-        classes: class -> difference of the patients in it, and its p, corrected for all models and
-            classes of the table.
-        seeds: seed -> mean difference of that seed's trainings.
+        p_holm: p of ``overall``, corrected for all models of the table.
+        classes: class -> difference over patients and its p, corrected for all models and classes
+            of the table.
+        seeds: seed -> mean difference of the trainings with it.
     """
 
     model: Model
@@ -48,278 +59,304 @@ class Compared:
     seeds: dict[int, float]
 
     def verdict(self, metric: str) -> str:
-        """What the table says, in words."""
-        return in_words(verdict(self.overall, self.p_holm), higher_is_better(metric))
+        """Return "better", "WORSE" or "no evidence of a gain"."""
+        return describe_verdict(self.overall, self.p_holm, metric)
 
     def reasoned_verdict(self, metric: str) -> str:
-        """The verdict, and why it is not another one."""
+        """Return the verdict, with the reasons if there is no evidence."""
         reasons = doubts(self.overall, self.p_holm)
         if reasons and min(self.seeds.values()) < 0 < max(self.seeds.values()):
             reasons.append("the seeds disagree")
-        said = self.verdict(metric)
-        return f"{said}: {' and '.join(reasons)}" if reasons else said
+        verdict = self.verdict(metric)
+        return f"{verdict}: {' and '.join(reasons)}" if reasons else verdict
 
 
-def in_words(found: str, higher_better: bool) -> str:
-    """ "higher" or "lower" as better or worse."""
-    if found not in ("higher", "lower"):
+def describe_verdict(difference: Difference, p: float, metric: str) -> str:
+    """Return "better", "WORSE" or "no evidence of a gain" for a difference in the metric.
+
+    >>> gain = Difference(0.02, low=0.01, high=0.03, p=0.001, cases=12, better=11)
+    >>> describe_verdict(gain, 0.002, "dice"), describe_verdict(gain, 0.2, "dice")
+    ('better', 'no evidence of a gain')
+    """
+    judgement = judge_difference(difference, p)
+    if judgement not in ("higher", "lower"):
         return "no evidence of a gain"
-    return "better" if (found == "higher") == higher_better else "WORSE"
+    return "better" if (judgement == "higher") == higher_is_better(metric) else "WORSE"
 
 
-def compare(values: Sequence[Value], baseline: str, metric: str) -> list[Compared]:
-    """Compare every model with the baseline of its configuration, on what both have.
+def compare(values: Sequence[Value], baseline: str, metric: str) -> list[ModelComparison]:
+    """Compare every model with the baseline of its configuration, on the cases that both have.
 
     Args:
         values: of the metric; cases of one patient are one observation.
-        baseline: the trainer.
-        metric: which it is.
+        baseline: a trainer.
+        metric: name of the metric.
 
     Raises:
-        UserError: no model has a fold and seed in common with the baseline, or the metric is
-            defined nowhere.
+        UserError: no model has a fold and seed in common with the baseline, or no value is defined.
     """
-    tables = by_model(values)
-    found = []
+    tables = group_by_model(values)
+    compared = []
     for model, table in tables.items():
         base = tables.get(Model(baseline, model.configuration), {})
-        both = ((v, (v.value, base[key].value)) for key, v in table.items() if key in base)
-        pairs = of_patients(both)
+        shared = ((v, (v.value, base[key].value)) for key, v in table.items() if key in base)
+        pairs = average_cases_of_patients(shared)
         if model.trainer != baseline and pairs:
-            found.append(pair_up(model, pairs, higher_is_better(metric)))
-    if not found:
-        measured = sorted({model.trainer for model in tables})
-        if measured and baseline not in measured:
-            raise UserError(
-                f"the baseline {baseline} is none of what was measured: {', '.join(measured)}. ",
-                fix="train it (semi_nnunet crossval), or name another with --baseline",
-            )
-        if tables and not is_defined(values):
-            raise defined_nowhere(metric)
-        if measured == [baseline]:
-            means = ", ".join(
-                f"{model.configuration} {mean_of_classes(alone(table.values())):.4f}"
-                for model, table in tables.items()
-            )
-            raise UserError(
-                f"nothing but the baseline {baseline} was measured ({metric}: {means}). ",
-                fix="train a method beside it (semi_nnunet crossval -tr TRAINER)",
-            )
-        raise UserError(
-            f"no trainer has a case of the same fold and seed in common with the baseline "
-            f"{baseline}",
-            fix="train both (semi_nnunet crossval), or name another with --baseline",
-        )
-    overall = holm([item.overall.p for item in found])
-    of_classes = iter(holm([d.p for item in found for d, _ in item.classes.values()]))
+            compared.append(compare_pairs(model, pairs, higher_is_better(metric)))
+    if not compared:
+        raise build_no_comparison_error(values, tables, baseline, metric)
+    overall = holm([item.overall.p for item in compared])
+    class_ps = iter(holm([d.p for item in compared for d, _ in item.classes.values()]))
     return [
         replace(
             item,
             p_holm=p,
-            classes={name: (d, next(of_classes)) for name, (d, _) in item.classes.items()},
+            classes={name: (d, next(class_ps)) for name, (d, _) in item.classes.items()},
         )
-        for item, p in zip(found, overall, strict=True)
+        for item, p in zip(compared, overall, strict=True)
     ]
 
 
-def by_model(values: Iterable[Value]) -> dict[Model, dict[CaseKey, Value]]:
-    """The values of each model, by fold, seed, case and class."""
+def build_no_comparison_error(
+    values: Sequence[Value],
+    tables: Mapping[Model, Mapping[CaseKey, Value]],
+    baseline: str,
+    metric: str,
+) -> UserError:
+    """Return the error that says why no model can be compared with the baseline."""
+    measured = sorted({model.trainer for model in tables})
+    if measured and baseline not in measured:
+        return UserError(
+            f"the baseline {baseline} was not measured, only {', '.join(measured)}",
+            fix="train it (semi_nnunet crossval), or name another with --baseline",
+        )
+    if tables and not has_defined_value(values):
+        return build_undefined_error(metric)
+    if measured == [baseline]:
+        means = ", ".join(
+            f"{model.configuration} {average_classes(compute_patient_means(table.values())):.4f}"
+            for model, table in tables.items()
+        )
+        return UserError(
+            f"only the baseline {baseline} was measured ({metric}: {means})",
+            fix="train a method, too (semi_nnunet crossval -tr TRAINER)",
+        )
+    return UserError(
+        f"no trainer has a case, fold and seed in common with the baseline {baseline}",
+        fix="train both (semi_nnunet crossval), or name another with --baseline",
+    )
+
+
+def group_by_model(values: Iterable[Value]) -> dict[Model, dict[CaseKey, Value]]:
+    """Return model -> (fold, seed, case, class) -> value."""
     tables: dict[Model, dict[CaseKey, Value]] = defaultdict(dict)
     for v in values:
         tables[v.model][v.fold, v.seed, v.case, v.name] = v
     return tables
 
 
-CaseKey = tuple[str, int, str, str]  # fold, seed, case, class
-Key = tuple[str, int, str, str]  # fold, seed, patient, class
-Numbers = Mapping[Key, tuple[float, ...]]
-G = TypeVar("G")
-
-
-def of_patients(cases: Iterable[tuple[Value, tuple[float, ...]]]) -> dict[Key, tuple[float, ...]]:
-    """Mean over the cases of each patient, as one with many must not count for many.
+def average_cases_of_patients(
+    cases: Iterable[tuple[Value, tuple[float, ...]]],
+) -> dict[Key, tuple[float, ...]]:
+    """Average over the cases of each patient, so that a patient with many cases counts once.
 
     Args:
-        cases: values, and numbers of each, to average; those of NaN are left out.
+        cases: values, and numbers of each to average; cases with a NaN are left out.
     """
     groups = defaultdict[Key, list[tuple[float, ...]]](list)
     for v, numbers in cases:
         if not any(map(math.isnan, numbers)):
-            groups[v.fold, v.seed, v.whose, v.name].append(numbers)
+            groups[v.fold, v.seed, v.patient_or_case, v.name].append(numbers)
     return {key: tuple(map(float, np.mean(group, axis=0))) for key, group in groups.items()}
 
 
-def alone(values: Iterable[Value]) -> dict[Key, tuple[float, ...]]:
-    """:func:`of_patients` of one model's values."""
-    return of_patients((v, (v.value,)) for v in values)
+def compute_patient_means(values: Iterable[Value]) -> dict[Key, tuple[float, ...]]:
+    """Return the means of one model over the cases of each patient."""
+    return average_cases_of_patients((v, (v.value,)) for v in values)
 
 
-def classes_of(numbers: Numbers) -> list[str]:
-    """In the order in which they come."""
+def list_value_classes(numbers: Numbers) -> list[str]:
+    """Return the classes in order of appearance."""
     return list(dict.fromkeys(key[3] for key in numbers))
 
 
-def pair_up(model: Model, pairs: Numbers, higher_better: bool) -> Compared:
-    """The differences of one model, no p corrected yet."""
-    of_classes = {
+def compare_pairs(model: Model, pairs: Numbers, higher_better: bool) -> ModelComparison:
+    """Return the differences of one model, with p-values that are not corrected yet."""
+    classes = {
         name: paired_difference(
-            by_patient_and_seed({key: pair for key, pair in pairs.items() if key[3] == name}),
+            tabulate_differences({key: pair for key, pair in pairs.items() if key[3] == name}),
             higher_better,
         )
-        for name in classes_of(pairs)
+        for name in list_value_classes(pairs)
     }
-    return Compared(
+    return ModelComparison(
         model,
-        mean_of_classes(pairs, 0),
-        mean_of_classes(pairs, 1),
-        paired_difference(by_patient_and_seed(pairs), higher_better),
+        average_classes(pairs, 0),
+        average_classes(pairs, 1),
+        paired_difference(tabulate_differences(pairs), higher_better),
         1.0,
-        {name: (difference, 1.0) for name, difference in of_classes.items()},
-        mean_difference_by(pairs, lambda key: key[1]),
+        {name: (difference, 1.0) for name, difference in classes.items()},
+        average_differences(pairs, lambda key: key[1]),
     )
 
 
-def by_patient_and_seed(pairs: Numbers) -> np.ndarray:
-    """(patients, seeds) mean differences, NaN where a seed lacks a patient."""
-    found = mean_difference_by(pairs, lambda key: (key[2], key[1]))
-    patients, seeds = (list(dict.fromkeys(names)) for names in zip(*found, strict=True))
-    return np.array([[found.get((one, seed), math.nan) for seed in seeds] for one in patients])
+def tabulate_differences(pairs: Numbers) -> np.ndarray:
+    """Return mean differences (patients, seeds), NaN where a seed lacks a patient."""
+    means = average_differences(pairs, lambda key: (key[2], key[1]))
+    patients, seeds = (list(dict.fromkeys(names)) for names in zip(*means, strict=True))
+    return np.array([[means.get((name, seed), math.nan) for seed in seeds] for name in patients])
 
 
-def mean_difference_by(pairs: Numbers, group: Callable[[Key], G]) -> dict[G, float]:
-    """Group -> mean over its classes of the mean difference in that class."""
-    parts: dict[G, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+def average_differences(pairs: Numbers, group: Callable[[Key], G]) -> dict[G, float]:
+    """Return group -> mean over its classes of the mean difference in the class."""
+    groups: dict[G, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for key, (value, base) in pairs.items():
-        parts[group(key)][key[3]].append(value - base)
+        groups[group(key)][key[3]].append(value - base)
     return {
         name: float(np.mean([np.mean(differences) for differences in classes.values()]))
-        for name, classes in parts.items()
+        for name, classes in groups.items()
     }
 
 
-def mean_of_classes(numbers: Numbers, which: int = 0) -> float:
-    """Mean over classes of the mean over all else; ``which``: 0 the model's, 1 the baseline's."""
-    return float(np.mean([mean_of_class(numbers, name, which) for name in classes_of(numbers)]))
+def average_classes(numbers: Numbers, index: int = 0) -> float:
+    """Return the mean over classes of the mean over patients, folds and seeds.
+
+    Args:
+        numbers: of each fold, seed, patient and class.
+        index: of the number to average: in pairs, 0 is the model and 1 the baseline.
+    """
+    return float(
+        np.mean([average_class(numbers, name, index) for name in list_value_classes(numbers)])
+    )
 
 
-def mean_of_class(numbers: Numbers, name: str, which: int = 0) -> float:
-    """Mean over patients, folds and seeds; NaN where there are none."""
-    own = [number[which] for key, number in numbers.items() if key[3] == name]
-    return float(np.mean(own)) if own else math.nan
+def average_class(numbers: Numbers, name: str, index: int = 0) -> float:
+    """Return the mean of a class over patients, folds and seeds; NaN if there are none."""
+    class_numbers = [number[index] for key, number in numbers.items() if key[3] == name]
+    return float(np.mean(class_numbers)) if class_numbers else math.nan
 
 
 def ranking(values: Sequence[Value], metric: str) -> list[tuple[Model, float]]:
-    """Every model with its mean over what all of them predicted, best first.
+    """Return the models with their means over the cases that all of them predicted, best first.
 
-    Those with the fewest trainings, which may be running still, are :func:`left_out` where all have
-    nothing in common; [] if that leaves fewer than two of several. The best is chosen on validation
-    cases.
+    If the models have nothing in common, the models with the fewest values are dropped until the
+    others do; they may still be training. Returns [] if fewer than two of several models remain.
+    Use validation cases to choose the best model.
     """
-    measured = tables = by_model(v for v in values if not math.isnan(v.value))
+    measured = tables = group_by_model(v for v in values if not math.isnan(v.value))
     while tables and not (common := set.intersection(*map(set, tables.values()))):
         fewest = min(map(len, tables.values()))
         tables = {model: table for model, table in tables.items() if len(table) > fewest}
     if len(tables) < min(2, len(measured)):
         return []
     means = [
-        (model, mean_of_classes(alone(table[key] for key in sorted(common))))
+        (model, average_classes(compute_patient_means(table[key] for key in sorted(common))))
         for model, table in tables.items()
     ]
     return sorted(means, key=lambda item: item[1], reverse=higher_is_better(metric))
 
 
 def left_out(values: Iterable[Value], ranked: Sequence[tuple[Model, float]]) -> list[Model]:
-    """Those that a :func:`ranking` has no place for, as they have nothing in common with it."""
+    """Return the models that a :func:`ranking` dropped, as they share no case with the others."""
     placed = {model for model, _ in ranked}
-    return [
-        model for model in by_model(v for v in values if v.value == v.value) if model not in placed
-    ]
+    defined = (v for v in values if not math.isnan(v.value))
+    return [model for model in group_by_model(defined) if model not in placed]
 
 
 # ---- tables for people ----
 
 
-def overall_table(found: Sequence[Compared], metric: str) -> str:
-    """A line for each model."""
+def overall_table(compared: Sequence[ModelComparison], metric: str) -> str:
+    """Return a Markdown table with a row for each model."""
     rows = [
-        ["trainer", "configuration", column_title(metric), "baseline", "difference",
+        ["trainer", "configuration", format_column_title(metric), "baseline", "difference",
          "95 % interval", "p (Holm)", "better in", "seeds", ""],
     ]  # fmt: skip
-    for item in found:
+    for item in compared:
         d = item.overall
         seeds = ", ".join(f"{difference:+.4f}" for _, difference in sorted(item.seeds.items()))
         rows.append(
             [item.model.trainer, item.model.configuration, f"{item.mean:.4f}",
-             f"{item.baseline_mean:.4f}", f"{d.mean:+.4f}", interval(d), readable_p(item.p_holm),
-             f"{d.better} of {d.cases}", seeds, item.reasoned_verdict(metric)]
+             f"{item.baseline_mean:.4f}", f"{d.mean:+.4f}", format_interval(d),
+             format_p(item.p_holm), f"{d.better} of {d.cases}", seeds,
+             item.reasoned_verdict(metric)]
         )  # fmt: skip
     return markdown.table(rows)
 
 
 def means_table(ranked: Sequence[tuple[Model, float]], metric: str) -> str:
-    """A line for each model, best first."""
+    """Return a Markdown table with the mean of each model, best first."""
     rows = [[m.trainer, m.configuration, f"{mean:.4f}"] for m, mean in ranked]
-    return markdown.table([["trainer", "configuration", column_title(metric)], *rows])
+    return markdown.table([["trainer", "configuration", format_column_title(metric)], *rows])
 
 
-def column_title(metric: str) -> str:
-    """As its column, between bars where a value without its sign is compared."""
+def class_table(compared: Sequence[ModelComparison], metric: str) -> str:
+    """Return a Markdown table with a row for each model and class."""
+    rows = [["trainer", "configuration", "class", "difference", "95 % interval", "p (Holm)", ""]]
+    for item in compared:
+        for name, (d, p) in item.classes.items():
+            rows.append(
+                [item.model.trainer, item.model.configuration, name, f"{d.mean:+.4f}",
+                 format_interval(d), format_p(p), describe_verdict(d, p, metric)]
+            )  # fmt: skip
+    return markdown.table(rows)
+
+
+def format_column_title(metric: str) -> str:
+    """Return the metric's name, between bars if values are compared without their sign.
+
+    >>> format_column_title("volume_difference_ml")
+    '|volume_difference_ml|'
+    """
     return f"|{metric}|" if metric.startswith(SIGNED) else metric
 
 
 def patients_note(values: Sequence[Value]) -> str:
-    """That cases of one patient count as one, if there are such."""
-    there = [v for v in values if not math.isnan(v.value)]
-    cases, patients = len({v.case for v in there}), len({v.whose for v in there})
+    """Return the note that cases of one patient count as one; "" if each patient has one case."""
+    defined = [v for v in values if not math.isnan(v.value)]
+    cases, patients = len({v.case for v in defined}), len({v.patient_or_case for v in defined})
     if patients == cases:
         return ""
-    said = f"{patients} patient{'s' if patients > 1 else ''}"
-    return f"Of the {cases} cases those of one patient count as one: {said}."
+    noun = "patients" if patients > 1 else "patient"
+    return f"Cases of one patient count as one: {cases} cases of {patients} {noun}."
 
 
 def seeds_note(values: Sequence[Value], baseline: str) -> str:
-    """How far chance in training alone moved the baseline, a line for each configuration.
+    """Return the baseline's mean of each seed, to show how much of a difference may be chance.
 
-    Of one seed, the interval knows nothing of it.
+    Each configuration has a line. With one seed, the line says that intervals do not cover chance
+    in training.
     """
     lines = []
-    for model, table in by_model(v for v in values if not math.isnan(v.value)).items():
+    for model, table in group_by_model(v for v in values if not math.isnan(v.value)).items():
         if model.trainer != baseline:
             continue
-        own = alone(table.values())
+        patients = compute_patient_means(table.values())
         means = [
-            mean_of_classes({key: one for key, one in own.items() if key[1] == seed})
-            for seed in sorted({key[1] for key in own})
+            average_classes({key: number for key, number in patients.items() if key[1] == seed})
+            for seed in sorted({key[1] for key in patients})
         ]
         name = f"{baseline} {model.configuration}"
         lines.append(
             f"{name} by seed: {', '.join(f'{mean:.4f}' for mean in means)}."
             if len(means) > 1
-            else f"{name} has one seed: how much chance in training matters is not known, the "
-            f"intervals are of the cases alone. Fix: semi_nnunet crossval --seeds 3"
+            else f"{name} has one seed, so the intervals cover chance in the cases, but not chance "
+            "in training. To include it: semi_nnunet crossval --seeds 3"
         )
     return "\n".join(lines)
 
 
-def class_table(found: Sequence[Compared], metric: str) -> str:
-    """A line for each model and class."""
-    rows = [["trainer", "configuration", "class", "difference", "95 % interval", "p (Holm)", ""]]
-    for item in found:
-        for name, (d, p) in item.classes.items():
-            said = in_words(verdict(d, p), higher_is_better(metric))
-            rows.append(
-                [item.model.trainer, item.model.configuration, name, f"{d.mean:+.4f}", interval(d),
-                 readable_p(p), said]
-            )  # fmt: skip
-    return markdown.table(rows)
+def format_p(p: float) -> str:
+    """Return "< 0.001" or "0.034", but never "0.000".
 
-
-def readable_p(p: float) -> str:
-    """ "< 0.001" or "0.034"; never 0.000."""
+    >>> format_p(0.0342), format_p(1e-9)
+    ('0.034', '< 0.001')
+    """
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def interval(difference: Difference) -> str:
+def format_interval(difference: Difference) -> str:
+    """Return an interval such as "+0.0100 to +0.0200"."""
     if math.isnan(difference.low):
-        return "only one"
+        return "one case only"
     return f"{difference.low:+.4f} to {difference.high:+.4f}"

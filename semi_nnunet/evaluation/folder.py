@@ -23,7 +23,7 @@ from semi_nnunet.data.image_files import (
 )
 from semi_nnunet.data.raw_description import files_in
 from semi_nnunet.evaluation.labelling import Labelling
-from semi_nnunet.evaluation.metrics import UNDEFINED, Measure, column_meanings, mask_metrics
+from semi_nnunet.evaluation.metrics import UNDEFINED, Measure, describe_columns, mask_metrics
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.parallel import in_processes
 
@@ -31,7 +31,7 @@ COUNTS = ("TP", "FP", "FN", "TN", "n_pred", "n_ref")  # nnU-Net's, in voxels
 
 
 @dataclass(frozen=True)
-class Pair:
+class FilePair:
     """A predicted file and its reference."""
 
     case: str
@@ -40,8 +40,8 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Row:
-    """What was found for one class of one case; NaN where the case does not annotate the class."""
+class ClassMetrics:
+    """Metrics and counts of one class in one case; NaN if the case does not annotate the class."""
 
     case: str
     name: str
@@ -50,26 +50,28 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """What all cases are held to, and measured by.
+class EvaluationProtocol:
+    """The labelling that files must follow, and the measure of every class.
 
     Args:
         labelling: of predictions and references.
-        measures: name of the class -> in what it is measured.
+        measures: name of the class -> unit and tolerances.
     """
 
     labelling: Labelling
     measures: Mapping[str, Measure]
 
 
-def find_pairs(predictions: Path, references: Path, ending: str, partial_ok: bool) -> list[Pair]:
-    """Match the files of two folders by their names; hidden ones, as macOS leaves, do not count.
+def find_pairs(
+    predictions: Path, references: Path, ending: str, partial_ok: bool
+) -> list[FilePair]:
+    """Match the files of two folders by their names; hidden files (from macOS) are ignored.
 
     Raises:
-        UserError: a folder has no such file, or a file has no counterpart. A reference without a
-            prediction is none if ``partial_ok``.
+        UserError: a folder has no such file, or a file has no counterpart. References without a
+            prediction are accepted if ``partial_ok``.
     """
-    ours, theirs = (
+    predicted, referenced = (
         {
             name.removesuffix(ending)
             for name in files_in(folder)
@@ -79,25 +81,25 @@ def find_pairs(predictions: Path, references: Path, ending: str, partial_ok: boo
     )
     problems = [
         Problem(str(folder), f"holds no file *{ending}", "correct the folder, or dataset.json")
-        for folder, names in ((predictions, ours), (references, theirs))
+        for folder, names in ((predictions, predicted), (references, referenced))
         if not names
     ]
     if not problems:
         fix = f"add the reference to {references}, or remove the prediction"
         problems += [
-            Problem(f"{case}{ending}", "is predicted and has no reference", fix)
-            for case in sorted(ours - theirs)
+            Problem(f"{case}{ending}", "is predicted, but has no reference", fix)
+            for case in sorted(predicted - referenced)
         ]
-        fix = "predict it, or give --partial to evaluate what is there"
+        fix = "predict it, or use --partial to evaluate only the predicted cases"
         problems += [
             Problem(f"{case}{ending}", f"has no prediction in {predictions}", fix)
-            for case in sorted(theirs - ours)
+            for case in sorted(referenced - predicted)
             if not partial_ok
         ]
     raise_if_any("Predictions and references do not match:", problems)
     return [
-        Pair(case, str(predictions / f"{case}{ending}"), str(references / f"{case}{ending}"))
-        for case in sorted(ours & theirs)
+        FilePair(case, str(predictions / f"{case}{ending}"), str(references / f"{case}{ending}"))
+        for case in sorted(predicted & referenced)
     ]
 
 
@@ -105,67 +107,69 @@ def make_protocol(
     labelling: Labelling,
     example: str,
     tolerances: Sequence[float],
-    own_tolerances: Mapping[str, float],
+    class_tolerances: Mapping[str, float],
     missed_distance: float | None = None,
     in_voxels: bool = False,
-) -> Protocol:
-    """Measures of every class, in the unit that such files have.
+) -> EvaluationProtocol:
+    """Choose the measure of every class, in the unit that the files have.
 
     Args:
         labelling: of predictions and references.
         example: one of the files.
         tolerances: of every class.
-        own_tolerances: class -> its tolerance, reported as the tolerance "own"; {}: none.
+        class_tolerances: class -> its own tolerance, reported under the name "own"; {}: none.
         missed_distance: see :class:`Measure`.
         in_voxels: whether the user asks for voxels.
 
     Raises:
-        UserError: a class and its tolerance do not match.
+        UserError: ``class_tolerances`` do not name all classes.
     """
-    if own_tolerances and set(own_tolerances) != set(labelling.classes):
+    if class_tolerances and set(class_tolerances) != set(labelling.classes):
         raise UserError(
             f"a tolerance for each class must name all of them, {', '.join(labelling.classes)}; "
-            f"got {', '.join(own_tolerances)}",
+            f"got {', '.join(class_tolerances)}",
             fix="correct --class-tolerances",
         )
-    unit, axes = unit_and_axes(labelling.reader, example, in_voxels)
+    unit, axes = detect_unit_and_axes(labelling.reader, example, in_voxels)
     shared = {f"{size:g}{unit}": size for size in tolerances}
     measures = {}
     for name in labelling.classes:
-        own = {"own": own_tolerances[name]} if own_tolerances else {}
-        measures[name] = Measure({**shared, **own}, unit, missed_distance, axes)
-    return Protocol(labelling, measures)
+        special = {"own": class_tolerances[name]} if class_tolerances else {}
+        measures[name] = Measure({**shared, **special}, unit, missed_distance, axes)
+    return EvaluationProtocol(labelling, measures)
 
 
-def unit_and_axes(reader: type[Any], example: str, in_voxels: bool) -> tuple[str, int]:
-    """What distances are measured in, and how many axes the images have: see :class:`Measure`."""
+def detect_unit_and_axes(reader: type[Any], example: str, in_voxels: bool) -> tuple[str, int]:
+    """Return the unit of distances and the number of axes of the images: see :class:`Measure`."""
     if reader is NaturalImage2DIO:
         return "pixels", 2
     try:
         array, _, _ = read_with_nnunet(example, reader, is_label=True)
-    except BrokenFileError:  # it is named with the others
+    except BrokenFileError:  # reported later, together with the other files
         return "mm", 3
     return "voxels" if in_voxels else "mm", 2 if array.shape[1] == 1 else 3
 
 
-def evaluate_pairs(pairs: Sequence[Pair], protocol: Protocol, num_processes: int) -> list[Row]:
+def evaluate_pairs(
+    pairs: Sequence[FilePair], protocol: EvaluationProtocol, num_processes: int
+) -> list[ClassMetrics]:
     """Check all files, then measure all classes of all cases.
 
     Raises:
-        UserError: every file that cannot be read, holds a value that is not declared or not
-            finite, or does not lie on the voxels of its reference.
+        UserError: lists every file that cannot be read, holds undeclared or non-finite values, or
+            does not lie on the voxels of its reference.
     """
-    checks = in_processes(partial(case_problems, protocol), pairs, num_processes, "evaluates")
+    checks = in_processes(partial(find_case_problems, protocol), pairs, num_processes, "evaluates")
     bar = tqdm(checks, total=len(pairs), desc="checking", unit="case", disable=None)
-    problems = [problem for found in bar for problem in found]
+    problems = [problem for case_problems in bar for problem in case_problems]
     raise_if_any("Some files cannot be evaluated:", problems)
-    results = in_processes(partial(safe_rows, protocol), pairs, num_processes, "evaluates")
+    results = in_processes(partial(measure_named_case, protocol), pairs, num_processes, "evaluates")
     bar = tqdm(results, total=len(pairs), desc="evaluating", unit="case", disable=None)
     return [row for rows in bar for row in rows]
 
 
-def case_problems(protocol: Protocol, pair: Pair) -> list[Problem]:
-    """What is wrong with a case."""
+def find_case_problems(protocol: EvaluationProtocol, pair: FilePair) -> list[Problem]:
+    """Return everything that is wrong with the files of a case."""
     problems, geometries, labelling = [], [], protocol.labelling
     for path in (pair.prediction, pair.reference):
         try:
@@ -176,62 +180,66 @@ def case_problems(protocol: Protocol, pair: Pair) -> list[Problem]:
             problems.append(Problem(path, str(error), error.fix))
             continue
         geometries.append(geometry)
-        found = (
+        checks = (
             finite_problem(array, raw, is_label=True),
             label_problem(array, labelling.allowed),
         )
-        problems += [Problem(path, *wrong) for wrong in found if wrong]
+        problems += [Problem(path, *check) for check in checks if check]
     if len(geometries) < 2:
         return problems
     if difference := geometry_difference(geometries[0], geometries[1], SPACING_RTOL):
-        what = f"must lie on the voxels of its reference, but has {difference}"
-        fix = "resample it to the reference, or mend the headers"
-        problems.append(Problem(pair.prediction, what, fix))
+        message = f"must lie on the voxels of its reference, but has {difference}"
+        fix = "resample it to the reference, or correct the headers"
+        problems.append(Problem(pair.prediction, message, fix))
     return problems
 
 
-def safe_rows(protocol: Protocol, pair: Pair) -> list[Row]:
-    """The metrics of a case; a strange one is named."""
+def measure_named_case(protocol: EvaluationProtocol, pair: FilePair) -> list[ClassMetrics]:
+    """Measure a case; errors name it."""
     try:
-        return case_rows(protocol, pair)
+        return measure_case_classes(protocol, pair)
     except Exception as error:
         raise UserError(f"case {pair.case} cannot be evaluated: {short_reason(error)}") from error
 
 
-def case_rows(protocol: Protocol, pair: Pair) -> list[Row]:
-    """The metrics of every class of a case."""
+def measure_case_classes(protocol: EvaluationProtocol, pair: FilePair) -> list[ClassMetrics]:
+    """Measure every class of a case."""
     labelling = protocol.labelling
-    told = labelling.classes_of(pair.case)
+    annotated = labelling.list_classes(pair.case)
     prediction, geometry, _ = read_with_nnunet(pair.prediction, labelling.reader, is_label=True)
     reference, _, _ = read_with_nnunet(pair.reference, labelling.reader, is_label=True)
-    prediction, reference, spacing = in_its_dimensions(prediction[0], reference[0], geometry)
+    prediction, reference, spacing = drop_single_slice(prediction[0], reference[0], geometry)
     counts = reference != labelling.ignore if labelling.ignore is not None else None
+    voxels = reference.size if counts is None else int(np.count_nonzero(counts))
     rows = []
     for name, values in labelling.classes.items():
-        if name not in told:
-            nothing = dict.fromkeys(column_meanings(protocol.measures[name]), UNDEFINED)
-            rows.append(Row(pair.case, name, nothing, dict.fromkeys(COUNTS, UNDEFINED)))
+        if name not in annotated:
+            undefined = dict.fromkeys(describe_columns(protocol.measures[name]), UNDEFINED)
+            rows.append(ClassMetrics(pair.case, name, undefined, dict.fromkeys(COUNTS, UNDEFINED)))
             continue
         ours, theirs = np.isin(prediction, values), np.isin(reference, values)
         if counts is not None:
             ours, theirs = ours & counts, theirs & counts
-        voxels = ours.size if counts is None else int(np.count_nonzero(counts))
         metrics = mask_metrics(ours, theirs, spacing, protocol.measures[name])
-        rows.append(Row(pair.case, name, metrics, confusion(ours, theirs, voxels)))
+        rows.append(ClassMetrics(pair.case, name, metrics, count_confusion(ours, theirs, voxels)))
     return rows
 
 
-def in_its_dimensions(
+def drop_single_slice(
     prediction: np.ndarray, reference: np.ndarray, geometry: Geometry
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
-    """A single slice is an image of two dimensions: its surface is its contour."""
+    """Make a volume of one slice a 2-D image, so that its surface is its contour."""
     if prediction.shape[0] == 1:
         return prediction[0], reference[0], geometry.spacing[1:]
     return prediction, reference, geometry.spacing
 
 
-def confusion(ours: np.ndarray, theirs: np.ndarray, voxels: int) -> dict[str, int]:
-    """nnU-Net's counts."""
+def count_confusion(ours: np.ndarray, theirs: np.ndarray, voxels: int) -> dict[str, int]:
+    """Return nnU-Net's counts of two bool masks.
+
+    >>> count_confusion(np.array([True, True]), np.array([True, False]), 4)
+    {'TP': 1, 'FP': 1, 'FN': 0, 'TN': 2, 'n_pred': 2, 'n_ref': 1}
+    """
     tp = int(np.count_nonzero(ours & theirs))
     n_pred, n_ref = int(np.count_nonzero(ours)), int(np.count_nonzero(theirs))
     fp, fn = n_pred - tp, n_ref - tp

@@ -1,4 +1,4 @@
-"""How the label files of a data set are read, and what their values mean."""
+"""Meaning of the values in the label files of a data set, and the reader of these files."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from semi_nnunet.data.raw_description import read_description
 
 @dataclass(frozen=True)
 class Labelling:
-    """What ``dataset.json`` says of label files.
+    """The description of label files in ``dataset.json``.
 
     Args:
-        reader: nnU-Net's reader of them.
-        classes: name -> the values that are this class, or this region.
-        allowed: the values that a file may hold.
-        ignore: the value of voxels that do not count, or None.
-        annotated: which of the classes each case annotates; None: all.
+        reader: nnU-Net's reader of the files.
+        classes: name of the class or region -> its values.
+        allowed: all values that a file may hold.
+        ignore: value of voxels that do not count, or None.
+        annotated: the classes that each case annotates; None: all cases annotate all classes.
     """
 
     reader: type[Any]
@@ -31,17 +31,17 @@ class Labelling:
     ignore: int | None
     annotated: AnnotatedClasses | None = None
 
-    def classes_of(self, case: str) -> Collection[str]:
-        """The classes that the reference of a case tells."""
+    def list_classes(self, case: str) -> Collection[str]:
+        """Return the classes that the reference of a case annotates."""
         return self.classes if self.annotated is None else self.annotated.names(case)
 
 
 def read_labelling(dataset_json: Path, example: str) -> Labelling:
-    """What is said there.
+    """Read the labelling of a data set.
 
     Args:
         dataset_json: of the data set.
-        example: one of the files, to choose the reader by.
+        example: one of the label files, to choose the reader.
 
     Raises:
         UserError: ``dataset.json`` cannot be used.

@@ -18,14 +18,14 @@ from semi_nnunet.util.names import below_one
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What was measured.
+    """The result of an evaluation.
 
     Args:
         folder: of metrics.csv, metrics.json and summary.json.
-        cases: how many there are.
+        cases: number of cases.
         content: of metrics.json: "mean" holds class -> column -> mean over the cases,
-            "foreground_mean" column -> mean over the classes, "cases" every case; distances are in
-            the unit that a column's name ends with.
+            "foreground_mean" column -> mean over the classes, "cases" every case; the names of
+            columns end with the unit.
     """
 
     folder: Path
@@ -50,94 +50,98 @@ def evaluate(
 
     Args:
         predictions: folder of predicted files.
-        references: folder of reference files of the same names.
-        out: folder for the tables; None: beside the predictions.
-        dataset_json: says what the classes or regions are; None: the one with the predictions, or
-            of the references' data set.
-        tolerances: up to which distances surfaces agree, for NSD, in mm.
-        class_tolerances: class -> its own tolerance, in mm, or texts such as "liver=5"; empty: none
-            has one.
+        references: folder of reference files with the same names.
+        out: folder for the tables; None: the folder of the predictions.
+        dataset_json: names the classes or regions; None: the one next to the predictions, or the
+            one of the references' data set.
+        tolerances: distances in mm up to which surfaces agree, for NSD.
+        class_tolerances: class -> its own tolerance in mm, or texts such as "liver=5"; empty: none.
         in_voxels: measure distances and tolerances in voxels.
-        missed_distance: distance of a class that only one mask shows, in mm; None: the diagonal of
+        missed_distance: distance in mm of a class that only one mask shows; None: the diagonal of
             the image.
-        partial: not every reference needs a prediction.
-        processes: that measure.
+        partial: accept references without a prediction.
+        processes: number of worker processes.
 
     Returns:
-        The means and all cases, as they were written.
+        The means and all cases, as written.
 
     Raises:
         UserError: files do not match, cannot be read, hold undeclared values or do not lie on the
             voxels of their reference.
     """
     predictions, references = Path(predictions), Path(references)
-    own, wrong = own_tolerances(class_tolerances)
-    numbers = {"-np": processes}
-    wrong += problems(predictions, references, tolerances, own, missed_distance, numbers)
-    raise_if_any("The measuring cannot start:", wrong)
-    described = Path(dataset_json or find_dataset_json(predictions, references))
-    ending = read_description(described.parent, described.name)["file_ending"]
+    own_sizes, problems = own_tolerances(class_tolerances)
+    problems += find_evaluation_problems(
+        predictions, references, tolerances, own_sizes, missed_distance, {"-np": processes}
+    )
+    raise_if_any("The evaluation cannot start:", problems)
+    description = Path(dataset_json or find_dataset_json(predictions, references))
+    ending = read_description(description.parent, description.name)["file_ending"]
     pairs = find_pairs(predictions, references, ending, partial)
     example = pairs[0].reference
-    labelling = read_labelling(described, example)
-    protocol = make_protocol(labelling, example, tolerances, own, missed_distance, in_voxels)
+    labelling = read_labelling(description, example)
+    protocol = make_protocol(labelling, example, tolerances, own_sizes, missed_distance, in_voxels)
     folder = Path(out or predictions)
-    folder.mkdir(parents=True, exist_ok=True)  # before the work
+    folder.mkdir(parents=True, exist_ok=True)  # fail before the work
     rows = evaluate_pairs(pairs, protocol, processes)
     return Evaluated(folder, len(pairs), write_tables(folder, rows, pairs, protocol))
 
 
-def problems(
+def find_evaluation_problems(
     predictions: Path,
     references: Path,
     tolerances: Sequence[float],
-    own: Mapping[str, float],
+    class_tolerances: Mapping[str, float],
     missed_distance: float | None,
     numbers: Mapping[str, int],
 ) -> list[Problem]:
-    """What is wrong with the options, before a file is read."""
+    """Return everything that is wrong with the options, before a file is read."""
     sizes = [("--tolerances", size) for size in tolerances]
-    sizes += [(f"--class-tolerances {name}", size) for name, size in own.items()]
+    sizes += [(f"--class-tolerances {name}", size) for name, size in class_tolerances.items()]
     if missed_distance is not None:
         sizes.append(("--missed-distance", missed_distance))
-    found = [
+    problems = [
         Problem(option, f"must be 0 or more, and finite, got {size:g}", "correct it")
         for option, size in sizes
         if not 0 <= size < math.inf
     ]
-    found += below_one(numbers)
-    found += [
-        Problem(option, f"{folder} is no folder", "correct it")
+    problems += below_one(numbers)
+    problems += [
+        Problem(option, f"{folder} is not a folder", "correct it")
         for option, folder in (("-i", predictions), ("-r", references))
         if not folder.is_dir()
     ]
-    return found
+    return problems
 
 
 def own_tolerances(
-    given: Mapping[str, float] | Sequence[str],
+    tolerances: Mapping[str, float] | Sequence[str],
 ) -> tuple[dict[str, float], list[Problem]]:
-    """``{"liver": 5}``, or ``["liver=5"]`` as numbers; and what is none."""
-    numbers, found = dict[str, float](), list[Problem]()
-    if isinstance(given, Mapping):
-        return dict(given), found
-    for word in given:
+    """Parse tolerances of classes, given as a mapping or as texts such as "liver=5".
+
+    Returns:
+        Class -> tolerance, and the texts that cannot be parsed.
+    """
+    numbers, problems = dict[str, float](), list[Problem]()
+    if isinstance(tolerances, Mapping):
+        return dict(tolerances), problems
+    for word in tolerances:
         name, _, size = word.rpartition("=")
         if name in numbers:
-            what = f"must give {name} one tolerance, got another in {word!r}"
-            found.append(Problem("--class-tolerances", what, "leave one of them out"))
+            message = f"must give {name} one tolerance, got another in {word!r}"
+            problems.append(Problem("--class-tolerances", message, "leave one of them out"))
         try:
             numbers[name] = float(size)
         except ValueError:
             name = ""
         if not name:
-            what = f"must be CLASS=MM, got {word!r}"
-            found.append(Problem("--class-tolerances", what, "correct it"))
-    return numbers, found
+            message = f"must be CLASS=MM, got {word!r}"
+            problems.append(Problem("--class-tolerances", message, "correct it"))
+    return numbers, problems
 
 
 def find_dataset_json(predictions: Path, references: Path) -> Path:
-    """The ``dataset.json`` of the predictions, or of the data set of the references."""
+    """Return the ``dataset.json`` next to the predictions, or of the references' data set."""
     candidates = [
         predictions / "dataset.json",
         references / "dataset.json",
@@ -147,6 +151,6 @@ def find_dataset_json(predictions: Path, references: Path) -> Path:
         if path.is_file():
             return path
     raise UserError(
-        f"no dataset.json says what the classes are; looked for {', '.join(map(str, candidates))}",
+        f"no dataset.json describes the classes; looked for {', '.join(map(str, candidates))}",
         fix="give --dataset-json",
     )

@@ -1,12 +1,12 @@
 """Distances between the surfaces of two masks, by either of the two conventions in use.
 
-They give different numbers on the same masks, so every metric made of them must say which it used.
+The two give different numbers on the same masks, so every metric names the one it uses.
 
-* **edge**: a surface is the mask's outermost voxels, each counts the same, distances are between
-  voxel centres (MONAI, medpy and with them most papers on LA and ACDC).
-* **surfel**: a surface is the marching-cubes surface between voxel centres; each element counts
-  with its area, distances are between the corners of voxels (Nikolov et al. 2018,
-  arXiv:1809.04430; DeepMind's surface-distance, with which FLARE ranks).
+* **edge**: the surface is the outermost voxels of a mask, all with the same weight, and distances
+  are between voxel centres (MONAI, medpy, and so most papers on LA and ACDC).
+* **surfel**: the surface is the marching-cubes surface between voxel centres, each element weighs
+  its area, and distances are between corners of voxels (Nikolov et al. 2018, arXiv:1809.04430;
+  DeepMind's surface-distance, with which FLARE ranks).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from skimage.measure import marching_cubes, mesh_surface_area
 
 @dataclass(frozen=True)
 class SurfaceDistances:
-    """From every element of one surface to the nearest of the other; at least one element each.
+    """Distance from every element of one surface to the nearest element of the other.
 
     Args:
-        to_reference: (N,) of the elements of the prediction's surface.
-        to_prediction: (M,) of the elements of the reference's surface.
-        prediction_weights: (N,) how much each element counts: 1, or its area (2-D: length).
+        to_reference: (N,) of the elements of the prediction's surface, at least one.
+        to_prediction: (M,) of the elements of the reference's surface, at least one.
+        prediction_weights: (N,) weight of each element: 1, or its area (2-D: length).
         reference_weights: (M,) the same.
     """
 
@@ -41,7 +41,12 @@ class SurfaceDistances:
 def surface_distances(
     prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float], convention: str
 ) -> SurfaceDistances:
-    """Distances between the surfaces of two masks.
+    """Measure the distances between the surfaces of two masks.
+
+    >>> prediction, reference = np.zeros((2, 4, 4), dtype=bool)
+    >>> prediction[0, 0] = reference[3, 0] = True
+    >>> surface_distances(prediction, reference, (2.0, 1.0), "edge").to_reference
+    array([6.])
 
     Args:
         prediction: bool (Y, X) or (Z, Y, X), with at least one True.
@@ -49,9 +54,9 @@ def surface_distances(
         spacing: of each axis, in the unit of the distances.
         convention: "edge" or "surfel".
     """
-    surface_of = CONVENTIONS[convention]
-    around = bounding_box(prediction | reference)
-    ours, theirs = (surface_of(mask[around], spacing) for mask in (prediction, reference))
+    weigh_surface = CONVENTIONS[convention]
+    box = find_bounding_box(prediction | reference)
+    ours, theirs = (weigh_surface(mask[box], spacing) for mask in (prediction, reference))
     to_theirs = distance_transform_edt(theirs == 0, sampling=spacing)
     to_ours = distance_transform_edt(ours == 0, sampling=spacing)
     return SurfaceDistances(
@@ -59,81 +64,81 @@ def surface_distances(
     )
 
 
-def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box around the True voxels, of which there is at least one."""
+def find_bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+    """Return the smallest box around the True voxels, of which there is at least one."""
     box = []
     for axis in range(mask.ndim):
-        other = tuple(a for a in range(mask.ndim) if a != axis)
-        found = np.flatnonzero(mask.any(other))
-        box.append(slice(int(found[0]), int(found[-1]) + 1))
+        other_axes = tuple(a for a in range(mask.ndim) if a != axis)
+        indices = np.flatnonzero(mask.any(other_axes))
+        box.append(slice(int(indices[0]), int(indices[-1]) + 1))
     return tuple(box)
 
 
-def edge_weights(mask: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-    """1 on voxels of the mask that have a face neighbour outside it, 0 elsewhere.
+def weigh_edges(mask: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """Return 1 on voxels with a face neighbour outside the mask, 0 elsewhere.
 
-    What lies beyond the array is outside.
+    Everything beyond the array is outside.
     """
     padded, inner = np.pad(mask, 1), mask.copy()
     middle = [slice(1, -1)] * mask.ndim
     for axis in range(mask.ndim):
         for shifted in (slice(None, -2), slice(2, None)):
-            place = (*middle[:axis], shifted, *middle[axis + 1 :])
-            inner &= padded[place]
+            inner &= padded[(*middle[:axis], shifted, *middle[axis + 1 :])]
     return (mask & ~inner).astype(np.float32)
 
 
-def surfel_weights(mask: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-    """Area (2-D: length) of the surface inside each cube of voxel centres, one more on each axis.
+def weigh_surfels(mask: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """Return the area (2-D: length) of the surface inside each cube of voxel centres.
 
-    What lies beyond the array is outside.
+    Everything beyond the array is outside, so there is one cube more along each axis.
     """
     padded = np.pad(mask, 1)
     code = np.zeros([size + 1 for size in mask.shape], dtype=np.uint8)
-    for bit, corner in enumerate(corners(mask.ndim)):
-        place = tuple(
+    for bit, corner in enumerate(list_corners(mask.ndim)):
+        window = tuple(
             slice(first, first + size) for first, size in zip(corner, code.shape, strict=True)
         )
-        code |= padded[place].astype(np.uint8) << bit
-    return element_sizes(tuple(float(size) for size in spacing))[code]
+        code |= padded[window].astype(np.uint8) << bit
+    return tabulate_element_sizes(tuple(float(size) for size in spacing))[code]
 
 
 CONVENTIONS: dict[str, Callable[[np.ndarray, Sequence[float]], np.ndarray]] = {
-    "edge": edge_weights,
-    "surfel": surfel_weights,
+    "edge": weigh_edges,
+    "surfel": weigh_surfels,
 }
 
 
-def corners(dimensions: int) -> list[tuple[int, ...]]:
-    """The corners of a square or cube; the place in the list is the bit of the corner."""
+def list_corners(dimensions: int) -> list[tuple[int, ...]]:
+    """Return the corners of a square or cube; the index of a corner is its bit in the code."""
     return list(itertools.product((0, 1), repeat=dimensions))
 
 
 @lru_cache(maxsize=64)
-def element_sizes(spacing: tuple[float, ...]) -> np.ndarray:
-    """Size of the surface inside a square or cube, for each combination of corners in the mask.
+def tabulate_element_sizes(spacing: tuple[float, ...]) -> np.ndarray:
+    """Return the size of the surface in a square or cube, for each set of corners in the mask.
 
-    Marching cubes (Lorensen & Cline 1987), its vertices half-way between corners. Where it is
-    ambiguous what is connected, the smaller of the surfaces of the mask and of its complement is
-    taken, which gives DeepMind's table.
+    Marching cubes (Lorensen & Cline 1987) with vertices half-way between corners. Where the
+    connection is ambiguous, the smaller of the surfaces of the mask and of its complement counts,
+    which gives DeepMind's table.
     """
     dimensions = len(spacing)
     sizes = np.zeros(2 ** (2**dimensions))
     for code in range(1, len(sizes) - 1):
         inside = np.array([code >> bit & 1 for bit in range(2**dimensions)], dtype=float)
-        inside = inside.reshape([2] * dimensions)  # in the order of corners()
-        sizes[code] = area(inside, spacing) if dimensions == 3 else length(inside, spacing)
+        inside = inside.reshape([2] * dimensions)  # in the order of list_corners()
+        measure = measure_cube_area if dimensions == 3 else measure_square_length
+        sizes[code] = measure(inside, spacing)
     return np.minimum(sizes, sizes[::-1]).astype(np.float32)  # codes backwards: the complements
 
 
-def area(inside: np.ndarray, spacing: Sequence[float]) -> float:
-    """Of the surface in one cube."""
+def measure_cube_area(inside: np.ndarray, spacing: Sequence[float]) -> float:
+    """Return the area of the surface in one cube."""
     vertices, faces, _, _ = marching_cubes(inside, 0.5, spacing=spacing, method="lorensen")
     return float(mesh_surface_area(vertices, faces))
 
 
-def length(inside: np.ndarray, spacing: Sequence[float]) -> float:
-    """Of the contour in one square: across it, or around one corner or two opposite ones."""
+def measure_square_length(inside: np.ndarray, spacing: Sequence[float]) -> float:
+    """Return the length of the contour in one square: across it, or around one or two corners."""
     if inside.sum() == 2 and inside[0, 0] != inside[1, 1]:
         along = 1 if inside[0, 0] == inside[0, 1] else 0
         return float(spacing[along])

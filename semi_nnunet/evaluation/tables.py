@@ -1,4 +1,4 @@
-"""Write what was measured: a CSV of all cases, JSON with means, and nnU-Net's summary.json."""
+"""Tables of measured cases: a CSV file, JSON with means, and nnU-Net's summary.json."""
 
 from __future__ import annotations
 
@@ -8,104 +8,120 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nnunetv2.evaluation.evaluate_predictions import label_or_region_to_key
+from nnunetv2.evaluation.evaluate_predictions import (
+    key_to_label_or_region,
+    label_or_region_to_key,
+)
 
+from semi_nnunet.data.annotated_classes import AnnotatedClasses
 from semi_nnunet.data.layout import METRICS_FILE
-from semi_nnunet.evaluation.folder import Pair, Protocol, Row
-from semi_nnunet.evaluation.metrics import column_meanings
-from semi_nnunet.util.files import write_csv, write_json
+from semi_nnunet.evaluation.folder import ClassMetrics, EvaluationProtocol, FilePair
+from semi_nnunet.evaluation.metrics import UNDEFINED, describe_columns
+from semi_nnunet.util.files import read_json, write_csv, write_json
 
 JSON, SUMMARY = "metrics.json", "summary.json"
+PRINTED_METRICS = ("dice", "hd95_edge", "asd_edge", "nsd_surfel")
 
 
-def class_means(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """Class -> column -> mean over the cases in which it is defined; NaN if there is none."""
+def average_rows(rows: Sequence[ClassMetrics]) -> dict[str, dict[str, float]]:
+    """Return class -> column -> mean over the cases in which it is defined; NaN if in none."""
     means: dict[str, dict[str, float]] = {}
     for name in dict.fromkeys(row.name for row in rows):
-        of_class = [row.metrics for row in rows if row.name == name]
+        metrics = [row.metrics for row in rows if row.name == name]
         means[name] = {
-            column: mean_of([metrics[column] for metrics in of_class]) for column in of_class[0]
+            column: mean_of([values[column] for values in metrics]) for column in metrics[0]
         }
     return means
 
 
 def mean_of(values: Sequence[float]) -> float:
-    """Without NaNs."""
+    """Return the mean of the values that are not NaN; NaN if there are none."""
     defined = [value for value in values if not math.isnan(value)]
     return float(np.mean(defined)) if defined else float("nan")
 
 
-def foreground_mean(means: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Mean of the classes' means, every class alike; NaNs do not count."""
+def average_foreground(means: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return the unweighted mean of the classes' means, without NaNs.
+
+    >>> average_foreground({"liver": {"dice": 0.9}, "tumour": {"dice": 0.5}})
+    {'dice': 0.7}
+    """
     columns = next(iter(means.values()))
     return {column: mean_of([values[column] for values in means.values()]) for column in columns}
 
 
-def missed(rows: Sequence[Row], name: str) -> tuple[int, int]:
-    """In how many cases a class is in the reference alone, and in the prediction alone."""
-    of_class = [row.counts for row in rows if row.name == name]
+def count_missed(rows: Sequence[ClassMetrics], name: str) -> tuple[int, int]:
+    """Return how many cases have a class only in the reference, and only in the prediction."""
+    counts = [row.counts for row in rows if row.name == name]
     return (
-        sum(counts["n_ref"] > 0 and counts["n_pred"] == 0 for counts in of_class),
-        sum(counts["n_ref"] == 0 and counts["n_pred"] > 0 for counts in of_class),
+        sum(count["n_ref"] > 0 and count["n_pred"] == 0 for count in counts),
+        sum(count["n_ref"] == 0 and count["n_pred"] > 0 for count in counts),
     )
 
 
 def write_tables(
-    out: Path, rows: Sequence[Row], pairs: Sequence[Pair], protocol: Protocol
+    out: Path,
+    rows: Sequence[ClassMetrics],
+    pairs: Sequence[FilePair],
+    protocol: EvaluationProtocol,
 ) -> dict[str, Any]:
-    """Write the three files to ``out``; returns the content of the JSON."""
+    """Write the three files to ``out``, and return the content of metrics.json."""
     measure = next(iter(protocol.measures.values()))
-    means = class_means(rows)
-    columns = column_meanings(measure)
+    means = average_rows(rows)
+    columns = describe_columns(measure)
+    distance = "the diagonal of the image"
+    if measure.missed_distance is not None:
+        distance = f"{measure.missed_distance:g} {measure.unit}"
     content = {
         "columns": columns,
         "tolerances": {name: dict(m.tolerances) for name, m in protocol.measures.items()},
-        "empty masks": "both: not counted (null). One: overlaps are 0, a volume relative to no "
-        "reference is not counted, distances are "
-        + (
-            "the diagonal of the image"
-            if measure.missed_distance is None
-            else f"{measure.missed_distance:g} {measure.unit}"
-        ),
-        "foreground_mean": foreground_mean(means),
+        "empty masks": "both: not counted (null). One: overlaps are 0, a volume relative to an "
+        f"empty reference is not counted, distances are {distance}",
+        "foreground_mean": average_foreground(means),
         "mean": means,
-        "missed": {name: missed(rows, name)[0] for name in means},
-        "imagined": {name: missed(rows, name)[1] for name in means},
+        "missed": {name: count_missed(rows, name)[0] for name in means},
+        "imagined": {name: count_missed(rows, name)[1] for name in means},
         "cases": [{"case": row.case, "class": row.name, **row.metrics} for row in rows],
     }
-    write_json(out / JSON, without_nan(content))
-    write_json(out / SUMMARY, summary(rows, pairs, protocol))
-    cells = [[row.case, row.name, *(cell(v) for v in row.metrics.values())] for row in rows]
+    write_json(out / JSON, replace_nan(content))
+    write_json(out / SUMMARY, build_summary(rows, pairs, protocol))
+    cells = [[row.case, row.name, *(format_cell(v) for v in row.metrics.values())] for row in rows]
     write_csv(out / METRICS_FILE, [["case", "class", *columns], *cells])
     return content
 
 
-def cell(value: float) -> str:
-    """Six digits; nothing for NaN."""
+def format_cell(value: float) -> str:
+    """Return six digits, or "" for NaN."""
     return "" if math.isnan(value) else f"{value:.6g}"
 
 
-def without_nan(content: Any) -> Any:
-    """JSON has no NaN: null stands for it."""
+def replace_nan(content: Any) -> Any:
+    """Replace NaN, which JSON lacks, by None.
+
+    >>> replace_nan({"dice": [0.5, float("nan")]})
+    {'dice': [0.5, None]}
+    """
     if isinstance(content, dict):
-        return {key: without_nan(value) for key, value in content.items()}
+        return {key: replace_nan(value) for key, value in content.items()}
     if isinstance(content, list):
-        return [without_nan(value) for value in content]
+        return [replace_nan(value) for value in content]
     return None if isinstance(content, float) and math.isnan(content) else content
 
 
-def summary(rows: Sequence[Row], pairs: Sequence[Pair], protocol: Protocol) -> dict[str, Any]:
-    """nnU-Net's summary.json, with its keys and its means.
+def build_summary(
+    rows: Sequence[ClassMetrics], pairs: Sequence[FilePair], protocol: EvaluationProtocol
+) -> dict[str, Any]:
+    """Return nnU-Net's summary.json, with its keys and its means.
 
-    But where no case shows a class, nnU-Net's foreground means of Dice and IoU are NaN; ours are
-    those of the other classes.
+    Differs where no case shows a class: nnU-Net's foreground means of Dice and IoU become NaN,
+    ours are the means of the other classes.
     """
     keys = {
         name: label_or_region_to_key(values if len(values) > 1 else values[0])
         for name, values in protocol.labelling.classes.items()
     }
-    named: dict[str, list[dict[str, float]]] = {name: [] for name in keys}
-    per_case: dict[str, dict[str, Any]] = {
+    class_values: dict[str, list[dict[str, float]]] = {name: [] for name in keys}
+    cases: dict[str, dict[str, Any]] = {
         pair.case: {
             "metrics": {},
             "prediction_file": pair.prediction,
@@ -114,30 +130,74 @@ def summary(rows: Sequence[Row], pairs: Sequence[Pair], protocol: Protocol) -> d
         for pair in pairs
     }
     for row in rows:
-        dice, iou = row.metrics["dice"], row.metrics["iou"]
-        values = {"Dice": dice, "IoU": iou, **row.counts}
-        per_case[row.case]["metrics"][keys[row.name]] = values
-        named[row.name].append(values)
+        values = {"Dice": row.metrics["dice"], "IoU": row.metrics["iou"], **row.counts}
+        cases[row.case]["metrics"][keys[row.name]] = values
+        class_values[row.name].append(values)
     means = {
         keys[name]: {column: mean_of([float(v[column]) for v in values]) for column in values[0]}
-        for name, values in named.items()
+        for name, values in class_values.items()
     }
     return {
-        "foreground_mean": foreground_mean(means),
+        "foreground_mean": average_foreground(means),
         "mean": means,
-        "metric_per_case": list(per_case.values()),
+        "metric_per_case": list(cases.values()),
     }
+
+
+def leave_out_unknown(path: Path, annotated: AnnotatedClasses, file_ending: str) -> dict[str, Any]:
+    """Rewrite nnU-Net's summary.json without the classes that its cases do not annotate.
+
+    nnU-Net takes an organ that a case does not annotate for an absent one, and a network that
+    predicts it for wrong. These metrics become NaN, and means are those of the other cases.
+
+    Args:
+        path: of the file that nnU-Net wrote.
+        annotated: which classes each case annotates.
+        file_ending: of the predictions.
+
+    Returns:
+        The new content.
+    """
+    summary: dict[str, Any] = read_json(path)
+    for case in summary["metric_per_case"]:
+        case_id = Path(case["prediction_file"]).name.removesuffix(file_ending)
+        classes = {annotated.classes[name] for name in annotated.names(case_id)}
+        case["metrics"] = {
+            key: metrics if parse_key(key) in classes else dict.fromkeys(metrics, UNDEFINED)
+            for key, metrics in case["metrics"].items()
+        }
+    rows = [case["metrics"] for case in summary["metric_per_case"]]
+    summary["mean"] = {
+        key: {metric: mean_of([float(row[key][metric]) for row in rows]) for metric in means}
+        for key, means in summary["mean"].items()
+    }
+    summary["foreground_mean"] = average_foreground(summary["mean"])
+    write_json(path, summary)
+    return summary
+
+
+def parse_key(key: str) -> tuple[int, ...]:
+    """Return the values of a class or region from its key in nnU-Net's summary.
+
+    >>> parse_key("2"), parse_key("(1, 2)")
+    ((2,), (1, 2))
+    """
+    values = key_to_label_or_region(key)
+    return values if isinstance(values, tuple) else (values,)
 
 
 def printed(content: Mapping[str, Any]) -> str:
-    """The columns that people ask for first, a line for each class."""
-    first = ("dice", "hd95_edge", "asd_edge", "nsd_surfel")
-    shown = [column for start in first for column in content["columns"] if column.startswith(start)]
-    lines = [("class", *shown, "missed")]
+    """Return a table of the most common metrics, with a line for each class.
+
+    Args:
+        content: of metrics.json, with NaN instead of null.
+    """
+    columns = [c for start in PRINTED_METRICS for c in content["columns"] if c.startswith(start)]
+    lines = [("class", *columns, "missed")]
     rows = {**content["mean"], "mean": content["foreground_mean"]}
     for name, values in rows.items():
         count = content["missed"].get(name, sum(content["missed"].values()))
-        lines.append((name, *(f"{values[column]:.3f}" for column in shown), str(count)))
+        lines.append((name, *(f"{values[column]:.3f}" for column in columns), str(count)))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from semi_nnunet.data.file_bytes import require_whole, short_reason
-from semi_nnunet.data.integrity import image_problems, reader_class
+from semi_nnunet.data.file_bytes import require_whole
+from semi_nnunet.data.integrity import image_problems
 from semi_nnunet.data.raw_description import cases_in, misnamed
+from semi_nnunet.data.readers import reader_class, short_reason
 from semi_nnunet.deploy.trained import find_model, find_models
 from semi_nnunet.inference.model import (
     ALIKE,
     ImagePredictor,
-    Options,
-    TileTooLarge,
-    options_of,
+    PredictionOptions,
+    TileTooLargeError,
+    make_prediction_options,
 )
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, printable, raise_if_any
@@ -35,36 +36,7 @@ DESCRIPTION = "dataset.json"
 REFUSED = "nothing can be predicted:"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@overload
-def predict(
-    model: str | Path,
-    images: str | Path,
-    out: str | Path,
-    *,
-    speed: str = ALIKE,
-    mirror: bool | None = None,
-    step: float | None = None,
-    coarse: str | Path | None = None,
-    device: str | None = None,
-    max_memory: float | None = None,
-) -> list[Path]: ...
-
-
-@overload
-def predict(
-    model: str | Path,
-    images: Sequence[np.ndarray],
-    *,
-    spacings: Sequence[Sequence[float]],
-    speed: str = ALIKE,
-    mirror: bool | None = None,
-    step: float | None = None,
-    coarse: str | Path | None = None,
-    device: str | None = None,
-    max_memory: float | None = None,
-) -> list[np.ndarray]: ...
+logger = logging.getLogger(__name__)
 
 
 def predict(
@@ -80,38 +52,31 @@ def predict(
     device: str | None = None,
     max_memory: float | None = None,
 ) -> list[Path] | list[np.ndarray]:
-    """Predict images with a trained model, as ``nnUNetv2_predict`` does: files, or arrays.
+    """Predict files or arrays with a trained model, see :func:`semi_nnunet.predict`.
 
-    Logits of the whole image are never held, so that little memory is needed. A cascade's second
-    stage asks its first one before it. For the probabilities, or a pool of images that several
-    processes share, see :func:`semi_nnunet.pseudo_label`.
+    Logits of the whole image are never held, so little memory is needed. The first stage of a
+    cascade is predicted before the second.
 
     Args:
-        model: folder TRAINER__PLANS__CONFIGURATION, or a fold in it, as it is or below
-            nnUNet_results, of nnU-Net's trainers or ours; the logits of its folds are averaged.
-        images: folder of files CASE_0000.ending; or arrays (channels, *spatial) with the axes in
-            the order in which nnU-Net's readers give them, for 2-D images (channels, 1, y, x).
+        model: folder of a model or of one of its folds, whose logits are averaged.
+        images: folder of files CASE_0000.ending; or arrays (channels, *spatial) with axes in the
+            order of nnU-Net's readers, for 2-D images (channels, 1, y, x).
         out: folder for the segmentations, where ``images`` is a folder.
         spacings: of each array, in mm in the order of its axes, for 2-D images (999, y, x).
-        speed: "exact": the labels of nnUNetv2_predict; "alike": the same tiles and mirrored images
-            in the device's fastest precision; "fast": without mirrored images.
-        mirror: average over mirrored images, where the training allows it. None: as speed says;
-            "alike" mirrors along the axes that :func:`semi_nnunet.tune` chose, where it did.
-        step: between tiles, as a fraction of the patch. None: as speed says.
-        coarse: another model of the same data set, such as its 3d_lowres, that is asked first:
-            tiles without foreground of it are background. None: all tiles are predicted.
+        speed, mirror, step: see :func:`~.model.make_prediction_options`.
+        coarse: another model of the same data set, such as its 3d_lowres, that is run first: tiles
+            in which it finds no foreground are background. None: all tiles are predicted.
         device: "cpu", "cuda" or "mps"; None: cuda if there is one, else the CPU.
-        max_memory: main memory in GiB that this process may have (Linux): tiles become smaller, the
-            next image is not read meanwhile, and an image that needs more is named. None: no limit.
+        max_memory: limit in GiB for the main memory of this process (Linux): tiles become smaller,
+            the next image is not read ahead, and an image that needs more is reported.
 
     Returns:
-        The files that were written, or an array of labels (*spatial) for each image.
+        The written files, or an array of labels (*spatial) for each image.
 
     Raises:
-        UserError: the model or the images are not there, ``out`` or ``spacings`` is missing, the
-            device does not exist, the program itself takes more than ``max_memory``, or files in
-            ``out`` would be lost that are no predictions; names all that is wrong. Images of a
-            folder that cannot be predicted are named after all others were predicted.
+        UserError: lists all problems with the arguments, among them files in ``out`` that are not
+            predictions and would be lost. Images of a folder that cannot be predicted are listed
+            after all others were predicted.
     """
     if not isinstance(images, (str, Path)) and (spacings is None or len(spacings) != len(images)):
         raise UserError(
@@ -120,44 +85,44 @@ def predict(
             fix="spacings=[(z, y, x), ...]",
         )
     if isinstance(images, (str, Path)) and out is None:
-        raise UserError("predictions of a folder need another for themselves", fix="out=FOLDER")
-    wrong, place = list[Problem](), torch.device("cpu")
-    with collect_errors(wrong, "--device"):
-        place = torch.device(find_resources(device).device)
-    with collect_errors(wrong, "--step"):
-        options = options_of(speed, place, mirror=mirror, step=step)
-    with collect_errors(wrong, "-m"):
-        find_models([str(one) for one in (model, coarse) if one is not None])
+        raise UserError("predictions of a folder need an output folder", fix="out=FOLDER")
+    problems, torch_device = list[Problem](), torch.device("cpu")
+    with collect_errors(problems, "--device"):
+        torch_device = torch.device(find_resources(device).device)
+    with collect_errors(problems, "--step"):
+        options = make_prediction_options(speed, torch_device, mirror=mirror, step=step)
+    with collect_errors(problems, "-m"):
+        find_models([str(folder) for folder in (model, coarse) if folder is not None])
     if not isinstance(images, (str, Path)):
-        raise_if_any(REFUSED, wrong)
+        raise_if_any(REFUSED, problems)
         pairs = zip(images, spacings or (), strict=True)
         with at_most(max_memory):
-            loaded = predictor_of(model, coarse, options, place)
+            predictor = load_predictor(model, coarse, options, torch_device)
             return [
-                loaded(np.asarray(image, np.float32), {"spacing": list(spacing)})
+                predictor(np.asarray(image, np.float32), {"spacing": list(spacing)})
                 for image, spacing in pairs
             ]
     folder = Path(str(out))
-    with collect_errors(wrong, "-m"):
+    with collect_errors(problems, "-m"):
         description = find_model(str(model)).dataset_json
         cases = cases_in(images, description["file_ending"])
-        wrong += folder_problems(cases, Path(images), folder, description)
-    raise_if_any(REFUSED, [*dict.fromkeys(wrong)])  # that there is no model was found twice
-    for one in misnamed(images, cases, [description["file_ending"]]):
-        print(printable(f"left out: {one}"), file=sys.stderr)
+        problems += find_folder_problems(cases, Path(images), folder, description)
+    raise_if_any(REFUSED, [*dict.fromkeys(problems)])  # a missing model is found twice
+    for misplaced in misnamed(images, cases, [description["file_ending"]]):
+        logger.warning(printable(f"left out: {misplaced}"))
     with at_most(max_memory):
-        loaded = predictor_of(model, coarse, options, place)
+        predictor = load_predictor(model, coarse, options, torch_device)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / DESCRIPTION, description)  # says what the labels are
-        return FolderPredictor(loaded, Path(images), folder, max_memory).predict(cases)
+        write_json(folder / DESCRIPTION, description)  # names the labels
+        return FolderPredictor(predictor, Path(images), folder, max_memory).predict(cases)
 
 
-def folder_problems(
+def find_folder_problems(
     cases: Mapping[str, Any], images: Path, out: Path, description: Mapping[str, Any]
 ) -> Iterator[Problem]:
-    """Images that are not there, and a folder for segmentations in which something would be lost.
+    """Yield a problem if there are no images, or if files in the output folder would be lost.
 
-    Predictions that are there are replaced: they lie beside the same dataset.json.
+    Earlier predictions are replaced: they lie next to the same dataset.json.
 
     Args:
         cases: of the images.
@@ -167,70 +132,79 @@ def folder_problems(
     ending = description["file_ending"]
     if not cases:
         got = "no such image" if images.is_dir() else "no folder"
-        what = f"holds no image CASE_0000{ending}, got {got}"
-        yield Problem(str(images), what, "correct the folder, or name its files so")
-    if there := file_in_the_way(out):
-        yield Problem(str(out), f"must be a folder, got the file {there}", "choose another -o")
+        message = f"holds no image CASE_0000{ending}, got {got}"
+        yield Problem(str(images), message, "correct the folder, or name its files so")
+    if file := file_in_the_way(out):
+        yield Problem(str(out), f"must be a folder, got the file {file}", "choose another -o")
         return
     if images.exists() and out.exists() and out.samefile(images):
-        what = "must be another folder than that of the images"
-        yield Problem(str(out), what, "choose another -o")
+        message = "must be another folder than that of the images"
+        yield Problem(str(out), message, "choose another -o")
         return
     lost = [name for name in (f"{case}{ending}" for case in cases) if (out / name).exists()]
-    beside = out / DESCRIPTION
-    if beside.exists() and not (beside.is_file() and alike(optional_json(beside), description)):
-        what = f"must be new, or of predictions of this model, got another {DESCRIPTION}"
-        yield Problem(str(out), what, "choose another -o, or remove that folder")
-    elif lost and not beside.exists():
-        what = f"holds {lost[0]}, which is no prediction of ours and would be lost"
-        yield Problem(str(out), what, "choose another -o")
+    path = out / DESCRIPTION
+    if path.exists() and not (
+        path.is_file() and is_same_description(optional_json(path), description)
+    ):
+        message = f"must be new, or hold predictions of this model, got another {DESCRIPTION}"
+        yield Problem(str(out), message, "choose another -o, or remove that folder")
+    elif lost and not path.exists():
+        message = f"holds {lost[0]}, which is not a prediction of ours and would be lost"
+        yield Problem(str(out), message, "choose another -o")
 
 
-def alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two dataset.json are of the same data set, of which one may have grown since."""
-    ours, theirs = ({**each, "numTraining": None} for each in (one, other))
-    return ours == theirs
+def is_same_description(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Return whether two dataset.json describe the same data set, apart from its size.
+
+    >>> is_same_description({"labels": {}, "numTraining": 5}, {"labels": {}, "numTraining": 7})
+    True
+    """
+    return {**first, "numTraining": None} == {**second, "numTraining": None}
 
 
-def predictor_of(
-    model: str | Path, coarse: str | Path | None, options: Options, device: torch.device
+def load_predictor(
+    model: str | Path,
+    coarse: str | Path | None,
+    options: PredictionOptions,
+    device: torch.device,
 ) -> ImagePredictor:
-    """Load a model, and the one that is asked where foreground is.
+    """Load a model, and the coarse one that finds the foreground if there is one.
 
     Raises:
-        UserError: a model is missing, or lacks its first stage, or the two do not fit together.
+        UserError: a model or its first stage is missing, or the two do not fit together.
     """
-    first, *others = find_models([str(one) for one in (model, coarse) if one is not None])
-    finder = ImagePredictor(others[0], options, device) if others else None
-    return ImagePredictor(first, options, device, finder)
+    fine, *coarse_models = find_models([str(name) for name in (model, coarse) if name is not None])
+    finder = ImagePredictor(coarse_models[0], options, device) if coarse_models else None
+    return ImagePredictor(fine, options, device, finder)
 
 
 class FolderPredictor:
-    """Predicts the images of a folder: the next is read, and the last written, meanwhile.
+    """A predictor of a folder that reads the next image and writes the last one meanwhile.
 
     Args:
-        model: loaded.
+        predictor: of one image.
         images: their folder.
         out: folder for the segmentations.
-        max_memory: limit in GiB that holds already; with one, nothing is read meanwhile.
+        max_memory: limit in GiB that holds already; with a limit, nothing is read ahead.
     """
 
     def __init__(
-        self, model: ImagePredictor, images: Path, out: Path, max_memory: float | None = None
+        self, predictor: ImagePredictor, images: Path, out: Path, max_memory: float | None = None
     ):
-        self.model, self.images, self.out, self.max_memory = model, images, out, max_memory
-        self.description = model.predictor.dataset_json
+        self.predictor, self.images, self.out = predictor, images, out
+        self.max_memory = max_memory
+        self.description = predictor.loaded.dataset_json
         self.ending = self.description["file_ending"]
 
     def predict(self, cases: dict[str, list[str]]) -> list[Path]:
-        """Predict the cases; returns the files.
+        """Predict the cases and return the files.
 
         Args:
             cases: case -> its channel files.
 
         Raises:
             UserError: some could not be predicted; all others are.
-            DiskError: the disk is full or not writable; what was written before is whole.
+            DiskError: the disk is full or not writable; earlier files are complete.
         """
         problems: list[Problem] = []
         written: list[Future[Path]] = []
@@ -240,21 +214,21 @@ class FolderPredictor:
         bar = tqdm(total=len(cases), desc="predicting", unit="case", disable=None)
         with ThreadPoolExecutor(1) as writing, bar:
             read, in_order = partial(self._read, reader), list(cases.items())
-            each = ahead(read, in_order) if self.max_memory is None else map(read, in_order)
-            for case, found in each:
+            images = map_ahead(read, in_order) if self.max_memory is None else map(read, in_order)
+            for case, image in images:
                 bar.update()
-                if isinstance(found, Problem):
-                    problems.append(found)
+                if isinstance(image, Problem):
+                    problems.append(image)
                     continue
                 try:
-                    labels = self.model(*found)
+                    labels = self.predictor(*image)
                 except Exception as error:
-                    problems.append(self._problem(case, error))
+                    problems.append(self._make_problem(case, error))
                     continue
-                for one in written[-1:]:
-                    one.result()  # at most one waits
-                written.append(writing.submit(self._write, case, labels, found[1]))
-        files = [one.result() for one in written]
+                for future in written[-1:]:
+                    future.result()  # at most one waits
+                written.append(writing.submit(self._write, case, labels, image[1]))
+        files = [future.result() for future in written]
         if problems:
             raise UserError(
                 f"{len(problems)} of {len(cases)} images could not be predicted; all others are in "
@@ -263,60 +237,67 @@ class FolderPredictor:
             )
         return files
 
-    def _problem(self, case: str, error: Exception) -> Problem:
-        """What is told of a case that could not be predicted.
+    def _make_problem(self, case: str, error: Exception) -> Problem:
+        """Return the problem of a case that could not be predicted.
 
         Raises:
-            Exception: the error, where it is not the case's.
+            Exception: the error, if the case did not cause it.
         """
-        if self.max_memory is not None and (isinstance(error, TileTooLarge) or is_of_memory(error)):
-            what = f"needs more memory than --max-memory {self.max_memory:g} (GiB)"
-            return Problem(case, what, "raise it, or leave the image out")
+        no_memory = isinstance(error, TileTooLargeError) or is_of_memory(error)
+        if self.max_memory is not None and no_memory:
+            message = f"needs more memory than --max-memory {self.max_memory:g} (GiB)"
+            return Problem(case, message, "raise it, or leave the image out")
         if isinstance(error, UserError) or is_of_machine(error):
             raise error
-        what = f"cannot be predicted: {short_reason(error)}"
-        return Problem(case, what, "correct its files or leave it out")
+        message = f"cannot be predicted: {short_reason(error)}"
+        return Problem(case, message, "correct its files or leave it out")
 
     def _read(
         self, reader: type[Any], case_and_files: tuple[str, Sequence[str]]
     ) -> tuple[str, Problem | tuple[np.ndarray, dict[str, Any]]]:
-        """The case with its image and properties, or with what is wrong with it."""
+        """Return the case with its image and properties, or with its problem."""
         case, files = case_and_files
-        if wrong := image_problems(self.images, self.description, reader, case, files):
-            return case, self._within_limit(wrong[0])
+        if problems := image_problems(self.images, self.description, reader, case, files):
+            return case, self._mention_limit(problems[0])
         try:
-            image, properties = self.model.reader_writer.read_images(list(files))
-        except Exception as error:  # of any kind: readers are many
-            what = f"cannot be read: {short_reason(error)}"
-            return case, self._within_limit(Problem(case, what, "copy it again, or leave it out"))
+            image, properties = self.predictor.reader_writer.read_images(list(files))
+        except Exception as error:  # of any type: there are many readers
+            message = f"cannot be read: {short_reason(error)}"
+            return case, self._mention_limit(
+                Problem(case, message, "copy it again, or leave it out")
+            )
         return case, (image, properties)
 
-    def _within_limit(self, problem: Problem) -> Problem:
-        """What is told of a file; readers do not always tell that it was the memory."""
+    def _mention_limit(self, problem: Problem) -> Problem:
+        """Add the limit of memory: readers do not always report that it was the cause."""
         if self.max_memory is None:
             return problem
-        what = f"within --max-memory {self.max_memory:g} (GiB): {problem.what}"
-        return replace(problem, what=what, fix=f"raise it, or {problem.fix}")
+        message = f"within --max-memory {self.max_memory:g} (GiB): {problem.what}"
+        return replace(problem, what=message, fix=f"raise it, or {problem.fix}")
 
     def _write(self, case: str, labels: np.ndarray, properties: dict[str, Any]) -> Path:
         """Write the labels of a case.
 
         Raises:
-            DiskError: the disk is full or not writable; no half-written file stays.
+            DiskError: the disk is full or not writable; no incomplete file remains.
         """
         path = self.out / f"{case}{self.ending}"
         try:
-            self.model.reader_writer.write_seg(labels, str(path), properties)
+            self.predictor.reader_writer.write_seg(labels, str(path), properties)
             require_whole(path)
         except (OSError, RuntimeError) as error:  # SimpleITK reports a full disk as RuntimeError
             path.unlink(missing_ok=True)
-            left = "The cases that were predicted before are whole"
-            raise could_not_write(path, error, path.parent, left=left) from error
+            state = "Cases that were predicted earlier are complete"
+            raise could_not_write(path, error, path.parent, left=state) from error
         return path
 
 
-def ahead(do: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """The results of a function, in order; the next one is computed in a thread meanwhile."""
+def map_ahead(do: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield the results of ``do`` in order; compute the next one in a thread meanwhile.
+
+    >>> list(map_ahead(str.upper, ["a", "b"]))
+    ['A', 'B']
+    """
     with ThreadPoolExecutor(1) as executor:
         waiting: Future[Result] | None = None
         for item in items:

@@ -1,8 +1,8 @@
-"""nnU-Net's sliding window, whose logits are handed on as soon as no later tile changes them.
+"""nnU-Net's sliding window, yielding logits as soon as no later tile changes them.
 
 nnU-Net holds the logits of all classes for the whole image. Tiles are visited in the same order
-here, the first axis last, so that planes before the next tile are final: a buffer of one tile's
-depth is enough. The sums are the same numbers in the same order, in float16 as nnU-Net's.
+here, the first axis last, so planes before the next tile are final and a buffer of one tile's depth
+is enough. The sums are the same numbers in the same order, in float16 as nnU-Net's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import nn
 
 Region = tuple[slice, slice, slice]
 SUMS = torch.float16  # nnU-Net's
-ALL, BOTH = (slice(None),), (slice(None), slice(None))  # channels; folds and classes
+CHANNELS, FOLDS_AND_CLASSES = (slice(None),), (slice(None), slice(None))
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,20 @@ class Slab:
 
 @dataclass(frozen=True)
 class Window:
-    """How an image is cut into tiles, and how each is predicted.
+    """The way in which an image is cut into tiles and each tile is predicted.
+
+    >>> window = Window((4, 4, 4), mirror_axes=(0, 2))
+    >>> window.tile_starts((6, 4, 4))
+    [[0, 2], [0], [0]]
+    >>> window.flips()
+    [(2,), (4,), (2, 4)]
 
     Args:
         patch_size: of the network, two or three axes; two: each plane is an image.
         step: between tiles, as a fraction of the patch (nnU-Net: 0.5).
         mirror_axes: axes of the patch over whose mirrored versions to average, all combinations.
-        precision: in which the network computes; None: as nnU-Net, float16 on CUDA, float32 else.
-        tiles_at_once: that the network sees together (nnU-Net: 1).
+        precision: of the network; None: as nnU-Net, float16 on CUDA, float32 elsewhere.
+        tiles_at_once: number of tiles in a batch (nnU-Net: 1).
     """
 
     patch_size: tuple[int, ...]
@@ -59,67 +65,64 @@ class Window:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of a tile, in three axes."""
+        """Shape of a tile in three axes."""
         flat = (1,) if len(self.patch_size) == 2 else ()
         return (*flat, *self.patch_size)  # type: ignore[return-value]
 
-    def starts(self, shape: Sequence[int]) -> list[list[int]]:
-        """Where tiles begin along each of the three axes of an image of at least a tile."""
-        found = compute_steps_for_sliding_window(
+    def tile_starts(self, shape: Sequence[int]) -> list[list[int]]:
+        """Return where tiles begin along each axis of an image of at least one tile."""
+        starts = compute_steps_for_sliding_window(
             tuple(shape[-len(self.patch_size) :]), self.patch_size, self.step
         )
-        return found if len(found) == 3 else [list(range(shape[0])), *found]
+        return starts if len(starts) == 3 else [list(range(shape[0])), *starts]
 
-    def computes_in(self, device: torch.device) -> AbstractContextManager[Any]:
-        """The context in which the network is called."""
+    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Return the context in which the network is called."""
         if self.precision is not None:
             enabled = self.precision != torch.float32
             return torch.autocast(device.type, self.precision, enabled=enabled)
         return torch.autocast("cuda") if device.type == "cuda" else nullcontext()
 
     def flips(self) -> list[tuple[int, ...]]:
-        """The axes of a batch of tiles that each view mirrors, after the view as it is."""
+        """Return the axes of a batch (B, C, *patch) that each mirrored version flips."""
         axes = [axis + 2 for axis in self.mirror_axes]
-        return [
-            chosen
-            for count in range(len(axes))
-            for chosen in itertools.combinations(axes, count + 1)
-        ]
+        counts = range(1, len(axes) + 1)
+        return [flip for count in counts for flip in itertools.combinations(axes, count)]
 
 
-def padded(data: torch.Tensor, window: Window) -> tuple[torch.Tensor, Region]:
-    """An image (channels, *spatial) of at least a tile, and where in it the image is."""
+def pad_to_tile(data: torch.Tensor, window: Window) -> tuple[torch.Tensor, Region]:
+    """Pad an image (channels, *spatial) to at least a tile; also return where the image lies."""
     image, inside = pad_nd_image(data, window.patch_size, "constant", {"value": 0}, True, None)
     return image, tuple(inside[1:])
 
 
 @torch.inference_mode()
-def slabs(
+def predict_slabs(
     network: nn.Module,
     weights: Sequence[Any],
     data: torch.Tensor,
     heads: int,
     window: Window,
     device: torch.device,
-    wanted: Callable[[Region], bool] = lambda region: True,
+    wants: Callable[[Region], bool] = lambda region: True,
 ) -> Iterator[Slab]:
-    """Predict an image; the slabs come in order and cover it.
+    """Predict an image; yield slabs that come in order and cover it.
 
     Args:
         network: in evaluation mode, on the device, with one output.
         weights: state dicts of the folds, whose logits are averaged.
         data: (channels, *spatial), as preprocessed.
-        heads: classes or regions.
-        window: how.
+        heads: number of classes or regions.
+        window: tiles and mirrored versions.
         device: to compute on.
-        wanted: says of a region of the image (of the padded one) whether it is predicted. What no
-            tile covers has logits of zero.
+        wants: returns whether a region of the padded image is to be predicted. Voxels that no tile
+            covers have logits of zero.
 
     Raises:
-        FloatingPointError: a logit is infinite or no number.
+        FloatingPointError: a logit is infinite or not a number.
     """
-    image, inside = padded(data, window)
-    tile, (starts, *in_plane) = window.shape, window.starts(image.shape[1:])
+    image, inside = pad_to_tile(data, window)
+    tile, (starts, *in_plane) = window.shape, window.tile_starts(image.shape[1:])
     gaussian = compute_gaussian(
         window.patch_size, sigma_scale=1.0 / 8, value_scaling_factor=10, device=device
     ).view(tile)
@@ -129,77 +132,73 @@ def slabs(
     first, last = inside[0].start or 0, inside[0].stop or image.shape[1]
     for start, following in itertools.zip_longest(starts, starts[1:]):
         corners = itertools.product((start,), *in_plane)
-        regions = [
-            region for region in (region_at(corner, tile) for corner in corners) if wanted(region)
-        ]
+        regions = [region for corner in corners if wants(region := make_region(corner, tile))]
         for fold, state in enumerate(weights):
             if len(weights) > 1 or start == starts[0]:
                 network.load_state_dict(state)
-            for region, logits in predicted(network, image, regions, window, device):
+            for region, logits in predict_tiles(network, image, regions, window, device):
                 sums[fold][:, :, region[1], region[2]] += logits * gaussian
         for region in regions:
             counts[:, region[1], region[2]] += gaussian
         final = tile[0] if following is None else following - start
         begin, end = max(first - start, 0), min(last - start, final)
         if begin < end:
-            part = (slice(begin, end), *inside[1:])
-            mean = mean_of(sums[BOTH + part], counts[part])
+            finished = (slice(begin, end), *inside[1:])
+            mean = average_tiles(sums[FOLDS_AND_CLASSES + finished], counts[finished])
             yield Slab(start + begin - first, mean)
         if following is not None:
-            sums, counts = advanced(sums, 2, final), advanced(counts, 0, final)
+            sums, counts = shift_buffer(sums, 2, final), shift_buffer(counts, 0, final)
 
 
-def region_at(corner: Sequence[int], tile: Sequence[int]) -> Region:
-    """The region of a tile."""
-    z, y, x = (slice(at, at + size) for at, size in zip(corner, tile, strict=True))
+def make_region(corner: Sequence[int], tile: Sequence[int]) -> Region:
+    """Return the region of a tile with this corner."""
+    z, y, x = (slice(begin, begin + size) for begin, size in zip(corner, tile, strict=True))
     return z, y, x
 
 
-def predicted(
+def predict_tiles(
     network: nn.Module,
     image: torch.Tensor,
     regions: Sequence[Region],
     window: Window,
     device: torch.device,
 ) -> Iterator[tuple[Region, torch.Tensor]]:
-    """The logits (classes, *tile) of each region, averaged over mirrored views."""
-    size = window.tiles_at_once
-    for some in (regions[at : at + size] for at in range(0, len(regions), size)):
-        tiles = torch.stack([image[ALL + region] for region in some])
+    """Yield each region with its logits (classes, *tile), averaged over mirrored versions."""
+    size, flips = window.tiles_at_once, window.flips()
+    for batch in (regions[begin : begin + size] for begin in range(0, len(regions), size)):
+        tiles = torch.stack([image[CHANNELS + region] for region in batch])
         x = tiles.reshape(*tiles.shape[:2], *window.patch_size).contiguous().to(device)
-        with window.computes_in(device):
+        with window.autocast(device):
             logits = network(x)
-            flips = window.flips()
             for axes in flips:
                 logits += torch.flip(network(torch.flip(x, axes)), axes)
             if flips:
                 logits /= len(flips) + 1
-        yield from zip(some, logits.reshape(*logits.shape[:2], *window.shape), strict=True)
+        yield from zip(batch, logits.reshape(*logits.shape[:2], *window.shape), strict=True)
 
 
-def mean_of(sums: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """The mean over tiles, then over folds, rounded to float16 after each step as nnU-Net does.
+def average_tiles(sums: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Average over tiles, then over folds, rounding to float16 after each step as nnU-Net does.
 
     Args:
         sums: (folds, classes, *spatial), weighted sums over tiles.
         counts: (*spatial), the sums of the weights; 0 where no tile was predicted.
 
     Raises:
-        FloatingPointError: one is infinite or no number.
+        FloatingPointError: a logit is infinite or not a number.
     """
-    total, *others = torch.where(counts > 0, sums / counts, 0.0)
+    total, *rest = torch.where(counts > 0, sums / counts, 0.0)
     total = total.clone()
-    for one in others:
-        total += one
-    if others:
+    for fold_mean in rest:
+        total += fold_mean
+    if rest:
         total /= len(sums)
     if not torch.isfinite(total).all():
         raise FloatingPointError("the network's output is infinite or not a number")
     return total
 
 
-def advanced(buffer: torch.Tensor, axis: int, planes: int) -> torch.Tensor:
-    """The buffer without its first planes, and as many zeros at its end."""
-    kept = buffer.narrow(axis, planes, buffer.shape[axis] - planes)
-    empty = torch.zeros_like(buffer.narrow(axis, 0, planes))
-    return torch.cat([kept, empty], axis)
+def shift_buffer(buffer: torch.Tensor, axis: int, planes: int) -> torch.Tensor:
+    """Drop the first planes of the buffer and append as many of zeros."""
+    remaining = buffer.narrow(axis, planes, buffer.shape[axis] - planes)
+    return torch.cat([remaining, torch.zeros_like(buffer.narrow(axis, 0, planes))], axis)

@@ -1,13 +1,13 @@
 """Cross Pseudo Supervision (Chen et al., CVPR 2021, arXiv:2106.01226).
 
-Two networks of the same plan and different initial weights; each is taught by the other's argmax
-(eq. 4), on unlabelled patches mixed by boxes (CPS + CutMix, sec. 4.2). Background is a class like
+Two networks of the same plan with different initial weights learn from each other's argmax (eq. 4)
+on unlabelled patches that are mixed by boxes (CPS + CutMix, sec. 4.2). Background is a class like
 the others.
 
-Differs from the paper: the pseudo labels come from the weak view and teach the strong view of the
-same voxels, of unlabelled patches alone (eq. 4: of labelled ones, too); the loss is nnU-Net's Dice
-+ cross-entropy; the weight is ramped and multiplied by the reliability of the network. ``variant
-paper`` has the weight of Pascal VOC from the first step on; ``ssl4mis`` mixes nothing.
+Differs from the paper: pseudo labels of the weak view are learned on the strong view of the same
+voxels, only for unlabelled patches (eq. 4: also for labelled ones); the loss is nnU-Net's Dice +
+cross-entropy; the weight is ramped and multiplied by the reliability of the network. ``variant
+paper`` has the weight of Pascal VOC from the first step on; ``ssl4mis`` does not mix.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ RECENT_EPOCHS = 10
 class CPSSettings(CutMixSettings):
     cps_weight: float = setting(
         0.5,
-        "half a label's; 1 would teach the other's errors as firmly (phantom; authors: 1 to 6 on "
-        "cross-entropy alone, SSL4MIS: 0.1)",
+        "half of a label's weight; with 1 the errors of the other network would count like labels "
+        "(phantom; authors: 1 to 6 on cross-entropy only, SSL4MIS: 0.1)",
         low=0,
     )
     deploy: str = setting(
         "better",
-        f"on validation patches, mean of the last {RECENT_EPOCHS} epochs; 'average' is the mean "
-        "of both networks' logits where semi_nnunet export makes a fold of each",
+        f"by validation Dice, mean of the last {RECENT_EPOCHS} epochs; 'average' is the mean of "
+        "both networks' logits, for which semi_nnunet export writes each network as a fold",
         choices=("first", "second", "better", "average"),
     )
     variant: str = published(
         paper={
             "cps_weight": 1.5, "ramp_up": "constant", "unlabelled_start_steps": 0,
-            "follow_trust": False,
+            "follow_reliability": False,
         },
         ssl4mis={
             "cps_weight": 0.1, "cutmix_probability": 0.0, "appearance_strength": 0.0,
-            "unlabelled_start_steps": 0, "follow_trust": False,
+            "unlabelled_start_steps": 0, "follow_reliability": False,
         },
     )  # fmt: skip
 
@@ -77,7 +77,7 @@ class SemiCPSTrainer(SemiTrainer):
             yield Term(name, loss, self.settings.cps_weight)
 
     def pseudo_label(self, network: nn.Module, unlabelled: UnlabelledBatch) -> torch.Tensor:
-        """A network's argmax on the weak view, one-hot, without gradient."""
+        """Return a network's one-hot argmax on the weak view, without gradient."""
         probs = self.probs(self.predict_with(network, unlabelled.x_weak))
         self.note_pseudo_labels(probs, unlabelled.mask)
         return hard_pseudo_label(probs, self.exclusive)
@@ -90,9 +90,7 @@ class SemiCPSTrainer(SemiTrainer):
         if self.settings.deploy in networks:
             return networks[self.settings.deploy]
         recent = self.history.rows[-RECENT_EPOCHS:]
-        rows = {name: [row[f"dice/{name}"] for row in recent] for name in networks}
-        dice = {name: np.nansum(of_epochs) for name, of_epochs in rows.items()}
-        best_first = [
-            networks[name] for name in sorted(networks, key=dice.__getitem__, reverse=True)
-        ]
+        dice = {name: np.nansum([row[f"dice/{name}"] for row in recent]) for name in networks}
+        names = sorted(networks, key=dice.__getitem__, reverse=True)
+        best_first = [networks[name] for name in names]
         return NetworkAverage(best_first) if self.settings.deploy == "average" else best_first[0]

@@ -1,20 +1,17 @@
 """A&D: Aggregating & Decoupling (Wang & Li, NeurIPS 2023, arXiv:2310.11320).
 
-One encoder is shared by three decoders. xi denoises noisy labels given the image (labelled data,
-sec. 3.1), psi learns with weights for difficult classes (labelled data, sec. 3.2), theta learns on
-unlabelled data from the sum of what both say (eq. 9) and is what is deployed.
+Three decoders share one encoder. xi denoises noisy labels given the image (labelled data, sec.
+3.1), psi learns with larger weights for difficult classes (labelled data, sec. 3.2), and theta, the
+deployed decoder, learns from the sum of both predictions on unlabelled data (eq. 9).
 
-Differs from the paper by default: its DDIM clamps logits, which makes every step worse, and its
-branch can denoise a label without looking at the image. Here x_0 is a soft-max, labels are small
-beside the noise and t is drawn towards T, so that one step from pure noise is a prediction; what
-sees noisy labels and time begins at zero; theta also learns from the labels, instead of being
-pulled towards the mean of the two other decoders, which is no sensible network late in training;
-difficulty weights are normalised, and a class absent from a batch keeps its own (there its Dice is
-.5); boxes are mixed (CutMix). ``fidelity paper`` sets all this, and
-the optimizer, as the paper has it. The augmentation and the losses are nnU-Net's, those of psi, xi
-and pseudo labels at full resolution; with ``fidelity paper``, too, unlabelled patches are turned
-and scaled, but not changed in appearance (there: as the labelled); the ramp is one of steps (there:
-of epochs).
+Differs from the paper, whose DDIM clamps logits, which makes every step worse, and whose xi can
+denoise a label without the image: here x_0 is a soft-max, labels are small relative to the noise
+and t is drawn towards T, so that one step from pure noise is a prediction; noisy labels and time
+start with zero weights; theta also learns from labels, and is not pulled towards the mean of the
+others; difficulty weights are normalised, and an absent class keeps its weight; boxes are mixed
+(CutMix). ``fidelity paper`` sets all this and the optimizer as in the paper. Always different:
+nnU-Net's augmentation and losses (at full resolution for psi, xi and pseudo labels), a ramp over
+steps instead of epochs, and no appearance changes of unlabelled patches in ``fidelity paper``.
 """
 
 from __future__ import annotations
@@ -27,10 +24,9 @@ import torch
 from torch import nn
 
 from semi_nnunet.core.difficulty import DifficultyWeights, hard_dice
-from semi_nnunet.core.partial_labels import find_certain_voxels, merge_probs
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
-from semi_nnunet.networks.diffusion_branches import DiffusionBranches, NetworkPath
+from semi_nnunet.networks.diffusion_branches import DiffusionBranches
 from semi_nnunet.networks.label_diffusion import LabelDiffusion
 from semi_nnunet.settings.common import single_network_score
 from semi_nnunet.settings.fidelity import FidelitySettings, paper_or
@@ -41,33 +37,21 @@ from semi_nnunet.training.trainer import SemiTrainer, Term
 @dataclass(frozen=True, kw_only=True)
 class DiffusionSettings(FidelitySettings):
     sampling_steps: int = paper_or(10, 1, "as good as ten at a tenth of the cost", low=1)
-    sampling_interval_steps: int = setting(1, "xi is asked every so many steps", low=1)
-    clamped_logits: bool = paper_or(
-        True, False, "every DDIM step makes clamped logits worse: x_0 is b (2 p - 1) of soft-max p"
-    )
-    label_scale: float = paper_or(
-        1.0, 0.2, "b: labels small beside the noise, so that the image is needed", low=0.01, high=1
-    )
+    sampling_interval_steps: int = setting(1, "xi labels images in every step", low=1)
+    clamped_logits: bool = paper_or(True, False, "DDIM makes them worse; x_0 is b (2 p - 1)")
+    label_scale: float = paper_or(1.0, 0.2, "b: small labels need the image", low=0.01, high=1)
     time_power: float = paper_or(
-        1.0, 3.0, "t has density t^2, drawn towards T, where sampling begins (1: uniform)", low=1
+        1.0, 3.0, "t has density t^2, drawn towards T, where sampling starts (1: uniform)", low=1
     )
-    begins_with_image: bool = paper_or(
-        False, True, "weights of noisy labels and of time begin at zero (as ControlNet, DiT)"
-    )
-    reparameterised: bool = paper_or(
-        True, False, "Gumbel noise and smoothing of samples blur small organs"
-    )
+    begins_with_image: bool = paper_or(False, True, "noisy labels start with zero weights")
+    reparameterised: bool = paper_or(True, False, "Gumbel noise and smoothing blur small organs")
     pseudo_label_weight: float = paper_or(10.0, 1.0, "on nnU-Net's Dice + cross-entropy", low=0)
-    diffusion_labels: bool = setting(True, "False: theta learns from psi alone (ablation)")
-    theta_on_labels: bool = paper_or(False, True, "pseudo labels alone lag behind (prototype)")
-    averaging: str = paper_or(
-        "both", "none", "theta is no mean of xi and psi", choices=("both", "psi", "none")
-    )
+    diffusion_labels: bool = setting(True, "false: theta learns only from psi (ablation)")
+    theta_on_labels: bool = paper_or(False, True, "only pseudo labels: lags behind (prototype)")
+    averaging: str = paper_or("both", "none", "theta is no mean", choices=("both", "psi", "none"))
     averaging_decay: float = setting(0.99, "m (sec. 3.3)", low=0, below=1)
-    normalised_difficulty: bool = paper_or(False, True, "without, a class may weigh 40 times more")
-    absent_class_dice: float | None = paper_or(
-        0.5, None, "a class that a batch does not show keeps its difficulty", low=0, high=1
-    )
+    normalised_difficulty: bool = paper_or(False, True, "otherwise weights may reach 40")
+    absent_class_dice: float | None = paper_or(0.5, None, "keeps its weight", low=0, high=1)
     difficulty_horizon_steps: int = setting(50, "A (authors' code)", low=1)
     filter_score: str = single_network_score()
 
@@ -79,89 +63,64 @@ class SemiDiffusionTrainer(SemiTrainer):
         settings, classes = self.settings, self.label_manager.num_segmentation_heads
         wider = self.another_network("xi", self.num_input_channels + classes)
         branches = DiffusionBranches(wider, self.another_network("psi"))
-        branches.run = self.compiled_path
+        branches.run = lambda path: self.compiled.path(path)  # self.compiled is set later
         if settings.begins_with_image:
             branches.begin_with_image()
         diffusion = LabelDiffusion(
-            branches,
-            self.exclusive,
-            settings.label_scale,
-            settings.time_power,
-            settings.sampling_steps,
-            settings.clamped_logits,
-            settings.reparameterised,
-        )
+            branches, self.exclusive, settings.label_scale, settings.time_power,
+            settings.sampling_steps, settings.clamped_logits, settings.reparameterised,
+        )  # fmt: skip
         horizon, normalised = settings.difficulty_horizon_steps, settings.normalised_difficulty
         difficulty = DifficultyWeights(classes, horizon, normalised)
         return {"diffusion": diffusion, "difficulty": difficulty}
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
-        diffusion, encoder = self.companion("diffusion"), self.encoder
+        settings, exclusive, diffusion = self.settings, self.exclusive, self.companion("diffusion")
+        branch_weight = float(settings.unlabelled_weight > 0)
         (target, mask), annotated = self.annotation(labelled.target), labelled.annotated
-        if self.theta_sees_labels:
+        if settings.theta_on_labels or branch_weight == 0:
             yield self.supervised(labelled)
         # sec. 3.1: xi denoises the labels, given the image
-        known = find_certain_voxels(target, mask, annotated, self.exclusive)
-        logits = diffusion.denoise_labels(encoder, labelled.x, target, known)
-        absent = self.settings.absent_class_dice
-        found = merge_probs(self.hard_labels(logits), annotated, self.exclusive)
-        dice = hard_dice(found, target, mask, absent)
+        logits = diffusion.denoise_labels(self.encoder, labelled.x, target, mask, annotated)
+        labels = hard_pseudo_label(self.probs(logits.detach()), exclusive)
+        dice = hard_dice(labels, target, mask, settings.absent_class_dice, annotated, exclusive)
         loss = self.pseudo_label_loss(logits, target, mask, annotated=annotated)
-        yield Term("denoising", loss, self.branch_weight, ramped=False)
-        # sec. 3.2: psi learns more of the classes that xi finds difficult
+        yield Term("denoising", loss, branch_weight, ramped=False)
+        # sec. 3.2: psi gives larger weights to classes that xi finds difficult
         weights = self.companion("difficulty")(dice)
-        logits = diffusion.branches.predict_psi(encoder, labelled.x)
+        logits = diffusion.branches.predict_psi(self.encoder, labelled.x)
         loss = self.pseudo_label_loss(logits, target, mask, weights, annotated)
-        yield Term("difficulty", loss, self.branch_weight, ramped=False)
-        # eq. 9: theta learns what both say of unlabelled images
+        yield Term("difficulty", loss, branch_weight, ramped=False)
+        # eq. 9: theta learns from both predictions on unlabelled images
         probs = self.pseudo_probs(unlabelled.x_weak)
         self.note_pseudo_labels(probs, unlabelled.mask)
-        guess = hard_pseudo_label(probs, self.exclusive)
+        guess = hard_pseudo_label(probs, exclusive)
         mix = self.cutmix(guess)
         logits = self.predict(mix(unlabelled.x_strong))
         loss = self.pseudo_label_loss(logits, mix(guess), mix(unlabelled.mask))
-        yield Term("pseudo_label", loss, self.settings.pseudo_label_weight)
-
-    @property
-    def branch_weight(self) -> float:
-        """Weight of the branches' own terms; 0 where no pseudo label is followed."""
-        return float(self.settings.unlabelled_weight > 0)
-
-    @property
-    def theta_sees_labels(self) -> bool:
-        """Whether theta learns from labels, too."""
-        return bool(self.settings.theta_on_labels or self.branch_weight == 0)
+        yield Term("pseudo_label", loss, settings.pseudo_label_weight)
 
     @property
     def encoder(self) -> Any:
-        """The student's, which all branches share."""
+        """The student's encoder, which all branches share."""
         return self.bare_network.encoder
 
-    def compiled_path(self, path: NetworkPath) -> NetworkPath:
-        """A path through the encoder and a branch, compiled as one where the student is."""
-        return self.compiled.path(path)
-
-    def hard_labels(self, logits: torch.Tensor) -> torch.Tensor:
-        """One-hot labels of logits, without gradient."""
-        return hard_pseudo_label(self.probs(logits.detach()), self.exclusive)
-
     def pseudo_probs(self, x: torch.Tensor) -> torch.Tensor:
-        """Mean of both branches' probabilities (eq. 9), or psi's where xi is not asked."""
-        diffusion, encoder, settings = self.companion("diffusion"), self.encoder, self.settings
-        psi: torch.Tensor = diffusion.psi_probs(encoder, x)
+        """Return the mean of both branches' probabilities (eq. 9), or psi's if xi is not used."""
+        diffusion, settings = self.companion("diffusion"), self.settings
+        psi: torch.Tensor = diffusion.psi_probs(self.encoder, x)
         if not settings.diffusion_labels or self.step % settings.sampling_interval_steps:
             return psi
-        return (psi + diffusion.xi_probs(encoder, x)) / 2
+        return (psi + diffusion.xi_probs(self.encoder, x)) / 2
 
     def diagnose(self, labelled: LabelledBatch) -> None:
-        """Note the Dice of both branches on labelled patches."""
-        diffusion, first = self.companion("diffusion"), 1 if self.exclusive else 0
+        """Record the Dice of both branches on labelled patches."""
+        diffusion, annotated = self.companion("diffusion"), labelled.annotated
         target, mask = self.annotation(labelled.target)
-        for name, probs_of in (("xi", diffusion.xi_probs), ("psi", diffusion.psi_probs)):
-            found = hard_pseudo_label(probs_of(self.encoder, labelled.x), self.exclusive)
-            found = merge_probs(found, labelled.annotated, self.exclusive)
-            dice = hard_dice(found, target, mask, absent=1.0)
-            self.records.add(f"dice/{name}", dice[first:].mean())
+        for name, predict in (("xi", diffusion.xi_probs), ("psi", diffusion.psi_probs)):
+            labels = hard_pseudo_label(predict(self.encoder, labelled.x), self.exclusive)
+            dice = hard_dice(labels, target, mask, 1.0, annotated, self.exclusive)
+            self.records.add(f"dice/{name}", dice[1 if self.exclusive else 0 :].mean())
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         super().on_train_epoch_end(train_outputs)
@@ -174,8 +133,8 @@ class SemiDiffusionTrainer(SemiTrainer):
 
     @torch.no_grad()
     def after_optimizer_step(self, step: int) -> None:
-        """theta <- m theta + (1 - m) mean of the others (sec. 3.3), where that is asked for."""
+        """Set theta <- m theta + (1 - m) mean of the other decoders (sec. 3.3), if selected."""
         settings, branches = self.settings, self.companion("diffusion").branches
         if settings.averaging != "none" and settings.unlabelled_weight > 0:
-            both, share = settings.averaging == "both", 1.0 - settings.averaging_decay
-            branches.pull(self.bare_network.decoder, both, share)
+            share = 1.0 - settings.averaging_decay
+            branches.pull(self.bare_network.decoder, settings.averaging == "both", share)

@@ -1,17 +1,17 @@
 """Soft labels of trained models (knowledge distillation, Hinton et al. 2015, arXiv:1503.02531).
 
-Frozen models predict the weak view of an unlabelled patch; the mean of their probabilities is what
-the student learns to say of the strong view of the same voxels. One model, or several (model
-distillation, Radosavovic et al. 2018), as training goes on: nothing is stored, and labelled patches
-keep their share of every step. ``semi_nnunet distil`` is the same with hard labels, as a data set.
+Frozen models predict the weak view of an unlabelled patch. The student learns their mean
+probabilities on the strong view of the same voxels, from one model or several (model distillation,
+Radosavovic et al. 2018). Nothing is stored, and labelled patches keep their share of every step.
+``semi_nnunet distil`` does the same with hard labels, as a data set.
 
-Differs from the papers: the student sees a strong view into which boxes are mixed (CutMix), without
-which it has no more to learn than its teacher knew; the temperature is 1, because voxels are many
-and their probabilities soft at borders; the weight is on a Kullback-Leibler divergence, averaged
-over voxels, whose minimum is 0.
+Differs from the papers: the student sees a strong view with mixed boxes (CutMix), without which it
+can only learn what its teacher knows; the temperature is 1, because voxels are many and their
+probabilities soft at borders; the weight is on a Kullback-Leibler divergence, averaged over voxels,
+whose minimum is 0.
 
-By default the one model is the Mean Teacher trained with the same plans, configuration and fold. A
-model that has trained on this fold's validation cases makes this validation optimistic.
+The default model is the Mean Teacher trained with the same plans, configuration and fold. With a
+model that was trained on this fold's validation cases, the validation is optimistic.
 """
 
 from __future__ import annotations
@@ -32,19 +32,21 @@ from semi_nnunet.settings.common import CutMixSettings, single_network_score
 from semi_nnunet.settings.schema import setting
 from semi_nnunet.training.trainer import SemiTrainer, Term
 
-FOLD = "{fold}"  # in the path of a model: the fold that is trained
+FOLD = "{fold}"  # in the path of a model, replaced by the current fold
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationSettings(CutMixSettings):
     models: tuple[str, ...] = setting(
         (),
-        "the Mean Teacher of these plans and this fold; else as semi_nnunet pseudo-label -m, where "
-        "{fold} stands for the fold that is trained",
+        "the Mean Teacher of these plans and this fold; else as in semi_nnunet pseudo-label -m, "
+        "where {fold} stands for the current fold",
     )
-    soft_label_weight: float = setting(1.0, "as labels: the teacher is trained (Hinton)", low=0)
-    temperature: float = setting(1.0, "of both distributions; above 1 they are softer", low=0.01)
-    unlabelled_start_steps: int = setting(0, "the models are trained before", low=0)
+    soft_label_weight: float = setting(
+        1.0, "that of labels, because the teacher is trained (Hinton)", low=0
+    )
+    temperature: float = setting(1.0, "of both distributions; above 1 they get softer", low=0.01)
+    unlabelled_start_steps: int = setting(0, "the models are already trained", low=0)
     filter_score: str = single_network_score()
 
 
@@ -53,13 +55,13 @@ class SemiDistillationTrainer(SemiTrainer):
     taught_by = "SemiMeanTeacherTrainer"
 
     def companions(self) -> dict[str, nn.Module]:
-        named = self.settings.models or [self.default_model()]
-        models = [find_model(model.replace(FOLD, str(self.fold))) for model in named]
+        paths = self.settings.models or [self.default_model()]
+        models = [find_model(path.replace(FOLD, str(self.fold))) for path in paths]
         require_models_for(models, self.plans_manager, self.configuration_name, self.dataset_json)
         return {"models": FrozenNetworks(load_networks(models))}
 
     def default_model(self) -> str:
-        """The fold that :attr:`taught_by` trained with the same plans."""
+        """Return the folder of the fold that :attr:`taught_by` trained with the same plans."""
         folder = Path(self.output_folder)
         name = folder.parent.name.replace(type(self).__name__, self.taught_by, 1)
         return str(folder.parent.with_name(name) / folder.name)
@@ -76,7 +78,7 @@ class SemiDistillationTrainer(SemiTrainer):
         yield Term("soft_labels", temperature**2 * divergence, self.settings.soft_label_weight)
 
     def soft_labels(self, x: torch.Tensor) -> torch.Tensor:
-        """Mean probabilities (B, classes or regions, *spatial) of the models, no gradient."""
+        """Return the mean probabilities (B, classes or regions, *spatial), without gradient."""
         temperature, models = self.settings.temperature, self.companion("models")
-        probs = [self.probs(self.predict_with(one, x) / temperature) for one in models]
+        probs = [self.probs(self.predict_with(model, x) / temperature) for model in models]
         return torch.stack(probs).mean(0)

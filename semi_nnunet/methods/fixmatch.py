@@ -1,14 +1,13 @@
 """FixMatch (Sohn et al. 2020, arXiv:2001.07685) for segmentation.
 
-The prediction on the weak view, where it is confident enough, is the label of the strong view of
-the same voxels.
+The prediction on the weak view, where it is confident, is the label of the strong view of the same
+voxels.
 
 Differs from the paper: the moving average, which the paper evaluates, also gives the pseudo labels;
-where there are several classes, the threshold is that of each (FreeMatch), because one for all
-silences small organs; boxes are mixed (CutMix); the loss is nnU-Net's Dice + cross-entropy, over
-the trusted voxels alone (eq. 4 divides by all, so that few of them count little); the weight is
-ramped and multiplied by the reliability of the network. ``variant paper`` is the paper's but for
-the loss.
+several classes have separate thresholds (FreeMatch), because a common one silences small organs;
+boxes are mixed (CutMix); the loss is nnU-Net's Dice + cross-entropy over confident voxels only (eq.
+4 divides by all voxels, so that few confident ones count little); the weight is ramped and
+multiplied by the reliability of the network. ``variant paper`` is the paper's except for the loss.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from semi_nnunet.training.trainer import Term
 @dataclass(frozen=True, kw_only=True)
 class FixMatchSettings(ConfidentTeacherSettings):
     strong_weight: float = setting(
-        0.5, "1 (sec. 2.2) follows pseudo labels as firmly as labels (Hippocampus)", low=0
+        0.5, "with 1 (sec. 2.2) pseudo labels count as much as labels (Hippocampus)", low=0
     )
     variant: str = published(
         paper={
             "strong_weight": 1.0, "class_wise_threshold": False, "ema_decay": 0.0,
             "cutmix_probability": 0.0, "ramp_up": "constant", "unlabelled_start_steps": 0,
-            "follow_trust": False,
+            "follow_reliability": False,
         }
     )  # fmt: skip
 

@@ -1,16 +1,16 @@
 """Mean Teacher (Tarvainen & Valpola 2017, arXiv:1703.01780) with CutMix (French et al. 2020).
 
 The teacher is a moving average of the student. It predicts the weak view of an unlabelled patch;
-the student, shown a strong view of the same voxels into which a box of another patch is pasted,
-must agree with the teacher's probabilities, mixed by the same box.
+the student, shown a strong view of the same voxels with a box of another patch, must agree with the
+teacher's probabilities, mixed by the same box.
 
-Differs from the paper: the views are voxel-aligned (geometry is shared, appearance is not),
-consistency is on full-resolution outputs of unlabelled patches alone; boxes are mixed, without
-which Mean Teacher gains next to nothing over a well-trained nnU-Net; and a Dice loss stands beside
-the squared difference, without which small organs shrink. ``variant`` has what was published for
-medical images: ``ssl4mis``; ``pancreas``, whose weight is ramped to 50; ``oct``, whose decay rises
-from .99 to .999 (for all trainers it also has ``optimizer adam, lr_schedule plateau,
-supervised_loss dice_focal``, and five unlabelled patches for each labelled one).
+Differs from the paper: the views are voxel-aligned (they differ only in appearance); consistency is
+on full-resolution outputs of unlabelled patches only; boxes are mixed, without which Mean Teacher
+gains next to nothing over a well-trained nnU-Net; and a Dice loss is added to the squared
+difference, without which small organs shrink. ``variant`` has published settings for medical
+images: ``ssl4mis``; ``pancreas``, with a weight of 50; ``oct``, whose decay rises from .99 to .999
+(it also uses ``optimizer adam, lr_schedule plateau, supervised_loss dice_focal``, which are
+settings of all trainers, and five unlabelled patches for each labelled one).
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from semi_nnunet.settings.teacher import ConsistencySettings
 from semi_nnunet.training.teacher import ConsistentTeacherTrainer
 from semi_nnunet.training.trainer import Term
 
-PLAIN = {  # consistency from the first step on, of patches as they are
+PLAIN = {  # consistency from the first step on, without mixing
     "consistency_dice": 0.0, "cutmix_probability": 0.0, "unlabelled_start_steps": 0,
-    "follow_trust": False,
+    "follow_reliability": False,
 }  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeanTeacherSettings(CutMixSettings, ConsistencySettings):
     teacher_noise: float = setting(
-        0.0, "sd of noise on the teacher's input, clamped at twice that (SSL4MIS: 0.1)", low=0
+        0.0, "sd of noise on the teacher's input, clamped at 2 sd (SSL4MIS: 0.1)", low=0
     )
     variant: str = published(
         ssl4mis=PLAIN

@@ -1,7 +1,7 @@
 """Supervised nnU-Net under the same rules: the matched baseline of every other trainer.
 
-The same labelled batches, steps, schedule and augmentation as a semi-supervised trainer of the same
-seed; the unlabelled images are not read.
+It uses the same labelled batches, steps, schedule and augmentation as a semi-supervised trainer of
+the same seed, and does not read the unlabelled images.
 """
 
 from __future__ import annotations

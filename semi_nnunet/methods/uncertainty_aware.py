@@ -1,15 +1,15 @@
 """Uncertainty-aware Mean Teacher (Yu et al., MICCAI 2019, arXiv:1907.07034).
 
-As Mean Teacher, but the student follows the teacher only where the teacher is sure. The teacher
-predicts each patch several times under noise and dropout; u is the entropy of the mean prediction
-(eq. 2-3), and a voxel counts where u < H (eq. 4), with H growing from 3/4 of the largest entropy to
-all of it.
+As in Mean Teacher, but the student only follows the teacher where the teacher is certain. The
+teacher predicts each patch several times under noise and dropout; u is the entropy of the mean
+prediction (eq. 2-3), and a voxel counts if u < H (eq. 4), where H rises from 3/4 of the largest
+entropy to all of it.
 
-Differs from the paper: H is relative to ln C for C classes (the code has ln 2 in place), and
-nnU-Net's networks have no dropout, so channels of the bottleneck are dropped during the stochastic
-passes; the target itself is predicted under noise alone (the paper: under dropout, too). The
-student's view is strong and mixed by default, and a Dice loss stands beside the squared difference,
-as in this package's Mean Teacher: ``variant paper`` takes that back.
+Differs from the paper: H is relative to ln C for C classes (the authors' code always uses ln 2);
+nnU-Net's networks have no dropout, so the stochastic passes drop channels of the bottleneck; the
+target itself is predicted only under noise (paper: also under dropout). By default the student's
+view is strong and mixed, and a Dice loss is added to the squared difference, as in this package's
+Mean Teacher; ``variant paper`` undoes that.
 """
 
 from __future__ import annotations
@@ -37,13 +37,10 @@ from semi_nnunet.training.trainer import Term
 class UncertaintyAwareSettings(CutMixSettings, ConsistencySettings):
     stochastic_passes: int = setting(8, "T of the paper, sec. 2.2", low=2)
     teacher_noise: float = setting(
-        0.1, "sd of the noise on the teacher's input, clamped at twice that (authors' code)", low=0
+        0.1, "sd of the noise on the teacher's input, clamped at 2 sd (authors' code)", low=0
     )
     dropout: float = setting(
-        0.5,
-        "of bottleneck channels in the stochastic passes (the V-Net's bottleneck dropout)",
-        low=0,
-        below=1,
+        0.5, "of bottleneck channels in the stochastic passes (as in the V-Net)", low=0, below=1
     )
     threshold_start: float = setting(
         0.75, "of the largest entropy; rises to 1 over the training (authors' code)", low=0, high=1
@@ -51,7 +48,7 @@ class UncertaintyAwareSettings(CutMixSettings, ConsistencySettings):
     variant: str = published(
         paper={
             "consistency_dice": 0.0, "consistency_weight": 0.1, "cutmix_probability": 0.0,
-            "appearance_strength": 0.0, "unlabelled_start_steps": 0, "follow_trust": False,
+            "appearance_strength": 0.0, "unlabelled_start_steps": 0, "follow_reliability": False,
         }
     )  # fmt: skip
 
@@ -62,24 +59,23 @@ class SemiUncertaintyAwareTrainer(ConsistentTeacherTrainer):
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
         yield self.supervised(labelled)
         target = self.noisy_probs(self.teacher, unlabelled.x_weak)
-        certain = (
-            self.uncertainty(unlabelled.x_weak) < self.threshold(target.shape[1])
-        ) & unlabelled.mask
+        uncertainty = self.uncertainty(unlabelled.x_weak)
+        certain = (uncertainty < self.threshold(target.shape[1])) & unlabelled.mask
         self.note_pseudo_labels(target, unlabelled.mask, certain)
         yield self.consistency_term(unlabelled, target, certain)
 
     def noisy_probs(self, teacher: nn.Module, x_weak: torch.Tensor) -> torch.Tensor:
-        """One prediction of the patch under input noise."""
+        """Return one prediction of the patch under input noise."""
         noisy = add_clamped_noise(x_weak, self.settings.teacher_noise)
         return self.probs(self.predict_with(teacher, noisy))
 
     @cached_property
     def disturbed_teacher(self) -> nn.Module:
-        """The teacher, with dropout."""
+        """The teacher with dropout."""
         return with_feature_dropout(self.teacher, self.settings.dropout)
 
     def uncertainty(self, x_weak: torch.Tensor) -> torch.Tensor:
-        """Entropy of the mean of the stochastic passes, (B, 1, *spatial), in nats."""
+        """Return the entropy of the mean of the stochastic passes, (B, 1, *spatial), in nats."""
         teacher, passes = self.disturbed_teacher, self.settings.stochastic_passes
         mean = self.noisy_probs(teacher, x_weak) / passes
         for _ in range(passes - 1):
@@ -87,7 +83,7 @@ class SemiUncertaintyAwareTrainer(ConsistentTeacherTrainer):
         return entropy(mean, exclusive=self.exclusive)
 
     def threshold(self, channels: int) -> float:
-        """H of the paper at this step, in nats."""
+        """Return H at this step, in nats."""
         start = self.settings.threshold_start
         fraction = start + (1.0 - start) * gaussian_ramp(self.step, self.settings.total_steps)
         return fraction * max_entropy(channels, exclusive=self.exclusive)

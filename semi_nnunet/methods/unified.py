@@ -1,20 +1,21 @@
-"""Consistency and boxes of unlabelled patches, under a limit that falls.
+"""Unified: Mean Teacher, plus boxes of unlabelled patches in labelled ones.
 
-The teacher is a moving average of the student (Tarvainen & Valpola 2017). Its predictions of the
-weak view of unlabelled patches teach the student twice:
+The teacher is a moving average of the student (Tarvainen & Valpola 2017). Its predictions on the
+weak view of unlabelled patches are learned in two ways:
 
-* With a box of an unlabelled patch and the teacher's labels pasted into it, each labelled patch is
-  learned as a labelled one: the half of BCP (Bai et al. 2023) whose context is certain, with the
-  small boxes of MixMatch here.
-* On a strong view of unlabelled patches into which boxes are mixed, the student must agree with the
-  teacher's probabilities, as :mod:`semi_nnunet.methods.mean_teacher` has it.
+* A box of an unlabelled patch, with the teacher's labels, is pasted into each labelled patch, which
+  is then learned like a labelled one: the half of BCP (Bai et al. 2023) with a certain context, and
+  with the small boxes of this package's MixMatch.
+* On a strong view of unlabelled patches with mixed boxes, the student must agree with the teacher's
+  probabilities, as in :mod:`semi_nnunet.methods.mean_teacher`.
 
-The gradient of the second is limited to a multiple of that of labelled patches and boxes together.
-The multiple falls from 2 to 1/4: the network first learns from many images, and then its labels.
+The gradient of the second term is limited to a multiple of that of labelled patches and boxes
+together. The multiple falls from 2 to 1/4: the network first learns from many images, and then its
+labels.
 
-No publication has this combination. It is what was left of a tournament of parts on validation
-cases of four data sets (docs/results/tournament.md), in which it was above its baseline on all
-four, by 3.2 points on average, more than any other candidate.
+This combination is not published. It won a tournament of components on validation cases of four
+data sets (docs/results/tournament.md): it was above its baseline on all four, by 3.2 points on
+average, more than any other candidate.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ from semi_nnunet.training.trainer import Term
 @dataclass(frozen=True, kw_only=True)
 class UnifiedSettings(CutMixSettings, ConsistencySettings):
     box_edge: float = setting(
-        1 / 3, "of the patch; most of a labelled patch stays its own", low=0.01, high=1
+        1 / 3, "of the patch, so that most of a labelled patch stays", low=0.01, high=1
     )
-    boxes_weight: float = setting(1.0, "as labelled patches (tournament)", low=0)
+    boxes_weight: float = setting(1.0, "that of labelled patches (tournament)", low=0)
     unlabelled_gradient_limit: float = setting(
-        2.0, "at the start; images teach before labels are fitted (tournament)", low=0
+        2.0, "at the start: learn from many images before the labels are fitted (tournament)", low=0
     )
     unlabelled_gradient_limit_at_end: float | None = setting(
-        0.25, "labels are fitted at the end (tournament); None: the same throughout", low=0.001
+        0.25, "labels are fitted at the end (tournament); none: a constant limit", low=0.001
     )
 
 
@@ -62,18 +63,18 @@ class SemiUnifiedTrainer(ConsistentTeacherTrainer):
     def boxes_loss(
         self, labelled: LabelledBatch, unlabelled: UnlabelledBatch, probs: torch.Tensor
     ) -> torch.Tensor:
-        """Loss on labelled patches with a box of an unlabelled one in each.
+        """Return the loss on labelled patches with a box of an unlabelled patch in each.
 
-        Where there are fewer unlabelled patches, some lend two boxes. Of a class that a patch's
-        labels do not tell, its box says nothing either.
+        Unlabelled patches are repeated if there are fewer. Classes that a labelled patch does not
+        annotate do not count in its box either.
 
         Args:
             labelled, unlabelled: the batch.
-            probs: the teacher's, of the unlabelled patches.
+            probs: of the teacher, for the unlabelled patches.
         """
         count, spatial = len(labelled.x), labelled.x.shape[2:]
         guess = hard_pseudo_label(probs, self.exclusive)
-        inside = TargetPatches(unlabelled.x_strong, guess, unlabelled.mask).lent(count)
+        inside = TargetPatches(unlabelled.x_strong, guess, unlabelled.mask).repeated(count)
         around = TargetPatches(labelled.x, *self.annotation(labelled.target), labelled.annotated)
         box = sample_boxes(count, spatial, self.settings.box_edge, labelled.x.device)
         return self.pseudo_label_loss(

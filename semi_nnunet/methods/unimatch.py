@@ -1,16 +1,16 @@
 """UniMatch (Yang et al., CVPR 2023, arXiv:2208.09910).
 
-FixMatch with two strong views of each patch, mixed by boxes of their own, and a third stream in
-which features are perturbed instead of the image: half of the channels of every skip are dropped.
-The loss is (L_x + (L_s1 + L_s2) / 4 + L_fp / 2) / 2 (eq. 6 and the authors' medical code); here
-L_x has weight 1, as in every trainer of this package, and the others half of theirs.
+FixMatch with two strong views of each patch, each mixed by its own boxes, and a third stream that
+perturbs features instead of the image: half of the channels of every skip are dropped. The loss is
+(L_x + (L_s1 + L_s2) / 4 + L_fp / 2) / 2 (eq. 6 and the authors' medical code); here L_x has weight
+1, as in every trainer of this package, and the others half of theirs.
 
 Differs from the paper: the moving average gives the pseudo labels; appearance changes are this
-package's; every patch is mixed, with a box of 2/3 of its edges (the authors': half of them, 2 to 40
-% of the area); the terms are ramped and weighed by the reliability of the network; the loss is Dice
-+ cross-entropy (the medical code: Dice), over the trusted voxels alone. This and the threshold are
-as in FixMatch here; the partner of a box is the patch before (the authors': of another loader).
-``variant paper`` takes back what settings can.
+package's; every patch is mixed, with a box of 2/3 of its edges (authors: half of the patches, 2 to
+40 % of the area) from the previous patch (authors: of another loader); the terms are ramped and
+weighted by the reliability of the network; the loss is Dice + cross-entropy (medical code: Dice)
+over confident voxels only, with the thresholds of this package's FixMatch. ``variant paper`` undoes
+these differences as far as possible.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from semi_nnunet.training.trainer import Term
 @dataclass(frozen=True, kw_only=True)
 class UniMatchSettings(ConfidentTeacherSettings):
     strong_weight: float = setting(
-        0.125, "of each strong view: half of eq. 6, which follows too firmly (Hippocampus)", low=0
+        0.125, "of each strong view: half of eq. 6, which was too much (Hippocampus)", low=0
     )
     feature_weight: float = setting(
         0.25, "of the stream with perturbed features: half of eq. 6, for the same reason", low=0
@@ -42,7 +42,7 @@ class UniMatchSettings(ConfidentTeacherSettings):
         paper={
             "strong_weight": 0.25, "feature_weight": 0.5, "class_wise_threshold": False,
             "ema_decay": 0.0, "cutmix_probability": 0.5, "ramp_up": "constant",
-            "unlabelled_start_steps": 0, "follow_trust": False,
+            "unlabelled_start_steps": 0, "follow_reliability": False,
         }
     )  # fmt: skip
 
@@ -64,5 +64,5 @@ class SemiUniMatchTrainer(ConfidentTeacherTrainer):
 
     @cached_property
     def disturbed_student(self) -> nn.Module:
-        """The student, whose features are perturbed."""
+        """The student with perturbed features."""
         return with_feature_dropout(self.bare_network, self.settings.dropout, every_level=True)

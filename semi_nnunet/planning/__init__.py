@@ -1,1 +1,1 @@
-"""The stated rules by which settings follow from the data set."""
+"""Plans: networks, patches and settings that follow from the data set."""

@@ -1,7 +1,7 @@
-"""Shrink an nnU-Net plan to a budget: fewer features, a smaller patch and batch, fewer steps.
+"""Plans for a budget: fewer features, a smaller patch and batch, fewer steps.
 
-Where the smaller patch would show too little of an image, the image is made coarser, as far as the
-labels survive it.
+If the smaller patch would show too little of an image, the image is resampled to larger voxels, as
+far as the labels survive it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ KeepsLabels = Callable[[Sequence[float]], bool]  # whether the labels survive a 
 
 @dataclass(frozen=True)
 class Size:
-    """How large a network and its input are.
+    """The size of a network and its input.
 
     Args:
         features: of the highest resolution; they double with each stage, up to 8 times as many.
-        patch_voxels: the largest number of voxels of a patch.
+        patch_voxels: largest number of voxels of a patch.
         batch_size: patches of each stream.
     """
 
@@ -45,38 +45,37 @@ class Size:
 
 CPU_SIZES = {2: Size(16, 96 * 96, 12), 3: Size(16, 40 * 40 * 40, 2)}
 CPU_LENGTH = {"epochs": 24, "steps_per_epoch": 50, "validation_steps_per_epoch": 5}
-SHOWN_SHARE = 0.85  # of the median image's voxels, by a patch (nnU-Net, for 3d_lowres: a quarter)
-COARSENING_FACTOR = 1.03  # the factor of its search
-SMALLER_FACTORS = (
-    (1.0, 1.0),
-    (0.75, 1.0),
-    (0.5, 1.0),
-    (0.5, 0.5),
-    (0.5, 0.25),
-    (0.25, 0.25),
-)  # features, voxels x batch
+SHOWN_SHARE = 0.85  # of the median image's voxels in a patch (nnU-Net, for 3d_lowres: a quarter)
+COARSENING_FACTOR = 1.03  # of the spacing, in each step of the search
+SMALLER_FACTORS = (  # of features, of voxels x batch
+    (1.0, 1.0), (0.75, 1.0), (0.5, 1.0), (0.5, 0.5), (0.5, 0.25), (0.25, 0.25),
+)  # fmt: skip
 LARGER_FACTORS = ((2.0, 4.0), (2.0, 2.0), (1.5, 1.5))
 
 
 def plans_of_budget(plans: str, budget: str | None) -> str:
-    """The name of plans that were shrunk, for example nnUNetPlans_cpu; their own without budget."""
+    """Return the name of plans for a budget; without budget the name itself.
+
+    >>> plans_of_budget("nnUNetPlans", "0.5")
+    'nnUNetPlans_0p5'
+    """
     return f"{plans}_{budget.replace('.', 'p')}" if budget else plans
 
 
 def accept_any_spacing(spacing: Sequence[float]) -> bool:
-    """As if labels survived every spacing."""
+    """Return True, as if labels survived every spacing."""
     return True
 
 
 def no_other_spacing(spacing: Sequence[float]) -> bool:
-    """As if no other spacing than the present one were good enough."""
+    """Return False, as if labels survived only their present spacing."""
     return False
 
 
 def fit_to_size(
     configuration: Mapping[str, Any], size: Size, keeps_labels: KeepsLabels = accept_any_spacing
 ) -> dict[str, Any]:
-    """A copy of a plan's configuration with at most ``size``, of images as coarse as that needs.
+    """Return a copy of a configuration with at most ``size``, for images as coarse as needed.
 
     Args:
         configuration: of nnU-Net's plans.
@@ -90,49 +89,49 @@ def fit_to_size(
 def find_coarser_spacing(
     configuration: Mapping[str, Any], patch_voxels: int, keeps_labels: KeepsLabels
 ) -> list[float]:
-    """The spacing at which ``patch_voxels`` show enough of an image, or the last that keeps labels.
+    """Return the spacing at which a patch shows enough of an image, or the last that keeps labels.
 
-    It grows as nnU-Net's of 3d_lowres: all axes alike, but first those of less than half the
-    spacing of the coarsest. The share is ours: in 600 steps on polyps, patches that showed 14, 25,
-    56 and 100 % of the picture gave the baseline a Dice of .47, .53, .63 and .68; on left atria,
+    The spacing grows as nnU-Net's of 3d_lowres: all axes alike, but first axes with less than half
+    of the largest spacing. The share is ours: in 600 steps on polyps, patches that showed 14, 25,
+    56 and 100 % of the image gave the baseline a Dice of .47, .53, .63 and .68; on left atria,
     patches of 42 and 86 % gave the unified method .843 and .862. But thin structures vanish from
-    what is too coarse.
+    images that are too coarse.
     """
-    before = np.array(configuration["spacing"], dtype=float)
-    median = np.array(configuration["median_image_size_in_voxels"][-len(before) :], dtype=float)
-    spacing, path = before.copy(), [before]
-    while patch_voxels < SHOWN_SHARE * np.prod(median * before / spacing):
+    original = np.array(configuration["spacing"], dtype=float)
+    median = np.array(configuration["median_image_size_in_voxels"][-len(original) :], dtype=float)
+    spacing, path = original.copy(), [original]
+    while patch_voxels < SHOWN_SHARE * np.prod(median * original / spacing):
         fine = spacing.max() / spacing > 2
         spacing[fine if fine.any() else slice(None)] *= COARSENING_FACTOR
         path.append(spacing.copy())
-    rounded = [[round(float(edge), 4) for edge in one] for one in path]
-    lost = bisect.bisect_left(rounded[1:], True, key=lambda one: not keeps_labels(one))
-    return rounded[lost] if lost else list(configuration["spacing"])
+    rounded = [[round(float(edge), 4) for edge in spacing] for spacing in path]
+    last = bisect.bisect_left(rounded[1:], True, key=lambda spacing: not keeps_labels(spacing))
+    return rounded[last] if last else list(configuration["spacing"])
 
 
 def shrink(configuration: Mapping[str, Any], size: Size) -> dict[str, Any]:
-    """A copy of a plan's configuration with at most ``size``; spacing and preprocessing stay.
+    """Return a copy of a plan's configuration with at most ``size``; spacing and data stay.
 
-    nnU-Net's own rule plans strides and kernels anew for the smaller patch.
+    nnU-Net's own rule plans strides and kernels for the smaller patch.
     """
-    found = _smaller_patch(configuration, size.patch_voxels)
-    stages = range(len(found.strides))
-    plan = replace_topology(configuration, found, [size.features * 2 ** min(s, 3) for s in stages])
+    topology = _plan_smaller_patch(configuration, size.patch_voxels)
+    features = [size.features * 2 ** min(stage, 3) for stage in range(len(topology.strides))]
+    plan = replace_topology(configuration, topology, features)
     plan["batch_size"] = max(2, size.batch_size)
     return plan
 
 
-def _smaller_patch(configuration: Mapping[str, Any], most_voxels: int) -> Topology:
-    """What nnU-Net plans for a patch of at most so many voxels.
+def _plan_smaller_patch(configuration: Mapping[str, Any], max_voxels: int) -> Topology:
+    """Return nnU-Net's topology for a patch of at most so many voxels.
 
-    The patch is reduced axis by axis, the one that is largest relative to the median image first,
-    to sizes that the strides divide. It stays larger where less than 8 voxels along an axis or
-    less than three resolutions would be left.
+    The patch is reduced axis by axis, first the axis that is largest relative to the median image,
+    to sizes that the strides divide. It stays larger if less than 8 voxels along an axis or less
+    than three resolutions would be left.
     """
     spacing = configuration["spacing"]
     median = configuration["median_image_size_in_voxels"][-len(spacing) :]
     best = plan_topology(spacing, configuration["patch_size"])
-    while math.prod(best.patch) > most_voxels:
+    while math.prod(best.patch) > max_voxels:
         axes = [
             (edge > 2 * divisor, edge / max(1, middle), axis)
             for axis, (edge, divisor, middle) in enumerate(
@@ -144,9 +143,8 @@ def _smaller_patch(configuration: Mapping[str, Any], most_voxels: int) -> Topolo
             edges = list(best.patch)
             edges[axis] -= best.divisors[axis]
             smaller = plan_topology(spacing, edges)
-            if len(smaller.strides) >= FEWEST_STAGES and math.prod(smaller.patch) < math.prod(
-                best.patch
-            ):
+            is_smaller = math.prod(smaller.patch) < math.prod(best.patch)
+            if len(smaller.strides) >= FEWEST_STAGES and is_smaller:
                 best = smaller
                 break
         else:
@@ -161,11 +159,10 @@ def measure_step_seconds(
     device: torch.device,
     repeats: int = 3,
 ) -> float:
-    """Measured time of a supervised forward and backward pass, the fastest of ``repeats``."""
+    """Measure a supervised forward and backward pass, the fastest of ``repeats``."""
     network = build_planned_network(configuration, channels, heads).to(device)
-    x = torch.zeros(
-        (configuration["batch_size"], channels, *configuration["patch_size"]), device=device
-    )
+    shape = (configuration["batch_size"], channels, *configuration["patch_size"])
+    x = torch.zeros(shape, device=device)
     times = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
@@ -183,7 +180,7 @@ def find_size_within(
     heads: int,
     device: torch.device,
 ) -> Size:
-    """The largest size of which a supervised step takes at most ``seconds``, or the smallest."""
+    """Return the largest size with at most ``seconds`` per supervised step, or the smallest one."""
     base = size = CPU_SIZES[len(configuration["patch_size"])]
     for features, voxels in (*LARGER_FACTORS, *SMALLER_FACTORS):
         size = Size(

@@ -1,4 +1,4 @@
-"""What is asked of ``semi_nnunet plan``, checked before anything is planned."""
+"""Checks of the options of ``semi_nnunet plan``, before anything is planned."""
 
 from __future__ import annotations
 
@@ -11,63 +11,71 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from semi_nnunet.planning.architecture import adapter_of
 from semi_nnunet.util.errors import UserError
 
-OTHER_FILES = ("dataset", "dataset_fingerprint", "splits_final")  # of nnU-Net, beside the plans
+OTHER_FILES = ("dataset", "dataset_fingerprint", "splits_final")  # in the folder of the plans
 
 
 def require_plans_name(name: str) -> None:
-    """Check the name of new plans, of which files and nnU-Net's folders of results get theirs.
+    """Check the name of new plans, which is part of the names of files and result folders.
 
     Raises:
-        UserError: it could not be told from what stands around it, or is of another file.
+        UserError: the name is that of another file, or ambiguous in the name of a folder.
     """
     if name in OTHER_FILES or name.startswith("semi_"):
         raise UserError(
-            f"--name must not be {name!r}, as {name}.json is another file of the data set. ",
-            fix="choose another, such as nnUNetPlans_again",
+            f"--name must not be {name!r}, as {name}.json is another file of the data set",
+            fix="choose another name, such as nnUNetPlans_again",
         )
     if "__" in name or name.endswith("_") or set(name) & {"/", "\\"}:
         raise UserError(
-            f"--name must have no '__' and no '_' at its end, as results lie in folders "
-            f"TRAINER__PLANS__CONFIGURATION, and no path separators; got {name!r}",
-            fix="choose another, such as nnUNetPlans_again",
+            f"--name must not contain '__' or path separators, nor end with '_', because results "
+            f"are stored in folders TRAINER__PLANS__CONFIGURATION; got {name!r}",
+            fix="choose another name, such as nnUNetPlans_again",
         )
 
 
 def require_own_network(plans: dict[str, Any], name: str) -> None:
-    """Check that plans have nnU-Net's networks, whose features and strides the rules start from.
+    """Check that plans have nnU-Net's networks, from whose features and strides the rules start.
 
     Raises:
-        UserError: they have others.
+        UserError: a configuration has another network.
     """
     for key, configuration in plans["configurations"].items():
         architecture = configuration.get("architecture", {})
         if network := adapter_of(architecture.get("network_class_name", "")):
             raise UserError(
-                f"{key} of {name} has the network {network} already",
-                fix="start from nnU-Net's "
-                "plans (-p), and give --budget or --patch, and --architecture, together",
+                f"{key} of {name} already has the network {network}",
+                fix="start from nnU-Net's plans (-p), and give --architecture together with "
+                "--budget or --patch",
             )
 
 
 def weights_of(text: str) -> str | None:
-    """ "imagenet", a file from the root, or None.
+    """Return "imagenet", the absolute path of a file, or None for "none".
+
+    >>> weights_of("imagenet")
+    'imagenet'
 
     Raises:
-        UserError: there is no such file.
+        UserError: the file does not exist.
     """
     if text in ("none", "imagenet"):
         return None if text == "none" else text
     path = Path(text).expanduser().absolute()
     if not path.is_file():
-        raise UserError(f"--weights {path} does not exist", fix="correct the path, or imagenet")
+        raise UserError(
+            f"--weights {path} does not exist", fix="correct the path, or use imagenet or none"
+        )
     return str(path)
 
 
 def device_of(name: str) -> torch.device:
-    """The device to measure on.
+    """Return a device that exists.
+
+    >>> device_of("cpu")
+    device(type='cpu')
 
     Raises:
-        UserError: there is none of that name.
+        UserError: the device cannot be used.
     """
     try:
         return torch.zeros(1, device=name).device
@@ -77,7 +85,7 @@ def device_of(name: str) -> torch.device:
 
 
 def ready_configurations(plans: dict[str, Any], folder: Path) -> list[str]:
-    """Those that are preprocessed."""
+    """Return the configurations that are preprocessed in a folder."""
     manager = PlansManager(plans)
     return [
         name

@@ -1,4 +1,4 @@
-"""Write ``plans["semi"]``: each planned setting of each trainer and configuration, with reason."""
+"""The content of ``plans["semi"]``, and plans with another size, spacing, patch or network."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ EVERY_TRAINER = "every trainer"
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRow:
-    """One setting of one configuration.
+    """A setting of a trainer and configuration.
 
     Args:
-        trainer: class name, or :data:`EVERY_TRAINER` where all trainers have the same.
+        trainer: class name, or :data:`EVERY_TRAINER` if all trainers have the same value.
         configuration: such as "2d".
-        setting: its name.
+        setting: name of the setting.
         value: in its own type.
-        reason: of the value, or where a person gave it.
-        topic: that it belongs to, one of :data:`~semi_nnunet.settings.common.TOPICS`.
-        is_given: a person gave it.
-        is_planned: a rule computes it, unless it is given.
+        reason: of the value, or the layer in which the user gave it.
+        topic: one of :data:`~semi_nnunet.settings.common.TOPICS`.
+        is_given: whether the user gave the value.
+        is_planned: whether a rule computes the value if the user gives none.
     """
 
     trainer: str
@@ -60,16 +60,16 @@ class PlannedRow:
 def sizes_of_budget(
     plans: Mapping[str, Any], dataset_json: Mapping[str, Any], budget: str, device: torch.device
 ) -> dict[str, Size]:
-    """How large each configuration's network and input may be.
+    """Return the largest size of each configuration's network and input within a budget.
 
     Args:
         plans: nnU-Net's plans.
         dataset_json: the data set's description.
         budget: "cpu", or a number of seconds per supervised step.
-        device: to measure the seconds on.
+        device: on which the seconds are measured.
 
     Raises:
-        UserError: the budget is neither.
+        UserError: the budget is invalid.
     """
     if budget != "cpu" and not _is_positive_number(budget):
         raise UserError(f"--budget must be cpu or a number of seconds per step, got {budget!r}")
@@ -86,9 +86,9 @@ def sizes_of_budget(
 
 
 def list_own_configurations(plans: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that do not inherit from another."""
-    every = plans["configurations"].items()
-    return {key: one for key, one in every if "inherits_from" not in one}
+    """Return the configurations that do not inherit from another."""
+    configurations = plans["configurations"].items()
+    return {key: value for key, value in configurations if "inherits_from" not in value}
 
 
 def apply_budget(
@@ -97,7 +97,7 @@ def apply_budget(
     name: str,
     keeps_labels: KeepsLabels = accept_any_spacing,
 ) -> dict[str, Any]:
-    """A copy of ``plans`` with networks and inputs of at most these sizes.
+    """Return a copy of ``plans`` with networks and inputs of at most these sizes.
 
     Args:
         plans: nnU-Net's plans.
@@ -114,10 +114,10 @@ def apply_budget(
 
 
 def name_resampled_data(
-    name: str, key: str, before: Mapping[str, Any], configuration: dict[str, Any]
+    name: str, key: str, original: Mapping[str, Any], configuration: dict[str, Any]
 ) -> dict[str, Any]:
-    """The configuration; data of another spacing than before is named after it and the plans."""
-    if configuration["spacing"] != before["spacing"]:
+    """Return the configuration, with a new name for its data if the spacing has changed."""
+    if configuration["spacing"] != original["spacing"]:
         spacing = spell_spacing(configuration["spacing"])
         configuration["data_identifier"] = f"{name}_{key}_{spacing}"
     return configuration
@@ -129,94 +129,99 @@ def apply_spacing(
     spacing: Sequence[float],
     name: str,
 ) -> dict[str, Any]:
-    """A copy of ``plans`` with another spacing in every configuration that has as many axes.
+    """Return a copy of ``plans`` with another spacing in every configuration with as many axes.
 
     Args:
         plans: nnU-Net's plans.
-        configurations: only these.
+        configurations: to be changed; None: all.
         spacing: mm along each axis, in the order of the plans.
         name: of the new plans.
 
     Raises:
-        UserError: none has as many axes, or the spacing does not suit one.
+        UserError: no configuration has as many axes, or the spacing is invalid for one.
     """
-    changed, own = copy.deepcopy(dict(plans)), list_own_configurations(plans)
-    for key in find_configurations_by_axes("--spacing", spacing, own, configurations):
-        other = plan_for_spacing(key, own[key], spacing)
-        changed["configurations"][key] = name_resampled_data(name, key, own[key], other)
+    changed, by_name = copy.deepcopy(dict(plans)), list_own_configurations(plans)
+    for key in find_configurations_by_axes("--spacing", spacing, by_name, configurations):
+        resampled = plan_for_spacing(key, by_name[key], spacing)
+        changed["configurations"][key] = name_resampled_data(name, key, by_name[key], resampled)
     return changed
 
 
 def find_configurations_by_axes(
     option: str,
-    given: Sequence[float],
-    own: Mapping[str, Any],
+    numbers: Sequence[float],
+    by_name: Mapping[str, Any],
     configurations: Sequence[str] | None,
 ) -> list[str]:
-    """The configurations that have as many axes as ``option`` has numbers.
+    """Return the names of the configurations that have as many axes as an option has numbers.
 
     Raises:
         UserError: there are none.
     """
-    found = [
+    matching = [
         key
-        for key, configuration in own.items()
-        if len(configuration["patch_size"]) == len(given) and key in (configurations or own)
+        for key, configuration in by_name.items()
+        if len(configuration["patch_size"]) == len(numbers) and key in (configurations or by_name)
     ]
-    if not found:
-        axes = ", ".join(f"{key}: {len(one['patch_size'])}" for key, one in own.items())
+    if not matching:
+        axes = ", ".join(f"{key}: {len(value['patch_size'])}" for key, value in by_name.items())
         raise UserError(
             f"{option} must have a number for each axis of a configuration ({axes}), got "
-            f"{list(given)}",
+            f"{list(numbers)}",
             fix="give as many, or choose the configuration by -c",
         )
-    return found
+    return matching
 
 
 def apply_patch(
     plans: Mapping[str, Any], configurations: Sequence[str] | None, patch: Sequence[int]
 ) -> dict[str, Any]:
-    """A copy of ``plans`` with another patch in every configuration that has as many axes.
+    """Return a copy of ``plans`` with another patch in every configuration with as many axes.
 
     Args:
         plans: nnU-Net's plans.
-        configurations: only these.
+        configurations: to be changed; None: all.
         patch: edges in voxels, in the order of the plans.
 
     Raises:
-        UserError: none has as many axes, or the patch does not suit one.
+        UserError: no configuration has as many axes, or the patch is invalid for one.
     """
-    changed, own = copy.deepcopy(dict(plans)), list_own_configurations(plans)
-    for key in find_configurations_by_axes("--patch", patch, own, configurations):
-        changed["configurations"][key] = replace_patch(key, own[key], patch)
+    changed, by_name = copy.deepcopy(dict(plans)), list_own_configurations(plans)
+    for key in find_configurations_by_axes("--patch", patch, by_name, configurations):
+        changed["configurations"][key] = replace_patch(key, by_name[key], patch)
     return changed
 
 
 def sizes_for_patch(
     plans: Mapping[str, Any], sizes: Mapping[str, Size], patch: Sequence[int]
 ) -> dict[str, Size]:
-    """The sizes of a budget, of which those with as many axes have a patch that is given."""
-    own, voxels = list_own_configurations(plans), math.prod(patch)
+    """Return the sizes of a budget, with the given patch where the number of axes matches."""
+    by_name, voxels = list_own_configurations(plans), math.prod(patch)
     return {
         key: dataclasses.replace(size, patch_voxels=voxels)
-        if len(own[key]["patch_size"]) == len(patch)
+        if len(by_name[key]["patch_size"]) == len(patch)
         else size
         for key, size in sizes.items()
     }
 
 
 def sizes_measured_before(
-    earlier: Mapping[str, Any], plans: Mapping[str, Any], asked: Mapping[str, str]
+    earlier: Mapping[str, Any], plans: Mapping[str, Any], options: Mapping[str, str]
 ) -> dict[str, Size] | None:
-    """The sizes of plans that were made for what is asked, from the same plans; else None.
+    """Return the sizes in earlier plans of the same options and origin, or None.
 
-    Measured anew, they could be others, and what was trained with them would not fit any more.
+    Measured again, they could differ, and existing trainings would no longer fit the plans.
+
+    Args:
+        earlier: plans of the same name.
+        plans: from which the sizes would be measured.
+        options: of this call, as stored in ``semi_planned``.
     """
     planned = earlier.get("semi_planned", {})
     sizes = planned.get("sizes", {})
-    same = planned.get("from") == plans["plans_name"]
-    same = same and all(planned.get(key) == value for key, value in asked.items())
-    if not same or sizes.keys() != list_own_configurations(plans).keys():
+    matches = planned.get("from") == plans["plans_name"]
+    matches = matches and all(planned.get(key) == value for key, value in options.items())
+    if not matches or sizes.keys() != list_own_configurations(plans).keys():
         return None
     return {key: Size(**size) for key, size in sizes.items()}
 
@@ -228,30 +233,30 @@ def apply_architecture(
     encoder: str,
     weights: str | None,
 ) -> list[str]:
-    """Put another network into plans; returns the configurations that have it now.
+    """Put another network into plans; return the names of the changed configurations.
 
     Args:
-        plans: to be changed.
-        configurations: which; None: all that the network is for.
+        plans: changed in place.
+        configurations: to be changed; None: all of a suitable dimension.
         name, encoder, weights: see :func:`~semi_nnunet.planning.architecture.with_architecture`.
 
     Raises:
-        UserError: there is no such network, or it is for none of them.
+        UserError: the network does not exist, or not for these configurations.
     """
     changed = []
     for key, configuration in plans["configurations"].items():
         if "architecture" in configuration and (not configurations or key in configurations):
-            other = with_architecture(configuration, name, encoder, weights)
-            if other is not None:
-                plans["configurations"][key] = other
+            replaced = with_architecture(configuration, name, encoder, weights)
+            if replaced is not None:
+                plans["configurations"][key] = replaced
                 changed.append(key)
     for key, configuration in plans["configurations"].items():  # a cascade's second stage
         if "architecture" not in configuration and configuration.get("inherits_from") in changed:
             changed.append(key)
     if not changed:
-        where = ", ".join(configurations or plans["configurations"])
+        names = ", ".join(configurations or plans["configurations"])
         raise UserError(
-            f"--architecture {name} is not for images of the dimension of {where}",
+            f"--architecture {name} does not support images of the dimension of {names}",
             fix="smp.* are for 2d, primus.* for 3d, monai.* for both",
         )
     return changed
@@ -269,17 +274,17 @@ def plan_semi(
     dataset_json: Mapping[str, Any],
     preprocessed: Path,
     trainers: Trainers,
-    given: Mapping[str, Any],
+    user_layers: Mapping[str, Any],
 ) -> tuple[dict[str, Any], list[PlannedRow]]:
-    """Work out ``plans["semi"]``.
+    """Plan the content of ``plans["semi"]``.
 
     Args:
         plans: nnU-Net's plans.
         dataset_json: the data set's description.
         preprocessed: its preprocessed folder.
         trainers: trainer name -> its settings class.
-        given: the layers of :func:`~semi_nnunet.settings.assignments.parse_assignments`; they win
-            over the rules.
+        user_layers: see :func:`~semi_nnunet.settings.assignments.parse_assignments`; they override
+            the rules.
 
     Returns:
         The content of ``plans["semi"]``, and every value with its reason.
@@ -287,20 +292,20 @@ def plan_semi(
     Raises:
         UserError: unknown trainers or settings, values out of range.
     """
-    unknown = [key for key in given if key.endswith("Trainer") and key not in trainers]
+    unknown = [key for key in user_layers if key.endswith("Trainer") and key not in trainers]
     if unknown:
         raise UserError(
             f"there is no trainer {', '.join(unknown)}", fix=f"choose from {', '.join(trainers)}"
         )
-    semi: dict[str, Any] = copy.deepcopy(dict(given))
+    semi: dict[str, Any] = copy.deepcopy(dict(user_layers))
     rows: list[PlannedRow] = []
-    asked = {**plans, "semi": given, "semi_planned": {}}
+    unplanned = {**plans, "semi": user_layers, "semi_planned": {}}
     common = {field.name for field in dataclasses.fields(SemiSettings)}
     for configuration in plans["configurations"]:
         properties = collect_properties(plans, configuration, dataset_json, preprocessed)
         resolved = {
             trainer: resolve_settings(
-                settings_class, trainer, configuration, asked, properties, trainers
+                settings_class, trainer, configuration, unplanned, properties, trainers
             )
             for trainer, settings_class in trainers.items()
         }
@@ -309,42 +314,37 @@ def plan_semi(
             for name, value in _planned_values(result):
                 section = semi if name in shared else semi.setdefault(trainer, {})
                 section.setdefault(configuration, {})[name] = value
-            rows += _rows(trainer, configuration, result, shared)
+            rows += _list_rows(trainer, configuration, result, shared)
     return semi, rows
 
 
 def _is_shared(name: str, resolved: Sequence[Resolved]) -> bool:
-    """Whether all trainers have the same value of a setting for the same reason.
+    """Return whether all trainers have the same value of a setting for the same reason.
 
-    Not so if one of them was given its own, or another value that the rule depends on.
+    They do not if the user gave one of them its own value, or another value that the rule uses.
     """
-    first = resolved[0]
-    return all(
-        getattr(one.settings, name) == getattr(first.settings, name)
-        and one.reasons[name] == first.reasons[name]
-        for one in resolved
-    )
+    values = [(getattr(result.settings, name), result.reasons[name]) for result in resolved]
+    return all(value == values[0] for value in values)
 
 
 def _planned_values(resolved: Resolved) -> Iterator[tuple[str, Any]]:
     for field in dataclasses.fields(resolved.settings):
-        if "rule" in field.metadata and not resolved.reasons[field.name].startswith("given in"):
+        if "rule" in field.metadata and field.name not in resolved.user_given:
             yield field.name, getattr(resolved.settings, field.name)
 
 
-def _rows(
+def _list_rows(
     trainer: str, configuration: str, resolved: Resolved, shared: set[str]
 ) -> Iterator[PlannedRow]:
     for field in dataclasses.fields(resolved.settings):
         name = field.name
-        reason = resolved.reasons[name]
         yield PlannedRow(
             trainer=EVERY_TRAINER if name in shared else trainer,
             configuration=configuration,
             setting=name,
             value=getattr(resolved.settings, name),
-            reason=reason,
+            reason=resolved.reasons[name],
             topic=topic_of(type(resolved.settings), name),
-            is_given=reason.startswith("given in"),
+            is_given=name in resolved.user_given,
             is_planned="rule" in field.metadata,
         )

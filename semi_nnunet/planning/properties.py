@@ -1,4 +1,4 @@
-"""Collect what the rules need to know, and resolve a trainer's settings from plans and rules."""
+"""Properties of a data set for the rules, and a trainer's settings from plans and rules."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def collect_properties(
     dataset_json: Mapping[str, Any],
     preprocessed: Path | None,
 ) -> DatasetProperties:
-    """Look up what the planning rules need to know of a data set and configuration.
+    """Collect the properties of a data set and configuration for the planning rules.
 
     Args:
         plans: nnU-Net's plans.
         configuration: for example "2d".
         dataset_json: nnU-Net's data set description.
-        preprocessed: the data set's preprocessed folder; None, or not there (as when predicting):
-            no cases are known.
+        preprocessed: the data set's preprocessed folder. If it is None or does not exist (as when
+            predicting), there are no preprocessed cases.
     """
     plans_manager = PlansManager(dict(plans))
     manager = plans_manager.get_configuration(configuration)
@@ -43,10 +43,10 @@ def collect_properties(
         unlabelled = Manifest(unlabelled_folder(preprocessed, manager.data_identifier)).present()
     patch = tuple(int(size) for size in manager.patch_size)
     median = tuple(float(size) for size in manager.median_image_size_in_voxels)[-len(patch) :]
-    alike = None
+    lookalikes = None
     if not labels.has_regions and (pair := told_by_place(labelled.values(), len(patch))):
         names = {value: name for name, value in dataset_json["labels"].items()}
-        alike = names[pair[0]], names[pair[1]]
+        lookalikes = names[pair[0]], names[pair[1]]
     return DatasetProperties(
         labelled_cases=int(dataset_json.get("numTraining", len(labelled))),
         unlabelled_cases=len(unlabelled),
@@ -56,7 +56,7 @@ def collect_properties(
         intensity_shift=intensity_shift(labelled.values(), unlabelled.values()),
         foreground_slices=foreground_slices(labelled.values()),
         foreground_classes=labels.num_segmentation_heads - (0 if labels.has_regions else 1),
-        told_by_place=alike,
+        lookalike_classes=lookalikes,
     )
 
 
@@ -68,37 +68,39 @@ def resolve_settings(
     properties: DatasetProperties,
     trainers: Mapping[str, type] = MappingProxyType({}),
 ) -> Resolved:
-    """The settings of ``trainer``: what ``plans["semi"]`` gives, the rules for the rest.
+    """Resolve the settings of a trainer: values of ``plans["semi"]``, and rules for the rest.
 
     Raises:
         UserError: unknown settings or values out of range, all of them.
     """
 
-    def given_in(semi: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
+    def collect(semi: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
         configurations = list(plans["configurations"])
         return given_settings(
             semi, SemiSettings, settings_class, trainer, configuration, configurations, trainers
         )
 
-    by_people = given_in(given_before(plans))
-    variant, _ = by_people.get("variant", (OURS, ""))
-    of_variant = values_of_variant(settings_class, variant)
-    ruled, own = (
-        {field.name for field in fields(kind) if "rule" in field.metadata}
-        for kind in (SemiSettings, settings_class)
+    by_user = collect(given_before(plans))
+    variant, _ = by_user.get("variant", (OURS, ""))
+    variant_values = values_of_variant(settings_class, variant)
+    common_rules, trainer_rules = (
+        {field.name for field in fields(cls) if "rule" in field.metadata}
+        for cls in (SemiSettings, settings_class)
     )
     written = {
-        name: (value, where)
-        for name, (value, where) in given_in(plans.get("semi", {})).items()
-        # what was planned for all trainers, this one may have a value of its own for
-        if name in by_people
-        or (name not in of_variant and (name not in ruled - own or trainer in where))
+        name: (value, layer)
+        for name, (value, layer) in collect(plans.get("semi", {})).items()
+        # a value planned for all trainers does not replace this trainer's own default
+        if name in by_user
+        or (
+            name not in variant_values
+            and (name not in common_rules - trainer_rules or trainer in layer)
+        )
     }
-    found = resolve(settings_class, properties, written)
-    planned = resolve(settings_class, properties, by_people)
-    reasons = dict(found.reasons)
-    for name, reason in reasons.items():
-        if reason.startswith("given in") and name not in by_people:  # semi_nnunet plan wrote it
-            same = getattr(planned.settings, name) == getattr(found.settings, name)
-            reasons[name] = planned.reasons[name] if same else "planned when the data were others"
-    return Resolved(found.settings, reasons)
+    resolved = resolve(settings_class, properties, written)
+    planned = resolve(settings_class, properties, by_user)
+    reasons = dict(resolved.reasons)
+    for name in resolved.user_given.difference(by_user):  # semi_nnunet plan wrote the value
+        is_equal = getattr(planned.settings, name) == getattr(resolved.settings, name)
+        reasons[name] = planned.reasons[name] if is_equal else "planned for earlier data"
+    return Resolved(resolved.settings, reasons, resolved.user_given.intersection(by_user))

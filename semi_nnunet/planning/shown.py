@@ -1,4 +1,4 @@
-"""Plans for people: their settings with the reasons, and the networks that they describe."""
+"""Plans as text for the user: settings with their reasons, and a description of the networks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from semi_nnunet.planning.label_ceiling import LabelCeiling, describe_ceiling
 from semi_nnunet.planning.plan import EVERY_TRAINER, PlannedRow
 from semi_nnunet.settings.common import TOPICS
 
-# What nnU-Net does anyway, where a rule leaves it at that.
+# nnU-Net's own values, which are not shown if a rule keeps them.
 NNUNET_VALUES = {
     "epochs": 1000, "steps_per_epoch": 250, "validation_steps_per_epoch": 50, "initial_lr": 1e-2,
     "max_rotation_degrees": 180.0,
@@ -22,7 +22,7 @@ NNUNET_VALUES = {
 
 
 def every_setting(rows: Sequence[PlannedRow], configurations: Collection[str]) -> Iterator[str]:
-    """A line for each setting of each trainer; one that every trainer has stands once."""
+    """Yield a line for each setting of each trainer; settings of every trainer appear once."""
     groups: dict[tuple[str, str], dict[str, PlannedRow]] = {}
     for row in rows:
         if row.configuration in configurations:
@@ -35,37 +35,38 @@ def every_setting(rows: Sequence[PlannedRow], configurations: Collection[str]) -
 def decided_settings(
     rows: Sequence[PlannedRow], configurations: Sequence[str], trainers: Collection[str] = ()
 ) -> Iterator[str]:
-    """A line for each setting that was decided for this data set, by topic; each stands once.
+    """Yield a line for each setting that was decided for this data set, by topic.
 
-    That is what a person gave, and what a rule computes and nnU-Net would not do anyway. What is
-    the same in all configurations stands before what is not.
+    These are the settings that the user gave, and those for which a rule differs from nnU-Net.
+    Settings that are equal in all configurations appear once, before the others.
 
     Args:
         rows: of :func:`~semi_nnunet.planning.plan.plan_semi`.
-        configurations: of which ones.
-        trainers: whose own settings are told, too; of others, only what a person gave.
+        configurations: to be shown.
+        trainers: whose own settings are shown, too; of others, only those that the user gave.
     """
-    chosen = {
+    decided = {
         (row.trainer, row.setting, row.configuration): row
         for row in rows
         if row.configuration in configurations and is_decided(row, trainers)
     }
     groups: dict[tuple[str, str], list[PlannedRow]] = {}
-    for (trainer, setting, configuration), row in chosen.items():
-        alike = [chosen.get((trainer, setting, other)) for other in configurations]
+    for (trainer, setting, configuration), row in decided.items():
+        counterparts = [decided.get((trainer, setting, name)) for name in configurations]
         is_common = all(
-            one is not None and (one.value, one.reason) == (row.value, row.reason) for one in alike
+            other is not None and (other.value, other.reason) == (row.value, row.reason)
+            for other in counterparts
         )
         if is_common and configuration != configurations[0]:
             continue
-        where = ", ".join(configurations) if is_common else configuration
-        groups.setdefault((where, trainer), []).append(row)
+        names = ", ".join(configurations) if is_common else configuration
+        groups.setdefault((names, trainer), []).append(row)
     common = ", ".join(configurations)
-    for where, trainer in sorted(
-        groups, key=lambda key: (key[1] != EVERY_TRAINER, key[0] != common)
+    for names, trainer in sorted(
+        groups, key=lambda group: (group[1] != EVERY_TRAINER, group[0] != common)
     ):
-        yield f"\n{where}, {trainer}"
-        by_topic = sorted(groups[where, trainer], key=lambda row: topic_rank(row.topic))
+        yield f"\n{names}, {trainer}"
+        by_topic = sorted(groups[names, trainer], key=lambda row: topic_rank(row.topic))
         for number, row in enumerate(by_topic):
             if number == 0 or row.topic != by_topic[number - 1].topic:
                 yield f" {row.topic}"
@@ -73,37 +74,40 @@ def decided_settings(
 
 
 def is_decided(row: PlannedRow, trainers: Collection[str]) -> bool:
-    """Whether a setting is told; see :func:`decided_settings`."""
+    """Return whether a setting is shown; see :func:`decided_settings`."""
     if row.is_given:
         return True
     if row.trainer != EVERY_TRAINER and row.trainer not in trainers:
         return False
-    own = row.trainer in trainers and row.topic == TOPICS[-1]  # of a method that was named
-    return own or (row.is_planned and NNUNET_VALUES.get(row.setting) != row.value)
+    is_method_setting = row.trainer in trainers and row.topic == TOPICS[-1]
+    return is_method_setting or (row.is_planned and NNUNET_VALUES.get(row.setting) != row.value)
 
 
 def topic_rank(topic: str) -> int:
-    """In the order in which topics are listed; others come last."""
+    """Return the position of a topic in the list of topics; unknown ones come last."""
     return TOPICS.index(topic) if topic in TOPICS else len(TOPICS)
 
 
 def format_row(row: PlannedRow) -> str:
-    """Name, value and reason."""
+    """Format name, value and reason."""
     return f"  {row.setting:<36}{row.value!s:<22}{row.reason}"
 
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """The network of a configuration, and what it sees.
+    """The network and the images of a configuration.
+
+    >>> print(NetworkFacts("2d", (64, 64), (1.0, 1.0), 12, 5_000_000, 10**9, {}))
+    2d: patch [64, 64] at [1.0, 1.0], batch 12; 5.0 million parameters, 1.0 GFLOPs a patch
 
     Args:
         configuration: such as "2d".
         patch_size: in voxels, in the order of the plans.
         spacing: of the images, in mm.
-        batch_size: patches.
-        parameters: how many.
+        batch_size: in patches.
+        parameters: number of parameters.
         operations: floating-point operations of one patch.
-        label_ceiling: class -> Dice that its labels keep at this spacing.
+        label_ceiling: class -> Dice that the labels keep at this spacing.
     """
 
     configuration: str
@@ -131,24 +135,23 @@ def networks_of(
     configurations: Sequence[str],
     ceiling: LabelCeiling,
 ) -> list[NetworkFacts]:
-    """The network, patch and spacing of each configuration.
+    """Describe the network, patch and spacing of each configuration.
 
     Args:
         plans: nnU-Net's plans.
         dataset_json: the data set's description.
-        configurations: which ones.
+        configurations: to be described.
         ceiling: of the data set's labels.
 
     Raises:
-        UserError: a network cannot see its patch.
+        UserError: a network cannot process its patch.
     """
-    manager, found = PlansManager(dict(plans)), []
+    manager, facts = PlansManager(dict(plans)), []
     heads = manager.get_label_manager(dict(dataset_json)).num_segmentation_heads
     for name in configurations:
-        one = manager.get_configuration(name).configuration
+        configuration = manager.get_configuration(name).configuration
         channels = determine_num_input_channels(manager, name, dict(dataset_json))
-        patch, spacing = tuple(one["patch_size"]), tuple(one["spacing"])
-        size = size_of(one, channels, heads)
-        kept = ceiling.at(spacing)
-        found.append(NetworkFacts(name, patch, spacing, one["batch_size"], *size, kept))
-    return found
+        patch, spacing = tuple(configuration["patch_size"]), tuple(configuration["spacing"])
+        size, batch_size = size_of(configuration, channels, heads), configuration["batch_size"]
+        facts.append(NetworkFacts(name, patch, spacing, batch_size, *size, ceiling.at(spacing)))
+    return facts

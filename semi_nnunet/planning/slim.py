@@ -1,4 +1,4 @@
-"""Smaller networks for the same images: fewer features and stages, chosen by what they cost."""
+"""Smaller networks for the same images: fewer features and stages, selected by their cost."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Slim:
     Args:
         configuration: of the plans, with this network.
         operations: floating-point operations of its forward pass on a patch.
-        parameters: how many.
+        parameters: number of parameters.
     """
 
     configuration: dict[str, Any]
@@ -43,46 +43,46 @@ class Slim:
 
     @property
     def features(self) -> list[int]:
-        """Of each stage."""
+        """Features of each stage."""
         return list(self.configuration["architecture"]["arch_kwargs"]["features_per_stage"])
 
 
 def slim_networks(configuration: Mapping[str, Any], channels: int, heads: int) -> list[Slim]:
-    """Networks of at most the features and stages of a plan's, the costliest first.
+    """List networks of at most the features and stages of a plan's, the costliest first.
 
-    The patch, the spacing, and what the stages do that are left stay. A stage less takes the
-    coarsest resolution away.
+    Patch and spacing stay, and so do the strides and kernels of the remaining stages. Removing a
+    stage removes the coarsest resolution.
 
     Args:
         configuration: of nnU-Net's plans, with one of its own networks.
         channels: of the images, with those of a cascade's previous stage.
-        heads: that the network predicts.
+        heads: output channels of the network.
     """
     arch = configuration["architecture"]["arch_kwargs"]
-    most, found = len(arch["strides"]), list[Slim]()
-    for stages in range(min(FEWEST_STAGES, most), most + 1):
+    all_stages, networks = len(arch["strides"]), list[Slim]()
+    for stages in range(min(FEWEST_STAGES, all_stages), all_stages + 1):
         topology = Topology(
             list(configuration["patch_size"]), arch["strides"][:stages],
             arch["kernel_sizes"][:stages], [],
         )  # fmt: skip
         for share in SHARES:
             features = [
-                max(FEWEST_FEATURES, round(share * one))
-                for one in arch["features_per_stage"][:stages]
+                max(FEWEST_FEATURES, round(share * count))
+                for count in arch["features_per_stage"][:stages]
             ]
             smaller = replace_topology(configuration, topology, features)
             parameters, operations = size_of(smaller, channels, heads)
-            found.append(Slim(smaller, operations, parameters))
-    different = {(tuple(one.features), one.operations): one for one in found}
-    return sorted(different.values(), key=lambda one: -one.operations)
+            networks.append(Slim(smaller, operations, parameters))
+    unique = {(tuple(slim.features), slim.operations): slim for slim in networks}
+    return sorted(unique.values(), key=lambda slim: -slim.operations)
 
 
 def count_tiles(configuration: Mapping[str, Any], slices: int) -> int:
-    """How many patches nnU-Net predicts of the median image, without mirrored ones.
+    """Count the patches that nnU-Net predicts of the median image, without mirrored ones.
 
     Args:
         configuration: of the plans.
-        slices: of the median image, each of which a 2d network sees alone.
+        slices: of the median image, each of which a 2d network sees separately.
     """
     patch = list(configuration["patch_size"])
     image = [int(edge) for edge in configuration["median_image_size_in_voxels"][-len(patch) :]]
@@ -94,16 +94,16 @@ def count_tiles(configuration: Mapping[str, Any], slices: int) -> int:
 def seconds_of_image(
     slim: Slim, channels: int, heads: int, device: torch.device, slices: int
 ) -> float:
-    """Measured time of a network on all patches of the median image, without mirrored ones.
+    """Measure the time of a network on all patches of the median image, without mirrored ones.
 
-    The median pass of some over one patch, times the patches; reading, resampling and writing come
-    on top of it, and are the same for every network.
+    The result is the median of some passes over one patch, times the number of patches. Reading,
+    resampling and writing take the same additional time for every network.
     """
     network = build_planned_network(slim.configuration, channels, heads).to(device).eval()
     x = torch.zeros((1, channels, *slim.configuration["patch_size"]), device=device)
     with torch.inference_mode():
-        taken = in_turn({"pass": partial(network, x)}, REPEATS, device, uncounted=1)
-    return taken["pass"].median * count_tiles(slim.configuration, slices)
+        seconds = in_turn({"pass": partial(network, x)}, REPEATS, device, uncounted=1)
+    return seconds["pass"].median * count_tiles(slim.configuration, slices)
 
 
 def largest_within(
@@ -112,22 +112,26 @@ def largest_within(
     seconds: float | None,
     takes: Callable[[Slim], float],
 ) -> Slim:
-    """The costliest network that keeps to a goal.
+    """Return the costliest network within the limits.
+
+    >>> networks = [Slim({}, operations, 1) for operations in (100, 50, 10)]
+    >>> largest_within(networks, 0.5, None, lambda slim: 0.0).operations
+    50
 
     Args:
-        networks: the costliest first; the first is what they are compared with.
-        share: of the first one's operations that are allowed.
-        seconds: that the median image may take; None: any.
-        takes: a network's seconds of the median image; it is asked for few of them.
+        networks: the costliest first, to which the share refers.
+        share: allowed share of the first network's operations.
+        seconds: allowed time for the median image; None: any.
+        takes: measures a network's seconds for the median image; called for few networks.
 
     Raises:
-        UserError: not even the smallest keeps to it.
+        UserError: even the smallest network exceeds a limit.
     """
-    allowed = [one for one in networks if one.operations <= share * networks[0].operations]
+    allowed = [slim for slim in networks if slim.operations <= share * networks[0].operations]
     if not allowed:
         least = networks[-1].operations / networks[0].operations
         raise UserError(
-            f"--share must be at least {least:.4f}, what the smallest network here needs, got "
+            f"--share must be at least {least:.4f}, the share of the smallest network, got "
             f"{share:g}",
             fix="raise it",
         )
@@ -142,7 +146,7 @@ def largest_within(
             first = middle + 1
     if (least := takes(allowed[first])) > seconds:
         raise UserError(
-            f"--seconds must be at least {least:.2g}, what the smallest network here takes, got "
+            f"--seconds must be at least {least:.2g}, the time of the smallest network, got "
             f"{seconds:g}",
             fix="raise it, or make images coarser: semi_nnunet plan --spacing, and "
             "semi_nnunet distil for their labels",

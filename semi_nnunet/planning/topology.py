@@ -1,4 +1,4 @@
-"""A patch, and the strides and kernels that nnU-Net's rule plans for it."""
+"""Patch sizes and spacings of a plan, with the strides and kernels that nnU-Net plans for them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FEWEST_STAGES = 3  # nnU-Net's deep supervision fails with two
 
 @dataclass(frozen=True)
 class Topology:
-    """What a U-Net does with a patch.
+    """The patch, strides and kernels of a U-Net.
 
     Args:
-        patch: edges in voxels, padded to what the strides divide.
+        patch: edges in voxels, padded to multiples of the divisors.
         strides: of each stage, along each axis.
-        kernels: sizes, of each stage, along each axis.
-        divisors: what each edge of the patch is a multiple of.
+        kernels: kernel sizes of each stage, along each axis.
+        divisors: product of the strides along each axis.
     """
 
     patch: list[int]
@@ -39,10 +39,14 @@ class Topology:
 
 
 def plan_topology(spacing: Sequence[float], patch: Sequence[int]) -> Topology:
-    """nnU-Net's planning rule: it pads the patch to what the strides divide."""
+    """Apply nnU-Net's planning rule, which pads the patch to a size that the strides divide.
+
+    >>> plan_topology((1.0, 1.0), (30, 64)).patch
+    [32, 64]
+    """
     edges = [int(edge) for edge in patch]
-    _, *found = get_pool_and_conv_props(spacing, edges, SMALLEST_MAP, 999999)
-    strides, kernels, padded, divisors = found
+    _, *result = get_pool_and_conv_props(spacing, edges, SMALLEST_MAP, 999999)
+    strides, kernels, padded, divisors = result
     return Topology(
         [int(edge) for edge in padded],
         [[int(s) for s in stride] for stride in strides],
@@ -54,11 +58,11 @@ def plan_topology(spacing: Sequence[float], patch: Sequence[int]) -> Topology:
 def replace_topology(
     configuration: Mapping[str, Any], topology: Topology, features: Sequence[int]
 ) -> dict[str, Any]:
-    """A copy of a plan's configuration with this patch and network; spacing and data stay.
+    """Return a copy of a plan's configuration with this patch and network; spacing and data stay.
 
     Args:
         configuration: of nnU-Net's plans, with one of its own networks.
-        topology: see there.
+        topology: the patch and network.
         features: of each stage.
     """
     plan = copy.deepcopy(dict(configuration))
@@ -79,13 +83,13 @@ def replace_topology(
 def build_planned_network(
     configuration: Mapping[str, Any], channels: int, heads: int, allow_init: bool = True
 ) -> nn.Module:
-    """The network of a plan's configuration, with random weights and one output.
+    """Build the network of a plan's configuration, with random weights and a single output.
 
     Args:
         configuration: of plans.
-        channels: of its input.
-        heads: channels of its output.
-        allow_init: draw the weights as the network asks for, not as PyTorch does anyway.
+        channels: of the input.
+        heads: channels of the output.
+        allow_init: initialise the weights as the plan says; False: PyTorch's own initialisation.
     """
     architecture = configuration["architecture"]
     network: nn.Module = get_network_from_plans(
@@ -97,22 +101,30 @@ def build_planned_network(
 
 
 def take_first(values: Sequence[int], count: int) -> list[int]:
-    """The first of them; the last again where there are too few."""
+    """Return the first values, repeating the last one if there are too few.
+
+    >>> take_first([1, 3], 4)
+    [1, 3, 3, 3]
+    """
     return [values[min(index, len(values) - 1)] for index in range(count)]
 
 
 def plans_of_patch(plans: str, patch: Sequence[int] | None) -> str:
-    """The name of plans with another patch, for example nnUNetPlans_80x112x112."""
+    """Return the name of plans with another patch.
+
+    >>> plans_of_patch("nnUNetPlans", [80, 112, 112])
+    'nnUNetPlans_80x112x112'
+    """
     return f"{plans}_{'x'.join(map(str, patch))}" if patch else plans
 
 
 def replace_patch(
     name: str, configuration: Mapping[str, Any], patch: Sequence[int]
 ) -> dict[str, Any]:
-    """A copy of a plan's configuration with a given patch, as a publication may have one.
+    """Return a copy of a plan's configuration with a given patch, for example a publication's.
 
-    The strides, and with them the number of stages, follow the patch as nnU-Net plans them;
-    features and batch size stay.
+    nnU-Net's rule plans the strides, and with them the number of stages, for the patch; features
+    and batch size stay.
 
     Args:
         name: of the configuration, for messages.
@@ -120,69 +132,69 @@ def replace_patch(
         patch: edges in voxels, in the order of the plans.
 
     Raises:
-        UserError: the patch is too small, or no multiple of what the strides divide.
+        UserError: the patch is too small, or not a multiple of the divisors.
     """
     if min(patch) < 1:
         raise UserError(f"--patch must be positive, got {list(patch)}", fix="correct it")
-    found = plan_topology(configuration["spacing"], patch)
-    if found.patch != list(patch):
-        nearest = " ".join(map(str, found.patch))
+    topology = plan_topology(configuration["spacing"], patch)
+    if topology.patch != list(patch):
         raise UserError(
-            f"--patch of {name} must be a multiple of {found.divisors} along the axes, got "
+            f"--patch of {name} must be a multiple of {topology.divisors} along the axes, got "
             f"{list(patch)}",
-            fix=f"--patch {nearest}",
+            fix=f"--patch {' '.join(map(str, topology.patch))}",
         )
-    return require_enough_stages(
-        configuration, found, f"--patch of {name}", f"{list(patch)}. Fix: a larger patch"
+    require_enough_stages(topology, f"--patch of {name}", list(patch), "give a larger patch")
+    return replace_topology(
+        configuration, topology, list_features(configuration, len(topology.strides))
     )
 
 
-def require_enough_stages(
-    configuration: Mapping[str, Any], found: Topology, what: str, seen: str
-) -> dict[str, Any]:
-    """The configuration :func:`replace_topology`, with as many features as its stages need.
+def require_enough_stages(topology: Topology, option: str, patch: list[int], fix: str) -> None:
+    """Check that a patch leaves a network enough resolutions.
 
     Args:
-        configuration: of nnU-Net's plans, with one of its own networks.
-        found: what is planned for its patch.
-        what: a person asked for.
-        seen: the patch, and the fix.
+        topology: planned for the patch.
+        option: that the user gave.
+        patch: edges in voxels.
+        fix: for the message.
 
     Raises:
-        UserError: there are too few stages.
+        UserError: there are too few.
     """
-    stages = len(found.strides)
+    stages = len(topology.strides)
     if stages < FEWEST_STAGES:
         raise UserError(
-            f"{what} must leave a network at least {FEWEST_STAGES} resolutions, got {stages} with "
-            f"{seen}"
+            f"{option} must leave a network at least {FEWEST_STAGES} resolutions, got {stages} "
+            f"with a patch of {patch}",
+            fix=fix,
         )
-    return replace_topology(configuration, found, list_features(configuration, stages))
 
 
 def list_features(configuration: Mapping[str, Any], stages: int) -> list[int]:
-    """The features of so many stages: the configuration's own, then twice as many each, as far as
-    nnU-Net goes.
-    """
+    """Return the features of each stage: the configuration's own, then doubled up to the limit."""
     features = list(configuration["architecture"]["arch_kwargs"]["features_per_stage"])
-    most = MOST_FEATURES[len(configuration["patch_size"])]
+    limit = MOST_FEATURES[len(configuration["patch_size"])]
     while len(features) < stages:
-        features.append(min(2 * features[-1], most))
+        features.append(min(2 * features[-1], limit))
     return features[:stages]
 
 
 def plans_of_spacing(plans: str, spacing: Sequence[float] | None) -> str:
-    """The name of plans with another spacing, for example nnUNetPlans_3x0p8x0p8mm."""
+    """Return the name of plans with another spacing.
+
+    >>> plans_of_spacing("nnUNetPlans", [3.0, 0.8, 0.8])
+    'nnUNetPlans_3x0p8x0p8mm'
+    """
     return f"{plans}_{spell_spacing(spacing)}mm" if spacing else plans
 
 
 def spell_spacing(spacing: Sequence[float]) -> str:
-    """A spacing as part of a name, for example 3x0p8x0p8."""
+    """Format a spacing as part of a name, for example 3x0p8x0p8."""
     return "x".join(f"{edge:g}" for edge in spacing).replace(".", "p")
 
 
 def replace_spacing(configuration: Mapping[str, Any], spacing: Sequence[float]) -> dict[str, Any]:
-    """A copy of a plan's configuration for images of another spacing.
+    """Return a copy of a plan's configuration for images of another spacing.
 
     Median size and patch follow; strides and kernels stay.
 
@@ -191,11 +203,11 @@ def replace_spacing(configuration: Mapping[str, Any], spacing: Sequence[float]) 
         spacing: mm along each axis, in the order of the plans.
     """
     plan = copy.deepcopy(dict(configuration))
-    before = np.array(configuration["spacing"], dtype=float)
-    if np.array_equal(spacing, before):
+    original = np.array(configuration["spacing"], dtype=float)
+    if np.array_equal(spacing, original):
         return plan
-    median = np.array(configuration["median_image_size_in_voxels"][-len(before) :], dtype=float)
-    median = np.ceil(median * before / np.array(spacing))
+    median = np.array(configuration["median_image_size_in_voxels"][-len(original) :], dtype=float)
+    median = np.ceil(median * original / np.array(spacing))
     plan["spacing"] = list(spacing)
     plan["median_image_size_in_voxels"] = [float(edge) for edge in median]
     plan["patch_size"] = [
@@ -207,7 +219,7 @@ def replace_spacing(configuration: Mapping[str, Any], spacing: Sequence[float]) 
 def plan_for_spacing(
     name: str, configuration: Mapping[str, Any], spacing: Sequence[float]
 ) -> dict[str, Any]:
-    """A copy of a plan's configuration for a spacing that a person wants, with the network for it.
+    """Return a copy of a plan's configuration for a given spacing, with the network for it.
 
     Args:
         name: of the configuration, for messages.
@@ -220,6 +232,7 @@ def plan_for_spacing(
     if min(spacing) <= 0:
         raise UserError(f"--spacing must be positive, got {list(spacing)}", fix="correct it")
     plan = replace_spacing(configuration, spacing)
-    found = plan_topology(spacing, plan["patch_size"])
-    seen = f"a patch of {plan['patch_size']}. Fix: a smaller spacing"
-    return require_enough_stages(plan, found, f"--spacing of {name}", seen)
+    topology = plan_topology(spacing, plan["patch_size"])
+    option = f"--spacing of {name}"
+    require_enough_stages(topology, option, plan["patch_size"], "give a smaller spacing")
+    return replace_topology(plan, topology, list_features(plan, len(topology.strides)))

@@ -1,1 +1,1 @@
-"""Label images that nobody labelled, with trained models, and train on the trustworthy part."""
+"""Label unlabelled images with trained models, and train on the most certain of them."""

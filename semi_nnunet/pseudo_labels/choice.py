@@ -1,4 +1,4 @@
-"""Which pseudo-labelled cases are taken: the surest ones, by a score of the method suite."""
+"""Select the most certain pseudo-labelled cases by a score of the method suite."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.core.case_uncertainty import checkpoint_disagreement, voxel_change
-from semi_nnunet.pseudo_labels.pool import Request, ignore_value, scores_of
-from semi_nnunet.pseudo_labels.uncertainty import foreground_values, onehot
+from semi_nnunet.pseudo_labels.pool import Request, choose_ignore_label, read_uncertainties
+from semi_nnunet.pseudo_labels.uncertainty import encode_classes, list_foreground_values
 from semi_nnunet.training.filtering import surest
 from semi_nnunet.util.errors import Problem, UserError
 
-OF_SEVERAL = {"change": voxel_change, "checkpoints": checkpoint_disagreement}  # labellings
+COMPARISON_SCORES = {"change": voxel_change, "checkpoints": checkpoint_disagreement}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The rule by which pseudo-labelled cases are taken.
+    """The rule by which pseudo-labelled cases are selected.
+
+    >>> Choice(keep=0.5).record()
+    {'keep': 0.5, 'most': None, 'score': 'entropy'}
 
     Args:
-        keep: a fraction of them (at most 1), or a number (above 1), the surest.
-        most: an uncertainty above which none is taken, or None.
+        keep: a fraction of the cases (at most 1), or a number (above 1); the most certain are kept.
+        most: the largest uncertainty of a kept case, or None.
         score: one of :data:`~semi_nnunet.settings.common.FILTER_SCORES`, see
             :mod:`semi_nnunet.core.case_uncertainty`.
-        before: folders of the same images labelled earlier, the oldest first: by the models of the
-            rounds before, or by earlier checkpoints; for the scores that compare with them.
+        before: for scores that compare with earlier labels: folders of the same images labelled by
+            the models of earlier rounds, or by earlier checkpoints, the oldest first.
     """
 
     keep: float = 1.0
@@ -38,76 +41,75 @@ class Choice:
     score: str = "entropy"
     before: tuple[str, ...] = ()
 
-    def located(self) -> Choice:
-        """The same, with the earlier folders as absolute paths."""
+    def with_absolute_paths(self) -> Choice:
+        """Return the same rule with absolute paths."""
         return replace(self, before=tuple(map(os.path.abspath, self.before)))
 
     def record(self) -> dict[str, Any]:
-        """The rule as JSON; ``before`` is left out where it is empty, as older files have it."""
-        found = asdict(self)
-        del found["before"]
-        return {**found, **({"before": list(self.before)} if self.before else {})}
+        """Return the rule as JSON; as in older files, an empty ``before`` is left out."""
+        content = asdict(self)
+        del content["before"]
+        return {**content, **({"before": list(self.before)} if self.before else {})}
 
 
-def score_problems(score: str, before: Sequence[str]) -> Iterator[Problem]:
-    """Scores that need an earlier labelling, and earlier labellings that nothing needs."""
-    if score in OF_SEVERAL and not before:
-        what = "compares with what the same images were labelled earlier"
+def find_score_problems(score: str, before: Sequence[str]) -> Iterator[Problem]:
+    """Yield a problem if earlier labels are missing, or given for a score that ignores them."""
+    if score in COMPARISON_SCORES and not before:
+        message = "compares with earlier labels of the same images"
         yield Problem(
-            f"--score {score}", what, "--before FOLDER, an -o of semi_nnunet pseudo-label"
+            f"--score {score}", message, "--before FOLDER, an -o of semi_nnunet pseudo-label"
         )
-    if before and score not in OF_SEVERAL:
-        what = f"is for --score {' and '.join(OF_SEVERAL)}, got {score}"
-        yield Problem("--before", what, "leave it out, or choose one of these scores")
+    if before and score not in COMPARISON_SCORES:
+        message = f"is for --score {' and '.join(COMPARISON_SCORES)}, got {score}"
+        yield Problem("--before", message, "leave it out, or choose one of these scores")
     for folder in before:
         if not (Path(folder) / "labels").is_dir():
             fix = "give the -o of a semi_nnunet pseudo-label"
             yield Problem(f"--before {folder}", "has no folder labels", fix)
 
 
-def case_scores(
-    request: Request, choice: Choice, without: Collection[str] = ()
+def score_cases(
+    request: Request, choice: Choice, excluded: Collection[str] = ()
 ) -> dict[str, float]:
-    """Case -> its uncertainty, of the finished cases.
+    """Return case -> uncertainty of the finished cases.
 
     Args:
-        request: the labelled pool.
-        choice: by which score.
-        without: cases that must not be taken.
+        request: of the labelled pool.
+        choice: names the score.
+        excluded: cases that must not be selected.
 
     Raises:
-        UserError: the score is not there.
+        UserError: the pool does not have the score.
     """
-    scores = {case: one for case, one in scores_of(request.done()).items() if case not in without}
+    uncertainties = read_uncertainties(request.done())
+    scores = {case: values for case, values in uncertainties.items() if case not in excluded}
     if not scores:
         return {}
-    if choice.score in OF_SEVERAL:
-        return scores_of_labellings(request, choice, list(scores))
-    known = set.intersection(*(set(values) for values in scores.values()))
-    if choice.score not in known:
+    if choice.score in COMPARISON_SCORES:
+        return compare_labellings(request, choice, list(scores))
+    available = set.intersection(*(set(values) for values in scores.values()))
+    if choice.score not in available:
         raise UserError(
-            f"--score {choice.score}: the pool has {', '.join(sorted(known)) or 'no score'}. "
+            f"--score {choice.score}: the pool has {', '.join(sorted(available)) or 'no score'}. "
             f"'disagreement' needs several models",
             fix="choose another score, or add a model",
         )
     return {case: values[choice.score] for case, values in scores.items()}
 
 
-def scores_of_labellings(
-    request: Request, choice: Choice, cases: Sequence[str]
-) -> dict[str, float]:
-    """Score how far the labels of each case differ from what they were earlier.
+def compare_labellings(request: Request, choice: Choice, cases: Sequence[str]) -> dict[str, float]:
+    """Score how far the labels of each case differ from earlier ones.
 
-    A case that was not labelled earlier is as unsure as one can be. Voxels that are ignored in one
-    of the labellings do not count.
+    A case without earlier labels gets the largest uncertainty, 1. Voxels that any labelling ignores
+    do not count.
 
     Raises:
-        UserError: an earlier labelling is of other images, or of other shapes.
+        UserError: earlier labels are of other images, or of other shapes.
     """
     model = request.trained[0]
-    plans, ending = PlansManager(model.plans), model.dataset_json["file_ending"]
+    plans, ending = PlansManager(model.plans), request.file_ending
     manager, reader = plans.get_label_manager(model.dataset_json), plans.image_reader_writer_class()
-    classes, ignored = foreground_values(manager), ignore_value(manager)
+    classes, ignored = list_foreground_values(manager), choose_ignore_label(manager)
     folders = [*(Path(earlier) / "labels" for earlier in choice.before), request.labels]
     for folder in folders:
         if cases and not any((folder / f"{case}{ending}").is_file() for case in cases):
@@ -116,11 +118,11 @@ def scores_of_labellings(
                 f"case",
                 fix="label the same images there (semi_nnunet pseudo-label)",
             )
-    found = {}
+    scores = {}
     for case in cases:
         files = [folder / f"{case}{ending}" for folder in folders]
         if not all(file.is_file() for file in files):
-            found[case] = 1.0
+            scores[case] = 1.0
             continue
         labellings = [reader.read_seg(str(file))[0][0] for file in files]
         if len({labels.shape for labels in labellings}) > 1:
@@ -128,32 +130,35 @@ def scores_of_labellings(
                 f"{', '.join(map(str, files))} differ in their shapes",
                 fix="label the same images in all folders",
             )
-        known = np.all([labels != ignored for labels in labellings], 0)
-        found[case] = OF_SEVERAL[choice.score](
-            [onehot(np.where(known, labels, 0), classes) for labels in labellings]
+        valid = np.all([labels != ignored for labels in labellings], 0)
+        scores[case] = COMPARISON_SCORES[choice.score](
+            [encode_classes(np.where(valid, labels, 0), classes) for labels in labellings]
         )
-    return found
+    return scores
 
 
-def choose(scores: Mapping[str, float], choice: Choice) -> dict[str, float]:
-    """The cases that are taken, with their uncertainty.
+def select_cases(scores: Mapping[str, float], choice: Choice) -> dict[str, float]:
+    """Return the selected cases with their uncertainty.
+
+    >>> select_cases({"a": 0.3, "b": 0.1, "c": 0.2}, Choice(keep=2))
+    {'b': 0.1, 'c': 0.2}
 
     Args:
-        scores: of :func:`case_scores`.
-        choice: which.
+        scores: of :func:`score_cases`.
+        choice: the rule.
 
     Raises:
-        UserError: nothing is left.
+        UserError: nothing remains.
     """
     if not scores:
-        raise UserError("no case is left to choose from: all are set aside, or ignored altogether")
+        raise UserError("no case can be selected: all are set aside or completely ignored")
     limit = choice.most
-    below = {case: one for case, one in scores.items() if limit is None or one <= limit}
-    if not below:
+    certain = {case: score for case, score in scores.items() if limit is None or score <= limit}
+    if not certain:
         raise UserError(
             f"no case has an uncertainty of at most {limit}, the lowest is "
             f"{min(scores.values()):.4f}",
             fix="raise --most",
         )
     count = round(choice.keep * len(scores)) if choice.keep <= 1 else choice.keep
-    return {case: scores[case] for case in surest(below, max(1.5, count))}
+    return {case: scores[case] for case in surest(certain, max(1.5, count))}

@@ -1,7 +1,7 @@
-"""Labels that annotate some of the classes, completed by what models say of the others.
+"""Complete labels that annotate only some of the classes with predictions for the others.
 
-What people annotated stays: an organ where they drew it, and no such organ elsewhere. The models
-choose among the background and the classes that were not annotated.
+Annotations are kept: an organ where it was drawn, and no such organ elsewhere. Models choose among
+the background and the classes that were not annotated.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from semi_nnunet.util.files import optional_json
 
 
 @dataclass(frozen=True)
-class Completion:
-    """The labels of people, and what they annotate.
+class LabelCompletion:
+    """A folder of partial labels that predictions complete.
 
     Args:
-        labels: folder of them, CASE.ending; images without one are labelled by the models alone.
-        annotated: which classes each of them annotates.
+        labels: folder of CASE.ending; images without such a file are labelled by models only.
+        annotated: classes that each of them annotates.
         file_ending: of the files.
     """
 
@@ -35,19 +35,19 @@ class Completion:
     file_ending: str
 
     @classmethod
-    def of(cls, labels: Path, dataset_json: dict[str, Any]) -> Completion:
-        """The labels of a folder.
+    def from_folder(cls, labels: Path, dataset_json: dict[str, Any]) -> LabelCompletion:
+        """Find out which classes the labels of a folder annotate.
 
         Args:
-            labels: the folder; a dataset.json beside it tells what each case annotates.
-            dataset_json: of a model; it tells that where there is none beside the folder.
+            labels: the folder; a dataset.json next to it describes what each case annotates.
+            dataset_json: of a model, used if there is no such file next to the folder.
 
         Raises:
-            UserError: neither tells anything, or the folder has no label.
+            UserError: neither describes it, or the folder has no label.
         """
-        beside = optional_json(labels.parent / "dataset.json")
-        told = beside if is_partial(beside) else dataset_json
-        annotated, ending = AnnotatedClasses.of(told), dataset_json["file_ending"]
+        own_json = optional_json(labels.parent / "dataset.json")
+        description = own_json if is_partial(own_json) else dataset_json
+        annotated, ending = AnnotatedClasses.of(description), dataset_json["file_ending"]
         if annotated is None:
             raise UserError(
                 f"--complete needs {KEY!r} in the dataset.json of the labels or of the model, to "
@@ -58,78 +58,82 @@ class Completion:
             raise UserError(f"{labels} holds no label *{ending}", fix="correct --complete")
         return cls(labels, annotated, ending)
 
-    def file_of(self, case: str) -> Path | None:
-        """The label of a case, if there is one."""
+    def find_label(self, case: str) -> Path | None:
+        """Return the label of a case, or None."""
         path = self.labels / f"{case}{self.file_ending}"
         return path if path.is_file() else None
 
-    def __call__(self, case: str, prediction: Prediction, reader: Any, manager: Any) -> Prediction:
-        """What models and people say together.
+    def complete(
+        self, case: str, prediction: Prediction, reader: Any, label_manager: Any
+    ) -> Prediction:
+        """Combine a prediction with the annotations of its case.
 
         Args:
             case: its identifier.
             prediction: of the models.
-            reader: nnU-Net's.
-            manager: nnU-Net's label manager.
+            reader, label_manager: nnU-Net's.
 
         Raises:
             ValueError: the label does not lie on the voxels of the image.
         """
-        if (path := self.file_of(case)) is None:
+        if (path := self.find_label(case)) is None:
             return prediction
-        known = np.asarray(reader.read_seg(str(path))[0][0])
-        if known.shape != prediction.labels.shape:
+        annotation = np.asarray(reader.read_seg(str(path))[0][0])
+        if annotation.shape != prediction.labels.shape:
             raise ValueError(
                 f"{path} must lie on the voxels of its image, {prediction.labels.shape}, got "
-                f"{known.shape}"
+                f"{annotation.shape}"
             )
         row = self.annotated.rows([case], torch.device("cpu"))[0].tolist()
-        probabilities = completed(
+        probabilities = complete_probabilities(
             prediction.probabilities,
-            known,
+            annotation,
             row,
             [*self.annotated.outputs()],
-            manager.ignore_label,
+            label_manager.ignore_label,
         )
-        labels = np.asarray(manager.convert_probabilities_to_segmentation(probabilities))
+        labels = np.asarray(label_manager.convert_probabilities_to_segmentation(probabilities))
         return replace(
             prediction, probabilities=probabilities, labels=labels.astype(prediction.labels.dtype)
         )
 
 
-def completed(
+def complete_probabilities(
     probabilities: np.ndarray,
-    known: np.ndarray,
-    annotated: Sequence[bool],
+    annotation: np.ndarray,
+    is_annotated: Sequence[bool],
     values: Sequence[tuple[int, ...]],
     ignore: int | None,
 ) -> np.ndarray:
-    """The probabilities that are left where some classes are known.
+    """Return the probabilities given an annotation of some classes.
+
+    >>> half = np.full((2, 2), 0.5)
+    >>> complete_probabilities(half, np.array([0, 1]), [True, True], [(0,), (1,)], None)
+    array([[1., 0.], [0., 1.]], dtype=float32)
 
     Args:
         probabilities: of the models, (C, *spatial).
-        known: the label of people (*spatial); nothing is known where it is ``ignore``.
-        annotated: of each output, whether the label annotates it.
-        values: of each output, the values of the label that are it; (0,) is the background of
-            softmax classes.
+        annotation: (*spatial); nothing is known where it is ``ignore``.
+        is_annotated: for each output, whether the label annotates it.
+        values: for each output, its values in the label; (0,) is the background of softmax
+            classes.
         ignore: nnU-Net's ignore label, or None.
 
     Returns:
-        (C, *spatial) float32: 1 or 0 for what is annotated; where no annotated class is, softmax
-        classes share the probability that the models give to the others.
+        (C, *spatial) float32: 1 or 0 for annotated classes; voxels without an annotated class share
+        the models' probability among the other softmax classes.
     """
-    told = np.ones(known.shape, bool) if ignore is None else known != ignore
-    found = probabilities.astype(np.float32, copy=True)
-    regions = (0,) not in values
-    for output, (is_told, own) in enumerate(zip(annotated, values, strict=True)):
-        if is_told and own != (0,):
-            found[output] = np.where(told, np.isin(known, own), found[output])
-    if regions:
-        return found
-    drawn = told & (known != 0)
-    for output, (is_told, own) in enumerate(zip(annotated, values, strict=True)):
-        if own == (0,) or not is_told:
-            found[output][drawn] = 0
-    total = found.sum(0)
-    found[values.index((0,))][total <= 0] = 1  # the models are sure of a class that is not there
-    return found / np.where(total > 0, total, 1)
+    is_known = np.ones(annotation.shape, bool) if ignore is None else annotation != ignore
+    result = probabilities.astype(np.float32, copy=True)
+    for output, (annotated, labels) in enumerate(zip(is_annotated, values, strict=True)):
+        if annotated and labels != (0,):
+            result[output] = np.where(is_known, np.isin(annotation, labels), result[output])
+    if (0,) not in values:  # regions
+        return result
+    drawn = is_known & (annotation != 0)
+    for output, (annotated, labels) in enumerate(zip(is_annotated, values, strict=True)):
+        if labels == (0,) or not annotated:
+            result[output][drawn] = 0
+    total = result.sum(0)
+    result[values.index((0,))][total <= 0] = 1  # models are sure of a class annotated as absent
+    return result / np.where(total > 0, total, 1)

@@ -1,13 +1,13 @@
-"""Distil: models label the pool, the surest cases become training cases, a target is trained."""
+"""Distil: models label the pool, the most certain cases train a target."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.data.integrity import cases_in
 from semi_nnunet.data.layout import (
     SKIPPED_FILE,
     UNLABELLED_IMAGES,
@@ -18,37 +18,42 @@ from semi_nnunet.data.layout import (
 )
 from semi_nnunet.data.patients import patient_finder
 from semi_nnunet.data.prepare import verify
+from semi_nnunet.data.raw_description import cases_in
 from semi_nnunet.deploy.trained import find_models, require_models_of
 from semi_nnunet.discovery.names import BASELINE
-from semi_nnunet.pseudo_labels.choice import Choice, score_problems
+from semi_nnunet.pseudo_labels.choice import Choice, find_score_problems
 from semi_nnunet.pseudo_labels.distilled_dataset import (
-    folds_of,
-    known_plans,
-    partial_cases,
-    plans_problems,
-    require_folders,
-    stages_of,
-    without,
-    write_distilled,
-    write_folds,
-    write_plans,
-    write_pseudo_labelled,
+    find_missing_plans,
+    list_cascade_stages,
+    list_partial_cases,
+    load_available_plans,
+    load_or_make_folds,
+    remove_from_folds,
+    require_image_folders,
+    write_distilled_dataset,
+    write_distilled_folds,
+    write_distilled_plans,
+    write_pseudo_labelled_cases,
 )
 from semi_nnunet.pseudo_labels.label import label_pool, require_confidence
-from semi_nnunet.pseudo_labels.places import adopt_labels, completed_labels, labelled_pool
+from semi_nnunet.pseudo_labels.label_folders import (
+    locate_completed_labels,
+    locate_pool_labels,
+    reuse_labels,
+)
 from semi_nnunet.pseudo_labels.pool import Request
 from semi_nnunet.pseudo_labels.rounds import (
-    Options,
+    RoundOptions,
     Target,
-    commands,
-    dice_of_test_cases,
-    new_data_sets,
-    number_of,
+    average_test_dice,
+    build_preprocess_command,
+    find_free_raw_folders,
+    find_pool_problems,
+    find_split_folders,
+    find_target_problems,
+    list_round_commands,
     plan_rounds,
-    pool_problems,
-    preprocess,
-    split_of,
-    target_problems,
+    read_dataset_number,
 )
 from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.folders import ALL, Folders
@@ -61,38 +66,19 @@ from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.names import below_one
 
+logger = logging.getLogger(__name__)
 REFUSED = "distil cannot start:"
 Plans = Mapping[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation:
-    """How a data set is distilled: by which models, from which images, for which training.
+    """Options of :func:`distil`.
 
-    Args:
-        name: of the new data set; None: the old name and "Distilled".
-        views: test-time views to average.
-        keep: a fraction of the cases (at most 1), or a number (above 1), the surest; one value, or
-            one for each round.
-        most: an uncertainty above which none is taken, or None.
-        score: by which the surest are chosen, one of :data:`~.settings.common.FILTER_SCORES`.
-        before: folders in which the same images were labelled earlier, the oldest first.
-        complete: the models also label what labelled cases do not annotate; these cases are in no
-            validation.
-        confidence: a voxel whose label is less probable gets nnU-Net's ignore label, in [0, 1).
-        target: trainer that is trained on the new data set; None: none is.
-        target_plans: that the new data set takes over; None: the first base's where there is a
-            target, else it is planned anew.
-        target_configuration: None: the first base's.
-        rounds: of labelling and training.
-        folds: of the target; None: every one.
-        seeds: of the target, how many.
-        dry_run: print the commands of the rounds and run none.
-        device: "cpu", "cuda" or "mps"; None: cuda if there is one.
-        jobs: at a time; None: one for each GPU, one on the CPU.
-        processes: that check the files.
-        skip_bad: leave bad unlabelled images out.
-        symlink: link to the files instead of copying them.
+    >>> Distillation(keep=(0.5, 1.0), rounds=2).choice.keep
+    0.5
+
+    They are those of :func:`semi_nnunet.distil`, with ``keep`` a value for each round, or one.
     """
 
     name: str | None = None
@@ -119,22 +105,23 @@ class Distillation:
     @property
     def choice(self) -> Choice:
         """The choice of cases in the first round."""
-        return Choice(self.keep[0], self.most, self.score, tuple(self.before)).located()
+        choice = Choice(self.keep[0], self.most, self.score, tuple(self.before))
+        return choice.with_absolute_paths()
 
     def configuration(self, request: Request) -> str:
-        """The configuration that is trained: as asked for, or the first base's."""
+        """Return the configuration to train: the target's, or the first base's."""
         return str(self.target_configuration or request.trained[0].configuration)
 
 
 @dataclass(frozen=True)
-class Distilled:
-    """The data set that a distillation made.
+class DistillationResult:
+    """The data sets that a distillation made.
 
     Args:
         folders: raw data sets, one for each round.
-        labelled, pseudo_labelled: how many cases of each kind the data set has; 0 with a target.
-        following: the commands that train on it, where there is no target.
-        dice: of a target: "--base" and data set -> mean Dice of imagesTs, where it was measured.
+        labelled, pseudo_labelled: number of cases of each kind; 0 with a target.
+        following: the commands that train on the data set, if there is no target.
+        dice: with a target: "--base" and data sets -> mean Dice of imagesTs, if measured.
     """
 
     folders: tuple[Path, ...]
@@ -145,220 +132,237 @@ class Distilled:
 
 
 def distil(
-    dataset: str, new_id: int, base: Sequence[str], how: Distillation | None = None
-) -> Distilled:
-    """Make a data set of labelled and pseudo-labelled cases, that any trainer can train on.
+    dataset: str, new_id: int, base: Sequence[str], options: Distillation | None = None
+) -> DistillationResult:
+    """Make a data set of labelled and pseudo-labelled cases on which any trainer can train.
 
-    With a target, that trainer is then trained on it, and with rounds it labels the pool anew for
-    the next one. What is done is kept, so that calling it again goes on.
+    With a target, that trainer is then trained on it; with rounds, it labels the pool again for the
+    next one. Finished work is kept, so that the same call continues an interrupted one.
 
     Args:
-        dataset: number or name of the data set with imagesUn.
-        new_id: number of the new one, from 1 to 999; those of further rounds follow.
-        base: models that label, see :func:`~.label.pseudo_label`.
-        how: everything else; None: the defaults.
-
-    Returns:
-        The new data sets, and what follows.
+        dataset, new_id, base: see :func:`semi_nnunet.distil`.
+        options: None: the defaults.
 
     Raises:
-        UnfinishedError: labelling failed; why was printed.
-        UserError: naming all that is wrong before anything is done, or what failed.
+        UnfinishedError: labelling failed; the reasons were printed.
+        UserError: lists all problems before any work starts, or the step that failed.
     """
-    how = how or Distillation()
-    require_paths(*(() if how.target else ("raw", "preprocessed")))
-    wrong = [*option_problems(new_id, base, how)]
-    with collect_errors(wrong, "-d"):
+    options = options or Distillation()
+    require_paths(*(() if options.target else ("raw", "preprocessed")))
+    problems = [*find_option_problems(new_id, base, options)]
+    with collect_errors(problems, "-d"):
         source = raw_dataset(dataset)
-        require_folders(source)
-        name = how.name or f"{source.name.split('_', 1)[-1]}Distilled"
-        if not any(one.where == "-o" for one in wrong):
-            with collect_errors(wrong, "-o"):
-                raws = new_data_sets(source.parent, new_id, name, how.rounds)
-    with collect_errors(wrong, "-m"):
+        require_image_folders(source)
+        name = options.name or f"{source.name.split('_', 1)[-1]}Distilled"
+        if not any(problem.where == "-o" for problem in problems):
+            with collect_errors(problems, "-o"):
+                raws = find_free_raw_folders(source.parent, new_id, name, options.rounds)
+    with collect_errors(problems, "-m"):
         find_models(base)
-    with collect_errors(wrong, "--device"):
-        find_resources(how.device, how.jobs)
-    raise_if_any(REFUSED, wrong)
+    with collect_errors(problems, "--device"):
+        find_resources(options.device, options.jobs)
+    raise_if_any(REFUSED, problems)
     request = Request(
-        source / UNLABELLED_IMAGES, labelled_pool(raws[0]), tuple(base), tuple(how.views),
-        how.confidence,
+        source / UNLABELLED_IMAGES, locate_pool_labels(raws[0]), tuple(base), tuple(options.views),
+        options.confidence,
     )  # fmt: skip
     require_models_of(request.trained, read_json(source / "dataset.json"), source.name)
-    partly = partial_cases(source) if how.complete else ()
-    plans = known_plans(preprocessed_dataset(source.name), request.trained)
-    if how.target is not None:
-        return follow(dataset, source, raws, request, plans, how, how.target)
-    named = how.target_plans or str(request.trained[0].plans["plans_name"])
-    raise_if_any(REFUSED, plans_problems(named, how.configuration(request), plans))
-    return write(source, raws[0], request, plans, how, partly)
+    partial_cases = list_partial_cases(source) if options.complete else ()
+    plans = load_available_plans(preprocessed_dataset(source.name), request.trained)
+    if options.target is not None:
+        return run_rounds(dataset, source, raws, request, plans, options, options.target)
+    plans_name = options.target_plans or str(request.trained[0].plans["plans_name"])
+    configuration = options.configuration(request)
+    raise_if_any(REFUSED, find_missing_plans(plans_name, configuration, plans))
+    return label_and_write(source, raws[0], request, plans, options, partial_cases)
 
 
 # ---- one data set ----
 
 
-def write(
+def label_and_write(
     source: Path,
     raw: Path,
     request: Request,
     plans: Plans,
-    how: Distillation,
-    partly: Collection[str],
-) -> Distilled:
-    """Label the pool, complete the labels of the cases ``partly``, write the data set ``raw``."""
+    options: Distillation,
+    partial_cases: Collection[str],
+) -> DistillationResult:
+    """Label the pool, complete the labels of ``partial_cases``, write the data set ``raw``."""
     description = read_json(source / "dataset.json")
     labelled = list(cases_in(source / "imagesTr", description["file_ending"]))
     patient_of = patient_finder(description)
-    of_source = folds_of(preprocessed_dataset(source.name), labelled, patient_of)
-    _, bad = verify(source, how.processes, how.skip_bad)
-    skipped = {*bad, *left_out(source)}
-    launcher = Launcher(device=how.device, jobs=how.jobs)
-    adopt_labels(request, source)
+    folds = load_or_make_folds(preprocessed_dataset(source.name), labelled, patient_of)
+    _, bad = verify(source, options.processes, options.skip_bad)
+    skipped = {*bad, *list_set_aside_cases(source)}
+    launcher = Launcher(device=options.device, jobs=options.jobs)
+    reuse_labels(request, source)
     pool = label_pool(request, launcher)
     if pool is None or not pool.cases:
-        raise UnfinishedError("no image is labelled. Fix: see above")
+        raise UnfinishedError("no image is labelled", fix="see above")
     completed = dict[str, Path]()
-    if partly:
-        of_people = replace(
-            request, images=source / "imagesTr", out=completed_labels(raw),
+    if partial_cases:
+        completion = replace(
+            request, images=source / "imagesTr", out=locate_completed_labels(raw),
             complete=source / "labelsTr",
         )  # fmt: skip
-        done = label_pool(of_people, launcher)
-        if done is None or {*partly} - {*done.cases}:
-            raise UnfinishedError("not every label is completed. Fix: see above")
-        completed = {case: of_people.label_of(case) for case in partly}
-    taken = write_distilled(source, raw, request, how.choice, how.symlink, skipped, completed)
-    preprocessed, name = preprocessed_dataset(raw.name), how.target_plans
-    of_models = {*taken, *completed}
-    folds = write_folds(without(of_source, completed), preprocessed, of_models, patient_of)
-    write_pseudo_labelled(preprocessed, of_models)
+        finished = label_pool(completion, launcher)
+        if finished is None or {*partial_cases} - {*finished.cases}:
+            raise UnfinishedError("not every label is completed", fix="see above")
+        completed = {case: completion.label_path(case) for case in partial_cases}
+    selected = write_distilled_dataset(
+        source, raw, request, options.choice, options.symlink, skipped, completed
+    )
+    preprocessed, name = preprocessed_dataset(raw.name), options.target_plans
+    of_models = {*selected, *completed}
+    remaining = remove_from_folds(folds, completed)
+    count = write_distilled_folds(remaining, preprocessed, of_models, patient_of)
+    write_pseudo_labelled_cases(preprocessed, of_models)
     if name:
-        write_plans(raw, preprocessed, name, plans[name], how.processes)
-    of_target = plans[name] if name else request.trained[0].plans
-    stages = stages_of(of_target, how.configuration(request))
-    following = what_follows(raw, name, stages, [*map(str, range(folds))] or [ALL])
+        write_distilled_plans(raw, preprocessed, name, plans[name], options.processes)
+    target_plans = plans[name] if name else request.trained[0].plans
+    stages = list_cascade_stages(target_plans, options.configuration(request))
+    following = list_next_commands(raw, name, stages, [*map(str, range(count))] or [ALL])
     counts = len(labelled) - len(completed), len(of_models)
-    return Distilled((raw,), *counts, following)
+    return DistillationResult((raw,), *counts, following)
 
 
-def left_out(source: Path) -> set[str]:
-    """The unlabelled cases that ``semi_nnunet preprocess`` has set aside, which are named."""
+def list_set_aside_cases(source: Path) -> set[str]:
+    """Return the unlabelled cases that ``semi_nnunet preprocess`` has set aside, and log them."""
     preprocessed = preprocessed_dataset(source.name)
-    found = set(set_aside(preprocessed))
-    if found:
+    cases = set(set_aside(preprocessed))
+    if cases:
         path = preprocessed / SKIPPED_FILE
-        print(f"left out {len(found)} unlabelled cases that preprocess set aside: {path} says why")
-    return found
+        logger.info(f"left out {len(cases)} unlabelled cases that preprocess set aside, see {path}")
+    return cases
 
 
-def what_follows(
+def list_next_commands(
     raw: Path, plans: str | None, configurations: Sequence[str], folds: Sequence[str]
 ) -> tuple[Command, ...]:
-    """The commands that train on the new data set; a cascade's second stage needs every fold."""
-    number, option = number_of(raw), ("-p", plans) if plans else ()
+    """Return the commands that train on the new data set; a cascade needs every fold.
+
+    >>> preprocess, train = list_next_commands(Path("Dataset077_X"), None, ["2d"], ["0"])
+    >>> print(*preprocess)
+    semi_nnunet preprocess -d 77 --skip-bad
+    """
+    number, option = read_dataset_number(raw), ("-p", plans) if plans else ()
     train: Command = ("nnUNetv2_train", number, *configurations, folds[0], *option)
     train = (*train, *device_option())
     if len(configurations) > 1:
         train = ("semi_nnunet", "crossval", "-d", number, *option, "-c", *configurations)
-        train = (*train, "-tr", BASELINE, "-f", *folds)  # nnU-Net's predicts too few
-    return preprocess(number, plans, configurations), train
+        train = (*train, "-tr", BASELINE, "-f", *folds)  # nnU-Net's predicts too few cases
+    return build_preprocess_command(number, plans, configurations), train
 
 
 # ---- rounds ----
 
 
-def follow(
+def run_rounds(
     dataset: str,
     source: Path,
     raws: Sequence[Path],
     request: Request,
     plans: Plans,
-    how: Distillation,
+    options: Distillation,
     trainer: str,
-) -> Distilled:
-    """Label and train in rounds; says at last what the test cases say of each."""
-    split = split_of(source)
-    target = target_of(trainer, split, request, plans, how)
-    rounds = plan_rounds(raws, request.models, target, how.keep, how.choice, len(request.cases))
-    raise_if_any(REFUSED, [*target_problems(target, plans, split), *pool_problems(target, rounds)])
-    options = options_of(dataset, how)
+) -> DistillationResult:
+    """Label and train in rounds, then return the mean Dice of the test cases after each."""
+    split = find_split_folders(source)
+    target = make_target(trainer, split, request, plans, options)
+    rounds = plan_rounds(
+        raws, request.models, target, options.keep, options.choice, len(request.cases)
+    )
+    problems = [*find_target_problems(target, plans, split), *find_pool_problems(target, rounds)]
+    raise_if_any(REFUSED, problems)
+    shared = make_round_options(dataset, options)
     run_stages(
         (
             (f"round {number} of {len(rounds)}: {stage}", words)
-            for number, one in enumerate(rounds, start=1)
-            for stage, words in commands(one, target, options)
+            for number, labelling in enumerate(rounds, start=1)
+            for stage, words in list_round_commands(labelling, target, shared)
         ),
-        how.dry_run,
+        options.dry_run,
     )
-    if how.dry_run:
-        return Distilled(tuple(raws))
-    measured = {"--base": request.models, **{raw.name: target.models(raw.name) for raw in raws}}
-    dice = {name: dice_of_test_cases(models) for name, models in measured.items()}
-    return Distilled(tuple(raws), dice={name: one for name, one in dice.items() if one is not None})
+    if options.dry_run:
+        return DistillationResult(tuple(raws))
+    models = {"--base": request.models, **{raw.name: target.models(raw.name) for raw in raws}}
+    dice = {name: average_test_dice(folders) for name, folders in models.items()}
+    measured = {name: value for name, value in dice.items() if value is not None}
+    return DistillationResult(tuple(raws), dice=measured)
 
 
-def target_of(
-    trainer: str, split: Folders, request: Request, plans: Plans, how: Distillation
+def make_target(
+    trainer: str, split: Folders, request: Request, plans: Plans, options: Distillation
 ) -> Target:
-    """The training that follows: as asked for, or as the first base, on every fold."""
-    own = str(request.trained[0].plans["plans_name"])
-    first, _ = unseeded(own)  # how.seeds says which are trained
-    name = how.target_plans or (first if first in plans else own)
-    configuration = how.configuration(request)
-    folds = how.folds or [*map(str, range(number_of_folds(split)))] or [ALL]
-    stages = stages_of(plans[name], configuration) if name in plans else (configuration,)
-    return Target(trainer, name, stages, tuple(folds), how.seeds)
+    """Return the training that follows; by default that of the first base, on every fold."""
+    base_plans = str(request.trained[0].plans["plans_name"])
+    first_seed, _ = unseeded(base_plans)  # options.seeds decides which are trained
+    name = options.target_plans or (first_seed if first_seed in plans else base_plans)
+    configuration = options.configuration(request)
+    folds = options.folds or [*map(str, range(number_of_folds(split)))] or [ALL]
+    has_plans = name in plans
+    stages = list_cascade_stages(plans[name], configuration) if has_plans else (configuration,)
+    return Target(trainer, name, stages, tuple(folds), options.seeds)
 
 
-def options_of(dataset: str, how: Distillation) -> Options:
-    """The options of every round, as they are typed."""
-    labelling = ["--views", *how.views] if how.views else []
-    labelling += ["--confidence", str(how.confidence)] if how.confidence else []
-    labelling += ["--complete"] if how.complete else []
-    labelling += ["--skip-bad"] if how.skip_bad else []
-    labelling += ["--symlink"] if how.symlink else []
-    device = ["--device", how.device] if how.device else []
-    device += ["--jobs", str(how.jobs)] if how.jobs else []
-    return Options(dataset, tuple(labelling), tuple(device), how.processes)
+def make_round_options(dataset: str, options: Distillation) -> RoundOptions:
+    """Return the options of every round as users type them.
+
+    >>> make_round_options("42", Distillation(views=["blur"], symlink=True)).labelling
+    ('--views', 'blur', '--symlink')
+    """
+    labelling = ["--views", *options.views] if options.views else []
+    labelling += ["--confidence", str(options.confidence)] if options.confidence else []
+    labelling += ["--complete"] if options.complete else []
+    labelling += ["--skip-bad"] if options.skip_bad else []
+    labelling += ["--symlink"] if options.symlink else []
+    device = ["--device", options.device] if options.device else []
+    device += ["--jobs", str(options.jobs)] if options.jobs else []
+    return RoundOptions(dataset, tuple(labelling), tuple(device), options.processes)
 
 
-# ---- what can be known before anything is done ----
+# ---- checks of the options ----
 
 
-def option_problems(new_id: int, base: Sequence[str], how: Distillation) -> Iterator[Problem]:
-    """Options that are wrong whatever the data are."""
-    unlikely = list[Problem]()
-    with collect_errors(unlikely, "--confidence"):
-        require_confidence(how.confidence)
-    yield from unlikely
+def find_option_problems(
+    new_id: int, base: Sequence[str], options: Distillation
+) -> Iterator[Problem]:
+    """Yield a problem for every option that is wrong for any data."""
+    problems = list[Problem]()
+    with collect_errors(problems, "--confidence"):
+        require_confidence(options.confidence)
+    yield from problems
     needs_target = {
-        "--rounds": how.rounds != 1, "-f": how.folds, "--seeds": how.seeds != 1,
-        "--dry-run": how.dry_run,
+        "--rounds": options.rounds != 1, "-f": options.folds, "--seeds": options.seeds != 1,
+        "--dry-run": options.dry_run,
     }  # fmt: skip
-    for option, given in needs_target.items():
-        if given and how.target is None:
+    for option, is_given in needs_target.items():
+        if is_given and options.target is None:
             yield Problem(option, "is of the target, and there is none", "add --target TRAINER")
-    yield from below_one({"--rounds": how.rounds, "--seeds": how.seeds, "--jobs": how.jobs})
-    if not all(keep > 0 for keep in how.keep):
-        yield Problem("--keep", f"must be above 0, got {min(how.keep):g}", "correct it")
-    if len(how.keep) not in (1, how.rounds):
-        what = f"must be one value, or one for each of the {how.rounds} rounds, got"
-        yield Problem("--keep", f"{what} {len(how.keep)}", "correct it, or --rounds")
-    first_has_none = how.rounds > 1 and not how.before  # those after it have the ones before
-    yield from score_problems("entropy" if first_has_none else how.score, how.before)
-    if how.score == "disagreement":
-        yield from disagreement_problems(base, how)
-    if not 1 <= new_id <= 1000 - how.rounds:
-        numbers = f"{new_id} to {new_id + how.rounds - 1}"
+    yield from below_one(
+        {"--rounds": options.rounds, "--seeds": options.seeds, "--jobs": options.jobs}
+    )
+    if not all(keep > 0 for keep in options.keep):
+        yield Problem("--keep", f"must be above 0, got {min(options.keep):g}", "correct it")
+    if len(options.keep) not in (1, options.rounds):
+        message = f"must be one value, or one for each of the {options.rounds} rounds, got"
+        yield Problem("--keep", f"{message} {len(options.keep)}", "correct it, or --rounds")
+    only_later = options.rounds > 1 and not options.before  # later rounds compare with earlier ones
+    yield from find_score_problems("entropy" if only_later else options.score, options.before)
+    if options.score == "disagreement":
+        yield from find_disagreement_problems(base, options)
+    if not 1 <= new_id <= 1000 - options.rounds:
+        numbers = f"{new_id} to {new_id + options.rounds - 1}"
         yield Problem("-o", f"a data set has a number from 1 to 999, got {numbers}", "correct it")
 
 
-def disagreement_problems(base: Sequence[str], how: Distillation) -> Iterator[Problem]:
-    """Rounds in which a single model labels."""
-    where = "--score disagreement"
+def find_disagreement_problems(base: Sequence[str], options: Distillation) -> Iterator[Problem]:
+    """Yield a problem for rounds in which a single model labels."""
+    option = "--score disagreement"
     if len(base) < 2:
         fix = "add a model to --base, or --score entropy"
-        yield Problem(where, "'disagreement' needs several models, --base is one", fix)
-    if how.rounds > 1 and how.seeds < 2:
-        what = "'disagreement' needs several models, from round 2 on the target's seeds: 1"
-        yield Problem(where, what, "--seeds 2, or --score entropy")
+        yield Problem(option, "'disagreement' needs several models, --base is one", fix)
+    if options.rounds > 1 and options.seeds < 2:
+        message = "'disagreement' needs several models, from round 2 on the target's seeds: 1"
+        yield Problem(option, message, "--seeds 2, or --score entropy")

@@ -1,7 +1,7 @@
-"""A data set of labelled and pseudo-labelled cases, that any trainer can train on.
+"""Write a data set of labelled and pseudo-labelled cases on which any trainer can train.
 
-Omni-supervision (Radosavovic et al. 2018). The pseudo-labelled cases are in the training part of
-every fold and in no validation; their record says which models, views and score they come from.
+Omni-supervision (Radosavovic et al. 2018). Pseudo-labelled cases train in every fold and validate
+in none; their record holds the models, views and score that they come from.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerp
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.data import annotated_classes
+from semi_nnunet.data.configurations import is_plans
 from semi_nnunet.data.existing_plans import fingerprint_fits
-from semi_nnunet.data.integrity import cases_in
 from semi_nnunet.data.layout import (
     DISTILLED_FILE,
     PSEUDO_LABELLED_FILE,
     UNLABELLED_IMAGES,
-    is_plans,
     was_made,
 )
 from semi_nnunet.data.patients import (
@@ -31,10 +30,11 @@ from semi_nnunet.data.patients import (
     make_folds,
     require_whole,
 )
-from semi_nnunet.data.splits import Transfer
+from semi_nnunet.data.raw_description import cases_in
+from semi_nnunet.data.splitting import Transfer
 from semi_nnunet.deploy.trained import TrainedModel
-from semi_nnunet.pseudo_labels.choice import Choice, case_scores, choose
-from semi_nnunet.pseudo_labels.pool import Request, ignore_value
+from semi_nnunet.pseudo_labels.choice import Choice, score_cases, select_cases
+from semi_nnunet.pseudo_labels.pool import Request, choose_ignore_label
 from semi_nnunet.settings.overrides import given_before
 from semi_nnunet.training.checkpoints import plain
 from semi_nnunet.util.errors import Problem, UserError
@@ -42,7 +42,7 @@ from semi_nnunet.util.files import folder_aside, read_json, write_json
 from semi_nnunet.util.names import unknown
 
 
-def require_folders(source: Path) -> None:
+def require_image_folders(source: Path) -> None:
     """Check that a raw data set keeps its cases in imagesTr and labelsTr.
 
     Raises:
@@ -55,7 +55,10 @@ def require_folders(source: Path) -> None:
         )
 
 
-def write_distilled(
+# ---- raw data set ----
+
+
+def write_distilled_dataset(
     source: Path,
     target: Path,
     request: Request,
@@ -64,19 +67,26 @@ def write_distilled(
     skipped: Collection[str] = (),
     completed: Mapping[str, Path] | None = None,
 ) -> dict[str, float]:
-    """Write the raw data set ``target``; returns the pseudo-labelled cases in it.
+    """Write the raw data set ``target`` and return its pseudo-labelled cases with uncertainty.
 
-    imagesTr has the labelled cases of ``source`` and the chosen ones with their pseudo labels,
-    imagesUn the others, imagesTs the test cases. ``skipped`` are in none of them. ``completed`` are
-    labels that replace those of labelled cases, and annotate all classes.
+    imagesTr has the labelled cases of ``source`` and the selected ones with their pseudo labels,
+    imagesUn the rest of the pool, imagesTs the test cases.
+
+    Args:
+        source, target: raw folders.
+        request: of the labelled pool.
+        choice: selects the cases.
+        symlink: link to files instead of copying them.
+        skipped: cases to leave out.
+        completed: case -> label that annotates all classes and replaces its annotation.
 
     Raises:
-        UserError: ``target`` is something else.
+        UserError: ``target`` exists with another content.
     """
     description = read_json(source / "dataset.json")
     ending, put = description["file_ending"], Transfer(symlink)
     labelled = cases_in(source / "imagesTr", ending)
-    taken = choose(case_scores(request, choice, {*skipped, *labelled}), choice)
+    selected = select_cases(score_cases(request, choice, {*skipped, *labelled}), choice)
     completed = completed or {}
     record = {
         "source": source.name,
@@ -85,75 +95,69 @@ def write_distilled(
         **{key: description[key] for key in (KEY, annotated_classes.KEY) if key in description},
         **request.record(),
         "choice": choice.record(),
-        "uncertainty": {case: round(value, 6) for case, value in sorted(taken.items())},
+        "uncertainty": {case: round(value, 6) for case, value in sorted(selected.items())},
     }
     if was_made(target, DISTILLED_FILE, plain(record)):
-        return taken
+        return selected
     with folder_aside(target, "No data set was made") as aside:
         for case, files in labelled.items():
             for file in files:
                 put(Path(file), aside / "imagesTr")
-            own = source / "labelsTr" / f"{case}{ending}"
-            put(completed.get(case, own), aside / "labelsTr")
+            annotation = source / "labelsTr" / f"{case}{ending}"
+            put(completed.get(case, annotation), aside / "labelsTr")
         for case, files in cases_in(source / UNLABELLED_IMAGES, ending).items():
             if case in skipped:
                 continue
             for file in files:
-                put(Path(file), aside / ("imagesTr" if case in taken else UNLABELLED_IMAGES))
-            if case in taken:
-                put(request.label_of(case), aside / "labelsTr")
+                put(Path(file), aside / ("imagesTr" if case in selected else UNLABELLED_IMAGES))
+            if case in selected:
+                put(request.label_path(case), aside / "labelsTr")
         for folder in ("imagesTs", "labelsTs"):
             for path in sorted((source / folder).glob(f"*{ending}")):
                 put(path, aside / folder)
-        labels, tests = with_ignore(description, request), cases_in(aside / "imagesTs", ending)
-        total = len(labelled) + len(taken)
-        told = [*({*labelled} - {*completed}), *tests]
-        description = annotated_classes.description_of(description, told)
+        labels, tests = add_ignore_label(description, request), cases_in(aside / "imagesTs", ending)
+        total = len(labelled) + len(selected)
+        still_partial = [*({*labelled} - {*completed}), *tests]
+        description = annotated_classes.description_of(description, still_partial)
         write_json(aside / "dataset.json", {**description, "labels": labels, "numTraining": total})
         write_json(aside / DISTILLED_FILE, plain(record))
-    return taken
+    return selected
 
 
-def partial_cases(source: Path) -> list[str]:
-    """The labelled cases of a raw data set that do not annotate every class.
+def list_partial_cases(source: Path) -> list[str]:
+    """Return the labelled cases of a raw data set that do not annotate every class.
 
     Raises:
-        UserError: its dataset.json tells of none.
+        UserError: its dataset.json declares none.
     """
     description = read_json(source / "dataset.json")
     annotated = annotated_classes.AnnotatedClasses.of(description)
     cases = sorted(cases_in(source / "imagesTr", description["file_ending"]))
-    found = [case for case in cases if annotated is not None and annotated.leaves_out(case)]
-    if not found:
+    partial = [case for case in cases if annotated is not None and annotated.leaves_out(case)]
+    if not partial:
         raise UserError(
             f"--complete needs cases that do not annotate every class, and "
-            f"{source / 'dataset.json'} tells of none by {annotated_classes.KEY!r}",
-            fix="leave --complete out, or tell it of them",
+            f"{source / 'dataset.json'} declares none by {annotated_classes.KEY!r}",
+            fix="leave --complete out, or declare them",
         )
-    return found
+    return partial
 
 
-def without(folds: Sequence[Fold], cases: Collection[str]) -> list[Fold]:
-    """Folds that neither train nor validate on some cases; [] if one would validate on none."""
-    left = [
-        {part: [case for case in fold[part] if case not in cases] for part in fold}
-        for fold in folds
-    ]
-    return left if all(fold["val"] for fold in left) else []
-
-
-def with_ignore(description: Mapping[str, Any], request: Request) -> dict[str, Any]:
-    """The labels of dataset.json, with the ignore label that unsure voxels have."""
+def add_ignore_label(description: Mapping[str, Any], request: Request) -> dict[str, Any]:
+    """Return the labels of dataset.json, with the ignore label that unsure voxels have."""
     labels = dict(description["labels"])
     if request.confidence and "ignore" not in labels:
         model = request.trained[0]
         manager = PlansManager(model.plans).get_label_manager(dict(description))
-        labels["ignore"] = ignore_value(manager)
+        labels["ignore"] = choose_ignore_label(manager)
     return labels
 
 
-def folds_of(source: Path, labelled: Sequence[str], patient_of: PatientOf) -> list[Fold]:
-    """The folds of a preprocessed data set, or those it would have; [] with a single patient.
+# ---- folds ----
+
+
+def load_or_make_folds(source: Path, labelled: Sequence[str], patient_of: PatientOf) -> list[Fold]:
+    """Return the folds of a preprocessed data set, or those it would get; [] with one patient.
 
     Args:
         source: its folder.
@@ -161,7 +165,7 @@ def folds_of(source: Path, labelled: Sequence[str], patient_of: PatientOf) -> li
         patient_of: see :func:`~semi_nnunet.data.patients.patient_finder`.
 
     Raises:
-        UserError: they tear patients.
+        UserError: the folds split a patient.
     """
     path = source / "splits_final.json"
     folds = list(read_json(path)) if path.is_file() else make_folds(labelled, patient_of)
@@ -170,93 +174,111 @@ def folds_of(source: Path, labelled: Sequence[str], patient_of: PatientOf) -> li
     return folds
 
 
-def write_folds(
-    folds: Sequence[Fold], target: Path, taken: Collection[str], patient_of: PatientOf
-) -> int:
-    """Write splits_final.json: folds of the labelled cases, pseudo-labelled ones for training.
+def remove_from_folds(folds: Sequence[Fold], cases: Collection[str]) -> list[Fold]:
+    """Return folds without these cases; [] if a fold would have no validation case.
 
-    Those of patients whom a fold validates on are not in its training.
+    >>> remove_from_folds([{"train": ["a", "b"], "val": ["c"]}], ["b"])
+    [{'train': ['a'], 'val': ['c']}]
+    """
+    remaining = [
+        {subset: [case for case in fold[subset] if case not in cases] for subset in fold}
+        for fold in folds
+    ]
+    return remaining if all(fold["val"] for fold in remaining) else []
+
+
+def write_distilled_folds(
+    folds: Sequence[Fold], target: Path, pseudo_labelled: Collection[str], patient_of: PatientOf
+) -> int:
+    """Write splits_final.json: folds of the labelled cases, with pseudo-labelled ones to train on.
+
+    Pseudo-labelled cases of a patient that a fold validates on are not in its training.
 
     Args:
-        folds: of :func:`folds_of`.
-        target: preprocessed folder of the new data set; folds that are there are kept.
-        taken: pseudo-labelled cases.
+        folds: of :func:`load_or_make_folds`.
+        target: preprocessed folder of the new data set; existing folds are kept.
+        pseudo_labelled: cases.
         patient_of: see :func:`~semi_nnunet.data.patients.patient_finder`.
 
     Returns:
-        The number of folds; with none, fold "all" is left: nnU-Net's would validate on pseudo
-        labels.
+        The number of folds. If it is 0, only fold "all" is possible: nnU-Net's folds would validate
+        on pseudo labels.
 
     Raises:
-        UserError: folds that are there do not fit the cases.
+        UserError: existing folds do not fit the cases.
     """
     path = target / "splits_final.json"
-    splits = [for_training(fold, taken, patient_of) for fold in folds]
+    splits = [for_training(fold, pseudo_labelled, patient_of) for fold in folds]
     if path.is_file():
-        there = read_json(path)
-        for number, fold in enumerate(there):
+        existing = read_json(path)
+        for number, fold in enumerate(existing):
             require_whole(path, number, fold, patient_of)
-        if cases_of(there) != cases_of(splits):
+        if collect_fold_cases(existing) != collect_fold_cases(splits):
             raise UserError(
                 f"{path} has folds of other cases than the data set",
-                fix="remove it, or add to it what is missing",
+                fix="remove it, or add the missing cases",
             )
-        return len(there)
+        return len(existing)
     target.mkdir(parents=True, exist_ok=True)
     write_json(path, splits)
     return len(splits)
 
 
-def write_pseudo_labelled(target: Path, taken: Iterable[str]) -> None:
-    """Tell the trainers which cases' labels are a model's, beside splits_final.json."""
+def write_pseudo_labelled_cases(target: Path, cases: Iterable[str]) -> None:
+    """Write the list of cases whose labels are a model's, next to splits_final.json."""
     target.mkdir(parents=True, exist_ok=True)
-    write_json(target / PSEUDO_LABELLED_FILE, plain(sorted(taken)))
+    write_json(target / PSEUDO_LABELLED_FILE, plain(sorted(cases)))
 
 
-def cases_of(splits: Sequence[Mapping[str, Sequence[str]]]) -> set[str]:
-    """The cases of all folds."""
-    return {case for fold in splits for part in fold.values() for case in part}
+def collect_fold_cases(splits: Sequence[Mapping[str, Sequence[str]]]) -> set[str]:
+    """Return the cases of all folds."""
+    return {case for fold in splits for subset in fold.values() for case in subset}
 
 
-def known_plans(preprocessed: Path, models: Sequence[TrainedModel]) -> dict[str, dict[str, Any]]:
-    """The plans that a new data set can take over, by name: of the source, and of the models."""
+# ---- plans ----
+
+
+def load_available_plans(
+    preprocessed: Path, models: Sequence[TrainedModel]
+) -> dict[str, dict[str, Any]]:
+    """Return the plans that a new data set can take over, by name: of the source and the models."""
     of_models = {str(model.plans["plans_name"]): model.plans for model in reversed(models)}
     paths = [path for path in sorted(preprocessed.glob("*.json")) if is_plans(path)]
     return of_models | {path.stem: dict(read_json(path)) for path in paths}
 
 
-def plans_problems(
+def find_missing_plans(
     name: str, configuration: str, plans: Mapping[str, dict[str, Any]]
 ) -> Iterator[Problem]:
-    """Plans and a configuration that do not exist."""
+    """Yield a problem if the plans or their configuration do not exist."""
     yield from unknown("plans", [name], plans)
     if name in plans:
         yield from unknown("configuration", [configuration], plans[name]["configurations"])
 
 
-def stages_of(plans: Mapping[str, Any], configuration: str) -> tuple[str, ...]:
-    """The stages trained for a configuration: in a cascade, those before it come first."""
+def list_cascade_stages(plans: Mapping[str, Any], configuration: str) -> tuple[str, ...]:
+    """Return the configurations to train for one of them, first stages of a cascade first."""
     if configuration not in plans["configurations"]:
         return (configuration,)
-    before = PlansManager(dict(plans)).get_configuration(configuration).previous_stage_name
-    return (configuration,) if before is None else (*stages_of(plans, before), configuration)
+    stage = PlansManager(dict(plans)).get_configuration(configuration).previous_stage_name
+    return (*(() if stage is None else list_cascade_stages(plans, stage)), configuration)
 
 
-def write_plans(
+def write_distilled_plans(
     raw: Path, preprocessed: Path, name: str, plans: Mapping[str, Any], processes: int
 ) -> None:
     """Write plans of another data set for a new one, as nnUNetv2_move_plans_between_datasets does.
 
-    Settings that a person gave stay; those that the rules had derived for the other cases are
-    derived anew when training starts. nnU-Net's fingerprint of the new cases says that the plans
-    are theirs, so that ``semi_nnunet preprocess`` does not plan. Plans that are there are kept.
+    Settings that a user gave are kept; those derived for the other cases are derived again when
+    training starts. nnU-Net's fingerprint of the new cases marks the plans as theirs, so that
+    ``semi_nnunet preprocess`` does not plan. Existing plans are kept.
 
     Args:
         raw: the new data set.
         preprocessed: its preprocessed folder.
         name: of the plans.
         plans: their content.
-        processes: that read the images.
+        processes: number of processes that read the images.
     """
     if not fingerprint_fits(raw, preprocessed):
         extract_fingerprints([int(raw.name[7:10])], num_processes=processes, verbose=False)
@@ -264,8 +286,8 @@ def write_plans(
     path = preprocessed / f"{name}.json"
     if path.is_file():
         return
-    given = given_before(plans)
-    moved = {**plans, "dataset_name": raw.name, "plans_name": name, "semi": given}
+    settings = given_before(plans)
+    moved = {**plans, "dataset_name": raw.name, "plans_name": name, "semi": settings}
     if "semi_planned" in plans:
-        moved["semi_planned"] = {**plans["semi_planned"], "given": given, "semi": given}
+        moved["semi_planned"] = {**plans["semi_planned"], "given": settings, "semi": settings}
     write_json(path, moved)

@@ -1,8 +1,8 @@
-"""Rounds of distillation: models label the pool, a target is trained, it labels the pool anew.
+"""Rounds of distillation: models label the pool, a target is trained and labels the pool again.
 
 Iterative pseudo labelling, as the winner of FLARE22 did (Huang et al. 2022). Every round begins
-with the labelled cases and the whole pool of the first data set, so that no pseudo label becomes a
-label. What a round does are commands that a user could type; each skips what is done.
+with the labelled cases and the whole pool of the first data set, so that no pseudo label becomes an
+annotation. A round consists of commands that a user could type; each skips what is done.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from semi_nnunet.deploy.trained import find_model
 from semi_nnunet.discovery.listing import our_trainers, unknown_trainers
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.evaluation.tables import JSON
-from semi_nnunet.pseudo_labels.choice import OF_SEVERAL, Choice
-from semi_nnunet.pseudo_labels.distilled_dataset import plans_problems
-from semi_nnunet.pseudo_labels.places import labelled_pool
+from semi_nnunet.pseudo_labels.choice import COMPARISON_SCORES, Choice
+from semi_nnunet.pseudo_labels.distilled_dataset import find_missing_plans
+from semi_nnunet.pseudo_labels.label_folders import locate_pool_labels
 from semi_nnunet.runs.folders import ALL, TEST_FOLDER, Folders
 from semi_nnunet.runs.folds import fold_problems, number_of_folds
 from semi_nnunet.runs.seeds import seed_name
@@ -42,12 +42,15 @@ from semi_nnunet.util.files import read_json
 class Target:
     """The training on the pseudo labels.
 
+    >>> Target("SemiBaselineTrainer", "nnUNetPlans", ("2d",), ("0",)).models("Dataset077_X")
+    ('Dataset077_X/SemiBaselineTrainer__nnUNetPlans__2d',)
+
     Args:
         trainer: class name.
         plans: their name.
         configurations: for example ("2d",), or the stages of a cascade; the last one labels.
         folds: numbers, or "all".
-        seeds: how many of each fold.
+        seeds: number of seeds of each fold.
     """
 
     trainer: str
@@ -62,20 +65,20 @@ class Target:
         return self.configurations[-1]
 
     def models(self, dataset: str) -> tuple[str, ...]:
-        """The models on a data set, one for each seed with all its folds, as --base takes them."""
+        """Return the models on a data set as --base takes them, one for each seed."""
         plans = [seed_name(self.plans, seed) for seed in range(self.seeds)]
-        return tuple(f"{dataset}/{self.trainer}__{one}__{self.configuration}" for one in plans)
+        return tuple(f"{dataset}/{self.trainer}__{name}__{self.configuration}" for name in plans)
 
 
 @dataclass(frozen=True)
-class Round:
-    """One labelling of the pool, and the training that follows.
+class LabellingRound:
+    """One labelling of the pool and the training that follows.
 
     Args:
         raw: folder of the data set that it writes.
         base: models that label.
-        choice: of the cases that are taken.
-        takes_all: whether that is every image of the pool.
+        choice: selects the cases.
+        takes_all: whether every image of the pool is selected.
     """
 
     raw: Path
@@ -85,19 +88,19 @@ class Round:
 
     @property
     def name(self) -> str:
-        """The name of the round's data set, without the number."""
+        """Name of the round's data set, without the number."""
         return self.raw.name.split("_", 1)[1]
 
 
 @dataclass(frozen=True)
-class Options:
-    """The options that all rounds share.
+class RoundOptions:
+    """Options shared by all rounds.
 
     Args:
         source: the data set with the labelled cases and the pool.
         labelling: options of ``distil``.
-        device: options of all that computes.
-        processes: that read and write files.
+        device: options of commands that compute.
+        processes: number of processes that read and write files.
     """
 
     source: str
@@ -111,68 +114,76 @@ def plan_rounds(
     base: Sequence[str],
     target: Target,
     keep: Sequence[float],
-    asked: Choice,
-    pool: int,
-) -> list[Round]:
-    """The rounds, each labelled by the target of the one before, the first by ``base``.
+    choice: Choice,
+    pool_size: int,
+) -> list[LabellingRound]:
+    """Return the rounds, each labelled by the target of the previous one, the first by ``base``.
 
     Args:
-        raws: the data set that each writes.
+        raws: the data set of each round.
         base: models.
-        target: what is trained.
+        target: the training.
         keep: a value for each round, or one for all.
-        asked: of every round, whatever it keeps; a score that compares with earlier rounds has them
-            from the second one on, and a first one without any takes all.
-        pool: number of unlabelled images.
+        choice: of every round, apart from ``keep``. A score that compares with earlier rounds gets
+            them from the second one on; a first round without earlier labels selects all.
+        pool_size: number of unlabelled images.
     """
     labelled_by = [tuple(base), *(target.models(raw.name) for raw in raws[:-1])]
     shares = keep if len(keep) > 1 else list(keep) * len(raws)
-    rounds, earlier = list[Round](), list(asked.before)
+    rounds, earlier = list[LabellingRound](), list(choice.before)
     for raw, models, share in zip(raws, labelled_by, shares, strict=True):
-        choice = replace(asked, keep=share)
-        if asked.score in OF_SEVERAL:
-            choice = replace(choice, before=tuple(earlier)) if earlier else Choice()
-            earlier.append(str(labelled_pool(raw)))
-        takes_all = choice.most is None and (choice.keep == 1 or choice.keep >= pool)
-        rounds.append(Round(raw, models, choice, takes_all))
+        of_round = replace(choice, keep=share)
+        if choice.score in COMPARISON_SCORES:
+            of_round = replace(of_round, before=tuple(earlier)) if earlier else Choice()
+            earlier.append(str(locate_pool_labels(raw)))
+        takes_all = of_round.most is None and (of_round.keep == 1 or of_round.keep >= pool_size)
+        rounds.append(LabellingRound(raw, models, of_round, takes_all))
     return rounds
 
 
-def commands(one: Round, target: Target, options: Options) -> Iterator[tuple[str, Command]]:
-    """The commands of a round, each looked at when the one before has ended."""
-    number = number_of(one.raw)
-    choice, new = one.choice, ("-o", number, "--name", one.name)
-    chosen = ["--keep", str(choice.keep)]
-    chosen += ["--most", str(choice.most)] if choice.most is not None else []
-    chosen += ["--score", choice.score] if choice.score != "entropy" else []
-    chosen += ["--before", *choice.before] if choice.before else []
+def list_round_commands(
+    labelling: LabellingRound, target: Target, options: RoundOptions
+) -> Iterator[tuple[str, Command]]:
+    """Yield the stages of a round with their commands."""
+    number = read_dataset_number(labelling.raw)
+    choice, new = labelling.choice, ("-o", number, "--name", labelling.name)
+    selection = ["--keep", str(choice.keep)]
+    selection += ["--most", str(choice.most)] if choice.most is not None else []
+    selection += ["--score", choice.score] if choice.score != "entropy" else []
+    selection += ["--before", *choice.before] if choice.before else []
     processes = ("-np", str(options.processes))
-    taken_over = ("--target-plans", target.plans, "--target-configuration", target.configuration)
-    label = ("-d", options.source, *new, "--base", *one.base, *chosen, *options.labelling)
-    yield "label", ("semi_nnunet", "distil", *label, *taken_over, *options.device, *processes)
-    yield "preprocess", (*preprocess(number, target.plans, target.configurations), *processes)
-    what = ("-d", number, "-p", target.plans, "-c", *target.configurations, "-tr", target.trainer)
-    repeated = ("-f", *target.folds, "--seeds", str(target.seeds))
-    yield "train", ("semi_nnunet", "crossval", *what, *repeated, *options.device)
+    plans = ("--target-plans", target.plans, "--target-configuration", target.configuration)
+    label = ("-d", options.source, *new, "--base", *labelling.base, *selection, *options.labelling)
+    yield "label", ("semi_nnunet", "distil", *label, *plans, *options.device, *processes)
+    preprocess = build_preprocess_command(number, target.plans, target.configurations)
+    yield "preprocess", (*preprocess, *processes)
+    train = ("-d", number, "-p", target.plans, "-c", *target.configurations, "-tr", target.trainer)
+    repeats = ("-f", *target.folds, "--seeds", str(target.seeds))
+    yield "train", ("semi_nnunet", "crossval", *train, *repeats, *options.device)
 
 
-def number_of(raw: Path) -> str:
-    """The number of a data set, as it is typed."""
+def read_dataset_number(raw: Path) -> str:
+    """Return the number of a data set as users type it.
+
+    >>> read_dataset_number(Path("nnUNet_raw/Dataset042_Pancreas"))
+    '42'
+    """
     return str(int(raw.name[7:10]))
 
 
-def preprocess(number: str, plans: str | None, configurations: Sequence[str]) -> Command:
-    """The command that preprocesses a data set, with the plans that it was given, if any.
+def build_preprocess_command(
+    number: str, plans: str | None, configurations: Sequence[str]
+) -> Command:
+    """Return the command that preprocesses a data set, with its plans if it was given any.
 
-    The pool was checked before: what --skip-bad sets aside now are images equal to one that was
-    pseudo-labelled.
+    The pool was checked before: now --skip-bad sets aside images equal to pseudo-labelled ones.
     """
-    which = ("-p", plans, "-c", *configurations) if plans else ()
-    return ("semi_nnunet", "preprocess", "-d", number, *which, "--skip-bad")
+    options = ("-p", plans, "-c", *configurations) if plans else ()
+    return ("semi_nnunet", "preprocess", "-d", number, *options, "--skip-bad")
 
 
-def dice_of_test_cases(models: Sequence[str]) -> float | None:
-    """The mean Dice of imagesTs over models and their folds, where all were measured."""
+def average_test_dice(models: Sequence[str]) -> float | None:
+    """Return the mean Dice of imagesTs over models and folds, or None if some was not measured."""
     folders = [
         model.folder / f"fold_{fold}" / TEST_FOLDER
         for model in map(find_model, models)
@@ -183,82 +194,85 @@ def dice_of_test_cases(models: Sequence[str]) -> float | None:
     return fmean(read_json(folder / JSON)["foreground_mean"]["dice"] for folder in folders)
 
 
-# ---- what would keep the target from being trained ----
+# ---- checks before the first round ----
 
 
-def split_of(source: Path) -> Folders:
-    """Find the folds for the new data sets; the source may not be preprocessed here."""
+def find_split_folders(source: Path) -> Folders:
+    """Return the folders with the folds for new data sets; the source may not be preprocessed."""
     preprocessed = preprocessed_dataset(source.name)
     has_folds = (preprocessed / "splits_final.json").is_file()
     return Folders(source, preprocessed if has_folds else source, source)
 
 
-def target_problems(
+def find_target_problems(
     target: Target, plans: Mapping[str, dict[str, Any]], split: Folders
 ) -> Iterator[Problem]:
-    """A trainer, plans, a configuration or folds that do not exist, or make no cascade."""
+    """Yield a problem for an unknown trainer, plans, configuration or fold, or a broken cascade."""
     yield from unknown_trainers([target.trainer])
-    yield from plans_problems(target.plans, target.configuration, plans)
+    yield from find_missing_plans(target.plans, target.configuration, plans)
     yield from fold_problems(split, target.folds)
     ours = our_trainers().get(target.trainer)
-    if ours is not None and ours.taught_by and not has_teachers(target, plans.get(target.plans)):
-        what = f"is taught by {ours.taught_by} of the same data set, which has none"
-        yield Problem(target.trainer, what, "give its setting 'models', or train it on -d instead")
+    if ours is not None and ours.taught_by and not names_teachers(target, plans.get(target.plans)):
+        message = f"is taught by {ours.taught_by} of the same data set, which has none"
+        yield Problem(
+            target.trainer, message, "give its setting 'models', or train it on -d instead"
+        )
     if len(target.configurations) == 1 or set(target.folds) == {ALL}:
         return
     if ours is None:
-        what = "as a first stage predicts the validation cases alone, not pseudo-labelled ones"
-        yield Problem(target.trainer, what, "--target SemiBaselineTrainer, or -f all")
+        message = "as a first stage predicts only validation cases, not pseudo-labelled ones"
+        yield Problem(target.trainer, message, "--target SemiBaselineTrainer, or -f all")
     if set(target.folds) != {str(fold) for fold in range(number_of_folds(split))}:
-        what = f"{target.configuration} needs the predictions of every fold, asked for are"
-        yield Problem("-f", f"{what} {' '.join(target.folds)}", "leave -f out, or -f all")
+        message = f"{target.configuration} needs the predictions of every fold, asked for are"
+        yield Problem("-f", f"{message} {' '.join(target.folds)}", "leave -f out, or -f all")
 
 
-def has_teachers(target: Target, plans: Mapping[str, Any] | None) -> bool:
-    """Whether the plans name the models that teach a target."""
+def names_teachers(target: Target, plans: Mapping[str, Any] | None) -> bool:
+    """Return whether the plans name the models that teach a target."""
     if plans is None or target.configuration not in plans["configurations"]:
-        return True  # which is refused anyway
-    known = settings_classes()
-    given = given_settings(
-        plans.get("semi", {}), SemiSettings, known[target.trainer],
-        target.trainer, target.configuration, list(plans["configurations"]), known,
+        return True  # reported elsewhere
+    classes = settings_classes()
+    settings = given_settings(
+        plans.get("semi", {}), SemiSettings, classes[target.trainer],
+        target.trainer, target.configuration, list(plans["configurations"]), classes,
     )  # fmt: skip
-    return bool(given.get("models", ((), ""))[0])
+    return bool(settings.get("models", ((), ""))[0])
 
 
-def pool_problems(target: Target, rounds: Sequence[Round]) -> Iterator[Problem]:
-    """Rounds that pseudo-label every image, for a trainer that needs unlabelled ones."""
-    kind = our_trainers().get(target.trainer)
-    if kind is not None and kind.uses_unlabelled:
-        for one in rounds:
-            if one.takes_all:
-                where, fix = f"--keep {one.choice.keep:g}", "keep fewer"
-                if rounds[-1].choice.score in OF_SEVERAL and not one.choice.before:
-                    where = f"--score {rounds[-1].choice.score}, whose first round takes all"
-                    fix = "give it something to compare with by --before"
-                what = f"leaves no unlabelled image, which {target.trainer} needs"
-                yield Problem(where, what, f"{fix}, or --target SemiBaselineTrainer")
+def find_pool_problems(target: Target, rounds: Sequence[LabellingRound]) -> Iterator[Problem]:
+    """Yield rounds that pseudo-label every image, for a trainer that needs unlabelled ones."""
+    trainer = our_trainers().get(target.trainer)
+    if trainer is None or not trainer.uses_unlabelled:
+        return
+    for labelling in rounds:
+        if labelling.takes_all:
+            option, fix = f"--keep {labelling.choice.keep:g}", "keep fewer"
+            if rounds[-1].choice.score in COMPARISON_SCORES and not labelling.choice.before:
+                option = f"--score {rounds[-1].choice.score}, whose first round takes all"
+                fix = "give it something to compare with by --before"
+            message = f"leaves no unlabelled image, which {target.trainer} needs"
+            yield Problem(option, message, f"{fix}, or --target SemiBaselineTrainer")
 
 
-def new_data_sets(raw: Path, number: int, name: str, rounds: int) -> list[Path]:
-    """The raw folder that each round writes.
+def find_free_raw_folders(raw: Path, number: int, name: str, rounds: int) -> list[Path]:
+    """Return the raw folder that each round writes.
 
     Args:
         raw: nnUNet_raw.
-        number, name: of the first.
-        rounds: how many there are.
+        number, name: of the first data set.
+        rounds: number of rounds.
 
     Raises:
         UserError: a number or a folder is taken.
     """
-    others = [Path(root.require()) for root in (nnUNet_preprocessed, nnUNet_results) if root.get()]
-    found = []
+    roots = [Path(root.require()) for root in (nnUNet_preprocessed, nnUNet_results) if root.get()]
+    folders = []
     for index in range(rounds):
-        of_round = f"{name}Round{index + 1}" if index else name
-        folder = new_raw_dataset(raw, number + index, of_round)
-        for other in others:  # nnU-Net finds a data set by its number in any of them
-            new_raw_dataset(other, number + index, of_round)
+        round_name = f"{name}Round{index + 1}" if index else name
+        folder = new_raw_dataset(raw, number + index, round_name)
+        for root in roots:  # nnU-Net finds a data set by its number in any of them
+            new_raw_dataset(root, number + index, round_name)
         if not (folder / DISTILLED_FILE).is_file():
-            was_made(folder, DISTILLED_FILE, None)  # raises where it is something else
-        found.append(folder)
-    return found
+            was_made(folder, DISTILLED_FILE, None)  # raises if another command made it
+        folders.append(folder)
+    return folders

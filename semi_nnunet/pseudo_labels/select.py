@@ -1,4 +1,4 @@
-"""Choose the unlabelled images to train on, by how sure models are of them."""
+"""Select the unlabelled images to train on, by the certainty of models."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from semi_nnunet.data.layout import (
     set_aside,
 )
 from semi_nnunet.deploy.trained import require_models_of
-from semi_nnunet.pseudo_labels.choice import Choice, case_scores, choose, score_problems
-from semi_nnunet.pseudo_labels.gallery import write_page
+from semi_nnunet.pseudo_labels.choice import Choice, find_score_problems, score_cases, select_cases
+from semi_nnunet.pseudo_labels.gallery import write_gallery
 from semi_nnunet.pseudo_labels.label import label_pool
-from semi_nnunet.pseudo_labels.places import labelled_by
+from semi_nnunet.pseudo_labels.label_folders import locate_model_labels
 from semi_nnunet.pseudo_labels.pool import Request
 from semi_nnunet.runs.launching import Launcher, UnfinishedError
 from semi_nnunet.training.filtering import write_table
@@ -26,14 +26,14 @@ from semi_nnunet.util.files import read_json, require_place, write_atomically, w
 
 
 @dataclass(frozen=True)
-class Selected:
+class Selection:
     """The unlabelled images that trainings use from now on.
 
     Args:
         dataset: full name of the data set.
-        kept: their names.
-        total: how many unlabelled images there are.
-        page, table: what shows and lists their scores.
+        kept: names of these images.
+        total: number of all unlabelled images.
+        page, table: files that show and list the scores.
     """
 
     dataset: str
@@ -51,52 +51,44 @@ def select(
     views: Sequence[str] = (),
     page: str | Path = "selection.html",
     launcher: Launcher | None = None,
-) -> Selected:
-    """Label imagesUn with models, and have trainings use the surest images alone.
+) -> Selection:
+    """Label imagesUn with models, and have trainings use only the most certain images.
 
     Args:
-        dataset: number or name of the data set with imagesUn.
-        models: folders of trained models, see :func:`~.label.pseudo_label`.
+        dataset, models, views, page: see :func:`semi_nnunet.select`.
         choice: how many images are kept, and by which score.
-        views: test-time views to average.
-        page: an HTML file that shows the images at both ends and around the threshold; a table of
-            all scores lies beside it, as .csv.
-        launcher: where the images are labelled; None: on this machine.
-
-    Returns:
-        What is selected.
+        launcher: runs the labelling; None: on this machine.
 
     Raises:
-        UnfinishedError: no image could be labelled, or shards failed; it was printed.
-        UserError: a model is missing or does not fit, the page cannot be written where it is to be,
-            or the choice leaves nothing.
+        UnfinishedError: no image could be labelled, or shards failed; the reasons were printed.
+        UserError: a model is missing or does not fit, the page cannot be written, or the choice
+            keeps nothing.
     """
     if not models or not choice.keep > 0:
         raise UserError("select needs models (-m) and a --keep above 0", fix="give them, or --undo")
     page = Path(page)
-    problems = list(score_problems(choice.score, choice.before))
+    problems = list(find_score_problems(choice.score, choice.before))
     if page.suffix == ".csv":
-        what = "is an HTML file, beside which a .csv is written"
-        problems.append(Problem("--page", what, "x.html"))
+        message = "is an HTML file, next to which a .csv is written"
+        problems.append(Problem("--page", message, "x.html"))
     raise_if_any("select cannot start:", problems)
-    for file in (page, page.with_suffix(".csv")):  # the labelling takes long
+    table = page.with_suffix(".csv")
+    for file in (page, table):  # the labelling takes long
         require_place(file)
-    choice = choice.located()
+    choice = choice.with_absolute_paths()
     path, raw = preprocessed_dataset(dataset) / SELECTED_FILE, raw_dataset(dataset)
-    request = Request(
-        raw / UNLABELLED_IMAGES, labelled_by(raw, models, views), tuple(models), tuple(views)
-    )
+    folder = locate_model_labels(raw, models, views)
+    request = Request(raw / UNLABELLED_IMAGES, folder, tuple(models), tuple(views))
     require_models_of(request.trained, read_json(raw / "dataset.json"), raw.name)
     labelled = label_pool(request, launcher or Launcher())
     if labelled is None or not labelled.cases:
-        raise UnfinishedError("no image is labelled. Fix: see above")
-    aside = set_aside(path.parent)  # no training sees these
-    scores = case_scores(request, choice, aside)
-    kept, table = sorted(choose(scores, choice)), page.with_suffix(".csv")
-    write_atomically(page, lambda out: write_page(out, request, scores, kept, choice.score))
-    write_table(table, scores, kept)
-    write_json(path, {**request.record(), **choice.record(), "cases": kept})
-    return Selected(raw.name, tuple(kept), len(scores), page, table)
+        raise UnfinishedError("no image is labelled", fix="see above")
+    scores = score_cases(request, choice, set_aside(path.parent))  # trainings do not see the latter
+    selected = sorted(select_cases(scores, choice))
+    write_atomically(page, lambda out: write_gallery(out, request, scores, selected, choice.score))
+    write_table(table, scores, selected)
+    write_json(path, {**request.record(), **choice.record(), "cases": selected})
+    return Selection(raw.name, tuple(selected), len(scores), page, table)
 
 
 def select_all(dataset: str) -> None:

@@ -1,6 +1,6 @@
-"""The answer to "does it help?" in plain sentences: no gain is claimed without evidence.
+"""The answer to "does it help?" in sentences, which claims no gain without evidence.
 
-Which method is the best is chosen on validation cases; test cases confirm it, or do not.
+Validation cases choose the best method; test cases confirm it or not.
 """
 
 from __future__ import annotations
@@ -8,216 +8,225 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from semi_nnunet.evaluation.comparison import Compared, left_out, ranking
+from semi_nnunet.evaluation.comparison import ModelComparison, left_out, ranking
 from semi_nnunet.evaluation.statistics import LEVEL
 from semi_nnunet.evaluation.values import Model, higher_is_better
-from semi_nnunet.report.measured import Measured
+from semi_nnunet.report.measured import SubsetResults
 from semi_nnunet.report.wording import (
-    count,
-    in_points,
-    listed,
-    metric_title,
-    model_name,
-    number,
-    p_value,
-    short_name,
-    unit_of_difference,
+    find_difference_unit,
+    format_count,
+    format_metric,
+    format_p_value,
+    format_points,
+    format_value,
+    join_words,
+    name_model,
+    shorten_trainer_name,
 )
 from semi_nnunet.runs.folders import ALL
 
-OTHERS = "others"  # cases that are not measured here
+OTHER_CASES = "others"  # cases that are not in the report
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The first lines of a report: which method is best, and how sure that is.
+    """The first lines of a report: the best method, and how sure that is.
 
     Args:
         verdict: "better", "worse" or "open".
-        headline: it in a sentence.
-        sentences: by how much, and how sure.
-        compared: the method that it is about, on the cases that it is about.
-        subset: those cases.
+        headline: the verdict in a sentence.
+        sentences: size of the difference, and the evidence.
+        compared: comparison of the method that the answer is about.
+        subset: cases of that comparison, "validation" or "test".
     """
 
     verdict: str
     headline: str
     sentences: tuple[str, ...]
-    compared: Compared | None = None
+    compared: ModelComparison | None = None
     subset: str = ""
 
 
-def answer(measured: Sequence[Measured], baseline: str, chosen: str = "") -> Answer:
-    """Word the answer that the comparisons give.
+def answer_question(
+    measured: Sequence[SubsetResults], baseline: str, preselected: str = ""
+) -> Answer:
+    """Word the answer that follows from the comparisons.
 
     Args:
         measured: validation or test cases, or both.
         baseline: the trainer that the others are compared with.
-        chosen: the trainer that cases which are not among these chose; empty: none.
+        preselected: the trainer that was chosen on cases outside the report; empty: none.
     """
-    sets = {item.subset: item for item in measured if item.compared}
-    if before := chosen_before(sets, chosen):
-        return of_chosen(*before)
-    if not sets:
-        return nothing_to_compare(measured, baseline)
-    validation, test = sets.get("validation"), sets.get("test")
+    subsets = {item.subset: item for item in measured if item.compared}
+    if match := find_preselected(subsets, preselected):
+        return answer_for_preselected(*match)
+    if not subsets:
+        return answer_without_comparison(measured, baseline)
+    validation, test = subsets.get("validation"), subsets.get("test")
     ranked = ranking(validation.values, validation.metric) if validation else []
     model = ranked[0][0] if ranked else None
     if validation and model and model.trainer == baseline:
-        return baseline_is_best(validation, test, ranked)
-    on_test = test if test and (model is None or find(test, model)) else None
-    judge = next(one for one in (on_test, validation, test) if one)
-    item = find(judge, model) if model else None
-    item = item or largest_gain(judge)
-    verdict = verdict_of(item, judge.metric)
-    headline = headline_of(judge, item, verdict, "validation" if item.model == model else "")
-    sentences = [difference_sentence(judge, item), evidence_sentence(judge, item)]
-    sentences += choice_sentences(judge, item, validation, bool(ranked))
-    sentences += left_out_sentences(validation, ranked) if validation else []
+        return answer_that_baseline_is_best(validation, test, ranked)
+    on_test = test if test and (model is None or find_comparison(test, model)) else None
+    judge = next(results for results in (on_test, validation, test) if results)
+    item = find_comparison(judge, model) if model else None
+    item = item or find_largest_gain(judge)
+    verdict = classify_comparison(item, judge.metric)
+    headline = write_headline(judge, item, verdict, "validation" if item.model == model else "")
+    sentences = [describe_difference(judge, item), describe_evidence(judge, item)]
+    sentences += describe_choice(judge, item, validation, bool(ranked))
+    sentences += describe_unranked(validation, ranked) if validation else []
     return Answer(verdict, headline, tuple(sentences), item, judge.subset)
 
 
-def chosen_before(sets: Mapping[str, Measured], trainer: str) -> tuple[Measured, Compared] | None:
-    """The comparison of a trainer, on test cases if there is one."""
+def find_preselected(
+    subsets: Mapping[str, SubsetResults], trainer: str
+) -> tuple[SubsetResults, ModelComparison] | None:
+    """Return the comparison of a trainer, on test cases if there is one."""
     for subset in ("test", "validation"):
-        for item in sets[subset].compared if subset in sets else ():
+        for item in subsets[subset].compared if subset in subsets else ():
             if item.model.trainer == trainer:
-                return sets[subset], item
+                return subsets[subset], item
     return None
 
 
-def of_chosen(judge: Measured, item: Compared) -> Answer:
-    """What these cases say of a method that others chose."""
-    verdict, (name, _) = verdict_of(item, judge.metric), names_of(judge, item)
-    headline = headline_of(judge, item, verdict, OTHERS)
-    sentences = difference_sentence(judge, item), evidence_sentence(judge, item)
-    said = f"These cases did not choose {name}."
-    return Answer(verdict, headline, (*sentences, said), item, judge.subset)
+def answer_for_preselected(judge: SubsetResults, item: ModelComparison) -> Answer:
+    """Word the answer for a method that was chosen on other cases."""
+    verdict, (name, _) = classify_comparison(item, judge.metric), name_pair(judge, item)
+    headline = write_headline(judge, item, verdict, OTHER_CASES)
+    sentences = describe_difference(judge, item), describe_evidence(judge, item)
+    note = f"{name} was chosen on other cases."
+    return Answer(verdict, headline, (*sentences, note), item, judge.subset)
 
 
-def find(measured: Measured, model: Model) -> Compared | None:
-    """The model's comparison, if it has one."""
+def find_comparison(measured: SubsetResults, model: Model) -> ModelComparison | None:
+    """Return the comparison of a model, if it has one."""
     return next((item for item in measured.compared if item.model == model), None)
 
 
-def largest_gain(measured: Measured) -> Compared:
-    """Find the method with the largest gain."""
+def find_largest_gain(measured: SubsetResults) -> ModelComparison:
+    """Return the comparison with the largest gain."""
     sign = 1 if higher_is_better(measured.metric) else -1
     return max(measured.compared, key=lambda item: sign * item.overall.mean)
 
 
-def verdict_of(item: Compared, metric: str) -> str:
-    """Name the verdict of a comparison in one word."""
+def classify_comparison(item: ModelComparison, metric: str) -> str:
+    """Return "better", "worse" or "open"."""
     return {"better": "better", "WORSE": "worse"}.get(item.verdict(metric), "open")
 
 
-def names_of(measured: Measured, item: Compared) -> tuple[str, str]:
-    """The method's and the baseline's."""
+def name_pair(measured: SubsetResults, item: ModelComparison) -> tuple[str, str]:
+    """Return the short names of the method and of its baseline."""
     base = next(m for m in measured.models if m.configuration == item.model.configuration)
-    return model_name(item.model, measured.models), model_name(base, measured.models)
+    return name_model(item.model, measured.models), name_model(base, measured.models)
 
 
-def nothing_to_compare(measured: Sequence[Measured], baseline: str) -> Answer:
-    """Say why nothing can be compared: there is one trainer alone, or no baseline."""
+def answer_without_comparison(measured: Sequence[SubsetResults], baseline: str) -> Answer:
+    """Explain why nothing can be compared: there is only one trainer, or no baseline."""
     models = list(dict.fromkeys(model for item in measured for model in item.models))
-    names = listed([model_name(model, models) for model in models])
-    what = f"Measured so far: {names}. "
-    what += (
-        "No other method has a case of the same fold and seed in common with it."
+    names = join_words([name_model(model, models) for model in models])
+    reason = (
+        "No other method has a case, fold and seed in common with the baseline."
         if any(model.trainer == baseline for model in models)
-        else f"The baseline {short_name(baseline)} is not among them."
+        else f"The baseline {shorten_trainer_name(baseline)} is not among them."
     )
+    best = [s for item in measured if item.subset == "validation" for s in describe_ranking(item)]
     fix = "Train both with the same folds and seeds: semi_nnunet crossval."
-    best = [s for item in measured if item.subset == "validation" for s in best_sentences(item)]
-    return Answer("open", "There is nothing to compare yet.", (what, *best, fix))
+    sentences = (f"Measured so far: {names}. {reason}", *best, fix)
+    return Answer("open", "There is nothing to compare yet.", sentences)
 
 
-def best_sentences(validation: Measured) -> list[str]:
-    """Say which of several methods or configurations to choose when there is no baseline."""
+def describe_ranking(validation: SubsetResults) -> list[str]:
+    """Rank several methods or configurations that have no baseline."""
     ranked, metric = ranking(validation.values, validation.metric), validation.metric
     if len(ranked) < 2:
         return []
-    said = [f"{model_name(m, validation.models)} {number(mean, metric, 1)}" for m, mean in ranked]
-    return [f"On the validation cases, best first ({metric_title(metric)}): {', '.join(said)}."]
-
-
-def baseline_is_best(
-    validation: Measured, test: Measured | None, ranked: Sequence[tuple[Model, float]]
-) -> Answer:
-    """The methods did not pay."""
-    others = (find(validation, model) for model, _ in ranked[1:])
-    item = next((one for one in others if one), None) or largest_gain(validation)
-    best = model_name(ranked[0][0], validation.models)
-    sentences = [
-        "The best of the others, on the validation cases: " + difference_sentence(validation, item),
-        evidence_sentence(validation, item),
+    means = [
+        f"{name_model(m, validation.models)} {format_value(mean, metric, 1)}" for m, mean in ranked
     ]
-    sentences += left_out_sentences(validation, ranked)
-    if test and (again := find(test, item.model)):
-        sentences.append("The same on the test cases: " + difference_sentence(test, again))
-    headline = f"No: on the validation cases, nothing is better than {best} itself."
-    return Answer(
-        "worse" if verdict_of(item, validation.metric) == "worse" else "open",
-        headline, tuple(sentences), item, "validation",
-    )  # fmt: skip
+    return [f"On the validation cases, best first ({format_metric(metric)}): {', '.join(means)}."]
 
 
-def headline_of(judge: Measured, item: Compared, verdict: str, chosen_by: str) -> str:
-    """Yes, no, or not known.
+def answer_that_baseline_is_best(
+    validation: SubsetResults,
+    test: SubsetResults | None,
+    ranked: Sequence[tuple[Model, float]],
+) -> Answer:
+    """Word the answer if the baseline ranks first on the validation cases."""
+    comparisons = (find_comparison(validation, model) for model, _ in ranked[1:])
+    item = next(filter(None, comparisons), None) or find_largest_gain(validation)
+    best = name_model(ranked[0][0], validation.models)
+    sentences = [
+        f"The best other method on the validation cases: {describe_difference(validation, item)}",
+        describe_evidence(validation, item),
+    ]
+    sentences += describe_unranked(validation, ranked)
+    if test and (on_test := find_comparison(test, item.model)):
+        sentences.append(f"The same on the test cases: {describe_difference(test, on_test)}")
+    headline = f"No: on the validation cases, no method is better than {best}."
+    verdict = "worse" if classify_comparison(item, validation.metric) == "worse" else "open"
+    return Answer(verdict, headline, tuple(sentences), item, "validation")
+
+
+def write_headline(
+    judge: SubsetResults, item: ModelComparison, verdict: str, chosen_by: str
+) -> str:
+    """Return the sentence that says yes, no, or not known.
 
     Args:
-        judge: the cases that say so.
+        judge: the cases that the verdict is about.
         item: the method's comparison on them.
-        verdict: of it.
-        chosen_by: the cases that chose the method: "validation", :data:`OTHERS`, or "" for none.
+        verdict: of the comparison.
+        chosen_by: the cases that chose the method: "validation", :data:`OTHER_CASES`, or "".
     """
-    name, base = names_of(judge, item)
-    better = [other for other in judge.compared if verdict_of(other, judge.metric) == "better"]
+    name, base = name_pair(judge, item)
     if verdict == "worse":
         return f"No: {name} is worse than {base} on the {judge.subset} cases."
     if verdict == "open":
         return f"No evidence that {name} is better than {base}."
-    if judge.subset == "validation" and chosen_by != OTHERS:
+    if judge.subset == "validation" and chosen_by != OTHER_CASES:
         return f"{name} is better than {base} on the validation cases; no test cases confirm it."
     if len(judge.compared) > 1 and not chosen_by:
+        verdicts = [classify_comparison(other, judge.metric) for other in judge.compared]
+        better = verdicts.count("better")
         return (
-            f"Yes: {len(better)} of {len(judge.compared)} methods "
-            f"{'is' if len(better) == 1 else 'are'} better than {base} on the test cases."
+            f"Yes: {better} of {len(verdicts)} methods {'is' if better == 1 else 'are'} better "
+            f"than {base} on the test cases."
         )
     return f"Yes: {name} is better than {base} on the {judge.subset} cases."
 
 
-def difference_sentence(measured: Measured, item: Compared) -> str:
-    """Say by how much two methods differ, with the interval."""
+def describe_difference(measured: SubsetResults, item: ModelComparison) -> str:
+    """State both means and their difference, with the interval."""
     metric, d = measured.metric, item.overall
-    name, base = names_of(measured, item)
-    ours, theirs = (number(mean, metric, 1) for mean in (item.mean, item.baseline_mean))
-    gain = f"{in_points(d.mean, metric)} {unit_of_difference(metric)}".rstrip()
-    said = f"{name} reaches {metric_title(metric)} {ours}, {base} {theirs}: {gain}"
+    name, base = name_pair(measured, item)
+    ours, theirs = (format_value(mean, metric, 1) for mean in (item.mean, item.baseline_mean))
+    gain = f"{format_points(d.mean, metric)} {find_difference_unit(metric)}".rstrip()
+    difference = f"{name} reaches {format_metric(metric)} {ours}, {base} {theirs}: {gain}"
     if d.cases < 2:
-        return f"{said}, on one {measured.unit}: nothing can be said about chance."
-    low, high = in_points(d.low, metric), in_points(d.high, metric)
-    return f"{said}, 95 % interval {low} to {high}."
+        return f"{difference}. One {measured.unit} says nothing about chance."
+    low, high = format_points(d.low, metric), format_points(d.high, metric)
+    return f"{difference}, 95 % interval {low} to {high}."
 
 
-def evidence_sentence(measured: Measured, item: Compared) -> str:
-    """On how many cases, seeds and folds."""
+def describe_evidence(measured: SubsetResults, item: ModelComparison) -> str:
+    """State the numbers of cases, seeds and folds, and the p-value."""
     d, methods = item.overall, len(measured.compared)
-    cases = count(d.cases, f"{measured.subset} {measured.unit}")
+    cases = format_count(d.cases, f"{measured.subset} {measured.unit}")
     corrected = f", corrected for {methods} methods" if methods > 1 else ""
-    said = (
-        f"Better in {d.better} of {cases} ({p_value(item.p_holm)}{corrected}); "
-        f"{count(len(item.seeds), 'seed')}, {folds_in_words(common_folds(measured, item))}. "
-        f"{seeds_sentence(measured, item)}"
+    evidence = (
+        f"Better in {d.better} of {cases} ({format_p_value(item.p_holm)}{corrected}); "
+        f"{format_count(len(item.seeds), 'seed')}, "
+        f"{format_folds(find_common_folds(measured, item))}. {describe_seed_gains(measured, item)}"
     )
-    if 2 ** (1 - d.cases) * methods >= LEVEL:  # all cases on one side would not be enough
-        compared = count(d.cases, measured.unit)
-        said += f" With {compared} this test cannot show more, whatever the gain."
-    return f"{said} {measured.note}".rstrip()
+    if 2 ** (1 - d.cases) * methods >= LEVEL:  # even if all cases had the same sign
+        cases = format_count(d.cases, measured.unit)
+        evidence += f" With {cases} this test cannot reach p < {LEVEL}, however large the gain."
+    return f"{evidence} {measured.note}".rstrip()
 
 
-def common_folds(measured: Measured, item: Compared) -> list[str]:
-    """The folds that the method and the baseline have in common."""
+def find_common_folds(measured: SubsetResults, item: ModelComparison) -> list[str]:
+    """Return the folds that the method and the baseline have in common."""
     base = next(m for m in measured.models if m.configuration == item.model.configuration)
     ours, theirs = (
         {(v.fold, v.seed) for v in measured.values if v.model == model}
@@ -226,48 +235,55 @@ def common_folds(measured: Measured, item: Compared) -> list[str]:
     return sorted({fold for fold, _ in ours & theirs})
 
 
-def folds_in_words(folds: Sequence[str]) -> str:
-    """ "folds 0 and 1", "fold all (trained on every labelled case)"."""
+def format_folds(folds: Sequence[str]) -> str:
+    """Name folds.
+
+    >>> format_folds(["0", "1"]), format_folds(["all"])
+    ('folds 0 and 1', 'fold all (trained on every labelled case)')
+    """
     if list(folds) == [ALL]:
         return "fold all (trained on every labelled case)"
-    return f"{'fold' if len(folds) == 1 else 'folds'} {listed(folds)}"
+    return f"{'fold' if len(folds) == 1 else 'folds'} {join_words(folds)}"
 
 
-def seeds_sentence(measured: Measured, item: Compared) -> str:
-    """The difference of each seed."""
+def describe_seed_gains(measured: SubsetResults, item: ModelComparison) -> str:
+    """State the difference of each seed."""
     if len(item.seeds) < 2:
-        return "With one seed, how much chance in training matters is not known."
-    parts = [
-        f"{in_points(difference, measured.metric)} (seed {seed})"
+        return "With one seed, the effect of chance in training is unknown."
+    gains = [
+        f"{format_points(difference, measured.metric)} (seed {seed})"
         for seed, difference in sorted(item.seeds.items())
     ]
-    return f"By seed: {', '.join(parts)}."
+    return f"By seed: {', '.join(gains)}."
 
 
-def left_out_sentences(validation: Measured, ranked: Sequence[tuple[Model, float]]) -> list[str]:
-    """Name the methods that could not be chosen, and why."""
-    names = [model_name(m, validation.models) for m in left_out(validation.values, ranked)]
+def describe_unranked(
+    validation: SubsetResults, ranked: Sequence[tuple[Model, float]]
+) -> list[str]:
+    """Name the methods that could not be ranked, and why."""
+    names = [name_model(m, validation.models) for m in left_out(validation.values, ranked)]
     if not (ranked and names):
         return []
-    said = f"{listed(names)} {'was' if len(names) == 1 else 'were'} left out of that choice"
-    return [f"{said}, having no fold and seed in common with the others."]
-
-
-def choice_sentences(
-    judge: Measured, item: Compared, validation: Measured | None, chosen: bool
-) -> list[str]:
-    """Say on which cases the method was chosen."""
-    if len(judge.compared) == 1 and judge.subset == "test":
-        return []
-    name, _ = names_of(judge, item)
-    methods = count(len(judge.compared), "method")
-    if judge.subset == "validation":
-        if len(judge.compared) == 1:
-            return []
-        return [f"{name} was chosen among {methods} on these same cases, which flatters it."]
-    if validation and chosen:
-        return [f"{name} is the best on the validation cases, among {methods} and the baseline."]
+    verb, subject = ("was", "it has") if len(names) == 1 else ("were", "they have")
     return [
-        f"{name} shows the largest difference of {methods}; no validation cases chose it, so that "
-        f"it is the best of them is not confirmed."
+        f"{join_words(names)} {verb} left out of this choice: {subject} no fold and seed in common "
+        "with the others."
+    ]
+
+
+def describe_choice(
+    judge: SubsetResults, item: ModelComparison, validation: SubsetResults | None, is_ranked: bool
+) -> list[str]:
+    """State on which cases the method was chosen."""
+    if len(judge.compared) == 1:
+        return []
+    name, _ = name_pair(judge, item)
+    methods = format_count(len(judge.compared), "method")
+    if judge.subset == "validation":
+        return [f"{name} was chosen among {methods} on these same cases, which flatters it."]
+    if validation and is_ranked:
+        return [f"{name} is the best of {methods} and the baseline on the validation cases."]
+    return [
+        f"{name} shows the largest difference of {methods} on these test cases. Without validation "
+        "cases, it is not confirmed that it is the best of them."
     ]

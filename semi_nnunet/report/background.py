@@ -17,7 +17,7 @@ from semi_nnunet.data.layout import SELECTED_FILE, UNLABELLED_IMAGES, unlabelled
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.data.raw_description import cases_in
 from semi_nnunet.discovery.listing import our_trainers, stock_trainers, summary_of
-from semi_nnunet.report.wording import short_name
+from semi_nnunet.report.wording import shorten_trainer_name
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.settings.assignments import assignment_of
@@ -29,7 +29,7 @@ Facts = list[tuple[str, str]]  # name and value, a line each
 
 
 @dataclass(frozen=True)
-class Settings:
+class MethodSettings:
     """The settings of one trainer and configuration, and those that differ between runs."""
 
     name: str
@@ -43,28 +43,28 @@ class Background:
 
     data: Facts
     plans: list[tuple[str, Facts]]
-    settings: list[Settings]
+    settings: list[MethodSettings]
     versions: Facts
     commands: list[str]
     pool: str  # how many of the unlabelled images were used
 
 
-def background(folders: Folders, plans: str, jobs: Sequence[Job]) -> Background:
+def collect_background(folders: Folders, plans: str, jobs: Sequence[Job]) -> Background:
     """Collect what is there; what is not is left out."""
     content = optional_json(folders.preprocessed / f"{plans}.json")
     configurations = list(dict.fromkeys(job.configuration for job in jobs))
     records = [optional_json(job.folder / "semi_settings.json") for job in jobs]
     return Background(
-        data_facts(folders, content, configurations),
-        [(name, plan_facts(content, name)) for name in configurations if content],
-        settings_of(jobs, records),
-        versions_of(records),
-        commands_of(folders, plans, jobs),
-        pool_used(folders, records),
+        collect_data_facts(folders, content, configurations),
+        [(name, list_plan_facts(content, name)) for name in configurations if content],
+        collect_method_settings(jobs, records),
+        list_versions(records),
+        list_report_commands(folders, plans, jobs),
+        describe_pool(folders, records),
     )
 
 
-def pool_used(folders: Folders, records: Sequence[Mapping[str, Any]]) -> str:
+def describe_pool(folders: Folders, records: Sequence[Mapping[str, Any]]) -> str:
     """Count the unlabelled images that trainings began with, and those selected.
 
     One that filters them may have been resumed after: its record is of then.
@@ -88,7 +88,7 @@ def pool_used(folders: Folders, records: Sequence[Mapping[str, Any]]) -> str:
     return " ".join(said)
 
 
-def data_facts(folders: Folders, plans: Mapping[str, Any], configurations: Sequence[str]) -> Facts:
+def collect_data_facts(folders: Folders, plans: Mapping[str, Any], configurations: Sequence[str]) -> Facts:
     """Cases, channels, labels, and the fingerprint."""
     description = optional_json(folders.preprocessed / "dataset.json")
     facts = [("data set", folders.preprocessed.name)]
@@ -105,7 +105,7 @@ def data_facts(folders: Folders, plans: Mapping[str, Any], configurations: Seque
             cases = cases_in(folders.raw / folder, description.get("file_ending", ""))
             facts.append((name, str(len(cases))))
     fingerprint = optional_json(folders.preprocessed / "dataset_fingerprint.json")
-    facts += fingerprint_facts(fingerprint)
+    facts += format_fingerprint(fingerprint)
     for name in configurations:
         identifier = plans.get("configurations", {}).get(name, {}).get("data_identifier")
         if identifier:
@@ -118,7 +118,7 @@ def data_facts(folders: Folders, plans: Mapping[str, Any], configurations: Seque
     return facts
 
 
-def fingerprint_facts(fingerprint: Mapping[str, Any]) -> Facts:
+def format_fingerprint(fingerprint: Mapping[str, Any]) -> Facts:
     """Shapes, spacings and the foreground's intensities of the labelled cases."""
     facts = []
     for key, name, form in (
@@ -142,41 +142,41 @@ def fingerprint_facts(fingerprint: Mapping[str, Any]) -> Facts:
     return facts
 
 
-def methods_of(trainers: Iterable[str]) -> Facts:
+def describe_methods(trainers: Iterable[str]) -> Facts:
     """Describe what each method does."""
-    return [(short_name(name), about(name)) for name in dict.fromkeys(trainers)]
+    return [(shorten_trainer_name(name), describe_trainer(name)) for name in dict.fromkeys(trainers)]
 
 
-def about(trainer: str) -> str:
+def describe_trainer(trainer: str) -> str:
     """A line on a trainer: the first of its file."""
     if trainer in stock_trainers():
         return f"{trainer}: nnU-Net's own, which learns from the labelled cases alone."
     return f"{trainer}: {summary_of(trainer)}" if trainer in our_trainers() else trainer
 
 
-def plan_facts(plans: Mapping[str, Any], name: str) -> Facts:
+def list_plan_facts(plans: Mapping[str, Any], name: str) -> Facts:
     """List what nnU-Net planned for a configuration."""
     own = configuration_of(plans, name) or {}
     shown = ("patch_size", "batch_size", "spacing", "normalization_schemes", "data_identifier")
-    facts = [(key.replace("_", " "), written(own[key])) for key in shown if key in own]
+    facts = [(key.replace("_", " "), format_json_value(own[key])) for key in shown if key in own]
     network = own.get("architecture", {})
     if network:
         features = network.get("arch_kwargs", {}).get("features_per_stage")
         kind = str(network.get("network_class_name", "")).rsplit(".", 1)[-1]
-        facts.append(("network", f"{kind}, features {written(features)}" if features else kind))
+        facts.append(("network", f"{kind}, features {format_json_value(features)}" if features else kind))
     return facts
 
 
-def written(value: Any) -> str:
+def format_json_value(value: Any) -> str:
     """A value of JSON for people."""
     if isinstance(value, list):
-        return " x ".join(written(v) for v in value) if value else "none"
+        return " x ".join(format_json_value(v) for v in value) if value else "none"
     if isinstance(value, float):
         return f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def settings_of(jobs: Sequence[Job], of_jobs: Sequence[Mapping[str, Any]]) -> list[Settings]:
+def collect_method_settings(jobs: Sequence[Job], of_jobs: Sequence[Mapping[str, Any]]) -> list[MethodSettings]:
     """Read the settings of each trainer and configuration from its first training that left any."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for job, record in zip(jobs, of_jobs, strict=True):
@@ -186,7 +186,7 @@ def settings_of(jobs: Sequence[Job], of_jobs: Sequence[Mapping[str, Any]]) -> li
     for (trainer, configuration), records in groups.items():
         first = records[0]
         rows = [
-            (key, written(item["value"]), str(item.get("reason", "")))
+            (key, format_json_value(item["value"]), str(item.get("reason", "")))
             for key, item in first.items()
         ]
         differ = [
@@ -195,11 +195,11 @@ def settings_of(jobs: Sequence[Job], of_jobs: Sequence[Mapping[str, Any]]) -> li
             if any(other.get(key, {}).get("value") != item["value"] for other in records)
         ]
         note = f"differs between its trainings: {', '.join(differ)}" if differ else ""
-        found.append(Settings(f"{trainer} {configuration}", rows, note))
+        found.append(MethodSettings(f"{trainer} {configuration}", rows, note))
     return found
 
 
-def versions_of(records: Sequence[Mapping[str, Any]]) -> Facts:
+def list_versions(records: Sequence[Mapping[str, Any]]) -> Facts:
     """List the software versions of the trainings and of this report."""
     found: dict[str, set[str]] = {}
     for record in records:
@@ -224,23 +224,23 @@ def planning(folders: Folders, plans: str, configurations: str) -> list[str]:
         if key in planned:
             value = planned[key]
             words += [f"--{key}", *(map(str, value) if isinstance(value, list) else [str(value)])]
-    if given := list(assignments(planned.get("given", {}))):
+    if given := list(list_given_settings(planned.get("given", {}))):
         words += ["--set", *given]
     before = planning(folders, origin, configurations) if origin != plans else []
     first = f"semi_nnunet preprocess -d {name} -p {origin} -c {configurations}"
     return [*(before or [first]), shlex.join(words)]
 
 
-def assignments(given: Mapping[str, Any], where: str = "") -> Iterator[str]:
+def list_given_settings(given: Mapping[str, Any], where: str = "") -> Iterator[str]:
     """Settings as semi_nnunet plan --set takes them."""
     for key, value in given.items():
         if isinstance(value, Mapping):
-            yield from assignments(value, f"{where}{key}.")
+            yield from list_given_settings(value, f"{where}{key}.")
         else:
             yield assignment_of(f"{where}{key}", value)
 
 
-def commands_of(folders: Folders, plans: str, jobs: Sequence[Job]) -> list[str]:
+def list_report_commands(folders: Folders, plans: str, jobs: Sequence[Job]) -> list[str]:
     """List the commands that make the same trainings and tables again."""
     name = folders.preprocessed.name
     trainings = [

@@ -19,7 +19,7 @@ from semi_nnunet.util.files import read_csv
 
 
 @dataclass(frozen=True)
-class Files:
+class FilesOfCase:
     """Everything drawn on one case, of trainings of the same fold and seed."""
 
     case: str
@@ -54,7 +54,7 @@ class CaseFiles:
             folder = self.folders.preprocessed / "gt_segmentations"
         return folder / f"{case}{self.ending}"
 
-    def find(self, case: str, method: Model, baseline: Model | None) -> Files | None:
+    def find(self, case: str, method: Model, baseline: Model | None) -> FilesOfCase | None:
         """The files of a case, by the first fold and seed that both predicted; None: not all."""
         wanted = {"method": method, **({"baseline": baseline} if baseline else {})}
         found = {name: self.predictions(model, case) for name, model in wanted.items()}
@@ -65,7 +65,7 @@ class CaseFiles:
         key = min(common)
         labels = {name: paths[key] for name, paths in found.items()}
         tables = {name: path.parent / METRICS_FILE for name, path in labels.items()}
-        return Files(case, self.images[case], {"reference": reference, **labels}, tables, *key)
+        return FilesOfCase(case, self.images[case], {"reference": reference, **labels}, tables, *key)
 
     def predictions(self, model: Model, case: str) -> dict[tuple[str, int], Path]:
         """Fold and seed -> the predicted file."""
@@ -78,7 +78,7 @@ class CaseFiles:
         return {key: path for key, path in paths.items() if path.is_file()}
 
 
-def labelling_of(files: CaseFiles, found: Sequence[Files]) -> Labelling:
+def load_labelling(files: CaseFiles, found: Sequence[FilesOfCase]) -> Labelling:
     """Read how the data set labels."""
     description = files.folders.preprocessed / "dataset.json"
     if not description.is_file():
@@ -86,17 +86,17 @@ def labelling_of(files: CaseFiles, found: Sequence[Files]) -> Labelling:
     return read_labelling(description, str(found[0].labels["reference"]))
 
 
-def read(path: Path, labelling: Labelling, is_label: bool) -> tuple[np.ndarray, Geometry]:
+def read_voxels(path: Path, labelling: Labelling, is_label: bool) -> tuple[np.ndarray, Geometry]:
     array, geometry, _ = read_with_nnunet(str(path), labelling.reader, is_label)
     return array, geometry
 
 
-def is_flat(files: Files, labelling: Labelling) -> bool:
+def has_flat_images(files: FilesOfCase, labelling: Labelling) -> bool:
     """Whether the data set is one of 2-D images."""
-    return read(files.labels["reference"], labelling, True)[0].shape[1] == 1
+    return read_voxels(files.labels["reference"], labelling, True)[0].shape[1] == 1
 
 
-def rows_of(path: Path, case: str) -> dict[str, dict[str, str]]:
+def read_metric_rows(path: Path, case: str) -> dict[str, dict[str, str]]:
     """Class -> the row of metrics.csv."""
     if not path.is_file():
         return {}

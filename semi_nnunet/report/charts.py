@@ -30,16 +30,16 @@ class Axis:
     def written(self, tick: float) -> str:
         """Write a number with as many digits as the finest tick needs."""
         behind = next(
-            n for n in range(13) if n == 12 or all(close(t, round(t, n)) for t in self.ticks)
+            n for n in range(13) if n == 12 or all(is_close(t, round(t, n)) for t in self.ticks)
         )
         return f"{tick:.{behind}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def close(one: float, other: float) -> bool:
+def is_close(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12)
 
 
-def axis_of(values: Sequence[float], also: Sequence[float] = (), wanted: int = 4) -> Axis:
+def choose_axis(values: Sequence[float], also: Sequence[float] = (), wanted: int = 4) -> Axis:
     """Around all numbers of ``values`` and ``also``, a little wider; with two ticks at least."""
     known = [value for value in (*values, *also) if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(known), max(known)
@@ -50,21 +50,21 @@ def axis_of(values: Sequence[float], also: Sequence[float] = (), wanted: int = 4
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= 0.7 * rough)
     first, last = math.ceil(low / step), math.floor(high / step)
     if last <= first:
-        return axis_of(values, also, wanted + 1)
+        return choose_axis(values, also, wanted + 1)
     return Axis(low, high, tuple(round(n * step, 12) for n in range(first, last + 1)))
 
 
-def series_number(place: int) -> int:
+def wrap_series_number(place: int) -> int:
     """The number of the colour of a method: 0 is the baseline's alone; they repeat after ten."""
     return 1 + (place - 1) % (SERIES - 1) if place else 0
 
 
-def series(place: int) -> str:
+def format_series_style(place: int) -> str:
     """The attribute that gives a mark the colour of a method."""
-    return f'style="--c:var(--series-{series_number(place)})"'
+    return f'style="--c:var(--series-{wrap_series_number(place)})"'
 
 
-def strip(content: Sequence[str], label: str, axis: Axis, zero: bool = False) -> Markup:
+def draw_strip(content: Sequence[str], label: str, axis: Axis, zero: bool = False) -> Markup:
     """A row of a chart with its grid."""
     lines = [
         f'<line class="{"zero" if zero and tick == 0 else "grid"}" x1="{axis.percent(tick)}%" '
@@ -77,7 +77,7 @@ def strip(content: Sequence[str], label: str, axis: Axis, zero: bool = False) ->
     )
 
 
-def ticks(axis: Axis) -> Markup:
+def draw_ticks(axis: Axis) -> Markup:
     """The numbers below the rows."""
     texts = [
         f'<text x="{axis.percent(tick)}%" y="12">{axis.written(tick)}</text>' for tick in axis.ticks
@@ -85,7 +85,7 @@ def ticks(axis: Axis) -> Markup:
     return Markup(f'<svg class="ticks" height="16" aria-hidden="true">{"".join(texts)}</svg>')
 
 
-def interval_row(axis: Axis, mean: float, low: float, high: float, said: str, label: str) -> Markup:
+def draw_interval_row(axis: Axis, mean: float, low: float, high: float, said: str, label: str) -> Markup:
     """A mean and its interval; ``said`` ("better", "WORSE", ...) colours it."""
     middle, kind = STRIP // 2, {"better": "better", "WORSE": "worse"}.get(said, "open")
     content = []
@@ -95,19 +95,19 @@ def interval_row(axis: Axis, mean: float, low: float, high: float, said: str, la
             f'y1="{middle}" y2="{middle}"/>'
         )
     content.append(f'<circle class="dot {kind}" cx="{axis.percent(mean)}%" cy="{middle}" r="5"/>')
-    return strip(content, label, axis, zero=True)
+    return draw_strip(content, label, axis, zero=True)
 
 
-def box_row(axis: Axis, values: Mapping[str, float], place: int, label: str) -> Markup:
+def draw_box_row(axis: Axis, values: Mapping[str, float], place: int, label: str) -> Markup:
     """Median, quartiles, whiskers of 1.5 quartile ranges, and a dot for every case."""
     known = {case: value for case, value in values.items() if not math.isnan(value)}
     if not known:
-        return strip([], label, axis)
+        return draw_strip([], label, axis)
     numbers = np.array(list(known.values()))
     first, median, third = np.percentile(numbers, (25, 50, 75))
     reach = 1.5 * (third - first)
     low, high = numbers[numbers >= first - reach].min(), numbers[numbers <= third + reach].max()
-    middle, style = STRIP // 2, series(place)
+    middle, style = STRIP // 2, format_series_style(place)
     left, right = axis.percent(float(first)), axis.percent(float(third))
     content = [
         f'<line class="whisker" x1="{axis.percent(float(low))}%" x2="{axis.percent(float(high))}%" '
@@ -123,10 +123,10 @@ def box_row(axis: Axis, values: Mapping[str, float], place: int, label: str) -> 
         )
     x = axis.percent(float(median))
     content.append(f'<line class="median" {style} x1="{x}%" x2="{x}%" y1="4" y2="{STRIP - 4}"/>')
-    return strip(content, label, axis)
+    return draw_strip(content, label, axis)
 
 
-def change_row(axis: Axis, before: float, after: float, better: bool, label: str) -> Markup:
+def draw_change_row(axis: Axis, before: float, after: float, better: bool, label: str) -> Markup:
     """Draw a line from the baseline's value (hollow) to the method's (filled)."""
     if math.isnan(before) or math.isnan(after):
         return Markup("")

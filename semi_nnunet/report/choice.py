@@ -1,4 +1,4 @@
-"""How ``semi_nnunet auto`` chose a method, as its page and the report tell it."""
+"""How ``semi_nnunet auto`` chose a method, for its page and for the report."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Choice:
     """The rounds that led to a method.
 
     Args:
-        trainer: the method that was chosen; other cases than those of a report chose it.
+        trainer: the chosen method; it was not chosen on the cases of the report.
         before: sentences above the table.
         rows: of the rounds, each with a text for every one of :data:`COLUMNS`.
-        after: sentences below it.
+        after: sentences below the table.
     """
 
     trainer: str
@@ -30,23 +30,28 @@ class Choice:
     after: tuple[str, ...]
 
     def markdown(self) -> list[str]:
-        """The lines of a page."""
+        """Return the lines of a page."""
         rounds = table([COLUMNS, *self.rows]).splitlines()
-        return [*paragraphs(self.before), *rounds, "", *paragraphs(self.after)]
+        return [*add_blank_lines(self.before), *rounds, "", *add_blank_lines(self.after)]
 
     def write(self, path: Path) -> None:
-        """Write it for :func:`read_choice`."""
+        """Write the file that :func:`read_choice` reads."""
         write_json(path, asdict(self))
 
 
 def read_choice(path: str | Path) -> Choice:
-    """What :meth:`Choice.write` wrote.
+    """Read a file written by :meth:`Choice.write`.
 
     Raises:
-        UserError: it is not there, or something else.
+        UserError: the file is missing, or holds something else.
     """
     return read_as(Choice, path, "semi_nnunet auto", "correct --choice")
 
 
-def paragraphs(sentences: Sequence[str]) -> list[str]:
+def add_blank_lines(sentences: Sequence[str]) -> list[str]:
+    """Return the sentences, each followed by an empty line.
+
+    >>> add_blank_lines(["First.", "Second."])
+    ['First.', '', 'Second.', '']
+    """
     return [line for sentence in sentences for line in (sentence, "")]

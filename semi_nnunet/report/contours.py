@@ -15,7 +15,7 @@ Layer = np.ndarray  # (H, W), numbers of colours in PALETTE
 # Told apart by everybody, on grey, and from one another: classes are never blue or orange, which
 # mean better and worse.
 CLASS_COLOURS = ("#f0e442", "#f0479b", "#00b385", "#a586ff", "#c08a3e", "#ffa8bd")
-MENDED, BROKEN, WRONG = "#56b4e9", "#d55e00", "#f2f2f2"
+FIXED, BROKEN, WRONG = "#56b4e9", "#d55e00", "#f2f2f2"
 NOTHING, HALO, WHITE, FIRST_CLASS = 0, 1, 2, 3
 FIRST_FILL = FIRST_CLASS + len(CLASS_COLOURS)
 FIRST_ERROR = FIRST_FILL + len(CLASS_COLOURS)  # mended, broken, wrong
@@ -25,7 +25,7 @@ PALETTE: tuple[tuple[str, float], ...] = (  # colour and opacity
     ("#ffffff", 1.0),
     *((colour, 1.0) for colour in CLASS_COLOURS),
     *((colour, 0.38) for colour in CLASS_COLOURS),
-    (MENDED, 0.9),
+    (FIXED, 0.9),
     (BROKEN, 0.9),
     (WRONG, 0.75),
 )
@@ -37,7 +37,7 @@ def colour_of(number: int) -> str:
     return CLASS_COLOURS[number % len(CLASS_COLOURS)]
 
 
-def layers_of(
+def draw_layers(
     labels: Mapping[str, np.ndarray], classes: Classes, size: tuple[float, float]
 ) -> tuple[dict[str, bytes], int]:
     """The layers of one slice as PNG, and in how many voxels "method" is wrong.
@@ -47,23 +47,23 @@ def layers_of(
         classes: what is drawn.
         size: physical height and width.
     """
-    seen = {name: enlarged(array, size) for name, array in labels.items()}
-    found = {"reference": filled(seen["reference"], classes)}
+    seen = {name: enlarge_to_pixels(array, size) for name, array in labels.items()}
+    found = {"reference": fill_classes(seen["reference"], classes)}
     for name in ("baseline", "method"):
         if name in seen:
-            found[name] = outlined(seen[name], seen["reference"], classes)
+            found[name] = outline_classes(seen[name], seen["reference"], classes)
     errors = {
-        name: is_wrong(array, labels["reference"], classes)
+        name: mark_errors(array, labels["reference"], classes)
         for name, array in labels.items()
         if name != "reference"
     }
-    found["disagreement"] = enlarged(
-        disagreement(errors["method"], errors.get("baseline", errors["method"])), size
+    found["disagreement"] = enlarge_to_pixels(
+        draw_disagreement(errors["method"], errors.get("baseline", errors["method"])), size
     )
-    return {name: png(layer) for name, layer in found.items()}, int(errors["method"].sum())
+    return {name: encode_layer(layer) for name, layer in found.items()}, int(errors["method"].sum())
 
 
-def enlarged(array: np.ndarray, size: tuple[float, float]) -> np.ndarray:
+def enlarge_to_pixels(array: np.ndarray, size: tuple[float, float]) -> np.ndarray:
     """The nearest voxel of (Y, X) at every pixel of a layer."""
     rows, columns = (
         np.arange(pixels) * voxels // pixels
@@ -76,7 +76,7 @@ def enlarged(array: np.ndarray, size: tuple[float, float]) -> np.ndarray:
     return array[np.ix_(rows, columns)]
 
 
-def filled(labels: np.ndarray, classes: Classes) -> Layer:
+def fill_classes(labels: np.ndarray, classes: Classes) -> Layer:
     """Draw every class in its colour, with its contour."""
     layer = np.zeros(labels.shape, np.uint8)
     for number, values in enumerate(classes.values()):
@@ -84,10 +84,10 @@ def filled(labels: np.ndarray, classes: Classes) -> Layer:
     return draw_contours(layer, labels, classes)
 
 
-def outlined(labels: np.ndarray, reference: np.ndarray, classes: Classes) -> Layer:
+def outline_classes(labels: np.ndarray, reference: np.ndarray, classes: Classes) -> Layer:
     """The contours of every class over those of the reference, which are white."""
     layer = np.zeros(labels.shape, np.uint8)
-    lines = [contour(np.isin(reference, values)) for values in classes.values()]
+    lines = [find_contour(np.isin(reference, values)) for values in classes.values()]
     line = np.any(lines, axis=0)
     layer[binary_dilation(line)] = HALO
     layer[line] = WHITE
@@ -97,20 +97,20 @@ def outlined(labels: np.ndarray, reference: np.ndarray, classes: Classes) -> Lay
 def draw_contours(layer: Layer, labels: np.ndarray, classes: Classes) -> Layer:
     """Add the contour of every class, which overlap if they are regions."""
     for number, values in enumerate(classes.values()):
-        line = contour(np.isin(labels, values))
+        line = find_contour(np.isin(labels, values))
         layer[binary_dilation(line) & (layer != WHITE) & ~line & (layer < FIRST_CLASS)] = HALO
         layer[line] = FIRST_CLASS + number % len(CLASS_COLOURS)
     return layer
 
 
-def contour(mask: np.ndarray) -> np.ndarray:
+def find_contour(mask: np.ndarray) -> np.ndarray:
     """The outermost pixels of a mask (H, W), as thick as a line."""
     if not mask.any():
         return mask
     return np.asarray(mask & ~binary_erosion(mask, iterations=LINE_PIXELS))
 
 
-def is_wrong(labels: np.ndarray, reference: np.ndarray, classes: Classes) -> np.ndarray:
+def mark_errors(labels: np.ndarray, reference: np.ndarray, classes: Classes) -> np.ndarray:
     """Mark the pixels where any class differs from the reference."""
     wrong = np.zeros(labels.shape, bool)
     for values in classes.values():
@@ -118,7 +118,7 @@ def is_wrong(labels: np.ndarray, reference: np.ndarray, classes: Classes) -> np.
     return wrong
 
 
-def disagreement(method: np.ndarray, baseline: np.ndarray) -> Layer:
+def draw_disagreement(method: np.ndarray, baseline: np.ndarray) -> Layer:
     """Mark where only the baseline is wrong, where only the method, and where both are."""
     layer = np.zeros(method.shape, np.uint8)
     for number, where in enumerate((baseline & ~method, method & ~baseline, method & baseline)):
@@ -126,16 +126,16 @@ def disagreement(method: np.ndarray, baseline: np.ndarray) -> Layer:
     return layer
 
 
-def png(layer: Layer) -> bytes:
+def encode_layer(layer: Layer) -> bytes:
     """A file of few colours, transparent where nothing is drawn."""
     picture = Image.fromarray(layer, "P")
-    picture.putpalette([channel for colour, _ in PALETTE for channel in rgb(colour)])
+    picture.putpalette([channel for colour, _ in PALETTE for channel in parse_colour(colour)])
     file = io.BytesIO()
     opacities: Sequence[int] = [round(255 * opacity) for _, opacity in PALETTE]
     picture.save(file, "PNG", optimize=True, transparency=bytes(opacities))
     return file.getvalue()
 
 
-def rgb(colour: str) -> tuple[int, int, int]:
+def parse_colour(colour: str) -> tuple[int, int, int]:
     """Read a colour such as "#rrggbb"."""
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

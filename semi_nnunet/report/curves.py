@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup, escape
 
-from semi_nnunet.report.charts import Axis, axis_of, series, series_number
+from semi_nnunet.report.charts import Axis, choose_axis, format_series_style, wrap_series_number
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 320, 168, 40, 20, 6
 MAX_POINTS = 160  # of a curve
 Curve = tuple[Sequence[float], Sequence[float]]  # x and y
 
 
-def curves(
+def draw_curve_panel(
     lines: Sequence[tuple[int, Curve]], label: str, log: bool = False, also: Sequence[float] = ()
 ) -> Markup:
     """A panel of curves over epochs.
@@ -28,7 +28,7 @@ def curves(
     """
     ys = [y for _, (_, values) in lines for y in values if math.isfinite(y)]
     log = log and bool(ys) and min(ys) > 0
-    vertical = axis_of_powers(ys) if log else axis_of(ys, also)
+    vertical = choose_log_axis(ys) if log else choose_axis(ys, also)
     last = max((x for _, (xs, _) in lines for x in xs), default=1)
     parts = []
     for tick in vertical.ticks:
@@ -40,16 +40,16 @@ def curves(
         x = LEFT + (WIDTH - LEFT - 8) * (epoch - 1) / max(1, last - 1)
         parts.append(f'<text class="x" x="{x:.1f}" y="{HEIGHT - 5}">{epoch}</text>')
     for colour, (xs, values) in lines:
-        parts.append(polyline(colour, thinned(xs), thinned(values), last, vertical, log))
+        parts.append(draw_polyline(colour, thin_out(xs), thin_out(values), last, vertical, log))
     return Markup(
         f'<svg class="panel" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
     )
 
 
-def axis_of_powers(values: Sequence[float]) -> Axis:
+def choose_log_axis(values: Sequence[float]) -> Axis:
     """Around the logarithms of positive numbers, with ticks at 1, 2 and 5 times powers of ten."""
-    plain = axis_of([math.log10(value) for value in values])
+    plain = choose_axis([math.log10(value) for value in values])
     powers = range(math.floor(plain.low), math.ceil(plain.high) + 1)
     for factors in ((1,), (1, 3), (1, 2, 5)):
         every = sorted(power + math.log10(factor) for power in powers for factor in factors)
@@ -59,7 +59,7 @@ def axis_of_powers(values: Sequence[float]) -> Axis:
     return Axis(plain.low, plain.high, ticks[:: -(-len(ticks) // 6)] if ticks else plain.ticks)
 
 
-def polyline(
+def draw_polyline(
     colour: int,
     xs: Sequence[float],
     ys: Sequence[float],
@@ -74,15 +74,15 @@ def polyline(
             share = vertical.percent(math.log10(y) if log else y) / 100
             across = LEFT + (WIDTH - LEFT - 8) * (x - 1) / max(1, last - 1)
             points.append(f"{across:.1f},{TOP + (HEIGHT - TOP - BOTTOM) * (1 - share):.1f}")
-    style = series(colour)
+    style = format_series_style(colour)
     if len(points) == 1:
         left, top = points[0].split(",")
         return f'<circle class="alone" {style} cx="{left}" cy="{top}" r="3"/>'
-    dashed = f"curve dash-{series_number(colour)}"
+    dashed = f"curve dash-{wrap_series_number(colour)}"
     return f'<polyline class="{dashed}" {style} points="{" ".join(points)}"/>'
 
 
-def thinned(values: Sequence[float]) -> list[float]:
+def thin_out(values: Sequence[float]) -> list[float]:
     """At most MAX_POINTS of them, the first and the last among them."""
     places = np.linspace(0, len(values) - 1, min(MAX_POINTS, len(values))).round().astype(int)
     return [values[place] for place in places]
@@ -91,7 +91,7 @@ def thinned(values: Sequence[float]) -> list[float]:
 def histogram(kept: Sequence[float], dropped: Sequence[float], bins: int = 24) -> Markup:
     """Draw how many cases have which uncertainty, kept ones below and dropped ones above."""
     everything = [*kept, *dropped]
-    axis = axis_of(everything)
+    axis = choose_axis(everything)
     edges = np.linspace(min(everything), max(everything) + 1e-9, bins + 1)
     below, above = (np.histogram(values, edges)[0] for values in (kept, dropped))
     tallest, floor = max(1, int((below + above).max())), HEIGHT - BOTTOM

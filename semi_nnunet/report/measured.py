@@ -9,16 +9,16 @@ from pathlib import Path
 
 from semi_nnunet.data.patients import PatientOf
 from semi_nnunet.evaluation.comparison import (
-    Compared,
-    alone,
-    by_model,
+    ModelComparison,
+    compute_patient_means,
+    group_by_model,
     compare,
-    in_words,
-    mean_of_class,
-    mean_of_classes,
+    describe_verdict,
+    average_class,
+    average_classes,
     patients_note,
 )
-from semi_nnunet.evaluation.statistics import Difference, verdict
+from semi_nnunet.evaluation.statistics import Difference, judge_difference
 from semi_nnunet.evaluation.tables import mean_of
 from semi_nnunet.evaluation.values import (
     Model,
@@ -26,7 +26,7 @@ from semi_nnunet.evaluation.values import (
     Value,
     crediting_absence,
     higher_is_better,
-    is_defined,
+    has_defined_value,
     read_values,
 )
 from semi_nnunet.util.errors import UserError
@@ -37,7 +37,7 @@ ASKED_FOR_FIRST = ("dice", "iou", "hd95_edge", "assd_edge", "nsd_surfel")
 
 
 @dataclass(frozen=True)
-class Cell:
+class MetricCell:
     """A mean of a method, and how it differs from the baseline's on the same folds and seeds."""
 
     value: float
@@ -47,12 +47,12 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class MethodRow:
     """A method: all classes together, then each."""
 
     model: Model
     trainings: int
-    cells: tuple[Cell, ...]
+    cells: tuple[MetricCell, ...]
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ class MetricTable:
 
     metric: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[MethodRow, ...]
 
 
 @dataclass(frozen=True)
-class Measured:
+class SubsetResults:
     """The comparisons of one set of cases.
 
     Args:
@@ -80,7 +80,7 @@ class Measured:
     subset: str
     metric: str
     values: tuple[Value, ...]
-    compared: tuple[Compared, ...]
+    compared: tuple[ModelComparison, ...]
     tables: tuple[MetricTable, ...]
     note: str = ""
 
@@ -103,8 +103,8 @@ class Measured:
 
     def of_cases(self) -> dict[Model, dict[str, dict[str, float]]]:
         """Model -> case -> class, or "all classes" -> mean over folds and seeds."""
-        tables = by_model(self.values)
-        return {model: means_of_cases(table.values()) for model, table in tables.items()}
+        tables = group_by_model(self.values)
+        return {model: average_cases(table.values()) for model, table in tables.items()}
 
 
 def read_metrics(
@@ -117,13 +117,13 @@ def read_metrics(
     """
     there = [table for table in tables if table[3].is_file()]
     found = {metric: read_values(there, metric, patient_of)[0]}
-    for name in shown_metrics([table[3] for table in there]):
+    for name in list_shown_metrics([table[3] for table in there]):
         if name != metric:
             found[name] = read_values(there, name, patient_of)[0]
     return found
 
 
-def measure(subset: str, metrics: Mapping[str, Sequence[Value]], baseline: str) -> Measured | None:
+def measure_subset(subset: str, metrics: Mapping[str, Sequence[Value]], baseline: str) -> SubsetResults | None:
     """Compare; None if nothing of these cases was measured, or the metric is defined nowhere.
 
     Args:
@@ -135,18 +135,18 @@ def measure(subset: str, metrics: Mapping[str, Sequence[Value]], baseline: str) 
     found = {
         name: [v for v in crediting_absence(values, name) if v.name]
         for name, values in metrics.items()
-        if is_defined(values)
+        if has_defined_value(values)
     }
     if metric not in found:
         return None
     values = found[metric]
-    compared = {name: compared_or_none(of, baseline, name) for name, of in found.items()}
-    made = tuple(metric_table(of, compared[name], baseline, name) for name, of in found.items())
+    compared = {name: compare_if_possible(of, baseline, name) for name, of in found.items()}
+    made = tuple(build_metric_table(of, compared[name], baseline, name) for name, of in found.items())
     note = patients_note(values)
-    return Measured(subset, metric, tuple(values), tuple(compared[metric]), made, note)
+    return SubsetResults(subset, metric, tuple(values), tuple(compared[metric]), made, note)
 
 
-def compared_or_none(values: Sequence[Value], baseline: str, metric: str) -> list[Compared]:
+def compare_if_possible(values: Sequence[Value], baseline: str, metric: str) -> list[ModelComparison]:
     """Nothing to compare is no mistake here."""
     try:
         return compare(values, baseline, metric)
@@ -154,43 +154,43 @@ def compared_or_none(values: Sequence[Value], baseline: str, metric: str) -> lis
         return []
 
 
-def shown_metrics(paths: Sequence[Path]) -> list[str]:
+def list_shown_metrics(paths: Sequence[Path]) -> list[str]:
     """The columns that all tables have of those that people ask for first."""
     columns = [read_csv(path)[0] for path in paths]
     common = [name for name in (columns or [[]])[0] if all(name in other for other in columns)]
     return [name for first in ASKED_FOR_FIRST for name in common if name.startswith(first)]
 
 
-def metric_table(
-    values: Sequence[Value], compared: Sequence[Compared], baseline: str, metric: str
+def build_metric_table(
+    values: Sequence[Value], compared: Sequence[ModelComparison], baseline: str, metric: str
 ) -> MetricTable:
     """The baseline first, then the others by their names."""
-    tables = by_model(v for v in values if v.value == v.value)
+    tables = group_by_model(v for v in values if v.value == v.value)
     names = list(dict.fromkeys(value.name for value in values))
     beside = {item.model: item for item in compared}
     rows = []
     for model in sorted(tables, key=lambda m: (m.trainer != baseline, m.trainer, m.configuration)):
-        own = alone(tables[model].values())
-        cells = [Cell(mean_of_classes(own)), *(Cell(mean_of_class(own, name)) for name in names)]
+        own = compute_patient_means(tables[model].values())
+        cells = [MetricCell(average_classes(own)), *(MetricCell(average_class(own, name)) for name in names)]
         if model in beside:
-            cells = with_differences(cells, beside[model], names, metric)
-        rows.append(Row(model, len({key[:2] for key in own}), tuple(cells)))
+            cells = add_differences(cells, beside[model], names, metric)
+        rows.append(MethodRow(model, len({key[:2] for key in own}), tuple(cells)))
     return MetricTable(metric, (ALL_CLASSES, *names), tuple(rows))
 
 
-def with_differences(
-    cells: Sequence[Cell], item: Compared, names: Sequence[str], metric: str
-) -> list[Cell]:
+def add_differences(
+    cells: Sequence[MetricCell], item: ModelComparison, names: Sequence[str], metric: str
+) -> list[MetricCell]:
     """The same values with their differences from the baseline."""
     found = [(item.overall, item.p_holm), *(item.classes.get(name) for name in names)]
     better = higher_is_better(metric)
     return [
-        Cell(cell.value, *pair, in_words(verdict(*pair), better)) if pair else cell
+        MetricCell(cell.value, *pair, describe_verdict(judge_difference(*pair), better)) if pair else cell
         for cell, pair in zip(cells, found, strict=True)
     ]
 
 
-def means_of_cases(values: Iterable[Value]) -> dict[str, dict[str, float]]:
+def average_cases(values: Iterable[Value]) -> dict[str, dict[str, float]]:
     """Case -> class -> mean over folds and seeds; "all classes": the mean of those."""
     parts: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for v in values:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from semi_nnunet.report.contours import Classes, layers_of
+from semi_nnunet.report.contours import Classes, draw_layers
 from semi_nnunet.util.greys import greys
 
 IMAGE_PIXELS = 400  # at most, of the longer side
@@ -42,7 +42,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Slice:
+class DrawnSlice:
     """One slice of a case as pictures.
 
     Args:
@@ -62,7 +62,7 @@ class Slice:
     wrong: int
 
 
-def slices_of(drawn: Drawn, classes: Classes, limit: int = 24) -> list[Slice]:
+def slices_of(drawn: Drawn, classes: Classes, limit: int = 24) -> list[DrawnSlice]:
     """At most ``limit`` slices on which something is drawn, along the axis of thick slices.
 
     Layers are: the reference; the contours of "baseline" and "method" over the reference's; and
@@ -74,17 +74,17 @@ def slices_of(drawn: Drawn, classes: Classes, limit: int = 24) -> list[Slice]:
     labels = {name: np.moveaxis(array * counts, axis, 0) for name, array in drawn.labels.items()}
     height, width = (size for i, size in enumerate(drawn.spacing) if i != axis)
     whole = (slice(None), slice(None))
-    box = region_of_interest(list(labels.values())) if len(image[0]) > 1 else whole
+    box = find_region_of_interest(list(labels.values())) if len(image[0]) > 1 else whole
     image = image[:, :, box[0], box[1]]
     labels = {name: array[:, box[0], box[1]] for name, array in labels.items()}
-    window = grey_window(image)
+    window = find_grey_window(image)
     size = (image.shape[2] * height, image.shape[3] * width)
     found = []
-    for z in chosen_slices(list(labels.values()), limit):
+    for z in choose_slices(list(labels.values()), limit):
         here = {name: array[z] for name, array in labels.items()}
-        layers, wrong = layers_of(here, classes, size)
-        picture = colours_of(image[:, z]) if drawn.colour else greys_of(image[0, z], window)
-        found.append(Slice(z + 1, image.shape[1], size[1] / size[0], picture, layers, wrong))
+        layers, wrong = draw_layers(here, classes, size)
+        picture = encode_colour_slice(image[:, z]) if drawn.colour else encode_grey_slice(image[0, z], window)
+        found.append(DrawnSlice(z + 1, image.shape[1], size[1] / size[0], picture, layers, wrong))
     return found
 
 
@@ -95,7 +95,7 @@ def slice_axis(spacing: Sequence[float]) -> int:
     return axis if spacing[axis] >= ANISOTROPIC * others else 0
 
 
-def chosen_slices(labels: Sequence[np.ndarray], limit: int) -> list[int]:
+def choose_slices(labels: Sequence[np.ndarray], limit: int) -> list[int]:
     """Evenly spread ones of those with any foreground; the middle one if there is none."""
     shown = np.flatnonzero(np.any([(array > 0).any((1, 2)) for array in labels], axis=0))
     if not len(shown):
@@ -104,7 +104,7 @@ def chosen_slices(labels: Sequence[np.ndarray], limit: int) -> list[int]:
     return [int(z) for z in shown[places]]
 
 
-def region_of_interest(labels: Sequence[np.ndarray]) -> tuple[slice, slice]:
+def find_region_of_interest(labels: Sequence[np.ndarray]) -> tuple[slice, slice]:
     """Rows and columns of what is drawn on any slice, with a margin; all if nothing is."""
     drawn = np.any([(array > 0).any(0) for array in labels], axis=0)
     box = []
@@ -119,24 +119,24 @@ def region_of_interest(labels: Sequence[np.ndarray]) -> tuple[slice, slice]:
 # ---- the image ----
 
 
-def grey_window(image: np.ndarray) -> tuple[float, float]:
+def find_grey_window(image: np.ndarray) -> tuple[float, float]:
     """Find the values shown black and white, without the outermost ones of (C, Z, Y, X)."""
     low, high = np.percentile(image[0], (0.5, 99.5))
     return float(low), float(high)
 
 
-def greys_of(image: np.ndarray, window: tuple[float, float]) -> bytes:
+def encode_grey_slice(image: np.ndarray, window: tuple[float, float]) -> bytes:
     """A slice (Y, X) as PNG."""
-    return encoded(Image.fromarray((255 * greys(image, *window)).astype(np.uint8)), "PNG")
+    return encode_picture(Image.fromarray((255 * greys(image, *window)).astype(np.uint8)), "PNG")
 
 
-def colours_of(image: np.ndarray) -> bytes:
+def encode_colour_slice(image: np.ndarray) -> bytes:
     """A slice (3, Y, X) of values from 0 to 255 as JPEG; a photograph as PNG is ten times that."""
     pixels = np.clip(np.moveaxis(image[:3], 0, -1), 0, 255).astype(np.uint8)
-    return encoded(Image.fromarray(pixels), "JPEG")
+    return encode_picture(Image.fromarray(pixels), "JPEG")
 
 
-def encoded(picture: Image.Image, kind: str) -> bytes:
+def encode_picture(picture: Image.Image, kind: str) -> bytes:
     """The file's bytes; made smaller if it has more pixels than are shown."""
     picture.thumbnail((IMAGE_PIXELS, IMAGE_PIXELS))
     file = io.BytesIO()

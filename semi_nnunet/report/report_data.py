@@ -12,18 +12,18 @@ from semi_nnunet.evaluation.values import (
     NO_VALUES,
     SUBSETS,
     Model,
-    defined_nowhere,
+    build_undefined_error,
     higher_is_better,
     read_all_written,
 )
-from semi_nnunet.report.answer import Answer, answer
-from semi_nnunet.report.background import Background, Facts, background, methods_of
+from semi_nnunet.report.answer import Answer, answer_question
+from semi_nnunet.report.background import Background, Facts, collect_background, describe_methods
 from semi_nnunet.report.case_files import CaseFiles
 from semi_nnunet.report.choice import Choice
-from semi_nnunet.report.costs import Costs, costs_of
-from semi_nnunet.report.measured import Measured, measure, read_metrics
-from semi_nnunet.report.run_pages import Panel, Pool, Run, all_dice, pools_of, run_name, run_of
-from semi_nnunet.report.shown_cases import Viewer, viewers
+from semi_nnunet.report.costs import TrainingCosts, collect_costs
+from semi_nnunet.report.measured import SubsetResults, measure_subset, read_metrics
+from semi_nnunet.report.run_pages import Panel, Pool, Run, draw_dice_panels, read_pools, name_run, build_run
+from semi_nnunet.report.shown_cases import Viewer, build_viewers
 from semi_nnunet.report.submissions import Submissions
 from semi_nnunet.runs.compare import not_measured
 from semi_nnunet.runs.folders import Folders, patients_of
@@ -51,7 +51,7 @@ class CaseRow:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingRecords:
     """What trainings left beside their numbers: curves, filterings and pictures.
 
     Args:
@@ -73,7 +73,7 @@ class Trained:
     dice: list[Panel]
     pools: list[Pool]
     background: Background
-    costs: Costs
+    costs: TrainingCosts
 
 
 @dataclass(frozen=True)
@@ -101,15 +101,15 @@ class Report:
     answer: Answer
     method: Model
     baseline: Model | None
-    measured: list[Measured]
+    measured: list[SubsetResults]
     cases: dict[str, list[CaseRow]]
     methods: Facts
-    trained: Trained | None = None
+    trained: TrainingRecords | None = None
     choice: Choice | None = None
     submissions: Submissions | None = None
 
 
-def of_values(
+def build_report_from_values(
     paths: Sequence[Path], baseline: str, metric: str = "dice", chosen: str = ""
 ) -> Report:
     """Make the report from a file of ``semi_nnunet compare --write-values`` alone.
@@ -127,17 +127,17 @@ def of_values(
     values, origin = read_all_written(paths, metric)
     if origin is None:
         raise UserError(NO_VALUES)
-    require_baseline(baseline, {v.model.trainer for of in values.values() for v in of})
+    require_known_baseline(baseline, {v.model.trainer for of in values.values() for v in of})
     found = [
-        measure(subset, {metric: values.get(subset, [])}, baseline) for subset in CONFIRMING_FIRST
+        measure_subset(subset, {metric: values.get(subset, [])}, baseline) for subset in CONFIRMING_FIRST
     ]
     if not any(found):
-        raise defined_nowhere(metric)
-    report = answered(*origin, metric, [item for item in found if item], baseline, chosen)
-    return with_notes(report, [VALUES_ALONE])
+        raise build_undefined_error(metric)
+    report = build_report(*origin, metric, [item for item in found if item], baseline, chosen)
+    return add_notes(report, [VALUES_ALONE])
 
 
-def of_trainings(
+def build_report_from_trainings(
     folders: Folders, plans: str, baseline: str, metric: str = "dice", chosen: str = ""
 ) -> Report:
     """Make the report from all that trainings left.
@@ -152,7 +152,7 @@ def of_trainings(
     Raises:
         UserError: nothing was measured, a table lacks the metric, or nobody knows the baseline.
     """
-    require_baseline(baseline)
+    require_known_baseline(baseline)
     jobs, patient_of = found_jobs(folders, plans), patients_of(folders)
     if not jobs:
         require_trained(folders, plans)
@@ -160,21 +160,21 @@ def of_trainings(
         subset: read_metrics(tables_of(jobs, subset), metric, patient_of)
         for subset in CONFIRMING_FIRST
     }
-    found = (measure(subset, of_subset, baseline) for subset, of_subset in metrics.items())
+    found = (measure_subset(subset, of_subset, baseline) for subset, of_subset in metrics.items())
     measured, stale = [item for item in found if item], stale_tables(jobs)
     name = folders.results.name
     if not measured:
         if any(of_subset[metric] for of_subset in metrics.values()):
-            raise defined_nowhere(metric)
+            raise build_undefined_error(metric)
         if stale:
             raise UserError("all that was measured is older than the trainings:", stale)
         raise not_measured(jobs, plans, name)
-    report = answered(name, plans, metric, measured, baseline, chosen)
-    report = with_notes(report, [*unmatched(jobs, baseline), *map(str, stale)])
-    return replace(report, trained=trained(report, folders, jobs, baseline))
+    report = build_report(name, plans, metric, measured, baseline, chosen)
+    report = add_notes(report, [*unmatched(jobs, baseline), *map(str, stale)])
+    return replace(report, trained=collect_training_records(report, folders, jobs, baseline))
 
 
-def require_baseline(name: str, measured: Iterable[str] = ()) -> None:
+def require_known_baseline(name: str, measured: Iterable[str] = ()) -> None:
     """Check that there is such a trainer, whether it was trained or not.
 
     Raises:
@@ -184,59 +184,59 @@ def require_baseline(name: str, measured: Iterable[str] = ()) -> None:
     raise_if_any("The report cannot be made:", unknown("trainer", [name], known))
 
 
-def answered(
+def build_report(
     dataset: str,
     plans: str,
     metric: str,
-    measured: list[Measured],
+    measured: list[SubsetResults],
     baseline: str,
     chosen: str = "",
 ) -> Report:
     """Word the answer that follows from the numbers."""
-    said = answer(measured, baseline, chosen)
-    method, base = shown_models(measured, said, baseline)
-    cases = {item.subset: case_rows(item, method, base) for item in measured}
-    methods = methods_of(model.trainer for item in measured for model in item.models)
+    said = answer_question(measured, baseline, chosen)
+    method, base = choose_shown_models(measured, said, baseline)
+    cases = {item.subset: build_case_rows(item, method, base) for item in measured}
+    methods = describe_methods(model.trainer for item in measured for model in item.models)
     return Report(dataset, plans, metric, said, method, base, measured, cases, methods)
 
 
-def with_notes(report: Report, notes: Iterable[str]) -> Report:
+def add_notes(report: Report, notes: Iterable[str]) -> Report:
     """The same with more sentences in its answer."""
     said = report.answer
     sentences = (*said.sentences, *(f"{note}." for note in notes))
     return replace(report, answer=replace(said, sentences=sentences))
 
 
-def trained(report: Report, folders: Folders, jobs: Sequence[Job], baseline: str) -> Trained:
+def collect_training_records(report: Report, folders: Folders, jobs: Sequence[Job], baseline: str) -> TrainingRecords:
     """Gather what is not in the tables of metrics."""
     subset = report.answer.subset or report.measured[0].subset
     shown = next(item for item in report.measured if item.subset == subset)
     try:
         current = [job for job in jobs if subset in job.current_tables()]
         files = CaseFiles(folders, subset, current)
-        pictures, note = viewers(files, shown, report.method, report.baseline)
+        pictures, note = build_viewers(files, shown, report.method, report.baseline)
     except UserError as error:
         pictures, note = [], f"Not shown: {error}"
-    return Trained(
+    return TrainingRecords(
         [
-            run_name(job)
+            name_run(job)
             for job in jobs
             if job.segments and not any(path.is_file() for path in job.current_tables().values())
         ],
         pictures,
         note,
         subset,
-        [run_of(job) for job in jobs],
+        [build_run(job) for job in jobs],
         next(i for i, job in enumerate(jobs) if job.trainer == report.method.trainer),
-        all_dice(jobs, baseline),
-        [pool for job in jobs for pool in pools_of(job)],
-        background(folders, report.plans, jobs),
-        costs_of(jobs, shown),
+        draw_dice_panels(jobs, baseline),
+        [pool for job in jobs for pool in read_pools(job)],
+        collect_background(folders, report.plans, jobs),
+        collect_costs(jobs, shown),
     )
 
 
-def shown_models(
-    measured: Sequence[Measured], said: Answer, baseline: str
+def choose_shown_models(
+    measured: Sequence[SubsetResults], said: Answer, baseline: str
 ) -> tuple[Model, Model | None]:
     """The method that the answer is about and its baseline; else the first there is."""
     if said.compared:
@@ -245,7 +245,7 @@ def shown_models(
     return measured[0].models[0], None
 
 
-def case_rows(measured: Measured, method: Model, baseline: Model | None) -> list[CaseRow]:
+def build_case_rows(measured: SubsetResults, method: Model, baseline: Model | None) -> list[CaseRow]:
     """The rows of every case, for each class and all together; the largest loss comes first."""
     means, rows = measured.of_cases(), []
     for case in measured.cases:
@@ -259,9 +259,9 @@ def case_rows(measured: Measured, method: Model, baseline: Model | None) -> list
                 difference = value[method] - value[baseline]
             rows.append(CaseRow(case, name, tuple(value[m] for m in measured.models), difference))
     sign = 1 if higher_is_better(measured.metric) else -1
-    return sorted(rows, key=lambda row: worst_first(sign * row.difference, row.case))
+    return sorted(rows, key=lambda row: build_sort_key(sign * row.difference, row.case))
 
 
-def worst_first(gain: float, case: str) -> tuple[bool, float, str]:
+def build_sort_key(gain: float, case: str) -> tuple[bool, float, str]:
     """Undefined ones last."""
     return math.isnan(gain), 0.0 if math.isnan(gain) else gain, case

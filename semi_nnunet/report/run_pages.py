@@ -9,8 +9,8 @@ from pathlib import Path
 from markupsafe import Markup
 
 from semi_nnunet.evaluation.values import Model
-from semi_nnunet.report.curves import Curve, curves, histogram
-from semi_nnunet.report.wording import count, model_name, short_name
+from semi_nnunet.report.curves import Curve, draw_curve_panel, histogram
+from semi_nnunet.report.wording import format_count, name_model, shorten_trainer_name
 from semi_nnunet.runs.folders import ALL
 from semi_nnunet.runs.job import Job
 from semi_nnunet.training.history import DICE, LOG_SCALE, History, panels_of
@@ -49,44 +49,44 @@ class Pool:
     most_uncertain: list[tuple[str, float, bool]]
 
 
-def run_name(job: Job) -> str:
-    return f"{short_name(job.trainer)} {job.configuration}, fold {job.fold}, seed {job.seed}"
+def name_run(job: Job) -> str:
+    return f"{shorten_trainer_name(job.trainer)} {job.configuration}, fold {job.fold}, seed {job.seed}"
 
 
-def run_of(job: Job) -> Run:
+def build_run(job: Job) -> Run:
     """The curves of a training."""
     history = job.history()
     if not history.rows:
-        return Run(run_name(job), "no semi_history.csv: only our trainers write one", [])
+        return Run(name_run(job), "no semi_history.csv: only our trainers write one", [])
     panels = []
     for title, columns in panels_of(history):
         lines = [(number, history.series(column)) for number, column in enumerate(columns, 1)]
         legend = [(number, column.split("/", 1)[-1]) for number, column in enumerate(columns, 1)]
-        label = f"{title} of {run_name(job)} over the epochs"
+        label = f"{title} of {name_run(job)} over the epochs"
         also = (0.0, 1.0) if title == DICE else () if title in LOG_SCALE else (0.0,)
-        chart = curves(lines, label, log=title in LOG_SCALE, also=also)
-        shown = said_of_dice(job.fold) if title == DICE else title
+        chart = draw_curve_panel(lines, label, log=title in LOG_SCALE, also=also)
+        shown = title_dice(job.fold) if title == DICE else title
         panels.append(Panel(shown, [(n, name.replace("_", " ")) for n, name in legend], chart))
-    return Run(run_name(job), summary_of(history, job.fold), panels)
+    return Run(name_run(job), summarise_training(history, job.fold), panels)
 
 
-def said_of_dice(fold: str) -> str:
+def title_dice(fold: str) -> str:
     """What the Dice of patches is called: fold "all" takes them from cases that it trained on."""
     return SEEN if fold == ALL else DICE
 
 
-def summary_of(history: History, fold: str) -> str:
+def summarise_training(history: History, fold: str) -> str:
     """Epochs, time and the last Dice."""
-    said = [count(len(history.rows), "epoch")]
+    said = [format_count(len(history.rows), "epoch")]
     seconds = sum(history.series("seconds")[1])
     if seconds:
         said.append(readable_time(seconds))
     if dice := history.series("dice/deployed")[1]:
-        said.append(f"{said_of_dice(fold)} {dice[-1]:.3f}")
+        said.append(f"{title_dice(fold)} {dice[-1]:.3f}")
     return ", ".join(said)
 
 
-def all_dice(jobs: Sequence[Job], baseline: str) -> list[Panel]:
+def draw_dice_panels(jobs: Sequence[Job], baseline: str) -> list[Panel]:
     """The Dice of the deployed network of every training: a panel a method, with its baseline."""
     found: dict[Model, list[tuple[bool, Curve]]] = {}
     for job in jobs:
@@ -94,10 +94,10 @@ def all_dice(jobs: Sequence[Job], baseline: str) -> list[Panel]:
             model, seen = Model(job.trainer, job.configuration), job.fold == ALL
             found.setdefault(model, []).append((seen, series))
     methods = [model for model in found if model.trainer != baseline] or list(found)
-    return [dice_panel(model, found, baseline, model_name(model, methods)) for model in methods]
+    return [draw_dice_panel(model, found, baseline, name_model(model, methods)) for model in methods]
 
 
-def dice_panel(
+def draw_dice_panel(
     model: Model,
     found: Mapping[Model, Sequence[tuple[bool, Curve]]],
     baseline: str,
@@ -107,7 +107,7 @@ def dice_panel(
     base = Model(baseline, model.configuration)
     shown = [((1, 3), name, found[model])]
     if base in found and base != model:
-        shown.insert(0, ((0, 2), short_name(baseline), found[base]))
+        shown.insert(0, ((0, 2), shorten_trainer_name(baseline), found[base]))
     lines, legend = [], []
     for colours, whose, trainings in shown:
         for seen, colour in zip((False, True), colours, strict=True):
@@ -115,20 +115,20 @@ def dice_panel(
             lines += own
             if own:
                 legend.append((colour, f"{whose}, cases it was trained on" if seen else whose))
-    return Panel(name, legend, curves(lines, f"{DICE} of {name}", also=(0.0, 1.0)))
+    return Panel(name, legend, draw_curve_panel(lines, f"{DICE} of {name}", also=(0.0, 1.0)))
 
 
-def pools_of(job: Job) -> list[Pool]:
+def read_pools(job: Job) -> list[Pool]:
     """Read every filtering of a training, in the order of the epochs."""
-    paths = sorted(job.folder.glob("filter_epoch_*.csv"), key=epoch_of)
-    return [pool_of(job, path) for path in paths]
+    paths = sorted(job.folder.glob("filter_epoch_*.csv"), key=parse_epoch)
+    return [read_pool(job, path) for path in paths]
 
 
-def epoch_of(path: Path) -> int:
+def parse_epoch(path: Path) -> int:
     return int(path.stem.rsplit("_", 1)[-1])
 
 
-def pool_of(job: Job, path: Path) -> Pool:
+def read_pool(job: Job, path: Path) -> Pool:
     """Read one filtering."""
     rows = [
         (row["case"], float(row.get("score") or row["uncertainty"]), row["kept"] == "1")
@@ -136,7 +136,7 @@ def pool_of(job: Job, path: Path) -> Pool:
     ]
     kept = [uncertainty for _, uncertainty, is_kept in rows if is_kept]
     dropped = [uncertainty for _, uncertainty, is_kept in rows if not is_kept]
-    summary = f"{len(kept)} of {count(len(rows), 'unlabelled image')} kept"
+    summary = f"{len(kept)} of {format_count(len(rows), 'unlabelled image')} kept"
     worst = sorted(rows, key=lambda row: -row[1])[:MOST_UNCERTAIN]
-    name = f"{run_name(job)}, epoch {epoch_of(path)}"
+    name = f"{name_run(job)}, epoch {parse_epoch(path)}"
     return Pool(name, summary, histogram(kept, dropped) if rows else Markup(""), worst)

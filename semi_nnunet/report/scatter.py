@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from semi_nnunet.report.charts import axis_of, series
+from semi_nnunet.report.charts import choose_axis, format_series_style
 from semi_nnunet.report.curves import BOTTOM, HEIGHT, LEFT, TOP, WIDTH
 
 INSET = 8  # between the dots at the ends and the border, in pixels
@@ -24,7 +24,7 @@ class Dot:
     y: float
 
 
-def scatter(dots: Sequence[Dot], label: str, digits: int = 3) -> Markup:
+def draw_scatter(dots: Sequence[Dot], label: str, digits: int = 3) -> Markup:
     """Draw a dot for each method over a horizontal axis that begins at zero.
 
     Args:
@@ -33,7 +33,7 @@ def scatter(dots: Sequence[Dot], label: str, digits: int = 3) -> Markup:
         digits: behind the point, of the vertical number that a dot tells.
     """
     known = [dot for dot in dots if math.isfinite(dot.x) and math.isfinite(dot.y)]
-    across, upward = axis_of([dot.x for dot in known], (0.0,)), axis_of([dot.y for dot in known])
+    across, upward = choose_axis([dot.x for dot in known], (0.0,)), choose_axis([dot.y for dot in known])
     width, height, parts = WIDTH - LEFT - INSET, HEIGHT - TOP - BOTTOM, []
     for tick in upward.ticks:
         y = TOP + height * (1 - upward.percent(tick) / 100)
@@ -49,7 +49,7 @@ def scatter(dots: Sequence[Dot], label: str, digits: int = 3) -> Markup:
         y = TOP + height * (1 - upward.percent(dot.y) / 100)
         title = f"{escape(dot.name)}: {dot.y:.{digits}f} at {dot.x:.3g}"
         parts.append(
-            f'<circle class="alone" {series(dot.place)} cx="{x:.1f}" cy="{y:.1f}" r="5">'
+            f'<circle class="alone" {format_series_style(dot.place)} cx="{x:.1f}" cy="{y:.1f}" r="5">'
             f"<title>{title}</title></circle>"
         )
     return Markup(

@@ -12,10 +12,10 @@ import numpy as np
 from semi_nnunet.data.file_bytes import BrokenFileError
 from semi_nnunet.evaluation.labelling import Labelling
 from semi_nnunet.evaluation.values import Model, higher_is_better
-from semi_nnunet.report.case_files import CaseFiles, Files, is_flat, labelling_of, read, rows_of
-from semi_nnunet.report.measured import ALL_CLASSES, Measured
-from semi_nnunet.report.overlays import Drawn, Slice, slices_of
-from semi_nnunet.report.wording import metric_title, model_name, number
+from semi_nnunet.report.case_files import CaseFiles, FilesOfCase, has_flat_images, load_labelling, read_voxels, read_metric_rows
+from semi_nnunet.report.measured import ALL_CLASSES, SubsetResults
+from semi_nnunet.report.overlays import Drawn, DrawnSlice, slices_of
+from semi_nnunet.report.wording import format_metric, name_model, format_value
 from semi_nnunet.util.errors import UserError
 
 MAX_SLICES, MAX_IMAGES = 24, 200  # of a volume; of a set of 2-D images
@@ -56,42 +56,42 @@ class Viewer:
     cases: list[str]
 
 
-def viewers(
-    files: CaseFiles, measured: Measured, method: Model, baseline: Model | None
+def build_viewers(
+    files: CaseFiles, measured: SubsetResults, method: Model, baseline: Model | None
 ) -> tuple[list[Viewer], str]:
     """The worst, the median and the best case, and the one that lost most; or every 2-D image.
 
     Returns:
         the viewers, and a sentence on what could not be shown.
     """
-    ranked = ranked_cases(measured, method)
+    ranked = rank_cases(measured, method)
     looked_for = {case: files.find(case, method, baseline) for case in ranked}
     found = {case: one for case, one in looked_for.items() if one}
     there = list(found)
     if not there:
         return [], "Images, references or predictions of the cases are not there any more."
-    labelling = labelling_of(files, list(found.values()))
-    names = names_of_panels(measured, method, baseline)
+    labelling = load_labelling(files, list(found.values()))
+    names = name_viewer_panels(measured, method, baseline)
     problems, made = [], []
-    if is_flat(found[there[0]], labelling):
+    if has_flat_images(found[there[0]], labelling):
         places = np.linspace(0, len(there) - 1, min(MAX_IMAGES, len(there))).round().astype(int)
         titled = [("Every image, the worst first", [there[place] for place in places])]
         if len(places) < len(there):
             titled = [(f"{len(places)} of {len(there)} images, the worst first", titled[0][1])]
     else:
         titled = [
-            (title, [case]) for title, case in notable(there, measured, method, baseline).items()
+            (title, [case]) for title, case in select_notable_cases(there, measured, method, baseline).items()
         ]
     for title, cases in titled:
         try:
             of_cases = [found[case] for case in cases]
-            made.append(viewer(title, of_cases, labelling, names, measured))
+            made.append(build_viewer(title, of_cases, labelling, names, measured))
         except (BrokenFileError, OSError, ValueError) as error:
             problems.append(f"{title} cannot be shown: {error}.")
     return made, " ".join(problems)
 
 
-def ranked_cases(measured: Measured, method: Model) -> list[str]:
+def rank_cases(measured: SubsetResults, method: Model) -> list[str]:
     """The worst first; cases without a value are left out."""
     means = {case: m[ALL_CLASSES] for case, m in measured.of_cases()[method].items()}
     sign = 1 if higher_is_better(measured.metric) else -1
@@ -99,8 +99,8 @@ def ranked_cases(measured: Measured, method: Model) -> list[str]:
     return sorted(known, key=lambda case: (sign * means[case], case))
 
 
-def notable(
-    ranked: Sequence[str], measured: Measured, method: Model, baseline: Model | None
+def select_notable_cases(
+    ranked: Sequence[str], measured: SubsetResults, method: Model, baseline: Model | None
 ) -> dict[str, str]:
     """Title -> case."""
     found = {"Worst case": ranked[0], "Median case": ranked[len(ranked) // 2]}
@@ -124,20 +124,20 @@ def is_first(title: str, case: str, found: Mapping[str, str]) -> bool:
     return next(t for t, c in found.items() if c == case) == title
 
 
-def names_of_panels(measured: Measured, method: Model, baseline: Model | None) -> dict[str, str]:
+def name_viewer_panels(measured: SubsetResults, method: Model, baseline: Model | None) -> dict[str, str]:
     names = {"image": "Image", "reference": "Reference"}
     if baseline:
-        names["baseline"] = model_name(baseline, measured.models)
-    names["method"] = model_name(method, measured.models)
+        names["baseline"] = name_model(baseline, measured.models)
+    names["method"] = name_model(method, measured.models)
     return {**names, "disagreement": "Disagreement" if baseline else "Errors"}
 
 
-def viewer(
+def build_viewer(
     title: str,
-    files: Sequence[Files],
+    files: Sequence[FilesOfCase],
     labelling: Labelling,
     names: Mapping[str, str],
-    measured: Measured,
+    measured: SubsetResults,
 ) -> Viewer:
     """Make a viewer of the slices of one volume, or of several 2-D images.
 
@@ -145,11 +145,11 @@ def viewer(
         UserError, BrokenFileError: a file cannot be read, or does not fit.
     """
     frames, starts, cases = [], [], []
-    flat = len(files) > 1 or is_flat(files[0], labelling)
+    flat = len(files) > 1 or has_flat_images(files[0], labelling)
     columns: list[str] = []
     for number_of, item in enumerate(files, 1):
-        slices = slices_of_case(item, labelling)
-        columns, scores = scores_of(item, flat, names)
+        slices = draw_case_slices(item, labelling)
+        columns, scores = tabulate_scores(item, flat, names)
         for one in slices:
             caption = f"slice {one.number} of {one.depth}"
             if flat:
@@ -158,13 +158,13 @@ def viewer(
             starts.append(one.wrong)
             cases.append(item.case)
     start = 0 if flat else int(np.argmax(starts))
-    return Viewer(title, note_of(files, measured, flat), dict(names), columns, frames, start, cases)
+    return Viewer(title, describe_viewer(files, measured, flat), dict(names), columns, frames, start, cases)
 
 
-def slices_of_case(files: Files, labelling: Labelling) -> list[Slice]:
+def draw_case_slices(files: FilesOfCase, labelling: Labelling) -> list[DrawnSlice]:
     """The pictures."""
-    image, geometry = read(files.image, labelling, False)
-    labels = {name: read(path, labelling, True)[0][0] for name, path in files.labels.items()}
+    image, geometry = read_voxels(files.image, labelling, False)
+    labels = {name: read_voxels(path, labelling, True)[0][0] for name, path in files.labels.items()}
     for name, array in labels.items():
         if array.shape != image.shape[1:]:
             raise UserError(
@@ -178,47 +178,47 @@ def slices_of_case(files: Files, labelling: Labelling) -> list[Slice]:
     return slices_of(drawn, labelling.classes, MAX_SLICES)
 
 
-def scores_of(
-    files: Files, flat: bool, names: Mapping[str, str]
+def tabulate_scores(
+    files: FilesOfCase, flat: bool, names: Mapping[str, str]
 ) -> tuple[list[str], list[list[str]]]:
     """The head, and a row for each class, of what was measured of these very predictions."""
-    rows = {name: rows_of(path, files.case) for name, path in files.tables.items()}
+    rows = {name: read_metric_rows(path, files.case) for name, path in files.tables.items()}
     order = [name for name in ("baseline", "method") if name in rows]
     some = next(iter(rows["method"].values()), {})
     metrics = [column for first in SCORES[not flat] for column in some if column.startswith(first)]
     head, table = ["class"], []
     for metric in metrics:
-        head += [f"{metric_title(metric)}, {names[name]}" for name in order]
+        head += [f"{format_metric(metric)}, {names[name]}" for name in order]
     for name in rows["method"]:
         cells = [name]
         for metric in metrics:
             texts = [rows[which].get(name, {}).get(metric, "") for which in order]
-            cells += [number(float(text) if text else math.nan, metric) for text in texts]
+            cells += [format_value(float(text) if text else math.nan, metric) for text in texts]
         table.append(cells)
     return head, table
 
 
-def note_of(files: Sequence[Files], measured: Measured, flat: bool) -> str:
+def describe_viewer(files: Sequence[FilesOfCase], measured: SubsetResults, flat: bool) -> str:
     """Say what a viewer shows."""
     one = files[0]
     shown = f"predictions of fold {one.fold}, seed {one.seed}"
     if flat:
         return f"The {shown}; Dice and IoU are theirs."
-    title, parts = metric_title(measured.metric), []
+    title, parts = format_metric(measured.metric), []
     means = measured.of_cases()
     for model in measured.models:
         if one.case in means[model]:
-            value = number(means[model][one.case][ALL_CLASSES], measured.metric)
-            parts.append(f"{model_name(model, measured.models)} {value}")
+            value = format_value(means[model][one.case][ALL_CLASSES], measured.metric)
+            parts.append(f"{name_model(model, measured.models)} {value}")
     return f"{one.case}. {title}, mean over classes and seeds: {', '.join(parts)}. Below: {shown}."
 
 
-def as_frame(one: Slice, caption: str, scores: list[list[str]]) -> Frame:
+def as_frame(one: DrawnSlice, caption: str, scores: list[list[str]]) -> Frame:
     kind = "jpeg" if one.image.startswith(b"\xff\xd8") else "png"
-    layers = {name: data_uri(layer) for name, layer in one.layers.items()}
-    return Frame(caption, round(one.ratio, 4), data_uri(one.image, kind), layers, scores)
+    layers = {name: make_data_uri(layer) for name, layer in one.layers.items()}
+    return Frame(caption, round(one.ratio, 4), make_data_uri(one.image, kind), layers, scores)
 
 
-def data_uri(content: bytes, kind: str = "png") -> str:
+def make_data_uri(content: bytes, kind: str = "png") -> str:
     """Inline, so that the report needs no other file."""
     return f"data:image/{kind};base64,{b64encode(content).decode()}"

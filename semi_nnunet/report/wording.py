@@ -1,4 +1,4 @@
-"""How numbers and names are written for people."""
+"""Numbers and names as people read them."""
 
 from __future__ import annotations
 
@@ -8,36 +8,44 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-from semi_nnunet.evaluation.comparison import readable_p
+from semi_nnunet.evaluation.comparison import format_p
 from semi_nnunet.evaluation.statistics import Difference
 from semi_nnunet.evaluation.values import OVERLAPS, SIGNED, Model
 
-FRACTIONS = (*OVERLAPS, "relative")  # their differences are told in points
+FRACTIONS = (*OVERLAPS, "relative")  # their differences are given in points
 TITLES = {"dice": "Dice", "iou": "IoU"}
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
-def short_name(trainer: str) -> str:
-    """ "SemiMeanTeacherTrainer" as "MeanTeacher"; other trainers keep their names."""
+def shorten_trainer_name(trainer: str) -> str:
+    """Return the name without the common prefix and suffix; other trainers keep their names.
+
+    >>> shorten_trainer_name("SemiMeanTeacherTrainer"), shorten_trainer_name("nnUNetTrainer")
+    ('MeanTeacher', 'nnUNetTrainer')
+    """
     if trainer.startswith("Semi") and trainer.endswith("Trainer"):
         return trainer.removeprefix("Semi").removesuffix("Trainer") or trainer
     return trainer
 
 
-def model_name(model: Model, models: Sequence[Model]) -> str:
-    """Name a model, with its configuration if there are several."""
-    name = short_name(model.trainer)
+def name_model(model: Model, models: Sequence[Model]) -> str:
+    """Return the short name of a model, with its configuration if ``models`` have several."""
+    name = shorten_trainer_name(model.trainer)
     several = len({other.configuration for other in models}) > 1
     return f"{name} {model.configuration}" if several else name
 
 
-def breakable(name: str) -> Markup:
-    """May go on in the next line before the capital of a word within: MeanTeacher."""
+def add_break_points(name: str) -> Markup:
+    """Allow line breaks before the capitals inside a name such as MeanTeacher."""
     return Markup(re.sub("(?<=[a-z])(?=[A-Z])", "<wbr>", escape(name)))
 
 
-def metric_title(metric: str) -> str:
-    """ "hd95_edge_mm" as "HD95 (edge, mm)"."""
+def format_metric(metric: str) -> str:
+    """Return the title of a metric.
+
+    >>> format_metric("hd95_edge_mm")
+    'HD95 (edge, mm)'
+    """
     if metric.startswith(SIGNED):  # they are compared without their sign
         return f"absolute {metric.replace('_', ' ')}"
     if metric in TITLES:
@@ -48,64 +56,80 @@ def metric_title(metric: str) -> str:
     return metric.replace("_", " ")
 
 
-def digits(metric: str) -> int:
-    """Behind the point."""
+def count_decimals(metric: str) -> int:
+    """Return the number of decimals of a metric's values."""
     return 3 if metric.startswith(FRACTIONS) else 2
 
 
-def number(value: float, metric: str, more_digits: int = 0) -> str:
-    """A value of the metric; a dash where it is not defined."""
+def format_value(value: float, metric: str, more_digits: int = 0) -> str:
+    """Return a value of the metric, or a dash for NaN."""
     if math.isnan(value):
         return DASH
-    return true_minus(f"{value:.{digits(metric) + more_digits}f}")
+    return replace_hyphen(f"{value:.{count_decimals(metric) + more_digits}f}")
 
 
-def true_minus(text: str) -> str:
-    """A true minus, and none before zero."""
+def replace_hyphen(text: str) -> str:
+    """Replace a leading hyphen by a minus sign, or drop it before zero."""
     if text.startswith("-"):
         return MINUS + text[1:] if text.strip("-0.") else text[1:]
     return text
 
 
-def with_sign(value: float, behind: int) -> str:
-    """ "+1.5", "−0.3"; "0.0" has none."""
+def format_signed(value: float, decimals: int) -> str:
+    """Return a number with its sign; zero has none.
+
+    >>> format_signed(1.52, 1), format_signed(0.01, 1)
+    ('+1.5', '0.0')
+    """
     if math.isnan(value):
         return DASH
-    text = true_minus(f"{value:.{behind}f}")
+    text = replace_hyphen(f"{value:.{decimals}f}")
     return text if text.startswith(MINUS) or not text.strip("0.") else f"+{text}"
 
 
-def in_points(value: float, metric: str) -> str:
-    """A difference in hundredths of an overlap, or in the unit of the metric."""
-    return with_sign(100 * value, 1) if metric.startswith(FRACTIONS) else with_sign(value, 2)
+def format_points(value: float, metric: str) -> str:
+    """Return a difference in points (hundredths) of an overlap, or in the unit of the metric.
+
+    >>> format_points(0.0142, "dice"), format_points(0.25, "hd95_edge_mm")
+    ('+1.4', '+0.25')
+    """
+    return format_signed(100 * value, 1) if metric.startswith(FRACTIONS) else format_signed(value, 2)
 
 
-def unit_of_difference(metric: str) -> str:
-    """The unit that :func:`in_points` counts."""
+def find_difference_unit(metric: str) -> str:
+    """Return the unit of :func:`format_points`."""
     if metric.startswith(FRACTIONS):
         return "points"
     return next((unit for unit in ("mm", "ml", "voxels") if metric.endswith(unit)), "")
 
 
-def interval(difference: Difference, metric: str) -> str:
-    """ "+0.9 to +2.1": in the unit of :func:`in_points`."""
+def format_points_interval(difference: Difference, metric: str) -> str:
+    """Return an interval such as "+0.9 to +2.1", in the unit of :func:`format_points`."""
     if math.isnan(difference.low):
-        return "only one"
-    return f"{in_points(difference.low, metric)} to {in_points(difference.high, metric)}"
+        return "one case only"
+    return f"{format_points(difference.low, metric)} to {format_points(difference.high, metric)}"
 
 
-def p_value(p: float) -> str:
-    """ "p < 0.001" or "p = 0.034"."""
-    shown = readable_p(p)
-    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
+def format_p_value(p: float) -> str:
+    """Return "p < 0.001" or "p = 0.034"."""
+    text = format_p(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
-def count(number_of: int, noun: str) -> str:
-    """ "1 case", "3 cases"."""
-    return f"{number_of} {noun}" if number_of == 1 else f"{number_of} {noun}s"
+def format_count(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> format_count(1, "case"), format_count(3, "case")
+    ('1 case', '3 cases')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def listed(words: Sequence[str]) -> str:
-    """ "a, b and c"."""
+def join_words(words: Sequence[str]) -> str:
+    """Join words as in a sentence.
+
+    >>> join_words(["a", "b", "c"])
+    'a, b and c'
+    """
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.report.choice import read_choice
-from semi_nnunet.report.page import render
-from semi_nnunet.report.report_data import of_trainings, of_values
+from semi_nnunet.report.page import render_report
+from semi_nnunet.report.report_data import build_report_from_trainings, build_report_from_values
 from semi_nnunet.report.submissions import read_submissions
 from semi_nnunet.runs.compare import require_no_plans
 from semi_nnunet.runs.crossval import PLANS
@@ -72,12 +72,12 @@ def write_report(
     submissions = read_submissions(efficiency)
     if files:
         require_other(path, files)
-        content = of_values(files, baseline, metric, method)
+        content = build_report_from_values(files, baseline, metric, method)
     elif dataset:
-        content = of_trainings(folders_of(dataset), plans, baseline, metric, method)
+        content = build_report_from_trainings(folders_of(dataset), plans, baseline, metric, method)
     else:
         raise UserError("there is nothing to report", fix="give a data set, or files of values")
-    page = render(replace(content, choice=chosen, submissions=submissions))
+    page = render_report(replace(content, choice=chosen, submissions=submissions))
     write_text(path, page)
     answer = content.answer
     return WrittenReport(path, len(page.encode()), answer.headline, tuple(answer.sentences))

@@ -6,40 +6,49 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from semi_nnunet.settings.overrides import use_current_names
 from semi_nnunet.util.errors import UserError
 
 
 def assignment_of(key: str, value: Any) -> str:
-    """A setting as ``semi_nnunet plan --set`` takes it, which :func:`parse_assignments` reads."""
+    """Format a setting for ``semi_nnunet plan --set``; :func:`parse_assignments` reads it.
+
+    >>> assignment_of("2d.class_weights", [1, 2])
+    '2d.class_weights=[1, 2]'
+    """
     return f"{key}={value if isinstance(value, str) else json.dumps(value)}"
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """``["seed=1", "2d.epochs=10"]`` as the layers of ``plans["semi"]``.
+    """Parse the words of ``--set`` into layers of ``plans["semi"]``.
+
+    >>> parse_assignments(["seed=1", "2d.epochs=10"])
+    {'seed': 1, '2d': {'epochs': 10}}
 
     Raises:
-        UserError: an assignment has no "=", or a name stands for both a value and a section.
+        UserError: an assignment has no "=", or a name is both a setting and a section.
     """
     semi: dict[str, Any] = {}
     for assignment in assignments:
         path, separator, text = assignment.partition("=")
         if not separator:
             raise UserError(
-                f"--set wants KEY=VALUE, TRAINER.KEY=VALUE or CONFIG.KEY=VALUE, got {assignment!r}"
+                f"--set needs KEY=VALUE, TRAINER.KEY=VALUE or CONFIG.KEY=VALUE, got {assignment!r}"
             )
-        value = _value_of(text)
         *sections, key = path.split(".")
         layer = semi
         for section in sections:
             layer = layer.setdefault(section, {})
             if not isinstance(layer, dict):
-                raise UserError(f"--set gives {section!r} a value and, in {assignment!r}, a part")
-        layer[key] = value
-    return semi
+                raise UserError(
+                    f"--set uses {section!r} both as a setting and, in {assignment!r}, as a section"
+                )
+        layer[key] = _parse_value(text)
+    return use_current_names(semi)
 
 
-def _value_of(text: str) -> Any:
-    """JSON, or Python's three words, or else a word."""
+def _parse_value(text: str) -> Any:
+    """Parse JSON, or True, False and None of Python; anything else is a string."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""The settings that every semi-supervised trainer has."""
+"""The settings of every semi-supervised trainer."""
 
 from __future__ import annotations
 
@@ -20,29 +20,26 @@ TRACKING = "checkpoints and tracking"
 TOPICS = (LENGTH, OPTIMISATION, LOSS, AUGMENTATION, WEIGHT, SAMPLING, FILTERING, TRACKING, "method")
 
 POOL = "pool"  # value of pretrained
-PRETRAINER = "SemiPretrainTrainer"  # makes the weights of "pool"
+PRETRAINER = "SemiPretrainTrainer"  # trains the weights of "pool"
 WORKERS, DEVICE = "workers", "device"  # values of augmentation
 FILTER_SCORES = ("disagreement", "checkpoints", "entropy", "change")
 VIEWS = ("flips", "rot90", "gamma", "blur", "noise", "equalize")  # to average predictions over
 
 
 def single_network_score() -> str:
-    """``filter_score`` of trainers with one network that could label an image."""
-    why = "there is no second network to disagree with"
+    """Declare ``filter_score`` of trainers with a single network that can label an image."""
+    why = "there is no second network to compare with"
     return setting("entropy", why, choices=FILTER_SCORES, topic=FILTERING, scope=UNLABELLED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SemiSettings:
-    """How long, how much and how to train; a method's own settings class inherits these."""
+    """The settings of length, optimisation and data; the settings of a method inherit these."""
 
     seed: int = setting(
-        0,
-        "any number: initial weights, batches and views follow from it",
-        low=0,
-        topic=LENGTH,
-        scope=OWN,
-    )
+        0, "any number; determines initial weights, batches and views", low=0,
+        topic=LENGTH, scope=OWN,
+    )  # fmt: skip
     epochs: int = planned(rules.epochs, low=1, topic=LENGTH, scope=MATCHED)
     steps_per_epoch: int = planned(rules.steps_per_epoch, low=1, topic=LENGTH, scope=MATCHED)
     validation_steps_per_epoch: int = planned(
@@ -56,24 +53,18 @@ class SemiSettings:
     )
     labelled_share: float | None = setting(
         None,
-        "of the labelled batch; the rest are pseudo-labelled cases, where the data set has any "
-        "(semi_nnunet distil). None: every case as often",
-        low=0,
-        high=1,
-        topic=LENGTH,
-        scope=MATCHED,
-    )
+        "share of labelled cases in a batch, if the data set also has pseudo-labelled cases "
+        "(semi_nnunet distil); none: all cases are equally likely",
+        low=0, high=1, topic=LENGTH, scope=MATCHED,
+    )  # fmt: skip
     accumulate_batches: int = setting(
-        1, "one batch of each stream an optimizer step", low=1, topic=LENGTH, scope=MATCHED
+        1, "labelled and unlabelled batches per optimizer step", low=1, topic=LENGTH, scope=MATCHED
     )
 
     optimizer: str = setting(
-        "sgd",
-        "nnU-Net's: SGD with Nesterov momentum",
-        choices=("sgd", "adam"),
-        topic=OPTIMISATION,
-        scope=MATCHED,
-    )
+        "sgd", "nnU-Net's: SGD with Nesterov momentum", choices=("sgd", "adam"),
+        topic=OPTIMISATION, scope=MATCHED,
+    )  # fmt: skip
     initial_lr: float = planned(rules.initial_lr, low=0, topic=OPTIMISATION, scope=MATCHED)
     momentum: float = setting(
         0.99, "nnU-Net's (SGD only)", low=0, below=1, topic=OPTIMISATION, scope=MATCHED
@@ -81,215 +72,150 @@ class SemiSettings:
     weight_decay: float = setting(3e-5, "nnU-Net's", low=0, topic=OPTIMISATION, scope=MATCHED)
     pretrained: str | None = setting(
         None,
-        "random initial weights; pool: those of SemiPretrainTrainer with the same plans; else a "
-        "checkpoint of it, of nnssl or of nnU-Net (Wald et al. 2024)",
-        topic=OPTIMISATION,
-        scope=MATCHED,
-    )
+        "none: random initial weights; pool: those of SemiPretrainTrainer with the same plans; or "
+        "the path of a checkpoint of SemiPretrainTrainer, nnssl or nnU-Net (Wald et al. 2024)",
+        topic=OPTIMISATION, scope=MATCHED,
+    )  # fmt: skip
     warm_up_epochs: int = planned(rules.warm_up_epochs, low=0, topic=OPTIMISATION, scope=MATCHED)
     lr_schedule: str = setting(
-        "poly",
-        "nnU-Net's: (1 - epoch / epochs)^0.9",
-        choices=("poly", "plateau"),
-        topic=OPTIMISATION,
-        scope=MATCHED,
-    )
+        "poly", "nnU-Net's: (1 - epoch / epochs)^0.9", choices=("poly", "plateau"),
+        topic=OPTIMISATION, scope=MATCHED,
+    )  # fmt: skip
     plateau_factor: float = setting(
-        0.1,
-        "divide the rate by ten when the training loss stalls (plateau only)",
-        low=0,
-        below=1,
-        topic=OPTIMISATION,
-        scope=SUPERVISED,
-    )
+        0.1, "factor on the rate when the training loss stalls (plateau only)", low=0, below=1,
+        topic=OPTIMISATION, scope=SUPERVISED,
+    )  # fmt: skip
     plateau_patience_epochs: int = setting(
-        10,
-        "epochs without a lower training loss (plateau only)",
-        low=0,
-        topic=OPTIMISATION,
-        scope=SUPERVISED,
-    )
+        10, "epochs without a lower training loss (plateau only)", low=0,
+        topic=OPTIMISATION, scope=SUPERVISED,
+    )  # fmt: skip
     mixed_precision: str = setting(
         "nnunet",
-        "of training steps: float16 on CUDA, none elsewhere; bfloat16 needs no loss scaling, and "
-        "is faster on CPUs that have it (validation is nnU-Net's)",
-        choices=("nnunet", "bfloat16", "none"),
-        topic=OPTIMISATION,
-        scope=MATCHED,
-    )
+        "of training steps: nnunet is float16 on CUDA, none elsewhere; bfloat16 needs no loss "
+        "scaling and is faster on CPUs that support it (validation stays nnU-Net's)",
+        choices=("nnunet", "bfloat16", "none"), topic=OPTIMISATION, scope=MATCHED,
+    )  # fmt: skip
     gradient_clip: float = setting(
-        12.0,
-        "nnU-Net's limit on the gradient's norm; 0: none",
-        low=0,
-        topic=OPTIMISATION,
-        scope=MATCHED,
-    )
+        12.0, "nnU-Net's limit on the norm of the gradient; 0: no limit", low=0,
+        topic=OPTIMISATION, scope=MATCHED,
+    )  # fmt: skip
 
     supervised_loss: str = setting(
-        "dice_ce",
-        "nnU-Net's Dice + cross-entropy",
-        choices=("dice_ce", "dice_focal"),
-        topic=LOSS,
-        scope=MATCHED,
-    )
+        "dice_ce", "nnU-Net's Dice + cross-entropy", choices=("dice_ce", "dice_focal"),
+        topic=LOSS, scope=MATCHED,
+    )  # fmt: skip
     focal_gamma: float = setting(
         2.0, "Lin et al. 2017, sec. 4.1 (dice_focal only)", low=0, topic=LOSS, scope=SUPERVISED
     )
     class_weights: tuple[float, ...] | None = setting(
-        None,
-        "all classes count the same; else one weight per class or region",
-        low=0,
-        topic=LOSS,
-        scope=MATCHED,
-    )
+        None, "none: all classes have the same weight; else one weight for each class or region",
+        low=0, topic=LOSS, scope=MATCHED,
+    )  # fmt: skip
     class_weights_from: str = setting(
         "given",
-        "class_weights; else rare classes count more, by their voxels in labelled patches, or in "
-        "labelled and pseudo-labelled ones (DHC, Wang & Li 2023)",
-        choices=("given", "labelled", "pseudo_labels"),
-        topic=LOSS,
-        scope=MATCHED,
-    )
+        "given: the setting class_weights; labelled, pseudo_labels: rare classes get larger "
+        "weights, by their voxels in labelled patches, or also in pseudo labels (DHC, Wang & Li "
+        "2023)",
+        choices=("given", "labelled", "pseudo_labels"), topic=LOSS, scope=MATCHED,
+    )  # fmt: skip
     deep_supervision: bool = setting(True, "nnU-Net's", topic=LOSS, scope=MATCHED)
     mirror: bool = planned(rules.mirror, topic=AUGMENTATION, scope=MATCHED)
     augmentation: str = setting(
         WORKERS,
-        "nnU-Net's own code in the processes that load batches; device: the same changes of whole "
-        "batches on the training's device, for machines with few cores beside a GPU",
-        choices=(WORKERS, DEVICE),
-        topic=AUGMENTATION,
-        scope=MATCHED,
-    )
+        "nnU-Net's own code in the processes that load batches; device: the same changes, computed "
+        "for whole batches on the training's device, for machines with few CPU cores for each GPU",
+        choices=(WORKERS, DEVICE), topic=AUGMENTATION, scope=MATCHED,
+    )  # fmt: skip
     max_rotation_degrees: float = planned(
         rules.max_rotation_degrees, low=0, high=180, topic=AUGMENTATION, scope=MATCHED
     )
     labelled_appearance: float = setting(
         0.0,
-        "nnU-Net's own augmentation only; a probability adds the strong view's appearance changes",
-        low=0,
-        high=1,
-        topic=AUGMENTATION,
-        scope=MATCHED,
-    )
+        "0: only nnU-Net's augmentation; else the probability of each appearance change of the "
+        "strong view, in addition",
+        low=0, high=1, topic=AUGMENTATION, scope=MATCHED,
+    )  # fmt: skip
 
     ramp_up: str = setting(
-        "gaussian",
-        "exp(-5 (1 - t)^2), Tarvainen & Valpola 2017",
-        choices=("gaussian", "linear", "constant"),
-        topic=WEIGHT,
-        scope=UNLABELLED,
-    )
+        "gaussian", "exp(-5 (1 - t)^2), Tarvainen & Valpola 2017",
+        choices=("gaussian", "linear", "constant"), topic=WEIGHT, scope=UNLABELLED,
+    )  # fmt: skip
     unlabelled_start_steps: int = planned(
         rules.unlabelled_start_steps, low=0, topic=WEIGHT, scope=UNLABELLED
     )
     ramp_up_steps: int = planned(rules.ramp_up_steps, low=0, topic=WEIGHT, scope=UNLABELLED)
-    follow_trust: bool = setting(
+    follow_reliability: bool = setting(
         True,
-        "the unlabelled terms wait until every class is known, at most unlabelled_start_steps, and "
-        "weigh by the reliability of the network squared (of validation cases; of fold all, whose "
-        "cases are trained on, less what augmentation costs); False: from unlabelled_start_steps "
-        "on",
-        topic=WEIGHT,
-        scope=UNLABELLED,
-    )
+        "unlabelled images count more as the network improves: ramp-up x (validation Dice above "
+        "chance)^2; up to unlabelled_start_steps the worst class decides, then the mean (fold all: "
+        "estimated from training cases with and without augmentation). false: unlabelled images "
+        "count from unlabelled_start_steps on, however good the network is",
+        topic=WEIGHT, scope=UNLABELLED,
+    )  # fmt: skip
     unlabelled_weight: float = setting(
-        1.0,
-        "factor on every unlabelled term; 0 is supervised training",
-        low=0,
-        topic=WEIGHT,
-        scope=UNLABELLED,
-    )
+        1.0, "factor on every unlabelled term; 0 is supervised training", low=0,
+        topic=WEIGHT, scope=UNLABELLED,
+    )  # fmt: skip
     unlabelled_gradient_limit: float = planned(
         rules.unlabelled_gradient_limit, low=0, topic=WEIGHT, scope=UNLABELLED
     )
     unlabelled_gradient_limit_at_end: float | None = setting(
         None,
-        "the same throughout; else the limit rises or falls from unlabelled_gradient_limit to this",
-        low=0.001,
-        topic=WEIGHT,
-        scope=UNLABELLED,
-    )
+        "none: a constant limit; else the limit changes from unlabelled_gradient_limit to this",
+        low=0.001, topic=WEIGHT, scope=UNLABELLED,
+    )  # fmt: skip
     unlabelled_foreground_oversampling: float = planned(
-        rules.unlabelled_foreground_oversampling,
-        low=0,
-        high=1,
-        topic=SAMPLING,
-        scope=UNLABELLED,
+        rules.unlabelled_foreground_oversampling, low=0, high=1, topic=SAMPLING, scope=UNLABELLED
     )
     locate_epochs: tuple[int, ...] = setting(
         (),
-        "oversampled patches lie where the labelled cases have foreground; from these epochs on, "
-        "where the deployed network sees it in the image itself",
-        low=1,
-        topic=SAMPLING,
-        scope=UNLABELLED,
-    )
+        "oversampled patches are drawn where labelled cases have foreground; from each of these "
+        "epochs on, where the deployed network predicts it in the image itself",
+        low=1, topic=SAMPLING, scope=UNLABELLED,
+    )  # fmt: skip
     unlabelled_rotation_and_scaling: bool = setting(
-        False,
-        "the teacher is surest on the image as it is; True: as nnU-Net does labelled patches",
-        topic=AUGMENTATION,
-        scope=UNLABELLED,
-    )
+        False, "the teacher is most certain on the unchanged image; true: as for labelled patches",
+        topic=AUGMENTATION, scope=UNLABELLED,
+    )  # fmt: skip
     filter_epochs: tuple[int, ...] = setting(
         (),
-        "no filtering; else at the start of these epochs the surest images are kept (UIF)",
-        low=1,
-        topic=FILTERING,
-        scope=UNLABELLED,
-    )
+        "no filtering; else only the most certain images are used from each of these epochs on "
+        "(UIF)",
+        low=1, topic=FILTERING, scope=UNLABELLED,
+    )  # fmt: skip
     filter_keep: float = setting(
-        0.1,
-        "fraction, or number above 1, of the unlabelled images (FLARE22: 200 of 2000)",
-        low=0,
-        topic=FILTERING,
-        scope=UNLABELLED,
-    )
+        0.1, "fraction, or number above 1, of the unlabelled images (FLARE22: 200 of 2000)", low=0,
+        topic=FILTERING, scope=UNLABELLED,
+    )  # fmt: skip
     filter_score: str = setting(
-        "disagreement",
-        "of two networks, as the FLARE22 seed's CPS",
-        choices=FILTER_SCORES,
-        topic=FILTERING,
-        scope=UNLABELLED,
-    )
+        "disagreement", "of two networks, as in CPS for FLARE22 (prototype)", choices=FILTER_SCORES,
+        topic=FILTERING, scope=UNLABELLED,
+    )  # fmt: skip
     appearance_strength: float = planned(
         rules.appearance_strength, low=0, topic=AUGMENTATION, scope=UNLABELLED
     )
     appearance_probability: float = setting(
-        0.5,
-        "of each change of the strong view (prototype)",
-        low=0,
-        high=1,
-        topic=AUGMENTATION,
-        scope=UNLABELLED,
-    )
+        0.5, "of each change of the strong view (prototype)", low=0, high=1,
+        topic=AUGMENTATION, scope=UNLABELLED,
+    )  # fmt: skip
 
     save_every_epochs: int = setting(
-        10,
-        "at most 10 epochs are lost to a crash (nnU-Net: 50)",
-        low=1,
-        topic=TRACKING,
-        scope=OWN,
+        10, "a crash loses at most 10 epochs (nnU-Net: 50)", low=1, topic=TRACKING, scope=OWN
     )
     early_stopping_patience_epochs: int = setting(
-        0,
-        "0: off, as nnU-Net; else stop when the best moving-average Dice is that old",
-        low=0,
-        topic=LENGTH,
-        scope=SUPERVISED,
-    )
+        0, "0: off, as in nnU-Net; else stop when the best moving-average Dice is that old", low=0,
+        topic=LENGTH, scope=SUPERVISED,
+    )  # fmt: skip
     tensorboard: bool = setting(
-        False,
-        "also write TensorBoard files (needs the extra semi_nnunet[tensorboard])",
-        topic=TRACKING,
-        scope=OWN,
-    )
+        False, "also write TensorBoard files (needs the extra semi_nnunet[tensorboard])",
+        topic=TRACKING, scope=OWN,
+    )  # fmt: skip
     mlflow: bool = setting(
         False,
         "also write to nnUNet_results/mlflow.db, or MLFLOW_TRACKING_URI (needs the extra "
         "semi_nnunet[mlflow])",
-        topic=TRACKING,
-        scope=OWN,
-    )
+        topic=TRACKING, scope=OWN,
+    )  # fmt: skip
 
     @property
     def total_steps(self) -> int:
@@ -297,43 +223,40 @@ class SemiSettings:
         return self.epochs * self.steps_per_epoch
 
     @property
+    def follow_trust(self) -> bool:
+        """The earlier name of :attr:`follow_reliability`."""
+        return self.follow_reliability
+
+    @property
     def smallest_unlabelled_batch(self) -> int:
-        """How many unlabelled patches a step needs."""
+        """Unlabelled patches that a step needs."""
         return 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class CutMixSettings(SemiSettings):
-    """How boxes of unlabelled patches are mixed (CutMix)."""
+    """The settings of methods that mix boxes of unlabelled patches (CutMix)."""
 
     cutmix_probability: float = setting(
-        1.0,
-        "every unlabelled patch is mixed (French et al. 2020)",
-        low=0,
-        high=1,
-        topic=AUGMENTATION,
-        scope=UNLABELLED,
-    )
+        1.0, "every unlabelled patch is mixed (French et al. 2020)", low=0, high=1,
+        topic=AUGMENTATION, scope=UNLABELLED,
+    )  # fmt: skip
     cutmix_edge: float = setting(
-        2 / 3,
-        "of the box, relative to the patch (Bai et al. 2023)",
-        low=0.01,
-        high=1,
-        topic=AUGMENTATION,
-        scope=UNLABELLED,
-    )
+        2 / 3, "edge of the box, relative to the patch (Bai et al. 2023)", low=0.01, high=1,
+        topic=AUGMENTATION, scope=UNLABELLED,
+    )  # fmt: skip
 
     @property
     def smallest_unlabelled_batch(self) -> int:
-        """Two where they are mixed."""
+        """Two if patches are mixed."""
         return 2 if self.cutmix_probability > 0 else super().smallest_unlabelled_batch
 
 
 def require_epochs(settings: SemiSettings, name: str) -> None:
-    """Check that the training has the epochs that a setting names.
+    """Check that the training has the epochs that a setting lists.
 
     Raises:
-        UserError: some never come.
+        UserError: the training ends earlier.
     """
     late = [epoch for epoch in getattr(settings, name) if epoch >= settings.epochs]
     if late:

@@ -1,4 +1,4 @@
-"""What the user changed: the layers of ``plans["semi"]``, the more specific one winning::
+"""The user's settings: layers of ``plans["semi"]``, of which the more specific one wins::
 
 "semi": {
     "seed": 1,                                              every trainer, every configuration
@@ -20,51 +20,78 @@ from typing import Any
 from semi_nnunet.settings.schema import value_problems
 from semi_nnunet.util.errors import Problem, UserError
 
+RENAMED = {"follow_trust": "follow_reliability"}  # earlier name of a setting -> current name
+
+
+def use_current_names(layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of layers in which renamed settings have their current names.
+
+    >>> use_current_names({"2d": {"follow_trust": False}})
+    {'2d': {'follow_reliability': False}}
+    """
+    current = {}
+    for key, value in layers.items():
+        name = RENAMED.get(key, key)
+        if name == key or name not in layers:  # the current name wins over an earlier one
+            is_layer = isinstance(value, Mapping)
+            current[name] = use_current_names(value) if is_layer else copy.deepcopy(value)
+    return current
+
 
 def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Two sets of layers as one; where both give a setting, the second wins."""
+    """Merge two sets of layers; the second wins.
+
+    >>> merged({"seed": 1, "2d": {"epochs": 5}}, {"2d": {"epochs": 7}})
+    {'seed': 1, '2d': {'epochs': 7}}
+    """
     result = copy.deepcopy(dict(first))
     for key, value in second.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merged(result[key], value) if both else copy.deepcopy(value)
+        are_layers = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if are_layers else copy.deepcopy(value)
     return result
 
 
 def given_before(plans: Mapping[str, Any]) -> dict[str, Any]:
-    """What a person gave these plans: by ``--set`` earlier, or by editing ``plans["semi"]``.
+    """Collect what the user gave for plans: by ``--set``, or by editing ``plans["semi"]``.
 
-    :func:`plan_semi`'s result is kept under ``plans["semi_planned"]`` beside what it was given, so
-    that an edited value differs from it.
+    The result of :func:`plan_semi` and what it was given are kept in ``plans["semi_planned"]``, so
+    that edited values differ from it.
     """
     planned = plans.get("semi_planned", {})
-    edited = _differing(plans.get("semi", {}), planned.get("semi", {}))
-    return merged(planned.get("given", {}), edited)
+    edited = _find_differences(plans.get("semi", {}), planned.get("semi", {}))
+    return merged(use_current_names(planned.get("given", {})), use_current_names(edited))
 
 
 def without_new_rules(
-    semi: Mapping[str, Any], before: Mapping[str, Any], given: Mapping[str, Any]
+    semi: Mapping[str, Any], previous: Mapping[str, Any], user_layers: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """``semi`` without what no person gave and ``before`` does not have: a newer rule's values."""
+    """Drop values that neither the user nor earlier plans have: those of newer rules.
+
+    Args:
+        semi: the layers to reduce.
+        previous: the layers of earlier plans.
+        user_layers: the layers that the user gave.
+    """
     result = {}
     for key, value in semi.items():
         if isinstance(value, Mapping):
-            inner = without_new_rules(value, before.get(key, {}), given.get(key, {}))
-            if inner or not value:
-                result[key] = inner
-        elif key in before or key in given:
+            layer = without_new_rules(value, previous.get(key, {}), user_layers.get(key, {}))
+            if layer or not value:
+                result[key] = layer
+        elif key in previous or key in user_layers:
             result[key] = value
     return result
 
 
-def _differing(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of ``now`` that ``before`` does not have."""
+def _find_differences(current: Mapping[str, Any], previous: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of ``current`` that ``previous`` does not have."""
     result: dict[str, Any] = {}
-    for key, value in now.items():
-        if isinstance(value, Mapping) and isinstance(before.get(key), Mapping):
-            inner = _differing(value, before[key])
-            if inner:
-                result[key] = inner
-        elif key not in before or before[key] != value:
+    for key, value in current.items():
+        if isinstance(value, Mapping) and isinstance(previous.get(key), Mapping):
+            layer = _find_differences(value, previous[key])
+            if layer:
+                result[key] = layer
+        elif key not in previous or previous[key] != value:
             result[key] = copy.deepcopy(value)
     return result
 
@@ -78,48 +105,50 @@ def given_settings(
     configurations: Sequence[str],
     trainers: Mapping[str, type] = types.MappingProxyType({}),
 ) -> dict[str, tuple[Any, str]]:
-    """Collect what ``plans["semi"]`` says for one trainer and configuration.
+    """Collect the settings that ``plans["semi"]`` gives for one trainer and configuration.
 
     Args:
         semi: ``plans["semi"]``.
-        common: the settings class shared by all trainers; only its keys may stand in the shared
-            layers.
+        common: the settings class shared by all trainers; the shared layers may only have its keys.
         settings_class: the trainer's own settings class.
         trainer: the trainer's class name.
         configuration: for example "3d_fullres".
         configurations: every configuration of the plans.
-        trainers: name -> settings class of the trainers there are, to tell a misspelt section from
-            another trainer's, and an unknown key from another trainer's.
+        trainers: name -> settings class of all trainers, to recognise misspelt sections and keys
+            of other trainers.
+
+    Returns:
+        setting -> (value, the layer that gives it).
 
     Raises:
-        UserError: every unknown key, with the nearest valid one; and with them the wrong values.
+        UserError: unknown keys, each with the nearest valid one, and invalid values.
     """
-    problems = list(_misspelt_trainers(semi, trainers))
+    problems = list(_find_misspelt_trainers(semi, trainers))
     owners = {trainer: settings_class, **trainers}
-    given: dict[str, tuple[Any, str]] = {}
-    for layer, where, known, is_section in _layers(
-        semi, common, settings_class, trainer, configuration, configurations
-    ):
+    values: dict[str, tuple[Any, str]] = {}
+    layers = _list_layers(semi, common, settings_class, trainer, configuration, configurations)
+    for layer, layer_name, layer_class, is_section in layers:
         if not isinstance(layer, Mapping):
-            wrong = f"must be a JSON object, got {layer!r}"
-            problems.append(Problem(where, wrong, "write {...} there"))
+            problem = f"must be a JSON object, got {layer!r}"
+            problems.append(Problem(layer_name, problem, "write {...} instead"))
             continue
-        names = [field.name for field in dataclasses.fields(known)]
+        names = [field.name for field in dataclasses.fields(layer_class)]
         for key, value in layer.items():
-            if is_section(key):
+            name = RENAMED.get(key, key)
+            if is_section(key) or (name != key and name in layer):
                 continue
-            if key in names:
-                given[key] = (value, where)
+            if name in names:
+                values[name] = (value, layer_name)
             else:
-                problems.append(_unknown_key(key, where, names, owners))
+                problems.append(_describe_unknown_key(key, layer_name, names, owners))
     if problems:
-        problems += value_problems(settings_class, given)
-        raise UserError("plans['semi'] holds something that is no setting:", problems)
-    return given
+        problems += value_problems(settings_class, values)
+        raise UserError("plans['semi'] has unknown or invalid settings:", problems)
+    return values
 
 
-def _misspelt_trainers(semi: Any, trainers: Collection[str]) -> Iterator[Problem]:
-    """Sections that are nearly a trainer's name; those of other packages are left alone."""
+def _find_misspelt_trainers(semi: Any, trainers: Collection[str]) -> Iterator[Problem]:
+    """Yield a problem for sections that are nearly a trainer's name; ignore other packages'."""
     for key in semi if isinstance(semi, Mapping) else ():
         near = difflib.get_close_matches(key, trainers, n=1, cutoff=0.85)
         if key.endswith("Trainer") and key not in trainers and near:
@@ -127,7 +156,7 @@ def _misspelt_trainers(semi: Any, trainers: Collection[str]) -> Iterator[Problem
             yield Problem(f"plans['semi'][{key!r}]", "there is no such trainer", fix)
 
 
-def _layers(
+def _list_layers(
     semi: Any,
     common: type,
     settings_class: type,
@@ -135,7 +164,7 @@ def _layers(
     configuration: str,
     configurations: Sequence[str],
 ) -> Iterator[tuple[Any, str, type, Callable[[str], bool]]]:
-    """Each layer's content, its name, the class of its settings, and which keys are sections."""
+    """Yield each layer, its name, its settings class, and a test whether a key is a section."""
 
     def section(layer: Any, key: str) -> Any:
         return layer.get(key, {}) if isinstance(layer, Mapping) else {}
@@ -146,33 +175,34 @@ def _layers(
     def is_configuration(key: str) -> bool:
         return key in configurations
 
-    def is_none(key: str) -> bool:
+    def is_never(key: str) -> bool:
         return False
 
-    root, own = "plans['semi']", section(semi, trainer)
-    in_own = f"{root}[{trainer!r}]"
+    root, trainer_layer = "plans['semi']", section(semi, trainer)
+    trainer_name = f"{root}[{trainer!r}]"
+    innermost = section(trainer_layer, configuration)
     yield semi, root, common, is_any_section
-    yield section(semi, configuration), f"{root}[{configuration!r}]", common, is_none
-    yield own, in_own, settings_class, is_configuration
-    yield section(own, configuration), f"{in_own}[{configuration!r}]", settings_class, is_none
+    yield section(semi, configuration), f"{root}[{configuration!r}]", common, is_never
+    yield trainer_layer, trainer_name, settings_class, is_configuration
+    yield innermost, f"{trainer_name}[{configuration!r}]", settings_class, is_never
 
 
-def _unknown_key(
-    key: str, where: str, names: Sequence[str], trainers: Mapping[str, type]
+def _describe_unknown_key(
+    key: str, layer: str, names: Sequence[str], trainers: Mapping[str, type]
 ) -> Problem:
     owners = [
         name
-        for name, kind in trainers.items()
-        if key in (field.name for field in dataclasses.fields(kind))
+        for name, settings_class in trainers.items()
+        if key in (field.name for field in dataclasses.fields(settings_class))
     ]
     if owners:
         return Problem(
-            f"{where}[{key!r}]",
-            f"is a setting of {', '.join(owners)} alone",
+            f"{layer}[{key!r}]",
+            f"is a setting of {', '.join(owners)} only",
             f"move it to plans['semi'][{owners[0]!r}] (plan --set {owners[0]}.{key}=...)",
         )
     near = difflib.get_close_matches(key, names, n=1, cutoff=0.4)
     fix = (
         f"did you mean {near[0]!r}?" if near else f"remove it; the settings are {', '.join(names)}"
     )
-    return Problem(f"{where}[{key!r}]", "unknown setting", fix)
+    return Problem(f"{layer}[{key!r}]", "unknown setting", fix)

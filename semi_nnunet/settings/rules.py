@@ -1,4 +1,4 @@
-"""Every planned setting as a pure function: ``rule(properties, values) -> (value, reason)``."""
+"""The rules of planned settings, as functions: ``rule(properties, values) -> (value, reason)``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ Planned = tuple[Any, str]
 
 @dataclass(frozen=True)
 class DatasetProperties:
-    """What the rules know of a data set and configuration.
+    """The properties of a data set and configuration that the rules depend on.
+
+    >>> properties = DatasetProperties(20, 200, 2, (80, 160, 160), (120.0, 320.0, 320.0))
+    >>> labelled_batch_size(properties, {})
+    (2, 'batch size of the nnU-Net plan')
 
     Args:
         labelled_cases: number of cases in imagesTr.
@@ -25,8 +29,8 @@ class DatasetProperties:
             :mod:`semi_nnunet.data.fingerprint`.
         foreground_slices: fraction of the labelled cases' slices that show foreground.
         foreground_classes: number of classes without background, or of regions.
-        told_by_place: the names of two classes that look alike and always lie in the same order, if
-            there are any.
+        lookalike_classes: names of two classes that look alike and always lie in the same order,
+            or None.
     """
 
     labelled_cases: int
@@ -37,11 +41,11 @@ class DatasetProperties:
     intensity_shift: float = 0.0
     foreground_slices: float = 1.0
     foreground_classes: int = 1
-    told_by_place: tuple[str, str] | None = None
+    lookalike_classes: tuple[str, str] | None = None
 
 
 def epochs(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
-    return 1000, "nnU-Net's default, so that results compare with it"
+    return 1000, "nnU-Net's default, so that results are comparable"
 
 
 def steps_per_epoch(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
@@ -53,7 +57,7 @@ def validation_steps_per_epoch(properties: DatasetProperties, values: Mapping[st
 
 
 def total_steps(values: Mapping[str, Any]) -> int:
-    """Optimizer steps of the whole training."""
+    """Return the optimizer steps of the whole training."""
     return int(values["epochs"]) * int(values["steps_per_epoch"])
 
 
@@ -62,44 +66,45 @@ def labelled_batch_size(properties: DatasetProperties, values: Mapping[str, Any]
 
 
 def unlabelled_batch_size(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
-    reason = (
-        "as many unlabelled as labelled patches a step (Mean Teacher, FixMatch in segmentation)"
+    return values["labelled_batch_size"], (
+        "as many unlabelled as labelled patches in each step (Mean Teacher, FixMatch in "
+        "segmentation)"
     )
-    return values["labelled_batch_size"], reason
 
 
 def initial_lr(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
     if values["optimizer"] == "adam":
-        return 1e-4, "the published medical Mean Teacher's with Adam"
+        return 1e-4, "that of the published medical Mean Teacher with Adam"
     return 1e-2, "nnU-Net's with SGD"
 
 
 def warm_up_epochs(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
     if values["pretrained"] is None:
-        return 0, "random weights have nothing to lose"
+        return 0, "no warm-up: training starts from random weights"
     return max(1, round(0.05 * int(values["epochs"]))), (
-        "5 % of the epochs, in which the rate rises evenly, so that the output layer, which is "
-        "random, does not undo what the others know (Wald et al. 2024; poly only)"
+        "5 % of the epochs, with a linearly increasing rate, so that the random output layer does "
+        "not spoil the pre-trained weights (Wald et al. 2024; poly only)"
     )
 
 
 def unlabelled_start_steps(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
     steps = min(2000, round(0.4 * total_steps(values)))
     return steps, (
-        "until then (40 %, at most 2000) the unlabelled terms weigh by how well the least known "
-        "class is predicted, then by the mean of the classes; 0: the same weight however bad"
+        "40 % of the steps, at most 2000: until then the weight of unlabelled images depends on "
+        "the worst class, afterwards on the mean over classes (see follow_reliability); 0: the "
+        "weight does not depend on how good the network is"
     )
 
 
 def ramp_up_steps(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
     steps = max(1, round(0.4 * total_steps(values)))
     return steps, (
-        "40 % of the steps, from the first one on: the teacher must be useful before it is followed"
+        "40 % of the steps, from the first one: the teacher must be useful before it is followed"
     )
 
 
 def every_step(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
-    return total_steps(values), "the weight grows until the end"
+    return total_steps(values), "the weight grows until the last step"
 
 
 def unlabelled_gradient_limit(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
@@ -107,37 +112,40 @@ def unlabelled_gradient_limit(properties: DatasetProperties, values: Mapping[str
         return 0.0, "no limit, as published"
     if len(properties.patch_size) == 3:
         return 0.5, (
-            "volumes: the norm of the unlabelled gradient is at most half of the supervised one's; "
-            "it was two to four times as large, and the labels were fitted too late (LA)"
+            "volumes: the norm of the unlabelled gradient is at most half that of the supervised "
+            "one; it was two to four times as large, and the labels were fitted too late (LA)"
         )
-    return 0.0, "slices: no limit; it was about as large as the supervised one (ACDC)"
+    return (
+        0.0,
+        "slices: no limit; the unlabelled gradient was as large as the supervised one (ACDC)",
+    )
 
 
 def ema_decay(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
     horizon = min(1000, max(10, total_steps(values) // 30))
     return 1 - 1 / horizon, (
         f"averages about the last {horizon} steps: 1/30 of the training, at most 1000 (Mean "
-        f"Teacher: .99 to .999); a teacher that lags behind does not know what came last"
+        f"Teacher: .99 to .999); a longer average would lag behind the student"
     )
 
 
 def mirror(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
-    if properties.told_by_place is None:
-        return True, "nnU-Net's: no classes are known that their place alone tells apart"
-    one, other = properties.told_by_place
+    if properties.lookalike_classes is None:
+        return True, "nnU-Net's; no two classes differ only in their position"
+    first, second = properties.lookalike_classes
     return False, (
-        f"{one} and {other} are as bright as each other and always lie on the same sides: a "
-        f"mirrored image shows the one where the other is (Hippocampus: 3 points)"
+        f"{first} and {second} are equally bright and always lie on the same sides, so that "
+        f"mirroring confuses them (Hippocampus: 3 points)"
     )
 
 
 def max_rotation_degrees(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
-    """How far labelled patches are rotated, by every trainer alike, so that baselines match."""
+    """Plan the largest rotation of labelled patches, the same for every trainer."""
     if values["mirror"]:
-        return 180.0, "no limit to nnU-Net's, which are up to 180 in planes that are nearly square"
+        return 180.0, "nnU-Net's: up to 180 in planes that are nearly square"
     return 30.0, (
-        "nnU-Net's of volumes: mirroring is off, so orientation matters, and unlabelled patches "
-        "are not rotated at all (180: nnU-Net's of planes that are nearly square)"
+        "orientation matters, as mirroring is off: nnU-Net's for volumes, also in planes that are "
+        "nearly square (nnU-Net: 180); unlabelled patches are not rotated at all"
     )
 
 
@@ -148,14 +156,15 @@ def unlabelled_foreground_oversampling(
         min(1.0, patch / max(size, 1))
         for patch, size in zip(properties.patch_size, properties.median_shape, strict=True)
     )
-    found = f"a patch covers {covered:.0%} of the median image"
+    coverage = f"a patch covers {covered:.0%} of the median image"
     if len(properties.patch_size) == 2:
         covered *= properties.foreground_slices
-        found += f", {properties.foreground_slices:.0%} of the slices show foreground"
+        coverage += f", {properties.foreground_slices:.0%} of the slices show foreground"
     if covered >= 0.5:
-        return 0.0, f"{found}: foreground is met anyway"
+        return 0.0, f"{coverage}: patches show foreground anyway"
     return 0.33, (
-        f"{found}: look where the labelled cases have foreground, as often as nnU-Net does"
+        f"{coverage}: a third of the patches, as in nnU-Net, is drawn where labelled cases have "
+        f"foreground"
     )
 
 
@@ -163,19 +172,21 @@ def appearance_strength(properties: DatasetProperties, values: Mapping[str, Any]
     strength = round(min(2.0, max(1.0, properties.intensity_shift / 0.5)), 2)
     if strength > 1:
         return strength, (
-            f"the unlabelled intensities lie {properties.intensity_shift:.2f} sd from the "
-            f"labelled: stronger changes bridge the gap"
+            f"the unlabelled intensities lie {properties.intensity_shift:.2f} sd from the labelled "
+            f"ones: stronger changes bridge the gap"
         )
-    return 1.0, "labelled and unlabelled intensities agree: ranges of the Mean Teacher prototype"
+    return 1.0, (
+        "labelled and unlabelled intensities are similar: ranges of the Mean Teacher prototype"
+    )
 
 
 def class_wise_threshold(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
     if properties.foreground_classes > 1:
         return True, (
-            "several classes: lower for those the teacher is less sure of (FreeMatch), so that the "
-            "others do not drown them (ACDC)"
+            "several classes: lower for classes with less confident predictions (FreeMatch), so "
+            "that confident classes do not dominate (ACDC)"
         )
     return False, (
-        "one class: a lower threshold for it than for background would trust the inner side of its "
-        "border more than the outer one, and it would grow (Kvasir-SEG)"
+        "one class: a lower threshold for it than for the background would use more pseudo labels "
+        "inside its border than outside, and the class would grow (Kvasir-SEG)"
     )

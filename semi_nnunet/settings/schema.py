@@ -1,8 +1,8 @@
-"""Settings of a method: frozen dataclasses, filled by stated rules where nobody gave a value.
+"""The settings of a method: frozen dataclasses, filled in by rules where the user gave no value.
 
 A field is declared with :func:`setting` (a constant default) or :func:`planned` (a rule computes it
 from :class:`~semi_nnunet.settings.rules.DatasetProperties`). Both carry the reason of the default,
-which ``semi_nnunet plan`` prints, and the topic under which it is listed.
+which ``semi_nnunet plan`` prints, and the topic under which the setting is listed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from semi_nnunet.util.validation import fits
 
 Rule = Callable[[Any, Mapping[str, Any]], tuple[Any, str]]
 
-# Whom a setting concerns.
-MATCHED = "matched"  # every training; one and its baseline must have the same value
+# Scopes: the trainings that a setting affects.
+MATCHED = "matched"  # every training; a method and its baseline must have the same value
 SUPERVISED = "supervised"  # every training; the baseline may have another value
-UNLABELLED = "unlabelled"  # trainings with unlabelled images alone
-OWN = "own"  # every training; two that are otherwise alike may have different values
+UNLABELLED = "unlabelled"  # only trainings with unlabelled images
+OWN = "own"  # every training; two otherwise equal trainings may have different values
 METHOD = "method"  # the trainings of one method
-OURS = "ours"  # the variant of a method that is no publication's
+OURS = "ours"  # the variant of a method that is not a publication's
 SCOPES = (MATCHED, SUPERVISED, UNLABELLED, OWN, METHOD)
 
 
@@ -41,13 +41,19 @@ def setting(
 ) -> Any:
     """Declare a setting with a constant default.
 
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Example:
+    ...     temperature: float = setting(0.5, "the paper's", low=0, high=1)
+    >>> resolve(Example, None, {}).reasons
+    {'temperature': "the paper's"}
+
     Args:
-        default: its value where nobody gave one.
-        why: the reason of the default.
-        low, high, below: its range, [low, high] or [low, below).
-        choices: the values that it may have.
-        topic: under which it is listed.
-        scope: whom it concerns, one of :data:`SCOPES`.
+        default: value if the user gives none.
+        why: reason of the default.
+        low, high, below: range, [low, high] or [low, below).
+        choices: allowed values.
+        topic: under which the setting is listed.
+        scope: one of :data:`SCOPES`.
     """
     metadata = {"why": why, "low": low, "high": high, "below": below, "choices": choices}
     metadata |= {"topic": topic, "scope": scope}
@@ -57,23 +63,17 @@ def setting(
 def planned(rule: Rule, **limits: Any) -> Any:
     """Declare a setting that ``rule(properties, values) -> (value, reason)`` computes.
 
-    The values are those that were given, the constant ones, and those planned before it.
+    The values are the given and constant ones, and those planned before this setting.
     """
-    metadata: dict[str, Any] = {
-        "rule": rule,
-        "low": None,
-        "high": None,
-        "below": None,
-        "choices": None,
-    }
-    metadata |= {"topic": "method", "scope": METHOD, **limits}
+    metadata: dict[str, Any] = {"rule": rule, "topic": "method", "scope": METHOD}
+    metadata |= dict.fromkeys(("low", "high", "below", "choices")) | limits
     return dataclasses.field(kw_only=True, default=None, metadata=metadata)
 
 
 def published(**variants: Mapping[str, Any]) -> Any:
-    """Declare the setting ``variant``: the values that publications of a method have.
+    """Declare the setting ``variant``: the values of publications of a method.
 
-    What a person gives stands before them.
+    Values that the user gives take precedence.
 
     Args:
         variants: name -> setting -> value.
@@ -84,7 +84,7 @@ def published(**variants: Mapping[str, Any]) -> Any:
 
 
 def values_of_variant(settings_class: type, name: str) -> Mapping[str, Any]:
-    """The values of one of the :func:`published` variants; none of this package's own."""
+    """Return the values of one of the :func:`published` variants; empty for this package's own."""
     for field in dataclasses.fields(settings_class):
         if field.name == "variant":
             values: Mapping[str, Any] = field.metadata["variants"].get(name, {})
@@ -93,15 +93,15 @@ def values_of_variant(settings_class: type, name: str) -> Mapping[str, Any]:
 
 
 def names_of_scope(settings_class: type, *scopes: str) -> tuple[str, ...]:
-    """The settings of a class that concern certain trainings, in order."""
+    """Return the names of the settings with one of the scopes, in order."""
     fields = dataclasses.fields(settings_class)
     return tuple(field.name for field in fields if field.metadata["scope"] in scopes)
 
 
 def topic_of(settings_class: type, name: str) -> str:
-    """The topic of a setting, as the class says that declared it first."""
-    for kind in reversed(settings_class.__mro__):
-        field = getattr(kind, "__dataclass_fields__", {}).get(name)
+    """Return the topic of a setting, as declared in its first class."""
+    for base in reversed(settings_class.__mro__):
+        field = getattr(base, "__dataclass_fields__", {}).get(name)
         if field is not None:
             return str(field.metadata["topic"])
     raise KeyError(name)
@@ -109,70 +109,87 @@ def topic_of(settings_class: type, name: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Resolved:
-    """The settings of one trainer and configuration, with the reason of every value."""
+    """The settings of one trainer and configuration, with the reason of every value.
+
+    Args:
+        settings: the dataclass of the method.
+        reasons: setting -> reason.
+        user_given: settings whose value the user gave.
+    """
 
     settings: Any
     reasons: dict[str, str]
+    user_given: frozenset[str] = frozenset()
 
     def as_dict(self) -> dict[str, Any]:
-        """The values as plain JSON types."""
+        """Return the values as plain JSON types."""
         return dataclasses.asdict(self.settings)
 
 
 def resolve(
-    settings_class: type, properties: Any, given: Mapping[str, tuple[Any, str]]
+    settings_class: type, properties: Any, user_values: Mapping[str, tuple[Any, str]]
 ) -> Resolved:
-    """Fill in the settings: what was given, else the variant's, the rule's or the default.
+    """Fill in the settings: the given value, else the variant's, the rule's or the default.
 
     Args:
         settings_class: the dataclass of the method.
-        properties: what the rules may use.
-        given: setting -> (value, where it was given).
+        properties: input of the rules.
+        user_values: setting -> (value, where it was given).
 
     Raises:
-        UserError: every value that is of the wrong type or outside its range.
+        UserError: values of the wrong type or outside their range, all of them.
     """
-    problems = value_problems(settings_class, given)
-    raise_if_any("Some settings are out of range:", problems)
+    raise_if_any("Some settings are out of range:", value_problems(settings_class, user_values))
     values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     fields = dataclasses.fields(settings_class)
-    variant, _ = given.get("variant", (OURS, ""))
-    of_variant = values_of_variant(settings_class, variant)
+    variant, _ = user_values.get("variant", (OURS, ""))
+    variant_values = values_of_variant(settings_class, variant)
     for field in fields:
-        if field.name in given:
-            value, where = given[field.name]
+        if field.name in user_values:
+            value, source = user_values[field.name]
             values[field.name] = tuple(value) if isinstance(value, list) else value
-            reasons[field.name] = f"given in {where}"
-        elif field.name in of_variant:
-            values[field.name] = of_variant[field.name]
+            reasons[field.name] = f"given in {source}"
+        elif field.name in variant_values:
+            values[field.name] = variant_values[field.name]
             reasons[field.name] = f"of the published variant {variant!r}"
         elif "rule" not in field.metadata:
             values[field.name], reasons[field.name] = field.default, field.metadata["why"]
-    for field in fields:  # a rule sees every constant, and what was planned before
+    ruled = set()
+    for field in fields:  # a rule sees every constant, and the values planned before it
         if values.get(field.name) is None and "rule" in field.metadata:
             values[field.name], reasons[field.name] = field.metadata["rule"](properties, values)
+            ruled.add(field.name)
     in_order = {field.name: reasons[field.name] for field in fields}
-    return Resolved(settings_class(**values), in_order)
+    return Resolved(settings_class(**values), in_order, frozenset(user_values.keys() - ruled))
 
 
-def value_problems(settings_class: type, given: Mapping[str, tuple[Any, str]]) -> list[Problem]:
-    """Every given value that is of the wrong type or outside its range."""
+def value_problems(
+    settings_class: type, user_values: Mapping[str, tuple[Any, str]]
+) -> list[Problem]:
+    """List the given values of the wrong type or outside their range.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Example:
+    ...     epochs: int = setting(1000, "nnU-Net's", low=1)
+    >>> print(*value_problems(Example, {"epochs": (0, "plans['semi']")}))
+    plans['semi']['epochs']: must be in [1, inf), got 0. Fix: correct the value
+    """
     problems: list[Problem] = []
     hints = typing.get_type_hints(settings_class)
     for field in dataclasses.fields(settings_class):
-        if field.name in given:
-            value, where = given[field.name]
+        if field.name in user_values:
+            value, source = user_values[field.name]
             value = tuple(value) if isinstance(value, list) else value
-            wrong = _what_is_wrong(field, hints[field.name], value)
-            if wrong:
-                name = f"{where}[{field.name!r}]"
-                problems.append(Problem(name, wrong, "correct the value"))
+            broken_rule = _find_broken_rule(field, hints[field.name], value)
+            if broken_rule:
+                setting_name = f"{source}[{field.name!r}]"
+                problems.append(Problem(setting_name, broken_rule, "correct the value"))
     return problems
 
 
-def _what_is_wrong(field: dataclasses.Field[Any], hint: Any, value: Any) -> str | None:
-    """The broken rule and the value, or None when the value is fine."""
+def _find_broken_rule(field: dataclasses.Field[Any], hint: Any, value: Any) -> str | None:
+    """Return the broken rule and the value, or None if the value is valid."""
     limits = field.metadata
     if value is None and ("rule" in limits or fits(hint, None)):
         return None
@@ -181,11 +198,8 @@ def _what_is_wrong(field: dataclasses.Field[Any], hint: Any, value: Any) -> str 
     if limits["choices"] is not None and value not in limits["choices"]:
         return f"must be one of {', '.join(map(repr, limits['choices']))}, got {value!r}"
     for number in value if isinstance(value, tuple) else (value,):
-        if (
-            isinstance(number, (int, float))
-            and not isinstance(number, bool)
-            and not _in_range(number, limits)
-        ):
+        is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+        if is_number and not _in_range(number, limits):
             return f"must be in {_range_name(limits)}, got {value!r}"
     return None
 

@@ -6,14 +6,18 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-Command = Sequence[str | Path]  # beginning with the name of a console script
+Command = Sequence[str | Path]  # begins with the name of a console script
 
 
 def typed(command: Command) -> str:
-    """The command line as a user would type it; paths below the working folder are relative."""
-    here = Path.cwd()
+    """Return the command line as a user would type it, with relative paths where possible.
+
+    >>> typed(["semi_nnunet", "evaluate", Path.cwd() / "my labels"])
+    "semi_nnunet evaluate 'my labels'"
+    """
+    folder = Path.cwd()
     return shlex.join(
-        str(word.relative_to(here) if word.is_relative_to(here) else word)
+        str(word.relative_to(folder) if word.is_relative_to(folder) else word)
         if isinstance(word, Path)
         else word
         for word in command

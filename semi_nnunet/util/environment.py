@@ -1,4 +1,4 @@
-"""Environment variables, by which nnU-Net is told what it has no argument for."""
+"""Environment variables for a while: many switches of nnU-Net exist only as variables."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from contextlib import contextmanager
 
 @contextmanager
 def variable(name: str, value: str | None) -> Iterator[None]:
-    """Inside the block the environment variable ``name`` has this value; None: it is not set."""
-    before = os.environ.get(name)
+    """Set an environment variable inside the block; ``None`` removes it.
+
+    >>> with variable("nnUNet_compile", "f"):
+    ...     os.environ["nnUNet_compile"]
+    'f'
+    """
+    previous = os.environ.get(name)
     _set(name, value)
     try:
         yield
     finally:
-        _set(name, before)
+        _set(name, previous)
 
 
 def _set(name: str, value: str | None) -> None:

@@ -1,4 +1,4 @@
-"""How a mistake of the user's is reported: the rule, what was found, the fix; no traceback."""
+"""Errors for users: the broken rule, the value found and the fix, without a traceback."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from types import TracebackType
 
 MAX_LISTED = 50
-CONTROL_CHARACTERS = ("Cc", "Cs")  # control characters, and bytes that are no letters
-FULL_DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # or one to read alone
+CONTROL_CHARACTERS = ("Cc", "Cs")  # control characters, and undecodable bytes
+FULL_DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # or read-only
 DISK_ERRNOS = FULL_DISK_ERRNOS | {
     errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
 }  # fmt: skip
@@ -21,11 +21,14 @@ DISK_ERRNOS = FULL_DISK_ERRNOS | {
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with one input.
+    """A mistake in one input.
+
+    >>> print(Problem("case_1", "has 2 channels, expected 1", fix="remove one"))
+    case_1: has 2 channels, expected 1. Fix: remove one
 
     Args:
         where: the file, case or setting.
-        what: the rule that is broken and the value found.
+        what: the broken rule and the value found.
         fix: what to do about it.
     """
 
@@ -98,7 +101,11 @@ def collect_errors(problems: list[Problem], where: str) -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """The text without characters that a terminal obeys, such as ESC in the name of a file."""
+    r"""Escape characters that control a terminal, such as ESC in the name of a file.
+
+    >>> print(printable("\x1b[31m.nii.gz"))
+    \x1b[31m.nii.gz
+    """
     return "".join(
         repr(letter)[1:-1]
         if unicodedata.category(letter) in CONTROL_CHARACTERS and letter not in "\n\t"
@@ -108,40 +115,38 @@ def printable(text: str) -> str:
 
 
 class DiskError(UserError):
-    """Something could not be written: the disk is full or not writable."""
+    """An error of the disk: it is full or not writable."""
 
 
 def disk_error_message(error: BaseException) -> str | None:
-    """What a user is told of an error of the disk; None: the error is another one."""
+    """Return the message for a disk error, or None for any other error."""
     if not isinstance(error, OSError) or error.errno not in DISK_ERRNOS:
         return None
     name = error.filename2 or error.filename  # a copy reads the first and writes the second
     where = f"{name}: " if name else ""
     return printable(
-        f"{where}{error.strerror}. Fix: free space there, or make it writable, or choose another "
-        f"place, and run the same command again"
+        f"{where}{error.strerror}. Fix: free space there, make it writable or choose another "
+        f"folder, and run the same command again"
     )
 
 
 def install_error_hook() -> None:
-    """Make an uncaught :class:`UserError` end the program with its message instead of a traceback.
+    """Print a message instead of a traceback for an uncaught :class:`UserError`.
 
-    So do errors of the disk and Ctrl-C.
-
-    nnU-Net's own commands run our trainers, so this is the only place where we can catch what they
-    raise.
+    The same holds for disk errors and Ctrl-C. nnU-Net's own commands run our trainers, so this is
+    the only place where their errors can be caught.
     """
     if getattr(sys.excepthook, "prints_user_errors_plainly", False):
         return
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        said = str(error) if isinstance(error, UserError) else disk_error_message(error)
+        message = str(error) if isinstance(error, UserError) else disk_error_message(error)
         if isinstance(error, KeyboardInterrupt):
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends us without a traceback
-            print("semi_nnunet: interrupted; the same command with --c goes on", file=sys.stderr)
-        elif said is not None:
-            print(f"semi_nnunet: error: {said}", file=sys.stderr)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends without a traceback
+            print("semi_nnunet: interrupted; the same command with --c continues", file=sys.stderr)
+        elif message is not None:
+            print(f"semi_nnunet: error: {message}", file=sys.stderr)
         else:
             previous(kind, error, trace)
 

@@ -1,4 +1,4 @@
-"""Whether an error is the fault of the machine or of what was worked on."""
+"""Tell failures of the machine from failures of the data that were processed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ NO_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # CUDA's,
 
 
 def is_of_memory(error: Exception) -> bool:
-    """Whether there was too little memory, of the device or of the host."""
-    said = str(error).lower()
-    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return known or any(words in said for words in NO_MEMORY)
+    """Return whether the memory of the device or the host was too small.
+
+    >>> is_of_memory(RuntimeError("CUDA error: out of memory"))
+    True
+    """
+    message = str(error).lower()
+    is_typed = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return is_typed or any(words in message for words in NO_MEMORY)
 
 
 def is_of_machine(error: Exception) -> bool:
-    """Whether the disk or the device failed, not the image; torch's errors tell in words alone."""
-    named = isinstance(error, RuntimeError) and any(name in str(error) for name in DEVICES)
-    return named or isinstance(error, OSError)
+    """Return whether the disk or the device failed; torch's errors differ only in their words."""
+    is_device = isinstance(error, RuntimeError) and any(name in str(error) for name in DEVICES)
+    return is_device or isinstance(error, OSError)

@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old content or the new one, never a torn one."""
+"""Write files so that a crash leaves the old content or the new one, never half of it."""
 
 from __future__ import annotations
 
@@ -20,41 +20,37 @@ from typing import Any
 import numpy as np
 
 from semi_nnunet.util.errors import DiskError, UserError, disk_error_message
-from semi_nnunet.util.machine import is_running
+from semi_nnunet.util.machine import is_process_running
 
-FULL_BYTES = 2**24  # a disk with less left than that is full
+FULL_BYTES = 2**24  # a disk with less free space is full
 INTACT = "The previous file, if any, is intact"
 MAKE_AGAIN = "run the command that writes it (again)"
 
 
 def file_in_the_way(folder: Path) -> Path | None:
-    """The file that is where a folder, or one that it is to lie in, would be; None: there is none.
-
-    Args:
-        folder: that need not be there yet.
-    """
-    there = nearest_existing(folder)
-    return None if there.is_dir() else there
+    """Return the existing file that blocks creating ``folder`` or one of its parents, or None."""
+    existing = find_nearest_existing(folder)
+    return None if existing.is_dir() else existing
 
 
-def nearest_existing(path: Path) -> Path:
-    """The path, or the first folder above it that is there."""
-    return next(one for one in (path, *path.absolute().parents) if one.exists())
+def find_nearest_existing(path: Path) -> Path:
+    """Return the path, or the first folder above it that exists."""
+    return next(candidate for candidate in (path, *path.absolute().parents) if candidate.exists())
 
 
 def write_atomically(
     path: str | Path, write: Callable[[Path], object], needed: int | None = None
 ) -> None:
-    """Call ``write`` with a temporary name beside ``path``, flush it, then rename it to ``path``.
+    """Write a file under a temporary name, flush it, then rename it to ``path``.
 
     Args:
         path: of the file.
-        write: writes it.
-        needed: about how many bytes it takes, for the error that the disk is full.
+        write: called with the temporary path.
+        needed: about how many bytes the file takes, for the error message of a full disk.
 
     Raises:
         UserError: ``path`` is a folder, its folder does not exist, or the disk is full or not
-            writable; ``path`` is then as it was.
+            writable; ``path`` is then unchanged.
     """
     path = Path(path)
     require_place(path)
@@ -80,29 +76,33 @@ def could_not_write(
     needed: int | None = None,
     left: str = INTACT,
 ) -> DiskError:
-    """The error that something could not be written to a folder.
+    """Return the error that something could not be written to a folder.
 
     Args:
-        what: the file, or what it is.
+        what: the file, or its description.
         error: of the system.
         folder: on the disk in question.
         needed: about how many bytes it takes.
-        left: what is there now.
+        left: the state of the disk now, as a sentence.
     """
-    if isinstance(error.__context__, OSError):  # torch says less than what it was told
+    if isinstance(error.__context__, OSError):  # more precise than torch's error
         error = error.__context__
-    known = isinstance(error, OSError) and error.strerror  # without the names: one is said anyway
-    said = " ".join(str(known or error).splitlines())  # torch and SimpleITK say it in several
+    reason = isinstance(error, OSError) and error.strerror  # the file is named anyway
+    line = " ".join(str(reason or error).splitlines())  # torch and SimpleITK write several
     takes = "" if needed is None else f"it takes about {amount(needed)}, and "
     return DiskError(
-        f"could not write {what} ({type(error).__name__}: {said}); {takes}"
+        f"could not write {what} ({type(error).__name__}: {line}); {takes}"
         f"{amount(free_bytes(folder))} are free there. {left}",
         fix="free some space or make the folder writable, then run the same command again",
     )
 
 
 def amount(count: int) -> str:
-    """A number of bytes for people: "3.25 GiB", "12.0 MiB" or "4 kiB"."""
+    """Format a number of bytes for people.
+
+    >>> amount(3489660928), amount(12582912), amount(4000)
+    ('3.25 GiB', '12.0 MiB', '4 kiB')
+    """
     if count >= 2**30:
         return f"{count / 2**30:.2f} GiB"
     return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{-(-count // 2**10)} kiB"
@@ -110,12 +110,14 @@ def amount(count: int) -> str:
 
 @contextmanager
 def writing(what: str | Path, folder: str | Path, left: str = INTACT) -> Iterator[None]:
-    """Inside the block, something is written that cannot be written aside.
+    """Raise errors of the disk inside the block as :class:`DiskError`.
+
+    For output that cannot be written under a temporary name.
 
     Args:
-        what: is written, such as a folder.
-        folder: on the disk that it goes to.
-        left: what is there after an error.
+        what: the output, such as a folder.
+        folder: on its disk.
+        left: the state of the disk after an error, as a sentence.
 
     Raises:
         DiskError: the disk is full or not writable.
@@ -131,31 +133,32 @@ def writing(what: str | Path, folder: str | Path, left: str = INTACT) -> Iterato
 
 @contextmanager
 def folder_aside(target: Path, left: str) -> Iterator[Path]:
-    """Inside the block, fill a new folder that gets the name of ``target`` after it, whole.
-    Several processes may do so at once, each in a folder of its own: the first has its way.
+    """Fill a new folder inside the block, and rename it to ``target`` when it is complete.
+
+    If several processes do so at once, each fills its own folder, and the first one wins.
 
     Args:
         target: does not exist, or is empty.
-        left: what is there after an error.
+        left: the state of the disk after an error, as a sentence.
 
     Yields:
-        The name of the new folder, which is not made yet; it is removed if the block fails.
+        The temporary path, which does not exist yet; it is removed if the block fails.
 
     Raises:
-        UserError: the disk is full or not writable, or another process has made it meanwhile.
+        UserError: the disk is full or not writable, or another process made the folder meanwhile.
     """
     beginning = f".{target.name}.{socket.gethostname()}."
     for leftover in target.parent.glob(f"{glob.escape(beginning)}*.tmp"):
-        if not is_running(leftover.name.removeprefix(beginning).removesuffix(".tmp")):
+        if not is_process_running(leftover.name.removeprefix(beginning).removesuffix(".tmp")):
             shutil.rmtree(leftover, ignore_errors=True)
-    aside = target.with_name(f"{beginning}{os.getpid()}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
+    temporary = target.with_name(f"{beginning}{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
         with writing(target, target.parent, left):
-            yield aside
-            put_folder(aside, target)
+            yield temporary
+            put_folder(temporary, target)
     except (UserError, OSError, RuntimeError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         cause = error.__cause__
         if isinstance(error, DiskError) and isinstance(cause, (OSError, RuntimeError)):
             raise could_not_write(target, cause, target.parent, left=left) from cause
@@ -164,78 +167,72 @@ def folder_aside(target: Path, left: str) -> Iterator[Path]:
 
 @contextmanager
 def undone_on_failure(paths: Sequence[Path]) -> Iterator[None]:
-    """Inside the block, nnU-Net changes these files in place; if it fails, the old ones are back.
+    """Restore files that nnU-Net changes in place inside the block, if the block fails.
 
-    After a kill, :func:`undo` brings them back.
+    After a kill, :func:`undo` restores them.
     """
     undo(paths)
     for path in paths:
         copy = partial(shutil.copyfile, path) if path.exists() else Path.touch
-        write_atomically(_before(path), copy)  # empty: there was none
+        write_atomically(_backup_of(path), copy)  # empty if there was no file
     try:
         yield
     except BaseException:
         undo(paths)
         raise
     for path in paths:
-        _before(path).unlink()
+        _backup_of(path).unlink()
 
 
 def undo(paths: Iterable[Path]) -> None:
-    """Bring back what :func:`undone_on_failure` set aside in a process that was killed."""
+    """Restore the backups that :func:`undone_on_failure` made in a process that was killed."""
     for path in paths:
-        before = _before(path)
-        if before.exists():
-            before.replace(path)  # takes no space
+        backup = _backup_of(path)
+        if backup.exists():
+            backup.replace(path)  # takes no space
             if path.stat().st_size == 0:
                 path.unlink()
 
 
-def _before(path: Path) -> Path:
+def _backup_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.before")
 
 
 def free_bytes(folder: str | Path) -> int:
-    """How much is left on the disk of a folder that may not exist yet."""
-    return shutil.disk_usage(nearest_existing(Path(folder))).free
+    """Return the free space on the disk of a folder, which may not exist yet."""
+    return shutil.disk_usage(find_nearest_existing(Path(folder))).free
 
 
 def require_place(path: Path) -> None:
-    """Check a path that a file is to be written to, before the work for it.
+    """Raise a :class:`UserError` if a file cannot be written to ``path``, before the work for it.
 
-    Raises:
-        UserError: it is a folder or a device, or its folder does not exist.
+    The path is a folder or a device, or its folder does not exist.
     """
     if not path.absolute().parent.is_dir():
         raise UserError(
-            f"could not write {path}: {path.parent} is no folder that exists",
+            f"could not write {path}: the folder {path.parent} does not exist",
             fix="create it, or correct the path",
         )
     if path.is_dir():
         raise UserError(
-            f"could not write {path}: a file is to be written, but it is a folder",
+            f"could not write {path}: it is a folder, not a file",
             fix=f"give a file in it, such as {path / 'NAME'}",
         )
-    if path.exists() and not path.is_file():  # to rename a file to a device would replace that
+    if path.exists() and not path.is_file():  # renaming a file to a device would replace it
         raise UserError(f"could not write {path}: it is a device", fix="give a file")
 
 
 def require_other(path: Path, read: Iterable[Path]) -> None:
-    """Check that what is to be written is none of what is read for it.
-
-    Raises:
-        UserError: it is.
-    """
-    if path.exists() and any(one.exists() and path.samefile(one) for one in read):
+    """Raise a :class:`UserError` if an output would overwrite one of the files it is made from."""
+    if path.exists() and any(file.exists() and path.samefile(file) for file in read):
         raise UserError(
-            f"could not write {path}: it is read for what is to be written there, and would be "
-            f"lost",
-            fix="choose another place with -o",
+            f"could not write {path}: it is one of the inputs, and would be lost",
+            fix="choose another file with -o",
         )
 
 
 def put_in_place(finished: Path, path: Path) -> None:
-    """Flush a finished file to disk and rename it to ``path``, on the same file system."""
+    """Flush a finished file to disk, and rename it to ``path`` on the same file system."""
     _flush(finished)
     os.replace(finished, path)
 
@@ -249,10 +246,10 @@ def _flush(path: Path) -> None:
 
 
 def put_folder(finished: Path, path: Path) -> None:
-    """Rename a finished folder to ``path``, where nothing is, or an empty folder.
+    """Rename a finished folder to ``path``, which does not exist or is empty.
 
     Raises:
-        UserError: another process has made one there meanwhile.
+        UserError: another process made it meanwhile.
     """
     try:
         os.replace(finished, path)
@@ -261,16 +258,12 @@ def put_folder(finished: Path, path: Path) -> None:
             raise
         raise UserError(
             f"{path} was made by another process meanwhile",
-            fix="take that, or remove it and run the same command again",
+            fix="use it, or remove it and run the same command again",
         ) from error
 
 
 def require_space(folder: Path, needed_bytes: int = FULL_BYTES) -> None:
-    """Check that the disk of ``folder`` is not full.
-
-    Raises:
-        UserError: it has less left than that.
-    """
+    """Raise a :class:`DiskError` if the disk of ``folder`` has less free space."""
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise DiskError(
@@ -280,39 +273,39 @@ def require_space(folder: Path, needed_bytes: int = FULL_BYTES) -> None:
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Delete the temporary files of killed writers in ``folder``; nobody may be writing there."""
+    """Delete temporary files of killed writers; no other process may write to ``folder`` now."""
     for path in Path(folder).glob(".*.tmp"):
         if path.is_file():
             path.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text in UTF-8, atomically."""
+    """Write a text in UTF-8 atomically."""
     content = text.encode()
     write_atomically(path, lambda temporary: temporary.write_bytes(content), len(content))
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write ``content`` as indented JSON, atomically."""
+    """Write ``content`` as indented JSON atomically."""
     text = json.dumps(content, indent=4, sort_keys=False)
     write_text(path, text + "\n")
 
 
 def write_csv(path: str | Path, rows: Iterable[Sequence[Any]]) -> None:
-    """Write rows, the first of which names the columns, atomically."""
+    """Write a table as CSV atomically; its first row names the columns."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_text(path, text.getvalue())
 
 
 def read_csv(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Read a file of :func:`write_csv`.
+    """Read a file that :func:`write_csv` wrote.
 
     Returns:
-        Its columns, and its rows by column.
+        The names of the columns; and the rows, each as column -> value.
 
     Raises:
-        UserError: it cannot be read, or is not whole.
+        UserError: the file cannot be read or is incomplete.
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
@@ -323,16 +316,16 @@ def read_csv(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
             if len(row) != len(columns):
                 raise ValueError(f"line {number} has {len(row)} values, not {len(columns)}")
     except (OSError, ValueError, csv.Error) as error:
-        what = f"{path} must be a whole table of comma-separated values in UTF-8"
+        what = f"{path} must be a complete table of comma-separated values in UTF-8"
         raise UserError(f"{what} ({error})", fix=f"remove it, and {MAKE_AGAIN}") from error
     return columns, [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
-    """Write compressed arrays, atomically."""
+    """Write compressed arrays atomically."""
 
     def write(temporary: Path) -> None:
-        with open(temporary, "wb") as file:  # by its name, numpy would add an ending to it
+        with open(temporary, "wb") as file:  # numpy would add an ending to a name
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
     write_atomically(path, write)
@@ -342,7 +335,7 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: the file is absent, cannot be read or is not JSON.
+        UserError: the file does not exist, cannot be read or is not JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -352,30 +345,32 @@ def read_json(path: str | Path) -> Any:
         ) from error
     except OSError as error:
         fix = "give a file, and permission to read it"
-        raise UserError(f"{path} cannot be read: {error}", fix=f"{fix}") from error
-    except (ValueError, RecursionError) as error:  # whole numbers of 5000 digits, nested lists
+        raise UserError(f"{path} cannot be read: {error}", fix=fix) from error
+    except (ValueError, RecursionError) as error:  # integers of 5000 digits, nested lists
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        fix = f"mend it, or {MAKE_AGAIN}"
-        raise UserError(f"{path} is not valid JSON: {reason}", fix=f"{fix}") from error
+        fix = f"correct it, or {MAKE_AGAIN}"
+        raise UserError(f"{path} is not valid JSON: {reason}", fix=fix) from error
 
 
 def optional_json(path: str | Path) -> dict[str, Any]:
-    """The object in a JSON file, {} if the file is not there.
+    """Read the object in a JSON file; return {} if there is no such file.
 
     Raises:
-        UserError: it cannot be read, or is not an object of JSON.
+        UserError: the file cannot be read, or holds no JSON object.
     """
     if not Path(path).is_file():
         return {}
     content = read_json(path)
     if not isinstance(content, dict):
-        found = f"got {json.dumps(content):.80}"
-        raise UserError(f"{path} must hold a JSON object, {found}", fix=f"mend it, or {MAKE_AGAIN}")
+        raise UserError(
+            f"{path} must hold a JSON object, got {json.dumps(content):.80}",
+            fix=f"correct it, or {MAKE_AGAIN}",
+        )
     return content
 
 
 def sha256_of_file(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
+    """Return the hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(2**20):
@@ -384,20 +379,24 @@ def sha256_of_file(path: str | Path) -> str:
 
 
 def sha256_of_json(content: Mapping[str, Any]) -> str:
-    """Hexadecimal SHA-256 of what JSON can hold, whatever the order of its keys."""
+    """Return the hexadecimal SHA-256 of JSON content, independent of the order of its keys.
+
+    >>> sha256_of_json({"a": 1, "b": 2}) == sha256_of_json({"b": 2, "a": 1})
+    True
+    """
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def sha256_of_version(path: str | Path) -> str:
-    """The SHA-256 of a large file, computed once in this process for each version of the file.
+    """Return the SHA-256 of a large file, computed once per process for each version of the file.
 
-    A version is known by its path, inode, size and time of change: good for files that are written
-    aside and renamed, as checkpoints are.
+    A version is identified by path, inode, size and modification time. This suits files that are
+    replaced by renaming, such as checkpoints.
     """
-    about = os.stat(path)
-    return _sha256(os.path.abspath(path), about.st_ino, about.st_size, about.st_mtime_ns)
+    status = os.stat(path)
+    return _hash_version(os.path.abspath(path), status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 @cache
-def _sha256(path: str, number: int, size: int, changed_ns: int) -> str:
+def _hash_version(path: str, inode: int, size: int, modified_ns: int) -> str:
     return sha256_of_file(path)

@@ -1,4 +1,4 @@
-"""What a machine is called, and how many cores of it a process may use."""
+"""The processor of this machine, and the cores and processes on it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 
 def processor_name(cpu_info: Path = CPU_INFO) -> str:
-    """Such as "AMD EPYC 7763 64-Core Processor"; the architecture where the system does not tell.
+    """Return the model of the processor, or the architecture where the system hides the model.
 
-    It is no name of a computer or of its owner.
+    The name, such as "AMD EPYC 7763 64-Core Processor", identifies no computer or person.
 
     Args:
-        cpu_info: Linux' file about the processors.
+        cpu_info: Linux's description of the processors.
     """
     with suppress(OSError, UnicodeDecodeError):
         for line in cpu_info.read_text(encoding="utf-8").splitlines():
@@ -27,18 +27,22 @@ def processor_name(cpu_info: Path = CPU_INFO) -> str:
 
 
 def usable_cores() -> int:
-    """The processor cores that this process may use: fewer than there are, in a cluster's job."""
+    """Return the number of cores this process may use; a cluster's job has fewer than its node."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def is_running(process: str) -> bool:
-    """Whether this is the number of a process of this host that has not ended."""
+def is_process_running(number: str) -> bool:
+    """Return whether a process of this host has this number.
+
+    >>> is_process_running(str(os.getpid())), is_process_running("not a number")
+    (True, False)
+    """
     try:
-        os.kill(int(process), 0)
+        os.kill(int(number), 0)
     except (ProcessLookupError, ValueError, OverflowError):
         return False
-    except OSError:  # somebody else's
+    except OSError:  # a process of another user
         return True
     return True

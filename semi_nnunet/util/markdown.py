@@ -1,4 +1,4 @@
-"""Tables in Markdown that are readable on a terminal, too."""
+"""Markdown tables that are also readable on a terminal."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ from collections.abc import Sequence
 
 
 def table(rows: Sequence[Sequence[str]], numbers: bool = False) -> str:
-    """A table with columns of even width.
+    """Format rows as a Markdown table with aligned columns.
+
+    >>> print(table([["trainer", "Dice"], ["SemiBCPTrainer", ".9"]], numbers=True))
+    | trainer        | Dice |
+    |----------------|-----:|
+    | SemiBCPTrainer |   .9 |
 
     Args:
-        rows: of cells, as many in each; the first one is the heading.
-        numbers: all columns but the first hold numbers, which end at the right.
+        rows: cells, equally many in each row; the first row is the heading.
+        numbers: align all columns but the first to the right.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 
-    def line(row: Sequence[str]) -> str:
+    def format_line(row: Sequence[str]) -> str:
         cells = [
             cell.rjust(width) if numbers and column else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
@@ -25,5 +30,5 @@ def table(rows: Sequence[Sequence[str]], numbers: bool = False) -> str:
         "-" * (width + 1) + (":" if numbers and column else "-")
         for column, width in enumerate(widths)
     )
-    heading, *others = map(line, rows)
-    return "\n".join([heading, f"|{rule}|", *others])
+    heading, *body = map(format_line, rows)
+    return "\n".join([heading, f"|{rule}|", *body])

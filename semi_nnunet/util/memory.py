@@ -1,4 +1,4 @@
-"""How much memory a process may have, of the machine or its control group, and how much it had."""
+"""Limits of a process's memory, by the machine or its control group, and the memory it uses."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from pathlib import Path
 from semi_nnunet.util.errors import UserError
 
 GROUPS, OF_THIS_PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-STATUS, DATA = Path("/proc/self/status"), "VmData:"  # in kB: what a process may write to, privately
-GIB, MOST = 2**30, 2**62  # bytes; the latter is more than any machine has
+STATUS, DATA = Path("/proc/self/status"), "VmData:"  # in kB: private memory that can be written
+GIB, MAX_BYTES = 2**30, 2**62  # no machine has as many as the latter
 
 
 def memory_bytes(groups: Path = GROUPS, of_this_process: Path = OF_THIS_PROCESS) -> int | None:
-    """The most memory that this process can ever have, whatever others use of it now.
+    """Return the memory that this process can have if no other process used any.
 
-    A container or a job of a cluster has less than its machine: the least limit of its control
-    group and of those around it counts, in version 1 and 2 of Linux' control groups.
+    A container or a cluster's job has less than its machine: the smallest limit of its control
+    group and the enclosing ones counts, in version 1 and 2 of Linux's control groups.
 
     Args:
         groups: where the control groups are mounted.
-        of_this_process: the file that lists those of this process.
+        of_this_process: the file that lists the groups of this process.
 
     Returns:
-        bytes; None where the system does not tell.
+        Bytes, or ``None`` where the system does not report them.
     """
-    limits = [*machine_memory(), *group_limits(groups, of_this_process)]
+    limits = [*machine_memory(), *_find_group_limits(groups, of_this_process)]
     return min(limits, default=None)
 
 
 def machine_memory() -> Iterator[int]:
-    """The memory of the machine, if the system tells."""
+    """Yield the memory of the machine in bytes, if the system reports it."""
     with suppress(OSError, ValueError, AttributeError):
         yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def group_limits(groups: Path, of_this_process: Path) -> Iterator[int]:
-    """The limits of the control groups of this process and of all around them."""
+def _find_group_limits(groups: Path, of_this_process: Path) -> Iterator[int]:
+    """Yield the limits of the control groups of this process and of all enclosing groups."""
     with suppress(OSError, ValueError):
         for line in of_this_process.read_text(encoding="utf-8").splitlines():
             _, controllers, name = line.split(":", 2)
@@ -50,21 +50,16 @@ def group_limits(groups: Path, of_this_process: Path) -> Iterator[int]:
             else:
                 continue
             group = Path(name.lstrip("/"))
-            for around in (group, *group.parents):
-                yield from limit_in(root / around / file)
-
-
-def limit_in(file: Path) -> Iterator[int]:
-    """The number in a file, if it is there and holds one: "max" means no limit."""
-    with suppress(OSError, ValueError):
-        yield int(file.read_text(encoding="utf-8"))
+            for enclosing in (group, *group.parents):
+                with suppress(OSError, ValueError):  # "max" means no limit
+                    yield int((root / enclosing / file).read_text(encoding="utf-8"))
 
 
 def peak_memory_bytes() -> int | None:
-    """The most memory that this process has had since it started, without that of its children.
+    """Return the peak memory of this process since its start, without its children.
 
     Returns:
-        bytes; None where the system does not tell.
+        Bytes, or ``None`` where the system does not report them.
     """
     with suppress(ImportError):
         import resource  # not on Windows
@@ -75,7 +70,7 @@ def peak_memory_bytes() -> int | None:
 
 
 def data_bytes() -> int | None:
-    """The memory that this process has asked for to write to, used or not yet; None: not told."""
+    """Return the writable memory that this process has requested, used or not, if reported."""
     with suppress(OSError, ValueError):
         lines = STATUS.read_text(encoding="utf-8").splitlines()
         (kilobytes,) = (line.split()[1] for line in lines if line.startswith(DATA))
@@ -85,37 +80,37 @@ def data_bytes() -> int | None:
 
 @contextmanager
 def at_most(limit: float | None) -> Iterator[None]:
-    """Inside the block, what would take more memory fails, as on a machine that has no more.
+    """Limit the memory of this process inside the block: larger allocations fail.
 
-    The system counts what the process has asked for, which is a little more than what it uses, and
-    without memory of GPUs and of child processes.
+    The system counts requested memory, a little more than the used one, without the memory of GPUs
+    and of child processes.
 
     Args:
-        limit: in GiB; None: no limit.
+        limit: in GiB, or ``None`` for no limit.
 
     Raises:
-        UserError: the process has more already, or the system knows no such limit.
+        UserError: the process already has more, or the system cannot limit it.
     """
     if limit is None:
         yield
         return
-    there = data_bytes()
-    if there is None:
+    used = data_bytes()
+    if used is None:
         raise UserError(
-            "a limit of the memory needs Linux, which counts it",
-            fix="leave it out here, or set one for the container",
+            "a memory limit needs Linux, which counts the memory",
+            fix="leave it out, or set one for the container",
         )
     import resource
 
-    if not there < limit * GIB < MOST:
+    if not used < limit * GIB < MAX_BYTES:
         raise UserError(
-            f"the limit of the memory must be above the {there / GIB:.1f} GiB that the program "
-            f"has already taken, got {limit:g} GiB",
+            f"the memory limit must be above the {used / GIB:.1f} GiB that the program already "
+            f"uses, got {limit:g} GiB",
             fix="raise it",
         )
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (int(limit * GIB), before[1]))
+    previous = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (int(limit * GIB), previous[1]))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
+        resource.setrlimit(resource.RLIMIT_DATA, previous)

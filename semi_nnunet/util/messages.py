@@ -36,6 +36,6 @@ def show_messages() -> None:
 
 
 def shows_messages() -> bool:
-    """Return whether :func:`show_messages` was called in this process."""
+    """Return whether this process shows messages on the screen."""
     handlers = logging.getLogger(PACKAGE).handlers
     return any(isinstance(handler, ScreenHandler) for handler in handlers)

@@ -1,4 +1,4 @@
-"""Names and numbers that a user gives: each name once, those that nobody knows, those too small."""
+"""Names and numbers from a user: duplicates, unknown names, numbers that are too small."""
 
 from __future__ import annotations
 
@@ -9,34 +9,48 @@ from semi_nnunet.util.errors import Problem, UserError
 
 
 def unique(names: Sequence[str]) -> list[str]:
-    """Each once, in the order given."""
+    """Return each name once, in the order of its first occurrence.
+
+    >>> unique(["2d", "3d_fullres", "2d"])
+    ['2d', '3d_fullres']
+    """
     return list(dict.fromkeys(names))
+
+
+def list_first(names: Collection[object], count: int = 5) -> str:
+    """Join the first names, and count the others.
+
+    >>> list_first(["case_1", "case_2", "case_3"], count=2)
+    'case_1, case_2 and 1 more'
+    """
+    first = ", ".join(str(name) for name, _ in zip(names, range(count), strict=False))
+    return f"{first} and {len(names) - count} more" if len(names) > count else first
 
 
 def unknown(
     what: str, names: Sequence[str], known: Collection[str], why: str = "does not exist"
 ) -> Iterator[Problem]:
-    """Names that are not known, each with the nearest that is."""
+    """Yield a problem for each unknown name, with the nearest known one.
+
+    >>> print(*unknown("configuration", ["3d_fulres"], ["2d", "3d_fullres"]))
+    configuration '3d_fulres': does not exist. Fix: did you mean '3d_fullres'?
+    """
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-            others = f"choose from {', '.join(known)}" if known else "leave it out, there is none"
-            fix = f"did you mean {near[0]!r}?" if near else others
+            choices = f"choose from {', '.join(known)}" if known else "leave it out, there is none"
+            fix = f"did you mean {near[0]!r}?" if near else choices
             yield Problem(f"{what} {name!r}", why, fix)
 
 
 def below_one(options: Mapping[str, int | None]) -> Iterator[Problem]:
-    """Those of the options' numbers that are given and not 1 or more."""
+    """Yield a problem for each option that has a number below 1; ``None`` is no number."""
     for option, number in options.items():
         if number is not None and number < 1:
             yield Problem(option, f"must be 1 or more, got {number}", "correct it")
 
 
 def require_positive(options: Mapping[str, int | None]) -> None:
-    """Check options that are numbers, where they were given.
-
-    Raises:
-        UserError: one is below 1.
-    """
+    """Raise a :class:`UserError` for the first option that has a number below 1."""
     for problem in below_one(options):
-        raise UserError(f"{problem.where} {problem.what}", fix=f"{problem.fix}")
+        raise UserError(f"{problem.where} {problem.what}", fix=problem.fix)

@@ -1,4 +1,4 @@
-"""Do the same work on many cases, in several processes; a process that is killed is noticed."""
+"""Process many cases in several processes, and notice if one of them is killed."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ from semi_nnunet.util.messages import show_messages, shows_messages
 
 T = TypeVar("T")
 R = TypeVar("R")
-MOST_AT_A_TIME, FEWEST_TURNS = 32, 100  # jobs handed to a process at once; and of each process
+MAX_CHUNK, MIN_CHUNKS = 32, 100  # jobs that a process gets at once; chunks of each process
 
 
 def in_processes(
     function: Callable[[T], R], jobs: Sequence[T], num_processes: int, what: str
 ) -> Iterator[R]:
-    """``function`` of each job, in their order; spawns processes if there are more than one.
+    """Yield ``function(job)`` of each job, in order, from several processes.
+
+    >>> list(in_processes(abs, [-1, 2], num_processes=1, what="computes"))
+    [1, 2]
 
     Args:
         function: importable by a new process.
         jobs: one argument each.
-        num_processes: up to 1 means in this process.
-        what: such a process does, for the error.
+        num_processes: up to 1 means this process.
+        what: the work as a verb, for the error message: "checks images".
 
     Raises:
         UserError: a process was killed.
@@ -39,15 +42,15 @@ def in_processes(
     done = 0
     with process_pool(min(num_processes, len(jobs))) as pool:
         try:
-            at_a_time = max(1, min(MOST_AT_A_TIME, len(jobs) // (FEWEST_TURNS * num_processes)))
-            for result in pool.map(function, jobs, chunksize=at_a_time):
+            chunk = max(1, min(MAX_CHUNK, len(jobs) // (MIN_CHUNKS * num_processes)))
+            for result in pool.map(function, jobs, chunksize=chunk):
                 yield result
                 done += 1
         except BrokenProcessPool as error:
             raise UserError(
                 f"a process that {what} was killed after {done} of {len(jobs)} cases, probably "
                 f"because memory ran out with {num_processes} processes",
-                fix="use fewer, 1 needs the least",
+                fix="use fewer processes; 1 needs the least memory",
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -55,8 +58,9 @@ def in_processes(
 
 
 def process_pool(count: int) -> ProcessPoolExecutor:
-    """So many spawned processes, which end with this one, however it ends: a killed process cannot
-    end those that it has started, and they would work on for nobody.
+    """Return a pool of spawned processes that end with this one, even if it is killed.
+
+    A killed process cannot end its children; these watch their parent instead.
     """
     spawn = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(
@@ -69,9 +73,9 @@ def _begin_worker(show: bool) -> None:
         show_messages()
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
 
 
-def _end_after(process: BaseProcess) -> None:
+def _exit_after(process: BaseProcess) -> None:
     process.join()
     os._exit(1)

@@ -1,11 +1,12 @@
-"""How far long work is and how long it will take: estimated, printed, and read back from a log.
+"""Progress of long work: estimated, logged, and read back from a log.
 
-One line means the same everywhere, ``3 of 10 epochs done, about 5 min left``: :class:`Progress`
+The line ``3 of 10 epochs done, about 5 min left`` means the same everywhere: :class:`Progress`
 writes and parses it.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Iterable, Iterator
@@ -13,17 +14,22 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
-RECENT = 10  # epochs or cases that an estimate looks at
+RECENT = 10  # epochs or cases on which an estimate is based
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a piece of work is.
+    """The progress of a piece of work.
+
+    >>> print(Progress(3, 10, "epoch", "5 min"))
+    3 of 10 epochs done, about 5 min left
 
     Args:
         done, total: epochs of a training, or cases.
         unit: "epoch" or "case".
-        left: readable time, as the worker estimates it.
+        left: remaining time for people, as the worker estimates it.
     """
 
     done: int
@@ -36,38 +42,42 @@ class Progress:
 
     @classmethod
     def parse(cls, line: str) -> Progress | None:
-        """The progress that a line of output tells, None for any other line."""
-        found = LINE.search(line)
-        return found and cls(int(found[1]), int(found[2]), found[3], found[4])
+        """Return the progress in a line of output, or ``None`` for any other line."""
+        match = LINE.search(line)
+        return match and cls(int(match[1]), int(match[2]), match[3], match[4])
 
 
 LINE = re.compile(r"\b(\d+) of (\d+) (epoch|case)s done, about (.+) left")
 
 
 class TimeLeft:
-    """Estimate the rest of the work from its last ten units."""
+    """An estimate of the remaining time, from the last ten units of work."""
 
     def __init__(self) -> None:
         self._seconds: list[float] = []
 
     def after(self, seconds: float, units_left: int) -> str:
-        """The estimate after a unit that took ``seconds``, as "45 s", "12 min" or "3.5 h"."""
+        """Return the estimate after a unit that took ``seconds``, as "45 s", "12 min", "3.5 h"."""
         self._seconds = [*self._seconds[1 - RECENT :], seconds]
         return readable_time(units_left * sum(self._seconds) / len(self._seconds))
 
 
 def readable_time(seconds: float) -> str:
-    """Such as "45 s", "12 min" or "3.5 h"."""
+    """Format a duration for people.
+
+    >>> readable_time(45), readable_time(720), readable_time(12_600)
+    ('45 s', '12 min', '3.5 h')
+    """
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def with_progress(done: Iterable[T], total: int) -> Iterator[T]:
-    """Print, as each case is done, how many are and how long the others will take."""
-    time_left, before = TimeLeft(), time.monotonic()
-    for number, one in enumerate(done, start=1):
+def with_progress(cases: Iterable[T], total: int) -> Iterator[T]:
+    """Yield finished cases, and log after each how many are done and the remaining time."""
+    time_left, previous = TimeLeft(), time.monotonic()
+    for number, case in enumerate(cases, start=1):
         now = time.monotonic()
-        left, before = time_left.after(now - before, total - number), now
-        print(Progress(number, total, "case", left), flush=True)
-        yield one
+        left, previous = time_left.after(now - previous, total - number), now
+        logger.info(str(Progress(number, total, "case", left)))
+        yield case

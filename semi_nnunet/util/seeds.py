@@ -1,4 +1,4 @@
-"""Random numbers as a function of (seed, what for, step, rank): resuming needs no state."""
+"""Random numbers as a function of (seed, purpose, step, rank), so that resuming needs no state."""
 
 from __future__ import annotations
 
@@ -12,16 +12,24 @@ import torch
 
 
 def derived_seed(*keys: int | str) -> int:
-    """A 63-bit seed from integers and words; other keys give unrelated seeds."""
+    """Return a 63-bit seed derived from integers and words; different keys give unrelated seeds.
+
+    >>> derived_seed(3, "step", 7)
+    2858954562757830681
+    """
     words = repr([key if isinstance(key, str) else int(key) for key in keys])
     return int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big") >> 1
 
 
 @contextmanager
 def seeded(*keys: int | str) -> Iterator[None]:
-    """Inside the block, python's, numpy's and torch's CPU generators follow from ``keys``.
+    """Seed Python's, NumPy's and torch's CPU generators inside the block, then restore them.
 
-    Afterwards they are as before.
+    >>> with seeded(0, "views", 7):
+    ...     first = random.random()
+    >>> with seeded(0, "views", 7):
+    ...     random.random() == first
+    True
     """
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     seed = derived_seed(*keys)

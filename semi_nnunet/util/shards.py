@@ -1,7 +1,7 @@
-"""A pool of cases in shards: each a job of a launcher, with a list of what it has finished.
+"""A pool of cases in shards: each is a job of a launcher and keeps a list of finished cases.
 
-Which shard a case belongs to follows from its name alone, so that every process knows its cases,
-and no two write to one file.
+The shard of a case follows from its name, so that every process knows its cases, and no two
+processes write to one file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Shard:
 
     Attributes:
         number: of the shard, from 0.
-        of: how many shards there are.
+        of: number of shards.
     """
 
     number: int
@@ -32,60 +32,64 @@ class Shard:
 
     @property
     def folder(self) -> Path:
-        """Where its list, lock, log and temporary files are."""
+        """The folder of its list, lock, log and temporary files."""
         raise NotImplementedError
 
     @property
     def name(self) -> str:
-        """The name that its files begin with."""
+        """The beginning of the names of its files."""
         return f"part_{self.number:05d}_of_{self.of:05d}"
 
     @property
     def finished(self) -> Path:
-        """The list of its cases that it has finished."""
+        """The list of its finished cases."""
         return self.folder / f"{self.name}.jsonl"
 
     @property
     def log(self) -> Path:
-        """The file that its process prints to."""
+        """The output of its process."""
         return self.folder / f"{self.name}.log"
 
     @property
     def lock(self) -> Path:
-        """Held while it runs."""
+        """The lock that is held while it runs."""
         return self.folder / f".{self.name}.lock"
 
     @property
     def aside(self) -> Path:
-        """The beginning of the names of its unfinished files, or the folder that holds them."""
+        """The folder of its unfinished files, or the beginning of their names."""
         return self.folder / f"{TEMPORARY}{self.name}"
 
     def holds(self, case: str) -> bool:
-        """Whether a case belongs to it."""
+        """Return whether a case belongs to this shard."""
         return shard_of(case, self.of) == self.number
 
 
 def shard_of(case: str, count: int) -> int:
-    """The number of the shard a case belongs to."""
+    """Return the number of the shard, of ``count`` shards, that a case belongs to.
+
+    >>> [shard_of(case, 4) for case in ("case_1", "case_2", "case_3")]
+    [2, 0, 2]
+    """
     return zlib.crc32(case.encode()) % count
 
 
 def shards_holding(cases: Iterable[str], count: int) -> list[int]:
-    """The numbers of those of ``count`` shards that hold any of the cases."""
+    """Return the numbers of the shards, of ``count`` shards, that hold any of the cases."""
     return sorted({shard_of(case, count) for case in cases})
 
 
 def holders(folder: Path) -> dict[str, str]:
-    """Name of a shard -> who works on it now."""
-    found = {path: holder_of(path) for path in folder.glob(".part_*.lock")}
-    return {path.name[1:-5]: holder for path, holder in found.items() if holder is not None}
+    """Return the running shards of a folder: name of the shard -> its process."""
+    processes = {path: holder_of(path) for path in folder.glob(".part_*.lock")}
+    return {path.name[1:-5]: process for path, process in processes.items() if process is not None}
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Delete what killed processes left unfinished, also where there are other shards now."""
-    at_work = holders(folder)
+    """Delete unfinished files of killed processes, also of shards of another number."""
+    running = holders(folder)
     for path in folder.glob(f"{TEMPORARY}*"):
-        if path.name.removeprefix(TEMPORARY).split(".")[0] in at_work:
+        if path.name.removeprefix(TEMPORARY).split(".")[0] in running:
             continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Other handlers of signals for a while."""
+"""Handlers of signals for a while."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ Handler = Callable[[int, FrameType | None], None]
 def handled(
     names: Sequence[str], handler: Handler, only_by_default: bool = False
 ) -> Iterator[None]:
-    """Inside the block, signals call ``handler``; afterwards what they did before.
+    """Let signals call ``handler`` inside the block; restore their handlers afterwards.
 
-    Outside the main thread, where Python receives no signals, nothing changes.
+    Does nothing outside the main thread, where Python receives no signals.
 
     Args:
-        names: of the signals, such as "SIGTERM"; those that the system has not are left out.
-        handler: gets the number and the frame.
-        only_by_default: leave out signals that do something else already, or are ignored.
+        names: such as "SIGTERM"; signals that the system does not have are skipped.
+        handler: gets the number of the signal and the frame.
+        only_by_default: skip signals that already have a handler or are ignored.
     """
-    before: dict[int, Any] = {}
+    previous: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for name in names:
             number = getattr(signal, name, None)
             if number and not (only_by_default and signal.getsignal(number) != signal.SIG_DFL):
-                before[number] = signal.signal(number, handler)
+                previous[number] = signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, earlier in before.items():
+        for number, earlier in previous.items():
             signal.signal(number, earlier)

@@ -10,12 +10,16 @@ from typing import Any
 
 import torch
 
-UNCOUNTED = 3  # rounds before those that count, in which memory and kernels are found
+UNCOUNTED = 3  # first rounds, in which memory is allocated and kernels are chosen
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """How long a repeated piece of work took: the median, and between which half of it lay."""
+    """The median duration of repeated work, and its quartiles.
+
+    >>> Seconds.of([1.0, 2.0, 3.0, 4.0, 5.0])
+    Seconds(median=3.0, low=2.0, high=4.0)
+    """
 
     median: float
     low: float
@@ -23,39 +27,39 @@ class Seconds:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Seconds:
-        """The summary of two values or more."""
+        """Summarise two values or more."""
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
         return cls(median, low, high)
 
 
 def in_turn(
-    parts: Mapping[str, Callable[[], Any]],
+    tasks: Mapping[str, Callable[[], Any]],
     rounds: int,
     device: torch.device,
     uncounted: int = UNCOUNTED,
 ) -> dict[str, Seconds]:
-    """How long each part takes, one after the other in every round.
+    """Time tasks, one after the other in every round, so that drift affects all equally.
 
     Args:
-        parts: by name.
-        rounds: that count, two or more.
-        device: that is waited for after each part.
-        uncounted: rounds before those.
+        tasks: by name.
+        rounds: counted rounds, two or more.
+        device: synchronised after each task.
+        uncounted: rounds before the counted ones.
     """
-    times: dict[str, list[float]] = {name: [] for name in parts}
+    times: dict[str, list[float]] = {name: [] for name in tasks}
     for number in range(uncounted + rounds):
-        for name, seconds in one_round(parts, device).items():
+        for name, seconds in one_round(tasks, device).items():
             if number >= uncounted:
                 times[name].append(seconds)
     return {name: Seconds.of(values) for name, values in times.items()}
 
 
-def one_round(parts: Mapping[str, Callable[[], Any]], device: torch.device) -> dict[str, float]:
-    """Seconds of each part, one after the other; the device is waited for after each."""
+def one_round(tasks: Mapping[str, Callable[[], Any]], device: torch.device) -> dict[str, float]:
+    """Return the seconds of each task, one after the other; the device is synchronised."""
     times = dict[str, float]()
-    for name, part in parts.items():
+    for name, task in tasks.items():
         began = time.perf_counter()
-        part()
+        task()
         if device.type == "cuda":
             torch.cuda.synchronize()
         times[name] = time.perf_counter() - began

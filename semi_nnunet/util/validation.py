@@ -1,4 +1,4 @@
-"""Whether a value that a user gave, or a file, is of the type that a field declares."""
+"""Check that values from users and files have the types that fields declare."""
 
 from __future__ import annotations
 
@@ -17,66 +17,59 @@ T = TypeVar("T")
 
 
 def fits(hint: Any, value: Any) -> bool:
-    """Whether ``value`` is of the type ``hint``, as it is: "1" is no number, True is none either.
+    """Return whether ``value`` has the type ``hint`` without conversion.
+
+    >>> fits(int, 1), fits(int, "1"), fits(int, True), fits(tuple[float, ...] | None, [0.5])
+    (True, False, False, True)
 
     Args:
         hint: a type, such as ``tuple[float, ...] | None``.
-        value: from a JSON file or the command line; its lists are taken for tuples.
+        value: from a JSON file or the command line; lists count as tuples.
     """
     try:
-        _adapter(hint).validate_python(_with_tuples(value))
+        _adapter(hint, strict=True).validate_python(_convert_lists(value))
     except ValidationError:
         return False
     return True
 
 
 def read_as(kind: type[T], path: str | Path, written_by: str, fix: str) -> T:
-    """Read a JSON file that a dataclass was written to.
+    """Read a dataclass from the JSON file it was written to.
 
     Args:
         kind: the dataclass.
         path: of the file.
-        written_by: the command that writes such files, for the error.
-        fix: what to do about another file.
+        written_by: the command that writes such files, for the error message.
+        fix: what to do if the file has another content.
 
     Raises:
-        UserError: it is not there, or holds something else.
+        UserError: the file does not exist, or has another content.
     """
     try:
-        found: T = _adapter_of(cast(Any, kind)).validate_python(read_json(path))
+        content: T = _adapter(cast(Any, kind)).validate_python(read_json(path))
     except ValidationError as error:
         raise UserError(
-            f"{path} must be what {written_by} wrote, got another content", fix=f"{fix}"
+            f"{path} must be what {written_by} wrote, got another content", fix=fix
         ) from error
-    return found
+    return content
 
 
 def line_as(kind: type[T], line: str) -> T | None:
-    """Read a line of a list, each of which a dataclass was written to.
+    """Read a dataclass from a line of JSON, or return ``None`` if it is something else.
 
-    Args:
-        kind: the dataclass.
-        line: JSON; of a killed process, it may be torn.
-
-    Returns:
-        None: it is something else.
+    The last line of a killed process may be incomplete.
     """
     try:
-        found: T = _adapter_of(cast(Any, kind)).validate_python(json.loads(line))
+        content: T = _adapter(cast(Any, kind)).validate_python(json.loads(line))
     except (ValueError, RecursionError):  # of JSON and of pydantic; nested lists
         return None
-    return found
+    return content
 
 
 @cache
-def _adapter_of(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+def _adapter(hint: Any, strict: bool = False) -> TypeAdapter[Any]:
+    return TypeAdapter(hint, config=STRICT) if strict else TypeAdapter(hint)
 
 
-@cache
-def _adapter(hint: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(hint, config=STRICT)
-
-
-def _with_tuples(value: Any) -> Any:
-    return tuple(map(_with_tuples, value)) if isinstance(value, (list, tuple)) else value
+def _convert_lists(value: Any) -> Any:
+    return tuple(map(_convert_lists, value)) if isinstance(value, (list, tuple)) else value

@@ -1,4 +1,4 @@
-"""A model to package, and wheels that hold nothing."""
+"""A model to package, and empty wheels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.challenge.packed_model import pack
+from semi_nnunet.challenge.packed_model import pack_model
 from semi_nnunet.util.files import write_json
 from tests.pseudo_labels.conftest import cascade, pool
 
@@ -20,9 +20,9 @@ __all__ = ["cascade", "pool", "root"]
 def root(pool, tmp_path) -> Path:
     """What install.sh makes of the model of a submission."""
     folder = tmp_path / "opt" / "submission"
-    packed = pack(pool.models[0], folder / "model")
-    how = {"model": packed.folder.name, "speed": "exact", "step": None, "device": "cpu"}
-    write_json(folder / "submission.json", how | {"limit": 60.0})
+    packed = pack_model(pool.models[0], folder / "model")
+    options = {"model": packed.folder.name, "speed": "exact", "step": None, "device": "cpu"}
+    write_json(folder / "submission.json", options | {"limit": 60.0})
     return folder
 
 

@@ -1,4 +1,4 @@
-"""A container ends at its limit although it is no child of the program that was called."""
+"""A container ends at its time limit, although it is not a child of the called program."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.challenge.containers import container_of
-from semi_nnunet.challenge.sampling import cost_of
+from semi_nnunet.challenge.sampling import cost_of, track_container
 
 # As docker is: a server starts the container, the client waits for it and passes no SIGKILL on.
 ENGINE = """#!/bin/bash
@@ -44,7 +43,7 @@ def engine(tmp_path: Path) -> Iterator[Path]:
         os.kill(int((tmp_path / "container").read_text()), signal.SIGKILL)
 
 
-def made(folder: Path, seconds: float, name: str = "docker") -> str:
+def write_engine(folder: Path, seconds: float, name: str = "docker") -> str:
     program = folder / name
     program.write_text(ENGINE.format(folder=folder, seconds=seconds))
     program.chmod(0o755)
@@ -69,18 +68,18 @@ def is_running(folder: Path) -> bool:
     ],
 )
 def test_a_container_that_takes_too_long_is_killed(engine: Path, words: tuple[str, ...]) -> None:
-    command = [made(engine, 300), *(word.format(folder=engine) for word in words)]
+    command = [write_engine(engine, 300), *(word.format(folder=engine) for word in words)]
     begin = time.monotonic()
     assert cost_of(command, limit=1.0).exit_code is None
     assert time.monotonic() - begin < 20
     assert not is_running(engine)
     calls = (engine / "calls").read_text().splitlines()
-    kind = ["container"] if words[0] == "container" else []
-    assert len(calls) == 2 and calls[1].split()[:-1] == [*kind, "kill"]
+    group = ["container"] if words[0] == "container" else []
+    assert len(calls) == 2 and calls[1].split()[:-1] == [*group, "kill"]
 
 
 def test_a_container_that_ends_in_time_is_not_killed(engine: Path) -> None:
-    cost = cost_of([made(engine, 0.2, "podman"), "run", "--rm", "NAME"], limit=60)
+    cost = cost_of([write_engine(engine, 0.2, "podman"), "run", "--rm", "NAME"], limit=60)
     assert cost.exit_code == 0
     assert "kill" not in (engine / "calls").read_text()
 
@@ -92,14 +91,14 @@ def test_a_container_that_ends_in_time_is_not_killed(engine: Path) -> None:
         ("apptainer", "run", "NAME"),
     ],
 )  # fmt: skip
-def test_other_programs_are_called_as_they_are(words: tuple[str, ...]) -> None:
-    with container_of(words) as (same, killing):
-        assert same == list(words) and killing == []
+def test_other_programs_are_called_unchanged(words: tuple[str, ...]) -> None:
+    with track_container(words) as (words_to_run, killing):
+        assert words_to_run == list(words) and killing == []
 
 
-def test_also_behind_sudo_and_with_options_of_the_engine() -> None:
+def test_containers_are_tracked_after_sudo_and_engine_options() -> None:
     words = ("sudo", "/usr/bin/docker", "--context", "other", "run", "NAME", "run")
-    with container_of(words) as (changed, killing):
+    with track_container(words) as (changed, killing):
         file = killing[-1]
         assert changed == [*words[:5], "--cidfile", file, "NAME", "run"]
         assert killing[:-1] == [*words[:4]] and not Path(file).exists()

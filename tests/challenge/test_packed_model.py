@@ -1,4 +1,4 @@
-"""A packed model predicts as the trained one, and holds nothing of its training."""
+"""A packed model predicts like the trained one and holds nothing of its training."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ import numpy as np
 import pytest
 import torch
 
-from semi_nnunet.challenge.packed_model import opened, pack, portable_trainer
+from semi_nnunet.challenge.packed_model import find_portable_trainer, open_model, pack_model
 from semi_nnunet.deploy.loading import load_networks
-from semi_nnunet.deploy.mirrors import Mirrors
-from semi_nnunet.deploy.trained import CHECKPOINT, find_model, with_folds
+from semi_nnunet.deploy.mirrors import MirrorChoice
+from semi_nnunet.deploy.trained import CHECKPOINT, find_model, select_folds
 from semi_nnunet.inference.predict import predict
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
-from tests.deploy.test_trained import give
+from tests.deploy.test_trained import add_gift
 from tests.pseudo_labels.labelling import read
 
 
 def strings(value):
     """Every string in nested plain values."""
     if isinstance(value, dict):
-        for key, one in value.items():
-            yield from (*strings(key), *strings(one))
+        for key, item in value.items():
+            yield from (*strings(key), *strings(item))
     elif isinstance(value, (list, tuple)):
-        for one in value:
-            yield from strings(one)
+        for item in value:
+            yield from strings(item)
     elif isinstance(value, str):
         yield value
 
 
-def test_nothing_of_the_training_is_packed(pool, tmp_path):
+def test_a_packed_model_holds_nothing_of_the_training(pool, tmp_path):
     model = pool.models[0]
     description = model.dataset_json | {"training": [{"image": "/home/somebody/imagesTr/a.nii.gz"}]}
     write_json(model.folder / "dataset.json", description)
-    packed = pack(model, tmp_path / "packed")
+    packed = pack_model(model, tmp_path / "packed")
     files = [path for path in (tmp_path / "packed").rglob("*") if path.is_file()]
     assert sorted(path.name for path in files) == [
         "checkpoint_final.pth", "dataset.json", "plans.json",
@@ -45,18 +45,19 @@ def test_nothing_of_the_training_is_packed(pool, tmp_path):
     for path in files:
         is_json = path.suffix == ".json"
         content = json.loads(path.read_text()) if is_json else torch.load(path, weights_only=True)
-        assert not [one for one in strings(content) if "/" in one or str(tmp_path) in one]
+        assert not [text for text in strings(content) if "/" in text or str(tmp_path) in text]
         assert not {"semi", "optimizer_state", "logging", "training"} & {*content}
     whole = torch.load(model.folder / "fold_0" / "checkpoint_final.pth", weights_only=True)
-    assert "optimizer_state" in whole  # the test looks for something that is there
+    assert "optimizer_state" in whole  # which the packed one lacks
     assert packed.folder.name == "nnUNetTrainer__seed0__2d"
     assert packed.trained_by == "SemiBaselineTrainer" and packed.checksums == model.checksums()
 
 
 def test_the_packed_model_has_the_weights_of_the_trained_one(pool, tmp_path):
-    packed = pack(pool.models[0], tmp_path)
+    packed = pack_model(pool.models[0], tmp_path)
     ours, trained = (
-        load_networks([one]) for one in (find_model(str(packed.folder)), pool.models[0])
+        load_networks([found_model])
+        for found_model in (find_model(str(packed.folder)), pool.models[0])
     )
     assert len(ours) == len(trained) == 1
     for key, value in trained[0].state_dict().items():
@@ -66,14 +67,14 @@ def test_the_packed_model_has_the_weights_of_the_trained_one(pool, tmp_path):
 def test_the_mirrored_axes_that_were_chosen_are_packed(pool, tmp_path):
     model = pool.models[0]
     whole = torch.load(
-        pack(model, tmp_path / "whole").folder / "fold_0" / CHECKPOINT, weights_only=True
+        pack_model(model, tmp_path / "whole").folder / "fold_0" / CHECKPOINT, weights_only=True
     )
     assert tuple(whole["inference_allowed_mirroring_axes"]) == (0, 1)
-    for axes, wanted in (((1,), (1,)), ((), None)):
-        Mirrors(axes, (), ("0",), 1, 0.001).write(model.folder)
-        folder = pack(model, tmp_path / f"axes{len(axes)}").folder
+    for axes, expected in (((1,), (1,)), ((), None)):
+        MirrorChoice(axes, (), ("0",), 1, 0.001).write(model.folder)
+        folder = pack_model(model, tmp_path / f"axes{len(axes)}").folder
         packed = torch.load(folder / "fold_0" / CHECKPOINT, weights_only=True)
-        assert packed["inference_allowed_mirroring_axes"] == wanted
+        assert packed["inference_allowed_mirroring_axes"] == expected
         assert not (folder / "semi_mirrors.json").exists()
 
 
@@ -81,11 +82,11 @@ def test_a_cascade_is_packed_with_its_first_stage(cascade, tmp_path):
     second = cascade.models[0]
     for path in sorted(cascade.images.iterdir())[1:]:
         path.unlink()
-    packed = pack(second, tmp_path / "packed")
+    packed = pack_model(second, tmp_path / "packed")
     assert find_model(str(packed.folder)).previous is not None
     ours, theirs = (
-        predict(one, cascade.images, tmp_path / out, speed="fast", device="cpu")
-        for one, out in ((packed.folder, "ours"), (second.folder, "theirs"))
+        predict(model_folder, cascade.images, tmp_path / out, speed="fast", device="cpu")
+        for model_folder, out in ((packed.folder, "ours"), (second.folder, "theirs"))
     )
     assert np.array_equal(read(ours[0]), read(theirs[0]))
 
@@ -97,53 +98,53 @@ def test_networks_that_are_averaged_become_folds(pool, tmp_path):
         {key: value + 1 for key, value in content["network_weights"].items()}
     ]
     torch.save(content, path)
-    packed = find_model(str(pack(pool.models[0], tmp_path / "packed").folder))
+    packed = find_model(str(pack_model(pool.models[0], tmp_path / "packed").folder))
     assert packed.folds == ("0", "1")
     first, second = (next(network.parameters()) for network in load_networks([packed]))
     assert torch.equal(first + 1, second)
 
 
 def test_a_zip_of_export_is_opened_aside(pool, tmp_path, monkeypatch):
-    packed = pack(pool.models[0], tmp_path / "zipped" / "Dataset042_Phantom")
+    packed = pack_model(pool.models[0], tmp_path / "zipped" / "Dataset042_Phantom")
     archive = tmp_path / "exported.zip"
     with zipfile.ZipFile(archive, "w") as file:
         for path in packed.folder.rglob("*"):
             if path.is_file():
                 file.write(path, path.relative_to(tmp_path / "zipped"))
-    with opened(archive, None) as model:
+    with open_model(archive, None) as model:
         assert model.folds == ("0",) and model.folder != packed.folder
-        inside = pack(model, tmp_path / "again")
+        inside = pack_model(model, tmp_path / "again")
     assert not model.folder.exists() and inside.folder.is_dir()
 
 
-def test_strangers_damage_and_absent_folds_are_refused(pool, tmp_path):
+def test_hostile_damaged_and_missing_models_are_refused(pool, tmp_path):
     first, second = pool.models
-    with pytest.raises(UserError, match=r"fold 3: has no checkpoint_final.pth"):
-        with_folds(first, ["0", "3"])
+    with pytest.raises(UserError, match=r"fold 3: .*checkpoint_final.pth"):
+        select_folds(first, ["0", "3"])
     trace = tmp_path / "executed"
-    give(first.folder / "fold_0" / "checkpoint_final.pth", trace)
+    add_gift(first.folder / "fold_0" / "checkpoint_final.pth", trace)
     with pytest.raises(UserError, match="can execute code"):
-        pack(first, tmp_path / "packed")
+        pack_model(first, tmp_path / "packed")
     assert not trace.exists()
     broken = tmp_path / "broken.zip"
     broken.write_bytes(b"PK nothing")
-    with pytest.raises(UserError, match="no whole zip"), opened(broken, None):
+    with pytest.raises(UserError, match="not a complete zip"), open_model(broken, None):
         pass
     shutil.rmtree(second.folder)
-    with pytest.raises(UserError, match="no trained model"), opened(second.folder, None):
+    with pytest.raises(UserError, match="no trained model"), open_model(second.folder, None):
         pass
 
 
-def test_a_file_ending_writes_no_line_into_the_scripts_of_a_submission(pool, tmp_path):
+def test_a_file_ending_cannot_inject_code_into_the_scripts(pool, tmp_path):
     folder = pool.models[0].folder
     description = read_json(folder / "dataset.json")
     for ending in (".nii.gz\nrm -rf /", "", ".nii gz", "$(id)"):
         write_json(folder / "dataset.json", {**description, "file_ending": ending})
-        with pytest.raises(UserError, match="letters and digits after points"):
-            pack(find_model(str(folder)), tmp_path / "packed")
+        with pytest.raises(UserError, match="file_ending"):
+            pack_model(find_model(str(folder)), tmp_path / "packed")
 
 
-def test_a_network_that_only_a_trainer_of_this_machine_builds_is_refused(tmp_path, monkeypatch):
+def test_a_network_of_a_local_trainer_is_refused(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
         "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
         "class MineTrainer(nnUNetTrainer):\n"
@@ -151,7 +152,7 @@ def test_a_network_that_only_a_trainer_of_this_machine_builds_is_refused(tmp_pat
         "class LikeStockTrainer(nnUNetTrainer): pass\n"
     )
     monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
-    with pytest.raises(UserError, match="MineTrainer builds, whose file is on this machine"):
-        portable_trainer({"trainer_name": "MineTrainer"})
-    assert portable_trainer({"trainer_name": "LikeStockTrainer"}) == "nnUNetTrainer"
-    assert portable_trainer({"trainer_name": "nnUNetTrainerBN"}) == "nnUNetTrainerBN"
+    with pytest.raises(UserError, match="MineTrainer"):
+        find_portable_trainer({"trainer_name": "MineTrainer"})
+    assert find_portable_trainer({"trainer_name": "LikeStockTrainer"}) == "nnUNetTrainer"
+    assert find_portable_trainer({"trainer_name": "nnUNetTrainerBN"}) == "nnUNetTrainerBN"

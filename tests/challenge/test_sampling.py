@@ -1,4 +1,4 @@
-"""What a program costs is that of the program, from its start to its end."""
+"""The measured cost is that of the program, from its start to its end."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ time.sleep(1)
 WORKS = "import time; end = time.process_time() + 1.5\nwhile time.process_time() < end: pass"
 
 
-def test_areas_and_gaps_are_those_of_the_samples():
+def test_areas_and_gaps_follow_from_the_samples():
     curve = Curve([1.0, 2.0, 4.0], [10.0, 20.0, 0.0])
     assert curve.area == 15 + 20
     assert curve.largest == 20
@@ -48,7 +48,7 @@ def test_memory_and_time_of_a_program_are_measured():
     assert holds.memory > holds.own_memory
 
 
-def test_what_was_started_before_is_not_counted():
+def test_processes_started_earlier_are_not_counted():
     other = subprocess.Popen([sys.executable, "-c", HOLDS_MEMORY.replace("1.2", "60")])
     try:
         while psutil.Process(other.pid).memory_info().rss < 400 * 2**20:
@@ -59,20 +59,20 @@ def test_what_was_started_before_is_not_counted():
         other.wait()
 
 
-def test_what_forks_share_does_not_hide_what_comes_later():
+def test_memory_shared_by_forks_does_not_hide_later_memory():
     forks = cost_of([sys.executable, "-c", FORKS_THEN_HOLDS])
     assert forks.exit_code == 0
     assert 600 < forks.own_memory < 700  # MiB; the forks together show 1,800
 
 
-def test_work_is_more_than_sleep():
+def test_work_uses_more_processor_than_sleep():
     works = cost_of([sys.executable, "-c", WORKS])
     per_processor = 100 / (os.cpu_count() or 1)
     assert works.cpu_area > 0.7 * 1.5 * per_processor
     assert works.seconds > 1.4
 
 
-def test_a_program_is_ended_at_its_limit_with_what_it_started(tmp_path):
+def test_a_program_is_ended_at_its_limit_with_its_children(tmp_path):
     script = tmp_path / "starts"
     script.write_text(f"#!/bin/sh\nsleep 300 &\necho $! > {tmp_path}/child\nsleep 300\n")
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
@@ -95,7 +95,7 @@ def test_lines_and_status_of_a_program_arrive():
     assert sorted(lines) == ["one", "two"]
 
 
-def test_too_few_samples_are_told():
+def test_too_few_samples_are_detected():
     cost = Cost(5.0, 1.0, 1.0, 1.0, None, None, COARSE + 0.01, 0)
     assert cost.is_coarse
     slow = cost_of([sys.executable, "-c", "import time; time.sleep(1.5)"], interval=1.2)

@@ -10,7 +10,7 @@ from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_lo
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import nn
 
-from semi_nnunet.core.losses import DiceAndVoxelLoss, onehot_and_mask
+from semi_nnunet.core.losses import DiceAndVoxelLoss, onehot_and_mask, pool_target
 from semi_nnunet.util.errors import UserError
 
 CHANNELS = 3
@@ -432,3 +432,35 @@ def test_processes_that_share_a_batch_have_the_loss_of_the_whole(regions):
         values = pool.map(lambda i: loss(logits[i], target[i], annotated[i]), halves)
         mean = torch.stack(list(values)).mean()
     torch.testing.assert_close(mean, our_loss(regions, False, True)(logits, target, annotated))
+
+
+# ---- soft targets of lower resolution ----
+
+
+def test_soft_targets_are_averaged():
+    target = torch.rand(2, 3, 8, 6).softmax(1)
+    small, inside = pool_target(target, torch.ones(2, 1, 8, 6, dtype=torch.bool), (4, 3))
+    torch.testing.assert_close(small, target.view(2, 3, 4, 2, 3, 2).mean((3, 5)))
+    torch.testing.assert_close(small.sum(1), torch.ones(2, 4, 3))
+    assert inside.all()
+
+
+def test_ignored_voxels_are_not_averaged():
+    target, mask = torch.zeros(1, 2, 2, 2), torch.ones(1, 1, 2, 2, dtype=torch.bool)
+    target[0, 1] = 1.0
+    target[0, :, 0, 0], mask[0, 0, 0, 0] = torch.tensor([1.0, 0.0]), False
+    small, inside = pool_target(target, mask, (1, 1))
+    assert small.flatten().tolist() == pytest.approx([0.0, 1.0]) and inside.all()
+    mask[0, 0, 0] = mask[0, 0, 1, 0] = False
+    assert not pool_target(target, mask, (1, 1))[1].any()
+
+
+def test_the_loss_of_all_scales_is_the_weighted_sum():
+    loss, annotated = DiceAndVoxelLoss(False), torch.tensor([[True, True, False]] * 2)
+    target, mask = torch.rand(2, 3, 8, 6).softmax(1), torch.rand(2, 1, 8, 6) > 0.2
+    outputs = [torch.randn(2, 3, 8, 6), torch.randn(2, 3, 4, 3)]
+    total = loss.masked_at_scales(outputs, (0.7, 0.3), target, mask, annotated)
+    large = loss.masked(outputs[0], target, mask, annotated=annotated)
+    small = loss.masked(outputs[1], *pool_target(target, mask, (4, 3)), annotated=annotated)
+    torch.testing.assert_close(total, 0.7 * large + 0.3 * small)
+    assert loss.masked_at_scales(outputs[0], (), target, mask, annotated) == large

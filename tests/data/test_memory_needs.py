@@ -101,8 +101,8 @@ def test_with_unknown_memory_nothing_is_refused(
     copy: Copy, exploding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory_needs, "memory_bytes", lambda: None)
-    for name in ("prepare.preprocess_labelled", "unlabelled_shards.preprocess_cases"):
-        monkeypatch.setattr(f"semi_nnunet.data.{name}", lambda *_: None)
+    monkeypatch.setattr("semi_nnunet.data.prepare.preprocess_labelled", lambda *_: None)
+    monkeypatch.setattr("semi_nnunet.data.unlabelled_shards.preprocess_cases", lambda *_: None)
     assert copy.prepare() == {"2d": (5, 4)}
 
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
-from semi_nnunet.data.naming import find_patient_problems
 from semi_nnunet.data.patients import (
     apart_from,
     by_patient,
+    find_patient_problems,
     itself,
     load_folds,
     make_folds,

@@ -1,4 +1,4 @@
-"""The demo's pictures: written, not blank, and true to what they are given."""
+"""The demo's pictures are written, not blank, and show the given numbers."""
 
 from pathlib import Path
 
@@ -9,23 +9,23 @@ from skimage import io
 
 from semi_nnunet.demo.pictures import (
     ORGAN_COLOURS,
-    Comparison,
-    coloured,
+    PictureRow,
+    colour_organs,
     draw_curves,
     draw_overlays,
-    signed,
+    format_gain,
 )
 from semi_nnunet.training.history import History
 
 ORGANS = {1: "large", 2: "pair", 3: "small"}
 
 
-def comparison(title: str) -> Comparison:
+def comparison(title: str) -> PictureRow:
     rng = np.random.default_rng(0)
     reference = rng.integers(0, 4, (4, 16, 16))
     predictions = {"baseline": 0 * reference, "Mean Teacher": reference}
     dice = {"baseline": 0.0, "Mean Teacher": 1.0}
-    return Comparison(title, rng.random((4, 16, 16)), reference, predictions, dice)
+    return PictureRow(title, rng.random((4, 16, 16)), reference, predictions, dice)
 
 
 def history(**columns: float) -> History:
@@ -71,10 +71,10 @@ def test_curves_of_a_training_of_one_epoch_are_drawn(tmp_path: Path):
 
 def test_only_organs_are_coloured():
     grey = np.full((2, 2), 0.5)
-    picture = coloured(grey, np.array([[0, 1], [2, 3]]), tuple(ORGANS))
+    picture = colour_organs(grey, np.array([[0, 1], [2, 3]]), tuple(ORGANS))
     np.testing.assert_array_equal(picture[0, 0], 0.5)
     assert len({tuple(pixel) for pixel in picture.reshape(-1, 3)}) == 4
-    np.testing.assert_array_equal(coloured(grey, None, tuple(ORGANS)), 0.5)
+    np.testing.assert_array_equal(colour_organs(grey, None, tuple(ORGANS)), 0.5)
     assert len(set(ORGAN_COLOURS)) == len(ORGAN_COLOURS)
 
 
@@ -82,4 +82,4 @@ def test_only_organs_are_coloured():
     ("value", "text"), [(0.0123, "+0.012"), (-0.2, "\N{MINUS SIGN}0.200"), (-0.0001, "+0.000")]
 )
 def test_a_difference_has_its_sign(value: float, text: str):
-    assert signed(value) == text
+    assert format_gain(value) == text

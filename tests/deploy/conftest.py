@@ -1,4 +1,4 @@
-"""A trained model, for tests of what finds, loads and exports it."""
+"""A trained model."""
 
 from __future__ import annotations
 

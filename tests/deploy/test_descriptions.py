@@ -1,4 +1,4 @@
-"""Descriptions of models are read with care: only networks are made of what they name."""
+"""JSON files of models are checked: they can only name trusted networks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
@@ -15,11 +14,11 @@ from semi_nnunet.deploy import descriptions
 from semi_nnunet.deploy.descriptions import (
     LAYERS,
     NETWORKS,
+    find_unknown_networks,
     is_network_code,
-    network_problems,
-    require_json,
+    read_model_json,
 )
-from semi_nnunet.deploy.loading import load, load_networks
+from semi_nnunet.deploy.loading import load_model, load_networks
 from semi_nnunet.deploy.trained import find_model, require_readable
 from semi_nnunet.planning.architecture import with_architecture
 from semi_nnunet.training.checkpoints import EXECUTE
@@ -30,7 +29,7 @@ from tests.trainers import save_as_trained
 UNET = "dynamic_network_architectures.architectures.unet"
 
 
-def hostile(folder: Path) -> dict[str, Any]:
+def make_hostile_architecture(folder: Path) -> dict[str, Any]:
     """An architecture that makes nnU-Net execute a file of the folder, which leaves a trace."""
     (folder / "hubconf.py").write_text(
         f"import pathlib\npathlib.Path({str(folder / 'executed')!r}).touch()\n"
@@ -44,10 +43,12 @@ def hostile(folder: Path) -> dict[str, Any]:
     }
 
 
-def test_nnunet_itself_executes_it(tmp_path: Path) -> None:
+def test_stock_nnunet_executes_the_hostile_architecture(tmp_path: Path) -> None:
     """If this fails, nnU-Net has mended it, and our check may go."""
-    one = hostile(tmp_path)
-    get_network_from_plans(one["network_class_name"], one["arch_kwargs"], [], 1, 2)
+    architecture = make_hostile_architecture(tmp_path)
+    get_network_from_plans(
+        architecture["network_class_name"], architecture["arch_kwargs"], [], 1, 2
+    )
     assert (tmp_path / "executed").exists()
 
 
@@ -58,20 +59,20 @@ def model(make_trainer: Any) -> Path:
     return save_as_trained(trainer)
 
 
-def test_a_model_that_names_other_code_is_not_opened(
+def test_a_model_that_names_untrusted_code_is_not_opened(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert len(load_networks([find_model(str(model))])) == 1
     plans = read_json(model / "plans.json")
-    plans["configurations"]["2d"]["architecture"] = hostile(tmp_path)
+    plans["configurations"]["2d"]["architecture"] = make_hostile_architecture(tmp_path)
     write_json(model / "plans.json", plans)
-    found = find_model(str(model))
-    for use in (lambda: load(found, False, torch.device("cpu")), lambda: require_readable([found])):
-        with pytest.raises(UserError, match=r"2d names 'torch\.hub\.load' as a network.*Fix"):
-            use()
+    trained = find_model(str(model))
+    for load in (lambda: load_model(trained), lambda: require_readable([trained])):
+        with pytest.raises(UserError, match=r"2d names .torch\.hub\.load"):
+            load()
     assert not (tmp_path / "executed").exists()
     monkeypatch.setenv(EXECUTE, "1")  # who trusts the author
-    require_readable([found])
+    require_readable([trained])
 
 
 @pytest.mark.parametrize(
@@ -91,11 +92,11 @@ def test_a_model_that_names_other_code_is_not_opened(
         (["torch.nn.Conv2d"], False),
     ],
 )
-def test_networks_are_classes_that_a_known_package_defines(name: Any, fine: bool) -> None:
+def test_networks_are_classes_of_trusted_packages(name: Any, fine: bool) -> None:
     assert is_network_code(name, NETWORKS) is fine
 
 
-def test_layers_may_be_torchs() -> None:
+def test_layers_may_come_from_torch() -> None:
     assert is_network_code("torch.nn.modules.conv.Conv3d", LAYERS)
     assert is_network_code("torch.nn.LeakyReLU", LAYERS)
     assert not is_network_code("torch.nn.functional.relu", LAYERS)
@@ -104,45 +105,45 @@ def test_layers_may_be_torchs() -> None:
 
 
 @pytest.mark.parametrize("name", ["smp.Unet", "monai.SegResNet", "primus.S"])
-def test_every_network_that_we_plan_is_known(name: str, prepared_dataset: Any) -> None:
+def test_every_planned_network_is_trusted(name: str, prepared_dataset: Any) -> None:
     plans = prepared_dataset("labels", 1).plans
     for key, configuration in plans["configurations"].items():
         planned = with_architecture(configuration, name, "resnet18", None)
         if planned is not None:
             plans["configurations"][key] = planned
-    assert not list(network_problems(plans, "plans.json"))
+    assert not list(find_unknown_networks(plans, "plans.json"))
 
 
 @pytest.mark.parametrize(
     "architecture", [3, {}, {"network_class_name": f"{UNET}.PlainConvUNet", "arch_kwargs": {"a": 1},
                              "_kw_requires_import": ["a"]}]
 )  # fmt: skip
-def test_what_is_no_architecture_is_refused(architecture: Any) -> None:
+def test_malformed_architectures_are_refused(architecture: Any) -> None:
     plans = {"configurations": {"2d": {"architecture": architecture}}}
-    assert list(network_problems(plans, "plans.json"))
-    assert list(network_problems({"configurations": [1]}, "plans.json"))
+    assert list(find_unknown_networks(plans, "plans.json"))
+    assert list(find_unknown_networks({"configurations": [1]}, "plans.json"))
 
 
-def test_a_layer_of_other_code_is_named(prepared_dataset: Any) -> None:
+def test_an_untrusted_layer_is_reported(prepared_dataset: Any) -> None:
     plans = prepared_dataset("labels", 1).plans
     plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["conv_op"] = "os.system"
-    (problem,) = network_problems(plans, "plans.json")
+    (problem,) = find_unknown_networks(plans, "plans.json")
     assert "'os.system'" in problem.what and problem.where == "plans.json"
 
 
-def test_descriptions_are_small_flat_and_objects(
+def test_json_files_must_be_small_flat_objects(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "plans.json"
     path.write_text("[" * 100_000 + "]" * 100_000)
-    with pytest.raises(UserError, match="nested too deeply"):
-        require_json(path, None)
+    with pytest.raises(UserError, match="too deeply"):
+        read_model_json(path, None)
     path.write_text("[1]")
-    with pytest.raises(UserError, match="must be an object with plans_name"):
-        require_json(path, ("plans_name",))
+    with pytest.raises(UserError, match="plans_name"):
+        read_model_json(path, ("plans_name",))
     monkeypatch.setattr(descriptions, "MAX_JSON", 2)
     with pytest.raises(UserError, match="at most 2 bytes, got 3"):
-        require_json(path, None)
+        read_model_json(path, None)
     os.mkfifo(pipe := path.with_name("pipe"))
-    with pytest.raises(UserError, match="must be a file"):
-        require_json(pipe, None)
+    with pytest.raises(UserError, match="a file"):
+        read_model_json(pipe, None)

@@ -1,4 +1,4 @@
-"""What can be said of export without a trained model."""
+"""Export, without a trained model."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def exported_folds(model: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """The folds of each export, of which nothing but the plans is written."""
-    found: list[tuple[str, ...]] = []
+    folds: list[tuple[str, ...]] = []
 
     def fill(of: TrainedModel, identifier: str, aside: Path) -> None:
-        found.append(of.folds)
+        folds.append(of.folds)
         aside.mkdir(parents=True)
         write_json(aside / "plans.json", {})
 
     monkeypatch.setattr(export, "require_stock_network", lambda *_: None)
-    monkeypatch.setattr(export, "fill_model", fill)
-    return found
+    monkeypatch.setattr(export, "write_exported_model", fill)
+    return folds
 
 
 def test_finished_folds_are_exported(exported_folds: list[Any], tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_finished_folds_are_exported(exported_folds: list[Any], tmp_path: Path) 
     assert exported_folds == [("0", "3"), ("3",), ("all",), ("1",)]
 
 
-def test_unfinished_folds_are_named(model: Path, tmp_path: Path) -> None:
+def test_unfinished_folds_are_reported(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         export.export(NAME, tmp_path / "out", folds=["0", "1", "2"])
     assert [problem.where for problem in error.value.problems] == ["fold 1", "fold 2"]
@@ -72,7 +72,7 @@ def test_an_existing_target_is_refused(model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [["-d", "1", "-c", "2d"], ["-m", NAME]])
-def test_a_model_is_named_by_its_folder_or_by_what_that_is_made_of(
+def test_a_model_is_given_by_its_folder_or_its_parts(
     names: list[str], exported_folds: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = [] if "-m" in names else ["-tr", "SemiMeanTeacherTrainer"]
@@ -82,21 +82,21 @@ def test_a_model_is_named_by_its_folder_or_by_what_that_is_made_of(
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
-        (["-m", NAME, "-tr", "SemiBaselineTrainer"], "Fix: leave out -d, -c, -tr and -p, or -m"),
-        (["-d", "1"], "Fix: give -m MODEL, or -d, -c and -tr"),
+        (["-m", NAME, "-tr", "SemiBaselineTrainer"], "-d, -c, -tr and -p, or -m"),
+        (["-d", "1"], "give -m MODEL, or -d, -c and -tr"),
         (["-d", "1", "-c", "2d"], "no trained model"),
     ],
 )
-def test_names_that_are_no_model_are_refused(
-    names: list[str], said: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_wrong_names_of_a_model_are_refused(
+    names: list[str], message: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["export", *names, "-o", str(tmp_path / "out")]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_the_zip_has_paths_as_nnunet_installs_them(tmp_path: Path) -> None:
+def test_the_zip_has_the_paths_that_nnunet_installs(tmp_path: Path) -> None:
     folder = tmp_path / "Dataset001_X" / "nnUNetTrainer__nnUNetPlans__2d"
     (folder / "fold_0").mkdir(parents=True)
     (folder / "fold_0/checkpoint_final.pth").touch()
@@ -107,7 +107,7 @@ def test_the_zip_has_paths_as_nnunet_installs_them(tmp_path: Path) -> None:
     assert names == [f"{root}/fold_0/checkpoint_final.pth", f"{root}/plans.json"]
 
 
-@pytest.mark.parametrize("step", ["fill_model", "zip_folder"])
+@pytest.mark.parametrize("step", ["write_exported_model", "zip_folder"])
 def test_a_full_disk_exports_nothing(
     exported_folds: list[Any], step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +116,6 @@ def test_a_full_disk_exports_nothing(
 
     monkeypatch.setattr(export, step, full)
     target = tmp_path / "out" / STOCK
-    with pytest.raises(DiskError, match=rf"{target}.*Nothing was exported\. Fix: free some space"):
+    with pytest.raises(DiskError, match=rf"{target}.*Nothing was exported"):
         export.export(NAME, tmp_path / "out")
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]

@@ -1,61 +1,113 @@
-"""Networks of trained models, and nnU-Net's predictor of them."""
+"""Networks of trained models are loaded without executing code, and must fit their plans."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from torch import nn
 
-from semi_nnunet.deploy.loading import load, load_networks
+from semi_nnunet.deploy.loading import (
+    find_unfit_checkpoints,
+    load_model,
+    load_networks,
+    read_configuration_name,
+)
 from semi_nnunet.deploy.trained import find_model
+from semi_nnunet.discovery.register import TRAINERS_FOLDER
 from semi_nnunet.util.errors import UserError
-from tests.deploy.test_trained import give
+from tests.deploy.test_trained import add_gift
 from tests.trainers import weights_of
 
 CPU = torch.device("cpu")
+PLANS = {"configurations": {"2d": {}}}
 
 
-def test_the_logits_are_those_of_nnunets_own_predictor(model: Path, monkeypatch) -> None:
-    ours = load(find_model(str(model)), mirror=True, device=CPU)
+def test_the_network_is_that_of_nnunets_own_predictor(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_model(find_model(str(model)))
     stock = nnUNetPredictor(use_mirroring=True, device=CPU, allow_tqdm=False)
-    from semi_nnunet.discovery.register import TRAINERS_FOLDER
-
     monkeypatch.setenv("nnUNet_extTrainer", str(TRAINERS_FOLDER))
     stock.initialize_from_trained_model_folder(str(model), ("0",), "checkpoint_final.pth")
-    image = torch.randn(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
-    first, second = (one.predict_logits_from_preprocessed_data(image) for one in (ours, stock))
-    assert torch.equal(first, second)
+    stock.network.load_state_dict(stock.list_of_parameters[0])
+    assert loaded.allowed_mirroring_axes == stock.allowed_mirroring_axes  # CPS: None
+    generator = torch.Generator().manual_seed(0)
+    tile = torch.randn(1, 1, *loaded.configuration_manager.patch_size, generator=generator)
+    with torch.no_grad():
+        assert torch.equal(loaded.network.eval()(tile), stock.network.eval()(tile))
 
 
 def test_every_fold_is_a_network_of_its_own(model: Path) -> None:
-    one, other = (find_model(str(model / f"fold_{fold}")) for fold in ("0", "all"))
-    networks = [weights_of(network) for network in load_networks([one, other])]
+    first, second = (find_model(str(model / f"fold_{fold}")) for fold in ("0", "all"))
+    networks = [weights_of(network) for network in load_networks([first, second])]
     contents = [
         torch.load(model / f"fold_{fold}" / "checkpoint_final.pth", weights_only=True)
         for fold in ("0", "all")
     ]
-    for found, content in zip(networks, contents, strict=True):
+    for weights, content in zip(networks, contents, strict=True):
         for name, value in content["network_weights"].items():
-            assert torch.equal(found[name], value)
+            assert torch.equal(weights[name], value)
     assert any(not torch.equal(networks[0][name], networks[1][name]) for name in networks[0])
 
 
-def test_a_model_of_a_stranger_is_refused_and_not_executed(model: Path, tmp_path: Path) -> None:
+def test_a_hostile_model_is_refused_and_not_executed(model: Path, tmp_path: Path) -> None:
     path, trace = model / "fold_0" / "checkpoint_final.pth", tmp_path / "executed"
-    give(path, trace)
-    with pytest.raises(UserError, match="can execute code"):
+    add_gift(path, trace)
+    with pytest.raises(UserError, match="execute code"):
         load_networks([find_model(str(model))])
     assert not trace.exists()
     torch.load(path, weights_only=False)
     assert trace.exists()  # a stock loader does execute it
 
 
-def test_a_fold_of_another_network_is_named(model: Path) -> None:
+def test_a_fold_of_another_network_is_reported(model: Path) -> None:
     path = model / "fold_0" / "checkpoint_final.pth"
     content = torch.load(path, weights_only=True)
     content["network_weights"].popitem()
     torch.save(content, path)
-    with pytest.raises(UserError, match=r"fold_0.*must hold the weights of the network"):
+    with pytest.raises(UserError) as error:
         load_networks([find_model(str(model / "fold_0"))])
+    (problem,) = error.value.problems
+    assert problem.where == str(path) and "weights" in problem.what
+
+
+def test_weights_of_another_network_are_reported_with_their_file() -> None:
+    network = nn.Linear(3, 2)
+    fine = dict(network.state_dict())
+    unfit: dict[str, dict[str, Any]] = {
+        "shape": {**fine, "bias": torch.zeros(3)},
+        "absent": {"bias": fine["bias"]},
+        "more": {**fine, "scale": torch.zeros(1)},
+        "none": {},
+    }
+    assert list(find_unfit_checkpoints([Path("fine")], [fine], network)) == []
+    paths, weights = map(Path, ["fine", *unfit]), [fine, *unfit.values()]
+    problems = list(find_unfit_checkpoints(paths, weights, network))
+    assert [problem.where for problem in problems] == list(unfit)
+    assert "'bias' of shape (3,), not (2,)" in problems[0].what
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "keyword"),
+    [
+        ({}, "None"),
+        ({"init_args": {"configuration": ["2d"]}}, "configuration"),
+        ({"init_args": {"configuration": "3d_fullres"}}, "'3d_fullres'"),
+        ({"init_args": {"configuration": "2d"}}, "trainer"),
+    ],
+)
+def test_a_checkpoint_without_configuration_or_trainer_is_refused(
+    checkpoint: dict[str, Any], keyword: str
+) -> None:
+    with pytest.raises(UserError, match=keyword) as error:
+        read_configuration_name(checkpoint, PLANS, "a model")
+    assert error.value.fix
+
+
+def test_the_configuration_of_a_checkpoint_is_read() -> None:
+    checkpoint = {"init_args": {"configuration": "2d"}, "trainer_name": "nnUNetTrainer"}
+    assert read_configuration_name(checkpoint, PLANS, "a model") == "2d"

@@ -21,7 +21,7 @@ def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_registering_and_undoing_leave_no_trace(shim: Path) -> None:
+def test_unregistering_removes_all_that_registering_wrote(shim: Path) -> None:
     assert not is_registered() and not unregister()
     for _ in range(2):
         assert register() == shim and is_registered()
@@ -50,7 +50,7 @@ def test_a_folder_that_cannot_be_written_names_the_variable(
         register()
 
 
-def test_nnunet_finds_the_very_class_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nnunet_finds_the_class_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("nnUNet_extTrainer", str(TRAINERS_FOLDER))
-    found = recursive_find_trainer_class_by_name("SemiMeanTeacherTrainer")
-    assert found is SemiMeanTeacherTrainer
+    trainer = recursive_find_trainer_class_by_name("SemiMeanTeacherTrainer")
+    assert trainer is SemiMeanTeacherTrainer

@@ -21,7 +21,7 @@ def write(path: Path, array: np.ndarray, spacing: tuple[float, ...] = (0.8, 1.0,
 
 
 def folders(root: Path, labels: dict = LABELS, ending: str = ".nii.gz") -> tuple[Path, Path]:
-    """Three cases of predictions and references, and a dataset.json beside the references."""
+    """Write three predictions and references, and a dataset.json next to the references."""
     rng = np.random.default_rng(0)
     description = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 0}
     if "whole" in labels:

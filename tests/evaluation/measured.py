@@ -1,4 +1,4 @@
-"""Values of trainers, as trainings of several folds and seeds would have them."""
+"""Values of trainers over several folds and seeds, for tests."""
 
 import csv
 import math

@@ -22,7 +22,7 @@ from semi_nnunet.util.errors import UserError
 from tests.evaluation.measured import BASE, ORIGIN, OTHER, OURS, values, write_table
 
 
-def test_a_gain_of_every_case_is_found_and_noise_is_not():
+def test_a_gain_in_every_case_is_found_and_noise_is_not():
     ours, other = compare(
         [*values(BASE, 0), *values(OURS, 0.02), *values(OTHER, 0)], "Base", "dice"
     )
@@ -39,22 +39,22 @@ def test_a_gain_of_every_case_is_found_and_noise_is_not():
         assert "| < 0.001" in table and "0.000" not in table
 
 
-def test_classes_are_corrected_for_all_models_and_a_single_class_says_what_the_table_says():
+def test_p_values_of_classes_are_corrected_for_all_models_and_classes():
     names = [f"Ours{i}" for i in range(6)]
     rows = [*values(BASE, 0), *(v for name in names for v in values(Model(name, "2d"), 0.0022))]
-    alone = [v for v in rows if v.name == "liver"]
-    for found in compare(alone, "Base", "dice"):
-        difference, p = found.classes["liver"]
-        assert difference == found.overall and p == found.p_holm
-    found = compare(rows, "Base", "dice")
-    raw = [d.p for one in found for d, _ in one.classes.values()]
-    assert [p for one in found for _, p in one.classes.values()] == pytest.approx(holm(raw))
+    liver = [v for v in rows if v.name == "liver"]
+    for item in compare(liver, "Base", "dice"):
+        difference, p = item.classes["liver"]  # a single class is the same as all classes
+        assert difference == item.overall and p == item.p_holm
+    compared = compare(rows, "Base", "dice")
+    raw = [d.p for item in compared for d, _ in item.classes.values()]
+    assert [p for item in compared for _, p in item.classes.values()] == pytest.approx(holm(raw))
     assert max(holm(raw)) > max(raw)
 
 
-def test_differences_are_the_cases_means_over_classes_and_seeds():
+def test_the_difference_of_a_case_is_its_mean_over_classes_and_seeds():
     rows = [*values(BASE, 0, noise=0.05), *values(OURS, 0.01, noise=0.05)]
-    (found,) = compare(rows, "Base", "dice")
+    (compared,) = compare(rows, "Base", "dice")
     by_case = {}
     for case in sorted({row.case for row in rows}):
         means = [
@@ -63,9 +63,9 @@ def test_differences_are_the_cases_means_over_classes_and_seeds():
         ]
         by_case[case] = means[0] - means[1]
     expected = paired_difference(list(by_case.values()))
-    assert found.overall.mean == pytest.approx(expected.mean)
-    assert found.overall.p == pytest.approx(expected.p)
-    assert found.mean - found.baseline_mean == pytest.approx(expected.mean)
+    assert compared.overall.mean == pytest.approx(expected.mean)
+    assert compared.overall.p == pytest.approx(expected.p)
+    assert compared.mean - compared.baseline_mean == pytest.approx(expected.mean)
 
 
 def test_a_seed_that_loses_is_not_outvoted_by_the_number_of_cases():
@@ -73,57 +73,57 @@ def test_a_seed_that_loses_is_not_outvoted_by_the_number_of_cases():
     third = [v for v in values(OURS, -0.01, seeds=3, noise=0) if v.seed == 2]
     (agreed,) = compare([row for row in rows if row.seed < 2], "Base", "dice")
     assert agreed.verdict("dice") == "better"
-    (found,) = compare([*rows, *third], "Base", "dice")
-    assert found.p_holm < 0.05 and found.overall.mean == pytest.approx(0.01)
-    assert found.overall.low == pytest.approx(-0.01)
-    why = "no evidence of a gain: the interval contains 0 and the seeds disagree"
-    assert found.reasoned_verdict("dice") == why and why in overall_table([found], "dice")
-    assert found.verdict("dice") == "no evidence of a gain"
+    (compared,) = compare([*rows, *third], "Base", "dice")
+    assert compared.p_holm < 0.05 and compared.overall.mean == pytest.approx(0.01)
+    assert compared.overall.low == pytest.approx(-0.01)
+    reasoned = compared.reasoned_verdict("dice")
+    assert "interval contains 0" in reasoned and "seeds disagree" in reasoned
+    assert reasoned in overall_table([compared], "dice")
+    assert compared.verdict("dice") == "no evidence of a gain"
     assert agreed.reasoned_verdict("dice") == "better"
-    assert found.classes["liver"][0].low == pytest.approx(-0.01)
+    assert compared.classes["liver"][0].low == pytest.approx(-0.01)
 
 
-def test_chance_in_training_is_shown_or_said_to_be_unknown():
-    one = values(BASE, 0, seeds=1, noise=0)
-    assert "Base 2d has one seed" in seeds_note([*one, *values(OURS, 0, seeds=3)], "Base")
+def test_chance_in_training_is_shown_or_named_as_unknown():
+    one_seed = values(BASE, 0, seeds=1, noise=0)
+    assert "Base 2d has one seed" in seeds_note([*one_seed, *values(OURS, 0, seeds=3)], "Base")
     lucky = [Value(BASE, "0", 1, "case00", name, 0.9) for name in ("liver", "tumour")]
     # 0.7 + 0.01 * case, twelve cases
-    assert seeds_note([*one, *lucky], "Base") == "Base 2d by seed: 0.7550, 0.9000."
+    assert seeds_note([*one_seed, *lucky], "Base") == "Base 2d by seed: 0.7550, 0.9000."
 
 
-def test_only_what_both_trained_is_compared():
+def test_only_folds_and_seeds_of_both_models_are_compared():
     rows = [*values(BASE, 0, seeds=1, noise=0), *values(OURS, 0.01, seeds=3, noise=0)]
-    (found,) = compare(rows, "Base", "dice")
-    assert set(found.seeds) == {0} and found.overall.cases == 12
+    (compared,) = compare(rows, "Base", "dice")
+    assert set(compared.seeds) == {0} and compared.overall.cases == 12
     apart = [replace(v, seed=v.seed + 5) for v in values(BASE, 0)]
-    with pytest.raises(
-        UserError, match="no trainer has a case of the same fold and seed in common"
-    ):
+    with pytest.raises(UserError, match="in common"):
         compare([*values(OURS, 0), *apart], "Base", "dice")
-    with pytest.raises(
-        UserError, match=r"nothing but the baseline Base .*2d 0\.7550\)\. Fix: train"
-    ):
+    with pytest.raises(UserError, match=r"only the baseline Base .*2d 0\.7550") as caught:
         compare(values(BASE, 0, noise=0), "Base", "dice")
-    with pytest.raises(UserError, match="Base is none of what was measured: Ours"):
+    assert "train" in caught.value.fix
+    with pytest.raises(UserError, match="Base was not measured, only Ours"):
         compare(values(OURS, 0), "Base", "dice")
 
 
-def test_a_class_that_a_case_does_not_show_is_left_out_there():
+def test_a_class_that_a_case_does_not_show_is_left_out_of_this_case():
     rows = [*values(BASE, 0, noise=0), *values(OURS, 0.02, noise=0)]
     rows = [
         row if row.name == "liver" or row.case != "case00" else replace(row, value=math.nan)
         for row in rows
     ]
-    (found,) = compare(rows, "Base", "dice")
-    assert found.overall.mean == pytest.approx(0.02)
-    assert found.classes["tumour"][0].cases == 11 and found.classes["liver"][0].cases == 12
+    (compared,) = compare(rows, "Base", "dice")
+    assert compared.overall.mean == pytest.approx(0.02)
+    assert compared.classes["tumour"][0].cases == 11 and compared.classes["liver"][0].cases == 12
 
 
 @pytest.mark.parametrize(
     ("metric", "good", "worst"), [("dice", 0.8, 0.0), ("hd95_edge_mm", 2.0, 60.0)]
 )
-def test_who_invents_a_class_is_worse_than_who_finds_nothing(tmp_path, metric, good, worst):
-    """Eight cases show the class, where ours is a little better; in twelve others it invents it."""
+def test_a_training_that_invents_a_class_is_worse_than_one_that_predicts_nothing(
+    tmp_path, metric, good, worst
+):
+    """Ours is a little better in eight cases, and invents the class in twelve others."""
     better = good + (0.01 if metric == "dice" else -0.1)
     rows = {
         BASE: [*[good] * 8, *[math.nan] * 12],
@@ -132,22 +132,28 @@ def test_who_invents_a_class_is_worse_than_who_finds_nothing(tmp_path, metric, g
     tables = []
     for model, numbers in rows.items():
         path = tmp_path / model.trainer / "metrics.csv"
-        own = [Value(model, "0", 0, f"case{i:02}", "fluid", x) for i, x in enumerate(numbers)]
-        # nobody finds a second class, and no case has it: it stays without a value
-        write_table(path, [*own, *(replace(v, name="drusen", value=math.nan) for v in own)], metric)
+        class_values = [
+            Value(model, "0", 0, f"case{i:02}", "fluid", x) for i, x in enumerate(numbers)
+        ]
+        # no training predicts a second class, and no case has it: it stays undefined
+        write_table(
+            path,
+            [*class_values, *(replace(v, name="drusen", value=math.nan) for v in class_values)],
+            metric,
+        )
         tables.append((model, "0", 0, path))
-    found, _ = read_values(tables, metric)
-    assert sum(math.isnan(value.value) for value in found) == 52
-    found = crediting_absence(found, metric)
-    assert sum(math.isnan(value.value) for value in found) == 40
-    (compared,) = compare(found, "Base", metric)
+    credited, _ = read_values(tables, metric)
+    assert sum(math.isnan(value.value) for value in credited) == 52
+    credited = crediting_absence(credited, metric)
+    assert sum(math.isnan(value.value) for value in credited) == 40
+    (compared,) = compare(credited, "Base", metric)
     assert compared.overall.cases == 20 and compared.verdict(metric) == "WORSE"
     perfect = 1.0 if metric == "dice" else 0.0
     assert compared.baseline_mean == pytest.approx(0.4 * good + 0.6 * perfect)
-    assert [model for model, _ in ranking(found, metric)] == [BASE, OURS]
+    assert [model for model, _ in ranking(credited, metric)] == [BASE, OURS]
 
 
-def test_the_best_is_chosen_on_what_all_predicted():
+def test_models_are_ranked_on_the_cases_that_all_of_them_predicted():
     rows = [*values(BASE, 0, noise=0), *values(OURS, 0.01, noise=0)]
     extra = [Value(BASE, "9", 0, "easy", "liver", 1.0)]
     assert [model for model, _ in ranking([*rows, *extra], "dice")] == [OURS, BASE]
@@ -155,8 +161,8 @@ def test_the_best_is_chosen_on_what_all_predicted():
     assert ranking([*values(BASE, 0), Value(OURS, "9", 9, "x", "y", 1.0)], "dice") == []
 
 
-def test_a_training_without_common_folds_does_not_keep_the_others_from_being_chosen():
-    """A crossval is running: one fold of a third trainer is there, which no other has yet."""
+def test_a_training_without_common_folds_is_left_out_of_the_ranking():
+    """A crossval is running: a third trainer has finished a fold that no other trainer has yet."""
     rows = [*values(BASE, 0, noise=0, folds=2), *values(OURS, 0.01, noise=0, folds=2)]
     stray = replace(values(OTHER, 0.2, seeds=1)[0], fold="2", case="case20")
     ranked = ranking([*rows, stray], "dice")
@@ -173,8 +179,8 @@ def test_configurations_are_compared_without_a_baseline(tmp_path, capsys):
     assert "Not compared with a baseline" in validation and "Best on" not in test
     assert "Best on the validation cases: Ours 3d (dice" in validation
     write_values(path, {"validation": rows[: len(rows) // 2]}, "dice", ORIGIN)
-    assert main(["compare", "--values", str(path)]) == 2  # one alone
-    assert "SemiBaselineTrainer is none of what was measured" in capsys.readouterr().err
+    assert main(["compare", "--values", str(path)]) == 2  # one configuration
+    assert "SemiBaselineTrainer was not measured" in capsys.readouterr().err
 
 
 def test_the_command_reads_folds_and_seeds_and_chooses_on_validation_cases(
@@ -196,11 +202,11 @@ def test_the_command_reads_folds_and_seeds_and_chooses_on_validation_cases(
                 if fold == "0":
                     write_table(folder / f"fold_{fold}" / "test" / "metrics.csv", rows)
     assert main(["compare", "-d", "7", "-o", str(tmp_path / "table.md")]) == 0
-    said = capsys.readouterr().out
-    assert "## validation cases" in said and "24 of 24" in said
-    assert "Best on the validation cases: SemiMeanTeacherTrainer 2d" in said
-    assert "## test cases" in said and "not measured yet" in said
-    assert said.count("better") >= 2 and (tmp_path / "table.md").read_text() == said
+    output = capsys.readouterr().out
+    assert "## validation cases" in output and "24 of 24" in output
+    assert "Best on the validation cases: SemiMeanTeacherTrainer 2d" in output
+    assert "## test cases" in output and "not measured yet" in output
+    assert output.count("better") >= 2 and (tmp_path / "table.md").read_text() == output
     for metric in ("hd95", "class"):
         assert main(["compare", "-d", "7", "--metric", metric]) == 2
         assert "choose from dice" in capsys.readouterr().err
@@ -208,19 +214,19 @@ def test_the_command_reads_folds_and_seeds_and_chooses_on_validation_cases(
     for path in theirs.parent.glob("SemiMeanTeacherTrainer__*/fold_*/validation/metrics.csv"):
         path.unlink()
     write_table(theirs / "fold_3" / "validation" / "metrics.csv", values(OURS, 0, seeds=1))
-    assert main(["compare", "-d", "7"]) == 0  # what can be compared is
-    said = capsys.readouterr().out
-    assert "Not compared: no trainer has a case of the same fold and seed in common" in said
-    assert "## test cases" in said and "better" in said
+    assert main(["compare", "-d", "7"]) == 0  # the test cases can be compared
+    output = capsys.readouterr().out
+    assert "Not compared: " in output and "in common" in output
+    assert "## test cases" in output and "better" in output
     for verb in (["compare"], ["report", "-o", str(tmp_path / "report.html")], ["status"]):
         assert main([*verb, "-d", "7", "-p", "nnUNetPlan"]) == 2
-        said = " ".join(capsys.readouterr().err.split())
-        assert "plans 'nnUNetPlan': were not used" in said and "mean 'nnUNetPlans'" in said
+        output = " ".join(capsys.readouterr().err.split())
+        assert "plans 'nnUNetPlan': were not used" in output and "mean 'nnUNetPlans'" in output
 
 
-def test_a_metric_that_is_defined_nowhere_is_no_missing_fold():
+def test_a_metric_without_any_value_is_not_reported_as_a_missing_fold():
     rows = [replace(v, value=math.nan) for v in [*values(BASE, 0), *values(OURS, 0)]]
-    with pytest.raises(UserError, match="dice must be defined for one class of one case"):
+    with pytest.raises(UserError, match="dice is not defined"):
         compare(rows, "Base", "dice")
 
 
@@ -228,7 +234,7 @@ def test_a_metric_that_is_defined_nowhere_is_no_missing_fold():
 
 
 def six_lose(loss: float) -> tuple[list[Value], list[Value]]:
-    """Six cases gain .02 and six lose, and the same where those that lose are known as Ann's."""
+    """Return six cases that gain .02 and six that lose, without and with their patient."""
     worse = {f"case0{case}" for case in range(6, 12)}
     ours = [
         replace(v, value=v.value + (-loss if v.case in worse else 0.02))
@@ -239,9 +245,9 @@ def six_lose(loss: float) -> tuple[list[Value], list[Value]]:
 
 
 def test_cases_of_one_patient_are_one_observation():
-    rows, told = six_lose(0.01)
+    rows, with_patient = six_lose(0.01)
     (by_case,) = compare(rows, "Base", "dice")
-    (by_patient,) = compare(told, "Base", "dice")
+    (by_patient,) = compare(with_patient, "Base", "dice")
     assert by_case.overall.cases == 12 and by_case.overall.mean == pytest.approx(0.005)
     assert by_patient.overall.cases == 7 and by_patient.overall.better == 6
     assert by_patient.overall.mean == pytest.approx((6 * 0.02 - 0.01) / 7)
@@ -251,18 +257,17 @@ def test_cases_of_one_patient_are_one_observation():
     assert by_patient.seeds == pytest.approx(dict.fromkeys((0, 1), by_patient.overall.mean))
     # the baseline has .7 + .01 * case; of Ann's cases 6 to 11 on average .785
     assert by_patient.baseline_mean == pytest.approx((6 * 0.725 + 0.785) / 7)
-    assert f"by seed: {(6 * 0.725 + 0.785) / 7:.4f}," in seeds_note(told, "Base")
+    assert f"by seed: {(6 * 0.725 + 0.785) / 7:.4f}," in seeds_note(with_patient, "Base")
 
 
-def test_the_best_model_is_that_of_patients():
-    """By cases the baseline is ahead: of one patient there are six, on which it is better."""
-    rows, told = six_lose(0.03)
-    assert ranking(rows, "dice")[0][0] == BASE and ranking(told, "dice")[0][0] == OURS
+def test_models_are_ranked_by_patients():
+    """By cases the baseline is ahead, but six of the cases are of one patient."""
+    rows, with_patient = six_lose(0.03)
+    assert ranking(rows, "dice")[0][0] == BASE and ranking(with_patient, "dice")[0][0] == OURS
 
 
-def test_that_cases_count_as_one_is_said():
+def test_a_note_counts_cases_and_patients_if_they_differ():
     rows = values(BASE, 0)
     assert patients_note(rows) == ""
-    said = patients_note([replace(v, patient=v.case[-1]) for v in rows])
-    assert said == "Of the 12 cases those of one patient count as one: 10 patients."
-    assert patients_note([replace(v, patient="Ann") for v in rows]).endswith("one: 1 patient.")
+    assert "12 cases of 10 pat" in patients_note([replace(v, patient=v.case[-1]) for v in rows])
+    assert "12 cases of 1 patient." in patients_note([replace(v, patient="Ann") for v in rows])

@@ -1,4 +1,4 @@
-"""Files are matched by their names, checked all in one pass, and measured on their own grid."""
+"""Files are matched by name, checked in one pass, and measured on their own grid."""
 
 import csv
 import gzip
@@ -13,12 +13,12 @@ from semi_nnunet.evaluation.metrics import Measure, mask_metrics
 from tests.evaluation.folders import evaluate, folders, write
 
 
-def test_two_processes_find_what_one_does(tmp_path):
+def test_two_processes_give_the_same_table_as_one(tmp_path):
     predictions, references = folders(tmp_path)
     for number in ("1", "2"):
         assert evaluate(predictions, references, "-np", number, "-o", str(tmp_path / number)) == 0
-    one, two = ((tmp_path / number / "metrics.csv").read_text() for number in ("1", "2"))
-    assert one == two
+    first, second = ((tmp_path / number / "metrics.csv").read_text() for number in ("1", "2"))
+    assert first == second
 
 
 def test_colour_images_masks_are_flat(tmp_path):
@@ -35,20 +35,20 @@ def test_colour_images_masks_are_flat(tmp_path):
         assert float(row[column]) == pytest.approx(expected[column], rel=1e-5)
 
 
-# ---- what is wrong ----
+# ---- broken files ----
 
 
-def test_all_bad_files_are_named_in_one_pass(tmp_path, capsys):
+def test_all_broken_files_are_reported_in_one_pass(tmp_path, capsys):
     predictions, references = folders(tmp_path)
     write(predictions / "a.nii.gz", np.zeros((8, 16, 16)), (1.0, 1.0, 1.0))
     write(references / "b.nii.gz", np.full((8, 16, 16), 7))
     whole = (predictions / "c.nii.gz").read_bytes()
     (predictions / "c.nii.gz").write_bytes(whole[: len(whole) // 2])
     assert evaluate(predictions, references) == 2
-    said = capsys.readouterr().err
-    assert "a.nii.gz: must lie on the voxels of its reference, but has spacing" in said
-    assert "b.nii.gz: label values must be declared" in said and "got 7" in said
-    assert "c.nii.gz" in said and said.count("Fix:") == 3
+    message = capsys.readouterr().err
+    assert "a.nii.gz: must lie on the voxels" in message and "spacing" in message
+    assert "b.nii.gz: label values must be declared" in message and "got 7" in message
+    assert "c.nii.gz" in message and message.count("Fix:") == 3
     assert not (predictions / "metrics.csv").exists()
 
 
@@ -60,7 +60,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("ending", SPOILT)
-def test_a_header_that_no_reader_understands_is_named(ending, tmp_path, capsys):
+def test_a_broken_header_is_reported(ending, tmp_path, capsys):
     predictions, references = folders(tmp_path, ending=ending)
     for folder in (predictions, references):
         path, compressed = folder / f"b{ending}", ending.endswith(".gz")
@@ -68,18 +68,18 @@ def test_a_header_that_no_reader_understands_is_named(ending, tmp_path, capsys):
         content = SPOILT[ending](content)
         path.write_bytes(gzip.compress(content) if compressed else content)
     assert evaluate(predictions, references) == 2
-    said = capsys.readouterr().err
-    assert said.count(f"b{ending}: is damaged") == 2 and "Traceback" not in said
+    message = capsys.readouterr().err
+    assert message.count(f"b{ending}: is damaged") == 2 and "Traceback" not in message
 
 
-def test_files_without_a_counterpart_are_named(tmp_path, capsys):
+def test_files_without_a_counterpart_are_reported(tmp_path, capsys):
     predictions, references = folders(tmp_path)
     (references / "a.nii.gz").unlink()
     (predictions / "b.nii.gz").unlink()
     assert evaluate(predictions, references) == 2
-    said = capsys.readouterr().err
-    assert "a.nii.gz: is predicted and has no reference" in said
-    assert "b.nii.gz: has no prediction" in said and "--partial" in said
+    message = capsys.readouterr().err
+    assert "a.nii.gz: is predicted, but has no reference" in message
+    assert "b.nii.gz: has no prediction" in message and "--partial" in message
     (predictions / "a.nii.gz").unlink()
     assert evaluate(predictions, references, "--partial") == 0
     (tmp_path / "empty").mkdir()
@@ -89,7 +89,7 @@ def test_files_without_a_counterpart_are_named(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".mha"])
-def test_voxels_that_are_no_numbers_are_not_scored_as_background(ending, tmp_path, capsys):
+def test_voxels_that_are_not_finite_are_not_scored_as_background(ending, tmp_path, capsys):
     predictions, references = folders(tmp_path, ending=ending)
     for path, values in (
         (references / f"a{ending}", [np.nan]),
@@ -102,14 +102,13 @@ def test_voxels_that_are_no_numbers_are_not_scored_as_background(ending, tmp_pat
         broken.CopyInformation(image)
         sitk.WriteImage(broken, str(path))
     assert evaluate(predictions, references) == 2
-    said = capsys.readouterr().err
-    rule = "voxels must be finite numbers in float32, got"
-    assert f"{references / 'a'}{ending}: {rule} 1 NaN and 0 Inf. Fix: replace them by" in said
-    assert f"{predictions / 'b'}{ending}: {rule} 1 NaN and 1 Inf. Fix: replace them by" in said
-    assert said.count("Fix:") == 2 and not (predictions / "metrics.csv").exists()
+    message = capsys.readouterr().err
+    assert f"{references / 'a'}{ending}: " in message and "1 NaN and 0 Inf" in message
+    assert f"{predictions / 'b'}{ending}: " in message and "1 NaN and 1 Inf" in message
+    assert message.count("Fix:") == 2 and not (predictions / "metrics.csv").exists()
 
 
-def test_what_macos_leaves_beside_the_files_is_no_case(tmp_path):
+def test_hidden_files_of_macos_are_not_cases(tmp_path):
     predictions, references = folders(tmp_path)
     (predictions / "._a.nii.gz").write_bytes(b"Mac OS X")
     (references / "._b.nii.gz").write_bytes(b"Mac OS X")

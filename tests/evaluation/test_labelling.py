@@ -1,4 +1,4 @@
-"""What dataset.json says of label files is known before the work."""
+"""The labelling of dataset.json is read and checked before the work."""
 
 import json
 
@@ -18,25 +18,25 @@ from tests.evaluation.folders import LABELS, REGIONS, evaluate, folders
         (REGIONS, {"whole": (1, 2), "core": (2,)}, {0, 1, 2, 3}, 3),
     ],
 )
-def test_values_of_classes_and_regions_are_told(labels, classes, allowed, ignore, tmp_path):
+def test_values_of_classes_and_regions_are_read(labels, classes, allowed, ignore, tmp_path):
     _, references = folders(tmp_path, labels)
     example = str(references / "a.nii.gz")
-    found = read_labelling(tmp_path / "data" / "dataset.json", example)
-    assert (found.classes, found.allowed, found.ignore) == (classes, allowed, ignore)
-    assert found.reader is SimpleITKIO
+    labelling = read_labelling(tmp_path / "data" / "dataset.json", example)
+    assert (labelling.classes, labelling.allowed, labelling.ignore) == (classes, allowed, ignore)
+    assert labelling.reader is SimpleITKIO
 
 
-def test_the_reader_is_that_of_the_files_and_the_description_may_have_any_name(tmp_path):
+def test_the_reader_fits_the_files_and_the_description_may_have_any_name(tmp_path):
     _, references = folders(tmp_path, ending=".png")
-    described = (tmp_path / "data" / "dataset.json").rename(tmp_path / "other.json")
-    found = read_labelling(described, str(references / "a.png"))
-    assert found.reader is NaturalImage2DIO
+    other_name = (tmp_path / "data" / "dataset.json").rename(tmp_path / "other.json")
+    labelling = read_labelling(other_name, str(references / "a.png"))
+    assert labelling.reader is NaturalImage2DIO
     with pytest.raises(UserError, match=r"absent.json cannot be used"):
         read_labelling(tmp_path / "absent.json", str(references / "a.png"))
 
 
 def test_regions_can_be_measured_without_their_order(tmp_path):
-    """Which region is written over which matters where predictions are made."""
+    """The order of regions matters only for making predictions."""
     predictions, references = folders(tmp_path, REGIONS)
     assert evaluate(predictions, references) == 0
     first = (predictions / "metrics.csv").read_text()
@@ -57,7 +57,7 @@ def test_regions_can_be_measured_without_their_order(tmp_path):
         ({"background": 0, "liver": 1, "ignore": [2]}, "'ignore' must be the highest"),
     ],
 )
-def test_labels_that_cannot_be_measured_are_named_before_the_work(labels, why, tmp_path, capsys):
+def test_labels_that_cannot_be_measured_are_reported_before_the_work(labels, why, tmp_path, capsys):
     predictions, references = folders(tmp_path, labels)
     assert evaluate(predictions, references) == 2
     assert why in capsys.readouterr().err

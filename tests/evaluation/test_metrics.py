@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from semi_nnunet.evaluation.metrics import (
     Measure,
-    column_meanings,
+    describe_columns,
     mask_metrics,
     weighted_percentile,
 )
@@ -24,11 +24,11 @@ MM = Measure({"1mm": 1.0, "2mm": 2.0})
 def test_edge_metrics_agree_with_medpy(dimensions, seed):
     binary = pytest.importorskip("medpy.metric.binary")
     (ours, theirs), spacing = blobs(dimensions, seed), SPACINGS[dimensions]
-    found = mask_metrics(ours, theirs, spacing, MM)
-    assert found["dice"] == pytest.approx(binary.dc(ours, theirs))
-    assert found["iou"] == pytest.approx(binary.jc(ours, theirs))
-    assert found["hd95_edge_mm"] == pytest.approx(binary.hd95(ours, theirs, spacing))
-    assert found["asd_edge_mm"] == pytest.approx(binary.asd(ours, theirs, spacing))
+    metrics = mask_metrics(ours, theirs, spacing, MM)
+    assert metrics["dice"] == pytest.approx(binary.dc(ours, theirs))
+    assert metrics["iou"] == pytest.approx(binary.jc(ours, theirs))
+    assert metrics["hd95_edge_mm"] == pytest.approx(binary.hd95(ours, theirs, spacing))
+    assert metrics["asd_edge_mm"] == pytest.approx(binary.asd(ours, theirs, spacing))
     in_voxels = mask_metrics(ours, theirs, spacing, Measure({}, "voxels"))
     assert in_voxels["hd95_edge_voxels"] == pytest.approx(binary.hd95(ours, theirs))
     assert in_voxels["asd_edge_voxels"] == pytest.approx(binary.asd(ours, theirs))
@@ -37,32 +37,36 @@ def test_edge_metrics_agree_with_medpy(dimensions, seed):
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_both_conventions_agree_with_monai(dimensions, seed):
-    metrics = pytest.importorskip("monai.metrics")
+    monai = pytest.importorskip("monai.metrics")
     (ours, theirs), spacing = blobs(dimensions, seed), SPACINGS[dimensions]
-    found = mask_metrics(ours, theirs, spacing, MM)
+    metrics = mask_metrics(ours, theirs, spacing, MM)
     masks = [torch.tensor(mask)[None, None] for mask in (ours, theirs)]
     shared = {"include_background": True, "spacing": spacing}
 
     def surface_dice(tolerance: float, surfel: bool) -> float:
-        return metrics.compute_surface_dice(
+        return monai.compute_surface_dice(
             *masks, [tolerance], use_subvoxels=surfel, **shared
         ).item()
 
     for name, tolerance in MM.tolerances.items():
-        assert found[f"nsd_edge_{name}"] == pytest.approx(surface_dice(tolerance, False), abs=1e-6)
-        assert found[f"nsd_surfel_{name}"] == pytest.approx(surface_dice(tolerance, True), abs=1e-6)
-    mean = metrics.compute_average_surface_distance(*masks, symmetric=True, **shared)
-    assert found["assd_edge_mm"] == pytest.approx(mean.item(), rel=1e-5)
-    assert found["nsd_edge_1mm"] != pytest.approx(found["nsd_surfel_1mm"], abs=0.01)
+        assert metrics[f"nsd_edge_{name}"] == pytest.approx(
+            surface_dice(tolerance, False), abs=1e-6
+        )
+        assert metrics[f"nsd_surfel_{name}"] == pytest.approx(
+            surface_dice(tolerance, True), abs=1e-6
+        )
+    mean = monai.compute_average_surface_distance(*masks, symmetric=True, **shared)
+    assert metrics["assd_edge_mm"] == pytest.approx(mean.item(), rel=1e-5)
+    assert metrics["nsd_edge_1mm"] != pytest.approx(metrics["nsd_surfel_1mm"], abs=0.01)
 
 
 def test_a_cube_against_itself_and_shifted():
     cube = np.zeros((12, 12, 12), dtype=bool)
     cube[3:8, 3:8, 3:8] = True
-    same = mask_metrics(cube, cube, (2, 1, 1), MM)
-    assert same["dice"] == same["iou"] == same["nsd_edge_1mm"] == same["nsd_surfel_1mm"] == 1.0
-    assert same["hd95_edge_mm"] == same["asd_edge_mm"] == same["assd_surfel_mm"] == 0.0
-    assert same["volume_difference_ml"] == 0.0
+    equal = mask_metrics(cube, cube, (2, 1, 1), MM)
+    assert equal["dice"] == equal["iou"] == equal["nsd_edge_1mm"] == equal["nsd_surfel_1mm"] == 1.0
+    assert equal["hd95_edge_mm"] == equal["asd_edge_mm"] == equal["assd_surfel_mm"] == 0.0
+    assert equal["volume_difference_ml"] == 0.0
     moved = mask_metrics(np.roll(cube, 2, axis=0), cube, (2, 1, 1), MM)
     assert moved["hd95_edge_mm"] == pytest.approx(4.0)
     assert moved["dice"] == pytest.approx(0.6)
@@ -73,27 +77,27 @@ def test_a_cube_against_itself_and_shifted():
     assert grown["relative_volume_difference"] == pytest.approx(0.2)
 
 
-def test_a_shape_that_only_one_mask_shows_is_as_bad_as_can_be():
+def test_a_shape_in_only_one_mask_gets_the_worst_values():
     nothing = np.zeros((10, 10), dtype=bool)
     dot = nothing.copy()
     dot[4, 4] = True
     for pair in ((nothing, dot), (dot, nothing)):
-        found = mask_metrics(*pair, (3.0, 4.0), MM)
-        assert found["dice"] == found["nsd_edge_2mm"] == found["nsd_surfel_1mm"] == 0.0
-        assert found["hd95_edge_mm"] == found["assd_surfel_mm"] == pytest.approx(50.0)
-        assert list(found) == list(column_meanings(MM))
-    given_distance = mask_metrics(nothing, dot, (1, 1), Measure({}, missed_distance=7.0))
-    assert given_distance["hd95_surfel_mm"] == 7.0
+        metrics = mask_metrics(*pair, (3.0, 4.0), MM)
+        assert metrics["dice"] == metrics["nsd_edge_2mm"] == metrics["nsd_surfel_1mm"] == 0.0
+        assert metrics["hd95_edge_mm"] == metrics["assd_surfel_mm"] == pytest.approx(50.0)
+        assert list(metrics) == list(describe_columns(MM))
+    fixed_distance = mask_metrics(nothing, dot, (1, 1), Measure({}, missed_distance=7.0))
+    assert fixed_distance["hd95_surfel_mm"] == 7.0
 
 
-def test_where_there_is_nothing_to_find_nothing_is_counted():
+def test_metrics_of_two_empty_masks_are_undefined():
     nothing = np.zeros((5, 5), dtype=bool)
-    found = mask_metrics(nothing, nothing, (1, 1), MM)
-    undefined = {column for column, value in found.items() if math.isnan(value)}
-    assert undefined == set(found)
+    metrics = mask_metrics(nothing, nothing, (1, 1), MM)
+    undefined = {column for column, value in metrics.items() if math.isnan(value)}
+    assert undefined == set(metrics)
 
 
-def test_the_name_of_a_size_says_what_it_is_of():
+def test_the_column_of_a_size_names_volume_or_area_and_its_unit():
     nothing, some = np.zeros((4, 4), dtype=bool), np.ones((4, 4), dtype=bool)
     slices = mask_metrics(some, nothing, (0.5, 3.0), Measure({}, axes=2))
     assert slices["area_difference_mm2"] == 16 * 1.5
@@ -106,14 +110,14 @@ def test_the_name_of_a_size_says_what_it_is_of():
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 5)), min_size=1, max_size=30))
-def test_a_weighted_percentile_is_that_of_repeated_values(pairs):
+def test_a_weighted_percentile_equals_that_of_repeated_values(pairs):
     values, weights = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
     repeated = np.sort(np.repeat(values, weights.astype(int)))
-    place = math.ceil(0.95 * len(repeated) - 1e-9) - 1
-    assert weighted_percentile(values, weights, 95) == repeated[max(place, 0)]
+    index = math.ceil(0.95 * len(repeated) - 1e-9) - 1
+    assert weighted_percentile(values, weights, 95) == repeated[max(index, 0)]
 
 
-def test_every_column_says_its_convention():
-    for column, meaning in column_meanings(MM).items():
-        assert ("edge" in column) == ("voxels count alike" in meaning)
-        assert ("surfel" in column) == ("by their area" in meaning)
+def test_every_column_describes_its_convention():
+    for column, meaning in describe_columns(MM).items():
+        assert ("edge" in column) == ("voxels have the same weight" in meaning)
+        assert ("surfel" in column) == ("weigh their area" in meaning)

@@ -1,4 +1,4 @@
-"""nnU-Net's summary, without what a case does not annotate."""
+"""nnU-Net's summary, without the classes that a case does not annotate."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from semi_nnunet.data.annotated_classes import AnnotatedClasses
-from semi_nnunet.evaluation.partial_summary import leave_out_unknown
+from semi_nnunet.evaluation.tables import leave_out_unknown
 from tests.evaluation.folders import LABELS, REGIONS, folders
 
 
@@ -23,7 +23,9 @@ from tests.evaluation.folders import LABELS, REGIONS, folders
         ),
     ],
 )
-def test_what_is_unknown_is_no_number_and_in_no_mean(labels, entry, unknown, tmp_path):
+def test_classes_that_a_case_does_not_annotate_become_nan_and_leave_the_means(
+    labels, entry, unknown, tmp_path
+):
     predictions, references = folders(tmp_path, labels)
     keys = [(1, 2), (2,)] if "whole" in labels else [1, 2]
     path = predictions / "summary.json"
@@ -33,17 +35,18 @@ def test_what_is_unknown_is_no_number_and_in_no_mean(labels, entry, unknown, tmp
     )  # fmt: skip
     annotated = AnnotatedClasses.of({"labels": labels, "annotated": entry})
     leave_out_unknown(path, annotated, ".nii.gz")
-    found, left = json.loads(path.read_text()), {str(key): [] for key in keys}
-    for case, before, after in zip(
-        "abc", theirs["metric_per_case"], found["metric_per_case"], strict=True
+    ours, dice = json.loads(path.read_text()), {str(key): [] for key in keys}
+    for case, theirs_case, ours_case in zip(
+        "abc", theirs["metric_per_case"], ours["metric_per_case"], strict=True
     ):
-        for key, metrics in before["metrics"].items():
-            now = after["metrics"][str(key)]
+        for key, metrics in theirs_case["metrics"].items():
+            ours_metrics = ours_case["metrics"][str(key)]
             if str(key) in unknown.get(case, ()):
-                assert all(map(math.isnan, now.values())) and now.keys() == metrics.keys()
+                assert all(map(math.isnan, ours_metrics.values()))
+                assert ours_metrics.keys() == metrics.keys()
             else:
-                assert now == pytest.approx(metrics)
-                left[str(key)].append(metrics["Dice"])
-    means = [sum(values) / len(values) for values in left.values()]
-    assert [found["mean"][key]["Dice"] for key in left] == pytest.approx(means)
-    assert found["foreground_mean"]["Dice"] == pytest.approx(sum(means) / 2)
+                assert ours_metrics == pytest.approx(metrics)
+                dice[str(key)].append(metrics["Dice"])
+    means = [sum(values) / len(values) for values in dice.values()]
+    assert [ours["mean"][key]["Dice"] for key in dice] == pytest.approx(means)
+    assert ours["foreground_mean"]["Dice"] == pytest.approx(sum(means) / 2)

@@ -1,4 +1,4 @@
-"""What is written: a CSV of all cases, JSON with means, and nnU-Net's summary.json."""
+"""The written tables: a CSV of all cases, JSON with means, and nnU-Net's summary.json."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from tests.evaluation.folders import LABELS, REGIONS, evaluate, folders, write
 
 
 @pytest.mark.parametrize("labels", [LABELS, REGIONS], ids=["labels", "regions_and_ignore"])
-def test_summary_is_nnunets(labels, tmp_path):
+def test_the_summary_equals_that_of_nnunet(labels, tmp_path):
     predictions, references = folders(tmp_path, labels)
     assert evaluate(predictions, references, "-o", str(tmp_path / "out")) == 0
     ours = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -30,8 +30,10 @@ def test_summary_is_nnunets(labels, tmp_path):
     for name, values in theirs["mean"].items():
         assert ours["mean"][name] == pytest.approx(values)
     assert ours["foreground_mean"] == pytest.approx(theirs["foreground_mean"])
-    for one, other in zip(ours["metric_per_case"], theirs["metric_per_case"], strict=True):
-        assert one == other
+    for our_case, their_case in zip(
+        ours["metric_per_case"], theirs["metric_per_case"], strict=True
+    ):
+        assert our_case == their_case
 
 
 def test_tables_hold_every_case_and_class_in_mm_on_the_native_grid(tmp_path, capsys):
@@ -73,7 +75,7 @@ def test_missed_and_imagined_classes_are_counted(tmp_path):
 def test_a_class_that_no_case_shows_is_left_out_of_the_foreground_mean(tmp_path):
     predictions, references = folders(tmp_path, LABELS | {"vessel": 3})
     assert evaluate(predictions, references) == 0
-    found = json.loads((predictions / "summary.json").read_text())
-    assert np.isnan(found["mean"]["3"]["Dice"])  # and so is nnU-Net's foreground mean
-    others = [found["mean"][key]["Dice"] for key in ("1", "2")]
-    assert found["foreground_mean"]["Dice"] == pytest.approx(np.mean(others))
+    summary = json.loads((predictions / "summary.json").read_text())
+    assert np.isnan(summary["mean"]["3"]["Dice"])  # and so is nnU-Net's foreground mean
+    dice = [summary["mean"][key]["Dice"] for key in ("1", "2")]
+    assert summary["foreground_mean"]["Dice"] == pytest.approx(np.mean(dice))

@@ -1,4 +1,4 @@
-"""Values are read from tables, kept in one file, and refused where they are not whole."""
+"""Values are read from tables, kept in one file, and rejected if incomplete."""
 
 import math
 import re
@@ -24,18 +24,18 @@ def test_too_much_volume_is_as_bad_as_too_little(tmp_path):
     (tmp_path / "metrics.csv").write_text(
         "case,class,volume_difference_ml\na,liver,-3\nb,liver,2\n"
     )
-    found, _ = read_values([(OURS, "0", 0, tmp_path / "metrics.csv")], "volume_difference_ml")
-    assert [value.value for value in found] == [3.0, 2.0]
+    volumes, _ = read_values([(OURS, "0", 0, tmp_path / "metrics.csv")], "volume_difference_ml")
+    assert [value.value for value in volumes] == [3.0, 2.0]
     rows = [*values(BASE, 0), *values(OURS, 0.02)]
     table = overall_table(compare(rows, "Base", "volume_difference_ml"), "volume_difference_ml")
     assert "| |volume_difference_ml| |" in table
 
 
-def test_tables_that_are_not_there_are_named(tmp_path):
-    found, missing = read_values([(OURS, "0", 0, tmp_path / "metrics.csv")], "dice")
-    assert found == [] and missing == [str(tmp_path / "metrics.csv")]
+def test_missing_tables_are_returned(tmp_path):
+    no_values, missing = read_values([(OURS, "0", 0, tmp_path / "metrics.csv")], "dice")
+    assert no_values == [] and missing == [str(tmp_path / "metrics.csv")]
     (tmp_path / "metrics.csv").write_text("case,class,dice\na,liver,0.5\nb,liver,good\n")
-    with pytest.raises(UserError, match=r"metrics.csv, line 3 must hold a number as dice"):
+    with pytest.raises(UserError, match=r"metrics.csv, line 3 .* dice"):
         read_values([(OURS, "0", 0, tmp_path / "metrics.csv")], "dice")
 
 
@@ -44,58 +44,62 @@ def test_tables_that_are_not_there_are_named(tmp_path):
     [
         (b"", "it is empty"),
         (b"case,class,dice\n", "it holds no case"),
-        (b"case,class,dice\na,liver,0.5\na,tumour,0.5\nb,liver,0.5\n", "not all of them of b"),
+        (b"case,class,dice\na,liver,0.5\na,tumour,0.5\nb,liver,0.5\n", "b lacks some"),
         (b"case,class,dice\na,liver,0.5\nb,li", "line 3 has 2 values, not 3"),
         (b"case,class,dice\na,liver,\xff\n", "UTF-8"),
     ],
 )
-def test_a_table_that_is_not_whole_is_refused(tmp_path, content, why):
-    """A part of the cases would give another mean, and nobody would know."""
+def test_an_incomplete_table_is_rejected(tmp_path, content, why):
+    """Some of the cases would give another mean without notice."""
     (tmp_path / "metrics.csv").write_bytes(content)
     with pytest.raises(UserError, match=why):
         read_values([(OURS, "0", 0, tmp_path / "metrics.csv")], "dice")
 
 
-# ---- values that were trained elsewhere ----
+# ---- files of values ----
 
 
 def test_written_values_give_the_same_comparison(tmp_path, capsys):
-    """Two seeds of two machines, as one; a class that a case does not show stays undefined."""
+    """Two machines trained a seed each; a class that a case does not show stays undefined."""
     absent = Value(BASE, "0", 0, "case00", "absent", math.nan)
     rows = [*values(BASE, 0), *values(OURS, 0.02), absent]
     rows = [replace(v, patient=v.case[:6]) for v in rows]
-    parts = []
+    paths = []
     for seed in (0, 1):
-        parts.append(tmp_path / f"{seed}.csv")
-        part = {"test": [v for v in rows if v.seed == seed], "validation": []}
-        write_values(parts[-1], part, "dice", ORIGIN)
-    found, origin = read_all_written(parts, "dice")
-    assert {v.whose for v in found["test"] if v.case in ("case010", "case011")} == {"case01"}
+        paths.append(tmp_path / f"{seed}.csv")
+        seed_values = {"test": [v for v in rows if v.seed == seed], "validation": []}
+        write_values(paths[-1], seed_values, "dice", ORIGIN)
+    merged, origin = read_all_written(paths, "dice")
+    assert {v.patient_or_case for v in merged["test"] if v.case in ("case010", "case011")} == {
+        "case01"
+    }
     assert origin == ORIGIN
-    (here,) = compare(rows, "Base", "dice")
-    (again,) = compare(found["test"], "Base", "dice")
-    assert again.overall.mean == pytest.approx(here.overall.mean, abs=1e-6)
-    assert again.overall.cases == here.overall.cases and len(again.seeds) == 2
-    assert sum(math.isnan(v.value) for v in found["test"]) == 1
+    (direct,) = compare(rows, "Base", "dice")
+    (reread,) = compare(merged["test"], "Base", "dice")
+    assert reread.overall.mean == pytest.approx(direct.overall.mean, abs=1e-6)
+    assert reread.overall.cases == direct.overall.cases and len(reread.seeds) == 2
+    assert sum(math.isnan(v.value) for v in merged["test"]) == 1
 
-    command = ["compare", "--baseline", "Base", "--values", *map(str, parts)]
+    command = ["compare", "--baseline", "Base", "--values", *map(str, paths)]
     assert main([*command, "--write-values", str(tmp_path / "both.csv")]) == 0
-    said = capsys.readouterr().out
-    assert "## test cases" in said and "## validation" not in said and "of one patient" in said
+    output = capsys.readouterr().out
+    assert (
+        "## test cases" in output and "## validation" not in output and "of one patient" in output
+    )
     assert main([*command[:4], str(tmp_path / "both.csv")]) == 0
-    assert capsys.readouterr().out == said
+    assert capsys.readouterr().out == output
 
 
-def test_values_that_cannot_be_compared_are_refused(tmp_path, capsys):
+def test_values_that_cannot_be_compared_are_rejected(tmp_path, capsys):
     path = tmp_path / "values.csv"
     rows = [*values(BASE, 0), *values(OURS, 0.02)]
     write_values(path, {"test": rows}, "dice", ORIGIN)
     for words, says in [
-        ([], "nothing to compare. Fix: -d ID, --values FILE"),
-        (["--values", str(tmp_path / "none.csv")], "none.csv is no file that exists"),
-        (["--values", str(tmp_path)], "is no file that exists"),
+        ([], "--values FILE"),
+        (["--values", str(tmp_path / "none.csv")], "none.csv is not an existing file"),
+        (["--values", str(tmp_path)], "is not an existing file"),
         (["--values", str(path), "-p", "tiny"], "-p chooses trainings of -d"),
-        (["--values", str(path), "-o", f"{tmp_path}/../{tmp_path.name}/values.csv"], "lost. Fix"),
+        (["--values", str(path), "-o", f"{tmp_path}/../{tmp_path.name}/values.csv"], "lost"),
         (["--values", str(path), "--metric", "iou"], "class, iou, got"),
         (["--values", str(path), "-tr", "Our"], "did you mean 'Ours'?"),
         (["--values", str(path), "--baseline", "Nobody"], "trainer 'Nobody': is not in the files"),
@@ -104,12 +108,12 @@ def test_values_that_cannot_be_compared_are_refused(tmp_path, capsys):
         assert says in capsys.readouterr().err
     changed = [replace(v, value=v.value + 0.001) for v in rows]
     assert len(together(rows, rows, "dice")) == len(rows)
-    with pytest.raises(UserError, match="Base 2d, fold 0, seed 0 was trained twice: case case00"):
+    with pytest.raises(UserError, match=r"Base 2d, fold 0, seed 0 .* twice: case case00"):
         together(rows, changed, "dice")
     with pytest.raises(UserError, match="trained twice"):  # in one file, too
         write_values(path, {"test": [*rows, *changed]}, "dice", ORIGIN)
         read_all_written([path], "dice")
-    for before, after in (
+    for old, new in (
         (",0,case00,", ",zero,case00,"),
         (",case00,case00,liver,", ",case00,"),
         (",case00,case00,liver,", ",case00,case00,,"),
@@ -120,50 +124,50 @@ def test_values_that_cannot_be_compared_are_refused(tmp_path, capsys):
         (",case00,case00,liver", ",case00 ,case00,liver"),
     ):
         write_values(path, {"test": rows}, "dice", ORIGIN)
-        path.write_text(path.read_text().replace(before, after, 1))
-        with pytest.raises(UserError, match=r"values.csv, line 2 must hold 11 values, numbers as"):
+        path.write_text(path.read_text().replace(old, new, 1))
+        with pytest.raises(UserError, match=r"values.csv, line 2 must hold 11 values"):
             read_all_written([path], "dice")
     write_values(path, {"test": rows}, "dice", ORIGIN)
     path.write_text(path.read_text().replace("\n", "\n\n", 2) + "odd\n")
     with pytest.raises(UserError, match=f"line {len(rows) + 4} must hold"):
         read_all_written([path], "dice")
     path.write_bytes("Dataset,plän".encode("utf-16"))
-    with pytest.raises(UserError, match="must be a CSV file in UTF-8"):
+    with pytest.raises(UserError, match="UTF-8"):
         read_all_written([path], "dice")
 
 
 def test_values_of_other_data_or_plans_are_not_mixed(tmp_path):
     for name, origin in (("a", ORIGIN), ("b", ("Livers", "nnUNetPlans"))):
-        part = {"test": values(BASE, 0, seeds=1)}
-        write_values(tmp_path / f"{name}.csv", part, "dice", origin)
-    both = [tmp_path / "a.csv", tmp_path / "b.csv"]
+        subsets = {"test": values(BASE, 0, seeds=1)}
+        write_values(tmp_path / f"{name}.csv", subsets, "dice", origin)
+    paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
     with pytest.raises(UserError, match="Hearts with nnUNetPlans and Livers with nnUNetPlans"):
-        read_all_written(both, "dice")
+        read_all_written(paths, "dice")
     with pytest.raises(UserError, match="Hearts with nnUNetPlans and Hearts with nnUNetPlans_600"):
-        read_all_written(both[:1], "dice", ("Hearts", "nnUNetPlans_600"))
+        read_all_written(paths[:1], "dice", ("Hearts", "nnUNetPlans_600"))
 
 
-def test_values_that_were_written_before_patients_were_told_learn_them(tmp_path):
-    """In whatever order the files are given."""
-    untold = [*values(BASE, 0), *values(OURS, 0.02)]
-    told = [replace(v, patient="Ann" if v.case < "case06" else "Bob") for v in untold]
-    for one, other in ((untold, told), (told, untold)):
-        assert {v.whose for v in together(one, other, "dice")} == {"Ann", "Bob"}
-    others = [replace(v, patient="Eve", seed=7) for v in untold]
-    with pytest.raises(UserError, match="case case00 must be of one patient, got Ann and Eve"):
-        together(told, others, "dice")
+def test_values_written_without_patients_get_them_from_the_other_file(tmp_path):
+    """The order of the files does not matter."""
+    anonymous = [*values(BASE, 0), *values(OURS, 0.02)]
+    with_patients = [replace(v, patient="Ann" if v.case < "case06" else "Bob") for v in anonymous]
+    for first, second in ((anonymous, with_patients), (with_patients, anonymous)):
+        assert {v.patient_or_case for v in together(first, second, "dice")} == {"Ann", "Bob"}
+    conflicting = [replace(v, patient="Eve", seed=7) for v in anonymous]
+    with pytest.raises(UserError, match=r"case case00 .* got Ann and Eve"):
+        together(with_patients, conflicting, "dice")
 
 
 def test_values_without_a_partner_are_written(tmp_path, monkeypatch, capsys):
-    """A machine may have trained the baseline alone; what is compared is credited then, not now."""
+    """A machine may have trained only the baseline; absent classes are credited when comparing."""
     rows = {"test": [*values(BASE, 0), Value(BASE, "0", 0, "case00", "none", math.nan)]}
     write_values(tmp_path / "a.csv", rows, "dice", ORIGIN)
     invents = [Value(OURS, "0", 0, "case00", "none", 0.0), *values(OURS, 0.02)]
     write_values(tmp_path / "b.csv", {"test": invents}, "dice", ORIGIN)
-    both, out = [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")], str(tmp_path / "out.csv")
+    paths, out = [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")], str(tmp_path / "out.csv")
     command = ["compare", "--baseline", "Base", "--write-values", out, "--values"]
-    assert main([*command, both[0]]) == 0
-    assert "nothing but the baseline Base was measured (dice: 2d 0.7544)" in capsys.readouterr().out
-    assert main([*command, *both]) == 0
+    assert main([*command, paths[0]]) == 0
+    assert "only the baseline Base was measured (dice: 2d 0.7544)" in capsys.readouterr().out
+    assert main([*command, *paths]) == 0
     assert ",none,\n" in Path(out).read_text(encoding="utf-8")  # not credited in the file
     assert re.search(r"\| none +\| -1\.0000", capsys.readouterr().out)

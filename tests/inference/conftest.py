@@ -1,4 +1,4 @@
-"""The models and images of the tests of pseudo labels."""
+"""Models and images shared with the tests of pseudo labels."""
 
 from tests.pseudo_labels.conftest import cascade, pool
 

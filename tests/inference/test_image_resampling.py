@@ -1,4 +1,4 @@
-"""Images are resampled axis after axis to the numbers of nnU-Net's resampling."""
+"""Images are resampled axis by axis to nnU-Net's numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 
-from semi_nnunet.inference.image_resampling import resampled_image, spline_matrix
+from semi_nnunet.inference.resampling import make_spline_matrix, resample_image_to_grid
 
 NNUNETS = partial(
     resample_data_or_seg_to_shape, is_seg=False, order=3, order_z=0, force_separate_z=None
@@ -17,7 +17,7 @@ NNUNETS = partial(
 
 
 def image(*shape: int) -> np.ndarray:
-    """Noise beside a flat region with a sharp edge, at which splines overshoot."""
+    """Noise next to a flat region with a sharp edge, at which splines overshoot."""
     data = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     data[:, :, : shape[2] // 3] = -3.0
     return data
@@ -36,36 +36,36 @@ def image(*shape: int) -> np.ndarray:
         ((5, 3, 2), (9, 2, 3), (1, 1, 1), (0.5, 1.5, 0.7)),
     ],
 )
-def test_the_numbers_are_nnunets(shape: Any, target: Any, spacing: Any, other: Any) -> None:
+def test_resampled_images_equal_nnunets(shape: Any, target: Any, spacing: Any, other: Any) -> None:
     data = image(2, *shape)
-    kept = data.copy()
-    found = resampled_image(data, target, spacing, other, NNUNETS)
-    wanted = NNUNETS(data, target, spacing, other)
-    assert found.dtype == np.float32 and found.shape == (2, *target)
-    np.testing.assert_allclose(found, wanted, atol=5e-6)
-    assert found.min() >= data.min() and found.max() <= data.max()
-    assert np.array_equal(data, kept)
+    copy = data.copy()
+    resampled = resample_image_to_grid(data, target, spacing, other, NNUNETS)
+    expected = NNUNETS(data, target, spacing, other)
+    assert resampled.dtype == np.float32 and resampled.shape == (2, *target)
+    np.testing.assert_allclose(resampled, expected, atol=5e-6)
+    assert resampled.min() >= data.min() and resampled.max() <= data.max()
+    assert np.array_equal(data, copy)
 
 
 def test_the_same_grid_changes_nothing() -> None:
     data = image(1, 4, 6, 9)
-    assert resampled_image(data, (4, 6, 9), (1, 1, 1), (1, 1, 1), NNUNETS) is data
+    assert resample_image_to_grid(data, (4, 6, 9), (1, 1, 1), (1, 1, 1), NNUNETS) is data
 
 
-def test_another_function_is_called_as_it_is() -> None:
-    data, asked = image(1, 4, 6, 9), []
+def test_another_resampling_function_is_called_unchanged() -> None:
+    data, calls = image(1, 4, 6, 9), []
 
     def other(*words: Any) -> np.ndarray:
-        asked.append(words)
+        calls.append(words)
         return np.full((1, 2, 3, 4), 7.0, np.float32)
 
-    assert (resampled_image(data, (2, 3, 4), (1, 1, 1), (2, 2, 2), other) == 7).all()
-    assert len(asked) == 1
+    assert (resample_image_to_grid(data, (2, 3, 4), (1, 1, 1), (2, 2, 2), other) == 7).all()
+    assert len(calls) == 1
     linear = partial(NNUNETS, order=1)
-    found = resampled_image(data, (2, 3, 4), (1, 1, 1), (2, 2, 2), linear)
-    assert np.array_equal(found, linear(data, (2, 3, 4), (1, 1, 1), (2, 2, 2)))
+    resampled = resample_image_to_grid(data, (2, 3, 4), (1, 1, 1), (2, 2, 2), linear)
+    assert np.array_equal(resampled, linear(data, (2, 3, 4), (1, 1, 1), (2, 2, 2)))
 
 
 def test_a_matrix_keeps_constants() -> None:
     for size, target in ((1, 5), (2, 3), (17, 9), (9, 30)):
-        np.testing.assert_allclose(spline_matrix(size, target).sum(1), 1, atol=1e-6)
+        np.testing.assert_allclose(make_spline_matrix(size, target).sum(1), 1, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Slabs are resampled as nnU-Net resamples the whole image."""
+"""Slabs of logits are resampled like nnU-Net resamples the whole image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnunetv2.preprocessing.resampling.default_resampling import (
     resample_data_or_seg_to_spacing,
 )
 
-from semi_nnunet.inference.resampling import Grids, takes_nearest_planes
+from semi_nnunet.inference.resampling import GridPair, takes_nearest_planes
 from semi_nnunet.inference.sliding_window import Slab
 
 NNUNETS = partial(
@@ -40,16 +40,16 @@ def in_slabs(logits: torch.Tensor, sizes: list[int]) -> list[Slab]:
 
 @pytest.mark.parametrize("name", GRIDS)
 @pytest.mark.parametrize("size", [1, 4, 99])
-def test_resampling_is_nnunets(name, size, monkeypatch):
+def test_resampled_logits_equal_nnunets(name, size, monkeypatch):
     shape, target, spacing, target_spacing = GRIDS[name]
     monkeypatch.setattr("semi_nnunet.inference.resampling.AT_A_TIME", 700)  # several chunks
     torch.manual_seed(0)
     logits = (3 * torch.randn(4, *shape)).half()
     expected = NNUNETS(logits, target, spacing, target_spacing)
     sizes = [min(size, shape[0] - start) for start in range(0, shape[0], size)]
-    grids = Grids(shape, target, spacing, target_spacing, NNUNETS)
-    found = torch.cat([slab.logits for slab in grids.resampled(in_slabs(logits, sizes))], 1)
-    assert torch.equal(found, torch.as_tensor(expected))
+    grids = GridPair(shape, target, spacing, target_spacing, NNUNETS)
+    resampled = torch.cat([slab.logits for slab in grids.resampled(in_slabs(logits, sizes))], 1)
+    assert torch.equal(resampled, torch.as_tensor(expected))
 
 
 def test_another_function_of_the_plans_gets_the_whole_image():
@@ -57,7 +57,7 @@ def test_another_function_of_the_plans_gets_the_whole_image():
         return logits.repeat_interleave(2, 1)
 
     logits = torch.randn(2, 4, 3, 3)
-    grids = Grids((4, 3, 3), (8, 3, 3), (1, 1, 1), (0.5, 1, 1), doubled)
+    grids = GridPair((4, 3, 3), (8, 3, 3), (1, 1, 1), (0.5, 1, 1), doubled)
     (slab,) = grids.resampled(in_slabs(logits, [3, 1]))
     assert torch.equal(slab.logits, logits.repeat_interleave(2, 1))
     cubic = partial(resample_data_or_seg_to_spacing, order=3)

@@ -1,4 +1,4 @@
-"""Slow versions of what several methods compute, voxel by voxel in double precision."""
+"""Slow versions of computations of several methods, voxel by voxel in double precision."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ def dice_ce_by_hand(
     exclusive: bool,
     annotated: torch.Tensor | None = None,
 ) -> float:
-    """Cross-entropy minus the batch's soft Dice of foreground classes, on the mask's voxels.
+    """Return cross-entropy minus the batch's soft Dice of foreground classes, on a mask.
 
-    ``annotated``, bool (B, C) or (B, C, *spatial), says which classes the target tells.
+    Args:
+        annotated: bool (B, C) or (B, C, *spatial), the classes that the target annotates.
     """
     if annotated is not None:
         annotated = annotated.reshape(*annotated.shape, *[1] * (logits.ndim - annotated.ndim))
@@ -30,19 +31,20 @@ def dice_ce_by_hand(
     intersection, predicted, reference = np.zeros(classes), np.zeros(classes), np.zeros(classes)
     entropy, count = 0.0, 0
     for sample, *voxel in np.argwhere(keep):
-        where = (sample, slice(None), *voxel)
+        index = (sample, slice(None), *voxel)
+        logit, truth = z[index], t[index]
         if exclusive:
-            p = np.exp(z[where] - z[where].max())
+            p = np.exp(logit - logit.max())
             p /= p.sum()
-            entropy -= float((t[where] * np.log(p)).sum())
+            entropy -= float((truth * np.log(p)).sum())
         else:
-            p = 1 / (1 + np.exp(-z[where]))
-            losses = -(t[where] * np.log(p) + (1 - t[where]) * np.log(1 - p))
+            p = 1 / (1 + np.exp(-logit))
+            losses = -(truth * np.log(p) + (1 - truth) * np.log(1 - p))
             entropy += float(losses.mean())
         count += 1
-        intersection += p * t[where]
+        intersection += p * truth
         predicted += p
-        reference += t[where]
+        reference += truth
     first = 1 if exclusive else 0
     dice = (2 * intersection + 1e-5) / (predicted + reference + 1e-5)
     return entropy / max(count, 1) - float(dice[first:].mean())
@@ -55,31 +57,31 @@ def partial_dice_ce_by_hand(
     exclusive: bool,
     annotated: np.ndarray,
 ) -> float:
-    """The same where only some classes are annotated: the others are background, or no region."""
+    """Return the same if only some classes are annotated: the others are background, or no region."""
     z, t = logits.detach().double().numpy(), target.double().numpy()
     classes = z.shape[1]
     intersection, predicted, reference = np.zeros(classes), np.zeros(classes), np.zeros(classes)
     entropy, count = 0.0, 0
     for sample, *voxel in np.argwhere(mask.numpy()[:, 0] > 0):
-        where = (sample, slice(None), *voxel)
-        told = annotated[where]
+        index = (sample, slice(None), *voxel)
+        counts = annotated[index]
         if exclusive:
-            p = np.exp(z[where] - z[where].max())
+            p = np.exp(z[index] - z[index].max())
             p /= p.sum()
             p, truth = (
-                np.array([one[c] if c else one[0] + one[~told].sum() for c in range(classes)])
-                for one in (p, t[where])
+                np.array([v[c] if c else v[0] + v[~counts].sum() for c in range(classes)])
+                for v in (p, t[index])
             )
-            entropy -= sum(truth[c] * np.log(p[c]) for c in range(classes) if told[c])
+            entropy -= sum(truth[c] * np.log(p[c]) for c in range(classes) if counts[c])
             count += 1
         else:
-            p, truth = 1 / (1 + np.exp(-z[where])), t[where]
+            p, truth = 1 / (1 + np.exp(-z[index])), t[index]
             losses = -(truth * np.log(p) + (1 - truth) * np.log(1 - p))
-            entropy += float(losses[told].sum())
-            count += told.sum()
-        intersection += p * truth * told
-        predicted += p * told
-        reference += truth * told
+            entropy += float(losses[counts].sum())
+            count += counts.sum()
+        intersection += p * truth * counts
+        predicted += p * counts
+        reference += truth * counts
     dice = (2 * intersection + 1e-5) / (predicted + reference + 1e-5)
     first = 1 if exclusive else 0
     anywhere = annotated.any((0, *range(2, annotated.ndim)))
@@ -88,7 +90,7 @@ def partial_dice_ce_by_hand(
 
 
 def pasted_by_hand(around: torch.Tensor, inside: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
-    """A box of one patch in another, voxel by voxel; a single box is that of all patches."""
+    """Paste a box of one patch into another, voxel by voxel; a single box is used for all patches."""
     out, boxes = around.clone(), box.expand(len(around), *box.shape[1:])
     for b, *voxel in np.argwhere(boxes[:, 0].numpy()):
         out[(b, slice(None), *voxel)] = inside[(b, slice(None), *voxel)]
@@ -96,14 +98,14 @@ def pasted_by_hand(around: torch.Tensor, inside: torch.Tensor, box: torch.Tensor
 
 
 def labels_by_hand(probs: torch.Tensor, exclusive: bool) -> torch.Tensor:
-    """The most probable class, or every region that is more probable than not."""
+    """Return the most probable class, or every region above 1/2."""
     if exclusive:
         return torch.zeros_like(probs).scatter_(1, probs.argmax(1, keepdim=True), 1)
     return (probs > 0.5).float()
 
 
 def remember_boxes(monkeypatch: pytest.MonkeyPatch, method: ModuleType) -> list[torch.Tensor]:
-    """The boxes that a method will draw, in order."""
+    """Return a list to which every box that the method draws is appended."""
     boxes, draw = list[torch.Tensor](), method.sample_boxes
     remember = lambda *args: (boxes.append(draw(*args)), boxes[-1])[1]  # noqa: E731
     monkeypatch.setattr(method, "sample_boxes", remember)
@@ -111,9 +113,9 @@ def remember_boxes(monkeypatch: pytest.MonkeyPatch, method: ModuleType) -> list[
 
 
 def mixed_by_hand(x: torch.Tensor, box: torch.Tensor, partner: torch.Tensor) -> torch.Tensor:
-    """CutMix, voxel by voxel."""
+    """Apply CutMix, voxel by voxel."""
     out = x.clone()
     for b, *voxel in np.argwhere(box[:, 0].numpy()):
-        where = (slice(None), *voxel)
-        out[b][where] = x[partner[b]][where]
+        index = (slice(None), *voxel)
+        out[b][index] = x[partner[b]][index]
     return out

@@ -1,4 +1,4 @@
-"""Trainers that follow confident pseudo labels, and what these should be."""
+"""Trainers that learn from confident pseudo labels, and slow versions of these labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SETTINGS = {**WITHOUT_RAMP, "threshold": 0.55, "class_wise_threshold": False}
 
 
 def prepared(make_trainer, name, kind, **settings):
-    """A trainer after one step, and its next batch."""
+    """Return a trainer after one step, and its next batch."""
     trainer = make_trainer(name, kind=kind, **{**SETTINGS, **settings})
     trainer.train_step(next(trainer.dataloader_train))
     trainer.network.eval()
@@ -25,7 +25,7 @@ def remember_mixes(trainer) -> list:
 
 
 def target_and_mask(trainer, unlabelled):
-    """Pseudo labels and where their confidence is at least .55 in every class that counts."""
+    """Return pseudo labels, and voxels with a confidence of at least .55 in every class that counts."""
     probs = trainer.teacher_probs(unlabelled.x_weak)
     if trainer.exclusive:
         sure = probs.max(1, keepdim=True).values >= 0.55

@@ -32,7 +32,7 @@ def test_boxes_go_both_ways_with_their_weights(
     _, mixtures = trainer.terms(labelled, unlabelled)
     probs = trainer.teacher_probs(unlabelled.x_weak)
     guess = labels_by_hand(probs, trainer.exclusive)
-    known, annotated = trainer.annotation(labelled.target)
+    onehot, mask = trainer.annotation(labelled.target)
     first, second = slice(0, 2), slice(2, 4)
 
     def expected(half, box, a, b, weights):
@@ -41,19 +41,19 @@ def test_boxes_go_both_ways_with_their_weights(
             logits = trainer.predict(pasted_by_hand(xa[half], xb[half], box))
         target = pasted_by_hand(ta[half], tb[half], box)
         regions = (ma[half] & ~box, mb[half] & box)
-        told = (each if each is None else each[half] for each in (ca, cb))
+        annotated = (rows if rows is None else rows[half] for rows in (ca, cb))
         return sum(
             weight * dice_ce_by_hand(logits, target, region, trainer.exclusive, classes)
-            for weight, region, classes in zip(weights, regions, told, strict=True)
+            for weight, region, classes in zip(weights, regions, annotated, strict=True)
         )
 
     assert partial == (labelled.annotated is not None and not labelled.annotated.all())
-    sure, guessed = (
-        (labelled.x, known, annotated, labelled.annotated),
+    truth, guessed = (
+        (labelled.x, onehot, mask, labelled.annotated),
         (unlabelled.x_strong, guess, unlabelled.mask, None),
     )
-    inward = expected(first, boxes[0], sure, guessed, (1.0, 0.5))
-    outward = expected(second, boxes[1], guessed, sure, (0.5, 1.0))
+    inward = expected(first, boxes[0], truth, guessed, (1.0, 0.5))
+    outward = expected(second, boxes[1], guessed, truth, (0.5, 1.0))
     assert mixtures.value.item() == pytest.approx(inward + outward, abs=2e-5)
 
 
@@ -68,7 +68,7 @@ def test_box_follows_the_patch(configuration, make_trainer, monkeypatch):
         assert box.sum() == np.prod([round(edge * 2 / 3) for edge in patch])
 
 
-def test_mixtures_wait_and_are_weighed_by_trust_as_a_whole(make_trainer):
+def test_both_mixtures_are_weighted_by_reliability(make_trainer):
     trainer = make_trainer(NAME, ramp_up="constant")
     trainer.unlabelled_weight.reliability = 0.0
     trainer.train_step(next(trainer.dataloader_train))
@@ -93,7 +93,7 @@ def test_every_patch_of_unequal_batches_is_mixed(sizes, make_trainer):
         **WITHOUT_RAMP,
     )
     halves, mixture = [], trainer.mixture
-    trainer.mixture = lambda *parts: (halves.extend(parts[:2]), mixture(*parts))[1]
+    trainer.mixture = lambda *args: (halves.extend(args[:2]), mixture(*args))[1]
     seen, predict = [], trainer.predict
     trainer.predict = lambda x, *rest: (seen.append(len(x)), predict(x, *rest))[1]
     labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
@@ -110,7 +110,7 @@ def test_largest_component_is_a_setting(make_trainer, monkeypatch):
     monkeypatch.setattr(
         copy_paste, "keep_largest_component", lambda target, e: (calls.append(e), target)[1]
     )
-    for asked in (False, True):
-        trainer = make_trainer(NAME, largest_component=asked, **WITHOUT_RAMP)
+    for selected in (False, True):
+        trainer = make_trainer(NAME, largest_component=selected, **WITHOUT_RAMP)
         trainer.train_step(next(trainer.dataloader_train))
-        assert len(calls) == int(asked)
+        assert len(calls) == int(selected)

@@ -1,4 +1,4 @@
-"""CPS: two networks that teach each other."""
+"""CPS: two networks that learn from each other."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def test_two_networks_of_one_plan_start_differently_and_both_train(make_trainer)
     assert {k: v.shape for k, v in first.state_dict().items()} == {
         k: v.shape for k, v in second.state_dict().items()
     }
-    before = weights_of(first), weights_of(second)
-    assert not same_weights(*before)
+    initial = weights_of(first), weights_of(second)
+    assert not same_weights(*initial)
     again = make_trainer(NAME, **WITHOUT_RAMP)
-    assert same_weights(before[1], weights_of(again.companion("second")))
+    assert same_weights(initial[1], weights_of(again.companion("second")))
     optimised = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
     assert optimised == {id(p) for network in (first, second) for p in network.parameters()}
     trainer.train_step(next(trainer.dataloader_train))
-    assert not same_weights(before[0], weights_of(first))
-    assert not same_weights(before[1], weights_of(second))
+    assert not same_weights(initial[0], weights_of(first))
+    assert not same_weights(initial[1], weights_of(second))
 
 
 @pytest.mark.parametrize("kind", ["labels", "regions"])
-def test_each_is_taught_by_the_others_argmax(kind, make_trainer):
+def test_each_network_learns_the_others_argmax(kind, make_trainer):
     trainer = make_trainer(NAME, kind=kind, **WITHOUT_RAMP)
     trainer.train_step(next(trainer.dataloader_train))
     labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
@@ -65,7 +65,7 @@ def test_each_is_taught_by_the_others_argmax(kind, make_trainer):
     assert terms["supervised_second"].ramped is False
 
 
-def test_a_network_takes_no_gradient_from_what_it_teaches(make_trainer):
+def test_pseudo_labels_receive_no_gradient(make_trainer):
     trainer = make_trainer(NAME, **WITHOUT_RAMP)
     labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     for term in trainer.terms(labelled, unlabelled):
@@ -79,7 +79,7 @@ def test_a_network_takes_no_gradient_from_what_it_teaches(make_trainer):
         )
 
 
-def test_deploys_what_the_setting_says(make_trainer):
+def test_the_setting_selects_the_deployed_network(make_trainer):
     trainer = make_trainer(NAME, deploy="second")
     assert trainer.prediction_network() is trainer.companion("second")
     trainer = make_trainer(NAME, deploy="first")
@@ -92,11 +92,11 @@ def test_deploys_what_the_setting_says(make_trainer):
     trainer.history.rows = rows[:30]
     assert trainer.prediction_network() is trainer.bare_network
     trainer.history.rows = [{**row, "dice/second": 0.95} for row in rows[20:30]]
-    trainer.history.rows[3]["dice/first"] = float("nan")  # no class was there
+    trainer.history.rows[3]["dice/first"] = float("nan")  # no class was present
     assert trainer.prediction_network() is trainer.companion("second")
 
 
-def test_both_are_validated_and_the_better_one_is_saved(make_trainer):
+def test_both_networks_are_validated_and_the_better_one_is_saved(make_trainer):
     trainer = make_trainer(NAME, start=False)
     run_epochs(trainer, 2)
     row = trainer.history.rows[-1]
@@ -122,14 +122,14 @@ def test_the_average_is_validated_and_its_better_member_saved_for_stock_predicti
     with trainer.as_network(trainer.prediction_network()), torch.no_grad():
         outputs = trainer.network(x)
         assert len(outputs) > 1
-        for level, *parts in zip(outputs, *(net(x) for net in networks.values()), strict=True):
-            assert torch.allclose(level, (parts[0] + parts[1]) / 2, atol=1e-6)
+        for level, a, b in zip(outputs, *(net(x) for net in networks.values()), strict=True):
+            assert torch.allclose(level, (a + b) / 2, atol=1e-6)
         trainer.set_deep_supervision_enabled(False)
         assert trainer.network(x).shape[2:] == x.shape[2:]
     trainer.set_deep_supervision_enabled(True)
 
 
-def test_images_are_filtered_by_both_networks_where_the_average_is_deployed(make_trainer):
+def test_images_are_filtered_by_both_networks_if_the_average_is_deployed(make_trainer):
     trainer = make_trainer(NAME, deploy="average", filter_epochs=[1])
     compared = trainer.pool.filter.compared(epoch=1).values()
     assert {id(net) for net in compared} == {

@@ -1,4 +1,4 @@
-"""A&D: what each decoder learns from, and the paper's settings."""
+"""A&D: the terms of each decoder, and the paper's settings."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ def test_each_decoder_learns_from_its_own_term(kind, make_trainer):
     for term in trainer.terms(*next_batch(trainer)):
         trainer.optimizer.zero_grad(set_to_none=True)
         term.value.backward()
-        parts = {"theta": student.decoder, "psi": branches.psi, "xi": branches.xi}
+        decoders = {"theta": student.decoder, "psi": branches.psi, "xi": branches.xi}
         learns[term.name] = {
-            name for name, part in parts.items() if part.seg_layers[-1].weight.grad is not None
+            name
+            for name, decoder in decoders.items()
+            if decoder.seg_layers[-1].weight.grad is not None
         }
         assert student.encoder.stages[-1][0].convs[0].conv.weight.grad is not None  # shared
     assert learns == {
@@ -55,11 +57,11 @@ def test_theta_learns_the_sum_of_both_branches(kind, diffusion_labels, make_trai
             trainer.network.encoder, unlabelled.x_weak
         )
     ).detach()
-    together = psi + xi if diffusion_labels else 2 * psi
+    total = psi + xi if diffusion_labels else 2 * psi
     if kind == "labels":
-        target = torch.zeros_like(psi).scatter_(1, together.argmax(1, keepdim=True), 1)
+        target = torch.zeros_like(psi).scatter_(1, total.argmax(1, keepdim=True), 1)
     else:
-        target = (together > 1).float()
+        target = (total > 1).float()
     with torch.no_grad():
         logits = trainer.network(unlabelled.x_strong)[0]
     expected = dice_ce_by_hand(logits, target, unlabelled.mask, trainer.exclusive)
@@ -67,8 +69,8 @@ def test_theta_learns_the_sum_of_both_branches(kind, diffusion_labels, make_trai
 
 
 @pytest.mark.parametrize("kind", ["labels", "regions"])
-def test_difficult_classes_count_more_in_both_parts_of_the_loss(kind, make_trainer):
-    """CE(w) - mean_k(w_k Dice_k) of the classes that have a Dice, with w as they are."""
+def test_difficult_classes_have_larger_weights_in_both_terms_of_the_loss(kind, make_trainer):
+    """CE(w) - mean_k(w_k Dice_k) of the classes with a Dice; w is not normalised."""
     trainer = make_trainer(NAME, kind=kind)
     torch.manual_seed(0)
     labelled, _ = next_batch(trainer)
@@ -93,23 +95,23 @@ def test_difficult_classes_count_more_in_both_parts_of_the_loss(kind, make_train
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
 
 
-def test_theta_that_learns_from_pseudo_labels_alone_does_not_wait_for_them(make_trainer):
+def test_theta_does_not_wait_if_it_learns_only_from_pseudo_labels(make_trainer):
     trainer = make_trainer(NAME, theta_on_labels=False)
     assert trainer.settings.unlabelled_start_steps == 0
     assert trainer.unlabelled_weight.reliability == 1.0
     assert make_trainer(NAME).settings.unlabelled_start_steps > 0
 
 
-def test_the_weight_of_unlabelled_terms_leaves_the_lessons_of_the_branches_alone(make_trainer):
-    for weight, own in ((0.1, 1.0), (0.0, 0.0)):
+def test_the_terms_of_the_branches_do_not_depend_on_the_unlabelled_weight(make_trainer):
+    for weight, branch_weight in ((0.1, 1.0), (0.0, 0.0)):
         trainer = make_trainer(NAME, **WITHOUT_RAMP, unlabelled_weight=weight)
         batches = trainer.on_device(next(trainer.dataloader_train)[0])
         terms = {term.name: term for term in trainer.terms(*batches)}
-        assert terms["denoising"].weight == terms["difficulty"].weight == own
+        assert terms["denoising"].weight == terms["difficulty"].weight == branch_weight
         assert not terms["denoising"].ramped and terms["pseudo_label"].ramped
 
 
-def test_defaults_cost_two_passes_more_than_training_needs(make_trainer):
+def test_the_defaults_need_two_passes_more_than_training(make_trainer):
     trainer = make_trainer(NAME, **WITHOUT_RAMP)
     trainer.train_step(next(trainer.dataloader_train))  # the first of the epoch also logs
     decoded = []
@@ -135,7 +137,7 @@ def test_sampling_steps_and_interval(make_trainer):
     assert passes == [999, 666, 333, 0] * 2
 
 
-def test_papers_settings(make_trainer):
+def test_the_papers_settings(make_trainer):
     trainer = make_trainer(NAME, fidelity="paper", ramp_up="constant")
     settings = trainer.settings
     assert settings.unlabelled_start_steps == 0 and settings.appearance_strength == 0.0
@@ -160,7 +162,7 @@ def test_improved_defaults_of_shared_settings_are_those_of_every_trainer(make_tr
         assert getattr(ours, name) == getattr(common, name)
 
 
-def test_one_setting_of_the_paper_at_a_time(make_trainer):
+def test_single_settings_of_the_paper_can_be_changed(make_trainer):
     trainer = make_trainer(NAME, fidelity="paper", sampling_steps=2)
     assert trainer.settings.sampling_steps == 2 and trainer.settings.clamped_logits
 
@@ -172,7 +174,7 @@ def test_signal_of_labels_and_of_predictions_is_the_same(make_trainer):
     torch.testing.assert_close(diffusion.from_logits(100 * onehot), diffusion.to_signal(onehot))
 
 
-def test_ignored_voxels_are_no_class_in_the_noised_labels(make_trainer):
+def test_ignored_voxels_have_no_class_in_the_noised_labels(make_trainer):
     trainer = make_trainer(NAME, kind="ignore", **WITHOUT_RAMP)
     diffusion, seen = trainer.companion("diffusion"), []
     q_sample = diffusion.schedule.q_sample
@@ -187,7 +189,7 @@ def test_ignored_voxels_are_no_class_in_the_noised_labels(make_trainer):
 
 
 @pytest.mark.parametrize("kind", ["labels", "regions"])
-def test_both_branches_learn_of_what_is_annotated_alone(kind, make_trainer, prepared_dataset):
+def test_both_branches_learn_only_annotated_classes(kind, make_trainer, prepared_dataset):
     dataset = partially_annotated(prepared_dataset(kind, 1), kind)
     trainer = make_trainer(NAME, kind=kind, dataset=dataset, **WITHOUT_RAMP)
     labelled, unlabelled = next_batch(trainer)
@@ -199,17 +201,17 @@ def test_both_branches_learn_of_what_is_annotated_alone(kind, make_trainer, prep
     trainer.companion("difficulty").forward = lambda d: (dice.append(d), weigh(d))[1]
     logits = []
     for owner, name in ((diffusion, "denoise_labels"), (diffusion.branches, "predict_psi")):
-        made = getattr(owner, name)
-        setattr(owner, name, lambda *a, made=made: (logits.append(made(*a)), logits[-1])[1])
+        predict = getattr(owner, name)
+        setattr(owner, name, lambda *a, f=predict: (logits.append(f(*a)), logits[-1])[1])
     terms = {term.name: term for term in trainer.terms(labelled, unlabelled)}
     xi, psi = logits[:2]
     expected = dice_ce_by_hand(xi, target, mask, trainer.exclusive, labelled.annotated)
     assert terms["denoising"].value.item() == pytest.approx(expected, abs=1e-5)
     hidden = ~labelled.annotated
-    for name, lesson in (("denoising", xi), ("difficulty", psi)):
-        (gradient,) = torch.autograd.grad(terms[name].value, lesson, retain_graph=True)
-        if trainer.exclusive:  # background and what is not annotated are pulled alike
-            slope = gradient / lesson.softmax(1)
+    for name, output in (("denoising", xi), ("difficulty", psi)):
+        (gradient,) = torch.autograd.grad(terms[name].value, output, retain_graph=True)
+        if trainer.exclusive:  # background and classes that are not annotated have one gradient
+            slope = gradient / output.softmax(1)
             apart = (slope - slope[:, :1]).abs().amax((2, 3))
             assert apart[hidden].max() < 1e-3 * apart[~hidden].max()
         else:
@@ -220,27 +222,27 @@ def test_both_branches_learn_of_what_is_annotated_alone(kind, make_trainer, prep
         assert not seen[0][partial][target[partial][:, :1].expand_as(seen[0][partial]) > 0].any()
     else:
         assert not seen[0][unknown].any()
-    nobody = hidden.all(0)
-    assert torch.equal(dice[0].isnan() & nobody, nobody)
+    never = hidden.all(0)
+    assert torch.equal(dice[0].isnan() & never, never)
 
 
 @pytest.mark.parametrize("averaging", ["both", "psi", "none"])
-def test_theta_is_averaged_towards_the_others(averaging, make_trainer):
+def test_theta_is_averaged_with_the_other_decoders(averaging, make_trainer):
     trainer = make_trainer(NAME, averaging=averaging, averaging_decay=0.9)
     branches, theta = trainer.companion("diffusion").branches, trainer.network.decoder
-    before = weights_of(theta)
+    old = weights_of(theta)
     trainer.after_optimizer_step(0)
-    after = weights_of(theta)
+    new = weights_of(theta)
     for name in ("stages.0.convs.0.conv.weight", "seg_layers.1.bias", "transpconvs.0.weight"):
-        xi, psi = (weights_of(part)[name] for part in (branches.xi, branches.psi))
-        other = {"both": (xi + psi) / 2, "psi": psi, "none": before[name]}[averaging]
-        torch.testing.assert_close(after[name], 0.9 * before[name] + 0.1 * other)
-    for name in before:
+        xi, psi = (weights_of(decoder)[name] for decoder in (branches.xi, branches.psi))
+        other = {"both": (xi + psi) / 2, "psi": psi, "none": old[name]}[averaging]
+        torch.testing.assert_close(new[name], 0.9 * old[name] + 0.1 * other)
+    for name in old:
         if name.startswith("encoder"):
-            assert torch.equal(before[name], after[name])
+            assert torch.equal(old[name], new[name])
 
 
-def test_both_branches_are_watched(make_trainer):
+def test_the_dice_of_both_branches_is_logged_and_compared(make_trainer):
     trainer = make_trainer(NAME, **WITHOUT_RAMP)
     messages = []
     trainer.print_to_log_file = lambda *args, **kwargs: messages.append(" ".join(map(str, args)))
@@ -252,10 +254,10 @@ def test_both_branches_are_watched(make_trainer):
     trainer.records.add("dice/xi", 0.1)
     trainer.records.add("dice/psi", 0.8)
     trainer.on_train_epoch_end([{}])
-    assert any("diffusion contribute nothing yet" in message for message in messages)
+    assert any("WARNING" in message and "diffusion" in message for message in messages)
 
 
-def test_what_is_deployed_is_the_planned_network_under_its_plain_keys(make_trainer):
+def test_the_deployed_network_is_the_planned_one_with_its_usual_keys(make_trainer):
     trainer, plain = make_trainer(NAME), make_trainer("SemiBaselineTrainer")
     content = trainer.checkpoint_content(1)
     assert content["network_weights"].keys() == plain.bare_network.state_dict().keys()

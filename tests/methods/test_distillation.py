@@ -1,4 +1,4 @@
-"""Soft labels of frozen models: the arithmetic, which models, and what is refused."""
+"""Soft labels of frozen models."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def divergence_by_hand(logits, target, mask, exclusive):
 
 
 @pytest.mark.parametrize("exclusive", [True, False])
-def test_divergence_is_that_of_every_voxel(exclusive):
+def test_divergence_equals_a_voxelwise_loop(exclusive):
     torch.manual_seed(0)
     logits, raw = torch.randn(2, 2, 3, 4, 5)
     target = raw.softmax(1) if exclusive else raw.sigmoid()
@@ -50,7 +50,7 @@ def test_divergence_is_that_of_every_voxel(exclusive):
 
 
 @pytest.mark.parametrize("kind", ["labels", "regions"])
-def test_mean_probabilities_of_the_models_teach_the_strong_view(kind, make_trainer):
+def test_the_strong_view_learns_the_mean_probabilities_of_the_models(kind, make_trainer):
     first = make_trainer(NAME, kind=kind, temperature=2.0, soft_label_weight=3.0, **WITHOUT_RAMP)
     folder = Path(first.default_model())
     other = copy.deepcopy(first.companion("models")[0])
@@ -64,8 +64,8 @@ def test_mean_probabilities_of_the_models_teach_the_strong_view(kind, make_train
     first.network.eval()
     _, term = first.terms(labelled, unlabelled)
     with torch.no_grad():
-        both = [model(unlabelled.x_weak) / 2 for model in first.companion("models")]
-        probs = [z.softmax(1) if first.exclusive else z.sigmoid() for z in both]
+        model_logits = [model(unlabelled.x_weak) / 2 for model in first.companion("models")]
+        probs = [z.softmax(1) if first.exclusive else z.sigmoid() for z in model_logits]
         box, partner = mixes[0].box, mixes[0].partner
         target = mixed_by_hand((probs[0] + probs[1]) / 2, box, partner)
         mask = mixed_by_hand(unlabelled.mask, box, partner)
@@ -77,27 +77,27 @@ def test_mean_probabilities_of_the_models_teach_the_strong_view(kind, make_train
     assert first.deploys_student
 
 
-def test_models_stay_as_they_were_trained(make_trainer):
+def test_models_never_change(make_trainer):
     trainer = make_trainer(NAME, **WITHOUT_RAMP)
-    before = weights_of(trainer.companion("models"))
+    original = weights_of(trainer.companion("models"))
     trainer.train_step(next(trainer.dataloader_train))
-    assert same_weights(before, weights_of(trainer.companion("models")))
+    assert same_weights(original, weights_of(trainer.companion("models")))
     assert not trainer.companion("models").training
 
 
-def test_models_that_cannot_teach_are_refused(make_trainer, tmp_path):
+def test_unsuitable_models_are_refused(make_trainer, tmp_path):
     trainer = make_trainer(NAME, **SHORT)
     model = Path(trainer.default_model()).parent
-    with pytest.raises(UserError, match="no trained model: looked for"):
+    with pytest.raises(UserError, match="no trained model"):
         make_trainer(NAME, models=[str(tmp_path / "nowhere")])
     plans = read_json(model / "plans.json")
     finer = copy.deepcopy(plans)
     finer["configurations"]["2d"]["spacing"] = [0.5, 0.5]
     write_json(model / "plans.json", finer)
-    with pytest.raises(UserError, match=r"must have been trained with spacing \[1.0, 1.0\], got"):
+    with pytest.raises(UserError, match="spacing"):
         make_trainer(NAME, models=[str(model)])
     write_json(model / "plans.json", plans)
     description = read_json(model / "dataset.json")
     write_json(model / "dataset.json", {**description, "labels": {"background": 0, "a": 1}})
-    with pytest.raises(UserError, match="must have the labels of"):
+    with pytest.raises(UserError, match="labels"):
         make_trainer(NAME, models=[str(model)])

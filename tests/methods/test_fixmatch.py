@@ -1,4 +1,4 @@
-"""FixMatch's own arithmetic."""
+"""FixMatch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.methods.confident import prepared, remember_mixes, target_and_mask
 
 
 @pytest.mark.parametrize("kind", ["labels", "regions"])
-def test_strong_view_is_taught_by_confident_pseudo_labels_of_the_weak_one(kind, make_trainer):
+def test_the_strong_view_learns_confident_pseudo_labels_of_the_weak_one(kind, make_trainer):
     trainer, labelled, unlabelled = prepared(make_trainer, "SemiFixMatchTrainer", kind)
     mixes = remember_mixes(trainer)
     _, strong = trainer.terms(labelled, unlabelled)
@@ -29,7 +29,7 @@ def test_strong_view_is_taught_by_confident_pseudo_labels_of_the_weak_one(kind, 
     assert (strong.weight, strong.ramped) == (0.5, True)
 
 
-def test_nothing_confident_teaches_nothing(make_trainer):
+def test_without_confident_voxels_there_is_no_gradient(make_trainer):
     trainer, labelled, unlabelled = prepared(
         make_trainer, "SemiFixMatchTrainer", "labels", threshold=0.999999
     )

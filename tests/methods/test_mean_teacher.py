@@ -1,4 +1,4 @@
-"""The Mean Teacher's own arithmetic."""
+"""The Mean Teacher."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAME = "SemiMeanTeacherTrainer"
 
 
 def consistency_by_hand(trainer, unlabelled, mix, kind) -> float:
-    """Squared difference over voxels and classes, and of each class, in double precision."""
+    """Return the consistency loss of a voxelwise loop, in double precision."""
     trainer.network.eval()
     with torch.no_grad():
         teacher = trainer.probs(trainer.teacher(unlabelled.x_weak)[0]).numpy()
@@ -49,7 +49,7 @@ def test_consistency_equals_a_voxelwise_loop(kind, make_trainer):
     assert consistency.weight == 10.0 and consistency.ramped
 
 
-def test_teacher_is_the_moving_average_of_the_students(make_trainer):
+def test_the_teacher_is_the_moving_average_of_the_students(make_trainer):
     trainer = make_trainer(NAME, ema_decay=0.6, steps_per_epoch=6)
     expected = None
     for step in range(5):
@@ -64,7 +64,7 @@ def test_teacher_is_the_moving_average_of_the_students(make_trainer):
         torch.testing.assert_close(value, expected[key])
 
 
-def test_decay_rises_after_the_ramp_where_that_is_set(make_trainer):
+def test_the_decay_can_rise_after_the_ramp(make_trainer):
     trainer = make_trainer(
         NAME, ema_decay=0.5, ema_decay_after_ramp_up=0.9, unlabelled_start_steps=4, ramp_up_steps=10
     )
@@ -75,7 +75,7 @@ def test_decay_rises_after_the_ramp_where_that_is_set(make_trainer):
     assert used == [0.5, 0.5, 0.9, 0.9]
 
 
-def test_classical_variant_shows_the_student_the_patch_itself_and_the_teacher_noise(make_trainer):
+def test_the_classical_variant_adds_noise_only_for_the_teacher(make_trainer):
     trainer = make_trainer(
         NAME,
         cutmix_probability=0.0,
@@ -99,7 +99,7 @@ def test_classical_variant_shows_the_student_the_patch_itself_and_the_teacher_no
     assert consistency.value.item() == pytest.approx(squared.mean().item(), rel=1e-5)
 
 
-def test_what_is_deployed_is_the_teacher(make_trainer):
+def test_the_teacher_is_deployed(make_trainer):
     trainer = make_trainer(NAME)
     assert trainer.prediction_network() is trainer.companion("teacher").module
     with trainer.as_network(trainer.prediction_network()):

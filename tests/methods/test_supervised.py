@@ -1,4 +1,4 @@
-"""The baseline is nnU-Net's supervised loss and nothing else."""
+"""The baseline has only nnU-Net's supervised loss."""
 
 from __future__ import annotations
 
@@ -40,11 +40,9 @@ def test_without_deep_supervision_it_is_dice_and_cross_entropy_by_hand(kind, mak
     assert term.value.item() == pytest.approx(expected, abs=1e-4)
 
 
-def test_unlabelled_images_are_neither_read_nor_needed(
-    make_trainer, prepared_dataset, tmp_path, monkeypatch
-):
-    with_them = make_trainer(NAME, start=False, epochs=1)
-    run_epochs(with_them, 1)
+def test_unlabelled_images_are_not_needed(make_trainer, prepared_dataset, tmp_path, monkeypatch):
+    with_images = make_trainer(NAME, start=False, epochs=1)
+    run_epochs(with_images, 1)
     dataset = prepared_dataset("labels", 1)
     copy = tmp_path / "preprocessed" / dataset.name
     shutil.copytree(dataset.preprocessed, copy, ignore=shutil.ignore_patterns("*_unlabeled*"))
@@ -53,14 +51,14 @@ def test_unlabelled_images_are_neither_read_nor_needed(
     assert without.preprocessed_dataset_folder.startswith(str(copy))
     run_epochs(without, 1)
     assert set(next(without.dataloader_train)[0]) == {"labelled"}
-    assert same_weights(*(weights_of(each.bare_network) for each in (with_them, without)))
+    assert same_weights(*(weights_of(t.bare_network) for t in (with_images, without)))
 
 
-def test_it_trains_one_network_which_is_what_is_deployed(make_trainer):
+def test_it_trains_and_deploys_one_network(make_trainer):
     trainer = make_trainer(NAME)
     assert trainer.prediction_network() is trainer.bare_network
     optimised = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
     assert optimised == {id(p) for p in trainer.bare_network.parameters()}
-    before = weights_of(trainer.bare_network)
+    initial = weights_of(trainer.bare_network)
     trainer.train_step(next(trainer.dataloader_train))
-    assert not same_weights(before, weights_of(trainer.bare_network))
+    assert not same_weights(initial, weights_of(trainer.bare_network))

@@ -1,4 +1,4 @@
-"""UA-MT's own arithmetic: the uncertainty, its threshold, and the voxels it leaves out."""
+"""UA-MT: the uncertainty, its threshold, and the voxels that do not count."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def test_uncertainty_is_the_entropy_of_the_mean_of_the_passes(make_trainer):
 
 
 def test_passes_differ_through_noise_and_through_dropout(make_trainer):
-    for given in ({"dropout": 0.0}, {"teacher_noise": 0.0}):
-        trainer = make_trainer(NAME, stochastic_passes=2, **given)
+    for setting in ({"dropout": 0.0}, {"teacher_noise": 0.0}):
+        trainer = make_trainer(NAME, stochastic_passes=2, **setting)
         _, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
         seen = []
         original = trainer.probs
         trainer.probs = lambda logits, keep=seen, f=original: keep.append(f(logits)) or keep[-1]
         trainer.uncertainty(unlabelled.x_weak)
-        assert len(seen) == 2 and not torch.equal(*seen), given
+        assert len(seen) == 2 and not torch.equal(*seen), setting
         x = unlabelled.x_weak
         assert torch.equal(trainer.teacher_probs(x), trainer.teacher_probs(x))  # without either
 

@@ -1,4 +1,4 @@
-"""Consistency and boxes under a falling limit."""
+"""Unified: consistency and boxes, with a falling limit."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def test_a_box_of_an_unlabelled_patch_is_learned_in_every_labelled_one(
     boxes = remember_boxes(monkeypatch, unified)
     _, term, consistency = trainer.terms(labelled, unlabelled)
     probs = trainer.teacher_probs(unlabelled.x_weak)
-    known, mask = trainer.annotation(labelled.target)
+    onehot, mask = trainer.annotation(labelled.target)
     guess = labels_by_hand(probs, trainer.exclusive)
-    lenders = [patch % sizes[1] for patch in range(sizes[0])]
+    sources = [patch % sizes[1] for patch in range(sizes[0])]
     x, target, mask = (
-        pasted_by_hand(around, inside[lenders], boxes[0])
+        pasted_by_hand(around, inside[sources], boxes[0])
         for around, inside in (
-            (labelled.x, unlabelled.x_strong), (known, guess), (mask, unlabelled.mask),
+            (labelled.x, unlabelled.x_strong), (onehot, guess), (mask, unlabelled.mask),
         )
     )  # fmt: skip
     with torch.no_grad():
@@ -56,25 +56,31 @@ def test_a_box_of_an_unlabelled_patch_is_learned_in_every_labelled_one(
     assert [int(box.sum()) for box in boxes[0]] == [np.prod(edges)] * sizes[0]
 
 
-def test_boxes_count_among_the_labelled_gradient_that_limits_the_other(make_trainer):
-    """A step of a limit of 1e-9 is one of the supervised term and the boxes alone."""
-    after = []
+def test_boxes_belong_to_the_gradient_that_limits_the_other(make_trainer):
+    """With a limit of 1e-9 only the supervised term and the boxes have an effect."""
+    results = []
     for settings in ({"unlabelled_gradient_limit": 1e-9}, {"consistency_weight": 0.0}):
         trainer = make_trainer(
-            NAME, optimizer="sgd", momentum=0.0, **WITHOUT_RAMP, follow_trust=False, **settings
+            NAME,
+            optimizer="sgd",
+            momentum=0.0,
+            **WITHOUT_RAMP,
+            follow_reliability=False,
+            **settings,
         )
-        before = weights_of(trainer.bare_network)
+        initial = weights_of(trainer.bare_network)
         trainer.train_step(next(trainer.dataloader_train))
-        after.append(weights_of(trainer.bare_network))
+        results.append(weights_of(trainer.bare_network))
         assert trainer.records.means()["weight/boxes"] == 1.0
-    for key, value in after[0].items():
-        torch.testing.assert_close(after[1][key], value, rtol=1e-4, atol=1e-6)
-    assert not same_weights(after[0], before)
+    for key, value in results[0].items():
+        torch.testing.assert_close(results[1][key], value, rtol=1e-4, atol=1e-6)
+    assert not same_weights(results[0], initial)
 
 
 def test_the_limit_falls_over_the_training(make_trainer):
     trainer = make_trainer(NAME, epochs=10, steps_per_epoch=10)
     limit = trainer.optimizer_step.balance.limit
     assert [limit.at(step) for step in (0, 100)] == pytest.approx([2.0, 0.25])
-    same = make_trainer(NAME, unlabelled_gradient_limit=0.5, unlabelled_gradient_limit_at_end=None)
-    assert same.optimizer_step.balance.limit.at(70) == 0.5
+    settings = {"unlabelled_gradient_limit": 0.5, "unlabelled_gradient_limit_at_end": None}
+    constant = make_trainer(NAME, **settings)
+    assert constant.optimizer_step.balance.limit.at(70) == 0.5

@@ -1,4 +1,4 @@
-"""UniMatch's own arithmetic."""
+"""UniMatch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.methods.confident import prepared, remember_mixes, target_and_mask
 
 
 @pytest.mark.parametrize("kind", ["labels", "regions"])
-def test_unimatch_has_two_strong_views_and_one_of_features(kind, make_trainer):
+def test_unimatch_has_two_strong_views_and_one_with_perturbed_features(kind, make_trainer):
     trainer, labelled, unlabelled = prepared(make_trainer, "SemiUniMatchTrainer", kind, dropout=0.0)
     mixes = remember_mixes(trainer)
     seen = []
@@ -27,8 +27,8 @@ def test_unimatch_has_two_strong_views_and_one_of_features(kind, make_trainer):
     )
     assert not torch.equal(second, mixes[1](unlabelled.x_strong))
     assert not torch.equal(mixes[0].box, mixes[1].box)
-    same = [lambda x: x]
-    for term, x, mix in zip(rest, (first, second, weak), mixes + same, strict=True):
+    unmixed = [lambda x: x]
+    for term, x, mix in zip(rest, (first, second, weak), mixes + unmixed, strict=True):
         with torch.no_grad():
             logits = trainer.predict(x)
         expected = dice_ce_by_hand(logits, mix(target), mix(mask), trainer.exclusive)

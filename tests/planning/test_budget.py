@@ -1,4 +1,4 @@
-"""A budget gives networks and inputs that are as small as it needs, and no smaller."""
+"""Networks and inputs for a budget."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def test_a_shrunken_patch_fits_its_strides_and_never_grows(
     stages = kwargs["n_stages"]
     assert stages >= min(3, whole["architecture"]["arch_kwargs"]["n_stages"])
     assert len(kwargs["features_per_stage"]) == len(kwargs["n_conv_per_stage"]) == stages
-    assert plan["patch_size"] == patch  # the original is as it was
+    assert plan["patch_size"] == patch  # the original is unchanged
 
 
 # ---- coarser images ----
 
 
-def image_of(shape: list[int], spacing: list[float]) -> dict[str, Any]:
+def make_configuration(shape: list[int], spacing: list[float]) -> dict[str, Any]:
     return {"spacing": spacing, "median_image_size_in_voxels": shape, "patch_size": shape}
 
 
@@ -78,23 +78,24 @@ def image_of(shape: list[int], spacing: list[float]) -> dict[str, Any]:
 def test_images_are_made_coarser_until_the_patch_shows_most(
     shape: list[int], spacing: list[float], expected: list[float]
 ) -> None:
-    found = find_coarser_spacing(image_of(shape, spacing), 96 * 96, accept_any_spacing)
-    assert found == pytest.approx(expected, rel=COARSENING_FACTOR - 1)
-    assert SHOWN_SHARE * np.prod(np.array(shape) * spacing / np.array(found)) <= 96 * 96
+    configuration = make_configuration(shape, spacing)
+    coarser = find_coarser_spacing(configuration, 96 * 96, accept_any_spacing)
+    assert coarser == pytest.approx(expected, rel=COARSENING_FACTOR - 1)
+    assert SHOWN_SHARE * np.prod(np.array(shape) * spacing / np.array(coarser)) <= 96 * 96
 
 
-def test_thick_slices_stay_as_they_are_while_the_plane_is_finer() -> None:
-    image = image_of([20, 200, 200], [5.0, 1.0, 1.0])
-    found = find_coarser_spacing(image, 10 * 130 * 130, accept_any_spacing)
-    assert found == pytest.approx([5, 2, 2], rel=COARSENING_FACTOR - 1)
-    found = find_coarser_spacing(image, 10 * 60 * 60, accept_any_spacing)
-    assert found[0] > 5 and found[1] == found[2] > 2.5
+def test_thick_slices_stay_while_the_plane_is_finer() -> None:
+    image = make_configuration([20, 200, 200], [5.0, 1.0, 1.0])
+    coarser = find_coarser_spacing(image, 10 * 130 * 130, accept_any_spacing)
+    assert coarser == pytest.approx([5, 2, 2], rel=COARSENING_FACTOR - 1)
+    coarser = find_coarser_spacing(image, 10 * 60 * 60, accept_any_spacing)
+    assert coarser[0] > 5 and coarser[1] == coarser[2] > 2.5
 
 
 def test_images_get_no_coarser_than_the_labels_survive() -> None:
-    image = image_of([20, 200, 200], [5.0, 1.0, 1.0])
-    found = find_coarser_spacing(image, 10 * 60 * 60, lambda spacing: spacing[1] <= 1.6)
-    assert found[0] == 5 and 1.6 / COARSENING_FACTOR < found[1] <= 1.6
+    image = make_configuration([20, 200, 200], [5.0, 1.0, 1.0])
+    coarser = find_coarser_spacing(image, 10 * 60 * 60, lambda spacing: spacing[1] <= 1.6)
+    assert coarser[0] == 5 and 1.6 / COARSENING_FACTOR < coarser[1] <= 1.6
     assert find_coarser_spacing(image, 10 * 60 * 60, no_other_spacing) == image["spacing"]
 
 
@@ -107,7 +108,7 @@ def test_a_step_takes_time(prepared_dataset: Any) -> None:
     assert 0 < measure_step_seconds(configuration, 1, 4, torch.device("cpu"), repeats=1) < 60
 
 
-def test_a_budget_of_seconds_is_kept_where_it_can_be(
+def test_a_budget_of_seconds_is_kept_if_possible(
     phantom: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
@@ -117,14 +118,14 @@ def test_a_budget_of_seconds_is_kept_where_it_can_be(
         return float(sizes[-1])
 
     monkeypatch.setattr("semi_nnunet.planning.budget.measure_step_seconds", features_as_seconds)
-    given = sizes_of_budget(phantom.plans, phantom.dataset_json, "13", CPU)
-    plans = apply_budget(phantom.plans, given, "small")
+    budget_sizes = sizes_of_budget(phantom.plans, phantom.dataset_json, "13", CPU)
+    plans = apply_budget(phantom.plans, budget_sizes, "small")
     for configuration in plans["configurations"].values():
         assert configuration["architecture"]["arch_kwargs"]["features_per_stage"][0] == 12
 
 
 @pytest.mark.parametrize("affordable", [1000, 40, 16, 9, 1])
-def test_the_first_size_is_taken_that_the_seconds_allow(
+def test_the_first_size_within_the_seconds_is_used(
     affordable: int, phantom: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = phantom.plans["configurations"]["3d_fullres"]
@@ -141,6 +142,6 @@ def test_the_first_size_is_taken_that_the_seconds_allow(
     assert size.features <= max(affordable, min(tried)) and size.batch_size >= 2
 
 
-def test_the_name_of_plans_tells_the_budget() -> None:
+def test_the_name_of_plans_contains_the_budget() -> None:
     assert plans_of_budget("P", "cpu") == "P_cpu" and plans_of_budget("P", None) == "P"
-    assert plans_of_budget("P", "0.5") == "P_0p5"  # no dot, which would begin a file's ending
+    assert plans_of_budget("P", "0.5") == "P_0p5"  # a dot would start a file's ending

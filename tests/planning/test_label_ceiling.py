@@ -1,4 +1,4 @@
-"""How well labels survive the spacing of a network."""
+"""Labels that survive the spacing of a network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from semi_nnunet.util.files import read_json
 
 
 def balls(shape: tuple[int, ...] = (24, 40, 36)) -> np.ndarray:
-    """Two touching balls of labels 1 and 2."""
+    """Return two touching balls of labels 1 and 2."""
     grid = np.indices(shape)
     labels = np.zeros(shape, np.int16)
     for value, centre in ((1, (12, 14, 18)), (2, (12, 26, 18))):
@@ -32,16 +32,16 @@ def balls(shape: tuple[int, ...] = (24, 40, 36)) -> np.ndarray:
 
 
 def lines(width: int, period: int = 40, edge: int = 200) -> np.ndarray:
-    """A picture of parallel vessels (1, y, x)."""
-    where = np.arange(edge) % period < width
-    return np.broadcast_to(where, (1, edge, edge)).astype(np.int16)
+    """Return an image of parallel vessels (1, y, x)."""
+    inside = np.arange(edge) % period < width
+    return np.broadcast_to(inside, (1, edge, edge)).astype(np.int16)
 
 
-def dice(one: np.ndarray, other: np.ndarray) -> float:
-    return float(2 * (one & other).sum() / (one.sum() + other.sum()))
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
-def test_at_its_own_spacing_a_label_is_whole() -> None:
+def test_labels_are_unchanged_at_their_own_spacing() -> None:
     image = LabelImage(balls(), (3.0, 1.0, 1.0))
     assert np.array_equal(resample_there_and_back(image, [3, 1, 1]), image.labels)
     assert np.array_equal(resample_there_and_back(image, [1, 1]), image.labels)
@@ -49,28 +49,28 @@ def test_at_its_own_spacing_a_label_is_whole() -> None:
 
 
 @pytest.mark.parametrize("spacing", [[2.0, 2.0, 2.0], [1.0, 3.0, 3.0]])
-def test_labels_are_lost_as_nnunet_loses_them(spacing: list[float]) -> None:
+def test_labels_are_lost_as_in_nnunets_resampling(spacing: list[float]) -> None:
     labels = balls()
-    kept = resample_there_and_back(LabelImage(labels, (1.0, 1.0, 1.0)), spacing)
-    coarse = [round(n / one) for n, one in zip(labels.shape, spacing, strict=True)]
-    how = {"is_seg": True, "order": 1, "do_separate_z": False}
-    fewer = resample_data_or_seg(labels[None], coarse, axis=None, **how)
-    theirs = resample_data_or_seg(fewer, labels.shape, axis=None, **how)[0]
+    resampled = resample_there_and_back(LabelImage(labels, (1.0, 1.0, 1.0)), spacing)
+    coarse = [round(n / edge) for n, edge in zip(labels.shape, spacing, strict=True)]
+    options = {"is_seg": True, "order": 1, "do_separate_z": False}
+    fewer = resample_data_or_seg(labels[None], coarse, axis=None, **options)
+    theirs = resample_data_or_seg(fewer, labels.shape, axis=None, **options)[0]
     for value in (1, 2):
-        before = labels == value
-        ours = dice(before, kept == value)
-        assert ours < 1 and ours == pytest.approx(dice(before, theirs == value), abs=0.03)
+        original = labels == value
+        ours = dice(original, resampled == value)
+        assert ours < 1 and ours == pytest.approx(dice(original, theirs == value), abs=0.03)
 
 
 def test_thin_structures_vanish_first() -> None:
-    kept = [
+    ceilings = [
         LabelCeiling([LabelImage(lines(width), (1, 1, 1))], {"vessel": [1]}).at([4, 4])["vessel"]
         for width in (2, 6, 20)
     ]
-    assert kept == sorted(kept) and kept[0] < 0.6 and kept[-1] > LOWEST
+    assert ceilings == sorted(ceilings) and ceilings[0] < 0.6 and ceilings[-1] > LOWEST
 
 
-def test_every_voxel_gets_a_class_where_several_meet() -> None:
+def test_every_voxel_between_classes_gets_one_of_them() -> None:
     quarters = np.zeros((1, 60, 60), np.int16)
     quarters[:, :30, 30:], quarters[:, 30:, :30], quarters[:, 30:, 30:] = 1, 2, 3
     coarse = resample_label_grid(quarters, (20, 20))
@@ -78,13 +78,13 @@ def test_every_voxel_gets_a_class_where_several_meet() -> None:
     assert np.array_equal(resample_label_grid(coarse, (60, 60)), quarters)
 
 
-def test_regions_are_all_their_values_and_ignored_voxels_are_nothing() -> None:
+def test_regions_have_all_their_values_and_ignored_voxels_are_background() -> None:
     labels = balls()
     labels[:, :3] = 9
     image = crop_to_labels(LabelImage(labels, (1, 1, 1)), [9])
-    assert image.labels.shape == (15, 27, 15)  # what is labelled
-    found = LabelCeiling([image], {"whole": [1, 2], "second": [2], "none": [5]}).at([3, 3, 3])
-    assert found.keys() == {"whole", "second"} and found["whole"] > found["second"]
+    assert image.labels.shape == (15, 27, 15)
+    ceiling = LabelCeiling([image], {"whole": [1, 2], "second": [2], "none": [5]}).at([3, 3, 3])
+    assert ceiling.keys() == {"whole", "second"} and ceiling["whole"] > ceiling["second"]
 
 
 def test_without_labels_every_spacing_is_good_enough() -> None:
@@ -95,21 +95,18 @@ def test_without_labels_every_spacing_is_good_enough() -> None:
     assert describe_ceiling({}) == ""
 
 
-def test_the_class_that_suffers_most_is_told() -> None:
-    assert describe_ceiling({"a": 0.99, "b": 0.96}) == (
-        "the labels themselves keep a Dice of 0.960 (b) at this spacing"
-    )
-    assert describe_ceiling({"a": 0.99, "b": 0.71}).startswith(
-        "WARNING: the labels themselves keep"
-    ) and ("--spacing" in describe_ceiling({"a": 0.99, "b": 0.71}))
+def test_the_class_with_the_lowest_ceiling_is_described() -> None:
+    good, low = describe_ceiling({"a": 0.99, "b": 0.96}), describe_ceiling({"a": 0.99, "b": 0.71})
+    assert "0.960 (b)" in good and "WARNING" not in good
+    assert low.startswith("WARNING") and "--spacing" in low
 
 
 @pytest.mark.parametrize("kind", ["labels", "regions", "ignore"])
-def test_the_labels_are_those_that_nnunet_keeps(kind: str, prepared_dataset: Any) -> None:
-    made = prepared_dataset(kind, 1)
-    description = read_json(made.preprocessed / "dataset.json")
-    ceiling = label_ceiling(made.plans, description, made.preprocessed)
-    own = made.plans["configurations"]["3d_fullres"]["spacing"]
+def test_the_labels_are_those_of_nnunet(kind: str, prepared_dataset: Any) -> None:
+    dataset = prepared_dataset(kind, 1)
+    description = read_json(dataset.preprocessed / "dataset.json")
+    ceiling = label_ceiling(dataset.plans, description, dataset.preprocessed)
+    spacing = dataset.plans["configurations"]["3d_fullres"]["spacing"]
     named = set(description["labels"]) - {"background", "ignore"}
-    assert set(ceiling.at(own)) == named and min(ceiling.at(own).values()) > 0.99
-    assert min(ceiling.at([4 * edge for edge in own]).values()) < 0.9
+    assert set(ceiling.at(spacing)) == named and min(ceiling.at(spacing).values()) > 0.99
+    assert min(ceiling.at([4 * edge for edge in spacing]).values()) < 0.9

@@ -1,4 +1,4 @@
-"""What ``plan`` writes is what the trainers then use, and a budget gives networks that run."""
+"""Trainers use the settings that ``plan`` writes, and networks for a budget run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from semi_nnunet.settings.assignments import parse_assignments
 
 CPU = torch.device("cpu")
 TRAINERS = {name: trainer.settings_class for name, trainer in trainer_classes().items()}
-GIVEN = [
+ASSIGNMENTS = [
     [],
     ["epochs=10", "2d.epochs=20", "seed=3"],
     ["SemiMeanTeacherTrainer.epochs=10", "SemiMeanTeacherTrainer.2d.ema_decay=0.5"],
@@ -32,21 +32,21 @@ GIVEN = [
 ]
 
 
-@pytest.mark.parametrize("assignments", GIVEN)
+@pytest.mark.parametrize("assignments", ASSIGNMENTS)
 def test_the_written_plans_give_the_settings_that_were_planned(
     assignments: list[str], phantom: Any
 ) -> None:
-    semi_given = parse_assignments(assignments)
+    user_layers = parse_assignments(assignments)
     folder, description = phantom.preprocessed, phantom.dataset_json
-    semi, _ = plan_semi(phantom.plans, description, folder, TRAINERS, semi_given)
+    semi, _ = plan_semi(phantom.plans, description, folder, TRAINERS, user_layers)
     for configuration in phantom.plans["configurations"]:
         properties = collect_properties(phantom.plans, configuration, description, folder)
-        for trainer, kind in TRAINERS.items():
+        for trainer, settings_class in TRAINERS.items():
             planned, written = (
                 resolve_settings(
-                    kind, trainer, configuration, {**phantom.plans, "semi": s}, properties
+                    settings_class, trainer, configuration, {**phantom.plans, "semi": s}, properties
                 )
-                for s in (semi_given, json.loads(json.dumps(semi)))
+                for s in (user_layers, json.loads(json.dumps(semi)))
             )
             assert written.settings == planned.settings
 
@@ -106,26 +106,26 @@ def test_planning_again_for_the_same_seconds_measures_nothing(
         return plan["architecture"]["arch_kwargs"]["features_per_stage"][0]
 
     assert features() == 12
-    speed[0] = 5.0  # the machine is busy now
+    speed[0] = 5.0  # the machine is busy
     assert features("--set", "mirror=false") == 12
     assert main(["plan", "-d", "901", "-p", "nnUNetPlans_1", "--set", "epochs=7"]) == 0  # in place
     assert features() == 12
-    assert features("--reset") == 12  # settings are forgotten, not what would be another network
+    assert features("--reset") == 12  # drops the settings, not the sizes
     (phantom.preprocessed / "nnUNetPlans_1.json").unlink()
     assert features() == 4
 
 
-def test_the_budget_command_writes_plans_beside_the_old_ones(phantom: Any) -> None:
+def test_the_budget_command_keeps_the_original_plans(phantom: Any) -> None:
     assert main(["plan", "-d", "901", "--budget", "cpu"]) == 0
     plans = phantom.load_plans("nnUNetPlans_cpu")
     assert plans["semi"]["epochs"] == 24
     assert Path(phantom.preprocessed / "nnUNetPlans.json").is_file()
     assert main(["plan", "-d", "901", "--budget", "cpu", "--set", "mirror=false"]) == 0
-    assert main(["plan", "-d", "901", "--budget", "cpu"]) == 0  # keeps what was given
+    assert main(["plan", "-d", "901", "--budget", "cpu"]) == 0  # keeps the given setting
     assert phantom.load_plans("nnUNetPlans_cpu")["semi"]["mirror"] is False
 
 
-def test_planning_again_keeps_what_was_given_and_edited(phantom) -> None:
+def test_planning_again_keeps_given_and_edited_settings(phantom) -> None:
     arguments = ["plan", "-d", "901", "--name", "nnUNetPlans_again"]
     path = phantom.preprocessed / "nnUNetPlans_again.json"
     assert main([*arguments, "--budget", "cpu", "--set", "mirror=false", "epochs=7"]) == 0
@@ -135,15 +135,15 @@ def test_planning_again_keeps_what_was_given_and_edited(phantom) -> None:
     again = ["plan", "-d", "901", "-p", "nnUNetPlans_again", "--name", "nnUNetPlans_seed1"]
     assert main([*again, "--set", "seed=1", "SemiMeanTeacherTrainer.ema_decay=0.5"]) == 0
     seeded = phantom.load_plans("nnUNetPlans_seed1")
-    settings = settings_of(seeded, phantom)
+    settings = load_settings(seeded, phantom)
     assert (settings.mirror, settings.epochs, settings.steps_per_epoch) == (False, 7, 50)
     assert (settings.seed, settings.ramp_up_steps, settings.ema_decay) == (1, 3, 0.5)
     assert main([*again, "--reset"]) == 0
-    reset = settings_of(phantom.load_plans("nnUNetPlans_seed1"), phantom)
+    reset = load_settings(phantom.load_plans("nnUNetPlans_seed1"), phantom)
     assert (reset.mirror, reset.epochs, reset.seed) == (True, 1000, 0)
 
 
-def settings_of(plans: dict[str, Any], phantom) -> Any:
+def load_settings(plans: dict[str, Any], phantom) -> Any:
     properties = collect_properties(plans, "2d", phantom.dataset_json, phantom.preprocessed)
     name = "SemiMeanTeacherTrainer"
     return resolve_settings(TRAINERS[name], name, "2d", plans, properties).settings
@@ -152,32 +152,33 @@ def settings_of(plans: dict[str, Any], phantom) -> Any:
 @pytest.mark.parametrize(
     "configuration, patch, stages", [("2d", [48, 80], 4), ("3d_fullres", [8, 32, 64], 4)]
 )
-def test_a_given_patch_gets_the_network_that_nnunet_plans_for_it(
+def test_a_given_patch_has_the_network_that_nnunet_plans_for_it(
     configuration: str, patch: list[int], stages: int, phantom: Any
 ) -> None:
     words = ["plan", "-d", phantom.name, "-c", configuration, "--patch", *map(str, patch)]
     assert main([*words, "--set", "labelled_batch_size=3"]) == 0
     name = f"nnUNetPlans_{'x'.join(map(str, patch))}"
     plans = json.loads((phantom.preprocessed / f"{name}.json").read_text())
-    made, before = plans["configurations"][configuration], phantom.plans["configurations"]
-    assert made["patch_size"] == patch and made["spacing"] == before[configuration]["spacing"]
-    assert made["data_identifier"] == before[configuration]["data_identifier"]
-    arch, old = (one["architecture"]["arch_kwargs"] for one in (made, before[configuration]))
+    original = phantom.plans["configurations"]
+    new, old = plans["configurations"][configuration], original[configuration]
+    assert new["patch_size"] == patch and new["spacing"] == old["spacing"]
+    assert new["data_identifier"] == old["data_identifier"]
+    arch, old_arch = (plan["architecture"]["arch_kwargs"] for plan in (new, old))
     assert arch["n_stages"] == len(arch["features_per_stage"]) == stages
-    known = min(stages, old["n_stages"])
-    assert arch["features_per_stage"][:known] == old["features_per_stage"][:known]
+    common = min(stages, old_arch["n_stages"])
+    assert arch["features_per_stage"][:common] == old_arch["features_per_stage"][:common]
     assert sorted(arch["features_per_stage"]) == arch["features_per_stage"]
-    others = {key for key in before if len(before[key].get("patch_size", [])) != len(patch)}
-    assert all(plans["configurations"][key] == before[key] for key in others)
+    unchanged = {k for k in original if len(original[k].get("patch_size", [])) != len(patch)}
+    assert all(plans["configurations"][key] == original[key] for key in unchanged)
     x = torch.zeros(1, 1, *patch)
-    assert build(made)(x)[0].shape[2:] == x.shape[2:]
+    assert build(new)(x)[0].shape[2:] == x.shape[2:]
     assert plans["semi"]["labelled_batch_size"] == 3
 
 
-def test_a_patch_of_a_budget_shows_most_of_images_that_are_as_coarse_as_it_needs(
+def test_images_of_a_budget_are_as_coarse_as_its_patch_needs(
     phantom: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LabelCeiling, "is_kept_at", lambda *_: True)  # else less coarse
+    monkeypatch.setattr(LabelCeiling, "is_kept_at", lambda *_: True)  # otherwise less coarse
     assert main(["plan", "-d", phantom.name, "--budget", "cpu", "--patch", "16", "16"]) == 0
     plans = phantom.load_plans("nnUNetPlans_cpu_16x16")
     small, old = (p["configurations"]["2d"] for p in (plans, phantom.plans))
@@ -185,7 +186,7 @@ def test_a_patch_of_a_budget_shows_most_of_images_that_are_as_coarse_as_it_needs
     assert small["spacing"] > old["spacing"] and small["data_identifier"] != old["data_identifier"]
     median = old["median_image_size_in_voxels"][-2:]
     sizes = zip(median, old["spacing"], small["spacing"], strict=True)
-    edges = [edge * before / after for edge, before, after in sizes]  # not rounded to voxels
+    edges = [edge * fine / coarse for edge, fine, coarse in sizes]  # not rounded to voxels
     assert math.prod(edges) <= 16 * 16 / SHOWN_SHARE * COARSENING_FACTOR**2
     name = "nnUNetPlans_cpu"
     assert main(["plan", "-d", phantom.name, "--budget", "cpu"]) == 0
@@ -194,27 +195,27 @@ def test_a_patch_of_a_budget_shows_most_of_images_that_are_as_coarse_as_it_needs
 
 
 @pytest.mark.parametrize(
-    "patch, said",
+    "patch, key_word",
     [
-        (["8", "32", "60"], "Fix: --patch 8 32 64"),
-        (["32"], "a number for each axis of a configuration (2d: 2, 3d_fullres: 3)"),
-        (["8", "8"], "at least 3 resolutions, got 2"),
-        (["0", "8"], "must be positive"),
+        (["8", "32", "60"], "--patch 8 32 64"),
+        (["32"], "2d: 2, 3d_fullres: 3"),
+        (["8", "8"], "3 resolutions, got 2"),
+        (["0", "8"], "positive"),
     ],
 )
-def test_patches_that_cannot_be_are_refused_with_one_that_can(
-    patch: list[str], said: str, phantom: Any, capsys: pytest.CaptureFixture[str]
+def test_invalid_patches_are_refused(
+    patch: list[str], key_word: str, phantom: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", "-d", phantom.name, "--patch", *patch]) == 2
-    assert said in capsys.readouterr().err
+    assert key_word in capsys.readouterr().err
 
 
-def test_a_report_names_the_commands_that_make_the_plans_again(
+def test_a_report_lists_the_commands_that_recreate_the_plans(
     phantom: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also of plans that were made from other made ones."""
-    made = ["plan", "-d", phantom.name, "--budget", "cpu", "--patch", "16", "16"]
-    assert main([*made, "--name", "first", "--set", "mirror=false", "class_weights=[1, 2]"]) == 0
+    """Also for plans that were made from other new plans."""
+    command = ["plan", "-d", phantom.name, "--budget", "cpu", "--patch", "16", "16"]
+    assert main([*command, "--name", "first", "--set", "mirror=false", "class_weights=[1, 2]"]) == 0
     words = ["plan", "-d", phantom.name, "-p", "first", "--name", "second", "--set"]
     assert main([*words, "SemiMeanTeacherTrainer.2d.ema_decay=0.5", "labelled_share=None"]) == 0
     folders = Folders(phantom.raw, phantom.preprocessed, phantom.raw)
@@ -224,7 +225,7 @@ def test_a_report_names_the_commands_that_make_the_plans_again(
     contents = [path.read_text() for path in paths]
     for path in paths:
         path.unlink()
-    for command in planned:
-        assert main(shlex.split(command)[1:]) == 0
+    for line in planned:
+        assert main(shlex.split(line)[1:]) == 0
     assert [path.read_text() for path in paths] == contents
     assert planning(folders, "nnUNetPlans", "2d") == []  # nnU-Net's own

@@ -1,4 +1,4 @@
-"""Small networks: what they cost is counted and measured; the largest one allowed is taken."""
+"""Small networks, their cost, and the largest one within limits."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def configuration(prepared_dataset):
 
 
 def test_networks_get_smaller_and_keep_patch_and_strides(configuration) -> None:
-    found = slim_networks(configuration, 1, 4)
+    networks = slim_networks(configuration, 1, 4)
     arch = configuration["architecture"]["arch_kwargs"]
-    assert found[0].features == arch["features_per_stage"]
-    operations = [one.operations for one in found]
+    assert networks[0].features == arch["features_per_stage"]
+    operations = [slim.operations for slim in networks]
     assert operations == sorted(operations, reverse=True)
-    assert operations[-1] < operations[0] / 8 and len({*operations}) == len(found)
-    for one in found:
-        own = one.configuration["architecture"]["arch_kwargs"]
-        assert one.configuration["patch_size"] == configuration["patch_size"]
-        assert own["strides"] == arch["strides"][: own["n_stages"]]
-        assert min(own["features_per_stage"]) >= 4
+    assert operations[-1] < operations[0] / 8 and len({*operations}) == len(networks)
+    for slim in networks:
+        slim_arch = slim.configuration["architecture"]["arch_kwargs"]
+        assert slim.configuration["patch_size"] == configuration["patch_size"]
+        assert slim_arch["strides"] == arch["strides"][: slim_arch["n_stages"]]
+        assert min(slim_arch["features_per_stage"]) >= 4
 
 
-def test_operations_and_parameters_are_those_of_the_network_that_predicts(configuration) -> None:
+def test_operations_and_parameters_are_those_of_the_built_network(configuration) -> None:
     for slim in slim_networks(configuration, 2, 3)[::4]:
         network = build_planned_network(slim.configuration, 2, 3).eval()
         assert slim.parameters == sum(p.numel() for p in network.parameters())
@@ -52,7 +52,7 @@ def test_operations_and_parameters_are_those_of_the_network_that_predicts(config
 
 
 @pytest.mark.parametrize("image", [[30.0, 70.0, 50.0], [4.0, 24.0, 100.0]])
-def test_tiles_are_nnunets(image, configuration) -> None:
+def test_tiles_are_those_of_nnunet(image, configuration) -> None:
     configuration["median_image_size_in_voxels"] = image
     patch = configuration["patch_size"]
     predictor = nnUNetPredictor(tile_step_size=0.5, device=torch.device("cpu"))
@@ -69,29 +69,28 @@ def test_a_2d_network_sees_every_slice(prepared_dataset) -> None:
     assert 0 < seconds_of_image(slim, 1, 4, torch.device("cpu"), slices=2) < 60
 
 
-def made(*operations: int) -> list[Slim]:
-    return [Slim({}, one, 1) for one in operations]
+def make_networks(*operations: int) -> list[Slim]:
+    return [Slim({}, count, 1) for count in operations]
 
 
-def test_the_largest_network_that_keeps_to_the_goals_is_taken() -> None:
-    networks, asked = made(*range(64, 0, -1)), list[float]()
+def test_the_largest_network_within_the_limits_is_used() -> None:
+    networks, measured = make_networks(*range(64, 0, -1)), list[float]()
 
     def takes(slim: Slim) -> float:
-        asked.append(slim.operations)
+        measured.append(slim.operations)
         return slim.operations / 10
 
-    assert largest_within(networks, 1.0, None, takes).operations == 64 and not asked
+    assert largest_within(networks, 1.0, None, takes).operations == 64 and not measured
     assert largest_within(networks, 1 / 8, None, takes).operations == 8
     assert largest_within(networks, 1.0, 2.05, takes).operations == 20
-    assert len(asked) <= math.log2(64) + 2  # each is a measurement
+    assert len(measured) <= math.log2(64) + 2
     assert largest_within(networks, 1 / 8, 2.05, takes).operations == 8
     assert largest_within(networks, 1.0, 0.1, takes).operations == 1
 
 
 @pytest.mark.parametrize(
-    ("share", "seconds", "says"),
-    [(0.001, None, "--share must be at least 0.2"), (1.0, 0.01, "--seconds must be at least 2")],
+    ("share", "seconds", "limit"), [(0.001, None, "--share .* 0.2"), (1.0, 0.01, "--seconds .* 2")]
 )
-def test_a_goal_that_nothing_keeps_to_names_what_would(share, seconds, says) -> None:
-    with pytest.raises(UserError, match=f"{says}.*Fix: raise it"):
-        largest_within(made(10, 2), share, seconds, lambda slim: slim.operations)
+def test_an_impossible_limit_is_answered_by_the_smallest_possible(share, seconds, limit) -> None:
+    with pytest.raises(UserError, match=limit):
+        largest_within(make_networks(10, 2), share, seconds, lambda slim: slim.operations)

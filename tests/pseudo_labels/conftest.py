@@ -43,7 +43,7 @@ def pool(make_trainer, prepared_dataset, tmp_path, monkeypatch) -> Pool:
     for seed in (0, 1):
         trainer = make_trainer("SemiBaselineTrainer", seed=seed)
         folder = tmp_path / dataset.raw.name / f"SemiBaselineTrainer__seed{seed}__2d"
-        models.append(as_trained(trainer, folder, seed))
+        models.append(save_trained_model(trainer, folder, seed))
     images = tmp_path / "images"
     shutil.copytree(dataset.raw / "imagesUn", images)
     return Pool(images, models, dataset.raw, tmp_path / "labelled")
@@ -58,12 +58,12 @@ def cascade(make_trainer, prepared_cascade, tmp_path, monkeypatch) -> Pool:
         trainer = make_trainer(name, stage, dataset=dataset, start=False)
         trainer.initialize()
         folder = tmp_path / dataset.raw.name / f"{name}__nnUNetPlans__{stage}"
-        models.append(as_trained(trainer, folder, seed=1))
+        models.append(save_trained_model(trainer, folder, seed=1))
     shutil.copytree(dataset.raw / "imagesUn", tmp_path / "images")
     return Pool(tmp_path / "images", models, dataset.raw, tmp_path / "labelled")
 
 
-def as_trained(trainer, folder: Path, seed: int) -> TrainedModel:
+def save_trained_model(trainer, folder: Path, seed: int) -> TrainedModel:
     """Fold 0 of a model, whose network sees something."""
     torch.manual_seed(seed)
     for parameter in trainer.network.parameters():
@@ -78,13 +78,13 @@ def as_trained(trainer, folder: Path, seed: int) -> TrainedModel:
 @pytest.fixture
 def raw(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The phantom in raw and preprocessed folders of the test's own."""
-    return own_folders(pool, tmp_path, monkeypatch)
+    return copy_dataset(pool, tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def cascade_raw(cascade: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same of the cascade, with two folds."""
-    raw = own_folders(cascade, tmp_path, monkeypatch)
+    raw = copy_dataset(cascade, tmp_path, monkeypatch)
     cases = [f"phantom_{number:04d}" for number in range(5)]
     two = [{"train": cases[2:], "val": cases[:2]}, {"train": cases[:2], "val": cases[2:]}]
     (tmp_path / "preprocessed" / raw.name).mkdir()
@@ -92,7 +92,7 @@ def cascade_raw(cascade: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return raw
 
 
-def own_folders(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def copy_dataset(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("raw", "preprocessed"):
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
         (tmp_path / name).mkdir()

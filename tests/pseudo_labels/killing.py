@@ -1,4 +1,4 @@
-"""Processes that label a part of a pool, to be killed at any step of their writing."""
+"""Processes that label a shard of a pool and are killed at any step of their writing."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from semi_nnunet.pseudo_labels.pool import PoolShard
 WRITES = ["flush .nii.gz", "rename .nii.gz", "flush .npz", "rename .npz", "flush .jsonl"]
 
 
-def worker(part: PoolShard, log: Path) -> None:
-    """The process that labels a part."""
-    words = ["pseudo-label", *part.arguments(), "--only", "0", "--worker", "--device", "cpu"]
+def worker(shard: PoolShard, log: Path) -> None:
+    """Label a shard, as its process does."""
+    words = ["pseudo-label", *shard.arguments(), "--only", "0", "--worker", "--device", "cpu"]
     with log.open("w", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
         if main(words):
             sys.exit(1)
 
 
-def killed_worker(part: PoolShard, log: Path, at: int, torn: bool) -> None:
-    """A worker that is killed at its write ``at``; what it was about to flush is cut in half."""
+def killed_worker(shard: PoolShard, log: Path, kill_at: int, torn: bool) -> None:
+    """Label until write number ``kill_at``, then cut its file in half if ``torn``, and die."""
     calls, (fsync, rename) = itertools.count(1), (os.fsync, os.replace)
 
     def end_of(path: str) -> str:
         return next(ending for ending in (".nii.gz", ".npz", ".jsonl") if path.endswith(ending))
 
     def reached(name: str, path: str) -> None:
-        if next(calls) < at:
+        if next(calls) < kill_at:
             return
         if torn:
             os.truncate(path, os.path.getsize(path) // 2)
@@ -48,10 +48,10 @@ def killed_worker(part: PoolShard, log: Path, at: int, torn: bool) -> None:
         rename(source, target)
 
     os.fsync, os.replace = killing_fsync, killing_rename
-    worker(part, log)
+    worker(shard, log)
 
 
-def finished_by(part: PoolShard) -> list[str]:
-    """The case of every whole line of a part's list."""
-    lines = part.finished.read_text().splitlines() if part.finished.is_file() else []
+def list_finished_cases(shard: PoolShard) -> list[str]:
+    """Return the case of every complete line of a shard's list."""
+    lines = shard.finished.read_text().splitlines() if shard.finished.is_file() else []
     return [json.loads(line)["case"] for line in lines if line.endswith("}")]

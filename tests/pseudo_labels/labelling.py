@@ -1,4 +1,4 @@
-"""A pool labelled in this process, and the same images as nnU-Net predicts them."""
+"""Label a pool in this process, and predict the same images with nnU-Net."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read(path: Path) -> np.ndarray:
     return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
 
 
-def nnunet_predicts(
+def predict_with_nnunet(
     model, images: Path, out: Path, mirror: bool, npz: bool = False, previous: Path | None = None
 ) -> None:
     """nnUNetv2_predict, in this process; ``previous`` is -prev_stage_predictions."""
@@ -31,12 +31,12 @@ def nnunet_predicts(
         name = Path(file).name.removesuffix("_0000.nii.gz")
         reader = predictor.plans_manager.image_reader_writer_class()
         image, properties = reader.read_images([file])
-        before = previous and reader.read_seg(str(previous / f"{name}.nii.gz"))[0]
-        predictor.predict_single_npy_array(image, properties, before, str(out / name), npz)
+        previous_labels = previous and reader.read_seg(str(previous / f"{name}.nii.gz"))[0]
+        predictor.predict_single_npy_array(image, properties, previous_labels, str(out / name), npz)
 
 
 def label(request: Request) -> None:
     """All of a pool, in this process."""
     request.begin()
-    part = PoolShard(request, 0, 1)
-    list(run_shard(part, Labeller(request.trained, request.views, CPU), part.left()))
+    shard = PoolShard(request, 0, 1)
+    list(run_shard(shard, Labeller(request.trained, request.views, CPU), shard.left()))

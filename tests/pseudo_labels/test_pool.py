@@ -1,4 +1,4 @@
-"""Pools are labelled once, and whole, whatever is killed or broken."""
+"""Cases of a pool are labelled once and completely, whatever is killed or broken."""
 
 from __future__ import annotations
 
@@ -16,38 +16,39 @@ import SimpleITK as sitk
 import tifffile
 import torch
 
-from semi_nnunet.cli.main import build_parser, main
+from semi_nnunet.cli.main import main
 from semi_nnunet.data.manifest import Entry, Manifest
 from semi_nnunet.pseudo_labels.pool import (
     PoolShard,
     Request,
-    ignore_value,
-    scores_of,
+    choose_ignore_label,
+    ignore_unsure_voxels,
+    read_uncertainties,
     shards_left,
     source_of,
-    with_ignored,
-    write_table,
+    write_uncertainty_table,
 )
 from semi_nnunet.pseudo_labels.predictor import Labeller, Prediction
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, sha256_of_file, write_json
 from semi_nnunet.util.shards import shard_of
 from tests.forking import forked
-from tests.pseudo_labels.killing import WRITES, finished_by, killed_worker, worker
+from tests.pseudo_labels.killing import WRITES, killed_worker, list_finished_cases, worker
 from tests.pseudo_labels.labelling import label, read
+from tests.runs.parsing import parse_command
 
 KILLS = 10
 
 
 def test_views_change_the_labels_and_unsure_voxels_are_ignored(pool, tmp_path):
-    one = Request(pool.images, pool.out, (pool.names[0],))
-    label(one)
-    seen = replace(one, out=tmp_path / "seen", views=("rot90", "gamma", "blur", "noise"))
+    plain_request = Request(pool.images, pool.out, (pool.names[0],))
+    label(plain_request)
+    seen = replace(plain_request, out=tmp_path / "seen", views=("rot90", "gamma", "blur", "noise"))
     label(seen)
-    sure = replace(one, out=tmp_path / "sure", confidence=0.6)
+    sure = replace(plain_request, out=tmp_path / "sure", confidence=0.6)
     label(sure)
     different = ignored = 0
-    for path in one.labels.iterdir():
+    for path in plain_request.labels.iterdir():
         plain, careful = read(path), read(sure.labels / path.name)
         different += (plain != read(seen.labels / path.name)).sum()
         assert np.array_equal(plain[careful != 4], careful[careful != 4])
@@ -55,7 +56,7 @@ def test_views_change_the_labels_and_unsure_voxels_are_ignored(pool, tmp_path):
     assert different and ignored
 
 
-def test_what_is_killed_at_any_moment_is_done_once_and_whole(pool, tmp_path):
+def test_cases_of_killed_processes_are_labelled_once_and_completely(pool, tmp_path):
     for number in range(3 * KILLS):  # more than the runs below do before they are killed
         source = next(pool.images.iterdir())
         shutil.copy(source, pool.images / f"more{number}_0000.nii.gz")
@@ -65,53 +66,53 @@ def test_what_is_killed_at_any_moment_is_done_once_and_whole(pool, tmp_path):
     a_case = (time.monotonic() - started) / len(clean.cases)
     request, chance = replace(clean, out=pool.out), random.Random(0)
     request.begin()
-    part = PoolShard(request, 0, 1)
+    shard = PoolShard(request, 0, 1)
     for number in range(KILLS):
-        process = forked(worker, part, tmp_path / f"log{number}")
-        wanted = len(finished_by(part)) + chance.choice([1, 2])
-        while process.is_alive() and len(finished_by(part)) < wanted:
+        process = forked(worker, shard, tmp_path / f"log{number}")
+        awaited = len(list_finished_cases(shard)) + chance.choice([1, 2])
+        while process.is_alive() and len(list_finished_cases(shard)) < awaited:
             time.sleep(a_case / 20)
         time.sleep(chance.uniform(0, a_case))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL, (tmp_path / f"log{number}").read_text()
     assert request.done() and request.left()
-    goes_on_to_what_was_wanted(part, clean, tmp_path / "log")
+    finish_and_compare(shard, clean, tmp_path / "log")
 
 
-def test_a_kill_at_any_step_of_writing_costs_that_case_alone(pool, tmp_path):
-    """Before, and in the middle of, everything that reaches the disk; torn files are half there."""
+def test_a_kill_at_any_step_of_writing_costs_only_that_case(pool, tmp_path):
+    """Kill before and in the middle of every write."""
     clean = Request(pool.images, tmp_path / "clean", (pool.names[0],), npz=True)
     label(clean)
     request = replace(clean, out=pool.out)
     request.begin()
-    part, steps = PoolShard(request, 0, 1), []
+    shard, steps = PoolShard(request, 0, 1), []
     for torn in (False, True):
         for number in range(1, len(WRITES) + 1):
-            process = forked(killed_worker, part, tmp_path / "log", number, torn)
+            process = forked(killed_worker, shard, tmp_path / "log", number, torn)
             process.join()
             assert process.exitcode == -signal.SIGKILL, (tmp_path / "log").read_text()
             steps.append((tmp_path / "log").read_text().splitlines()[-1])
     assert steps == [f"killed at {name}" for name in 2 * WRITES]
-    assert len(finished_by(part)) == 1  # killed after its line was whole
-    goes_on_to_what_was_wanted(part, clean, tmp_path / "log")
+    assert len(list_finished_cases(shard)) == 1  # killed after its line was complete
+    finish_and_compare(shard, clean, tmp_path / "log")
 
 
-def goes_on_to_what_was_wanted(part: PoolShard, clean: Request, log: Path) -> None:
-    """A last worker does what is missing: each case once, equal to a clean run's, nothing else."""
-    process = forked(worker, part, log)
+def finish_and_compare(shard: PoolShard, clean: Request, log: Path) -> None:
+    """Label the missing cases; check that each was labelled once and equals that of a clean run."""
+    process = forked(worker, shard, log)
     process.join()
     assert process.exitcode == 0, log.read_text(encoding="utf-8")
-    written, wanted = (
-        {path.name: sha256_of_file(path) for path in one.labels.iterdir()}
-        for one in (part.request, clean)
+    written, expected = (
+        {path.name: sha256_of_file(path) for path in labelled.labels.iterdir()}
+        for labelled in (shard.request, clean)
     )
-    assert written == wanted
-    assert sorted(finished_by(part)) == sorted(clean.cases)
-    assert not [path for path in part.folder.rglob("*") if path.name.startswith(".writing_")]
+    assert written == expected
+    assert sorted(list_finished_cases(shard)) == sorted(clean.cases)
+    assert not [path for path in shard.folder.rglob("*") if path.name.startswith(".writing_")]
 
 
-def test_a_case_belongs_to_one_part(pool):
+def test_a_case_belongs_to_one_shard(pool):
     request = Request(pool.images, pool.out, (pool.names[0],))
     for count in (1, 3, 7):
         cases = [
@@ -125,37 +126,39 @@ def test_an_empty_pool_is_refused(pool, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     words = ["pseudo-label", "-i", str(tmp_path / "empty"), "-o", str(pool.out)]
     assert main([*words, "-m", pool.names[0], "--device", "cpu"]) == 2
-    assert "holds no image CASE_0000.nii.gz" in capsys.readouterr().err
+    assert "no image CASE_0000.nii.gz" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_no_bad_image(pool, monkeypatch):
+def test_a_full_disk_is_not_blamed_on_the_image(pool, monkeypatch):
     def full(source, path):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("semi_nnunet.pseudo_labels.pool.put_in_place", full)
     request = Request(pool.images, pool.out, (pool.names[0],))
-    with pytest.raises(UserError, match="No space left on device"):
+    with pytest.raises(UserError, match="No space left"):
         label(request)
     assert not request.bad() and not request.done()
 
 
 def test_channels_that_do_not_fit_the_model_are_set_aside(pool):
-    bad, *others = sorted(pool.images.iterdir())
+    bad, *good = sorted(pool.images.iterdir())
     shutil.copy(bad, bad.with_name(bad.name.replace("_0000", "_0001")))  # the model knows one
     request = Request(pool.images, pool.out, (pool.names[0],))
     label(request)
-    assert not request.left() and len(request.done()) == len(others)
+    assert not request.left() and len(request.done()) == len(good)
     (problem,) = request.bad().values()
-    assert "is a channel too many" in str(problem)
+    assert "channel" in str(problem)
 
 
-def test_an_image_that_no_network_takes_is_set_aside_and_the_others_go_on(pool, monkeypatch):
-    whole = Labeller.__call__
+def test_an_image_that_the_network_rejects_is_set_aside_and_the_others_are_labelled(
+    pool, monkeypatch
+):
+    predict = Labeller.__call__
 
     def fails_once(self, images):
         if images[0] == str(first):
             raise RuntimeError("Given groups=1, weight of size [4, 1, 3, 3], expected 1 channels")
-        return whole(self, images)
+        return predict(self, images)
 
     first = sorted(pool.images.iterdir())[0]
     monkeypatch.setattr(Labeller, "__call__", fails_once)
@@ -176,15 +179,15 @@ def test_an_image_too_large_for_the_memory_is_tried_again_after_all_others(
     pool, monkeypatch, error
 ):
     first = sorted(pool.images.iterdir())[0]
-    whole = Labeller.__call__
+    predict = Labeller.__call__
 
     def fails(self, images):
         if images[0] == str(first):
             raise error
-        return whole(self, images)
+        return predict(self, images)
 
     request = Request(pool.images, pool.out, (pool.names[0],))
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="memory was too small for"):
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="memory"):
         patch.setattr(Labeller, "__call__", fails)
         label(request)
     assert len(request.done()) == 3 and not request.bad()
@@ -193,13 +196,13 @@ def test_an_image_too_large_for_the_memory_is_tried_again_after_all_others(
     assert not request.left()
 
 
-def test_a_device_that_fails_condemns_no_image(pool, monkeypatch):
+def test_a_failing_device_is_not_blamed_on_the_image(pool, monkeypatch):
     request = Request(pool.images, pool.out, (pool.names[0],))
 
     def fails(self, images):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="illegal memory access"):
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="illegal"):
         patch.setattr(Labeller, "__call__", fails)
         label(request)
     assert len(request.left()) == 4
@@ -207,7 +210,7 @@ def test_a_device_that_fails_condemns_no_image(pool, monkeypatch):
     assert not request.left()
 
 
-def test_images_that_changed_or_went_are_not_done(pool):
+def test_changed_or_removed_images_are_not_done(pool):
     request = Request(pool.images, pool.out, (pool.names[0],))
     label(request)
     changed, gone, *_ = sorted(pool.images.iterdir())
@@ -218,12 +221,12 @@ def test_images_that_changed_or_went_are_not_done(pool):
     assert gone.name.removesuffix("_0000.nii.gz") not in again.done()
 
 
-def test_the_same_name_in_another_data_set_is_another_model(pool, tmp_path):
+def test_a_model_of_the_same_name_in_another_data_set_is_another_model(pool, tmp_path):
     other = tmp_path / "Dataset999_Other" / pool.models[0].folder.name
     shutil.copytree(pool.models[0].folder, other)
-    one = Request(pool.images, pool.out, (pool.names[0],))
+    request = Request(pool.images, pool.out, (pool.names[0],))
     for models in ((str(other),), (pool.names[0], str(other)), (pool.names[0],) * 2):
-        assert replace(one, models=models).record() != one.record()
+        assert replace(request, models=models).record() != request.record()
 
 
 def test_the_spacing_of_a_tif_comes_with_its_label(pool, tmp_path):
@@ -252,46 +255,46 @@ def manager(**more: object) -> SimpleNamespace:
     )
 
 
-def test_voxels_whose_label_is_not_sure_enough_are_ignored():
+def test_voxels_with_uncertain_labels_are_ignored():
     probabilities = np.array([[0.4, 0.1, 0.05], [0.35, 0.85, 0.05], [0.25, 0.05, 0.9]])
     prediction = Prediction(probabilities, probabilities.argmax(0), [], {})
-    assert with_ignored(prediction, manager(), 0.0) is prediction.labels
+    assert ignore_unsure_voxels(prediction, manager(), 0.0) is prediction.labels
     for confidence, labels in ((0.3, [0, 1, 2]), (0.5, [3, 1, 2]), (0.88, [3, 3, 2])):
-        assert with_ignored(prediction, manager(), confidence).tolist() == labels
-    assert with_ignored(prediction, manager(ignore_label=9), 0.5).tolist() == [9, 1, 2]
+        assert ignore_unsure_voxels(prediction, manager(), confidence).tolist() == labels
+    assert ignore_unsure_voxels(prediction, manager(ignore_label=9), 0.5).tolist() == [9, 1, 2]
     of_regions = manager(has_regions=True)  # the least sure region counts: 0.6, 0.85, 0.9
     for confidence, labels in ((0.5, [0, 1, 2]), (0.8, [3, 1, 2]), (0.88, [3, 3, 2])):
-        assert with_ignored(prediction, of_regions, confidence).tolist() == labels
-    assert ignore_value(manager()) == 3 and ignore_value(manager(ignore_label=7)) == 7
+        assert ignore_unsure_voxels(prediction, of_regions, confidence).tolist() == labels
+    assert choose_ignore_label(manager()) == 3 and choose_ignore_label(manager(ignore_label=7)) == 7
 
 
-def test_a_process_of_a_cluster_is_asked_for_the_same(pool):
+def test_the_command_of_a_shard_makes_the_same_request(pool):
     request = Request(
         pool.images, pool.out, tuple(pool.names), ("rot90", "blur"), confidence=0.75, npz=True
     )
     shard = PoolShard(request, 1, 3)
-    ((program, *words),) = shard.commands("cpu", 2)
-    parsed = build_parser("pseudo-label").parse_args([str(word) for word in words])
-    assert program == "semi_nnunet" and (parsed.only, parsed.shards, parsed.worker) == (1, 3, True)
-    found = Request(
+    (command,) = shard.commands("cpu", 2)
+    parsed = parse_command(command)
+    assert (parsed.launcher.only, parsed.shards, parsed.worker) == (1, 3, True)
+    parsed_request = Request(
         Path(parsed.images), Path(parsed.out), tuple(parsed.models), tuple(parsed.views),
         parsed.confidence, parsed.npz,
     )  # fmt: skip
-    assert found == request and found.record() == request.record()
+    assert parsed_request == request and parsed_request.record() == request.record()
 
 
-def test_a_folder_is_of_one_request_and_the_order_of_its_views_is_none(pool):
+def test_a_folder_belongs_to_one_request_whatever_the_order_of_its_views(pool):
     request = Request(pool.images, pool.out, (pool.names[0],), ("blur", "rot90"))
     request.begin()
     replace(request, views=("rot90", "blur")).begin()
     for other in ({"views": ("blur",)}, {"confidence": 0.5}, {"npz": True}, {"models": pool.names}):
-        with pytest.raises(UserError, match=r"was begun with other images, models, views.*Fix"):
+        with pytest.raises(UserError, match="begun with other"):
             replace(request, **other).begin()
     assert read_json(pool.out / "request.json") == request.record()
 
 
 def finish(request: Request, *cases: str) -> None:
-    """Note cases as done, whose files are whole."""
+    """Record cases with complete files as done."""
     request.begin()
     for case in cases:
         path = request.labels / f"{case}.nii.gz"
@@ -324,14 +327,16 @@ def test_the_most_certain_come_first_in_the_table(tmp_path):
         scores = {"entropy": entropy, "disagreement": disagreement}
         return SimpleNamespace(facts={"uncertainty": scores, "ignored": ignored})
 
-    done = {
+    entries = {
         "b": entry(0.2, 0.1), "a": entry(0.2, 0.1), "c": entry(0.1, 0.3), "d": entry(0.1, 0.1),
         "ignored": entry(0.0, 0.0, ignored=1.0),
     }  # fmt: skip
-    assert set(scores_of(done)) == {"a", "b", "c", "d"}
-    path = write_table(Request(tmp_path, tmp_path, ()), done)
+    assert set(read_uncertainties(entries)) == {"a", "b", "c", "d"}
+    path = write_uncertainty_table(Request(tmp_path, tmp_path, ()), entries)
     rows = [row.split(",") for row in path.read_text().splitlines()]
     assert rows[0] == ["case", "entropy", "disagreement"]
     assert [row[0] for row in rows[1:]] == ["d", "a", "b", "c"]  # by disagreement, then entropy
     assert rows[1][1:] == ["0.100000", "0.100000"]
-    assert write_table(Request(tmp_path, tmp_path, ()), {}).read_text().strip() == "case"
+    assert (
+        write_uncertainty_table(Request(tmp_path, tmp_path, ()), {}).read_text().strip() == "case"
+    )

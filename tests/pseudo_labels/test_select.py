@@ -1,4 +1,4 @@
-"""The surest images are selected, shown, and trained on alone until the selection is undone."""
+"""The most certain images are selected, shown, and used by trainings until this is undone."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from semi_nnunet.util.files import read_json, write_json
 @pytest.fixture
 def dataset(pool, prepared_dataset, tmp_path, monkeypatch) -> Path:
     """The phantom, raw and preprocessed, in folders of the test's own; the preprocessed one."""
-    made = prepared_dataset("labels", 1)
+    phantom = prepared_dataset("labels", 1)
     for name in ("raw", "preprocessed"):
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
-        shutil.copytree(getattr(made, name), tmp_path / name / made.raw.name)
+        shutil.copytree(getattr(phantom, name), tmp_path / name / phantom.raw.name)
     monkeypatch.chdir(tmp_path)
-    return tmp_path / "preprocessed" / made.raw.name
+    return tmp_path / "preprocessed" / phantom.raw.name
 
 
-def test_what_is_selected_is_what_trainings_use(dataset, pool, make_trainer, capfd):
+def test_trainings_use_the_selected_images(dataset, pool, make_trainer, capfd):
     words = ["select", "-d", dataset.name, "-m", *pool.names, "--device", "cpu"]
     assert main([*words, "--score", "disagreement", "--keep", "2"]) == 0
     assert "2 of 4 unlabelled images are selected" in capfd.readouterr().out
-    chosen = read_json(dataset / "semi_selected.json")["cases"]
+    selected = read_json(dataset / "semi_selected.json")["cases"]
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
-    assert trainer.unlabelled_cases() == chosen and len(chosen) == 2
+    assert trainer.unlabelled_cases() == selected and len(selected) == 2
     rows = [
         row.split(",") for row in Path("selection.csv").read_text(encoding="utf-8").splitlines()
     ]
     assert rows[0] == ["case", "score", "kept"] and len(rows) == 5
-    assert sorted(case for case, _, kept in rows[1:] if kept == "1") == chosen
+    assert sorted(case for case, _, is_selected in rows[1:] if is_selected == "1") == selected
     page = Path("selection.html").read_text(encoding="utf-8")
     assert "2 of 4 unlabelled images selected" in page
     assert page.count('<figure class="viewer') == 4 and page.count(", left out</span>") == 2
@@ -54,42 +54,59 @@ def test_labels_are_compared_with_those_of_earlier_models(score, dataset, pool, 
     for folder, model in zip(folders, pool.names, strict=True):
         words = ["-i", str(pool.images), "-o", str(folder), "-m", model, "--device", "cpu"]
         assert main(["pseudo-label", *words]) == 0
-    now = ["select", "-d", dataset.name, "-m", pool.names[1], "--device", "cpu", "--score", score]
-    assert main(now) == 2
-    assert "compares with what the same images were labelled earlier" in capfd.readouterr().err
-    assert main([*now, "--before", str(folders[1])]) == 0  # the same model: nothing changed
+    select_words = [
+        "select",
+        "-d",
+        dataset.name,
+        "-m",
+        pool.names[1],
+        "--device",
+        "cpu",
+        "--score",
+        score,
+    ]
+    assert main(select_words) == 2
+    assert "--before FOLDER" in capfd.readouterr().err
+    assert (
+        main([*select_words, "--before", str(folders[1])]) == 0
+    )  # the same model: nothing changed
     rows = [
         row.split(",") for row in Path("selection.csv").read_text(encoding="utf-8").splitlines()[1:]
     ]
     assert {value for _, value, _ in rows} == {"0.000000"}
-    assert main([*now, "--before", *map(str, folders)]) == 0
+    assert main([*select_words, "--before", *map(str, folders)]) == 0
     rows = [
         row.split(",") for row in Path("selection.csv").read_text(encoding="utf-8").splitlines()[1:]
     ]
     for case, value, _ in rows:
-        before, after = (
+        first_labels, second_labels = (
             sitk.GetArrayFromImage(sitk.ReadImage(folder / "labels" / f"{case}.nii.gz"))
             for folder in folders
         )
         if score == "change":  # of three labellings, of which the last two are equal
-            expected = min(1.0, np.mean(before != after) / np.mean(after > 0)) / 2
+            expected = (
+                min(1.0, np.mean(first_labels != second_labels) / np.mean(second_labels > 0)) / 2
+            )
         else:
             iou = [
-                ((before == k) & (after == k)).sum() / ((before == k) | (after == k)).sum()
-                for k in np.union1d(before, after)
+                ((first_labels == k) & (second_labels == k)).sum()
+                / ((first_labels == k) | (second_labels == k)).sum()
+                for k in np.union1d(first_labels, second_labels)
                 if k
             ]
             expected = (1 - np.mean(iou) + 0) / 2
         assert float(value) == pytest.approx(expected, abs=1e-5)
     gone = rows[-1][0] if rows[-1][1] != "1.000000" else rows[0][0]
     (folders[0] / "labels" / f"{gone}.nii.gz").unlink()
-    assert main([*now, "--before", *map(str, folders)]) == 0  # there is nothing to be sure by
+    assert (
+        main([*select_words, "--before", *map(str, folders)]) == 0
+    )  # there is nothing to be sure by
     assert f"{gone},1.000000," in Path("selection.csv").read_text(encoding="utf-8")
     shutil.rmtree(folders[0] / "labels")
     (folders[0] / "labels").mkdir()
-    assert main([*now, "--before", *map(str, folders)]) == 2
-    assert "nor of any other case" in capfd.readouterr().err
-    assert main([*now[:-2], "--page", "x.csv"]) == 2 and "HTML" in capfd.readouterr().err
+    assert main([*select_words, "--before", *map(str, folders)]) == 2
+    assert "no labels of" in capfd.readouterr().err
+    assert main([*select_words[:-2], "--page", "x.csv"]) == 2 and "HTML" in capfd.readouterr().err
 
 
 def test_images_set_aside_are_not_selected(dataset, pool):
@@ -100,13 +117,13 @@ def test_images_set_aside_are_not_selected(dataset, pool):
     assert case not in read_json(dataset / "semi_selected.json")["cases"]
 
 
-def test_a_selection_of_other_cases_is_no_silent_empty_pool(dataset, make_trainer):
+def test_a_selection_of_other_cases_is_an_error(dataset, make_trainer):
     write_json(dataset / "semi_selected.json", {"cases": ["gone"]})
     with pytest.raises(UserError, match=r"none of the 1 cases .* select --undo"):
         make_trainer("SemiMeanTeacherTrainer", start=False).unlabelled_cases()
 
 
-def test_a_page_that_cannot_be_written_is_told_before_images_are_labelled(
+def test_a_page_that_cannot_be_written_is_reported_before_images_are_labelled(
     dataset, pool, monkeypatch, capsys
 ):
     def label_pool(*_):
@@ -115,11 +132,14 @@ def test_a_page_that_cannot_be_written_is_told_before_images_are_labelled(
     monkeypatch.setattr("semi_nnunet.pseudo_labels.select.label_pool", label_pool)
     words = ["select", "-d", dataset.name, "-m", pool.names[0], "--device", "cpu", "--page"]
     Path("held.csv").mkdir()
-    for page, said in (("gone/page.html", "gone is no folder"), ("held.html", "held.csv: a file")):
+    for page, message in (
+        ("gone/page.html", "gone is no folder"),
+        ("held.html", "held.csv: a file"),
+    ):
         assert main([*words, page]) == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
-def test_models_are_asked_for(dataset, capsys):
+def test_select_without_models_is_refused(dataset, capsys):
     assert main(["select", "-d", dataset.name]) == 2
     assert "select needs models" in capsys.readouterr().err

@@ -9,17 +9,17 @@ import pytest
 import semi_nnunet
 from semi_nnunet.cli.main import build_parser
 from semi_nnunet.report.background import (
-    about,
-    assignments,
-    background,
-    commands_of,
-    fingerprint_facts,
-    methods_of,
-    plan_facts,
-    pool_used,
-    settings_of,
-    versions_of,
-    written,
+    describe_trainer,
+    list_given_settings,
+    collect_background,
+    list_report_commands,
+    format_fingerprint,
+    describe_methods,
+    list_plan_facts,
+    describe_pool,
+    collect_method_settings,
+    list_versions,
+    format_json_value,
 )
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
@@ -30,20 +30,20 @@ from tests.report.results_tree import BASE, OURS
 
 
 def test_a_line_on_every_trainer():
-    assert "Tarvainen" in about(OURS)
+    assert "Tarvainen" in describe_trainer(OURS)
     for stock in ("nnUNetTrainer", "nnUNetTrainer_5epochs"):
-        assert about(stock).startswith(f"{stock}: nnU-Net's own, which learns from the labelled")
-    assert about("MyOwnTrainer") == "MyOwnTrainer"  # in nnUNet_extTrainer, or not there any more
+        assert describe_trainer(stock).startswith(f"{stock}: nnU-Net's own, which learns from the labelled")
+    assert describe_trainer("MyOwnTrainer") == "MyOwnTrainer"  # in nnUNet_extTrainer, or not there any more
 
 
 def test_images_that_select_left_out_are_told(tmp_path):
     folders = Folders(tmp_path, tmp_path, tmp_path)
     used = [{"cases": {"unlabelled": ["u"] * number}} for number in (8, 3, 8)]
-    assert pool_used(folders, [{}]) == ""
-    assert pool_used(folders, used[::2]) == "Trainings began with 8 unlabelled images."
+    assert describe_pool(folders, [{}]) == ""
+    assert describe_pool(folders, used[::2]) == "Trainings began with 8 unlabelled images."
     write_json(tmp_path / "semi_selected.json", {"score": "uncertainty", "cases": ["u"] * 3})
     assert "began with 3 to 8 unlabelled images. semi_nnunet select (--score uncertainty) " in (
-        said := pool_used(folders, used)
+        said := describe_pool(folders, used)
     )
     assert "has chosen 3 to train on" in said
 
@@ -51,12 +51,12 @@ def test_images_that_select_left_out_are_told(tmp_path):
 def test_pictures_have_no_third_axis_to_tell():
     """nnU-Net gives it a spacing of 999."""
     picture = {"spacings": [[999, 1, 1], [999.0, 0.5, 0.5]], "shapes_after_crop": [[1, 64, 80]] * 2}
-    assert dict(fingerprint_facts(picture)) == {
+    assert dict(format_fingerprint(picture)) == {
         "shape, median": "1 x 64 x 80",
         "spacing (mm), median": "0.75 x 0.75 (0.5 x 0.5 to 1 x 1)",
     }
     volume = {"spacings": [[3.0, 1.0, 1.0]]}
-    assert dict(fingerprint_facts(volume)) == {"spacing (mm), median": "3 x 1 x 1"}
+    assert dict(format_fingerprint(volume)) == {"spacing (mm), median": "3 x 1 x 1"}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_pictures_have_no_third_axis_to_tell():
     ],
 )  # fmt: skip
 def test_values_are_written_for_people(value, text):
-    assert written(value) == text
+    assert format_json_value(value) == text
 
 
 def test_what_a_configuration_inherits_is_told_too():
@@ -79,11 +79,11 @@ def test_what_a_configuration_inherits_is_told_too():
             "lowest": {"inherits_from": "low", "batch_size": 4},
         }
     }
-    assert dict(plan_facts(plans, "lowest")) == {
+    assert dict(list_plan_facts(plans, "lowest")) == {
         "patch size": "8 x 8 x 8", "batch size": "4", "spacing": "2 x 1 x 1",
         "network": "UNet, features 8 x 16",
     }  # fmt: skip
-    assert plan_facts(plans, "gone") == []
+    assert list_plan_facts(plans, "gone") == []
 
 
 def job(trainer: str, seed: int = 0, fold: str = "0", configuration: str = "2d") -> Job:
@@ -100,7 +100,7 @@ def test_settings_that_differ_between_the_trainings_of_a_method_are_named():
     records = [
         record(seed=0, epochs=10), record(seed=1, epochs=10), record(seed=2), {}, record(seed=0)
     ]  # fmt: skip
-    ours, base = settings_of(jobs, records)
+    ours, base = collect_method_settings(jobs, records)
     assert ours.name == f"{OURS} 2d" and base.note == ""
     assert ours.rows == [("seed", "0", "as seed"), ("epochs", "10", "as epochs")]
     assert ours.note == "differs between its trainings: seed, epochs"
@@ -108,7 +108,7 @@ def test_settings_that_differ_between_the_trainings_of_a_method_are_named():
 
 def test_every_version_that_was_trained_with_is_told():
     records = [{"torch": "2.4"}, {}, {"torch": "2.1", "python": "3.11"}, {"torch": "2.4"}]
-    assert versions_of(records) == [
+    assert list_versions(records) == [
         ("torch", "2.1, 2.4"), ("python", "3.11"),
         ("this report", f"semi_nnunet {semi_nnunet.__version__}"),
     ]  # fmt: skip
@@ -116,7 +116,7 @@ def test_every_version_that_was_trained_with_is_told():
 
 def test_settings_are_told_as_they_can_be_typed():
     given = {"epochs": 3, "2d": {"mirror": False}, OURS: {"2d": {"views": ["a", "b"]}}, "x": "y"}
-    words = list(assignments(given))
+    words = list(list_given_settings(given))
     assert words == ["epochs=3", "2d.mirror=false", f'{OURS}.2d.views=["a", "b"]', "x=y"]
     assert parse_assignments(words) == given
 
@@ -129,7 +129,7 @@ def test_the_commands_make_the_same_trainings_again(tmp_path):
         for fold in ("0", "1")
         if configuration == "2d" or (seed, fold) == (0, "1")
     ]
-    lines = [line.split() for line in commands_of(jobs[0].folders, "nnUNetPlans", jobs)]
+    lines = [line.split() for line in list_report_commands(jobs[0].folders, "nnUNetPlans", jobs)]
     assert [words[1] for words in lines if words[0] == "semi_nnunet"] == [
         "preprocess", "crossval", "crossval", "compare", "report",
     ]  # fmt: skip
@@ -154,17 +154,17 @@ def test_the_commands_make_the_same_trainings_again(tmp_path):
 
 def test_all_of_a_tree_is_collected_and_what_is_not_there_left_out(tree, tmp_path):
     folders = Folders(tree.raw, tree.preprocessed, tree.results)
-    found = background(folders, "nnUNetPlans", found_jobs(folders, "nnUNetPlans"))
+    found = collect_background(folders, "nnUNetPlans", found_jobs(folders, "nnUNetPlans"))
     data = dict(found.data)
     assert data["labelled cases"] == data["test cases"] == "7" and data["unlabelled cases"] == "0"
     assert data["labels"] == "background 0; liver 1; tumour 2" and data["channels"] == "CT"
     assert [name for name, _ in found.plans] == ["2d"] and len(found.settings) == 2
-    nothing = background(Folders(tmp_path / "a", tmp_path / "b", tmp_path / "c"), "gone", [])
+    nothing = collect_background(Folders(tmp_path / "a", tmp_path / "b", tmp_path / "c"), "gone", [])
     assert nothing.data == [("data set", "b")] and nothing.plans == nothing.settings == []
 
 
 def test_every_method_is_told_once():
-    told = methods_of([OURS, BASE, OURS])
+    told = describe_methods([OURS, BASE, OURS])
     assert [name for name, _ in told] == ["MeanTeacher", "Baseline"]
     assert all(
         text.startswith(trainer) for (_, text), trainer in zip(told, (OURS, BASE), strict=True)

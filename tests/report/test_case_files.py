@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from semi_nnunet.evaluation.values import Model
-from semi_nnunet.report.case_files import CaseFiles, is_flat, labelling_of, read, rows_of
+from semi_nnunet.report.case_files import CaseFiles, has_flat_images, load_labelling, read_voxels, read_metric_rows
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.trainings import found_jobs
 from semi_nnunet.util.errors import UserError
@@ -88,16 +88,16 @@ def test_labels_are_read_as_the_data_set_says(folders, tree):
     found = files.find("test_3", METHOD, None)
     assert found is not None
     (folders.preprocessed / "dataset.json").unlink()  # that of the raw data set says the same
-    labelling = labelling_of(files, [found])
+    labelling = load_labelling(files, [found])
     assert dict(labelling.classes) == {"liver": (1,), "tumour": (2,)} and labelling.ignore is None
-    array, geometry = read(found.labels["reference"], labelling, is_label=True)
+    array, geometry = read_voxels(found.labels["reference"], labelling, is_label=True)
     assert np.array_equal(array[0], tree.references["test_3"])
-    assert geometry.spacing == pytest.approx((3.0, 1.0, 0.7)) and not is_flat(found, labelling)
+    assert geometry.spacing == pytest.approx((3.0, 1.0, 0.7)) and not has_flat_images(found, labelling)
 
 
 def test_rows_are_those_of_the_case_by_class(folders):
     path = folders.results / f"{OURS}__nnUNetPlans__2d" / "fold_0" / "test" / "metrics.csv"
     with path.open(newline="") as file:
         wanted = {row["class"]: row for row in csv.DictReader(file) if row["case"] == "test_2"}
-    assert rows_of(path, "test_2") == wanted and set(wanted) == {"liver", "tumour"}
-    assert rows_of(path, "test_20") == {} and rows_of(Path("gone.csv"), "test_2") == {}
+    assert read_metric_rows(path, "test_2") == wanted and set(wanted) == {"liver", "tumour"}
+    assert read_metric_rows(path, "test_20") == {} and read_metric_rows(Path("gone.csv"), "test_2") == {}

@@ -11,13 +11,13 @@ import pytest
 from semi_nnunet.report.charts import (
     SERIES,
     Axis,
-    axis_of,
-    box_row,
-    change_row,
-    interval_row,
-    series,
-    series_number,
-    ticks,
+    choose_axis,
+    draw_box_row,
+    draw_change_row,
+    draw_interval_row,
+    format_series_style,
+    wrap_series_number,
+    draw_ticks,
 )
 from semi_nnunet.report.page import TEMPLATES
 
@@ -33,18 +33,18 @@ def numbers_of(mark: str, attributes: str) -> list[float]:
 
 
 def test_an_axis_has_round_ticks_and_room():
-    axis = axis_of([0.61, 0.94])
+    axis = choose_axis([0.61, 0.94])
     assert axis.low < 0.61 and axis.high > 0.94 and axis.ticks == (0.6, 0.7, 0.8, 0.9)
     assert [axis.written(tick) for tick in axis.ticks] == ["0.6", "0.7", "0.8", "0.9"]
     assert Axis(0, 1, (0, 0.25, 0.5)).written(0.25) == "0.25"
-    narrow = [axis_of([low, low + width], wanted=3) for low in CUTS for width in CUTS]
+    narrow = [choose_axis([low, low + width], wanted=3) for low in CUTS for width in CUTS]
     assert min(len(one.ticks) for one in narrow) >= 2
-    assert axis_of([NAN]).ticks and axis_of([3.0, 3.0]).high > 3
+    assert choose_axis([NAN]).ticks and choose_axis([3.0, 3.0]).high > 3
 
 
 @pytest.mark.parametrize("values", [[0.61, 0.94], [-30.0, 2.0], [1e-5, 2e-5], [800.0, 90_000.0]])
 def test_ticks_are_evenly_spaced_inside_the_axis_and_percents_are_linear(values):
-    axis = axis_of(values, (0.0,))
+    axis = choose_axis(values, (0.0,))
     assert axis.low < min(*values, 0.0) and axis.high > max(*values, 0.0)
     assert all(axis.low <= tick <= axis.high for tick in axis.ticks)
     assert np.ptp(np.diff(axis.ticks)) == pytest.approx(0, abs=1e-9 * axis.high)
@@ -56,24 +56,24 @@ def test_ticks_are_evenly_spaced_inside_the_axis_and_percents_are_linear(values)
 
 
 def test_charts_are_drawn_of_anything():
-    row = interval_row(UNIT, 0.5, 0.25, 0.75, "better", "a & b")
+    row = draw_interval_row(UNIT, 0.5, 0.25, 0.75, "better", "a & b")
     assert 'x1="25.0%"' in row and 'cx="50.0%"' in row and "a &amp; b" in row
-    assert '<line class="bar' not in interval_row(UNIT, 0.5, NAN, NAN, "", "one case")
-    box = box_row(UNIT, {"<x>": 0.2, "y": 0.4, "z": NAN}, 0, "box")
+    assert '<line class="bar' not in draw_interval_row(UNIT, 0.5, NAN, NAN, "", "one case")
+    box = draw_box_row(UNIT, {"<x>": 0.2, "y": 0.4, "z": NAN}, 0, "box")
     assert box.count('class="case"') == 2 and "&lt;x&gt;" in box
-    assert 'class="box"' not in box_row(UNIT, {"z": NAN}, 0, "nothing")
+    assert 'class="box"' not in draw_box_row(UNIT, {"z": NAN}, 0, "nothing")
 
 
 def test_an_interval_is_coloured_by_what_was_found_and_only_zero_is_marked():
     for said, kind in (("better", "better"), ("WORSE", "worse"), ("no evidence", "open")):
-        row = interval_row(Axis(-1, 1, (-1, 0, 1)), 0.2, 0.1, 0.3, said, "")
+        row = draw_interval_row(Axis(-1, 1, (-1, 0, 1)), 0.2, 0.1, 0.3, said, "")
         assert f'class="bar {kind}"' in row and f'class="dot {kind}"' in row
         assert numbers_of(row, 'class="zero" x1') == [50.0]
 
 
 def test_a_box_holds_the_middle_half_and_its_whiskers_leave_outliers_alone():
     values = {f"case_{n}": n / 20 for n in range(9)} | {"far": 0.99}
-    box = box_row(UNIT, values, 1, "dice")
+    box = draw_box_row(UNIT, values, 1, "dice")
     first, median, third = np.percentile([*values.values()], (25, 50, 75))
     (left,), (width,) = (numbers_of(box, f'class="box" [^>]*{name}') for name in ("x", "width"))
     assert [left, left + width] == pytest.approx([100 * first, 100 * third])
@@ -84,31 +84,31 @@ def test_a_box_holds_the_middle_half_and_its_whiskers_leave_outliers_alone():
 
 
 def test_a_change_goes_from_the_hollow_dot_to_the_filled_one():
-    row = change_row(UNIT, 0.25, 0.75, True, "from 0.25 to 0.75")
+    row = draw_change_row(UNIT, 0.25, 0.75, True, "from 0.25 to 0.75")
     assert numbers_of(row, 'class="hollow" cx') == [25.0]
     assert numbers_of(row, 'class="dot better" cx') == [75.0]
-    assert 'class="dot worse"' in change_row(UNIT, 0.75, 0.25, False, "")
-    assert change_row(UNIT, NAN, 0.5, True, "") == change_row(UNIT, 0.5, NAN, True, "") == ""
+    assert 'class="dot worse"' in draw_change_row(UNIT, 0.75, 0.25, False, "")
+    assert draw_change_row(UNIT, NAN, 0.5, True, "") == draw_change_row(UNIT, 0.5, NAN, True, "") == ""
 
 
 def test_every_tick_has_its_number():
-    texts = re.findall(r'<text x="([\d.]+)%" y="12">(.*?)</text>', ticks(UNIT))
+    texts = re.findall(r'<text x="([\d.]+)%" y="12">(.*?)</text>', draw_ticks(UNIT))
     assert texts == [("0.0", "0.0"), ("50.0", "0.5"), ("100.0", "1.0")]
 
 
 def test_names_of_cases_and_labels_are_escaped():
     for row in (
-        interval_row(UNIT, 0.5, 0.4, 0.6, "better", HOSTILE),
-        box_row(UNIT, {HOSTILE: 0.5}, 0, HOSTILE),
-        box_row(UNIT, {}, 0, HOSTILE),
-        change_row(UNIT, 0.1, 0.2, True, HOSTILE),
+        draw_interval_row(UNIT, 0.5, 0.4, 0.6, "better", HOSTILE),
+        draw_box_row(UNIT, {HOSTILE: 0.5}, 0, HOSTILE),
+        draw_box_row(UNIT, {}, 0, HOSTILE),
+        draw_change_row(UNIT, 0.1, 0.2, True, HOSTILE),
     ):
         assert "<script" not in row and "&lt;script&gt;alert(1)&lt;/script&gt;" in row
 
 
 def test_ten_methods_have_ten_colours_and_the_baseline_its_own():
-    assert [series_number(place) for place in range(13)] == [*range(11), 1, 2]
-    assert series(3) == 'style="--c:var(--series-3)"'
+    assert [wrap_series_number(place) for place in range(13)] == [*range(11), 1, 2]
+    assert format_series_style(3) == 'style="--c:var(--series-3)"'
 
 
 SEEN_BY = {  # linear RGB as severe red and green blindness see it (Machado et al. 2009)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semi_nnunet.report.costs import clock, costs_of, unit_of, written
+from semi_nnunet.report.costs import format_training_time, collect_costs, choose_time_unit, format_amount
 from semi_nnunet.report.wording import DASH
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
@@ -51,7 +51,7 @@ def found():
 def test_a_method_costs_the_mean_of_its_trainings_beside_what_they_reach(jobs, found):
     for seconds, job in zip((60.0, 80.0, 200.0, 220.0, 90.0, 90.0), jobs, strict=True):
         record(job.folder, seconds, HERE)
-    costs = costs_of(jobs, found)
+    costs = collect_costs(jobs, found)
     (machine,) = costs.machines
     assert machine.machine == HERE and costs.not_recorded == ""
     assert [row.model for row in machine.rows] == found.models
@@ -74,7 +74,7 @@ def test_every_machine_is_told_on_its_own(jobs, found):
     for job in jobs:
         one = THERE if (job.trainer, job.seed) in ((OURS, 1), (OTHER, 1)) else HERE
         record(job.folder, 100.0 * (1 + job.seed), one)
-    here, there = costs_of(jobs, found).machines
+    here, there = collect_costs(jobs, found).machines
     assert (here.machine, len(here.rows)) == (HERE, 3) and there.machine == THERE
     assert [row.trainings for row in here.rows] == [2, 1, 1]
     assert [(row.seconds, row.gpu_memory_gib) for row in there.rows] == [(200.0, 2.0)] * 2
@@ -87,22 +87,22 @@ def test_a_training_on_two_machines_is_compared_with_none(jobs, found):
     for job in jobs:
         record(job.folder, 100.0, HERE)
     record(jobs[2].folder, 100.0, THERE, HERE)
-    _, both = costs_of(jobs, found).machines
+    _, both = collect_costs(jobs, found).machines
     assert both.machine == f"{THERE}, then {HERE}" and both.panels == []
     (row,) = both.rows
-    assert row.seconds == 200.0 and written(row.case_seconds) == DASH
+    assert row.seconds == 200.0 and format_amount(row.case_seconds) == DASH
 
 
 def test_a_validation_on_another_machine_is_not_told(jobs, found):
     record(jobs[0].folder, 100.0, HERE, validated_on=THERE)
-    (machine,) = costs_of(jobs[:1], found).machines
+    (machine,) = collect_costs(jobs[:1], found).machines
     assert machine.rows[0].texts[-1] == DASH and machine.rows[0].seconds == 100.0
 
 
 def test_what_predates_the_record_is_said_and_what_was_not_measured_is_not_shown(jobs, found):
     record(jobs[0].folder, 100.0, HERE)
     record(replace(jobs[0], fold="7").folder, 900.0, HERE)
-    costs = costs_of([*jobs, replace(jobs[0], fold="7")], found)
+    costs = collect_costs([*jobs, replace(jobs[0], fold="7")], found)
     assert [row.seconds for machine in costs.machines for row in machine.rows] == [100.0]
     assert costs.not_recorded.startswith(
         "Not recorded: Baseline (1 training), FixMatch (2 trainings) and MeanTeacher (2 trainings)."
@@ -110,10 +110,10 @@ def test_what_predates_the_record_is_said_and_what_was_not_measured_is_not_shown
 
 
 def test_times_are_written_as_exactly_as_they_are_compared():
-    assert [clock(s) for s in (12.34, 59.6, 200, 3600, 7499)] == [
+    assert [format_training_time(s) for s in (12.34, 59.6, 200, 3600, 7499)] == [
         "12.3 s", "1 min 00 s", "3 min 20 s", "1 h 00 min", "2 h 04 min",
     ]  # fmt: skip
-    assert clock(float("nan")) == DASH
-    assert [unit_of(seconds)[0] for seconds in ([5.0], [59.0, 61.0], [4000.0], [])] == [
+    assert format_training_time(float("nan")) == DASH
+    assert [choose_time_unit(seconds)[0] for seconds in ([5.0], [59.0, 61.0], [4000.0], [])] == [
         "s", "min", "h", "s",
     ]  # fmt: skip

@@ -15,10 +15,10 @@ from semi_nnunet.report.curves import (
     MAX_POINTS,
     TOP,
     WIDTH,
-    axis_of_powers,
-    curves,
+    choose_log_axis,
+    draw_curve_panel,
     histogram,
-    thinned,
+    thin_out,
 )
 
 NAN = float("nan")
@@ -33,16 +33,16 @@ def points_of(panel: str) -> list[list[tuple[float, float]]]:
 
 
 def test_curves_and_histograms_are_drawn_of_anything():
-    many = curves([(1, (range(1, 1001), np.linspace(1, 0.001, 1000).tolist()))], "x", log=True)
+    many = draw_curve_panel([(1, (range(1, 1001), np.linspace(1, 0.001, 1000).tolist()))], "x", log=True)
     assert many.count(",") <= 160 and ">0.01<" in many
-    assert 'class="alone"' in curves([(0, ([1], [0.5]))], "one epoch")
-    assert curves([(0, ([1, 2], [NAN, NAN]))], "nothing")
+    assert 'class="alone"' in draw_curve_panel([(0, ([1], [0.5]))], "one epoch")
+    assert draw_curve_panel([(0, ([1, 2], [NAN, NAN]))], "nothing")
     bars = histogram([0.1, 0.2], [0.2, 0.9])
     assert 'class="kept"' in bars and 'class="dropped"' in bars
 
 
 def test_points_are_the_values_from_the_first_epoch_to_the_last():
-    panel = curves([(0, ([1, 2, 3, 5], [0.0, NAN, 0.5, 1.0]))], "Dice", also=(0.0, 1.0))
+    panel = draw_curve_panel([(0, ([1, 2, 3, 5], [0.0, NAN, 0.5, 1.0]))], "Dice", also=(0.0, 1.0))
     (points,) = points_of(panel)
     assert len(points) == 3  # of the epoch without a number there is none
     across = [(x - LEFT) / (WIDTH - LEFT - 8) for x, _ in points]
@@ -52,7 +52,7 @@ def test_points_are_the_values_from_the_first_epoch_to_the_last():
 
 
 def test_curves_share_the_axes_and_keep_their_colours():
-    panel = curves([(1, ([1, 4], [0.0, 1.0])), (2, ([1, 2], [0.0, 1.0]))], "two")
+    panel = draw_curve_panel([(1, ([1, 4], [0.0, 1.0])), (2, ([1, 2], [0.0, 1.0]))], "two")
     first, second = points_of(panel)
     assert first[0] == second[0] and first[1][1] == second[1][1] and second[1][0] < first[1][0]
     assert [panel.count(f"var(--series-{number})") for number in (0, 1, 2)] == [0, 1, 1]
@@ -60,16 +60,16 @@ def test_curves_share_the_axes_and_keep_their_colours():
 
 def test_a_logarithmic_axis_is_for_positive_values_alone():
     falling = [1.0, 0.1, 0.01]
-    (points,) = points_of(curves([(0, ([1, 2, 3], falling))], "loss", log=True))
+    (points,) = points_of(draw_curve_panel([(0, ([1, 2, 3], falling))], "loss", log=True))
     heights = [y for _, y in points]
     assert heights[1] == pytest.approx((heights[0] + heights[2]) / 2, abs=0.1)
     with_zero = [(0, ([1, 2, 3], [*falling[:2], 0.0]))]
-    assert curves(with_zero, "loss", log=True) == curves(with_zero, "loss")
+    assert draw_curve_panel(with_zero, "loss", log=True) == draw_curve_panel(with_zero, "loss")
 
 
 @pytest.mark.parametrize("ends", [(1e-6, 1.0), (0.2, 0.9), (3.0, 3.1), (5.0, 5.0)])
 def test_ticks_of_powers_are_round_numbers_inside_the_axis(ends):
-    axis = axis_of_powers(ends)
+    axis = choose_log_axis(ends)
     assert axis.low < math.log10(ends[0]) and axis.high > math.log10(ends[1])
     assert 1 <= len(axis.ticks) <= 7
     assert all(axis.low <= tick <= axis.high for tick in axis.ticks)
@@ -79,7 +79,7 @@ def test_ticks_of_powers_are_round_numbers_inside_the_axis(ends):
 
 @pytest.mark.parametrize("length", [1, 2, MAX_POINTS, MAX_POINTS + 1, 5000])
 def test_thinned_curves_keep_their_order_and_both_ends(length):
-    kept = thinned([float(n) for n in range(length)])
+    kept = thin_out([float(n) for n in range(length)])
     assert len(kept) == min(length, MAX_POINTS) and len(set(kept)) == len(kept)
     assert kept == sorted(kept) and kept[0] == 0 and kept[-1] == length - 1
 
@@ -107,5 +107,5 @@ def test_equal_uncertainties_make_one_bar():
 
 
 def test_labels_are_escaped():
-    panel = curves([(0, ([1, 2], [0.1, 0.2]))], "<script>alert(1)</script>")
+    panel = draw_curve_panel([(0, ([1, 2], [0.1, 0.2]))], "<script>alert(1)</script>")
     assert "<script" not in panel and "&lt;script&gt;" in panel

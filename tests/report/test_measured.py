@@ -13,10 +13,10 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.values import Model, Value
 from semi_nnunet.report.measured import (
     ALL_CLASSES,
-    means_of_cases,
-    measure,
-    metric_table,
-    shown_metrics,
+    average_cases,
+    measure_subset,
+    build_metric_table,
+    list_shown_metrics,
 )
 from tests.report.gains import measured, values
 from tests.report.parsed_page import Page
@@ -51,7 +51,7 @@ def test_means_of_a_case_are_those_over_folds_and_seeds_and_then_classes():
         for name in ("liver", "tumour")
     ]
     rows[0] = replace(rows[0], value=math.nan)  # it is counted in no mean
-    means = means_of_cases(rows)
+    means = average_cases(rows)
     for case in ("a", "b"):
         of_classes = {
             name: np.nanmean([v.value for v in rows if (v.case, v.name) == (case, name)])
@@ -72,7 +72,7 @@ def test_the_baseline_comes_first_and_its_means_are_those_of_its_values():
         liver = np.mean([v.value for v in own if v.name == "liver"])
         assert row.trainings == 2 and row.cells[1].value == pytest.approx(liver)
         assert row.cells[0].value == pytest.approx(np.mean([v.value for v in own]))
-    with_another = metric_table(found.values, [], OURS, "dice")
+    with_another = build_metric_table(found.values, [], OURS, "dice")
     assert [row.model.trainer for row in with_another.rows] == [OURS, BASE, OTHER]
     baseline, *others = table.rows
     assert all(cell.difference is None for cell in baseline.cells)
@@ -94,9 +94,9 @@ def test_every_case_of_every_method_is_there_once():
 def test_what_is_defined_nowhere_is_not_measured():
     rows = values(BASE, 0)
     nowhere = [replace(v, value=math.nan) for v in rows]
-    assert measure("test", {"dice": nowhere}, BASE) is None
-    assert measure("test", {"dice": []}, BASE) is None
-    found = measure("test", {"dice": rows, "hd95_edge_mm": nowhere}, BASE)
+    assert measure_subset("test", {"dice": nowhere}, BASE) is None
+    assert measure_subset("test", {"dice": []}, BASE) is None
+    found = measure_subset("test", {"dice": rows, "hd95_edge_mm": nowhere}, BASE)
     assert found is not None and [table.metric for table in found.tables] == ["dice"]
     assert found.compared == ()  # one trainer alone is no mistake
 
@@ -105,7 +105,7 @@ def test_an_invented_class_counts_against_the_one_who_invents_it():
     ours, base = ([replace(v, name="liver") for v in values(name, 0)[:2]] for name in (OURS, BASE))
     base = [replace(v, value=math.nan) for v in base]  # nothing is there, and it says so
     ours = [replace(v, value=0.0) for v in ours]
-    found = measure("test", {"dice": [*ours, *base]}, BASE)
+    found = measure_subset("test", {"dice": [*ours, *base]}, BASE)
     assert found is not None and found.compared[0].overall.mean == -1.0
 
 
@@ -113,6 +113,6 @@ def test_metrics_are_shown_in_the_order_in_which_people_ask_if_all_tables_have_t
     paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
     paths[0].write_text("case,class,hd95_edge_mm,volume_ml,dice,iou\n")
     paths[1].write_text("case,class,dice,hd95_edge_mm,nsd_surfel_2mm\n")
-    assert shown_metrics(paths) == ["dice", "hd95_edge_mm"]
-    assert shown_metrics(paths[:1]) == ["dice", "iou", "hd95_edge_mm"]
-    assert shown_metrics([]) == []
+    assert list_shown_metrics(paths) == ["dice", "hd95_edge_mm"]
+    assert list_shown_metrics(paths[:1]) == ["dice", "iou", "hd95_edge_mm"]
+    assert list_shown_metrics([]) == []

@@ -10,8 +10,8 @@ from PIL import Image
 
 from semi_nnunet.report.overlays import (
     Drawn,
-    chosen_slices,
-    region_of_interest,
+    choose_slices,
+    find_region_of_interest,
     slice_axis,
     slices_of,
 )
@@ -30,12 +30,12 @@ def drawn(label: np.ndarray, **more) -> Drawn:
 
 def test_slices_with_foreground_are_chosen_evenly_up_to_the_limit():
     label = volume()
-    assert chosen_slices([label], 24) == [2, 3, 4, 5, 6, 7, 8]
-    assert chosen_slices([label], 3) == [2, 5, 8]
+    assert choose_slices([label], 24) == [2, 3, 4, 5, 6, 7, 8]
+    assert choose_slices([label], 3) == [2, 5, 8]
     other = np.zeros_like(label)
     other[10, 0, 0] = 1
-    assert chosen_slices([label, other], 24)[-1] == 10
-    assert chosen_slices([np.zeros_like(label)], 24) == [6]
+    assert choose_slices([label, other], 24)[-1] == 10
+    assert choose_slices([np.zeros_like(label)], 24) == [6]
 
 
 def test_a_case_becomes_slices_with_every_layer():
@@ -72,10 +72,10 @@ def test_voxels_keep_their_shape_and_thick_slices_are_what_is_scrolled():
 def test_a_small_organ_in_a_large_image_is_shown_large():
     label = np.zeros((3, 200, 300), int)
     label[1, 100:110, 50:60] = 1
-    rows, columns = region_of_interest([label])
+    rows, columns = find_region_of_interest([label])
     assert rows.stop - rows.start < 40 and columns.stop - columns.start < 40
     assert rows.start <= 100 and rows.stop >= 110
-    assert region_of_interest([np.zeros_like(label)]) == (slice(0, 200), slice(0, 300))
+    assert find_region_of_interest([np.zeros_like(label)]) == (slice(0, 200), slice(0, 300))
 
 
 def test_flat_colour_images_are_shown_whole_and_in_colour():

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from semi_nnunet.evaluation.values import Model, Value
-from semi_nnunet.report.background import Background, Settings
-from semi_nnunet.report.costs import CostRow, Costs, MachineCosts
-from semi_nnunet.report.curves import curves
-from semi_nnunet.report.measured import ALL_CLASSES, measure
-from semi_nnunet.report.page import boxes, changes, counts, frames_of_cases, intervals, render
-from semi_nnunet.report.report_data import Report, Trained, answered
+from semi_nnunet.report.background import Background, MethodSettings
+from semi_nnunet.report.costs import CostRow, TrainingCosts, MachineCosts
+from semi_nnunet.report.curves import draw_curve_panel
+from semi_nnunet.report.measured import ALL_CLASSES, measure_subset
+from semi_nnunet.report.page import draw_box_charts, draw_changes, format_case_counts, find_case_frames, draw_interval_charts, render_report
+from semi_nnunet.report.report_data import Report, TrainingRecords, build_report
 from semi_nnunet.report.run_pages import Panel, Pool, Run
 from semi_nnunet.report.shown_cases import Frame, Viewer
-from semi_nnunet.report.wording import in_points, short_name
+from semi_nnunet.report.wording import format_points, shorten_trainer_name
 from tests.report.gains import measured
 from tests.report.parsed_page import Elements
 from tests.report.results_tree import BASE, OTHER, OURS, Tree
@@ -41,7 +41,7 @@ def test_the_answer_comes_first_and_agrees_with_the_statistics(html, page, tree,
     assert "Yes: MeanTeacher is better than Baseline on the test cases." in page.text
     ours, base = (csv_values(tree, trainer) for trainer in (OURS, BASE))
     gain = np.mean([np.mean(ours[key]) - np.mean(base[key]) for key in ours])
-    assert f"{in_points(gain, 'dice')} points, 95 % interval" in page.text
+    assert f"{format_points(gain, 'dice')} points, 95 % interval" in page.text
     assert "Better in 7 of 7 test cases" in page.text and "2 seeds, fold 0" in page.text
     assert html.index("Yes: MeanTeacher") < html.index("Methods and classes</h2>")
 
@@ -68,7 +68,7 @@ def test_all_numbers_of_the_tables_are_those_of_metrics_csv(page, tree):
         difference, _, *values = (value for value, _ in row[2:])
         assert float(difference) == pytest.approx(after - before)
         assert [float(value) for value in values] == pytest.approx([before, after])
-        assert row[2][1] == in_points(after - before, "dice")
+        assert row[2][1] == format_points(after - before, "dice")
 
 
 def test_nothing_is_fetched_and_every_picture_is_described(html, page):
@@ -104,7 +104,7 @@ def test_costs_stand_beside_dice_and_name_the_machine(html, page):
 
 def test_boxes_tell_the_median_of_the_cases_of_every_method_and_class():
     found = measured("test", **{BASE: 0, OURS: 0.03, OTHER: 0.01})
-    charts = boxes(found)
+    charts = draw_box_charts(found)
     assert [chart.title for chart in charts] == [ALL_CLASSES, "liver", "tumour"]
     means = found.of_cases()
     for chart in charts:
@@ -116,57 +116,57 @@ def test_boxes_tell_the_median_of_the_cases_of_every_method_and_class():
 
 def test_intervals_are_of_the_method_by_class_and_of_all_methods_best_first():
     report = report_of(BASE, OURS, OTHER)
-    by_class, of_methods = intervals(report)
-    assert by_class.title == f"{short_name(OTHER)}, by class"
+    by_class, of_methods = draw_interval_charts(report)
+    assert by_class.title == f"{shorten_trainer_name(OTHER)}, by class"
     assert [row.name for row in by_class.rows] == [ALL_CLASSES, "liver", "tumour"]
     assert [row.name for row in of_methods.rows] == ["FixMatch", "MeanTeacher"]
     overall = report.answer.compared.overall
-    assert by_class.rows[0].text == of_methods.rows[0].text == in_points(overall.mean, "dice")
+    assert by_class.rows[0].text == of_methods.rows[0].text == format_points(overall.mean, "dice")
     assert 'class="dot better"' in by_class.rows[0].chart
-    assert intervals(report_of(BASE)) == []
+    assert draw_interval_charts(report_of(BASE)) == []
 
 
 def test_every_row_of_cases_has_its_change_if_there_are_two_methods():
     both, alone = report_of(BASE, OURS), report_of(BASE)
-    for row, chart in changes(both, both.measured[0]):
+    for row, chart in draw_changes(both, both.measured[0]):
         assert f'class="dot {"better" if row.difference >= 0 else "worse"}"' in chart
-    assert {chart for _, chart in changes(alone, alone.measured[0])} == {""}
+    assert {chart for _, chart in draw_changes(alone, alone.measured[0])} == {""}
 
 
 def test_a_case_leads_to_the_first_viewer_that_shows_it():
     frame = Frame("", 1.0, "", {}, [])
     one = Viewer("a volume", "", {}, [], [frame] * 3, 2, ["a"] * 3)
     many = Viewer("all images", "", {}, [], [frame] * 3, 0, ["b", "a", "c"])
-    assert frames_of_cases([one, many]) == {"a": (0, 2), "b": (1, 0), "c": (1, 2)}
-    assert frames_of_cases([]) == {}
+    assert find_case_frames([one, many]) == {"a": (0, 2), "b": (1, 0), "c": (1, 2)}
+    assert find_case_frames([]) == {}
 
 
 def test_only_cases_that_are_known_are_counted():
-    assert counts(report_of(BASE)) == ""
+    assert format_case_counts(report_of(BASE)) == ""
     shown = replace(report_of(BASE), trained=trained_of("x"))
-    assert counts(shown) == "x labelled"
+    assert format_case_counts(shown) == "x labelled"
 
 
 def report_of(*trainers: str) -> Report:
     """A report of values, where each trainer is better than those before it."""
     gains = {trainer: 0.02 * place for place, trainer in enumerate(trainers)}
-    return answered("Seven", "nnUNetPlans", "dice", [measured("test", **gains)], BASE)
+    return build_report("Seven", "nnUNetPlans", "dice", [measured("test", **gains)], BASE)
 
 
-def trained_of(name: str) -> Trained:
+def trained_of(name: str) -> TrainingRecords:
     """What trainings left, in which everything that has a name has this one."""
     picture = "data:image/png;base64,"
     frame = Frame(name, 1.0, picture, {"method": picture}, [[name, "0.5"]])
     panels = {"image": name, "method": name, "disagreement": name}
     frame = replace(frame, layers=dict.fromkeys(panels, picture))
-    panel = Panel(name, [(0, name)], curves([(0, ([1, 2], [0.1, 0.2]))], name))
-    chart = curves([(0, ([1, 2], [0.1, 0.2]))], name)
+    panel = Panel(name, [(0, name)], draw_curve_panel([(0, ([1, 2], [0.1, 0.2]))], name))
+    chart = draw_curve_panel([(0, ([1, 2], [0.1, 0.2]))], name)
     cost = CostRow(Model(f"Semi{name}Trainer", name), 2, 0.6, 80.0, 1.5, math.nan, 3.0)
     background = Background(
         [("labelled cases", name), (name, name)], [(name, [(name, name)])],
-        [Settings(name, [(name, name, name)], name)], [(name, name)], [name], name,
+        [MethodSettings(name, [(name, name, name)], name)], [(name, name)], [name], name,
     )  # fmt: skip
-    return Trained(
+    return TrainingRecords(
         unmeasured=[name],
         viewers=[Viewer(name, name, panels, ["class", name], [frame] * 2, 1, [name] * 2)],
         viewers_note=name,
@@ -176,7 +176,7 @@ def trained_of(name: str) -> Trained:
         dice=[panel],
         pools=[Pool(name, name, chart, [(name, 0.5, True)])],
         background=background,
-        costs=Costs([MachineCosts(name, [cost], [panel])], name),
+        costs=TrainingCosts([MachineCosts(name, [cost], [panel])], name),
     )
 
 
@@ -190,10 +190,10 @@ def named(name: str) -> Report:
         for case in ("", "2", "3")
         for kind in ("", "2")
     ]
-    found = measure("test", {"dice": rows}, BASE)
+    found = measure_subset("test", {"dice": rows}, BASE)
     assert found is not None
     found = replace(found, note=name)
-    report = answered(name, name, "dice", [found], BASE)
+    report = build_report(name, name, "dice", [found], BASE)
     return replace(report, methods=[(name, name)], trained=trained_of(name))
 
 
@@ -209,7 +209,7 @@ def named(name: str) -> Report:
     ],
 )
 def test_a_name_is_text_wherever_it_stands(name):
-    plain, hostile = (Elements(render(named(one))) for one in ("plainname", name))
+    plain, hostile = (Elements(render_report(named(one))) for one in ("plainname", name))
     assert hostile.found == plain.found  # the same elements, with the same attributes
     assert len(hostile.scripts) == 2 and hostile.scripts[1] == plain.scripts[1]
     assert hostile.text.replace(name, "plainname") == plain.text

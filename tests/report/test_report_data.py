@@ -13,13 +13,13 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.values import Model, write_values
 from semi_nnunet.report.report_data import (
     VALUES_ALONE,
-    answered,
-    case_rows,
-    of_trainings,
-    of_values,
-    require_baseline,
-    shown_models,
-    with_notes,
+    build_report,
+    build_case_rows,
+    build_report_from_trainings,
+    build_report_from_values,
+    require_known_baseline,
+    choose_shown_models,
+    add_notes,
 )
 from semi_nnunet.runs.folders import folders_of
 from semi_nnunet.util.errors import UserError
@@ -101,12 +101,12 @@ def test_rows_of_cases_are_the_differences_of_their_means():
     found = measured("test", **{BASE: 0, OURS: 0.03})
     method, baseline = Model(OURS, "2d"), Model(BASE, "2d")
     means = found.of_cases()
-    rows = case_rows(found, method, baseline)
+    rows = build_case_rows(found, method, baseline)
     assert len(rows) == 12 * 3 and len({(row.case, row.name) for row in rows}) == len(rows)
     for row in rows:
         of_case = [means[model][row.case][row.name] for model in (baseline, method)]
         assert list(row.values) == of_case and row.difference == of_case[1] - of_case[0]
-    alone = case_rows(found, method, None)
+    alone = build_case_rows(found, method, None)
     assert all(math.isnan(row.difference) for row in alone)
 
 
@@ -114,7 +114,7 @@ def test_rows_of_cases_are_the_differences_of_their_means():
 def test_the_largest_loss_comes_first_and_what_is_undefined_last(metric, sign):
     found = measured("test", metric, **{BASE: 0, OURS: 0.03})
     gone = [replace(v, value=math.nan) if v.case == "c5" else v for v in found.values]
-    rows = case_rows(replace(found, values=tuple(gone)), Model(OURS, "2d"), Model(BASE, "2d"))
+    rows = build_case_rows(replace(found, values=tuple(gone)), Model(OURS, "2d"), Model(BASE, "2d"))
     gains = [sign * row.difference for row in rows]
     assert gains[:-3] == sorted(gains[:-3])
     assert [row.case for row in rows[-3:]] == ["c5"] * 3 and all(map(math.isnan, gains[-3:]))
@@ -122,37 +122,37 @@ def test_the_largest_loss_comes_first_and_what_is_undefined_last(metric, sign):
 
 def test_the_method_shown_is_the_one_that_the_answer_is_about():
     found = measured("test", **{BASE: 0, OURS: 0.01, OTHER: 0.04})
-    report = answered("Seven", "nnUNetPlans", "dice", [found], BASE)
+    report = build_report("Seven", "nnUNetPlans", "dice", [found], BASE)
     assert report.method == report.answer.compared.model == Model(OTHER, "2d")
     assert report.baseline == Model(BASE, "2d") and report.trained is None
-    alone = answered("Seven", "nnUNetPlans", "dice", [measured("test", **{BASE: 0})], BASE)
-    assert shown_models(alone.measured, alone.answer, BASE) == (Model(BASE, "2d"), None)
+    alone = build_report("Seven", "nnUNetPlans", "dice", [measured("test", **{BASE: 0})], BASE)
+    assert choose_shown_models(alone.measured, alone.answer, BASE) == (Model(BASE, "2d"), None)
 
 
 def report_of(folder, **gains):
     """A report of values alone."""
     rows = [v for trainer, gain in gains.items() for v in values(trainer, gain)]
     write_values(folder / "kept.csv", {"test": rows}, "dice", ("Seven", "nnUNetPlans"))
-    return of_values([folder / "kept.csv"], BASE)
+    return build_report_from_values([folder / "kept.csv"], BASE)
 
 
 def test_notes_become_sentences_after_the_others(tmp_path):
     report = report_of(tmp_path, **{BASE: 0, OURS: 0.03})
     assert report.answer.sentences[-1] == f"{VALUES_ALONE}."
-    more = with_notes(report, ["one", "two"])
+    more = add_notes(report, ["one", "two"])
     assert more.answer.sentences == (*report.answer.sentences, "one.", "two.")
     assert replace(more, answer=report.answer) == report
 
 
 def test_a_baseline_that_was_measured_or_is_known_is_enough():
-    require_baseline("SomebodysTrainer", {"SomebodysTrainer"})
-    require_baseline(BASE)
+    require_known_baseline("SomebodysTrainer", {"SomebodysTrainer"})
+    require_known_baseline(BASE)
     with pytest.raises(UserError, match=f"did you mean '{BASE}'"):
-        require_baseline("SemiBaselneTrainer")
+        require_known_baseline("SemiBaselneTrainer")
 
 
 def test_plans_that_nothing_was_trained_with_are_named(tree, monkeypatch):
     tree.set_paths(monkeypatch)
     with pytest.raises(UserError, match=r"plans 'nnUNetPlan'.*did you mean 'nnUNetPlans'"):
-        of_trainings(folders_of("7"), "nnUNetPlan", BASE)
-    assert of_trainings(folders_of("7"), "nnUNetPlans", BASE).plans == "nnUNetPlans"
+        build_report_from_trainings(folders_of("7"), "nnUNetPlan", BASE)
+    assert build_report_from_trainings(folders_of("7"), "nnUNetPlans", BASE).plans == "nnUNetPlans"

@@ -10,12 +10,12 @@ import pytest
 from semi_nnunet.report.run_pages import (
     MOST_UNCERTAIN,
     SEEN,
-    all_dice,
-    pools_of,
-    run_of,
-    summary_of,
+    draw_dice_panels,
+    read_pools,
+    build_run,
+    summarise_training,
 )
-from semi_nnunet.report.wording import short_name
+from semi_nnunet.report.wording import shorten_trainer_name
 from semi_nnunet.runs.folders import Folders, folders_of
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.trainings import found_jobs
@@ -28,15 +28,15 @@ def test_every_method_has_a_panel_of_its_trainings_over_those_of_the_baseline(tr
     tree.set_paths(monkeypatch)
     jobs = found_jobs(folders_of("7"), "nnUNetPlans")
     alone = [job for job in jobs if job.trainer == BASE]
-    for panel in all_dice(jobs, BASE):
-        name = short_name(BASE), panel.title
+    for panel in draw_dice_panels(jobs, BASE):
+        name = shorten_trainer_name(BASE), panel.title
         assert panel.legend == list(enumerate(name)) and panel.title != name[0]
-        runs = [job for job in jobs if short_name(job.trainer) == panel.title]
+        runs = [job for job in jobs if shorten_trainer_name(job.trainer) == panel.title]
         assert panel.chart.count("var(--series-1)") == len(runs) > 0
         assert panel.chart.count("var(--series-0)") == len(alone) > 0
-    (only,) = all_dice(alone, BASE)
-    assert only.legend == [(1, short_name(BASE))]
-    assert all_dice([], BASE) == []
+    (only,) = draw_dice_panels(alone, BASE)
+    assert only.legend == [(1, shorten_trainer_name(BASE))]
+    assert draw_dice_panels([], BASE) == []
 
 
 @pytest.fixture
@@ -48,8 +48,8 @@ def job(tmp_path) -> Job:
 
 def test_a_summary_tells_epochs_time_and_the_last_dice():
     rows = [{"epoch": n, "seconds": 90.0, "dice/deployed": n / 10} for n in range(4)]
-    assert summary_of(History(rows), "0") == "4 epochs, 6 min, Dice on validation patches 0.300"
-    assert summary_of(History([{"epoch": 0}]), "0") == "1 epoch"
+    assert summarise_training(History(rows), "0") == "4 epochs, 6 min, Dice on validation patches 0.300"
+    assert summarise_training(History([{"epoch": 0}]), "0") == "1 epoch"
 
 
 def test_every_curve_of_a_training_is_in_one_panel_with_its_name(job):
@@ -58,7 +58,7 @@ def test_every_curve_of_a_training_is_in_one_panel_with_its_name(job):
         for n in range(3)
     ]
     History(rows).write_csv(job.folder / "semi_history.csv")
-    run = run_of(job)
+    run = build_run(job)
     assert run.name == "MeanTeacher 2d, fold 0, seed 1" and run.summary.startswith("3 epochs")
     legends = {panel.title: [name for _, name in panel.legend] for panel in run.panels}
     assert legends == {
@@ -77,17 +77,17 @@ def test_what_was_measured_on_cases_that_were_trained_on_is_called_so(job):
     for one in (job, every):
         one.folder.mkdir(parents=True, exist_ok=True)
         History(rows).write_csv(one.folder / "semi_history.csv")
-    run = run_of(every)
+    run = build_run(every)
     assert SEEN in run.summary and "validation" not in run.summary
     assert [panel.title for panel in run.panels] == [SEEN]
-    (panel,) = all_dice([job, every], BASE)
+    (panel,) = draw_dice_panels([job, every], BASE)
     assert panel.legend == [(1, "MeanTeacher"), (3, "MeanTeacher, cases it was trained on")]
-    (alone,) = all_dice([every], BASE)
+    (alone,) = draw_dice_panels([every], BASE)
     assert alone.legend == [(3, "MeanTeacher, cases it was trained on")]
 
 
 def test_a_training_without_a_history_says_so(job):
-    run = run_of(job)
+    run = build_run(job)
     assert run.panels == [] and "no semi_history.csv" in run.summary
 
 
@@ -101,13 +101,13 @@ def filtered(job: Job, epoch: int, cases: int, kept: int) -> Path:
 def test_filterings_come_in_the_order_of_their_epochs(job):
     for epoch in (5, 100, 20):
         filtered(job, epoch, cases=15, kept=10)
-    names = [pool.name for pool in pools_of(job)]
+    names = [pool.name for pool in read_pools(job)]
     assert names == [f"MeanTeacher 2d, fold 0, seed 1, epoch {epoch}" for epoch in (5, 20, 100)]
 
 
 def test_the_most_uncertain_images_of_a_filtering_come_first(job):
     path = filtered(job, 5, cases=15, kept=10)
-    (pool,) = pools_of(job)
+    (pool,) = read_pools(job)
     assert pool.summary == "10 of 15 unlabelled images kept"
     assert [case for case, _, _ in pool.most_uncertain] == [
         f"case_{n}" for n in range(14, 14 - MOST_UNCERTAIN, -1)
@@ -115,10 +115,10 @@ def test_the_most_uncertain_images_of_a_filtering_come_first(job):
     assert [kept for _, _, kept in pool.most_uncertain] == [False] * 5 + [True] * 5
     assert "10 kept and 5 dropped" in pool.chart
     path.write_text(path.read_text().replace("score", "uncertainty"))  # as files once were
-    assert pools_of(job) == [pool]
+    assert read_pools(job) == [pool]
 
 
 def test_a_filtering_of_no_image_has_no_chart(job):
     filtered(job, 5, cases=0, kept=0)
-    (pool,) = pools_of(job)
+    (pool,) = read_pools(job)
     assert pool.summary == "0 of 0 unlabelled images kept" and pool.chart == ""

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from semi_nnunet.report.curves import HEIGHT, LEFT, WIDTH
-from semi_nnunet.report.scatter import INSET, Dot, scatter
+from semi_nnunet.report.scatter import INSET, Dot, draw_scatter
 
 NAN = float("nan")
 DOT = re.compile(r'--c:var\(--series-(\d+)\)" cx="([\d.]+)" cy="([\d.]+)" r="5"><title>(.*?)</ti')
@@ -15,7 +15,7 @@ DOT = re.compile(r'--c:var\(--series-(\d+)\)" cx="([\d.]+)" cy="([\d.]+)" r="5">
 
 def test_dots_lie_at_their_numbers_and_tell_them():
     dots = [Dot(0, "Baseline", 10.0, 0.70), Dot(1, "A", 20.0, 0.80), Dot(11, "J", 40.0, 0.90)]
-    drawn = DOT.findall(scatter(dots, "Dice against minutes"))
+    drawn = DOT.findall(draw_scatter(dots, "Dice against minutes"))
     assert [int(number) for number, *_ in drawn] == [0, 1, 1]  # ten colours, then again
     assert [title for *_, title in drawn] == [
         "Baseline: 0.700 at 10", "A: 0.800 at 20", "J: 0.900 at 40",
@@ -27,11 +27,11 @@ def test_dots_lie_at_their_numbers_and_tell_them():
 
 
 def test_the_horizontal_axis_begins_at_zero():
-    texts = re.findall(r'class="x"[^>]*>(.*?)<', scatter([Dot(0, "a", 30.0, 0.5)], ""))
+    texts = re.findall(r'class="x"[^>]*>(.*?)<', draw_scatter([Dot(0, "a", 30.0, 0.5)], ""))
     assert float(texts[0]) == 0.0 and len(texts) >= 2
 
 
 def test_what_is_not_known_is_left_out_and_names_are_text():
-    drawn = scatter([Dot(0, "<b>", 1.0, 0.5), Dot(1, "x", NAN, 0.5), Dot(2, "y", 1.0, NAN)], "<i>")
+    drawn = draw_scatter([Dot(0, "<b>", 1.0, 0.5), Dot(1, "x", NAN, 0.5), Dot(2, "y", 1.0, NAN)], "<i>")
     assert drawn.count("<circle") == 1 and "<b>" not in drawn and "<i>" not in drawn
-    assert scatter([], "nothing").count("<circle") == 0
+    assert draw_scatter([], "nothing").count("<circle") == 0

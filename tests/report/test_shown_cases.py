@@ -17,14 +17,14 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.values import Model
 from semi_nnunet.report.case_files import CaseFiles
 from semi_nnunet.report.measured import ALL_CLASSES
-from semi_nnunet.report.report_data import of_trainings
+from semi_nnunet.report.report_data import build_report_from_trainings
 from semi_nnunet.report.shown_cases import (
-    data_uri,
-    names_of_panels,
-    notable,
-    ranked_cases,
-    scores_of,
-    viewers,
+    make_data_uri,
+    name_viewer_panels,
+    select_notable_cases,
+    rank_cases,
+    tabulate_scores,
+    build_viewers,
 )
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.trainings import found_jobs
@@ -67,15 +67,15 @@ def test_cases_are_ranked_from_the_worst_and_undefined_ones_left_out():
         found = measured("test", metric, **{BASE: 0, OURS: 0.03})
         gone = [replace(v, value=math.nan) if v.case == "c5" else v for v in found.values]
         found = replace(found, values=tuple(gone))
-        ranked = ranked_cases(found, METHOD)
+        ranked = rank_cases(found, METHOD)
         means = [sign * found.of_cases()[METHOD][case][ALL_CLASSES] for case in ranked]
         assert means == sorted(means) and len(ranked) == 11 and "c5" not in ranked
 
 
 def test_the_worst_the_median_the_best_and_the_largest_loss_are_shown_once():
     found = measured("test", **{BASE: 0, OURS: 0.0})
-    ranked = ranked_cases(found, METHOD)
-    shown = notable(ranked, found, METHOD, BASELINE)
+    ranked = rank_cases(found, METHOD)
+    shown = select_notable_cases(ranked, found, METHOD, BASELINE)
     means = found.of_cases()
     losses = {
         case: means[METHOD][case][ALL_CLASSES] - means[BASELINE][case][ALL_CLASSES]
@@ -84,23 +84,23 @@ def test_the_worst_the_median_the_best_and_the_largest_loss_are_shown_once():
     lost = min(losses, key=losses.__getitem__)
     assert losses[lost] < 0 and [*shown.values()][:3] == [ranked[0], ranked[6], ranked[-1]]
     assert lost in shown.values() and len({*shown.values()}) == len(shown)
-    assert notable(ranked[:1], found, METHOD, None) == {"Worst case": ranked[0]}
+    assert select_notable_cases(ranked[:1], found, METHOD, None) == {"Worst case": ranked[0]}
     better = measured("test", **{BASE: 0, OURS: 0.2})  # nothing is lost
-    assert len(notable(ranked_cases(better, METHOD), better, METHOD, BASELINE)) == 3
+    assert len(select_notable_cases(rank_cases(better, METHOD), better, METHOD, BASELINE)) == 3
 
 
 def test_panels_are_named_after_the_methods():
     found = measured("test", **{BASE: 0, OURS: 0.03})
-    assert list(names_of_panels(found, METHOD, BASELINE).items()) == [
+    assert list(name_viewer_panels(found, METHOD, BASELINE).items()) == [
         ("image", "Image"), ("reference", "Reference"), ("baseline", "Baseline"),
         ("method", "MeanTeacher"), ("disagreement", "Disagreement"),
     ]  # fmt: skip
-    assert names_of_panels(found, METHOD, None)["disagreement"] == "Errors"
+    assert name_viewer_panels(found, METHOD, None)["disagreement"] == "Errors"
 
 
 def test_pictures_are_inline_as_they_are():
     content = bytes(range(256))
-    head, _, body = data_uri(content, "jpeg").partition(",")
+    head, _, body = make_data_uri(content, "jpeg").partition(",")
     assert head == "data:image/jpeg;base64" and base64.b64decode(body) == content
 
 
@@ -109,7 +109,7 @@ def test_scores_are_of_the_predictions_shown(tree):
     files = CaseFiles(folders, "test", found_jobs(folders)).find("test_0", METHOD, BASELINE)
     assert files is not None
     names = {"method": "MeanTeacher", "baseline": "Baseline"}
-    head, table = scores_of(files, False, names)
+    head, table = tabulate_scores(files, False, names)
     assert head[:3] == ["class", "Dice, Baseline", "Dice, MeanTeacher"]
     assert [row[0] for row in table] == ["liver", "tumour"]
     for place, name in ((1, "baseline"), (2, "method")):
@@ -126,12 +126,12 @@ def test_a_prediction_of_another_shape_is_named_and_the_other_cases_are_shown(
     shutil.copytree(tree.root, tmp_path / "copy")
     copy = [tmp_path / "copy" / kind / tree.raw.name for kind in ("raw", "preprocessed", "results")]
     folders = Folders(*copy)
-    found = of_trainings(folders, "nnUNetPlans", BASE).measured[0]
+    found = build_report_from_trainings(folders, "nnUNetPlans", BASE).measured[0]
     files = CaseFiles(folders, "test", found_jobs(folders))
-    worst = ranked_cases(found, METHOD)[0]
+    worst = rank_cases(found, METHOD)[0]
     torn = files.find(worst, METHOD, BASELINE).labels["method"]
     sitk.WriteImage(sitk.ReadImage(str(torn))[1:], str(torn))
-    shown, said = viewers(files, found, METHOD, BASELINE)
+    shown, said = build_viewers(files, found, METHOD, BASELINE)
     assert "Worst case cannot be shown" in said and f"{torn.name} (method) has the shape" in said
     assert shown and "Worst case" not in [viewer.title for viewer in shown]
     for viewer in shown:

@@ -9,17 +9,17 @@ from semi_nnunet.evaluation.values import Model
 from semi_nnunet.report.wording import (
     DASH,
     MINUS,
-    breakable,
-    count,
-    in_points,
-    interval,
-    listed,
-    metric_title,
-    model_name,
-    number,
-    p_value,
-    short_name,
-    unit_of_difference,
+    add_break_points,
+    format_count,
+    format_points,
+    format_points_interval,
+    join_words,
+    format_metric,
+    name_model,
+    format_value,
+    format_p_value,
+    shorten_trainer_name,
+    find_difference_unit,
 )
 from tests.report.results_tree import BASE, OURS
 
@@ -27,20 +27,20 @@ NAN = float("nan")
 
 
 def test_numbers_and_names_are_written_for_people():
-    assert in_points(-0.0001, "dice") == "0.0" and in_points(-0.012, "dice") == f"{MINUS}1.2"
-    assert in_points(0.0142, "dice") == "+1.4"
-    assert in_points(-0.631, "hd95_edge_mm") == f"{MINUS}0.63"
-    assert in_points(NAN, "dice") == DASH and metric_title("nsd_surfel_2mm") == "NSD (surfel, 2mm)"
-    assert short_name(OURS) == "MeanTeacher" and short_name("nnUNetTrainer") == "nnUNetTrainer"
+    assert format_points(-0.0001, "dice") == "0.0" and format_points(-0.012, "dice") == f"{MINUS}1.2"
+    assert format_points(0.0142, "dice") == "+1.4"
+    assert format_points(-0.631, "hd95_edge_mm") == f"{MINUS}0.63"
+    assert format_points(NAN, "dice") == DASH and format_metric("nsd_surfel_2mm") == "NSD (surfel, 2mm)"
+    assert shorten_trainer_name(OURS) == "MeanTeacher" and shorten_trainer_name("nnUNetTrainer") == "nnUNetTrainer"
 
 
 def test_long_names_break_between_words_and_stay_escaped():
-    assert breakable("MeanTeacher") == "Mean<wbr>Teacher" and breakable("UA-MT 2d") == "UA-MT 2d"
-    assert breakable("a<bC") == "a&lt;b<wbr>C"
+    assert add_break_points("MeanTeacher") == "Mean<wbr>Teacher" and add_break_points("UA-MT 2d") == "UA-MT 2d"
+    assert add_break_points("a<bC") == "a&lt;b<wbr>C"
 
 
 def test_markup_in_a_name_is_text():
-    assert breakable("<script>alert(1)</script>") == "&lt;script&gt;alert(1)&lt;/script&gt;"
+    assert add_break_points("<script>alert(1)</script>") == "&lt;script&gt;alert(1)&lt;/script&gt;"
 
 
 @pytest.mark.parametrize(
@@ -56,43 +56,43 @@ def test_markup_in_a_name_is_text():
     ],
 )
 def test_every_metric_has_a_title_and_a_unit(metric, title, unit):
-    assert metric_title(metric) == title and unit_of_difference(metric) == unit
+    assert format_metric(metric) == title and find_difference_unit(metric) == unit
 
 
 def test_numbers_have_the_digits_of_their_metric_and_a_true_minus():
-    assert number(0.81234, "dice") == "0.812" and number(0.81234, "dice", 1) == "0.8123"
-    assert number(3.14159, "hd95_edge_mm") == "3.14" and number(-2, "x") == f"{MINUS}2.00"
-    assert number(NAN, "dice") == DASH and number(-0.0, "dice") == "0.000"
+    assert format_value(0.81234, "dice") == "0.812" and format_value(0.81234, "dice", 1) == "0.8123"
+    assert format_value(3.14159, "hd95_edge_mm") == "3.14" and format_value(-2, "x") == f"{MINUS}2.00"
+    assert format_value(NAN, "dice") == DASH and format_value(-0.0, "dice") == "0.000"
     for value in (0.0142, -0.0142, 0.5):  # no hyphen stands for a minus anywhere
         for metric in ("dice", "hd95_edge_mm"):
-            text = in_points(value, metric)
+            text = format_points(value, metric)
             assert "-" not in text and text[0] in f"+{MINUS}"
 
 
 def test_points_are_hundredths_of_an_overlap():
-    assert in_points(0.25, "dice") == "+25.0" and in_points(0.25, "hd95_edge_mm") == "+0.25"
-    assert in_points(-0.0004, "dice") == "0.0"
+    assert format_points(0.25, "dice") == "+25.0" and format_points(0.25, "hd95_edge_mm") == "+0.25"
+    assert format_points(-0.0004, "dice") == "0.0"
 
 
 def test_intervals_and_chances_are_written_as_one_reads_them():
     known = Difference(0.015, 0.009, 0.021, 0.001, 12, 11)
-    assert interval(known, "dice") == "+0.9 to +2.1"
-    assert interval(Difference(0.1, NAN, NAN, 1.0, 1, 1), "dice") == "only one"
-    assert p_value(0.0342) == "p = 0.034" and p_value(0.00001) == "p < 0.001"
+    assert format_points_interval(known, "dice") == "+0.9 to +2.1"
+    assert format_points_interval(Difference(0.1, NAN, NAN, 1.0, 1, 1), "dice") == "only one"
+    assert format_p_value(0.0342) == "p = 0.034" and format_p_value(0.00001) == "p < 0.001"
 
 
 def test_configurations_are_named_only_where_there_are_several():
     flat, volume = Model(OURS, "2d"), Model(BASE, "3d_fullres")
-    assert model_name(flat, [flat, Model(BASE, "2d")]) == "MeanTeacher"
-    assert model_name(flat, [flat, volume]) == "MeanTeacher 2d"
-    assert short_name("SemiTrainer") == "SemiTrainer"  # nothing would be left
+    assert name_model(flat, [flat, Model(BASE, "2d")]) == "MeanTeacher"
+    assert name_model(flat, [flat, volume]) == "MeanTeacher 2d"
+    assert shorten_trainer_name("SemiTrainer") == "SemiTrainer"  # nothing would be left
 
 
 def test_counts_and_lists_are_grammar():
-    assert (count(1, "case"), count(0, "case"), count(3, "case")) == (
+    assert (format_count(1, "case"), format_count(0, "case"), format_count(3, "case")) == (
         "1 case",
         "0 cases",
         "3 cases",
     )
-    assert listed(["a"]) == "a" and listed(["a", "b"]) == "a and b"
-    assert listed(["a", "b", "c"]) == "a, b and c"
+    assert join_words(["a"]) == "a" and join_words(["a", "b"]) == "a and b"
+    assert join_words(["a", "b", "c"]) == "a, b and c"

@@ -1,4 +1,4 @@
-"""Settings on a command line become layers of plans, and back."""
+"""Settings as words of a command line."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ def test_assignments_become_layers() -> None:
 
 
 @pytest.mark.parametrize("value", [1, 0.5, True, None, [1, 2], "adam"])
-def test_what_is_written_is_what_is_read(value) -> None:
+def test_a_formatted_value_is_parsed_back(value) -> None:
     assert parse_assignments([assignment_of("2d.key", value)]) == {"2d": {"key": value}}
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
-    [(["seed"], "wants KEY=VALUE"), (["seed=1", "seed.2d=3"], "'seed' a value and")],
+    ("words", "key_word"), [(["seed"], "KEY=VALUE"), (["seed=1", "seed.2d=3"], "section")]
 )
-def test_what_is_no_assignment_is_said(words, message) -> None:
-    with pytest.raises(UserError, match=message):
+def test_other_words_are_refused(words, key_word) -> None:
+    with pytest.raises(UserError, match=key_word):
         parse_assignments(words)
+
+
+def test_the_earlier_name_of_a_setting_is_replaced() -> None:
+    assert parse_assignments(["T.follow_trust=false"]) == {"T": {"follow_reliability": False}}

@@ -50,13 +50,13 @@ steps = st.fixed_dictionaries(
 
 @settings(max_examples=50)
 @given(any_properties())
-def test_every_plan_is_within_the_ranges_of_its_settings(known):
-    resolved = resolve(MeanTeacherSettings, known, {})
+def test_every_plan_is_within_the_ranges_of_its_settings(any_dataset):
+    resolved = resolve(MeanTeacherSettings, any_dataset, {})
     again = {
         field.name: (getattr(resolved.settings, field.name), "the plan")
         for field in dataclasses.fields(MeanTeacherSettings)
     }
-    assert resolve(MeanTeacherSettings, known, again).settings == resolved.settings
+    assert resolve(MeanTeacherSettings, any_dataset, again).settings == resolved.settings
     assert all(resolved.reasons.values())
 
 
@@ -86,21 +86,20 @@ def test_the_unlabelled_batch_follows_a_given_labelled_one():
 
 
 @pytest.mark.parametrize(("classes", "class_wise"), [(1, False), (2, True), (13, True)])
-def test_a_class_has_a_threshold_of_its_own_where_there_are_others(classes, class_wise):
-    known = properties(foreground_classes=classes)
-    for kind in (FixMatchSettings, UniMatchSettings):
-        resolved = resolve(kind, known, {})
+def test_several_classes_have_separate_thresholds(classes, class_wise):
+    for settings_class in (FixMatchSettings, UniMatchSettings):
+        resolved = resolve(settings_class, properties(foreground_classes=classes), {})
         assert resolved.settings.class_wise_threshold is class_wise
         assert ("one class" in resolved.reasons["class_wise_threshold"]) is not class_wise
 
 
-def test_mirroring_is_off_where_it_shows_one_class_in_the_place_of_another():
-    known = properties(told_by_place=("left kidney", "right kidney"))
-    resolved = resolve(SemiSettings, known, {})
+def test_mirroring_is_off_if_it_confuses_two_classes():
+    kidneys = properties(lookalike_classes=("left kidney", "right kidney"))
+    resolved = resolve(SemiSettings, kidneys, {})
     assert (resolved.settings.mirror, resolved.settings.max_rotation_degrees) == (False, 30.0)
     assert "left kidney and right kidney" in resolved.reasons["mirror"]
-    given = resolve(SemiSettings, known, {"mirror": (True, "the test")})
-    assert (given.settings.mirror, given.settings.max_rotation_degrees) == (True, 180.0)
+    mirrored = resolve(SemiSettings, kidneys, {"mirror": (True, "the test")})
+    assert (mirrored.settings.mirror, mirrored.settings.max_rotation_degrees) == (True, 180.0)
     assert resolve(SemiSettings, properties(), {}).settings.mirror
 
 
@@ -136,7 +135,7 @@ def test_appearance_strength_is_one_without_a_shift():
 
 
 @given(st.floats(1, 4000), st.floats(1, 4000))
-def test_foreground_is_looked_for_the_more_the_larger_the_image(a, b):
+def test_foreground_is_oversampled_the_more_the_larger_the_image(a, b):
     small, large = sorted((a, b))
     for_small, for_large = (
         rules.unlabelled_foreground_oversampling(properties(median_shape=(size,) * 3), {})[0]
@@ -148,7 +147,7 @@ def test_foreground_is_looked_for_the_more_the_larger_the_image(a, b):
 @pytest.mark.parametrize(
     ("median_shape", "share"), [((64, 64, 64), 0.0), ((64, 64, 128), 0.0), ((64, 64, 129), 0.33)]
 )
-def test_foreground_is_looked_for_once_a_patch_covers_less_than_half(median_shape, share):
+def test_foreground_is_oversampled_if_a_patch_covers_less_than_half(median_shape, share):
     assert (
         rules.unlabelled_foreground_oversampling(properties(median_shape=median_shape), {})[0]
         == share

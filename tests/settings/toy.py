@@ -1,4 +1,4 @@
-"""The settings of a method that there is not, and what layers of plans make of them."""
+"""Settings of an invented method, and functions that resolve layers of plans with them."""
 
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -7,7 +7,7 @@ import pytest
 
 from semi_nnunet.settings.overrides import given_settings
 from semi_nnunet.settings.schema import Resolved, planned, resolve, setting
-from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.errors import Problem, UserError
 
 TRAINER = "SemiTestTrainer"
 CONFIGURATIONS = ["2d", "3d_fullres"]
@@ -17,9 +17,9 @@ CONFIGURATIONS = ["2d", "3d_fullres"]
 class Common:
     seed: int = setting(0, "any number", low=0)
     epochs: int = planned(
-        lambda properties, values: (properties["epochs"], "as the properties say"), low=1
+        lambda properties, values: (properties["epochs"], "from the properties"), low=1
     )
-    half_of_them: int = planned(lambda properties, values: (values["epochs"] // 2, "half"), low=0)
+    half_epochs: int = planned(lambda properties, values: (values["epochs"] // 2, "half"), low=0)
     rate: float = setting(0.01, "usual", low=0, below=1)
     optimizer: str = setting("sgd", "nnU-Net's", choices=("sgd", "adam"))
     class_weights: tuple[float, ...] | None = setting(None, "all alike", low=0)
@@ -36,13 +36,13 @@ def collect(semi: Any, configuration: str = "2d") -> dict[str, tuple[Any, str]]:
     return given_settings(semi, Common, Method, TRAINER, configuration, CONFIGURATIONS)
 
 
-def settled(semi: Any, configuration: str = "2d") -> Resolved:
+def resolve_layers(semi: Any, configuration: str = "2d") -> Resolved:
     return resolve(Method, {"epochs": 100}, collect(semi, configuration))
 
 
-def problems_of(semi: Any) -> dict[str, str]:
-    """Where -> what, as the one error reports them."""
+def list_problems(semi: Any) -> dict[str, Problem]:
+    """Return the problems of one error, by the setting or layer that they name."""
     with pytest.raises(UserError) as caught:
-        settled(semi)
+        resolve_layers(semi)
     assert all(str(problem) in str(caught.value) for problem in caught.value.problems)
-    return {problem.where: f"{problem.what}. {problem.fix}" for problem in caught.value.problems}
+    return {problem.where: problem for problem in caught.value.problems}

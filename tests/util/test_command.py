@@ -1,4 +1,4 @@
-"""Commands are shown as one types them."""
+"""Formatting of command lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from semi_nnunet.util.command import typed
 
 
-def test_paths_below_the_working_folder_are_relative(
+def test_paths_in_the_working_folder_are_shown_relative(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Environment variables are as before after the block, also when it fails."""
+"""Environment variables are restored, also after an error."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pytest
 from semi_nnunet.util.environment import variable
 
 
-@pytest.mark.parametrize("before", [None, "old"])
+@pytest.mark.parametrize("previous", [None, "old"])
 @pytest.mark.parametrize("inside", [None, "new"])
-def test_a_variable_comes_back(
-    before: str | None, inside: str | None, monkeypatch: pytest.MonkeyPatch
+def test_a_variable_is_restored_after_an_error(
+    previous: str | None, inside: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SEMI_TEST", raising=False)
-    if before is not None:
-        monkeypatch.setenv("SEMI_TEST", before)
+    if previous is not None:
+        monkeypatch.setenv("SEMI_TEST", previous)
     with pytest.raises(KeyError), variable("SEMI_TEST", inside):
         assert os.environ.get("SEMI_TEST") == inside
         raise KeyError
-    assert os.environ.get("SEMI_TEST") == before
+    assert os.environ.get("SEMI_TEST") == previous

@@ -1,4 +1,4 @@
-"""How mistakes are reported."""
+"""Errors for users."""
 
 import signal
 import sys
@@ -18,8 +18,8 @@ from semi_nnunet.util.errors import (
 
 
 @pytest.fixture
-def own_excepthook(monkeypatch):
-    """The hook of the session is put back afterwards."""
+def excepthook_calls(monkeypatch):
+    """Restore the hook of the session afterwards."""
     calls = []
     monkeypatch.setattr(sys, "excepthook", lambda *arguments: calls.append(arguments))
     return calls
@@ -52,7 +52,7 @@ def test_a_long_list_is_cut_and_counted(extra):
     assert len(str(error).splitlines()) == 1 + MAX_LISTED + (extra > 0)
 
 
-def test_all_that_is_wrong_is_raised_at_once_and_nothing_where_nothing_is():
+def test_problems_are_raised_together_and_no_problem_raises_nothing():
     raise_if_any("bad cases:", iter(()))
     problems = [Problem("a", "is empty", "copy it"), Problem("b", "is torn", "copy it")]
     with pytest.raises(UserError, match="bad cases:") as raised:
@@ -60,33 +60,33 @@ def test_all_that_is_wrong_is_raised_at_once_and_nothing_where_nothing_is():
     assert raised.value.problems == tuple(problems)
 
 
-def test_an_error_without_problems_is_its_message():
+def test_an_error_without_problems_prints_its_message():
     assert str(UserError("the disk is full")) == "the disk is full"
 
 
-def test_an_uncaught_user_error_is_printed_without_a_traceback(own_excepthook, capsys):
+def test_an_uncaught_user_error_is_printed_without_a_traceback(excepthook_calls, capsys):
     install_error_hook()
     uncaught(UserError("the disk is full"))
     assert capsys.readouterr().err == "semi_nnunet: error: the disk is full\n"
-    assert own_excepthook == []
+    assert excepthook_calls == []
 
 
-def test_other_errors_keep_their_hook(own_excepthook, capsys):
+def test_other_errors_keep_their_hook(excepthook_calls, capsys):
     install_error_hook()
     error = KeyError("x")
     uncaught(error)
-    assert own_excepthook == [(KeyError, error, None)]
+    assert excepthook_calls == [(KeyError, error, None)]
     assert capsys.readouterr().err == ""
 
 
-def test_asking_twice_hooks_once(own_excepthook):
+def test_installing_the_hook_twice_has_no_effect(excepthook_calls):
     install_error_hook()
     hook = sys.excepthook
     install_error_hook()
     assert sys.excepthook is hook
 
 
-def test_an_error_of_the_disk_names_what_is_written_and_not_what_is_read():
+def test_a_disk_error_names_the_written_file_and_not_the_read_one():
     copied = OSError(27, "File too large", "/read/a.nii.gz", None, "/written/a.nii.gz")
     assert str(disk_error_message(copied)).startswith(
         "/written/a.nii.gz: File too large. Fix: free"
@@ -96,50 +96,49 @@ def test_an_error_of_the_disk_names_what_is_written_and_not_what_is_read():
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error", "x"), ValueError("x")])
-def test_other_errors_are_none_of_the_disk(error):
+def test_other_errors_are_no_disk_errors(error):
     assert disk_error_message(error) is None
 
 
-def test_an_uncaught_error_of_the_disk_is_printed_without_a_traceback(own_excepthook, capsys):
+def test_an_uncaught_disk_error_is_printed_without_a_traceback(excepthook_calls, capsys):
     install_error_hook()
     uncaught(OSError(28, "No space left on device", "/data/x"))
     assert capsys.readouterr().err.startswith("semi_nnunet: error: /data/x: No space left on devi")
-    assert own_excepthook == []
+    assert excepthook_calls == []
 
 
-def test_ctrl_c_says_how_to_go_on(own_excepthook, capsys, monkeypatch):
+def test_ctrl_c_prints_how_to_continue(excepthook_calls, capsys, monkeypatch):
     handlers = {}
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
     install_error_hook()
     uncaught(KeyboardInterrupt())
-    assert capsys.readouterr().err == (
-        "semi_nnunet: interrupted; the same command with --c goes on\n"
-    )
-    assert own_excepthook == []
-    assert handlers == {signal.SIGINT: signal.SIG_DFL}  # a second one ends it at once
+    message = capsys.readouterr().err
+    assert message.startswith("semi_nnunet: interrupted") and "--c" in message
+    assert excepthook_calls == []
+    assert handlers == {signal.SIGINT: signal.SIG_DFL}  # a second Ctrl-C ends it at once
 
 
-def test_what_a_terminal_would_obey_is_spelled_out():
+def test_control_characters_are_escaped():
     assert printable("a\x1b[31m\r\x9b\udcff\n\tä心") == "a\\x1b[31m\\r\\x9b\\udcff\n\tä心"
     error = UserError("bad\x1b", [Problem("x\x1b[2J", "is\x07", "rename")])
     assert str(error) == "bad\\x1b\n  x\\x1b[2J: is\\x07. Fix: rename"
     assert "\x1b" not in str(disk_error_message(OSError(28, "No space", "/a\x1b[31m")))
 
 
-def test_mistakes_are_noted_to_be_told_together():
-    found: list[Problem] = []
-    with collect_errors(found, "-m"):
+def test_errors_are_collected_to_be_reported_together():
+    problems: list[Problem] = []
+    with collect_errors(problems, "-m"):
         raise UserError("no model: looked in results", fix="train one")
-    with collect_errors(found, "-i"):
+    with collect_errors(problems, "-i"):
         raise UserError("bad cases:", [Problem("case_1", "is empty", "copy it again")])
-    with collect_errors(found, "-o"):
+    with collect_errors(problems, "-o"):
         pass
-    with collect_errors(found, "--step"):
+    with collect_errors(problems, "--step"):
         raise UserError("--step must be above 0, got 0", fix="correct it")
-    assert [str(one) for one in found] == [
+    assert [str(problem) for problem in problems] == [
         "-m: no model: looked in results. Fix: train one",
         "case_1: is empty. Fix: copy it again",
         "--step: must be above 0, got 0. Fix: correct it",
     ]
-    with pytest.raises(KeyError), collect_errors(found, "-o"):
-        raise KeyError("a mistake of ours is no mistake of the user's")
+    with pytest.raises(KeyError), collect_errors(problems, "-o"):
+        raise KeyError("errors of the program pass")

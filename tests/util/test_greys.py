@@ -1,4 +1,4 @@
-"""Intensities become greys."""
+"""Intensities as grey levels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from semi_nnunet.util.greys import greys
 
 
-def test_values_between_the_ends_are_spread_and_others_are_black_or_white() -> None:
+def test_values_in_the_range_are_scaled_and_others_are_black_or_white() -> None:
     assert greys(np.array([-9.0, 10.0, 15.0, 20.0, 99.0]), 10, 20).tolist() == [0, 0, 0.5, 1, 1]
 
 

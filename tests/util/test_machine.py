@@ -1,4 +1,4 @@
-"""A machine is called by its processor."""
+"""The processor, the cores and the processes of a machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from semi_nnunet.util.machine import is_running, processor_name, usable_cores
+from semi_nnunet.util.machine import is_process_running, processor_name, usable_cores
 from tests.forking import ended_process
 
 
@@ -19,7 +19,7 @@ def test_the_processor_is_named_without_double_spaces(tmp_path):
     assert processor_name(file) == "Some CPU @ 2 GHz"
 
 
-def test_where_the_system_does_not_tell_the_architecture_is_the_name(tmp_path):
+def test_the_architecture_is_named_if_the_system_hides_the_processor(tmp_path):
     file = tmp_path / "cpuinfo"
     name = processor_name(file)
     assert name and name in (platform.processor(), platform.machine(), "unknown processor")
@@ -28,7 +28,7 @@ def test_where_the_system_does_not_tell_the_architecture_is_the_name(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no cores")
-def test_cores_that_a_cluster_did_not_give_are_not_used():
+def test_only_the_cores_of_the_job_are_counted():
     assert 1 <= usable_cores() <= os.cpu_count()
     code = (
         "import os; from semi_nnunet.util.machine import usable_cores; "
@@ -37,6 +37,6 @@ def test_cores_that_a_cluster_did_not_give_are_not_used():
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "1"
 
 
-def test_a_process_is_told_from_one_that_ended_and_from_no_number():
-    assert is_running(str(os.getpid())) and is_running("1")
-    assert not any(map(is_running, (str(ended_process()), "", "12a", "9" * 30)))
+def test_ended_processes_and_other_texts_are_not_running():
+    assert is_process_running(str(os.getpid())) and is_process_running("1")
+    assert not any(map(is_process_running, (str(ended_process()), "", "12a", "9" * 30)))

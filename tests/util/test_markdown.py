@@ -1,4 +1,4 @@
-"""Tables are Markdown, and even columns on a terminal."""
+"""Markdown tables with aligned columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_columns_are_as_wide_as_their_longest_cell():
     ]
 
 
-def test_numbers_end_at_the_right():
+def test_numbers_are_aligned_to_the_right():
     assert table([["trainer", "Dice"], ["x", "0.9"], ["longest one", "10"]], numbers=True) == (
         "| trainer     | Dice |\n"
         "|-------------|-----:|\n"
@@ -24,10 +24,10 @@ def test_numbers_end_at_the_right():
     )
 
 
-def test_a_heading_alone_is_a_table():
+def test_a_heading_without_rows_is_a_table():
     assert table([["a", "b"]]) == "| a | b |\n|---|---|"
 
 
-def test_rows_of_other_lengths_are_an_error():
+def test_rows_of_different_lengths_are_an_error():
     with pytest.raises(ValueError, match=r"shorter|longer"):
         table([["a", "b"], ["c"]])

@@ -1,4 +1,4 @@
-"""Work in processes: in order, the same as without, and a killed process is named."""
+"""Work in processes has the same results, in order, and a killed process is reported."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def test_results_come_in_the_order_of_the_jobs(processes: int) -> None:
     assert list(in_processes(abs, jobs, processes, "counts")) == jobs
 
 
-def test_a_killed_process_is_named() -> None:
-    with pytest.raises(UserError, match=r"a process that counts was killed.*Fix: use fewer"):
+def test_a_killed_process_is_reported() -> None:
+    with pytest.raises(UserError, match="a process that counts was killed"):
         list(in_processes(os._exit, [1, 1, 1], 2, "counts"))
 
 
@@ -37,22 +37,22 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
-def test_processes_end_with_the_one_that_started_them(kill: int, tmp_path: Path) -> None:
+def test_processes_end_with_their_parent(kill: int, tmp_path: Path) -> None:
     (script := tmp_path / "orphans.py").write_text(ORPHANS)
     parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE)
     assert parent.stdout is not None and parent.stdout.readline()
 
     def workers() -> list[psutil.Process]:
-        of_parent = psutil.Process(parent.pid).children(recursive=True)
-        return [one for one in of_parent if "spawn_main" in " ".join(one.cmdline())]
+        children = psutil.Process(parent.pid).children(recursive=True)
+        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
     started = time.monotonic()
-    while len(found := workers()) < 2 or any(one.num_threads() < 2 for one in found):
+    while len(running := workers()) < 2 or any(p.num_threads() < 2 for p in running):
         assert time.monotonic() - started < 120
         time.sleep(0.1)
     parent.send_signal(kill)
     parent.wait(60)
-    _, alive = psutil.wait_procs(found, timeout=60)
-    for one in alive:
-        one.kill()
+    _, alive = psutil.wait_procs(running, timeout=60)
+    for process in alive:
+        process.kill()
     assert not alive

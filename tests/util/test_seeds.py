@@ -19,7 +19,7 @@ def draw() -> tuple[float, float, float]:
 
 
 def states() -> tuple[str, str, bytes]:
-    """Of the three global generators."""
+    """Return the states of the three global generators."""
     return (
         repr(random.getstate()),
         repr(np.random.get_state()),
@@ -36,7 +36,7 @@ def test_a_seed_is_a_63_bit_number_that_every_generator_takes(keys):
 
 
 @given(Keys, Keys)
-def test_other_keys_give_another_seed(first, second):
+def test_different_keys_give_different_seeds(first, second):
     assert (derived_seed(*first) == derived_seed(*second)) == (first == second)
 
 
@@ -44,11 +44,11 @@ def test_other_keys_give_another_seed(first, second):
     ("first", "second"),
     [((1,), (1, 0)), ((0, 1), (2**32,)), (("1",), (1,)), (("a", "b"), ("ab",)), ((), (0,))],
 )
-def test_keys_that_look_alike_give_other_seeds(first, second):
+def test_similar_keys_give_different_seeds(first, second):
     assert derived_seed(*first) != derived_seed(*second)
 
 
-def test_a_numpy_integer_counts_as_the_number_it_is():
+def test_a_numpy_integer_counts_as_its_number():
     assert derived_seed(np.int64(3), "x") == derived_seed(3, "x")
 
 
@@ -63,7 +63,7 @@ def test_seeds_of_following_steps_are_spread_evenly():
     assert counts.min() > 140 and counts.max() < 260
 
 
-def test_the_same_keys_give_the_same_numbers_whatever_came_before():
+def test_equal_keys_give_equal_numbers_whatever_was_drawn_earlier():
     with seeded(1, "labelled", 5):
         first = draw()
     draw()
@@ -71,7 +71,7 @@ def test_the_same_keys_give_the_same_numbers_whatever_came_before():
         assert draw() == first
 
 
-def test_other_keys_give_other_numbers_in_every_generator():
+def test_different_keys_give_different_numbers_in_every_generator():
     with seeded(1, "labelled", 5):
         first = draw()
     for keys in ((1, "labelled", 6), (2, "labelled", 5), (1, "unlabelled", 5)):
@@ -80,18 +80,18 @@ def test_other_keys_give_other_numbers_in_every_generator():
 
 
 def test_the_global_generators_are_untouched_afterwards():
-    before = states()
+    initial = states()
     with seeded(3):
         draw()
-    assert states() == before
+    assert states() == initial
 
 
 def test_the_global_generators_are_untouched_after_an_exception():
-    before = states()
+    initial = states()
     with pytest.raises(KeyError), seeded(3):
         draw()
         raise KeyError
-    assert states() == before
+    assert states() == initial
 
 
 def test_blocks_can_be_nested():

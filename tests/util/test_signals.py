@@ -1,4 +1,4 @@
-"""Signals are handled for a while, and then as before."""
+"""Signals have another handler inside a block."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import pytest
 from semi_nnunet.util.signals import handled
 
 
-def test_a_signal_calls_the_handler_inside_alone_whatever_happens() -> None:
-    before, seen = signal.getsignal(signal.SIGUSR1), []
+def test_a_handler_is_called_inside_the_block_and_removed_after_an_error() -> None:
+    previous, seen = signal.getsignal(signal.SIGUSR1), []
     with pytest.raises(KeyError), handled(("SIGUSR1", "SIGNOTHING"), lambda n, _: seen.append(n)):
         os.kill(os.getpid(), signal.SIGUSR1)
         raise KeyError
-    assert seen == [signal.SIGUSR1] and signal.getsignal(signal.SIGUSR1) is before
+    assert seen == [signal.SIGUSR1] and signal.getsignal(signal.SIGUSR1) is previous
 
 
-def test_what_is_ignored_may_stay_so() -> None:
-    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+def test_ignored_signals_may_stay_ignored() -> None:
+    previous = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
         with handled(("SIGUSR1",), lambda *_: None, only_by_default=True):
             assert signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN
         with handled(("SIGUSR1",), lambda *_: None):
             assert signal.getsignal(signal.SIGUSR1) != signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGUSR1, before)
+        signal.signal(signal.SIGUSR1, previous)
 
 
 def test_other_threads_change_nothing() -> None:
-    before, inside = signal.getsignal(signal.SIGUSR1), []
+    previous, inside = signal.getsignal(signal.SIGUSR1), []
 
     def look() -> None:
         with handled(("SIGUSR1",), lambda *_: None):
@@ -40,4 +40,4 @@ def test_other_threads_change_nothing() -> None:
     thread = threading.Thread(target=look)
     thread.start()
     thread.join()
-    assert inside == [before]
+    assert inside == [previous]

@@ -1,4 +1,4 @@
-"""Types of values that users give: strict, so that nothing is silently something else."""
+"""Types of values from users are strict, so that nothing is converted silently."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from semi_nnunet.util.validation import fits, read_as
         (dict[str, int], {"a": "1"}, False),
     ],
 )
-def test_only_what_a_type_says_fits_it(hint: Any, value: Any, expected: bool) -> None:
+def test_values_fit_their_type_without_conversion(hint: Any, value: Any, expected: bool) -> None:
     assert fits(hint, value) is expected
 
 
@@ -44,14 +44,14 @@ class Inner:
 @dataclass(frozen=True)
 class Outer:
     name: str
-    parts: tuple[Inner, ...]
+    inner: tuple[Inner, ...]
 
 
 def test_a_dataclass_is_read_from_the_json_that_it_was_written_to(tmp_path: Path) -> None:
-    path, one = tmp_path / "outer.json", Outer("a", (Inner(1.5), Inner(2.0)))
-    write_json(path, asdict(one))
-    assert read_as(Outer, path, "somebody", "write it") == one
-    for other in ({"name": "a"}, [], {"name": "a", "parts": [{"number": "many"}]}):
-        write_json(path, other)
-        with pytest.raises(UserError, match=r"must be what somebody wrote, .* Fix: write it"):
-            read_as(Outer, path, "somebody", "write it")
+    path, outer = tmp_path / "outer.json", Outer("a", (Inner(1.5), Inner(2.0)))
+    write_json(path, asdict(outer))
+    assert read_as(Outer, path, "a command", "write it") == outer
+    for content in ({"name": "a"}, [], {"name": "a", "inner": [{"number": "many"}]}):
+        write_json(path, content)
+        with pytest.raises(UserError, match=r"outer\.json .* a command"):
+            read_as(Outer, path, "a command", "write it")

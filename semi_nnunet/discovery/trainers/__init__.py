@@ -1,1 +1,1 @@
-"""Nothing but the one file that nnU-Net searches."""
+"""Contains only the file that nnU-Net searches."""

@@ -1,32 +1,66 @@
-"""The one file nnU-Net searches for our trainers.
+"""The table of our trainers, in the one file that nnU-Net searches for them.
 
-Point ``nnUNet_extTrainer`` at its folder, or use ``semi_nnunet register``.
+Point ``nnUNet_extTrainer`` at its folder, or use ``semi_nnunet register``. The module of a trainer
+is imported when nnU-Net asks for its class, because that takes seconds; commands that only plan,
+check or list read the table.
 """
 
-from semi_nnunet.methods.copy_paste import SemiBCPTrainer
-from semi_nnunet.methods.cross_pseudo_supervision import SemiCPSTrainer
-from semi_nnunet.methods.diffusion import SemiDiffusionTrainer
-from semi_nnunet.methods.distillation import SemiDistillationTrainer
-from semi_nnunet.methods.fixmatch import SemiFixMatchTrainer
-from semi_nnunet.methods.mean_teacher import SemiMeanTeacherTrainer
-from semi_nnunet.methods.mixmatch import SemiMixMatchTrainer
-from semi_nnunet.methods.pretraining import SemiPretrainTrainer
-from semi_nnunet.methods.supervised import SemiBaselineTrainer
-from semi_nnunet.methods.uncertainty_aware import SemiUncertaintyAwareTrainer
-from semi_nnunet.methods.unified import SemiUnifiedTrainer
-from semi_nnunet.methods.unimatch import SemiUniMatchTrainer
+from __future__ import annotations
 
-__all__ = [
-    "SemiBCPTrainer",
-    "SemiBaselineTrainer",
-    "SemiCPSTrainer",
-    "SemiDiffusionTrainer",
-    "SemiDistillationTrainer",
-    "SemiFixMatchTrainer",
-    "SemiMeanTeacherTrainer",
-    "SemiMixMatchTrainer",
-    "SemiPretrainTrainer",
-    "SemiUncertaintyAwareTrainer",
-    "SemiUniMatchTrainer",
-    "SemiUnifiedTrainer",
-]
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+METHODS = Path(__file__).parents[2] / "methods"
+
+
+@dataclass(frozen=True)
+class TrainerFacts:
+    """Facts about a trainer, equal to the attributes of its class.
+
+    Args:
+        file: that defines the class.
+        settings: name of its settings class in :mod:`semi_nnunet.settings.methods`; ``None``: the
+            class is imported to find its settings.
+        uses_unlabelled: it needs unlabelled cases.
+        segments: its network predicts classes, so that it can be validated.
+        taught_by: the trainer whose trained network it needs by default.
+    """
+
+    file: Path
+    settings: str | None = None
+    uses_unlabelled: bool = True
+    segments: bool = True
+    taught_by: str | None = None
+
+
+def describe(module: str, settings: str | None = None, **facts: Any) -> TrainerFacts:
+    """Return the facts of a trainer in a module of :mod:`semi_nnunet.methods`."""
+    return TrainerFacts(METHODS / f"{module}.py", settings, **facts)
+
+
+TRAINERS = {
+    "SemiBCPTrainer": describe("copy_paste", "BCPSettings"),
+    "SemiCPSTrainer": describe("cross_pseudo_supervision", "CPSSettings"),
+    "SemiDiffusionTrainer": describe("diffusion", "DiffusionSettings"),
+    "SemiDistillationTrainer": describe(
+        "distillation", "DistillationSettings", taught_by="SemiMeanTeacherTrainer"
+    ),
+    "SemiFixMatchTrainer": describe("fixmatch", "FixMatchSettings"),
+    "SemiMeanTeacherTrainer": describe("mean_teacher", "MeanTeacherSettings"),
+    "SemiMixMatchTrainer": describe("mixmatch", "MixMatchSettings"),
+    "SemiPretrainTrainer": describe("pretraining", "PretrainSettings", segments=False),
+    "SemiBaselineTrainer": describe("supervised", "SemiSettings", uses_unlabelled=False),
+    "SemiUncertaintyAwareTrainer": describe("uncertainty_aware", "UncertaintyAwareSettings"),
+    "SemiUnifiedTrainer": describe("unified", "UnifiedSettings"),
+    "SemiUniMatchTrainer": describe("unimatch", "UniMatchSettings"),
+}
+__all__ = [*TRAINERS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in TRAINERS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"semi_nnunet.methods.{TRAINERS[name].file.stem}")
+    return getattr(module, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from semi_nnunet.pseudo_labels.test_time_augmentation import make_views, planes
+from semi_nnunet.inference.views import find_square_planes, make_views
 from semi_nnunet.settings.common import VIEWS
 
 
@@ -17,7 +17,7 @@ def image(shape: tuple[int, ...]) -> torch.Tensor:
     ("spacing", "shape"),
     [((1.0, 1.0), (2, 5, 7, 9)), ((1.0, 1.0, 1.0), (1, 5, 6, 7)), ((3.0, 1.0, 1.0), (2, 4, 5, 6))],
 )
-def test_what_a_network_says_of_each_voxel_comes_back_to_that_voxel(spacing, shape):
+def test_logits_of_a_view_come_back_to_their_voxels(spacing, shape):
     x = image(shape)
     for view in make_views(["rot90"], spacing):
         changed = view.change(x)
@@ -26,9 +26,9 @@ def test_what_a_network_says_of_each_voxel_comes_back_to_that_voxel(spacing, sha
 
 
 def test_only_square_voxels_are_turned():
-    assert planes((1.0, 1.0)) == [(-2, -1)]
-    assert planes((3.0, 1.0, 1.0)) == [(-2, -1)]
-    assert len(planes((1.0, 1.0, 1.0))) == 3
+    assert find_square_planes((1.0, 1.0)) == [(-2, -1)]
+    assert find_square_planes((3.0, 1.0, 1.0)) == [(-2, -1)]
+    assert len(find_square_planes((1.0, 1.0, 1.0))) == 3
     assert len(make_views(["rot90"], (1.0, 2.0))) == 1
 
 
@@ -48,7 +48,7 @@ def test_appearance_changes_values_and_moves_nothing(name):
 
 
 @pytest.mark.parametrize("name", ["rot90", "gamma", "blur", "noise", "equalize"])
-def test_labels_of_a_previous_stage_only_move(name):
+def test_labels_of_a_first_stage_are_only_moved(name):
     x = image((2, 6, 20, 20))
     x[1] = (x[1] > 1).float()
     for view in make_views([name], (1.0, 1.0)):
@@ -57,7 +57,7 @@ def test_labels_of_a_previous_stage_only_move(name):
         assert torch.equal(view.back(seen[1:]), x[1:])
 
 
-def test_gamma_is_no_identity_and_equalize_makes_the_histogram_flat():
+def test_gamma_changes_the_image_and_equalize_flattens_the_histogram():
     x = image((1, 1, 64, 64)).abs()
     low, high = (view.change(x) for view in make_views(["gamma"], (1.0, 1.0))[1:])
     assert not torch.allclose(low, high, atol=0.1)
@@ -66,7 +66,7 @@ def test_gamma_is_no_identity_and_equalize_makes_the_histogram_flat():
     assert counts.max() < 1.3 * counts.min()
 
 
-def test_all_names_make_views_but_flips_which_nnunet_does():
+def test_all_names_make_views_except_flips():
     for name in VIEWS:
         views = make_views([name], (1.0, 1.0))
         assert views[0].name == "as it is"

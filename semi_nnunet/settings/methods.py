@@ -1,0 +1,247 @@
+"""The settings of the methods, apart from their trainers, whose import takes seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from semi_nnunet.settings.common import (
+    LOSS,
+    MATCHED,
+    CutMixSettings,
+    SemiSettings,
+    single_network_score,
+)
+from semi_nnunet.settings.fidelity import FidelitySettings, paper_or
+from semi_nnunet.settings.schema import published, setting
+from semi_nnunet.settings.teacher import (
+    ConfidentTeacherSettings,
+    ConsistencySettings,
+    TeacherSettings,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BCPSettings(TeacherSettings):
+    """Settings of ``SemiBCPTrainer``."""
+
+    box_edge: float = setting(2 / 3, "of the patch (beta, sec. 4.2)", low=0.01, below=1)
+    mixture_weight: float = setting(
+        0.25,
+        "of each mixture; with 0.5 (authors' code) short trainings do not learn the labels",
+        low=0,
+    )
+    pseudo_label_weight: float = setting(0.5, "alpha of eq. 8, of pseudo-labelled voxels", low=0)
+    largest_component: bool = setting(
+        False, "organs may come in several pieces; the paper keeps the largest (LA, ACDC)"
+    )
+    variant: str = published(
+        paper={
+            "mixture_weight": 0.5, "largest_component": True, "appearance_strength": 0.0,
+            "ramp_up": "constant", "follow_reliability": False,
+        }
+    )  # fmt: skip
+
+
+RECENT_EPOCHS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class CPSSettings(CutMixSettings):
+    """Settings of ``SemiCPSTrainer``."""
+
+    cps_weight: float = setting(
+        0.5,
+        "half of a label's weight; with 1 the errors of the other network would count like labels "
+        "(phantom; authors: 1 to 6 on cross-entropy only, SSL4MIS: 0.1)",
+        low=0,
+    )
+    deploy: str = setting(
+        "better",
+        f"by validation Dice, mean of the last {RECENT_EPOCHS} epochs; 'average' is the mean of "
+        "both networks' logits, for which semi_nnunet export writes each network as a fold",
+        choices=("first", "second", "better", "average"),
+    )
+    variant: str = published(
+        paper={
+            "cps_weight": 1.5, "ramp_up": "constant", "unlabelled_start_steps": 0,
+            "follow_reliability": False,
+        },
+        ssl4mis={
+            "cps_weight": 0.1, "cutmix_probability": 0.0, "appearance_strength": 0.0,
+            "unlabelled_start_steps": 0, "follow_reliability": False,
+        },
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionSettings(FidelitySettings):
+    """Settings of ``SemiDiffusionTrainer``."""
+
+    sampling_steps: int = paper_or(10, 1, "as good as ten at a tenth of the cost", low=1)
+    sampling_interval_steps: int = setting(1, "xi labels images in every step", low=1)
+    clamped_logits: bool = paper_or(True, False, "DDIM makes them worse; x_0 is b (2 p - 1)")
+    label_scale: float = paper_or(1.0, 0.2, "b: small labels need the image", low=0.01, high=1)
+    time_power: float = paper_or(
+        1.0, 3.0, "t has density t^2, drawn towards T, where sampling starts (1: uniform)", low=1
+    )
+    begins_with_image: bool = paper_or(False, True, "noisy labels start with zero weights")
+    reparameterised: bool = paper_or(True, False, "Gumbel noise and smoothing blur small organs")
+    pseudo_label_weight: float = paper_or(10.0, 1.0, "on nnU-Net's Dice + cross-entropy", low=0)
+    diffusion_labels: bool = setting(True, "false: theta learns only from psi (ablation)")
+    theta_on_labels: bool = paper_or(False, True, "only pseudo labels: lags behind (prototype)")
+    averaging: str = paper_or("both", "none", "theta is no mean", choices=("both", "psi", "none"))
+    averaging_decay: float = setting(0.99, "m (sec. 3.3)", low=0, below=1)
+    normalised_difficulty: bool = paper_or(False, True, "otherwise weights may reach 40")
+    absent_class_dice: float | None = paper_or(0.5, None, "keeps its weight", low=0, high=1)
+    difficulty_horizon_steps: int = setting(50, "A (authors' code)", low=1)
+    filter_score: str = single_network_score()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationSettings(CutMixSettings):
+    """Settings of ``SemiDistillationTrainer``."""
+
+    models: tuple[str, ...] = setting(
+        (),
+        "the Mean Teacher of these plans and this fold; else as in semi_nnunet pseudo-label -m, "
+        "where {fold} stands for the current fold",
+    )
+    soft_label_weight: float = setting(
+        1.0, "that of labels, because the teacher is trained (Hinton)", low=0
+    )
+    temperature: float = setting(1.0, "of both distributions; above 1 they get softer", low=0.01)
+    unlabelled_start_steps: int = setting(0, "the models are already trained", low=0)
+    filter_score: str = single_network_score()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixMatchSettings(ConfidentTeacherSettings):
+    """Settings of ``SemiFixMatchTrainer``."""
+
+    strong_weight: float = setting(
+        0.5, "with 1 (sec. 2.2) pseudo labels count as much as labels (Hippocampus)", low=0
+    )
+    variant: str = published(
+        paper={
+            "strong_weight": 1.0, "class_wise_threshold": False, "ema_decay": 0.0,
+            "cutmix_probability": 0.0, "ramp_up": "constant", "unlabelled_start_steps": 0,
+            "follow_reliability": False,
+        }
+    )  # fmt: skip
+
+
+PLAIN = {  # consistency from the first step on, without mixing
+    "consistency_dice": 0.0, "cutmix_probability": 0.0, "unlabelled_start_steps": 0,
+    "follow_reliability": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanTeacherSettings(CutMixSettings, ConsistencySettings):
+    """Settings of ``SemiMeanTeacherTrainer``."""
+
+    teacher_noise: float = setting(
+        0.0, "sd of noise on the teacher's input, clamped at 2 sd (SSL4MIS: 0.1)", low=0
+    )
+    variant: str = published(
+        ssl4mis=PLAIN
+        | {"appearance_strength": 0.0, "teacher_noise": 0.1, "consistency_weight": 0.1},
+        pancreas=PLAIN | {"consistency_weight": 50.0},
+        oct=PLAIN | {"ema_decay": 0.99, "ema_decay_after_ramp_up": 0.999},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixMatchSettings(TeacherSettings):
+    """Settings of ``SemiMixMatchTrainer``."""
+
+    views: int = setting(2, "K (sec. 3.1)", low=1)
+    temperature: float = setting(0.5, "T (sec. 3.2)", low=0.01, high=1)
+    alpha: float = setting(0.75, "of Beta (sec. 3.3; mixing mixup only)", low=0.01)
+    mixing: str = setting(
+        "cutmix", "each voxel belongs to one image (paper: mixup)", choices=("mixup", "cutmix")
+    )
+    cutmix_edge: float = setting(1 / 3, "of the box (mixing cutmix only)", low=0.01, high=1)
+    guesser: str = setting(
+        "teacher", "less noisy than the student (the paper's)", choices=("teacher", "student")
+    )
+    mixed_labelled_weight: float = setting(1.0, "L_X (eq. 5)", low=0)
+    unlabelled_mse_weight: float = setting(
+        10.0, "lambda_U on dense squared differences, as in Mean Teacher here (CIFAR: 75)", low=0
+    )
+    variant: str = published(
+        paper={
+            "mixing": "mixup", "guesser": "student", "unlabelled_mse_weight": 75.0,
+            "ramp_up": "linear", "unlabelled_start_steps": 0, "follow_reliability": False,
+        }
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSettings(SemiSettings):
+    """Settings of ``SemiPretrainTrainer``."""
+
+    hidden_share: float = setting(
+        0.6, "of the blocks of a patch (Wald et al.: .6 to .75; He et al.: .75)", low=0, below=1
+    )
+    deep_supervision: bool = setting(
+        False, "images are restored at full resolution", topic=LOSS, scope=MATCHED
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UncertaintyAwareSettings(CutMixSettings, ConsistencySettings):
+    """Settings of ``SemiUncertaintyAwareTrainer``."""
+
+    stochastic_passes: int = setting(8, "T of the paper, sec. 2.2", low=2)
+    teacher_noise: float = setting(
+        0.1, "sd of the noise on the teacher's input, clamped at 2 sd (authors' code)", low=0
+    )
+    dropout: float = setting(
+        0.5, "of bottleneck channels in the stochastic passes (as in the V-Net)", low=0, below=1
+    )
+    threshold_start: float = setting(
+        0.75, "of the largest entropy; rises to 1 over the training (authors' code)", low=0, high=1
+    )
+    variant: str = published(
+        paper={
+            "consistency_dice": 0.0, "consistency_weight": 0.1, "cutmix_probability": 0.0,
+            "appearance_strength": 0.0, "unlabelled_start_steps": 0, "follow_reliability": False,
+        }
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnifiedSettings(CutMixSettings, ConsistencySettings):
+    """Settings of ``SemiUnifiedTrainer``."""
+
+    box_edge: float = setting(
+        1 / 3, "of the patch, so that most of a labelled patch stays", low=0.01, high=1
+    )
+    boxes_weight: float = setting(1.0, "that of labelled patches (tournament)", low=0)
+    unlabelled_gradient_limit: float = setting(
+        2.0, "at the start: learn from many images before the labels are fitted (tournament)", low=0
+    )
+    unlabelled_gradient_limit_at_end: float | None = setting(
+        0.25, "labels are fitted at the end (tournament); none: a constant limit", low=0.001
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniMatchSettings(ConfidentTeacherSettings):
+    """Settings of ``SemiUniMatchTrainer``."""
+
+    strong_weight: float = setting(
+        0.125, "of each strong view: half of eq. 6, which was too much (Hippocampus)", low=0
+    )
+    feature_weight: float = setting(
+        0.25, "of the stream with perturbed features: half of eq. 6, for the same reason", low=0
+    )
+    dropout: float = setting(0.5, "of the channels of every skip (sec. 3.2)", low=0, below=1)
+    variant: str = published(
+        paper={
+            "strong_weight": 0.25, "feature_weight": 0.5, "class_wise_threshold": False,
+            "ema_decay": 0.0, "cutmix_probability": 0.5, "ramp_up": "constant",
+            "unlabelled_start_steps": 0, "follow_reliability": False,
+        }
+    )  # fmt: skip
