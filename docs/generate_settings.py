@@ -16,7 +16,7 @@ from typing import Any
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.settings.common import TOPICS, SemiSettings
 from semi_nnunet.settings.rules import DatasetProperties
-from semi_nnunet.settings.schema import resolve, topic_of
+from semi_nnunet.settings.schema import find_topic, resolve
 
 PAGE = Path(__file__).with_name("settings.md")
 EXAMPLE = DatasetProperties(
@@ -90,7 +90,7 @@ def page() -> str:
     common = {field.name: field for field in dataclasses.fields(SemiSettings)}
     parts = [HEAD.format(**examples), "## Settings of every trainer\n"]
     for topic in TOPICS:
-        fields = [one for one in common.values() if topic_of(SemiSettings, one.name) == topic]
+        fields = [one for one in common.values() if find_topic(SemiSettings, one.name) == topic]
         if fields:
             parts += [f"### {topic[:1].upper()}{topic[1:]}\n", table(SemiSettings, fields)]
     parts.append("## Settings of single methods\n")

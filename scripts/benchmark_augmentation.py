@@ -27,8 +27,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from semi_nnunet.augment.views import AppearanceView
 from semi_nnunet.data.batched_transforms import BatchedTransforms
-from semi_nnunet.data.loading import reproducible
-from semi_nnunet.training.geometry import NNUNET_SCALES
+from semi_nnunet.data.loading import make_reproducible
+from semi_nnunet.training.loaders import NNUNET_SCALES
 from semi_nnunet.util.seeds import seeded
 from semi_nnunet.util.timing import Seconds
 from semi_nnunet.util.timing import in_turn as in_turn_of_parts
@@ -78,7 +78,7 @@ def nnunet_transforms(patch: tuple[int, ...]) -> tuple[ComposeTransforms, tuple[
     scales = [[0.5**level] * len(patch) for level in range(4)]
     axes = tuple(range(len(patch)))
     made = nnUNetTrainer.get_training_transforms(patch, rotation, scales, axes, False)
-    return reproducible(made), tuple(int(edge) for edge in first)
+    return make_reproducible(made), tuple(int(edge) for edge in first)
 
 
 def strong_view(size: int, patch: tuple[int, ...], args: argparse.Namespace) -> float:

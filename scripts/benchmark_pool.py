@@ -25,8 +25,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from semi_nnunet.data.manifest import Entry
-from semi_nnunet.pseudo_labels.pool import PoolShard, Request, shards_left, source_of
+from semi_nnunet.data.manifest import ManifestEntry
+from semi_nnunet.pseudo_labels.pool import (
+    LabellingRequest,
+    PoolShard,
+    find_unfinished_shards,
+    read_file_versions,
+)
 
 PARTS, LEFT, LINKS = 100, 100, 30_000
 
@@ -44,7 +49,7 @@ def main() -> None:
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        measure(Request(args.measure / "images", args.measure / "out", (args.model,)))
+        measure(LabellingRequest(args.measure / "images", args.measure / "out", (args.model,)))
         return
     if args.label:
         label(args.model, args.image, args.label)
@@ -95,18 +100,18 @@ def make(folder: Path, image: Path, count: int, left: int = LEFT) -> None:
         if number >= left:
             label = folder / "out" / "labels" / f"{case}{ending}"
             os.link(image, label)
-            source = source_of([str(folder / "images" / f"{case}_0000{ending}")])
+            source = read_file_versions([str(folder / "images" / f"{case}_0000{ending}")])
             facts = {"uncertainty": {"entropy": 0}, "ignored": 0}
-            entry = Entry(case, source, {label.name: [size, "0" * 64]}, facts)
+            entry = ManifestEntry(case, source, {label.name: [size, "0" * 64]}, facts)
             lines.setdefault(number % PARTS, []).append(json.dumps(entry.__dict__))
     for part, text in lines.items():
         path = folder / "out" / "parts" / f"part_{part:05d}_of_{PARTS:05d}.jsonl"
         path.write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
-def measure(request: Request) -> None:
+def measure(request: LabellingRequest) -> None:
     started = time.monotonic()
-    parts = shards_left(request, PARTS)
+    parts = find_unfinished_shards(request, PARTS)
     planned = time.monotonic()
     left = PoolShard(request, parts[0].number, PARTS).left()
     if not left:

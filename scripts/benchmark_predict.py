@@ -29,8 +29,8 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.challenge.sampling import Cost, cost_of, sampling
-from semi_nnunet.runs.commands import arguments_of
+from semi_nnunet.challenge.sampling import ProgramCost, measure_program, sample_machine
+from semi_nnunet.runs.commands import build_child_arguments
 from semi_nnunet.util.files import write_json
 
 CLASSES = 13  # and background
@@ -82,7 +82,7 @@ def compare(folder: Path, args: argparse.Namespace) -> None:
     In the end labels are compared with those of nnU-Net, where they are there, else with those of
     the way that is told.
     """
-    with sampling() as idle:
+    with sample_machine() as idle:
         time.sleep(0.5)
     if idle.gpu is not None:
         print(f"{idle.gpu.largest:.0f} MiB of the GPU are in use before")
@@ -202,13 +202,13 @@ def make_model(folder: Path, patch: list[int], features: int, mirror: bool) -> N
     torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
 
 
-def run(words: list[str], folder: Path, limit: float | None) -> Cost:
+def run(words: list[str], folder: Path, limit: float | None) -> ProgramCost:
     """What a command costs; where it fails, this script ends with what it printed last."""
     os.environ.update(
         {f"nnUNet_{name}": str(folder) for name in ("raw", "preprocessed", "results")}
     )
     lines = list[str]()
-    cost = cost_of(arguments_of(words), limit, say=lines.append)
+    cost = measure_program(build_child_arguments(words), limit, say=lines.append)
     if cost.exit_code:
         raise SystemExit("\n".join(lines[-40:]))
     return cost

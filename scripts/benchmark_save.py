@@ -23,7 +23,7 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
 from semi_nnunet.training import checkpoints
-from semi_nnunet.training.saving import CheckpointWriter
+from semi_nnunet.training.checkpoints import CheckpointWriter
 
 FEATURES, REPEATS = (32, 64, 128, 256, 320, 320), 5
 
@@ -36,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path)
     args = parser.parse_args(words)
     content, writer = checkpoint(torch.device(args.device)), CheckpointWriter()
-    print(f"{checkpoints.bytes_of(content) / 2**20:.0f} MiB on {args.device}, medians:")
+    print(f"{checkpoints.count_tensor_bytes(content) / 2**20:.0f} MiB on {args.device}, medians:")
     at_once, flushed, waited, written = (list[float]() for _ in range(4))
     with tempfile.TemporaryDirectory(dir=args.folder) as folder, writer.running(print):
         path, plain = Path(folder) / checkpoints.LATEST, Path(folder) / "plain"
@@ -47,7 +47,7 @@ def main(words: Sequence[str] | None = None) -> None:
             if args.device == "cuda":
                 torch.cuda.synchronize()
             began = time.perf_counter()
-            with writer.beside():
+            with writer.in_background():
                 writer.save(content, path)
             waited.append(time.perf_counter() - began)
             writer.wait()

@@ -25,7 +25,7 @@ from nnunetv2.inference.export_prediction import (
 )
 from torch import nn
 
-from semi_nnunet.data.layout import preprocessed_dataset, read_plans
+from semi_nnunet.data.layout import get_preprocessed_dataset, read_plans
 from semi_nnunet.discovery.classes import trainer_classes
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.seeds import seeded
@@ -76,7 +76,7 @@ def main() -> None:
 
 def trained(args: argparse.Namespace) -> Any:
     """The trainer with the weights of its final checkpoint."""
-    folder = preprocessed_dataset(args.dataset)
+    folder = get_preprocessed_dataset(args.dataset)
     plans, description = read_plans(folder, args.plans), read_json(folder / "dataset.json")
     fold = args.fold if args.fold == "all" else int(args.fold)
     made = trainer_classes()[TRAINER](

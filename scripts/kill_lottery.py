@@ -34,7 +34,7 @@ from typing import Any
 import torch
 
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
-from semi_nnunet.runs.commands import arguments_of
+from semi_nnunet.runs.commands import build_child_arguments
 from semi_nnunet.util.command import Command, typed
 
 PLANS, DATASET = "nnUNetPlans_lottery", "901"
@@ -194,7 +194,7 @@ def start(words: Command, results: Path, keep: bool = False) -> subprocess.Popen
         keep: what it says can be read.
     """
     return subprocess.Popen(
-        arguments_of(words),
+        build_child_arguments(words),
         stdout=subprocess.PIPE if keep else subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
         env={**os.environ, "nnUNet_results": str(results)},

@@ -11,7 +11,11 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from semi_nnunet.planning.architecture import KNOWN, size_of, with_architecture
+from semi_nnunet.planning.architecture import (
+    ARCHITECTURES,
+    measure_network_size,
+    replace_architecture,
+)
 
 PATCH = {2: 256, 3: 96}
 FEATURES = [32, 64, 128, 256, 512, 512, 512]
@@ -73,7 +77,7 @@ def main() -> None:
     for dimension in (2, 3):
         row("nnU-Net's U-Net", dimension, "", planned(dimension))
         row("nnU-Net's ResEnc M, L, XL", dimension, "", planned(dimension, residual=True))
-    for name in KNOWN:
+    for name in ARCHITECTURES:
         encoders = [""]
         if name.startswith("smp."):
             encoders = ["tu-vit_tiny_patch16_224"] if name == "smp.DPT" else ["resnet34"]
@@ -81,13 +85,13 @@ def main() -> None:
             encoders += ["tu-mobilenetv3_small_100"] if name == "smp.Unet" else []
         for encoder in encoders:
             for dimension in (2, 3):
-                plan = with_architecture(planned(dimension), name, encoder, None)
+                plan = replace_architecture(planned(dimension), name, encoder, None)
                 if plan is not None and not (dimension == 2 and name == "monai.VNet"):
                     row(name, dimension, encoder, plan)
 
 
 def row(name: str, dimension: int, encoder: str, plan: dict[str, Any]) -> None:
-    parameters, operations = size_of(plan, 1, 2)
+    parameters, operations = measure_network_size(plan, 1, 2)
     numbers = f"{parameters / 1e6:.1f} | {operations / 1e9:.1f}"
     print(f"| `{name}` | {dimension}d | {encoder} | {numbers} |", flush=True)
 

@@ -23,8 +23,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from semi_nnunet.data.layout import manifest_file
-from semi_nnunet.data.manifest import Entry
+from semi_nnunet.data.layout import get_manifest_file
+from semi_nnunet.data.manifest import ManifestEntry
 from semi_nnunet.data.unlabelled_shards import UnlabelledPreprocessing
 from semi_nnunet.datasets.phantom import write_phantom_dataset
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
@@ -122,7 +122,7 @@ def make_preprocessed(preprocessed: Path, count: int) -> None:
     run("originals", [sys.executable, "-c", ORIGINAL, NAME, str(sources_file)])
     sources = json.loads(sources_file.read_text(encoding="utf-8"))
     pool = UnlabelledPreprocessing(preprocessed, "nnUNetPlans", "2d")
-    manifest = manifest_file(pool.folder)
+    manifest = get_manifest_file(pool.folder)
     made = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
     by_source = {entry["source"]: entry for entry in made}
     there = {entry["case"] for entry in made}
@@ -139,7 +139,7 @@ def make_preprocessed(preprocessed: Path, count: int) -> None:
                     os.link(pool.folder / name, pool.folder / target)
                 except OSError:  # a file has so many links already
                     shutil.copy(pool.folder / name, pool.folder / target)
-            entry = Entry(case, source, files, original["facts"], original["when"])
+            entry = ManifestEntry(case, source, files, original["facts"], original["when"])
             file.write(json.dumps(entry.__dict__) + "\n")
 
 

@@ -168,7 +168,7 @@ def located(root: Path, number: int, name: str) -> PreparedDataset:
 def plan_tiny(dataset: PreparedDataset, label_kind: str, channels: int) -> None:
     """Write the raw data set, its fingerprint and plans, the networks shrunken."""
     from semi_nnunet.data.prepare import plan_if_needed
-    from semi_nnunet.planning.budget import Size, shrink
+    from semi_nnunet.planning.budget import NetworkSize, shrink_configuration
 
     counts = {"labelled": 5, "unlabelled": 4, "test": 1}
     write_phantom_dataset(
@@ -178,17 +178,17 @@ def plan_tiny(dataset: PreparedDataset, label_kind: str, channels: int) -> None:
         plan_if_needed(dataset.raw, dataset.preprocessed, PLANS_NAME, "ExperimentPlanner", 1)
     plans = dataset.plans
     for configuration, size in (
-        ("2d", Size(4, 24 * 24, 2)),
-        ("3d_fullres", Size(4, 8 * 24 * 24, 2)),
+        ("2d", NetworkSize(4, 24 * 24, 2)),
+        ("3d_fullres", NetworkSize(4, 8 * 24 * 24, 2)),
     ):
-        shrunken = shrink(plans["configurations"][configuration], size)
+        shrunken = shrink_configuration(plans["configurations"][configuration], size)
         plans["configurations"][configuration] = shrunken
     write_plans(dataset, plans)
 
 
 def add_cascade(dataset: PreparedDataset) -> None:
     """3d_lowres with twice the in-plane spacing and half the patch, and the stage after it."""
-    from semi_nnunet.planning.budget import Size, shrink
+    from semi_nnunet.planning.budget import NetworkSize, shrink_configuration
 
     plans = dataset.plans
     configurations = plans["configurations"]
@@ -200,7 +200,7 @@ def add_cascade(dataset: PreparedDataset) -> None:
         "median_image_size_in_voxels": scaled(lowres["median_image_size_in_voxels"], halved),
         "patch_size": [int(edge) for edge in scaled(lowres["patch_size"], halved)],
     }
-    lowres = shrink(lowres, Size(4, 12 * 16 * 16, 2))
+    lowres = shrink_configuration(lowres, NetworkSize(4, 12 * 16 * 16, 2))
     configurations["3d_lowres"] = {**lowres, "next_stage": "3d_cascade_fullres"}
     configurations["3d_cascade_fullres"] = {
         "inherits_from": "3d_fullres",
@@ -218,10 +218,10 @@ def write_plans(dataset: PreparedDataset, plans: dict[str, Any]) -> None:
 
 
 def preprocess(dataset: PreparedDataset) -> None:
-    from semi_nnunet.data.prepare import prepare
+    from semi_nnunet.data.prepare import prepare_for_training
 
     with no_processes():
-        prepare(str(dataset.number), None, PLANS_NAME, "ExperimentPlanner", 1, False)
+        prepare_for_training(str(dataset.number), None, PLANS_NAME, "ExperimentPlanner", 1, False)
 
 
 class _InProcess:

@@ -5,7 +5,6 @@ from pathlib import Path
 import nnunetv2.training.nnUNetTrainer
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
-import semi_nnunet.data.preprocessing
 import semi_nnunet.pseudo_labels.predictor  # noqa: F401
 from semi_nnunet.discovery.classes import trainer_classes
 

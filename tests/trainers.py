@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from semi_nnunet.data.declared_labels import declared_classes
+from semi_nnunet.data.declared_labels import get_declared_classes
 from semi_nnunet.discovery.classes import trainer_classes
 from semi_nnunet.training import run_log
 from semi_nnunet.training.trainer import SemiTrainer
@@ -36,7 +36,7 @@ def partially_annotated(dataset: Any, kind: str = "labels") -> Any:
     some = ["large", "small"] if "regions" not in kind else ["all_organs", "inner"]
     entry = {
         "phantom_*": some,
-        "phantom_0003": list(declared_classes(dataset.dataset_json["labels"])),
+        "phantom_0003": list(get_declared_classes(dataset.dataset_json["labels"])),
     }
     description = {**dataset.dataset_json, "annotated": entry}
     return SimpleNamespace(plans=dataset.plans, dataset_json=description)

@@ -64,8 +64,8 @@ def warm_commands(setattr: Callable[[object, str, object], None] = setattr) -> N
 
     if not CAN_FORK:
         return
-    original = commands.arguments_of
-    setattr(commands, "arguments_of", arguments_of)
+    original = commands.build_child_arguments
+    setattr(commands, "build_child_arguments", arguments_of)
     setattr(multiprocessing.util, "spawnv_passfds", spawning_warm(server))
 
 

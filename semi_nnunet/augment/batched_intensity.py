@@ -41,7 +41,7 @@ def kernel_radius(sigma: float) -> int:
     return (nearest - 1) // 2
 
 
-def kernel(sigma: float, radius: int) -> list[float]:
+def list_kernel_weights(sigma: float, radius: int) -> list[float]:
     """Return the weights of batchgeneratorsv2's Gaussian kernel, zero-padded up to ``radius``."""
     nonzero = kernel_radius(sigma)
     values = [
@@ -88,7 +88,7 @@ def lower_resolution(rows: torch.Tensor, shapes: Sequence[Sequence[int]]) -> tor
     return lowered
 
 
-def change_gamma(
+def change_row_gamma(
     rows: torch.Tensor, gamma: torch.Tensor, sign: torch.Tensor, keeps: torch.Tensor
 ) -> torch.Tensor:
     """Map values to [0, 1], raise them to a power, and map them back.

@@ -49,7 +49,9 @@ def to_regions(labels: torch.Tensor, regions: Sequence[Sequence[int]]) -> torch.
     return inside
 
 
-def at_scales(labels: torch.Tensor, scales: Sequence[Sequence[float]]) -> list[torch.Tensor]:
+def downsample_labels(
+    labels: torch.Tensor, scales: Sequence[Sequence[float]]
+) -> list[torch.Tensor]:
     """Downsample (B, C, *spatial) to every scale of deep supervision, by the nearest voxel."""
     return [_downsample(labels, scale) for scale in scales]
 

@@ -34,7 +34,7 @@ def crop_centre(x: torch.Tensor, size: Sequence[int], value: float) -> torch.Ten
     return x.clone(memory_format=torch.contiguous_format)
 
 
-def sampling_matrix(
+def build_sampling_matrix(
     affine: Sequence[Sequence[float]], shape: Sequence[int], size: Sequence[int]
 ) -> list[list[float]]:
     """Convert an affine map of voxels into the matrix of :func:`torch.nn.functional.affine_grid`.
@@ -55,14 +55,14 @@ def sampling_matrix(
     return [[*row, 0.0] for row in rows[::-1]]
 
 
-def sampling_grid(matrices: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+def build_sampling_grid(matrices: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Compute the positions of the result's voxels in the source.
 
     Equal to :func:`torch.nn.functional.affine_grid`, in a third of its time on a CPU: one vector
     for each axis of the result, and their sums.
 
     Args:
-        matrices: (n, axes, axes + 1), see :func:`sampling_matrix`.
+        matrices: (n, axes, axes + 1), see :func:`build_sampling_matrix`.
         size: spatial, of the result.
 
     Returns:
@@ -215,7 +215,7 @@ def _highest_score(labels: list[torch.Tensor], weights: list[torch.Tensor]) -> t
     return winner
 
 
-def mirror(x: torch.Tensor, axes: Sequence[Sequence[int]]) -> torch.Tensor:
+def mirror_samples(x: torch.Tensor, axes: Sequence[Sequence[int]]) -> torch.Tensor:
     """Reverse spatial axes of each sample of ``x`` (B, C, *spatial), in place.
 
     Args:

@@ -42,7 +42,9 @@ class GridView:
         return x
 
 
-def square_planes(patch_size: Sequence[int], spacing: Sequence[float]) -> list[tuple[int, int]]:
+def list_square_planes(
+    patch_size: Sequence[int], spacing: Sequence[float]
+) -> list[tuple[int, int]]:
     """Return the planes in which a quarter turn keeps the patch's shape and the voxels' size.
 
     >>> square_planes((16, 64, 64), (3.0, 0.8, 0.8))

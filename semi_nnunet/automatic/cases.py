@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from semi_nnunet.runs.folders import Folders, patients_of
-from semi_nnunet.runs.folds import number_of_folds
+from semi_nnunet.runs.folders import Folders, load_patient_finder
+from semi_nnunet.runs.folds import count_dataset_folds
 
 MOST_FOLDS_TO_CHOOSE = 3
 LEAST_PATIENTS = 6  # below, Wilcoxon's test finds nothing even if all patients agree
@@ -45,9 +45,9 @@ class CaseCounts:
     def of(cls, folders: Folders) -> CaseCounts:
         """Count the cases of a preprocessed data set."""
         labelled, tests = folders.labelled_cases(), folders.test_cases()
-        patient_of = patients_of(folders)
+        patient_of = load_patient_finder(folders)
         return cls(
-            folds=number_of_folds(folders),
+            folds=count_dataset_folds(folders),
             labelled=len(labelled),
             patients=len({*map(patient_of, labelled)}),
             test_cases=len(tests),

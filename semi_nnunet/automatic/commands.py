@@ -11,7 +11,7 @@ from semi_nnunet.data.layout import read_plans
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import STEPS, Job
-from semi_nnunet.runs.launching import Launcher
+from semi_nnunet.runs.launching import JobLauncher
 from semi_nnunet.training.precision import computes_bfloat16_fast
 from semi_nnunet.util.command import Command
 
@@ -40,7 +40,7 @@ class AutoCommands:
 
     folders: Folders
     configuration: str
-    launcher: Launcher
+    launcher: JobLauncher
     device: str
     out: Path
 

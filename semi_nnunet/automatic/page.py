@@ -13,7 +13,7 @@ from semi_nnunet.automatic.schedule import (
     estimate_round_seconds,
 )
 from semi_nnunet.automatic.state import AutoState
-from semi_nnunet.report.choice import Choice
+from semi_nnunet.report.choice import MethodChoice
 from semi_nnunet.util.progress import readable_time
 
 
@@ -80,7 +80,7 @@ def describe_case_roles(cases: CaseCounts, rounds: Collection[str]) -> str:
 
 def build_choice(
     trainer: str, state: AutoState, cases: CaseCounts, proof: Proof, hours: float
-) -> Choice:
+) -> MethodChoice:
     """Describe the rounds in which ``trainer`` was chosen, and the model that ships."""
     rows = [
         (
@@ -94,10 +94,12 @@ def build_choice(
         f"The model that ships was trained on all labelled cases (fold all, {FULL} round): "
         f"{shorten_trainer(proof.ships)}. {readable_time(state.seconds)} of {hours:g} h were spent."
     )
-    return Choice(trainer, (describe_case_roles(cases, state.rounds),), tuple(rows), (shipped,))
+    return MethodChoice(
+        trainer, (describe_case_roles(cases, state.rounds),), tuple(rows), (shipped,)
+    )
 
 
-def format_answer_page(dataset: str, proof: Proof, choice: Choice, export: str | None) -> str:
+def format_answer_page(dataset: str, proof: Proof, choice: MethodChoice, export: str | None) -> str:
     """Return a page of Markdown: the answer first, then how the model was chosen.
 
     Args:

@@ -15,11 +15,11 @@ import numpy as np
 from semi_nnunet.automatic.expected_gain import HARM, ExpectedGain, GainPrior
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.evaluation import comparison
-from semi_nnunet.evaluation.statistics import doubts
-from semi_nnunet.evaluation.values import Model, Value, crediting_absence, read_values
-from semi_nnunet.runs.folders import patients_of
+from semi_nnunet.evaluation.statistics import find_doubts
+from semi_nnunet.evaluation.values import Model, Value, credit_absence, read_values
+from semi_nnunet.runs.folders import load_patient_finder
 from semi_nnunet.runs.job import Job
-from semi_nnunet.runs.trainings import tables_of
+from semi_nnunet.runs.trainings import list_metric_tables
 from semi_nnunet.util.errors import UserError
 
 METRIC = "dice"
@@ -44,7 +44,7 @@ class Proof:
 
 def rank_trainers(jobs: Sequence[Job]) -> list[str]:
     """Return the trainers by their mean Dice on the validation cases, the best first."""
-    ranking = comparison.ranking(read_dice_values(jobs, "validation"), METRIC)
+    ranking = comparison.rank_models(read_dice_values(jobs, "validation"), METRIC)
     return [model.trainer for model, _ in ranking]
 
 
@@ -58,12 +58,12 @@ def prove(jobs: Sequence[Job], trainer: str) -> Proof:
     subset = "test" if jobs[0].folders.test_labels else "validation"
     values = read_dice_values([job for job in jobs if job.trainer in (BASELINE, trainer)], subset)
     try:
-        (compared,) = comparison.compare(values, BASELINE, METRIC)
+        (compared,) = comparison.compare_with_baseline(values, BASELINE, METRIC)
     except UserError:
         reason = f"{trainer} could not be compared with the baseline: no labelled case was left."
         return Proof(BASELINE, f"{reason} The baseline ships.")
     gain = compared.overall
-    unit = "patient" if comparison.patients_note(values) else "case"
+    unit = "patient" if comparison.describe_patients(values) else "case"
     numbers = (
         f"{trainer} has Dice {compared.mean:.4f}, the baseline {compared.baseline_mean:.4f}: "
         f"{100 * gain.mean:+.2f} points ({100 * gain.low:+.2f} to {100 * gain.high:+.2f}), "
@@ -82,7 +82,7 @@ def prove(jobs: Sequence[Job], trainer: str) -> Proof:
         claim = "Unlabelled images harm here"
     else:
         likelihood = "A gain is likely, but not proven" if ships else "No gain was shown"
-        claim = f"{likelihood} ({' and '.join(doubts(gain, compared.p_holm))})"
+        claim = f"{likelihood} ({' and '.join(find_doubts(gain, compared.p_holm))})"
     outcome = "" if ships else " The baseline ships."
     return Proof(trainer if ships else BASELINE, f"{claim}: {numbers}. {bet}{outcome}")
 
@@ -109,6 +109,6 @@ def list_patient_gains(values: Sequence[Value], trainer: str) -> list[float]:
 
 def read_dice_values(jobs: Sequence[Job], subset: str) -> list[Value]:
     """Return the Dice of every case and class."""
-    patient_of = patients_of(jobs[0].folders)
-    values, _ = read_values(tables_of(jobs, subset), METRIC, patient_of)
-    return crediting_absence(values, METRIC)
+    patient_of = load_patient_finder(jobs[0].folders)
+    values, _ = read_values(list_metric_tables(jobs, subset), METRIC, patient_of)
+    return credit_absence(values, METRIC)

@@ -25,13 +25,13 @@ from semi_nnunet.automatic.schedule import (
 )
 from semi_nnunet.automatic.state import AutoState
 from semi_nnunet.data.image_files import read_with_nnunet
-from semi_nnunet.data.integrity import reader_class
+from semi_nnunet.data.integrity import choose_reader
 from semi_nnunet.data.raw_description import RawDataset
 from semi_nnunet.discovery.listing import our_trainers, unknown_trainers
 from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
 from semi_nnunet.runs.commands import run_stages
-from semi_nnunet.runs.folders import ALL, Folders, folders_of
-from semi_nnunet.runs.launching import Launcher, find_resources
+from semi_nnunet.runs.folders import ALL, Folders, find_folders
+from semi_nnunet.runs.launching import JobLauncher, find_resources
 from semi_nnunet.runs.local import Resources
 from semi_nnunet.util.command import typed
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
@@ -67,13 +67,13 @@ class ShippedModel:
     folder: Path
 
 
-def auto(
+def run_auto(
     dataset: str,
     *,
     hours: float = 8.0,
     configuration: str | None = None,
     trainers: Sequence[str] = CANDIDATES,
-    launcher: Launcher | None = None,
+    launcher: JobLauncher | None = None,
     out: str | Path | None = None,
     dry_run: bool = False,
 ) -> ShippedModel | None:
@@ -88,7 +88,7 @@ def auto(
         UserError: the options or the data are wrong, another process runs the same choice, the time
             is too short, or a stage failed.
     """
-    launcher, folders = launcher or Launcher(), folders_of(dataset)
+    launcher, folders = launcher or JobLauncher(), find_folders(dataset)
     candidates = unique([name for name in trainers if name != BASELINE])
     target = Path(out or f"auto_{folders.raw.name}").absolute()
     require_valid_options(hours, candidates, target)
@@ -137,7 +137,7 @@ def choose_configuration(folders: Folders, device: str) -> str:
         return "2d"
     raw = RawDataset.of(folders.raw)
     images = raw.cases[0].images
-    reader = reader_class(raw.content, images)
+    reader = choose_reader(raw.content, images)
     array, _, _ = read_with_nnunet(images[0], reader, is_label=False)
     return "3d_fullres" if array.shape[1] > 1 else "2d"
 

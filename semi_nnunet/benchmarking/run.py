@@ -18,8 +18,8 @@ from semi_nnunet.benchmarking.work import STOCK, TOO_LARGE, Work
 from semi_nnunet.data.layout import read_plans
 from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.discovery.names import BASELINE
-from semi_nnunet.runs.before_start import data_problems
-from semi_nnunet.runs.folders import folders_of
+from semi_nnunet.runs.before_start import find_data_problems
+from semi_nnunet.runs.folders import find_folders
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
 from semi_nnunet.util.files import require_place, write_json
@@ -153,7 +153,7 @@ def benchmark(
     if file is not None:
         write_json(file, measured.as_json())
     try:
-        Kept.of(folders_of(work.dataset), work).keep(measured.rates())
+        Kept.of(find_folders(work.dataset), work).keep(measured.rates())
     except (UserError, OSError) as error:  # what was measured is told all the same
         say(f"WARNING: the seconds are not kept for semi_nnunet auto: {error}")
     return measured
@@ -191,11 +191,11 @@ def work_of(
         resources = find_resources(device, jobs=1, threads=threads)
     wrong += unknown("trainer", trainers, [STOCK, *our_trainers()])
     with collect_errors(wrong, "-d"):
-        folders = folders_of(dataset)
+        folders = find_folders(dataset)
         with collect_errors(wrong, "-p"):
             content = read_plans(folders.preprocessed, plans)
             absent = [*unknown("configuration", [configuration], content["configurations"])]
-            data = () if absent else data_problems(
+            data = () if absent else find_data_problems(
                 folders, content, plans, [configuration], [BASELINE]
             )  # fmt: skip
             wrong += [*absent, *data]

@@ -16,7 +16,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from semi_nnunet.data.layout import read_plans
 from semi_nnunet.discovery.classes import trainer_classes
-from semi_nnunet.runs.folders import ALL, folders_of
+from semi_nnunet.runs.folders import ALL, find_folders
 from semi_nnunet.training.trainer import SemiTrainer
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import UserError
@@ -79,7 +79,7 @@ def ready(work: Work, name: str, **settings: Any) -> Any:
     Raises:
         UserError: it cannot train there; with the reason.
     """
-    folders = folders_of(work.dataset)
+    folders = find_folders(work.dataset)
     plans = read_plans(folders.preprocessed, work.plans)
     description = read_json(folders.preprocessed / "dataset.json")
     trainer_class = trainer_classes().get(name, nnUNetTrainer)

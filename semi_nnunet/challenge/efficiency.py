@@ -18,13 +18,17 @@ from typing import Any
 import numpy as np
 import psutil
 
-from semi_nnunet.challenge.sampling import Cost, cost_of
-from semi_nnunet.data.raw_description import cases_in
+from semi_nnunet.challenge.sampling import ProgramCost, measure_program
+from semi_nnunet.data.raw_description import find_cases
 from semi_nnunet.evaluation.folder import make_protocol
 from semi_nnunet.evaluation.labelling import read_labelling
-from semi_nnunet.evaluation.measuring import evaluate, find_dataset_json, own_tolerances
-from semi_nnunet.evaluation.tables import mean_of
-from semi_nnunet.runs.commands import ended_like_ctrl_c
+from semi_nnunet.evaluation.measuring import (
+    evaluate_folders,
+    find_dataset_json,
+    parse_class_tolerances,
+)
+from semi_nnunet.evaluation.tables import average_defined
+from semi_nnunet.runs.commands import interrupt_on_signals
 from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
 from semi_nnunet.util.files import optional_json, write_csv, write_json
 
@@ -68,7 +72,7 @@ class EfficiencyResult:
         return {name: float(np.mean(values)) for name, values in columns.items() if values}
 
 
-def efficiency(
+def measure_efficiency(
     command: str,
     images: str | Path,
     out: str | Path,
@@ -94,7 +98,7 @@ def efficiency(
             are missing, the output folder has another content, or other programs use the
             processors; lists all problems.
     """
-    cases, folder = cases_in(images, ending), Path(out)
+    cases, folder = find_cases(images, ending), Path(out)
     labels = None if references is None else Path(references)
     words, problems = split_command(command)
     problems += [] if problems else find_command_problems(words)
@@ -117,7 +121,7 @@ def efficiency(
     for number, (case, files) in enumerate(cases.items(), 1):
         if case in rows:
             continue
-        with ended_like_ctrl_c():
+        with interrupt_on_signals():
             cost, written = measure_case(words, folder / "case", files, limit)
         segmentations = [path for path in written if path.name == f"{case}{ending}"]
         for path in segmentations:
@@ -181,7 +185,7 @@ def find_reference_problems(
         tolerances: of the classes.
         ending: of the files.
     """
-    per_class, problems = own_tolerances(tolerances)
+    per_class, problems = parse_class_tolerances(tolerances)
     missing = [case for case in cases if not (references / f"{case}{ending}").is_file()]
     for case in missing:
         message = f"must have the label {references / case}{ending}, got none"
@@ -249,7 +253,7 @@ def load_unfinished_result(
 
 def measure_case(
     words: Sequence[str], folder: Path, files: Sequence[str], limit: float | None = None
-) -> tuple[Cost, list[Path]]:
+) -> tuple[ProgramCost, list[Path]]:
     """Run the command on the files of a case in folders of its own.
 
     Args:
@@ -270,7 +274,7 @@ def measure_case(
     folders = {INPUTS: str(inputs.absolute()), OUTPUTS: str(outputs.absolute())}
     command = [fill_placeholders(word, folders) for word in words]
     with (folder.parent / "log.txt").open("a", encoding="utf-8") as log:
-        cost = cost_of(command, limit, say=lambda line: print(line, file=log))
+        cost = measure_program(command, limit, say=lambda line: print(line, file=log))
     return cost, sorted(path for path in outputs.iterdir() if path.is_file())
 
 
@@ -286,7 +290,7 @@ def fill_placeholders(word: str, folders: Mapping[str, str]) -> str:
 
 
 def find_case_problem(
-    case: str, cost: Cost, has_output: bool, limit: float | None
+    case: str, cost: ProgramCost, has_output: bool, limit: float | None
 ) -> Problem | None:
     """Return the problem that makes a case's measurement worthless, or None."""
     if cost.exit_code is None:
@@ -319,21 +323,23 @@ def add_dice_and_nsd(
     nsd = "nsd_surfel_own" if tolerances else "nsd_surfel_1mm"
     measured = list[dict[str, Any]]()
     if any(outputs.iterdir()):
-        measured = evaluate(
+        measured = evaluate_folders(
             outputs, references, dataset_json=find_dataset_json(references, references),
             class_tolerances=tolerances, partial=True, processes=1,
         ).content["cases"]  # fmt: skip
     segmented = {values["case"] for values in measured}
     for case, row in rows.items():
         for name, column in (("dice", "dice"), ("nsd", nsd)):
-            mean = mean_of([values[column] for values in measured if values["case"] == case])
+            mean = average_defined(
+                [values[column] for values in measured if values["case"] == case]
+            )
             if case not in segmented:
                 row[name] = 0.0
             elif not math.isnan(mean):
                 row[name] = mean
 
 
-def printed(result: EfficiencyResult) -> str:
+def format_mean_costs(result: EfficiencyResult) -> str:
     """Return the means as a table of text."""
     means = result.means
     rows = [(name, means[name], UNITS.get(name, "")) for name in (*COLUMNS, "dice", "nsd")

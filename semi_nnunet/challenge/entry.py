@@ -67,12 +67,12 @@ def predict_folder(root: Path, inputs: Path, outputs: Path) -> int:
     require_usable_folders(inputs, outputs)
     content = read_submission(root)
     predictor = load_submission_model(root, content, content["device"])
-    from semi_nnunet.data.raw_description import cases_in, misnamed
+    from semi_nnunet.data.raw_description import find_cases, find_misnamed_images
     from semi_nnunet.inference.predict import FolderPredictor
 
     ending = predictor.loaded.dataset_json["file_ending"]
-    cases = cases_in(inputs, ending)
-    problems = [*misnamed(inputs, cases)]
+    cases = find_cases(inputs, ending)
+    problems = [*find_misnamed_images(inputs, cases)]
     if not cases and not problems:
         raise UserError(f"{inputs} holds no image CASE_0000{ending}", fix="put one there")
     begun = time.perf_counter()
@@ -176,7 +176,7 @@ def predict_test_image(root: Path) -> None:
     """
     content = read_submission(root)
     predictor = load_submission_model(root, {**content, "speed": "fast"}, "cpu")
-    from semi_nnunet.data.raw_description import cases_in
+    from semi_nnunet.data.raw_description import find_cases
     from semi_nnunet.inference.predict import FolderPredictor
 
     with tempfile.TemporaryDirectory() as folder:
@@ -187,7 +187,7 @@ def predict_test_image(root: Path) -> None:
         ending = description["file_ending"]
         for channel in range(len(description["channel_names"])):
             write_test_image(inputs / f"check_{channel:04d}{ending}", size, channel)
-        FolderPredictor(predictor, inputs, outputs).predict(cases_in(inputs, ending))
+        FolderPredictor(predictor, inputs, outputs).predict(find_cases(inputs, ending))
 
 
 def write_test_image(path: Path, size: Sequence[int], seed: int) -> None:

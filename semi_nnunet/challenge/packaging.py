@@ -84,7 +84,7 @@ class PackagedSubmission:
         return sum(item.size for item in self.parts)
 
 
-def package(
+def package_model(
     model: str | Path,
     out: str | Path,
     *,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from semi_nnunet.data.layout import STOCK_TRAINER
-from semi_nnunet.deploy.install import install
+from semi_nnunet.deploy.install import install_models
 from semi_nnunet.deploy.loading import find_trainer_class
 from semi_nnunet.deploy.mirrors import load_mirror_choice
 from semi_nnunet.deploy.trained import (
@@ -81,7 +81,7 @@ def open_model(model: str | Path, folds: Sequence[str] | None) -> Iterator[Train
         yield select_folds(find_model(str(model)), folds)
         return
     with tempfile.TemporaryDirectory() as results, variable("nnUNet_results", results):
-        models = install(path).models
+        models = install_models(path).models
         if len(models) > 1:
             names = ", ".join(sorted(folder.name for folder in models))
             raise UserError(f"{path} holds several models: {names}", fix="unpack it and give one")

@@ -89,7 +89,7 @@ class Samples:
 
 
 @contextmanager
-def sampling(interval: float = INTERVAL) -> Iterator[Samples]:
+def sample_machine(interval: float = INTERVAL) -> Iterator[Samples]:
     """Sample in the background inside the block.
 
     Args:
@@ -180,7 +180,7 @@ def _record_gpu(process: subprocess.Popen[str], curve: Curve) -> None:
 
 
 @dataclass(frozen=True)
-class Cost:
+class ProgramCost:
     """The cost of one run of a program.
 
     Args:
@@ -209,12 +209,12 @@ class Cost:
         return self.gap > COARSE
 
 
-def cost_of(
+def measure_program(
     command: Sequence[str],
     limit: float | None = None,
     interval: float = INTERVAL,
     say: Callable[[str], None] = lambda line: None,
-) -> Cost:
+) -> ProgramCost:
     """Run a program and return its cost.
 
     Args:
@@ -223,14 +223,14 @@ def cost_of(
         interval: between samples.
         say: receives each line that the program prints.
     """
-    with sampling(interval) as samples:
+    with sample_machine(interval) as samples:
         begin = time.perf_counter()
         code = _run(command, limit, say)
         end = time.perf_counter()
     curves = [samples.cpu, *([samples.gpu] if samples.gpu else [])]
     gap = max(curve.longest_gap(begin, end) for curve in curves)
     gpu = samples.gpu
-    return Cost(
+    return ProgramCost(
         end - begin, samples.cpu.area, samples.memory.largest, samples.own.largest,
         None if gpu is None else gpu.area, None if gpu is None else gpu.largest, gap, code,
     )  # fmt: skip

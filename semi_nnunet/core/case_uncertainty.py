@@ -17,7 +17,7 @@ from semi_nnunet.core.pseudo_labels import is_foreground
 from semi_nnunet.core.uncertainty import entropy, max_entropy
 
 
-def disagreement(first: torch.Tensor, second: torch.Tensor) -> float:
+def network_disagreement(first: torch.Tensor, second: torch.Tensor) -> float:
     """Return 1 - mean Dice of the labels of two networks, over the classes that either predicts.
 
     >>> labels = torch.tensor([[True, True, False, False]])

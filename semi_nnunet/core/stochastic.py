@@ -40,7 +40,7 @@ class DroppingEncoder(nn.Module):
         return [*skips, drop_channels(bottleneck, self.probability)]
 
 
-def with_feature_dropout(
+def add_feature_dropout(
     network: nn.Module, probability: float, every_level: bool = False
 ) -> nn.Module:
     """Return the network, with the same weights, and channel dropout on its encoder's features.
@@ -83,7 +83,7 @@ def _replace_module(module: nn.Module, old: nn.Module, new: nn.Module) -> nn.Mod
 
 
 @contextmanager
-def statistics_kept(*networks: nn.Module) -> Iterator[None]:
+def freeze_batch_statistics(*networks: nn.Module) -> Iterator[None]:
     """Freeze the statistics of batch normalisation, which are used inside the block.
 
     Passes for pseudo labels must not mix unlabelled images into the statistics that are deployed.

@@ -22,17 +22,15 @@ from typing import Any
 
 import torch
 
-from semi_nnunet.data.patients import named
+from semi_nnunet.data.patients import format_names
 from semi_nnunet.util.errors import Problem, raise_if_any
 
-KEY = "annotated"  # of dataset.json
-EXAMPLE = (
-    f'write, for example, "{KEY}": {{"case_0001": ["liver", "spleen"], "MSD_*": ["pancreas"]}}'
-)
+ANNOTATED_KEY = "annotated"  # of dataset.json
+EXAMPLE = f'write, for example, "{ANNOTATED_KEY}": {{"case_0001": ["liver", "spleen"], "MSD_*": ["pancreas"]}}'
 NON_CLASSES = ("background", "ignore")
 
 
-def declared_values(labels: Mapping[str, Any]) -> set[int]:
+def get_declared_values(labels: Mapping[str, Any]) -> set[int]:
     """Return all values that label files may hold, with those of regions and of "ignore".
 
     Raises:
@@ -47,7 +45,7 @@ def declared_values(labels: Mapping[str, Any]) -> set[int]:
     return values
 
 
-def declared_classes(labels: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def get_declared_classes(labels: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return name -> values of each class or region, without the background and "ignore".
 
     >>> declared_classes({"background": 0, "whole tumour": [1, 2], "core": 2})
@@ -62,12 +60,12 @@ def declared_classes(labels: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def has_regions(labels: Mapping[str, Any]) -> bool:
     """Return whether nnU-Net treats the labels as regions: some label has several values."""
-    return any(len(values) > 1 for values in declared_classes(labels).values())
+    return any(len(values) > 1 for values in get_declared_classes(labels).values())
 
 
-def is_partial(description: Mapping[str, Any]) -> bool:
+def has_partial_labels(description: Mapping[str, Any]) -> bool:
     """Return whether a dataset.json lists cases that annotate only some classes."""
-    return bool(description.get(KEY))
+    return bool(description.get(ANNOTATED_KEY))
 
 
 def is_pattern(name: str) -> bool:
@@ -111,10 +109,10 @@ class AnnotatedClasses:
         """
         problems = find_annotation_problems(description, "dataset.json")
         raise_if_any("dataset.json cannot be used:", problems)
-        if not is_partial(description):
+        if not has_partial_labels(description):
             return None
         labels = description["labels"]
-        return cls(description[KEY], declared_classes(labels), has_regions(labels))
+        return cls(description[ANNOTATED_KEY], get_declared_classes(labels), has_regions(labels))
 
     @cached_property
     def patterns(self) -> list[str]:
@@ -178,7 +176,7 @@ class AnnotatedClasses:
         )
 
 
-def description_of(description: Mapping[str, Any], cases: Iterable[str]) -> dict[str, Any]:
+def restrict_annotations(description: Mapping[str, Any], cases: Iterable[str]) -> dict[str, Any]:
     """Return a dataset.json whose entry "annotated" lists only some cases, each by its own name.
 
     Args:
@@ -186,27 +184,27 @@ def description_of(description: Mapping[str, Any], cases: Iterable[str]) -> dict
         cases: cases with labels of people.
     """
     annotated = AnnotatedClasses.of(description)
-    other_keys = {key: value for key, value in description.items() if key != KEY}
+    other_keys = {key: value for key, value in description.items() if key != ANNOTATED_KEY}
     if annotated is None:
         return other_keys
     entry = {case: list(annotated.names(case)) for case in cases if annotated.matching_lists(case)}
-    return {**other_keys, KEY: entry} if entry else other_keys
+    return {**other_keys, ANNOTATED_KEY: entry} if entry else other_keys
 
 
 def find_annotation_problems(description: Mapping[str, Any], file_name: str) -> Iterator[Problem]:
     """Yield the problems of the entry that can be seen without knowing the cases."""
-    if KEY not in description:
+    if ANNOTATED_KEY not in description:
         return
-    entry, labels = description[KEY], description.get("labels")
+    entry, labels = description[ANNOTATED_KEY], description.get("labels")
     if not isinstance(entry, dict):
-        defect = f"{KEY!r} must map cases to lists of classes, got {entry!r}"
+        defect = f"{ANNOTATED_KEY!r} must map cases to lists of classes, got {entry!r}"
         yield Problem(file_name, defect, EXAMPLE)
         return
     if not isinstance(labels, dict):
         return  # reported elsewhere
     classes = [name for name in labels if name not in NON_CLASSES]
     for case, names in entry.items():
-        of_case = f"{KEY!r} of {case!r}"
+        of_case = f"{ANNOTATED_KEY!r} of {case!r}"
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             defect = f"{of_case} must be a list of classes, got {names!r}"
             yield Problem(file_name, defect, EXAMPLE)
@@ -218,9 +216,9 @@ def find_annotation_problems(description: Mapping[str, Any], file_name: str) -> 
             defect = f"{of_case} must name only classes, got {', '.join(non_classes)}"
             yield Problem(file_name, defect, "leave it out: it is understood everywhere")
         if unknown := [name for name in names if name not in labels]:
-            defect = f"{of_case} must name classes of 'labels' ({named(classes)})"
+            defect = f"{of_case} must name classes of 'labels' ({format_names(classes)})"
             fix = "correct the name, or add it to 'labels'"
-            yield Problem(file_name, f"{defect}, got {named(unknown)}", fix)
+            yield Problem(file_name, f"{defect}, got {format_names(unknown)}", fix)
 
 
 def find_annotated_case_problems(
@@ -244,21 +242,23 @@ def find_annotated_case_problems(
         if is_pattern(name):
             if not any(matches_pattern(name, case) for case in with_label):
                 yield Problem(
-                    file_name, f"{KEY!r} names {name!r}, which matches no labelled case", fix
+                    file_name,
+                    f"{ANNOTATED_KEY!r} names {name!r}, which matches no labelled case",
+                    fix,
                 )
         else:
             status = "an unlabelled case" if name in {*unlabelled} else "no case"
-            yield Problem(file_name, f"{KEY!r} names {name!r}, which is {status}", fix)
+            yield Problem(file_name, f"{ANNOTATED_KEY!r} names {name!r}, which is {status}", fix)
     for case in sorted(with_label):
         lists = annotated.matching_lists(case)
         if len({frozenset(names) for names in lists.values()}) > 1:
             shown = " and ".join(f"{key!r} ({', '.join(names)})" for key, names in lists.items())
-            defect = f"{KEY!r} must give one list for case {case!r}, got {shown}"
+            defect = f"{ANNOTATED_KEY!r} must give one list for case {case!r}, got {shown}"
             yield Problem(file_name, defect, "name the case itself, or correct the patterns")
     everywhere = {name for case in labelled for name in annotated.names(case)}
     missing = [name for name in annotated.classes if name not in everywhere]
     if labelled and missing:
-        defect = (
-            f"every class must be annotated in some case, but no case annotates {named(missing)}"
+        defect = f"every class must be annotated in some case, but no case annotates {format_names(missing)}"
+        yield Problem(
+            file_name, defect, f"correct {ANNOTATED_KEY!r}, or remove the class from 'labels'"
         )
-        yield Problem(file_name, defect, f"correct {KEY!r}, or remove the class from 'labels'")

@@ -37,14 +37,19 @@ from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
 
 from semi_nnunet.augment import batched_intensity as intensity
-from semi_nnunet.augment.batched_labels import at_scales, fill_outside, replace_label, to_regions
+from semi_nnunet.augment.batched_labels import (
+    downsample_labels,
+    fill_outside,
+    replace_label,
+    to_regions,
+)
 from semi_nnunet.augment.batched_spatial import (
+    build_sampling_grid,
+    build_sampling_matrix,
     crop_centre,
-    mirror,
+    mirror_samples,
     resample_image,
     resample_labels,
-    sampling_grid,
-    sampling_matrix,
 )
 from semi_nnunet.util.errors import UserError
 
@@ -293,7 +298,7 @@ class SpatialStep(BatchStep):
         table = []
         for sample, params in enumerate(drawn):
             if params["affine"] is not None:
-                matrix = sampling_matrix(params["affine"].tolist(), source, self.size)
+                matrix = build_sampling_matrix(params["affine"].tolist(), source, self.size)
                 table.append([float(sample), *(value for row in matrix for value in row)])
         return StepChoice([int(row[0]) for row in table], table)
 
@@ -318,7 +323,7 @@ class SpatialStep(BatchStep):
         patches = self.cut(patches, host) if patches.larger is None else patches
         if host and patches.larger is not None:
             index, axes = table[:, 0].long(), len(self.size)
-            grid = sampling_grid(table[:, 1:].view(-1, axes, axes + 1), self.size)
+            grid = build_sampling_grid(table[:, 1:].view(-1, axes, axes + 1), self.size)
             mode, mode_labels = self.transform.mode_image, self.transform.mode_seg
             image = resample_image(patches.larger[0], grid, self.value, mode)
             labels = resample_labels(patches.larger[1], grid, self.outside, mode_labels)
@@ -335,7 +340,7 @@ class MirrorStep(BatchStep):
         return StepChoice(axes) if any(axes) else None
 
     def apply(self, patches: PatchBatch, host: Any, table: torch.Tensor) -> PatchBatch:
-        return PatchBatch(mirror(patches.x, host), mirror(patches.labels, host))
+        return PatchBatch(mirror_samples(patches.x, host), mirror_samples(patches.labels, host))
 
 
 class LabelStep(BatchStep):
@@ -385,7 +390,7 @@ class ScalesStep(LabelStep):
     def apply(self, patches: PatchBatch, host: Any, table: torch.Tensor) -> PatchBatch:
         axes, scales = patches.labels.ndim - 2, self.transform.ds_scales
         scales = [scale if isinstance(scale, tuple | list) else [scale] * axes for scale in scales]
-        return PatchBatch(patches.x, at_scales(patches.labels, scales))
+        return PatchBatch(patches.x, downsample_labels(patches.labels, scales))
 
 
 class AppearanceStep(BatchStep):
@@ -461,7 +466,7 @@ class BlurStep(AppearanceStep):
             [
                 weight
                 for pair in zip(sigmas, radii, strict=True)
-                for weight in intensity.kernel(*pair)
+                for weight in intensity.list_kernel_weights(*pair)
             ]
             for sigmas in values
         ]
@@ -523,7 +528,7 @@ class GammaStep(AppearanceStep):
         return None, [list(value) for value in values]
 
     def change(self, rows: torch.Tensor, numbers: torch.Tensor, host: Any) -> torch.Tensor:
-        return intensity.change_gamma(rows, *numbers.unbind(1))
+        return intensity.change_row_gamma(rows, *numbers.unbind(1))
 
 
 # nnU-Net's transform -> its step

@@ -17,9 +17,9 @@ def read_plans(preprocessed: Path, name: str) -> dict[str, Any]:
         UserError: the plans do not exist; the fix names the existing ones.
     """
     path = preprocessed / f"{name}.json"
-    if path.is_file() and is_plans(path):
+    if path.is_file() and is_plans_file(path):
         return dict(read_json(path))
-    existing = [file.stem for file in sorted(preprocessed.glob("*.json")) if is_plans(file)]
+    existing = [file.stem for file in sorted(preprocessed.glob("*.json")) if is_plans_file(file)]
     defect = "holds no plans" if path.is_file() else "does not exist"
     if existing:
         fix = f"choose -p from {', '.join(existing)}"
@@ -28,13 +28,13 @@ def read_plans(preprocessed: Path, name: str) -> dict[str, Any]:
     raise UserError(f"{path} {defect}", fix=fix)
 
 
-def is_plans(path: Path) -> bool:
+def is_plans_file(path: Path) -> bool:
     """Return whether a JSON file holds nnU-Net's plans."""
     content = read_json(path)
     return isinstance(content, dict) and "plans_name" in content
 
 
-def configuration_of(plans: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+def resolve_configuration(plans: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     """Return a configuration with all that it inherits, as nnU-Net's PlansManager resolves it.
 
     >>> plans = {"configurations": {"2d": {"batch_size": 4, "spacing": [1, 1]},
@@ -67,7 +67,7 @@ def configuration_of(plans: Mapping[str, Any], name: str) -> dict[str, Any] | No
     return resolved
 
 
-def next_stages(configuration: Mapping[str, Any]) -> list[str]:
+def list_next_stages(configuration: Mapping[str, Any]) -> list[str]:
     """Return the cascade configurations that take the predictions of this configuration."""
     stages = configuration.get("next_stage") or []
     return [stages] if isinstance(stages, str) else list(stages)

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from semi_nnunet.data.raw_description import RawCase, RawDataset
-from semi_nnunet.data.readers import read_with_nnunet, reader_class
+from semi_nnunet.data.readers import choose_reader, read_with_nnunet
 from semi_nnunet.util.files import write_atomically
 from semi_nnunet.util.greys import greys
 
@@ -50,7 +50,7 @@ class SheetPanel:
 
 def make_panel(raw: RawDataset, case: RawCase, words: str) -> SheetPanel:
     """Show the middle slice of a case's first file, in colour if the file has three channels."""
-    reader = reader_class(raw.description, case.images)
+    reader = choose_reader(raw.description, case.images)
     voxels, geometry, _ = read_with_nnunet(case.images[0], reader, is_label=False)
     middle = voxels[:, voxels.shape[1] // 2]
     row_step, column_step = (-(-size // PIXELS) for size in middle.shape[1:])

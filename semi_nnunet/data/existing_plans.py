@@ -21,13 +21,13 @@ from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.data.annotated_classes import KEY as ANNOTATED
+from semi_nnunet.data.annotated_classes import ANNOTATED_KEY as ANNOTATED
 from semi_nnunet.data.layout import DATASET_JSON, FINGERPRINT_FILE
 from semi_nnunet.data.manifest import Manifest
-from semi_nnunet.data.patients import KEY as PATIENT
+from semi_nnunet.data.patients import PATIENT_KEY as PATIENT
 from semi_nnunet.data.preprocessing import log_stage
 from semi_nnunet.data.raw_description import UNLABELLED_DOMAIN, RawDataset
-from semi_nnunet.data.readers import short_reason
+from semi_nnunet.data.readers import shorten_reason
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import read_json, undo, undone_on_failure, write_json, writing
@@ -74,7 +74,7 @@ def plan_if_needed(
             f"then make these plans again (semi_nnunet plan)",
         )
     log_stage(f"planning {plans_name}")
-    default_plans_name(planner)  # raises if there is no such planner
+    get_default_plans_name(planner)  # raises if there is no such planner
     with (
         variable("nnUNet_n_proc_DA", None),  # nnU-Net's planner fails if it is 0
         writing(f"{plans_name}.json and fingerprint to {preprocessed}", preprocessed),
@@ -93,7 +93,9 @@ def plan_if_needed(
     return plans
 
 
-def requested(plans: Mapping[str, Any], configurations: Sequence[str] | None) -> list[str]:
+def select_configurations(
+    plans: Mapping[str, Any], configurations: Sequence[str] | None
+) -> list[str]:
     """Return the configurations to preprocess, one for each kind of data.
 
     A cascade's second stage, for example, uses the data of 3d_fullres.
@@ -155,7 +157,7 @@ def find_existing_plans_problems(plans: Any, raw: RawDataset, file_name: str) ->
         recursive_find_reader_writer_by_name(plans["image_reader_writer"])
     except Exception as error:  # nnU-Net may raise anything for an unknown name
         defect = f"must name a reader of this nnU-Net, got {plans['image_reader_writer']!r}"
-        yield Problem(file_name, f"{defect} ({short_reason(error)})", fix)
+        yield Problem(file_name, f"{defect} ({shorten_reason(error)})", fix)
     manager = PlansManager(dict(plans))
     for name in plans["configurations"]:
         try:
@@ -163,7 +165,7 @@ def find_existing_plans_problems(plans: Any, raw: RawDataset, file_name: str) ->
         except (
             Exception
         ) as error:  # nnU-Net may raise anything for a configuration it did not write
-            reason = f"{type(error).__name__}: {short_reason(error)}"
+            reason = f"{type(error).__name__}: {shorten_reason(error)}"
             defect = f"its configuration {name} does not fit this nnU-Net ({reason})"
             yield Problem(file_name, defect, fix)
             continue
@@ -172,7 +174,7 @@ def find_existing_plans_problems(plans: Any, raw: RawDataset, file_name: str) ->
             yield Problem(file_name, f"{defect}dataset.json declares, got {channels}", fix)
 
 
-def default_plans_name(planner: str) -> str:
+def get_default_plans_name(planner: str) -> str:
     """Return the name under which one of nnU-Net's planners writes its plans.
 
     >>> default_plans_name("ExperimentPlanner")
@@ -195,7 +197,7 @@ def is_derived(plans: Mapping[str, Any]) -> bool:
     """Return whether plans were made from others: they say so, or use data of another name."""
     if plans.get("semi_planned", {}).get("from", plans["plans_name"]) != plans["plans_name"]:
         return True
-    if plans["plans_name"] == default_plans_name(plans["experiment_planner_used"]):
+    if plans["plans_name"] == get_default_plans_name(plans["experiment_planner_used"]):
         return False  # the residual encoders' planners use the data of nnUNetPlans
     identifiers = [c.get("data_identifier") for c in plans["configurations"].values()]
     prefix = f"{plans['plans_name']}_"

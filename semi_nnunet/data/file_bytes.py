@@ -27,8 +27,8 @@ from semi_nnunet.data.readers import (
     COPY_AGAIN,  # noqa: F401  moved
     ONE_PER_CHANNEL,
     BrokenFileError,
-    plain,
-    short_reason,
+    format_numbers,
+    shorten_reason,
 )
 
 CHUNK = 1 << 20  # bytes read at a time; a multiple of every voxel size
@@ -93,15 +93,15 @@ def scan_raw(path: str) -> RawScan:
     except EOFError as error:
         raise BrokenFileError("is truncated: the compressed stream ends early") from error
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise BrokenFileError(f"is damaged: {short_reason(error)}") from error
+        raise BrokenFileError(f"is damaged: {shorten_reason(error)}") from error
     except (BrokenFileError, MemoryError, OSError):
         raise
     except Exception as error:  # a damaged header can make the parser raise anything
-        raise BrokenFileError(f"is damaged: {short_reason(error)}") from error
+        raise BrokenFileError(f"is damaged: {shorten_reason(error)}") from error
     return RawScan()
 
 
-def require_whole(path: str | os.PathLike[str]) -> None:
+def require_complete_image(path: str | os.PathLike[str]) -> None:
     """Raise an OSError if an image that was just written is incomplete.
 
     SimpleITK and nibabel do not notice a full disk when they write NIfTI; the writers of other
@@ -138,7 +138,7 @@ def _scan_nifti_voxels(stream: IO[bytes], header: Any) -> RawScan:
             f"must hold one real number per voxel, got {file_type}", ONE_PER_CHANNEL
         )
     if not shape or any(size < 1 for size in shape):
-        raise BrokenFileError(f"dimensions must be at least 1, got {plain(shape)}")
+        raise BrokenFileError(f"dimensions must be at least 1, got {format_numbers(shape)}")
     position = len(stream.read(int(header.get_data_offset())))
     promised = position + math.prod(int(size) for size in shape) * dtype.itemsize
     nans = infs = 0

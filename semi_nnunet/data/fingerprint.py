@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from semi_nnunet.data.manifest import Entry
+from semi_nnunet.data.manifest import ManifestEntry
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 MIN_VOXELS = 10  # a class of fewer voxels has no reliable position
@@ -80,7 +80,9 @@ def compute_class_facts(image: np.ndarray, locations: Mapping[Any, Any]) -> dict
     return {"classes": classes}
 
 
-def told_by_place(labelled: Iterable[Entry], dimensions: int) -> tuple[int, int] | None:
+def find_lookalike_classes(
+    labelled: Iterable[ManifestEntry], dimensions: int
+) -> tuple[int, int] | None:
     """Return the first two classes that look alike and lie in a constant order along an axis.
 
     A mirrored image would show one where the other belongs.
@@ -126,7 +128,7 @@ def _compute_distance(
     return np.subtract(first[mean], second[mean]) / np.maximum(pooled, 1e-6)
 
 
-def foreground_slices(labelled: Iterable[Entry]) -> float:
+def compute_foreground_slices(labelled: Iterable[ManifestEntry]) -> float:
     """Return the mean of :func:`compute_label_facts` over the labelled cases, 1 if unknown."""
     fractions = [
         entry.facts["foreground_slices"] for entry in labelled if "foreground_slices" in entry.facts
@@ -134,7 +136,9 @@ def foreground_slices(labelled: Iterable[Entry]) -> float:
     return float(np.mean(fractions)) if fractions else 1.0
 
 
-def intensity_shift(labelled: Iterable[Entry], unlabelled: Iterable[Entry]) -> float:
+def compute_intensity_shift(
+    labelled: Iterable[ManifestEntry], unlabelled: Iterable[ManifestEntry]
+) -> float:
     """Return the mean distance between the average quantiles of two sets, 0 if one is empty.
 
     As images are normalised, the unit is about one standard deviation of the labelled images.

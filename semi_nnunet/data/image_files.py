@@ -22,10 +22,10 @@ from semi_nnunet.data.readers import (  # noqa: F401  moved
     UNTOLD,
     BrokenFileError,
     Geometry,
-    geometry_difference,
-    plain,
+    describe_geometry_difference,
+    format_numbers,
     read_with_nnunet,
-    short_reason,
+    shorten_reason,
 )
 from semi_nnunet.util.errors import Problem
 
@@ -75,7 +75,7 @@ def inspect_file(
         return FileFacts((Problem(report_name, str(error), error.fix),))
     except Exception as error:  # one unusual file must not stop the check of the others
         return FileFacts(
-            (Problem(report_name, f"cannot be checked: {short_reason(error)}", COPY_AGAIN),)
+            (Problem(report_name, f"cannot be checked: {shorten_reason(error)}", COPY_AGAIN),)
         )
 
 
@@ -100,7 +100,7 @@ def _inspect(
     ]
     if label_values is not None:
         whats_and_fixes += [
-            label_problem(array, label_values),
+            find_label_value_problem(array, label_values),
             find_unannotated_value_problem(array, unknown_values),
         ]
     digests = tuple(digest_voxels(channel) for channel in array)
@@ -126,16 +126,19 @@ def find_spacing_problem(spacings: Sequence[Sequence[float]]) -> tuple[str, str]
     """Check that every spacing is finite, positive and not absurdly small."""
     for spacing in spacings:
         if not all(math.isfinite(size) and size > 0 for size in spacing):
-            return f"spacing must be finite and above 0, got {plain(spacing)}", "fix the header"
+            return (
+                f"spacing must be finite and above 0, got {format_numbers(spacing)}",
+                "fix the header",
+            )
         if any(size < MIN_SPACING for size in spacing):
-            defect = f"spacing must be at least {MIN_SPACING:g}, got {plain(spacing)}"
+            defect = f"spacing must be at least {MIN_SPACING:g}, got {format_numbers(spacing)}"
             return defect, "fix the header, or give the spacing in a smaller unit"
     return None
 
 
 def find_voxel_problem(array: np.ndarray, raw: RawScan, is_label: bool) -> tuple[str, str] | None:
     """Check for NaN, Inf and huge values, and that an image has more than one value."""
-    if infinite := finite_problem(array, raw, is_label):
+    if infinite := find_non_finite_problem(array, raw, is_label):
         return infinite
     low, high = float(array.min()), float(array.max())
     if max(-low, high) > MAX_ABS_VALUE:
@@ -146,7 +149,9 @@ def find_voxel_problem(array: np.ndarray, raw: RawScan, is_label: bool) -> tuple
     return None
 
 
-def finite_problem(array: np.ndarray, raw: RawScan, is_label: bool) -> tuple[str, str] | None:
+def find_non_finite_problem(
+    array: np.ndarray, raw: RawScan, is_label: bool
+) -> tuple[str, str] | None:
     """Check for NaN and Inf, also in bytes that the reader replaced by 0."""
     nans, infs = raw.nans, raw.infs
     if not (math.isfinite(array.min()) and math.isfinite(array.max())):
@@ -160,8 +165,10 @@ def finite_problem(array: np.ndarray, raw: RawScan, is_label: bool) -> tuple[str
     return defect, "replace them by a number that means 'nothing here', such as the minimum"
 
 
-def label_problem(array: np.ndarray, label_values: Collection[int]) -> tuple[str, str] | None:
-    """Check that a label holds only declared values; :func:`finite_problem` reports NaN and Inf."""
+def find_label_value_problem(
+    array: np.ndarray, label_values: Collection[int]
+) -> tuple[str, str] | None:
+    """Check that a label holds only declared values; :func:`find_non_finite_problem` reports NaN and Inf."""
     declared = sorted(label_values)
     unknown = np.unique(array[~np.isin(array, declared)])
     unknown = unknown[np.isfinite(unknown)]

@@ -18,25 +18,25 @@ from typing import Any
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from tqdm import tqdm
 
-from semi_nnunet.data.annotated_classes import AnnotatedClasses, declared_values
+from semi_nnunet.data.annotated_classes import AnnotatedClasses, get_declared_values
 from semi_nnunet.data.checked import CaseReport, KnownReports, compute_report_source
 from semi_nnunet.data.image_files import FileFacts, inspect_file
 from semi_nnunet.data.layout import DATASET_JSON, UNLABELLED_IMAGES
 from semi_nnunet.data.naming import find_naming_problems
-from semi_nnunet.data.patients import named
+from semi_nnunet.data.patients import format_names
 from semi_nnunet.data.raw_description import (
     RawCase,
     RawDataset,
-    cases_in,  # noqa: F401  moved
+    find_cases,  # noqa: F401  moved
     path_within,
 )
 from semi_nnunet.data.readers import (
     COPY_AGAIN,
     READER_SPACING_RTOL,
     SPACING_RTOL,
-    geometry_difference,
-    reader_class,
-    short_reason,
+    choose_reader,
+    describe_geometry_difference,
+    shorten_reason,
 )
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.parallel import in_processes
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 NAMED = 10  # cases in a warning
 
 
-def verify(
+def verify_dataset(
     raw_dataset: Path | RawDataset,
     num_processes: int,
     skip_bad: bool,
@@ -67,7 +67,7 @@ def verify(
         raw = RawDataset.of(raw_dataset)
     except UserError as error:
         raise UserError(f"{raw_dataset} cannot be used:", error.problems) from error
-    general = dataset_problems(raw)
+    general = find_dataset_problems(raw)
     if any(problem.where.endswith(DATASET_JSON) for problem in general):
         raise UserError(f"{raw.folder} cannot be used:", general)
     reports = check_dataset(raw, num_processes, earlier=earlier)
@@ -75,7 +75,7 @@ def verify(
     for report in reports:
         if report.subset == "unlabelled" and report.problems:
             bad[report.case] = list(report.problems)
-    for case, problem in duplicate_problems(reports).items():
+    for case, problem in find_duplicate_problems(reports).items():
         bad.setdefault(case, []).append(problem)
     serious = [p for report in reports if report.subset != "unlabelled" for p in report.problems]
     of_unlabelled = [problem for problems in bad.values() for problem in problems]
@@ -139,9 +139,9 @@ def check_dataset(
     description, cases = raw.description, raw.cases
     rules = _Rules(
         root=os.fspath(raw.folder),
-        reader_class=reader_class(description, [file for case in cases for file in case.images]),
+        reader_class=choose_reader(description, [file for case in cases for file in case.images]),
         num_channels=len(description["channel_names"]),
-        label_values=frozenset(declared_values(description["labels"])),
+        label_values=frozenset(get_declared_values(description["labels"])),
         file_ending=description["file_ending"],
     )
     jobs = [(case, (earlier or {}).get((case.subset, case.case))) for case in cases]
@@ -150,7 +150,7 @@ def check_dataset(
     return list(tqdm(results, total=len(cases), desc="checking", unit="case", disable=hidden))
 
 
-def image_problems(
+def find_image_problems(
     folder: str | Path,
     description: Mapping[str, Any],
     reader: type[Any],
@@ -183,7 +183,7 @@ def _report_safely(rules: _Rules, case: RawCase) -> CaseReport:
     try:
         return _report(rules, case)
     except Exception as error:  # one unusual case must not stop the check of the others
-        defect = f"cannot be checked: {short_reason(error)}"
+        defect = f"cannot be checked: {shorten_reason(error)}"
         problem = Problem(f"case {case.case} ({case.subset})", defect, COPY_AGAIN)
         return CaseReport(case.case, case.subset, None, (problem,))
 
@@ -253,7 +253,7 @@ def _find_channel_mismatches(names: Sequence[str], facts: Sequence[FileFacts]) -
     problems = []
     for name, fact, geometry in readable[1:]:
         first_name, first, first_geometry = readable[0]
-        difference = geometry_difference(geometry, first_geometry, READER_SPACING_RTOL)
+        difference = describe_geometry_difference(geometry, first_geometry, READER_SPACING_RTOL)
         if len(fact.channel_digests) != len(first.channel_digests):
             difference = "; ".join(filter(None, ["number of channels", difference]))
         if difference:
@@ -268,7 +268,7 @@ def _find_label_mismatch(
     """Compare the grid of the label with that of the case's first image."""
     for name, fact in zip(names, facts, strict=True):
         if label.geometry and fact.geometry:
-            difference = geometry_difference(label.geometry, fact.geometry, SPACING_RTOL)
+            difference = describe_geometry_difference(label.geometry, fact.geometry, SPACING_RTOL)
             if difference:
                 defect = f"label must lie on the voxels of {name}, but has {difference}"
                 yield Problem(
@@ -280,17 +280,17 @@ def _find_label_mismatch(
 # ---- the data set as a whole ----
 
 
-def dataset_problems(raw_dataset: str | Path | RawDataset) -> list[Problem]:
+def find_dataset_problems(raw_dataset: str | Path | RawDataset) -> list[Problem]:
     """Return the problems that ``dataset.json`` and the file names show."""
     try:
         raw = RawDataset.of(raw_dataset)
-        reader_class(raw.description, [])
+        choose_reader(raw.description, [])
     except UserError as error:
         return list(error.problems)
     return list(find_naming_problems(raw))
 
 
-def duplicate_problems(reports: Sequence[CaseReport]) -> dict[str, Problem]:
+def find_duplicate_problems(reports: Sequence[CaseReport]) -> dict[str, Problem]:
     """Return unlabelled case -> its problem, if its voxels equal a labelled or test image: leakage.
 
     Equal unlabelled images are no problem.
@@ -322,7 +322,7 @@ def find_dataset_warnings(reports: Sequence[CaseReport]) -> Iterator[str]:
         yield f"{defect}. Fix: train fold 'all', or label another case"
     if empty := [report.case for report in labelled if report.only_background]:
         defect = f"{len(empty)} of {len(labelled)} labels show no class, all voxels are 0: "
-        defect += f"{named(empty, NAMED)}. They are kept, as labels of background"
+        defect += f"{format_names(empty, NAMED)}. They are kept, as labels of background"
         yield f"{defect}. Fix: move unlabelled images to {UNLABELLED_IMAGES}"
     originals = {report.content_hash: report.case for report in labelled if report.content_hash}
     tests = [report for report in reports if report.subset == "test"]
@@ -335,5 +335,5 @@ def find_dataset_warnings(reports: Sequence[CaseReport]) -> Iterator[str]:
         defect = (
             f"the voxels of {len(twins)} of {len(tests)} test images equal those of a labelled "
         )
-        defect += f"image: {named(twins, NAMED)}. Measures on them mean nothing"
+        defect += f"image: {format_names(twins, NAMED)}. Measures on them mean nothing"
         yield f"{defect}. Fix: remove them from imagesTs"

@@ -12,8 +12,8 @@ from nnunetv2.utilities.dataset_name_id_conversion import (
     maybe_convert_to_dataset_name,
 )
 
-from semi_nnunet.data.configurations import is_plans, read_plans  # noqa: F401  moved
-from semi_nnunet.data.manifest import manifest_file  # noqa: F401  moved
+from semi_nnunet.data.configurations import is_plans_file, read_plans  # noqa: F401  moved
+from semi_nnunet.data.manifest import get_manifest_file  # noqa: F401  moved
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import optional_json, read_json
 
@@ -32,7 +32,7 @@ METRICS_FILE = "metrics.csv"  # measures of the predictions in the same folder
 SKIPPED_FILE = "semi_skipped.json"  # unlabelled cases that preprocess skips, with the reasons
 
 
-def unlabelled_folder(preprocessed_dataset: str | Path, data_identifier: str) -> Path:
+def get_unlabelled_folder(preprocessed_dataset: str | Path, data_identifier: str) -> Path:
     """Return the folder of preprocessed unlabelled images of one configuration.
 
     >>> unlabelled_folder("Dataset042_Hearts", "nnUNetPlans_2d").name
@@ -73,7 +73,7 @@ def require_paths(*names: str) -> None:
     raise_if_any("nnU-Net's folders are not set up:", problems)
 
 
-def dataset_name(name_or_id: str) -> str:
+def resolve_dataset_name(name_or_id: str) -> str:
     """Return the full name "DatasetXXX_Name" of a data set given by name or number.
 
     Raises:
@@ -100,14 +100,14 @@ def dataset_name(name_or_id: str) -> str:
     return str(maybe_convert_to_dataset_name(number))
 
 
-def raw_dataset(name_or_id: str) -> Path:
+def find_raw_dataset(name_or_id: str) -> Path:
     """Return the raw folder of a data set.
 
     Raises:
         UserError: it does not exist.
     """
     require_paths("raw")
-    folder = Path(nnUNet_raw.require()) / dataset_name(name_or_id)
+    folder = Path(nnUNet_raw.require()) / resolve_dataset_name(name_or_id)
     if not folder.is_dir():
         raise UserError(
             f"{folder} does not exist", fix="put the data set there, or correct -d or nnUNet_raw"
@@ -115,19 +115,19 @@ def raw_dataset(name_or_id: str) -> Path:
     return folder
 
 
-def preprocessed_dataset(name_or_id: str) -> Path:
+def get_preprocessed_dataset(name_or_id: str) -> Path:
     """Return the preprocessed folder of a data set, which need not exist yet."""
     require_paths("preprocessed")
-    return Path(nnUNet_preprocessed.require()) / dataset_name(name_or_id)
+    return Path(nnUNet_preprocessed.require()) / resolve_dataset_name(name_or_id)
 
 
-def number_problems(option: str, number: int) -> Iterator[Problem]:
+def find_number_problems(option: str, number: int) -> Iterator[Problem]:
     """Yield a problem if no data set can have the number that ``option`` gave."""
     if not 1 <= number <= 999:
         yield Problem(option, f"must be a number from 1 to 999, got {number}", "choose another")
 
 
-def new_raw_dataset(raw: Path, number: int, name: str, option: str = "-o") -> Path:
+def name_new_dataset(raw: Path, number: int, name: str, option: str = "-o") -> Path:
     """Return the folder of a new raw data set; write nothing.
 
     Args:
@@ -136,7 +136,7 @@ def new_raw_dataset(raw: Path, number: int, name: str, option: str = "-o") -> Pa
     Raises:
         UserError: number or name is invalid, or another data set has the number.
     """
-    problems = [*number_problems(option, number)]
+    problems = [*find_number_problems(option, number)]
     if not name.strip() or "/" in name or "\\" in name:
         defect = f"must be a name without / and \\, got {name!r}"
         problems.append(Problem("--name", defect, "choose another"))
@@ -150,7 +150,7 @@ def new_raw_dataset(raw: Path, number: int, name: str, option: str = "-o") -> Pa
     return target
 
 
-def was_made(target: Path, record_file: str, record: Any) -> bool:
+def was_dataset_made(target: Path, record_file: str, record: Any) -> bool:
     """Return whether the data set ``target`` exists already and was made from the same inputs.
 
     Args:
@@ -172,7 +172,7 @@ def was_made(target: Path, record_file: str, record: Any) -> bool:
     )
 
 
-def set_aside(preprocessed: Path) -> dict[str, list[str]]:
+def read_skipped_cases(preprocessed: Path) -> dict[str, list[str]]:
     """Return the unlabelled cases that preprocessing skipped (bad ones, outliers) -> the reasons.
 
     No training sees these cases.

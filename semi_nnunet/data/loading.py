@@ -3,7 +3,7 @@
 :class:`StepDataset` makes the batches of a step with nnU-Net's own patch sampling and
 batchgeneratorsv2 transforms; :class:`StepLoader` brings them, step after step, from torch's worker
 processes. A stream is nnU-Net's loader of labelled cases, or a loader of unlabelled cases that
-:func:`unlabelled_like` makes like it.
+:func:`make_unlabelled_loader` makes like it.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ class StepLoader(Iterator[Any]):
         self._served += 1
         return batch
 
-    def cases_of_ended_workers(self) -> list[str]:
+    def list_cases_of_ended_workers(self) -> list[str]:
         """Return the cases of the batches that ended worker processes were preparing.
 
         Workers take turns, so a batch's number determines its worker.
@@ -237,7 +237,7 @@ class UnlabelledSampling(nnUNetDataLoader):
         return lower, [start + patch for start, patch in zip(lower, self.patch_size, strict=True)]
 
 
-def unlabelled_like(
+def make_unlabelled_loader(
     labelled: nnUNetDataLoader,
     dataset: UnlabelledDataset,
     batch_size: int,
@@ -267,12 +267,12 @@ def unlabelled_like(
     )
 
 
-def cases_of_loader(loader: nnUNetDataLoader) -> nnUNetBaseDataset:
+def get_loader_dataset(loader: nnUNetDataLoader) -> nnUNetBaseDataset:
     """Return the data set of one of nnU-Net's loaders, which has no public name for it."""
     return loader._data
 
 
-def sampling_probabilities(
+def compute_sampling_probabilities(
     cases: Sequence[str], pseudo_labelled: Collection[str], labelled_share: float | None
 ) -> np.ndarray | None:
     """Return the probability of each case for nnU-Net's loader, or None for equal ones.
@@ -306,7 +306,7 @@ def sampling_probabilities(
 # ---- transforms of streams ----
 
 
-def reproducible(transform: BasicTransform) -> BasicTransform:
+def make_reproducible(transform: BasicTransform) -> BasicTransform:
     """Return a copy of nnU-Net's transforms whose result depends only on the random numbers.
 
     nnU-Net's blur times two implementations and takes the faster one; they differ in the last bits.

@@ -22,7 +22,7 @@ from semi_nnunet.util.validation import line_as
 SizeAndDigest = Annotated[list[Any], Field(min_length=2, max_length=2)]
 
 
-def manifest_file(case_folder: str | Path) -> Path:
+def get_manifest_file(case_folder: str | Path) -> Path:
     """Return the manifest of a preprocessed folder; it lies next to the folder.
 
     >>> manifest_file("Dataset042_Hearts/nnUNetPlans_2d").name
@@ -32,14 +32,14 @@ def manifest_file(case_folder: str | Path) -> Path:
     return folder.with_name(folder.name + ".manifest.jsonl")
 
 
-def shards_folder(case_folder: str | Path) -> Path:
+def get_shards_folder(case_folder: str | Path) -> Path:
     """Return the folder of lists, logs and locks of the processes that share the work."""
     folder = Path(case_folder)
     return folder.with_name(folder.name + ".parts")
 
 
 @dataclass(frozen=True)
-class Entry:
+class ManifestEntry:
     """One finished case.
 
     Args:
@@ -56,7 +56,9 @@ class Entry:
     when: float = field(default=0.0, compare=False)
 
     @classmethod
-    def of(cls, case: str, source: str, paths: list[Path], facts: Mapping[str, Any]) -> Entry:
+    def of(
+        cls, case: str, source: str, paths: list[Path], facts: Mapping[str, Any]
+    ) -> ManifestEntry:
         """Return the entry of a case with the finished files ``paths``."""
         files: dict[str, list[Any]] = {
             path.name: [path.stat().st_size, sha256_of_file(path)] for path in paths
@@ -90,35 +92,35 @@ class Manifest:
 
     def __init__(self, case_folder: str | Path, path: Path | None = None):
         self.folder = Path(case_folder)
-        self.path = path or manifest_file(case_folder)
+        self.path = path or get_manifest_file(case_folder)
         self._reads_one_list = path is not None
 
-    def read(self) -> dict[str, Entry]:
+    def read(self) -> dict[str, ManifestEntry]:
         """Return case -> its newest entry."""
         lists = [self.path]
         if not self._reads_one_list:
-            lists += sorted(shards_folder(self.folder).glob("*.jsonl"))
-        entries: dict[str, Entry] = {}
+            lists += sorted(get_shards_folder(self.folder).glob("*.jsonl"))
+        entries: dict[str, ManifestEntry] = {}
         for path in lists:
             for case, entry in self._read_list(path).items():
                 if case not in entries or entry.when >= entries[case].when:
                     entries[case] = entry
         return entries
 
-    def _read_list(self, path: Path) -> dict[str, Entry]:
+    def _read_list(self, path: Path) -> dict[str, ManifestEntry]:
         """Return case -> its last entry in one list."""
-        entries: dict[str, Entry] = {}
+        entries: dict[str, ManifestEntry] = {}
         if path.is_file():
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                if entry := line_as(Entry, line):
+                if entry := line_as(ManifestEntry, line):
                     entries[entry.case] = entry
         return entries
 
-    def present(self) -> dict[str, Entry]:
+    def present(self) -> dict[str, ManifestEntry]:
         """Return the entries whose files all exist."""
         return {case: entry for case, entry in self.read().items() if entry.is_present(self.folder)}
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: ManifestEntry) -> None:
         """Append ``entry`` and flush it to the disk.
 
         Raises:

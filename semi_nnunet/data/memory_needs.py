@@ -19,7 +19,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.data.checked import CaseReport
 from semi_nnunet.data.raw_description import RawDataset, path_within
-from semi_nnunet.data.readers import Geometry, plain
+from semi_nnunet.data.readers import Geometry, format_numbers
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.memory import GIB, memory_bytes
 
@@ -87,8 +87,8 @@ def find_memory_problem(
     if required <= available:
         return ""
     return (
-        f"for {worst} its {plain(geometry.shape)} voxels of {plain(geometry.spacing)} mm become "
-        f"{plain(shape)} voxels, to which resampling them needs {required / GIB:.1f} GiB of memory,"
+        f"for {worst} its {format_numbers(geometry.shape)} voxels of {format_numbers(geometry.spacing)} mm become "
+        f"{format_numbers(shape)} voxels, to which resampling them needs {required / GIB:.1f} GiB of memory,"
         f" and this machine has {available / GIB:.1f} GiB"
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from semi_nnunet.data.annotated_classes import find_annotated_case_problems
 from semi_nnunet.data.layout import DATASET_JSON, DISTILLED_FILE, UNLABELLED_IMAGES
 from semi_nnunet.data.patients import find_patient_problems
-from semi_nnunet.data.raw_description import IMAGE_ENDINGS, RawDataset, files_in, path_within
+from semi_nnunet.data.raw_description import IMAGE_ENDINGS, RawDataset, list_files, path_within
 from semi_nnunet.util.errors import Problem
 
 UNLABELLED_LABELS = "labelsUn"
@@ -22,7 +22,7 @@ def find_naming_problems(raw: RawDataset) -> Iterator[Problem]:
         ids[case.subset].append(case.case)
     folders = [UNLABELLED_IMAGES, "imagesTs"]
     folders += [] if "dataset" in raw.description else ["imagesTr"]
-    files = {folder: set(files_in(raw.folder / folder)) for folder in folders}
+    files = {folder: set(list_files(raw.folder / folder)) for folder in folders}
     yield from _find_training_problems(raw)
     yield from _find_name_problems(raw, files)
     subsets = {subset: set(cases) for subset, cases in ids.items()}

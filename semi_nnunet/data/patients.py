@@ -23,8 +23,8 @@ from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE, SPLITS_FILE
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import read_json, write_json
 
-KEY = "patient"  # of dataset.json
-FOLDS = 5
+PATIENT_KEY = "patient"  # of dataset.json
+MAX_FOLDS = 5
 
 PatientOf = Callable[[str], str]  # case -> its patient
 Fold = dict[str, list[str]]  # "train" and "val" -> cases
@@ -33,7 +33,7 @@ Fold = dict[str, list[str]]  # "train" and "val" -> cases
 # ---- patients ----
 
 
-def patient_finder(description: Mapping[str, Any]) -> PatientOf:
+def build_patient_finder(description: Mapping[str, Any]) -> PatientOf:
     """Return the function that maps a case to its patient.
 
     >>> patient_of = patient_finder({"patient": "patient[0-9]+"})
@@ -48,16 +48,16 @@ def patient_finder(description: Mapping[str, Any]) -> PatientOf:
     """
     problems = find_patient_expression_problems(description, "dataset.json")
     raise_if_any("dataset.json cannot be used:", problems)
-    if KEY not in description:
-        return itself
-    return _make_finder(re.compile(description[KEY]))
+    if PATIENT_KEY not in description:
+        return case_as_patient
+    return _make_finder(re.compile(description[PATIENT_KEY]))
 
 
 def _make_finder(pattern: re.Pattern[str]) -> PatientOf:
-    return lambda case: told(pattern, case) or case
+    return lambda case: match_patient(pattern, case) or case
 
 
-def told(pattern: re.Pattern[str], case: str) -> str:
+def match_patient(pattern: re.Pattern[str], case: str) -> str:
     """Return the patient that a pattern finds in the name of a case, or "".
 
     It is the pattern's group, or the whole match if the group took no part in it.
@@ -68,12 +68,12 @@ def told(pattern: re.Pattern[str], case: str) -> str:
     return match[0] if match[pattern.groups] is None else match[pattern.groups]
 
 
-def itself(case: str) -> str:
+def case_as_patient(case: str) -> str:
     """Return the case as its own patient."""
     return case
 
 
-def by_patient(cases: Iterable[str], patient_of: PatientOf) -> dict[str, list[str]]:
+def group_by_patient(cases: Iterable[str], patient_of: PatientOf) -> dict[str, list[str]]:
     """Return patient -> its cases, in the order of ``cases``."""
     groups = defaultdict[str, list[str]](list)
     for case in cases:
@@ -81,13 +81,17 @@ def by_patient(cases: Iterable[str], patient_of: PatientOf) -> dict[str, list[st
     return dict(groups)
 
 
-def apart_from(cases: Iterable[str], excluded: Iterable[str], patient_of: PatientOf) -> list[str]:
+def exclude_patients_of(
+    cases: Iterable[str], excluded: Iterable[str], patient_of: PatientOf
+) -> list[str]:
     """Return the cases whose patient has no case in ``excluded``."""
     patients = {patient_of(case) for case in excluded}
     return [case for case in cases if patient_of(case) not in patients]
 
 
-def shared(first: Iterable[str], second: Iterable[str], patient_of: PatientOf) -> list[str]:
+def find_shared_patients(
+    first: Iterable[str], second: Iterable[str], patient_of: PatientOf
+) -> list[str]:
     """Return the patients with cases in both collections."""
     return sorted({patient_of(case) for case in first} & {patient_of(case) for case in second})
 
@@ -96,19 +100,19 @@ def find_patient_expression_problems(
     description: Mapping[str, Any], file_name: str
 ) -> Iterator[Problem]:
     """Yield a problem if the regular expression of dataset.json is invalid."""
-    if KEY not in description:
+    if PATIENT_KEY not in description:
         return
-    expression = description[KEY]
-    defect = f"{KEY!r} must be a regular expression, such as 'patient[0-9]+', got {expression!r}"
+    expression = description[PATIENT_KEY]
+    defect = (
+        f"{PATIENT_KEY!r} must be a regular expression, such as 'patient[0-9]+', got {expression!r}"
+    )
     try:
         groups = re.compile(expression).groups
     except (TypeError, re.error, OverflowError, RecursionError) as error:
         yield Problem(file_name, f"{defect} ({error})", "correct it")
         return
     if groups > 1:
-        defect = (
-            f"{KEY!r} must have one group, the patient, or none, got {groups} in {expression!r}"
-        )
+        defect = f"{PATIENT_KEY!r} must have one group, the patient, or none, got {groups} in {expression!r}"
         yield Problem(file_name, defect, "write the others as (?:...)")
 
 
@@ -121,14 +125,16 @@ def find_patient_problems(
         description: dataset.json with a valid expression, if any.
         cases: "labelled", "unlabelled" and "test" -> cases.
     """
-    if KEY not in description:
+    if PATIENT_KEY not in description:
         return
-    expression = description[KEY]
+    expression = description[PATIENT_KEY]
     pattern = re.compile(expression)
-    unmatched = [case for group in cases.values() for case in group if not told(pattern, case)]
+    unmatched = [
+        case for group in cases.values() for case in group if not match_patient(pattern, case)
+    ]
     if unmatched:
-        defect = f"{KEY!r} must match every case from its start, {expression!r} does not "
-        defect += f"match {named(unmatched)}"
+        defect = f"{PATIENT_KEY!r} must match every case from its start, {expression!r} does not "
+        defect += f"match {format_names(unmatched)}"
         fix = f'correct it, or add "|.+" if these are patients of their own: "{expression}|.+"'
         yield Problem(file_name, defect, fix)
     patient_of = _make_finder(pattern)
@@ -138,10 +144,10 @@ def find_patient_problems(
         if leaked:
             defect = f"{subset} cases are of patients who are also in imagesTs: "
             fix = "keep all cases of a patient in imagesTs, or none"
-            yield Problem(file_name, defect + named(leaked), fix)
+            yield Problem(file_name, defect + format_names(leaked), fix)
 
 
-def named(names: Sequence[str], most: int = 5) -> str:
+def format_names(names: Sequence[str], most: int = 5) -> str:
     """Return the first names and the number of the remaining ones.
 
     >>> named(["a", "b", "c"], most=2)
@@ -164,8 +170,8 @@ def make_folds(
     Args:
         pseudo_labelled: cases that a model labelled; they are only trained on.
     """
-    patients = by_patient(sorted({*cases} - {*pseudo_labelled}), patient_of)
-    count = number_of_folds(len(patients))
+    patients = group_by_patient(sorted({*cases} - {*pseudo_labelled}), patient_of)
+    count = count_folds(len(patients))
     if count == 0:
         return []
     from nnunetv2.utilities.crossval_split import generate_crossval_split  # imports scikit-learn
@@ -177,21 +183,21 @@ def make_folds(
         }
         for fold in generate_crossval_split(list(patients), n_splits=count)
     ]
-    return [for_training(fold, pseudo_labelled, patient_of) for fold in folds]
+    return [extend_fold(fold, pseudo_labelled, patient_of) for fold in folds]
 
 
-def for_training(
+def extend_fold(
     fold: Mapping[str, Iterable[str]], cases: Iterable[str], patient_of: PatientOf
 ) -> Fold:
     """Return a fold with more training cases, except those of its validation patients."""
     validation = list(fold["val"])
-    added = apart_from(sorted(cases), validation, patient_of)
+    added = exclude_patients_of(sorted(cases), validation, patient_of)
     return {"train": [*fold["train"], *added], "val": validation}
 
 
-def number_of_folds(patients: int) -> int:
+def count_folds(patients: int) -> int:
     """Return the number of folds that so many labelled patients make."""
-    return min(FOLDS, patients) if patients > 1 else 0
+    return min(MAX_FOLDS, patients) if patients > 1 else 0
 
 
 def load_folds(preprocessed: Path) -> list[Fold]:
@@ -205,27 +211,31 @@ def save_folds(preprocessed: Path, folds: Sequence[Fold]) -> None:
     write_json(preprocessed / SPLITS_FILE, list(folds))
 
 
-def pseudo_labelled_cases(preprocessed: str | Path) -> set[str]:
+def read_pseudo_labelled_cases(preprocessed: str | Path) -> set[str]:
     """Return the training cases that a model labelled, as ``semi_nnunet distil`` lists them."""
     path = Path(preprocessed) / PSEUDO_LABELLED_FILE
     return set(read_json(path)) if path.is_file() else set()
 
 
-def split_patients(fold: Mapping[str, Collection[str]], patient_of: PatientOf) -> list[str]:
+def find_split_patients(fold: Mapping[str, Collection[str]], patient_of: PatientOf) -> list[str]:
     """Return the patients with cases in both the training and the validation of a fold.
 
     Empty if every case is its own patient; nnU-Net itself warns of cases in both.
     """
-    return [] if patient_of is itself else shared(fold["train"], fold["val"], patient_of)
+    return (
+        []
+        if patient_of is case_as_patient
+        else find_shared_patients(fold["train"], fold["val"], patient_of)
+    )
 
 
-def require_whole(
+def require_whole_patients(
     path: Path, number: int, fold: Mapping[str, Collection[str]], patient_of: PatientOf
 ) -> None:
-    """Raise a UserError if fold ``number`` of the file ``path`` has :func:`split_patients`."""
-    if split := split_patients(fold, patient_of):
+    """Raise a UserError if fold ``number`` of the file ``path`` has :func:`find_split_patients`."""
+    if split := find_split_patients(fold, patient_of):
         raise UserError(
             f"fold {number} of {path} trains and validates on cases of the same patients: "
-            f"{named(split)}",
+            f"{format_names(split)}",
             fix="delete that file; new folds keep patients together",
         )

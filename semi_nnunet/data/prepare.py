@@ -1,6 +1,6 @@
 """Prepare a raw data set with ``imagesUn`` for training: verify, plan, preprocess.
 
-Every step may be interrupted; calling :func:`prepare` again does only the unfinished work.
+Every step may be interrupted; calling :func:`prepare_for_training` again does only the unfinished work.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ from typing import Any, Protocol
 
 from semi_nnunet.data.checked import CaseReport, read_reports, write_reports
 from semi_nnunet.data.domain import check_domain
-from semi_nnunet.data.existing_plans import default_plans_name, plan_if_needed, requested
-from semi_nnunet.data.integrity import verify
+from semi_nnunet.data.existing_plans import (
+    get_default_plans_name,
+    plan_if_needed,
+    select_configurations,
+)
+from semi_nnunet.data.integrity import verify_dataset
 from semi_nnunet.data.layout import (
     CHECKED_FILE,
     DATASET_JSON,
     GROUND_TRUTH,
     SKIPPED_FILE,
-    preprocessed_dataset,
-    raw_dataset,
+    find_raw_dataset,
+    get_preprocessed_dataset,
     require_paths,
 )
 from semi_nnunet.data.memory_needs import check_memory
@@ -34,7 +38,11 @@ from semi_nnunet.data.preprocessing import (
     preprocess_labelled,
 )
 from semi_nnunet.data.raw_description import RawDataset
-from semi_nnunet.data.unlabelled_shards import UnlabelledPreprocessing, UnlabelledShard, shards_left
+from semi_nnunet.data.unlabelled_shards import (
+    UnlabelledPreprocessing,
+    UnlabelledShard,
+    find_unfinished_preprocessing_shards,
+)
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.util.lock import held_in_turn
 
@@ -61,7 +69,7 @@ class ShardLauncher(Protocol):
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedLabelled:
     """A data set in which only unlabelled cases remain to be preprocessed.
 
     Args:
@@ -88,7 +96,7 @@ class Prepared:
         return dict.fromkeys(self.configurations, (self.labelled, len(self.unlabelled)))
 
 
-def prepare(
+def prepare_for_training(
     dataset: str,
     configurations: Sequence[str] | None,
     plans_name: str | None,
@@ -134,7 +142,7 @@ def prepare(
     unfinished: list[int] = []
     for pool in prepared.pools():
         pool.begin(prepared.unlabelled)
-        numbers = shards_left(pool, prepared.unlabelled, shards)
+        numbers = find_unfinished_preprocessing_shards(pool, prepared.unlabelled, shards)
         unfinished += [len(all_shards) + number for number in numbers]
         all_shards += [UnlabelledShard(pool, number, shards) for number in range(shards)]
     if launcher is None:
@@ -153,21 +161,21 @@ def prepare_labelled(
     skip_bad: bool,
     skip_outliers: bool = False,
     checks_memory: bool = True,
-) -> Prepared:
+) -> PreparedLabelled:
     """Verify all cases, plan, and preprocess the labelled cases.
 
-    Arguments and errors are those of :func:`prepare`; ``checks_memory`` means that this machine
+    Arguments and errors are those of :func:`prepare_for_training`; ``checks_memory`` means that this machine
     will preprocess the unlabelled cases, so its memory must suffice.
     """
     require_paths("raw", "preprocessed")
-    plans_name = plans_name or default_plans_name(planner)
-    folder, preprocessed = raw_dataset(dataset), preprocessed_dataset(dataset)
+    plans_name = plans_name or get_default_plans_name(planner)
+    folder, preprocessed = find_raw_dataset(dataset), get_preprocessed_dataset(dataset)
     log_stage(f"checking {folder}")
     raw, checked = RawDataset.of(folder), preprocessed / CHECKED_FILE
-    reports, skipped = verify(raw, num_processes, skip_bad, read_reports(checked))
+    reports, skipped = verify_dataset(raw, num_processes, skip_bad, read_reports(checked))
     with one_at_a_time(preprocessed):
         plans = plan_if_needed(raw, preprocessed, plans_name, planner, num_processes)
-        selected = requested(plans, configurations)
+        selected = select_configurations(plans, configurations)
         skipped |= check_domain(raw, reports, skipped, preprocessed, skip_outliers)
         if checks_memory:
             skipped |= check_memory(raw, reports, skipped, plans, selected, skip_bad)
@@ -180,7 +188,7 @@ def prepare_labelled(
             spec = PreprocessingSpec(plans, configuration, raw.content)
             preprocess_labelled(labelled, spec, preprocessed, num_processes)
         copy_ground_truth(labelled, preprocessed / GROUND_TRUTH, raw.content["file_ending"])
-    return Prepared(preprocessed, plans_name, selected, len(labelled), unlabelled)
+    return PreparedLabelled(preprocessed, plans_name, selected, len(labelled), unlabelled)
 
 
 def list_cases(

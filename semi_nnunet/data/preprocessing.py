@@ -26,7 +26,7 @@ from semi_nnunet.data.fingerprint import (
     compute_label_facts,
 )
 from semi_nnunet.data.layout import GROUND_TRUTH
-from semi_nnunet.data.manifest import Entry, Manifest, manifest_file
+from semi_nnunet.data.manifest import Manifest, ManifestEntry, get_manifest_file
 from semi_nnunet.util.errors import DiskError, Problem, UserError
 from semi_nnunet.util.files import (
     could_not_write,
@@ -103,7 +103,9 @@ def log_stage(stage: str) -> None:
 # ---- one case ----
 
 
-def preprocess_case(case: Case, spec: PreprocessingSpec, folder: Path, aside: Path) -> Entry:
+def preprocess_case(
+    case: Case, spec: PreprocessingSpec, folder: Path, aside: Path
+) -> ManifestEntry:
     """Preprocess one case: write its files aside, then move them to ``folder``, the image last.
 
     An unlabelled case gets an image and properties, no segmentation.
@@ -147,7 +149,7 @@ def preprocess_case(case: Case, spec: PreprocessingSpec, folder: Path, aside: Pa
             raise
         defect = f"the preprocessed {case.name} to {folder}"
         raise could_not_write(defect, error, folder, left=INTACT) from error
-    return Entry.of(case.name, source, [folder / name for name in names], facts)
+    return ManifestEntry.of(case.name, source, [folder / name for name in names], facts)
 
 
 def _read_facts(folder: Path, case: str, with_label: bool) -> dict[str, Any]:
@@ -207,7 +209,7 @@ def preprocess_cases(
     options = {"total": len(cases), "initial": len(finished), "unit": "case", "disable": None}
     with tqdm(desc=title, **options) as bar:
         for case, result in results if shard is None else with_progress(results, len(todo)):
-            if isinstance(result, Entry):
+            if isinstance(result, ManifestEntry):
                 manifest.add(result)
             elif isinstance(result, DiskError):  # all other cases would fail, too
                 results.close()
@@ -228,8 +230,8 @@ def preprocess_cases(
 
 
 def _run_all(
-    cases: Sequence[Case], work: Callable[[Case], Entry], num_processes: int
-) -> Generator[tuple[Case, Entry | BaseException], None, None]:
+    cases: Sequence[Case], work: Callable[[Case], ManifestEntry], num_processes: int
+) -> Generator[tuple[Case, ManifestEntry | BaseException], None, None]:
     """Yield each case with its entry or its error; repeat the cases of killed processes singly."""
     if num_processes <= 1 or not cases:
         for case in cases:
@@ -252,8 +254,8 @@ def _run_all(
 
 
 def _run_in_pool(
-    cases: Sequence[Case], work: Callable[[Case], Entry], num_processes: int
-) -> Iterator[tuple[Case, Entry | BaseException]]:
+    cases: Sequence[Case], work: Callable[[Case], ManifestEntry], num_processes: int
+) -> Iterator[tuple[Case, ManifestEntry | BaseException]]:
     with process_pool(min(num_processes, len(cases))) as pool:
         futures = {pool.submit(work, case): case for case in cases}
         try:
@@ -303,7 +305,7 @@ def adopt_stock_preprocessing(
     Returns:
         Whether the folder was adopted.
     """
-    if manifest_file(folder).exists() or not folder.is_dir() or not ground_truth.is_dir():
+    if get_manifest_file(folder).exists() or not folder.is_dir() or not ground_truth.is_dir():
         return False
     label_ending = spec.dataset_json["file_ending"]
     expected = {f"{case.name}{ending}" for case in cases for ending in LABELLED_ENDINGS}
@@ -320,7 +322,9 @@ def adopt_stock_preprocessing(
     manifest = Manifest(folder)
     for case in cases:
         paths = [folder / f"{case.name}{ending}" for ending in LABELLED_ENDINGS]
-        manifest.add(Entry.of(case.name, spec.compute_source(case), paths, facts[case.name]))
+        manifest.add(
+            ManifestEntry.of(case.name, spec.compute_source(case), paths, facts[case.name])
+        )
     return True
 
 

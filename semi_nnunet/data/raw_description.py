@@ -14,8 +14,8 @@ from typing import Any
 from semi_nnunet.data.annotated_classes import (
     NON_CLASSES,
     AnnotatedClasses,
-    declared_values,
     find_annotation_problems,
+    get_declared_values,
 )
 from semi_nnunet.data.layout import DATASET_JSON, UNLABELLED_IMAGES
 from semi_nnunet.data.patients import find_patient_expression_problems
@@ -72,7 +72,7 @@ class RawDataset:
         if isinstance(raw_dataset, RawDataset):
             return raw_dataset
         description = read_description(raw_dataset)
-        cases = raw_cases(raw_dataset, description, UNLABELLED_IMAGES)
+        cases = list_raw_cases(raw_dataset, description, UNLABELLED_IMAGES)
         return cls(Path(raw_dataset), description, tuple(cases))
 
     @property
@@ -109,7 +109,7 @@ class RawDataset:
 # ---- files of cases ----
 
 
-def cases_in(folder: str | Path, file_ending: str) -> dict[str, list[str]]:
+def find_cases(folder: str | Path, file_ending: str) -> dict[str, list[str]]:
     """Return case -> its sorted channel files, in O(number of files); nnU-Net's own is quadratic.
 
     Only names such as ``CASE_0000.ending`` count. A missing folder gives {}. A subfolder with such
@@ -124,19 +124,19 @@ def cases_in(folder: str | Path, file_ending: str) -> dict[str, list[str]]:
     return cases
 
 
-def misnamed(
+def find_misnamed_images(
     folder: str | Path, cases: Mapping[str, Sequence[str]], endings: Sequence[str] = IMAGE_ENDINGS
 ) -> Iterator[Problem]:
     """Yield a problem for each image that is not named CASE_0000; hidden files are ignored."""
     images = {os.path.basename(file) for files in cases.values() for file in files}
-    for name in files_in(folder):
+    for name in list_files(folder):
         is_image = name.lower().endswith(tuple(endings)) and not name.startswith(".")
         if is_image and name not in images:
             defect = "must be named CASE_0000 and have the ending that the model was trained with"
             yield Problem(name, defect, "name it so, or convert it")
 
 
-def files_in(folder: str | Path) -> list[str]:
+def list_files(folder: str | Path) -> list[str]:
     """Return the sorted names of files and links, also dangling ones; [] for a missing folder."""
     if not os.path.isdir(folder):
         return []
@@ -155,7 +155,7 @@ def path_within(path: str, root: str) -> str:
     return path if relative.startswith("..") else relative
 
 
-def raw_cases(
+def list_raw_cases(
     raw_dataset: str | Path, description: dict[str, Any], unlabelled: str
 ) -> list[RawCase]:
     """Return all cases: labelled (of imagesTr or listed in ``dataset.json``), unlabelled, test."""
@@ -165,14 +165,14 @@ def raw_cases(
     else:
         cases = [
             RawCase(case, "labelled", tuple(files), os.path.join(root, "labelsTr", case + ending))
-            for case, files in cases_in(os.path.join(root, "imagesTr"), ending).items()
+            for case, files in find_cases(os.path.join(root, "imagesTr"), ending).items()
         ]
     if (annotated := AnnotatedClasses.of(description)) is not None:
         cases = [
             replace(case, unknown_values=annotated.unknown_values(case.case)) for case in cases
         ]
     for subset, folder in (("unlabelled", unlabelled), ("test", "imagesTs")):
-        images = cases_in(os.path.join(root, folder), ending)
+        images = find_cases(os.path.join(root, folder), ending)
         cases += [RawCase(case, subset, tuple(files)) for case, files in images.items()]
     return cases
 
@@ -238,7 +238,7 @@ def _find_label_problem(labels: dict[str, Any]) -> Iterator[Problem]:
     fix = 'number them 0, 1, 2, ... with "background": 0 and "ignore", if any, last'
     defect = ""
     try:
-        values = sorted(declared_values(labels))
+        values = sorted(get_declared_values(labels))
     except (TypeError, ValueError):
         yield Problem(DATASET_JSON, f"'labels' must map names to whole numbers, got {labels}", fix)
         return

@@ -61,7 +61,7 @@ class Geometry:
     towards: str = ""
 
 
-def reader_class(description: dict[str, Any], files: Sequence[str]) -> type[Any]:
+def choose_reader(description: dict[str, Any], files: Sequence[str]) -> type[Any]:
     """Return nnU-Net's reader for the first of the files that any of its readers can open.
 
     Raises:
@@ -96,11 +96,11 @@ def read_with_nnunet(
         with contextlib.redirect_stdout(io.StringIO()):  # the readers print their complaints
             array, properties = reader.read_seg(path) if is_label else reader.read_images((path,))
     except Exception as error:
-        reason = f"cannot be opened by {type(reader).__name__}: {short_reason(error)}"
+        reason = f"cannot be opened by {type(reader).__name__}: {shorten_reason(error)}"
         raise BrokenFileError(reason) from error
     spacing = tuple(float(value) for value in properties["spacing"])
     if array.ndim != 4 or len(spacing) != 3:
-        defect = f"must hold one number per voxel in 2 or 3 dimensions, got {plain(array.shape)}"
+        defect = f"must hold one number per voxel in 2 or 3 dimensions, got {format_numbers(array.shape)}"
         raise BrokenFileError(f"{defect} (a vector or 4-D image)", ONE_PER_CHANNEL)
     geometry = _read_geometry(array.shape[1:], spacing, properties)
     return array, geometry, tuple(properties.get("sitk_stuff", {}).get("spacing", ())[:3])
@@ -146,7 +146,7 @@ def find_sides(axes: np.ndarray, world: Sequence[str]) -> str:
     return sides
 
 
-def geometry_difference(first: Geometry, second: Geometry, spacing_rtol: float) -> str:
+def describe_geometry_difference(first: Geometry, second: Geometry, spacing_rtol: float) -> str:
     """Describe what differs beyond the tolerances, "" if nothing does.
 
     >>> geometry_difference(Geometry((4, 8, 8), (2, 1, 1)), Geometry((4, 8, 8), (3, 1, 1)), 1e-3)
@@ -175,10 +175,10 @@ def _describe_difference(
         return ""
     if len(first) == len(second) and np.allclose(first, second, rtol=rtol, atol=atol):
         return ""
-    return f"{name} {plain(first)} instead of {plain(second)}"
+    return f"{name} {format_numbers(first)} instead of {format_numbers(second)}"
 
 
-def short_reason(error: BaseException) -> str:
+def shorten_reason(error: BaseException) -> str:
     """Return one line of an error's text: SimpleITK and others wrap the reason in several."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     marked = [line.split("ERROR:", 1)[1].strip() for line in lines if "ERROR:" in line]
@@ -186,7 +186,7 @@ def short_reason(error: BaseException) -> str:
     return line if len(line) <= 200 else line[:197] + "..."
 
 
-def plain(values: Sequence[float]) -> str:
+def format_numbers(values: Sequence[float]) -> str:
     """Return numbers as a user writes them.
 
     >>> plain([1.0, 0.5])

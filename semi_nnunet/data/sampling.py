@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from semi_nnunet.data.patients import pseudo_labelled_cases  # noqa: F401  moved
+from semi_nnunet.data.patients import read_pseudo_labelled_cases  # noqa: F401  moved
 
 
 def __getattr__(name: str) -> Any:

@@ -1,3 +1,3 @@
 """Moved to :mod:`semi_nnunet.data.splitting`."""
 
-from semi_nnunet.data.splitting import Transfer  # noqa: F401  moved
+from semi_nnunet.data.splitting import FileTransfer  # noqa: F401  moved

@@ -15,27 +15,27 @@ from typing import Any
 
 import numpy as np
 
-from semi_nnunet.data.annotated_classes import KEY as ANNOTATED
-from semi_nnunet.data.annotated_classes import description_of
+from semi_nnunet.data.annotated_classes import ANNOTATED_KEY as ANNOTATED
+from semi_nnunet.data.annotated_classes import restrict_annotations
 from semi_nnunet.data.layout import (
     DATASET_JSON,
     SUBSETS_FILE,
     UNLABELLED_IMAGES,
-    new_raw_dataset,
-    raw_dataset,
-    was_made,
+    find_raw_dataset,
+    name_new_dataset,
+    was_dataset_made,
 )
-from semi_nnunet.data.patients import KEY as PATIENT
+from semi_nnunet.data.patients import PATIENT_KEY as PATIENT
 from semi_nnunet.data.patients import (
     PatientOf,
-    apart_from,
-    by_patient,
-    itself,
-    named,
-    patient_finder,
-    split_patients,
+    build_patient_finder,
+    case_as_patient,
+    exclude_patients_of,
+    find_split_patients,
+    format_names,
+    group_by_patient,
 )
-from semi_nnunet.data.raw_description import cases_in
+from semi_nnunet.data.raw_description import find_cases
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import could_not_write, folder_aside, read_json, write_json
 
@@ -96,20 +96,22 @@ def split(
     Raises:
         UserError: a number or list does not fit the cases, or the new data set is something else.
     """
-    source = raw_dataset(dataset)
+    source = find_raw_dataset(dataset)
     file = source / SUBSETS_FILE if published else case_list
     description = read_json(source / DATASET_JSON)
-    patient_of = patient_finder(description)
-    cases = list(cases_in(source / "imagesTr", description["file_ending"]))
+    patient_of = build_patient_finder(description)
+    cases = list(find_cases(source / "imagesTr", description["file_ending"]))
     listed = None if file is None else read_case_list(file, labelled)
     with_label = choose_labelled(cases, labelled, listed, seed, patient_of)
     tests: Sequence[str] = ()
     if held_out is not None:
         is_number = isinstance(held_out, int) or str(held_out).isdecimal()
         request = int(str(held_out)) if is_number else read_case_list(str(held_out), None)
-        tests = choose_held_out(apart_from(cases, with_label, patient_of), request, patient_of)
+        tests = choose_held_out(
+            exclude_patients_of(cases, with_label, patient_of), request, patient_of
+        )
     default = f"{source.name.split('_', 1)[-1]}{len(with_label)}labelled"
-    target = new_raw_dataset(source.parent, new_id, default if name is None else name)
+    target = name_new_dataset(source.parent, new_id, default if name is None else name)
     hidden = Path(hidden_labels or source.parent / f"hidden_labels_{target.name}")
     is_new = write_split(source, target, with_label, hidden, symlink, tests)
     return Split(target, hidden, is_new, describe_subsets(target))
@@ -119,7 +121,7 @@ def describe_subsets(dataset: Path) -> str:
     """Return the numbers of cases as "4 in imagesTr, 116 in imagesUn, ..."."""
     ending = read_json(dataset / DATASET_JSON)["file_ending"]
     folders = ("imagesTr", UNLABELLED_IMAGES, "imagesTs")
-    return ", ".join(f"{len(cases_in(dataset / name, ending))} in {name}" for name in folders)
+    return ", ".join(f"{len(find_cases(dataset / name, ending))} in {name}" for name in folders)
 
 
 # ---- choosing the cases ----
@@ -130,7 +132,7 @@ def choose_labelled(
     number: int | None,
     listed: Sequence[str] | None,
     seed: int,
-    patient_of: PatientOf = itself,
+    patient_of: PatientOf = case_as_patient,
 ) -> list[str]:
     """Return the cases that keep their labels.
 
@@ -153,7 +155,7 @@ def choose_labelled(
             "some cases must stay labelled", fix="--labelled N draws them, --list FILE names them"
         )
     if listed is None:
-        patients = by_patient(sorted(cases), patient_of)
+        patients = group_by_patient(sorted(cases), patient_of)
         drawn = [str(name) for name in np.random.default_rng(seed).permutation(sorted(patients))]
         pool = [case for patient in drawn for case in patients[patient]]
     else:
@@ -181,7 +183,7 @@ def choose_labelled(
 
 
 def choose_held_out(
-    cases: Sequence[str], request: int | Sequence[str], patient_of: PatientOf = itself
+    cases: Sequence[str], request: int | Sequence[str], patient_of: PatientOf = case_as_patient
 ) -> list[str]:
     """Return the unlabelled cases that become test cases, to choose settings by.
 
@@ -212,7 +214,7 @@ def choose_held_out(
             fix="correct it",
         )
     if isinstance(request, int):
-        patients = by_patient(pool, patient_of)
+        patients = group_by_patient(pool, patient_of)
         names, sizes = list(patients), np.array([len(group) for group in patients.values()])
 
         def spaced(count: int) -> np.ndarray:
@@ -221,10 +223,10 @@ def choose_held_out(
         totals = {count: int(sizes[spaced(count)].sum()) for count in range(1, len(names) + 1)}
         best = min(totals, key=lambda count: (abs(totals[count] - number), totals[count], count))
         return [case for index in spaced(best) for case in patients[names[index]]]
-    torn = split_patients({"train": set(pool) - set(request), "val": request}, patient_of)
+    torn = find_split_patients({"train": set(pool) - set(request), "val": request}, patient_of)
     if torn:
         raise UserError(
-            f"--held-out must name all cases of a patient or none, got some of {named(torn)}",
+            f"--held-out must name all cases of a patient or none, got some of {format_names(torn)}",
             fix="add the others",
         )
     return sorted(set(request))
@@ -234,7 +236,7 @@ def require_known_cases(names: Sequence[str], cases: Sequence[str], headline: st
     """Raise a UserError that begins with ``headline`` if some names are not in ``cases``."""
     allowed = set(cases)
     if unknown := [name for name in names if name not in allowed]:
-        raise UserError(f"{headline}: {named(unknown, 10)}", fix="correct it")
+        raise UserError(f"{headline}: {format_names(unknown, 10)}", fix="correct it")
 
 
 def read_case_list(path: str | Path, number: int | None) -> list[str]:
@@ -324,7 +326,7 @@ def write_split(
     if held_out:
         record["held_out"] = list(held_out)
     record |= {key: description[key] for key in (PATIENT, ANNOTATED) if key in description}
-    if was_made(target, RECORD, record):
+    if was_dataset_made(target, RECORD, record):
         return False
     if target.resolve() in [hidden_labels.resolve(), *hidden_labels.resolve().parents]:
         raise UserError(
@@ -338,7 +340,7 @@ def write_split(
         )
     ending = description["file_ending"]
     cases, unlabelled = (
-        cases_in(source / folder, ending) for folder in ("imagesTr", UNLABELLED_IMAGES)
+        find_cases(source / folder, ending) for folder in ("imagesTr", UNLABELLED_IMAGES)
     )
     labels = {case: source / "labelsTr" / f"{case}{ending}" for case in cases}
     missing = [
@@ -355,7 +357,7 @@ def write_split(
             fix="remove them from one of the two",
         )
     with folder_aside(target, "Nothing was split") as aside:
-        put = Transfer(symlink)
+        put = FileTransfer(symlink)
         folders = {case: (aside / "imagesTr", aside / "labelsTr") for case in labelled}
         folders |= {case: (aside / "imagesTs", aside / "labelsTs") for case in held_out}
         for case, files in cases.items():
@@ -363,20 +365,20 @@ def write_split(
             for file in files:
                 put(Path(file), images)
             put(labels[case], label)
-        for case in apart_from(unlabelled, held_out, patient_finder(description)):
+        for case in exclude_patients_of(unlabelled, held_out, build_patient_finder(description)):
             for file in unlabelled[case]:
                 put(Path(file), aside / UNLABELLED_IMAGES)
         for folder in () if held_out else ("imagesTs", "labelsTs"):
             for path in sorted((source / folder).glob(f"*{ending}")):
                 put(path, aside / folder)
-        tests = cases_in(aside / "imagesTs", ending)
-        description = description_of(description, [*labelled, *tests])
+        tests = find_cases(aside / "imagesTs", ending)
+        description = restrict_annotations(description, [*labelled, *tests])
         write_json(aside / DATASET_JSON, {**description, "numTraining": len(labelled)})
         write_json(aside / RECORD, record)
     return True
 
 
-class Transfer:
+class FileTransfer:
     """Copy or link files into a folder, with the .json file that holds the spacing of a .tif."""
 
     def __init__(self, symlink: bool):

@@ -6,11 +6,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from semi_nnunet.data.patients import named, pseudo_labelled_cases
+from semi_nnunet.data.patients import format_names, read_pseudo_labelled_cases
 from semi_nnunet.util.errors import UserError
 
 
-def missing_predictions(folder: str | None, cases: Sequence[str]) -> list[str]:
+def find_missing_predictions(folder: str | None, cases: Sequence[str]) -> list[str]:
     """Return the cases without a stored prediction of the previous stage, in ``folder``.
 
     >>> missing_predictions(None, ["a"])  # a configuration without a previous stage
@@ -30,10 +30,10 @@ def require_predictions(folder: str | None, cases: Sequence[str], command: str) 
         cases: the cases to be predicted.
         command: makes the predictions; the fix of the error.
     """
-    if missing := missing_predictions(folder, cases):
+    if missing := find_missing_predictions(folder, cases):
         raise UserError(
             f"the cascade needs the previous stage's predictions in {folder}, they are missing for "
-            f"{len(missing)} cases: {named(missing, 10)}",
+            f"{len(missing)} cases: {format_names(missing, 10)}",
             fix=command,
         )
 
@@ -43,10 +43,10 @@ def predicts_unlabelled(fold: int | str) -> bool:
     return str(fold) in ("0", "all")
 
 
-def never_validated(preprocessed: Path, fold: int | str) -> list[str]:
+def list_never_validated(preprocessed: Path, fold: int | str) -> list[str]:
     """Return the training cases that nnU-Net never predicts, as they are in no validation.
 
     These are the pseudo-labelled cases; none for fold "all", which validates its training cases. A
     case that a person labelled must be predicted by a fold that was not trained on it.
     """
-    return [] if str(fold) == "all" else sorted(pseudo_labelled_cases(preprocessed))
+    return [] if str(fold) == "all" else sorted(read_pseudo_labelled_cases(preprocessed))

@@ -20,7 +20,7 @@ from semi_nnunet.util.files import read_json
 LocationPrior = Mapping[Any, np.ndarray]
 
 
-def foreground_prior(
+def compute_foreground_prior(
     labelled: nnUNetBaseDataset, cases: Sequence[str], locations_per_class: int = 2000
 ) -> dict[Any, np.ndarray]:
     """Return positions of foreground, relative to the image: class -> (N, 3) in [0, 1).
@@ -98,7 +98,7 @@ class UnlabelledDataset(nnUNetBaseDataset):
     Args:
         folder: the preprocessed folder.
         cases: the identifiers to use.
-        prior: :func:`foreground_prior`, or {} for uniform sampling.
+        prior: :func:`compute_foreground_prior`, or {} for uniform sampling.
         folder_with_segs_from_previous_stage: predictions of a cascade's previous stage, or None.
         located: case -> positions at which a network sees foreground, relative to the image; if
             not empty, they replace the prior of the case.

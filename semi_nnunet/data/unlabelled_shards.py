@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 
 from semi_nnunet.data.configurations import read_plans
-from semi_nnunet.data.layout import DATASET_JSON, unlabelled_folder
-from semi_nnunet.data.manifest import Manifest, shards_folder
+from semi_nnunet.data.layout import DATASET_JSON, get_unlabelled_folder
+from semi_nnunet.data.manifest import Manifest, get_shards_folder
 from semi_nnunet.data.preprocessing import (
     Case,
     PreprocessingSpec,
@@ -51,12 +51,12 @@ class UnlabelledPreprocessing:
     @cached_property
     def folder(self) -> Path:
         """The folder of the preprocessed cases."""
-        return unlabelled_folder(self.preprocessed, self.spec.data_identifier)
+        return get_unlabelled_folder(self.preprocessed, self.spec.data_identifier)
 
     @property
     def shards(self) -> Path:
         """Lists, logs and locks."""
-        return shards_folder(self.folder)
+        return get_shards_folder(self.folder)
 
     def preprocess(self, cases: Sequence[Case], num_processes: int) -> None:
         """Preprocess all cases in this process and its workers.
@@ -99,7 +99,7 @@ class UnlabelledPreprocessing:
 
 def require_idle_shards(folder: Path) -> None:
     """Raise a UserError if any process works on a shard of a preprocessed folder."""
-    if working := holders(shards_folder(folder)):
+    if working := holders(get_shards_folder(folder)):
         shard, holder = next(iter(working.items()))
         raise UserError(
             f"{len(working)} shards of {folder} are being worked on ({shard}: {holder})",
@@ -152,6 +152,8 @@ class UnlabelledShard(Shard):
         preprocess_cases(self.cases(), pool.spec, pool.folder, processes, str(self), self)
 
 
-def shards_left(pool: UnlabelledPreprocessing, cases: Sequence[Case], count: int) -> list[int]:
+def find_unfinished_preprocessing_shards(
+    pool: UnlabelledPreprocessing, cases: Sequence[Case], count: int
+) -> list[int]:
     """Return the numbers of those of ``count`` shards that have unfinished cases."""
     return shards_holding(pool.find_unfinished(cases), count)

@@ -17,10 +17,10 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from semi_nnunet.data.annotated_classes import KEY as ANNOTATED
-from semi_nnunet.data.file_bytes import COPY_AGAIN, BrokenFileError, short_reason
-from semi_nnunet.data.layout import SUBSETS_FILE, was_made
-from semi_nnunet.data.patients import KEY
+from semi_nnunet.data.annotated_classes import ANNOTATED_KEY as ANNOTATED
+from semi_nnunet.data.file_bytes import COPY_AGAIN, BrokenFileError, shorten_reason
+from semi_nnunet.data.layout import SUBSETS_FILE, was_dataset_made
+from semi_nnunet.data.patients import PATIENT_KEY
 from semi_nnunet.data.raw_description import UNLABELLED_DOMAIN
 from semi_nnunet.datasets.volumes import read_volume
 from semi_nnunet.util.errors import FULL_DISK_ERRNOS, Problem, raise_if_any
@@ -100,7 +100,7 @@ class Conversion:
             "labels": labels,
             "numTraining": self.counts["Tr"],
             "file_ending": self.file_ending,
-            **({} if self.patient is None else {KEY: self.patient}),
+            **({} if self.patient is None else {PATIENT_KEY: self.patient}),
             **({UNLABELLED_DOMAIN: "other"} if self.other_domain else {}),
             **({ANNOTATED: annotated} if annotated else {}),
         }
@@ -133,7 +133,7 @@ def write_conversion(
             full.
     """
     content = {**record, "cases": conversion.counts}
-    if was_made(target, RECORD, content):
+    if was_dataset_made(target, RECORD, content):
         return False
     with folder_aside(target, "Nothing was converted") as aside:
         for case in conversion.cases:
@@ -174,5 +174,5 @@ def _write_case(
             what, left = f"{case.name} to {aside.parent}", "Nothing was converted"
             raise could_not_write(what, error, aside, left=left) from error
         require_space(aside)  # a full disk is not the file's fault; SimpleITK does not tell
-        return Problem(case.where, f"cannot be converted: {short_reason(error)}", COPY_AGAIN)
+        return Problem(case.where, f"cannot be converted: {shorten_reason(error)}", COPY_AGAIN)
     return None

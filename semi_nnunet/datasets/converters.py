@@ -106,7 +106,7 @@ def convert(
     """
     from nnunetv2.paths import nnUNet_raw
 
-    from semi_nnunet.data.layout import new_raw_dataset, require_paths
+    from semi_nnunet.data.layout import name_new_dataset, require_paths
     from semi_nnunet.datasets.conversion import write_conversion
 
     require_positive({"-np": processes})
@@ -115,7 +115,7 @@ def convert(
     require_paths("raw")
     raw = Path(nnUNet_raw.require())
     conversion = module.convert(Path(source).expanduser(), **taken)
-    target = new_raw_dataset(raw, number, conversion.name if new_name is None else new_name, "-d")
+    target = name_new_dataset(raw, number, conversion.name if new_name is None else new_name, "-d")
     is_new = write_conversion(conversion, target, {"converter": name, **taken}, processes)
     published = tuple(len(cases) for cases in conversion.subsets)
     return Converted(target, is_new, dict(conversion.counts), published)

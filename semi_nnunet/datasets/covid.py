@@ -16,7 +16,7 @@ from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from semi_nnunet.data.patients import told
+from semi_nnunet.data.patients import match_patient
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.options import add_seed, add_size, add_test_percent
 from semi_nnunet.datasets.pictures import grey, mask
@@ -71,7 +71,7 @@ def convert(
 
 def scan_of(name: str) -> str:
     """The scan a slice belongs to: its name without the last number; "" of a number alone."""
-    return told(re.compile(PATIENT), name)
+    return match_patient(re.compile(PATIENT), name)
 
 
 def test_scans(names: Collection[str], percent: int, seed: int) -> set[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from semi_nnunet.data.file_bytes import BrokenFileError, require_whole
+from semi_nnunet.data.file_bytes import BrokenFileError, require_complete_image
 
 
 def place(source: Path, symlink: bool, target: Path) -> None:
@@ -28,7 +28,7 @@ def read_volume(path: Path) -> sitk.Image:
 def save_volume(image: sitk.Image, target: Path) -> None:
     """Write a compressed image."""
     sitk.WriteImage(image, str(target), True)
-    require_whole(target)
+    require_complete_image(target)
 
 
 def relabelled(label: sitk.Image, values: Mapping[int, int]) -> sitk.Image:

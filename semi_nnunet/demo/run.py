@@ -20,7 +20,7 @@ from semi_nnunet.datasets.phantom import Shape, write_phantom_dataset
 from semi_nnunet.demo.pictures import PictureRow, draw_curves, draw_overlays, format_gain
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
-from semi_nnunet.runs.commands import ProgressDisplay, ended_like_ctrl_c, run_command
+from semi_nnunet.runs.commands import ProgressDisplay, interrupt_on_signals, run_command
 from semi_nnunet.training.history import History
 from semi_nnunet.util.command import typed
 from semi_nnunet.util.errors import UserError
@@ -132,7 +132,7 @@ def run_demo(
     prepare_demo_folder(demo.out)
     started = time.monotonic()
     logger.info(f"This takes about {MINUTES} minutes on two CPU cores without other work.")
-    with ended_like_ctrl_c():
+    with interrupt_on_signals():
         draw_phantoms(demo)
         preprocess_and_plan(demo)
         for method in METHODS:

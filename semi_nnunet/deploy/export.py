@@ -22,7 +22,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 import semi_nnunet
 from semi_nnunet.data.layout import STOCK_TRAINER
 from semi_nnunet.deploy.trained import CHECKPOINT, TrainedModel, find_model, select_folds
-from semi_nnunet.planning.architecture import adapter_of
+from semi_nnunet.planning.architecture import find_adapter
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import folder_aside, sha256_of_file, write_atomically, write_json
@@ -50,7 +50,7 @@ class ExportedModel:
     folds: tuple[str, ...]
 
 
-def export(
+def export_model(
     model: str | Path,
     out: str | Path,
     *,
@@ -117,7 +117,7 @@ def require_stock_network(plans: Mapping[str, Any], configuration: str) -> None:
         UserError: it is one of :mod:`semi_nnunet.networks.adapters`.
     """
     manager = PlansManager(copy.deepcopy(dict(plans)))
-    if network := adapter_of(manager.get_configuration(configuration).network_arch_class_name):
+    if network := find_adapter(manager.get_configuration(configuration).network_arch_class_name):
         raise UserError(
             f"{configuration} has the network {network}, which stock nnU-Net cannot build",
             fix="predict where semi_nnunet is installed (nnUNetv2_predict), or train "
@@ -140,7 +140,7 @@ def export_fold(
     Returns:
         Fold -> its provenance: settings, epoch, identity and checksum.
     """
-    checkpoint = checkpoints.read(checkpoint_file)
+    checkpoint = checkpoints.read_checkpoint(checkpoint_file)
     semi = checkpoint.pop("semi")
     provenance = {
         "trained_fold": fold,

@@ -46,7 +46,7 @@ class InstalledModels:
     left_out: tuple[str, ...]
 
 
-def install(archive: str | Path) -> InstalledModels:
+def install_models(archive: str | Path) -> InstalledModels:
     """Install the models of a zip into nnUNet_results.
 
     Args:

@@ -17,7 +17,7 @@ from torch import nn
 from semi_nnunet.data.layout import STOCK_TRAINER
 from semi_nnunet.deploy.descriptions import require_known_networks
 from semi_nnunet.deploy.trained import TrainedModel
-from semi_nnunet.networks.frozen import unwrapped
+from semi_nnunet.networks.frozen import unwrap_compiled
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 
@@ -84,7 +84,7 @@ def load_networks(models: Sequence[TrainedModel]) -> list[nn.Module]:
     for model in models:
         loaded = load_model(model)
         for weights in loaded.list_of_parameters:
-            network = copy.deepcopy(unwrapped(loaded.network))
+            network = copy.deepcopy(unwrap_compiled(loaded.network))
             network.load_state_dict(weights)
             networks.append(network)
     return networks

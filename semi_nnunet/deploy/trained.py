@@ -11,7 +11,7 @@ from typing import Any
 from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.data.layout import dataset_name
+from semi_nnunet.data.layout import resolve_dataset_name
 from semi_nnunet.deploy.descriptions import REQUIRED, find_unknown_networks, read_model_json
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
@@ -112,7 +112,7 @@ def find_model(text: str, checkpoint: str = CHECKPOINT) -> TrainedModel:
     """
     root = nnUNet_results.get()
     number, _, rest = text.partition("/")
-    relative = f"{dataset_name(number)}/{rest}" if number.isdecimal() and rest else text
+    relative = f"{resolve_dataset_name(number)}/{rest}" if number.isdecimal() and rest else text
     candidates = [Path(text).expanduser(), *([Path(root) / relative] if root else [])]
     for path in candidates:
         is_fold = path.name.startswith("fold_")
@@ -179,7 +179,7 @@ def find_differences(models: Sequence[TrainedModel]) -> Iterator[Problem]:
             yield Problem(str(model), message, "choose models of one planning")
 
 
-def require_models_of(
+def require_same_data(
     models: Sequence[TrainedModel], description: Mapping[str, Any], dataset: str
 ) -> None:
     """Check that models have the labels, channels and files of a data set.
@@ -196,7 +196,7 @@ def require_models_of(
     raise_if_any(f"These models cannot label the images of {dataset}:", problems)
 
 
-def require_models_for(
+def require_same_preprocessing(
     models: Sequence[TrainedModel],
     plans: PlansManager,
     configuration: str,

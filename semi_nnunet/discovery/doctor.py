@@ -19,7 +19,12 @@ from nnunetv2.paths import (
 )
 
 from semi_nnunet import __version__
-from semi_nnunet.data.layout import SKIPPED_FILE, UNLABELLED_IMAGES, set_aside, unlabelled_folder
+from semi_nnunet.data.layout import (
+    SKIPPED_FILE,
+    UNLABELLED_IMAGES,
+    get_unlabelled_folder,
+    read_skipped_cases,
+)
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.discovery.register import TRAINERS_FOLDER, is_registered
 from semi_nnunet.util.errors import UserError
@@ -146,7 +151,7 @@ def dataset(folder: Path, preprocessed: Path | None) -> Finding:
         folder: of the raw data set.
         preprocessed: its folder in ``nnUNet_preprocessed``, or ``None``.
     """
-    from semi_nnunet.data.integrity import cases_in  # imports PyTorch
+    from semi_nnunet.data.integrity import find_cases  # imports PyTorch
 
     try:
         ending = read_json(folder / "dataset.json")["file_ending"]
@@ -154,10 +159,10 @@ def dataset(folder: Path, preprocessed: Path | None) -> Finding:
         return Finding(
             folder.name, f"dataset.json cannot be used ({error})", "correct dataset.json"
         )
-    labelled = len(cases_in(folder / "imagesTr", ending))
-    unlabelled = len(cases_in(folder / UNLABELLED_IMAGES, ending))
+    labelled = len(find_cases(folder / "imagesTr", ending))
+    unlabelled = len(find_cases(folder / UNLABELLED_IMAGES, ending))
     counts = {} if preprocessed is None else count_preprocessed(preprocessed)
-    skipped = 0 if preprocessed is None else len(set_aside(preprocessed))
+    skipped = 0 if preprocessed is None else len(read_skipped_cases(preprocessed))
     is_incomplete = any(
         count[0] < labelled or count[1] < unlabelled - skipped for count in counts.values()
     )
@@ -177,6 +182,6 @@ def count_preprocessed(preprocessed: Path) -> dict[str, tuple[int, int]]:
         by_nnunet = len(list(folder.glob("*_seg.b2nd")))
         ours = len(Manifest(folder).present())
         if (by_nnunet or ours) and not folder.name.endswith("_unlabeled"):
-            unlabelled = unlabelled_folder(preprocessed, folder.name)
+            unlabelled = get_unlabelled_folder(preprocessed, folder.name)
             counts[folder.name] = ours or by_nnunet, len(Manifest(unlabelled).present())
     return counts

@@ -12,7 +12,7 @@ import numpy as np
 
 from semi_nnunet.evaluation.statistics import (
     Difference,
-    doubts,
+    find_doubts,
     holm,
     judge_difference,
     paired_difference,
@@ -64,7 +64,7 @@ class ModelComparison:
 
     def reasoned_verdict(self, metric: str) -> str:
         """Return the verdict, with the reasons if there is no evidence."""
-        reasons = doubts(self.overall, self.p_holm)
+        reasons = find_doubts(self.overall, self.p_holm)
         if reasons and min(self.seeds.values()) < 0 < max(self.seeds.values()):
             reasons.append("the seeds disagree")
         verdict = self.verdict(metric)
@@ -84,7 +84,9 @@ def describe_verdict(difference: Difference, p: float, metric: str) -> str:
     return "better" if (judgement == "higher") == higher_is_better(metric) else "WORSE"
 
 
-def compare(values: Sequence[Value], baseline: str, metric: str) -> list[ModelComparison]:
+def compare_with_baseline(
+    values: Sequence[Value], baseline: str, metric: str
+) -> list[ModelComparison]:
     """Compare every model with the baseline of its configuration, on the cases that both have.
 
     Args:
@@ -236,7 +238,7 @@ def average_class(numbers: Numbers, name: str, index: int = 0) -> float:
     return float(np.mean(class_numbers)) if class_numbers else math.nan
 
 
-def ranking(values: Sequence[Value], metric: str) -> list[tuple[Model, float]]:
+def rank_models(values: Sequence[Value], metric: str) -> list[tuple[Model, float]]:
     """Return the models with their means over the cases that all of them predicted, best first.
 
     If the models have nothing in common, the models with the fewest values are dropped until the
@@ -256,8 +258,10 @@ def ranking(values: Sequence[Value], metric: str) -> list[tuple[Model, float]]:
     return sorted(means, key=lambda item: item[1], reverse=higher_is_better(metric))
 
 
-def left_out(values: Iterable[Value], ranked: Sequence[tuple[Model, float]]) -> list[Model]:
-    """Return the models that a :func:`ranking` dropped, as they share no case with the others."""
+def find_unranked_models(
+    values: Iterable[Value], ranked: Sequence[tuple[Model, float]]
+) -> list[Model]:
+    """Return the models that a :func:`rank_models` dropped, as they share no case with the others."""
     placed = {model for model, _ in ranked}
     defined = (v for v in values if not math.isnan(v.value))
     return [model for model in group_by_model(defined) if model not in placed]
@@ -266,7 +270,7 @@ def left_out(values: Iterable[Value], ranked: Sequence[tuple[Model, float]]) -> 
 # ---- tables for people ----
 
 
-def overall_table(compared: Sequence[ModelComparison], metric: str) -> str:
+def format_overall_table(compared: Sequence[ModelComparison], metric: str) -> str:
     """Return a Markdown table with a row for each model."""
     rows = [
         ["trainer", "configuration", format_column_title(metric), "baseline", "difference",
@@ -284,13 +288,13 @@ def overall_table(compared: Sequence[ModelComparison], metric: str) -> str:
     return markdown.table(rows)
 
 
-def means_table(ranked: Sequence[tuple[Model, float]], metric: str) -> str:
+def format_means_table(ranked: Sequence[tuple[Model, float]], metric: str) -> str:
     """Return a Markdown table with the mean of each model, best first."""
     rows = [[m.trainer, m.configuration, f"{mean:.4f}"] for m, mean in ranked]
     return markdown.table([["trainer", "configuration", format_column_title(metric)], *rows])
 
 
-def class_table(compared: Sequence[ModelComparison], metric: str) -> str:
+def format_class_table(compared: Sequence[ModelComparison], metric: str) -> str:
     """Return a Markdown table with a row for each model and class."""
     rows = [["trainer", "configuration", "class", "difference", "95 % interval", "p (Holm)", ""]]
     for item in compared:
@@ -311,7 +315,7 @@ def format_column_title(metric: str) -> str:
     return f"|{metric}|" if metric.startswith(SIGNED) else metric
 
 
-def patients_note(values: Sequence[Value]) -> str:
+def describe_patients(values: Sequence[Value]) -> str:
     """Return the note that cases of one patient count as one; "" if each patient has one case."""
     defined = [v for v in values if not math.isnan(v.value)]
     cases, patients = len({v.case for v in defined}), len({v.patient_or_case for v in defined})
@@ -321,7 +325,7 @@ def patients_note(values: Sequence[Value]) -> str:
     return f"Cases of one patient count as one: {cases} cases of {patients} {noun}."
 
 
-def seeds_note(values: Sequence[Value], baseline: str) -> str:
+def describe_seeds(values: Sequence[Value], baseline: str) -> str:
     """Return the baseline's mean of each seed, to show how much of a difference may be chance.
 
     Each configuration has a line. With one seed, the line says that intervals do not cover chance

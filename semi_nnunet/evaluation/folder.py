@@ -12,16 +12,16 @@ import numpy as np
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from tqdm import tqdm
 
-from semi_nnunet.data.file_bytes import BrokenFileError, check_presence, scan_raw, short_reason
+from semi_nnunet.data.file_bytes import BrokenFileError, check_presence, scan_raw, shorten_reason
 from semi_nnunet.data.image_files import (
     SPACING_RTOL,
     Geometry,
-    finite_problem,
-    geometry_difference,
-    label_problem,
+    describe_geometry_difference,
+    find_label_value_problem,
+    find_non_finite_problem,
     read_with_nnunet,
 )
-from semi_nnunet.data.raw_description import files_in
+from semi_nnunet.data.raw_description import list_files
 from semi_nnunet.evaluation.labelling import Labelling
 from semi_nnunet.evaluation.metrics import UNDEFINED, Measure, describe_columns, mask_metrics
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
@@ -74,7 +74,7 @@ def find_pairs(
     predicted, referenced = (
         {
             name.removesuffix(ending)
-            for name in files_in(folder)
+            for name in list_files(folder)
             if name.endswith(ending) and not name.startswith(".")
         }
         for folder in (predictions, references)
@@ -181,13 +181,13 @@ def find_case_problems(protocol: EvaluationProtocol, pair: FilePair) -> list[Pro
             continue
         geometries.append(geometry)
         checks = (
-            finite_problem(array, raw, is_label=True),
-            label_problem(array, labelling.allowed),
+            find_non_finite_problem(array, raw, is_label=True),
+            find_label_value_problem(array, labelling.allowed),
         )
         problems += [Problem(path, *check) for check in checks if check]
     if len(geometries) < 2:
         return problems
-    if difference := geometry_difference(geometries[0], geometries[1], SPACING_RTOL):
+    if difference := describe_geometry_difference(geometries[0], geometries[1], SPACING_RTOL):
         message = f"must lie on the voxels of its reference, but has {difference}"
         fix = "resample it to the reference, or correct the headers"
         problems.append(Problem(pair.prediction, message, fix))
@@ -199,7 +199,7 @@ def measure_named_case(protocol: EvaluationProtocol, pair: FilePair) -> list[Cla
     try:
         return measure_case_classes(protocol, pair)
     except Exception as error:
-        raise UserError(f"case {pair.case} cannot be evaluated: {short_reason(error)}") from error
+        raise UserError(f"case {pair.case} cannot be evaluated: {shorten_reason(error)}") from error
 
 
 def measure_case_classes(protocol: EvaluationProtocol, pair: FilePair) -> list[ClassMetrics]:

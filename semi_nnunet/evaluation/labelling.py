@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from semi_nnunet.data.annotated_classes import AnnotatedClasses
-from semi_nnunet.data.declared_labels import declared_classes, declared_values
-from semi_nnunet.data.integrity import reader_class
+from semi_nnunet.data.declared_labels import get_declared_classes, get_declared_values
+from semi_nnunet.data.integrity import choose_reader
 from semi_nnunet.data.raw_description import read_description
 
 
@@ -48,6 +48,6 @@ def read_labelling(dataset_json: Path, example: str) -> Labelling:
     """
     description = read_description(dataset_json.parent, dataset_json.name)
     labels = description["labels"]
-    reader, allowed = reader_class(description, [example]), frozenset(declared_values(labels))
+    reader, allowed = choose_reader(description, [example]), frozenset(get_declared_values(labels))
     annotated = AnnotatedClasses.of(description)
-    return Labelling(reader, declared_classes(labels), allowed, labels.get("ignore"), annotated)
+    return Labelling(reader, get_declared_classes(labels), allowed, labels.get("ignore"), annotated)

@@ -17,7 +17,7 @@ from semi_nnunet.util.names import below_one
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class EvaluationResult:
     """The result of an evaluation.
 
     Args:
@@ -33,7 +33,7 @@ class Evaluated:
     content: dict[str, Any]
 
 
-def evaluate(
+def evaluate_folders(
     predictions: str | Path,
     references: str | Path,
     *,
@@ -45,7 +45,7 @@ def evaluate(
     missed_distance: float | None = None,
     partial: bool = False,
     processes: int = 2,
-) -> Evaluated:
+) -> EvaluationResult:
     """Measure predictions against references: overlap, surfaces, volumes of every case and class.
 
     Args:
@@ -70,7 +70,7 @@ def evaluate(
             voxels of their reference.
     """
     predictions, references = Path(predictions), Path(references)
-    own_sizes, problems = own_tolerances(class_tolerances)
+    own_sizes, problems = parse_class_tolerances(class_tolerances)
     problems += find_evaluation_problems(
         predictions, references, tolerances, own_sizes, missed_distance, {"-np": processes}
     )
@@ -84,7 +84,7 @@ def evaluate(
     folder = Path(out or predictions)
     folder.mkdir(parents=True, exist_ok=True)  # fail before the work
     rows = evaluate_pairs(pairs, protocol, processes)
-    return Evaluated(folder, len(pairs), write_tables(folder, rows, pairs, protocol))
+    return EvaluationResult(folder, len(pairs), write_tables(folder, rows, pairs, protocol))
 
 
 def find_evaluation_problems(
@@ -114,7 +114,7 @@ def find_evaluation_problems(
     return problems
 
 
-def own_tolerances(
+def parse_class_tolerances(
     tolerances: Mapping[str, float] | Sequence[str],
 ) -> tuple[dict[str, float], list[Problem]]:
     """Parse tolerances of classes, given as a mapping or as texts such as "liver=5".

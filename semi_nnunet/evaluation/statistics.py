@@ -136,12 +136,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def judge_difference(difference: Difference, adjusted_p: float) -> str:
     """Return "higher" or "lower" if interval and corrected test agree, else that it is open."""
-    if doubts(difference, adjusted_p):
+    if find_doubts(difference, adjusted_p):
         return "no evidence of a difference"
     return "higher" if difference.mean > 0 else "lower"
 
 
-def doubts(difference: Difference, adjusted_p: float) -> list[str]:
+def find_doubts(difference: Difference, adjusted_p: float) -> list[str]:
     """Return the reasons why there is no evidence of a difference; [] if there is evidence."""
     reasons = []
     if not (difference.low > 0 or difference.high < 0):

@@ -19,7 +19,7 @@ from semi_nnunet.evaluation.folder import ClassMetrics, EvaluationProtocol, File
 from semi_nnunet.evaluation.metrics import UNDEFINED, describe_columns
 from semi_nnunet.util.files import read_json, write_csv, write_json
 
-JSON, SUMMARY = "metrics.json", "summary.json"
+METRICS_JSON, SUMMARY = "metrics.json", "summary.json"
 PRINTED_METRICS = ("dice", "hd95_edge", "asd_edge", "nsd_surfel")
 
 
@@ -29,12 +29,12 @@ def average_rows(rows: Sequence[ClassMetrics]) -> dict[str, dict[str, float]]:
     for name in dict.fromkeys(row.name for row in rows):
         metrics = [row.metrics for row in rows if row.name == name]
         means[name] = {
-            column: mean_of([values[column] for values in metrics]) for column in metrics[0]
+            column: average_defined([values[column] for values in metrics]) for column in metrics[0]
         }
     return means
 
 
-def mean_of(values: Sequence[float]) -> float:
+def average_defined(values: Sequence[float]) -> float:
     """Return the mean of the values that are not NaN; NaN if there are none."""
     defined = [value for value in values if not math.isnan(value)]
     return float(np.mean(defined)) if defined else float("nan")
@@ -47,7 +47,9 @@ def average_foreground(means: Mapping[str, Mapping[str, float]]) -> dict[str, fl
     {'dice': 0.7}
     """
     columns = next(iter(means.values()))
-    return {column: mean_of([values[column] for values in means.values()]) for column in columns}
+    return {
+        column: average_defined([values[column] for values in means.values()]) for column in columns
+    }
 
 
 def count_missed(rows: Sequence[ClassMetrics], name: str) -> tuple[int, int]:
@@ -83,7 +85,7 @@ def write_tables(
         "imagined": {name: count_missed(rows, name)[1] for name in means},
         "cases": [{"case": row.case, "class": row.name, **row.metrics} for row in rows],
     }
-    write_json(out / JSON, replace_nan(content))
+    write_json(out / METRICS_JSON, replace_nan(content))
     write_json(out / SUMMARY, build_summary(rows, pairs, protocol))
     cells = [[row.case, row.name, *(format_cell(v) for v in row.metrics.values())] for row in rows]
     write_csv(out / METRICS_FILE, [["case", "class", *columns], *cells])
@@ -134,7 +136,9 @@ def build_summary(
         cases[row.case]["metrics"][keys[row.name]] = values
         class_values[row.name].append(values)
     means = {
-        keys[name]: {column: mean_of([float(v[column]) for v in values]) for column in values[0]}
+        keys[name]: {
+            column: average_defined([float(v[column]) for v in values]) for column in values[0]
+        }
         for name, values in class_values.items()
     }
     return {
@@ -144,7 +148,7 @@ def build_summary(
     }
 
 
-def leave_out_unknown(path: Path, annotated: AnnotatedClasses, file_ending: str) -> dict[str, Any]:
+def drop_unannotated(path: Path, annotated: AnnotatedClasses, file_ending: str) -> dict[str, Any]:
     """Rewrite nnU-Net's summary.json without the classes that its cases do not annotate.
 
     nnU-Net takes an organ that a case does not annotate for an absent one, and a network that
@@ -168,7 +172,9 @@ def leave_out_unknown(path: Path, annotated: AnnotatedClasses, file_ending: str)
         }
     rows = [case["metrics"] for case in summary["metric_per_case"]]
     summary["mean"] = {
-        key: {metric: mean_of([float(row[key][metric]) for row in rows]) for metric in means}
+        key: {
+            metric: average_defined([float(row[key][metric]) for row in rows]) for metric in means
+        }
         for key, means in summary["mean"].items()
     }
     summary["foreground_mean"] = average_foreground(summary["mean"])
@@ -186,7 +192,7 @@ def parse_key(key: str) -> tuple[int, ...]:
     return values if isinstance(values, tuple) else (values,)
 
 
-def printed(content: Mapping[str, Any]) -> str:
+def format_class_means(content: Mapping[str, Any]) -> str:
     """Return a table of the most common metrics, with a line for each class.
 
     Args:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from semi_nnunet.data.patients import PatientOf, itself
+from semi_nnunet.data.patients import PatientOf, case_as_patient
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_csv, write_csv
 
@@ -89,7 +89,7 @@ def higher_is_better(metric: str) -> bool:
 
 
 def read_values(
-    tables: Iterable[Table], metric: str, patient_of: PatientOf = itself
+    tables: Iterable[Table], metric: str, patient_of: PatientOf = case_as_patient
 ) -> tuple[list[Value], list[str]]:
     """Read a metric from tables written by :mod:`semi_nnunet.evaluation.tables`.
 
@@ -165,7 +165,7 @@ def build_undefined_error(metric: str) -> UserError:
     )
 
 
-def crediting_absence(values: Sequence[Value], metric: str) -> list[Value]:
+def credit_absence(values: Sequence[Value], metric: str) -> list[Value]:
     """Score a correctly absent class as perfect where another training invented it.
 
     The metric of a class that neither reference nor prediction shows is undefined, so means skip
@@ -272,7 +272,7 @@ def require_one_origin(path: Path, origins: set[Origin]) -> Origin | None:
     return next(iter(origins), None)
 
 
-def read_all_written(
+def read_values_files(
     paths: Iterable[Path], metric: str, origin: Origin | None = None
 ) -> tuple[dict[str, list[Value]], Origin | None]:
     """Read several files of :func:`write_values` as one.
@@ -287,11 +287,11 @@ def read_all_written(
         file_values, file_origin = read_values_file(path, metric)
         origin = require_one_origin(path, {pair for pair in (origin, file_origin) if pair})
         for subset, subset_values in file_values.items():
-            values[subset] = together(values.get(subset, []), subset_values, metric)
+            values[subset] = merge_values(values.get(subset, []), subset_values, metric)
     return values, origin
 
 
-def together(first: Iterable[Value], second: Iterable[Value], metric: str) -> list[Value]:
+def merge_values(first: Iterable[Value], second: Iterable[Value], metric: str) -> list[Value]:
     """Merge two lists of values, each value once.
 
     Raises:

@@ -21,9 +21,9 @@ from semi_nnunet.deploy.trained import TrainedModel
 from semi_nnunet.inference.resampling import GridPair, match_spacing, resample_image_to_grid
 from semi_nnunet.inference.sliding_window import Region, Slab, Window, pad_to_tile, predict_slabs
 from semi_nnunet.inference.views import make_views
-from semi_nnunet.networks.frozen import unwrapped
+from semi_nnunet.networks.frozen import unwrap_compiled
 from semi_nnunet.training.precision import computes_bfloat16_fast
-from semi_nnunet.training.prediction import with_previous_stage
+from semi_nnunet.training.prediction import append_previous_stage
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.failures import is_of_memory
 
@@ -148,7 +148,7 @@ class ImagePredictor:
     ):
         self.loaded = load_model(model)
         self.options, self.device, self.coarse = options, device, coarse
-        self.network = unwrapped(self.loaded.network).to(device).eval()
+        self.network = unwrap_compiled(self.loaded.network).to(device).eval()
         stage = model.previous
         self.previous = None if stage is None else ImagePredictor(stage, options, device, coarse)
         axes = choose_mirror_axes(model, self.loaded.allowed_mirroring_axes, options)
@@ -223,7 +223,7 @@ class ImagePredictor:
                 image, labels, dict(properties), plans, configuration, self.loaded.dataset_json
             )
             if previous is not None:
-                data = with_previous_stage(data, resampled_labels[0], self.label_manager)
+                data = append_previous_stage(data, resampled_labels[0], self.label_manager)
         else:
             exact = self.options.dtype == torch.float64
             data, cropping = preprocess_image(

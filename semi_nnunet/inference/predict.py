@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from semi_nnunet.data.file_bytes import require_whole
-from semi_nnunet.data.integrity import image_problems
-from semi_nnunet.data.raw_description import cases_in, misnamed
-from semi_nnunet.data.readers import reader_class, short_reason
+from semi_nnunet.data.file_bytes import require_complete_image
+from semi_nnunet.data.integrity import find_image_problems
+from semi_nnunet.data.raw_description import find_cases, find_misnamed_images
+from semi_nnunet.data.readers import choose_reader, shorten_reason
 from semi_nnunet.deploy.trained import find_model, find_models
 from semi_nnunet.inference.model import (
     ALIKE,
@@ -39,7 +39,7 @@ Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
 
-def predict(
+def predict_images(
     model: str | Path,
     images: str | Path | Sequence[np.ndarray],
     out: str | Path | None = None,
@@ -105,10 +105,10 @@ def predict(
     folder = Path(str(out))
     with collect_errors(problems, "-m"):
         description = find_model(str(model)).dataset_json
-        cases = cases_in(images, description["file_ending"])
+        cases = find_cases(images, description["file_ending"])
         problems += find_folder_problems(cases, Path(images), folder, description)
     raise_if_any(REFUSED, [*dict.fromkeys(problems)])  # a missing model is found twice
-    for misplaced in misnamed(images, cases, [description["file_ending"]]):
+    for misplaced in find_misnamed_images(images, cases, [description["file_ending"]]):
         logger.warning(printable(f"left out: {misplaced}"))
     with at_most(max_memory):
         predictor = load_predictor(model, coarse, options, torch_device)
@@ -208,7 +208,7 @@ class FolderPredictor:
         """
         problems: list[Problem] = []
         written: list[Future[Path]] = []
-        reader = reader_class(
+        reader = choose_reader(
             self.description, [file for files in cases.values() for file in files]
         )
         bar = tqdm(total=len(cases), desc="predicting", unit="case", disable=None)
@@ -249,7 +249,7 @@ class FolderPredictor:
             return Problem(case, message, "raise it, or leave the image out")
         if isinstance(error, UserError) or is_of_machine(error):
             raise error
-        message = f"cannot be predicted: {short_reason(error)}"
+        message = f"cannot be predicted: {shorten_reason(error)}"
         return Problem(case, message, "correct its files or leave it out")
 
     def _read(
@@ -257,12 +257,12 @@ class FolderPredictor:
     ) -> tuple[str, Problem | tuple[np.ndarray, dict[str, Any]]]:
         """Return the case with its image and properties, or with its problem."""
         case, files = case_and_files
-        if problems := image_problems(self.images, self.description, reader, case, files):
+        if problems := find_image_problems(self.images, self.description, reader, case, files):
             return case, self._mention_limit(problems[0])
         try:
             image, properties = self.predictor.reader_writer.read_images(list(files))
         except Exception as error:  # of any type: there are many readers
-            message = f"cannot be read: {short_reason(error)}"
+            message = f"cannot be read: {shorten_reason(error)}"
             return case, self._mention_limit(
                 Problem(case, message, "copy it again, or leave it out")
             )
@@ -284,7 +284,7 @@ class FolderPredictor:
         path = self.out / f"{case}{self.ending}"
         try:
             self.predictor.reader_writer.write_seg(labels, str(path), properties)
-            require_whole(path)
+            require_complete_image(path)
         except (OSError, RuntimeError) as error:  # SimpleITK reports a full disk as RuntimeError
             path.unlink(missing_ok=True)
             state = "Cases that were predicted earlier are complete"

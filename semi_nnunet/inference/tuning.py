@@ -18,15 +18,15 @@ from pathlib import Path
 
 import torch
 
-from semi_nnunet.data.raw_description import cases_in
+from semi_nnunet.data.raw_description import find_cases
 from semi_nnunet.deploy.loading import load_model
 from semi_nnunet.deploy.mirrors import MirrorChoice, TriedAxes, choose_axes
 from semi_nnunet.deploy.trained import TrainedModel, find_model
-from semi_nnunet.evaluation.measuring import evaluate
-from semi_nnunet.evaluation.tables import mean_of
+from semi_nnunet.evaluation.measuring import evaluate_folders
+from semi_nnunet.evaluation.tables import average_defined
 from semi_nnunet.inference.model import ALIKE, ImagePredictor, make_prediction_options
 from semi_nnunet.inference.predict import FolderPredictor
-from semi_nnunet.runs.folders import ALL, Folders, folders_of
+from semi_nnunet.runs.folders import ALL, Folders, find_folders
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
 from semi_nnunet.util.files import read_json
@@ -35,7 +35,7 @@ LOSE = 0.001  # of Dice: a tenth of a point
 logger = logging.getLogger(__name__)
 
 
-def tune(
+def tune_mirror_axes(
     model: str | Path,
     *,
     folds: Sequence[str] | None = None,
@@ -68,7 +68,7 @@ def tune(
         selected = replace(trained, folds=tuple(numbered))
         with collect_errors(problems, "-f"):
             require_numbered_folds(trained, numbered)
-            folders = folders_of(trained.folder.parent.name)
+            folders = find_folders(trained.folder.parent.name)
             cases = {fold: find_validation_images(folders, fold) for fold in numbered}
     raise_if_any("no axes can be chosen:", problems)
     allowed = load_mirrored_axes(selected)
@@ -124,7 +124,7 @@ def find_validation_images(folders: Folders, fold: str) -> dict[str, list[str]]:
     """
     splits = folders.preprocessed / "splits_final.json"
     names = read_json(splits)[int(fold)]["val"] if splits.is_file() else []
-    images = cases_in(folders.raw / "imagesTr", folders.file_ending)
+    images = find_cases(folders.raw / "imagesTr", folders.file_ending)
     validated = {case: images[case] for case in names if case in images}
     if not validated:
         raise UserError(
@@ -154,12 +154,12 @@ def measure_axes(
             begun = time.perf_counter()
             FolderPredictor(predictor, folders.raw / "imagesTr", out).predict(images)
             seconds += time.perf_counter() - begun
-            evaluation = evaluate(
+            evaluation = evaluate_folders(
                 out, folders.references, dataset_json=folders.preprocessed / "dataset.json",
                 partial=True, processes=1,
             )  # fmt: skip
             dices += [row["dice"] for row in evaluation.content["cases"]]
-    if math.isnan(dice := mean_of(dices)):
+    if math.isnan(dice := average_defined(dices)):
         raise UserError("no validation case holds any class", fix="choose other folds by -f")
     return TriedAxes(axes, dice, seconds / sum(map(len, cases.values())))
 

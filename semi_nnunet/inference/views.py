@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from semi_nnunet.augment.invertible import GridView, square_planes
+from semi_nnunet.augment.invertible import GridView, list_square_planes
 
 GAMMAS = (0.7, 1.5)  # the ends of nnU-Net's augmentation
 BLUR_VOXELS = 1.0
@@ -87,7 +87,7 @@ def make_views(names: Sequence[str], spacing: Sequence[float]) -> list[View]:
 def find_square_planes(spacing: Sequence[float]) -> list[tuple[int, int]]:
     """Return the planes with square voxels, as axes counted from the end (2-D: of each slice)."""
     count = len(spacing)
-    return [(a - count, b - count) for a, b in square_planes([1] * count, spacing)]
+    return [(a - count, b - count) for a, b in list_square_planes([1] * count, spacing)]
 
 
 def make_turn(plane: tuple[int, int], quarter_turns: int) -> View:

@@ -26,7 +26,7 @@ from torch import nn
 from semi_nnunet.core.consistency import soft_label_divergence
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.deploy.loading import load_networks
-from semi_nnunet.deploy.trained import find_model, require_models_for
+from semi_nnunet.deploy.trained import find_model, require_same_preprocessing
 from semi_nnunet.networks.frozen import FrozenNetworks
 from semi_nnunet.settings.common import CutMixSettings, single_network_score
 from semi_nnunet.settings.schema import setting
@@ -57,7 +57,9 @@ class SemiDistillationTrainer(SemiTrainer):
     def companions(self) -> dict[str, nn.Module]:
         paths = self.settings.models or [self.default_model()]
         models = [find_model(path.replace(FOLD, str(self.fold))) for path in paths]
-        require_models_for(models, self.plans_manager, self.configuration_name, self.dataset_json)
+        require_same_preprocessing(
+            models, self.plans_manager, self.configuration_name, self.dataset_json
+        )
         return {"models": FrozenNetworks(load_networks(models))}
 
     def default_model(self) -> str:
@@ -73,7 +75,7 @@ class SemiDistillationTrainer(SemiTrainer):
         mix, temperature = self.cutmix(target), self.settings.temperature
         logits = self.predict(mix(unlabelled.x_strong)) / temperature
         divergence = soft_label_divergence(
-            logits, mix(target), mix(unlabelled.mask), self.exclusive, self.ranks.summing
+            logits, mix(target), mix(unlabelled.mask), self.exclusive, self.ranks.sum_with_gradient
         )
         yield Term("soft_labels", temperature**2 * divergence, self.settings.soft_label_weight)
 

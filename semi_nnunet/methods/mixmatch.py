@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import torch
 
-from semi_nnunet.augment.invertible import GridView, sample_grid_view, square_planes
+from semi_nnunet.augment.invertible import GridView, list_square_planes, sample_grid_view
 from semi_nnunet.augment.mixing import (
     BoxMix,
     Mix,
@@ -94,7 +94,7 @@ class SemiMixMatchTrainer(TeacherTrainer):
         patch_size = self.configuration_manager.patch_size
         spacing = self.configuration_manager.spacing[-len(patch_size) :]
         may_turn = self.settings.max_rotation_degrees >= 90
-        planes = square_planes(patch_size, spacing) if may_turn else []
+        planes = list_square_planes(patch_size, spacing) if may_turn else []
         return sample_grid_view(self.inference_allowed_mirroring_axes or (), planes)
 
     def guess(self, images: list[torch.Tensor], views: list[GridView]) -> torch.Tensor:
@@ -127,7 +127,7 @@ class SemiMixMatchTrainer(TeacherTrainer):
 
         One view after the other needs the memory of one view.
         """
-        sum_over_ranks, views = self.ranks.summing, self.settings.views
+        sum_over_ranks, views = self.ranks.sum_with_gradient, self.settings.views
         all_voxels = all_reduce_mean(patches.mask.sum().float(), sum_over_ranks).clamp_min(1.0)
         for view in patches.chunk(views):
             probs = merge_probs(self.probs(self.predict(view.x)), view.annotated, self.exclusive)

@@ -23,7 +23,7 @@ from torch import nn
 
 from semi_nnunet.augment.intensity import add_clamped_noise
 from semi_nnunet.core.ramps import gaussian_ramp
-from semi_nnunet.core.stochastic import with_feature_dropout
+from semi_nnunet.core.stochastic import add_feature_dropout
 from semi_nnunet.core.uncertainty import entropy, max_entropy
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.common import CutMixSettings
@@ -72,7 +72,7 @@ class SemiUncertaintyAwareTrainer(ConsistentTeacherTrainer):
     @cached_property
     def disturbed_teacher(self) -> nn.Module:
         """The teacher with dropout."""
-        return with_feature_dropout(self.teacher, self.settings.dropout)
+        return add_feature_dropout(self.teacher, self.settings.dropout)
 
     def uncertainty(self, x_weak: torch.Tensor) -> torch.Tensor:
         """Return the entropy of the mean of the stochastic passes, (B, 1, *spatial), in nats."""

@@ -21,7 +21,7 @@ from functools import cached_property
 
 from torch import nn
 
-from semi_nnunet.core.stochastic import with_feature_dropout
+from semi_nnunet.core.stochastic import add_feature_dropout
 from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.schema import published, setting
 from semi_nnunet.settings.teacher import ConfidentTeacherSettings
@@ -65,4 +65,4 @@ class SemiUniMatchTrainer(ConfidentTeacherTrainer):
     @cached_property
     def disturbed_student(self) -> nn.Module:
         """The student with perturbed features."""
-        return with_feature_dropout(self.bare_network, self.settings.dropout, every_level=True)
+        return add_feature_dropout(self.bare_network, self.settings.dropout, every_level=True)

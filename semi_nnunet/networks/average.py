@@ -32,6 +32,6 @@ class NetworkAverage(nn.Module):
         return [torch.stack(level).mean(0) for level in zip(*outputs, strict=True)]
 
 
-def deep_supervision_switches(network: nn.Module) -> list[Any]:
+def find_deep_supervision_modules(network: nn.Module) -> list[Any]:
     """Return the modules (nnU-Net's decoders) whose ``deep_supervision`` switches it on or off."""
     return [module for module in network.modules() if hasattr(module, "deep_supervision")]

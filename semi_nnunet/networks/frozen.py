@@ -23,7 +23,7 @@ class FrozenNetworks(nn.ModuleList):
         return super().train(False)
 
 
-def unwrapped(network: nn.Module) -> nn.Module:
+def unwrap_compiled(network: nn.Module) -> nn.Module:
     """Return the network inside the wrapper of torch.compile, or the network itself."""
     inside = getattr(network, "_orig_mod", network)  # importing its class would take seconds
     return inside if isinstance(inside, nn.Module) else network
@@ -31,6 +31,6 @@ def unwrapped(network: nn.Module) -> nn.Module:
 
 def load_pretrained_encoder(network: nn.Module) -> None:
     """Load the initial weights that a plan names for the encoder, if any."""
-    load = getattr(unwrapped(network), "load_pretrained", None)
+    load = getattr(unwrap_compiled(network), "load_pretrained", None)
     if load is not None:
         load()

@@ -10,7 +10,7 @@ from semi_nnunet.augment.intensity import gaussian_kernels
 from semi_nnunet.core.noise_schedule import NoiseSchedule
 from semi_nnunet.core.partial_labels import find_certain_voxels
 from semi_nnunet.core.pseudo_labels import to_probs
-from semi_nnunet.core.stochastic import statistics_kept
+from semi_nnunet.core.stochastic import freeze_batch_statistics
 from semi_nnunet.networks.diffusion_branches import DiffusionBranches
 
 
@@ -84,14 +84,14 @@ class LabelDiffusion(nn.Module):
     @torch.no_grad()
     def psi_probs(self, encoder: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """Return the probabilities (B, C, *spatial) that the branch without noise predicts."""
-        with statistics_kept(encoder, self):
+        with freeze_batch_statistics(encoder, self):
             return to_probs(self.branches.predict_psi(encoder, x), self.exclusive)
 
     @torch.no_grad()
     def xi_probs(self, encoder: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """Return the probabilities that the diffusion branch samples from pure noise."""
         shape = (len(x), self.branches.num_classes, *x.shape[2:])
-        with statistics_kept(encoder, self):
+        with freeze_batch_statistics(encoder, self):
             logits = self.schedule.ddim(
                 lambda x_t, t: self.branches.denoise(encoder, x, x_t, t).float(),
                 self.from_logits,

@@ -47,7 +47,7 @@ class WeightTransfer:
         )
 
 
-def output_layers(build: Callable[[int], nn.Module]) -> set[str]:
+def find_output_layers(build: Callable[[int], nn.Module]) -> set[str]:
     """Return the names of the weights whose shape depends on the number of classes.
 
     >>> sorted(output_layers(lambda classes: nn.Linear(4, classes)))
@@ -61,7 +61,9 @@ def output_layers(build: Callable[[int], nn.Module]) -> set[str]:
     return {name for name, value in two.items() if value.shape != three[name].shape}
 
 
-def take_weights(network: nn.Module, content: Mapping[str, Any], heads: set[str]) -> WeightTransfer:
+def load_fitting_weights(
+    network: nn.Module, content: Mapping[str, Any], heads: set[str]
+) -> WeightTransfer:
     """Load the weights of a checkpoint that fit a network.
 
     If the network has more image channels than the checkpoint, each channel of the first layer

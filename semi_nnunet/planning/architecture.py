@@ -21,7 +21,7 @@ SMP = (
 )
 MONAI = ("SegResNet", "SwinUNETR", "DynUNet", "VNet", "AttentionUnet")
 PRIMUS = ("S", "B", "M", "L")
-KNOWN = (
+ARCHITECTURES = (
     *(f"smp.{name}" for name in SMP),
     *(f"monai.{name}" for name in MONAI),
     *(f"primus.{name}" for name in PRIMUS),
@@ -31,7 +31,7 @@ SMP_HALVINGS = 5
 TOKEN_VOXELS = 8  # along an edge of a token of Primus (its paper)
 
 
-def adapter_of(network_class: str) -> str | None:
+def find_adapter(network_class: str) -> str | None:
     """Return the name of our adapter, or None for a network that nnU-Net builds itself.
 
     >>> adapter_of("semi_nnunet.networks.adapters.SmpNetwork")
@@ -44,7 +44,7 @@ def adapter_of(network_class: str) -> str | None:
     return name if module == ADAPTER_MODULE else None
 
 
-def plans_of_architecture(plans: str, name: str | None, encoder: str) -> str:
+def name_architecture_plans(plans: str, name: str | None, encoder: str) -> str:
     """Return the name of plans with another network.
 
     >>> plans_of_architecture("nnUNetPlans", "smp.Unet", "resnet50")
@@ -56,7 +56,7 @@ def plans_of_architecture(plans: str, name: str | None, encoder: str) -> str:
     return f"{plans}_{name.replace('.', '')}{suffix}"
 
 
-def with_architecture(
+def replace_architecture(
     configuration: Mapping[str, Any], name: str, encoder: str, weights: str | None
 ) -> dict[str, Any] | None:
     """Return a copy of a plan's configuration with another network.
@@ -73,9 +73,9 @@ def with_architecture(
     Raises:
         UserError: the name is unknown.
     """
-    if name not in KNOWN:
-        near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.4)
-        fix = f"did you mean {near[0]}?" if near else f"choose from {', '.join(KNOWN)}"
+    if name not in ARCHITECTURES:
+        near = difflib.get_close_matches(name, ARCHITECTURES, n=1, cutoff=0.4)
+        fix = f"did you mean {near[0]}?" if near else f"choose from {', '.join(ARCHITECTURES)}"
         raise UserError(f"--architecture {name} does not exist", fix=fix)
     library, architecture = name.split(".")
     dimension = len(configuration["patch_size"])
@@ -141,7 +141,9 @@ def round_to_multiple(edge: int, divisor: int) -> int:
     return max(divisor, round(edge / divisor) * divisor)
 
 
-def size_of(configuration: Mapping[str, Any], channels: int, classes: int) -> tuple[int, int]:
+def measure_network_size(
+    configuration: Mapping[str, Any], channels: int, classes: int
+) -> tuple[int, int]:
     """Return the number of parameters, and of floating-point operations for one patch.
 
     Nothing is computed: the network runs on the meta device.

@@ -29,7 +29,7 @@ KeepsLabels = Callable[[Sequence[float]], bool]  # whether the labels survive a 
 
 
 @dataclass(frozen=True)
-class Size:
+class NetworkSize:
     """The size of a network and its input.
 
     Args:
@@ -43,7 +43,7 @@ class Size:
     batch_size: int
 
 
-CPU_SIZES = {2: Size(16, 96 * 96, 12), 3: Size(16, 40 * 40 * 40, 2)}
+CPU_SIZES = {2: NetworkSize(16, 96 * 96, 12), 3: NetworkSize(16, 40 * 40 * 40, 2)}
 CPU_LENGTH = {"epochs": 24, "steps_per_epoch": 50, "validation_steps_per_epoch": 5}
 SHOWN_SHARE = 0.85  # of the median image's voxels in a patch (nnU-Net, for 3d_lowres: a quarter)
 COARSENING_FACTOR = 1.03  # of the spacing, in each step of the search
@@ -53,7 +53,7 @@ SMALLER_FACTORS = (  # of features, of voxels x batch
 LARGER_FACTORS = ((2.0, 4.0), (2.0, 2.0), (1.5, 1.5))
 
 
-def plans_of_budget(plans: str, budget: str | None) -> str:
+def name_budget_plans(plans: str, budget: str | None) -> str:
     """Return the name of plans for a budget; without budget the name itself.
 
     >>> plans_of_budget("nnUNetPlans", "0.5")
@@ -67,13 +67,15 @@ def accept_any_spacing(spacing: Sequence[float]) -> bool:
     return True
 
 
-def no_other_spacing(spacing: Sequence[float]) -> bool:
+def reject_other_spacings(spacing: Sequence[float]) -> bool:
     """Return False, as if labels survived only their present spacing."""
     return False
 
 
 def fit_to_size(
-    configuration: Mapping[str, Any], size: Size, keeps_labels: KeepsLabels = accept_any_spacing
+    configuration: Mapping[str, Any],
+    size: NetworkSize,
+    keeps_labels: KeepsLabels = accept_any_spacing,
 ) -> dict[str, Any]:
     """Return a copy of a configuration with at most ``size``, for images as coarse as needed.
 
@@ -83,7 +85,7 @@ def fit_to_size(
         keeps_labels: whether the labels survive a spacing; images get no coarser than that.
     """
     spacing = find_coarser_spacing(configuration, size.patch_voxels, keeps_labels)
-    return shrink(replace_spacing(configuration, spacing), size)
+    return shrink_configuration(replace_spacing(configuration, spacing), size)
 
 
 def find_coarser_spacing(
@@ -109,7 +111,7 @@ def find_coarser_spacing(
     return rounded[last] if last else list(configuration["spacing"])
 
 
-def shrink(configuration: Mapping[str, Any], size: Size) -> dict[str, Any]:
+def shrink_configuration(configuration: Mapping[str, Any], size: NetworkSize) -> dict[str, Any]:
     """Return a copy of a plan's configuration with at most ``size``; spacing and data stay.
 
     nnU-Net's own rule plans strides and kernels for the smaller patch.
@@ -179,11 +181,11 @@ def find_size_within(
     channels: int,
     heads: int,
     device: torch.device,
-) -> Size:
+) -> NetworkSize:
     """Return the largest size with at most ``seconds`` per supervised step, or the smallest one."""
     base = size = CPU_SIZES[len(configuration["patch_size"])]
     for features, voxels in (*LARGER_FACTORS, *SMALLER_FACTORS):
-        size = Size(
+        size = NetworkSize(
             max(4, int(base.features * features)),
             int(base.patch_voxels * voxels),
             max(2, int(base.batch_size * min(1.0, voxels))),

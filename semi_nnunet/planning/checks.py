@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.planning.architecture import adapter_of
+from semi_nnunet.planning.architecture import find_adapter
 from semi_nnunet.util.errors import UserError
 
 OTHER_FILES = ("dataset", "dataset_fingerprint", "splits_final")  # in the folder of the plans
@@ -41,7 +41,7 @@ def require_own_network(plans: dict[str, Any], name: str) -> None:
     """
     for key, configuration in plans["configurations"].items():
         architecture = configuration.get("architecture", {})
-        if network := adapter_of(architecture.get("network_class_name", "")):
+        if network := find_adapter(architecture.get("network_class_name", "")):
             raise UserError(
                 f"{key} of {name} already has the network {network}",
                 fix="start from nnU-Net's plans (-p), and give --architecture together with "
@@ -49,7 +49,7 @@ def require_own_network(plans: dict[str, Any], name: str) -> None:
             )
 
 
-def weights_of(text: str) -> str | None:
+def parse_encoder_weights(text: str) -> str | None:
     """Return "imagenet", the absolute path of a file, or None for "none".
 
     >>> weights_of("imagenet")
@@ -68,7 +68,7 @@ def weights_of(text: str) -> str | None:
     return str(path)
 
 
-def device_of(name: str) -> torch.device:
+def parse_device(name: str) -> torch.device:
     """Return a device that exists.
 
     >>> device_of("cpu")
@@ -84,7 +84,7 @@ def device_of(name: str) -> torch.device:
         raise UserError(f"--device {name} cannot be used ({reason})", fix="--device cpu") from error
 
 
-def ready_configurations(plans: dict[str, Any], folder: Path) -> list[str]:
+def list_preprocessed_configurations(plans: dict[str, Any], folder: Path) -> list[str]:
     """Return the configurations that are preprocessed in a folder."""
     manager = PlansManager(plans)
     return [

@@ -16,9 +16,9 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch.nn import functional as F
 
-from semi_nnunet.data.declared_labels import declared_classes
+from semi_nnunet.data.declared_labels import get_declared_classes
 
-LOWEST = 0.95  # of every class, at a spacing that is planned
+MIN_CEILING = 0.95  # of every class, at a spacing that is planned
 MAX_CASES = 8
 MARGIN = 2  # voxels of the coarser grid around the labels
 
@@ -67,8 +67,8 @@ class LabelCeiling:
         return self._measured[key]
 
     def is_kept_at(self, spacing: Sequence[float]) -> bool:
-        """Return whether every class keeps a Dice of :data:`LOWEST`."""
-        return min(self.at(spacing).values(), default=1.0) >= LOWEST
+        """Return whether every class keeps a Dice of :data:`MIN_CEILING`."""
+        return min(self.at(spacing).values(), default=1.0) >= MIN_CEILING
 
     def _measure(self, spacing: tuple[float, ...]) -> dict[str, float]:
         dice: dict[str, list[float]] = {name: [] for name in self.classes}
@@ -83,7 +83,7 @@ class LabelCeiling:
         return {name: float(np.mean(values)) for name, values in dice.items() if values}
 
 
-def label_ceiling(
+def load_label_ceiling(
     plans: Mapping[str, Any], dataset_json: Mapping[str, Any], preprocessed: Path
 ) -> LabelCeiling:
     """Load the labels of up to eight cases, evenly spaced in the sorted list of cases.
@@ -103,7 +103,7 @@ def label_ceiling(
         read_label_image(reader, paths[index], manager.transpose_forward)
         for index in (indices if paths else ())
     ]
-    classes = declared_classes(dataset_json["labels"])
+    classes = get_declared_classes(dataset_json["labels"])
     ignored = [] if labels.ignore_label is None else [labels.ignore_label]
     return LabelCeiling([crop_to_labels(image, ignored) for image in images], classes)
 
@@ -151,7 +151,7 @@ def describe_ceiling(ceiling: Mapping[str, float]) -> str:
         return ""
     name = min(ceiling, key=lambda name: ceiling[name])
     words = f"the labels themselves keep a Dice of {ceiling[name]:.3f} ({name}) at this spacing"
-    if ceiling[name] >= LOWEST:
+    if ceiling[name] >= MIN_CEILING:
         return words
     return f"WARNING: {words}; --spacing sets a finer one"
 

@@ -13,11 +13,11 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.planning.architecture import with_architecture
+from semi_nnunet.planning.architecture import replace_architecture
 from semi_nnunet.planning.budget import (
     CPU_SIZES,
     KeepsLabels,
-    Size,
+    NetworkSize,
     accept_any_spacing,
     find_size_within,
     fit_to_size,
@@ -25,7 +25,7 @@ from semi_nnunet.planning.budget import (
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.planning.topology import plan_for_spacing, replace_patch, spell_spacing
 from semi_nnunet.settings.common import SemiSettings
-from semi_nnunet.settings.schema import Resolved, topic_of
+from semi_nnunet.settings.schema import Resolved, find_topic
 from semi_nnunet.util.errors import UserError
 
 Trainers = Mapping[str, type[SemiSettings]]
@@ -57,9 +57,9 @@ class PlannedRow:
     is_planned: bool
 
 
-def sizes_of_budget(
+def find_budget_sizes(
     plans: Mapping[str, Any], dataset_json: Mapping[str, Any], budget: str, device: torch.device
-) -> dict[str, Size]:
+) -> dict[str, NetworkSize]:
     """Return the largest size of each configuration's network and input within a budget.
 
     Args:
@@ -93,7 +93,7 @@ def list_own_configurations(plans: Mapping[str, Any]) -> dict[str, Any]:
 
 def apply_budget(
     plans: Mapping[str, Any],
-    sizes: Mapping[str, Size],
+    sizes: Mapping[str, NetworkSize],
     name: str,
     keeps_labels: KeepsLabels = accept_any_spacing,
 ) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def apply_budget(
 
     Args:
         plans: nnU-Net's plans.
-        sizes: see :func:`sizes_of_budget`.
+        sizes: see :func:`find_budget_sizes`.
         name: of the new plans.
         keeps_labels: whether the labels survive a spacing; images get no coarser than that.
     """
@@ -192,9 +192,9 @@ def apply_patch(
     return changed
 
 
-def sizes_for_patch(
-    plans: Mapping[str, Any], sizes: Mapping[str, Size], patch: Sequence[int]
-) -> dict[str, Size]:
+def replace_patch_sizes(
+    plans: Mapping[str, Any], sizes: Mapping[str, NetworkSize], patch: Sequence[int]
+) -> dict[str, NetworkSize]:
     """Return the sizes of a budget, with the given patch where the number of axes matches."""
     by_name, voxels = list_own_configurations(plans), math.prod(patch)
     return {
@@ -205,9 +205,9 @@ def sizes_for_patch(
     }
 
 
-def sizes_measured_before(
+def reuse_measured_sizes(
     earlier: Mapping[str, Any], plans: Mapping[str, Any], options: Mapping[str, str]
-) -> dict[str, Size] | None:
+) -> dict[str, NetworkSize] | None:
     """Return the sizes in earlier plans of the same options and origin, or None.
 
     Measured again, they could differ, and existing trainings would no longer fit the plans.
@@ -223,7 +223,7 @@ def sizes_measured_before(
     matches = matches and all(planned.get(key) == value for key, value in options.items())
     if not matches or sizes.keys() != list_own_configurations(plans).keys():
         return None
-    return {key: Size(**size) for key, size in sizes.items()}
+    return {key: NetworkSize(**size) for key, size in sizes.items()}
 
 
 def apply_architecture(
@@ -238,7 +238,7 @@ def apply_architecture(
     Args:
         plans: changed in place.
         configurations: to be changed; None: all of a suitable dimension.
-        name, encoder, weights: see :func:`~semi_nnunet.planning.architecture.with_architecture`.
+        name, encoder, weights: see :func:`~semi_nnunet.planning.architecture.replace_architecture`.
 
     Raises:
         UserError: the network does not exist, or not for these configurations.
@@ -246,7 +246,7 @@ def apply_architecture(
     changed = []
     for key, configuration in plans["configurations"].items():
         if "architecture" in configuration and (not configurations or key in configurations):
-            replaced = with_architecture(configuration, name, encoder, weights)
+            replaced = replace_architecture(configuration, name, encoder, weights)
             if replaced is not None:
                 plans["configurations"][key] = replaced
                 changed.append(key)
@@ -344,7 +344,7 @@ def _list_rows(
             setting=name,
             value=getattr(resolved.settings, name),
             reason=resolved.reasons[name],
-            topic=topic_of(type(resolved.settings), name),
+            topic=find_topic(type(resolved.settings), name),
             is_given=name in resolved.user_given,
             is_planned="rule" in field.metadata,
         )

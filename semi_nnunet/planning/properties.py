@@ -10,13 +10,17 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.data.fingerprint import foreground_slices, intensity_shift, told_by_place
-from semi_nnunet.data.layout import unlabelled_folder
+from semi_nnunet.data.fingerprint import (
+    compute_foreground_slices,
+    compute_intensity_shift,
+    find_lookalike_classes,
+)
+from semi_nnunet.data.layout import get_unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
 from semi_nnunet.settings.common import SemiSettings
-from semi_nnunet.settings.overrides import given_before, given_settings
+from semi_nnunet.settings.overrides import collect_given_settings, collect_user_layers
 from semi_nnunet.settings.rules import DatasetProperties
-from semi_nnunet.settings.schema import OURS, Resolved, resolve, values_of_variant
+from semi_nnunet.settings.schema import OURS, Resolved, find_variant_values, resolve
 
 
 def collect_properties(
@@ -40,11 +44,13 @@ def collect_properties(
     labelled, unlabelled = {}, {}
     if preprocessed is not None:
         labelled = Manifest(preprocessed / manager.data_identifier).present()
-        unlabelled = Manifest(unlabelled_folder(preprocessed, manager.data_identifier)).present()
+        unlabelled = Manifest(
+            get_unlabelled_folder(preprocessed, manager.data_identifier)
+        ).present()
     patch = tuple(int(size) for size in manager.patch_size)
     median = tuple(float(size) for size in manager.median_image_size_in_voxels)[-len(patch) :]
     lookalikes = None
-    if not labels.has_regions and (pair := told_by_place(labelled.values(), len(patch))):
+    if not labels.has_regions and (pair := find_lookalike_classes(labelled.values(), len(patch))):
         names = {value: name for name, value in dataset_json["labels"].items()}
         lookalikes = names[pair[0]], names[pair[1]]
     return DatasetProperties(
@@ -53,8 +59,8 @@ def collect_properties(
         batch_size=int(manager.batch_size),
         patch_size=patch,
         median_shape=median,
-        intensity_shift=intensity_shift(labelled.values(), unlabelled.values()),
-        foreground_slices=foreground_slices(labelled.values()),
+        intensity_shift=compute_intensity_shift(labelled.values(), unlabelled.values()),
+        foreground_slices=compute_foreground_slices(labelled.values()),
         foreground_classes=labels.num_segmentation_heads - (0 if labels.has_regions else 1),
         lookalike_classes=lookalikes,
     )
@@ -76,13 +82,13 @@ def resolve_settings(
 
     def collect(semi: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
         configurations = list(plans["configurations"])
-        return given_settings(
+        return collect_given_settings(
             semi, SemiSettings, settings_class, trainer, configuration, configurations, trainers
         )
 
-    by_user = collect(given_before(plans))
+    by_user = collect(collect_user_layers(plans))
     variant, _ = by_user.get("variant", (OURS, ""))
-    variant_values = values_of_variant(settings_class, variant)
+    variant_values = find_variant_values(settings_class, variant)
     common_rules, trainer_rules = (
         {field.name for field in fields(cls) if "rule" in field.metadata}
         for cls in (SemiSettings, settings_class)

@@ -9,7 +9,7 @@ from typing import Any
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.planning.architecture import size_of
+from semi_nnunet.planning.architecture import measure_network_size
 from semi_nnunet.planning.label_ceiling import LabelCeiling, describe_ceiling
 from semi_nnunet.planning.plan import EVERY_TRAINER, PlannedRow
 from semi_nnunet.settings.common import TOPICS
@@ -21,7 +21,9 @@ NNUNET_VALUES = {
 }  # fmt: skip
 
 
-def every_setting(rows: Sequence[PlannedRow], configurations: Collection[str]) -> Iterator[str]:
+def format_all_settings(
+    rows: Sequence[PlannedRow], configurations: Collection[str]
+) -> Iterator[str]:
     """Yield a line for each setting of each trainer; settings of every trainer appear once."""
     groups: dict[tuple[str, str], dict[str, PlannedRow]] = {}
     for row in rows:
@@ -32,7 +34,7 @@ def every_setting(rows: Sequence[PlannedRow], configurations: Collection[str]) -
         yield from map(format_row, settings.values())
 
 
-def decided_settings(
+def format_decided_settings(
     rows: Sequence[PlannedRow], configurations: Sequence[str], trainers: Collection[str] = ()
 ) -> Iterator[str]:
     """Yield a line for each setting that was decided for this data set, by topic.
@@ -74,7 +76,7 @@ def decided_settings(
 
 
 def is_decided(row: PlannedRow, trainers: Collection[str]) -> bool:
-    """Return whether a setting is shown; see :func:`decided_settings`."""
+    """Return whether a setting is shown; see :func:`format_decided_settings`."""
     if row.is_given:
         return True
     if row.trainer != EVERY_TRAINER and row.trainer not in trainers:
@@ -129,7 +131,7 @@ class NetworkFacts:
         return f"{network}\n  {ceiling}" if ceiling else network
 
 
-def networks_of(
+def describe_networks(
     plans: Mapping[str, Any],
     dataset_json: Mapping[str, Any],
     configurations: Sequence[str],
@@ -152,6 +154,9 @@ def networks_of(
         configuration = manager.get_configuration(name).configuration
         channels = determine_num_input_channels(manager, name, dict(dataset_json))
         patch, spacing = tuple(configuration["patch_size"]), tuple(configuration["spacing"])
-        size, batch_size = size_of(configuration, channels, heads), configuration["batch_size"]
+        size, batch_size = (
+            measure_network_size(configuration, channels, heads),
+            configuration["batch_size"],
+        )
         facts.append(NetworkFacts(name, patch, spacing, batch_size, *size, ceiling.at(spacing)))
     return facts

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
 
-from semi_nnunet.planning.architecture import size_of
+from semi_nnunet.planning.architecture import measure_network_size
 from semi_nnunet.planning.topology import (
     FEWEST_STAGES,
     Topology,
@@ -28,7 +28,7 @@ REPEATS = 3
 
 
 @dataclass(frozen=True, eq=False)  # its configuration cannot be hashed
-class Slim:
+class SlimNetwork:
     """A network for the patches of a plan.
 
     Args:
@@ -47,7 +47,9 @@ class Slim:
         return list(self.configuration["architecture"]["arch_kwargs"]["features_per_stage"])
 
 
-def slim_networks(configuration: Mapping[str, Any], channels: int, heads: int) -> list[Slim]:
+def list_slim_networks(
+    configuration: Mapping[str, Any], channels: int, heads: int
+) -> list[SlimNetwork]:
     """List networks of at most the features and stages of a plan's, the costliest first.
 
     Patch and spacing stay, and so do the strides and kernels of the remaining stages. Removing a
@@ -59,7 +61,7 @@ def slim_networks(configuration: Mapping[str, Any], channels: int, heads: int) -
         heads: output channels of the network.
     """
     arch = configuration["architecture"]["arch_kwargs"]
-    all_stages, networks = len(arch["strides"]), list[Slim]()
+    all_stages, networks = len(arch["strides"]), list[SlimNetwork]()
     for stages in range(min(FEWEST_STAGES, all_stages), all_stages + 1):
         topology = Topology(
             list(configuration["patch_size"]), arch["strides"][:stages],
@@ -71,8 +73,8 @@ def slim_networks(configuration: Mapping[str, Any], channels: int, heads: int) -
                 for count in arch["features_per_stage"][:stages]
             ]
             smaller = replace_topology(configuration, topology, features)
-            parameters, operations = size_of(smaller, channels, heads)
-            networks.append(Slim(smaller, operations, parameters))
+            parameters, operations = measure_network_size(smaller, channels, heads)
+            networks.append(SlimNetwork(smaller, operations, parameters))
     unique = {(tuple(slim.features), slim.operations): slim for slim in networks}
     return sorted(unique.values(), key=lambda slim: -slim.operations)
 
@@ -91,8 +93,8 @@ def count_tiles(configuration: Mapping[str, Any], slices: int) -> int:
     return math.prod(map(len, steps)) * (slices if len(patch) == 2 else 1)
 
 
-def seconds_of_image(
-    slim: Slim, channels: int, heads: int, device: torch.device, slices: int
+def measure_image_seconds(
+    slim: SlimNetwork, channels: int, heads: int, device: torch.device, slices: int
 ) -> float:
     """Measure the time of a network on all patches of the median image, without mirrored ones.
 
@@ -106,12 +108,12 @@ def seconds_of_image(
     return seconds["pass"].median * count_tiles(slim.configuration, slices)
 
 
-def largest_within(
-    networks: Sequence[Slim],
+def find_largest_within(
+    networks: Sequence[SlimNetwork],
     share: float,
     seconds: float | None,
-    takes: Callable[[Slim], float],
-) -> Slim:
+    takes: Callable[[SlimNetwork], float],
+) -> SlimNetwork:
     """Return the costliest network within the limits.
 
     >>> networks = [Slim({}, operations, 1) for operations in (100, 50, 10)]

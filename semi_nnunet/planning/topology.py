@@ -109,7 +109,7 @@ def take_first(values: Sequence[int], count: int) -> list[int]:
     return [values[min(index, len(values) - 1)] for index in range(count)]
 
 
-def plans_of_patch(plans: str, patch: Sequence[int] | None) -> str:
+def name_patch_plans(plans: str, patch: Sequence[int] | None) -> str:
     """Return the name of plans with another patch.
 
     >>> plans_of_patch("nnUNetPlans", [80, 112, 112])
@@ -179,7 +179,7 @@ def list_features(configuration: Mapping[str, Any], stages: int) -> list[int]:
     return features[:stages]
 
 
-def plans_of_spacing(plans: str, spacing: Sequence[float] | None) -> str:
+def name_spacing_plans(plans: str, spacing: Sequence[float] | None) -> str:
     """Return the name of plans with another spacing.
 
     >>> plans_of_spacing("nnUNetPlans", [3.0, 0.8, 0.8])

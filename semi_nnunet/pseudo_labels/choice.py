@@ -12,16 +12,16 @@ import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.core.case_uncertainty import checkpoint_disagreement, voxel_change
-from semi_nnunet.pseudo_labels.pool import Request, choose_ignore_label, read_uncertainties
+from semi_nnunet.pseudo_labels.pool import LabellingRequest, choose_ignore_label, read_uncertainties
 from semi_nnunet.pseudo_labels.uncertainty import encode_classes, list_foreground_values
-from semi_nnunet.training.filtering import surest
+from semi_nnunet.training.filtering import select_least_uncertain
 from semi_nnunet.util.errors import Problem, UserError
 
 COMPARISON_SCORES = {"change": voxel_change, "checkpoints": checkpoint_disagreement}
 
 
 @dataclass(frozen=True)
-class Choice:
+class SelectionRule:
     """The rule by which pseudo-labelled cases are selected.
 
     >>> Choice(keep=0.5).record()
@@ -41,7 +41,7 @@ class Choice:
     score: str = "entropy"
     before: tuple[str, ...] = ()
 
-    def with_absolute_paths(self) -> Choice:
+    def with_absolute_paths(self) -> SelectionRule:
         """Return the same rule with absolute paths."""
         return replace(self, before=tuple(map(os.path.abspath, self.before)))
 
@@ -69,7 +69,7 @@ def find_score_problems(score: str, before: Sequence[str]) -> Iterator[Problem]:
 
 
 def score_cases(
-    request: Request, choice: Choice, excluded: Collection[str] = ()
+    request: LabellingRequest, choice: SelectionRule, excluded: Collection[str] = ()
 ) -> dict[str, float]:
     """Return case -> uncertainty of the finished cases.
 
@@ -97,7 +97,9 @@ def score_cases(
     return {case: values[choice.score] for case, values in scores.items()}
 
 
-def compare_labellings(request: Request, choice: Choice, cases: Sequence[str]) -> dict[str, float]:
+def compare_labellings(
+    request: LabellingRequest, choice: SelectionRule, cases: Sequence[str]
+) -> dict[str, float]:
     """Score how far the labels of each case differ from earlier ones.
 
     A case without earlier labels gets the largest uncertainty, 1. Voxels that any labelling ignores
@@ -137,7 +139,7 @@ def compare_labellings(request: Request, choice: Choice, cases: Sequence[str]) -
     return scores
 
 
-def select_cases(scores: Mapping[str, float], choice: Choice) -> dict[str, float]:
+def select_cases(scores: Mapping[str, float], choice: SelectionRule) -> dict[str, float]:
     """Return the selected cases with their uncertainty.
 
     >>> select_cases({"a": 0.3, "b": 0.1, "c": 0.2}, Choice(keep=2))
@@ -161,4 +163,4 @@ def select_cases(scores: Mapping[str, float], choice: Choice) -> dict[str, float
             fix="raise --most",
         )
     count = round(choice.keep * len(scores)) if choice.keep <= 1 else choice.keep
-    return {case: scores[case] for case in surest(certain, max(1.5, count))}
+    return {case: scores[case] for case in select_least_uncertain(certain, max(1.5, count))}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from semi_nnunet.data.annotated_classes import KEY, AnnotatedClasses, is_partial
+from semi_nnunet.data.annotated_classes import ANNOTATED_KEY, AnnotatedClasses, has_partial_labels
 from semi_nnunet.pseudo_labels.predictor import Prediction
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import optional_json
@@ -46,11 +46,11 @@ class LabelCompletion:
             UserError: neither describes it, or the folder has no label.
         """
         own_json = optional_json(labels.parent / "dataset.json")
-        description = own_json if is_partial(own_json) else dataset_json
+        description = own_json if has_partial_labels(own_json) else dataset_json
         annotated, ending = AnnotatedClasses.of(description), dataset_json["file_ending"]
         if annotated is None:
             raise UserError(
-                f"--complete needs {KEY!r} in the dataset.json of the labels or of the model, to "
+                f"--complete needs {ANNOTATED_KEY!r} in the dataset.json of the labels or of the model, to "
                 f"know the classes that each case annotates, and neither has it",
                 fix="leave --complete out, or add it",
             )

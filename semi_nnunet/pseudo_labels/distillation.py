@@ -11,17 +11,17 @@ from typing import Any
 from semi_nnunet.data.layout import (
     SKIPPED_FILE,
     UNLABELLED_IMAGES,
-    preprocessed_dataset,
-    raw_dataset,
+    find_raw_dataset,
+    get_preprocessed_dataset,
+    read_skipped_cases,
     require_paths,
-    set_aside,
 )
-from semi_nnunet.data.patients import patient_finder
-from semi_nnunet.data.prepare import verify
-from semi_nnunet.data.raw_description import cases_in
-from semi_nnunet.deploy.trained import find_models, require_models_of
+from semi_nnunet.data.patients import build_patient_finder
+from semi_nnunet.data.prepare import verify_dataset
+from semi_nnunet.data.raw_description import find_cases
+from semi_nnunet.deploy.trained import find_models, require_same_data
 from semi_nnunet.discovery.names import BASELINE
-from semi_nnunet.pseudo_labels.choice import Choice, find_score_problems
+from semi_nnunet.pseudo_labels.choice import SelectionRule, find_score_problems
 from semi_nnunet.pseudo_labels.distilled_dataset import (
     find_missing_plans,
     list_cascade_stages,
@@ -41,7 +41,7 @@ from semi_nnunet.pseudo_labels.label_folders import (
     locate_pool_labels,
     reuse_labels,
 )
-from semi_nnunet.pseudo_labels.pool import Request
+from semi_nnunet.pseudo_labels.pool import LabellingRequest
 from semi_nnunet.pseudo_labels.rounds import (
     RoundOptions,
     Target,
@@ -57,10 +57,10 @@ from semi_nnunet.pseudo_labels.rounds import (
 )
 from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.folders import ALL, Folders
-from semi_nnunet.runs.folds import number_of_folds
-from semi_nnunet.runs.launching import Launcher, UnfinishedError, find_resources
-from semi_nnunet.runs.next_step import device_option
-from semi_nnunet.runs.seeds import unseeded
+from semi_nnunet.runs.folds import count_dataset_folds
+from semi_nnunet.runs.launching import JobLauncher, UnfinishedError, find_resources
+from semi_nnunet.runs.next_step import format_device_option
+from semi_nnunet.runs.seeds import split_seed_name
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
 from semi_nnunet.util.files import read_json
@@ -73,7 +73,7 @@ Plans = Mapping[str, dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation:
-    """Options of :func:`distil`.
+    """Options of :func:`distil_dataset`.
 
     >>> Distillation(keep=(0.5, 1.0), rounds=2).choice.keep
     0.5
@@ -103,12 +103,12 @@ class Distillation:
     symlink: bool = False
 
     @property
-    def choice(self) -> Choice:
+    def choice(self) -> SelectionRule:
         """The choice of cases in the first round."""
-        choice = Choice(self.keep[0], self.most, self.score, tuple(self.before))
+        choice = SelectionRule(self.keep[0], self.most, self.score, tuple(self.before))
         return choice.with_absolute_paths()
 
-    def configuration(self, request: Request) -> str:
+    def configuration(self, request: LabellingRequest) -> str:
         """Return the configuration to train: the target's, or the first base's."""
         return str(self.target_configuration or request.trained[0].configuration)
 
@@ -131,7 +131,7 @@ class DistillationResult:
     dice: dict[str, float] = field(default_factory=dict)
 
 
-def distil(
+def distil_dataset(
     dataset: str, new_id: int, base: Sequence[str], options: Distillation | None = None
 ) -> DistillationResult:
     """Make a data set of labelled and pseudo-labelled cases on which any trainer can train.
@@ -151,7 +151,7 @@ def distil(
     require_paths(*(() if options.target else ("raw", "preprocessed")))
     problems = [*find_option_problems(new_id, base, options)]
     with collect_errors(problems, "-d"):
-        source = raw_dataset(dataset)
+        source = find_raw_dataset(dataset)
         require_image_folders(source)
         name = options.name or f"{source.name.split('_', 1)[-1]}Distilled"
         if not any(problem.where == "-o" for problem in problems):
@@ -162,13 +162,13 @@ def distil(
     with collect_errors(problems, "--device"):
         find_resources(options.device, options.jobs)
     raise_if_any(REFUSED, problems)
-    request = Request(
+    request = LabellingRequest(
         source / UNLABELLED_IMAGES, locate_pool_labels(raws[0]), tuple(base), tuple(options.views),
         options.confidence,
     )  # fmt: skip
-    require_models_of(request.trained, read_json(source / "dataset.json"), source.name)
+    require_same_data(request.trained, read_json(source / "dataset.json"), source.name)
     partial_cases = list_partial_cases(source) if options.complete else ()
-    plans = load_available_plans(preprocessed_dataset(source.name), request.trained)
+    plans = load_available_plans(get_preprocessed_dataset(source.name), request.trained)
     if options.target is not None:
         return run_rounds(dataset, source, raws, request, plans, options, options.target)
     plans_name = options.target_plans or str(request.trained[0].plans["plans_name"])
@@ -183,19 +183,19 @@ def distil(
 def label_and_write(
     source: Path,
     raw: Path,
-    request: Request,
+    request: LabellingRequest,
     plans: Plans,
     options: Distillation,
     partial_cases: Collection[str],
 ) -> DistillationResult:
     """Label the pool, complete the labels of ``partial_cases``, write the data set ``raw``."""
     description = read_json(source / "dataset.json")
-    labelled = list(cases_in(source / "imagesTr", description["file_ending"]))
-    patient_of = patient_finder(description)
-    folds = load_or_make_folds(preprocessed_dataset(source.name), labelled, patient_of)
-    _, bad = verify(source, options.processes, options.skip_bad)
+    labelled = list(find_cases(source / "imagesTr", description["file_ending"]))
+    patient_of = build_patient_finder(description)
+    folds = load_or_make_folds(get_preprocessed_dataset(source.name), labelled, patient_of)
+    _, bad = verify_dataset(source, options.processes, options.skip_bad)
     skipped = {*bad, *list_set_aside_cases(source)}
-    launcher = Launcher(device=options.device, jobs=options.jobs)
+    launcher = JobLauncher(device=options.device, jobs=options.jobs)
     reuse_labels(request, source)
     pool = label_pool(request, launcher)
     if pool is None or not pool.cases:
@@ -213,7 +213,7 @@ def label_and_write(
     selected = write_distilled_dataset(
         source, raw, request, options.choice, options.symlink, skipped, completed
     )
-    preprocessed, name = preprocessed_dataset(raw.name), options.target_plans
+    preprocessed, name = get_preprocessed_dataset(raw.name), options.target_plans
     of_models = {*selected, *completed}
     remaining = remove_from_folds(folds, completed)
     count = write_distilled_folds(remaining, preprocessed, of_models, patient_of)
@@ -229,8 +229,8 @@ def label_and_write(
 
 def list_set_aside_cases(source: Path) -> set[str]:
     """Return the unlabelled cases that ``semi_nnunet preprocess`` has set aside, and log them."""
-    preprocessed = preprocessed_dataset(source.name)
-    cases = set(set_aside(preprocessed))
+    preprocessed = get_preprocessed_dataset(source.name)
+    cases = set(read_skipped_cases(preprocessed))
     if cases:
         path = preprocessed / SKIPPED_FILE
         logger.info(f"left out {len(cases)} unlabelled cases that preprocess set aside, see {path}")
@@ -248,7 +248,7 @@ def list_next_commands(
     """
     number, option = read_dataset_number(raw), ("-p", plans) if plans else ()
     train: Command = ("nnUNetv2_train", number, *configurations, folds[0], *option)
-    train = (*train, *device_option())
+    train = (*train, *format_device_option())
     if len(configurations) > 1:
         train = ("semi_nnunet", "crossval", "-d", number, *option, "-c", *configurations)
         train = (*train, "-tr", BASELINE, "-f", *folds)  # nnU-Net's predicts too few cases
@@ -262,7 +262,7 @@ def run_rounds(
     dataset: str,
     source: Path,
     raws: Sequence[Path],
-    request: Request,
+    request: LabellingRequest,
     plans: Plans,
     options: Distillation,
     trainer: str,
@@ -293,14 +293,14 @@ def run_rounds(
 
 
 def make_target(
-    trainer: str, split: Folders, request: Request, plans: Plans, options: Distillation
+    trainer: str, split: Folders, request: LabellingRequest, plans: Plans, options: Distillation
 ) -> Target:
     """Return the training that follows; by default that of the first base, on every fold."""
     base_plans = str(request.trained[0].plans["plans_name"])
-    first_seed, _ = unseeded(base_plans)  # options.seeds decides which are trained
+    first_seed, _ = split_seed_name(base_plans)  # options.seeds decides which are trained
     name = options.target_plans or (first_seed if first_seed in plans else base_plans)
     configuration = options.configuration(request)
-    folds = options.folds or [*map(str, range(number_of_folds(split)))] or [ALL]
+    folds = options.folds or [*map(str, range(count_dataset_folds(split)))] or [ALL]
     has_plans = name in plans
     stages = list_cascade_stages(plans[name], configuration) if has_plans else (configuration,)
     return Target(trainer, name, stages, tuple(folds), options.seeds)

@@ -14,29 +14,29 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerp
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.data import annotated_classes
-from semi_nnunet.data.configurations import is_plans
+from semi_nnunet.data.configurations import is_plans_file
 from semi_nnunet.data.existing_plans import fingerprint_fits
 from semi_nnunet.data.layout import (
     DISTILLED_FILE,
     PSEUDO_LABELLED_FILE,
     UNLABELLED_IMAGES,
-    was_made,
+    was_dataset_made,
 )
 from semi_nnunet.data.patients import (
-    KEY,
+    PATIENT_KEY,
     Fold,
     PatientOf,
-    for_training,
+    extend_fold,
     make_folds,
-    require_whole,
+    require_whole_patients,
 )
-from semi_nnunet.data.raw_description import cases_in
-from semi_nnunet.data.splitting import Transfer
+from semi_nnunet.data.raw_description import find_cases
+from semi_nnunet.data.splitting import FileTransfer
 from semi_nnunet.deploy.trained import TrainedModel
-from semi_nnunet.pseudo_labels.choice import Choice, score_cases, select_cases
-from semi_nnunet.pseudo_labels.pool import Request, choose_ignore_label
-from semi_nnunet.settings.overrides import given_before
-from semi_nnunet.training.checkpoints import plain
+from semi_nnunet.pseudo_labels.choice import SelectionRule, score_cases, select_cases
+from semi_nnunet.pseudo_labels.pool import LabellingRequest, choose_ignore_label
+from semi_nnunet.settings.overrides import collect_user_layers
+from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import folder_aside, read_json, write_json
 from semi_nnunet.util.names import unknown
@@ -61,8 +61,8 @@ def require_image_folders(source: Path) -> None:
 def write_distilled_dataset(
     source: Path,
     target: Path,
-    request: Request,
-    choice: Choice,
+    request: LabellingRequest,
+    choice: SelectionRule,
     symlink: bool,
     skipped: Collection[str] = (),
     completed: Mapping[str, Path] | None = None,
@@ -84,20 +84,24 @@ def write_distilled_dataset(
         UserError: ``target`` exists with another content.
     """
     description = read_json(source / "dataset.json")
-    ending, put = description["file_ending"], Transfer(symlink)
-    labelled = cases_in(source / "imagesTr", ending)
+    ending, put = description["file_ending"], FileTransfer(symlink)
+    labelled = find_cases(source / "imagesTr", ending)
     selected = select_cases(score_cases(request, choice, {*skipped, *labelled}), choice)
     completed = completed or {}
     record = {
         "source": source.name,
         "labelled": sorted(labelled),
         **({"completed": sorted(completed)} if completed else {}),
-        **{key: description[key] for key in (KEY, annotated_classes.KEY) if key in description},
+        **{
+            key: description[key]
+            for key in (PATIENT_KEY, annotated_classes.ANNOTATED_KEY)
+            if key in description
+        },
         **request.record(),
         "choice": choice.record(),
         "uncertainty": {case: round(value, 6) for case, value in sorted(selected.items())},
     }
-    if was_made(target, DISTILLED_FILE, plain(record)):
+    if was_dataset_made(target, DISTILLED_FILE, to_plain_values(record)):
         return selected
     with folder_aside(target, "No data set was made") as aside:
         for case, files in labelled.items():
@@ -105,7 +109,7 @@ def write_distilled_dataset(
                 put(Path(file), aside / "imagesTr")
             annotation = source / "labelsTr" / f"{case}{ending}"
             put(completed.get(case, annotation), aside / "labelsTr")
-        for case, files in cases_in(source / UNLABELLED_IMAGES, ending).items():
+        for case, files in find_cases(source / UNLABELLED_IMAGES, ending).items():
             if case in skipped:
                 continue
             for file in files:
@@ -115,12 +119,15 @@ def write_distilled_dataset(
         for folder in ("imagesTs", "labelsTs"):
             for path in sorted((source / folder).glob(f"*{ending}")):
                 put(path, aside / folder)
-        labels, tests = add_ignore_label(description, request), cases_in(aside / "imagesTs", ending)
+        labels, tests = (
+            add_ignore_label(description, request),
+            find_cases(aside / "imagesTs", ending),
+        )
         total = len(labelled) + len(selected)
         still_partial = [*({*labelled} - {*completed}), *tests]
-        description = annotated_classes.description_of(description, still_partial)
+        description = annotated_classes.restrict_annotations(description, still_partial)
         write_json(aside / "dataset.json", {**description, "labels": labels, "numTraining": total})
-        write_json(aside / DISTILLED_FILE, plain(record))
+        write_json(aside / DISTILLED_FILE, to_plain_values(record))
     return selected
 
 
@@ -132,18 +139,18 @@ def list_partial_cases(source: Path) -> list[str]:
     """
     description = read_json(source / "dataset.json")
     annotated = annotated_classes.AnnotatedClasses.of(description)
-    cases = sorted(cases_in(source / "imagesTr", description["file_ending"]))
+    cases = sorted(find_cases(source / "imagesTr", description["file_ending"]))
     partial = [case for case in cases if annotated is not None and annotated.leaves_out(case)]
     if not partial:
         raise UserError(
             f"--complete needs cases that do not annotate every class, and "
-            f"{source / 'dataset.json'} declares none by {annotated_classes.KEY!r}",
+            f"{source / 'dataset.json'} declares none by {annotated_classes.ANNOTATED_KEY!r}",
             fix="leave --complete out, or declare them",
         )
     return partial
 
 
-def add_ignore_label(description: Mapping[str, Any], request: Request) -> dict[str, Any]:
+def add_ignore_label(description: Mapping[str, Any], request: LabellingRequest) -> dict[str, Any]:
     """Return the labels of dataset.json, with the ignore label that unsure voxels have."""
     labels = dict(description["labels"])
     if request.confidence and "ignore" not in labels:
@@ -162,7 +169,7 @@ def load_or_make_folds(source: Path, labelled: Sequence[str], patient_of: Patien
     Args:
         source: its folder.
         labelled: its cases.
-        patient_of: see :func:`~semi_nnunet.data.patients.patient_finder`.
+        patient_of: see :func:`~semi_nnunet.data.patients.build_patient_finder`.
 
     Raises:
         UserError: the folds split a patient.
@@ -170,7 +177,7 @@ def load_or_make_folds(source: Path, labelled: Sequence[str], patient_of: Patien
     path = source / "splits_final.json"
     folds = list(read_json(path)) if path.is_file() else make_folds(labelled, patient_of)
     for number, fold in enumerate(folds):
-        require_whole(path, number, fold, patient_of)
+        require_whole_patients(path, number, fold, patient_of)
     return folds
 
 
@@ -198,7 +205,7 @@ def write_distilled_folds(
         folds: of :func:`load_or_make_folds`.
         target: preprocessed folder of the new data set; existing folds are kept.
         pseudo_labelled: cases.
-        patient_of: see :func:`~semi_nnunet.data.patients.patient_finder`.
+        patient_of: see :func:`~semi_nnunet.data.patients.build_patient_finder`.
 
     Returns:
         The number of folds. If it is 0, only fold "all" is possible: nnU-Net's folds would validate
@@ -208,11 +215,11 @@ def write_distilled_folds(
         UserError: existing folds do not fit the cases.
     """
     path = target / "splits_final.json"
-    splits = [for_training(fold, pseudo_labelled, patient_of) for fold in folds]
+    splits = [extend_fold(fold, pseudo_labelled, patient_of) for fold in folds]
     if path.is_file():
         existing = read_json(path)
         for number, fold in enumerate(existing):
-            require_whole(path, number, fold, patient_of)
+            require_whole_patients(path, number, fold, patient_of)
         if collect_fold_cases(existing) != collect_fold_cases(splits):
             raise UserError(
                 f"{path} has folds of other cases than the data set",
@@ -227,7 +234,7 @@ def write_distilled_folds(
 def write_pseudo_labelled_cases(target: Path, cases: Iterable[str]) -> None:
     """Write the list of cases whose labels are a model's, next to splits_final.json."""
     target.mkdir(parents=True, exist_ok=True)
-    write_json(target / PSEUDO_LABELLED_FILE, plain(sorted(cases)))
+    write_json(target / PSEUDO_LABELLED_FILE, to_plain_values(sorted(cases)))
 
 
 def collect_fold_cases(splits: Sequence[Mapping[str, Sequence[str]]]) -> set[str]:
@@ -243,7 +250,7 @@ def load_available_plans(
 ) -> dict[str, dict[str, Any]]:
     """Return the plans that a new data set can take over, by name: of the source and the models."""
     of_models = {str(model.plans["plans_name"]): model.plans for model in reversed(models)}
-    paths = [path for path in sorted(preprocessed.glob("*.json")) if is_plans(path)]
+    paths = [path for path in sorted(preprocessed.glob("*.json")) if is_plans_file(path)]
     return of_models | {path.stem: dict(read_json(path)) for path in paths}
 
 
@@ -286,7 +293,7 @@ def write_distilled_plans(
     path = preprocessed / f"{name}.json"
     if path.is_file():
         return
-    settings = given_before(plans)
+    settings = collect_user_layers(plans)
     moved = {**plans, "dataset_name": raw.name, "plans_name": name, "semi": settings}
     if "semi_planned" in plans:
         moved["semi_planned"] = {**plans["semi_planned"], "given": settings, "semi": settings}

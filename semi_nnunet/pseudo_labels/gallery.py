@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from semi_nnunet.data.readers import read_with_nnunet, reader_class
+from semi_nnunet.data.readers import choose_reader, read_with_nnunet
 from semi_nnunet.evaluation.labelling import read_labelling
-from semi_nnunet.pseudo_labels.pool import Request
-from semi_nnunet.report.contours import Classes, colour_of
-from semi_nnunet.report.curves import histogram
-from semi_nnunet.report.overlays import Drawn, slice_axis, slices_of
-from semi_nnunet.report.page import frames_for_script, page_of
-from semi_nnunet.report.shown_cases import Viewer, as_frame
+from semi_nnunet.pseudo_labels.pool import LabellingRequest
+from semi_nnunet.report.contours import Classes, get_class_colour
+from semi_nnunet.report.curves import draw_histogram
+from semi_nnunet.report.overlays import CaseDrawing, draw_slices, find_slice_axis
+from semi_nnunet.report.page import fill_page_template, list_script_frames
+from semi_nnunet.report.shown_cases import Viewer, make_frame
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN = 8  # of each end, and around the threshold
@@ -34,7 +34,11 @@ class GalleryPicture:
 
 
 def write_gallery(
-    path: Path, request: Request, scores: dict[str, float], selection: Sequence[str], score: str
+    path: Path,
+    request: LabellingRequest,
+    scores: dict[str, float],
+    selection: Sequence[str],
+    score: str,
 ) -> None:
     """Write one HTML file that opens offline.
 
@@ -58,7 +62,7 @@ def write_gallery(
         for title, cases in split_into_sections(ranked, selected).items()
     }
     pictures = [picture for section in sections.values() for picture in section]
-    text = page_of(
+    text = fill_page_template(
         "gallery.html.j2",
         TEMPLATES,
         sections=sections,
@@ -66,15 +70,15 @@ def write_gallery(
         kept=len(selected),
         total=len(ranked),
         models=list(map(str, request.trained)),
-        histogram=histogram(
+        histogram=draw_histogram(
             [scores[case] for case in ranked if case in selected],
             [scores[case] for case in ranked if case not in selected],
         ),
         lowest=scores[ranked[0]],
         threshold=max((scores[case] for case in selected), default=None),
         highest=scores[ranked[-1]],
-        legend={name: colour_of(number) for number, name in enumerate(classes)},
-        frames={picture.case: frames_for_script(picture.viewer) for picture in pictures},
+        legend={name: get_class_colour(number) for number, name in enumerate(classes)},
+        frames={picture.case: list_script_frames(picture.viewer) for picture in pictures},
     )
     path.write_text(text, encoding="utf-8")
 
@@ -102,20 +106,20 @@ def split_into_sections(ranked: Sequence[str], selected: Collection[str]) -> dic
 
 
 def make_gallery_picture(
-    request: Request, case: str, uncertainty: float, is_selected: bool, classes: Classes
+    request: LabellingRequest, case: str, uncertainty: float, is_selected: bool, classes: Classes
 ) -> GalleryPicture:
     """Draw the labelled slices of a case, starting with the largest labelled area."""
     description, files = request.trained[0].dataset_json, request.cases[case]
-    reader = reader_class(description, files)
+    reader = choose_reader(description, files)
     image, geometry, _ = read_with_nnunet(files[0], reader, is_label=False)
     labels = read_with_nnunet(str(request.label_path(case)), reader, is_label=True)[0][0]
     ignored = max(value for values in classes.values() for value in values) + 1
     labels = np.where(labels >= ignored, 0, labels)
-    area = np.count_nonzero(np.moveaxis(labels, slice_axis(geometry.spacing), 0), axis=(1, 2))
+    area = np.count_nonzero(np.moveaxis(labels, find_slice_axis(geometry.spacing), 0), axis=(1, 2))
     layers = {"reference": labels, "method": labels}  # the viewer compares two
-    drawn = Drawn(image, layers, geometry.spacing, colour=len(image) == 3)
-    slices = slices_of(drawn, classes, limit=SLICES)
-    frames = [as_frame(shown, f"slice {shown.number} of {shown.depth}", []) for shown in slices]
+    drawn = CaseDrawing(image, layers, geometry.spacing, colour=len(image) == 3)
+    slices = draw_slices(drawn, classes, limit=SLICES)
+    frames = [make_frame(shown, f"slice {shown.number} of {shown.depth}", []) for shown in slices]
     start = int(np.argmax([area[shown.number - 1] for shown in slices]))
     panels = {"reference": f"{uncertainty:.4f}, {'selected' if is_selected else 'left out'}"}
     viewer = Viewer(case, "", panels, [], frames, start, [case] * len(frames))

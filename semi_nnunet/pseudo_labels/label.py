@@ -12,14 +12,14 @@ import torch
 
 from semi_nnunet.deploy.trained import require_readable
 from semi_nnunet.pseudo_labels.pool import (
+    LabellingRequest,
     PoolShard,
-    Request,
+    find_unfinished_shards,
     run_shard,
-    shards_left,
     write_uncertainty_table,
 )
 from semi_nnunet.pseudo_labels.predictor import Labeller
-from semi_nnunet.runs.launching import Launcher, Work, find_resources, finished
+from semi_nnunet.runs.launching import JobLauncher, JobWork, find_resources, run_work
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.names import require_positive
 from semi_nnunet.util.progress import with_progress
@@ -45,7 +45,7 @@ class LabelledPool:
     set_aside: dict[str, str]
 
 
-def pseudo_label(
+def label_images(
     images: str | Path,
     out: str | Path,
     models: Sequence[str],
@@ -55,7 +55,7 @@ def pseudo_label(
     npz: bool = False,
     complete: str | Path | None = None,
     shards: int | None = None,
-    launcher: Launcher | None = None,
+    launcher: JobLauncher | None = None,
 ) -> LabelledPool | None:
     """Label images with trained models, see :func:`semi_nnunet.pseudo_label`.
 
@@ -74,11 +74,11 @@ def pseudo_label(
             complete are not described.
     """
     require_positive({"--shards": shards})
-    request = request_of(images, out, models, views, confidence, npz, complete)
-    return label_pool(request, launcher or Launcher(), shards)
+    request = make_labelling_request(images, out, models, views, confidence, npz, complete)
+    return label_pool(request, launcher or JobLauncher(), shards)
 
 
-def request_of(
+def make_labelling_request(
     images: str | Path,
     out: str | Path,
     models: Sequence[str],
@@ -86,8 +86,8 @@ def request_of(
     confidence: float = 0.0,
     npz: bool = False,
     complete: str | Path | None = None,
-) -> Request:
-    """Make the request with absolute paths, equal in all processes; see :func:`pseudo_label`.
+) -> LabellingRequest:
+    """Make the request with absolute paths, equal in all processes; see :func:`label_images`.
 
     Raises:
         UserError: the confidence is not a probability.
@@ -95,7 +95,7 @@ def request_of(
     require_confidence(confidence)
     names = tuple(os.path.abspath(name) if os.path.isdir(name) else name for name in models)
     partial_labels = None if complete is None else Path(complete).absolute()
-    return Request(
+    return LabellingRequest(
         Path(images).absolute(), Path(out).absolute(), names, tuple(views), confidence, npz,
         partial_labels,
     )  # fmt: skip
@@ -117,7 +117,7 @@ def require_confidence(confidence: float) -> None:
 
 
 def label_pool(
-    request: Request, launcher: Launcher, count: int | None = None
+    request: LabellingRequest, launcher: JobLauncher, count: int | None = None
 ) -> LabelledPool | None:
     """Label the unfinished cases of a pool.
 
@@ -147,12 +147,12 @@ def label_pool(
         )
     request.begin()
     if launcher.only is None:
-        unfinished = shards_left(request, count)
+        unfinished = find_unfinished_shards(request, count)
         logger.info(f"{len(request.cases)} cases, {len(unfinished)} shards to do")
         remove_unfinished(request.finished_lists)
     words = ["pseudo-label", *shards[0].arguments()]
     numbers = [shard.number for shard in unfinished]
-    if not finished(launcher, Work(words, shards, numbers, request.finished_lists)):
+    if not run_work(launcher, JobWork(words, shards, numbers, request.finished_lists)):
         return None
     state = request.state(request.cases)
     table = write_uncertainty_table(request, state.done)
@@ -162,7 +162,7 @@ def label_pool(
     return LabelledPool(request.labels, table, tuple(state.done), dict(state.bad))
 
 
-def label_shard(request: Request, number: int, shards: int, device: str | None) -> None:
+def label_shard(request: LabellingRequest, number: int, shards: int, device: str | None) -> None:
     """Label the unfinished cases of one shard in this process.
 
     Args:

@@ -11,9 +11,9 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from semi_nnunet.data.layout import preprocessed_dataset
+from semi_nnunet.data.layout import get_preprocessed_dataset
 from semi_nnunet.deploy.trained import find_models
-from semi_nnunet.pseudo_labels.pool import REQUEST, Request
+from semi_nnunet.pseudo_labels.pool import REQUEST, LabellingRequest
 from semi_nnunet.util.files import folder_aside, optional_json
 
 FOLDER = "pseudo_labels"  # in the preprocessed folder of a data set
@@ -28,12 +28,12 @@ def locate_pool_labels(raw: Path) -> Path:
         raw: its raw folder; labels that version 0.2.0 left next to it are continued.
     """
     old = raw.parent / f"{FOLDER}_{raw.name}"
-    return old if old.is_dir() else preprocessed_dataset(raw.name) / FOLDER
+    return old if old.is_dir() else get_preprocessed_dataset(raw.name) / FOLDER
 
 
 def locate_completed_labels(raw: Path) -> Path:
     """Return the folder in which ``distil`` completes annotations for a new data set."""
-    return preprocessed_dataset(raw.name) / COMPLETED
+    return get_preprocessed_dataset(raw.name) / COMPLETED
 
 
 def locate_model_labels(raw: Path, models: Sequence[str], views: Sequence[str]) -> Path:
@@ -54,10 +54,10 @@ def locate_model_labels(raw: Path, models: Sequence[str], views: Sequence[str]) 
     key = " ".join([*models, *sorted(views), *(str(model.checksums()) for model in stages)])
     digest = f"{zlib.crc32(key.encode()):08x}"
     old = raw.parent / f"{FOLDER}_{raw.name}_{digest}"
-    return old if old.is_dir() else preprocessed_dataset(raw.name) / FOLDER / digest
+    return old if old.is_dir() else get_preprocessed_dataset(raw.name) / FOLDER / digest
 
 
-def reuse_labels(request: Request, raw: Path) -> None:
+def reuse_labels(request: LabellingRequest, raw: Path) -> None:
     """Copy the labels that ``select`` made of the same images with the same models.
 
     Args:

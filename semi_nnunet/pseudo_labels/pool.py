@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from semi_nnunet.data.file_bytes import require_whole
-from semi_nnunet.data.integrity import image_problems
-from semi_nnunet.data.manifest import Entry, Manifest
-from semi_nnunet.data.raw_description import cases_in, read_description
-from semi_nnunet.data.readers import reader_class, short_reason
+from semi_nnunet.data.file_bytes import require_complete_image
+from semi_nnunet.data.integrity import find_image_problems
+from semi_nnunet.data.manifest import Manifest, ManifestEntry
+from semi_nnunet.data.raw_description import find_cases, read_description
+from semi_nnunet.data.readers import choose_reader, shorten_reason
 from semi_nnunet.deploy.trained import TrainedModel, find_models
 from semi_nnunet.pseudo_labels.completion import LabelCompletion
 from semi_nnunet.pseudo_labels.predictor import Labeller, Prediction
@@ -38,7 +38,7 @@ TABLE = "uncertainty.csv"
 
 
 @dataclass(frozen=True)
-class Request:
+class LabellingRequest:
     """Images, models and views of a labelling, the same for all shards and reruns.
 
     Args:
@@ -97,7 +97,7 @@ class Request:
         Raises:
             UserError: there is no image.
         """
-        images = cases_in(self.images, self.file_ending)
+        images = find_cases(self.images, self.file_ending)
         if not images:
             raise UserError(
                 f"{self.images} holds no image CASE_0000{self.file_ending}, which "
@@ -109,7 +109,7 @@ class Request:
     def file_versions(self, case: str) -> str:
         """Return the versions of the files from which the label of a case is made."""
         annotation = None if self.completion is None else self.completion.find_label(case)
-        return source_of([*self.cases[case], *([str(annotation)] if annotation else [])])
+        return read_file_versions([*self.cases[case], *([str(annotation)] if annotation else [])])
 
     def record(self) -> dict[str, Any]:
         """Return what labels depend on, apart from the images themselves."""
@@ -161,7 +161,7 @@ class Request:
         state = self.state(cases)
         return [case for case in cases if case not in state.done and case not in state.bad]
 
-    def done(self) -> dict[str, Entry]:
+    def done(self) -> dict[str, ManifestEntry]:
         """Return the finished cases."""
         return self.state(self.cases).done
 
@@ -183,11 +183,11 @@ class SetAside:
 class PoolState:
     """Finished cases with their entries, and cases set aside with the reason."""
 
-    done: dict[str, Entry]
+    done: dict[str, ManifestEntry]
     bad: dict[str, str]
 
 
-def source_of(files: Sequence[str]) -> str:
+def read_file_versions(files: Sequence[str]) -> str:
     """Return the version of a case's files: bytes and time of each."""
     stats = [os.stat(file) for file in files]
     return " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
@@ -206,7 +206,7 @@ class PoolShard(Shard):
         of: number of shards.
     """
 
-    request: Request
+    request: LabellingRequest
     number: int
     of: int
 
@@ -251,7 +251,7 @@ class PoolShard(Shard):
             os.fsync(file.fileno())
 
 
-def shards_left(request: Request, count: int) -> list[PoolShard]:
+def find_unfinished_shards(request: LabellingRequest, count: int) -> list[PoolShard]:
     """Return those of ``count`` shards that have unfinished cases."""
     return [PoolShard(request, number, count) for number in shards_holding(request.left(), count)]
 
@@ -271,11 +271,11 @@ def run_shard(shard: PoolShard, labeller: Labeller, cases: Sequence[str]) -> Ite
         leftover.unlink()
     request, files = shard.request, shard.cases()
     description = read_description(request.trained[0].folder)
-    reader = reader_class(description, [file for case in cases for file in files[case]])
+    reader = choose_reader(description, [file for case in cases for file in files[case]])
     manifest = Manifest(request.labels, shard.finished)
     too_large: list[str] = []
     for case in cases:
-        if problems := image_problems(request.images, description, reader, case, files[case]):
+        if problems := find_image_problems(request.images, description, reader, case, files[case]):
             shard.set_aside(case, "; ".join(map(str, problems)))
             yield case
             continue
@@ -288,15 +288,15 @@ def run_shard(shard: PoolShard, labeller: Labeller, cases: Sequence[str]) -> Ite
                 )
         except Exception as error:
             if is_of_memory(error):  # others may take less
-                too_large.append(f"{case} ({short_reason(error)})")
+                too_large.append(f"{case} ({shorten_reason(error)})")
                 continue
             if is_of_machine(error):
                 raise UserError(
-                    f"{case} could not be labelled: {short_reason(error)}",
+                    f"{case} could not be labelled: {shorten_reason(error)}",
                     fix="run the same command again, on another device or disk",
                 ) from error
             # one strange image must not end the labelling of the others
-            shard.set_aside(case, f"cannot be labelled: {short_reason(error)}")
+            shard.set_aside(case, f"cannot be labelled: {shorten_reason(error)}")
         else:
             manifest.add(write_labelled_case(shard, case, versions, prediction, labeller))
         yield case
@@ -309,7 +309,7 @@ def run_shard(shard: PoolShard, labeller: Labeller, cases: Sequence[str]) -> Ite
 
 def write_labelled_case(
     shard: PoolShard, case: str, versions: str, prediction: Prediction, labeller: Labeller
-) -> Entry:
+) -> ManifestEntry:
     """Write a case's files aside and rename them; return the entry with its uncertainty.
 
     Raises:
@@ -322,7 +322,7 @@ def write_labelled_case(
     files = {request.label_path(case): temporary}
     try:
         labeller.reader_writer.write_seg(labels, str(temporary), prediction.properties)
-        require_whole(temporary)
+        require_complete_image(temporary)
         sidecar = aside.with_name(f"{aside.name}.json")
         if sidecar.is_file():  # the spacing of a .tif
             files[request.labels / f"{case}.json"] = sidecar
@@ -340,7 +340,7 @@ def write_labelled_case(
         raise could_not_write(message, error, request.labels, left=state) from error
     ignored = float(np.mean(labels == choose_ignore_label(manager))) if request.confidence else 0.0
     facts = {"uncertainty": compute_uncertainties(prediction, manager), "ignored": ignored}
-    return Entry.of(case, versions, list(files), facts)
+    return ManifestEntry.of(case, versions, list(files), facts)
 
 
 def choose_ignore_label(label_manager: Any) -> int:
@@ -366,7 +366,7 @@ def ignore_unsure_voxels(
 # ---- scores ----
 
 
-def read_uncertainties(entries: Mapping[str, Entry]) -> dict[str, dict[str, float]]:
+def read_uncertainties(entries: Mapping[str, ManifestEntry]) -> dict[str, dict[str, float]]:
     """Return case -> its uncertainties, by name; without cases whose voxels are all ignored."""
     return {
         case: entry.facts["uncertainty"]
@@ -375,7 +375,9 @@ def read_uncertainties(entries: Mapping[str, Entry]) -> dict[str, dict[str, floa
     }
 
 
-def write_uncertainty_table(request: Request, entries: Mapping[str, Entry]) -> Path:
+def write_uncertainty_table(
+    request: LabellingRequest, entries: Mapping[str, ManifestEntry]
+) -> Path:
     """Write uncertainty.csv, the most certain case first, and return its path."""
     scores, path = read_uncertainties(entries), request.out / TABLE
     columns = list(next(iter(scores.values()), {}))

@@ -17,22 +17,22 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 
 from semi_nnunet.data.layout import (
     DISTILLED_FILE,
-    new_raw_dataset,
-    preprocessed_dataset,
-    was_made,
+    get_preprocessed_dataset,
+    name_new_dataset,
+    was_dataset_made,
 )
 from semi_nnunet.deploy.trained import find_model
 from semi_nnunet.discovery.listing import our_trainers, unknown_trainers
 from semi_nnunet.discovery.settings import settings_classes
-from semi_nnunet.evaluation.tables import JSON
-from semi_nnunet.pseudo_labels.choice import COMPARISON_SCORES, Choice
+from semi_nnunet.evaluation.tables import METRICS_JSON
+from semi_nnunet.pseudo_labels.choice import COMPARISON_SCORES, SelectionRule
 from semi_nnunet.pseudo_labels.distilled_dataset import find_missing_plans
 from semi_nnunet.pseudo_labels.label_folders import locate_pool_labels
 from semi_nnunet.runs.folders import ALL, TEST_FOLDER, Folders
-from semi_nnunet.runs.folds import fold_problems, number_of_folds
-from semi_nnunet.runs.seeds import seed_name
+from semi_nnunet.runs.folds import count_dataset_folds, find_fold_problems
+from semi_nnunet.runs.seeds import name_seed_plans
 from semi_nnunet.settings.common import SemiSettings
-from semi_nnunet.settings.overrides import given_settings
+from semi_nnunet.settings.overrides import collect_given_settings
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import read_json
@@ -66,7 +66,7 @@ class Target:
 
     def models(self, dataset: str) -> tuple[str, ...]:
         """Return the models on a data set as --base takes them, one for each seed."""
-        plans = [seed_name(self.plans, seed) for seed in range(self.seeds)]
+        plans = [name_seed_plans(self.plans, seed) for seed in range(self.seeds)]
         return tuple(f"{dataset}/{self.trainer}__{name}__{self.configuration}" for name in plans)
 
 
@@ -83,7 +83,7 @@ class LabellingRound:
 
     raw: Path
     base: tuple[str, ...]
-    choice: Choice
+    choice: SelectionRule
     takes_all: bool
 
     @property
@@ -114,7 +114,7 @@ def plan_rounds(
     base: Sequence[str],
     target: Target,
     keep: Sequence[float],
-    choice: Choice,
+    choice: SelectionRule,
     pool_size: int,
 ) -> list[LabellingRound]:
     """Return the rounds, each labelled by the target of the previous one, the first by ``base``.
@@ -134,7 +134,7 @@ def plan_rounds(
     for raw, models, share in zip(raws, labelled_by, shares, strict=True):
         of_round = replace(choice, keep=share)
         if choice.score in COMPARISON_SCORES:
-            of_round = replace(of_round, before=tuple(earlier)) if earlier else Choice()
+            of_round = replace(of_round, before=tuple(earlier)) if earlier else SelectionRule()
             earlier.append(str(locate_pool_labels(raw)))
         takes_all = of_round.most is None and (of_round.keep == 1 or of_round.keep >= pool_size)
         rounds.append(LabellingRound(raw, models, of_round, takes_all))
@@ -189,9 +189,9 @@ def average_test_dice(models: Sequence[str]) -> float | None:
         for model in map(find_model, models)
         for fold in model.folds
     ]
-    if not all((folder / JSON).is_file() for folder in folders):
+    if not all((folder / METRICS_JSON).is_file() for folder in folders):
         return None
-    return fmean(read_json(folder / JSON)["foreground_mean"]["dice"] for folder in folders)
+    return fmean(read_json(folder / METRICS_JSON)["foreground_mean"]["dice"] for folder in folders)
 
 
 # ---- checks before the first round ----
@@ -199,7 +199,7 @@ def average_test_dice(models: Sequence[str]) -> float | None:
 
 def find_split_folders(source: Path) -> Folders:
     """Return the folders with the folds for new data sets; the source may not be preprocessed."""
-    preprocessed = preprocessed_dataset(source.name)
+    preprocessed = get_preprocessed_dataset(source.name)
     has_folds = (preprocessed / "splits_final.json").is_file()
     return Folders(source, preprocessed if has_folds else source, source)
 
@@ -210,7 +210,7 @@ def find_target_problems(
     """Yield a problem for an unknown trainer, plans, configuration or fold, or a broken cascade."""
     yield from unknown_trainers([target.trainer])
     yield from find_missing_plans(target.plans, target.configuration, plans)
-    yield from fold_problems(split, target.folds)
+    yield from find_fold_problems(split, target.folds)
     ours = our_trainers().get(target.trainer)
     if ours is not None and ours.taught_by and not names_teachers(target, plans.get(target.plans)):
         message = f"is taught by {ours.taught_by} of the same data set, which has none"
@@ -222,7 +222,7 @@ def find_target_problems(
     if ours is None:
         message = "as a first stage predicts only validation cases, not pseudo-labelled ones"
         yield Problem(target.trainer, message, "--target SemiBaselineTrainer, or -f all")
-    if set(target.folds) != {str(fold) for fold in range(number_of_folds(split))}:
+    if set(target.folds) != {str(fold) for fold in range(count_dataset_folds(split))}:
         message = f"{target.configuration} needs the predictions of every fold, asked for are"
         yield Problem("-f", f"{message} {' '.join(target.folds)}", "leave -f out, or -f all")
 
@@ -232,7 +232,7 @@ def names_teachers(target: Target, plans: Mapping[str, Any] | None) -> bool:
     if plans is None or target.configuration not in plans["configurations"]:
         return True  # reported elsewhere
     classes = settings_classes()
-    settings = given_settings(
+    settings = collect_given_settings(
         plans.get("semi", {}), SemiSettings, classes[target.trainer],
         target.trainer, target.configuration, list(plans["configurations"]), classes,
     )  # fmt: skip
@@ -269,10 +269,10 @@ def find_free_raw_folders(raw: Path, number: int, name: str, rounds: int) -> lis
     folders = []
     for index in range(rounds):
         round_name = f"{name}Round{index + 1}" if index else name
-        folder = new_raw_dataset(raw, number + index, round_name)
+        folder = name_new_dataset(raw, number + index, round_name)
         for root in roots:  # nnU-Net finds a data set by its number in any of them
-            new_raw_dataset(root, number + index, round_name)
+            name_new_dataset(root, number + index, round_name)
         if not (folder / DISTILLED_FILE).is_file():
-            was_made(folder, DISTILLED_FILE, None)  # raises if another command made it
+            was_dataset_made(folder, DISTILLED_FILE, None)  # raises if another command made it
         folders.append(folder)
     return folders

@@ -9,18 +9,23 @@ from pathlib import Path
 from semi_nnunet.data.layout import (
     SELECTED_FILE,
     UNLABELLED_IMAGES,
-    preprocessed_dataset,
-    raw_dataset,
-    set_aside,
+    find_raw_dataset,
+    get_preprocessed_dataset,
+    read_skipped_cases,
 )
-from semi_nnunet.deploy.trained import require_models_of
-from semi_nnunet.pseudo_labels.choice import Choice, find_score_problems, score_cases, select_cases
+from semi_nnunet.deploy.trained import require_same_data
+from semi_nnunet.pseudo_labels.choice import (
+    SelectionRule,
+    find_score_problems,
+    score_cases,
+    select_cases,
+)
 from semi_nnunet.pseudo_labels.gallery import write_gallery
 from semi_nnunet.pseudo_labels.label import label_pool
 from semi_nnunet.pseudo_labels.label_folders import locate_model_labels
-from semi_nnunet.pseudo_labels.pool import Request
-from semi_nnunet.runs.launching import Launcher, UnfinishedError
-from semi_nnunet.training.filtering import write_table
+from semi_nnunet.pseudo_labels.pool import LabellingRequest
+from semi_nnunet.runs.launching import JobLauncher, UnfinishedError
+from semi_nnunet.training.filtering import write_filter_table
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import read_json, require_place, write_atomically, write_json
 
@@ -43,14 +48,14 @@ class Selection:
     table: Path
 
 
-def select(
+def select_images(
     dataset: str,
     models: Sequence[str],
-    choice: Choice,
+    choice: SelectionRule,
     *,
     views: Sequence[str] = (),
     page: str | Path = "selection.html",
-    launcher: Launcher | None = None,
+    launcher: JobLauncher | None = None,
 ) -> Selection:
     """Label imagesUn with models, and have trainings use only the most certain images.
 
@@ -76,17 +81,19 @@ def select(
     for file in (page, table):  # the labelling takes long
         require_place(file)
     choice = choice.with_absolute_paths()
-    path, raw = preprocessed_dataset(dataset) / SELECTED_FILE, raw_dataset(dataset)
+    path, raw = get_preprocessed_dataset(dataset) / SELECTED_FILE, find_raw_dataset(dataset)
     folder = locate_model_labels(raw, models, views)
-    request = Request(raw / UNLABELLED_IMAGES, folder, tuple(models), tuple(views))
-    require_models_of(request.trained, read_json(raw / "dataset.json"), raw.name)
-    labelled = label_pool(request, launcher or Launcher())
+    request = LabellingRequest(raw / UNLABELLED_IMAGES, folder, tuple(models), tuple(views))
+    require_same_data(request.trained, read_json(raw / "dataset.json"), raw.name)
+    labelled = label_pool(request, launcher or JobLauncher())
     if labelled is None or not labelled.cases:
         raise UnfinishedError("no image is labelled", fix="see above")
-    scores = score_cases(request, choice, set_aside(path.parent))  # trainings do not see the latter
+    scores = score_cases(
+        request, choice, read_skipped_cases(path.parent)
+    )  # trainings do not see the latter
     selected = sorted(select_cases(scores, choice))
     write_atomically(page, lambda out: write_gallery(out, request, scores, selected, choice.score))
-    write_table(table, scores, selected)
+    write_filter_table(table, scores, selected)
     write_json(path, {**request.record(), **choice.record(), "cases": selected})
     return Selection(raw.name, tuple(selected), len(scores), page, table)
 
@@ -97,4 +104,4 @@ def select_all(dataset: str) -> None:
     Args:
         dataset: number or name.
     """
-    (preprocessed_dataset(dataset) / SELECTED_FILE).unlink(missing_ok=True)
+    (get_preprocessed_dataset(dataset) / SELECTED_FILE).unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from semi_nnunet.core.case_uncertainty import disagreement, foreground_entropy
+from semi_nnunet.core.case_uncertainty import foreground_entropy, network_disagreement
 from semi_nnunet.pseudo_labels.predictor import Prediction
 
 
@@ -24,7 +24,8 @@ def compute_uncertainties(prediction: Prediction, label_manager: Any) -> dict[st
         classes = list_foreground_values(label_manager)
         mean = encode_classes(prediction.labels, classes)
         distances = [
-            disagreement(encode_classes(labels, classes), mean) for labels in prediction.of_models
+            network_disagreement(encode_classes(labels, classes), mean)
+            for labels in prediction.of_models
         ]
         scores["disagreement"] = float(np.mean(distances))
     return scores

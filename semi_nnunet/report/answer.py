@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from semi_nnunet.evaluation.comparison import ModelComparison, left_out, ranking
+from semi_nnunet.evaluation.comparison import ModelComparison, find_unranked_models, rank_models
 from semi_nnunet.evaluation.statistics import LEVEL
 from semi_nnunet.evaluation.values import Model, higher_is_better
 from semi_nnunet.report.measured import SubsetResults
@@ -63,7 +63,7 @@ def answer_question(
     if not subsets:
         return answer_without_comparison(measured, baseline)
     validation, test = subsets.get("validation"), subsets.get("test")
-    ranked = ranking(validation.values, validation.metric) if validation else []
+    ranked = rank_models(validation.values, validation.metric) if validation else []
     model = ranked[0][0] if ranked else None
     if validation and model and model.trainer == baseline:
         return answer_that_baseline_is_best(validation, test, ranked)
@@ -138,7 +138,7 @@ def answer_without_comparison(measured: Sequence[SubsetResults], baseline: str) 
 
 def describe_ranking(validation: SubsetResults) -> list[str]:
     """Rank several methods or configurations that have no baseline."""
-    ranked, metric = ranking(validation.values, validation.metric), validation.metric
+    ranked, metric = rank_models(validation.values, validation.metric), validation.metric
     if len(ranked) < 2:
         return []
     means = [
@@ -261,7 +261,9 @@ def describe_unranked(
     validation: SubsetResults, ranked: Sequence[tuple[Model, float]]
 ) -> list[str]:
     """Name the methods that could not be ranked, and why."""
-    names = [name_model(m, validation.models) for m in left_out(validation.values, ranked)]
+    names = [
+        name_model(m, validation.models) for m in find_unranked_models(validation.values, ranked)
+    ]
     if not (ranked and names):
         return []
     verb, subject = ("was", "it has") if len(names) == 1 else ("were", "they have")

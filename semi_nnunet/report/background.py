@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 import semi_nnunet
-from semi_nnunet.data.configurations import configuration_of
-from semi_nnunet.data.fingerprint import intensity_shift
-from semi_nnunet.data.layout import SELECTED_FILE, UNLABELLED_IMAGES, unlabelled_folder
+from semi_nnunet.data.configurations import resolve_configuration
+from semi_nnunet.data.fingerprint import compute_intensity_shift
+from semi_nnunet.data.layout import SELECTED_FILE, UNLABELLED_IMAGES, get_unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
-from semi_nnunet.data.raw_description import cases_in
+from semi_nnunet.data.raw_description import find_cases
 from semi_nnunet.discovery.listing import our_trainers, stock_trainers, summary_of
 from semi_nnunet.report.wording import shorten_trainer_name
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
-from semi_nnunet.settings.assignments import assignment_of
+from semi_nnunet.settings.assignments import format_assignment
 from semi_nnunet.util.files import optional_json
 
 NO_THIRD_AXIS = 999  # its spacing, as nnU-Net reads what has two axes
@@ -88,7 +88,9 @@ def describe_pool(folders: Folders, records: Sequence[Mapping[str, Any]]) -> str
     return " ".join(said)
 
 
-def collect_data_facts(folders: Folders, plans: Mapping[str, Any], configurations: Sequence[str]) -> Facts:
+def collect_data_facts(
+    folders: Folders, plans: Mapping[str, Any], configurations: Sequence[str]
+) -> Facts:
     """Cases, channels, labels, and the fingerprint."""
     description = optional_json(folders.preprocessed / "dataset.json")
     facts = [("data set", folders.preprocessed.name)]
@@ -102,7 +104,7 @@ def collect_data_facts(folders: Folders, plans: Mapping[str, Any], configuration
         facts.append(("labelled cases", str(description.get("numTraining", "not known"))))
         folders_of = {"unlabelled cases": UNLABELLED_IMAGES, "test cases": "imagesTs"}
         for name, folder in folders_of.items() if folders.raw.is_dir() else ():
-            cases = cases_in(folders.raw / folder, description.get("file_ending", ""))
+            cases = find_cases(folders.raw / folder, description.get("file_ending", ""))
             facts.append((name, str(len(cases))))
     fingerprint = optional_json(folders.preprocessed / "dataset_fingerprint.json")
     facts += format_fingerprint(fingerprint)
@@ -110,9 +112,9 @@ def collect_data_facts(folders: Folders, plans: Mapping[str, Any], configuration
         identifier = plans.get("configurations", {}).get(name, {}).get("data_identifier")
         if identifier:
             labelled = Manifest(folders.preprocessed / identifier).read()
-            unlabelled = Manifest(unlabelled_folder(folders.preprocessed, identifier)).read()
+            unlabelled = Manifest(get_unlabelled_folder(folders.preprocessed, identifier)).read()
             if labelled and unlabelled:
-                shift = intensity_shift(labelled.values(), unlabelled.values())
+                shift = compute_intensity_shift(labelled.values(), unlabelled.values())
                 what = f"{shift:.2f} standard deviations (0: alike)"
                 facts.append((f"intensities, unlabelled from labelled, {name}", what))
     return facts
@@ -144,7 +146,9 @@ def format_fingerprint(fingerprint: Mapping[str, Any]) -> Facts:
 
 def describe_methods(trainers: Iterable[str]) -> Facts:
     """Describe what each method does."""
-    return [(shorten_trainer_name(name), describe_trainer(name)) for name in dict.fromkeys(trainers)]
+    return [
+        (shorten_trainer_name(name), describe_trainer(name)) for name in dict.fromkeys(trainers)
+    ]
 
 
 def describe_trainer(trainer: str) -> str:
@@ -156,14 +160,16 @@ def describe_trainer(trainer: str) -> str:
 
 def list_plan_facts(plans: Mapping[str, Any], name: str) -> Facts:
     """List what nnU-Net planned for a configuration."""
-    own = configuration_of(plans, name) or {}
+    own = resolve_configuration(plans, name) or {}
     shown = ("patch_size", "batch_size", "spacing", "normalization_schemes", "data_identifier")
     facts = [(key.replace("_", " "), format_json_value(own[key])) for key in shown if key in own]
     network = own.get("architecture", {})
     if network:
         features = network.get("arch_kwargs", {}).get("features_per_stage")
         kind = str(network.get("network_class_name", "")).rsplit(".", 1)[-1]
-        facts.append(("network", f"{kind}, features {format_json_value(features)}" if features else kind))
+        facts.append(
+            ("network", f"{kind}, features {format_json_value(features)}" if features else kind)
+        )
     return facts
 
 
@@ -176,7 +182,9 @@ def format_json_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def collect_method_settings(jobs: Sequence[Job], of_jobs: Sequence[Mapping[str, Any]]) -> list[MethodSettings]:
+def collect_method_settings(
+    jobs: Sequence[Job], of_jobs: Sequence[Mapping[str, Any]]
+) -> list[MethodSettings]:
     """Read the settings of each trainer and configuration from its first training that left any."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for job, record in zip(jobs, of_jobs, strict=True):
@@ -210,7 +218,7 @@ def list_versions(records: Sequence[Mapping[str, Any]]) -> Facts:
     return [*facts, ("this report", f"semi_nnunet {semi_nnunet.__version__}")]
 
 
-def planning(folders: Folders, plans: str, configurations: str) -> list[str]:
+def list_planning_commands(folders: Folders, plans: str, configurations: str) -> list[str]:
     """The command that makes plans of semi_nnunet plan again from their source."""
     name = folders.preprocessed.name
     planned = optional_json(folders.preprocessed / f"{plans}.json").get("semi_planned")
@@ -226,7 +234,7 @@ def planning(folders: Folders, plans: str, configurations: str) -> list[str]:
             words += [f"--{key}", *(map(str, value) if isinstance(value, list) else [str(value)])]
     if given := list(list_given_settings(planned.get("given", {}))):
         words += ["--set", *given]
-    before = planning(folders, origin, configurations) if origin != plans else []
+    before = list_planning_commands(folders, origin, configurations) if origin != plans else []
     first = f"semi_nnunet preprocess -d {name} -p {origin} -c {configurations}"
     return [*(before or [first]), shlex.join(words)]
 
@@ -237,7 +245,7 @@ def list_given_settings(given: Mapping[str, Any], where: str = "") -> Iterator[s
         if isinstance(value, Mapping):
             yield from list_given_settings(value, f"{where}{key}.")
         else:
-            yield assignment_of(f"{where}{key}", value)
+            yield format_assignment(f"{where}{key}", value)
 
 
 def list_report_commands(folders: Folders, plans: str, jobs: Sequence[Job]) -> list[str]:
@@ -260,7 +268,7 @@ def list_report_commands(folders: Folders, plans: str, jobs: Sequence[Job]) -> l
     ]
     configurations = " ".join(dict.fromkeys(job.configuration for job in jobs))
     return [
-        *planning(folders, plans, configurations),
+        *list_planning_commands(folders, plans, configurations),
         f"semi_nnunet preprocess {where} -c {configurations}",
         *crossvals,  # which train, or find trained, predict and measure
         f"semi_nnunet compare {where}",

@@ -10,7 +10,7 @@ import numpy as np
 
 from semi_nnunet.data.image_files import Geometry, read_with_nnunet
 from semi_nnunet.data.layout import METRICS_FILE, UNLABELLED_IMAGES
-from semi_nnunet.data.raw_description import raw_cases, read_description
+from semi_nnunet.data.raw_description import list_raw_cases, read_description
 from semi_nnunet.evaluation.labelling import Labelling, read_labelling
 from semi_nnunet.evaluation.values import Model
 from semi_nnunet.runs.folders import TEST_FOLDER, Folders
@@ -44,7 +44,7 @@ class CaseFiles:
         kind = "test" if subset == "test" else "labelled"
         self.images = {
             case.case: Path(case.images[0])
-            for case in raw_cases(folders.raw, description, UNLABELLED_IMAGES)
+            for case in list_raw_cases(folders.raw, description, UNLABELLED_IMAGES)
             if case.subset == kind and case.images
         }
 
@@ -65,7 +65,9 @@ class CaseFiles:
         key = min(common)
         labels = {name: paths[key] for name, paths in found.items()}
         tables = {name: path.parent / METRICS_FILE for name, path in labels.items()}
-        return FilesOfCase(case, self.images[case], {"reference": reference, **labels}, tables, *key)
+        return FilesOfCase(
+            case, self.images[case], {"reference": reference, **labels}, tables, *key
+        )
 
     def predictions(self, model: Model, case: str) -> dict[tuple[str, int], Path]:
         """Fold and seed -> the predicted file."""

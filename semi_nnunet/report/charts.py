@@ -85,7 +85,9 @@ def draw_ticks(axis: Axis) -> Markup:
     return Markup(f'<svg class="ticks" height="16" aria-hidden="true">{"".join(texts)}</svg>')
 
 
-def draw_interval_row(axis: Axis, mean: float, low: float, high: float, said: str, label: str) -> Markup:
+def draw_interval_row(
+    axis: Axis, mean: float, low: float, high: float, said: str, label: str
+) -> Markup:
     """A mean and its interval; ``said`` ("better", "WORSE", ...) colours it."""
     middle, kind = STRIP // 2, {"better": "better", "WORSE": "worse"}.get(said, "open")
     content = []

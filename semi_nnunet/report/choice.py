@@ -14,7 +14,7 @@ COLUMNS = ("round", "steps", "folds", "trainers", "best first")
 
 
 @dataclass(frozen=True)
-class Choice:
+class MethodChoice:
     """The rounds that led to a method.
 
     Args:
@@ -39,13 +39,13 @@ class Choice:
         write_json(path, asdict(self))
 
 
-def read_choice(path: str | Path) -> Choice:
-    """Read a file written by :meth:`Choice.write`.
+def read_choice(path: str | Path) -> MethodChoice:
+    """Read a file written by :meth:`MethodChoice.write`.
 
     Raises:
         UserError: the file is missing, or holds something else.
     """
-    return read_as(Choice, path, "semi_nnunet auto", "correct --choice")
+    return read_as(MethodChoice, path, "semi_nnunet auto", "correct --choice")
 
 
 def add_blank_lines(sentences: Sequence[str]) -> list[str]:

@@ -32,7 +32,7 @@ PALETTE: tuple[tuple[str, float], ...] = (  # colour and opacity
 PIXELS, LINE_PIXELS = 440, 3  # of a layer's longer side; of a line
 
 
-def colour_of(number: int) -> str:
+def get_class_colour(number: int) -> str:
     """The colour of a class, by its place among the classes."""
     return CLASS_COLOURS[number % len(CLASS_COLOURS)]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from semi_nnunet.evaluation.comparison import average_classes, compute_patient_means
-from semi_nnunet.evaluation.tables import mean_of
+from semi_nnunet.evaluation.tables import average_defined
 from semi_nnunet.evaluation.values import Model
 from semi_nnunet.report.measured import SubsetResults
 from semi_nnunet.report.run_pages import Panel
@@ -22,7 +22,7 @@ from semi_nnunet.report.wording import (
     name_model,
 )
 from semi_nnunet.runs.job import Job
-from semi_nnunet.training.cost import Recorded, read_cost
+from semi_nnunet.training.cost import RecordedCost, read_cost
 
 UNITS = (("h", 3600.0), ("min", 60.0), ("s", 1.0))
 COLUMNS = ("training time", "memory, GiB", "GPU memory, GiB", "time per case, s")
@@ -88,7 +88,7 @@ def collect_costs(jobs: Sequence[Job], measured: SubsetResults) -> TrainingCosts
         measured: the cases that the answer is about.
     """
     measured_runs = {(v.model, v.fold, v.seed) for v in measured.values}
-    machines: dict[str, dict[Model, list[tuple[Job, Recorded]]]] = {}
+    machines: dict[str, dict[Model, list[tuple[Job, RecordedCost]]]] = {}
     unrecorded: dict[Model, int] = {}
     for job in jobs:
         model, cost = Model(job.trainer, job.configuration), read_cost(job.folder)
@@ -108,7 +108,7 @@ def collect_costs(jobs: Sequence[Job], measured: SubsetResults) -> TrainingCosts
 
 def summarise_machine(
     machine: str,
-    trainings: Mapping[Model, Sequence[tuple[Job, Recorded]]],
+    trainings: Mapping[Model, Sequence[tuple[Job, RecordedCost]]],
     measured: SubsetResults,
 ) -> MachineCosts:
     """Return the rows of a machine, in the order of the other tables, and the charts."""
@@ -120,7 +120,7 @@ def summarise_machine(
 def summarise_method_costs(
     machine: str,
     model: Model,
-    trainings: Sequence[tuple[Job, Recorded]],
+    trainings: Sequence[tuple[Job, RecordedCost]],
     measured: SubsetResults,
 ) -> CostRow:
     """Average the costs of one method on one machine."""
@@ -131,10 +131,10 @@ def summarise_method_costs(
         model,
         len(trainings),
         average_classes(compute_patient_means(values)),
-        mean_of([sum(share.seconds for share in cost.training) for cost in costs]),
+        average_defined([sum(share.seconds for share in cost.training) for cost in costs]),
         find_highest([share.memory_gib for cost in costs for share in cost.training]),
         find_highest([share.gpu_memory_gib for cost in costs for share in cost.training]),
-        mean_of([
+        average_defined([
             cost.seconds_a_case
             for cost in costs
             if cost.seconds_a_case is not None and cost.validated_on == machine
@@ -147,9 +147,7 @@ def find_highest(amounts: Sequence[float | None]) -> float:
     return max((amount for amount in amounts if amount is not None), default=math.nan)
 
 
-def draw_cost_panels(
-    machine: str, rows: Sequence[CostRow], measured: SubsetResults
-) -> list[Panel]:
+def draw_cost_panels(machine: str, rows: Sequence[CostRow], measured: SubsetResults) -> list[Panel]:
     """Draw the metric against training time, memory and time per case, for at least two methods."""
     if len(rows) < 2:
         return []

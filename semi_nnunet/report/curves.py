@@ -88,7 +88,7 @@ def thin_out(values: Sequence[float]) -> list[float]:
     return [values[place] for place in places]
 
 
-def histogram(kept: Sequence[float], dropped: Sequence[float], bins: int = 24) -> Markup:
+def draw_histogram(kept: Sequence[float], dropped: Sequence[float], bins: int = 24) -> Markup:
     """Draw how many cases have which uncertainty, kept ones below and dropped ones above."""
     everything = [*kept, *dropped]
     axis = choose_axis(everything)

@@ -10,23 +10,23 @@ from pathlib import Path
 from semi_nnunet.data.patients import PatientOf
 from semi_nnunet.evaluation.comparison import (
     ModelComparison,
-    compute_patient_means,
-    group_by_model,
-    compare,
-    describe_verdict,
     average_class,
     average_classes,
-    patients_note,
+    compare_with_baseline,
+    compute_patient_means,
+    describe_patients,
+    describe_verdict,
+    group_by_model,
 )
 from semi_nnunet.evaluation.statistics import Difference, judge_difference
-from semi_nnunet.evaluation.tables import mean_of
+from semi_nnunet.evaluation.tables import average_defined
 from semi_nnunet.evaluation.values import (
     Model,
     Table,
     Value,
-    crediting_absence,
-    higher_is_better,
+    credit_absence,
     has_defined_value,
+    higher_is_better,
     read_values,
 )
 from semi_nnunet.util.errors import UserError
@@ -123,7 +123,9 @@ def read_metrics(
     return found
 
 
-def measure_subset(subset: str, metrics: Mapping[str, Sequence[Value]], baseline: str) -> SubsetResults | None:
+def measure_subset(
+    subset: str, metrics: Mapping[str, Sequence[Value]], baseline: str
+) -> SubsetResults | None:
     """Compare; None if nothing of these cases was measured, or the metric is defined nowhere.
 
     Args:
@@ -133,7 +135,7 @@ def measure_subset(subset: str, metrics: Mapping[str, Sequence[Value]], baseline
     """
     metric = next(iter(metrics))
     found = {
-        name: [v for v in crediting_absence(values, name) if v.name]
+        name: [v for v in credit_absence(values, name) if v.name]
         for name, values in metrics.items()
         if has_defined_value(values)
     }
@@ -141,15 +143,19 @@ def measure_subset(subset: str, metrics: Mapping[str, Sequence[Value]], baseline
         return None
     values = found[metric]
     compared = {name: compare_if_possible(of, baseline, name) for name, of in found.items()}
-    made = tuple(build_metric_table(of, compared[name], baseline, name) for name, of in found.items())
-    note = patients_note(values)
+    made = tuple(
+        build_metric_table(of, compared[name], baseline, name) for name, of in found.items()
+    )
+    note = describe_patients(values)
     return SubsetResults(subset, metric, tuple(values), tuple(compared[metric]), made, note)
 
 
-def compare_if_possible(values: Sequence[Value], baseline: str, metric: str) -> list[ModelComparison]:
+def compare_if_possible(
+    values: Sequence[Value], baseline: str, metric: str
+) -> list[ModelComparison]:
     """Nothing to compare is no mistake here."""
     try:
-        return compare(values, baseline, metric)
+        return compare_with_baseline(values, baseline, metric)
     except UserError:
         return []
 
@@ -171,7 +177,10 @@ def build_metric_table(
     rows = []
     for model in sorted(tables, key=lambda m: (m.trainer != baseline, m.trainer, m.configuration)):
         own = compute_patient_means(tables[model].values())
-        cells = [MetricCell(average_classes(own)), *(MetricCell(average_class(own, name)) for name in names)]
+        cells = [
+            MetricCell(average_classes(own)),
+            *(MetricCell(average_class(own, name)) for name in names),
+        ]
         if model in beside:
             cells = add_differences(cells, beside[model], names, metric)
         rows.append(MethodRow(model, len({key[:2] for key in own}), tuple(cells)))
@@ -185,7 +194,9 @@ def add_differences(
     found = [(item.overall, item.p_holm), *(item.classes.get(name) for name in names)]
     better = higher_is_better(metric)
     return [
-        MetricCell(cell.value, *pair, describe_verdict(judge_difference(*pair), better)) if pair else cell
+        MetricCell(cell.value, *pair, describe_verdict(judge_difference(*pair), better))
+        if pair
+        else cell
         for cell, pair in zip(cells, found, strict=True)
     ]
 
@@ -196,7 +207,9 @@ def average_cases(values: Iterable[Value]) -> dict[str, dict[str, float]]:
     for v in values:
         parts[v.case][v.name].append(v.value)
     means = {
-        case: {name: mean_of(numbers) for name, numbers in classes.items()}
+        case: {name: average_defined(numbers) for name, numbers in classes.items()}
         for case, classes in parts.items()
     }
-    return {case: {ALL_CLASSES: mean_of(list(m.values())), **m} for case, m in means.items()}
+    return {
+        case: {ALL_CLASSES: average_defined(list(m.values())), **m} for case, m in means.items()
+    }

@@ -23,7 +23,7 @@ ANISOTROPIC = 2.0  # a spacing that much above the others is the one between sli
 
 
 @dataclass(frozen=True)
-class Drawn:
+class CaseDrawing:
     """A case and what was drawn on it, on the same voxels.
 
     Args:
@@ -62,13 +62,13 @@ class DrawnSlice:
     wrong: int
 
 
-def slices_of(drawn: Drawn, classes: Classes, limit: int = 24) -> list[DrawnSlice]:
+def draw_slices(drawn: CaseDrawing, classes: Classes, limit: int = 24) -> list[DrawnSlice]:
     """At most ``limit`` slices on which something is drawn, along the axis of thick slices.
 
     Layers are: the reference; the contours of "baseline" and "method" over the reference's; and
     "disagreement", where the method mended the baseline, broke it, or both are wrong.
     """
-    axis = slice_axis(drawn.spacing)
+    axis = find_slice_axis(drawn.spacing)
     image = np.moveaxis(drawn.image, axis + 1, 1)
     counts = drawn.labels["reference"] != drawn.ignore
     labels = {name: np.moveaxis(array * counts, axis, 0) for name, array in drawn.labels.items()}
@@ -83,12 +83,16 @@ def slices_of(drawn: Drawn, classes: Classes, limit: int = 24) -> list[DrawnSlic
     for z in choose_slices(list(labels.values()), limit):
         here = {name: array[z] for name, array in labels.items()}
         layers, wrong = draw_layers(here, classes, size)
-        picture = encode_colour_slice(image[:, z]) if drawn.colour else encode_grey_slice(image[0, z], window)
+        picture = (
+            encode_colour_slice(image[:, z])
+            if drawn.colour
+            else encode_grey_slice(image[0, z], window)
+        )
         found.append(DrawnSlice(z + 1, image.shape[1], size[1] / size[0], picture, layers, wrong))
     return found
 
 
-def slice_axis(spacing: Sequence[float]) -> int:
+def find_slice_axis(spacing: Sequence[float]) -> int:
     """The axis along which slices are thick; the first if there is none."""
     axis = int(np.argmax(spacing))
     others = max(size for i, size in enumerate(spacing) if i != axis)

@@ -21,16 +21,16 @@ from semi_nnunet.report.charts import (
     draw_box_row,
     draw_change_row,
     draw_interval_row,
-    wrap_series_number,
     draw_ticks,
+    wrap_series_number,
 )
 from semi_nnunet.report.choice import COLUMNS as CHOICE_COLUMNS
-from semi_nnunet.report.contours import BROKEN, FIXED, WRONG, colour_of
+from semi_nnunet.report.contours import BROKEN, FIXED, WRONG, get_class_colour
 from semi_nnunet.report.costs import COLUMNS
 from semi_nnunet.report.measured import ALL_CLASSES, SubsetResults
 from semi_nnunet.report.report_data import CaseRow, Report
 from semi_nnunet.report.shown_cases import Viewer
-from semi_nnunet.report.wording import format_points, name_model, format_value, shorten_trainer_name
+from semi_nnunet.report.wording import format_points, format_value, name_model, shorten_trainer_name
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -53,7 +53,7 @@ class Chart:
     ticks: Markup
 
 
-def page_of(template: str, folder: Path, **values: object) -> str:
+def fill_page_template(template: str, folder: Path, **values: object) -> str:
     """Fill a template that has the style, the script and the parts of the report.
 
     Args:
@@ -79,7 +79,7 @@ def page_of(template: str, folder: Path, **values: object) -> str:
 def render_report(report: Report) -> str:
     """The whole page."""
     metric, shown = report.metric, report.trained.viewers if report.trained else []
-    return page_of(
+    return fill_page_template(
         "report.html.j2",
         TEMPLATES,
         report=report,
@@ -91,9 +91,9 @@ def render_report(report: Report) -> str:
         intervals=draw_interval_charts(report),
         boxes={item.subset: draw_box_charts(item) for item in report.measured},
         changes={item.subset: draw_changes(report, item) for item in report.measured},
-        frames=[frames_for_script(viewer) for viewer in shown],
+        frames=[list_script_frames(viewer) for viewer in shown],
         frame_of_case=find_case_frames(shown),
-        legend=[(name, colour_of(n)) for n, name in enumerate(list_drawn_classes(report))],
+        legend=[(name, get_class_colour(n)) for n, name in enumerate(list_drawn_classes(report))],
         errors=(FIXED, BROKEN, WRONG),
         wrap_series_number=wrap_series_number,
         cost_columns=COLUMNS,
@@ -136,7 +136,9 @@ def draw_interval_charts(report: Report) -> list[Chart]:
     return found
 
 
-def list_interval_row(item: ModelComparison, measured: SubsetResults) -> tuple[str, Difference, float]:
+def list_interval_row(
+    item: ModelComparison, measured: SubsetResults
+) -> tuple[str, Difference, float]:
     return name_model(item.model, measured.models), item.overall, item.p_holm
 
 
@@ -201,7 +203,7 @@ def draw_change(axis: Axis, row: CaseRow, before: int, after: int, metric: str) 
     return draw_change_row(axis, row.values[before], row.values[after], better, label)
 
 
-def frames_for_script(viewer: Viewer) -> list[dict[str, object]]:
+def list_script_frames(viewer: Viewer) -> list[dict[str, object]]:
     """The frames of the slider, as the page's script reads them."""
     return [asdict(frame) for frame in viewer.frames]
 

@@ -14,22 +14,35 @@ from semi_nnunet.evaluation.values import (
     Model,
     build_undefined_error,
     higher_is_better,
-    read_all_written,
+    read_values_files,
 )
 from semi_nnunet.report.answer import Answer, answer_question
 from semi_nnunet.report.background import Background, Facts, collect_background, describe_methods
 from semi_nnunet.report.case_files import CaseFiles
-from semi_nnunet.report.choice import Choice
+from semi_nnunet.report.choice import MethodChoice
 from semi_nnunet.report.costs import TrainingCosts, collect_costs
 from semi_nnunet.report.measured import SubsetResults, measure_subset, read_metrics
-from semi_nnunet.report.run_pages import Panel, Pool, Run, draw_dice_panels, read_pools, name_run, build_run
+from semi_nnunet.report.run_pages import (
+    Panel,
+    Pool,
+    Run,
+    build_run,
+    draw_dice_panels,
+    name_run,
+    read_pools,
+)
 from semi_nnunet.report.shown_cases import Viewer, build_viewers
 from semi_nnunet.report.submissions import Submissions
-from semi_nnunet.runs.compare import not_measured
-from semi_nnunet.runs.folders import Folders, patients_of
+from semi_nnunet.runs.compare import build_unmeasured_error
+from semi_nnunet.runs.folders import Folders, load_patient_finder
 from semi_nnunet.runs.job import Job
-from semi_nnunet.runs.matched import unmatched
-from semi_nnunet.runs.trainings import found_jobs, require_trained, stale_tables, tables_of
+from semi_nnunet.runs.matched import find_mismatches
+from semi_nnunet.runs.trainings import (
+    find_jobs,
+    find_stale_tables,
+    list_metric_tables,
+    require_trained,
+)
 from semi_nnunet.util.errors import UserError, raise_if_any
 from semi_nnunet.util.names import unique, unknown
 
@@ -105,7 +118,7 @@ class Report:
     cases: dict[str, list[CaseRow]]
     methods: Facts
     trained: TrainingRecords | None = None
-    choice: Choice | None = None
+    choice: MethodChoice | None = None
     submissions: Submissions | None = None
 
 
@@ -124,12 +137,13 @@ def build_report_from_values(
         UserError: a file cannot be read, they hold nothing, are not of one data set, or disagree;
             nobody knows the baseline; the metric is defined nowhere.
     """
-    values, origin = read_all_written(paths, metric)
+    values, origin = read_values_files(paths, metric)
     if origin is None:
         raise UserError(NO_VALUES)
     require_known_baseline(baseline, {v.model.trainer for of in values.values() for v in of})
     found = [
-        measure_subset(subset, {metric: values.get(subset, [])}, baseline) for subset in CONFIRMING_FIRST
+        measure_subset(subset, {metric: values.get(subset, [])}, baseline)
+        for subset in CONFIRMING_FIRST
     ]
     if not any(found):
         raise build_undefined_error(metric)
@@ -153,24 +167,24 @@ def build_report_from_trainings(
         UserError: nothing was measured, a table lacks the metric, or nobody knows the baseline.
     """
     require_known_baseline(baseline)
-    jobs, patient_of = found_jobs(folders, plans), patients_of(folders)
+    jobs, patient_of = find_jobs(folders, plans), load_patient_finder(folders)
     if not jobs:
         require_trained(folders, plans)
     metrics = {
-        subset: read_metrics(tables_of(jobs, subset), metric, patient_of)
+        subset: read_metrics(list_metric_tables(jobs, subset), metric, patient_of)
         for subset in CONFIRMING_FIRST
     }
     found = (measure_subset(subset, of_subset, baseline) for subset, of_subset in metrics.items())
-    measured, stale = [item for item in found if item], stale_tables(jobs)
+    measured, stale = [item for item in found if item], find_stale_tables(jobs)
     name = folders.results.name
     if not measured:
         if any(of_subset[metric] for of_subset in metrics.values()):
             raise build_undefined_error(metric)
         if stale:
             raise UserError("all that was measured is older than the trainings:", stale)
-        raise not_measured(jobs, plans, name)
+        raise build_unmeasured_error(jobs, plans, name)
     report = build_report(name, plans, metric, measured, baseline, chosen)
-    report = add_notes(report, [*unmatched(jobs, baseline), *map(str, stale)])
+    report = add_notes(report, [*find_mismatches(jobs, baseline), *map(str, stale)])
     return replace(report, trained=collect_training_records(report, folders, jobs, baseline))
 
 
@@ -207,7 +221,9 @@ def add_notes(report: Report, notes: Iterable[str]) -> Report:
     return replace(report, answer=replace(said, sentences=sentences))
 
 
-def collect_training_records(report: Report, folders: Folders, jobs: Sequence[Job], baseline: str) -> TrainingRecords:
+def collect_training_records(
+    report: Report, folders: Folders, jobs: Sequence[Job], baseline: str
+) -> TrainingRecords:
     """Gather what is not in the tables of metrics."""
     subset = report.answer.subset or report.measured[0].subset
     shown = next(item for item in report.measured if item.subset == subset)
@@ -245,7 +261,9 @@ def choose_shown_models(
     return measured[0].models[0], None
 
 
-def build_case_rows(measured: SubsetResults, method: Model, baseline: Model | None) -> list[CaseRow]:
+def build_case_rows(
+    measured: SubsetResults, method: Model, baseline: Model | None
+) -> list[CaseRow]:
     """The rows of every case, for each class and all together; the largest loss comes first."""
     means, rows = measured.of_cases(), []
     for case in measured.cases:

@@ -9,11 +9,11 @@ from pathlib import Path
 from markupsafe import Markup
 
 from semi_nnunet.evaluation.values import Model
-from semi_nnunet.report.curves import Curve, draw_curve_panel, histogram
+from semi_nnunet.report.curves import Curve, draw_curve_panel, draw_histogram
 from semi_nnunet.report.wording import format_count, name_model, shorten_trainer_name
 from semi_nnunet.runs.folders import ALL
 from semi_nnunet.runs.job import Job
-from semi_nnunet.training.history import DICE, LOG_SCALE, History, panels_of
+from semi_nnunet.training.history import DICE, LOG_SCALE, History, group_into_panels
 from semi_nnunet.util.files import read_csv
 from semi_nnunet.util.progress import readable_time
 
@@ -50,7 +50,9 @@ class Pool:
 
 
 def name_run(job: Job) -> str:
-    return f"{shorten_trainer_name(job.trainer)} {job.configuration}, fold {job.fold}, seed {job.seed}"
+    return (
+        f"{shorten_trainer_name(job.trainer)} {job.configuration}, fold {job.fold}, seed {job.seed}"
+    )
 
 
 def build_run(job: Job) -> Run:
@@ -59,7 +61,7 @@ def build_run(job: Job) -> Run:
     if not history.rows:
         return Run(name_run(job), "no semi_history.csv: only our trainers write one", [])
     panels = []
-    for title, columns in panels_of(history):
+    for title, columns in group_into_panels(history):
         lines = [(number, history.series(column)) for number, column in enumerate(columns, 1)]
         legend = [(number, column.split("/", 1)[-1]) for number, column in enumerate(columns, 1)]
         label = f"{title} of {name_run(job)} over the epochs"
@@ -94,7 +96,9 @@ def draw_dice_panels(jobs: Sequence[Job], baseline: str) -> list[Panel]:
             model, seen = Model(job.trainer, job.configuration), job.fold == ALL
             found.setdefault(model, []).append((seen, series))
     methods = [model for model in found if model.trainer != baseline] or list(found)
-    return [draw_dice_panel(model, found, baseline, name_model(model, methods)) for model in methods]
+    return [
+        draw_dice_panel(model, found, baseline, name_model(model, methods)) for model in methods
+    ]
 
 
 def draw_dice_panel(
@@ -139,4 +143,4 @@ def read_pool(job: Job, path: Path) -> Pool:
     summary = f"{len(kept)} of {format_count(len(rows), 'unlabelled image')} kept"
     worst = sorted(rows, key=lambda row: -row[1])[:MOST_UNCERTAIN]
     name = f"{name_run(job)}, epoch {parse_epoch(path)}"
-    return Pool(name, summary, histogram(kept, dropped) if rows else Markup(""), worst)
+    return Pool(name, summary, draw_histogram(kept, dropped) if rows else Markup(""), worst)

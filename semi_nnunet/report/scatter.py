@@ -33,7 +33,10 @@ def draw_scatter(dots: Sequence[Dot], label: str, digits: int = 3) -> Markup:
         digits: behind the point, of the vertical number that a dot tells.
     """
     known = [dot for dot in dots if math.isfinite(dot.x) and math.isfinite(dot.y)]
-    across, upward = choose_axis([dot.x for dot in known], (0.0,)), choose_axis([dot.y for dot in known])
+    across, upward = (
+        choose_axis([dot.x for dot in known], (0.0,)),
+        choose_axis([dot.y for dot in known]),
+    )
     width, height, parts = WIDTH - LEFT - INSET, HEIGHT - TOP - BOTTOM, []
     for tick in upward.ticks:
         y = TOP + height * (1 - upward.percent(tick) / 100)

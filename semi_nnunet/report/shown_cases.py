@@ -12,10 +12,17 @@ import numpy as np
 from semi_nnunet.data.file_bytes import BrokenFileError
 from semi_nnunet.evaluation.labelling import Labelling
 from semi_nnunet.evaluation.values import Model, higher_is_better
-from semi_nnunet.report.case_files import CaseFiles, FilesOfCase, has_flat_images, load_labelling, read_voxels, read_metric_rows
+from semi_nnunet.report.case_files import (
+    CaseFiles,
+    FilesOfCase,
+    has_flat_images,
+    load_labelling,
+    read_metric_rows,
+    read_voxels,
+)
 from semi_nnunet.report.measured import ALL_CLASSES, SubsetResults
-from semi_nnunet.report.overlays import Drawn, DrawnSlice, slices_of
-from semi_nnunet.report.wording import format_metric, name_model, format_value
+from semi_nnunet.report.overlays import CaseDrawing, DrawnSlice, draw_slices
+from semi_nnunet.report.wording import format_metric, format_value, name_model
 from semi_nnunet.util.errors import UserError
 
 MAX_SLICES, MAX_IMAGES = 24, 200  # of a volume; of a set of 2-D images
@@ -80,7 +87,8 @@ def build_viewers(
             titled = [(f"{len(places)} of {len(there)} images, the worst first", titled[0][1])]
     else:
         titled = [
-            (title, [case]) for title, case in select_notable_cases(there, measured, method, baseline).items()
+            (title, [case])
+            for title, case in select_notable_cases(there, measured, method, baseline).items()
         ]
     for title, cases in titled:
         try:
@@ -124,7 +132,9 @@ def is_first(title: str, case: str, found: Mapping[str, str]) -> bool:
     return next(t for t, c in found.items() if c == case) == title
 
 
-def name_viewer_panels(measured: SubsetResults, method: Model, baseline: Model | None) -> dict[str, str]:
+def name_viewer_panels(
+    measured: SubsetResults, method: Model, baseline: Model | None
+) -> dict[str, str]:
     names = {"image": "Image", "reference": "Reference"}
     if baseline:
         names["baseline"] = name_model(baseline, measured.models)
@@ -154,11 +164,13 @@ def build_viewer(
             caption = f"slice {one.number} of {one.depth}"
             if flat:
                 caption = f"{item.case} ({number_of} of {len(files)})"
-            frames.append(as_frame(one, caption, scores))
+            frames.append(make_frame(one, caption, scores))
             starts.append(one.wrong)
             cases.append(item.case)
     start = 0 if flat else int(np.argmax(starts))
-    return Viewer(title, describe_viewer(files, measured, flat), dict(names), columns, frames, start, cases)
+    return Viewer(
+        title, describe_viewer(files, measured, flat), dict(names), columns, frames, start, cases
+    )
 
 
 def draw_case_slices(files: FilesOfCase, labelling: Labelling) -> list[DrawnSlice]:
@@ -174,8 +186,8 @@ def draw_case_slices(files: FilesOfCase, labelling: Labelling) -> list[DrawnSlic
     natural = labelling.reader.__name__ == "NaturalImage2DIO"
     spacing = (1.0, 1.0, 1.0) if natural else geometry.spacing
     colour = natural and len(image) >= 3
-    drawn = Drawn(image, labels, spacing, colour, labelling.ignore)
-    return slices_of(drawn, labelling.classes, MAX_SLICES)
+    drawn = CaseDrawing(image, labels, spacing, colour, labelling.ignore)
+    return draw_slices(drawn, labelling.classes, MAX_SLICES)
 
 
 def tabulate_scores(
@@ -213,7 +225,7 @@ def describe_viewer(files: Sequence[FilesOfCase], measured: SubsetResults, flat:
     return f"{one.case}. {title}, mean over classes and seeds: {', '.join(parts)}. Below: {shown}."
 
 
-def as_frame(one: DrawnSlice, caption: str, scores: list[list[str]]) -> Frame:
+def make_frame(one: DrawnSlice, caption: str, scores: list[list[str]]) -> Frame:
     kind = "jpeg" if one.image.startswith(b"\xff\xd8") else "png"
     layers = {name: make_data_uri(layer) for name, layer in one.layers.items()}
     return Frame(caption, round(one.ratio, 4), make_data_uri(one.image, kind), layers, scores)

@@ -76,7 +76,9 @@ def read_submissions(folders: Sequence[str | Path]) -> Submissions | None:
     """
     rows, problems = list[Submission](), list[Problem]()
     for folder in map(Path, folders):
-        content = read_json(folder / EFFICIENCY_FILE) if (folder / EFFICIENCY_FILE).is_file() else {}
+        content = (
+            read_json(folder / EFFICIENCY_FILE) if (folder / EFFICIENCY_FILE).is_file() else {}
+        )
         mean = content.get("mean", {}) if isinstance(content, dict) else {}
         if not all(isinstance(mean.get(name), int | float) for name in REQUIRED_MEANS):
             what = f"must hold {EFFICIENCY_FILE} of a finished measurement, got none"

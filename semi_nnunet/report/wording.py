@@ -93,7 +93,9 @@ def format_points(value: float, metric: str) -> str:
     >>> format_points(0.0142, "dice"), format_points(0.25, "hd95_edge_mm")
     ('+1.4', '+0.25')
     """
-    return format_signed(100 * value, 1) if metric.startswith(FRACTIONS) else format_signed(value, 2)
+    return (
+        format_signed(100 * value, 1) if metric.startswith(FRACTIONS) else format_signed(value, 2)
+    )
 
 
 def find_difference_unit(metric: str) -> str:

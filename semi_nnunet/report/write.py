@@ -11,9 +11,9 @@ from semi_nnunet.report.choice import read_choice
 from semi_nnunet.report.page import render_report
 from semi_nnunet.report.report_data import build_report_from_trainings, build_report_from_values
 from semi_nnunet.report.submissions import read_submissions
-from semi_nnunet.runs.compare import require_no_plans
+from semi_nnunet.runs.compare import require_default_plans
 from semi_nnunet.runs.crossval import PLANS
-from semi_nnunet.runs.folders import folders_of
+from semi_nnunet.runs.folders import find_folders
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import require_other, require_place, write_text
 
@@ -35,7 +35,7 @@ class WrittenReport:
     sentences: tuple[str, ...]
 
 
-def write_report(
+def write_report_page(
     dataset: str | None = None,
     *,
     values: Sequence[str | Path] = (),
@@ -66,7 +66,7 @@ def write_report(
     """
     path, files = Path(out), [Path(file) for file in values]
     require_place(path)
-    require_no_plans(dataset, files, plans)
+    require_default_plans(dataset, files, plans)
     chosen = None if choice is None else read_choice(choice)
     method = "" if chosen is None else chosen.trainer
     submissions = read_submissions(efficiency)
@@ -74,7 +74,9 @@ def write_report(
         require_other(path, files)
         content = build_report_from_values(files, baseline, metric, method)
     elif dataset:
-        content = build_report_from_trainings(folders_of(dataset), plans, baseline, metric, method)
+        content = build_report_from_trainings(
+            find_folders(dataset), plans, baseline, metric, method
+        )
     else:
         raise UserError("there is nothing to report", fix="give a data set, or files of values")
     page = render_report(replace(content, choice=chosen, submissions=submissions))

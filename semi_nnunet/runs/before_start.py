@@ -10,16 +10,16 @@ from typing import Any
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.data import annotated_classes, patients
-from semi_nnunet.data.layout import unlabelled_folder
+from semi_nnunet.data.layout import get_unlabelled_folder
 from semi_nnunet.data.manifest import Manifest
-from semi_nnunet.data.sampling import pseudo_labelled_cases
+from semi_nnunet.data.sampling import read_pseudo_labelled_cases
 from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.settings.common import POOL, SemiSettings
-from semi_nnunet.settings.overrides import given_settings
+from semi_nnunet.settings.overrides import collect_given_settings
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import optional_json, read_json
 
@@ -48,7 +48,7 @@ def find_pretraining_problems(jobs: Sequence[Job], plans: Mapping[str, Any]) -> 
     for job in jobs:
         if job.trainer not in classes or not job.segments or job.has_checkpoint:
             continue
-        settings = given_settings(
+        settings = collect_given_settings(
             plans.get("semi", {}), SemiSettings, classes[job.trainer], job.trainer,
             job.configuration, list(plans["configurations"]), classes,
         )  # fmt: skip
@@ -94,7 +94,7 @@ def find_cascade_problems(jobs: Sequence[Job], folds: int) -> Iterator[Problem]:
             )
         # the first stage of nnU-Net's own trainers predicts no pseudo-labelled cases
         is_stock_fold = job.trainer not in our_trainers() and job.fold != ALL
-        if is_stock_fold and (cases := pseudo_labelled_cases(job.folders.preprocessed)):
+        if is_stock_fold and (cases := read_pseudo_labelled_cases(job.folders.preprocessed)):
             message = (
                 f"as {first} predicts only the validation cases, not {len(cases)} pseudo-labelled"
             )
@@ -115,12 +115,14 @@ def find_description_changes(folders: Folders) -> Iterator[Problem]:
     raw, preprocessed = (
         optional_json(folder / "dataset.json") for folder in (folders.raw, folders.preprocessed)
     )
-    for key in (patients.KEY, annotated_classes.KEY) if raw and preprocessed else ():
+    for key in (
+        (patients.PATIENT_KEY, annotated_classes.ANNOTATED_KEY) if raw and preprocessed else ()
+    ):
         values = raw.get(key), preprocessed.get(key)
         if values[0] == values[1]:
             continue
         message = f"{key!r} has changed since the data set was preprocessed"
-        if key == patients.KEY:
+        if key == patients.PATIENT_KEY:
             texts = ("absent" if value is None else repr(value) for value in values)
             message = "{!r} is {}, in the preprocessed data set {}".format(key, *texts)
         fix = f"semi_nnunet preprocess -d {folders.raw.name}"
@@ -131,7 +133,7 @@ def warn_about_partial_labels(folders: Folders, trainers: Sequence[str]) -> None
     """Warn of trainers that ignore partial labels, if the data set has them."""
     description = optional_json(folders.preprocessed / "dataset.json")
     stock = [name for name in trainers if name not in our_trainers()]
-    if stock and annotated_classes.is_partial(description):
+    if stock and annotated_classes.has_partial_labels(description):
         logger.info(
             f"WARNING: {', '.join(stock)} treats structures that a case does not annotate as "
             f"background. Fix: compare with {BASELINE}, nnU-Net's training with partial labels"
@@ -151,12 +153,14 @@ def find_leaked_patients(jobs: Sequence[Job], patient_of: patients.PatientOf) ->
         cases = optional_json(job.folder / "semi_settings.json").get("cases", {})
         fold = folds[int(job.fold)]
         outside = {case for group in cases.values() for case in group} - {*fold["train"]}
-        if leaked := patients.shared(outside, fold["val"], patient_of):
+        if leaked := patients.find_shared_patients(outside, fold["val"], patient_of):
             message = f"was trained on cases that {splits.name} now uses for validation: "
-            yield Problem(str(job), message + patients.named(leaked), f"move {job.folder} away")
+            yield Problem(
+                str(job), message + patients.format_names(leaked), f"move {job.folder} away"
+            )
 
 
-def data_problems(
+def find_data_problems(
     folders: Folders,
     plans: dict[str, Any],
     plans_name: str,
@@ -187,7 +191,7 @@ def data_problems(
                 if not folder.is_dir():
                     fix = f"semi_nnunet preprocess -d {dataset} -c {stage} -p {plans_name}"
                     yield Problem(str(folder), f"{stock} also predicts for {stage}", fix)
-        unlabelled = unlabelled_folder(folders.preprocessed, identifier)
+        unlabelled = get_unlabelled_folder(folders.preprocessed, identifier)
         if users and not Manifest(unlabelled).present():
             message = f"{', '.join(users)} needs unlabelled images, found none"
             yield Problem(str(unlabelled), message, f"put them into imagesUn and run {command}")
@@ -196,6 +200,8 @@ def data_problems(
 def find_test_label_problems(folders: Folders) -> Iterator[Problem]:
     """Yield a problem if some test cases have labels and others do not."""
     if missing := folders.test_cases_without_labels():
-        message = f"holds no labels of {len(missing)} cases of imagesTs: {patients.named(missing)}"
+        message = (
+            f"holds no labels of {len(missing)} cases of imagesTs: {patients.format_names(missing)}"
+        )
         fix = "add them, move these images elsewhere, or all of labelsTs to predict without metrics"
         yield Problem(str(folders.test_labels), message, fix)

@@ -170,7 +170,7 @@ class ProgressDisplay:
         self._width = len(text)
 
 
-def arguments_of(
+def build_child_arguments(
     words: Command, threads: int | None = None, ends_with_us: bool = False
 ) -> list[str]:
     """Return the arguments of :class:`subprocess.Popen` that run a command with this Python.
@@ -208,7 +208,7 @@ def run_command(
         environment: variables to add.
         log: file for the output.
         progress: what to show; closed at the end.
-        threads: see :func:`arguments_of`.
+        threads: see :func:`build_child_arguments`.
         stop: ends the command when set.
 
     Raises:
@@ -261,7 +261,7 @@ def run_stages(stages: Iterable[tuple[str, Command]], dry_run: bool = False) -> 
             logger.info(typed(words))
             continue
         logger.info(f"\n# {stage}\n{typed(words)}")
-        with ended_like_ctrl_c():
+        with interrupt_on_signals():
             code = run_verb(words)
         if code in INTERRUPTED:
             raise KeyboardInterrupt
@@ -274,7 +274,7 @@ def run_stages(stages: Iterable[tuple[str, Command]], dry_run: bool = False) -> 
 
 def run_verb(words: Command) -> int:
     """Run a command on the same screen, as if a user typed it, and return its exit code."""
-    process = subprocess.Popen(arguments_of(words), start_new_session=True)
+    process = subprocess.Popen(build_child_arguments(words), start_new_session=True)
     try:
         return process.wait()
     finally:
@@ -290,7 +290,7 @@ def _start_child(
     It also ends if this process is killed: its stdin is a pipe that the system then closes.
     """
     process = subprocess.Popen(
-        arguments_of(words, threads, ends_with_us=True),
+        build_child_arguments(words, threads, ends_with_us=True),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -367,7 +367,7 @@ def _read_lines(process: subprocess.Popen[str]) -> Iterator[str | None]:
 
 
 @contextmanager
-def ended_like_ctrl_c() -> Iterator[None]:
+def interrupt_on_signals() -> Iterator[None]:
     """Treat SIGTERM and a closed terminal like Ctrl-C inside the block."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from semi_nnunet.data.patients import itself
+from semi_nnunet.data.patients import case_as_patient
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.evaluation import comparison
 from semi_nnunet.evaluation.values import (
@@ -13,18 +13,23 @@ from semi_nnunet.evaluation.values import (
     SUBSETS,
     Origin,
     Value,
-    crediting_absence,
-    read_all_written,
+    credit_absence,
+    merge_values,
     read_values,
-    together,
+    read_values_files,
     write_values,
 )
 from semi_nnunet.runs.crossval import PLANS
-from semi_nnunet.runs.folders import folders_of, patients_of
+from semi_nnunet.runs.folders import find_folders, load_patient_finder
 from semi_nnunet.runs.job import Job
-from semi_nnunet.runs.matched import unmatched
+from semi_nnunet.runs.matched import find_mismatches
 from semi_nnunet.runs.next_step import suggest_measuring
-from semi_nnunet.runs.trainings import found_jobs, require_trained, stale_tables, tables_of
+from semi_nnunet.runs.trainings import (
+    find_jobs,
+    find_stale_tables,
+    list_metric_tables,
+    require_trained,
+)
 from semi_nnunet.util.errors import UserError, raise_if_any
 from semi_nnunet.util.files import require_other, require_place, write_text
 from semi_nnunet.util.names import unique, unknown
@@ -38,7 +43,7 @@ class NothingToCompareError(UserError):
         self.notes = tuple(notes)
 
 
-def compare(
+def compare_trainings(
     dataset: str | None = None,
     *,
     plans: str = PLANS,
@@ -63,7 +68,7 @@ def compare(
     files = [Path(file) for file in values]
     out = None if out is None else Path(out)
     values_file = None if write_values_to is None else Path(write_values_to)
-    require_no_plans(dataset, files, plans)
+    require_default_plans(dataset, files, plans)
     if not (dataset or files):
         raise UserError("there is nothing to compare", fix="-d ID, --values FILE, or both")
     for path in (out, values_file):
@@ -77,7 +82,7 @@ def compare(
     writes_values = bool(values_file and origin and any(values_of.values()))
     if values_file and origin and writes_values:
         write_values(values_file, values_of, metric, origin)
-    stale, errors, compared = stale_tables(jobs), list[UserError](), False
+    stale, errors, compared = find_stale_tables(jobs), list[UserError](), False
     paragraphs = [*(f"not measured yet: {path}" for path in missing), *map(str, stale)]
     for subset, subset_values in values_of.items():
         if not subset_values:
@@ -97,15 +102,15 @@ def compare(
         if stale:
             reason = UserError("all measurements are older than the trainings:", stale)
         elif dataset:
-            reason = not_measured(jobs, plans, dataset)
+            reason = build_unmeasured_error(jobs, plans, dataset)
         raise NothingToCompareError(reason, paragraphs)
-    text = "\n\n".join([*paragraphs, *unmatched(jobs, baseline)]) + "\n"
+    text = "\n\n".join([*paragraphs, *find_mismatches(jobs, baseline)]) + "\n"
     if out:
         write_text(out, text)
     return text
 
 
-def not_measured(jobs: Sequence[Job], plans: str, dataset: str) -> UserError:
+def build_unmeasured_error(jobs: Sequence[Job], plans: str, dataset: str) -> UserError:
     """Return the error for trainings without metrics, with the commands that measure them.
 
     Predictions in a user's own folder are not found, so that the commands predict again.
@@ -118,7 +123,7 @@ def not_measured(jobs: Sequence[Job], plans: str, dataset: str) -> UserError:
     )
 
 
-def require_no_plans(dataset: str | None, values: Sequence[Path], plans: str) -> None:
+def require_default_plans(dataset: str | None, values: Sequence[Path], plans: str) -> None:
     """Refuse -p if only files are compared, which name their own plans.
 
     Raises:
@@ -137,7 +142,7 @@ def gather_values(
     trainers: Sequence[str] | None,
     baseline: str,
 ) -> tuple[list[Job], dict[str, list[Value]], list[str], Origin | None]:
-    """Gather the metrics to compare; see :func:`compare`.
+    """Gather the metrics to compare; see :func:`compare_trainings`.
 
     Returns:
         The trainings; the values of each subset, from the trainings and the files; the missing
@@ -146,13 +151,13 @@ def gather_values(
     Raises:
         UserError: a trainer or configuration is unknown, or a file cannot be read.
     """
-    folders = folders_of(dataset) if dataset else None
-    jobs = found_jobs(folders, plans) if folders else []
+    folders = find_folders(dataset) if dataset else None
+    jobs = find_jobs(folders, plans) if folders else []
     if folders and not jobs and not files:
         require_trained(folders, plans)
-    patient_of = patients_of(folders) if folders else itself
+    patient_of = load_patient_finder(folders) if folders else case_as_patient
     name = (folders.results.name.split("_", 1)[-1], plans) if folders else None
-    written, origin = read_all_written(files, metric, name)
+    written, origin = read_values_files(files, metric, name)
     models = [(job.trainer, job.configuration) for job in jobs]
     models += [(v.model.trainer, v.model.configuration) for rows in written.values() for v in rows]
     if models:
@@ -168,14 +173,14 @@ def gather_values(
     jobs = [job for job in jobs if is_selected(job.trainer, job.configuration)]
     values, missing = {}, []
     for subset in SUBSETS:
-        measured, absent = read_values(tables_of(jobs, subset), metric, patient_of)
+        measured, absent = read_values(list_metric_tables(jobs, subset), metric, patient_of)
         missing += absent
         from_files = [
             value
             for value in written.get(subset, [])
             if is_selected(value.model.trainer, value.model.configuration)
         ]
-        values[subset] = together(measured, from_files, metric)
+        values[subset] = merge_values(measured, from_files, metric)
     return jobs, values, missing, origin
 
 
@@ -204,19 +209,19 @@ def format_subset_tables(subset: str, values: list[Value], baseline: str, metric
     Raises:
         UserError: there is nothing to compare, neither with the baseline nor with each other.
     """
-    values = crediting_absence(values, metric)
-    ranking = comparison.ranking(values, metric)
+    values = credit_absence(values, metric)
+    ranking = comparison.rank_models(values, metric)
     try:
-        compared = comparison.compare(values, baseline, metric)
+        compared = comparison.compare_with_baseline(values, baseline, metric)
     except UserError as error:  # such as one trainer in two configurations
         if len(ranking) < 2:
             raise
-        means = comparison.means_table(ranking, metric)
+        means = comparison.format_means_table(ranking, metric)
         tables = [f"Not compared with a baseline: {error}", means]
     else:
-        tables = [comparison.overall_table(compared, metric)]
-        tables.append(comparison.class_table(compared, metric))
-    notes = comparison.patients_note(values), comparison.seeds_note(values, baseline)
+        tables = [comparison.format_overall_table(compared, metric)]
+        tables.append(comparison.format_class_table(compared, metric))
+    notes = comparison.describe_patients(values), comparison.describe_seeds(values, baseline)
     paragraphs = [f"## {subset} cases", *tables, *filter(None, notes)]
     if subset == "validation":
         if ranking:
@@ -230,6 +235,6 @@ def format_subset_tables(subset: str, values: list[Value], baseline: str, metric
         paragraphs += [
             f"{model.trainer} {model.configuration} was left out of this choice: it has no "
             f"fold and seed in common with the others."
-            for model in (comparison.left_out(values, ranking) if ranking else [])
+            for model in (comparison.find_unranked_models(values, ranking) if ranking else [])
         ]
     return "\n\n".join(paragraphs)

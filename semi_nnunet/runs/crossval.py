@@ -12,8 +12,8 @@ from semi_nnunet.data.layout import read_plans
 from semi_nnunet.discovery.listing import unknown_trainers
 from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
 from semi_nnunet.runs.before_start import (
-    data_problems,
     find_cascade_problems,
+    find_data_problems,
     find_description_changes,
     find_leaked_patients,
     find_pretraining_problems,
@@ -21,15 +21,15 @@ from semi_nnunet.runs.before_start import (
     find_test_label_problems,
     warn_about_partial_labels,
 )
-from semi_nnunet.runs.folders import ALL, Folders, folders_of, patients_of
+from semi_nnunet.runs.folders import ALL, Folders, find_folders, load_patient_finder
 from semi_nnunet.runs.folds import (
-    fold_problems,
+    count_dataset_folds,
+    find_fold_problems,
     list_folds,
-    number_of_folds,
     write_missing_folds,
 )
 from semi_nnunet.runs.job import STEPS, Job
-from semi_nnunet.runs.launching import Launcher, Work, finished
+from semi_nnunet.runs.launching import JobLauncher, JobWork, run_work
 from semi_nnunet.runs.matched import find_changed_trainings
 from semi_nnunet.runs.seeds import find_seed_problems, write_seed_plans
 from semi_nnunet.runs.trainings import record_requested_jobs
@@ -42,7 +42,7 @@ PLANS = "nnUNetPlans"
 TRAINERS = (BASELINE, RECOMMENDED)
 
 
-def crossval(
+def run_crossval(
     dataset: str,
     configurations: Sequence[str],
     trainers: Sequence[str] = TRAINERS,
@@ -52,7 +52,7 @@ def crossval(
     seeds: int = 1,
     npz: bool = False,
     steps: Sequence[str] = STEPS,
-    launcher: Launcher | None = None,
+    launcher: JobLauncher | None = None,
 ) -> bool:
     """Train, predict and measure every trainer x configuration x fold x seed.
 
@@ -72,7 +72,7 @@ def crossval(
         UserError: jobs could not run; raised before the first one starts, with all reasons.
     """
     require_positive({"--seeds": seeds})
-    launcher, folders = launcher or Launcher(), folders_of(dataset)
+    launcher, folders = launcher or JobLauncher(), find_folders(dataset)
     folds = folds or list_folds(folders)
     jobs = make_jobs(folders, plans, configurations, trainers, folds, seeds, npz, steps)
     if launcher.only is None:
@@ -83,10 +83,10 @@ def crossval(
     logs = folders.results / "semi_crossval"
     words = ["crossval", "-d", dataset, "-p", plans, "--seeds", str(seeds), "-c", *configurations]
     words += ["-tr", *trainers, "-f", *folds, "--steps", *steps, *(["--npz"] if npz else [])]
-    work = Work(words, jobs, unfinished, logs, find_dependencies(jobs))
+    work = JobWork(words, jobs, unfinished, logs, find_dependencies(jobs))
     finished_count = len(jobs) - len(unfinished)
     logger.info(f"{folders.results.name}: {len(jobs)} jobs, {finished_count} done before")
-    return finished(launcher, work)
+    return run_work(launcher, work)
 
 
 def make_jobs(
@@ -112,12 +112,12 @@ def make_jobs(
         *unknown_trainers(trainers),
         *unknown("configuration", configurations, content["configurations"]),
         *find_description_changes(folders),
-        *fold_problems(folders, folds),
+        *find_fold_problems(folders, folds),
         *unknown("step", steps, STEPS),
     ]
     if not problems:
         problems = [
-            *data_problems(folders, content, plans, configurations, trainers),
+            *find_data_problems(folders, content, plans, configurations, trainers),
             *find_test_label_problems(folders),
             *(find_seed_problems(content, plans) if seeds > 1 else ()),
         ]
@@ -133,9 +133,9 @@ def make_jobs(
         )
     ]
     jobs = list(dict.fromkeys(jobs))
-    patient_of = patients_of(folders)
+    patient_of = load_patient_finder(folders)
     problems = [
-        *dict.fromkeys(find_cascade_problems(jobs, number_of_folds(folders))),
+        *dict.fromkeys(find_cascade_problems(jobs, count_dataset_folds(folders))),
         *find_step_problems(jobs, steps),
         *find_changed_trainings(jobs, content, patient_of),
         *find_leaked_patients(jobs, patient_of),

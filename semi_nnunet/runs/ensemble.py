@@ -14,16 +14,16 @@ from typing import Any
 
 from nnunetv2.ensembling.ensemble import ensemble_folders
 
-from semi_nnunet.data.file_bytes import require_whole
+from semi_nnunet.data.file_bytes import require_complete_image
 from semi_nnunet.data.layout import METRICS_FILE, read_plans
-from semi_nnunet.data.patients import named
-from semi_nnunet.evaluation.tables import mean_of
-from semi_nnunet.evaluation.values import Model, crediting_absence, read_values
+from semi_nnunet.data.patients import format_names
+from semi_nnunet.evaluation.tables import average_defined
+from semi_nnunet.evaluation.values import Model, credit_absence, read_values
 from semi_nnunet.runs.commands import run_verb
-from semi_nnunet.runs.folders import ALL, TEST_FOLDER, Folders, folders_of
+from semi_nnunet.runs.folders import ALL, TEST_FOLDER, Folders, find_folders
 from semi_nnunet.runs.folders import VALIDATION_FOLDER as VALIDATION
 from semi_nnunet.runs.job import Job
-from semi_nnunet.runs.trainings import found_jobs
+from semi_nnunet.runs.trainings import find_jobs
 from semi_nnunet.util.command import typed
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import folder_aside, read_json, write_json
@@ -86,7 +86,7 @@ def find_ensemble_problems(members: Sequence[EnsembleMember], subset: str) -> li
         for job in cases:
             missing = set() if subset == VALIDATION else {*job.folders.test_cases()} - cases[job]
             if missing:
-                message = f"predictions are missing for test cases {named(sorted(missing))}"
+                message = f"predictions are missing for test cases {format_names(sorted(missing))}"
                 problems.append(Problem(str(job), message, "semi_nnunet crossval ... --npz"))
                 continue
             stored = {path.stem for path in (job.folder / subset).glob("*.npz")}
@@ -95,7 +95,7 @@ def find_ensemble_problems(members: Sequence[EnsembleMember], subset: str) -> li
                 message = "its probabilities were not kept"
                 problems.append(Problem(f"{job}, {subset}", message, fix))
             elif stored != expected:
-                message = f"lacks the probabilities of {named(sorted(expected - stored))}"
+                message = f"lacks the probabilities of {format_names(sorted(expected - stored))}"
                 problems.append(Problem(f"{job}, {subset}", message, fix))
     if subset != VALIDATION:
         return problems
@@ -135,7 +135,7 @@ def write_ensemble(
                 plans_json_file_or_dict=read_plans(folders.preprocessed, group[0].job.plans),
             )
         for path in temporary.iterdir():
-            require_whole(path)
+            require_complete_image(path)
         listed = [{"member": str(m.job), "weight": m.weight} for m in members]
         write_json(temporary / MEMBERS, listed)
         shutil.rmtree(out, ignore_errors=True)
@@ -159,7 +159,7 @@ class EnsembledSubset:
     dice: dict[str, float | None]
 
 
-def ensemble(
+def average_members(
     dataset: str,
     out: str | Path,
     *,
@@ -184,7 +184,7 @@ def ensemble(
     """
     require_positive({"-np": processes})
     out = Path(out)
-    folders = folders_of(dataset)
+    folders = find_folders(dataset)
     selection: dict[str, Sequence[Any] | None] = {
         "trainer": trainers, "configuration": configurations, "fold": folds, "seed": seeds,
     }  # fmt: skip
@@ -228,7 +228,7 @@ def select_trained_jobs(
     Raises:
         UserError: a name was not trained, or no training matches.
     """
-    trained = [job for job in found_jobs(folders, plans) if job.is_trained]
+    trained = [job for job in find_jobs(folders, plans) if job.is_trained]
     problems = [
         problem
         for key, names in selection.items()
@@ -275,10 +275,10 @@ def measure_members(
     # read all at once, so that a class that one member invents counts for all
     rows = [(Model(name, ""), "", 0, path) for name in tables for path in tables[name]]
     values, missing = read_values(rows, "dice")
-    values = crediting_absence(values, "dice")
+    values = credit_absence(values, "dice")
     dice: dict[str, float | None] = {}
     for name, paths in tables.items():
         is_absent = any(str(path) in (*missing, *stale) for path in paths)
         of_member = [value.value for value in values if value.model.trainer == name]
-        dice[name] = None if is_absent else mean_of(of_member)
+        dice[name] = None if is_absent else average_defined(of_member)
     return dice

@@ -9,7 +9,7 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
 from semi_nnunet.data import patients
-from semi_nnunet.data.layout import dataset_name, require_paths
+from semi_nnunet.data.layout import require_paths, resolve_dataset_name
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import optional_json, read_json
@@ -82,14 +82,14 @@ class Folders:
         return [case for case in self.test_cases() if not (labels / f"{case}{ending}").is_file()]
 
 
-def folders_of(dataset: str) -> Folders:
+def find_folders(dataset: str) -> Folders:
     """Find nnU-Net's folders of a data set, given by name or number.
 
     Raises:
         UserError: none of nnU-Net's folders holds the data set.
     """
     require_paths()
-    name = dataset_name(dataset)
+    name = resolve_dataset_name(dataset)
     roots = [Path(root.require()) for root in (nnUNet_raw, nnUNet_preprocessed, nnUNet_results)]
     if not any((root / name).is_dir() for root in roots):
         datasets = [path.name for root in roots for path in sorted(root.glob("Dataset*_*"))]
@@ -98,7 +98,7 @@ def folders_of(dataset: str) -> Folders:
     return Folders(*(root / name for root in roots))
 
 
-def patients_of(folders: Folders) -> patients.PatientOf:
+def load_patient_finder(folders: Folders) -> patients.PatientOf:
     """Return the function that maps a case to its patient.
 
     The rule comes from the first dataset.json that exists: of the raw data, the preprocessed data,
@@ -107,8 +107,8 @@ def patients_of(folders: Folders) -> patients.PatientOf:
     models = sorted(folders.results.glob("*__*__*"))
     for folder in (folders.raw, folders.preprocessed, *models):
         if description := optional_json(folder / "dataset.json"):
-            return patients.patient_finder(description)
-    return patients.itself
+            return patients.build_patient_finder(description)
+    return patients.case_as_patient
 
 
 def find_nonempty_folder(folder: Path) -> Path | None:

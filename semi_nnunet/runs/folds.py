@@ -9,8 +9,8 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.data import patients
-from semi_nnunet.data.sampling import pseudo_labelled_cases
-from semi_nnunet.runs.folders import ALL, Folders, patients_of
+from semi_nnunet.data.sampling import read_pseudo_labelled_cases
+from semi_nnunet.runs.folders import ALL, Folders, load_patient_finder
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import read_json, write_json
 
@@ -18,11 +18,11 @@ from semi_nnunet.util.files import read_json, write_json
 def list_folds(folders: Folders) -> list[str]:
     """Return the numbers of the folds; ["all"] if a single labelled case leaves none to spare."""
     is_preprocessed = (folders.preprocessed / "dataset.json").is_file()
-    count = number_of_folds(folders) if is_preprocessed else patients.FOLDS
+    count = count_dataset_folds(folders) if is_preprocessed else patients.MAX_FOLDS
     return [*map(str, range(count))] or [ALL]
 
 
-def number_of_folds(folders: Folders) -> int:
+def count_dataset_folds(folders: Folders) -> int:
     """Count the folds of the split, or of the split that nnU-Net will make.
 
     Returns:
@@ -32,32 +32,32 @@ def number_of_folds(folders: Folders) -> int:
     if splits.is_file():
         return len(read_json(splits))
     description = read_json(folders.preprocessed / "dataset.json")
-    pseudo_labelled = pseudo_labelled_cases(folders.preprocessed)
-    if patients.KEY not in description:
+    pseudo_labelled = read_pseudo_labelled_cases(folders.preprocessed)
+    if patients.PATIENT_KEY not in description:
         labelled = int(description["numTraining"]) - len(pseudo_labelled)
-        return patients.number_of_folds(labelled)
+        return patients.count_folds(labelled)
     ending, references = description["file_ending"], folders.references
     labels = references if references.is_dir() else folders.raw / "labelsTr"
     cases = [path.name.removesuffix(ending) for path in labels.glob(f"*{ending}")]
-    patient_of = patients.patient_finder(description)
+    patient_of = patients.build_patient_finder(description)
     return len(patients.make_folds(cases, patient_of, pseudo_labelled))
 
 
-def fold_problems(folders: Folders, folds: Sequence[str]) -> Iterator[Problem]:
+def find_fold_problems(folders: Folders, folds: Sequence[str]) -> Iterator[Problem]:
     """Yield a problem for every fold that does not exist or splits a patient.
 
     nnU-Net would silently make up a split for a fold that does not exist.
     """
-    numbers = [*map(str, range(number_of_folds(folders)))]
+    numbers = [*map(str, range(count_dataset_folds(folders)))]
     for fold in folds:
         if fold not in (ALL, *numbers):
             fix = f"choose from {', '.join([*numbers, ALL])}"
             yield Problem(f"fold {fold!r}", f"there are {len(numbers)} folds", fix)
-    splits, patient_of = folders.preprocessed / "splits_final.json", patients_of(folders)
+    splits, patient_of = folders.preprocessed / "splits_final.json", load_patient_finder(folders)
     for number, fold in enumerate(read_json(splits) if splits.is_file() else ()):
-        split = patients.split_patients(fold, patient_of)
+        split = patients.find_split_patients(fold, patient_of)
         if split and str(number) in folds:
-            message = f"fold {number} trains and validates on {patients.named(split)}"
+            message = f"fold {number} trains and validates on {patients.format_names(split)}"
             yield Problem(str(splits), message, "delete it; new folds keep patients together")
 
 
@@ -70,12 +70,12 @@ def write_missing_folds(
     """
     path = folders.preprocessed / "splits_final.json"
     description = read_json(folders.preprocessed / "dataset.json")
-    pseudo_labelled = pseudo_labelled_cases(folders.preprocessed)
-    stock_split_fits = patients.KEY not in description and not pseudo_labelled
+    pseudo_labelled = read_pseudo_labelled_cases(folders.preprocessed)
+    stock_split_fits = patients.PATIENT_KEY not in description and not pseudo_labelled
     if stock_split_fits or path.is_file() or set(folds) <= {ALL}:
         return
     configuration = PlansManager(plans).get_configuration(configurations[0])
     folder = str(folders.preprocessed / configuration.data_identifier)
     cases = infer_dataset_class(folder).get_identifiers(folder)
-    patient_of = patients.patient_finder(description)
+    patient_of = patients.build_patient_finder(description)
     write_json(path, patients.make_folds(cases, patient_of, pseudo_labelled))

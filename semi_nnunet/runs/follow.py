@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from semi_nnunet.data.layout import number_problems
+from semi_nnunet.data.layout import find_number_problems
 from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.job import STEPS
 from semi_nnunet.runs.recipe import Recipe, format_converter_options, load_recipe
 from semi_nnunet.runs.recipe_files import STAGES, find_recipe
-from semi_nnunet.settings.assignments import assignment_of
+from semi_nnunet.settings.assignments import format_assignment
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.names import below_one
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Following:
+class FollowOptions:
     """The stages of a recipe to follow, with their data sets and devices.
 
     >>> Following(converted=501, first="compare").selected_stages
@@ -68,7 +68,7 @@ class Following:
         return str(self.split or self.converted)
 
 
-def follow_recipe(name: str | Path, how: Following) -> Recipe:
+def follow_recipe(name: str | Path, how: FollowOptions) -> Recipe:
     """Follow a recipe; every stage is a command that is printed, and skips finished work.
 
     Args:
@@ -101,15 +101,15 @@ def follow_recipe(name: str | Path, how: Following) -> Recipe:
     return recipe
 
 
-def check_follow_options(path: Path, recipe: Recipe, options: Following) -> Following:
+def check_follow_options(path: Path, recipe: Recipe, options: FollowOptions) -> FollowOptions:
     """Check the options, and return them with the path of the report and only a used source.
 
     Raises:
         UserError: a folder or number is missing, superfluous or out of range.
     """
-    problems = [*number_problems("-d", options.converted)]
+    problems = [*find_number_problems("-d", options.converted)]
     if options.split is not None:
-        problems += number_problems("-o", options.split)
+        problems += find_number_problems("-o", options.split)
     problems += below_one({"--jobs": options.jobs, "-np": options.processes})
     report = (options.report or Path(path.stem + ".html")).absolute()
     if report.is_dir() or not report.parent.is_dir():
@@ -131,7 +131,7 @@ def check_follow_options(path: Path, recipe: Recipe, options: Following) -> Foll
     return replace(options, source=options.source if converts else None, report=report)
 
 
-def find_distilled_problems(recipe: Recipe, options: Following) -> Iterator[Problem]:
+def find_distilled_problems(recipe: Recipe, options: FollowOptions) -> Iterator[Problem]:
     """Yield a missing, used or superfluous number of the data sets of pseudo-labels."""
     location, first = "--distilled", options.distilled
     if recipe.pseudo_labels is None:
@@ -171,7 +171,7 @@ def name_recipe_plans(path: Path) -> str:
 
 
 def build_stage_commands(
-    recipe: Recipe, options: Following, plans_name: str
+    recipe: Recipe, options: FollowOptions, plans_name: str
 ) -> dict[str, list[Command]]:
     """Return the commands of every stage that the recipe has, in order."""
     plans, processes = ("-p", plans_name), ("-np", str(options.processes))
@@ -190,7 +190,7 @@ def build_stage_commands(
     plan = ["--name", plans_name, "--reset"]  # of settings that were given earlier
     plan += ["--budget", recipe.budget] if recipe.budget else []
     plan += ["--patch", *map(str, recipe.patch)] if recipe.patch else []
-    settings = [assignment_of(key, value) for key, value in recipe.settings.items()]
+    settings = [format_assignment(key, value) for key, value in recipe.settings.items()]
     plan += ["--set", *settings] if settings else []
     stages["plan"] = [("plan", *used, *plan)]
     if recipe.budget:  # its spacing may differ
@@ -211,7 +211,7 @@ def build_stage_commands(
 
 
 def build_later_commands(
-    recipe: Recipe, options: Following, plans_name: str, resources: Sequence[str]
+    recipe: Recipe, options: FollowOptions, plans_name: str, resources: Sequence[str]
 ) -> dict[str, list[tuple[str | Path, ...]]]:
     """Return the stages after the report: rounds of pseudo-labels, and a small network."""
     stages: dict[str, list[tuple[str | Path, ...]]] = {}

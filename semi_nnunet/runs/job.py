@@ -9,12 +9,12 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.data.configurations import configuration_of, next_stages
-from semi_nnunet.data.layout import METRICS_FILE, unlabelled_folder
-from semi_nnunet.data.patients import PatientOf, apart_from
+from semi_nnunet.data.configurations import list_next_stages, resolve_configuration
+from semi_nnunet.data.layout import METRICS_FILE, get_unlabelled_folder
+from semi_nnunet.data.patients import PatientOf, exclude_patients_of
 from semi_nnunet.data.stage_predictions import (
-    missing_predictions,
-    never_validated,
+    find_missing_predictions,
+    list_never_validated,
     predicts_unlabelled,
 )
 from semi_nnunet.data.unlabelled import UnlabelledCases
@@ -144,7 +144,7 @@ class Job:
     @cached_property
     def _configuration_plan(self) -> dict[str, Any] | None:
         """The plan of the configuration, or None if plans or configuration no longer exist."""
-        return configuration_of(self._plans, self.configuration)
+        return resolve_configuration(self._plans, self.configuration)
 
     @property
     def previous_stage(self) -> Job | None:
@@ -170,11 +170,11 @@ class Job:
         if self._configuration_plan is None:
             return []
         identifier = self._configuration_plan["data_identifier"]
-        cases = list_pool_cases(unlabelled_folder(self.folders.preprocessed, identifier))
+        cases = list_pool_cases(get_unlabelled_folder(self.folders.preprocessed, identifier))
         splits = self.folders.preprocessed / "splits_final.json"
         if self.fold == ALL or not splits.is_file():
             return cases
-        return apart_from(cases, read_json(splits)[int(self.fold)]["val"], patient_of)
+        return exclude_patients_of(cases, read_json(splits)[int(self.fold)]["val"], patient_of)
 
     def list_missing_stage_predictions(self) -> list[str]:
         """Return the cases that lack a prediction for the next stage of a cascade.
@@ -187,19 +187,21 @@ class Job:
         missing: list[str] = []
         preprocessed = self.folders.preprocessed
         source = preprocessed / self._configuration_plan["data_identifier"]
-        for stage in next_stages(self._configuration_plan):
-            plan = configuration_of(self._plans, stage) or {}
+        for stage in list_next_stages(self._configuration_plan):
+            plan = resolve_configuration(self._plans, stage) or {}
             target = preprocessed / str(plan.get("data_identifier"))
             facts = our_trainers().get(self.trainer) if predicts_unlabelled(self.fold) else None
             labelled = self.predicted_cases(VALIDATION_FOLDER)
             if facts is not None:
-                labelled |= {*never_validated(preprocessed, self.fold)}
+                labelled |= {*list_never_validated(preprocessed, self.fold)}
             cases = [case for case in labelled if (target / f"{case}.b2nd").is_file()]
             if facts is not None and facts.uses_unlabelled:
-                pools = (unlabelled_folder(preprocessed, path.name) for path in (source, target))
+                pools = (
+                    get_unlabelled_folder(preprocessed, path.name) for path in (source, target)
+                )
                 cases += sorted(set.intersection(*(set(list_pool_cases(pool)) for pool in pools)))
             predictions = self.folder.parent / "predicted_next_stage" / stage
-            missing += missing_predictions(str(predictions), cases)
+            missing += find_missing_predictions(str(predictions), cases)
         return missing
 
     def _predicted(self, subset: str) -> bool:

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from semi_nnunet.runs.commands import ended_like_ctrl_c
+from semi_nnunet.runs.commands import interrupt_on_signals
 from semi_nnunet.runs.local import JobBoard, JobOutcome, Resources, Runnable, run_jobs
 from semi_nnunet.runs.ray_cluster import choose_task_resources, connect_cluster, run_on_ray
-from semi_nnunet.runs.slurm import batch_script, require_sbatch, submit_script
+from semi_nnunet.runs.slurm import build_batch_script, require_sbatch, submit_script
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.names import require_positive
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Launcher:
+class JobLauncher:
     """Where and how jobs run.
 
     >>> Launcher("slurm", jobs=4, sbatch="--gres=gpu:1").options()
@@ -52,7 +52,7 @@ class Launcher:
     only: int | None = None
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Launcher:
+    def of(cls, options: Mapping[str, Any]) -> JobLauncher:
         """Make a launcher from the options of a verb; other options are ignored.
 
         Raises:
@@ -83,7 +83,7 @@ class Launcher:
 
 
 @dataclass(frozen=True)
-class Work:
+class JobWork:
     """The jobs of a verb, and the words that start one of them.
 
     Args:
@@ -117,7 +117,7 @@ class UnfinishedError(UserError):
     exit_code = 1  # of a command that ends with it
 
 
-def finished(launcher: Launcher, work: Work) -> bool:
+def run_work(launcher: JobLauncher, work: JobWork) -> bool:
     """Run all jobs that are left, or submit them to a cluster.
 
     Returns:
@@ -134,7 +134,7 @@ def finished(launcher: Launcher, work: Work) -> bool:
     return code is None
 
 
-def launch(launcher: Launcher, work: Work) -> int | None:
+def launch(launcher: JobLauncher, work: JobWork) -> int | None:
     """Run or submit the jobs that are left.
 
     Returns:
@@ -171,19 +171,19 @@ def launch(launcher: Launcher, work: Work) -> int | None:
     return None if launcher.only is None else 0
 
 
-def run_locally(launcher: Launcher, work: Work) -> list[JobOutcome]:
+def run_locally(launcher: JobLauncher, work: JobWork) -> list[JobOutcome]:
     """Run the jobs, or the only one, on this machine."""
     resources = find_resources(launcher.device, launcher.jobs, launcher.threads)
     indices = work.left if launcher.only is None else [launcher.only]
     logger.info(f"on {resources}")
-    with ended_like_ctrl_c():
+    with interrupt_on_signals():
         return run_jobs([work.jobs[index] for index in indices], resources, work.needs)
 
 
-def run_with_ray(launcher: Launcher, work: Work) -> list[JobOutcome]:
+def run_with_ray(launcher: JobLauncher, work: JobWork) -> list[JobOutcome]:
     """Run the jobs as tasks of Ray."""
     board = JobBoard(len(work.left))
-    with connect_cluster(launcher.ray_address) as ray, ended_like_ctrl_c():
+    with connect_cluster(launcher.ray_address) as ray, interrupt_on_signals():
         per_task = choose_task_resources(ray, launcher.device, launcher.threads)
         device = launcher.device or ("cuda" if per_task.gpus else "cpu")
         words = ["semi_nnunet", *work.words, "--device", device, "--jobs", "1"]
@@ -194,7 +194,7 @@ def run_with_ray(launcher: Launcher, work: Work) -> list[JobOutcome]:
         return run_on_ray(ray, jobs, work.needs, words, per_task, at_a_time, work.logs, board)
 
 
-def submit_levels(launcher: Launcher, work: Work) -> None:
+def submit_levels(launcher: JobLauncher, work: JobWork) -> None:
     """Submit an array of SLURM for each group of jobs, with a task for each job."""
     words = [*work.words, "--jobs", "1"]
     words += ["--device", launcher.device] if launcher.device else []
@@ -203,7 +203,7 @@ def submit_levels(launcher: Launcher, work: Work) -> None:
     for group in work.group_by_dependencies():
         previous = arrays[-1] if arrays else None
         at_a_time = launcher.jobs or len(group)
-        script = batch_script(words, group, at_a_time, work.logs, launcher.sbatch, previous)
+        script = build_batch_script(words, group, at_a_time, work.logs, launcher.sbatch, previous)
         arrays.append(submit_script(script, work.logs / f"array_{len(arrays)}.sh"))
         logger.info(f"submitted {len(group)} of {len(work.jobs)} jobs as array {arrays[-1]}, logs "
                     f"in {work.logs}")  # fmt: skip

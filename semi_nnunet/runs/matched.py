@@ -15,14 +15,14 @@ from semi_nnunet.runs.job import Job
 from semi_nnunet.settings import schema
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.rules import DatasetProperties
-from semi_nnunet.settings.schema import names_of_scope
-from semi_nnunet.training.checkpoints import plain
+from semi_nnunet.settings.schema import list_settings_of_scope
+from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import optional_json, read_json
 
-MATCHED = names_of_scope(SemiSettings, schema.MATCHED)
-OF_ANY_TRAINING = names_of_scope(SemiSettings, schema.MATCHED, schema.SUPERVISED)
-OWN = names_of_scope(SemiSettings, schema.OWN)
+MATCHED = list_settings_of_scope(SemiSettings, schema.MATCHED)
+OF_ANY_TRAINING = list_settings_of_scope(SemiSettings, schema.MATCHED, schema.SUPERVISED)
+OWN = list_settings_of_scope(SemiSettings, schema.OWN)
 CASES, POOL = "labelled cases", "unlabelled cases"
 
 
@@ -52,7 +52,7 @@ def read_matched_settings(job: Job) -> dict[str, Any]:
     return {name: value for name, value in read_record(job).items() if name in (*MATCHED, CASES)}
 
 
-def unmatched(jobs: Sequence[Job], baseline: str) -> list[str]:
+def find_mismatches(jobs: Sequence[Job], baseline: str) -> list[str]:
     """Return a sentence for each setting in which compared or averaged trainings differ.
 
     A training is compared with the baseline of its configuration, fold and seed. The folds and
@@ -157,7 +157,7 @@ def find_changed_trainings(
         resolved = resolve_settings(
             settings_class, trainer, configuration, plans, properties, classes
         )
-        return dict(json.loads(json.dumps(plain(resolved.as_dict()))))  # as recorded
+        return dict(json.loads(json.dumps(to_plain_values(resolved.as_dict()))))  # as recorded
 
     for job in jobs:
         if job.trainer not in classes or not job.has_checkpoint:

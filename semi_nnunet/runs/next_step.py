@@ -6,30 +6,30 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from semi_nnunet.data.layout import preprocessed_dataset, read_plans
+from semi_nnunet.data.layout import get_preprocessed_dataset, read_plans
 from semi_nnunet.discovery.names import RECOMMENDED
-from semi_nnunet.runs.folders import ALL, folders_of
+from semi_nnunet.runs.folders import ALL, find_folders
 from semi_nnunet.runs.job import Job
-from semi_nnunet.runs.trainings import found_jobs
+from semi_nnunet.runs.trainings import find_jobs
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import optional_json
 
 
-def to_train(dataset: str, plans: str, configuration: str, fold: str = "0") -> list[str]:
+def suggest_training(dataset: str, plans: str, configuration: str, fold: str = "0") -> list[str]:
     """Return the commands that train a preprocessed configuration on this machine, in order."""
     option = "" if plans == "nnUNetPlans" else f" -p {plans}"
     train = f"nnUNetv2_train {dataset} {configuration} {fold} -tr {RECOMMENDED}"
-    planned = "semi_planned" in read_plans(preprocessed_dataset(dataset), plans)
-    if device_here() != "cpu" or planned:
-        return [" ".join([f"{train}{option}", *map(str, device_option())])]
+    planned = "semi_planned" in read_plans(get_preprocessed_dataset(dataset), plans)
+    if detect_device() != "cpu" or planned:
+        return [" ".join([f"{train}{option}", *map(str, format_device_option())])]
     return [
         f"semi_nnunet plan -d {dataset}{option} --budget cpu",
         f"{train} -p {plans}_cpu -device cpu",
     ]
 
 
-def to_preprocess(dataset: str, plans: str, configurations: Sequence[str]) -> str:
+def suggest_preprocessing(dataset: str, plans: str, configurations: Sequence[str]) -> str:
     """Return the command that preprocesses configurations of plans.
 
     >>> to_preprocess("42", "nnUNetPlans", ["2d", "3d_fullres"])
@@ -38,7 +38,7 @@ def to_preprocess(dataset: str, plans: str, configurations: Sequence[str]) -> st
     return f"semi_nnunet preprocess -d {dataset} -p {plans} -c {' '.join(configurations)}"
 
 
-def device_here() -> str:
+def detect_device() -> str:
     """Return the device that this machine trains on: "cuda", "mps" or "cpu"."""
     import torch  # takes seconds, and few callers need it
 
@@ -47,7 +47,7 @@ def device_here() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def device_option(device: str | None = None) -> Command:
+def format_device_option(device: str | None = None) -> Command:
     """Return the option that selects a device in nnU-Net's commands; () for CUDA, their default.
 
     >>> device_option("cpu")
@@ -56,7 +56,7 @@ def device_option(device: str | None = None) -> Command:
     Args:
         device: None: this machine's.
     """
-    device = device or device_here()
+    device = device or detect_device()
     return () if device == "cuda" else ("-device", device)
 
 
@@ -92,12 +92,12 @@ def suggest_measuring(jobs: Sequence[Job], plans: str) -> list[str]:
         option = f" --seeds {seeds}" if seeds > 1 else ""
         lines.append(
             f"semi_nnunet crossval -d {folders.results.name} -p {plans} -c {configuration} "
-            f"-tr {' '.join(trainers)} -f {' '.join(folds)}{option} --device {device_here()}"
+            f"-tr {' '.join(trainers)} -f {' '.join(folds)}{option} --device {detect_device()}"
         )
     return lines
 
 
-def after_measuring(measured: Path) -> list[str]:
+def suggest_after_measuring(measured: Path) -> list[str]:
     """Return the commands that compare the trainings that predictions may come from.
 
     ``nnUNetv2_predict`` copies plans and data set next to its predictions, but not the trainer's
@@ -112,16 +112,16 @@ def after_measuring(measured: Path) -> list[str]:
     if not (name and plans):
         return []
     try:
-        folders = folders_of(str(name))
+        folders = find_folders(str(name))
     except UserError:  # such as predictions of another machine
         return []
-    jobs = found_jobs(folders, str(plans))
+    jobs = find_jobs(folders, str(plans))
     if not any(job.is_trained for job in jobs):
         return []
     return [*suggest_measuring(jobs, str(plans)), f"semi_nnunet compare -d {name} -p {plans}"]
 
 
-def next_lines(commands: Iterable[str]) -> str:
+def format_next_lines(commands: Iterable[str]) -> str:
     r"""Return commands on lines of their own, for the end of a verb's output.
 
     >>> next_lines(["semi_nnunet plan -d 42", "semi_nnunet status -d 42"])

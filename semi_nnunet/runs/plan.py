@@ -7,40 +7,40 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.data.layout import preprocessed_dataset, read_plans
-from semi_nnunet.data.prepare import requested
+from semi_nnunet.data.layout import get_preprocessed_dataset, read_plans
+from semi_nnunet.data.prepare import select_configurations
 from semi_nnunet.discovery.settings import settings_classes
-from semi_nnunet.planning.architecture import plans_of_architecture
+from semi_nnunet.planning.architecture import name_architecture_plans
 from semi_nnunet.planning.budget import (
     CPU_LENGTH,
     KeepsLabels,
-    no_other_spacing,
-    plans_of_budget,
+    name_budget_plans,
+    reject_other_spacings,
 )
 from semi_nnunet.planning.checks import (
-    device_of,
-    ready_configurations,
+    list_preprocessed_configurations,
+    parse_device,
+    parse_encoder_weights,
     require_own_network,
     require_plans_name,
-    weights_of,
 )
-from semi_nnunet.planning.label_ceiling import label_ceiling
+from semi_nnunet.planning.label_ceiling import load_label_ceiling
 from semi_nnunet.planning.plan import (
     PlannedRow,
     apply_architecture,
     apply_budget,
     apply_patch,
     apply_spacing,
+    find_budget_sizes,
     plan_semi,
-    sizes_for_patch,
-    sizes_measured_before,
-    sizes_of_budget,
+    replace_patch_sizes,
+    reuse_measured_sizes,
 )
-from semi_nnunet.planning.shown import NetworkFacts, networks_of
-from semi_nnunet.planning.topology import plans_of_patch, plans_of_spacing
-from semi_nnunet.settings.assignments import assignment_of, parse_assignments
-from semi_nnunet.settings.overrides import given_before, merged
-from semi_nnunet.training.checkpoints import plain
+from semi_nnunet.planning.shown import NetworkFacts, describe_networks
+from semi_nnunet.planning.topology import name_patch_plans, name_spacing_plans
+from semi_nnunet.settings.assignments import format_assignment, parse_assignments
+from semi_nnunet.settings.overrides import collect_user_layers, merge_layers
+from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.util.errors import raise_if_any
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.util.names import unknown
@@ -53,7 +53,7 @@ PLANNING_OPTIONS = (
 
 @dataclass(frozen=True)
 class WrittenPlans:
-    """The plans that :func:`plan` wrote.
+    """The plans that :func:`plan_dataset` wrote.
 
     Args:
         name: their identifier.
@@ -96,7 +96,7 @@ class PlansDraft:
     keeps_sizes: bool = False
 
 
-def plan(
+def plan_dataset(
     dataset: str,
     *,
     plans: str = "nnUNetPlans",
@@ -131,29 +131,29 @@ def plan(
     """
     if name:
         require_plans_name(name)
-    folder, classes = preprocessed_dataset(dataset), settings_classes()
+    folder, classes = get_preprocessed_dataset(dataset), settings_classes()
     start, description = read_plans(folder, plans), read_json(folder / "dataset.json")
     if isinstance(settings, Mapping):
-        settings = [assignment_of(key, value) for key, value in settings.items()]
+        settings = [format_assignment(key, value) for key, value in settings.items()]
     assigned = parse_assignments(settings)
     raise_if_any("There are no such settings:", unknown("trainer", trainers, classes))
-    sized = plans_of_patch(plans_of_spacing(plans_of_budget(plans, budget), spacing), patch)
-    name = name or plans_of_architecture(sized, architecture, encoder)
+    sized = name_patch_plans(name_spacing_plans(name_budget_plans(plans, budget), spacing), patch)
+    name = name or name_architecture_plans(sized, architecture, encoder)
     exists = name != plans and (folder / f"{name}.json").is_file()
     earlier = read_plans(folder, name) if exists else {}
     inherited: dict[str, Any] = {}
     if not reset:
-        inherited = given_before(start)
-        inherited = merged(inherited, given_before(earlier)) if exists else inherited
-    was_ready = ready_configurations(start, folder)
+        inherited = collect_user_layers(start)
+        inherited = merge_layers(inherited, collect_user_layers(earlier)) if exists else inherited
+    was_ready = list_preprocessed_configurations(start, folder)
     if budget or spacing or patch or architecture:
         require_own_network(start, plans)
-    draft, ceiling = PlansDraft(start), label_ceiling(start, description, folder)
+    draft, ceiling = PlansDraft(start), load_label_ceiling(start, description, folder)
     keeps_labels = ceiling.is_kept_at
     if spacing:
         draft.plans = apply_spacing(draft.plans, configurations, spacing, name)
         draft.options["spacing"] = list(spacing)
-        keeps_labels = no_other_spacing
+        keeps_labels = reject_other_spacings
     if budget:
         shrink_draft(draft, description, earlier, name, budget, device, patch, keeps_labels)
     if patch:
@@ -163,9 +163,11 @@ def plan(
         replace_draft_network(draft, configurations, architecture, encoder, weights)
     content = draft.plans
     if configurations:
-        requested(content, configurations)  # raises if one does not exist
+        select_configurations(content, configurations)  # raises if one does not exist
     content["plans_name"] = name
-    assigned = merged(merged(merged(draft.length, inherited), draft.required), assigned)
+    assigned = merge_layers(
+        merge_layers(merge_layers(draft.length, inherited), draft.required), assigned
+    )
     shown = tuple(configurations or was_ready or content["configurations"])
     content["semi"], rows = plan_semi(content, description, folder, classes, assigned)
     planned = {"given": assigned, "semi": content["semi"], "from": plans}
@@ -173,10 +175,10 @@ def plan(
         origin = content.get("semi_planned", {})
         planned |= {key: origin[key] for key in ("from", *PLANNING_OPTIONS) if key in origin}
     content["semi_planned"] = planned | draft.options
-    networks = networks_of(content, description, shown, ceiling)
+    networks = describe_networks(content, description, shown, ceiling)
     path = folder / f"{name}.json"
-    write_json(path, plain(content))
-    ready = ready_configurations(content, folder)
+    write_json(path, to_plain_values(content))
+    ready = list_preprocessed_configurations(content, folder)
     return WrittenPlans(
         name=name,
         path=path,
@@ -204,12 +206,12 @@ def shrink_draft(
     Raises:
         UserError: the budget or the device is invalid.
     """
-    torch_device, options = device_of(device), {"budget": budget, "device": device}
-    sizes = sizes_measured_before(earlier, draft.plans, options)
+    torch_device, options = parse_device(device), {"budget": budget, "device": device}
+    sizes = reuse_measured_sizes(earlier, draft.plans, options)
     draft.keeps_sizes = sizes is not None
     if sizes is None:
-        sizes = sizes_of_budget(draft.plans, description, budget, torch_device)
-    fitting = sizes_for_patch(draft.plans, sizes, patch) if patch else sizes
+        sizes = find_budget_sizes(draft.plans, description, budget, torch_device)
+    fitting = replace_patch_sizes(draft.plans, sizes, patch) if patch else sizes
     draft.plans = apply_budget(draft.plans, fitting, name, keeps_labels)
     draft.options |= {**options, "sizes": {key: asdict(size) for key, size in sizes.items()}}
     draft.length = CPU_LENGTH
@@ -228,7 +230,7 @@ def replace_draft_network(
         UserError: the network or its file of weights does not exist, or fits no configuration.
     """
     changed = apply_architecture(
-        draft.plans, configurations, architecture, encoder, weights_of(weights)
+        draft.plans, configurations, architecture, encoder, parse_encoder_weights(weights)
     )
     draft.options |= {"architecture": architecture, "encoder": encoder, "weights": weights}
     draft.required = {key: {"deep_supervision": False} for key in changed}

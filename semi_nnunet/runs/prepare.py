@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from semi_nnunet.data import prepare as data
-from semi_nnunet.data.existing_plans import default_plans_name
-from semi_nnunet.data.layout import preprocessed_dataset
+from semi_nnunet.data.existing_plans import get_default_plans_name
+from semi_nnunet.data.layout import get_preprocessed_dataset
 from semi_nnunet.data.unlabelled_shards import UnlabelledPreprocessing, UnlabelledShard
-from semi_nnunet.runs.launching import Launcher, Work, finished
+from semi_nnunet.runs.launching import JobLauncher, JobWork, run_work
 from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.names import require_positive, unique
 
@@ -34,7 +34,7 @@ class PreparedCounts:
     counts: dict[str, tuple[int, int]]
 
 
-def prepare(
+def prepare_dataset(
     dataset: str,
     configurations: Sequence[str] | None = None,
     *,
@@ -44,7 +44,7 @@ def prepare(
     skip_bad: bool = False,
     skip_outliers: bool = False,
     shards: int | None = None,
-    launcher: Launcher | None = None,
+    launcher: JobLauncher | None = None,
 ) -> PreparedCounts | None:
     """Verify, plan and preprocess a data set with its unlabelled images; finished work is kept.
 
@@ -65,21 +65,21 @@ def prepare(
             more memory than this machine has, before they are preprocessed on it.
     """
     require_positive({"--shards": shards, "-np": processes})
-    launcher = launcher or Launcher()
+    launcher = launcher or JobLauncher()
     count = shards or launcher.jobs
     if count is None and launcher.launcher != "local":
         count = 1
-    plans = plans or default_plans_name(planner)
+    plans = plans or get_default_plans_name(planner)
     request = (dataset, configurations, plans, planner, processes or count_usable_processes())
     is_local = launcher.launcher == "local"
     shard_jobs = None if count is None else ShardJobs(launcher, processes, is_local)
-    counts = data.prepare(*request, skip_bad, skip_outliers, count, shard_jobs)
+    counts = data.prepare_for_training(*request, skip_bad, skip_outliers, count, shard_jobs)
     return None if counts is None else PreparedCounts(plans, counts)
 
 
 @dataclass
 class ShardJobs:
-    """Run shards of unlabelled cases as jobs, for :func:`semi_nnunet.data.prepare.prepare`.
+    """Run shards of unlabelled cases as jobs, for :func:`semi_nnunet.data.prepare.prepare_for_training`.
 
     Args:
         launcher: where the jobs run.
@@ -87,7 +87,7 @@ class ShardJobs:
         is_local: the jobs run on this machine.
     """
 
-    launcher: Launcher
+    launcher: JobLauncher
     processes: int | None
     is_local: bool
 
@@ -100,7 +100,7 @@ class ShardJobs:
         words += ["-c", *configurations, "--shards", str(shards[0].of)]
         words += ["-np", str(self.processes)] if self.processes else []
         jobs = [replace(shard, processes=self.processes) for shard in shards]
-        return finished(self.launcher, Work(words, jobs, unfinished, pool.shards))
+        return run_work(self.launcher, JobWork(words, jobs, unfinished, pool.shards))
 
 
 def count_usable_processes() -> int:
@@ -115,21 +115,21 @@ def list_shards(
     return [
         UnlabelledShard(pool, number, count, processes)
         for name in configurations
-        for pool in [UnlabelledPreprocessing(preprocessed_dataset(dataset), plans, name)]
+        for pool in [UnlabelledPreprocessing(get_preprocessed_dataset(dataset), plans, name)]
         for number in range(count)
     ]
 
 
-def prepare_shard(shards: Sequence[UnlabelledShard], launcher: Launcher) -> None:
+def prepare_shard(shards: Sequence[UnlabelledShard], launcher: JobLauncher) -> None:
     """Prepare one shard in a process of a cluster, which holds its lock and starts the worker.
 
     Raises:
         UnfinishedError: it failed.
     """
-    finished(launcher, Work([], shards, [], shards[0].folder))
+    run_work(launcher, JobWork([], shards, [], shards[0].folder))
 
 
-def work_on(shard: UnlabelledShard, processes: int | None) -> None:
+def preprocess_shard(shard: UnlabelledShard, processes: int | None) -> None:
     """Preprocess the cases of a shard, as its worker."""
     count = processes or multiprocessing.cpu_count()
     if count > 1:

@@ -32,7 +32,7 @@ def is_launched() -> bool:
     return has_variables and int(os.environ["WORLD_SIZE"]) > 1
 
 
-def is_first() -> bool:
+def is_first_process() -> bool:
     """Return whether this process prints for all processes that train together."""
     return not is_launched() or os.environ["RANK"] == "0"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from semi_nnunet.data.layout import is_plans, raw_dataset
+from semi_nnunet.data.layout import find_raw_dataset, is_plans_file
 from semi_nnunet.discovery.doctor import Finding, dataset
 from semi_nnunet.discovery.names import RECOMMENDED
-from semi_nnunet.runs.before_start import data_problems
-from semi_nnunet.runs.folders import Folders, folders_of
-from semi_nnunet.runs.next_step import to_train
+from semi_nnunet.runs.before_start import find_data_problems
+from semi_nnunet.runs.folders import Folders, find_folders
+from semi_nnunet.runs.next_step import suggest_training
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import read_json
 
@@ -24,11 +24,11 @@ def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
     Raises:
         UserError: there is no such raw data set, or nnU-Net's folders are not set.
     """
-    raw = raw_dataset(name_or_id)
-    folders = folders_of(raw.name)
+    raw = find_raw_dataset(name_or_id)
+    folders = find_folders(raw.name)
     cases = dataset(raw, folders.preprocessed)
     preprocess = f"semi_nnunet preprocess -d {raw.name}"
-    paths = sorted(path for path in folders.preprocessed.glob("*.json") if is_plans(path))
+    paths = sorted(path for path in folders.preprocessed.glob("*.json") if is_plans_file(path))
     if not paths:
         return [cases, Finding("plans", "there are none", preprocess)], [preprocess]
     findings, ready = [cases], list[tuple[str, str]]()
@@ -41,7 +41,7 @@ def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
     if not ready:
         return findings, [str(findings[-1].fix)]
     plans, configuration = max(ready, key=lambda pair: pair[0].endswith("_cpu"))
-    return findings, to_train(raw.name, plans, configuration)
+    return findings, suggest_training(raw.name, plans, configuration)
 
 
 def examine_plans(folders: Folders, path: Path) -> tuple[Finding, list[str]]:
@@ -54,7 +54,7 @@ def examine_plans(folders: Folders, path: Path) -> tuple[Finding, list[str]]:
     content = read_json(path)
     ready, missing = list[str](), list[Problem]()
     for name in content["configurations"]:
-        problems = [*data_problems(folders, content, path.stem, [name], [RECOMMENDED])]
+        problems = [*find_data_problems(folders, content, path.stem, [name], [RECOMMENDED])]
         missing += problems
         ready += [] if problems else [name]
     if ready:

@@ -37,15 +37,15 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from semi_nnunet.data.patients import FOLDS, number_of_folds
+from semi_nnunet.data.patients import MAX_FOLDS, count_folds
 from semi_nnunet.datasets.converters import CONVERTERS, converter_module, parser_of_options
 from semi_nnunet.discovery.listing import all_trainers, our_trainers, unknown_trainers
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.runs.folders import ALL
 from semi_nnunet.settings.assignments import parse_assignments
 from semi_nnunet.settings.common import FILTER_SCORES, SemiSettings
-from semi_nnunet.settings.overrides import given_settings
-from semi_nnunet.settings.schema import value_problems
+from semi_nnunet.settings.overrides import collect_given_settings
+from semi_nnunet.settings.schema import find_value_problems
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.names import unknown
@@ -298,7 +298,7 @@ def _find_fold_problems(recipe: Recipe) -> Iterator[Problem]:
     If cases are grouped by patient, their number is only known after converting the data.
     """
     labelled = None if groups_by_patient(recipe.converter) else recipe.labelled
-    count = number_of_folds(labelled.number) if labelled else FOLDS
+    count = count_folds(labelled.number) if labelled else MAX_FOLDS
     numbers = [*map(str, range(count))]
     origin = f" of {labelled.number} labelled cases" if labelled else ""
     why = f"there are {count} folds{origin}"
@@ -343,11 +343,11 @@ def _find_setting_problems(recipe: Recipe, trainers: Sequence[str]) -> Iterator[
     for trainer in trainers:
         for configuration in recipe.configurations:
             try:
-                settings = given_settings(
+                settings = collect_given_settings(
                     semi, SemiSettings, classes[trainer], trainer, configuration, CONFIGURATIONS,
                     classes,
                 )  # fmt: skip
             except UserError as error:
                 yield from error.problems
                 continue
-            yield from value_problems(classes[trainer], settings)
+            yield from find_value_problems(classes[trainer], settings)

@@ -16,7 +16,7 @@ STAGES = (  # of following a recipe, in this order; each is one command or sever
 )  # fmt: skip
 
 
-def recipes_folder() -> Path:
+def find_recipes_folder() -> Path:
     """Return the folder of the recipes; in a checkout that is not installed, ``plans``.
 
     Raises:
@@ -38,10 +38,10 @@ def find_recipe_files() -> dict[str, Path]:
     Raises:
         UserError: the folder of the recipes is missing.
     """
-    return {path.stem: path for path in sorted(recipes_folder().glob("*.json"))}
+    return {path.stem: path for path in sorted(find_recipes_folder().glob("*.json"))}
 
 
-def titles() -> Iterator[tuple[str, str]]:
+def list_recipe_titles() -> Iterator[tuple[str, str]]:
     """Yield name and title of every recipe that comes with the package.
 
     Raises:

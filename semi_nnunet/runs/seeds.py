@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from semi_nnunet.runs.folders import Folders
-from semi_nnunet.settings.overrides import given_before, without_new_rules
+from semi_nnunet.settings.overrides import collect_user_layers, drop_new_rules
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import read_json, write_json
 
 
-def seed_name(plans: str, seed: int) -> str:
+def name_seed_plans(plans: str, seed: int) -> str:
     """Return the name of the plans of a seed; seed 0 uses the plans themselves.
 
     >>> seed_name("nnUNetPlans", 2)
@@ -20,7 +20,7 @@ def seed_name(plans: str, seed: int) -> str:
     return f"{plans}_seed{seed}" if seed else plans
 
 
-def unseeded(plans: str) -> tuple[str, int]:
+def split_seed_name(plans: str) -> tuple[str, int]:
     """Split the name of the plans of a seed into the original plans and the seed.
 
     >>> unseeded("nnUNetPlans_seed2")
@@ -36,7 +36,7 @@ def write_seed_plans(folders: Folders, plans: str, content: dict[str, Any], seed
     Raises:
         UserError: plans of that name have other settings, and were used for a training.
     """
-    name = seed_name(plans, seed)
+    name = name_seed_plans(plans, seed)
     semi = content.get("semi", {})
     seeded = {**semi, "seed": semi.get("seed", 0) + seed}
     changed = {**content, "plans_name": name, "semi": seeded}
@@ -44,8 +44,8 @@ def write_seed_plans(folders: Folders, plans: str, content: dict[str, Any], seed
     path = folders.preprocessed / f"{name}.json"
     if path.is_file():
         previous = read_json(path)
-        assigned = {**given_before(content), "seed": 0}
-        older = without_new_rules(seeded, previous.get("semi", {}), assigned)
+        assigned = {**collect_user_layers(content), "seed": 0}
+        older = drop_new_rules(seeded, previous.get("semi", {}), assigned)
         if previous in (changed, {**changed, "semi": older}):
             return name  # the training fills in missing settings by today's rules
     trained = sorted(folders.results.glob(f"*__{name}__*/fold_*/checkpoint_*.pth"))

@@ -14,21 +14,26 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.data.layout import read_plans
-from semi_nnunet.deploy.trained import CHECKPOINT, TrainedModel, find_model, require_models_of
+from semi_nnunet.deploy.trained import CHECKPOINT, TrainedModel, find_model, require_same_data
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.evaluation import comparison
-from semi_nnunet.evaluation.values import Model, Table, crediting_absence, read_values
-from semi_nnunet.planning.architecture import size_of
+from semi_nnunet.evaluation.values import Model, Table, credit_absence, read_values
+from semi_nnunet.planning.architecture import measure_network_size
 from semi_nnunet.planning.checks import require_own_network, require_plans_name
-from semi_nnunet.planning.slim import Slim, largest_within, seconds_of_image, slim_networks
-from semi_nnunet.runs.crossval import crossval, make_jobs
-from semi_nnunet.runs.folders import ALL, Folders, folders_of, patients_of
+from semi_nnunet.planning.slim import (
+    SlimNetwork,
+    find_largest_within,
+    list_slim_networks,
+    measure_image_seconds,
+)
+from semi_nnunet.runs.crossval import make_jobs, run_crossval
+from semi_nnunet.runs.folders import ALL, Folders, find_folders, load_patient_finder
 from semi_nnunet.runs.job import Job
-from semi_nnunet.runs.launching import Launcher, find_resources
-from semi_nnunet.runs.plan import plan
+from semi_nnunet.runs.launching import JobLauncher, find_resources
+from semi_nnunet.runs.plan import plan_dataset
 from semi_nnunet.settings.common import SemiSettings
-from semi_nnunet.settings.overrides import given_settings
-from semi_nnunet.training.checkpoints import plain
+from semi_nnunet.settings.overrides import collect_given_settings
+from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
 from semi_nnunet.util.files import optional_json, read_json, undone_on_failure, write_json
 
@@ -53,15 +58,15 @@ class SlimNetworks:
     """
 
     model: TrainedModel
-    teacher: Slim
-    student: Slim
+    teacher: SlimNetwork
+    student: SlimNetwork
     teacher_seconds: float
     student_seconds: float
     plans: str
     dataset: str
 
     def __str__(self) -> str:
-        def line(name: str, slim: Slim, seconds: float) -> str:
+        def line(name: str, slim: SlimNetwork, seconds: float) -> str:
             return (
                 f"{name:<12}{' '.join(map(str, slim.features))} features, "
                 f"{slim.parameters / 1e6:.3g} million parameters, "
@@ -92,7 +97,7 @@ class SlimResult:
     told: str | None = None
 
 
-def slim(
+def distil_slim_network(
     model: str,
     *,
     dataset: str | None = None,
@@ -102,7 +107,7 @@ def slim(
     name: str | None = None,
     settings: Sequence[str] = (),
     plan_only: bool = False,
-    launcher: Launcher | None = None,
+    launcher: JobLauncher | None = None,
     say: Callable[[str], None] = logger.info,
 ) -> SlimResult:
     """Distil a trained model into a small network within a cost limit.
@@ -114,7 +119,7 @@ def slim(
         UserError: all problems at once: the model, a fold or the data set does not exist, the
             model's network is not nnU-Net's, no network is within the limit, or a training failed.
     """
-    launcher = launcher or Launcher()
+    launcher = launcher or JobLauncher()
     networks = choose_slim_network(
         model, dataset=dataset, folds=folds, share=share, seconds=seconds, name=name,
         device=launcher.device, settings=settings,
@@ -140,10 +145,10 @@ def choose_slim_network(
 
     Args:
         device: of ``seconds``.
-        model, dataset, folds, share, seconds, name, settings: see :func:`slim`.
+        model, dataset, folds, share, seconds, name, settings: see :func:`distil_slim_network`.
 
     Raises:
-        UserError: see :func:`slim`.
+        UserError: see :func:`distil_slim_network`.
     """
     problems = [*find_goal_problems(share, seconds)]
     with collect_errors(problems, "--device"):
@@ -158,14 +163,14 @@ def choose_slim_network(
         goal = {"plans": plans, "model": teacher.name, "share": share, "seconds": seconds}
         goal |= {"device": None if seconds is None else device}
         with collect_errors(problems, "-d"):
-            folders = folders_of(dataset or teacher.folder.parent.name)
+            folders = find_folders(dataset or teacher.folder.parent.name)
             content = read_plans(folders.preprocessed, teacher_plans)
             require_own_network(content, teacher_plans)
             existing = optional_json(folders.preprocessed / f"{plans}.json")
             problems += find_slim_plans_problems(existing, goal, teacher, folders)
     raise_if_any("no small network can be made:", problems)
     description = read_json(folders.preprocessed / "dataset.json")
-    require_models_of([teacher], description, folders.preprocessed.name)
+    require_same_data([teacher], description, folders.preprocessed.name)
     configuration = teacher.configuration
     torch.set_num_threads(resources.threads)
     manager = PlansManager(teacher.plans)
@@ -177,22 +182,24 @@ def choose_slim_network(
     slices = int(teacher.plans["original_median_shape_after_transp"][0])
 
     @cache
-    def measure_seconds(network: Slim) -> float:
-        return seconds_of_image(network, channels, heads, torch.device(resources.device), slices)
+    def measure_seconds(network: SlimNetwork) -> float:
+        return measure_image_seconds(
+            network, channels, heads, torch.device(resources.device), slices
+        )
 
-    networks = slim_networks(teacher_plan, channels, heads)
+    networks = list_slim_networks(teacher_plan, channels, heads)
     if existing.get(KEY) == goal:  # measuring again could choose another network
         kept_plan = PlansManager(existing).get_configuration(configuration).configuration
-        parameters, operations = size_of(kept_plan, channels, heads)
-        student = Slim(kept_plan, operations, parameters)
+        parameters, operations = measure_network_size(kept_plan, channels, heads)
+        student = SlimNetwork(kept_plan, operations, parameters)
     else:
-        student = largest_within(networks, share, seconds, measure_seconds)
+        student = find_largest_within(networks, share, seconds, measure_seconds)
     teaching = [f"{STUDENT}.models={format_teacher_setting(teacher, folders)}"]
     if not any("initial_lr=" in setting for setting in settings):
         teaching += scale_learning_rate(content, configuration, networks[0], student)
     with undone_on_failure([folders.preprocessed / f"{plans}.json"]):
         write_slim_plans(folders, {**content, KEY: goal}, plans, configuration, student)
-        plan(folders.raw.name, plans=plans, configurations=[configuration],
+        plan_dataset(folders.raw.name, plans=plans, configurations=[configuration],
              settings=[*teaching, *settings])  # fmt: skip
     costs = measure_seconds(networks[0]), measure_seconds(student)
     return SlimNetworks(teacher, networks[0], student, *costs, plans, folders.preprocessed.name)
@@ -255,7 +262,7 @@ def find_slim_plans_problems(
 
 
 def scale_learning_rate(
-    plans: Mapping[str, Any], configuration: str, teacher: Slim, student: Slim
+    plans: Mapping[str, Any], configuration: str, teacher: SlimNetwork, student: SlimNetwork
 ) -> list[str]:
     """Return the setting that raises Adam's learning rate for a narrower network.
 
@@ -268,7 +275,7 @@ def scale_learning_rate(
         [] with another optimizer, or if the plans do not give a rate.
     """
     classes = settings_classes()
-    settings = given_settings(
+    settings = collect_given_settings(
         plans.get("semi", {}), SemiSettings, classes[STUDENT], STUDENT, configuration,
         list(plans["configurations"]), classes,
     )  # fmt: skip
@@ -279,14 +286,14 @@ def scale_learning_rate(
 
 
 def write_slim_plans(
-    folders: Folders, content: dict[str, Any], name: str, configuration: str, student: Slim
+    folders: Folders, content: dict[str, Any], name: str, configuration: str, student: SlimNetwork
 ) -> None:
     """Write plans with the small network, for the data that are preprocessed."""
     content["plans_name"] = name
     content["configurations"][configuration] |= {
         key: student.configuration[key] for key in ("architecture", "patch_size")
     }
-    write_json(folders.preprocessed / f"{name}.json", plain(content))
+    write_json(folders.preprocessed / f"{name}.json", to_plain_values(content))
 
 
 def format_teacher_setting(teacher: TrainedModel, folders: Folders) -> str:
@@ -298,7 +305,7 @@ def format_teacher_setting(teacher: TrainedModel, folders: Folders) -> str:
 
 
 def train_slim_network(
-    networks: SlimNetworks, folds: Sequence[str] | None, launcher: Launcher
+    networks: SlimNetworks, folds: Sequence[str] | None, launcher: JobLauncher
 ) -> str:
     """Train the small network in every fold of the model, and compare it with the model.
 
@@ -312,21 +319,21 @@ def train_slim_network(
     configurations, folds = [teacher.configuration], list(folds or teacher.folds)
     student_set, teacher_set = networks.dataset, teacher.folder.parent.name
     teacher_plans = teacher.plans["plans_name"]
-    if not crossval(
+    if not run_crossval(
         student_set, configurations, [STUDENT], plans=networks.plans, folds=folds,
         launcher=launcher,
     ):  # fmt: skip
         return "the jobs were handed to the cluster; run the same command again when they are done"
     trainers = [teacher.parts[0]]
-    crossval(
+    run_crossval(
         teacher_set, configurations, trainers, plans=teacher_plans, folds=folds, steps=MEASURED,
         launcher=launcher,
     )  # fmt: skip
     students = make_jobs(
-        folders_of(student_set), networks.plans, configurations, [STUDENT], folds, 1
+        find_folders(student_set), networks.plans, configurations, [STUDENT], folds, 1
     )
     teachers = make_jobs(
-        folders_of(teacher_set), teacher_plans, configurations, trainers, folds, 1, steps=MEASURED
+        find_folders(teacher_set), teacher_plans, configurations, trainers, folds, 1, steps=MEASURED
     )
     return compare_with_teacher(students, teachers)
 
@@ -345,8 +352,8 @@ def compare_with_teacher(students: Sequence[Job], teachers: Sequence[Job]) -> st
             f"the loss in Dice is unknown: there is no labelled {subset} case. Fix: train on "
             f"numbered folds, or put test cases into imagesTs and labelsTs"
         )
-    values, _ = read_values(tables, METRIC, patients_of(students[0].folders))
-    (compared,) = comparison.compare(crediting_absence(values, METRIC), TEACHER, METRIC)
+    values, _ = read_values(tables, METRIC, load_patient_finder(students[0].folders))
+    (compared,) = comparison.compare_with_baseline(credit_absence(values, METRIC), TEACHER, METRIC)
     gain = compared.overall
     return (
         f"Dice {compared.mean:.4f}, the teacher's {compared.baseline_mean:.4f}: "

@@ -15,7 +15,7 @@ from semi_nnunet.util.files import write_text
 WARNING_S = 120  # before the time limit: the training stops, and continues in a new task
 
 
-def batch_script(
+def build_batch_script(
     arguments: Sequence[str],
     indices: Sequence[int],
     at_a_time: int,

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from semi_nnunet.discovery.listing import our_trainers
-from semi_nnunet.runs.folders import folders_of, is_older
+from semi_nnunet.runs.folders import find_folders, is_older
 from semi_nnunet.runs.job import Job, build_training_command
 from semi_nnunet.runs.local import get_failure_file
-from semi_nnunet.runs.next_step import device_here
+from semi_nnunet.runs.next_step import detect_device
 from semi_nnunet.runs.progress import (
     estimate_seconds_left,
     parse_logged_epochs,
     read_epoch_seconds,
 )
-from semi_nnunet.runs.seeds import unseeded
-from semi_nnunet.runs.trainings import found_jobs, read_requested_jobs, require_trained
-from semi_nnunet.training.one_launch import LOCK
+from semi_nnunet.runs.seeds import split_seed_name
+from semi_nnunet.runs.trainings import find_jobs, read_requested_jobs, require_trained
+from semi_nnunet.training.one_launch import TRAINING_LOCK
 from semi_nnunet.util.command import typed
 from semi_nnunet.util.lock import holder_of
 from semi_nnunet.util.progress import readable_time
 
 
-def status(dataset: str, plans: str | None = None) -> list[str]:
+def report_trainings(dataset: str, plans: str | None = None) -> list[str]:
     """Report the trainings of a data set, from its results folder only.
 
     Args:
@@ -32,8 +32,8 @@ def status(dataset: str, plans: str | None = None) -> list[str]:
     Raises:
         UserError: there is no such data set, or only other plans have trainings.
     """
-    folders = folders_of(dataset)
-    jobs = found_jobs(folders, plans)
+    folders = find_folders(dataset)
+    jobs = find_jobs(folders, plans)
     begun = {job.folder for job in jobs}  # plans may be named like those of a seed
     jobs += [job for job in read_requested_jobs(folders, plans) if job.folder not in begun]
     if not jobs:
@@ -41,7 +41,7 @@ def status(dataset: str, plans: str | None = None) -> list[str]:
         return [f"nothing was trained yet{f' with {plans}' if plans else ''}"]
     groups: dict[str, list[Job]] = {}
     for job in jobs:
-        groups.setdefault(plans or unseeded(job.plans)[0], []).append(job)
+        groups.setdefault(plans or split_seed_name(job.plans)[0], []).append(job)
     lines = []
     for name, group in sorted(groups.items()):
         lines.append(f"{name}:")
@@ -56,7 +56,7 @@ def describe_job(job: Job) -> str:
     Our trainings hold a lock, also if started by hand, which distinguishes a stopped training from
     a running one. For nnU-Net's own trainers this is not known.
     """
-    holder = holder_of(job.lock) or holder_of(job.folder / LOCK)
+    holder = holder_of(job.lock) or holder_of(job.folder / TRAINING_LOCK)
     seconds = estimate_seconds_left(job)
     is_stopped = False
     if holder:
@@ -81,7 +81,7 @@ def describe_job(job: Job) -> str:
         state += f"; {epochs_done}"
     if not is_stopped:
         return state
-    return f"{state}. Continue: {typed(next(build_training_command(job, device_here())))}"
+    return f"{state}. Continue: {typed(next(build_training_command(job, detect_device())))}"
 
 
 def read_failure(job: Job) -> str | None:

@@ -11,9 +11,9 @@ from semi_nnunet.data.layout import read_plans
 from semi_nnunet.discovery.listing import unknown_trainers
 from semi_nnunet.discovery.names import RECOMMENDED
 from semi_nnunet.discovery.register import trainer_folders
-from semi_nnunet.runs.before_start import data_problems
-from semi_nnunet.runs.folders import folders_of
-from semi_nnunet.runs.folds import fold_problems
+from semi_nnunet.runs.before_start import find_data_problems
+from semi_nnunet.runs.folders import find_folders
+from semi_nnunet.runs.folds import find_fold_problems
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.runs.process_group import find_launch_problems, join_process_group
@@ -25,7 +25,7 @@ from semi_nnunet.util.names import require_positive, unknown
 EXTERNAL = "nnUNet_extTrainer"  # the variable by which nnU-Net finds trainers that are not its own
 
 
-def train(
+def train_fold(
     dataset: str,
     configuration: str,
     fold: str | int,
@@ -52,7 +52,7 @@ def train(
             not preprocessed or do not fit the training; settings are wrong; or the pretrained
             weights are missing or can execute code.
     """
-    folders = folders_of(dataset)
+    folders = find_folders(dataset)
     content = read_plans(folders.preprocessed, plans)
     require_positive({"-num_gpus": gpus})
     torch_device = torch.device(find_resources(device).device)
@@ -60,10 +60,10 @@ def train(
         *find_launch_problems(trainer, gpus, pretrained_weights is not None),
         *unknown_trainers([trainer]),
         *unknown("configuration", [configuration], content["configurations"]),
-        *fold_problems(folders, [str(fold)]),
+        *find_fold_problems(folders, [str(fold)]),
     ]
     if not problems:
-        problems = [*data_problems(folders, content, plans, [configuration], [trainer])]
+        problems = [*find_data_problems(folders, content, plans, [configuration], [trainer])]
     raise_if_any("The training cannot start:", problems)
     if pretrained_weights is not None:
         check_pretrained_weights([PRETRAINED, str(pretrained_weights)])

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from semi_nnunet.evaluation.values import Model, Table
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import Job
-from semi_nnunet.runs.seeds import unseeded
+from semi_nnunet.runs.seeds import split_seed_name
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import optional_json, write_json
 from semi_nnunet.util.lock import holder_of
@@ -16,7 +16,7 @@ from semi_nnunet.util.names import unique, unknown
 REQUESTED = "semi_crossval/jobs.json"  # in the results of a data set
 
 
-def found_jobs(folders: Folders, plans: str | None = None) -> list[Job]:
+def find_jobs(folders: Folders, plans: str | None = None) -> list[Job]:
     """Find every fold in the results folder that was trained or begun, with any seed.
 
     Args:
@@ -28,7 +28,7 @@ def found_jobs(folders: Folders, plans: str | None = None) -> list[Job]:
         if len(model) != 3 or not (fold == ALL or fold.isdecimal()):
             continue  # a user's copy
         trainer, name, configuration = model
-        original, seed = (name, 0) if name == plans else unseeded(name)
+        original, seed = (name, 0) if name == plans else split_seed_name(name)
         if plans in (None, original):
             jobs.append(Job(folders, trainer, configuration, fold, seed, name))
     return jobs
@@ -40,7 +40,7 @@ def require_trained(folders: Folders, plans: str) -> None:
     Raises:
         UserError: naming the most similar plans.
     """
-    trained = unique([unseeded(job.plans)[0] for job in found_jobs(folders)])
+    trained = unique([split_seed_name(job.plans)[0] for job in find_jobs(folders)])
     if trained and plans not in trained:
         why = f"were not used for any training of {folders.results.name}"
         raise UserError("There is nothing to look at:", [*unknown("plans", [plans], trained, why)])
@@ -71,10 +71,10 @@ def read_requested_jobs(folders: Folders, plans: str | None = None) -> list[Job]
     ]
 
 
-def tables_of(jobs: Iterable[Job], subset: str) -> list[Table]:
+def list_metric_tables(jobs: Iterable[Job], subset: str) -> list[Table]:
     """List the metrics of "validation" or "test" cases of every job that measures them.
 
-    Stale tables are left out: see :func:`stale_tables`.
+    Stale tables are left out: see :func:`find_stale_tables`.
     """
     return [
         (Model(job.trainer, job.configuration), job.fold, job.seed, tables[subset])
@@ -83,7 +83,7 @@ def tables_of(jobs: Iterable[Job], subset: str) -> list[Table]:
     ]
 
 
-def stale_tables(jobs: Iterable[Job]) -> list[Problem]:
+def find_stale_tables(jobs: Iterable[Job]) -> list[Problem]:
     """Return a problem for each table that is older than its training or validation.
 
     Copying files without their times has the same effect, so the fix covers that case, too.

@@ -10,7 +10,7 @@ from semi_nnunet.settings.overrides import use_current_names
 from semi_nnunet.util.errors import UserError
 
 
-def assignment_of(key: str, value: Any) -> str:
+def format_assignment(key: str, value: Any) -> str:
     """Format a setting for ``semi_nnunet plan --set``; :func:`parse_assignments` reads it.
 
     >>> assignment_of("2d.class_weights", [1, 2])

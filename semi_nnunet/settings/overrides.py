@@ -17,7 +17,7 @@ import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from semi_nnunet.settings.schema import value_problems
+from semi_nnunet.settings.schema import find_value_problems
 from semi_nnunet.util.errors import Problem, UserError
 
 RENAMED = {"follow_trust": "follow_reliability"}  # earlier name of a setting -> current name
@@ -38,7 +38,7 @@ def use_current_names(layers: Mapping[str, Any]) -> dict[str, Any]:
     return current
 
 
-def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+def merge_layers(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     """Merge two sets of layers; the second wins.
 
     >>> merged({"seed": 1, "2d": {"epochs": 5}}, {"2d": {"epochs": 7}})
@@ -47,11 +47,11 @@ def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
     result = copy.deepcopy(dict(first))
     for key, value in second.items():
         are_layers = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merged(result[key], value) if are_layers else copy.deepcopy(value)
+        result[key] = merge_layers(result[key], value) if are_layers else copy.deepcopy(value)
     return result
 
 
-def given_before(plans: Mapping[str, Any]) -> dict[str, Any]:
+def collect_user_layers(plans: Mapping[str, Any]) -> dict[str, Any]:
     """Collect what the user gave for plans: by ``--set``, or by editing ``plans["semi"]``.
 
     The result of :func:`plan_semi` and what it was given are kept in ``plans["semi_planned"]``, so
@@ -59,10 +59,10 @@ def given_before(plans: Mapping[str, Any]) -> dict[str, Any]:
     """
     planned = plans.get("semi_planned", {})
     edited = _find_differences(plans.get("semi", {}), planned.get("semi", {}))
-    return merged(use_current_names(planned.get("given", {})), use_current_names(edited))
+    return merge_layers(use_current_names(planned.get("given", {})), use_current_names(edited))
 
 
-def without_new_rules(
+def drop_new_rules(
     semi: Mapping[str, Any], previous: Mapping[str, Any], user_layers: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Drop values that neither the user nor earlier plans have: those of newer rules.
@@ -75,7 +75,7 @@ def without_new_rules(
     result = {}
     for key, value in semi.items():
         if isinstance(value, Mapping):
-            layer = without_new_rules(value, previous.get(key, {}), user_layers.get(key, {}))
+            layer = drop_new_rules(value, previous.get(key, {}), user_layers.get(key, {}))
             if layer or not value:
                 result[key] = layer
         elif key in previous or key in user_layers:
@@ -96,7 +96,7 @@ def _find_differences(current: Mapping[str, Any], previous: Mapping[str, Any]) -
     return result
 
 
-def given_settings(
+def collect_given_settings(
     semi: Mapping[str, Any],
     common: type,
     settings_class: type,
@@ -142,7 +142,7 @@ def given_settings(
             else:
                 problems.append(_describe_unknown_key(key, layer_name, names, owners))
     if problems:
-        problems += value_problems(settings_class, values)
+        problems += find_value_problems(settings_class, values)
         raise UserError("plans['semi'] has unknown or invalid settings:", problems)
     return values
 

@@ -83,7 +83,7 @@ def published(**variants: Mapping[str, Any]) -> Any:
     return dataclasses.field(default=OURS, metadata={**declared.metadata, "variants": variants})
 
 
-def values_of_variant(settings_class: type, name: str) -> Mapping[str, Any]:
+def find_variant_values(settings_class: type, name: str) -> Mapping[str, Any]:
     """Return the values of one of the :func:`published` variants; empty for this package's own."""
     for field in dataclasses.fields(settings_class):
         if field.name == "variant":
@@ -92,13 +92,13 @@ def values_of_variant(settings_class: type, name: str) -> Mapping[str, Any]:
     return {}
 
 
-def names_of_scope(settings_class: type, *scopes: str) -> tuple[str, ...]:
+def list_settings_of_scope(settings_class: type, *scopes: str) -> tuple[str, ...]:
     """Return the names of the settings with one of the scopes, in order."""
     fields = dataclasses.fields(settings_class)
     return tuple(field.name for field in fields if field.metadata["scope"] in scopes)
 
 
-def topic_of(settings_class: type, name: str) -> str:
+def find_topic(settings_class: type, name: str) -> str:
     """Return the topic of a setting, as declared in its first class."""
     for base in reversed(settings_class.__mro__):
         field = getattr(base, "__dataclass_fields__", {}).get(name)
@@ -139,12 +139,14 @@ def resolve(
     Raises:
         UserError: values of the wrong type or outside their range, all of them.
     """
-    raise_if_any("Some settings are out of range:", value_problems(settings_class, user_values))
+    raise_if_any(
+        "Some settings are out of range:", find_value_problems(settings_class, user_values)
+    )
     values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     fields = dataclasses.fields(settings_class)
     variant, _ = user_values.get("variant", (OURS, ""))
-    variant_values = values_of_variant(settings_class, variant)
+    variant_values = find_variant_values(settings_class, variant)
     for field in fields:
         if field.name in user_values:
             value, source = user_values[field.name]
@@ -164,7 +166,7 @@ def resolve(
     return Resolved(settings_class(**values), in_order, frozenset(user_values.keys() - ruled))
 
 
-def value_problems(
+def find_value_problems(
     settings_class: type, user_values: Mapping[str, tuple[Any, str]]
 ) -> list[Problem]:
     """List the given values of the wrong type or outside their range.

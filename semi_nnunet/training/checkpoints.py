@@ -48,14 +48,14 @@ LoadedCheckpoint = tuple[dict[str, Any], Path, list[str]]  # content, file, skip
 # ---- write
 
 
-def plain(value: Any) -> Any:
+def to_plain_values(value: Any) -> Any:
     """Return ``value`` with numpy values, devices and paths as plain Python values."""
     if isinstance(value, Mapping):
-        return {plain(key): plain(item) for key, item in value.items()}
+        return {to_plain_values(key): to_plain_values(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [plain(item) for item in value]
+        return [to_plain_values(item) for item in value]
     if isinstance(value, tuple):
-        return tuple(plain(item) for item in value)
+        return tuple(to_plain_values(item) for item in value)
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
@@ -67,16 +67,16 @@ def plain(value: Any) -> Any:
 
 def save(checkpoint: Mapping[str, Any], path: str | Path) -> None:
     """Write a checkpoint; a crash or a full disk leaves the previous file intact."""
-    content = plain(checkpoint)
+    content = to_plain_values(checkpoint)
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:  # given a name, torch would hide the cause of an error
             torch.save(content, file)
 
-    write_atomically(path, write, bytes_of(content))
+    write_atomically(path, write, count_tensor_bytes(content))
 
 
-def bytes_of(content: Any) -> int:
+def count_tensor_bytes(content: Any) -> int:
     """Return the bytes of all tensors in a checkpoint; shared memory counts once."""
     storages: dict[int, int] = {}
 
@@ -132,7 +132,7 @@ class CheckpointWriter:
         self.wait()
 
     @contextmanager
-    def beside(self) -> Iterator[None]:
+    def in_background(self) -> Iterator[None]:
         """Write the checkpoints of the block in a thread, if a training runs."""
         self._in_background = self._is_running
         try:
@@ -151,7 +151,7 @@ class CheckpointWriter:
             save(content, path)
             return
         try:
-            snapshot = copy_to_cpu(plain(content))
+            snapshot = copy_to_cpu(to_plain_values(content))
         except (MemoryError, RuntimeError) as error:
             if not is_of_memory(error):
                 raise
@@ -236,7 +236,7 @@ os.register_at_fork(before=_wait_before_fork)
 # ---- read
 
 
-def read(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read a checkpoint of this package.
 
     Raises:
@@ -300,10 +300,10 @@ def read_of_any_trainer(path: str | Path, device: torch.device | str = "cpu") ->
     """Read a checkpoint of ours or of nnU-Net's own trainers, which also holds numpy scalars.
 
     Raises:
-        UserError: as :func:`read`.
+        UserError: as :func:`read_checkpoint`.
     """
     with torch.serialization.safe_globals(STOCK_VALUES):
-        return read(path, device)
+        return read_checkpoint(path, device)
 
 
 def check_pretrained_weights(words: Sequence[str] | None = None) -> None:
@@ -315,7 +315,7 @@ def check_pretrained_weights(words: Sequence[str] | None = None) -> None:
         words: command line; None for that of this process.
 
     Raises:
-        UserError: as :func:`read`.
+        UserError: as :func:`read_checkpoint`.
     """
     words = sys.argv[1:] if words is None else words
     for word, following in pairwise([*words, ""]):
@@ -343,7 +343,7 @@ def _check_archive(path: str | Path) -> None:
 
 def read_single(path: str | Path, device: torch.device | str) -> LoadedCheckpoint:
     """Read ``path`` and no other file; return the same as :func:`read_newest_valid`."""
-    return read(path, device), Path(path), []
+    return read_checkpoint(path, device), Path(path), []
 
 
 def read_newest_valid(path: str | Path, device: torch.device | str) -> LoadedCheckpoint:
@@ -363,7 +363,7 @@ def read_newest_valid(path: str | Path, device: torch.device | str) -> LoadedChe
     newest: tuple[dict[str, Any], Path] | None = None
     for candidate in [path, *(sibling for sibling in siblings if sibling.is_file())]:
         try:
-            checkpoint = read(candidate, device)
+            checkpoint = read_checkpoint(candidate, device)
         except UserError as error:
             skipped.append(str(error))
             continue
@@ -442,7 +442,7 @@ def require_compatible(
             f"this training has {value!r}, the checkpoint {identity.get(key)!r}",
             "run the command the checkpoint was made with",
         )
-        for key, value in plain(expected).items()
+        for key, value in to_plain_values(expected).items()
         if identity.get(key) != value
     ]
     raise_if_any(f"{path} belongs to another training:", problems)
@@ -463,7 +463,7 @@ def log_changes(
         semi: content of the checkpoint's key "semi".
         cases: current cases by group, such as "unlabelled".
     """
-    current = plain(settings)
+    current = to_plain_values(settings)
     changes = [
         f"{key}: {value} -> {current[key]}"
         for key, value in semi["settings"].items()

@@ -14,11 +14,11 @@ from torch import nn
 from semi_nnunet.core.counts import count_classes
 from semi_nnunet.core.losses import annotated_voxels, onehot_and_mask
 from semi_nnunet.core.pseudo_labels import to_probs
-from semi_nnunet.core.stochastic import statistics_kept
-from semi_nnunet.data.annotated_classes import KEY as ANNOTATED
+from semi_nnunet.core.stochastic import freeze_batch_statistics
+from semi_nnunet.data.annotated_classes import ANNOTATED_KEY as ANNOTATED
 from semi_nnunet.data.annotated_classes import AnnotatedClasses
 from semi_nnunet.networks.average import NetworkAverage
-from semi_nnunet.networks.frozen import unwrapped
+from semi_nnunet.networks.frozen import unwrap_compiled
 from semi_nnunet.training.batches import Batches
 from semi_nnunet.training.losses import compute_supervised_loss
 from semi_nnunet.training.optimisation import Schedule
@@ -44,14 +44,14 @@ class CompiledNetworks:
     """
 
     def __init__(self, student: nn.Module):
-        bare = unwrapped(student)
+        bare = unwrap_compiled(student)
         self.compiles = student is not bare
         self._compiled: dict[nn.Module, nn.Module] = {bare: student}
         self._functions: dict[Callable[..., Any], Callable[..., Any]] = {}
 
     def __call__(self, network: nn.Module) -> nn.Module:
         """Return the module that runs a network; it is compiled in its first pass."""
-        bare = unwrapped(network)
+        bare = unwrap_compiled(network)
         if not self.compiles:
             return bare
         if isinstance(bare, NetworkAverage):
@@ -145,7 +145,7 @@ class CompanionTrainer(ReproducibleTrainer, is_method=False):
 
     def predict_with(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """Return full-resolution logits without gradient and without updating batch statistics."""
-        with torch.no_grad(), statistics_kept(network):
+        with torch.no_grad(), freeze_batch_statistics(network):
             return self.predict(x, network)
 
     def probs(self, logits: torch.Tensor) -> torch.Tensor:

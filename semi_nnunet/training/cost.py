@@ -20,7 +20,7 @@ from semi_nnunet.util.files import optional_json, write_json
 from semi_nnunet.util.machine import processor_name
 from semi_nnunet.util.memory import GIB, peak_memory_bytes
 
-FILE = "semi_cost.json"
+COST_FILE = "semi_cost.json"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class MachineShare:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedCost:
     """The recorded cost of a training.
 
     Args:
@@ -110,13 +110,13 @@ class TrainingCost:
 
     def write(self, folder: Path) -> None:
         """Write the cost of the training, and remove that of an earlier validation."""
-        write_json(folder / FILE, {"training": self.state()})
+        write_json(folder / COST_FILE, {"training": self.state()})
 
     def write_validation(self, folder: Path, seconds: float, cases: int) -> None:
         """Write the cost of the training and of nnU-Net's validation."""
         machine = describe_machine(self.device, self.processes)
         validation = {"machine": machine, "seconds": seconds, "cases": cases}
-        write_json(folder / FILE, {"training": self.state(), "validation": validation})
+        write_json(folder / COST_FILE, {"training": self.state(), "validation": validation})
 
 
 def describe_machine(device: torch.device, processes: int = 1) -> str:
@@ -140,16 +140,16 @@ def _peak_gib(earlier_gib: Sequence[float | None], peak_bytes: int | None) -> fl
     return max((gib for gib in (*earlier_gib, peak_gib) if gib is not None), default=None)
 
 
-def read_cost(folder: Path) -> Recorded:
+def read_cost(folder: Path) -> RecordedCost:
     """Read the cost from the folder of a fold; empty if the training predates the record.
 
     Raises:
         UserError: the file is damaged.
     """
-    content = optional_json(folder / FILE)
+    content = optional_json(folder / COST_FILE)
     shares = tuple(MachineShare(**share) for share in content.get("training") or ())
     validation = content.get("validation")
     if not validation or not validation["cases"]:
-        return Recorded(shares)
+        return RecordedCost(shares)
     seconds = validation["seconds"] / validation["cases"]
-    return Recorded(shares, validation["machine"], seconds)
+    return RecordedCost(shares, validation["machine"], seconds)

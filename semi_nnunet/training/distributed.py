@@ -137,7 +137,7 @@ class Ranks:
         return gathered[self.rank % len(gathered)]
 
     @property
-    def summing(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    def sum_with_gradient(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """The function that sums a tensor over the processes, with gradient; None if not needed."""
         return None if self.world_size == 1 else all_gather_sum
 

@@ -18,8 +18,8 @@ from torch import nn
 
 from semi_nnunet.core.case_uncertainty import (
     checkpoint_disagreement,
-    disagreement,
     foreground_entropy,
+    network_disagreement,
     voxel_change,
 )
 from semi_nnunet.core.pseudo_labels import foreground_labels
@@ -40,7 +40,7 @@ def rank_by_uncertainty(scores: Mapping[str, float]) -> list[str]:
     return sorted(scores, key=lambda case: (scores[case], case))
 
 
-def surest(scores: Mapping[str, float], keep: float) -> list[str]:
+def select_least_uncertain(scores: Mapping[str, float], keep: float) -> list[str]:
     """Return the least uncertain cases in alphabetical order.
 
     Args:
@@ -51,7 +51,7 @@ def surest(scores: Mapping[str, float], keep: float) -> list[str]:
     return sorted(rank_by_uncertainty(scores)[:count])
 
 
-def write_table(path: Path, scores: Mapping[str, float], kept_cases: Sequence[str]) -> None:
+def write_filter_table(path: Path, scores: Mapping[str, float], kept_cases: Sequence[str]) -> None:
     """Write a CSV with case, score (its uncertainty) and kept (0 or 1), least uncertain first."""
     kept_set = set(kept_cases)
     rows = [[c, f"{scores[c]:.6f}", int(c in kept_set)] for c in rank_by_uncertainty(scores)]
@@ -87,7 +87,7 @@ class ImageFilter:
                 f"filter, epoch {epoch}: no earlier round to compare with, every image is kept"
             )
             return list(cases)
-        kept_cases = surest(scores, self.settings.filter_keep)
+        kept_cases = select_least_uncertain(scores, self.settings.filter_keep)
         self.say(
             f"filter, epoch {epoch}: kept {len(kept_cases)} of {len(scores)} unlabelled images, "
             f"mean {self.settings.filter_score} "
@@ -95,7 +95,7 @@ class ImageFilter:
             f"(of all: {np.mean(list(scores.values())):.3f})"
         )
         if predictor.ranks.rank == 0:
-            write_table(self.folder / f"filter_epoch_{epoch}.csv", scores, kept_cases)
+            write_filter_table(self.folder / f"filter_epoch_{epoch}.csv", scores, kept_cases)
         return kept_cases
 
     def score_cases(
@@ -123,7 +123,7 @@ class ImageFilter:
             elif score == "checkpoints":
                 scores[case] = checkpoint_disagreement(labels)
             else:
-                scores[case] = disagreement(*labels)
+                scores[case] = network_disagreement(*labels)
         return predictor.ranks.merge(scores)
 
     def compared(self, epoch: int) -> dict[str, nn.Module]:
@@ -181,7 +181,7 @@ class ImageFilter:
                     fix="train from the start, or choose another filter_score",
                 )
             network = self.networks.another_network("snapshot")
-            network.load_state_dict(checkpoints.read(path)["network_weights"])
+            network.load_state_dict(checkpoints.read_checkpoint(path)["network_weights"])
             device = next(self.networks.deployed_networks()[0].parameters()).device
             networks[f"epoch {earlier}"] = network.to(device)
         return networks

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from semi_nnunet.data.patients import PatientOf, by_patient, make_folds, require_whole
-from semi_nnunet.data.sampling import pseudo_labelled_cases
+from semi_nnunet.data.patients import (
+    PatientOf,
+    group_by_patient,
+    make_folds,
+    require_whole_patients,
+)
+from semi_nnunet.data.sampling import read_pseudo_labelled_cases
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 
@@ -24,11 +29,11 @@ def require_fold(
     """
     path = preprocessed / SPLITS_FILE
     if not path.exists():
-        folds = make_folds(cases, patient_of, pseudo_labelled_cases(preprocessed))
+        folds = make_folds(cases, patient_of, read_pseudo_labelled_cases(preprocessed))
         if not folds:
             raise UserError(
                 f"fold {fold} needs a training and a validation patient, found {len(cases)} "
-                f"labelled cases of {len(by_patient(cases, patient_of))}",
+                f"labelled cases of {len(group_by_patient(cases, patient_of))}",
                 fix="train fold 'all'",
             )
         write_json(path, folds)
@@ -62,4 +67,6 @@ def require_usable_split(
             fix="correct or delete that file",
         )
     if fold != "all":
-        require_whole(path, int(fold), {"train": [*training], "val": [*validation]}, patient_of)
+        require_whole_patients(
+            path, int(fold), {"train": [*training], "val": [*validation]}, patient_of
+        )

@@ -70,7 +70,7 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (  # title and prefixes of col
 LOG_SCALE = ("supervised loss", "unlabelled terms, unweighted", "learning rate")
 
 
-def panels_of(history: History) -> list[tuple[str, list[str]]]:
+def group_into_panels(history: History) -> list[tuple[str, list[str]]]:
     """Return title and columns of each panel that has any. A column is in the first that fits."""
     panels, remaining = [], history.columns
     for title, prefixes in PANELS:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
-from semi_nnunet.networks.frozen import load_pretrained_encoder, unwrapped
-from semi_nnunet.networks.pretrained import output_layers, take_weights
+from semi_nnunet.networks.frozen import load_pretrained_encoder, unwrap_compiled
+from semi_nnunet.networks.pretrained import find_output_layers, load_fitting_weights
 from semi_nnunet.settings.common import POOL, PRETRAINER
 from semi_nnunet.training.checkpoints import NEWEST_FIRST, read_of_any_trainer
 from semi_nnunet.util.errors import UserError
@@ -46,7 +46,9 @@ class InitialWeights:
             return
         content = read_of_any_trainer(self.path)
         try:
-            transfer = take_weights(unwrapped(network), content, output_layers(self.build))
+            transfer = load_fitting_weights(
+                unwrap_compiled(network), content, find_output_layers(self.build)
+            )
         except UserError as error:
             raise UserError(
                 f"pretrained {self.path}: {error.what}", error.problems, fix=error.fix

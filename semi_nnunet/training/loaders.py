@@ -14,8 +14,8 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from semi_nnunet.data.batched_transforms import BatchedTransforms
-from semi_nnunet.data.loading import StepDataset, StepLoader, reproducible
-from semi_nnunet.data.sampling import pseudo_labelled_cases, sampling_probabilities
+from semi_nnunet.data.loading import StepDataset, StepLoader, make_reproducible
+from semi_nnunet.data.sampling import compute_sampling_probabilities, read_pseudo_labelled_cases
 from semi_nnunet.settings.common import DEVICE, SemiSettings
 from semi_nnunet.training.distributed import Ranks
 from semi_nnunet.training.run_log import Say
@@ -81,9 +81,9 @@ def make_repeatable(
         settings: ``labelled_share`` of the training patches.
     """
     for loader in (training, validation):
-        loader.transforms = reproducible(loader.transforms)
-    training.sampling_probabilities = sampling_probabilities(
-        training.indices, pseudo_labelled_cases(preprocessed), settings.labelled_share
+        loader.transforms = make_reproducible(loader.transforms)
+    training.sampling_probabilities = compute_sampling_probabilities(
+        training.indices, read_pseudo_labelled_cases(preprocessed), settings.labelled_share
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from semi_nnunet.core.losses import DiceAndVoxelLoss
-from semi_nnunet.data.annotated_classes import is_partial
+from semi_nnunet.data.annotated_classes import has_partial_labels
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.util.errors import UserError
 
@@ -30,7 +30,7 @@ def uses_nnunet_loss(
 ) -> bool:
     """Return whether the supervised loss is nnU-Net's own, which cannot handle partial labels."""
     is_default = settings.supervised_loss == "dice_ce" and class_weights is None
-    return is_default and not is_partial(dataset_json)
+    return is_default and not has_partial_labels(dataset_json)
 
 
 def build_supervised_loss(

@@ -48,7 +48,7 @@ def raise_if_machine_fault(
             f"smaller --patch; or end other programs that use the memory. {INTACT}",
         ) from error
     if "DataLoader worker" in text:
-        cases = [] if loader is None else loader.cases_of_ended_workers()
+        cases = [] if loader is None else loader.list_cases_of_ended_workers()
         working_on = f" It was at work on {', '.join(cases)}." if cases else ""
         raise UserError(
             f"a process that prepares batches has ended: {first_line:.300}{working_on} The system "

@@ -9,7 +9,7 @@ from semi_nnunet.util.files import remove_leftovers, require_space
 from semi_nnunet.util.lock import hold_until_exit, note_of
 
 SPACE_TO_START = 2**20  # bytes, for plans.json and other small files
-LOCK = ".semi_training.lock"  # in the folder of the fold
+TRAINING_LOCK = ".semi_training.lock"  # in the folder of the fold
 
 
 def lock_fold(folder: str | Path) -> None:
@@ -21,7 +21,7 @@ def lock_fold(folder: str | Path) -> None:
     Raises:
         UserError: another process trains this fold, on this host or another; or the disk is full.
     """
-    lock = Path(folder) / LOCK
+    lock = Path(folder) / TRAINING_LOCK
     holder = hold_until_exit(lock)
     if holder is not None:
         raise UserError(

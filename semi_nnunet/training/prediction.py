@@ -16,7 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from semi_nnunet.data.unlabelled import UnlabelledDataset
-from semi_nnunet.networks.average import deep_supervision_switches
+from semi_nnunet.networks.average import find_deep_supervision_modules
 
 if TYPE_CHECKING:  # these import the trainer, and with it libraries that draw and compile
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -98,7 +98,7 @@ class CasePredictor:
                 stack.enter_context(ready_to_predict(network))
             for case in tqdm(share, desc=title, disable=None):
                 image, _, previous, properties = dataset.load_case(case)
-                x = torch.from_numpy(with_previous_stage(image[:], previous, labels))
+                x = torch.from_numpy(append_previous_stage(image[:], previous, labels))
                 logits = {
                     name: predictor.predict_sliding_window_return_logits(x).cpu()
                     for name, predictor in predictors.items()
@@ -117,7 +117,7 @@ class CasePredictor:
         return predictor
 
 
-def with_previous_stage(image: np.ndarray, previous: Any, label_manager: Any) -> np.ndarray:
+def append_previous_stage(image: np.ndarray, previous: Any, label_manager: Any) -> np.ndarray:
     """Return the network's input (C, *spatial).
 
     Args:
@@ -143,7 +143,7 @@ def ready_to_predict(network: nn.Module) -> Iterator[None]:
     >>> network.training
     True
     """
-    training, switches = network.training, deep_supervision_switches(network)
+    training, switches = network.training, find_deep_supervision_modules(network)
     switch_states = [switch.deep_supervision for switch in switches]
     network.eval()
     for switch in switches:

@@ -20,10 +20,10 @@ from torch import nn
 
 import semi_nnunet
 from semi_nnunet.data.loading import StepLoader
-from semi_nnunet.data.patients import PatientOf, patient_finder
+from semi_nnunet.data.patients import PatientOf, build_patient_finder
 from semi_nnunet.data.stage_predictions import require_predictions
-from semi_nnunet.networks.average import deep_supervision_switches
-from semi_nnunet.networks.frozen import unwrapped
+from semi_nnunet.networks.average import find_deep_supervision_modules
+from semi_nnunet.networks.frozen import unwrap_compiled
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.training import checkpoints
@@ -104,7 +104,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         )
         self.settings: Any = self.resolved.settings
         self.ranks = Ranks.from_training(self.is_ddp)
-        self.patient_of: PatientOf = patient_finder(dataset_json)
+        self.patient_of: PatientOf = build_patient_finder(dataset_json)
         self.commands = SuggestedCommands(
             self.plans_manager.dataset_name,
             self.plans_manager.plans_name,
@@ -189,7 +189,7 @@ class ReproducibleTrainer(nnUNetTrainer):
             weights,
             self.label_manager,
             self.configuration_manager.batch_dice,
-            self.ranks.summing,
+            self.ranks.sum_with_gradient,
         )
         return wrap_deep_supervision(loss.to(self.device), self._get_deep_supervision_scales())
 
@@ -210,13 +210,13 @@ class ReproducibleTrainer(nnUNetTrainer):
         return rotation, flat, first_patch_size, mirror_axes
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        for switch in deep_supervision_switches(unwrapped(self.network)):
+        for switch in find_deep_supervision_modules(unwrap_compiled(self.network)):
             switch.deep_supervision = enabled
 
     @property
     def bare_network(self) -> nn.Module:
         """The student without the wrapper of torch.compile."""
-        return unwrapped(self.network)
+        return unwrap_compiled(self.network)
 
     # ---------------------------------------------------------------- data
 
@@ -333,7 +333,7 @@ class ReproducibleTrainer(nnUNetTrainer):
             self.run_log.write_history(folder)
         if self._best_ema is None or self.logger.get_value("ema_fg_dice", step=-1) > self._best_ema:
             self._best_epoch = epoch
-        with self.checkpoint_writer.beside():
+        with self.checkpoint_writer.in_background():
             super().on_epoch_end()  # saves checkpoint_best and counts the epoch
             next_epoch, self.step_in_epoch = epoch + 1, 0
             is_due = next_epoch % self.settings.save_every_epochs == 0

@@ -20,9 +20,9 @@ from matplotlib.ticker import MaxNLocator
 
 import semi_nnunet
 from semi_nnunet.settings.schema import Resolved
-from semi_nnunet.training.checkpoints import plain
+from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.training.cost import TrainingCost
-from semi_nnunet.training.history import DICE, LOG_SCALE, History, panels_of
+from semi_nnunet.training.history import DICE, LOG_SCALE, History, group_into_panels
 from semi_nnunet.training.rate_limit import RateLimited
 from semi_nnunet.training.step_records import StepRecords
 from semi_nnunet.training.trackers import MlflowTracker, TensorBoardTracker, Tracker
@@ -109,7 +109,7 @@ class RunLog:
                 key: {"value": value, "reason": reasons[key]} for key, value in values.items()
             },
         }
-        write_json(folder / "semi_settings.json", plain(record))
+        write_json(folder / "semi_settings.json", to_plain_values(record))
         self.say("semi_nnunet:", *(f"{key}={value}" for key, value in values.items()))
 
     def begin_epoch(self) -> None:
@@ -206,7 +206,7 @@ def draw_history(history: History) -> Figure:
     ['learning rate']
     >>> plt.close(figure)
     """
-    panels = panels_of(history)
+    panels = group_into_panels(history)
     rows = max(1, -(-len(panels) // COLUMNS))
     with matplotlib.rc_context(rc=matplotlib.rcParamsDefault):  # nnU-Net's plot leaves huge fonts
         figure, axes = plt.subplots(

@@ -81,7 +81,7 @@ class ConsistentTeacherTrainer(TeacherTrainer, is_method=False):
         (docs/results/journal.md): both average over voxels, mostly of the background. The Dice
         of a class is weighted by how sure the teacher is of the class.
         """
-        sum_over_ranks, dice_weight = self.ranks.summing, self.settings.consistency_dice
+        sum_over_ranks, dice_weight = self.ranks.sum_with_gradient, self.settings.consistency_dice
         difference = probability_mse(prediction, target, mask, sum_over_ranks)
         if not dice_weight:
             return difference

@@ -21,17 +21,17 @@ from semi_nnunet.augment.views import AppearanceView
 from semi_nnunet.core.class_frequencies import FrequencyWeights
 from semi_nnunet.core.losses import DiceAndVoxelLoss
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label, is_foreground
-from semi_nnunet.data.file_bytes import require_whole
-from semi_nnunet.data.layout import unlabelled_folder
+from semi_nnunet.data.file_bytes import require_complete_image
+from semi_nnunet.data.layout import get_unlabelled_folder
 from semi_nnunet.data.loading import LabelledBatch, StepLoader, UnlabelledBatch, UnlabelledSampling
 from semi_nnunet.data.stage_predictions import (
-    never_validated,
+    list_never_validated,
     predicts_unlabelled,
     require_predictions,
 )
-from semi_nnunet.data.streams import cases_of_loader, unlabelled_like
-from semi_nnunet.data.unlabelled import UnlabelledDataset, foreground_prior
-from semi_nnunet.evaluation.partial_summary import leave_out_unknown
+from semi_nnunet.data.streams import get_loader_dataset, make_unlabelled_loader
+from semi_nnunet.data.unlabelled import UnlabelledDataset, compute_foreground_prior
+from semi_nnunet.evaluation.tables import drop_unannotated
 from semi_nnunet.training.batches import Batches, DeviceBatches, list_batch_cases
 from semi_nnunet.training.cascade import NextStages
 from semi_nnunet.training.checkpoints import LATEST
@@ -195,7 +195,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             not self.exclusive,
             batch_dice=True,
             class_weights=self.class_weights(),
-            sum_over_ranks=self.ranks.summing,
+            sum_over_ranks=self.ranks.sum_with_gradient,
         )
         self.masked_loss = loss.to(self.device)
         return super()._build_loss()
@@ -238,9 +238,13 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         return {**super().streams(labelled), "unlabelled": self._unlabelled_stream(labelled)}
 
     def _unlabelled_stream(self, labelled: Any) -> UnlabelledSampling:
-        settings, labelled_data = self.settings, cases_of_loader(labelled)
+        settings, labelled_data = self.settings, get_loader_dataset(labelled)
         oversampling = settings.unlabelled_foreground_oversampling
-        prior = foreground_prior(labelled_data, labelled_data.identifiers) if oversampling else {}
+        prior = (
+            compute_foreground_prior(labelled_data, labelled_data.identifiers)
+            if oversampling
+            else {}
+        )
         previous = self.folder_with_segs_from_previous_stage
         cases = self.unlabelled_selection().trained_on
         require_predictions(previous, cases, self.commands.train_previous_stage)
@@ -253,7 +257,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
                 f"unlabelled_batch_size {settings.unlabelled_batch_size} for all",
                 fix="raise it in plans['semi']",
             )
-        return unlabelled_like(
+        return make_unlabelled_loader(
             labelled,
             dataset,
             batch_size,
@@ -268,7 +272,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         base, results = Path(self.preprocessed_dataset_folder_base), Path(self.output_folder)
         classes = list_sampled_classes(self.label_manager)
         return UnlabelledPool(
-            unlabelled_folder(base, self.configuration_manager.data_identifier),
+            get_unlabelled_folder(base, self.configuration_manager.data_identifier),
             self.commands.preprocess,
             ImageFilter(self.settings, results, self, self.say),
             ForegroundLocator(self.settings, results, self, classes, self.say),
@@ -372,14 +376,14 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             super().perform_actual_validation(save_probabilities)
             self.ranks.run_on_rank_zero(self._correct_partial_summary)
         for path in (folder / "validation").glob("*"):  # nnU-Net does not check what it wrote
-            require_whole(path)
+            require_complete_image(path)
         if not (stages and predicts_unlabelled(self.fold)):
             return
         predict = partial(next_stages.predict, self.prediction_network())
-        predict(base.joinpath, stages, never_validated(base, self.fold))
+        predict(base.joinpath, stages, list_never_validated(base, self.fold))
         if self.uses_unlabelled:  # also those held out here, which other folds train on
             cases = self.unlabelled_selection().preprocessed
-            predict(partial(unlabelled_folder, base), stages, cases)
+            predict(partial(get_unlabelled_folder, base), stages, cases)
         self.ranks.barrier()
 
     def _correct_partial_summary(self) -> None:
@@ -387,7 +391,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         if self.annotated_classes is None:
             return
         path, ending = Path(self.output_folder) / "validation", self.dataset_json["file_ending"]
-        summary = leave_out_unknown(path / "summary.json", self.annotated_classes, ending)
+        summary = drop_unannotated(path / "summary.json", self.annotated_classes, ending)
         for key, means in summary["mean"].items():
             self.logger.log_summary(f"final_val/class_{key}_dice", means["Dice"])
         mean = summary["foreground_mean"]["Dice"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.data.patients import PatientOf, apart_from, itself
+from semi_nnunet.data.patients import PatientOf, case_as_patient, exclude_patients_of
 from semi_nnunet.data.unlabelled import LocationPrior, UnlabelledCases
 from semi_nnunet.training.filtering import ImageFilter
 from semi_nnunet.training.foreground import ForegroundLocator
@@ -75,8 +75,8 @@ class UnlabelledPool:
         if self._preprocessed is None:
             self._preprocessed = UnlabelledCases(self.folder, self.command).all(labelled)
         preprocessed = in_fold = self._preprocessed
-        if fold != "all" and patient_of is not itself:  # else no patient is also labelled
-            in_fold = apart_from(preprocessed, get_validation_cases(), patient_of)
+        if fold != "all" and patient_of is not case_as_patient:  # else no patient is also labelled
+            in_fold = exclude_patients_of(preprocessed, get_validation_cases(), patient_of)
         if not in_fold:
             raise UserError(
                 f"training on unlabelled images needs some, but all {len(preprocessed)} are of "

@@ -16,7 +16,7 @@ from semi_nnunet.verbs.options import (
 )
 
 if TYPE_CHECKING:
-    from semi_nnunet.automatic.run import Shipped
+    from semi_nnunet.automatic.run import ShippedModel
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def auto(
     out: OutputFile = None,
     dry_run: Flag = False,
     launcher: Launcher | None = None,
-) -> Shipped | None:
+) -> ShippedModel | None:
     """Go from a raw data set to the best model and its proof, within a budget of hours.
 
         semi_nnunet auto -d 42 --hours 8
@@ -64,7 +64,7 @@ def auto(
             short, or a stage failed.
     """
     from semi_nnunet.automatic.run import CANDIDATES
-    from semi_nnunet.automatic.run import auto as choose_and_ship
+    from semi_nnunet.automatic.run import run_auto as choose_and_ship
 
     shipped = choose_and_ship(
         dataset,

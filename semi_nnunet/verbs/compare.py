@@ -68,7 +68,7 @@ def compare(
         UserError: a name is unknown, a file cannot be read, or nothing was measured.
     """
     from semi_nnunet.runs.compare import NothingToCompareError
-    from semi_nnunet.runs.compare import compare as compare_trainings
+    from semi_nnunet.runs.compare import compare_trainings as compare_trainings
     from semi_nnunet.util.errors import printable
 
     try:

@@ -22,7 +22,7 @@ from semi_nnunet.verbs.options import (
 )
 
 if TYPE_CHECKING:
-    from semi_nnunet.pseudo_labels.distillation import Distilled
+    from semi_nnunet.pseudo_labels.distillation import DistillationResult
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def distil(
     processes: Processes = 2,
     device: ComputeDevice = None,
     jobs: Annotated[int | None, option(group=JOBS)] = None,
-) -> Distilled:
+) -> DistillationResult:
     """Make a data set of labelled and pseudo-labelled cases for any trainer, and train one on it.
 
         semi_nnunet distil -d 42 -o 142 -m Dataset042_Pancreas/MODEL --views flips gamma
@@ -113,7 +113,7 @@ def distil(
         UserError: naming everything that is wrong before anything is done, or what failed.
     """
     from semi_nnunet.pseudo_labels.distillation import Distillation
-    from semi_nnunet.pseudo_labels.distillation import distil as distil_dataset
+    from semi_nnunet.pseudo_labels.distillation import distil_dataset as distil_dataset
     from semi_nnunet.util.command import typed
 
     rule = Distillation(

@@ -24,11 +24,13 @@ def doctor(dataset: OptionalDataset = None) -> int:
     Raises:
         UserError: there is no such data set.
     """
-    from semi_nnunet.data.layout import raw_dataset
+    from semi_nnunet.data.layout import find_raw_dataset
     from semi_nnunet.discovery.doctor import examine
 
     if dataset is not None:
-        raw_dataset(dataset)  # report a wrong name before PyTorch is imported, which takes long
+        find_raw_dataset(
+            dataset
+        )  # report a wrong name before PyTorch is imported, which takes long
     problems, next_commands = 0, list[str]()
     for finding in examine(with_datasets=dataset is None):
         logger.info(str(finding))
@@ -44,9 +46,9 @@ def doctor(dataset: OptionalDataset = None) -> int:
     else:
         logger.info("\neverything is in place")
     if next_commands:
-        from semi_nnunet.runs.next_step import next_lines
+        from semi_nnunet.runs.next_step import format_next_lines
 
-        logger.info(next_lines(next_commands))
+        logger.info(format_next_lines(next_commands))
     return problems
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from semi_nnunet.verbs.options import MORE, Images, OutputFolder, option
 
 if TYPE_CHECKING:
-    from semi_nnunet.challenge.efficiency import Measured
+    from semi_nnunet.challenge.efficiency import EfficiencyResult
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def efficiency(
     limit: Annotated[float | None, option()] = None,
     class_tolerances: Annotated[Sequence[str], option(several=True, group=MORE)] = (),
     ending: Annotated[str, option(group=MORE)] = ".nii.gz",
-) -> Measured:
+) -> EfficiencyResult:
     """Measure what a submission costs for each case, as FLARE does: time and areas under curves.
 
         semi_nnunet efficiency -i imagesTs -o measured --command "semi_nnunet predict --fast \\
@@ -57,8 +57,8 @@ def efficiency(
         UserError: naming everything that is wrong with the command, the images, the references or
             the output folder.
     """
-    from semi_nnunet.challenge.efficiency import efficiency as measure_command
-    from semi_nnunet.challenge.efficiency import printed
+    from semi_nnunet.challenge.efficiency import format_mean_costs
+    from semi_nnunet.challenge.efficiency import measure_efficiency as measure_command
     from semi_nnunet.util.errors import printable
 
     measured = measure_command(
@@ -70,12 +70,12 @@ def efficiency(
         ending=ending,
         limit=limit,
     )
-    logger.info(f"mean of {len(measured.cases)} cases:\n{printed(measured)}")
+    logger.info(f"mean of {len(measured.cases)} cases:\n{format_mean_costs(measured)}")
     for problem in measured.problems:
         logger.info(printable(str(problem)))
     return measured
 
 
-def has_failed(result: Measured) -> bool:
+def has_failed(result: EfficiencyResult) -> bool:
     """Return whether a case failed."""
     return bool(result.problems)

@@ -18,7 +18,7 @@ from semi_nnunet.verbs.options import (
 )
 
 if TYPE_CHECKING:
-    from semi_nnunet.runs.ensemble import Ensembled
+    from semi_nnunet.runs.ensemble import EnsembledSubset
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def ensemble(
     seeds: Annotated[Sequence[int] | None, option("--seed", several=True)] = None,
     weights: Annotated[Sequence[str] | None, option(several=True)] = None,
     processes: Processes = 2,
-) -> list[Ensembled]:
+) -> list[EnsembledSubset]:
     """Average what trainers, configurations, folds and seeds predict, and measure the result.
 
         semi_nnunet crossval -d 42 -c 2d 3d_fullres -tr SemiUnifiedTrainer SemiCPSTrainer --npz
@@ -64,7 +64,7 @@ def ensemble(
         UserError: a name is unknown, nothing matches, the members lack probabilities, or ``out``
             holds something else.
     """
-    from semi_nnunet.runs.ensemble import ensemble as average_members
+    from semi_nnunet.runs.ensemble import average_members as average_members
 
     ensembles = []
     for averaged in average_members(

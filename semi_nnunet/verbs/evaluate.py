@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from semi_nnunet.verbs.options import MORE, Flag, OutputFile, Processes, RareFlag, option
 
 if TYPE_CHECKING:
-    from semi_nnunet.evaluation.measuring import Evaluated
+    from semi_nnunet.evaluation.measuring import EvaluationResult
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def evaluate(
     dataset_json: Annotated[Path | None, option(group=MORE)] = None,
     missed_distance: Annotated[float | None, option(group=MORE)] = None,
     processes: Processes = 2,
-) -> Evaluated:
+) -> EvaluationResult:
     """Measure predictions against references: overlap, surfaces, volumes of every case and class.
 
         semi_nnunet evaluate -i predictions -r $nnUNet_raw/Dataset042_Pancreas/labelsTs
@@ -61,9 +61,9 @@ def evaluate(
         UserError: files do not match, cannot be read, hold undeclared values or do not lie on the
             voxels of their reference.
     """
-    from semi_nnunet.evaluation.measuring import evaluate as measure_folders
-    from semi_nnunet.evaluation.tables import printed
-    from semi_nnunet.runs.next_step import after_measuring, next_lines
+    from semi_nnunet.evaluation.measuring import evaluate_folders as measure_folders
+    from semi_nnunet.evaluation.tables import format_class_means
+    from semi_nnunet.runs.next_step import format_next_lines, suggest_after_measuring
     from semi_nnunet.util.errors import printable
 
     measured = measure_folders(
@@ -78,9 +78,9 @@ def evaluate(
         partial=partial,
         processes=processes,
     )
-    logger.info(printable(printed(measured.content)))
+    logger.info(printable(format_class_means(measured.content)))
     tables = "metrics.csv, metrics.json and summary.json"
     logger.info(f"{measured.cases} cases; wrote {tables} to {measured.folder}")
-    if next_commands := after_measuring(Path(predictions)):
-        logger.info(next_lines(next_commands))
+    if next_commands := suggest_after_measuring(Path(predictions)):
+        logger.info(format_next_lines(next_commands))
     return measured

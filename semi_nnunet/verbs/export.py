@@ -17,7 +17,7 @@ from semi_nnunet.verbs.options import (
 )
 
 if TYPE_CHECKING:
-    from semi_nnunet.deploy.export import Exported
+    from semi_nnunet.deploy.export import ExportedModel
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def export(
     plans: OptionalPlans = None,
     folds: Folds = None,
     checkpoint: Annotated[str, option("-chk", group=MORE)] = "checkpoint_final.pth",
-) -> Exported:
+) -> ExportedModel:
     """Turn a trained model into a folder and a zip that stock nnU-Net installs and runs.
 
         semi_nnunet export -m 42/SemiUnifiedTrainer__nnUNetPlans__3d_fullres -o exported
@@ -65,7 +65,7 @@ def export(
         UserError: the model or a fold is missing or unreadable, its network is not one of
             nnU-Net's, or the target exists.
     """
-    from semi_nnunet.deploy.export import export as export_model
+    from semi_nnunet.deploy.export import export_model as export_model
     from semi_nnunet.util.errors import UserError
 
     if out is None:
@@ -94,14 +94,14 @@ def model_name(
     Raises:
         UserError: both or neither are given, or there is no such data set.
     """
-    from semi_nnunet.data.layout import dataset_name
+    from semi_nnunet.data.layout import resolve_dataset_name
     from semi_nnunet.util.errors import UserError
 
     if model is None:
         if dataset is None or configuration is None:
             raise UserError("no model is given", fix="give -m MODEL, or -d, -c and -tr")
         names = (trainer or RECOMMENDED, plans or "nnUNetPlans", configuration)
-        return f"{dataset_name(dataset)}/{'__'.join(names)}"
+        return f"{resolve_dataset_name(dataset)}/{'__'.join(names)}"
     if any((dataset, configuration, trainer, plans)):
         raise UserError("-m names the model already", fix="omit -d, -c, -tr and -p, or -m")
     return str(model)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from semi_nnunet.deploy.install import Installed
+    from semi_nnunet.deploy.install import InstalledModels
 
 logger = logging.getLogger(__name__)
 
 
-def install(archive: Path, /) -> Installed:
+def install(archive: Path, /) -> InstalledModels:
     """Install a model from a zip, without running or overwriting anything.
 
         semi_nnunet install Dataset042_....zip
@@ -30,7 +30,7 @@ def install(archive: Path, /) -> Installed:
     Raises:
         UserError: the zip is damaged, holds files that no model has, or a different model exists.
     """
-    from semi_nnunet.deploy.install import install as install_models
+    from semi_nnunet.deploy.install import install_models as install_models
     from semi_nnunet.util.errors import printable
 
     installed = install_models(archive)

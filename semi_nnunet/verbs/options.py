@@ -11,7 +11,7 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import LimitedChoice
 
 if TYPE_CHECKING:
-    from semi_nnunet.runs.launching import Launcher as JobLauncher
+    from semi_nnunet.runs.launching import JobLauncher as JobLauncher
 
 Device = Literal["cpu", "cuda", "mps"]
 FilterScore = Literal["disagreement", "checkpoints", "entropy", "change"]
@@ -104,6 +104,6 @@ class Launcher:
         Raises:
             UserError: a number is too small.
         """
-        from semi_nnunet.runs.launching import Launcher as JobLauncher
+        from semi_nnunet.runs.launching import JobLauncher as JobLauncher
 
         return JobLauncher.of(asdict(self))

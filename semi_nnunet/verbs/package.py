@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from semi_nnunet.verbs.options import FIRST, MORE, Folds, Model, OutputFolder, one_of, option
 
 if TYPE_CHECKING:
-    from semi_nnunet.challenge.packaging import Submission
+    from semi_nnunet.challenge.packaging import PackagedSubmission
 
 logger = logging.getLogger(__name__)
 SPEED, WHEELS = one_of(), one_of()
@@ -30,7 +30,7 @@ def package(
     pins: Annotated[Sequence[str], option("--pin", several=True, group=MORE)] = (),
     wheels: Annotated[Path | None, option(group=(MORE, WHEELS))] = None,
     extra_index_url: Annotated[str | None, option(group=(MORE, WHEELS))] = None,
-) -> Submission:
+) -> PackagedSubmission:
     """Make a trained model a challenge submission: a folder to build and run without network.
 
         semi_nnunet package -m Dataset042_Pancreas/MODEL -f 0 -o my_team --contract flare22
@@ -65,7 +65,7 @@ def package(
     Raises:
         UserError: the model, an option or a wheel cannot be used; nothing is written then.
     """
-    from semi_nnunet.challenge.packaging import package as package_model
+    from semi_nnunet.challenge.packaging import package_model as package_model
     from semi_nnunet.util.files import amount
 
     submission = package_model(

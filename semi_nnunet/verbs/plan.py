@@ -17,7 +17,7 @@ from semi_nnunet.verbs.options import (
 )
 
 if TYPE_CHECKING:
-    from semi_nnunet.runs.plan import Planned
+    from semi_nnunet.runs.plan import WrittenPlans
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def plan(
     device: Annotated[str, option("--device", "-device", group=MORE)] = "cpu",
     trainers: Annotated[Sequence[str], option("-tr", several=True, group=MORE)] = (),
     all: RareFlag = False,
-) -> Planned:
+) -> WrittenPlans:
     """Write the semi-supervised settings into the plans, and print each with its reason.
 
         semi_nnunet plan -d 42
@@ -92,9 +92,9 @@ def plan(
     Raises:
         UserError: a name, setting, patch or network does not exist or does not fit.
     """
-    from semi_nnunet.planning.shown import decided_settings, every_setting
-    from semi_nnunet.runs.next_step import to_preprocess, to_train
-    from semi_nnunet.runs.plan import plan as write_settings
+    from semi_nnunet.planning.shown import format_all_settings, format_decided_settings
+    from semi_nnunet.runs.next_step import suggest_preprocessing, suggest_training
+    from semi_nnunet.runs.plan import plan_dataset as write_settings
 
     planned = write_settings(
         dataset,
@@ -119,17 +119,17 @@ def plan(
             f"{planned.name} keeps the sizes measured before (to measure again, delete {file})"
         ]
     if all:
-        lines += every_setting(planned.rows, planned.configurations)
+        lines += format_all_settings(planned.rows, planned.configurations)
     else:
-        lines += decided_settings(planned.rows, planned.configurations, trainers)
+        lines += format_decided_settings(planned.rows, planned.configurations, trainers)
     plans_option = "" if planned.name == "nnUNetPlans" else f"; use it with -p {planned.name}"
     lines += ["", *planned.networks, f"wrote {planned.path}{plans_option}"]
     if planned.coarser:
-        command = to_preprocess(dataset, planned.name, planned.coarser)
+        command = suggest_preprocessing(dataset, planned.name, planned.coarser)
         lines += [f"next, as its spacing is new: {command}"]
     elif planned.ready:
-        lines += [f"next: {to_train(dataset, planned.name, planned.ready[0])[0]}"]
+        lines += [f"next: {suggest_training(dataset, planned.name, planned.ready[0])[0]}"]
     else:
-        lines += [f"next: {to_preprocess(dataset, planned.name, planned.configurations)}"]
+        lines += [f"next: {suggest_preprocessing(dataset, planned.name, planned.configurations)}"]
     logger.info("\n".join(map(str, lines)))
     return planned

@@ -70,7 +70,7 @@ def predict(
     Raises:
         UserError: the model or a folder does not exist, or an image could not be predicted.
     """
-    from semi_nnunet.inference.predict import predict as predict_images
+    from semi_nnunet.inference.predict import predict_images as predict_images
 
     speed = "exact" if exact else "fast" if fast else "alike"
     common: dict[str, Any] = {"speed": speed, "mirror": mirror, "step": step, "coarse": coarse}

@@ -20,7 +20,7 @@ from semi_nnunet.verbs.options import (
 )
 
 if TYPE_CHECKING:
-    from semi_nnunet.runs.prepare import Ready
+    from semi_nnunet.runs.prepare import PreparedCounts
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def prepare(
     shards: Annotated[int | None, option(group=JOBS)] = None,
     launcher: Launcher | None = None,
     worker: Annotated[bool, Parameter(show=False, negative="")] = False,
-) -> Ready | None:
+) -> PreparedCounts | None:
     """Verify, plan and preprocess a data set with its unlabelled images in imagesUn.
 
         semi_nnunet preprocess -d 42
@@ -80,15 +80,15 @@ def prepare(
         UnfinishedError: shards failed; the reasons were printed.
         UserError: every bad input, in one pass, before anything is written.
     """
-    from semi_nnunet.runs.next_step import to_train
-    from semi_nnunet.runs.prepare import list_shards, prepare_shard, work_on
-    from semi_nnunet.runs.prepare import prepare as prepare_dataset
+    from semi_nnunet.runs.next_step import suggest_training
+    from semi_nnunet.runs.prepare import list_shards, prepare_shard, preprocess_shard
+    from semi_nnunet.runs.prepare import prepare_dataset as prepare_dataset
 
     jobs = (launcher or Launcher()).for_jobs()
     if jobs.only is not None:  # a process of a cluster, or the worker that it starts
         open_shards = list_shards(dataset, plans, configurations, shards, processes)
         if worker:
-            work_on(open_shards[jobs.only], processes)
+            preprocess_shard(open_shards[jobs.only], processes)
         else:
             prepare_shard(open_shards, jobs)
         return None
@@ -111,7 +111,7 @@ def prepare(
         )
     configuration, (labelled, _) = next(iter(ready.counts.items()))
     fold = "0" if labelled > 1 else "all"  # a single case cannot be split
-    first, *alternatives = to_train(dataset, ready.plans, configuration, fold)
+    first, *alternatives = suggest_training(dataset, ready.plans, configuration, fold)
     if alternatives:
         first = f"as there is no GPU: {first}"
     lines = [f"next{',' if alternatives else ':'} {first}", *(f"      {a}" for a in alternatives)]

@@ -21,7 +21,7 @@ from semi_nnunet.verbs.options import (
 )
 
 if TYPE_CHECKING:
-    from semi_nnunet.pseudo_labels.label import Labelled
+    from semi_nnunet.pseudo_labels.label import LabelledPool
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def pseudo_label(
     shards: Annotated[int | None, option(group=JOBS)] = None,
     launcher: Launcher | None = None,
     worker: Annotated[bool, Parameter(show=False, negative="")] = False,
-) -> Labelled | None:
+) -> LabelledPool | None:
     """Label images with trained models: a pool of any size, on one machine or a cluster.
 
         semi_nnunet pseudo-label -i images -o labelled -m Dataset042_Pancreas/MODEL --jobs 2
@@ -75,18 +75,20 @@ def pseudo_label(
         UserError: a model or image is missing, ``out`` was begun with other ones, or nothing says
             which classes the labels to complete annotate.
     """
-    from semi_nnunet.pseudo_labels.label import label_shard, request_of
-    from semi_nnunet.pseudo_labels.label import pseudo_label as label_pool
+    from semi_nnunet.pseudo_labels.label import label_images as label_pool
+    from semi_nnunet.pseudo_labels.label import label_shard, make_labelling_request
 
     options: dict[str, Any] = {"views": list(views), "confidence": confidence, "npz": npz}
     options["complete"] = complete
     jobs = (launcher or Launcher()).for_jobs()
     if worker:
-        label_shard(request_of(images, out, models, **options), jobs.only, shards, jobs.device)
+        label_shard(
+            make_labelling_request(images, out, models, **options), jobs.only, shards, jobs.device
+        )
         return None
     return label_pool(images, out, models, **options, shards=shards, launcher=jobs)
 
 
-def has_failed(result: Labelled | None) -> bool:
+def has_failed(result: LabelledPool | None) -> bool:
     """Return whether no image could be labelled."""
     return result is not None and not result.cases

@@ -56,7 +56,7 @@ def write_report(
     Raises:
         UserError: nothing was measured, a name is unknown, or the file cannot be written.
     """
-    from semi_nnunet.report.write import write_report as write_page
+    from semi_nnunet.report.write import write_report_page as write_page
     from semi_nnunet.util.errors import printable
 
     written = write_page(

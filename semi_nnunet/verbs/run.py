@@ -83,7 +83,7 @@ def run(
     if list:
         list_recipes()
         return None
-    from semi_nnunet.runs.follow import Following, follow_recipe
+    from semi_nnunet.runs.follow import FollowOptions, follow_recipe
     from semi_nnunet.util.errors import UserError
 
     if recipe is None or converted is None:
@@ -91,7 +91,7 @@ def run(
             f"a recipe and -d are needed, got {'no recipe' if recipe is None else 'no -d'}",
             fix="semi_nnunet run RECIPE SRC -d ID -o NEW_ID; semi_nnunet run --list names them",
         )
-    options = Following(
+    options = FollowOptions(
         source=source,
         converted=converted,
         split=split,
@@ -115,13 +115,13 @@ def run(
 
 def list_recipes() -> None:
     """Log the names and titles of all recipes."""
-    from semi_nnunet.runs.recipe_files import recipes_folder, titles
+    from semi_nnunet.runs.recipe_files import find_recipes_folder, list_recipe_titles
 
-    recipes = [*titles()]
+    recipes = [*list_recipe_titles()]
     width = max((len(name) for name, _ in recipes), default=0)
     lines = [f"{name:<{width}}  {title}" for name, title in recipes]
     lines += [
         "",
-        f"in {recipes_folder()}; next: semi_nnunet run NAME SRC -d ID -o NEW_ID --dry-run",
+        f"in {find_recipes_folder()}; next: semi_nnunet run NAME SRC -d ID -o NEW_ID --dry-run",
     ]
     logger.info("\n".join(lines))

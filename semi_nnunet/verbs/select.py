@@ -19,7 +19,7 @@ from semi_nnunet.verbs.options import (
 )
 
 if TYPE_CHECKING:
-    from semi_nnunet.pseudo_labels.select import Selected
+    from semi_nnunet.pseudo_labels.select import Selection
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def select(
     before: Annotated[Sequence[str], option(several=True, group=MORE)] = (),
     device: ComputeDevice = None,
     jobs: Annotated[int | None, option(group=JOBS)] = None,
-) -> Selected | None:
+) -> Selection | None:
     """Select the unlabelled images to train on, by the certainty of trained models (UIF).
 
         semi_nnunet select -d 42 -m Dataset042_Pancreas/MODEL --keep 0.5
@@ -75,10 +75,10 @@ def select(
         UserError: a model is missing or does not fit, the page cannot be written, or no image is
             left.
     """
-    from semi_nnunet.pseudo_labels.choice import Choice
-    from semi_nnunet.pseudo_labels.select import select as select_images
+    from semi_nnunet.pseudo_labels.choice import SelectionRule
     from semi_nnunet.pseudo_labels.select import select_all
-    from semi_nnunet.runs.launching import Launcher
+    from semi_nnunet.pseudo_labels.select import select_images as select_images
+    from semi_nnunet.runs.launching import JobLauncher
 
     if undo:
         select_all(dataset)
@@ -87,10 +87,10 @@ def select(
     selected = select_images(
         dataset,
         models,
-        Choice(keep, most, score, tuple(before)),
+        SelectionRule(keep, most, score, tuple(before)),
         views=list(views),
         page=page,
-        launcher=Launcher(device=device, jobs=jobs),
+        launcher=JobLauncher(device=device, jobs=jobs),
     )
     logger.info(
         f"{len(selected.kept)} of {selected.total} unlabelled images are selected; see "

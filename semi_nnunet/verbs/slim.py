@@ -17,7 +17,7 @@ from semi_nnunet.verbs.options import (
 )
 
 if TYPE_CHECKING:
-    from semi_nnunet.runs.slim import Slimmed
+    from semi_nnunet.runs.slim import SlimResult
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def slim(
     name: Annotated[str | None, option(group=MORE)] = None,
     settings: Annotated[Sequence[str], option("--set", several=True, group=MORE)] = (),
     launcher: Launcher | None = None,
-) -> Slimmed:
+) -> SlimResult:
     """Distil a trained model into a small, fast network for the same images.
 
         semi_nnunet slim -m Dataset042_X/SemiUnifiedTrainer__nnUNetPlans__3d_fullres
@@ -68,7 +68,7 @@ def slim(
             model's network is not one of nnU-Net's, no network meets the goal, or a training
             failed.
     """
-    from semi_nnunet.runs.slim import slim as distil_model
+    from semi_nnunet.runs.slim import distil_slim_network as distil_model
     from semi_nnunet.util.errors import printable
 
     slimmed = distil_model(

@@ -28,7 +28,7 @@ def status(dataset: Dataset, plans: OptionalPlans = None) -> list[str]:
         UserError: there is no such data set, or nothing was trained with these plans, though with
             others.
     """
-    from semi_nnunet.runs.status import status as list_trainings
+    from semi_nnunet.runs.status import report_trainings as list_trainings
     from semi_nnunet.util.errors import printable
 
     lines = list_trainings(dataset, plans)

@@ -59,9 +59,9 @@ def train(
         UserError: the trainer, the plans, the configuration, the fold or the device does not exist,
             the data or settings do not fit, or the weights are missing or can execute code.
     """
-    from semi_nnunet.runs.next_step import device_option
-    from semi_nnunet.runs.process_group import is_first
-    from semi_nnunet.runs.train import train as train_fold
+    from semi_nnunet.runs.next_step import format_device_option
+    from semi_nnunet.runs.process_group import is_first_process
+    from semi_nnunet.runs.train import train_fold as train_fold
     from semi_nnunet.util.command import typed
 
     folder = train_fold(
@@ -77,10 +77,10 @@ def train(
         npz=npz,
         pretrained_weights=pretrained_weights,
     )
-    if is_first():
+    if is_first_process():
         model = ["-d", dataset, "-c", configuration, "-f", str(fold), "-tr", trainer]
         model += [] if plans == "nnUNetPlans" else ["-p", plans]
         words = ("nnUNetv2_predict", *model, "-i", "IMAGES", "-o", "PREDICTIONS")
-        next_command = typed((*words, *device_option(device)))
+        next_command = typed((*words, *format_device_option(device)))
         logger.info(f"{folder} is trained\nnext: {next_command}")
     return folder

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from semi_nnunet.verbs.options import ComputeDevice, Folds, Model, option
 
 if TYPE_CHECKING:
-    from semi_nnunet.deploy.mirrors import Mirrors
+    from semi_nnunet.deploy.mirrors import MirrorChoice
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ def tune(
     folds: Folds = None,
     lose: Annotated[float, option()] = 0.1,
     device: ComputeDevice = None,
-) -> Mirrors:
+) -> MirrorChoice:
     """Find out which mirrored images are worth their time when a model predicts.
 
         semi_nnunet tune -m Dataset042_Pancreas/MODEL
@@ -45,7 +45,7 @@ def tune(
         UserError: there is no such model, fold or data set, the training did not mirror, or it has
             no validation case.
     """
-    from semi_nnunet.inference.tuning import tune as compare_axes
+    from semi_nnunet.inference.tuning import tune_mirror_axes as compare_axes
 
     mirrors = compare_axes(model, folds=folds, lose=lose / 100, device=device)
     axes = " ".join(map(str, mirrors.axes))

@@ -12,9 +12,9 @@ from semi_nnunet.augment.batched_intensity import (
     add_noise,
     blur,
     change_contrast,
-    change_gamma,
-    kernel,
+    change_row_gamma,
     kernel_radius,
+    list_kernel_weights,
     lower_resolution,
     multiply,
 )
@@ -28,7 +28,7 @@ CHANGES = {
     "low resolution": lambda rows: lower_resolution(
         rows, [[4 + row] * (rows.ndim - 1) for row in range(len(rows))]
     ),
-    "gamma": lambda rows: change_gamma(
+    "gamma": lambda rows: change_row_gamma(
         rows, torch.linspace(0.5, 2, len(rows)), torch.ones(len(rows)), torch.ones(len(rows))
     ),
 }
@@ -50,7 +50,7 @@ def test_kernels_are_those_of_batchgenerators(sigma):
     expected = _build_kernel(sigma, truncate=6)
     radius = kernel_radius(sigma)
     assert 2 * radius + 1 == len(expected)
-    wider = torch.tensor(kernel(sigma, radius + 2))
+    wider = torch.tensor(list_kernel_weights(sigma, radius + 2))
     torch.testing.assert_close(wider[2:-2], expected, rtol=1e-5, atol=1e-7)
     assert (wider[:2] == 0).all() and (wider[-2:] == 0).all()
 
@@ -58,7 +58,10 @@ def test_kernels_are_those_of_batchgenerators(sigma):
 def test_blur_is_scipys_with_a_width_for_each_row_and_axis():
     rows, sigmas = torch.randn(2, 16, 18, 17), [[0.5, 0.8, 1.0], [1.0, 0.6, 0.5]]
     radius = 3
-    kernels = [torch.tensor([kernel(row[axis], radius) for row in sigmas]) for axis in range(3)]
+    kernels = [
+        torch.tensor([list_kernel_weights(row[axis], radius) for row in sigmas])
+        for axis in range(3)
+    ]
     for row, row_sigmas, blurred in zip(rows, sigmas, blur(rows, kernels), strict=True):
         expected = row.numpy()
         for axis, sigma in enumerate(row_sigmas):
@@ -90,7 +93,7 @@ def test_contrast_keeps_the_mean_and_the_range_if_asked():
 def test_gamma_keeps_statistics_if_asked_and_the_order_of_values():
     rows = torch.rand(4, 30, 30) * 5 - 1
     sign, keeps = torch.tensor([1.0, -1, 1, -1]), torch.tensor([1.0, 1, 0, 0])
-    changed = change_gamma(rows, torch.full((4,), 1.4), sign, keeps)
+    changed = change_row_gamma(rows, torch.full((4,), 1.4), sign, keeps)
     torch.testing.assert_close(changed[:2].mean((1, 2)), rows[:2].mean((1, 2)))
     torch.testing.assert_close(changed[:2].std((1, 2)), rows[:2].std((1, 2)))
     for old, new, direction in zip(rows[2:], changed[2:], (1, -1), strict=True):

@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from semi_nnunet.augment.batched_labels import at_scales, fill_outside, replace_label, to_regions
+from semi_nnunet.augment.batched_labels import (
+    downsample_labels,
+    fill_outside,
+    replace_label,
+    to_regions,
+)
 
 LABELS = torch.tensor([[[[-1, 0, 1], [2, 3, -1]]]], dtype=torch.int16)
 
@@ -41,7 +46,7 @@ def test_regions_are_unions_of_labels():
 
 def test_scales_keep_type_and_full_resolution():
     wide = LABELS.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    levels = at_scales(wide, [(1, 1), (0.5, 0.5)])
+    levels = downsample_labels(wide, [(1, 1), (0.5, 0.5)])
     assert levels[0] is wide and torch.equal(levels[1], LABELS)
 
 
@@ -51,4 +56,4 @@ def test_voxels_are_those_of_nearest_exact_of_any_size(edge, factor):
     labels = torch.randint(0, 5, (2, 1, edge, 12), dtype=torch.int16)
     size = [round(edge * factor), 6]
     expected = F.interpolate(labels.float(), size, mode="nearest-exact").to(torch.int16)
-    assert torch.equal(at_scales(labels, [(factor, 0.5)])[0], expected)
+    assert torch.equal(downsample_labels(labels, [(factor, 0.5)])[0], expected)

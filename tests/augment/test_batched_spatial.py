@@ -10,12 +10,12 @@ from torch.nn import functional as F
 
 from semi_nnunet.augment import batched_spatial
 from semi_nnunet.augment.batched_spatial import (
+    build_sampling_grid,
+    build_sampling_matrix,
     crop_centre,
-    mirror,
+    mirror_samples,
     resample_image,
     resample_labels,
-    sampling_grid,
-    sampling_matrix,
 )
 
 SHAPES = {"2d": (13, 18), "3d": (9, 12, 10)}
@@ -32,7 +32,7 @@ def blobs(n: int, channels: int, shape: tuple[int, ...], labels: int = 4) -> tor
 def random_grids(n: int, size: tuple[int, ...]) -> torch.Tensor:
     """Return random affine grids, which reach outside."""
     axes = len(size)
-    return sampling_grid(0.8 * torch.randn(n, axes, axes + 1), size)
+    return build_sampling_grid(0.8 * torch.randn(n, axes, axes + 1), size)
 
 
 @each_shape
@@ -53,16 +53,16 @@ def test_the_crop_is_the_middle_and_padded_with_the_value(shape, edge):
 def test_the_grid_is_that_of_torch(shape):
     matrices = torch.randn(3, len(shape), len(shape) + 1)
     expected = F.affine_grid(matrices, [3, 1, *shape], align_corners=False)
-    torch.testing.assert_close(sampling_grid(matrices, shape), expected)
+    torch.testing.assert_close(build_sampling_grid(matrices, shape), expected)
 
 
 def test_the_identity_samples_the_centre_and_a_quarter_turn_turns_it():
     x = torch.rand(1, 1, 8, 12)
-    matrix = torch.tensor([sampling_matrix([[1.0, 0.0], [0.0, 1.0]], (8, 12), (4, 6))])
-    resampled = resample_image(x, sampling_grid(matrix, (4, 6)))
+    matrix = torch.tensor([build_sampling_matrix([[1.0, 0.0], [0.0, 1.0]], (8, 12), (4, 6))])
+    resampled = resample_image(x, build_sampling_grid(matrix, (4, 6)))
     torch.testing.assert_close(resampled, x[:, :, 2:6, 3:9])
-    matrix = torch.tensor([sampling_matrix([[0.0, -1.0], [1.0, 0.0]], (8, 12), (4, 4))])
-    resampled = resample_image(x, sampling_grid(matrix, (4, 4)))
+    matrix = torch.tensor([build_sampling_matrix([[0.0, -1.0], [1.0, 0.0]], (8, 12), (4, 4))])
+    resampled = resample_image(x, build_sampling_grid(matrix, (4, 4)))
     torch.testing.assert_close(resampled, x[:, :, 2:6, 4:8].rot90(-1, (2, 3)).contiguous())
 
 
@@ -130,4 +130,4 @@ def test_each_sample_is_mirrored_along_its_own_axes(shape):
     expected = [
         sample.flip([axis + 1 for axis in axes]) for sample, axes in zip(x, choices, strict=True)
     ]
-    assert mirror(x, choices) is x and torch.equal(x, torch.stack(expected))
+    assert mirror_samples(x, choices) is x and torch.equal(x, torch.stack(expected))

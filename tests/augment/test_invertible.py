@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from semi_nnunet.augment.invertible import GridView, sample_grid_view, square_planes
+from semi_nnunet.augment.invertible import GridView, list_square_planes, sample_grid_view
 
 
 @pytest.mark.parametrize("turns", range(4))
@@ -27,11 +27,11 @@ def test_averaging_before_undoing_the_flip_is_wrong():
 
 
 def test_quarter_turns_only_where_patch_and_spacing_are_square():
-    assert square_planes((64, 64), (1.0, 1.0)) == [(0, 1)]
-    assert square_planes((64, 48), (1.0, 1.0)) == []
-    assert square_planes((64, 64), (1.0, 1.2)) == []
-    assert square_planes((16, 64, 64), (3.0, 0.8, 0.8)) == [(1, 2)]
-    assert len(square_planes((32, 32, 32), (1, 1, 1))) == 3
+    assert list_square_planes((64, 64), (1.0, 1.0)) == [(0, 1)]
+    assert list_square_planes((64, 48), (1.0, 1.0)) == []
+    assert list_square_planes((64, 64), (1.0, 1.2)) == []
+    assert list_square_planes((16, 64, 64), (3.0, 0.8, 0.8)) == [(1, 2)]
+    assert len(list_square_planes((32, 32, 32), (1, 1, 1))) == 3
 
 
 def test_every_allowed_view_is_drawn_and_no_other():

@@ -15,7 +15,7 @@ from semi_nnunet.automatic.commands import (
     list_step_settings,
 )
 from semi_nnunet.automatic.schedule import TrainingRound
-from semi_nnunet.runs.launching import Launcher
+from semi_nnunet.runs.launching import JobLauncher
 from semi_nnunet.settings.assignments import parse_assignments
 from tests.runs.jobs import leave
 from tests.runs.parsing import parse_command
@@ -23,10 +23,10 @@ from tests.runs.parsing import parse_command
 SHORT = TrainingRound("short", ("SemiBaselineTrainer", "SemiCPSTrainer"), ("0", "1"), 100)
 ROUND = TrainingRound("full", ("SemiBaselineTrainer", "SemiCPSTrainer"), ("all", "2"), 200)
 LAUNCHERS = [
-    Launcher(),
-    Launcher(jobs=2, threads=1, device="cuda"),
-    Launcher("slurm", sbatch="--gres=gpu:1"),
-    Launcher("ray", ray_address="host:1"),
+    JobLauncher(),
+    JobLauncher(jobs=2, threads=1, device="cuda"),
+    JobLauncher("slurm", sbatch="--gres=gpu:1"),
+    JobLauncher("ray", ray_address="host:1"),
 ]
 
 
@@ -34,7 +34,7 @@ LAUNCHERS = [
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_all_commands_are_understood(
-    empty, launcher: Launcher, device: str, fast: bool, monkeypatch
+    empty, launcher: JobLauncher, device: str, fast: bool, monkeypatch
 ) -> None:
     monkeypatch.setattr(auto_commands, "computes_bfloat16_fast", lambda: fast)
     commands = AutoCommands(empty, "2d", launcher, device, Path("out"))
@@ -49,7 +49,7 @@ def test_all_commands_are_understood(
     ]
     for _, words in all_of_them:
         parsed = parse_command(words)
-        if words[1] == "crossval" and launcher != Launcher():
+        if words[1] == "crossval" and launcher != JobLauncher():
             assert parsed.launcher.launcher == launcher.launcher
             assert parsed.launcher.jobs == launcher.jobs
     budgets = ["--budget" in words for _, words in all_of_them]
@@ -59,7 +59,7 @@ def test_all_commands_are_understood(
 
 
 def test_the_jobs_of_a_round_match_its_crossval(empty) -> None:
-    commands = AutoCommands(empty, "2d", Launcher(), "cpu", Path("out"))
+    commands = AutoCommands(empty, "2d", JobLauncher(), "cpu", Path("out"))
     jobs = commands.list_jobs(ROUND)
     assert {(job.trainer, job.fold) for job in jobs} == {
         (trainer, fold) for trainer in ROUND.trainers for fold in ROUND.folds
@@ -68,7 +68,7 @@ def test_the_jobs_of_a_round_match_its_crossval(empty) -> None:
 
 
 def test_in_the_last_round_the_baseline_has_its_own_epochs(empty) -> None:
-    commands = AutoCommands(empty, "2d", Launcher(), "cpu", Path("out"))
+    commands = AutoCommands(empty, "2d", JobLauncher(), "cpu", Path("out"))
     (_, plan), _ = commands.build_trainings(replace(ROUND, baseline_ratio=3.3), 50)
     assert {"epochs=4", "SemiBaselineTrainer.epochs=13"} <= {*plan}  # 660 steps are 13 epochs
     (_, plan), _ = commands.build_trainings(SHORT, 50)
@@ -78,7 +78,7 @@ def test_in_the_last_round_the_baseline_has_its_own_epochs(empty) -> None:
 def test_rounds_that_choose_predict_no_test_case(empty) -> None:
     (empty.raw / "labelsTs").mkdir()
     (empty.raw / "labelsTs" / "case_0.nii.gz").touch()
-    commands = AutoCommands(empty, "2d", Launcher(), "cpu", Path("out"))
+    commands = AutoCommands(empty, "2d", JobLauncher(), "cpu", Path("out"))
     (_, _), (_, train) = commands.build_trainings(SHORT, 50)
     parsed = parse_command(train)
     assert parsed.steps == ["train"]

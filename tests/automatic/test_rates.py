@@ -14,7 +14,7 @@ from semi_nnunet.automatic.rates import START_S, estimate_rate, read_rate
 from semi_nnunet.benchmarking.kept import Kept, StepRate
 from semi_nnunet.benchmarking.work import Work
 from semi_nnunet.runs.folders import Folders
-from semi_nnunet.runs.launching import Launcher
+from semi_nnunet.runs.launching import JobLauncher
 from semi_nnunet.runs.local import Resources
 from semi_nnunet.training.history import History
 from semi_nnunet.util.errors import UserError
@@ -82,7 +82,7 @@ def planned(empty: Folders) -> AutoCommands:
     semi = {"steps_per_epoch": 50, "validation_steps_per_epoch": 5}
     plans = {"plans_name": PLANS, "configurations": {"2d": {}}, "semi": semi}
     write_json(empty.preprocessed / f"{PLANS}.json", plans)
-    return AutoCommands(empty, "2d", Launcher(), "cpu", empty.raw)
+    return AutoCommands(empty, "2d", JobLauncher(), "cpu", empty.raw)
 
 
 def timed(

@@ -19,7 +19,7 @@ from semi_nnunet.automatic.state import AutoState
 from semi_nnunet.datasets.phantom import write_phantom_dataset
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
 from semi_nnunet.runs.folders import Folders
-from semi_nnunet.runs.launching import Launcher
+from semi_nnunet.runs.launching import JobLauncher
 from semi_nnunet.runs.local import Resources
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.lock import held
@@ -117,7 +117,7 @@ def test_where_none_can_choose_only_the_first_candidate_is_timed(
         return dict.fromkeys(trainers, TrainingRate(1, 1, 1))
 
     monkeypatch.setattr(run, "measure_rates_locally", rates)
-    commands = AutoCommands(empty, "2d", Launcher(), "cpu", empty.raw)
+    commands = AutoCommands(empty, "2d", JobLauncher(), "cpu", empty.raw)
     state = AutoState(empty.results / "state.json", {})
     candidates = ("SemiDistillationTrainer", "SemiCPSTrainer")
     auto_run = run.AutoRun(commands, state, candidates, 1.0, Resources("cpu", (), 1, 2))

@@ -16,7 +16,7 @@ from semi_nnunet.benchmarking.run import in_own_process
 from semi_nnunet.benchmarking.steps import Times
 from semi_nnunet.benchmarking.work import TOO_LARGE, Work
 from semi_nnunet.cli.main import main
-from semi_nnunet.runs.folders import folders_of
+from semi_nnunet.runs.folders import find_folders
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.timing import Seconds
 
@@ -70,7 +70,7 @@ def test_quick_measures_in_one_process_and_keeps_it(prepared_dataset, tmp_path, 
     )  # fmt: skip
     assert len(pids) == 1 and measured.case and len(measured.costs) == 2
     work = Work(dataset.name, "2d", "nnUNetPlans", "cpu", 1, 9)
-    kept = Kept.of(folders_of(dataset.name), work)
+    kept = Kept.of(find_folders(dataset.name), work)
     assert kept.rates == measured.rates() and set(kept.rates) == {c.trainer for c in measured.costs}
     assert kept.rates["SemiMeanTeacherTrainer"].step == measured.costs[1].seconds.median
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.challenge.sampling import cost_of, track_container
+from semi_nnunet.challenge.sampling import measure_program, track_container
 
 # As docker is: a server starts the container, the client waits for it and passes no SIGKILL on.
 ENGINE = """#!/bin/bash
@@ -70,7 +70,7 @@ def is_running(folder: Path) -> bool:
 def test_a_container_that_takes_too_long_is_killed(engine: Path, words: tuple[str, ...]) -> None:
     command = [write_engine(engine, 300), *(word.format(folder=engine) for word in words)]
     begin = time.monotonic()
-    assert cost_of(command, limit=1.0).exit_code is None
+    assert measure_program(command, limit=1.0).exit_code is None
     assert time.monotonic() - begin < 20
     assert not is_running(engine)
     calls = (engine / "calls").read_text().splitlines()
@@ -79,7 +79,7 @@ def test_a_container_that_takes_too_long_is_killed(engine: Path, words: tuple[st
 
 
 def test_a_container_that_ends_in_time_is_not_killed(engine: Path) -> None:
-    cost = cost_of([write_engine(engine, 0.2, "podman"), "run", "--rm", "NAME"], limit=60)
+    cost = measure_program([write_engine(engine, 0.2, "podman"), "run", "--rm", "NAME"], limit=60)
     assert cost.exit_code == 0
     assert "kill" not in (engine / "calls").read_text()
 

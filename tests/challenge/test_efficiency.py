@@ -12,8 +12,8 @@ import pytest
 import SimpleITK as sitk
 
 from semi_nnunet.challenge import efficiency as under_test
-from semi_nnunet.challenge.efficiency import EfficiencyResult, efficiency, find_case_problem
-from semi_nnunet.challenge.sampling import Cost
+from semi_nnunet.challenge.efficiency import EfficiencyResult, find_case_problem, measure_efficiency
+from semi_nnunet.challenge.sampling import ProgramCost
 from semi_nnunet.cli.main import main
 from semi_nnunet.util.errors import UserError
 
@@ -60,7 +60,7 @@ def test_each_case_has_its_cost_and_quality(setting, tmp_path, capsys):
     command, images, references = setting
     add(images, "silent")
     shutil.copy(references / "good.nii.gz", references / "silent.nii.gz")
-    result = efficiency(command, images, tmp_path / "out", references=references)
+    result = measure_efficiency(command, images, tmp_path / "out", references=references)
     rows = result.cases
     assert list(rows) == ["good", "half", "silent"]
     lines = [line for line in capsys.readouterr().out.splitlines() if " of 3 " in line]
@@ -99,7 +99,7 @@ def test_a_worthless_measurement_is_refused_before_it_begins(setting, tmp_path, 
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(UserError) as error:
-        efficiency("nonsense_program {inputs}", tmp_path / "full", tmp_path / "full")
+        measure_efficiency("nonsense_program {inputs}", tmp_path / "full", tmp_path / "full")
     message = str(error.value)
     for keyword in (
         "{outputs}",
@@ -110,7 +110,7 @@ def test_a_worthless_measurement_is_refused_before_it_begins(setting, tmp_path, 
         assert keyword in message
     monkeypatch.setattr(under_test.psutil, "cpu_percent", lambda interval: 80.0)
     with pytest.raises(UserError, match="got 80 %"):
-        efficiency(command, images, tmp_path / "out")
+        measure_efficiency(command, images, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -119,7 +119,7 @@ def test_all_mistakes_are_reported_together_before_hours_of_work(setting, tmp_pa
     (tmp_path / "file").touch()
     (references / "half.nii.gz").unlink()
     with pytest.raises(UserError) as error:
-        efficiency(
+        measure_efficiency(
             f"{command} 'open", images, tmp_path / "file", references=references, limit=-4,
             class_tolerances=["organ"],
         )  # fmt: skip
@@ -129,17 +129,17 @@ def test_all_mistakes_are_reported_together_before_hours_of_work(setting, tmp_pa
     ):  # fmt: skip
         assert keyword in message
     with pytest.raises(UserError, match=r"good: .* label"):
-        efficiency(command, images, tmp_path / "out", references=tmp_path / "nowhere")
+        measure_efficiency(command, images, tmp_path / "out", references=tmp_path / "nowhere")
     (images / "half_0000.nii.gz").unlink()
     for tolerances in (["liver=2"], {"liver": 2.0}):
         with pytest.raises(UserError, match="organ; got liver"):
-            efficiency(
+            measure_efficiency(
                 command, images, tmp_path / "out", references=references,
                 class_tolerances=tolerances,
             )  # fmt: skip
     (tmp_path / "dataset.json").unlink()
     with pytest.raises(UserError, match=r"dataset\.json"):
-        efficiency(command, images, tmp_path / "out", references=references)
+        measure_efficiency(command, images, tmp_path / "out", references=references)
     assert not (tmp_path / "out").exists()
 
 
@@ -157,15 +157,15 @@ def test_the_same_command_continues_after_an_interruption(setting, tmp_path, mon
     monkeypatch.setattr(under_test, "measure_case", interrupted)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            efficiency(command, images, out, references=references)
+            measure_efficiency(command, images, out, references=references)
     with pytest.raises(UserError, match="new or empty"):
-        efficiency(command + " --other", images, out, references=references)
-    result = efficiency(command, images, out, references=references)
+        measure_efficiency(command + " --other", images, out, references=references)
+    result = measure_efficiency(command, images, out, references=references)
     good, half = "good_0000.nii.gz", "half_0000.nii.gz"
     assert called == [good, good, half, half] and [*result.cases] == ["good", "half"]
     assert result.cases["good"]["dice"] == 1.0 and not result.problems
     with pytest.raises(UserError, match="new or empty"):  # it is finished
-        efficiency(command, images, out, references=references)
+        measure_efficiency(command, images, out, references=references)
 
 
 def test_a_case_without_any_class_has_no_dice_and_does_not_spoil_the_mean(setting, tmp_path):
@@ -173,7 +173,7 @@ def test_a_case_without_any_class_has_no_dice_and_does_not_spoil_the_mean(settin
     for folder, name in ((images, "none_0000"), (references, "none")):
         empty = sitk.GetImageFromArray(np.zeros((6, 8, 8), np.uint8))
         sitk.WriteImage(empty, str(folder / f"{name}.nii.gz"))
-    result = efficiency(command, images, tmp_path / "out", references=references)
+    result = measure_efficiency(command, images, tmp_path / "out", references=references)
     assert result.cases["none"]["dice"] is None and result.cases["none"]["nsd"] is None
     assert result.means["dice"] == pytest.approx((1 + 2 / 3) / 2)
     row = (tmp_path / "out" / "efficiency.csv").read_text().splitlines()[3]
@@ -194,7 +194,7 @@ def test_costs_are_kept_if_segmentations_cannot_be_measured(setting, tmp_path, c
 
 
 def test_a_case_that_was_sampled_too_rarely_is_a_problem():
-    cost = Cost(9.0, 1.0, 1.0, 1.0, None, None, 3.0, 0)
+    cost = ProgramCost(9.0, 1.0, 1.0, 1.0, None, None, 3.0, 0)
     problem = find_case_problem("case", cost, True, None)
     assert problem is not None and "not sampled for 3.0 s" in problem.what
     assert EfficiencyResult(Path(), {}, ()).means == {}

@@ -20,7 +20,7 @@ from semi_nnunet.challenge.entry import (
     seconds_since_start,
     write_test_image,
 )
-from semi_nnunet.inference.predict import predict
+from semi_nnunet.inference.predict import predict_images
 from semi_nnunet.util.files import read_json, write_json
 from tests.pseudo_labels.labelling import read
 
@@ -44,7 +44,9 @@ def test_the_segmentations_equal_those_of_predict_and_nothing_else_is_written(
     inputs, outputs = folders
     contents = {path: path.read_bytes() for path in inputs.iterdir()}
     assert main(make_words(root, inputs, outputs)) == 0
-    expected = predict(pool.models[0].folder, inputs, tmp_path / "p", speed="exact", device="cpu")
+    expected = predict_images(
+        pool.models[0].folder, inputs, tmp_path / "p", speed="exact", device="cpu"
+    )
     assert sorted(path.name for path in outputs.iterdir()) == [path.name for path in expected]
     for path in expected:
         assert np.array_equal(read(outputs / path.name), read(path))

@@ -16,9 +16,9 @@ import pytest
 
 from semi_nnunet.challenge import packaging
 from semi_nnunet.challenge.needs import find_needed_packages
-from semi_nnunet.challenge.packaging import package
+from semi_nnunet.challenge.packaging import package_model
 from semi_nnunet.cli.main import main
-from semi_nnunet.inference.predict import predict
+from semi_nnunet.inference.predict import predict_images
 from semi_nnunet.util.errors import UserError
 from tests.challenge.conftest import write_pip, write_wheels
 from tests.pseudo_labels.labelling import read
@@ -63,7 +63,7 @@ def test_the_folder_is_complete_and_its_page_has_the_commands(pool, offline, tmp
 
 
 def test_without_a_gpu_the_call_asks_for_none(pool, offline, tmp_path):
-    submission = package(
+    submission = package_model(
         pool.models[0].folder, tmp_path / "team", contract="flare22", device="cpu",
         wheel_folder=offline, speed="fast", step=0.75,
     )  # fmt: skip
@@ -80,7 +80,7 @@ def test_without_a_gpu_the_call_asks_for_none(pool, offline, tmp_path):
 
 @pytest.mark.parametrize("file", ["install.sh", "predict.sh"])
 def test_the_shell_understands_its_files(file, pool, offline, tmp_path):
-    submission = package(pool.models[0].folder, tmp_path / "team", wheel_folder=offline)
+    submission = package_model(pool.models[0].folder, tmp_path / "team", wheel_folder=offline)
     assert subprocess.run(["sh", "-n", str(submission.folder / file)]).returncode == 0
     assert os.access(submission.folder / file, os.X_OK)
     docker = (submission.folder / "Dockerfile").read_text().splitlines()
@@ -93,7 +93,9 @@ def test_the_shell_understands_its_files(file, pool, offline, tmp_path):
 def test_a_gpu_contract_needs_a_pytorch_with_cuda(pool, offline, tmp_path, monkeypatch):
     monkeypatch.setattr(packaging.torch.version, "cuda", None)
     with pytest.raises(UserError, match=r"PyTorch with CUDA.*--device cpu"):
-        package(pool.models[0].folder, tmp_path / "team", contract="flare22", wheel_folder=offline)
+        package_model(
+            pool.models[0].folder, tmp_path / "team", contract="flare22", wheel_folder=offline
+        )
 
 
 def test_a_missing_pip_is_reported_with_the_other_problems(pool, tmp_path, monkeypatch):
@@ -102,7 +104,7 @@ def test_a_missing_pip_is_reported_with_the_other_problems(pool, tmp_path, monke
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     with pytest.raises(UserError) as error:
-        package("nothing", tmp_path / "team", pins=["torch=2"])
+        package_model("nothing", tmp_path / "team", pins=["torch=2"])
     for keyword in ("pip, which is not installed", "no trained model", "got torch=2"):
         assert keyword in str(error.value)
 
@@ -112,11 +114,13 @@ def test_mistakes_are_reported_together_and_leave_no_files(pool, offline, tmp_pa
     full.mkdir()
     (full / "file").touch()
     with pytest.raises(UserError) as error:
-        package(pool.models[0].folder, full, device="mps", pins=["torch=2", "numpy==1.0"])
+        package_model(pool.models[0].folder, full, device="mps", pins=["torch=2", "numpy==1.0"])
     for keyword in ("exists already", "cpu or cuda, got mps", "NAME==VERSION, got torch=2"):
         assert keyword in str(error.value)
     with pytest.raises(UserError) as error:
-        package("nothing", full, contract="acdc", step=2.0, pins=["torch=2"], wheel_folder=full)
+        package_model(
+            "nothing", full, contract="acdc", step=2.0, pins=["torch=2"], wheel_folder=full
+        )
     for keyword in (
         "exists already", "must be one of", "got 2.0", "NAME==VERSION, got torch=2",
         "no trained model", "folder of wheels, got none",
@@ -124,9 +128,9 @@ def test_mistakes_are_reported_together_and_leave_no_files(pool, offline, tmp_pa
         assert keyword in str(error.value)
     for mistake in ({"contract": "acdc"}, {"speed": "quick"}, {"folds": ["7"]}, {"step": 2.0}):
         with pytest.raises(UserError):
-            package(pool.models[0].folder, tmp_path / "team", wheel_folder=offline, **mistake)
+            package_model(pool.models[0].folder, tmp_path / "team", wheel_folder=offline, **mistake)
     with pytest.raises(UserError, match=r"torch==3.0\+cpu"):
-        package(pool.models[0].folder, tmp_path / "team", wheel_folder=offline,
+        package_model(pool.models[0].folder, tmp_path / "team", wheel_folder=offline,
                 pins=["torch==3.0+cpu"])  # fmt: skip
     assert not list(tmp_path.glob("*team*"))
     assert [path.name for path in full.iterdir()] == ["file"]
@@ -139,7 +143,7 @@ def test_the_folder_installs_itself_and_predicts_without_network(pool, root, tmp
     path_line = f"{sysconfig.get_path('purelib')}\n"
     wheels = write_wheels(versions, tmp_path / "mine", {"here.pth": path_line})
     write_pip(wheels)
-    submission = package(
+    submission = package_model(
         pool.models[0].folder, tmp_path / "team", speed="exact", wheel_folder=wheels
     )
     nowhere = {"PATH": os.environ["PATH"], "PYTHON": sys.executable, "PIP_INDEX_URL": "http://[::]"}
@@ -156,7 +160,7 @@ def test_the_folder_installs_itself_and_predicts_without_network(pool, root, tmp
     process = subprocess.run([*words, str(outputs)], env=nowhere, capture_output=True, text=True)
     assert process.returncode == 1 and "not predicted: broken_0000" in process.stderr
     (pool.images / "broken_0000.nii.gz").unlink()
-    expected = predict(pool.models[0].folder, pool.images, tmp_path / "p", speed="exact",
+    expected = predict_images(pool.models[0].folder, pool.images, tmp_path / "p", speed="exact",
                      device="cpu")  # fmt: skip
     assert {path.name for path in expected} == {path.name for path in outputs.iterdir()}
     for path in expected:

@@ -14,7 +14,7 @@ from semi_nnunet.challenge.packed_model import find_portable_trainer, open_model
 from semi_nnunet.deploy.loading import load_networks
 from semi_nnunet.deploy.mirrors import MirrorChoice
 from semi_nnunet.deploy.trained import CHECKPOINT, find_model, select_folds
-from semi_nnunet.inference.predict import predict
+from semi_nnunet.inference.predict import predict_images
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 from tests.deploy.test_trained import add_gift
@@ -85,7 +85,7 @@ def test_a_cascade_is_packed_with_its_first_stage(cascade, tmp_path):
     packed = pack_model(second, tmp_path / "packed")
     assert find_model(str(packed.folder)).previous is not None
     ours, theirs = (
-        predict(model_folder, cascade.images, tmp_path / out, speed="fast", device="cpu")
+        predict_images(model_folder, cascade.images, tmp_path / out, speed="fast", device="cpu")
         for model_folder, out in ((packed.folder, "ours"), (second.folder, "theirs"))
     )
     assert np.array_equal(read(ours[0]), read(theirs[0]))

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from semi_nnunet.challenge.sampling import COARSE, Cost, Curve, cost_of
+from semi_nnunet.challenge.sampling import COARSE, Curve, ProgramCost, measure_program
 
 HOLDS_MEMORY = "import time; held = bytearray(b'1') * 400 * 2**20; time.sleep(1.2)"
 FORKS_THEN_HOLDS = """
@@ -41,8 +41,8 @@ def test_areas_and_gaps_follow_from_the_samples():
 
 
 def test_memory_and_time_of_a_program_are_measured():
-    idle = cost_of([sys.executable, "-c", "import time; time.sleep(1.2)"])
-    holds = cost_of([sys.executable, "-c", HOLDS_MEMORY])
+    idle = measure_program([sys.executable, "-c", "import time; time.sleep(1.2)"])
+    holds = measure_program([sys.executable, "-c", HOLDS_MEMORY])
     assert holds.exit_code == 0 and holds.seconds > 1.2
     assert 400 < holds.own_memory - idle.own_memory + 2 < 450  # MiB, whatever others do
     assert holds.memory > holds.own_memory
@@ -53,20 +53,22 @@ def test_processes_started_earlier_are_not_counted():
     try:
         while psutil.Process(other.pid).memory_info().rss < 400 * 2**20:
             time.sleep(0.05)
-        assert cost_of([sys.executable, "-c", "import time; time.sleep(1)"]).own_memory < 100
+        assert (
+            measure_program([sys.executable, "-c", "import time; time.sleep(1)"]).own_memory < 100
+        )
     finally:
         other.kill()
         other.wait()
 
 
 def test_memory_shared_by_forks_does_not_hide_later_memory():
-    forks = cost_of([sys.executable, "-c", FORKS_THEN_HOLDS])
+    forks = measure_program([sys.executable, "-c", FORKS_THEN_HOLDS])
     assert forks.exit_code == 0
     assert 600 < forks.own_memory < 700  # MiB; the forks together show 1,800
 
 
 def test_work_uses_more_processor_than_sleep():
-    works = cost_of([sys.executable, "-c", WORKS])
+    works = measure_program([sys.executable, "-c", WORKS])
     per_processor = 100 / (os.cpu_count() or 1)
     assert works.cpu_area > 0.7 * 1.5 * per_processor
     assert works.seconds > 1.4
@@ -77,7 +79,7 @@ def test_a_program_is_ended_at_its_limit_with_its_children(tmp_path):
     script.write_text(f"#!/bin/sh\nsleep 300 &\necho $! > {tmp_path}/child\nsleep 300\n")
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     begin = time.monotonic()
-    cost = cost_of([str(script)], limit=1.0)
+    cost = measure_program([str(script)], limit=1.0)
     assert time.monotonic() - begin < 60
     assert cost.exit_code is None
     child = int((tmp_path / "child").read_text())
@@ -90,15 +92,15 @@ def test_a_program_is_ended_at_its_limit_with_its_children(tmp_path):
 def test_lines_and_status_of_a_program_arrive():
     lines: list[str] = []
     program = "import sys; print('one'); print('two', file=sys.stderr); sys.exit(3)"
-    cost = cost_of([sys.executable, "-u", "-c", program], say=lines.append)
+    cost = measure_program([sys.executable, "-u", "-c", program], say=lines.append)
     assert cost.exit_code == 3
     assert sorted(lines) == ["one", "two"]
 
 
 def test_too_few_samples_are_detected():
-    cost = Cost(5.0, 1.0, 1.0, 1.0, None, None, COARSE + 0.01, 0)
+    cost = ProgramCost(5.0, 1.0, 1.0, 1.0, None, None, COARSE + 0.01, 0)
     assert cost.is_coarse
-    slow = cost_of([sys.executable, "-c", "import time; time.sleep(1.5)"], interval=1.2)
+    slow = measure_program([sys.executable, "-c", "import time; time.sleep(1.5)"], interval=1.2)
     assert slow.is_coarse
 
 
@@ -107,6 +109,6 @@ def test_the_memory_of_a_gpu_is_read_from_nvidia_smi(tmp_path, monkeypatch):
     tool.write_text("#!/bin/sh\nwhile true; do echo 100; sleep 0.1; echo 300; sleep 0.1; done\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    cost = cost_of([sys.executable, "-c", "import time; time.sleep(1)"])
+    cost = measure_program([sys.executable, "-c", "import time; time.sleep(1)"])
     assert cost.gpu_memory == 300
     assert cost.gpu_area is not None and 100 * 0.5 < cost.gpu_area < 300 * (cost.seconds + 1)

@@ -6,8 +6,8 @@ import torch
 
 from semi_nnunet.core.case_uncertainty import (
     checkpoint_disagreement,
-    disagreement,
     foreground_entropy,
+    network_disagreement,
     voxel_change,
 )
 from semi_nnunet.core.uncertainty import entropy
@@ -22,20 +22,20 @@ def test_disagreement_equals_a_loop():
     dice = []
     for a, b in zip(first.numpy(), second.numpy(), strict=True):
         dice.append(2 * (a & b).sum() / (a.sum() + b.sum()))
-    assert disagreement(first, second) == pytest.approx(1 - np.mean(dice))
-    assert disagreement(first, first) == 0
+    assert network_disagreement(first, second) == pytest.approx(1 - np.mean(dice))
+    assert network_disagreement(first, first) == 0
 
 
 def test_a_class_that_neither_finds_is_left_out_and_nothing_found_is_worst():
     first = torch.zeros(2, 4, 4, dtype=torch.bool)
     second = first.clone()
-    assert disagreement(first, second) == 1.0
+    assert network_disagreement(first, second) == 1.0
     assert checkpoint_disagreement([first, second]) == 1.0
     assert voxel_change([first, second]) == 1.0
     probs = torch.tensor([0.9, 0.1]).view(2, 1, 1).expand(2, 4, 4)
     assert foreground_entropy(probs, True) == 1.0
     first[0, 1:3, 1:3] = second[0, 1:3, 1:3] = True
-    assert disagreement(first, second) == 0.0
+    assert network_disagreement(first, second) == 0.0
 
 
 def test_checkpoints_are_compared_with_the_last():

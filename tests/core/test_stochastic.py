@@ -5,7 +5,7 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
-from semi_nnunet.core.stochastic import drop_channels, statistics_kept, with_feature_dropout
+from semi_nnunet.core.stochastic import add_feature_dropout, drop_channels, freeze_batch_statistics
 from semi_nnunet.util.errors import UserError
 
 CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -40,7 +40,7 @@ def seen_by_the_decoder(network: nn.Module, x: torch.Tensor) -> list[torch.Tenso
 
 def test_probability_zero_is_the_network_itself():
     network = small_unet()
-    assert with_feature_dropout(network, 0.0, every_level=True) is network
+    assert add_feature_dropout(network, 0.0, every_level=True) is network
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -49,7 +49,7 @@ def test_its_passes_differ_and_those_of_the_network_do_not(dimensions):
     x = torch.randn(2, 1, *[8] * dimensions)
     with torch.no_grad():
         plain = network(x)
-        disturbed = with_feature_dropout(network, 0.5)
+        disturbed = add_feature_dropout(network, 0.5)
         assert not torch.equal(disturbed(x), disturbed(x))
         assert torch.equal(network(x), plain)
     assert type(disturbed) is type(network) and disturbed.encoder.encoder is network.encoder
@@ -58,12 +58,12 @@ def test_its_passes_differ_and_those_of_the_network_do_not(dimensions):
 def test_it_has_the_weights_of_the_network_whatever_becomes_of_them():
     network = small_unet()
     names, x = [*network.state_dict()], torch.randn(2, 1, 8, 8)
-    disturbed = with_feature_dropout(network, 0.5, every_level=True)
+    disturbed = add_feature_dropout(network, 0.5, every_level=True)
     assert {*map(id, disturbed.parameters())} == {*map(id, network.parameters())}
     assert [*network.state_dict()] == names
     network.load_state_dict({key: value + 1 for key, value in network.state_dict().items()})
     torch.manual_seed(1)
-    expected = with_feature_dropout(network, 0.5, every_level=True)(x)
+    expected = add_feature_dropout(network, 0.5, every_level=True)(x)
     torch.manual_seed(1)
     assert torch.equal(disturbed(x), expected)
     disturbed(x).sum().backward()
@@ -75,7 +75,7 @@ def test_whole_channels_are_dropped_and_the_rest_rescaled(every_level):
     network = small_unet()
     x = torch.randn(4, 1, 8, 8)
     plain = seen_by_the_decoder(network, x)
-    dropped = seen_by_the_decoder(with_feature_dropout(network, 0.5, every_level), x)
+    dropped = seen_by_the_decoder(add_feature_dropout(network, 0.5, every_level), x)
     for level, (before, after) in enumerate(zip(plain, dropped, strict=True)):
         if level < len(plain) - 1 and not every_level:
             assert torch.equal(before, after)
@@ -99,7 +99,7 @@ def test_the_encoder_may_be_inside_a_network_inside():
             return self.model(x)
 
     network, x = Around(), torch.randn(2, 1, 8, 8)
-    disturbed = with_feature_dropout(network, 0.5)
+    disturbed = add_feature_dropout(network, 0.5)
     assert not torch.equal(disturbed(x), network(x)) and torch.equal(network(x), network.model(x))
 
 
@@ -127,7 +127,7 @@ def test_gradients_flow_to_the_kept_channels_alone():
 
 def test_a_network_without_an_encoder_is_refused_by_name():
     with pytest.raises(UserError, match=r"Conv2d.*no 'encoder'.*Fix"):
-        with_feature_dropout(torch.nn.Conv2d(1, 1, 1), 0.5)
+        add_feature_dropout(torch.nn.Conv2d(1, 1, 1), 0.5)
 
 
 def test_inside_the_block_batch_normalisation_uses_its_statistics_and_keeps_them():
@@ -136,11 +136,11 @@ def test_inside_the_block_batch_normalisation_uses_its_statistics_and_keeps_them
     network = nn.Sequential(nn.Conv2d(1, 2, 1), learning, nn.Dropout(), fixed)
     x = torch.randn(4, 2, 5, 5)
     before = learning.running_mean.clone()
-    with statistics_kept(network, nn.Linear(1, 1)):
+    with freeze_batch_statistics(network, nn.Linear(1, 1)):
         assert torch.equal(learning(x)[:1], learning(x[:1]))  # whatever else is in the batch
         assert network[2].training  # dropout goes on
     assert torch.equal(learning.running_mean, before)
-    with pytest.raises(RuntimeError, match="in the block"), statistics_kept(network):
+    with pytest.raises(RuntimeError, match="in the block"), freeze_batch_statistics(network):
         raise RuntimeError("in the block")
     assert learning.training and not fixed.training
     learning(x)

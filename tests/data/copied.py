@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.data.prepare import prepare
+from semi_nnunet.data.prepare import prepare_for_training
 
 
 class Copy:
@@ -23,7 +23,7 @@ class Copy:
         self, skip_bad: bool = False, skip_outliers: bool = False
     ) -> dict[str, tuple[int, int]]:
         planner = "ExperimentPlanner"
-        return prepare(self.number, ["2d"], None, planner, 1, skip_bad, skip_outliers)
+        return prepare_for_training(self.number, ["2d"], None, planner, 1, skip_bad, skip_outliers)
 
 
 def names(folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 import tifffile
 from PIL import Image
 
-from semi_nnunet.data.integrity import check_dataset, dataset_problems
+from semi_nnunet.data.integrity import check_dataset, find_dataset_problems
 from semi_nnunet.util.errors import Problem
 
 SHAPE = (6, 7, 8)
@@ -117,6 +117,6 @@ def only_problem(root: Path, where: str) -> str:
 
 
 def whole_problem(root: Path, where: str) -> str:
-    problems = dataset_problems(root)
+    problems = find_dataset_problems(root)
     assert [problem.where for problem in problems] == [where], problems
     return problems[0].what

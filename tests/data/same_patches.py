@@ -12,7 +12,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.nn import functional as F
 
 from semi_nnunet.data.batched_transforms import BatchedTransforms
-from semi_nnunet.data.loading import reproducible
+from semi_nnunet.data.loading import make_reproducible
 from semi_nnunet.util.seeds import seeded
 
 CASES: dict[str, dict[str, Any]] = {
@@ -33,7 +33,7 @@ def nnunet_transforms(
     transforms = nnUNetTrainer.get_training_transforms(
         case["patch"], (-rotation, rotation), case["scales"], axes, flat, **options
     )
-    transforms = reproducible(transforms)
+    transforms = make_reproducible(transforms)
     kept = [part for part in transforms.transforms if noise or not is_noise(part)]
     return ComposeTransforms(kept)
 

@@ -13,16 +13,16 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from semi_nnunet.data.annotated_classes import (
     AnnotatedClasses,
-    declared_classes,
-    declared_values,
-    description_of,
     find_annotated_case_problems,
     find_annotation_problems,
+    get_declared_classes,
+    get_declared_values,
+    has_partial_labels,
     has_regions,
-    is_partial,
+    restrict_annotations,
 )
 from semi_nnunet.data.checked import read_reports, write_reports
-from semi_nnunet.data.integrity import check_dataset, dataset_problems
+from semi_nnunet.data.integrity import check_dataset, find_dataset_problems
 from semi_nnunet.util.errors import UserError
 from tests.data.copied import Copy
 from tests.data.raw_datasets import SHAPE, describe, only_problem, problems_in, write
@@ -45,9 +45,9 @@ TUMOUR = {"background": 0, "whole": [1, 2], "core": [2], "rim": 1, "ignore": 3}
 
 
 def test_classes_and_regions_have_their_values():
-    assert declared_classes(CLASSES) == {"liver": (1,), "spleen": (2,)}
-    assert declared_classes(TUMOUR) == {"whole": (1, 2), "core": (2,), "rim": (1,)}
-    assert declared_values(CLASSES) == declared_values(TUMOUR) == {0, 1, 2, 3}
+    assert get_declared_classes(CLASSES) == {"liver": (1,), "spleen": (2,)}
+    assert get_declared_classes(TUMOUR) == {"whole": (1, 2), "core": (2,), "rim": (1,)}
+    assert get_declared_values(CLASSES) == get_declared_values(TUMOUR) == {0, 1, 2, 3}
     assert has_regions(TUMOUR) and not has_regions(CLASSES)
     assert not has_regions({"background": 0, "liver": [1]})  # as nnU-Net
 
@@ -55,7 +55,7 @@ def test_classes_and_regions_have_their_values():
 @pytest.mark.parametrize("value", [1.5, "liver", None])
 def test_a_label_that_is_no_whole_number_is_refused(value):
     with pytest.raises((TypeError, ValueError)):
-        declared_values({"background": 0, "liver": value})
+        get_declared_values({"background": 0, "liver": value})
 
 
 # ---- annotated classes ----
@@ -85,8 +85,8 @@ def test_a_case_annotates_the_list_of_its_name_or_of_a_pattern(case, names):
 
 def test_without_an_entry_every_case_annotates_all():
     for description in ({"labels": LABELS}, {"labels": LABELS, "annotated": {}}):
-        assert AnnotatedClasses.of(description) is None and not is_partial(description)
-        assert description_of(description, ["a"]) == {"labels": LABELS}
+        assert AnnotatedClasses.of(description) is None and not has_partial_labels(description)
+        assert restrict_annotations(description, ["a"]) == {"labels": LABELS}
 
 
 def test_rows_are_the_outputs_of_the_network():
@@ -119,11 +119,11 @@ def test_cases_are_counted_for_each_class():
 def test_a_description_of_some_cases_keeps_their_classes():
     source = {"labels": LABELS, "annotated": ENTRY, "numTraining": 4}
     cases = ["msd_1", "msd_007", "other"]
-    made = description_of(source, cases)
+    made = restrict_annotations(source, cases)
     assert made["annotated"] == {"msd_1": ["spleen"], "msd_007": ["liver", "kidney"]}
     new = AnnotatedClasses.of(made)
     assert [new.names(case) for case in cases] == [told().names(case) for case in cases]
-    assert "annotated" not in description_of(source, ["other"])
+    assert "annotated" not in restrict_annotations(source, ["other"])
 
 
 # ---- mistakes ----
@@ -194,7 +194,7 @@ def three_classes(data: Path) -> Path:
 
 
 def test_labels_with_classes_that_they_do_not_annotate_are_named(three_classes):
-    assert dataset_problems(three_classes) == [] == problems_in(three_classes)
+    assert find_dataset_problems(three_classes) == [] == problems_in(three_classes)
     some = np.zeros(SHAPE, np.uint8)
     some[:2], some[3] = 2, 3
     for case in "ab":  # b annotates all

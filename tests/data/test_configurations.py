@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.data.configurations import configuration_of, is_plans, next_stages, read_plans
+from semi_nnunet.data.configurations import (
+    is_plans_file,
+    list_next_stages,
+    read_plans,
+    resolve_configuration,
+)
 from semi_nnunet.util.errors import UserError
 
 PLANS: dict[str, Any] = {
@@ -24,22 +29,22 @@ PLANS: dict[str, Any] = {
 @pytest.mark.parametrize("name", PLANS["configurations"])
 def test_configurations_are_resolved_as_by_nnunet(name: str) -> None:
     stock = PlansManager(PLANS).get_configuration(name)
-    ours = configuration_of(PLANS, name)
+    ours = resolve_configuration(PLANS, name)
     assert ours is not None
     assert ours == {k: v for k, v in stock.configuration.items() if k != "inherits_from"}
-    assert next_stages(ours) == (stock.next_stage_names or [])
+    assert list_next_stages(ours) == (stock.next_stage_names or [])
     assert ours.get("previous_stage") == stock.previous_stage_name
 
 
 def test_a_missing_configuration_is_none() -> None:
-    assert configuration_of(PLANS, "2d") is None
+    assert resolve_configuration(PLANS, "2d") is None
 
 
 @pytest.mark.parametrize("parent", ["itself", "nobody"])
 def test_circular_and_dangling_inheritance_are_refused(parent: str) -> None:
     plans = {"configurations": {"itself": {"inherits_from": parent}}}
     with pytest.raises(UserError, match=f"configuration itself inherits from {parent}, which"):
-        configuration_of(plans, "itself")
+        resolve_configuration(plans, "itself")
 
 
 def test_missing_plans_are_reported_with_the_existing_ones(tmp_path: Path) -> None:
@@ -48,7 +53,7 @@ def test_missing_plans_are_reported_with_the_existing_ones(tmp_path: Path) -> No
     (tmp_path / "nnUNetPlans.json").write_text('{"plans_name": "nnUNetPlans"}')
     (tmp_path / "splits_final.json").write_text("[]")
     assert read_plans(tmp_path, "nnUNetPlans") == {"plans_name": "nnUNetPlans"}
-    assert not is_plans(tmp_path / "splits_final.json")
+    assert not is_plans_file(tmp_path / "splits_final.json")
     with pytest.raises(UserError, match=r"Plan.json does not exist. Fix: choose -p from nnUNetPl"):
         read_plans(tmp_path, "nnUNetPlan")
     with pytest.raises(UserError, match=r"splits_final.json holds no plans. Fix: .* nnUNetPlans$"):

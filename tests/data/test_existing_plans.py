@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from semi_nnunet.data.existing_plans import (
-    default_plans_name,
     fingerprint_fits,
+    get_default_plans_name,
     read_existing_plans,
 )
 from semi_nnunet.data.raw_description import RawDataset
@@ -80,7 +80,7 @@ def test_a_fingerprint_fits_while_the_labelled_cases_are_the_same(copy: Copy) ->
 
 
 def test_a_planner_has_its_own_plans_name() -> None:
-    assert default_plans_name("ExperimentPlanner") == "nnUNetPlans"
-    assert default_plans_name("nnUNetPlannerResEncM") == "nnUNetResEncUNetMPlans"
+    assert get_default_plans_name("ExperimentPlanner") == "nnUNetPlans"
+    assert get_default_plans_name("nnUNetPlannerResEncM") == "nnUNetResEncUNetMPlans"
     with pytest.raises(UserError, match="no planner 'Nobody'"):
-        default_plans_name("Nobody")
+        get_default_plans_name("Nobody")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semi_nnunet.data.file_bytes import require_whole
+from semi_nnunet.data.file_bytes import require_complete_image
 from semi_nnunet.data.integrity import check_dataset
 from semi_nnunet.util.errors import disk_error_message
 from tests.data.raw_datasets import (
@@ -122,8 +122,8 @@ def test_an_incomplete_written_image_is_a_disk_error(
     tmp_path: Path, ending: str, keep: float
 ) -> None:
     path = make(tmp_path, ending) / f"imagesUn/v_0000{ending}"
-    require_whole(path)
+    require_complete_image(path)
     truncate(path, keep)
     with pytest.raises(OSError, match="the disk did not take all of it") as error:
-        require_whole(path)
+        require_complete_image(path)
     assert disk_error_message(error.value) and error.value.filename == str(path)

@@ -14,13 +14,13 @@ import SimpleITK as sitk
 from semi_nnunet.data.fingerprint import (
     QUANTILES,
     compute_class_facts,
+    compute_foreground_slices,
     compute_image_facts,
+    compute_intensity_shift,
     compute_label_facts,
-    foreground_slices,
-    intensity_shift,
-    told_by_place,
+    find_lookalike_classes,
 )
-from semi_nnunet.data.manifest import Entry
+from semi_nnunet.data.manifest import ManifestEntry
 
 
 def image(channels: int = 2, seed: int = 0) -> np.ndarray:
@@ -31,8 +31,8 @@ def facts_of(data: np.ndarray, **options: Any) -> dict[str, Any]:
     return compute_image_facts(data, {"spacing": np.array([3, 1, 1])}, **options)
 
 
-def entries(facts: Sequence[dict[str, Any]]) -> list[Entry]:
-    return [Entry(f"case{i}", "source", {}, own) for i, own in enumerate(facts)]
+def entries(facts: Sequence[dict[str, Any]]) -> list[ManifestEntry]:
+    return [ManifestEntry(f"case{i}", "source", {}, own) for i, own in enumerate(facts)]
 
 
 def test_quantiles_are_those_of_numpy_inside_the_body() -> None:
@@ -60,18 +60,20 @@ def test_slices_with_foreground_are_counted() -> None:
     segmentation[0, 1, 2, 3], segmentation[0, 2, 0, 0] = 2, -1  # -1: outside, in nnU-Net's files
     assert compute_label_facts(segmentation) == {"foreground_slices": 0.25}
     known = entries([{"foreground_slices": 0.25}, {"foreground_slices": 0.75}, {"shape": [1]}])
-    assert foreground_slices(known) == 0.5
-    assert foreground_slices(known[2:]) == foreground_slices([]) == 1.0  # not known
+    assert compute_foreground_slices(known) == 0.5
+    assert compute_foreground_slices(known[2:]) == compute_foreground_slices([]) == 1.0  # not known
 
 
 def test_the_intensity_shift_of_two_sets_is_their_distance() -> None:
     labelled = entries([facts_of(image(seed=seed)) for seed in range(3)])
     moved = entries([facts_of(image(seed=seed) - 0.75) for seed in range(3)])
-    assert intensity_shift(labelled, labelled) == 0.0
-    assert intensity_shift(labelled, moved) == pytest.approx(0.75, abs=1e-3)
-    assert intensity_shift(moved, labelled) == intensity_shift(labelled, moved)
+    assert compute_intensity_shift(labelled, labelled) == 0.0
+    assert compute_intensity_shift(labelled, moved) == pytest.approx(0.75, abs=1e-3)
+    assert compute_intensity_shift(moved, labelled) == compute_intensity_shift(labelled, moved)
     unknown = entries([{"shape": [1, 2, 3]}])
-    assert intensity_shift(labelled, []) == intensity_shift(unknown, labelled) == 0.0
+    assert (
+        compute_intensity_shift(labelled, []) == compute_intensity_shift(unknown, labelled) == 0.0
+    )
 
 
 def two_classes(
@@ -113,7 +115,7 @@ def test_facts_of_a_class_are_its_position_and_intensities() -> None:
 )
 def test_classes_separated_only_by_their_position_are_found(cases, dimensions, expected) -> None:
     facts = [two_classes(seed=seed, **case) for seed, case in enumerate(cases)]
-    assert told_by_place(entries([*facts, {"shape": [1]}]), dimensions) == expected
+    assert find_lookalike_classes(entries([*facts, {"shape": [1]}]), dimensions) == expected
 
 
 def test_the_halves_of_the_hippocampus_are_found(tmp_path: Path) -> None:
@@ -130,4 +132,4 @@ def test_the_halves_of_the_hippocampus_are_found(tmp_path: Path) -> None:
             )
             where = {value: np.argwhere((values == value)[None]) for value in (1, 2)}
             found.append(compute_class_facts(data[None].astype(np.float32), where))
-    assert told_by_place(entries(found), 2) == (1, 2)
+    assert find_lookalike_classes(entries(found), 2) == (1, 2)

@@ -14,9 +14,9 @@ from semi_nnunet.data.checked import CaseReport
 from semi_nnunet.data.image_files import QUANTILES
 from semi_nnunet.data.integrity import (
     check_dataset,
-    dataset_problems,
-    duplicate_problems,
+    find_dataset_problems,
     find_dataset_warnings,
+    find_duplicate_problems,
 )
 from tests.data.raw_datasets import (
     SHAPE,
@@ -37,7 +37,7 @@ from tests.data.raw_datasets import (
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha", ".nrrd"])
 def test_a_clean_data_set_has_no_problems(tmp_path: Path, ending: str) -> None:
     root = make(tmp_path, ending, channels=2)
-    assert dataset_problems(root) == []
+    assert find_dataset_problems(root) == []
     reports = check_dataset(root, 1, False)
     assert [(report.subset, report.case) for report in reports] == [
         ("labelled", "a"),
@@ -48,19 +48,19 @@ def test_a_clean_data_set_has_no_problems(tmp_path: Path, ending: str) -> None:
     ]
     assert [report.problems for report in reports] == [()] * 5
     assert len({report.content_hash for report in reports}) == 5
-    assert duplicate_problems(reports) == {}
+    assert find_duplicate_problems(reports) == {}
 
 
 def test_a_clean_data_set_of_colour_png_has_no_problems(tmp_path: Path) -> None:
     root = make_png(tmp_path)
-    assert dataset_problems(root) == []
+    assert find_dataset_problems(root) == []
     assert problems_in(root) == []
 
 
 @pytest.mark.parametrize("shape", [(9, 8), (6, 9, 8)])
 def test_a_clean_data_set_of_tif_has_no_problems(tmp_path: Path, shape: tuple[int, ...]) -> None:
     root = make_tif(tmp_path, shape)
-    assert dataset_problems(root) == []
+    assert find_dataset_problems(root) == []
     assert problems_in(root) == []
 
 
@@ -86,7 +86,7 @@ def test_the_good_files_of_a_bad_case_are_described(tmp_path: Path) -> None:
 def test_an_absent_label_is_named(data: Path) -> None:
     (data / "labelsTr/a.nii.gz").unlink()
     assert "absent" in only_problem(data, "labelsTr/a.nii.gz")
-    assert dataset_problems(data) == problems_in(data)
+    assert find_dataset_problems(data) == problems_in(data)
 
 
 def test_a_missing_channel_is_named(tmp_path: Path) -> None:
@@ -164,7 +164,9 @@ def test_nothing_is_printed(data: Path, capfd: pytest.CaptureFixture[str]) -> No
 
 def leaks(root: Path) -> list[str]:
     reports: list[CaseReport] = check_dataset(root, 1, False)
-    return [f"{problem.where} {problem.what}" for problem in duplicate_problems(reports).values()]
+    return [
+        f"{problem.where} {problem.what}" for problem in find_duplicate_problems(reports).values()
+    ]
 
 
 @pytest.mark.parametrize("source", ["imagesTr/b", "imagesTs/t"])

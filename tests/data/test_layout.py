@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.data.layout import (
-    dataset_name,
-    new_raw_dataset,
-    preprocessed_dataset,
-    raw_dataset,
+    find_raw_dataset,
+    get_preprocessed_dataset,
+    get_unlabelled_folder,
+    name_new_dataset,
     require_paths,
-    unlabelled_folder,
-    was_made,
+    resolve_dataset_name,
+    was_dataset_made,
 )
-from semi_nnunet.data.manifest import manifest_file, shards_folder
+from semi_nnunet.data.manifest import get_manifest_file, get_shards_folder
 from semi_nnunet.util.errors import UserError
 
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -32,12 +32,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_files_next_to_a_folder_of_cases_have_its_name() -> None:
-    cases = unlabelled_folder("/p/Dataset042_Hearts", "nnUNetPlans_2d")
+    cases = get_unlabelled_folder("/p/Dataset042_Hearts", "nnUNetPlans_2d")
     assert cases == Path("/p/Dataset042_Hearts/nnUNetPlans_2d_unlabeled")
-    assert manifest_file(cases) == Path(f"{cases}.manifest.jsonl")
-    assert shards_folder(cases) == Path(f"{cases}.parts")
+    assert get_manifest_file(cases) == Path(f"{cases}.manifest.jsonl")
+    assert get_shards_folder(cases) == Path(f"{cases}.parts")
     dotted = Path("/p/nnUNetPlans_2d_1.5")  # a spacing may stand in a name
-    assert manifest_file(dotted).name == "nnUNetPlans_2d_1.5.manifest.jsonl"
+    assert get_manifest_file(dotted).name == "nnUNetPlans_2d_1.5.manifest.jsonl"
 
 
 # ---- nnU-Net's three folders ----
@@ -90,9 +90,9 @@ def test_one_folder_for_raw_and_preprocessed_data_is_refused(
 
 @pytest.mark.parametrize("given", ["42", "042", "Dataset042_Hearts"])
 def test_a_data_set_is_found_by_its_number_or_name(root: Path, given: str) -> None:
-    assert dataset_name(given) == "Dataset042_Hearts"
-    assert raw_dataset(given) == root / "nnUNet_raw/Dataset042_Hearts"
-    assert preprocessed_dataset(given) == root / "nnUNet_preprocessed/Dataset042_Hearts"
+    assert resolve_dataset_name(given) == "Dataset042_Hearts"
+    assert find_raw_dataset(given) == root / "nnUNet_raw/Dataset042_Hearts"
+    assert get_preprocessed_dataset(given) == root / "nnUNet_preprocessed/Dataset042_Hearts"
 
 
 @pytest.mark.parametrize(
@@ -105,14 +105,14 @@ def test_a_data_set_is_found_by_its_number_or_name(root: Path, given: str) -> No
 )
 def test_a_missing_data_set_is_named(root: Path, given: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        raw_dataset(given)
+        find_raw_dataset(given)
 
 
 def test_two_data_sets_with_one_number_are_both_named(root: Path) -> None:
     (root / "nnUNet_preprocessed/Dataset042_Livers").mkdir(parents=True)
     with pytest.raises(UserError, match=r"found several: .*Dataset042_Livers"):
-        dataset_name("42")
-    assert raw_dataset("Dataset042_Hearts").is_dir()
+        resolve_dataset_name("42")
+    assert find_raw_dataset("Dataset042_Hearts").is_dir()
 
 
 # ---- data sets that are to be made ----
@@ -121,21 +121,21 @@ def test_two_data_sets_with_one_number_are_both_named(root: Path) -> None:
 def test_all_problems_of_a_new_data_set_are_named(root: Path) -> None:
     raw = root / "nnUNet_raw"
     with pytest.raises(UserError) as caught:
-        new_raw_dataset(raw, 1000, "a\\b", option="--id")
+        name_new_dataset(raw, 1000, "a\\b", option="--id")
     assert [problem.where for problem in caught.value.problems] == ["--id", "--name"]
     with pytest.raises(UserError, match=r"42 is taken by Dataset042_Hearts\. Fix: choose another"):
-        new_raw_dataset(raw, 42, "Livers")
-    assert new_raw_dataset(raw, 42, "Hearts") == raw / "Dataset042_Hearts"  # perhaps made before
-    assert new_raw_dataset(raw, 7, "Livers") == raw / "Dataset007_Livers"
+        name_new_dataset(raw, 42, "Livers")
+    assert name_new_dataset(raw, 42, "Hearts") == raw / "Dataset042_Hearts"  # perhaps made before
+    assert name_new_dataset(raw, 7, "Livers") == raw / "Dataset007_Livers"
     assert [path.name for path in raw.iterdir()] == ["Dataset042_Hearts"]
 
 
 def test_a_data_set_with_the_same_record_was_made_before(root: Path) -> None:
     target, record = root / "nnUNet_raw/Dataset042_Hearts", {"labelled": ["a"]}
-    assert not was_made(target.with_name("Dataset043_Livers"), "made.json", record)
+    assert not was_dataset_made(target.with_name("Dataset043_Livers"), "made.json", record)
     with pytest.raises(UserError, match="exists already and was not made by this command"):
-        was_made(target, "made.json", record)
+        was_dataset_made(target, "made.json", record)
     (target / "made.json").write_text(json.dumps(record))
-    assert was_made(target, "made.json", record)
+    assert was_dataset_made(target, "made.json", record)
     with pytest.raises(UserError, match="exists already"):
-        was_made(target, "made.json", {"labelled": ["b"]})
+        was_dataset_made(target, "made.json", {"labelled": ["b"]})

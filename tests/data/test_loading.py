@@ -24,13 +24,13 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.data.layout import unlabelled_folder
+from semi_nnunet.data.layout import get_unlabelled_folder
 from semi_nnunet.data.loading import (
     StepDataset,
     StepLoader,
     UnlabelledSampling,
-    reproducible,
-    sampling_probabilities,
+    compute_sampling_probabilities,
+    make_reproducible,
     select_geometry,
 )
 from semi_nnunet.data.unlabelled import UnlabelledDataset
@@ -60,8 +60,8 @@ def streams(prepared_dataset: Callable[..., Any]) -> dict[str, Any]:
     dataset = prepared_dataset("labels", 1)
     labels = PlansManager(dataset.plans).get_label_manager(dataset.dataset_json)
     folder = dataset.preprocessed / "nnUNetPlans_3d_fullres"
-    other = unlabelled_folder(dataset.preprocessed, folder.name)
-    transforms = reproducible(nnunet_transforms())
+    other = get_unlabelled_folder(dataset.preprocessed, folder.name)
+    transforms = make_reproducible(nnunet_transforms())
     options = {"oversample_foreground_percent": 0.33, "probabilistic_oversampling": True}
     initial = (12, 30, 30)
     unlabelled = UnlabelledDataset(other, UnlabelledDataset.get_identifiers(str(other)), {})
@@ -159,7 +159,7 @@ def test_the_cases_of_a_killed_worker_are_those_of_its_batches(
     steps = StepDataset(streams, seed=1, rank=0)
     loader = StepLoader(steps, 5, 2, False)
     next(loader)
-    assert loader.cases_of_ended_workers() == []
+    assert loader.list_cases_of_ended_workers() == []
     killed = loader._batches._workers[1]  # type: ignore[union-attr]
     # torch's handler raises wherever the main thread is when any child of the process ends
     with handled(["SIGCHLD"], lambda *_: None):
@@ -169,7 +169,7 @@ def test_the_cases_of_a_killed_worker_are_those_of_its_batches(
                 next(loader)
         odd = loader._served if loader._served % 2 else loader._served + 1  # of the second worker
         expected = steps.cases_of(5 + odd) + steps.cases_of(5 + odd + 2)
-        assert loader.cases_of_ended_workers() == list(dict.fromkeys(expected))
+        assert loader.list_cases_of_ended_workers() == list(dict.fromkeys(expected))
         loader.close()
 
 
@@ -219,17 +219,17 @@ CASES = ["a", "b", "p", "q", "r"]
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
 def test_labelled_cases_get_their_share(share):
-    probabilities = sampling_probabilities(CASES, {"p", "q", "r", "not trained on"}, share)
+    probabilities = compute_sampling_probabilities(CASES, {"p", "q", "r", "not trained on"}, share)
     assert probabilities is not None
     np.testing.assert_allclose(probabilities, [share / 2] * 2 + [(1 - share) / 3] * 3)
     assert np.isclose(probabilities.sum(), 1)
 
 
 def test_without_a_share_all_cases_are_equally_likely():
-    assert sampling_probabilities(CASES, {"p"}, None) is None
+    assert compute_sampling_probabilities(CASES, {"p"}, None) is None
 
 
 @pytest.mark.parametrize("pseudo, which", [(set(), "none"), (set(CASES), "all")])
 def test_a_share_with_one_kind_of_cases_is_refused(pseudo, which):
     with pytest.raises(UserError, match=f"where {which} of 5 are pseudo-labelled"):
-        sampling_probabilities(CASES, pseudo, 0.5)
+        compute_sampling_probabilities(CASES, pseudo, 0.5)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.data.manifest import Entry, Manifest
+from semi_nnunet.data.manifest import Manifest, ManifestEntry
 
 
 @pytest.fixture
@@ -15,10 +15,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "cases"
 
 
-def finished(folder: Path, case: str, source: str = "s", content: bytes = b"voxels") -> Entry:
+def finished(
+    folder: Path, case: str, source: str = "s", content: bytes = b"voxels"
+) -> ManifestEntry:
     path = folder / f"{case}.b2nd"
     path.write_bytes(content)
-    return Entry.of(case, source, [path], {"shape": [1, 2, 3]})
+    return ManifestEntry.of(case, source, [path], {"shape": [1, 2, 3]})
 
 
 def test_entries_are_read_back(folder: Path) -> None:

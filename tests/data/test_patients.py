@@ -10,22 +10,22 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.data.patients import (
-    apart_from,
-    by_patient,
+    build_patient_finder,
+    case_as_patient,
+    exclude_patients_of,
     find_patient_problems,
-    itself,
+    find_split_patients,
+    group_by_patient,
     load_folds,
     make_folds,
-    patient_finder,
-    pseudo_labelled_cases,
+    read_pseudo_labelled_cases,
     save_folds,
-    split_patients,
 )
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
 
 FRAMES = [f"patient{number:03d}_{phase}" for number in range(8) for phase in ("ED", "ES")]
-OF_FRAMES = patient_finder({"patient": r"patient\d+"})
+OF_FRAMES = build_patient_finder({"patient": r"patient\d+"})
 
 
 @pytest.mark.parametrize(
@@ -39,54 +39,56 @@ OF_FRAMES = patient_finder({"patient": r"patient\d+"})
     ],
 )
 def test_the_patient_is_the_match_from_the_start(expression, case, patient):
-    assert patient_finder({"patient": expression})(case) == patient
+    assert build_patient_finder({"patient": expression})(case) == patient
 
 
 def test_without_an_expression_every_case_is_a_patient_and_folds_are_those_of_nnunet():
-    assert patient_finder({}) is itself
+    assert build_patient_finder({}) is case_as_patient
     for count in (2, 3, 7, 23):
         cases = [f"case{number}" for number in np.random.default_rng(0).permutation(count)]
         theirs = generate_crossval_split(sorted(cases), n_splits=min(5, count))
-        assert make_folds(cases, itself) == theirs
+        assert make_folds(cases, case_as_patient) == theirs
 
 
 @given(st.dictionaries(st.integers(0, 99), st.integers(1, 4), min_size=2), st.randoms())
 def test_folds_are_of_whole_patients_and_validate_on_each_case_once(sizes, random):
     cases = [f"p{patient}_{i}" for patient, size in sizes.items() for i in range(size)]
     random.shuffle(cases)
-    patient_of = patient_finder({"patient": r"p\d+"})
+    patient_of = build_patient_finder({"patient": r"p\d+"})
     folds = make_folds(cases, patient_of)
     assert len(folds) == min(5, len(sizes))
     assert sorted(case for fold in folds for case in fold["val"]) == sorted(cases)
     for fold in folds:
         assert sorted([*fold["train"], *fold["val"]]) == sorted(cases)
-        assert not split_patients(fold, patient_of) and fold["train"] and fold["val"]
+        assert not find_split_patients(fold, patient_of) and fold["train"] and fold["val"]
 
 
 def test_a_single_patient_has_no_folds():
-    assert make_folds(FRAMES[:2], OF_FRAMES) == make_folds(["a"], itself) == []
+    assert make_folds(FRAMES[:2], OF_FRAMES) == make_folds(["a"], case_as_patient) == []
 
 
 def test_cases_are_grouped_and_excluded_by_patient():
-    assert apart_from(FRAMES[:4], FRAMES[3:5], OF_FRAMES) == FRAMES[:2]
-    assert by_patient(FRAMES[1:4], OF_FRAMES) == {
+    assert exclude_patients_of(FRAMES[:4], FRAMES[3:5], OF_FRAMES) == FRAMES[:2]
+    assert group_by_patient(FRAMES[1:4], OF_FRAMES) == {
         "patient000": FRAMES[1:2],
         "patient001": FRAMES[2:4],
     }
-    assert split_patients({"train": FRAMES[:3], "val": FRAMES[3:]}, OF_FRAMES) == ["patient001"]
+    assert find_split_patients({"train": FRAMES[:3], "val": FRAMES[3:]}, OF_FRAMES) == [
+        "patient001"
+    ]
 
 
 @pytest.mark.parametrize("expression", ["(", 3, None, "x{99999999999999}"])
 def test_an_invalid_expression_is_refused(expression):
     with pytest.raises(UserError, match="'patient' must be a regular expression"):
-        patient_finder({"patient": expression})
+        build_patient_finder({"patient": expression})
 
 
 def test_an_expression_with_several_groups_is_refused():
     """The first would be site A for all of its patients, and of the second site nobody."""
     for expression in (r"(?P<site>[AB])_(?P<patient>\d+)", r"siteA_(\d)|siteB_(\d)"):
         with pytest.raises(UserError, match=r"must have one group, the patient, or none, got 2"):
-            patient_finder({"patient": expression})
+            build_patient_finder({"patient": expression})
 
 
 def test_cases_without_a_patient_and_patients_who_are_tested_on_are_named():
@@ -110,6 +112,6 @@ def test_folds_are_written_and_read(tmp_path):
 
 
 def test_a_data_set_without_a_list_has_no_pseudo_labelled_cases(tmp_path):
-    assert pseudo_labelled_cases(tmp_path) == set()
+    assert read_pseudo_labelled_cases(tmp_path) == set()
     write_json(tmp_path / PSEUDO_LABELLED_FILE, ["p"])
-    assert pseudo_labelled_cases(tmp_path) == {"p"}
+    assert read_pseudo_labelled_cases(tmp_path) == {"p"}

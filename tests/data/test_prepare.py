@@ -12,8 +12,8 @@ import SimpleITK as sitk
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.data import existing_plans
-from semi_nnunet.data.existing_plans import requested
-from semi_nnunet.data.prepare import prepare
+from semi_nnunet.data.existing_plans import select_configurations
+from semi_nnunet.data.prepare import prepare_for_training
 from semi_nnunet.data.preprocessing import Case, copy_ground_truth
 from semi_nnunet.util.errors import UserError
 from tests.data.copied import Copy, names
@@ -156,22 +156,22 @@ def test_derived_plans_are_not_planned_again(copy: Copy) -> None:
     derived.write_text(json.dumps({**plans, "plans_name": "nnUNetPlans_cpu"}))
     (copy.preprocessed / "dataset_fingerprint.json").unlink()
     with pytest.raises(UserError, match="derived from other plans"):
-        prepare(copy.number, ["2d"], "nnUNetPlans_cpu", "ExperimentPlanner", 1, False)
+        prepare_for_training(copy.number, ["2d"], "nnUNetPlans_cpu", "ExperimentPlanner", 1, False)
 
 
 def test_a_cascade_uses_the_data_of_its_first_stages(prepared_cascade: Any) -> None:
     plans = prepared_cascade().plans
-    assert requested(plans, None) == ["2d", "3d_fullres", "3d_lowres"]
-    assert requested(plans, ["3d_cascade_fullres", "3d_fullres"]) == ["3d_fullres"]
+    assert select_configurations(plans, None) == ["2d", "3d_fullres", "3d_lowres"]
+    assert select_configurations(plans, ["3d_cascade_fullres", "3d_fullres"]) == ["3d_fullres"]
     with pytest.raises(UserError, match="no configuration 4d"):
-        requested(plans, ["4d"])
+        select_configurations(plans, ["4d"])
 
 
 def test_a_configuration_with_its_own_data_is_preprocessed_itself(phantom: Any) -> None:
     plans = phantom.plans
     own = {"inherits_from": "2d", "data_identifier": "nnUNetPlans_fine", "spacing": [0.5, 0.5]}
     plans["configurations"] |= {"fine": own, "big": {"inherits_from": "2d", "batch_size": 50}}
-    assert requested(plans, ["fine", "big"]) == ["fine", "2d"]
+    assert select_configurations(plans, ["fine", "big"]) == ["fine", "2d"]
 
 
 def test_a_torn_copy_of_a_label_is_replaced(tmp_path: Path) -> None:

@@ -19,14 +19,14 @@ from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPre
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.data import preprocessing
-from semi_nnunet.data.manifest import Manifest, manifest_file
+from semi_nnunet.data.manifest import Manifest, get_manifest_file
 from semi_nnunet.data.preprocessing import (
     Case,
     PreprocessingSpec,
     adopt_stock_preprocessing,
     preprocess_cases,
 )
-from semi_nnunet.data.raw_description import raw_cases
+from semi_nnunet.data.raw_description import list_raw_cases
 from semi_nnunet.util.errors import DiskError, UserError
 from tests.data.killing import KILLERS
 from tests.data.preprocessed import content, voxels
@@ -36,7 +36,7 @@ CONFIGURATION = "3d_fullres"
 
 
 def cases_of(raw: Path, subset: str, description: dict[str, Any]) -> list[Case]:
-    found = [case for case in raw_cases(raw, description, "imagesUn") if case.subset == subset]
+    found = [case for case in list_raw_cases(raw, description, "imagesUn") if case.subset == subset]
     return [
         Case(case.case, case.images, case.label, hashlib.sha256(case.case.encode()).hexdigest())
         for case in found
@@ -159,7 +159,7 @@ def _die(parent: int, names: tuple[str, ...]) -> tuple[str, ...]:
 def copied(clean: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "cases"
     shutil.copytree(clean, folder)
-    shutil.copy(manifest_file(clean), manifest_file(folder))
+    shutil.copy(get_manifest_file(clean), get_manifest_file(folder))
     return folder
 
 
@@ -342,7 +342,7 @@ def test_unfinished_cases_of_nnunet_are_not_adopted(
     shutil.copytree(stock[0], folder)
     damage(folder / f"{labelled[2].name}{ending}")
     assert not adopt_stock_preprocessing(labelled, recipe, folder, stock[1])
-    assert not manifest_file(folder).exists()
+    assert not get_manifest_file(folder).exists()
 
 
 def test_without_the_copied_labels_nothing_is_adopted(

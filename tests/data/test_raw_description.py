@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from semi_nnunet.data.integrity import check_dataset, dataset_problems
-from semi_nnunet.data.raw_description import RawDataset, cases_in, misnamed
+from semi_nnunet.data.integrity import check_dataset, find_dataset_problems
+from semi_nnunet.data.raw_description import RawDataset, find_cases, find_misnamed_images
 from semi_nnunet.util.errors import UserError
 from tests.data.raw_datasets import (
     describe,
@@ -30,11 +30,11 @@ def test_cases_in_groups_channels_and_ignores_other_files(tmp_path: Path) -> Non
     for name in ("x_1_0001.png", "x_1_0000.png", "y_0000.png", "z.png", "y_0000.tif"):
         (tmp_path / name).touch()
     first, second = str(tmp_path / "x_1_0000.png"), str(tmp_path / "x_1_0001.png")
-    assert cases_in(tmp_path, ".png") == {
+    assert find_cases(tmp_path, ".png") == {
         "x_1": [first, second],
         "y": [str(tmp_path / "y_0000.png")],
     }
-    assert cases_in(tmp_path / "absent", ".png") == {}
+    assert find_cases(tmp_path / "absent", ".png") == {}
 
 
 # ---- dataset.json ----
@@ -84,7 +84,7 @@ def test_the_unlabelled_domain_is_the_same_unless_declared(data: Path) -> None:
 
 def test_the_old_name_modality_is_accepted(data: Path) -> None:
     describe(data, channel_names=None, modality={"0": "CT"})
-    assert dataset_problems(data) == [] == problems_in(data)
+    assert find_dataset_problems(data) == [] == problems_in(data)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_regions_and_the_ignore_label_are_declared_values(data: Path) -> None:
     labels = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
     describe(data, labels=labels, regions_class_order=[1, 2])
     write(data / "labelsTr/a.nii.gz", (voxels(0) % 4).astype(np.uint8))
-    assert dataset_problems(data) == [] == problems_in(data)
+    assert find_dataset_problems(data) == [] == problems_in(data)
 
 
 def test_cases_listed_in_dataset_json_are_checked(data: Path) -> None:
@@ -120,7 +120,7 @@ def test_cases_listed_in_dataset_json_are_checked(data: Path) -> None:
         for case in "ab"
     }
     describe(data, dataset=listing)
-    assert dataset_problems(data) == [] == problems_in(data)
+    assert find_dataset_problems(data) == [] == problems_in(data)
     truncate(data / "elsewhere/b_0000.nii.gz", 0.5)
     assert "truncated" in only_problem(data, "elsewhere/b_0000.nii.gz")
 
@@ -168,7 +168,7 @@ def test_an_unusable_case_id_is_named(data: Path, case: str) -> None:
 
 def test_a_space_inside_a_case_id_is_fine(data: Path) -> None:
     write(data / "imagesUn/one two_0000.nii.gz", voxels(50))
-    assert dataset_problems(data) == []
+    assert find_dataset_problems(data) == []
     assert "one two" in {report.case for report in check_dataset(data, 1, False)}
 
 
@@ -185,6 +185,10 @@ def test_misnamed_images_are_named(tmp_path: Path) -> None:
     for name in ("a_0000.nii.gz", "b.nii.gz", "c.NII", "d_0000.png", ".e.nii.gz", "notes.txt"):
         (tmp_path / name).touch()
     (tmp_path / "f.nii.gz").mkdir()
-    cases = cases_in(tmp_path, ".nii.gz")
-    assert [one.where for one in misnamed(tmp_path, cases)] == ["b.nii.gz", "c.NII", "d_0000.png"]
-    assert [one.where for one in misnamed(tmp_path, cases, [".nii.gz"])] == ["b.nii.gz"]
+    cases = find_cases(tmp_path, ".nii.gz")
+    assert [one.where for one in find_misnamed_images(tmp_path, cases)] == [
+        "b.nii.gz",
+        "c.NII",
+        "d_0000.png",
+    ]
+    assert [one.where for one in find_misnamed_images(tmp_path, cases, [".nii.gz"])] == ["b.nii.gz"]

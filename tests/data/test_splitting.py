@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data.patients import apart_from, patient_finder
+from semi_nnunet.data.patients import build_patient_finder, exclude_patients_of
 from semi_nnunet.data.splitting import (
     Split,
     choose_held_out,
@@ -238,15 +238,15 @@ PATIENT = r"p\d+"
 
 @given(st.integers(1, len(FRAMES)), st.integers(0, 99))
 def test_whole_patients_are_drawn_close_to_the_number(number, seed) -> None:
-    patient_of = patient_finder({"patient": PATIENT})
+    patient_of = build_patient_finder({"patient": PATIENT})
     labelled = choose_labelled(FRAMES, number, None, seed, patient_of)
     others = [case for case in FRAMES if case not in labelled]
-    assert apart_from(others, labelled, patient_of) == others
+    assert exclude_patients_of(others, labelled, patient_of) == others
     assert abs(len(labelled) - number) <= 2 and labelled
     if others and number <= len(others):
         held_out = choose_held_out(others, number, patient_of)
         rest = [case for case in others if case not in held_out]
-        assert apart_from(rest, held_out, patient_of) == rest and held_out
+        assert exclude_patients_of(rest, held_out, patient_of) == rest and held_out
         assert len(held_out) >= number / 3
 
 
@@ -254,7 +254,7 @@ def test_a_patient_of_many_cases_is_not_drawn_for_few() -> None:
     """Of scans of 300 and 10 slices, 20 can be labelled whatever the order."""
     scans = {0: 300, **dict.fromkeys(range(1, 8), 10)}
     slices = [f"p{scan}_{i}" for scan, count in scans.items() for i in range(count)]
-    patient_of = patient_finder({"patient": PATIENT})
+    patient_of = build_patient_finder({"patient": PATIENT})
     for seed in range(12):
         assert len(choose_labelled(slices, 20, None, seed, patient_of)) == 20
         assert len(choose_labelled(slices, 1, None, seed, patient_of)) == 10
@@ -263,7 +263,7 @@ def test_a_patient_of_many_cases_is_not_drawn_for_few() -> None:
 
 def test_some_cases_of_a_patient_cannot_be_held_out() -> None:
     with pytest.raises(UserError, match="all cases of a patient or none, got some of p2"):
-        choose_held_out(FRAMES, ["p0_0", "p2_1"], patient_finder({"patient": PATIENT}))
+        choose_held_out(FRAMES, ["p0_0", "p2_1"], build_patient_finder({"patient": PATIENT}))
 
 
 def test_lists_with_other_names_are_found_by_their_number_of_cases(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.data.stage_predictions import (
-    missing_predictions,
-    never_validated,
+    find_missing_predictions,
+    list_never_validated,
     predicts_unlabelled,
     require_predictions,
 )
@@ -17,15 +17,15 @@ from semi_nnunet.util.errors import UserError
 
 
 def test_a_single_stage_needs_no_predictions() -> None:
-    assert missing_predictions(None, ["a", "b"]) == []
+    assert find_missing_predictions(None, ["a", "b"]) == []
     require_predictions(None, ["a"], "train")
 
 
 def test_cases_without_a_prediction_are_found(tmp_path: Path) -> None:
     (tmp_path / "a.b2nd").touch()
     (tmp_path / "b.b2nd.tmp").touch()
-    assert missing_predictions(str(tmp_path), ["a", "b", "c"]) == ["b", "c"]
-    assert missing_predictions(str(tmp_path / "absent"), ["a"]) == ["a"]
+    assert find_missing_predictions(str(tmp_path), ["a", "b", "c"]) == ["b", "c"]
+    assert find_missing_predictions(str(tmp_path / "absent"), ["a"]) == ["a"]
 
 
 def test_missing_predictions_are_reported_with_their_command(tmp_path: Path) -> None:
@@ -42,6 +42,6 @@ def test_only_one_fold_predicts_the_unlabelled_cases() -> None:
 
 
 def test_pseudo_labelled_cases_are_in_no_validation(tmp_path: Path) -> None:
-    assert never_validated(tmp_path, 0) == []
+    assert list_never_validated(tmp_path, 0) == []
     (tmp_path / "dataset.json").write_text(json.dumps({"pseudo_labelled": ["b", "a"]}))
-    assert never_validated(tmp_path, "all") == []
+    assert list_never_validated(tmp_path, "all") == []

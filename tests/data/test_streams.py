@@ -11,9 +11,9 @@ import pytest
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.data.layout import unlabelled_folder
-from semi_nnunet.data.loading import UnlabelledSampling, cases_of_loader, unlabelled_like
-from semi_nnunet.data.unlabelled import UnlabelledDataset, foreground_prior
+from semi_nnunet.data.layout import get_unlabelled_folder
+from semi_nnunet.data.loading import UnlabelledSampling, get_loader_dataset, make_unlabelled_loader
+from semi_nnunet.data.unlabelled import UnlabelledDataset, compute_foreground_prior
 from semi_nnunet.util.seeds import seeded
 
 
@@ -30,12 +30,12 @@ def unlabelled(
     interpolated: bool = False,
     with_prior: bool = True,
 ) -> UnlabelledSampling:
-    dataset, known = prepared_dataset("labels", 1), cases_of_loader(labelled)
-    folder = unlabelled_folder(dataset.preprocessed, "nnUNetPlans_3d_fullres")
-    prior = foreground_prior(known, known.identifiers) if with_prior else {}
+    dataset, known = prepared_dataset("labels", 1), get_loader_dataset(labelled)
+    folder = get_unlabelled_folder(dataset.preprocessed, "nnUNetPlans_3d_fullres")
+    prior = compute_foreground_prior(known, known.identifiers) if with_prior else {}
     cases = UnlabelledDataset(folder, UnlabelledDataset.get_identifiers(str(folder)), prior)
     labels = PlansManager(dataset.plans).get_label_manager(dataset.dataset_json)
-    return unlabelled_like(labelled, cases, 3, labels, 0.4, interpolated)
+    return make_unlabelled_loader(labelled, cases, 3, labels, 0.4, interpolated)
 
 
 def batch_of(loader: nnUNetDataLoader, seed: int = 1) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def test_without_interpolation_patches_hold_the_original_voxels(
     labelled: nnUNetDataLoader, prepared_dataset: Callable[..., Any], interpolated: bool
 ) -> None:
     loader = unlabelled(labelled, prepared_dataset, interpolated)
-    folder, as_it_is = cases_of_loader(loader).source_folder, []
+    folder, as_it_is = get_loader_dataset(loader).source_folder, []
     for seed in range(8):  # nnU-Net turns one patch in five, and scales as many
         batch = batch_of(loader, seed)
         for patch, inside, case in zip(
@@ -83,6 +83,6 @@ def test_foreground_is_sampled_as_often_as_requested(
 
 
 def test_the_data_set_of_a_loader_is_found(labelled: nnUNetDataLoader) -> None:
-    cases = cases_of_loader(labelled)
+    cases = get_loader_dataset(labelled)
     assert {str(key) for key in batch_of(labelled)["keys"]} <= set(cases.identifiers)
     assert list(labelled.indices) == list(cases.identifiers)

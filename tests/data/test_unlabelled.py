@@ -13,9 +13,9 @@ import pytest
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.data.layout import unlabelled_folder
+from semi_nnunet.data.layout import get_unlabelled_folder
 from semi_nnunet.data.loading import UnlabelledSampling
-from semi_nnunet.data.unlabelled import UnlabelledDataset, foreground_prior
+from semi_nnunet.data.unlabelled import UnlabelledDataset, compute_foreground_prior
 from semi_nnunet.util.seeds import seeded
 
 KINDS = ("labels", "regions", "ignore", "regions_ignore")
@@ -23,12 +23,12 @@ KINDS = ("labels", "regions", "ignore", "regions_ignore")
 
 def folders(dataset: Any) -> tuple[Path, Path]:
     labelled = dataset.preprocessed / "nnUNetPlans_3d_fullres"
-    return labelled, unlabelled_folder(dataset.preprocessed, labelled.name)
+    return labelled, get_unlabelled_folder(dataset.preprocessed, labelled.name)
 
 
 def prior_of(dataset: Any) -> dict[Any, np.ndarray]:
     labelled = nnUNetDatasetBlosc2(str(folders(dataset)[0]))
-    return foreground_prior(labelled, labelled.identifiers, locations_per_class=200)
+    return compute_foreground_prior(labelled, labelled.identifiers, locations_per_class=200)
 
 
 @pytest.mark.parametrize("kind", KINDS)

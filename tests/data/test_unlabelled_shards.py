@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data.manifest import Manifest, manifest_file
-from semi_nnunet.data.prepare import prepare, prepare_labelled
+from semi_nnunet.data.manifest import Manifest, get_manifest_file
+from semi_nnunet.data.prepare import prepare_for_training, prepare_labelled
 from semi_nnunet.data.preprocessing import Case
-from semi_nnunet.data.unlabelled_shards import UnlabelledPreprocessing, UnlabelledShard, shards_left
+from semi_nnunet.data.unlabelled_shards import (
+    UnlabelledPreprocessing,
+    UnlabelledShard,
+    find_unfinished_preprocessing_shards,
+)
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.lock import held
 from tests.data.copied import Copy, names
@@ -30,7 +34,7 @@ def begun(copy: Copy) -> Begun:
     (pool,) = prepared.pools()
     expected = content(pool.folder)
     shutil.rmtree(pool.folder)
-    manifest_file(pool.folder).unlink()
+    get_manifest_file(pool.folder).unlink()
     pool.begin(prepared.unlabelled)
     return pool, prepared.unlabelled, expected
 
@@ -47,18 +51,20 @@ def temporary(pool: UnlabelledPreprocessing) -> list[Path]:
 
 def test_shards_share_the_work_and_give_the_same_files(begun: Begun) -> None:
     pool, cases, expected = begun
-    for number in shards_left(pool, cases, 3):
+    for number in find_unfinished_preprocessing_shards(pool, cases, 3):
         UnlabelledShard(pool, number, 3).run(1)
         assert UnlabelledShard(pool, number, 3).is_done
     assert content(pool.folder) == expected and not temporary(pool)
     assert sorted(listed(pool)) == sorted(case.name for case in cases)
     assert Manifest(pool.folder).present().keys() == {case.name for case in cases}
-    assert not shards_left(pool, cases, 3) and not shards_left(pool, cases, 5)
+    assert not find_unfinished_preprocessing_shards(
+        pool, cases, 3
+    ) and not find_unfinished_preprocessing_shards(pool, cases, 5)
 
 
 def test_other_shards_finish_the_work_of_killed_ones(begun: Begun) -> None:
     pool, cases, expected = begun
-    first, *others = shards_left(pool, cases, 3)
+    first, *others = find_unfinished_preprocessing_shards(pool, cases, 3)
     UnlabelledShard(pool, first, 3).run(1)
     killed = UnlabelledShard(pool, others[0], 3)
     half = next(case.name for case in killed.cases())
@@ -67,7 +73,7 @@ def test_other_shards_finish_the_work_of_killed_ones(begun: Begun) -> None:
     (pool.folder / f"{half}.pkl").write_text("half")
     before = {path: path.stat().st_mtime_ns for path in pool.folder.glob("*.b2nd")}
     pool.begin(cases)
-    for number in shards_left(pool, cases, 2):
+    for number in find_unfinished_preprocessing_shards(pool, cases, 2):
         UnlabelledShard(pool, number, 2).run(1)
     assert content(pool.folder) == expected and not temporary(pool)
     assert sorted(listed(pool)) == sorted(case.name for case in cases)
@@ -76,7 +82,7 @@ def test_other_shards_finish_the_work_of_killed_ones(begun: Begun) -> None:
 
 def test_removed_cases_are_deleted_and_changed_ones_are_unfinished(begun: Begun) -> None:
     pool, cases, _ = begun
-    for number in shards_left(pool, cases, 1):
+    for number in find_unfinished_preprocessing_shards(pool, cases, 1):
         UnlabelledShard(pool, number, 1).run(1)
     gone, changed, *same = cases
     now = [Case(changed.name, changed.images, None, "another"), *same]
@@ -99,7 +105,7 @@ def test_prepare_runs_unfinished_shards_itself_or_hands_them_to_the_launcher(
     begun: Begun, copy: Copy, has_launcher: bool
 ) -> None:
     pool, cases, expected = begun
-    UnlabelledShard(pool, shards_left(pool, cases, 3)[0], 3).run(1)
+    UnlabelledShard(pool, find_unfinished_preprocessing_shards(pool, cases, 3)[0], 3).run(1)
     calls: list[tuple[int, list[int]]] = []
 
     class Launcher:
@@ -110,9 +116,11 @@ def test_prepare_runs_unfinished_shards_itself_or_hands_them_to_the_launcher(
             return False
 
     request = (copy.number, ["2d"], None, "ExperimentPlanner", 1, False)
-    result = prepare(*request, shards=3, launcher=Launcher() if has_launcher else None)
+    result = prepare_for_training(*request, shards=3, launcher=Launcher() if has_launcher else None)
     if has_launcher:
-        assert result is None and calls == [(3, shards_left(pool, cases, 3))]
+        assert result is None and calls == [
+            (3, find_unfinished_preprocessing_shards(pool, cases, 3))
+        ]
     else:
         assert result == {"2d": (5, 4)} and content(pool.folder) == expected
 

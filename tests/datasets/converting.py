@@ -14,8 +14,8 @@ from PIL import Image
 from skimage import io
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data.integrity import check_dataset, dataset_problems, duplicate_problems
-from semi_nnunet.data.patients import patient_finder
+from semi_nnunet.data.integrity import check_dataset, find_dataset_problems, find_duplicate_problems
+from semi_nnunet.data.patients import build_patient_finder
 
 SPACING = (0.5, 0.75, 2.0)
 
@@ -54,15 +54,15 @@ class Converter:
         command = ["split", "-d", dataset.name, "-o", "702", "--list", subsets]
         assert main([*command, "--labelled", str(labelled)]) == 0
         (new,) = self.raw.glob("Dataset702_*")
-        assert dataset_problems(new) == []
+        assert find_dataset_problems(new) == []
         reports = check_dataset(new, 1, show_progress=False)
-        assert duplicate_problems(reports) == {}
+        assert find_duplicate_problems(reports) == {}
         return new
 
 
 def assert_sound(dataset: Path) -> None:
     """Nothing is wrong with it, but that a fully labelled one has no imagesUn yet."""
-    problems = dataset_problems(dataset)
+    problems = find_dataset_problems(dataset)
     if not (dataset / "imagesUn").exists():
         problems = [problem for problem in problems if problem.where != "imagesUn"]
     assert problems == []
@@ -118,7 +118,7 @@ def cases(folder: Path) -> set[str]:
 
 def patients(dataset: Path, part: str) -> set[str]:
     """Those of whom a part, such as "Tr", has cases, by dataset.json."""
-    patient_of = patient_finder(json.loads((dataset / "dataset.json").read_text()))
+    patient_of = build_patient_finder(json.loads((dataset / "dataset.json").read_text()))
     return set(map(patient_of, cases(dataset / f"images{part}")))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semi_nnunet.data.integrity import dataset_problems
+from semi_nnunet.data.integrity import find_dataset_problems
 from tests.datasets.converting import Converter, cases, counts, read, write_volume
 
 
@@ -32,7 +32,7 @@ def test_images_nobody_labelled_go_to_the_pool(source: Path, convert: Converter)
         **{"imagesTr": 3, "labelsTr": 3, "imagesUn": 4, "imagesTs": 3, "labelsTs": 3}
     }
     assert cases(dataset / "imagesUn") == {f"Case_{i:05d}" for i in (1, 2, 1999, 2000)}
-    assert dataset_problems(dataset) == []
+    assert find_dataset_problems(dataset) == []
     original = source / "Training/FLARE22_UnlabeledCase1001-2000/Case_01999_0000.nii.gz"
     copy = dataset / "imagesUn/Case_01999_0000.nii.gz"
     np.testing.assert_array_equal(read(copy), read(original))

@@ -20,7 +20,7 @@ from semi_nnunet.deploy.descriptions import (
 )
 from semi_nnunet.deploy.loading import load_model, load_networks
 from semi_nnunet.deploy.trained import find_model, require_readable
-from semi_nnunet.planning.architecture import with_architecture
+from semi_nnunet.planning.architecture import replace_architecture
 from semi_nnunet.training.checkpoints import EXECUTE
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
@@ -108,7 +108,7 @@ def test_layers_may_come_from_torch() -> None:
 def test_every_planned_network_is_trusted(name: str, prepared_dataset: Any) -> None:
     plans = prepared_dataset("labels", 1).plans
     for key, configuration in plans["configurations"].items():
-        planned = with_architecture(configuration, name, "resnet18", None)
+        planned = replace_architecture(configuration, name, "resnet18", None)
         if planned is not None:
             plans["configurations"][key] = planned
     assert not list(find_unknown_networks(plans, "plans.json"))

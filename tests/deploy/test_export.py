@@ -50,25 +50,25 @@ def exported_folds(model: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[s
 
 
 def test_finished_folds_are_exported(exported_folds: list[Any], tmp_path: Path) -> None:
-    export.export(NAME, tmp_path / "a")
-    export.export(NAME, tmp_path / "b", folds=["3"])
-    export.export(f"{NAME}/fold_all", tmp_path / "c")
-    export.export(NAME, tmp_path / "d", checkpoint="checkpoint_latest.pth")
+    export.export_model(NAME, tmp_path / "a")
+    export.export_model(NAME, tmp_path / "b", folds=["3"])
+    export.export_model(f"{NAME}/fold_all", tmp_path / "c")
+    export.export_model(NAME, tmp_path / "d", checkpoint="checkpoint_latest.pth")
     assert exported_folds == [("0", "3"), ("3",), ("all",), ("1",)]
 
 
 def test_unfinished_folds_are_reported(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
-        export.export(NAME, tmp_path / "out", folds=["0", "1", "2"])
+        export.export_model(NAME, tmp_path / "out", folds=["0", "1", "2"])
     assert [problem.where for problem in error.value.problems] == ["fold 1", "fold 2"]
     with pytest.raises(UserError, match=r"checkpoint_best\.pth"):
-        export.export(NAME, tmp_path / "out", checkpoint="checkpoint_best.pth")
+        export.export_model(NAME, tmp_path / "out", checkpoint="checkpoint_best.pth")
 
 
 def test_an_existing_target_is_refused(model: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / STOCK).mkdir(parents=True)
     with pytest.raises(UserError, match="exists already"):
-        export.export(NAME, tmp_path / "out")
+        export.export_model(NAME, tmp_path / "out")
 
 
 @pytest.mark.parametrize("names", [["-d", "1", "-c", "2d"], ["-m", NAME]])
@@ -117,5 +117,5 @@ def test_a_full_disk_exports_nothing(
     monkeypatch.setattr(export, step, full)
     target = tmp_path / "out" / STOCK
     with pytest.raises(DiskError, match=rf"{target}.*Nothing was exported"):
-        export.export(NAME, tmp_path / "out")
+        export.export_model(NAME, tmp_path / "out")
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]

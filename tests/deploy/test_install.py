@@ -15,8 +15,8 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.model_sharing.model_import import install_model_from_zip_file
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.deploy.export import export
-from semi_nnunet.deploy.install import install
+from semi_nnunet.deploy.export import export_model
+from semi_nnunet.deploy.install import install_models
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
 from tests.trainers import run_epochs
@@ -65,7 +65,7 @@ def install_error(archive: Path, results: Path) -> str:
     """What is said; nothing was written."""
     files = sorted(results.rglob("*")) if results.exists() else []
     with pytest.raises(UserError) as error:
-        install(archive)
+        install_models(archive)
     assert (sorted(results.rglob("*")) if results.exists() else []) == files
     return str(error.value)
 
@@ -80,7 +80,7 @@ def test_two_methods_and_a_stock_model_can_be_installed_together(
         run_epochs(trainer, 1)
         trainer.on_train_end()
         dataset = trainer.plans_manager.dataset_name
-        exports.append(export(f"{dataset}/{name}__nnUNetPlans__2d", tmp_path / "exported"))
+        exports.append(export_model(f"{dataset}/{name}__nnUNetPlans__2d", tmp_path / "exported"))
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "theirs"))
     stock = tmp_path / "theirs" / dataset / "nnUNetTrainer__nnUNetPlans__2d"
     stock.mkdir(parents=True)
@@ -89,7 +89,7 @@ def test_two_methods_and_a_stock_model_can_be_installed_together(
     assert len(list(stock.parent.iterdir())) == 3 and list(stock.iterdir()) == []
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "ours"))
     for exported in exports:
-        (folder,) = install(exported.archive).models
+        (folder,) = install_models(exported.archive).models
         assert (
             folder.name == f"nnUNetTrainer__{exported.plans}__2d" and exported.plans in folder.name
         )
@@ -105,7 +105,7 @@ def test_an_installed_model_is_not_replaced_by_another(tmp_path, results, capsys
     archive = small_model(tmp_path)
     assert main(["install", str(archive)]) == 0
     assert f"installed {results / MODEL}" in capsys.readouterr().out
-    assert install(archive).models == (results / MODEL,)  # the same again
+    assert install_models(archive).models == (results / MODEL,)  # the same again
     message = install_error(small_model(tmp_path, weight=2.0), results)
     assert f"{results / MODEL}: holds another model" in message
 
@@ -181,7 +181,7 @@ def test_pickles_and_files_outside_models_are_left_out_and_listed(tmp_path, resu
     extra_files = ["Dataset001_X/ensembles/notes.json", f"{MODEL}/crossval/postprocessing.pkl"]
     for name in extra_files:
         add(archive, name)
-    assert install(archive).left_out == tuple(sorted(extra_files))
+    assert install_models(archive).left_out == tuple(sorted(extra_files))
     assert not [path for path in results.rglob("*") if path.name in ("notes.json", "crossval")]
 
 

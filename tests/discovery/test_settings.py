@@ -15,7 +15,7 @@ from semi_nnunet.discovery.classes import trainer_classes
 from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.discovery.trainers.semi_nnunet_trainers import TRAINERS
-from semi_nnunet.settings.schema import topic_of
+from semi_nnunet.settings.schema import find_topic
 
 
 def describe_field(field: dataclasses.Field[Any]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def test_settings_equal_those_of_the_trainer(name: str) -> None:
     for first, second in pairs:
         assert first.default == second.default, first.name
         assert describe_field(first) == describe_field(second), first.name
-        assert topic_of(light, first.name) == topic_of(of_trainer, first.name)
+        assert find_topic(light, first.name) == find_topic(of_trainer, first.name)
 
 
 def test_settings_that_are_defined_next_to_a_trainer_are_imported_with_it(

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from semi_nnunet.training.filtering import write_table
+from semi_nnunet.training.filtering import write_filter_table
 from semi_nnunet.training.history import History
-from semi_nnunet.training.history_picture import write_history_picture
+from semi_nnunet.training.run_log import write_history_picture
 from semi_nnunet.util.files import read_json, write_json
 from tests.datasets.converting import write_picture
 from tests.end_to_end.bench import Bench, check_files, saved, train
@@ -120,7 +120,9 @@ def write_history(curves: History, folder: Path) -> None:
 
 def filter_scores(bench: Bench) -> Work:
     scores = {f"case_{number}": number / 2000 for number in range(2000)}
-    return partial(write_table, bench.disk.folder / "filter_epoch_5.csv", scores, list(scores))
+    return partial(
+        write_filter_table, bench.disk.folder / "filter_epoch_5.csv", scores, list(scores)
+    )
 
 
 # Bytes that are left on the disk: too few, and enough to begin with.

@@ -8,22 +8,22 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.comparison import (
-    class_table,
-    compare,
-    left_out,
-    overall_table,
-    patients_note,
-    ranking,
-    seeds_note,
+    compare_with_baseline,
+    describe_patients,
+    describe_seeds,
+    find_unranked_models,
+    format_class_table,
+    format_overall_table,
+    rank_models,
 )
 from semi_nnunet.evaluation.statistics import holm, paired_difference
-from semi_nnunet.evaluation.values import Model, Value, crediting_absence, read_values, write_values
+from semi_nnunet.evaluation.values import Model, Value, credit_absence, read_values, write_values
 from semi_nnunet.util.errors import UserError
 from tests.evaluation.measured import BASE, ORIGIN, OTHER, OURS, values, write_table
 
 
 def test_a_gain_in_every_case_is_found_and_noise_is_not():
-    ours, other = compare(
+    ours, other = compare_with_baseline(
         [*values(BASE, 0), *values(OURS, 0.02), *values(OTHER, 0)], "Base", "dice"
     )
     assert ours.model == OURS and ours.verdict("dice") == "better"
@@ -31,11 +31,11 @@ def test_a_gain_in_every_case_is_found_and_noise_is_not():
     assert ours.overall.low < 0.02 < ours.overall.high
     assert other.verdict("dice") == "no evidence of a gain"
     assert set(ours.seeds) == {0, 1} and set(ours.classes) == {"liver", "tumour"}
-    worse = compare([*values(BASE, 0.02), *values(OURS, 0)], "Base", "dice")[0]
-    assert worse.verdict("dice") == "WORSE" and "WORSE" in overall_table([worse], "dice")
+    worse = compare_with_baseline([*values(BASE, 0.02), *values(OURS, 0)], "Base", "dice")[0]
+    assert worse.verdict("dice") == "WORSE" and "WORSE" in format_overall_table([worse], "dice")
     assert worse.verdict("hd95_edge_mm") == "better"
-    (ours,) = compare([*values(BASE, 0), *values(OURS, 0.02)], "Base", "dice")
-    for table in (overall_table([ours], "dice"), class_table([ours], "dice")):
+    (ours,) = compare_with_baseline([*values(BASE, 0), *values(OURS, 0.02)], "Base", "dice")
+    for table in (format_overall_table([ours], "dice"), format_class_table([ours], "dice")):
         assert "| < 0.001" in table and "0.000" not in table
 
 
@@ -43,10 +43,10 @@ def test_p_values_of_classes_are_corrected_for_all_models_and_classes():
     names = [f"Ours{i}" for i in range(6)]
     rows = [*values(BASE, 0), *(v for name in names for v in values(Model(name, "2d"), 0.0022))]
     liver = [v for v in rows if v.name == "liver"]
-    for item in compare(liver, "Base", "dice"):
+    for item in compare_with_baseline(liver, "Base", "dice"):
         difference, p = item.classes["liver"]  # a single class is the same as all classes
         assert difference == item.overall and p == item.p_holm
-    compared = compare(rows, "Base", "dice")
+    compared = compare_with_baseline(rows, "Base", "dice")
     raw = [d.p for item in compared for d, _ in item.classes.values()]
     assert [p for item in compared for _, p in item.classes.values()] == pytest.approx(holm(raw))
     assert max(holm(raw)) > max(raw)
@@ -54,7 +54,7 @@ def test_p_values_of_classes_are_corrected_for_all_models_and_classes():
 
 def test_the_difference_of_a_case_is_its_mean_over_classes_and_seeds():
     rows = [*values(BASE, 0, noise=0.05), *values(OURS, 0.01, noise=0.05)]
-    (compared,) = compare(rows, "Base", "dice")
+    (compared,) = compare_with_baseline(rows, "Base", "dice")
     by_case = {}
     for case in sorted({row.case for row in rows}):
         means = [
@@ -71,14 +71,14 @@ def test_the_difference_of_a_case_is_its_mean_over_classes_and_seeds():
 def test_a_seed_that_loses_is_not_outvoted_by_the_number_of_cases():
     rows = [*values(BASE, 0, seeds=3, noise=0), *values(OURS, 0.02, seeds=2, noise=0)]
     third = [v for v in values(OURS, -0.01, seeds=3, noise=0) if v.seed == 2]
-    (agreed,) = compare([row for row in rows if row.seed < 2], "Base", "dice")
+    (agreed,) = compare_with_baseline([row for row in rows if row.seed < 2], "Base", "dice")
     assert agreed.verdict("dice") == "better"
-    (compared,) = compare([*rows, *third], "Base", "dice")
+    (compared,) = compare_with_baseline([*rows, *third], "Base", "dice")
     assert compared.p_holm < 0.05 and compared.overall.mean == pytest.approx(0.01)
     assert compared.overall.low == pytest.approx(-0.01)
     reasoned = compared.reasoned_verdict("dice")
     assert "interval contains 0" in reasoned and "seeds disagree" in reasoned
-    assert reasoned in overall_table([compared], "dice")
+    assert reasoned in format_overall_table([compared], "dice")
     assert compared.verdict("dice") == "no evidence of a gain"
     assert agreed.reasoned_verdict("dice") == "better"
     assert compared.classes["liver"][0].low == pytest.approx(-0.01)
@@ -86,24 +86,24 @@ def test_a_seed_that_loses_is_not_outvoted_by_the_number_of_cases():
 
 def test_chance_in_training_is_shown_or_named_as_unknown():
     one_seed = values(BASE, 0, seeds=1, noise=0)
-    assert "Base 2d has one seed" in seeds_note([*one_seed, *values(OURS, 0, seeds=3)], "Base")
+    assert "Base 2d has one seed" in describe_seeds([*one_seed, *values(OURS, 0, seeds=3)], "Base")
     lucky = [Value(BASE, "0", 1, "case00", name, 0.9) for name in ("liver", "tumour")]
     # 0.7 + 0.01 * case, twelve cases
-    assert seeds_note([*one_seed, *lucky], "Base") == "Base 2d by seed: 0.7550, 0.9000."
+    assert describe_seeds([*one_seed, *lucky], "Base") == "Base 2d by seed: 0.7550, 0.9000."
 
 
 def test_only_folds_and_seeds_of_both_models_are_compared():
     rows = [*values(BASE, 0, seeds=1, noise=0), *values(OURS, 0.01, seeds=3, noise=0)]
-    (compared,) = compare(rows, "Base", "dice")
+    (compared,) = compare_with_baseline(rows, "Base", "dice")
     assert set(compared.seeds) == {0} and compared.overall.cases == 12
     apart = [replace(v, seed=v.seed + 5) for v in values(BASE, 0)]
     with pytest.raises(UserError, match="in common"):
-        compare([*values(OURS, 0), *apart], "Base", "dice")
+        compare_with_baseline([*values(OURS, 0), *apart], "Base", "dice")
     with pytest.raises(UserError, match=r"only the baseline Base .*2d 0\.7550") as caught:
-        compare(values(BASE, 0, noise=0), "Base", "dice")
+        compare_with_baseline(values(BASE, 0, noise=0), "Base", "dice")
     assert "train" in caught.value.fix
     with pytest.raises(UserError, match="Base was not measured, only Ours"):
-        compare(values(OURS, 0), "Base", "dice")
+        compare_with_baseline(values(OURS, 0), "Base", "dice")
 
 
 def test_a_class_that_a_case_does_not_show_is_left_out_of_this_case():
@@ -112,7 +112,7 @@ def test_a_class_that_a_case_does_not_show_is_left_out_of_this_case():
         row if row.name == "liver" or row.case != "case00" else replace(row, value=math.nan)
         for row in rows
     ]
-    (compared,) = compare(rows, "Base", "dice")
+    (compared,) = compare_with_baseline(rows, "Base", "dice")
     assert compared.overall.mean == pytest.approx(0.02)
     assert compared.classes["tumour"][0].cases == 11 and compared.classes["liver"][0].cases == 12
 
@@ -144,30 +144,33 @@ def test_a_training_that_invents_a_class_is_worse_than_one_that_predicts_nothing
         tables.append((model, "0", 0, path))
     credited, _ = read_values(tables, metric)
     assert sum(math.isnan(value.value) for value in credited) == 52
-    credited = crediting_absence(credited, metric)
+    credited = credit_absence(credited, metric)
     assert sum(math.isnan(value.value) for value in credited) == 40
-    (compared,) = compare(credited, "Base", metric)
+    (compared,) = compare_with_baseline(credited, "Base", metric)
     assert compared.overall.cases == 20 and compared.verdict(metric) == "WORSE"
     perfect = 1.0 if metric == "dice" else 0.0
     assert compared.baseline_mean == pytest.approx(0.4 * good + 0.6 * perfect)
-    assert [model for model, _ in ranking(credited, metric)] == [BASE, OURS]
+    assert [model for model, _ in rank_models(credited, metric)] == [BASE, OURS]
 
 
 def test_models_are_ranked_on_the_cases_that_all_of_them_predicted():
     rows = [*values(BASE, 0, noise=0), *values(OURS, 0.01, noise=0)]
     extra = [Value(BASE, "9", 0, "easy", "liver", 1.0)]
-    assert [model for model, _ in ranking([*rows, *extra], "dice")] == [OURS, BASE]
-    assert [model for model, _ in ranking([*rows, *extra], "hd95_edge_mm")] == [BASE, OURS]
-    assert ranking([*values(BASE, 0), Value(OURS, "9", 9, "x", "y", 1.0)], "dice") == []
+    assert [model for model, _ in rank_models([*rows, *extra], "dice")] == [OURS, BASE]
+    assert [model for model, _ in rank_models([*rows, *extra], "hd95_edge_mm")] == [BASE, OURS]
+    assert rank_models([*values(BASE, 0), Value(OURS, "9", 9, "x", "y", 1.0)], "dice") == []
 
 
 def test_a_training_without_common_folds_is_left_out_of_the_ranking():
     """A crossval is running: a third trainer has finished a fold that no other trainer has yet."""
     rows = [*values(BASE, 0, noise=0, folds=2), *values(OURS, 0.01, noise=0, folds=2)]
     stray = replace(values(OTHER, 0.2, seeds=1)[0], fold="2", case="case20")
-    ranked = ranking([*rows, stray], "dice")
+    ranked = rank_models([*rows, stray], "dice")
     assert [model for model, _ in ranked] == [OURS, BASE]
-    assert left_out([*rows, stray], ranked) == [OTHER] and left_out(rows, ranked) == []
+    assert (
+        find_unranked_models([*rows, stray], ranked) == [OTHER]
+        and find_unranked_models(rows, ranked) == []
+    )
 
 
 def test_configurations_are_compared_without_a_baseline(tmp_path, capsys):
@@ -227,7 +230,7 @@ def test_the_command_reads_folds_and_seeds_and_chooses_on_validation_cases(
 def test_a_metric_without_any_value_is_not_reported_as_a_missing_fold():
     rows = [replace(v, value=math.nan) for v in [*values(BASE, 0), *values(OURS, 0)]]
     with pytest.raises(UserError, match="dice is not defined"):
-        compare(rows, "Base", "dice")
+        compare_with_baseline(rows, "Base", "dice")
 
 
 # ---- patients ----
@@ -246,8 +249,8 @@ def six_lose(loss: float) -> tuple[list[Value], list[Value]]:
 
 def test_cases_of_one_patient_are_one_observation():
     rows, with_patient = six_lose(0.01)
-    (by_case,) = compare(rows, "Base", "dice")
-    (by_patient,) = compare(with_patient, "Base", "dice")
+    (by_case,) = compare_with_baseline(rows, "Base", "dice")
+    (by_patient,) = compare_with_baseline(with_patient, "Base", "dice")
     assert by_case.overall.cases == 12 and by_case.overall.mean == pytest.approx(0.005)
     assert by_patient.overall.cases == 7 and by_patient.overall.better == 6
     assert by_patient.overall.mean == pytest.approx((6 * 0.02 - 0.01) / 7)
@@ -257,17 +260,19 @@ def test_cases_of_one_patient_are_one_observation():
     assert by_patient.seeds == pytest.approx(dict.fromkeys((0, 1), by_patient.overall.mean))
     # the baseline has .7 + .01 * case; of Ann's cases 6 to 11 on average .785
     assert by_patient.baseline_mean == pytest.approx((6 * 0.725 + 0.785) / 7)
-    assert f"by seed: {(6 * 0.725 + 0.785) / 7:.4f}," in seeds_note(with_patient, "Base")
+    assert f"by seed: {(6 * 0.725 + 0.785) / 7:.4f}," in describe_seeds(with_patient, "Base")
 
 
 def test_models_are_ranked_by_patients():
     """By cases the baseline is ahead, but six of the cases are of one patient."""
     rows, with_patient = six_lose(0.03)
-    assert ranking(rows, "dice")[0][0] == BASE and ranking(with_patient, "dice")[0][0] == OURS
+    assert (
+        rank_models(rows, "dice")[0][0] == BASE and rank_models(with_patient, "dice")[0][0] == OURS
+    )
 
 
 def test_a_note_counts_cases_and_patients_if_they_differ():
     rows = values(BASE, 0)
-    assert patients_note(rows) == ""
-    assert "12 cases of 10 pat" in patients_note([replace(v, patient=v.case[-1]) for v in rows])
-    assert "12 cases of 1 patient." in patients_note([replace(v, patient="Ann") for v in rows])
+    assert describe_patients(rows) == ""
+    assert "12 cases of 10 pat" in describe_patients([replace(v, patient=v.case[-1]) for v in rows])
+    assert "12 cases of 1 patient." in describe_patients([replace(v, patient="Ann") for v in rows])

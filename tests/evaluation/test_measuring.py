@@ -6,7 +6,7 @@ import math
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.evaluation.measuring import evaluate as measure
+from semi_nnunet.evaluation.measuring import evaluate_folders as measure
 from tests.evaluation.folders import evaluate, folders
 
 

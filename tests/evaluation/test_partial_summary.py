@@ -8,7 +8,7 @@ from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from semi_nnunet.data.annotated_classes import AnnotatedClasses
-from semi_nnunet.evaluation.tables import leave_out_unknown
+from semi_nnunet.evaluation.tables import drop_unannotated
 from tests.evaluation.folders import LABELS, REGIONS, folders
 
 
@@ -34,7 +34,7 @@ def test_classes_that_a_case_does_not_annotate_become_nan_and_leave_the_means(
         labels.get("ignore"), num_processes=1,
     )  # fmt: skip
     annotated = AnnotatedClasses.of({"labels": labels, "annotated": entry})
-    leave_out_unknown(path, annotated, ".nii.gz")
+    drop_unannotated(path, annotated, ".nii.gz")
     ours, dice = json.loads(path.read_text()), {str(key): [] for key in keys}
     for case, theirs_case, ours_case in zip(
         "abc", theirs["metric_per_case"], ours["metric_per_case"], strict=True

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.evaluation.comparison import compare, overall_table
+from semi_nnunet.evaluation.comparison import compare_with_baseline, format_overall_table
 from semi_nnunet.evaluation.values import (
     Value,
-    read_all_written,
+    merge_values,
     read_values,
-    together,
+    read_values_files,
     write_values,
 )
 from semi_nnunet.util.errors import UserError
@@ -27,7 +27,9 @@ def test_too_much_volume_is_as_bad_as_too_little(tmp_path):
     volumes, _ = read_values([(OURS, "0", 0, tmp_path / "metrics.csv")], "volume_difference_ml")
     assert [value.value for value in volumes] == [3.0, 2.0]
     rows = [*values(BASE, 0), *values(OURS, 0.02)]
-    table = overall_table(compare(rows, "Base", "volume_difference_ml"), "volume_difference_ml")
+    table = format_overall_table(
+        compare_with_baseline(rows, "Base", "volume_difference_ml"), "volume_difference_ml"
+    )
     assert "| |volume_difference_ml| |" in table
 
 
@@ -69,13 +71,13 @@ def test_written_values_give_the_same_comparison(tmp_path, capsys):
         paths.append(tmp_path / f"{seed}.csv")
         seed_values = {"test": [v for v in rows if v.seed == seed], "validation": []}
         write_values(paths[-1], seed_values, "dice", ORIGIN)
-    merged, origin = read_all_written(paths, "dice")
+    merged, origin = read_values_files(paths, "dice")
     assert {v.patient_or_case for v in merged["test"] if v.case in ("case010", "case011")} == {
         "case01"
     }
     assert origin == ORIGIN
-    (direct,) = compare(rows, "Base", "dice")
-    (reread,) = compare(merged["test"], "Base", "dice")
+    (direct,) = compare_with_baseline(rows, "Base", "dice")
+    (reread,) = compare_with_baseline(merged["test"], "Base", "dice")
     assert reread.overall.mean == pytest.approx(direct.overall.mean, abs=1e-6)
     assert reread.overall.cases == direct.overall.cases and len(reread.seeds) == 2
     assert sum(math.isnan(v.value) for v in merged["test"]) == 1
@@ -107,12 +109,12 @@ def test_values_that_cannot_be_compared_are_rejected(tmp_path, capsys):
         assert main(["compare", *words]) == 2
         assert says in capsys.readouterr().err
     changed = [replace(v, value=v.value + 0.001) for v in rows]
-    assert len(together(rows, rows, "dice")) == len(rows)
+    assert len(merge_values(rows, rows, "dice")) == len(rows)
     with pytest.raises(UserError, match=r"Base 2d, fold 0, seed 0 .* twice: case case00"):
-        together(rows, changed, "dice")
+        merge_values(rows, changed, "dice")
     with pytest.raises(UserError, match="trained twice"):  # in one file, too
         write_values(path, {"test": [*rows, *changed]}, "dice", ORIGIN)
-        read_all_written([path], "dice")
+        read_values_files([path], "dice")
     for old, new in (
         (",0,case00,", ",zero,case00,"),
         (",case00,case00,liver,", ",case00,"),
@@ -126,14 +128,14 @@ def test_values_that_cannot_be_compared_are_rejected(tmp_path, capsys):
         write_values(path, {"test": rows}, "dice", ORIGIN)
         path.write_text(path.read_text().replace(old, new, 1))
         with pytest.raises(UserError, match=r"values.csv, line 2 must hold 11 values"):
-            read_all_written([path], "dice")
+            read_values_files([path], "dice")
     write_values(path, {"test": rows}, "dice", ORIGIN)
     path.write_text(path.read_text().replace("\n", "\n\n", 2) + "odd\n")
     with pytest.raises(UserError, match=f"line {len(rows) + 4} must hold"):
-        read_all_written([path], "dice")
+        read_values_files([path], "dice")
     path.write_bytes("Dataset,plän".encode("utf-16"))
     with pytest.raises(UserError, match="UTF-8"):
-        read_all_written([path], "dice")
+        read_values_files([path], "dice")
 
 
 def test_values_of_other_data_or_plans_are_not_mixed(tmp_path):
@@ -142,9 +144,9 @@ def test_values_of_other_data_or_plans_are_not_mixed(tmp_path):
         write_values(tmp_path / f"{name}.csv", subsets, "dice", origin)
     paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
     with pytest.raises(UserError, match="Hearts with nnUNetPlans and Livers with nnUNetPlans"):
-        read_all_written(paths, "dice")
+        read_values_files(paths, "dice")
     with pytest.raises(UserError, match="Hearts with nnUNetPlans and Hearts with nnUNetPlans_600"):
-        read_all_written(paths[:1], "dice", ("Hearts", "nnUNetPlans_600"))
+        read_values_files(paths[:1], "dice", ("Hearts", "nnUNetPlans_600"))
 
 
 def test_values_written_without_patients_get_them_from_the_other_file(tmp_path):
@@ -152,10 +154,10 @@ def test_values_written_without_patients_get_them_from_the_other_file(tmp_path):
     anonymous = [*values(BASE, 0), *values(OURS, 0.02)]
     with_patients = [replace(v, patient="Ann" if v.case < "case06" else "Bob") for v in anonymous]
     for first, second in ((anonymous, with_patients), (with_patients, anonymous)):
-        assert {v.patient_or_case for v in together(first, second, "dice")} == {"Ann", "Bob"}
+        assert {v.patient_or_case for v in merge_values(first, second, "dice")} == {"Ann", "Bob"}
     conflicting = [replace(v, patient="Eve", seed=7) for v in anonymous]
     with pytest.raises(UserError, match=r"case case00 .* got Ann and Eve"):
-        together(with_patients, conflicting, "dice")
+        merge_values(with_patients, conflicting, "dice")
 
 
 def test_values_without_a_partner_are_written(tmp_path, monkeypatch, capsys):

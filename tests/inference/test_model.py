@@ -28,7 +28,7 @@ from semi_nnunet.inference.model import (
 )
 from semi_nnunet.inference.sliding_window import Window
 from semi_nnunet.inference.views import make_views
-from semi_nnunet.training.prediction import with_previous_stage
+from semi_nnunet.training.prediction import append_previous_stage
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 
@@ -200,7 +200,7 @@ def predict_whole_image(
         image, previous, dict(properties), plans, configuration, loaded.dataset_json
     )
     if previous is not None:
-        data = with_previous_stage(data, resampled[0], loaded.label_manager)
+        data = append_previous_stage(data, resampled[0], loaded.label_manager)
     x, all_views = torch.from_numpy(data), make_views(views, configuration.spacing)
     logits = [
         view.back(nnunet.predict_logits_from_preprocessed_data(view.of(x, len(image)).contiguous()))

@@ -14,7 +14,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data.raw_description import cases_in
+from semi_nnunet.data.raw_description import find_cases
 from semi_nnunet.datasets.phantom import LABEL_KINDS
 from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.inference.model import ImagePredictor, PredictionOptions
@@ -22,7 +22,7 @@ from semi_nnunet.inference.predict import (
     FolderPredictor,
     is_same_description,
     load_predictor,
-    predict,
+    predict_images,
 )
 from semi_nnunet.util.errors import DiskError, UserError
 from semi_nnunet.util.files import read_json, write_json
@@ -36,12 +36,14 @@ def test_files_and_arrays_are_predicted_as_nnunet_predicts_them(pool, tmp_path, 
     for path in sorted(pool.images.iterdir())[2:]:
         path.unlink()
     (model, *_), out = pool.models, tmp_path / "out"
-    files = predict(model.folder, pool.images, out, speed="exact", mirror=mirror, device="cpu")
+    files = predict_images(
+        model.folder, pool.images, out, speed="exact", mirror=mirror, device="cpu"
+    )
     predict_with_nnunet(model, pool.images, tmp_path / "nnunet", mirror)
     images = [sitk.ReadImage(str(path)) for path in sorted(pool.images.iterdir())]
     arrays = [sitk.GetArrayFromImage(image)[None] for image in images]
     spacings = [image.GetSpacing()[::-1] for image in images]
-    labels = predict(
+    labels = predict_images(
         model.folder, arrays, spacings=spacings, speed="exact", mirror=mirror, device="cpu"
     )
     assert [path.name for path in files] == sorted(p.name for p in out.glob("*.nii.gz"))
@@ -68,8 +70,8 @@ def test_the_only_fold_of_a_model_predicts_as_the_model(pool, tmp_path):
         if path != image:
             path.unlink()
     folder = pool.models[0].folder
-    (whole,) = predict(str(folder), str(pool.images), str(tmp_path / "whole"), device="cpu")
-    (fold,) = predict(folder / "fold_0", pool.images, tmp_path / "fold", device="cpu")
+    (whole,) = predict_images(str(folder), str(pool.images), str(tmp_path / "whole"), device="cpu")
+    (fold,) = predict_images(folder / "fold_0", pool.images, tmp_path / "fold", device="cpu")
     assert np.array_equal(read(whole), read(fold))
 
 
@@ -82,11 +84,13 @@ def test_the_first_stage_is_predicted_before_the_second(cascade, tmp_path):
         second, cascade.images, tmp_path / "second", False, previous=tmp_path / "first"
     )
     out = tmp_path / "out"
-    (file,) = predict(second.folder, cascade.images, out, speed="exact", mirror=False, device="cpu")
+    (file,) = predict_images(
+        second.folder, cascade.images, out, speed="exact", mirror=False, device="cpu"
+    )
     assert np.array_equal(read(file), read(tmp_path / "second" / file.name))
     shutil.rmtree(first.folder)
     with pytest.raises(UserError, match="3d_lowres"):
-        predict(second.folder, cascade.images, out, device="cpu")
+        predict_images(second.folder, cascade.images, out, device="cpu")
 
 
 def test_missing_arguments_and_files_are_reported(pool, tmp_path):
@@ -100,7 +104,7 @@ def test_missing_arguments_and_files_are_reported(pool, tmp_path):
         ((tmp_path, pool.images, tmp_path / "out"), {}, "no trained model"),
     ):
         with pytest.raises(UserError, match=keyword):
-            predict(*words, device="cpu", **options)
+            predict_images(*words, device="cpu", **options)
     assert not (tmp_path / "out").exists()
 
 
@@ -136,12 +140,14 @@ def test_only_predictions_are_overwritten(pool, tmp_path):
         (below, "must be a folder, got the file"),
     ):
         with pytest.raises(UserError, match=keyword):
-            predict(model, images, out, device="cpu")
+            predict_images(model, images, out, device="cpu")
     assert [*images.iterdir()] == [image] and label.read_bytes() == b"what people drew"
     assert "other" in (data_set / "dataset.json").read_text()
-    (first,) = predict(model, images, tmp_path / "out", device="cpu")
+    (first,) = predict_images(model, images, tmp_path / "out", device="cpu")
     first.write_bytes(b"half")
-    (again,) = predict(model, images, tmp_path / "out", device="cpu")  # predictions are replaced
+    (again,) = predict_images(
+        model, images, tmp_path / "out", device="cpu"
+    )  # predictions are replaced
     assert again == first and read(again).ndim
 
 
@@ -155,7 +161,7 @@ def test_no_incomplete_prediction_remains(pool, tmp_path, monkeypatch):
 
     monkeypatch.setattr(SimpleITKIO, "write_seg", half)
     with pytest.raises(DiskError, match=r"phantom_0006.nii.gz"):
-        predict(model.folder, pool.images, tmp_path / "out", device="cpu")
+        predict_images(model.folder, pool.images, tmp_path / "out", device="cpu")
     assert [path.name for path in (tmp_path / "out").glob("*.gz")] == ["phantom_0005.nii.gz"]
 
 
@@ -168,7 +174,7 @@ def test_a_broken_image_is_reported_and_the_others_are_predicted(pool, tmp_path)
     sitk.WriteImage(broken, str(second))
     out = tmp_path / "out"
     with pytest.raises(UserError, match=r"2 of \d images") as error:
-        predict(pool.models[0].folder, pool.images, out, device="cpu")
+        predict_images(pool.models[0].folder, pool.images, out, device="cpu")
     assert first.name in str(error.value) and second.name in str(error.value)
     predicted = {path.name for path in out.glob("*.nii.gz")}
     all_names = {path.name.replace("_0000", "") for path in pool.images.iterdir()}
@@ -187,7 +193,7 @@ def test_an_image_that_the_network_rejects_is_reported(pool, tmp_path, monkeypat
 
     monkeypatch.setattr(ImagePredictor, "__call__", fails)
     with pytest.raises(UserError, match=r"(?s)1 of .*infinite"):
-        predict(pool.models[0].folder, pool.images, tmp_path / "out", device="cpu")
+        predict_images(pool.models[0].folder, pool.images, tmp_path / "out", device="cpu")
 
 
 def test_the_command_predicts_nnunets_labels(pool, tmp_path, capsys):
@@ -252,7 +258,7 @@ def test_labels_equal_nnunets(
         image.SetSpacing((0.9, 1.1, 2.0))
         sitk.WriteImage(image, str(path))
     predict_channels_with_nnunet(model.folder, images, tmp_path / "nnunet", channels)
-    files = predict(model.folder, images, tmp_path / "ours", speed="exact", device="cpu")
+    files = predict_images(model.folder, images, tmp_path / "ours", speed="exact", device="cpu")
     assert files
     for file in files:
         expected = read(tmp_path / "nnunet" / file.name)
@@ -274,7 +280,7 @@ def test_an_image_above_the_memory_limit_is_reported_and_the_others_are_predicte
     del large, voxels
     limit = (data_bytes() or 0) / GIB + room
     with pytest.raises(UserError, match=r"1 of \d images") as error:
-        predict(pool.models[0].folder, pool.images, tmp_path, device="cpu", max_memory=limit)
+        predict_images(pool.models[0].folder, pool.images, tmp_path, device="cpu", max_memory=limit)
     assert re.search(rf"large.*: .*--max-memory {limit:g} \(GiB\).*raise it", str(error.value))
     written = {path.name for path in tmp_path.glob("phantom*.nii.gz")}
     assert written == {path.name.replace("_0000", "") for path in (first, *small_files)}
@@ -291,7 +297,7 @@ def test_smaller_tiles_are_tried_if_the_memory_limit_is_too_small(pool, tmp_path
 
     model.network.forward = hungry
     with at_most((data_bytes() or 0) / GIB + 0.4):
-        cases = cases_in(pool.images, ".nii.gz")
+        cases = find_cases(pool.images, ".nii.gz")
         files = FolderPredictor(model, pool.images, tmp_path, 1.0).predict(cases)
     assert len(files) == len(cases)
     assert "memory was too small" in capsys.readouterr().out

@@ -11,8 +11,8 @@ import pytest
 from semi_nnunet.cli.main import main
 from semi_nnunet.deploy.mirrors import MirrorChoice, load_mirror_choice
 from semi_nnunet.deploy.trained import TrainedModel
-from semi_nnunet.inference.predict import predict
-from semi_nnunet.inference.tuning import tune
+from semi_nnunet.inference.predict import predict_images
+from semi_nnunet.inference.tuning import tune_mirror_axes
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json
 from tests.pseudo_labels.labelling import read
@@ -35,7 +35,9 @@ def test_every_set_of_axes_is_tried_on_the_cases_that_validate_the_fold(model, c
     assert (choice.axes, choice.folds, choice.cases) == ((), ("0",), len(validated))
     assert all(0 <= tried.dice <= 1 and tried.seconds > 0 for tried in choice.tried)
     assert output.count(" passes, Dice ") == 4
-    again = tune(model.folder, device="cpu")  # the choice that is there now does not count
+    again = tune_mirror_axes(
+        model.folder, device="cpu"
+    )  # the choice that is there now does not count
     assert [tried.dice for tried in again.tried] == [tried.dice for tried in choice.tried]
     assert len({tried.dice for tried in again.tried}) > 1
     assert "mirrored from now on: nothing" in output
@@ -43,7 +45,9 @@ def test_every_set_of_axes_is_tried_on_the_cases_that_validate_the_fold(model, c
 
 def test_predictions_use_the_chosen_axes_by_default(model, pool, tmp_path) -> None:
     def labels(name: str, **options: object) -> np.ndarray:
-        (file,) = predict(model.folder, pool.images, tmp_path / name, device="cpu", **options)
+        (file,) = predict_images(
+            model.folder, pool.images, tmp_path / name, device="cpu", **options
+        )
         return read(file)
 
     plain, mirrored = labels("plain", mirror=False), labels("mirrored")
@@ -66,7 +70,7 @@ def test_predictions_use_the_chosen_axes_by_default(model, pool, tmp_path) -> No
 def test_a_choice_needs_validation_cases(folds, trained, keyword, model) -> None:
     (model.folder / "fold_0").rename(model.folder / trained)
     with pytest.raises(UserError, match=keyword):
-        tune(model.folder, folds=folds, device="cpu")
+        tune_mirror_axes(model.folder, folds=folds, device="cpu")
 
 
 def test_all_mistakes_are_reported_before_predicting(model, capsys) -> None:

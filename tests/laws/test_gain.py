@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from semi_nnunet.data.prepare import prepare
+from semi_nnunet.data.prepare import prepare_for_training
 from semi_nnunet.datasets.phantom import write_phantom_dataset
-from semi_nnunet.planning.budget import Size, shrink
+from semi_nnunet.planning.budget import NetworkSize, shrink_configuration
 from tests.conftest import PLANS_NAME, PreparedDataset, located, no_processes, write_plans
 from tests.trainers import DEFAULT_MODEL, UNLABELLED_TRAINERS
 
@@ -48,9 +48,11 @@ def one_organ(nnunet_folders: Path) -> PreparedDataset:
     content = json.loads(description.read_text())
     description.write_text(json.dumps({**content, "labels": {"background": 0, "large": 1}}))
     with no_processes():
-        prepare(str(dataset.number), ["2d"], PLANS_NAME, "ExperimentPlanner", 1, False)
+        prepare_for_training(str(dataset.number), ["2d"], PLANS_NAME, "ExperimentPlanner", 1, False)
     plans = dataset.plans
-    plans["configurations"]["2d"] = shrink(plans["configurations"]["2d"], Size(8, 32 * 32, 8))
+    plans["configurations"]["2d"] = shrink_configuration(
+        plans["configurations"]["2d"], NetworkSize(8, 32 * 32, 8)
+    )
     write_plans(dataset, plans)
     return dataset
 

@@ -13,9 +13,9 @@ from semi_nnunet.settings.schema import (
     METHOD,
     OURS,
     UNLABELLED,
-    names_of_scope,
-    value_problems,
-    values_of_variant,
+    find_value_problems,
+    find_variant_values,
+    list_settings_of_scope,
 )
 from tests.trainers import UNLABELLED_TRAINERS
 
@@ -37,20 +37,20 @@ def test_methods_with_publications_have_variants() -> None:
     without = {"SemiDistillationTrainer", "SemiDiffusionTrainer"}  # fidelity instead
     without |= {"SemiUnifiedTrainer"}  # not published
     assert {trainer for trainer, _ in VARIANTS} == set(UNLABELLED_TRAINERS) - without
-    assert values_of_variant(settings_classes()["SemiBaselineTrainer"], OURS) == {}
+    assert find_variant_values(settings_classes()["SemiBaselineTrainer"], OURS) == {}
 
 
 @pytest.mark.parametrize(("trainer", "name"), VARIANTS)
 def test_the_baseline_stays_matched_and_every_value_can_be_set(trainer: str, name: str) -> None:
     settings_class = settings_classes()[trainer]
-    values = values_of_variant(settings_class, name)
-    assert set(values) <= set(names_of_scope(settings_class, METHOD, UNLABELLED))
-    assert not value_problems(settings_class, {key: (v, "here") for key, v in values.items()})
+    values = find_variant_values(settings_class, name)
+    assert set(values) <= set(list_settings_of_scope(settings_class, METHOD, UNLABELLED))
+    assert not find_value_problems(settings_class, {key: (v, "here") for key, v in values.items()})
 
 
 @pytest.mark.parametrize(("trainer", "name"), VARIANTS)
 def test_a_variant_trains_like_its_values(trainer: str, name: str, make_trainer: Any) -> None:
-    values = values_of_variant(settings_classes()[trainer], name)
+    values = find_variant_values(settings_classes()[trainer], name)
     losses = []
     for settings in ({"variant": name}, dict(values)):
         training = make_trainer(trainer, **settings)

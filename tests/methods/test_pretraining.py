@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from semi_nnunet.networks.pretrained import ADAPTATION_KEY, output_layers
-from semi_nnunet.training.checkpoints import read
+from semi_nnunet.networks.pretrained import ADAPTATION_KEY, find_output_layers
+from semi_nnunet.training.checkpoints import read_checkpoint
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json
 from tests.trainers import TRAINERS, each_of, run_epochs, same_weights, save_as_trained, weights_of
@@ -91,9 +91,9 @@ def test_every_network_starts_with_the_weights_except_of_output_layers(
     name, configuration, channels, pretrained, make_trainer
 ):
     path = pretrained(configuration, channels)
-    stored = read(path)["network_weights"]
+    stored = read_checkpoint(path)["network_weights"]
     trainer = make_trainer(name, configuration, channels=channels, pretrained="pool")
-    heads = output_layers(trainer.initial_weights.build)
+    heads = find_output_layers(trainer.initial_weights.build)
     state = trainer.bare_network.state_dict()
     assert heads and all("seg_layers" in key for key in heads)
     for key, value in state.items():
@@ -127,11 +127,11 @@ def test_without_pretraining_the_error_contains_the_command(make_trainer):
 
 
 def test_pool_has_no_effect_on_pretraining_itself(pretrained):
-    assert read(pretrained(pretrained="pool"))["semi"]["initial_weights"] == {}
+    assert read_checkpoint(pretrained(pretrained="pool"))["semi"]["initial_weights"] == {}
 
 
 def test_the_checkpoint_names_encoder_and_stem_for_nnunets_fine_tuning(pretrained):
-    content = read(pretrained("3d_fullres", 3))
+    content = read_checkpoint(pretrained("3d_fullres", 3))
     plan, weights = content[ADAPTATION_KEY], content["network_weights"]
     assert plan["pretrain_num_input_channels"] == 3 and content["citations"] == []
     for key in ("key_to_encoder", "key_to_stem"):

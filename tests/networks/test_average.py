@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from semi_nnunet.networks.average import NetworkAverage, deep_supervision_switches
+from semi_nnunet.networks.average import NetworkAverage, find_deep_supervision_modules
 from tests.networks.unets import unet
 
 
@@ -24,7 +24,7 @@ def test_every_level_of_deep_supervision_is_averaged():
 
 def test_logits_are_averaged_and_not_probabilities():
     nets, x = members(2), torch.randn(2, 1, 16, 16)
-    for switch in deep_supervision_switches(nn.ModuleList(nets)):
+    for switch in find_deep_supervision_modules(nn.ModuleList(nets)):
         switch.deep_supervision = False
     averaged = NetworkAverage(nets)(x)
     assert averaged.shape == (2, 3, 16, 16)
@@ -42,12 +42,12 @@ def test_the_average_of_one_network_is_that_network():
 def test_every_member_has_one_switch_which_works_through_the_average():
     nets, x = members(2), torch.randn(1, 1, 16, 16)
     average = NetworkAverage(nets)
-    switches = deep_supervision_switches(average)
+    switches = find_deep_supervision_modules(average)
     assert [id(switch) for switch in switches] == [id(net.decoder) for net in nets]
     for switch in switches:
         switch.deep_supervision = False
     assert isinstance(average(x), torch.Tensor) and isinstance(nets[1](x), torch.Tensor)
-    assert deep_supervision_switches(nn.Conv2d(1, 1, 1)) == []
+    assert find_deep_supervision_modules(nn.Conv2d(1, 1, 1)) == []
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from semi_nnunet.networks.frozen import FrozenNetworks, load_pretrained_encoder, unwrapped
+from semi_nnunet.networks.frozen import FrozenNetworks, load_pretrained_encoder, unwrap_compiled
 
 
 def small_network() -> nn.Module:
@@ -47,7 +47,7 @@ def test_a_compiled_network_is_unwrapped_to_the_very_same_weights():
     network = small_network()
     compiled = torch.compile(network)  # compiles when it is called first
     assert compiled is not network
-    assert unwrapped(compiled) is network and unwrapped(network) is network
+    assert unwrap_compiled(compiled) is network and unwrap_compiled(network) is network
 
 
 def test_an_encoder_is_loaded_if_the_network_has_one():

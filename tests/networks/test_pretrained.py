@@ -14,8 +14,8 @@ from semi_nnunet.networks.pretrained import (
     ADAPTATION_KEY,
     adapt_input_channels,
     build_adaptation_plan,
-    output_layers,
-    take_weights,
+    find_output_layers,
+    load_fitting_weights,
 )
 from semi_nnunet.util.errors import UserError
 
@@ -31,7 +31,7 @@ def unet(channels: int = 1, classes: int = 3, kind: Any = PlainConvUNet, stages:
 
 
 def heads_of(kind: Any = PlainConvUNet) -> set[str]:
-    return output_layers(lambda classes: unet(classes=classes, kind=kind))
+    return find_output_layers(lambda classes: unet(classes=classes, kind=kind))
 
 
 def test_output_layers_are_those_that_depend_on_the_classes():
@@ -44,7 +44,9 @@ def test_output_layers_are_those_that_depend_on_the_classes():
 def test_all_weights_but_the_output_layers_are_loaded(kind):
     network, other = unet(kind=kind), unet(kind=kind)
     original = copy.deepcopy(network.state_dict())
-    transfer = take_weights(network, {"network_weights": other.state_dict()}, heads_of(kind))
+    transfer = load_fitting_weights(
+        network, {"network_weights": other.state_dict()}, heads_of(kind)
+    )
     assert not transfer.mismatched and set(transfer.outputs) == heads_of(kind)
     for name, value in network.state_dict().items():
         source = original if name in transfer.outputs else other.state_dict()
@@ -54,7 +56,7 @@ def test_all_weights_but_the_output_layers_are_loaded(kind):
 @pytest.mark.parametrize("kind", [PlainConvUNet, ResidualEncoderUNet])
 def test_equal_channels_give_the_output_of_one_channel(kind):
     gray, rgb = unet(1, kind=kind).eval(), unet(3, kind=kind).eval()
-    transfer = take_weights(rgb, {"network_weights": gray.state_dict()}, set())
+    transfer = load_fitting_weights(rgb, {"network_weights": gray.state_dict()}, set())
     assert not {name for name in transfer.mismatched if "seg_layers" in name}
     x = torch.randn(1, 1, 8, 8, 8)
     torch.testing.assert_close(rgb(x.expand(-1, 3, -1, -1, -1)), gray(x), atol=1e-5, rtol=1e-4)
@@ -75,7 +77,7 @@ def test_an_encoder_with_another_name_is_found():
     }
     plan = {"key_to_encoder": "online_encoder.stages", "key_to_stem": "online_encoder.stem"}
     content = {"network_weights": weights, ADAPTATION_KEY: plan}
-    transfer = take_weights(network, content, heads_of(ResidualEncoderUNet))
+    transfer = load_fitting_weights(network, content, heads_of(ResidualEncoderUNet))
     for name, value in network.encoder.state_dict().items():
         assert torch.equal(value, other.encoder.state_dict()[name])
     assert any("transpconvs" in name for name in transfer.mismatched)
@@ -83,12 +85,14 @@ def test_an_encoder_with_another_name_is_found():
 
 def test_weights_of_other_shapes_stay_random_and_another_architecture_is_refused():
     network, smaller = unet(), unet(stages=2)
-    transfer = take_weights(network, {"network_weights": smaller.state_dict()}, heads_of())
+    transfer = load_fitting_weights(network, {"network_weights": smaller.state_dict()}, heads_of())
     assert any(name.startswith("encoder.stages.2") for name in transfer.mismatched)
     assert any(name.startswith("encoder.stages.1") for name in transfer.loaded)
     assert "stay random" in str(transfer)
     with pytest.raises(UserError, match="same architecture"):
-        take_weights(network, {"network_weights": {"other.weight": torch.zeros(1)}}, heads_of())
+        load_fitting_weights(
+            network, {"network_weights": {"other.weight": torch.zeros(1)}}, heads_of()
+        )
 
 
 def test_a_network_that_does_not_name_its_encoder_has_no_adaptation_plan():

@@ -9,12 +9,12 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.planning.architecture import (
-    KNOWN,
-    adapter_of,
-    plans_of_architecture,
+    ARCHITECTURES,
+    find_adapter,
+    measure_network_size,
+    name_architecture_plans,
+    replace_architecture,
     round_to_multiple,
-    size_of,
-    with_architecture,
 )
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json
@@ -26,14 +26,14 @@ needs_libraries = pytest.mark.skipif(
 
 
 @needs_libraries
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_network_can_be_planned(name, prepared_dataset):
     configuration = "2d" if name.startswith("smp.") else "3d_fullres"
     planned = prepared_dataset("labels", 1).plans["configurations"][configuration]
     large = {**planned, "patch_size": [128] * len(planned["patch_size"])}
     encoder = "tu-vit_tiny_patch16_224" if name == "smp.DPT" else "resnet50"
-    plan = with_architecture(large, name, encoder, None)
-    parameters, _ = size_of(plan, 1, 4)
+    plan = replace_architecture(large, name, encoder, None)
+    parameters, _ = measure_network_size(plan, 1, 4)
     assert parameters > 10**4
 
 
@@ -41,13 +41,13 @@ def test_every_network_can_be_planned(name, prepared_dataset):
 def test_the_network_can_halve_the_patch(prepared_dataset):
     planned = prepared_dataset("labels", 1).plans["configurations"]["2d"]
     for edge in (20, 33, 100):
-        plan = with_architecture(
+        plan = replace_architecture(
             {**planned, "patch_size": [edge, 64]}, "smp.Unet", "resnet18", None
         )
         assert plan["patch_size"] == [round_to_multiple(edge, 32), 64]
-        parameters, operations = size_of(plan, 3, 4)
+        parameters, operations = measure_network_size(plan, 3, 4)
         assert parameters > 10**7 and operations > 10**8
-    assert len(KNOWN) == 21
+    assert len(ARCHITECTURES) == 21
 
 
 @needs_libraries
@@ -86,14 +86,14 @@ def test_both_stages_of_a_cascade_get_the_network(make_trainer, prepared_cascade
     assert "architecture" not in plans["configurations"]["3d_cascade_fullres"]
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_planning_changes_only_network_and_patch(name, prepared_dataset):
     """It needs no library: the plans may be used on another machine."""
     configuration = "2d" if name.startswith("smp.") else "3d_fullres"
     planned = prepared_dataset("labels", 1).plans["configurations"][configuration]
     original = repr(planned)
-    plan = with_architecture(planned, name, "resnet18", "imagenet")
-    assert adapter_of(plan["architecture"]["network_class_name"]) is not None
+    plan = replace_architecture(planned, name, "resnet18", "imagenet")
+    assert find_adapter(plan["architecture"]["network_class_name"]) is not None
     assert {key for key in plan if plan[key] != planned[key]} <= {"architecture", "patch_size"}
     strides = plan["architecture"]["arch_kwargs"]["strides"]
     assert all(edge % 2 ** (len(strides) - 1) == 0 for edge in plan["patch_size"])
@@ -105,7 +105,7 @@ def test_planning_changes_only_network_and_patch(name, prepared_dataset):
 )
 def test_a_network_of_another_dimension_is_not_planned(name, configuration, prepared_dataset):
     planned = prepared_dataset("labels", 1).plans["configurations"][configuration]
-    assert with_architecture(planned, name, "resnet18", None) is None
+    assert replace_architecture(planned, name, "resnet18", None) is None
 
 
 @pytest.mark.parametrize(
@@ -115,24 +115,24 @@ def test_a_network_of_another_dimension_is_not_planned(name, configuration, prep
 def test_an_unknown_network_is_answered_by_the_nearest(name, fix, prepared_dataset):
     planned = prepared_dataset("labels", 1).plans["configurations"]["2d"]
     with pytest.raises(UserError, match="does not exist") as caught:
-        with_architecture(planned, name, "resnet18", None)
+        replace_architecture(planned, name, "resnet18", None)
     assert fix in caught.value.fix
 
 
 def test_the_name_of_plans_contains_the_network_and_its_encoder() -> None:
-    assert plans_of_architecture("P", None, "resnet50") == "P"
-    assert plans_of_architecture("P", "smp.Unet", "resnet50") == "P_smpUnet_resnet50"
-    assert plans_of_architecture("P", "monai.SegResNet", "resnet50") == "P_monaiSegResNet"
+    assert name_architecture_plans("P", None, "resnet50") == "P"
+    assert name_architecture_plans("P", "smp.Unet", "resnet50") == "P_smpUnet_resnet50"
+    assert name_architecture_plans("P", "monai.SegResNet", "resnet50") == "P_monaiSegResNet"
 
 
 def test_nnunets_own_network_is_measured_too(prepared_dataset: Any) -> None:
     planned = prepared_dataset("labels", 1).plans["configurations"]["2d"]
-    assert adapter_of(planned["architecture"]["network_class_name"]) is None
-    parameters, operations = size_of(planned, 1, 4)
-    wider, _ = size_of(planned, 3, 4)
+    assert find_adapter(planned["architecture"]["network_class_name"]) is None
+    parameters, operations = measure_network_size(planned, 1, 4)
+    wider, _ = measure_network_size(planned, 3, 4)
     features = planned["architecture"]["arch_kwargs"]["features_per_stage"][0]
     assert wider - parameters == 2 * features * 9  # the first layer's kernels of 3 x 3
     larger = {**planned, "patch_size": [2 * edge for edge in planned["patch_size"]]}
-    assert size_of(larger, 1, 4) == (parameters, 4 * operations)
+    assert measure_network_size(larger, 1, 4) == (parameters, 4 * operations)
     with pytest.raises(UserError, match="cannot process a patch"):
-        size_of({**planned, "patch_size": [7, 7]}, 1, 4)
+        measure_network_size({**planned, "patch_size": [7, 7]}, 1, 4)

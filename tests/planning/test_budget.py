@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from semi_nnunet.planning.budget import (
     COARSENING_FACTOR,
     SHOWN_SHARE,
-    Size,
+    NetworkSize,
     accept_any_spacing,
     find_coarser_spacing,
     find_size_within,
     measure_step_seconds,
-    no_other_spacing,
-    plans_of_budget,
-    shrink,
+    name_budget_plans,
+    reject_other_spacings,
+    shrink_configuration,
 )
-from semi_nnunet.planning.plan import apply_budget, sizes_of_budget
+from semi_nnunet.planning.plan import apply_budget, find_budget_sizes
 
 CPU = torch.device("cpu")
 
@@ -48,7 +48,10 @@ def test_a_shrunken_patch_fits_its_strides_and_never_grows(
         "median_image_size_in_voxels": [2 * edge for edge in patch],
         "architecture": {"arch_kwargs": arch},
     }
-    whole, small = shrink(plan, Size(8, 10**9, 2)), shrink(plan, Size(8, voxels, 2))
+    whole, small = (
+        shrink_configuration(plan, NetworkSize(8, 10**9, 2)),
+        shrink_configuration(plan, NetworkSize(8, voxels, 2)),
+    )
     kwargs = small["architecture"]["arch_kwargs"]
     divisors = [math.prod(axis) for axis in zip(*kwargs["strides"], strict=True)]
     pairs = zip(small["patch_size"], divisors, strict=True)
@@ -96,7 +99,7 @@ def test_images_get_no_coarser_than_the_labels_survive() -> None:
     image = make_configuration([20, 200, 200], [5.0, 1.0, 1.0])
     coarser = find_coarser_spacing(image, 10 * 60 * 60, lambda spacing: spacing[1] <= 1.6)
     assert coarser[0] == 5 and 1.6 / COARSENING_FACTOR < coarser[1] <= 1.6
-    assert find_coarser_spacing(image, 10 * 60 * 60, no_other_spacing) == image["spacing"]
+    assert find_coarser_spacing(image, 10 * 60 * 60, reject_other_spacings) == image["spacing"]
 
 
 # ---- seconds ----
@@ -118,7 +121,7 @@ def test_a_budget_of_seconds_is_kept_if_possible(
         return float(sizes[-1])
 
     monkeypatch.setattr("semi_nnunet.planning.budget.measure_step_seconds", features_as_seconds)
-    budget_sizes = sizes_of_budget(phantom.plans, phantom.dataset_json, "13", CPU)
+    budget_sizes = find_budget_sizes(phantom.plans, phantom.dataset_json, "13", CPU)
     plans = apply_budget(phantom.plans, budget_sizes, "small")
     for configuration in plans["configurations"].values():
         assert configuration["architecture"]["arch_kwargs"]["features_per_stage"][0] == 12
@@ -143,5 +146,5 @@ def test_the_first_size_within_the_seconds_is_used(
 
 
 def test_the_name_of_plans_contains_the_budget() -> None:
-    assert plans_of_budget("P", "cpu") == "P_cpu" and plans_of_budget("P", None) == "P"
-    assert plans_of_budget("P", "0.5") == "P_0p5"  # a dot would start a file's ending
+    assert name_budget_plans("P", "cpu") == "P_cpu" and name_budget_plans("P", None) == "P"
+    assert name_budget_plans("P", "0.5") == "P_0p5"  # a dot would start a file's ending

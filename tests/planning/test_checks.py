@@ -10,11 +10,11 @@ import torch
 
 from semi_nnunet.planning.architecture import ADAPTER_MODULE
 from semi_nnunet.planning.checks import (
-    device_of,
-    ready_configurations,
+    list_preprocessed_configurations,
+    parse_device,
+    parse_encoder_weights,
     require_own_network,
     require_plans_name,
-    weights_of,
 )
 from semi_nnunet.util.errors import UserError
 
@@ -56,28 +56,32 @@ def test_plans_must_start_from_nnunets_network(phantom: Any) -> None:
 def test_weights_are_a_word_or_an_existing_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert weights_of("none") is None and weights_of("imagenet") == "imagenet"
+    assert parse_encoder_weights("none") is None and parse_encoder_weights("imagenet") == "imagenet"
     (tmp_path / "encoder.pth").touch()
     monkeypatch.chdir(tmp_path)
-    assert weights_of("encoder.pth") == str(tmp_path / "encoder.pth")  # absolute
+    assert parse_encoder_weights("encoder.pth") == str(tmp_path / "encoder.pth")  # absolute
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert weights_of("~/encoder.pth") == str(tmp_path / "encoder.pth")
+    assert parse_encoder_weights("~/encoder.pth") == str(tmp_path / "encoder.pth")
     for name in ("nowhere.pth", str(tmp_path)):
         with pytest.raises(UserError, match="does not exist"):
-            weights_of(name)
+            parse_encoder_weights(name)
 
 
 def test_a_missing_device_is_reported() -> None:
-    assert device_of("cpu") == torch.device("cpu")
+    assert parse_device("cpu") == torch.device("cpu")
     for name in ("gpu", "cuda:99"):
         with pytest.raises(UserError, match=f"--device {name}"):
-            device_of(name)
+            parse_device(name)
 
 
 def test_preprocessed_configurations_have_their_data(phantom: Any, tmp_path: Path) -> None:
     plans = phantom.plans
     plans["configurations"]["second_stage"] = {"inherits_from": "2d", "batch_size": 3}
-    assert ready_configurations(plans, phantom.preprocessed) == ["2d", "3d_fullres", "second_stage"]
+    assert list_preprocessed_configurations(plans, phantom.preprocessed) == [
+        "2d",
+        "3d_fullres",
+        "second_stage",
+    ]
     plans["configurations"]["2d"]["data_identifier"] = "coarser"
-    assert ready_configurations(plans, phantom.preprocessed) == ["3d_fullres"]
-    assert ready_configurations(plans, tmp_path) == []
+    assert list_preprocessed_configurations(plans, phantom.preprocessed) == ["3d_fullres"]
+    assert list_preprocessed_configurations(plans, tmp_path) == []

@@ -9,12 +9,12 @@ import pytest
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg
 
 from semi_nnunet.planning.label_ceiling import (
-    LOWEST,
+    MIN_CEILING,
     LabelCeiling,
     LabelImage,
     crop_to_labels,
     describe_ceiling,
-    label_ceiling,
+    load_label_ceiling,
     resample_label_grid,
     resample_there_and_back,
 )
@@ -67,7 +67,7 @@ def test_thin_structures_vanish_first() -> None:
         LabelCeiling([LabelImage(lines(width), (1, 1, 1))], {"vessel": [1]}).at([4, 4])["vessel"]
         for width in (2, 6, 20)
     ]
-    assert ceilings == sorted(ceilings) and ceilings[0] < 0.6 and ceilings[-1] > LOWEST
+    assert ceilings == sorted(ceilings) and ceilings[0] < 0.6 and ceilings[-1] > MIN_CEILING
 
 
 def test_every_voxel_between_classes_gets_one_of_them() -> None:
@@ -105,7 +105,7 @@ def test_the_class_with_the_lowest_ceiling_is_described() -> None:
 def test_the_labels_are_those_of_nnunet(kind: str, prepared_dataset: Any) -> None:
     dataset = prepared_dataset(kind, 1)
     description = read_json(dataset.preprocessed / "dataset.json")
-    ceiling = label_ceiling(dataset.plans, description, dataset.preprocessed)
+    ceiling = load_label_ceiling(dataset.plans, description, dataset.preprocessed)
     spacing = dataset.plans["configurations"]["3d_fullres"]["spacing"]
     named = set(description["labels"]) - {"background", "ignore"}
     assert set(ceiling.at(spacing)) == named and min(ceiling.at(spacing).values()) > 0.99

@@ -16,9 +16,9 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.classes import trainer_classes
 from semi_nnunet.planning.budget import COARSENING_FACTOR, SHOWN_SHARE
 from semi_nnunet.planning.label_ceiling import LabelCeiling
-from semi_nnunet.planning.plan import apply_budget, plan_semi, sizes_of_budget
+from semi_nnunet.planning.plan import apply_budget, find_budget_sizes, plan_semi
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
-from semi_nnunet.report.background import planning
+from semi_nnunet.report.background import list_planning_commands
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.settings.assignments import parse_assignments
 
@@ -78,7 +78,7 @@ def build(configuration: dict[str, Any], heads: int = 4) -> torch.nn.Module:
 
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
 def test_the_cpu_budget_gives_a_smaller_network_that_runs(configuration: str, phantom: Any) -> None:
-    sizes = sizes_of_budget(phantom.plans, phantom.dataset_json, "cpu", CPU)
+    sizes = find_budget_sizes(phantom.plans, phantom.dataset_json, "cpu", CPU)
     plans = apply_budget(phantom.plans, sizes, "small")
     small, full = (p["configurations"][configuration] for p in (plans, phantom.plans))
     count = [sum(p.numel() for p in build(c).parameters()) for c in (small, full)]
@@ -219,7 +219,7 @@ def test_a_report_lists_the_commands_that_recreate_the_plans(
     words = ["plan", "-d", phantom.name, "-p", "first", "--name", "second", "--set"]
     assert main([*words, "SemiMeanTeacherTrainer.2d.ema_decay=0.5", "labelled_share=None"]) == 0
     folders = Folders(phantom.raw, phantom.preprocessed, phantom.raw)
-    preprocessing, *planned = planning(folders, "second", "2d")
+    preprocessing, *planned = list_planning_commands(folders, "second", "2d")
     assert preprocessing == f"semi_nnunet preprocess -d {phantom.name} -p nnUNetPlans -c 2d"
     paths = [phantom.preprocessed / f"{name}.json" for name in ("first", "second")]
     contents = [path.read_text() for path in paths]
@@ -228,4 +228,4 @@ def test_a_report_lists_the_commands_that_recreate_the_plans(
     for line in planned:
         assert main(shlex.split(line)[1:]) == 0
     assert [path.read_text() for path in paths] == contents
-    assert planning(folders, "nnUNetPlans", "2d") == []  # nnU-Net's own
+    assert list_planning_commands(folders, "nnUNetPlans", "2d") == []  # nnU-Net's own

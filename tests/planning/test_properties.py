@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from semi_nnunet.data.layout import unlabelled_folder
-from semi_nnunet.data.manifest import Entry, Manifest
+from semi_nnunet.data.layout import get_unlabelled_folder
+from semi_nnunet.data.manifest import Manifest, ManifestEntry
 from semi_nnunet.discovery.classes import trainer_classes
 from semi_nnunet.planning.properties import DatasetProperties, collect_properties, resolve_settings
-from semi_nnunet.settings.overrides import merged
+from semi_nnunet.settings.overrides import merge_layers
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,9 @@ def test_a_trainers_own_default_wins_over_a_value_planned_for_all(phantom: Any) 
         {"2d": {"unlabelled_start_steps": 30}},
         {"SemiDistillationTrainer": {"unlabelled_start_steps": 30}},
     ):
-        assert resolved(merged(planned, user_layers), user_layers).unlabelled_start_steps == 30
+        assert (
+            resolved(merge_layers(planned, user_layers), user_layers).unlabelled_start_steps == 30
+        )
 
 
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
@@ -77,13 +79,13 @@ def test_properties_are_those_of_plans_and_preprocessed_cases(
 
 def test_statistics_of_the_preprocessed_cases_are_collected(phantom: Any, tmp_path: Path) -> None:
     labelled = tmp_path / phantom.plans["configurations"]["2d"]["data_identifier"]
-    unlabelled = unlabelled_folder(tmp_path, labelled.name)
+    unlabelled = get_unlabelled_folder(tmp_path, labelled.name)
     for folder, shift in ((labelled, 0.0), (unlabelled, 0.75)):
         for case, share in (("a", 0.25), ("b", 0.75)):
             facts = {"foreground_slices": share, "quantiles": [[shift, 1 + shift]]}
             folder.mkdir(exist_ok=True)
             (image := folder / f"{case}.b2nd").touch()
-            Manifest(folder).add(Entry.of(case, "source", [image], facts))
+            Manifest(folder).add(ManifestEntry.of(case, "source", [image], facts))
     properties = collect_properties(phantom.plans, "2d", phantom.dataset_json, tmp_path)
     assert (properties.foreground_slices, properties.intensity_shift) == (0.5, 0.75)
     assert properties.unlabelled_cases == 2
@@ -96,7 +98,7 @@ def test_classes_that_differ_only_in_position_are_collected(phantom: Any, tmp_pa
     for case in "abc":
         (image := folder / f"{case}.b2nd").touch()
         facts = {"classes": {"1": organ, "3": organ | {"center": [4, 4, 9]}}}
-        Manifest(folder).add(Entry.of(case, "source", [image], facts))
+        Manifest(folder).add(ManifestEntry.of(case, "source", [image], facts))
     names = {value: name for name, value in phantom.dataset_json["labels"].items()}
     properties = collect_properties(phantom.plans, "2d", phantom.dataset_json, tmp_path)
     assert properties.lookalike_classes == (names[1], names[3])

@@ -10,7 +10,7 @@ import pytest
 from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning.plan import EVERY_TRAINER, PlannedRow
-from semi_nnunet.planning.shown import NNUNET_VALUES, decided_settings
+from semi_nnunet.planning.shown import NNUNET_VALUES, format_decided_settings
 from semi_nnunet.settings.common import TOPICS, SemiSettings
 
 
@@ -23,7 +23,7 @@ def make_row(setting: str, value: Any, configuration: str = "2d", **more: Any) -
 
 
 def lines(rows: list[PlannedRow], *trainers: str) -> list[list[str]]:
-    return [line.split() for line in decided_settings(rows, ["2d", "3d_fullres"], trainers)]
+    return [line.split() for line in format_decided_settings(rows, ["2d", "3d_fullres"], trainers)]
 
 
 def test_settings_equal_in_all_configurations_appear_once_and_first() -> None:

@@ -10,11 +10,11 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch.utils.flop_counter import FlopCounterMode
 
 from semi_nnunet.planning.slim import (
-    Slim,
+    SlimNetwork,
     count_tiles,
-    largest_within,
-    seconds_of_image,
-    slim_networks,
+    find_largest_within,
+    list_slim_networks,
+    measure_image_seconds,
 )
 from semi_nnunet.planning.topology import build_planned_network
 from semi_nnunet.util.errors import UserError
@@ -28,7 +28,7 @@ def configuration(prepared_dataset):
 
 
 def test_networks_get_smaller_and_keep_patch_and_strides(configuration) -> None:
-    networks = slim_networks(configuration, 1, 4)
+    networks = list_slim_networks(configuration, 1, 4)
     arch = configuration["architecture"]["arch_kwargs"]
     assert networks[0].features == arch["features_per_stage"]
     operations = [slim.operations for slim in networks]
@@ -42,7 +42,7 @@ def test_networks_get_smaller_and_keep_patch_and_strides(configuration) -> None:
 
 
 def test_operations_and_parameters_are_those_of_the_built_network(configuration) -> None:
-    for slim in slim_networks(configuration, 2, 3)[::4]:
+    for slim in list_slim_networks(configuration, 2, 3)[::4]:
         network = build_planned_network(slim.configuration, 2, 3).eval()
         assert slim.parameters == sum(p.numel() for p in network.parameters())
         with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -65,27 +65,27 @@ def test_tiles_are_those_of_nnunet(image, configuration) -> None:
 def test_a_2d_network_sees_every_slice(prepared_dataset) -> None:
     plan = prepared_dataset().plans["configurations"]["2d"]
     assert count_tiles(plan, slices=30) == 30 * count_tiles(plan, slices=1)
-    slim = slim_networks(plan, 1, 4)[-1]
-    assert 0 < seconds_of_image(slim, 1, 4, torch.device("cpu"), slices=2) < 60
+    slim = list_slim_networks(plan, 1, 4)[-1]
+    assert 0 < measure_image_seconds(slim, 1, 4, torch.device("cpu"), slices=2) < 60
 
 
-def make_networks(*operations: int) -> list[Slim]:
-    return [Slim({}, count, 1) for count in operations]
+def make_networks(*operations: int) -> list[SlimNetwork]:
+    return [SlimNetwork({}, count, 1) for count in operations]
 
 
 def test_the_largest_network_within_the_limits_is_used() -> None:
     networks, measured = make_networks(*range(64, 0, -1)), list[float]()
 
-    def takes(slim: Slim) -> float:
+    def takes(slim: SlimNetwork) -> float:
         measured.append(slim.operations)
         return slim.operations / 10
 
-    assert largest_within(networks, 1.0, None, takes).operations == 64 and not measured
-    assert largest_within(networks, 1 / 8, None, takes).operations == 8
-    assert largest_within(networks, 1.0, 2.05, takes).operations == 20
+    assert find_largest_within(networks, 1.0, None, takes).operations == 64 and not measured
+    assert find_largest_within(networks, 1 / 8, None, takes).operations == 8
+    assert find_largest_within(networks, 1.0, 2.05, takes).operations == 20
     assert len(measured) <= math.log2(64) + 2
-    assert largest_within(networks, 1 / 8, 2.05, takes).operations == 8
-    assert largest_within(networks, 1.0, 0.1, takes).operations == 1
+    assert find_largest_within(networks, 1 / 8, 2.05, takes).operations == 8
+    assert find_largest_within(networks, 1.0, 0.1, takes).operations == 1
 
 
 @pytest.mark.parametrize(
@@ -93,4 +93,4 @@ def test_the_largest_network_within_the_limits_is_used() -> None:
 )
 def test_an_impossible_limit_is_answered_by_the_smallest_possible(share, seconds, limit) -> None:
     with pytest.raises(UserError, match=limit):
-        largest_within(make_networks(10, 2), share, seconds, lambda slim: slim.operations)
+        find_largest_within(make_networks(10, 2), share, seconds, lambda slim: slim.operations)

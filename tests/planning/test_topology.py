@@ -11,10 +11,10 @@ import pytest
 from semi_nnunet.planning.topology import (
     FEWEST_STAGES,
     SMALLEST_MAP,
+    name_patch_plans,
+    name_spacing_plans,
     plan_for_spacing,
     plan_topology,
-    plans_of_patch,
-    plans_of_spacing,
     replace_patch,
     replace_topology,
     take_first,
@@ -83,7 +83,8 @@ def test_the_last_value_is_repeated_if_there_are_too_few() -> None:
 
 def test_the_name_of_plans_contains_the_patch() -> None:
     assert (
-        plans_of_patch("P", [80, 112, 112]) == "P_80x112x112" and plans_of_patch("P", None) == "P"
+        name_patch_plans("P", [80, 112, 112]) == "P_80x112x112"
+        and name_patch_plans("P", None) == "P"
     )
 
 
@@ -115,5 +116,5 @@ def test_an_invalid_spacing_is_refused(spacing: list[float], key_word: str, phan
 
 
 def test_the_name_of_plans_contains_the_spacing() -> None:
-    assert plans_of_spacing("nnUNetPlans", [3.0, 0.8, 0.8]) == "nnUNetPlans_3x0p8x0p8mm"
-    assert plans_of_spacing("nnUNetPlans", None) == "nnUNetPlans"
+    assert name_spacing_plans("nnUNetPlans", [3.0, 0.8, 0.8]) == "nnUNetPlans_3x0p8x0p8mm"
+    assert name_spacing_plans("nnUNetPlans", None) == "nnUNetPlans"

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from semi_nnunet.pseudo_labels.pool import PoolShard, Request, run_shard
+from semi_nnunet.pseudo_labels.pool import LabellingRequest, PoolShard, run_shard
 from semi_nnunet.pseudo_labels.predictor import Labeller
 
 CPU = torch.device("cpu")
@@ -35,7 +35,7 @@ def predict_with_nnunet(
         predictor.predict_single_npy_array(image, properties, previous_labels, str(out / name), npz)
 
 
-def label(request: Request) -> None:
+def label(request: LabellingRequest) -> None:
     """All of a pool, in this process."""
     request.begin()
     shard = PoolShard(request, 0, 1)

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data.patients import pseudo_labelled_cases
+from semi_nnunet.data.patients import read_pseudo_labelled_cases
 from semi_nnunet.pseudo_labels.distillation import (
     Distillation,
     find_option_problems,
@@ -20,7 +20,7 @@ from semi_nnunet.pseudo_labels.distillation import (
     make_round_options,
     make_target,
 )
-from semi_nnunet.pseudo_labels.pool import Request
+from semi_nnunet.pseudo_labels.pool import LabellingRequest
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.util.files import read_json, write_json
 from tests.runs.parsing import parse_command
@@ -67,7 +67,7 @@ def test_the_most_certain_cases_train_in_every_fold_and_validate_in_none(raw, po
     preprocessed = Path(os.environ["nnUNet_preprocessed"]) / target.name
     folds = read_json(preprocessed / "splits_final.json")
     assert len(folds) == 5
-    assert pseudo_labelled_cases(preprocessed) == selected
+    assert read_pseudo_labelled_cases(preprocessed) == selected
     assert sorted(case for fold in folds for case in fold["val"]) == sorted(labelled)
     for fold in folds:
         assert selected <= set(fold["train"]) and not set(fold["train"]) & set(fold["val"])
@@ -106,7 +106,7 @@ def test_partial_labels_are_completed_and_validate_no_fold(raw, pool, capfd):
         if case not in partial_cases:
             assert np.array_equal(new, old)
     preprocessed = Path(os.environ["nnUNet_preprocessed"]) / target.name
-    assert {*partial_cases} < pseudo_labelled_cases(preprocessed)
+    assert {*partial_cases} < read_pseudo_labelled_cases(preprocessed)
     folds = read_json(preprocessed / "splits_final.json")
     validated = {case for fold in folds for case in fold["val"]}
     assert validated == ({*labelled} - {*partial_cases} if folds else set())
@@ -199,7 +199,7 @@ def test_all_mistakes_are_reported_together(capsys):
 
 
 def test_the_next_commands_can_be_typed_and_train_the_new_data_set(monkeypatch):
-    monkeypatch.setattr("semi_nnunet.runs.next_step.device_here", lambda: "cpu")
+    monkeypatch.setattr("semi_nnunet.runs.next_step.detect_device", lambda: "cpu")
     prepare, train = list_next_commands(Path("raw/Dataset077_New"), None, ["2d"], ["0", "1"])
     parsed = parse_command(prepare)
     assert (parsed.dataset, parsed.plans, parsed.configurations) == ("77", None, None)
@@ -227,7 +227,7 @@ def test_options_of_all_rounds_can_be_typed():
 
 
 def test_a_target_is_trained_as_its_first_teacher_by_default(pool, tmp_path):
-    request = Request(pool.images, pool.out, tuple(pool.names))
+    request = LabellingRequest(pool.images, pool.out, tuple(pool.names))
     write_json(tmp_path / "dataset.json", {"numTraining": 3, "file_ending": ".nii.gz"})
     split, plans = Folders(tmp_path, tmp_path, tmp_path), {"nnUNetPlans": pool.models[0].plans}
     target = make_target("SemiBaselineTrainer", split, request, plans, Distillation(seeds=2))

@@ -8,11 +8,11 @@ import pytest
 
 from semi_nnunet.data.existing_plans import fingerprint_fits
 from semi_nnunet.data.patients import (
-    itself,
+    build_patient_finder,
+    case_as_patient,
+    find_split_patients,
     make_folds,
-    patient_finder,
-    pseudo_labelled_cases,
-    split_patients,
+    read_pseudo_labelled_cases,
 )
 from semi_nnunet.pseudo_labels.distilled_dataset import (
     add_ignore_label,
@@ -26,7 +26,7 @@ from semi_nnunet.pseudo_labels.distilled_dataset import (
     write_distilled_plans,
     write_pseudo_labelled_cases,
 )
-from semi_nnunet.pseudo_labels.pool import Request
+from semi_nnunet.pseudo_labels.pool import LabellingRequest
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 from tests.conftest import no_processes
@@ -37,30 +37,30 @@ def test_folds_of_the_source_are_copied_and_existing_ones_kept(tmp_path):
     source.mkdir()
     folds = [{"train": ["a", "b"], "val": ["c"]}, {"train": ["c"], "val": ["a", "b"]}]
     write_json(source / "splits_final.json", folds)
-    assert load_or_make_folds(source, ["a", "b", "c"], itself) == folds
-    assert write_distilled_folds(folds, target, ["p"], itself) == 2
+    assert load_or_make_folds(source, ["a", "b", "c"], case_as_patient) == folds
+    assert write_distilled_folds(folds, target, ["p"], case_as_patient) == 2
     written = read_json(target / "splits_final.json")
     assert written[1] == {"train": ["c", "p"], "val": ["a", "b"]}
     write_json(target / "splits_final.json", written[:1])  # somebody's choice
-    assert write_distilled_folds(folds, target, ["p"], itself) == 1
+    assert write_distilled_folds(folds, target, ["p"], case_as_patient) == 1
     with pytest.raises(UserError, match="other cases"):
-        write_distilled_folds(folds, target, ["q"], itself)
+        write_distilled_folds(folds, target, ["q"], case_as_patient)
 
 
 def test_a_single_labelled_case_has_no_fold(tmp_path):
-    folds = load_or_make_folds(tmp_path, ["only"], itself)
-    assert write_distilled_folds(folds, tmp_path, ["pseudo"], itself) == 0
-    assert write_distilled_folds(folds, tmp_path, ["pseudo"], itself) == 0  # again
+    folds = load_or_make_folds(tmp_path, ["only"], case_as_patient)
+    assert write_distilled_folds(folds, tmp_path, ["pseudo"], case_as_patient) == 0
+    assert write_distilled_folds(folds, tmp_path, ["pseudo"], case_as_patient) == 0  # again
     assert read_json(tmp_path / "splits_final.json") == []
 
 
 def test_pseudo_labels_of_a_patient_do_not_train_folds_that_validate_on_it(tmp_path):
     labelled, pseudo_labelled = ["p1_a", "p1_b", "p2_a", "p3_a"], ["p1_c", "p2_b", "p9_a"]
-    patient_of = patient_finder({"patient": "p[0-9]"})
+    patient_of = build_patient_finder({"patient": "p[0-9]"})
     folds = load_or_make_folds(tmp_path / "source", labelled, patient_of)
     assert write_distilled_folds(folds, tmp_path, pseudo_labelled, patient_of) == 3
     for fold in read_json(tmp_path / "splits_final.json"):
-        assert not split_patients(fold, patient_of) and {*fold["val"]} <= {*labelled}
+        assert not find_split_patients(fold, patient_of) and {*fold["val"]} <= {*labelled}
         assert len(fold["train"]) + len(fold["val"]) == 7 - (fold["val"] != ["p3_a"])
     assert write_distilled_folds(folds, tmp_path, pseudo_labelled, patient_of) == 3
     # as somebody who deletes the file gets them, too
@@ -69,7 +69,7 @@ def test_pseudo_labels_of_a_patient_do_not_train_folds_that_validate_on_it(tmp_p
 
 
 def test_folds_that_split_patients_are_refused(tmp_path):
-    patient_of = patient_finder({"patient": "p[0-9]"})
+    patient_of = build_patient_finder({"patient": "p[0-9]"})
     torn = [{"train": ["p1_a", "p2_a"], "val": ["p1_b"]}]
     write_json(tmp_path / "splits_final.json", torn)
     with pytest.raises(UserError, match=r"fold 0 of .* p1\b"):
@@ -104,9 +104,9 @@ def test_copied_plans_keep_given_settings_and_are_not_planned_again(raw, tmp_pat
 
 def test_folds_keep_their_cases_and_also_train_on_pseudo_labelled_ones(tmp_path):
     labelled, pseudo_labelled = [f"c{n}" for n in range(7)], ["p1", "p2", "p3"]
-    folds = load_or_make_folds(tmp_path / "source", labelled, itself)
+    folds = load_or_make_folds(tmp_path / "source", labelled, case_as_patient)
     assert (
-        write_distilled_folds(folds, tmp_path / "target", pseudo_labelled, itself)
+        write_distilled_folds(folds, tmp_path / "target", pseudo_labelled, case_as_patient)
         == len(folds)
         == 5
     )
@@ -124,14 +124,14 @@ def test_folds_keep_their_cases_and_also_train_on_pseudo_labelled_ones(tmp_path)
 
 def test_pseudo_labelled_cases_are_listed_for_trainers(tmp_path):
     write_pseudo_labelled_cases(tmp_path / "target", {"p2": 0.1, "p1": 0.2})
-    assert pseudo_labelled_cases(tmp_path / "target") == {"p1", "p2"}
+    assert read_pseudo_labelled_cases(tmp_path / "target") == {"p1", "p2"}
 
 
 def test_an_ignore_label_is_declared_if_voxels_have_it(pool):
     description = pool.models[0].dataset_json
-    sure = Request(pool.images, pool.out, (pool.names[0],))
+    sure = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     assert add_ignore_label(description, sure) == description["labels"]
-    careful = Request(pool.images, pool.out, (pool.names[0],), confidence=0.6)
+    careful = LabellingRequest(pool.images, pool.out, (pool.names[0],), confidence=0.6)
     values = description["labels"].values()
     assert add_ignore_label(description, careful) == {
         **description["labels"],

@@ -21,23 +21,23 @@ from semi_nnunet.pseudo_labels.gallery import (
     split_into_sections,
     write_gallery,
 )
-from semi_nnunet.pseudo_labels.pool import Request
+from semi_nnunet.pseudo_labels.pool import LabellingRequest
 from semi_nnunet.report.shown_cases import Frame
 from semi_nnunet.util.files import read_json, write_json
 from tests.report.parsed_page import Elements
 
 
 @pytest.fixture
-def request_of_pool(pool) -> Request:
+def request_of_pool(pool) -> LabellingRequest:
     """A pool that somebody labelled: two voxels more in each slice than in the one before."""
-    request = Request(pool.images, pool.out, (pool.names[0],))
+    request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     request.labels.mkdir(parents=True)
     for case in request.cases:
         write_labels(request, case, make_labels(request, case))
     return request
 
 
-def make_labels(request: Request, case: str) -> np.ndarray:
+def make_labels(request: LabellingRequest, case: str) -> np.ndarray:
     shape = sitk.ReadImage(request.cases[case][0]).GetSize()[::-1]
     labels = np.zeros(shape, np.uint8)
     for z in range(shape[0] - 1):
@@ -45,7 +45,7 @@ def make_labels(request: Request, case: str) -> np.ndarray:
     return labels
 
 
-def write_labels(request: Request, case: str, labels: np.ndarray) -> None:
+def write_labels(request: LabellingRequest, case: str, labels: np.ndarray) -> None:
     written = sitk.GetImageFromArray(labels)
     written.CopyInformation(sitk.ReadImage(request.cases[case][0]))
     sitk.WriteImage(written, str(request.labels / f"{case}.nii.gz"))
@@ -54,7 +54,7 @@ def write_labels(request: Request, case: str, labels: np.ndarray) -> None:
 CLASSES = {"one": (1,), "two": (2,), "three": (3,)}
 
 
-def first_frame(request: Request, case: str) -> Frame:
+def first_frame(request: LabellingRequest, case: str) -> Frame:
     """The frame that a picture begins with."""
     viewer = make_gallery_picture(request, case, 0.1, True, CLASSES).viewer
     return viewer.frames[viewer.start]
@@ -171,7 +171,7 @@ def test_a_hostile_name_is_plain_text_everywhere(name, request_of_pool, pool, tm
     assert len(plain.scripts) == 4 + 1  # the slices of each case, and what scrolls them
 
 
-def make_page(name: str, request: Request, model: Path, folder: Path) -> str:
+def make_page(name: str, request: LabellingRequest, model: Path, folder: Path) -> str:
     """The page of a pool whose data set, model, classes, cases and score have one name."""
     of_files = name.replace("/", "")
     images = folder / of_files / "images"
@@ -183,7 +183,7 @@ def make_page(name: str, request: Request, model: Path, folder: Path) -> str:
     description = read_json(model_copy / "dataset.json")
     labels = {"background": 0, name: 1, f"{name}2": 2, f"{name}3": 3}
     write_json(model_copy / "dataset.json", {**description, "labels": labels})
-    pool_request = Request(images, folder / of_files / "out", (str(model_copy),))
+    pool_request = LabellingRequest(images, folder / of_files / "out", (str(model_copy),))
     pool_request.labels.mkdir(parents=True)
     for case in pool_request.cases:
         write_labels(pool_request, case, make_labels(pool_request, case))

@@ -18,14 +18,14 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.pseudo_labels.label import (
+    label_images,
     label_shard,
-    pseudo_label,
-    request_of,
+    make_labelling_request,
     require_confidence,
 )
-from semi_nnunet.pseudo_labels.pool import PoolShard, Request
-from semi_nnunet.runs.launching import Launcher
-from semi_nnunet.runs.slurm import batch_script
+from semi_nnunet.pseudo_labels.pool import LabellingRequest, PoolShard
+from semi_nnunet.runs.launching import JobLauncher
+from semi_nnunet.runs.slurm import build_batch_script
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import sha256_of_file
 from tests.pseudo_labels.labelling import label
@@ -71,10 +71,10 @@ def test_a_bad_image_is_set_aside_and_the_others_are_labelled(pool, capfd):
 
 @pytest.mark.slow
 def test_tasks_of_a_cluster_label_their_shards(pool, tmp_path):
-    request = Request(pool.images, pool.out, (pool.names[0],))
+    request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     request.begin()
     words = ["pseudo-label", *PoolShard(request, 0, 2).arguments(), "--device", "cpu"]
-    (tmp_path / "array.sh").write_text(batch_script(words, [0, 1], 2, tmp_path, ""))
+    (tmp_path / "array.sh").write_text(build_batch_script(words, [0, 1], 2, tmp_path, ""))
     for number in ("0", "1"):
         subprocess.run(
             ["bash", str(tmp_path / "array.sh")],
@@ -124,7 +124,7 @@ def test_a_lost_node_costs_only_time(pool, cluster, tmp_path, capfd):
     for number in range(CASES - 4):
         source = next(pool.images.iterdir())
         shutil.copy(source, pool.images / f"more{number}_0000.nii.gz")
-    clean = Request(pool.images, tmp_path / "clean", (pool.names[0],))
+    clean = LabellingRequest(pool.images, tmp_path / "clean", (pool.names[0],))
     label(clean)
     request = replace(clean, out=pool.out)
     shards = [PoolShard(request, number, 2) for number in (0, 1)]
@@ -175,24 +175,28 @@ def test_an_unreachable_cluster_is_reported(pool, capsys):
 def test_a_request_has_absolute_paths(pool, monkeypatch):
     monkeypatch.chdir(pool.images.parent)
     folder = Path(pool.names[0])
-    relative = request_of("images", "labelled", [str(folder.relative_to(Path.cwd()))], ["blur"])
-    assert relative == request_of(pool.images, pool.out, [str(folder)], ["blur"])
-    below_results = request_of("images", "labelled", ["Dataset901/Trainer__plans__2d"])
+    relative = make_labelling_request(
+        "images", "labelled", [str(folder.relative_to(Path.cwd()))], ["blur"]
+    )
+    assert relative == make_labelling_request(pool.images, pool.out, [str(folder)], ["blur"])
+    below_results = make_labelling_request("images", "labelled", ["Dataset901/Trainer__plans__2d"])
     assert below_results.models == ("Dataset901/Trainer__plans__2d",)  # as it was named
 
 
 @pytest.mark.parametrize("confidence", [-0.1, 1.0, 80, float("nan")])
 def test_a_confidence_outside_0_to_1_is_refused(confidence, pool):
     with pytest.raises(UserError, match="--confidence"):
-        request_of(pool.images, pool.out, pool.names, confidence=confidence)
+        make_labelling_request(pool.images, pool.out, pool.names, confidence=confidence)
     require_confidence(0.0), require_confidence(0.99)
 
 
 def test_finished_cases_are_not_labelled_again(pool, capsys):
-    request = Request(pool.images, pool.out, (pool.names[0],))
+    request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     label(request)
     times = {path: path.stat().st_mtime_ns for path in request.labels.iterdir()}
-    labelled = pseudo_label(pool.images, pool.out, pool.names[:1], launcher=Launcher(device="cpu"))
+    labelled = label_images(
+        pool.images, pool.out, pool.names[:1], launcher=JobLauncher(device="cpu")
+    )
     assert (
         labelled is not None
         and set(labelled.cases) == {*request.cases}
@@ -205,7 +209,7 @@ def test_finished_cases_are_not_labelled_again(pool, capsys):
 
 
 def test_several_shards_give_the_labels_of_one(pool, tmp_path):
-    request = Request(pool.images, pool.out, (pool.names[0],))
+    request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     whole = replace(request, out=tmp_path / "whole")
     label(whole)
     for number in range(3):
@@ -219,5 +223,5 @@ def test_several_shards_give_the_labels_of_one(pool, tmp_path):
 
 def test_zero_shards_are_refused(pool):
     with pytest.raises(UserError, match=r"--shards .* got 0"):
-        pseudo_label(pool.images, pool.out, pool.names, shards=0)
+        label_images(pool.images, pool.out, pool.names, shards=0)
     assert not pool.out.exists()

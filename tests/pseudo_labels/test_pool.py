@@ -17,15 +17,15 @@ import tifffile
 import torch
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data.manifest import Entry, Manifest
+from semi_nnunet.data.manifest import Manifest, ManifestEntry
 from semi_nnunet.pseudo_labels.pool import (
+    LabellingRequest,
     PoolShard,
-    Request,
     choose_ignore_label,
+    find_unfinished_shards,
     ignore_unsure_voxels,
+    read_file_versions,
     read_uncertainties,
-    shards_left,
-    source_of,
     write_uncertainty_table,
 )
 from semi_nnunet.pseudo_labels.predictor import Labeller, Prediction
@@ -41,7 +41,7 @@ KILLS = 10
 
 
 def test_views_change_the_labels_and_unsure_voxels_are_ignored(pool, tmp_path):
-    plain_request = Request(pool.images, pool.out, (pool.names[0],))
+    plain_request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     label(plain_request)
     seen = replace(plain_request, out=tmp_path / "seen", views=("rot90", "gamma", "blur", "noise"))
     label(seen)
@@ -60,7 +60,7 @@ def test_cases_of_killed_processes_are_labelled_once_and_completely(pool, tmp_pa
     for number in range(3 * KILLS):  # more than the runs below do before they are killed
         source = next(pool.images.iterdir())
         shutil.copy(source, pool.images / f"more{number}_0000.nii.gz")
-    clean = Request(pool.images, tmp_path / "clean", (pool.names[0],))
+    clean = LabellingRequest(pool.images, tmp_path / "clean", (pool.names[0],))
     started = time.monotonic()
     label(clean)
     a_case = (time.monotonic() - started) / len(clean.cases)
@@ -82,7 +82,7 @@ def test_cases_of_killed_processes_are_labelled_once_and_completely(pool, tmp_pa
 
 def test_a_kill_at_any_step_of_writing_costs_only_that_case(pool, tmp_path):
     """Kill before and in the middle of every write."""
-    clean = Request(pool.images, tmp_path / "clean", (pool.names[0],), npz=True)
+    clean = LabellingRequest(pool.images, tmp_path / "clean", (pool.names[0],), npz=True)
     label(clean)
     request = replace(clean, out=pool.out)
     request.begin()
@@ -98,7 +98,7 @@ def test_a_kill_at_any_step_of_writing_costs_only_that_case(pool, tmp_path):
     finish_and_compare(shard, clean, tmp_path / "log")
 
 
-def finish_and_compare(shard: PoolShard, clean: Request, log: Path) -> None:
+def finish_and_compare(shard: PoolShard, clean: LabellingRequest, log: Path) -> None:
     """Label the missing cases; check that each was labelled once and equals that of a clean run."""
     process = forked(worker, shard, log)
     process.join()
@@ -113,7 +113,7 @@ def finish_and_compare(shard: PoolShard, clean: Request, log: Path) -> None:
 
 
 def test_a_case_belongs_to_one_shard(pool):
-    request = Request(pool.images, pool.out, (pool.names[0],))
+    request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     for count in (1, 3, 7):
         cases = [
             case for number in range(count) for case in PoolShard(request, number, count).cases()
@@ -134,7 +134,7 @@ def test_a_full_disk_is_not_blamed_on_the_image(pool, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("semi_nnunet.pseudo_labels.pool.put_in_place", full)
-    request = Request(pool.images, pool.out, (pool.names[0],))
+    request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     with pytest.raises(UserError, match="No space left"):
         label(request)
     assert not request.bad() and not request.done()
@@ -143,7 +143,7 @@ def test_a_full_disk_is_not_blamed_on_the_image(pool, monkeypatch):
 def test_channels_that_do_not_fit_the_model_are_set_aside(pool):
     bad, *good = sorted(pool.images.iterdir())
     shutil.copy(bad, bad.with_name(bad.name.replace("_0000", "_0001")))  # the model knows one
-    request = Request(pool.images, pool.out, (pool.names[0],))
+    request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     label(request)
     assert not request.left() and len(request.done()) == len(good)
     (problem,) = request.bad().values()
@@ -162,7 +162,7 @@ def test_an_image_that_the_network_rejects_is_set_aside_and_the_others_are_label
 
     first = sorted(pool.images.iterdir())[0]
     monkeypatch.setattr(Labeller, "__call__", fails_once)
-    request = Request(pool.images, pool.out, (pool.names[0],))
+    request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     label(request)
     assert not request.left() and len(request.done()) == 3 and len(request.bad()) == 1
 
@@ -186,7 +186,7 @@ def test_an_image_too_large_for_the_memory_is_tried_again_after_all_others(
             raise error
         return predict(self, images)
 
-    request = Request(pool.images, pool.out, (pool.names[0],))
+    request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     with monkeypatch.context() as patch, pytest.raises(UserError, match="memory"):
         patch.setattr(Labeller, "__call__", fails)
         label(request)
@@ -197,7 +197,7 @@ def test_an_image_too_large_for_the_memory_is_tried_again_after_all_others(
 
 
 def test_a_failing_device_is_not_blamed_on_the_image(pool, monkeypatch):
-    request = Request(pool.images, pool.out, (pool.names[0],))
+    request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
 
     def fails(self, images):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
@@ -211,7 +211,7 @@ def test_a_failing_device_is_not_blamed_on_the_image(pool, monkeypatch):
 
 
 def test_changed_or_removed_images_are_not_done(pool):
-    request = Request(pool.images, pool.out, (pool.names[0],))
+    request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     label(request)
     changed, gone, *_ = sorted(pool.images.iterdir())
     shutil.copy(gone, changed)
@@ -224,7 +224,7 @@ def test_changed_or_removed_images_are_not_done(pool):
 def test_a_model_of_the_same_name_in_another_data_set_is_another_model(pool, tmp_path):
     other = tmp_path / "Dataset999_Other" / pool.models[0].folder.name
     shutil.copytree(pool.models[0].folder, other)
-    request = Request(pool.images, pool.out, (pool.names[0],))
+    request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     for models in ((str(other),), (pool.names[0], str(other)), (pool.names[0],) * 2):
         assert replace(request, models=models).record() != request.record()
 
@@ -241,7 +241,7 @@ def test_the_spacing_of_a_tif_comes_with_its_label(pool, tmp_path):
     write_json(description, {**read_json(description), "file_ending": ".tif"})
     plans = pool.models[0].folder / "plans.json"
     write_json(plans, {**read_json(plans), "image_reader_writer": "Tiff3DIO"})
-    request = Request(folder, pool.out, (pool.names[0],))
+    request = LabellingRequest(folder, pool.out, (pool.names[0],))
     label(request)
     assert len(request.done()) == 4 and not request.bad()
     for case in request.cases:
@@ -269,14 +269,14 @@ def test_voxels_with_uncertain_labels_are_ignored():
 
 
 def test_the_command_of_a_shard_makes_the_same_request(pool):
-    request = Request(
+    request = LabellingRequest(
         pool.images, pool.out, tuple(pool.names), ("rot90", "blur"), confidence=0.75, npz=True
     )
     shard = PoolShard(request, 1, 3)
     (command,) = shard.commands("cpu", 2)
     parsed = parse_command(command)
     assert (parsed.launcher.only, parsed.shards, parsed.worker) == (1, 3, True)
-    parsed_request = Request(
+    parsed_request = LabellingRequest(
         Path(parsed.images), Path(parsed.out), tuple(parsed.models), tuple(parsed.views),
         parsed.confidence, parsed.npz,
     )  # fmt: skip
@@ -284,7 +284,7 @@ def test_the_command_of_a_shard_makes_the_same_request(pool):
 
 
 def test_a_folder_belongs_to_one_request_whatever_the_order_of_its_views(pool):
-    request = Request(pool.images, pool.out, (pool.names[0],), ("blur", "rot90"))
+    request = LabellingRequest(pool.images, pool.out, (pool.names[0],), ("blur", "rot90"))
     request.begin()
     replace(request, views=("rot90", "blur")).begin()
     for other in ({"views": ("blur",)}, {"confidence": 0.5}, {"npz": True}, {"models": pool.names}):
@@ -293,19 +293,19 @@ def test_a_folder_belongs_to_one_request_whatever_the_order_of_its_views(pool):
     assert read_json(pool.out / "request.json") == request.record()
 
 
-def finish(request: Request, *cases: str) -> None:
+def finish(request: LabellingRequest, *cases: str) -> None:
     """Record cases with complete files as done."""
     request.begin()
     for case in cases:
         path = request.labels / f"{case}.nii.gz"
         path.write_text(case)
         facts = {"uncertainty": {"entropy": 0.5}, "ignored": 0.0}
-        entry = Entry.of(case, source_of(request.cases[case]), [path], facts)
+        entry = ManifestEntry.of(case, read_file_versions(request.cases[case]), [path], facts)
         Manifest(request.labels, PoolShard(request, 0, 1).finished).add(entry)
 
 
 def test_cases_are_done_set_aside_or_left(pool):
-    request = Request(pool.images, pool.out, (pool.names[0],))
+    request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     first, second, third, fourth = request.cases
     finish(request, first, second)
     PoolShard(request, 0, 1).set_aside(third, "cannot be\n read")
@@ -317,7 +317,7 @@ def test_cases_are_done_set_aside_or_left(pool):
     with (request.finished_lists / "part_0.bad").open("a") as file:
         file.write(f'{{"case": []}}\n[1]\n{"[" * 100_000}\n{{"case": "torn')
     assert request.left() == [first, fourth]
-    assert [shard.number for shard in shards_left(request, 4)] == sorted(
+    assert [shard.number for shard in find_unfinished_shards(request, 4)] == sorted(
         {shard_of(case, 4) for case in (first, fourth)}
     )
 
@@ -332,11 +332,12 @@ def test_the_most_certain_come_first_in_the_table(tmp_path):
         "ignored": entry(0.0, 0.0, ignored=1.0),
     }  # fmt: skip
     assert set(read_uncertainties(entries)) == {"a", "b", "c", "d"}
-    path = write_uncertainty_table(Request(tmp_path, tmp_path, ()), entries)
+    path = write_uncertainty_table(LabellingRequest(tmp_path, tmp_path, ()), entries)
     rows = [row.split(",") for row in path.read_text().splitlines()]
     assert rows[0] == ["case", "entropy", "disagreement"]
     assert [row[0] for row in rows[1:]] == ["d", "a", "b", "c"]  # by disagreement, then entropy
     assert rows[1][1:] == ["0.100000", "0.100000"]
     assert (
-        write_uncertainty_table(Request(tmp_path, tmp_path, ()), {}).read_text().strip() == "case"
+        write_uncertainty_table(LabellingRequest(tmp_path, tmp_path, ()), {}).read_text().strip()
+        == "case"
     )

@@ -13,7 +13,7 @@ from nnunetv2.ensembling.ensemble import ensemble_folders
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from semi_nnunet.deploy.trained import find_model, find_models
-from semi_nnunet.pseudo_labels.pool import Request
+from semi_nnunet.pseudo_labels.pool import LabellingRequest
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 from tests.pseudo_labels.labelling import CPU, label, predict_with_nnunet, read
@@ -22,7 +22,7 @@ from tests.pseudo_labels.labelling import CPU, label, predict_with_nnunet, read
 @pytest.mark.parametrize("mirror", [False, True])
 def test_one_model_labels_as_nnunet_predicts(pool, tmp_path, mirror):
     views = ("flips",) if mirror else ()
-    label(Request(pool.images, pool.out, (pool.names[0],), views))
+    label(LabellingRequest(pool.images, pool.out, (pool.names[0],), views))
     predict_with_nnunet(pool.models[0], pool.images, tmp_path / "nnunet", mirror)
     names = sorted(path.name for path in (tmp_path / "nnunet").glob("*.nii.gz"))
     assert names == sorted(path.name for path in (pool.out / "labels").iterdir())
@@ -35,7 +35,7 @@ def test_one_model_labels_as_nnunet_predicts(pool, tmp_path, mirror):
 
 
 def test_several_models_are_nnunets_ensemble_and_one_with_itself_is_that_one(pool, tmp_path):
-    label(Request(pool.images, pool.out, tuple(pool.names), npz=True))
+    label(LabellingRequest(pool.images, pool.out, tuple(pool.names), npz=True))
     for number, model in enumerate(pool.models):
         predict_with_nnunet(model, pool.images, tmp_path / f"of_{number}", False, npz=True)
     ensemble_folders(
@@ -43,14 +43,16 @@ def test_several_models_are_nnunets_ensemble_and_one_with_itself_is_that_one(poo
         num_processes=1, dataset_json_file_or_dict=pool.models[0].dataset_json,
         plans_json_file_or_dict=pool.models[0].plans,
     )  # fmt: skip
-    label(Request(pool.images, tmp_path / "twice", (pool.names[0],) * 2))
+    label(LabellingRequest(pool.images, tmp_path / "twice", (pool.names[0],) * 2))
     for path in (tmp_path / "both").glob("*.nii.gz"):
         assert np.array_equal(read(pool.out / "labels" / path.name), read(path))
         alone = read(tmp_path / "of_0" / path.name)
         assert np.array_equal(read(tmp_path / "twice" / "labels" / path.name), alone)
         probabilities = np.load(pool.out / "labels" / f"{path.name[:-7]}.npz")["probabilities"]
         assert probabilities.dtype == np.float16 and np.allclose(probabilities.sum(0), 1, atol=0.01)
-    entries = Request(pool.images, tmp_path / "twice", (pool.names[0],) * 2).done().values()
+    entries = (
+        LabellingRequest(pool.images, tmp_path / "twice", (pool.names[0],) * 2).done().values()
+    )
     assert all(entry.facts["uncertainty"]["disagreement"] in (0.0, 1.0) for entry in entries)
 
 
@@ -79,7 +81,7 @@ def test_nnunets_own_trainer_and_several_configurations(pool, tmp_path):
         dataset_json_file_or_dict=pool.models[0].dataset_json,
         plans_json_file_or_dict=pool.models[0].plans,
     )  # fmt: skip
-    request = Request(pool.images, pool.out, tuple(str(model.folder) for model in models))
+    request = LabellingRequest(pool.images, pool.out, tuple(str(model.folder) for model in models))
     label(request)
     for path in sorted((tmp_path / "ensemble").glob("*.nii.gz")):
         assert np.array_equal(read(request.labels / path.name), read(path))
@@ -93,7 +95,9 @@ def test_a_second_stage_labels_after_the_first_as_nnunet_predicts(cascade, tmp_p
     folders = [tmp_path / stage for stage in ("first", "second")]
     predict_with_nnunet(first, cascade.images, folders[0], mirror)
     predict_with_nnunet(second, cascade.images, folders[1], mirror, previous=folders[0])
-    request = Request(cascade.images, cascade.out, (str(second.folder),), ("flips",) * mirror)
+    request = LabellingRequest(
+        cascade.images, cascade.out, (str(second.folder),), ("flips",) * mirror
+    )
     label(request)
     depends = 0
     for path in sorted(folders[1].glob("*.nii.gz")):

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from semi_nnunet.evaluation.comparison import compare
+from semi_nnunet.evaluation.comparison import compare_with_baseline
 from semi_nnunet.evaluation.values import Model, Value
 from semi_nnunet.report.measured import SubsetResults, build_metric_table
 from tests.report.results_tree import BASE
@@ -25,7 +25,7 @@ def values(trainer: str, gain: float, cases: int = 12, noise: float = 0.004) -> 
 @cache  # the intervals are of 10,000 samples each
 def measured(subset: str, metric: str = "dice", **gains: float) -> SubsetResults:
     rows = [v for trainer, gain in gains.items() for v in values(trainer, gain)]
-    found = compare(rows, BASE, metric) if BASE in gains and len(gains) > 1 else []
+    found = compare_with_baseline(rows, BASE, metric) if BASE in gains and len(gains) > 1 else []
     return SubsetResults(
         subset, metric, tuple(rows), tuple(found), (build_metric_table(rows, found, BASE, metric),)
     )

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.training.filtering import write_table
+from semi_nnunet.training.filtering import write_filter_table
 from semi_nnunet.training.history import History
 
 NAME = "Dataset007_Seven"
@@ -131,7 +131,9 @@ class Tree:
         )
         if unlabelled:
             scores = {f"pool_{n}": n / 12 for n in range(12)}
-            write_table(folder / "filter_epoch_5.csv", scores, [f"pool_{n}" for n in range(8)])
+            write_filter_table(
+                folder / "filter_epoch_5.csv", scores, [f"pool_{n}" for n in range(8)]
+            )
 
 
 def organ(shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from semi_nnunet.evaluation.comparison import compare, patients_note
+from semi_nnunet.evaluation.comparison import compare_with_baseline, describe_patients
 from semi_nnunet.evaluation.values import Model
 from semi_nnunet.report.answer import answer_question
 from semi_nnunet.report.wording import MINUS
@@ -26,8 +26,8 @@ def test_validation_cases_choose_and_test_cases_confirm():
 def test_patients_are_counted_where_they_are_known():
     item = measured("test", **{BASE: 0, OURS: 0.03})
     told = tuple(replace(v, patient=v.case[:2]) for v in item.values)
-    (found,) = compare(told, BASE, "dice")
-    note = patients_note(told)
+    (found,) = compare_with_baseline(told, BASE, "dice")
+    note = describe_patients(told)
     said = answer_question([replace(item, values=told, compared=(found,), note=note)], BASE)
     sentences = " ".join(said.sentences)
     assert "Better in 10 of 10 test patients" in sentences and sentences.endswith(note)
@@ -49,7 +49,9 @@ def test_validation_cases_alone_do_not_say_yes():
     assert said.headline == "No: on the validation cases, nothing is better than Baseline itself."
     equal = measured("validation", **{BASE: 0})
     rows = [*equal.values, *(replace(v, model=Model(OURS, "2d")) for v in equal.values)]
-    equal = replace(equal, values=tuple(rows), compared=tuple(compare(rows, BASE, "dice")))
+    equal = replace(
+        equal, values=tuple(rows), compared=tuple(compare_with_baseline(rows, BASE, "dice"))
+    )
     said = answer_question([equal], BASE)
     assert "nothing is better" in said.headline and said.verdict == "open"
 
@@ -84,7 +86,9 @@ def test_the_answer_is_about_the_method_that_other_cases_chose():
     assert said.headline == "Yes: MeanTeacher is better than Baseline on the validation cases."
     assert "flatters" not in " ".join(said.sentences)
     assert answer_question([measured("test", **{BASE: 0, OURS: 0})], BASE, OURS).verdict == "open"
-    assert answer_question([test], BASE, "SemiOtherTrainer") == answer_question([test], BASE)  # it is not here
+    assert answer_question([test], BASE, "SemiOtherTrainer") == answer_question(
+        [test], BASE
+    )  # it is not here
 
 
 def test_shorter_distances_are_better():
@@ -95,5 +99,7 @@ def test_shorter_distances_are_better():
 def test_one_trainer_alone_is_nothing_to_compare():
     said = answer_question([measured("test", **{BASE: 0})], BASE)
     assert "No other method" in said.sentences[0] and said.compared is None
-    both = answer_question([measured("validation", **{OURS: 0.2, "OtherTrainer": 0})], BASE).sentences
+    both = answer_question(
+        [measured("validation", **{OURS: 0.2, "OtherTrainer": 0})], BASE
+    ).sentences
     assert both[1].startswith("On the validation cases, best first (Dice): MeanTeacher 0.")

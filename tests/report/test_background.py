@@ -9,21 +9,21 @@ import pytest
 import semi_nnunet
 from semi_nnunet.cli.main import build_parser
 from semi_nnunet.report.background import (
-    describe_trainer,
-    list_given_settings,
     collect_background,
-    list_report_commands,
-    format_fingerprint,
-    describe_methods,
-    list_plan_facts,
-    describe_pool,
     collect_method_settings,
-    list_versions,
+    describe_methods,
+    describe_pool,
+    describe_trainer,
+    format_fingerprint,
     format_json_value,
+    list_given_settings,
+    list_plan_facts,
+    list_report_commands,
+    list_versions,
 )
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
-from semi_nnunet.runs.trainings import found_jobs
+from semi_nnunet.runs.trainings import find_jobs
 from semi_nnunet.settings.assignments import parse_assignments
 from semi_nnunet.util.files import write_json
 from tests.report.results_tree import BASE, OURS
@@ -32,8 +32,12 @@ from tests.report.results_tree import BASE, OURS
 def test_a_line_on_every_trainer():
     assert "Tarvainen" in describe_trainer(OURS)
     for stock in ("nnUNetTrainer", "nnUNetTrainer_5epochs"):
-        assert describe_trainer(stock).startswith(f"{stock}: nnU-Net's own, which learns from the labelled")
-    assert describe_trainer("MyOwnTrainer") == "MyOwnTrainer"  # in nnUNet_extTrainer, or not there any more
+        assert describe_trainer(stock).startswith(
+            f"{stock}: nnU-Net's own, which learns from the labelled"
+        )
+    assert (
+        describe_trainer("MyOwnTrainer") == "MyOwnTrainer"
+    )  # in nnUNet_extTrainer, or not there any more
 
 
 def test_images_that_select_left_out_are_told(tmp_path):
@@ -154,12 +158,14 @@ def test_the_commands_make_the_same_trainings_again(tmp_path):
 
 def test_all_of_a_tree_is_collected_and_what_is_not_there_left_out(tree, tmp_path):
     folders = Folders(tree.raw, tree.preprocessed, tree.results)
-    found = collect_background(folders, "nnUNetPlans", found_jobs(folders, "nnUNetPlans"))
+    found = collect_background(folders, "nnUNetPlans", find_jobs(folders, "nnUNetPlans"))
     data = dict(found.data)
     assert data["labelled cases"] == data["test cases"] == "7" and data["unlabelled cases"] == "0"
     assert data["labels"] == "background 0; liver 1; tumour 2" and data["channels"] == "CT"
     assert [name for name, _ in found.plans] == ["2d"] and len(found.settings) == 2
-    nothing = collect_background(Folders(tmp_path / "a", tmp_path / "b", tmp_path / "c"), "gone", [])
+    nothing = collect_background(
+        Folders(tmp_path / "a", tmp_path / "b", tmp_path / "c"), "gone", []
+    )
     assert nothing.data == [("data set", "b")] and nothing.plans == nothing.settings == []
 
 

@@ -10,9 +10,15 @@ import numpy as np
 import pytest
 
 from semi_nnunet.evaluation.values import Model
-from semi_nnunet.report.case_files import CaseFiles, has_flat_images, load_labelling, read_voxels, read_metric_rows
+from semi_nnunet.report.case_files import (
+    CaseFiles,
+    has_flat_images,
+    load_labelling,
+    read_metric_rows,
+    read_voxels,
+)
 from semi_nnunet.runs.folders import Folders
-from semi_nnunet.runs.trainings import found_jobs
+from semi_nnunet.runs.trainings import find_jobs
 from semi_nnunet.util.errors import UserError
 from tests.report.results_tree import BASE, NAME, OURS
 
@@ -29,7 +35,7 @@ def folders(tree, tmp_path) -> Folders:
 
 
 def files_of(folders: Folders, subset: str = "test") -> CaseFiles:
-    return CaseFiles(folders, subset, found_jobs(folders))
+    return CaseFiles(folders, subset, find_jobs(folders))
 
 
 def test_image_reference_and_predictions_are_of_the_first_seed_that_both_have(folders):
@@ -92,7 +98,9 @@ def test_labels_are_read_as_the_data_set_says(folders, tree):
     assert dict(labelling.classes) == {"liver": (1,), "tumour": (2,)} and labelling.ignore is None
     array, geometry = read_voxels(found.labels["reference"], labelling, is_label=True)
     assert np.array_equal(array[0], tree.references["test_3"])
-    assert geometry.spacing == pytest.approx((3.0, 1.0, 0.7)) and not has_flat_images(found, labelling)
+    assert geometry.spacing == pytest.approx((3.0, 1.0, 0.7)) and not has_flat_images(
+        found, labelling
+    )
 
 
 def test_rows_are_those_of_the_case_by_class(folders):
@@ -100,4 +108,7 @@ def test_rows_are_those_of_the_case_by_class(folders):
     with path.open(newline="") as file:
         wanted = {row["class"]: row for row in csv.DictReader(file) if row["case"] == "test_2"}
     assert read_metric_rows(path, "test_2") == wanted and set(wanted) == {"liver", "tumour"}
-    assert read_metric_rows(path, "test_20") == {} and read_metric_rows(Path("gone.csv"), "test_2") == {}
+    assert (
+        read_metric_rows(path, "test_20") == {}
+        and read_metric_rows(Path("gone.csv"), "test_2") == {}
+    )

@@ -15,9 +15,9 @@ from semi_nnunet.report.charts import (
     draw_box_row,
     draw_change_row,
     draw_interval_row,
+    draw_ticks,
     format_series_style,
     wrap_series_number,
-    draw_ticks,
 )
 from semi_nnunet.report.page import TEMPLATES
 
@@ -88,7 +88,9 @@ def test_a_change_goes_from_the_hollow_dot_to_the_filled_one():
     assert numbers_of(row, 'class="hollow" cx') == [25.0]
     assert numbers_of(row, 'class="dot better" cx') == [75.0]
     assert 'class="dot worse"' in draw_change_row(UNIT, 0.75, 0.25, False, "")
-    assert draw_change_row(UNIT, NAN, 0.5, True, "") == draw_change_row(UNIT, 0.5, NAN, True, "") == ""
+    assert (
+        draw_change_row(UNIT, NAN, 0.5, True, "") == draw_change_row(UNIT, 0.5, NAN, True, "") == ""
+    )
 
 
 def test_every_tick_has_its_number():

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.report.choice import Choice, read_choice
+from semi_nnunet.report.choice import MethodChoice, read_choice
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
 
-CHOICE = Choice(
+CHOICE = MethodChoice(
     "SemiCPSTrainer",
     ("Folds 0 1 choose.",),
     (("short", "100", "0 1", "Base, <b>CPS", "CPS, Base"),),

@@ -16,15 +16,15 @@ from semi_nnunet.report.contours import (
     PALETTE,
     PIXELS,
     WHITE,
-    colour_of,
-    find_contour,
     draw_disagreement,
+    draw_layers,
+    encode_layer,
     enlarge_to_pixels,
     fill_classes,
+    find_contour,
+    get_class_colour,
     mark_errors,
-    draw_layers,
     outline_classes,
-    encode_layer,
     parse_colour,
 )
 from tests.report.volumes import CLASSES, REGIONS, volume
@@ -100,7 +100,7 @@ def test_the_legend_has_the_colours_that_are_drawn():
         labels = np.full((20, 20), number + 1)
         classes = {str(n): (n + 1,) for n in range(number + 1)}
         filling = fill_classes(labels, classes)[10, 10]
-        assert PALETTE[filling][0] == colour_of(number)
+        assert PALETTE[filling][0] == get_class_colour(number)
     assert len({*CLASS_COLOURS}) == len(CLASS_COLOURS)
 
 

@@ -8,11 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semi_nnunet.report.costs import format_training_time, collect_costs, choose_time_unit, format_amount
+from semi_nnunet.report.costs import (
+    choose_time_unit,
+    collect_costs,
+    format_amount,
+    format_training_time,
+)
 from semi_nnunet.report.wording import DASH
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
-from semi_nnunet.training.cost import FILE
+from semi_nnunet.training.cost import COST_FILE
 from semi_nnunet.util.files import write_json
 from tests.report.gains import measured
 from tests.report.results_tree import BASE, OTHER, OURS
@@ -40,7 +45,7 @@ def record(folder: Path, seconds: float, *machines: str, validated_on: str = "")
     ]
     where = {"machine": validated_on or machines[0], "seconds": seconds, "cases": 10}
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / FILE, {"training": shares, "validation": where})
+    write_json(folder / COST_FILE, {"training": shares, "validation": where})
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from semi_nnunet.report.curves import (
     WIDTH,
     choose_log_axis,
     draw_curve_panel,
-    histogram,
+    draw_histogram,
     thin_out,
 )
 
@@ -33,11 +33,13 @@ def points_of(panel: str) -> list[list[tuple[float, float]]]:
 
 
 def test_curves_and_histograms_are_drawn_of_anything():
-    many = draw_curve_panel([(1, (range(1, 1001), np.linspace(1, 0.001, 1000).tolist()))], "x", log=True)
+    many = draw_curve_panel(
+        [(1, (range(1, 1001), np.linspace(1, 0.001, 1000).tolist()))], "x", log=True
+    )
     assert many.count(",") <= 160 and ">0.01<" in many
     assert 'class="alone"' in draw_curve_panel([(0, ([1], [0.5]))], "one epoch")
     assert draw_curve_panel([(0, ([1, 2], [NAN, NAN]))], "nothing")
-    bars = histogram([0.1, 0.2], [0.2, 0.9])
+    bars = draw_histogram([0.1, 0.2], [0.2, 0.9])
     assert 'class="kept"' in bars and 'class="dropped"' in bars
 
 
@@ -88,21 +90,21 @@ def test_bars_of_a_histogram_are_as_high_as_the_cases_are_many():
     rng = np.random.default_rng(0)
     kept, dropped = rng.random(40).tolist(), (0.5 + rng.random(17)).tolist()
     bars = re.findall(
-        r'<rect class="(\w+)" .*?y="([\d.]+)" height="([\d.]+)"', histogram(kept, dropped)
+        r'<rect class="(\w+)" .*?y="([\d.]+)" height="([\d.]+)"', draw_histogram(kept, dropped)
     )
     counts, _ = np.histogram([*kept, *dropped], 24)
     tallest = counts.max()
-    assert f">{tallest}</text>" in histogram(kept, dropped)
+    assert f">{tallest}</text>" in draw_histogram(kept, dropped)
     for name, values in (("kept", kept), ("dropped", dropped)):
         heights = sum(float(height) for kind, _, height in bars if kind == name)
         assert heights * tallest / (HEIGHT - BOTTOM - TOP) == pytest.approx(len(values), abs=0.1)
     on_the_floor = [float(y) + float(height) for kind, y, height in bars if kind == "kept"]
     assert on_the_floor == pytest.approx([HEIGHT - BOTTOM] * len(on_the_floor), abs=0.1)
-    assert "of 40 kept and 17 dropped cases" in histogram(kept, dropped)
+    assert "of 40 kept and 17 dropped cases" in draw_histogram(kept, dropped)
 
 
 def test_equal_uncertainties_make_one_bar():
-    bars = histogram([0.3, 0.3], [])
+    bars = draw_histogram([0.3, 0.3], [])
     assert bars.count("<rect") == 1 and "NaN" not in bars and "nan" not in bars
 
 

@@ -14,9 +14,9 @@ from semi_nnunet.evaluation.values import Model, Value
 from semi_nnunet.report.measured import (
     ALL_CLASSES,
     average_cases,
-    measure_subset,
     build_metric_table,
     list_shown_metrics,
+    measure_subset,
 )
 from tests.report.gains import measured, values
 from tests.report.parsed_page import Page

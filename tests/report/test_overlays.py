@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from semi_nnunet.report.overlays import (
-    Drawn,
+    CaseDrawing,
     choose_slices,
+    draw_slices,
     find_region_of_interest,
-    slice_axis,
-    slices_of,
+    find_slice_axis,
 )
 from tests.report.volumes import CLASSES, volume
 
@@ -22,10 +22,10 @@ def opened(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content))
 
 
-def drawn(label: np.ndarray, **more) -> Drawn:
+def drawn(label: np.ndarray, **more) -> CaseDrawing:
     labels = {"reference": label, "baseline": np.roll(label, 2, 1), "method": np.roll(label, 1, 1)}
     image = np.random.default_rng(0).random((1, *label.shape))
-    return Drawn(image, labels, more.pop("spacing", (1.0, 1.0, 1.0)), **more)
+    return CaseDrawing(image, labels, more.pop("spacing", (1.0, 1.0, 1.0)), **more)
 
 
 def test_slices_with_foreground_are_chosen_evenly_up_to_the_limit():
@@ -39,7 +39,7 @@ def test_slices_with_foreground_are_chosen_evenly_up_to_the_limit():
 
 
 def test_a_case_becomes_slices_with_every_layer():
-    found = slices_of(drawn(volume()), CLASSES)
+    found = draw_slices(drawn(volume()), CLASSES)
     assert [one.number for one in found] == [3, 4, 5, 6, 7, 8, 9] and found[0].depth == 12
     for one in found:
         assert set(one.layers) == {"reference", "baseline", "method", "disagreement"}
@@ -53,8 +53,10 @@ def test_a_case_becomes_slices_with_every_layer():
 
 def test_without_a_baseline_its_layer_is_left_out():
     label = volume()
-    alone = Drawn(np.ones((1, *label.shape)), {"reference": label, "method": label}, (1, 1, 1))
-    (first, *_) = slices_of(alone, CLASSES)
+    alone = CaseDrawing(
+        np.ones((1, *label.shape)), {"reference": label, "method": label}, (1, 1, 1)
+    )
+    (first, *_) = draw_slices(alone, CLASSES)
     assert set(first.layers) == {"reference", "method", "disagreement"} and first.wrong == 0
     assert opened(first.layers["disagreement"]).convert("RGBA").getextrema()[3] == (0, 0)
 
@@ -62,8 +64,8 @@ def test_without_a_baseline_its_layer_is_left_out():
 def test_voxels_keep_their_shape_and_thick_slices_are_what_is_scrolled():
     label = np.zeros((10, 10, 10), int)
     label[3:7, 3:7, 3:7] = 1
-    (one, *_) = slices_of(drawn(label, spacing=(1.0, 2.0, 0.5)), CLASSES)
-    assert slice_axis((1.0, 2.0, 0.5)) == 1 and slice_axis((1.0, 1.5, 1.0)) == 0
+    (one, *_) = draw_slices(drawn(label, spacing=(1.0, 2.0, 0.5)), CLASSES)
+    assert find_slice_axis((1.0, 2.0, 0.5)) == 1 and find_slice_axis((1.0, 1.5, 1.0)) == 0
     assert one.ratio == pytest.approx(0.5)  # 10 x 0.5 mm wide, 10 x 1 mm high
     width, height = opened(one.layers["reference"]).size
     assert width / height == pytest.approx(one.ratio, rel=0.01)
@@ -84,7 +86,7 @@ def test_flat_colour_images_are_shown_whole_and_in_colour():
     image = np.zeros((3, 1, 64, 48))
     image[0] = 255
     both = {"reference": label, "method": label}
-    (one,) = slices_of(Drawn(image, both, (1.0, 1.0, 1.0), colour=True), CLASSES)
+    (one,) = draw_slices(CaseDrawing(image, both, (1.0, 1.0, 1.0), colour=True), CLASSES)
     picture = opened(one.image)
     assert picture.format == "JPEG" and picture.size == (48, 64)
     red, green, blue = picture.getpixel((5, 5))
@@ -93,7 +95,7 @@ def test_flat_colour_images_are_shown_whole_and_in_colour():
 
 def test_large_images_are_made_smaller():
     label = np.ones((1, 1000, 700), int)
-    (one,) = slices_of(drawn(label), CLASSES)
+    (one,) = draw_slices(drawn(label), CLASSES)
     assert max(opened(one.image).size) <= 400
 
 
@@ -102,4 +104,4 @@ def test_voxels_to_ignore_are_not_wrong():
     label[:, :, :25] = 3
     shown = drawn(label, ignore=3)
     shown.labels["method"][...] = np.where(label == 3, 1, label)
-    assert all(one.wrong == 0 for one in slices_of(shown, CLASSES))
+    assert all(one.wrong == 0 for one in draw_slices(shown, CLASSES))

@@ -13,10 +13,17 @@ import pytest
 
 from semi_nnunet.evaluation.values import Model, Value
 from semi_nnunet.report.background import Background, MethodSettings
-from semi_nnunet.report.costs import CostRow, TrainingCosts, MachineCosts
+from semi_nnunet.report.costs import CostRow, MachineCosts, TrainingCosts
 from semi_nnunet.report.curves import draw_curve_panel
 from semi_nnunet.report.measured import ALL_CLASSES, measure_subset
-from semi_nnunet.report.page import draw_box_charts, draw_changes, format_case_counts, find_case_frames, draw_interval_charts, render_report
+from semi_nnunet.report.page import (
+    draw_box_charts,
+    draw_changes,
+    draw_interval_charts,
+    find_case_frames,
+    format_case_counts,
+    render_report,
+)
 from semi_nnunet.report.report_data import Report, TrainingRecords, build_report
 from semi_nnunet.report.run_pages import Panel, Pool, Run
 from semi_nnunet.report.shown_cases import Frame, Viewer

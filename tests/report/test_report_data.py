@@ -13,15 +13,15 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.values import Model, write_values
 from semi_nnunet.report.report_data import (
     VALUES_ALONE,
-    build_report,
+    add_notes,
     build_case_rows,
+    build_report,
     build_report_from_trainings,
     build_report_from_values,
-    require_known_baseline,
     choose_shown_models,
-    add_notes,
+    require_known_baseline,
 )
-from semi_nnunet.runs.folders import folders_of
+from semi_nnunet.runs.folders import find_folders
 from semi_nnunet.util.errors import UserError
 from tests.report.gains import measured, values
 from tests.report.parsed_page import Page
@@ -154,5 +154,7 @@ def test_a_baseline_that_was_measured_or_is_known_is_enough():
 def test_plans_that_nothing_was_trained_with_are_named(tree, monkeypatch):
     tree.set_paths(monkeypatch)
     with pytest.raises(UserError, match=r"plans 'nnUNetPlan'.*did you mean 'nnUNetPlans'"):
-        build_report_from_trainings(folders_of("7"), "nnUNetPlan", BASE)
-    assert build_report_from_trainings(folders_of("7"), "nnUNetPlans", BASE).plans == "nnUNetPlans"
+        build_report_from_trainings(find_folders("7"), "nnUNetPlan", BASE)
+    assert (
+        build_report_from_trainings(find_folders("7"), "nnUNetPlans", BASE).plans == "nnUNetPlans"
+    )

@@ -10,23 +10,23 @@ import pytest
 from semi_nnunet.report.run_pages import (
     MOST_UNCERTAIN,
     SEEN,
+    build_run,
     draw_dice_panels,
     read_pools,
-    build_run,
     summarise_training,
 )
 from semi_nnunet.report.wording import shorten_trainer_name
-from semi_nnunet.runs.folders import Folders, folders_of
+from semi_nnunet.runs.folders import Folders, find_folders
 from semi_nnunet.runs.job import Job
-from semi_nnunet.runs.trainings import found_jobs
-from semi_nnunet.training.filtering import write_table
+from semi_nnunet.runs.trainings import find_jobs
+from semi_nnunet.training.filtering import write_filter_table
 from semi_nnunet.training.history import History
 from tests.report.results_tree import BASE, OURS
 
 
 def test_every_method_has_a_panel_of_its_trainings_over_those_of_the_baseline(tree, monkeypatch):
     tree.set_paths(monkeypatch)
-    jobs = found_jobs(folders_of("7"), "nnUNetPlans")
+    jobs = find_jobs(find_folders("7"), "nnUNetPlans")
     alone = [job for job in jobs if job.trainer == BASE]
     for panel in draw_dice_panels(jobs, BASE):
         name = shorten_trainer_name(BASE), panel.title
@@ -48,7 +48,10 @@ def job(tmp_path) -> Job:
 
 def test_a_summary_tells_epochs_time_and_the_last_dice():
     rows = [{"epoch": n, "seconds": 90.0, "dice/deployed": n / 10} for n in range(4)]
-    assert summarise_training(History(rows), "0") == "4 epochs, 6 min, Dice on validation patches 0.300"
+    assert (
+        summarise_training(History(rows), "0")
+        == "4 epochs, 6 min, Dice on validation patches 0.300"
+    )
     assert summarise_training(History([{"epoch": 0}]), "0") == "1 epoch"
 
 
@@ -94,7 +97,7 @@ def test_a_training_without_a_history_says_so(job):
 def filtered(job: Job, epoch: int, cases: int, kept: int) -> Path:
     path = job.folder / f"filter_epoch_{epoch}.csv"
     scores = {f"case_{n}": n / cases for n in range(cases)}
-    write_table(path, scores, [f"case_{n}" for n in range(kept)])
+    write_filter_table(path, scores, [f"case_{n}" for n in range(kept)])
     return path
 
 

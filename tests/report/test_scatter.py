@@ -32,6 +32,8 @@ def test_the_horizontal_axis_begins_at_zero():
 
 
 def test_what_is_not_known_is_left_out_and_names_are_text():
-    drawn = draw_scatter([Dot(0, "<b>", 1.0, 0.5), Dot(1, "x", NAN, 0.5), Dot(2, "y", 1.0, NAN)], "<i>")
+    drawn = draw_scatter(
+        [Dot(0, "<b>", 1.0, 0.5), Dot(1, "x", NAN, 0.5), Dot(2, "y", 1.0, NAN)], "<i>"
+    )
     assert drawn.count("<circle") == 1 and "<b>" not in drawn and "<i>" not in drawn
     assert draw_scatter([], "nothing").count("<circle") == 0

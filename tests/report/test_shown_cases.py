@@ -19,15 +19,15 @@ from semi_nnunet.report.case_files import CaseFiles
 from semi_nnunet.report.measured import ALL_CLASSES
 from semi_nnunet.report.report_data import build_report_from_trainings
 from semi_nnunet.report.shown_cases import (
+    build_viewers,
     make_data_uri,
     name_viewer_panels,
-    select_notable_cases,
     rank_cases,
+    select_notable_cases,
     tabulate_scores,
-    build_viewers,
 )
 from semi_nnunet.runs.folders import Folders
-from semi_nnunet.runs.trainings import found_jobs
+from semi_nnunet.runs.trainings import find_jobs
 from tests.report.gains import measured
 from tests.report.parsed_page import Page
 from tests.report.results_tree import BASE, OURS, whole_tree
@@ -106,7 +106,7 @@ def test_pictures_are_inline_as_they_are():
 
 def test_scores_are_of_the_predictions_shown(tree):
     folders = Folders(tree.raw, tree.preprocessed, tree.results)
-    files = CaseFiles(folders, "test", found_jobs(folders)).find("test_0", METHOD, BASELINE)
+    files = CaseFiles(folders, "test", find_jobs(folders)).find("test_0", METHOD, BASELINE)
     assert files is not None
     names = {"method": "MeanTeacher", "baseline": "Baseline"}
     head, table = tabulate_scores(files, False, names)
@@ -127,7 +127,7 @@ def test_a_prediction_of_another_shape_is_named_and_the_other_cases_are_shown(
     copy = [tmp_path / "copy" / kind / tree.raw.name for kind in ("raw", "preprocessed", "results")]
     folders = Folders(*copy)
     found = build_report_from_trainings(folders, "nnUNetPlans", BASE).measured[0]
-    files = CaseFiles(folders, "test", found_jobs(folders))
+    files = CaseFiles(folders, "test", find_jobs(folders))
     worst = rank_cases(found, METHOD)[0]
     torn = files.find(worst, METHOD, BASELINE).labels["method"]
     sitk.WriteImage(sitk.ReadImage(str(torn))[1:], str(torn))

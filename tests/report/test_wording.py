@@ -10,16 +10,16 @@ from semi_nnunet.report.wording import (
     DASH,
     MINUS,
     add_break_points,
+    find_difference_unit,
     format_count,
+    format_metric,
+    format_p_value,
     format_points,
     format_points_interval,
-    join_words,
-    format_metric,
-    name_model,
     format_value,
-    format_p_value,
+    join_words,
+    name_model,
     shorten_trainer_name,
-    find_difference_unit,
 )
 from tests.report.results_tree import BASE, OURS
 
@@ -27,15 +27,26 @@ NAN = float("nan")
 
 
 def test_numbers_and_names_are_written_for_people():
-    assert format_points(-0.0001, "dice") == "0.0" and format_points(-0.012, "dice") == f"{MINUS}1.2"
+    assert (
+        format_points(-0.0001, "dice") == "0.0" and format_points(-0.012, "dice") == f"{MINUS}1.2"
+    )
     assert format_points(0.0142, "dice") == "+1.4"
     assert format_points(-0.631, "hd95_edge_mm") == f"{MINUS}0.63"
-    assert format_points(NAN, "dice") == DASH and format_metric("nsd_surfel_2mm") == "NSD (surfel, 2mm)"
-    assert shorten_trainer_name(OURS) == "MeanTeacher" and shorten_trainer_name("nnUNetTrainer") == "nnUNetTrainer"
+    assert (
+        format_points(NAN, "dice") == DASH
+        and format_metric("nsd_surfel_2mm") == "NSD (surfel, 2mm)"
+    )
+    assert (
+        shorten_trainer_name(OURS) == "MeanTeacher"
+        and shorten_trainer_name("nnUNetTrainer") == "nnUNetTrainer"
+    )
 
 
 def test_long_names_break_between_words_and_stay_escaped():
-    assert add_break_points("MeanTeacher") == "Mean<wbr>Teacher" and add_break_points("UA-MT 2d") == "UA-MT 2d"
+    assert (
+        add_break_points("MeanTeacher") == "Mean<wbr>Teacher"
+        and add_break_points("UA-MT 2d") == "UA-MT 2d"
+    )
     assert add_break_points("a<bC") == "a&lt;b<wbr>C"
 
 
@@ -61,7 +72,9 @@ def test_every_metric_has_a_title_and_a_unit(metric, title, unit):
 
 def test_numbers_have_the_digits_of_their_metric_and_a_true_minus():
     assert format_value(0.81234, "dice") == "0.812" and format_value(0.81234, "dice", 1) == "0.8123"
-    assert format_value(3.14159, "hd95_edge_mm") == "3.14" and format_value(-2, "x") == f"{MINUS}2.00"
+    assert (
+        format_value(3.14159, "hd95_edge_mm") == "3.14" and format_value(-2, "x") == f"{MINUS}2.00"
+    )
     assert format_value(NAN, "dice") == DASH and format_value(-0.0, "dice") == "0.000"
     for value in (0.0142, -0.0142, 0.5):  # no hyphen stands for a minus anywhere
         for metric in ("dice", "hd95_edge_mm"):

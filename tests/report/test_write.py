@@ -10,8 +10,8 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.values import write_values
-from semi_nnunet.report.choice import Choice
-from semi_nnunet.report.write import write_report
+from semi_nnunet.report.choice import MethodChoice
+from semi_nnunet.report.write import write_report_page
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
 from tests.report.gains import values
@@ -64,7 +64,7 @@ def kept(tmp_path):
 
 
 def test_what_is_returned_is_what_is_in_the_file(kept, tmp_path):
-    found = write_report(values=[kept], out=tmp_path / "page.html")
+    found = write_report_page(values=[kept], out=tmp_path / "page.html")
     assert found.path == tmp_path / "page.html" and found.size == found.path.stat().st_size
     text = Page(found.path.read_text(encoding="utf-8")).text
     assert found.headline in text and len(found.sentences) > 2
@@ -76,24 +76,24 @@ def test_a_report_replaces_an_older_one_whole_or_not_at_all(kept, tmp_path):
     out = tmp_path / "page.html"
     out.write_text("an older one")
     with pytest.raises(UserError):
-        write_report(values=[kept], baseline="Nobody", out=out)
+        write_report_page(values=[kept], baseline="Nobody", out=out)
     assert out.read_text() == "an older one"
-    write_report(values=[kept], out=out)
+    write_report_page(values=[kept], out=out)
     assert out.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
 def test_the_values_are_not_written_over(kept):
     before = kept.read_text()
     with pytest.raises(UserError, match=r"kept\.csv"):
-        write_report(values=[kept], out=kept)
+        write_report_page(values=[kept], out=kept)
     assert kept.read_text() == before
 
 
 def test_a_report_of_nothing_is_refused(kept, tmp_path):
     with pytest.raises(UserError, match=r"nothing to report\. Fix: give a data set, or files"):
-        write_report(out=tmp_path / "page.html")
+        write_report_page(out=tmp_path / "page.html")
     with pytest.raises(UserError, match="-p chooses trainings of -d"):
-        write_report(values=[kept], plans="others", out=tmp_path / "page.html")
+        write_report_page(values=[kept], plans="others", out=tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 
 
@@ -147,7 +147,7 @@ def test_no_name_reaches_the_terminal_as_a_command_to_it(tmp_path, monkeypatch, 
 
 def test_the_choice_and_the_cost_of_submissions_are_shown(kept, tmp_path):
     rows = (("short", "100", "0 1", "Base, <script>", "CPS"),)
-    Choice("SemiCPSTrainer", ("Folds 0 1 choose.",), rows, ("CPS ships.",)).write(
+    MethodChoice("SemiCPSTrainer", ("Folds 0 1 choose.",), rows, ("CPS ships.",)).write(
         tmp_path / "choice.json"
     )
     folders = []
@@ -158,13 +158,13 @@ def test_the_choice_and_the_cost_of_submissions_are_shown(kept, tmp_path):
         content = {"command": 'run "<i>"', "mean": mean, "cases": {"a": mean}}
         write_json(folders[-1] / "efficiency.json", content)
     out = tmp_path / "shown.html"
-    write_report(values=[kept], choice=tmp_path / "choice.json", efficiency=folders, out=out)
+    write_report_page(values=[kept], choice=tmp_path / "choice.json", efficiency=folders, out=out)
     html = out.read_text(encoding="utf-8")
     page = Page(html)
     for text in ("Folds 0 1 choose.", "Base, <script>", "CPS ships.", "<b>slow", "20.0", "4.5"):
         assert text in page.text
     assert "Base, <script>" not in html and "<b>slow" not in html and "<i>" not in html
     assert 'href="#choice"' in html and 'href="#cost"' in html
-    write_report(values=[kept], out=out)
+    write_report_page(values=[kept], out=out)
     html = out.read_text(encoding="utf-8")
     assert 'href="#choice"' not in html and 'href="#cost"' not in html

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from semi_nnunet.runs.folders import Folders
-from semi_nnunet.runs.launching import Work
+from semi_nnunet.runs.launching import JobWork
 from semi_nnunet.util.files import write_json
 from tests.datasets.converting import write_picture
 from tests.runs.tasks import Task, run_code_as_commands
@@ -43,14 +43,14 @@ def cascade(prepared_cascade, tmp_path, monkeypatch) -> Folders:
 
 
 @pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobWork:
     """Make jobs: "second" waits for the others, one of which fails; "done" is done."""
     run_code_as_commands(monkeypatch)
     monkeypatch.setattr("semi_nnunet.runs.local.LOOK_EVERY_S", 0.05)
     names = ["second", "first_bad", "first", "done"]
     tasks = [Task(tmp_path, name) for name in names]
     needs = {tasks[0]: [tasks[1], tasks[2], tasks[3]]}
-    return Work(["crossval", "-d", "7"], tasks, [0, 1, 2], tmp_path, needs)
+    return JobWork(["crossval", "-d", "7"], tasks, [0, 1, 2], tmp_path, needs)
 
 
 @pytest.fixture

@@ -52,4 +52,4 @@ def run_code_as_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     def arguments(words: commands.Command, *_: object, **__: object) -> list[str]:
         return [sys.executable, "-c", str(words[1])]
 
-    monkeypatch.setattr(commands, "arguments_of", arguments)
+    monkeypatch.setattr(commands, "build_child_arguments", arguments)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
-from semi_nnunet.data.patients import itself
+from semi_nnunet.data.patients import case_as_patient
 from semi_nnunet.runs import before_start
 from semi_nnunet.runs.crossval import make_jobs
 from semi_nnunet.util.errors import UserError
@@ -39,7 +39,7 @@ def test_trainings_that_saw_validation_patients_are_refused(folders, tmp_path):
     (teacher,) = make_jobs(copied, "tiny", ["2d"], ["SemiMeanTeacherTrainer"], ["0"], 1)
     teacher.folder.mkdir(parents=True)
     teacher.checkpoint.touch()
-    pool = teacher.unlabelled_cases(itself)
+    pool = teacher.unlabelled_cases(case_as_patient)
     for labelled, unlabelled, refused in (
         ([a], pool, False),
         ([a, b], pool, True),
@@ -150,7 +150,7 @@ def test_trainers_that_ignore_partial_labels_cause_a_warning(empty, capsys):
 
 def test_data_that_are_not_preprocessed_are_named_with_the_command(folders):
     def problems(plans, trainers):
-        return list(before_start.data_problems(folders, plans, "tiny", ["2d"], trainers))
+        return list(before_start.find_data_problems(folders, plans, "tiny", ["2d"], trainers))
 
     plans = read_json(folders.preprocessed / "tiny.json")
     assert problems(plans, [*TRAINERS, "nnUNetTrainer"]) == []
@@ -167,7 +167,7 @@ def test_only_a_trainer_that_learns_from_unlabelled_images_needs_some(folders, t
     alone = replace(folders, preprocessed=tmp_path / "alone")
 
     def problems(*trainers):
-        return list(before_start.data_problems(alone, plans, "tiny", ["2d"], trainers))
+        return list(before_start.find_data_problems(alone, plans, "tiny", ["2d"], trainers))
 
     assert problems("SemiBaselineTrainer", "nnUNetTrainer") == []
     (problem,) = problems(*TRAINERS)
@@ -183,7 +183,7 @@ def test_a_stock_first_stage_needs_the_data_of_the_second(cascade, tmp_path):
     alone = replace(cascade, preprocessed=tmp_path / "alone")
 
     def problems(*trainers):
-        return list(before_start.data_problems(alone, plans, "tiny", STAGES[:1], trainers))
+        return list(before_start.find_data_problems(alone, plans, "tiny", STAGES[:1], trainers))
 
     assert problems("SemiBaselineTrainer") == []  # ours leaves the predictions out
     (problem,) = problems("nnUNetTrainer")

@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.runs import commands
-from semi_nnunet.runs.commands import ProgressDisplay, arguments_of, parse_dice, run_command
+from semi_nnunet.runs.commands import (
+    ProgressDisplay,
+    build_child_arguments,
+    parse_dice,
+    run_command,
+)
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.progress import Progress
 from tests.runs.tasks import run_code_as_commands
@@ -90,7 +95,7 @@ def test_a_training_of_nnunets_own_trainer_tells_its_epochs():
 def test_every_command_has_an_entry_point(name: str):
     module, function = commands.ENTRY_POINTS[name]
     assert callable(getattr(__import__(module, fromlist=[function]), function))
-    assert arguments_of((name, "-d", "900"))[-2:] == ["-d", "900"]
+    assert build_child_arguments((name, "-d", "900"))[-2:] == ["-d", "900"]
 
 
 def test_output_goes_to_the_log_with_the_given_environment(tmp_path: Path, python: None):
@@ -159,7 +164,7 @@ def test_a_termination_signal_counts_as_ctrl_c(name: str, ignored: bool):
         f"number, before = signal.{name}, signal.{'SIG_IGN' if ignored else 'SIG_DFL'}\n"
         "signal.signal(number, before)\n"
         "try:\n"
-        f"    with commands.{commands.ended_like_ctrl_c.__name__}():\n"
+        f"    with commands.{commands.interrupt_on_signals.__name__}():\n"
         "        os.kill(os.getpid(), number)\n"
         "        print('went on')\n"
         "except KeyboardInterrupt:\n"

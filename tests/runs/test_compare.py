@@ -11,15 +11,15 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.values import write_values
-from semi_nnunet.runs.compare import NothingToCompareError, compare, require_trained_names
-from semi_nnunet.runs.trainings import found_jobs, tables_of
+from semi_nnunet.runs.compare import NothingToCompareError, compare_trainings, require_trained_names
+from semi_nnunet.runs.trainings import find_jobs, list_metric_tables
 from semi_nnunet.util.errors import Problem, UserError
 from tests.report.gains import values
 from tests.runs.jobs import BASE, OURS, jobs_of, leave
 
 
 def test_compare_names_untrained_models_and_unmatched_settings(folders, capsys, monkeypatch):
-    monkeypatch.setattr("semi_nnunet.runs.next_step.device_here", lambda: "cpu")
+    monkeypatch.setattr("semi_nnunet.runs.next_step.detect_device", lambda: "cpu")
     name = folders.results.name
     base, ours = jobs_of(folders)
     leave(base, epochs=2), leave(ours, epochs=3)
@@ -45,8 +45,8 @@ def test_compare_names_untrained_models_and_unmatched_settings(folders, capsys, 
     assert main(["compare", "-d", name, "-p", "tiny"]) == 0
     output = capsys.readouterr().out
     assert f"is older than the training or validation of {stale}" in output
-    assert len(found_jobs(folders, "tiny")) == 3
-    tables = tables_of(found_jobs(folders, "tiny"), "validation")
+    assert len(find_jobs(folders, "tiny")) == 3
+    tables = list_metric_tables(find_jobs(folders, "tiny"), "validation")
     assert [seed for _, _, seed, _ in tables] == [0, 0]
     for job in (base, ours):
         (job.validation / "summary.json").touch()
@@ -67,7 +67,7 @@ def values_file(tmp_path):
 
 
 def test_both_subsets_are_compared_and_the_best_is_chosen_on_validation_cases(values_file):
-    text = compare(values=[values_file])
+    text = compare_trainings(values=[values_file])
     validation, test = text.split("## test cases")
     assert "## validation cases" in validation and "better" in validation and "better" in test
     assert f"Best on the validation cases: {OURS} 2d (dice 0.7" in validation
@@ -76,24 +76,24 @@ def test_both_subsets_are_compared_and_the_best_is_chosen_on_validation_cases(va
 
 def test_the_written_tables_are_returned_and_the_values_can_be_read(values_file, tmp_path):
     out, again = tmp_path / "table.md", tmp_path / "again.csv"
-    text = compare(values=[values_file], out=out, write_values_to=again)
+    text = compare_trainings(values=[values_file], out=out, write_values_to=again)
     assert out.read_text() == text and again.read_text() == values_file.read_text()
-    assert compare(values=[again]) == text
+    assert compare_trainings(values=[again]) == text
 
 
 def test_only_the_trainers_and_configurations_asked_for_are_compared(values_file):
     with pytest.raises(UserError, match=r"trainer 'Semi\w+': is not in the files\. Fix: did you"):
-        compare(values=[values_file], trainers=["SemiMeanTecherTrainer"])
+        compare_trainings(values=[values_file], trainers=["SemiMeanTecherTrainer"])
     with pytest.raises(UserError, match="configuration '3d': is not in the files"):
-        compare(values=[values_file], configurations=["3d"])
-    text = compare(values=[values_file], trainers=[OURS], configurations=["2d"])
-    assert text == compare(values=[values_file])
+        compare_trainings(values=[values_file], configurations=["3d"])
+    text = compare_trainings(values=[values_file], trainers=[OURS], configurations=["2d"])
+    assert text == compare_trainings(values=[values_file])
 
 
 def test_without_a_baseline_methods_are_ranked(values_file):
     rows = [*values(OURS, 0.03), *values("SomebodysTrainer", 0.01)]
     write_values(values_file, {"test": rows}, "dice", ("Seven", "nnUNetPlans"))
-    text = compare(values=[values_file])
+    text = compare_trainings(values=[values_file])
     assert text.startswith("## test cases\n\nNot compared with a baseline: ")
     assert text.index(OURS, text.index("|")) < text.index("SomebodysTrainer", text.index("|"))
 
@@ -101,26 +101,26 @@ def test_without_a_baseline_methods_are_ranked(values_file):
 def test_a_single_trainer_is_kept_though_there_is_nothing_to_compare(values_file, tmp_path):
     write_values(values_file, {"test": values(OURS, 0)}, "dice", ("Seven", "nnUNetPlans"))
     with pytest.raises(UserError):
-        compare(values=[values_file])
+        compare_trainings(values=[values_file])
     again = tmp_path / "again.csv"
-    assert "Not compared: " in compare(values=[values_file], write_values_to=again)
+    assert "Not compared: " in compare_trainings(values=[values_file], write_values_to=again)
     assert again.read_text() == values_file.read_text()  # for another machine's
 
 
 def test_impossible_comparisons_are_refused_with_the_fix(values_file, tmp_path):
     with pytest.raises(UserError, match=r"nothing to compare\. Fix: -d ID, --values FILE, or both"):
-        compare()
+        compare_trainings()
     with pytest.raises(UserError, match=r"-p chooses trainings of -d.*Fix: leave it out"):
-        compare(values=[values_file], plans="others")
+        compare_trainings(values=[values_file], plans="others")
     content = values_file.read_text()
     with pytest.raises(UserError, match=r"kept\.csv"):
-        compare(values=[values_file], out=values_file)
+        compare_trainings(values=[values_file], out=values_file)
     with pytest.raises(UserError, match="is no folder"):
-        compare(values=[values_file], out=tmp_path / "gone" / "table.md")
+        compare_trainings(values=[values_file], out=tmp_path / "gone" / "table.md")
     assert values_file.read_text() == content
     values_file.write_text(content.splitlines()[0] + "\n")
     with pytest.raises(NothingToCompareError, match="the files hold no values"):
-        compare(values=[values_file])
+        compare_trainings(values=[values_file])
 
 
 def test_all_unknown_names_are_reported_at_once_with_similar_ones():

@@ -12,7 +12,7 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.runs.crossval import make_jobs
-from semi_nnunet.runs.trainings import found_jobs
+from semi_nnunet.runs.trainings import find_jobs
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
@@ -59,7 +59,7 @@ def test_jobs_end_to_end_and_again(folders, capsys):
     assert main([*words, "-tr", "SemiMeanTeacherTrainer", "--device", "cpu"]) == 0
     output = capsys.readouterr().out
     assert "2 jobs, 0 done before" in output and "[  2/2]" in output and "all done" in output
-    jobs = found_jobs(folders, "tiny")
+    jobs = find_jobs(folders, "tiny")
     assert [(job.seed, job.is_done) for job in jobs] == [(0, True), (1, True)]
     for job in jobs:
         for path in job.tables().values():
@@ -131,7 +131,7 @@ def test_ctrl_c_pressed_twice_ends_all_processes_and_the_same_command_continues(
         wait_for(lambda: not trainings_with(str(tmp_path)), 20)
         earlier, epochs = epochs, len(job.history().rows)
         assert earlier < epochs < 400 and not job.is_trained
-        assert checkpoints.read(latest)["current_epoch"] in (epochs, epochs - 1)
+        assert checkpoints.read_checkpoint(latest)["current_epoch"] in (epochs, epochs - 1)
     assert job.log.read_text().count("Loaded ") == 1
     assert [row["epoch"] for row in job.history().rows] == list(range(epochs))
 
@@ -146,7 +146,7 @@ def test_pretraining_comes_first_and_every_fold_shares_it(folders, capsys):
     assert "pretrained is 'pool'" in (output := capsys.readouterr().err)
     assert "Fix: add SemiPretrainTrainer to -tr" in output
     assert main([*words, "SemiPretrainTrainer"]) == 0
-    jobs = {(job.trainer, job.fold): job for job in found_jobs(folders, "tiny")}
+    jobs = {(job.trainer, job.fold): job for job in find_jobs(folders, "tiny")}
     earlier = "SemiPretrainTrainer", "all"
     assert set(jobs) == {earlier, ("SemiBaselineTrainer", "0"), ("SemiBaselineTrainer", "1")}
     weights = jobs[earlier].checkpoint

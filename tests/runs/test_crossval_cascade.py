@@ -13,7 +13,7 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.runs.crossval import find_dependencies, make_jobs
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
-from semi_nnunet.runs.launching import Work
+from semi_nnunet.runs.launching import JobWork
 from tests.runs.jobs import STAGES, TRAINERS
 
 
@@ -23,7 +23,7 @@ def folders(cascade) -> Folders:
 
 
 def dependency_levels(jobs: list[Job]) -> list[list[int]]:
-    work = Work([], jobs, range(len(jobs)), Path(), find_dependencies(jobs))
+    work = JobWork([], jobs, range(len(jobs)), Path(), find_dependencies(jobs))
     return work.group_by_dependencies()
 
 

@@ -21,7 +21,7 @@ from semi_nnunet.runs.ensemble import (
 )
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
-from semi_nnunet.runs.trainings import found_jobs
+from semi_nnunet.runs.trainings import find_jobs
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 
@@ -44,7 +44,7 @@ def test_it_is_the_mean_of_the_members(folders, tmp_path, capfd):
     assert [table.split()[0] for table in tables] == ["validation", "test"]
     for table, of_members in zip(tables, ("2d seed", "2d fold 0 seed"), strict=True):
         assert table.count(f"  {TRAINER} {of_members}") == 2 and table.count("  ensemble ") == 1
-    members = found_jobs(folders, "tiny")
+    members = find_jobs(folders, "tiny")
     for subset in ("test", "validation"):
         inputs = [job.folder / subset for job in members]
         cases = [path.stem for path in inputs[0].glob("*.npz")]

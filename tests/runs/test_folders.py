@@ -6,7 +6,7 @@ import os
 import shutil
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.runs.folders import COPIED_WITHIN_S, folders_of, is_older, patients_of
+from semi_nnunet.runs.folders import COPIED_WITHIN_S, find_folders, is_older, load_patient_finder
 from semi_nnunet.util.files import write_json
 from tests.runs.parsing import parse_command
 
@@ -26,9 +26,9 @@ def test_a_data_set_that_does_not_exist_is_named(folders, capsys):
 def test_a_number_and_a_name_are_the_same_data_set(empty, monkeypatch):
     for name in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{name}", str(getattr(empty, name).parent))
-    assert folders_of("500") == folders_of("Dataset500_Empty") == empty
+    assert find_folders("500") == find_folders("Dataset500_Empty") == empty
     shutil.rmtree(empty.raw), shutil.rmtree(empty.preprocessed)  # only results were copied
-    assert folders_of("Dataset500_Empty") == empty
+    assert find_folders("Dataset500_Empty") == empty
 
 
 def put(folder, *names):
@@ -62,9 +62,9 @@ def test_patients_come_from_the_first_existing_description(empty):
     for number, folder in enumerate((empty.raw, empty.preprocessed, model), start=1):
         write_json(folder / "dataset.json", {"patient": "p" + "." * number})
     for number, folder in enumerate((empty.raw, empty.preprocessed, model), start=1):
-        assert patients_of(empty)("p12345") == "p12345"[: number + 1]
+        assert load_patient_finder(empty)("p12345") == "p12345"[: number + 1]
         (folder / "dataset.json").unlink()
-    assert patients_of(empty)("p12345") == "p12345"
+    assert load_patient_finder(empty)("p12345") == "p12345"
 
 
 def test_a_result_is_older_than_its_source_but_for_the_seconds_of_a_copy(tmp_path):

@@ -10,9 +10,14 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
-from semi_nnunet.data.patients import FOLDS, itself, make_folds
+from semi_nnunet.data.patients import MAX_FOLDS, case_as_patient, make_folds
 from semi_nnunet.runs.crossval import make_jobs
-from semi_nnunet.runs.folds import fold_problems, list_folds, number_of_folds, write_missing_folds
+from semi_nnunet.runs.folds import (
+    count_dataset_folds,
+    find_fold_problems,
+    list_folds,
+    write_missing_folds,
+)
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 
@@ -73,9 +78,11 @@ def test_by_default_all_folds_are_trained(folders, tmp_path):
 def test_there_are_as_many_folds_as_will_be_made(empty, labelled):
     write_json(empty.preprocessed / "dataset.json", {"numTraining": labelled})
     cases = [f"case{n}" for n in range(labelled)]
-    assert number_of_folds(empty) == len(make_folds(cases, itself)) <= FOLDS
-    write_json(empty.preprocessed / "splits_final.json", make_folds(cases, itself)[:3])
-    assert number_of_folds(empty) == min(3, len(make_folds(cases, itself)))  # a user's split
+    assert count_dataset_folds(empty) == len(make_folds(cases, case_as_patient)) <= MAX_FOLDS
+    write_json(empty.preprocessed / "splits_final.json", make_folds(cases, case_as_patient)[:3])
+    assert count_dataset_folds(empty) == min(
+        3, len(make_folds(cases, case_as_patient))
+    )  # a user's split
 
 
 def test_patients_and_not_cases_are_counted(empty):
@@ -85,14 +92,14 @@ def test_patients_and_not_cases_are_counted(empty):
     labels.mkdir()
     for number in range(6):
         (labels / f"p{number // 2}_{number}.nii.gz").touch()
-    assert number_of_folds(empty) == 3
+    assert count_dataset_folds(empty) == 3
     write_json(empty.preprocessed / PSEUDO_LABELLED_FILE, ["p2_4", "p2_5"])
-    assert number_of_folds(empty) == 2  # the third patient has only pseudo-labels
+    assert count_dataset_folds(empty) == 2  # the third patient has only pseudo-labels
 
 
 def test_an_unknown_fold_is_named_with_the_existing_folds(empty):
     write_json(empty.preprocessed / "dataset.json", {"numTraining": 2})
-    problems = list(fold_problems(empty, ["0", "1", "all", "2", "-1", "01"]))
+    problems = list(find_fold_problems(empty, ["0", "1", "all", "2", "-1", "01"]))
     assert [problem.where for problem in problems] == ["fold '2'", "fold '-1'", "fold '01'"]
     assert {str(problem).split(": ", 1)[1] for problem in problems} == {
         "there are 2 folds. Fix: choose from 0, 1, all"
@@ -103,8 +110,8 @@ def test_only_the_torn_folds_that_are_trained_are_refused(empty):
     write_json(empty.raw / "dataset.json", {"patient": "p[0-9]"})
     torn, whole = {"train": ["p1_a"], "val": ["p1_b"]}, {"train": ["p1_a", "p1_b"], "val": ["p2"]}
     write_json(empty.preprocessed / "splits_final.json", [torn, whole])
-    assert list(fold_problems(empty, ["1", "all"])) == []
-    (problem,) = fold_problems(empty, ["0", "1"])
+    assert list(find_fold_problems(empty, ["1", "all"])) == []
+    (problem,) = find_fold_problems(empty, ["0", "1"])
     assert "fold 0 trains and validates on" in problem.what and "p1" in problem.what
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.runs.follow import Following, check_follow_options
+from semi_nnunet.runs.follow import FollowOptions, check_follow_options
 from semi_nnunet.runs.recipe import load_recipe
 from semi_nnunet.runs.recipe_files import STAGES
 from semi_nnunet.util.errors import UserError
@@ -124,7 +124,7 @@ def test_sigterm_ends_the_stage_too(recipe_folder: Path) -> None:
 
 
 def test_stages_start_at_the_requested_one_or_are_only_one():
-    options = Following(converted=1)
+    options = FollowOptions(converted=1)
     assert options.selected_stages == STAGES
     assert replace(options, first="plan").selected_stages == STAGES[STAGES.index("plan") :]
     assert replace(options, first="plan", only="report").selected_stages == ("report",)
@@ -133,7 +133,7 @@ def test_stages_start_at_the_requested_one_or_are_only_one():
 def test_all_wrong_options_are_reported_at_once(recipe_folder: Path) -> None:
     path = recipe_folder / "recipe.json"
     recipe = load_recipe(path)
-    options = Following(converted=0, jobs=0, report=recipe_folder / "gone" / "r.html")
+    options = FollowOptions(converted=0, jobs=0, report=recipe_folder / "gone" / "r.html")
     with pytest.raises(UserError) as caught:
         check_follow_options(path, recipe, options)
     assert [problem.where for problem in caught.value.problems] == [
@@ -141,7 +141,7 @@ def test_all_wrong_options_are_reported_at_once(recipe_folder: Path) -> None:
     ]  # fmt: skip
     whole = replace(recipe, labelled=None)
     with pytest.raises(UserError, match=r"the recipe hides no labels.*leave it out"):
-        check_follow_options(path, whole, Following(source=recipe_folder, converted=1, split=2))
+        check_follow_options(path, whole, FollowOptions(source=recipe_folder, converted=1, split=2))
 
 
 def test_data_sets_of_pseudo_labels_need_numbers_of_their_own(recipe_folder: Path) -> None:
@@ -149,7 +149,7 @@ def test_data_sets_of_pseudo_labels_need_numbers_of_their_own(recipe_folder: Pat
     rounds = {"trainer": "SemiBaselineTrainer", "target": "SemiBaselineTrainer", "rounds": 2}
     write(json.dumps(RECIPE | {"pseudo_labels": rounds}))
     path = Path("recipe.json")
-    options = Following(source=recipe_folder, converted=511, split=611)
+    options = FollowOptions(source=recipe_folder, converted=511, split=611)
     recipe = load_recipe(path)
     assert check_follow_options(path, recipe, replace(options, distilled=711)).distilled == 711
     for number in (None, 510, 610, 999, 0):
@@ -163,7 +163,7 @@ def test_data_sets_of_pseudo_labels_need_numbers_of_their_own(recipe_folder: Pat
 def test_the_options_are_completed_from_the_recipe(recipe_folder: Path) -> None:
     path = recipe_folder / "recipe.json"
     recipe = load_recipe(path)
-    options = Following(source=recipe_folder, converted=7, split=8, jobs=3)
+    options = FollowOptions(source=recipe_folder, converted=7, split=8, jobs=3)
     checked = check_follow_options(path, recipe, options)
     assert checked == replace(options, report=recipe_folder / "recipe.html") and checked.used == "8"
     later = check_follow_options(path, recipe, replace(options, first="split"))

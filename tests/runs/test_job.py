@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
-from semi_nnunet.data.patients import itself
+from semi_nnunet.data.patients import case_as_patient
 from semi_nnunet.runs.crossval import make_jobs
 from semi_nnunet.runs.job import Job, predict_test_cases, require_step
 from semi_nnunet.runs.local import Resources, run_jobs
-from semi_nnunet.runs.trainings import found_jobs
+from semi_nnunet.runs.trainings import find_jobs
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
 from tests.runs.jobs import OURS, TRAINERS, fake_job, jobs_of, leave
@@ -40,7 +40,7 @@ def test_steps_one_at_a_time_and_a_case_that_came_later(folders, tmp_path):
     assert run("train").state == "done" and run("train").state == "done before"
     assert "needs its step 'predict' first" in run("evaluate").reason
     assert run("predict").state == "done"
-    (job,) = found_jobs(copied, "tiny")
+    (job,) = find_jobs(copied, "tiny")
     test = job.tables()["test"]
     label = next((raw / "labelsTs").iterdir())
     shutil.copy(label, label.with_name(f"of_no_image_{label.name}"))  # it is no fault
@@ -177,7 +177,7 @@ def test_unlabelled_images_of_patients_whom_a_fold_validates_on_are_left_out(fol
     copy = tmp_path / "copy" / folders.preprocessed.name
     shutil.copytree(folders.preprocessed, copy)
     job = fake_job(replace(folders, preprocessed=copy), OURS)
-    every = job.unlabelled_cases(itself)
+    every = job.unlabelled_cases(case_as_patient)
     assert len(every) == 4 and every == sorted(every)
     write_json(copy / "splits_final.json", [{"train": [], "val": ["somebody"]}])
     met = {every[1]: "somebody"}

@@ -11,12 +11,12 @@ import torch
 
 from semi_nnunet.runs import local
 from semi_nnunet.runs.launching import (
-    Launcher,
+    JobLauncher,
+    JobWork,
     UnfinishedError,
-    Work,
     find_resources,
-    finished,
     launch,
+    run_work,
 )
 from semi_nnunet.runs.local import Resources
 from semi_nnunet.util.errors import UserError
@@ -30,7 +30,7 @@ wc -l < {folder}/submitted | tr -d ' '
 
 
 def test_a_job_starts_after_its_dependencies_even_if_they_failed(work, tmp_path, capsys):
-    assert launch(Launcher(device="cpu", jobs=2), work) == 1
+    assert launch(JobLauncher(device="cpu", jobs=2), work) == 1
     ran = (tmp_path / "ran").read_text().split()
     assert sorted(ran[:2]) == ["first", "first_bad"] and ran[2:] == ["second"]
     output = capsys.readouterr().out
@@ -40,32 +40,32 @@ def test_a_job_starts_after_its_dependencies_even_if_they_failed(work, tmp_path,
 def test_a_job_that_another_process_finishes_meanwhile_is_done(tmp_path, monkeypatch, capsys):
     held_elsewhere = {tmp_path / ".shared.lock": "process 7 on host"}
     monkeypatch.setattr(local, "held", lambda path: nullcontext(held_elsewhere.get(path)))
-    work = Work(["crossval", "-d", "7"], [Task(tmp_path, "shared")], [0], tmp_path)
-    assert launch(Launcher(device="cpu", jobs=1), work) == 1
+    work = JobWork(["crossval", "-d", "7"], [Task(tmp_path, "shared")], [0], tmp_path)
+    assert launch(JobLauncher(device="cpu", jobs=1), work) == 1
     assert "1 of 1 jobs are not done" in capsys.readouterr().out
     second = Task(tmp_path, "own")
     monkeypatch.setattr(Task, "commands", lambda *_: iter((tmp_path / "shared.done").touch() or ()))
-    work = Work(["crossval", "-d", "7"], [Task(tmp_path, "shared"), second], [0, 1], tmp_path)
-    assert launch(Launcher(device="cpu", jobs=1), work) is None
+    work = JobWork(["crossval", "-d", "7"], [Task(tmp_path, "shared"), second], [0, 1], tmp_path)
+    assert launch(JobLauncher(device="cpu", jobs=1), work) is None
     output = capsys.readouterr().out
     assert "shared elsewhere: process 7 on host" in output and "not done" not in output
 
 
 def test_a_process_of_a_cluster_runs_only_its_job(work, tmp_path):
-    assert launch(Launcher(device="cpu", only=0), work) == 0
+    assert launch(JobLauncher(device="cpu", only=0), work) == 0
     assert (tmp_path / "ran").read_text().split() == ["second"]
 
 
 @pytest.mark.parametrize("number", [4, 99, -1])
 def test_a_job_index_outside_the_list_is_refused(number, work, tmp_path):
     with pytest.raises(UserError, match=f"one of 4 jobs, from 0, got {number}: .*changed.*Fix"):
-        launch(Launcher(device="cpu", only=number), work)
+        launch(JobLauncher(device="cpu", only=number), work)
     assert not (tmp_path / "ran").exists()
 
 
 def test_nothing_is_launched_where_nothing_is_left(work, tmp_path):
     for launcher in ("local", "slurm", "ray"):
-        assert launch(Launcher(launcher), Work([], work.jobs, [], tmp_path)) is None
+        assert launch(JobLauncher(launcher), JobWork([], work.jobs, [], tmp_path)) is None
     assert not (tmp_path / "ran").exists()
 
 
@@ -75,7 +75,7 @@ def test_a_wave_on_slurm_is_an_array_that_waits_for_the_one_before(
     (tmp_path / "sbatch").write_text(SBATCH.format(folder=tmp_path))
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    launcher = Launcher("slurm", device="cuda", threads=4, sbatch="--gres=gpu:1")
+    launcher = JobLauncher("slurm", device="cuda", threads=4, sbatch="--gres=gpu:1")
     assert launch(launcher, work) == 0
     first, second = ((tmp_path / f"array_{number}.sh").read_text() for number in (0, 1))
     assert "#SBATCH --array=1,2%2\n" in first and "--dependency" not in first
@@ -84,11 +84,11 @@ def test_a_wave_on_slurm_is_an_array_that_waits_for_the_one_before(
     assert "squeue -j 1,2" in capsys.readouterr().out
 
 
-def parse_launcher(*options: str) -> Launcher:
+def parse_launcher(*options: str) -> JobLauncher:
     """Return the launcher that these options of a verb make."""
     words = ["semi_nnunet", "crossval", "-d", "7", "-c", "2d", *options]
     launcher = parse_command(words).launcher
-    return Launcher() if launcher is None else launcher.for_jobs()
+    return JobLauncher() if launcher is None else launcher.for_jobs()
 
 
 def test_numbers_that_are_too_small_are_refused():
@@ -112,7 +112,7 @@ def test_groups_of_jobs_are_in_the_order_of_their_needs(tmp_path):
         ([0, 3], [[0, 3]]),  # c is done
         ([], []),
     ):
-        work = Work([], jobs, unfinished, tmp_path, needs)
+        work = JobWork([], jobs, unfinished, tmp_path, needs)
         assert work.group_by_dependencies() == groups
 
 
@@ -134,18 +134,18 @@ def test_resources_are_those_of_the_machine_unless_given(monkeypatch):
 
 def test_options_of_a_launcher_are_taken_from_among_others():
     options = {"launcher": "ray", "jobs": 3, "threads": None, "dataset": "7", "metric": "dice"}
-    assert Launcher.of(options) == Launcher("ray", jobs=3)
+    assert JobLauncher.of(options) == JobLauncher("ray", jobs=3)
     with pytest.raises(UserError, match="--jobs must be 1 or more, got -1"):
-        Launcher.of({"jobs": -1})
+        JobLauncher.of({"jobs": -1})
 
 
 @pytest.mark.parametrize(
     "launcher",
     [
-        Launcher(),
-        Launcher(device="cpu", jobs=2, threads=3),
-        Launcher("slurm", sbatch="--gres=gpu:1 --time=1:00:00"),
-        Launcher("ray", ray_address="host:6379", jobs=4),
+        JobLauncher(),
+        JobLauncher(device="cpu", jobs=2, threads=3),
+        JobLauncher("slurm", sbatch="--gres=gpu:1 --time=1:00:00"),
+        JobLauncher("ray", ray_address="host:6379", jobs=4),
     ],
 )
 def test_the_options_of_a_launcher_make_the_same_one(launcher):
@@ -155,13 +155,13 @@ def test_the_options_of_a_launcher_make_the_same_one(launcher):
 def test_a_launcher_that_cannot_be_used_is_refused_before_anything_is_noted(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="sbatch"):
-        Launcher("slurm").require_usable()
-    Launcher("local", device="cpu").require_usable()
+        JobLauncher("slurm").require_usable()
+    JobLauncher("local", device="cpu").require_usable()
 
 
 def test_run_work_returns_whether_all_jobs_are_done(work, tmp_path):
-    assert finished(Launcher(), Work([], work.jobs, [], tmp_path)) is True
-    assert finished(Launcher(device="cpu", only=2), work) is False  # a cluster's process has one
+    assert run_work(JobLauncher(), JobWork([], work.jobs, [], tmp_path)) is True
+    assert run_work(JobLauncher(device="cpu", only=2), work) is False  # a cluster's process has one
     with pytest.raises(UnfinishedError) as caught:
-        finished(Launcher(device="cpu", only=1), work)
+        run_work(JobLauncher(device="cpu", only=1), work)
     assert caught.value.exit_code == 1

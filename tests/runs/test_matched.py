@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from semi_nnunet.data.patients import itself
-from semi_nnunet.runs.matched import CASES, read_matched_settings, unmatched
+from semi_nnunet.data.patients import case_as_patient
+from semi_nnunet.runs.matched import CASES, find_mismatches, read_matched_settings
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 from tests.runs.jobs import BASE, OURS, jobs_of, leave
@@ -20,22 +20,22 @@ def test_differences_from_the_baseline_are_named_with_both_values(folders):
         leave(job, epochs=2, momentum=0.99, ramp_up="gaussian")
     leave(ours, ("b", "a"), epochs=2, momentum=0.99, ramp_up="linear", seed=3)
     assert read_matched_settings(ours) == {"epochs": 2, "momentum": 0.99, CASES: ["a", "b"]}
-    assert unmatched([base, ours], BASE) == []  # a method's own settings are its own
+    assert find_mismatches([base, ours], BASE) == []  # a method's own settings are its own
     leave(ours, ("a", "c", "d", "e"), epochs=5, momentum=0.99)
     leave(ours_1, epochs=5, momentum=0.99)
-    first, second = unmatched([base, ours, base_1, ours_1], BASE)
+    first, second = find_mismatches([base, ours, base_1, ours_1], BASE)
     assert "epochs 5 against 2 (fold 0 seed 0, fold 1 seed 0)" in first and OURS in first
     assert "labelled cases 4 (a, c, d, ...) against 2 (a, b, ...) (fold 0 seed 0)" in second
     (ours.folder / "semi_settings.json").unlink()
-    (sentences,) = unmatched([base, ours], BASE)  # as nnU-Net's own trainers leave nothing
+    (sentences,) = find_mismatches([base, ours], BASE)  # as nnU-Net's own trainers leave nothing
     assert sentences.startswith(
         f"Whether {OURS} 2d and {BASE} are matched is not known: {OURS} left"
     )
     ours.checkpoint.unlink()
-    assert unmatched([base, ours], BASE) == []  # it was never trained
+    assert find_mismatches([base, ours], BASE) == []  # it was never trained
     pretraining = replace(ours, trainer="SemiPretrainTrainer")
     leave(pretraining, epochs=9, momentum=0.99)
-    assert unmatched([base, pretraining], BASE) == []  # it makes no labels to compare
+    assert find_mismatches([base, pretraining], BASE) == []  # it makes no labels to compare
 
 
 def test_plans_that_changed_after_a_training_are_refused_before_the_next(folders):
@@ -70,7 +70,7 @@ def test_plans_that_changed_after_a_training_are_refused_before_the_next(folders
 
 def test_a_pool_that_changed_after_a_training_is_refused(folders):
     _, ours = jobs_of(folders)
-    cases = ours.unlabelled_cases(itself)
+    cases = ours.unlabelled_cases(case_as_patient)
     leave(ours, unlabelled=cases)
     assert len(cases) > 1 and jobs_of(folders)
     leave(ours, unlabelled=cases[1:])
@@ -94,10 +94,10 @@ def test_trainings_of_one_trainer_that_are_not_alike_are_named(folders):
     leave(ours, ("a", "b"), ("u", "v"), consistency_weight=10.0)
     leave(seeded, ("a", "b"), ("u", "v"), consistency_weight=10.0, seed=1)
     leave(ours_1, ("a", "c"), ("u",), consistency_weight=10.0)  # folds have their own cases
-    assert unmatched([ours, ours_1, seeded], BASE) == []
+    assert find_mismatches([ours, ours_1, seeded], BASE) == []
     leave(seeded, ("a", "b"), ("u", "v", "w", "x"), consistency_weight=3.0, seed=1)
     leave(ours_1, ("a", "c"), ("u",), consistency_weight=3.0)
-    sentences = sorted(unmatched([ours, ours_1, seeded], BASE))
+    sentences = sorted(find_mismatches([ours, ours_1, seeded], BASE))
     first = "fold 0 seed 0"
     assert [
         sentence.removeprefix(f"The trainings of {OURS} 2d are not alike: ")

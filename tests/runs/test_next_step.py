@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from semi_nnunet.runs.next_step import (
-    after_measuring,
-    device_here,
-    device_option,
-    next_lines,
+    detect_device,
+    format_device_option,
+    format_next_lines,
+    suggest_after_measuring,
     suggest_measuring,
-    to_preprocess,
-    to_train,
+    suggest_preprocessing,
+    suggest_training,
 )
 from semi_nnunet.util.files import write_json
 from tests.runs.jobs import BASE, OURS, fake_job, leave
@@ -38,7 +38,7 @@ def has_gpu(monkeypatch, cuda: bool = False, mps: bool = False) -> None:
 
 
 def test_without_a_gpu_networks_are_planned_smaller_first(dataset):
-    plan, train = to_train(dataset, "nnUNetPlans", "2d")
+    plan, train = suggest_training(dataset, "nnUNetPlans", "2d")
     parsed = parse_command(plan.split())
     assert (parsed.dataset, parsed.plans, parsed.budget) == (dataset, "nnUNetPlans", "cpu")
     assert train.startswith(f"nnUNetv2_train {dataset} 2d 0 -tr ")
@@ -46,26 +46,26 @@ def test_without_a_gpu_networks_are_planned_smaller_first(dataset):
 
 
 def test_the_fold_of_all_cases_is_trained_where_there_is_no_other(dataset):
-    for command in to_train(dataset, "nnUNetPlans", "2d", "all")[1:]:
+    for command in suggest_training(dataset, "nnUNetPlans", "2d", "all")[1:]:
         assert command.startswith(f"nnUNetv2_train {dataset} 2d all -tr ")
 
 
 def test_plans_that_were_planned_are_trained_as_they_are(dataset):
-    (train,) = to_train(dataset, "small", "2d")
+    (train,) = suggest_training(dataset, "small", "2d")
     assert train.endswith(" -p small -device cpu")
 
 
 @pytest.mark.parametrize(("gpu", "device"), [("cuda", ""), ("mps", " -device mps")])
 def test_a_gpu_trains_nnunets_plans(dataset, monkeypatch, gpu, device):
     has_gpu(monkeypatch, **{gpu: True})
-    (train,) = to_train(dataset, "nnUNetPlans", "2d")
+    (train,) = suggest_training(dataset, "nnUNetPlans", "2d")
     assert train == f"nnUNetv2_train {dataset} 2d 0 -tr SemiUnifiedTrainer{device}"
-    (train,) = to_train(dataset, "small", "2d")
+    (train,) = suggest_training(dataset, "small", "2d")
     assert train.endswith(f" -p small{device}")
 
 
 def test_the_suggested_preprocessing_is_one_of_our_commands():
-    words = to_preprocess("Dataset500_Empty", "small", ["2d", "3d_fullres"]).split()
+    words = suggest_preprocessing("Dataset500_Empty", "small", ["2d", "3d_fullres"]).split()
     parsed = parse_command(words)
     assert (parsed.dataset, parsed.plans) == ("Dataset500_Empty", "small")
     assert parsed.configurations == ["2d", "3d_fullres"] and words[0] == "semi_nnunet"
@@ -74,9 +74,9 @@ def test_the_suggested_preprocessing_is_one_of_our_commands():
 def test_the_device_is_the_machines(monkeypatch):
     for kinds, device in (({}, "cpu"), ({"mps": True}, "mps"), ({"cuda": True}, "cuda")):
         has_gpu(monkeypatch, **kinds)
-        assert device_here() == device
-        assert device_option() == (() if device == "cuda" else ("-device", device))
-    assert device_option("cpu") == ("-device", "cpu")  # though there is a GPU
+        assert detect_device() == device
+        assert format_device_option() == (() if device == "cuda" else ("-device", device))
+    assert format_device_option("cpu") == ("-device", "cpu")  # though there is a GPU
 
 
 def test_trainings_by_hand_are_measured_by_one_command(empty, monkeypatch):
@@ -111,14 +111,14 @@ def test_predictions_in_a_folder_of_the_users_lead_to_the_trainings(empty, monke
         monkeypatch.setenv(f"nnUNet_{name}", str(getattr(empty, name).parent))
     predictions, name = tmp_path / "predictions", empty.results.name
     predictions.mkdir()
-    assert after_measuring(predictions) == []  # their plans are unknown
+    assert suggest_after_measuring(predictions) == []  # their plans are unknown
     plans = {"dataset_name": name, "plans_name": "tiny"}
     write_json(predictions / "plans.json", plans)
-    assert after_measuring(predictions) == []  # nothing is trained here
+    assert suggest_after_measuring(predictions) == []  # nothing is trained here
     leave(fake_job(empty, OURS))
-    measure, compare = after_measuring(predictions)
+    measure, compare = suggest_after_measuring(predictions)
     assert measure.startswith("semi_nnunet crossval ") and measure.endswith(" --device cpu")
     assert compare == f"semi_nnunet compare -d {name} -p tiny"
-    assert next_lines([measure, compare]) == f"next: {measure}\n      {compare}"
+    assert format_next_lines([measure, compare]) == f"next: {measure}\n      {compare}"
     write_json(predictions / "plans.json", {**plans, "dataset_name": "Dataset501_Elsewhere"})
-    assert after_measuring(predictions) == []
+    assert suggest_after_measuring(predictions) == []

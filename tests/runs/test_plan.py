@@ -9,8 +9,8 @@ import pytest
 
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning import budget
-from semi_nnunet.planning.label_ceiling import LOWEST
-from semi_nnunet.runs.plan import plan
+from semi_nnunet.planning.label_ceiling import MIN_CEILING
+from semi_nnunet.runs.plan import plan_dataset
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 
@@ -25,7 +25,7 @@ def folder(prepared_dataset, tmp_path, monkeypatch) -> Path:
 
 
 def test_every_setting_of_every_trainer_has_a_row_and_is_in_the_plans(folder):
-    planned = plan(folder.name, settings={"epochs": 7, "2d.seed": 3})
+    planned = plan_dataset(folder.name, settings={"epochs": 7, "2d.seed": 3})
     assert planned.name == "nnUNetPlans" and planned.path == folder / "nnUNetPlans.json"
     content = read_json(planned.path)
     assert content["semi"]["epochs"] == 7 and content["semi"]["2d"]["seed"] == 3
@@ -37,25 +37,25 @@ def test_every_setting_of_every_trainer_has_a_row_and_is_in_the_plans(folder):
 
 def test_settings_are_given_as_values_or_as_they_are_typed(folder):
     settings = {"epochs": 3, "mirror": False, "SemiMeanTeacherTrainer.2d.ema_decay": 0.5}
-    plan(folder.name, name="values", settings=settings)
+    plan_dataset(folder.name, name="values", settings=settings)
     words = ["epochs=3", "mirror=false", "SemiMeanTeacherTrainer.2d.ema_decay=0.5"]
-    plan(folder.name, name="words", settings=words)
+    plan_dataset(folder.name, name="words", settings=words)
     values, typed = (read_json(folder / f"{name}.json") for name in ("values", "words"))
     assert values["semi"] == typed["semi"] and values["plans_name"] == "values"
     assert values["configurations"] == typed["configurations"]
 
 
 def test_planning_again_keeps_given_and_edited_settings_until_reset(folder):
-    plan(folder.name, settings={"epochs": 7, "seed": 1})
-    plan(folder.name, settings={"seed": 2})
+    plan_dataset(folder.name, settings={"epochs": 7, "seed": 1})
+    plan_dataset(folder.name, settings={"seed": 2})
     content = read_json(folder / "nnUNetPlans.json")
     assert (content["semi"]["epochs"], content["semi"]["seed"]) == (7, 2)
     content["semi"]["momentum"] = 0.5  # by hand
     write_json(folder / "nnUNetPlans.json", content)
-    plan(folder.name)
+    plan_dataset(folder.name)
     semi = read_json(folder / "nnUNetPlans.json")["semi"]
     assert (semi["epochs"], semi["seed"], semi["momentum"]) == (7, 2, 0.5)
-    plan(folder.name, reset=True)
+    plan_dataset(folder.name, reset=True)
     forgotten = read_json(folder / "nnUNetPlans.json")
     assert forgotten["semi_planned"]["given"] == {}
     assert all(forgotten["semi"].get(key) != semi[key] for key in ("epochs", "momentum"))
@@ -63,21 +63,21 @@ def test_planning_again_keeps_given_and_edited_settings_until_reset(folder):
 
 def test_new_plans_do_not_change_the_plans_they_start_from(folder):
     earlier = (folder / "nnUNetPlans.json").read_bytes()
-    planned = plan(folder.name, patch=(16, 16))
+    planned = plan_dataset(folder.name, patch=(16, 16))
     assert planned.name != "nnUNetPlans" and planned.path.parent == folder
     assert (folder / "nnUNetPlans.json").read_bytes() == earlier
     content = read_json(planned.path)
     assert content["plans_name"] == planned.name and content["semi_planned"]["patch"] == [16, 16]
     assert content["semi_planned"]["from"] == "nnUNetPlans"
     assert content["configurations"]["2d"]["patch_size"] == [16, 16]
-    again = plan(folder.name, plans=planned.name, settings={"epochs": 3})  # in place
+    again = plan_dataset(folder.name, plans=planned.name, settings={"epochs": 3})  # in place
     planning = read_json(again.path)["semi_planned"]
     assert (planning["from"], planning["patch"]) == ("nnUNetPlans", [16, 16])
 
 
 def test_a_budget_is_measured_once(folder):
-    first = plan(folder.name, budget="cpu")
-    again = plan(folder.name, budget="cpu", settings={"epochs": 3})
+    first = plan_dataset(folder.name, budget="cpu")
+    again = plan_dataset(folder.name, budget="cpu", settings={"epochs": 3})
     assert first.name == again.name == "nnUNetPlans_cpu"
     assert (first.keeps_sizes, again.keeps_sizes) == (False, True)
     assert first.networks == again.networks
@@ -88,30 +88,32 @@ def test_a_budget_is_measured_once(folder):
 def test_a_spacing_is_planned_by_hand(folder):
     earlier = read_json(folder / "nnUNetPlans.json")["configurations"]["2d"]
     spacing = [2 * edge for edge in earlier["spacing"]]
-    planned = plan(folder.name, spacing=spacing, settings={"epochs": 2})
+    planned = plan_dataset(folder.name, spacing=spacing, settings={"epochs": 2})
     name = f"nnUNetPlans_{spacing[0]:g}x{spacing[1]:g}mm".replace(".", "p")
     dataset = read_json(folder / f"{name}.json")
     assert planned.name == name and dataset["semi_planned"]["spacing"] == spacing
     assert dataset["configurations"]["2d"]["spacing"] == spacing
     assert dataset["configurations"]["2d"]["data_identifier"] != earlier["data_identifier"]
     assert planned.coarser == ("2d",)  # needs preprocessing again
-    small = plan(folder.name, spacing=spacing, budget="cpu")
+    small = plan_dataset(folder.name, spacing=spacing, budget="cpu")
     of_budget = read_json(small.path)["configurations"]["2d"]
     assert of_budget["spacing"] == spacing  # nothing else is chosen
     assert len(of_budget["architecture"]["arch_kwargs"]["features_per_stage"]) >= 3
 
 
 def test_no_budget_makes_images_coarser_than_the_labels_allow(folder, monkeypatch):
-    monkeypatch.setattr(budget, "CPU", {2: budget.Size(8, 12 * 12, 2), 3: budget.Size(8, 8**3, 2)})
+    monkeypatch.setattr(
+        budget, "CPU", {2: budget.NetworkSize(8, 12 * 12, 2), 3: budget.NetworkSize(8, 8**3, 2)}
+    )
     monkeypatch.setattr("semi_nnunet.planning.plan.CPU", budget.CPU)
-    planned = plan(folder.name, budget="cpu")
+    planned = plan_dataset(folder.name, budget="cpu")
     for facts in planned.networks:
-        assert min(facts.label_ceiling.values()) >= LOWEST
+        assert min(facts.label_ceiling.values()) >= MIN_CEILING
         assert "the labels themselves keep a Dice of" in str(facts)
-    monkeypatch.setattr("semi_nnunet.planning.label_ceiling.LOWEST", 0.0)
+    monkeypatch.setattr("semi_nnunet.planning.label_ceiling.MIN_CEILING", 0.0)
     (folder / f"{planned.name}.json").unlink()
-    careless = plan(folder.name, budget="cpu").networks
-    assert min(min(facts.label_ceiling.values()) for facts in careless) < LOWEST
+    careless = plan_dataset(folder.name, budget="cpu").networks
+    assert min(min(facts.label_ceiling.values()) for facts in careless) < MIN_CEILING
 
 
 @pytest.mark.parametrize(
@@ -134,5 +136,5 @@ def test_no_budget_makes_images_coarser_than_the_labels_allow(folder, monkeypatc
 def test_unknown_options_are_refused_and_nothing_is_written(folder, options, message):
     earlier = {path: path.stat().st_mtime_ns for path in folder.glob("*.json")}
     with pytest.raises(UserError, match=message):
-        plan(folder.name, **options)
+        plan_dataset(folder.name, **options)
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*.json")} == earlier

@@ -82,14 +82,14 @@ def launched(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
 
 def test_a_process_is_launched_if_all_variables_are_set_and_there_are_others(monkeypatch) -> None:
     launched(monkeypatch)
-    assert launch.is_launched() and not launch.is_first()
+    assert launch.is_launched() and not launch.is_first_process()
     launched(monkeypatch, RANK="0")
-    assert launch.is_launched() and launch.is_first()
+    assert launch.is_launched() and launch.is_first_process()
     launched(monkeypatch, WORLD_SIZE="1")
-    assert not launch.is_launched() and launch.is_first()
+    assert not launch.is_launched() and launch.is_first_process()
     launched(monkeypatch)
     monkeypatch.delenv("MASTER_PORT")
-    assert not launch.is_launched() and launch.is_first()
+    assert not launch.is_launched() and launch.is_first_process()
     with launch.join_process_group("cpu"):
         assert not torch.distributed.is_initialized()
 

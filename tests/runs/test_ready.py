@@ -14,7 +14,7 @@ from semi_nnunet.util.errors import UserError
 
 @pytest.fixture(autouse=True)
 def _no_gpu(monkeypatch):
-    monkeypatch.setattr("semi_nnunet.runs.next_step.device_here", lambda: "cpu")
+    monkeypatch.setattr("semi_nnunet.runs.next_step.detect_device", lambda: "cpu")
 
 
 def test_raw_images_need_preprocessing(tmp_path, monkeypatch, capsys):

@@ -10,7 +10,7 @@ import pytest
 from semi_nnunet.cli.main import main
 from semi_nnunet.runs.crossval import make_jobs
 from semi_nnunet.runs.job import Job
-from semi_nnunet.runs.slurm import batch_script, submit_script
+from semi_nnunet.runs.slurm import build_batch_script, submit_script
 from semi_nnunet.util.files import read_json, write_json
 from tests.real_slurm import said, slurm  # noqa: F401
 from tests.runs.jobs import STAGES
@@ -60,7 +60,7 @@ def test_second_stages_start_when_first_stages_have_ended(slurm, cascade, capsys
 @pytest.mark.slow
 def test_logs_lie_in_a_folder_with_a_space_and_signs_of_sbatchs_own(slurm, tmp_path):  # noqa: F811
     logs = tmp_path / "it's 50%A of 'all'"
-    script = batch_script(["trainers"], [0, 2], 2, logs, "--comment='a b'")
+    script = build_batch_script(["trainers"], [0, 2], 2, logs, "--comment='a b'")
     said_so = script.replace(f"{sys.executable} -m semi_nnunet.cli.main trainers", "echo")
     number = submit_script(said_so, logs / "array_0.sh")
     names = [f"{number}_{task}.log" for task in (0, 2)]

@@ -10,7 +10,7 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.runs import recipe_files
-from semi_nnunet.runs.recipe_files import find_recipe, find_recipe_files, recipes_folder
+from semi_nnunet.runs.recipe_files import find_recipe, find_recipe_files, find_recipes_folder
 from semi_nnunet.util.errors import UserError
 
 PLANS = Path(__file__).resolve().parents[2] / "plans"
@@ -42,7 +42,7 @@ def test_installed_recipes_come_before_those_of_a_checkout(tmp_path, monkeypatch
         folder.mkdir(parents=True)
         shutil.copy(PLANS / "la_4.json", folder)
     monkeypatch.setattr(recipe_files, "PACKAGE", package)
-    assert recipes_folder() == package / "recipes"
+    assert find_recipes_folder() == package / "recipes"
     shutil.rmtree(package / "recipes")
     assert find_recipe("la_4") == tmp_path / "site" / "plans" / "la_4.json"
     shutil.rmtree(tmp_path / "site" / "plans")

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from semi_nnunet.runs.crossval import make_jobs
-from semi_nnunet.runs.seeds import find_seed_problems, seed_name, unseeded, write_seed_plans
+from semi_nnunet.runs.seeds import (
+    find_seed_problems,
+    name_seed_plans,
+    split_seed_name,
+    write_seed_plans,
+)
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 from tests.runs.jobs import TRAINERS
@@ -72,13 +77,13 @@ def test_a_newer_rule_does_not_stop_trainings_that_were_begun(folders):
 @pytest.mark.parametrize("plans", ["nnUNetPlans", "a_b", "x_seed", "seed1"])
 def test_the_name_of_seed_plans_contains_plans_and_seed(plans):
     for seed in (1, 2, 10):
-        assert unseeded(seed_name(plans, seed)) == (plans, seed)
-    assert seed_name(plans, 0) == plans and unseeded(plans) == (plans, 0)
+        assert split_seed_name(name_seed_plans(plans, seed)) == (plans, seed)
+    assert name_seed_plans(plans, 0) == plans and split_seed_name(plans) == (plans, 0)
 
 
 def test_a_name_without_plans_is_no_seed():
     for name in ("_seed1", "x_seed1a"):
-        assert unseeded(name) == (name, 0)
+        assert split_seed_name(name) == (name, 0)
 
 
 def test_plans_of_a_seed_differ_only_in_name_and_seed(empty):

@@ -10,7 +10,7 @@ import pytest
 
 import semi_nnunet.runs.slim as under_test
 from semi_nnunet.cli.main import main
-from semi_nnunet.planning.slim import Slim
+from semi_nnunet.planning.slim import SlimNetwork
 from semi_nnunet.runs.slim import STUDENT, scale_learning_rate
 from semi_nnunet.util.files import write_json
 from tests.trainers import SHORT, TRAINERS, run_epochs, save_as_trained
@@ -89,9 +89,9 @@ def test_another_data_set_with_the_same_labels_can_be_learned_from(teacher, caps
     ],
 )
 def test_a_narrower_network_learns_at_a_higher_rate_of_adam(semi, rate) -> None:
-    def network(features: int) -> Slim:
+    def network(features: int) -> SlimNetwork:
         kwargs = {"features_per_stage": [features, 2 * features]}
-        return Slim({"architecture": {"arch_kwargs": kwargs}}, 1, 1)
+        return SlimNetwork({"architecture": {"arch_kwargs": kwargs}}, 1, 1)
 
     plans = {"semi": semi, "configurations": {"2d": {}}}
     assert scale_learning_rate(plans, "2d", network(16), network(4)) == rate

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.runs.slurm import batch_script, submit_script
+from semi_nnunet.runs.slurm import build_batch_script, submit_script
 from semi_nnunet.util.errors import UserError
 
 SBATCH = """#!{python}
@@ -37,7 +37,7 @@ def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_task_runs_only_its_own_job(sbatch, tmp_path, monkeypatch):
     ran = tmp_path / "ran"
     words = ["crossval", "-d", "7", "-tr", "A B"]  # a name with a space stays one word
-    script = batch_script(words, [0, 2], 2, tmp_path, "--partition=gpu --gres=gpu:1")
+    script = build_batch_script(words, [0, 2], 2, tmp_path, "--partition=gpu --gres=gpu:1")
     assert "#SBATCH --partition=gpu\n#SBATCH --gres=gpu:1\n" in script
     assert "#SBATCH --array=0,2%2" in script and "#SBATCH --requeue" in script
     fake = f"import sys; open({str(ran)!r}, 'a').write(repr(sys.argv[1:]) + chr(10))"
@@ -48,13 +48,13 @@ def test_every_task_runs_only_its_own_job(sbatch, tmp_path, monkeypatch):
 
 
 def test_a_folder_with_spaces_and_signs_of_sbatchs_own_is_quoted(tmp_path):
-    script = batch_script(["crossval"], [0], 1, Path("/my data/50%A"), "--comment='a b'")
+    script = build_batch_script(["crossval"], [0], 1, Path("/my data/50%A"), "--comment='a b'")
     assert "#SBATCH --output='/my data/50%%A'/%A_%a.log\n" in script
     assert "#SBATCH '--comment=a b'\n" in script
 
 
 def test_a_task_that_is_ended_ends_its_training(tmp_path):
-    script = batch_script(["crossval"], [0], 1, tmp_path, "").replace(
+    script = build_batch_script(["crossval"], [0], 1, tmp_path, "").replace(
         "-m semi_nnunet.cli.main crossval", "-c 'import time; print(1, flush=True); time.sleep(60)'"
     )
     path = tmp_path / "array.sh"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.runs.follow import Following, build_stage_commands, name_recipe_plans
+from semi_nnunet.runs.follow import FollowOptions, build_stage_commands, name_recipe_plans
 from semi_nnunet.runs.recipe import load_recipe
 from semi_nnunet.runs.recipe_files import STAGES
 from semi_nnunet.settings.assignments import parse_assignments
@@ -17,7 +17,7 @@ from tests.runs.parsing import parse_command
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "plans").glob("*.json"))
 PLANS = "nnUNetPlans_mine"
-OPTIONS = Following(
+OPTIONS = FollowOptions(
     source=Path("SRC"), converted=501, split=601, report=Path("report.html"), distilled=701
 )
 

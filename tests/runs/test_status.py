@@ -9,14 +9,14 @@ from unittest.mock import Mock
 from semi_nnunet.cli.main import main
 from semi_nnunet.runs import status
 from semi_nnunet.runs.local import get_failure_file
-from semi_nnunet.runs.next_step import device_here
+from semi_nnunet.runs.next_step import detect_device
 from semi_nnunet.runs.status import (
     describe_job,
     estimate_training_seconds,
     extract_reason,
     summarize_jobs,
 )
-from semi_nnunet.runs.status import status as status_of
+from semi_nnunet.runs.status import report_trainings as status_of
 from semi_nnunet.training.history import History
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import write_json
@@ -106,7 +106,7 @@ def test_results_without_preprocessed_data_have_a_status(folders, tmp_path, monk
 
 
 def test_every_state_of_a_training_is_described(empty, monkeypatch):
-    monkeypatch.setattr(status, device_here.__name__, lambda: "cpu")
+    monkeypatch.setattr(status, detect_device.__name__, lambda: "cpu")
     job, name = fake_job(empty, OURS), empty.results.name
     assert describe_job(job) == "not begun"
     with held(job.lock):

@@ -17,11 +17,11 @@ import sys
 from pathlib import Path
 from semi_nnunet.runs import commands
 commands.ENTRY_POINTS["sleep"] = ("time", "sleep")
-arguments = commands.{commands.arguments_of.__name__}
+arguments = commands.{commands.build_child_arguments.__name__}
 def sleeping(words, *rest, **options):
     executable, c, code = arguments(words, *rest, **options)
     return [executable, c, code.rpartition("from")[0] + sys.argv[2]]
-commands.{commands.arguments_of.__name__} = sleeping
+commands.{commands.build_child_arguments.__name__} = sleeping
 commands.run_command(("sleep",), {{}}, Path(sys.argv[1]))
 """
 SLEEPS = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"

@@ -11,12 +11,12 @@ from semi_nnunet.evaluation.values import Model
 from semi_nnunet.runs.crossval import make_jobs
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.trainings import (
-    found_jobs,
+    find_jobs,
+    find_stale_tables,
+    list_metric_tables,
     read_requested_jobs,
     record_requested_jobs,
     require_trained,
-    stale_tables,
-    tables_of,
 )
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.lock import held
@@ -38,7 +38,7 @@ def test_a_users_copies_are_no_trainings(folders):
     leave(base), leave(ours)
     shutil.copytree(base.folder, base.folder.with_name("fold_0_old"))
     shutil.copytree(base.folder.parent, base.folder.parent.with_name(f"{OURS}__tiny__2d__old"))
-    assert found_jobs(folders, "tiny") == [base, ours]
+    assert find_jobs(folders, "tiny") == [base, ours]
 
 
 def begun(folders, *models: str) -> None:
@@ -53,14 +53,14 @@ def test_every_fold_and_seed_of_the_plans_is_found(empty):
     ours = [(OURS, "2d", "0", 0, "tiny"), (OURS, "2d", "all", 0, "tiny"),
             (OURS, "2d", "0", 2, "tiny_seed2")]  # fmt: skip
     other = (BASE, "3d_fullres", "12", 0, "others")
-    assert found_jobs(empty, "tiny") == [Job(empty, *key) for key in ours]
-    assert found_jobs(empty) == [Job(empty, *key) for key in (other, *ours)]
-    assert found_jobs(empty, "tin") == []
+    assert find_jobs(empty, "tiny") == [Job(empty, *key) for key in ours]
+    assert find_jobs(empty) == [Job(empty, *key) for key in (other, *ours)]
+    assert find_jobs(empty, "tin") == []
 
 
 def test_plans_named_like_seed_plans_are_found_by_their_name(empty):
     begun(empty, f"{OURS}__tiny_seed2__2d", f"{OURS}__tiny_seed2_seed1__2d")
-    assert [job.seed for job in found_jobs(empty, "tiny_seed2")] == [0, 1]
+    assert [job.seed for job in find_jobs(empty, "tiny_seed2")] == [0, 1]
 
 
 def test_plans_that_nothing_was_trained_with_are_named(empty):
@@ -93,9 +93,9 @@ def test_a_table_of_an_earlier_training_is_left_out_and_named(empty):
             (job.validation / name).touch()
             os.utime(job.validation / name, (1e9 + seconds, 1e9 + seconds))
     path = new.validation / "metrics.csv"
-    assert tables_of([new, old], "validation") == [(Model(OURS, "2d"), "0", 0, path)]
-    (problem,) = stale_tables([new, old])
+    assert list_metric_tables([new, old], "validation") == [(Model(OURS, "2d"), "0", 0, path)]
+    (problem,) = find_stale_tables([new, old])
     assert problem.where == str(old.validation / "metrics.csv")
     assert f"is older than the training or validation of {old}" in problem.what
     assert "touch the file" in problem.fix
-    assert tables_of([new], "test") == []  # there are no labels
+    assert list_metric_tables([new], "test") == []  # there are no labels

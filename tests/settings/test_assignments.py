@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from semi_nnunet.settings.assignments import assignment_of, parse_assignments
+from semi_nnunet.settings.assignments import format_assignment, parse_assignments
 from semi_nnunet.util.errors import UserError
 
 
@@ -22,7 +22,7 @@ def test_assignments_become_layers() -> None:
 
 @pytest.mark.parametrize("value", [1, 0.5, True, None, [1, 2], "adam"])
 def test_a_formatted_value_is_parsed_back(value) -> None:
-    assert parse_assignments([assignment_of("2d.key", value)]) == {"2d": {"key": value}}
+    assert parse_assignments([format_assignment("2d.key", value)]) == {"2d": {"key": value}}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from semi_nnunet.settings.common import (
     require_epochs,
 )
 from semi_nnunet.settings.rules import DatasetProperties
-from semi_nnunet.settings.schema import METHOD, SCOPES, names_of_scope, resolve
+from semi_nnunet.settings.schema import METHOD, SCOPES, list_settings_of_scope, resolve
 from semi_nnunet.util.errors import UserError
 
 PROPERTIES = DatasetProperties(10, 50, 2, (64, 64, 64), (64.0, 64.0, 64.0))
@@ -32,7 +32,7 @@ def test_every_setting_has_a_topic_a_scope_and_a_reason() -> None:
         metadata = field.metadata
         assert metadata["topic"] in TOPICS[:-1] and metadata["scope"] in SCOPES, field.name
         assert "rule" in metadata or metadata["why"], field.name
-    assert names_of_scope(SemiSettings, METHOD) == ()
+    assert list_settings_of_scope(SemiSettings, METHOD) == ()
 
 
 @pytest.mark.parametrize("settings_class", settings_classes().values(), ids=settings_classes())

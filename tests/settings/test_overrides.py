@@ -8,11 +8,11 @@ import pytest
 
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.overrides import (
-    given_before,
-    given_settings,
-    merged,
+    collect_given_settings,
+    collect_user_layers,
+    drop_new_rules,
+    merge_layers,
     use_current_names,
-    without_new_rules,
 )
 from semi_nnunet.settings.schema import setting
 from semi_nnunet.util.errors import UserError
@@ -78,7 +78,7 @@ def test_another_trainers_key_names_that_trainer():
 
     others = {"SemiOtherTrainer": Other, "SemiThirdTrainer": Other}
     with pytest.raises(UserError) as caught:
-        given_settings(
+        collect_given_settings(
             {"box_edge": 0.3}, Common, Method, TRAINER, "2d", CONFIGURATIONS, trainers=others
         )
     (problem,) = caught.value.problems
@@ -111,7 +111,7 @@ def test_a_misspelt_trainer_is_reported_and_one_of_another_package_is_ignored():
     trainers = {"SemiMeanTeacherTrainer": Method, "SemiOtherTrainer": Method}
 
     def collect(semi: dict[str, Any]) -> dict[str, tuple[Any, str]]:
-        return given_settings(semi, Common, Method, TRAINER, "2d", CONFIGURATIONS, trainers)
+        return collect_given_settings(semi, Common, Method, TRAINER, "2d", CONFIGURATIONS, trainers)
 
     with pytest.raises(UserError) as caught:
         collect({"SemiMeanTeachrTrainer": {"seed": 1}, "seed": "x"})
@@ -130,42 +130,42 @@ SECOND = {"2d": {"epochs": 20}, "T": {"mirror": False, "2d": {"rate": 0.2}}, "ne
 
 def test_the_second_set_of_layers_wins_setting_by_setting():
     original = json.dumps([FIRST, SECOND])
-    result = merged(FIRST, SECOND)
+    result = merge_layers(FIRST, SECOND)
     assert result == {
         "seed": 1,
         "2d": {"epochs": 20, "rate": 0.1},
         "T": {"mirror": False, "2d": {"seed": 2, "rate": 0.2}},
         "new": [1, {"a": 2}],
     }
-    assert merged(FIRST, {}) == merged({}, FIRST) == merged(FIRST, FIRST) == FIRST
-    assert merged(merged(FIRST, SECOND), SECOND) == result
+    assert merge_layers(FIRST, {}) == merge_layers({}, FIRST) == merge_layers(FIRST, FIRST) == FIRST
+    assert merge_layers(merge_layers(FIRST, SECOND), SECOND) == result
     result["T"]["2d"]["seed"] = result["new"][1]["a"] = "changed"
     assert json.dumps([FIRST, SECOND]) == original
 
 
 def test_a_value_replaces_a_layer_and_a_layer_a_value():
-    assert merged({"a": {"b": 1}}, {"a": 2}) == {"a": 2}
-    assert merged({"a": 2}, {"a": {"b": 1}}) == {"a": {"b": 1}}
+    assert merge_layers({"a": {"b": 1}}, {"a": 2}) == {"a": 2}
+    assert merge_layers({"a": 2}, {"a": {"b": 1}}) == {"a": {"b": 1}}
 
 
 def test_given_and_edited_values_are_separated_from_planned_ones():
     planned = {"2d": {"epochs": 1000, "rate": 0.1}, "T": {"2d": {"seed": 2}}}
     plans = {"semi": planned, "semi_planned": {"semi": planned, "given": {"rate": 0.3}}}
-    assert given_before(plans) == {"rate": 0.3}
+    assert collect_user_layers(plans) == {"rate": 0.3}
     edited = {"2d": {"epochs": 7, "rate": 0.1}, "T": {"2d": {"seed": 2, "mirror": False}}}
-    assert given_before({**plans, "semi": edited}) == {
+    assert collect_user_layers({**plans, "semi": edited}) == {
         "rate": 0.3,
         "2d": {"epochs": 7},
         "T": {"2d": {"mirror": False}},
     }
-    assert given_before({}) == {}
-    assert given_before({"semi": planned}) == planned  # written by hand, never planned
+    assert collect_user_layers({}) == {}
+    assert collect_user_layers({"semi": planned}) == planned  # written by hand, never planned
 
 
 def test_an_edited_value_wins_over_a_given_one():
     planned = {"2d": {"epochs": 5}}
     plans = {"semi": {"2d": {"epochs": 7}}, "semi_planned": {"semi": planned, "given": planned}}
-    assert given_before(plans) == {"2d": {"epochs": 7}}
+    assert collect_user_layers(plans) == {"2d": {"epochs": 7}}
 
 
 def test_values_of_newer_rules_are_dropped_unless_given():
@@ -175,11 +175,11 @@ def test_values_of_newer_rules_are_dropped_unless_given():
         "seed": 4,
     }
     previous = {"2d": {"epochs": 5}, "seed": 0}
-    reduced = without_new_rules(current, previous, {"2d": {"by_user": 2}})
+    reduced = drop_new_rules(current, previous, {"2d": {"by_user": 2}})
     assert reduced == {"2d": {"epochs": 9, "by_user": 2}, "seed": 4}
-    assert without_new_rules(current, current, {}) == current
-    assert without_new_rules(current, {}, {}) == {}
-    assert without_new_rules({"T": {}}, {}, {}) == {"T": {}}
+    assert drop_new_rules(current, current, {}) == current
+    assert drop_new_rules(current, {}, {}) == {}
+    assert drop_new_rules({"T": {}}, {}, {}) == {"T": {}}
 
 
 # ---- renamed settings ----
@@ -196,13 +196,13 @@ def test_values_of_newer_rules_are_dropped_unless_given():
     ],
 )
 def test_the_earlier_name_of_a_setting_is_still_read(semi, expected):
-    values = given_settings(semi, SemiSettings, SemiSettings, TRAINER, "2d", CONFIGURATIONS)
+    values = collect_given_settings(semi, SemiSettings, SemiSettings, TRAINER, "2d", CONFIGURATIONS)
     assert {name: value for name, (value, _) in values.items()} == {"follow_reliability": expected}
 
 
 def test_a_newly_given_value_replaces_one_under_the_earlier_name():
     planned = {"semi": {}, "given": {"2d": {"follow_trust": False}}}
-    earlier = given_before({"semi": {"follow_trust": True}, "semi_planned": planned})
+    earlier = collect_user_layers({"semi": {"follow_trust": True}, "semi_planned": planned})
     assert earlier == {"2d": {"follow_reliability": False}, "follow_reliability": True}
-    layers = merged(earlier, use_current_names({"2d": {"follow_trust": True}}))
+    layers = merge_layers(earlier, use_current_names({"2d": {"follow_trust": True}}))
     assert layers == {"2d": {"follow_reliability": True}, "follow_reliability": True}

@@ -5,7 +5,7 @@ from typing import Any, Optional
 
 import pytest
 
-from semi_nnunet.settings.overrides import given_settings
+from semi_nnunet.settings.overrides import collect_given_settings
 from semi_nnunet.settings.schema import Resolved, planned, resolve, setting
 from semi_nnunet.util.errors import Problem, UserError
 
@@ -33,7 +33,7 @@ class Method(Common):
 
 
 def collect(semi: Any, configuration: str = "2d") -> dict[str, tuple[Any, str]]:
-    return given_settings(semi, Common, Method, TRAINER, configuration, CONFIGURATIONS)
+    return collect_given_settings(semi, Common, Method, TRAINER, configuration, CONFIGURATIONS)
 
 
 def resolve_layers(semi: Any, configuration: str = "2d") -> Resolved:

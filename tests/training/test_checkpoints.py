@@ -54,7 +54,7 @@ def test_tensors_come_back_with_their_types(tmp_path):
     dtypes = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool)
     tensors = {str(dtype): torch.ones(2, 3).to(dtype) for dtype in dtypes}
     checkpoints.save({"network_weights": tensors}, tmp_path / "x.pth")
-    restored = checkpoints.read(tmp_path / "x.pth")["network_weights"]
+    restored = checkpoints.read_checkpoint(tmp_path / "x.pth")["network_weights"]
     for name, tensor in tensors.items():
         assert torch.equal(restored[name], tensor) and restored[name].dtype == tensor.dtype
 
@@ -71,7 +71,7 @@ def test_numpy_values_devices_paths_and_tuples_come_back_plain(tmp_path):
         "axes": (0, (np.int8(1), None)),
     }
     checkpoints.save(small_checkpoint(logging=logging), tmp_path / "x.pth")
-    restored = checkpoints.read(tmp_path / "x.pth")["logging"]
+    restored = checkpoints.read_checkpoint(tmp_path / "x.pth")["logging"]
     assert np.isnan(restored["dice"].pop())
     assert restored == {
         "dice": [0.5, 0.25],
@@ -105,7 +105,7 @@ def test_an_optimizer_continues_exactly(tmp_path, optimizer_class):
     checkpoints.save(content, tmp_path / "x.pth")
     step(weight, optimizer)
     resumed_weight, resumed = fresh()
-    content = checkpoints.read(tmp_path / "x.pth")
+    content = checkpoints.read_checkpoint(tmp_path / "x.pth")
     resumed_weight.data.copy_(content["network_weights"]["w"])
     resumed.load_state_dict(content["optimizer_state"])
     step(resumed_weight, resumed)
@@ -114,7 +114,7 @@ def test_an_optimizer_continues_exactly(tmp_path, optimizer_class):
 
 def test_saving_again_replaces_the_file_and_leaves_nothing_else(saved):
     checkpoints.save(small_checkpoint(epoch=4), saved)
-    assert checkpoints.read(saved)["current_epoch"] == 4
+    assert checkpoints.read_checkpoint(saved)["current_epoch"] == 4
     assert list(saved.parent.iterdir()) == [saved]
 
 
@@ -126,7 +126,7 @@ def test_a_file_cut_at_any_length_is_refused(saved):
     for length in [*range(0, len(whole) - 1, max(1, len(whole) // 40)), len(whole) - 1]:
         saved.write_bytes(whole[:length])
         with pytest.raises(UserError, match="damaged") as error:
-            checkpoints.read(saved)
+            checkpoints.read_checkpoint(saved)
         assert "delete" in error.value.fix
 
 
@@ -139,7 +139,7 @@ def test_a_flipped_bit_in_the_tensor_data_is_noticed(saved):
         flipped[position] ^= 1 << position % 8
         saved.write_bytes(flipped)
         with pytest.raises(UserError, match="damaged"):
-            checkpoints.read(saved)
+            checkpoints.read_checkpoint(saved)
 
 
 def test_a_flipped_byte_anywhere_is_noticed_or_harmless(saved):
@@ -149,7 +149,7 @@ def test_a_flipped_byte_anywhere_is_noticed_or_harmless(saved):
         flipped[position] ^= 0xFF
         saved.write_bytes(flipped)
         try:
-            weights = checkpoints.read(saved)["network_weights"]
+            weights = checkpoints.read_checkpoint(saved)["network_weights"]
         except UserError:
             continue
         assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
@@ -163,7 +163,7 @@ def test_a_tensor_marked_as_a_folder_is_noticed(saved):
     content[content.rindex(name.encode()) - 8] ^= 0x10  # low byte of its external attributes
     saved.write_bytes(content)
     with pytest.raises(UserError, match=r"damaged.*folder"):
-        checkpoints.read(saved)
+        checkpoints.read_checkpoint(saved)
 
 
 @pytest.mark.parametrize("wrapped", [True, False], ids=["torch file", "bare pickle"])
@@ -175,7 +175,7 @@ def test_a_malicious_file_is_refused_and_not_executed(tmp_path, wrapped):
     else:
         path.write_bytes(pickle.dumps(content["gift"]))
     with pytest.raises(UserError):
-        checkpoints.read(path)
+        checkpoints.read_checkpoint(path)
     assert not trace.exists()
     if wrapped:
         torch.load(path, weights_only=False)
@@ -185,13 +185,13 @@ def test_a_malicious_file_is_refused_and_not_executed(tmp_path, wrapped):
 def test_a_type_that_can_execute_code_is_named(tmp_path):
     torch.save(small_checkpoint(share=Fraction(1, 3)), tmp_path / "y.pth")
     with pytest.raises(UserError, match=r"fractions\.Fraction.*execute code"):
-        checkpoints.read(tmp_path / "y.pth")
+        checkpoints.read_checkpoint(tmp_path / "y.pth")
 
 
 def test_a_variable_allows_files_that_can_execute_code(tmp_path, monkeypatch):
     torch.save(small_checkpoint(share=Fraction(1, 3)), tmp_path / "y.pth")
     monkeypatch.setenv(checkpoints.EXECUTE, "1")
-    assert checkpoints.read(tmp_path / "y.pth")["share"] == Fraction(1, 3)
+    assert checkpoints.read_checkpoint(tmp_path / "y.pth")["share"] == Fraction(1, 3)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_a_process_without_arguments_has_no_pretrained_weights(words, monkeypatc
 def test_a_file_with_other_content_is_rejected(tmp_path, content):
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(UserError, match="no nnU-Net checkpoint"):
-        checkpoints.read(tmp_path / "x.pth")
+        checkpoints.read_checkpoint(tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize(
@@ -246,12 +246,12 @@ def test_values_that_no_checkpoint_has_are_named(changes, tmp_path):
     torch.save(small_checkpoint(**changes), tmp_path / "x.pth")
     name = next(iter(changes)) if "network_weights" not in changes else "weights"
     with pytest.raises(UserError, match=f"no nnU-Net checkpoint.*{name}"):
-        checkpoints.read(tmp_path / "x.pth")
+        checkpoints.read_checkpoint(tmp_path / "x.pth")
 
 
 def test_an_absent_file_is_not_called_damaged(tmp_path):
     with pytest.raises(UserError, match=r"x\.pth cannot be read.*No such file"):
-        checkpoints.read(tmp_path / "x.pth")
+        checkpoints.read_checkpoint(tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize("error", [MemoryError, torch.cuda.OutOfMemoryError])
@@ -261,7 +261,7 @@ def test_a_full_memory_does_not_count_as_a_damaged_file(saved, monkeypatch, erro
 
     monkeypatch.setattr(torch, "load", load)
     with pytest.raises(error):
-        checkpoints.read(saved)
+        checkpoints.read_checkpoint(saved)
 
 
 # ---- the newest valid file
@@ -318,7 +318,7 @@ def test_a_checkpoint_of_the_same_training_is_accepted(tmp_path):
     path = tmp_path / "x.pth"
     expected = {**IDENTITY, "fold": np.int64(0), "axes": (np.int64(1), 2)}
     checkpoints.save(small_checkpoint(semi={"identity": expected}), path)
-    checkpoints.require_compatible(checkpoints.read(path), path, expected)
+    checkpoints.require_compatible(checkpoints.read_checkpoint(path), path, expected)
 
 
 def test_every_difference_is_named(tmp_path):

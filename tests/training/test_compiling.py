@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from semi_nnunet.core.stochastic import with_feature_dropout
+from semi_nnunet.core.stochastic import add_feature_dropout
 from semi_nnunet.training.companions import CompiledNetworks
 from tests.networks.unets import unet
 from tests.trainers import UNLABELLED_TRAINERS, weights_of
@@ -51,7 +51,7 @@ def test_networks_with_and_without_feature_dropout_are_compiled_separately(
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     student = unet("plain", 2, 1)
     compiled = CompiledNetworks(torch.compile(student))
-    dropout_network = with_feature_dropout(student, 0.5, every_level=True)
+    dropout_network = add_feature_dropout(student, 0.5, every_level=True)
     runs, x = compiled(dropout_network), torch.randn(2, 1, 8, 8)
     assert runs is not dropout_network and runs is compiled(dropout_network)
     for _ in range(2):  # neither runs the graph of the other

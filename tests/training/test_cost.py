@@ -11,7 +11,7 @@ import torch
 from semi_nnunet.training import cost
 from semi_nnunet.training.cost import (
     MachineShare,
-    Recorded,
+    RecordedCost,
     TrainingCost,
     describe_machine,
     read_cost,
@@ -82,21 +82,21 @@ def test_the_cost_is_unknown_if_the_beginning_was_not_recorded(clock, tmp_path):
     training.restore(None)
     assert run_epoch(training, clock, 9.0) == 9.0 and training.state() is None
     training.write(tmp_path)
-    assert read_cost(tmp_path) == Recorded()
+    assert read_cost(tmp_path) == RecordedCost()
 
 
 def test_the_file_has_training_and_validation(clock, tmp_path):
-    assert read_cost(tmp_path) == Recorded()
+    assert read_cost(tmp_path) == RecordedCost()
     training = TrainingCost(CPU, 1)
     training.restore([share_of("another", 60.0, 2.0)])
     training.write_validation(tmp_path, seconds=12.0, cases=4)
     shares = (MachineShare("another", 60.0, 2.0, None),)
-    assert read_cost(tmp_path) == Recorded(shares, describe_machine(CPU), 3.0)
+    assert read_cost(tmp_path) == RecordedCost(shares, describe_machine(CPU), 3.0)
     training.write_validation(tmp_path, seconds=12.0, cases=0)
-    assert read_cost(tmp_path) == Recorded(shares)
+    assert read_cost(tmp_path) == RecordedCost(shares)
     training.write(tmp_path)  # another training: its validation is not there yet
-    assert read_cost(tmp_path) == Recorded(shares)
-    (tmp_path / cost.FILE).write_text("{", encoding="utf-8")
+    assert read_cost(tmp_path) == RecordedCost(shares)
+    (tmp_path / cost.COST_FILE).write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match="JSON"):
         read_cost(tmp_path)
 
@@ -147,4 +147,4 @@ def test_the_cost_is_unknown_after_an_older_checkpoint(make_trainer):
     second = make_trainer("SemiMeanTeacherTrainer", start=False)
     second.load_checkpoint(content)
     run_epochs(second, 2)
-    assert read_cost(Path(first.output_folder)) == Recorded()
+    assert read_cost(Path(first.output_folder)) == RecordedCost()

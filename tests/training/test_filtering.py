@@ -19,10 +19,10 @@ SHORT = {"start": False, "filter_keep": 2}
 
 def test_the_least_uncertain_cases_by_fraction_and_by_number():
     scores = {"c": 0.1, "a": 0.9, "b": 0.5, "d": 0.5}
-    assert filtering.surest(scores, 0.5) == ["b", "c"]
-    assert filtering.surest(scores, 3) == ["b", "c", "d"]
-    assert filtering.surest(scores, 0.0) == ["c"]
-    assert filtering.surest(scores, 100) == ["a", "b", "c", "d"]
+    assert filtering.select_least_uncertain(scores, 0.5) == ["b", "c"]
+    assert filtering.select_least_uncertain(scores, 3) == ["b", "c", "d"]
+    assert filtering.select_least_uncertain(scores, 0.0) == ["c"]
+    assert filtering.select_least_uncertain(scores, 100) == ["a", "b", "c", "d"]
 
 
 def read_table(trainer, epoch):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.training.one_launch import LOCK, lock_fold
+from semi_nnunet.training.one_launch import TRAINING_LOCK, lock_fold
 from semi_nnunet.util.errors import UserError
 
 HOLD = """
@@ -59,7 +59,7 @@ def test_a_trainer_does_not_start_while_another_trains_the_fold(make_trainer) ->
             with pytest.raises(UserError, match="fold_0"):
                 trainer.on_train_start()
             assert not (folder / "semi_settings.json").exists()
-            assert (folder / LOCK).exists()
+            assert (folder / TRAINING_LOCK).exists()
         finally:
             process.kill()
     trainer.on_train_start()

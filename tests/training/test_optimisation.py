@@ -110,7 +110,7 @@ def test_plateau_continues_from_a_checkpoint(tmp_path):
         lr_schedule="plateau", initial_lr=1.0, plateau_patience_epochs=3
     )
     assert isinstance(resumed, PlateauSchedule)
-    resumed.load_state_dict(checkpoints.read(tmp_path / "x.pth")["schedule"])
+    resumed.load_state_dict(checkpoints.read_checkpoint(tmp_path / "x.pth")["schedule"])
     for _ in range(4):
         schedule.observe(4)
         resumed.observe(4)

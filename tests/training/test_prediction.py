@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from semi_nnunet.training.distributed import Ranks
-from semi_nnunet.training.prediction import CasePredictor, ready_to_predict, with_previous_stage
+from semi_nnunet.training.prediction import CasePredictor, append_previous_stage, ready_to_predict
 
 
 @pytest.fixture
@@ -70,10 +70,10 @@ def test_the_network_is_in_training_mode_again_after_an_error(trained) -> None:
 def test_the_previous_stage_is_one_channel_for_each_class(trained) -> None:
     trainer, _ = trained
     image = np.zeros((1, 2, 3, 3), np.float32)
-    assert with_previous_stage(image, None, trainer.label_manager) is image
+    assert append_previous_stage(image, None, trainer.label_manager) is image
     labels = trainer.label_manager.foreground_labels
     previous = np.zeros((2, 3, 3), np.int8)
     previous[0, 1, 2] = labels[-1]
-    channels = with_previous_stage(image, previous, trainer.label_manager)
+    channels = append_previous_stage(image, previous, trainer.label_manager)
     assert channels.shape == (1 + len(labels), 2, 3, 3) and channels.dtype == np.float32
     assert channels[1:].sum() == 1 and channels[-1, 0, 1, 2] == 1

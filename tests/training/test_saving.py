@@ -53,7 +53,7 @@ def gate(monkeypatch: pytest.MonkeyPatch):
 def test_a_copy_is_saved_to_the_same_bytes(tmp_path: Path) -> None:
     for name, value in (
         ("one", make_content()),
-        ("other", copy_to_cpu(checkpoints.plain(make_content()))),
+        ("other", copy_to_cpu(checkpoints.to_plain_values(make_content()))),
     ):
         (tmp_path / name).mkdir()
         checkpoints.save(value, tmp_path / name / "checkpoint.pth")
@@ -77,13 +77,13 @@ def test_the_content_of_the_time_of_saving_is_written(gate: Gate, tmp_path: Path
     writer, path, log = CheckpointWriter(), tmp_path / "checkpoint.pth", list[str]()
     value = make_content()
     with writer.running(log.append):
-        with writer.beside():
+        with writer.in_background():
             writer.save(value, path)
         assert gate.begun.wait(60) and not path.exists()
         with torch.no_grad():
             value["network_weights"]["w"].zero_()
         gate.opened.set()
-    saved = checkpoints.read(path)  # the end of the block has waited
+    saved = checkpoints.read_checkpoint(path)  # the end of the block has waited
     assert torch.equal(saved["network_weights"]["w"], torch.arange(12.0)) and not log
 
 
@@ -93,7 +93,7 @@ def test_the_next_save_and_a_fork_wait(gate: Gate, tmp_path: Path) -> None:
         for path in paths:
             gate.opened.clear()
             threading.Timer(0.3, gate.opened.set).start()
-            with writer.beside():
+            with writer.in_background():
                 writer.save(make_content(), path)
         assert paths[0].exists()
         child = os.fork()
@@ -111,7 +111,7 @@ def test_outside_the_block_it_is_written_at_once(is_running: bool, tmp_path: Pat
             writer.save(make_content(), path)
             assert path.exists() and writer._thread is None
     else:
-        with writer.beside():
+        with writer.in_background():
             writer.save(make_content(), path)
         assert path.exists() and writer._thread is None
 
@@ -122,7 +122,7 @@ def test_it_is_written_at_once_without_memory_for_a_copy(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(checkpoints, "copy_to_cpu", fail)
     writer, path = CheckpointWriter(), tmp_path / "checkpoint.pth"
-    with writer.running(print), writer.beside():
+    with writer.running(print), writer.in_background():
         writer.save(make_content(), path)
         assert path.exists()
 
@@ -132,7 +132,7 @@ def test_an_error_in_the_thread_is_raised_later(when: str, tmp_path: Path) -> No
     writer, absent = CheckpointWriter(), tmp_path / "absent" / "checkpoint.pth"
     with pytest.raises(UserError) as at_once:
         checkpoints.save(make_content(), absent)
-    with pytest.raises(UserError) as later, writer.running(print), writer.beside():
+    with pytest.raises(UserError) as later, writer.running(print), writer.in_background():
         writer.save(make_content(), absent)
         if when == "the next save":
             writer.save(make_content(), tmp_path / "checkpoint.pth")
@@ -145,7 +145,7 @@ def test_another_error_is_raised_after_the_thread_has_ended(gate: Gate, tmp_path
     writer, absent = CheckpointWriter(), tmp_path / "absent" / "checkpoint.pth"
     threading.Timer(0.3, gate.opened.set).start()
     with pytest.raises(KeyboardInterrupt), writer.running(log.append):
-        with writer.beside():
+        with writer.in_background():
             writer.save(make_content(), absent)
         threads.append(writer._thread)
         raise KeyboardInterrupt
@@ -169,10 +169,12 @@ def test_a_training_writes_the_checkpoints_of_epochs_in_a_thread(make_trainer, m
         monkeypatch.setattr(checkpoints, "save", save)
         if mode == "at once":
             monkeypatch.setattr(
-                trainer.checkpoint_writer, "beside", trainer.checkpoint_writer.__class__().beside
+                trainer.checkpoint_writer,
+                "in_background",
+                trainer.checkpoint_writer.__class__().in_background,
             )
         trainer.run_training()
-        return checkpoints.read(Path(trainer.output_folder) / "checkpoint_final.pth")
+        return checkpoints.read_checkpoint(Path(trainer.output_folder) / "checkpoint_final.pth")
 
     threaded, at_once = train("thread"), train("at once")
     names = [name for name, _ in written["thread"]]

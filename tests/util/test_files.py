@@ -160,7 +160,7 @@ def test_a_checkpoint_on_a_full_disk_leaves_the_old_one(tiny_disk):
     checkpoints.save({"network_weights": {"w": torch.zeros(10)}}, path)
     with pytest.raises(UserError, match="could not write"):
         checkpoints.save({"network_weights": {"w": torch.zeros(2**20)}}, path)
-    assert torch.equal(checkpoints.read(path)["network_weights"]["w"], torch.zeros(10))
+    assert torch.equal(checkpoints.read_checkpoint(path)["network_weights"]["w"], torch.zeros(10))
     assert list(tiny_disk.iterdir()) == [path]
 
 
