@@ -26,8 +26,8 @@ from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_p
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from semi_nnunet.augment.views import AppearanceView
-from semi_nnunet.data.batched_transforms import BatchedTransforms
-from semi_nnunet.data.loading import make_reproducible
+from semi_nnunet.loading.batched_transforms import BatchedTransforms
+from semi_nnunet.loading.steps import make_reproducible
 from semi_nnunet.training.loaders import NNUNET_SCALES
 from semi_nnunet.util.seeds import seeded
 from semi_nnunet.util.timing import Seconds

@@ -25,7 +25,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from semi_nnunet.data.manifest import ManifestEntry
+from semi_nnunet.preprocessing.manifest import ManifestEntry
 from semi_nnunet.pseudo_labels.pool import (
     LabellingRequest,
     PoolShard,

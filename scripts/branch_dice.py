@@ -25,8 +25,9 @@ from nnunetv2.inference.export_prediction import (
 )
 from torch import nn
 
-from semi_nnunet.data.layout import get_preprocessed_dataset, read_plans
 from semi_nnunet.discovery.classes import trainer_classes
+from semi_nnunet.raw.layout import get_preprocessed_dataset
+from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.seeds import seeded
 

@@ -23,11 +23,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from semi_nnunet.data.layout import get_manifest_file
-from semi_nnunet.data.manifest import ManifestEntry
-from semi_nnunet.data.unlabelled_shards import UnlabelledPreprocessing
 from semi_nnunet.datasets.phantom import write_phantom_dataset
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
+from semi_nnunet.preprocessing.manifest import ManifestEntry, get_manifest_file
+from semi_nnunet.preprocessing.shards import UnlabelledPreprocessing
 
 NUMBER, NAME, PLANS, LINKS, ORIGINALS = 905, "Dataset905_Many", "nnUNetPlans_many", 30_000, 8
 TRAINER = "SemiMeanTeacherTrainer"
@@ -35,12 +34,12 @@ SETTINGS = ("epochs=1", "steps_per_epoch=1", "validation_steps_per_epoch=1")
 OURS = [sys.executable, "-m", "semi_nnunet"]
 LABELLED = """
 import sys
-from semi_nnunet.data.prepare import prepare_labelled
+from semi_nnunet.preprocessing.prepare import prepare_labelled
 prepare_labelled(sys.argv[1], ["2d"], None, "ExperimentPlanner", 2, False)
 """
 ORIGINAL = """
 import json, sys
-from semi_nnunet.data.prepare import PLANNER, prepare_labelled, preprocess
+from semi_nnunet.preprocessing.prepare import PLANNER, prepare_labelled, preprocess
 ready = prepare_labelled(sys.argv[1], ["2d"], None, PLANNER, 2, False)
 pool = ready.pools()[0]
 unlike = {case.content_hash: case for case in ready.unlabelled}

@@ -22,10 +22,10 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from semi_nnunet.data.prepare import prepare_for_training
 from semi_nnunet.datasets.phantom import write_phantom_dataset
 from semi_nnunet.discovery.classes import trainer_classes
 from semi_nnunet.planning.budget import NetworkSize, shrink_configuration
+from semi_nnunet.preprocessing.prepare import prepare_for_training
 from semi_nnunet.training.trainer import SemiTrainer
 from semi_nnunet.util.files import read_json, write_json
 

@@ -167,8 +167,8 @@ def located(root: Path, number: int, name: str) -> PreparedDataset:
 
 def plan_tiny(dataset: PreparedDataset, label_kind: str, channels: int) -> None:
     """Write the raw data set, its fingerprint and plans, the networks shrunken."""
-    from semi_nnunet.data.prepare import plan_if_needed
     from semi_nnunet.planning.budget import NetworkSize, shrink_configuration
+    from semi_nnunet.preprocessing.planning import plan_if_needed
 
     counts = {"labelled": 5, "unlabelled": 4, "test": 1}
     write_phantom_dataset(
@@ -218,7 +218,7 @@ def write_plans(dataset: PreparedDataset, plans: dict[str, Any]) -> None:
 
 
 def preprocess(dataset: PreparedDataset) -> None:
-    from semi_nnunet.data.prepare import prepare_for_training
+    from semi_nnunet.preprocessing.prepare import prepare_for_training
 
     with no_processes():
         prepare_for_training(str(dataset.number), None, PLANS_NAME, "ExperimentPlanner", 1, False)

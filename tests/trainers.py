@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from semi_nnunet.data.declared_labels import get_declared_classes
 from semi_nnunet.discovery.classes import trainer_classes
+from semi_nnunet.raw.classes import get_declared_classes
 from semi_nnunet.training import run_log
 from semi_nnunet.training.trainer import SemiTrainer
 from semi_nnunet.util.files import write_json

@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 ROWS = (  # from the top down
-    ("what users call", ("demo", "automatic", "cli", "import semi_nnunet")),
-    ("experiments", ("runs", "benchmarking", "inference", "challenge", "report", "pseudo_labels")),
+    ("what users call", ("demo", "automatic", "verbs", "cli", "import semi_nnunet")),
+    ("experiments", ("benchmarking", "inference", "challenge", "report", "pseudo_labels")),
+    ("jobs", ("runs", "workflows")),
     ("methods and models", ("deploy", "methods", "discovery")),
     ("trainers", ("training",)),
     ("plans and networks", ("networks", "planning")),
-    ("data and measures", ("data", "datasets", "evaluation")),
+    ("benchmarks and measures", ("datasets", "evaluation")),
+    ("data", ("raw", "verify", "preprocessing", "loading")),
     ("settings", ("settings",)),
     ("pure tensor functions", ("core", "augment")),
     ("basics", ("util",)),
 )
 WIDTH, HEIGHT, GAP, LEFT, MARGIN = 760, 40, 10, 190, 16
-FILLS = ("#dbeafe", "#dbeafe", "#dcfce7", "#dcfce7", "#fef3c7", "#fef3c7", "#fef3c7") + 2 * (
-    "#ede9fe",
-)
+FILLS = ("#dbeafe",) * 3 + ("#dcfce7",) * 2 + ("#fef3c7",) * 4 + ("#ede9fe",) * 2
 
 
 def drawing() -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from semi_nnunet.automatic.schedule import FULL, TrainingRound
-from semi_nnunet.data.layout import read_plans
 from semi_nnunet.discovery.names import BASELINE
+from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import STEPS, Job
 from semi_nnunet.runs.launching import JobLauncher

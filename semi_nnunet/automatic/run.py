@@ -24,11 +24,10 @@ from semi_nnunet.automatic.schedule import (
     keep_better_half,
 )
 from semi_nnunet.automatic.state import AutoState
-from semi_nnunet.data.image_files import read_with_nnunet
-from semi_nnunet.data.integrity import choose_reader
-from semi_nnunet.data.raw_description import RawDataset
 from semi_nnunet.discovery.listing import our_trainers, unknown_trainers
 from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
+from semi_nnunet.raw.description import RawDataset
+from semi_nnunet.raw.readers import choose_reader, read_with_nnunet
 from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.folders import ALL, Folders, find_folders
 from semi_nnunet.runs.launching import JobLauncher, find_resources

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from semi_nnunet.benchmarking.work import Work
-from semi_nnunet.data.layout import read_plans
+from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.util.files import sha256_of_json, write_json
 from semi_nnunet.util.machine import processor_name, usable_cores

@@ -15,10 +15,9 @@ from semi_nnunet.benchmarking.alone import Alone, measure_alone
 from semi_nnunet.benchmarking.kept import Kept, StepRate, machine, today
 from semi_nnunet.benchmarking.steps import FLOOR, Times, time_steps
 from semi_nnunet.benchmarking.work import STOCK, TOO_LARGE, Work
-from semi_nnunet.data.layout import read_plans
 from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.discovery.names import BASELINE
-from semi_nnunet.runs.before_start import find_data_problems
+from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import find_folders
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
@@ -26,6 +25,7 @@ from semi_nnunet.util.files import require_place, write_json
 from semi_nnunet.util.names import below_one, unknown
 from semi_nnunet.util.parallel import process_pool
 from semi_nnunet.util.timing import Seconds
+from semi_nnunet.workflows.before_start import find_data_problems
 
 R = TypeVar("R")
 ROUNDS = 9

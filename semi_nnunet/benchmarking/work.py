@@ -14,8 +14,8 @@ from typing import Any, cast
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from semi_nnunet.data.layout import read_plans
 from semi_nnunet.discovery.classes import trainer_classes
+from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import ALL, find_folders
 from semi_nnunet.training.trainer import SemiTrainer
 from semi_nnunet.util.environment import variable

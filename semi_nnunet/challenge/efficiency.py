@@ -19,7 +19,6 @@ import numpy as np
 import psutil
 
 from semi_nnunet.challenge.sampling import ProgramCost, measure_program
-from semi_nnunet.data.raw_description import find_cases
 from semi_nnunet.evaluation.folder import make_protocol
 from semi_nnunet.evaluation.labelling import read_labelling
 from semi_nnunet.evaluation.measuring import (
@@ -28,6 +27,7 @@ from semi_nnunet.evaluation.measuring import (
     parse_class_tolerances,
 )
 from semi_nnunet.evaluation.tables import average_defined
+from semi_nnunet.raw.description import find_cases
 from semi_nnunet.runs.commands import interrupt_on_signals
 from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
 from semi_nnunet.util.files import optional_json, write_csv, write_json

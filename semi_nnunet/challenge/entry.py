@@ -67,8 +67,8 @@ def predict_folder(root: Path, inputs: Path, outputs: Path) -> int:
     require_usable_folders(inputs, outputs)
     content = read_submission(root)
     predictor = load_submission_model(root, content, content["device"])
-    from semi_nnunet.data.raw_description import find_cases, find_misnamed_images
     from semi_nnunet.inference.predict import FolderPredictor
+    from semi_nnunet.raw.description import find_cases, find_misnamed_images
 
     ending = predictor.loaded.dataset_json["file_ending"]
     cases = find_cases(inputs, ending)
@@ -176,8 +176,8 @@ def predict_test_image(root: Path) -> None:
     """
     content = read_submission(root)
     predictor = load_submission_model(root, {**content, "speed": "fast"}, "cpu")
-    from semi_nnunet.data.raw_description import find_cases
     from semi_nnunet.inference.predict import FolderPredictor
+    from semi_nnunet.raw.description import find_cases
 
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder, "inputs"), Path(folder, "outputs")

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.data.layout import STOCK_TRAINER
 from semi_nnunet.deploy.install import install_models
 from semi_nnunet.deploy.loading import find_trainer_class
 from semi_nnunet.deploy.mirrors import load_mirror_choice
@@ -25,6 +24,7 @@ from semi_nnunet.deploy.trained import (
     find_models,
     select_folds,
 )
+from semi_nnunet.raw.layout import STOCK_TRAINER
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import UserError

@@ -17,12 +17,12 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from semi_nnunet.data.annotated_classes import ANNOTATED_KEY as ANNOTATED
-from semi_nnunet.data.file_bytes import COPY_AGAIN, BrokenFileError, shorten_reason
-from semi_nnunet.data.layout import SUBSETS_FILE, was_dataset_made
-from semi_nnunet.data.patients import PATIENT_KEY
-from semi_nnunet.data.raw_description import UNLABELLED_DOMAIN
 from semi_nnunet.datasets.volumes import read_volume
+from semi_nnunet.raw.classes import ANNOTATED_KEY as ANNOTATED
+from semi_nnunet.raw.description import UNLABELLED_DOMAIN
+from semi_nnunet.raw.folds import PATIENT_KEY
+from semi_nnunet.raw.layout import SUBSETS_FILE, was_dataset_made
+from semi_nnunet.raw.readers import COPY_AGAIN, BrokenFileError, shorten_reason
 from semi_nnunet.util.errors import FULL_DISK_ERRNOS, Problem, raise_if_any
 from semi_nnunet.util.files import could_not_write, folder_aside, require_space, write_json
 from semi_nnunet.util.parallel import in_processes

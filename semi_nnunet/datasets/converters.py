@@ -106,8 +106,8 @@ def convert(
     """
     from nnunetv2.paths import nnUNet_raw
 
-    from semi_nnunet.data.layout import name_new_dataset, require_paths
     from semi_nnunet.datasets.conversion import write_conversion
+    from semi_nnunet.raw.layout import name_new_dataset, require_paths
 
     require_positive({"-np": processes})
     module = converter_module(name)

@@ -16,11 +16,11 @@ from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from semi_nnunet.data.patients import match_patient
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.options import add_seed, add_size, add_test_percent
 from semi_nnunet.datasets.pictures import grey, mask
 from semi_nnunet.datasets.source import Source, shuffled
+from semi_nnunet.raw.folds import match_patient
 from semi_nnunet.util.errors import UserError
 
 PUBLISHED = ()  # there are no lists of labelled cases

@@ -11,7 +11,7 @@ from PIL import Image
 from skimage import io
 from skimage.transform import resize
 
-from semi_nnunet.data.file_bytes import BrokenFileError
+from semi_nnunet.raw.readers import BrokenFileError
 
 MASK_THRESHOLD = 127  # JPEG blurs the 0 and 255 of a mask
 

@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from semi_nnunet.data.file_bytes import BrokenFileError
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.options import add_incomplete, add_seed, add_size
 from semi_nnunet.datasets.pictures import resized, save_picture
 from semi_nnunet.datasets.source import Files, Source, require_between, shuffled
+from semi_nnunet.raw.readers import BrokenFileError
 from semi_nnunet.util.errors import UserError
 
 VOLUMES = {"Cirrus": 24, "Spectralis": 24, "Topcon": 22}

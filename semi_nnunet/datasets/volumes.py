@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from semi_nnunet.data.file_bytes import BrokenFileError, require_complete_image
+from semi_nnunet.raw.readers import BrokenFileError
+from semi_nnunet.verify.file_bytes import require_complete_image
 
 
 def place(source: Path, symlink: bool, target: Path) -> None:

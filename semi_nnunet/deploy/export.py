@@ -20,9 +20,9 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 import semi_nnunet
-from semi_nnunet.data.layout import STOCK_TRAINER
 from semi_nnunet.deploy.trained import CHECKPOINT, TrainedModel, find_model, select_folds
 from semi_nnunet.planning.architecture import find_adapter
+from semi_nnunet.raw.layout import STOCK_TRAINER
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import folder_aside, sha256_of_file, write_atomically, write_json

@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 
 from nnunetv2.paths import nnUNet_results
 
-from semi_nnunet.data.layout import require_paths
 from semi_nnunet.deploy.descriptions import REQUIRED, find_unknown_networks, read_model_json
+from semi_nnunet.raw.layout import require_paths
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError, disk_error_message, raise_if_any
 from semi_nnunet.util.files import free_bytes, put_folder, sha256_of_file

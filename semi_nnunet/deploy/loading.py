@@ -14,10 +14,10 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
-from semi_nnunet.data.layout import STOCK_TRAINER
 from semi_nnunet.deploy.descriptions import require_known_networks
 from semi_nnunet.deploy.trained import TrainedModel
 from semi_nnunet.networks.frozen import unwrap_compiled
+from semi_nnunet.raw.layout import STOCK_TRAINER
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 

@@ -11,8 +11,8 @@ from typing import Any
 from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.data.layout import resolve_dataset_name
 from semi_nnunet.deploy.descriptions import REQUIRED, find_unknown_networks, read_model_json
+from semi_nnunet.raw.layout import resolve_dataset_name
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import sha256_of_version

@@ -19,14 +19,14 @@ from nnunetv2.paths import (
 )
 
 from semi_nnunet import __version__
-from semi_nnunet.data.layout import (
+from semi_nnunet.discovery.register import TRAINERS_FOLDER, is_registered
+from semi_nnunet.preprocessing.manifest import Manifest
+from semi_nnunet.raw.layout import (
     SKIPPED_FILE,
     UNLABELLED_IMAGES,
     get_unlabelled_folder,
     read_skipped_cases,
 )
-from semi_nnunet.data.manifest import Manifest
-from semi_nnunet.discovery.register import TRAINERS_FOLDER, is_registered
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json
 
@@ -151,7 +151,7 @@ def dataset(folder: Path, preprocessed: Path | None) -> Finding:
         folder: of the raw data set.
         preprocessed: its folder in ``nnUNet_preprocessed``, or ``None``.
     """
-    from semi_nnunet.data.integrity import find_cases  # imports PyTorch
+    from semi_nnunet.raw.description import find_cases
 
     try:
         ending = read_json(folder / "dataset.json")["file_ending"]

@@ -12,20 +12,21 @@ import numpy as np
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from tqdm import tqdm
 
-from semi_nnunet.data.file_bytes import BrokenFileError, check_presence, scan_raw, shorten_reason
-from semi_nnunet.data.image_files import (
-    SPACING_RTOL,
-    Geometry,
-    describe_geometry_difference,
-    find_label_value_problem,
-    find_non_finite_problem,
-    read_with_nnunet,
-)
-from semi_nnunet.data.raw_description import list_files
 from semi_nnunet.evaluation.labelling import Labelling
 from semi_nnunet.evaluation.metrics import UNDEFINED, Measure, describe_columns, mask_metrics
+from semi_nnunet.raw.description import list_files
+from semi_nnunet.raw.readers import (
+    SPACING_RTOL,
+    BrokenFileError,
+    Geometry,
+    describe_geometry_difference,
+    read_with_nnunet,
+    shorten_reason,
+)
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.parallel import in_processes
+from semi_nnunet.verify.file_bytes import check_presence, scan_raw
+from semi_nnunet.verify.image_files import find_label_value_problem, find_non_finite_problem
 
 COUNTS = ("TP", "FP", "FN", "TN", "n_pred", "n_ref")  # nnU-Net's, in voxels
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.data.annotated_classes import AnnotatedClasses
-from semi_nnunet.data.declared_labels import get_declared_classes, get_declared_values
-from semi_nnunet.data.integrity import choose_reader
-from semi_nnunet.data.raw_description import read_description
+from semi_nnunet.raw.classes import AnnotatedClasses, get_declared_classes, get_declared_values
+from semi_nnunet.raw.description import read_description
+from semi_nnunet.raw.readers import choose_reader
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.data.raw_description import read_description
 from semi_nnunet.evaluation.folder import evaluate_pairs, find_pairs, make_protocol
 from semi_nnunet.evaluation.labelling import read_labelling
 from semi_nnunet.evaluation.tables import write_tables
+from semi_nnunet.raw.description import read_description
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.names import below_one
 

@@ -13,10 +13,10 @@ from nnunetv2.evaluation.evaluate_predictions import (
     label_or_region_to_key,
 )
 
-from semi_nnunet.data.annotated_classes import AnnotatedClasses
-from semi_nnunet.data.layout import METRICS_FILE
 from semi_nnunet.evaluation.folder import ClassMetrics, EvaluationProtocol, FilePair
 from semi_nnunet.evaluation.metrics import UNDEFINED, describe_columns
+from semi_nnunet.raw.classes import AnnotatedClasses
+from semi_nnunet.raw.layout import METRICS_FILE
 from semi_nnunet.util.files import read_json, write_csv, write_json
 
 METRICS_JSON, SUMMARY = "metrics.json", "summary.json"

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from semi_nnunet.data.patients import PatientOf, case_as_patient
+from semi_nnunet.raw.folds import PatientOf, case_as_patient
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_csv, write_csv
 

@@ -14,10 +14,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from semi_nnunet.data.file_bytes import require_complete_image
-from semi_nnunet.data.integrity import find_image_problems
-from semi_nnunet.data.raw_description import find_cases, find_misnamed_images
-from semi_nnunet.data.readers import choose_reader, shorten_reason
 from semi_nnunet.deploy.trained import find_model, find_models
 from semi_nnunet.inference.model import (
     ALIKE,
@@ -26,11 +22,15 @@ from semi_nnunet.inference.model import (
     TileTooLargeError,
     make_prediction_options,
 )
+from semi_nnunet.raw.description import find_cases, find_misnamed_images
+from semi_nnunet.raw.readers import choose_reader, shorten_reason
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, printable, raise_if_any
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
 from semi_nnunet.util.files import could_not_write, file_in_the_way, optional_json, write_json
 from semi_nnunet.util.memory import at_most
+from semi_nnunet.verify.file_bytes import require_complete_image
+from semi_nnunet.verify.integrity import find_image_problems
 
 DESCRIPTION = "dataset.json"
 REFUSED = "nothing can be predicted:"

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 
-from semi_nnunet.data.raw_description import find_cases
 from semi_nnunet.deploy.loading import load_model
 from semi_nnunet.deploy.mirrors import MirrorChoice, TriedAxes, choose_axes
 from semi_nnunet.deploy.trained import TrainedModel, find_model
@@ -26,6 +25,7 @@ from semi_nnunet.evaluation.measuring import evaluate_folders
 from semi_nnunet.evaluation.tables import average_defined
 from semi_nnunet.inference.model import ALIKE, ImagePredictor, make_prediction_options
 from semi_nnunet.inference.predict import FolderPredictor
+from semi_nnunet.raw.description import find_cases
 from semi_nnunet.runs.folders import ALL, Folders, find_folders
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any

@@ -25,7 +25,7 @@ import torch
 
 from semi_nnunet.augment.mixing import TargetPatches, sample_boxes
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label, keep_largest_component
-from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.schema import published, setting
 from semi_nnunet.settings.teacher import TeacherSettings
 from semi_nnunet.training.teacher import TeacherTrainer

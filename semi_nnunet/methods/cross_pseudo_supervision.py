@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label
-from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
 from semi_nnunet.networks.average import NetworkAverage
 from semi_nnunet.settings.common import CutMixSettings
 from semi_nnunet.settings.schema import published, setting

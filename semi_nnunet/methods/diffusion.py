@@ -25,7 +25,7 @@ from torch import nn
 
 from semi_nnunet.core.difficulty import DifficultyWeights, hard_dice
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label
-from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
 from semi_nnunet.networks.diffusion_branches import DiffusionBranches
 from semi_nnunet.networks.label_diffusion import LabelDiffusion
 from semi_nnunet.settings.common import single_network_score

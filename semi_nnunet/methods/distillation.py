@@ -24,9 +24,9 @@ import torch
 from torch import nn
 
 from semi_nnunet.core.consistency import soft_label_divergence
-from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
 from semi_nnunet.deploy.loading import load_networks
 from semi_nnunet.deploy.trained import find_model, require_same_preprocessing
+from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
 from semi_nnunet.networks.frozen import FrozenNetworks
 from semi_nnunet.settings.common import CutMixSettings, single_network_score
 from semi_nnunet.settings.schema import setting

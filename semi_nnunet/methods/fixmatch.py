@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.schema import published, setting
 from semi_nnunet.settings.teacher import ConfidentTeacherSettings
 from semi_nnunet.training.teacher import ConfidentTeacherTrainer

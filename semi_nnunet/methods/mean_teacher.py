@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from semi_nnunet.augment.intensity import add_clamped_noise
-from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.common import CutMixSettings
 from semi_nnunet.settings.schema import published, setting
 from semi_nnunet.settings.teacher import ConsistencySettings

@@ -34,7 +34,7 @@ from semi_nnunet.core.consistency import probability_mse
 from semi_nnunet.core.partial_labels import merge_probs
 from semi_nnunet.core.processes import all_reduce_mean
 from semi_nnunet.core.pseudo_labels import sharpen
-from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.schema import published, setting
 from semi_nnunet.settings.teacher import TeacherSettings
 from semi_nnunet.training.teacher import TeacherTrainer

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from semi_nnunet.core.masking import sample_hidden_blocks, score_restoration
-from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
 from semi_nnunet.networks.pretrained import ADAPTATION_KEY, build_adaptation_plan
 from semi_nnunet.settings.common import LOSS, MATCHED, POOL, SemiSettings
 from semi_nnunet.settings.schema import setting

@@ -25,7 +25,7 @@ from semi_nnunet.augment.intensity import add_clamped_noise
 from semi_nnunet.core.ramps import gaussian_ramp
 from semi_nnunet.core.stochastic import add_feature_dropout
 from semi_nnunet.core.uncertainty import entropy, max_entropy
-from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.common import CutMixSettings
 from semi_nnunet.settings.schema import published, setting
 from semi_nnunet.settings.teacher import ConsistencySettings

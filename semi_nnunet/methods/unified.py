@@ -27,7 +27,7 @@ import torch
 
 from semi_nnunet.augment.mixing import TargetPatches, sample_boxes
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label
-from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.common import CutMixSettings
 from semi_nnunet.settings.schema import setting
 from semi_nnunet.settings.teacher import ConsistencySettings

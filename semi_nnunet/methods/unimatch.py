@@ -22,7 +22,7 @@ from functools import cached_property
 from torch import nn
 
 from semi_nnunet.core.stochastic import add_feature_dropout
-from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.schema import published, setting
 from semi_nnunet.settings.teacher import ConfidentTeacherSettings
 from semi_nnunet.training.teacher import ConfidentTeacherTrainer

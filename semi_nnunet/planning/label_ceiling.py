@@ -16,7 +16,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch.nn import functional as F
 
-from semi_nnunet.data.declared_labels import get_declared_classes
+from semi_nnunet.raw.classes import get_declared_classes
 
 MIN_CEILING = 0.95  # of every class, at a spacing that is planned
 MAX_CASES = 8

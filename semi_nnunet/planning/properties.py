@@ -10,13 +10,13 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.data.fingerprint import (
+from semi_nnunet.preprocessing.fingerprint import (
     compute_foreground_slices,
     compute_intensity_shift,
     find_lookalike_classes,
 )
-from semi_nnunet.data.layout import get_unlabelled_folder
-from semi_nnunet.data.manifest import Manifest
+from semi_nnunet.preprocessing.manifest import Manifest
+from semi_nnunet.raw.layout import get_unlabelled_folder
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.overrides import collect_given_settings, collect_user_layers
 from semi_nnunet.settings.rules import DatasetProperties

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from semi_nnunet.data.annotated_classes import ANNOTATED_KEY, AnnotatedClasses, has_partial_labels
 from semi_nnunet.pseudo_labels.predictor import Prediction
+from semi_nnunet.raw.classes import ANNOTATED_KEY, AnnotatedClasses, has_partial_labels
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import optional_json
 

@@ -8,17 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.data.layout import (
-    SKIPPED_FILE,
-    UNLABELLED_IMAGES,
-    find_raw_dataset,
-    get_preprocessed_dataset,
-    read_skipped_cases,
-    require_paths,
-)
-from semi_nnunet.data.patients import build_patient_finder
-from semi_nnunet.data.prepare import verify_dataset
-from semi_nnunet.data.raw_description import find_cases
 from semi_nnunet.deploy.trained import find_models, require_same_data
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.pseudo_labels.choice import SelectionRule, find_score_problems
@@ -55,16 +44,27 @@ from semi_nnunet.pseudo_labels.rounds import (
     plan_rounds,
     read_dataset_number,
 )
+from semi_nnunet.raw.description import find_cases
+from semi_nnunet.raw.folds import build_patient_finder
+from semi_nnunet.raw.layout import (
+    SKIPPED_FILE,
+    UNLABELLED_IMAGES,
+    find_raw_dataset,
+    get_preprocessed_dataset,
+    read_skipped_cases,
+    require_paths,
+)
 from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.folds import count_dataset_folds
 from semi_nnunet.runs.launching import JobLauncher, UnfinishedError, find_resources
-from semi_nnunet.runs.next_step import format_device_option
 from semi_nnunet.runs.seeds import split_seed_name
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.names import below_one
+from semi_nnunet.verify.integrity import verify_dataset
+from semi_nnunet.workflows.next_step import format_device_option
 
 logger = logging.getLogger(__name__)
 REFUSED = "distil cannot start:"

@@ -13,16 +13,14 @@ from typing import Any
 from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.data import annotated_classes
-from semi_nnunet.data.configurations import is_plans_file
-from semi_nnunet.data.existing_plans import fingerprint_fits
-from semi_nnunet.data.layout import (
-    DISTILLED_FILE,
-    PSEUDO_LABELLED_FILE,
-    UNLABELLED_IMAGES,
-    was_dataset_made,
-)
-from semi_nnunet.data.patients import (
+from semi_nnunet.deploy.trained import TrainedModel
+from semi_nnunet.preprocessing.planning import fingerprint_fits
+from semi_nnunet.pseudo_labels.choice import SelectionRule, score_cases, select_cases
+from semi_nnunet.pseudo_labels.pool import LabellingRequest, choose_ignore_label
+from semi_nnunet.raw import classes as annotated_classes
+from semi_nnunet.raw.benchmark_split import FileTransfer
+from semi_nnunet.raw.description import find_cases
+from semi_nnunet.raw.folds import (
     PATIENT_KEY,
     Fold,
     PatientOf,
@@ -30,11 +28,13 @@ from semi_nnunet.data.patients import (
     make_folds,
     require_whole_patients,
 )
-from semi_nnunet.data.raw_description import find_cases
-from semi_nnunet.data.splitting import FileTransfer
-from semi_nnunet.deploy.trained import TrainedModel
-from semi_nnunet.pseudo_labels.choice import SelectionRule, score_cases, select_cases
-from semi_nnunet.pseudo_labels.pool import LabellingRequest, choose_ignore_label
+from semi_nnunet.raw.layout import (
+    DISTILLED_FILE,
+    PSEUDO_LABELLED_FILE,
+    UNLABELLED_IMAGES,
+    was_dataset_made,
+)
+from semi_nnunet.raw.plans import is_plans_file
 from semi_nnunet.settings.overrides import collect_user_layers
 from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.util.errors import Problem, UserError
@@ -169,7 +169,7 @@ def load_or_make_folds(source: Path, labelled: Sequence[str], patient_of: Patien
     Args:
         source: its folder.
         labelled: its cases.
-        patient_of: see :func:`~semi_nnunet.data.patients.build_patient_finder`.
+        patient_of: see :func:`~semi_nnunet.raw.folds.build_patient_finder`.
 
     Raises:
         UserError: the folds split a patient.
@@ -205,7 +205,7 @@ def write_distilled_folds(
         folds: of :func:`load_or_make_folds`.
         target: preprocessed folder of the new data set; existing folds are kept.
         pseudo_labelled: cases.
-        patient_of: see :func:`~semi_nnunet.data.patients.build_patient_finder`.
+        patient_of: see :func:`~semi_nnunet.raw.folds.build_patient_finder`.
 
     Returns:
         The number of folds. If it is 0, only fold "all" is possible: nnU-Net's folds would validate

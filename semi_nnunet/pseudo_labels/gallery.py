@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from semi_nnunet.data.readers import choose_reader, read_with_nnunet
 from semi_nnunet.evaluation.labelling import read_labelling
 from semi_nnunet.pseudo_labels.pool import LabellingRequest
+from semi_nnunet.raw.readers import choose_reader, read_with_nnunet
 from semi_nnunet.report.contours import Classes, get_class_colour
 from semi_nnunet.report.curves import draw_histogram
 from semi_nnunet.report.overlays import CaseDrawing, draw_slices, find_slice_axis

@@ -11,9 +11,9 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from semi_nnunet.data.layout import get_preprocessed_dataset
 from semi_nnunet.deploy.trained import find_models
 from semi_nnunet.pseudo_labels.pool import REQUEST, LabellingRequest
+from semi_nnunet.raw.layout import get_preprocessed_dataset
 from semi_nnunet.util.files import folder_aside, optional_json
 
 FOLDER = "pseudo_labels"  # in the preprocessed folder of a data set

@@ -17,21 +17,21 @@ from typing import Any
 
 import numpy as np
 
-from semi_nnunet.data.file_bytes import require_complete_image
-from semi_nnunet.data.integrity import find_image_problems
-from semi_nnunet.data.manifest import Manifest, ManifestEntry
-from semi_nnunet.data.raw_description import find_cases, read_description
-from semi_nnunet.data.readers import choose_reader, shorten_reason
 from semi_nnunet.deploy.trained import TrainedModel, find_models
+from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
 from semi_nnunet.pseudo_labels.completion import LabelCompletion
 from semi_nnunet.pseudo_labels.predictor import Labeller, Prediction
 from semi_nnunet.pseudo_labels.uncertainty import compute_uncertainties
+from semi_nnunet.raw.description import find_cases, read_description
+from semi_nnunet.raw.readers import choose_reader, shorten_reason
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
 from semi_nnunet.util.files import could_not_write, put_in_place, read_json, write_csv, write_json
 from semi_nnunet.util.shards import Shard, shards_holding
 from semi_nnunet.util.validation import line_as
+from semi_nnunet.verify.file_bytes import require_complete_image
+from semi_nnunet.verify.integrity import find_image_problems
 
 REQUEST = "request.json"
 TABLE = "uncertainty.csv"

@@ -15,12 +15,6 @@ from typing import Any
 
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 
-from semi_nnunet.data.layout import (
-    DISTILLED_FILE,
-    get_preprocessed_dataset,
-    name_new_dataset,
-    was_dataset_made,
-)
 from semi_nnunet.deploy.trained import find_model
 from semi_nnunet.discovery.listing import our_trainers, unknown_trainers
 from semi_nnunet.discovery.settings import settings_classes
@@ -28,6 +22,12 @@ from semi_nnunet.evaluation.tables import METRICS_JSON
 from semi_nnunet.pseudo_labels.choice import COMPARISON_SCORES, SelectionRule
 from semi_nnunet.pseudo_labels.distilled_dataset import find_missing_plans
 from semi_nnunet.pseudo_labels.label_folders import locate_pool_labels
+from semi_nnunet.raw.layout import (
+    DISTILLED_FILE,
+    get_preprocessed_dataset,
+    name_new_dataset,
+    was_dataset_made,
+)
 from semi_nnunet.runs.folders import ALL, TEST_FOLDER, Folders
 from semi_nnunet.runs.folds import count_dataset_folds, find_fold_problems
 from semi_nnunet.runs.seeds import name_seed_plans

@@ -6,13 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from semi_nnunet.data.layout import (
-    SELECTED_FILE,
-    UNLABELLED_IMAGES,
-    find_raw_dataset,
-    get_preprocessed_dataset,
-    read_skipped_cases,
-)
 from semi_nnunet.deploy.trained import require_same_data
 from semi_nnunet.pseudo_labels.choice import (
     SelectionRule,
@@ -24,6 +17,13 @@ from semi_nnunet.pseudo_labels.gallery import write_gallery
 from semi_nnunet.pseudo_labels.label import label_pool
 from semi_nnunet.pseudo_labels.label_folders import locate_model_labels
 from semi_nnunet.pseudo_labels.pool import LabellingRequest
+from semi_nnunet.raw.layout import (
+    SELECTED_FILE,
+    UNLABELLED_IMAGES,
+    find_raw_dataset,
+    get_preprocessed_dataset,
+    read_skipped_cases,
+)
 from semi_nnunet.runs.launching import JobLauncher, UnfinishedError
 from semi_nnunet.training.filtering import write_filter_table
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any

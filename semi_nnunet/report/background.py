@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 import semi_nnunet
-from semi_nnunet.data.configurations import resolve_configuration
-from semi_nnunet.data.fingerprint import compute_intensity_shift
-from semi_nnunet.data.layout import SELECTED_FILE, UNLABELLED_IMAGES, get_unlabelled_folder
-from semi_nnunet.data.manifest import Manifest
-from semi_nnunet.data.raw_description import find_cases
 from semi_nnunet.discovery.listing import our_trainers, stock_trainers, summary_of
+from semi_nnunet.preprocessing.fingerprint import compute_intensity_shift
+from semi_nnunet.preprocessing.manifest import Manifest
+from semi_nnunet.raw.description import find_cases
+from semi_nnunet.raw.layout import SELECTED_FILE, UNLABELLED_IMAGES, get_unlabelled_folder
+from semi_nnunet.raw.plans import resolve_configuration
 from semi_nnunet.report.wording import shorten_trainer_name
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from semi_nnunet.data.image_files import Geometry, read_with_nnunet
-from semi_nnunet.data.layout import METRICS_FILE, UNLABELLED_IMAGES
-from semi_nnunet.data.raw_description import list_raw_cases, read_description
 from semi_nnunet.evaluation.labelling import Labelling, read_labelling
 from semi_nnunet.evaluation.values import Model
+from semi_nnunet.raw.description import list_raw_cases, read_description
+from semi_nnunet.raw.layout import METRICS_FILE, UNLABELLED_IMAGES
+from semi_nnunet.raw.readers import Geometry, read_with_nnunet
 from semi_nnunet.runs.folders import TEST_FOLDER, Folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.util.files import read_csv

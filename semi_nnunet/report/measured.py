@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from semi_nnunet.data.patients import PatientOf
 from semi_nnunet.evaluation.comparison import (
     ModelComparison,
     average_class,
@@ -29,6 +28,7 @@ from semi_nnunet.evaluation.values import (
     higher_is_better,
     read_values,
 )
+from semi_nnunet.raw.folds import PatientOf
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_csv
 

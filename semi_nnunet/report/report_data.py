@@ -33,10 +33,8 @@ from semi_nnunet.report.run_pages import (
 )
 from semi_nnunet.report.shown_cases import Viewer, build_viewers
 from semi_nnunet.report.submissions import Submissions
-from semi_nnunet.runs.compare import build_unmeasured_error
 from semi_nnunet.runs.folders import Folders, load_patient_finder
 from semi_nnunet.runs.job import Job
-from semi_nnunet.runs.matched import find_mismatches
 from semi_nnunet.runs.trainings import (
     find_jobs,
     find_stale_tables,
@@ -45,6 +43,8 @@ from semi_nnunet.runs.trainings import (
 )
 from semi_nnunet.util.errors import UserError, raise_if_any
 from semi_nnunet.util.names import unique, unknown
+from semi_nnunet.workflows.compare import build_unmeasured_error
+from semi_nnunet.workflows.matched import find_mismatches
 
 CONFIRMING_FIRST = SUBSETS[::-1]
 VALUES_ALONE = (

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semi_nnunet.data.file_bytes import BrokenFileError
 from semi_nnunet.evaluation.labelling import Labelling
 from semi_nnunet.evaluation.values import Model, higher_is_better
+from semi_nnunet.raw.readers import BrokenFileError
 from semi_nnunet.report.case_files import (
     CaseFiles,
     FilesOfCase,

@@ -11,11 +11,11 @@ from semi_nnunet.report.choice import read_choice
 from semi_nnunet.report.page import render_report
 from semi_nnunet.report.report_data import build_report_from_trainings, build_report_from_values
 from semi_nnunet.report.submissions import read_submissions
-from semi_nnunet.runs.compare import require_default_plans
-from semi_nnunet.runs.crossval import PLANS
 from semi_nnunet.runs.folders import find_folders
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import require_other, require_place, write_text
+from semi_nnunet.workflows.compare import require_default_plans
+from semi_nnunet.workflows.crossval import PLANS
 
 
 @dataclass(frozen=True)

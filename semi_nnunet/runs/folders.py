@@ -8,8 +8,8 @@ from pathlib import Path
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
-from semi_nnunet.data import patients
-from semi_nnunet.data.layout import require_paths, resolve_dataset_name
+from semi_nnunet.raw import folds as patients
+from semi_nnunet.raw.layout import require_paths, resolve_dataset_name
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import optional_json, read_json

@@ -8,8 +8,8 @@ from typing import Any
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.data import patients
-from semi_nnunet.data.sampling import read_pseudo_labelled_cases
+from semi_nnunet.raw import folds as patients
+from semi_nnunet.raw.folds import read_pseudo_labelled_cases
 from semi_nnunet.runs.folders import ALL, Folders, load_patient_finder
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import read_json, write_json

@@ -9,16 +9,16 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.data.configurations import list_next_stages, resolve_configuration
-from semi_nnunet.data.layout import METRICS_FILE, get_unlabelled_folder
-from semi_nnunet.data.patients import PatientOf, exclude_patients_of
-from semi_nnunet.data.stage_predictions import (
+from semi_nnunet.discovery.listing import our_trainers
+from semi_nnunet.loading.stage_predictions import (
     find_missing_predictions,
     list_never_validated,
     predicts_unlabelled,
 )
-from semi_nnunet.data.unlabelled import UnlabelledCases
-from semi_nnunet.discovery.listing import our_trainers
+from semi_nnunet.loading.unlabelled import UnlabelledCases
+from semi_nnunet.raw.folds import PatientOf, exclude_patients_of
+from semi_nnunet.raw.layout import METRICS_FILE, get_unlabelled_folder
+from semi_nnunet.raw.plans import list_next_stages, resolve_configuration
 from semi_nnunet.runs.folders import ALL, TEST_FOLDER, VALIDATION_FOLDER, Folders, is_older
 from semi_nnunet.settings.common import PRETRAINER
 from semi_nnunet.training.history import History

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from semi_nnunet.augment.views import AppearanceView
-from semi_nnunet.data.annotated_classes import AnnotatedClasses
-from semi_nnunet.data.batched_transforms import BatchedTransforms
-from semi_nnunet.data.loading import LabelledBatch, UnlabelledBatch
+from semi_nnunet.loading.batched_transforms import BatchedTransforms
+from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
+from semi_nnunet.raw.classes import AnnotatedClasses
 
 Batches = list[dict[str, dict[str, Any]]]  # of an optimizer step, as StepDataset makes them
 

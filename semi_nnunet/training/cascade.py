@@ -18,7 +18,7 @@ from nnunetv2.inference.export_prediction import resample_and_save
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from torch import nn
 
-from semi_nnunet.data.unlabelled import UnlabelledDataset
+from semi_nnunet.loading.unlabelled import UnlabelledDataset
 from semi_nnunet.training.prediction import CasePredictor
 from semi_nnunet.training.run_log import Say
 

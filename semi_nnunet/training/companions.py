@@ -15,10 +15,10 @@ from semi_nnunet.core.counts import count_classes
 from semi_nnunet.core.losses import annotated_voxels, onehot_and_mask
 from semi_nnunet.core.pseudo_labels import to_probs
 from semi_nnunet.core.stochastic import freeze_batch_statistics
-from semi_nnunet.data.annotated_classes import ANNOTATED_KEY as ANNOTATED
-from semi_nnunet.data.annotated_classes import AnnotatedClasses
 from semi_nnunet.networks.average import NetworkAverage
 from semi_nnunet.networks.frozen import unwrap_compiled
+from semi_nnunet.raw.classes import ANNOTATED_KEY as ANNOTATED
+from semi_nnunet.raw.classes import AnnotatedClasses
 from semi_nnunet.training.batches import Batches
 from semi_nnunet.training.losses import compute_supervised_loss
 from semi_nnunet.training.optimisation import Schedule

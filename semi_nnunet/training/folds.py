@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from semi_nnunet.data.patients import (
+from semi_nnunet.raw.folds import (
     PatientOf,
     group_by_patient,
     make_folds,
+    read_pseudo_labelled_cases,
     require_whole_patients,
 )
-from semi_nnunet.data.sampling import read_pseudo_labelled_cases
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from semi_nnunet.core.pseudo_labels import foreground_labels
-from semi_nnunet.data.unlabelled import LocationPrior
+from semi_nnunet.loading.unlabelled import LocationPrior
 from semi_nnunet.settings.common import SemiSettings, require_epochs
 from semi_nnunet.training.prediction import CasePredictor, TrainingNetworks
 from semi_nnunet.training.run_log import Say

@@ -13,9 +13,14 @@ from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_p
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
-from semi_nnunet.data.batched_transforms import BatchedTransforms
-from semi_nnunet.data.loading import StepDataset, StepLoader, make_reproducible
-from semi_nnunet.data.sampling import compute_sampling_probabilities, read_pseudo_labelled_cases
+from semi_nnunet.loading.batched_transforms import BatchedTransforms
+from semi_nnunet.loading.steps import (
+    StepDataset,
+    StepLoader,
+    compute_sampling_probabilities,
+    make_reproducible,
+)
+from semi_nnunet.raw.folds import read_pseudo_labelled_cases
 from semi_nnunet.settings.common import DEVICE, SemiSettings
 from semi_nnunet.training.distributed import Ranks
 from semi_nnunet.training.run_log import Say

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from semi_nnunet.core.losses import DiceAndVoxelLoss
-from semi_nnunet.data.annotated_classes import has_partial_labels
+from semi_nnunet.raw.classes import has_partial_labels
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.util.errors import UserError
 

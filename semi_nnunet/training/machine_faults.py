@@ -7,7 +7,7 @@ from pathlib import Path
 import torch._dynamo
 from torch import distributed as dist
 
-from semi_nnunet.data.loading import StepLoader
+from semi_nnunet.loading.steps import StepLoader
 from semi_nnunet.util.errors import UserError, disk_error_message
 from semi_nnunet.util.failures import is_of_memory
 from semi_nnunet.util.files import could_not_write

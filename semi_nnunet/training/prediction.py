@@ -15,7 +15,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 from tqdm import tqdm
 
-from semi_nnunet.data.unlabelled import UnlabelledDataset
+from semi_nnunet.loading.unlabelled import UnlabelledDataset
 from semi_nnunet.networks.average import find_deep_supervision_modules
 
 if TYPE_CHECKING:  # these import the trainer, and with it libraries that draw and compile

@@ -19,12 +19,12 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 import semi_nnunet
-from semi_nnunet.data.loading import StepLoader
-from semi_nnunet.data.patients import PatientOf, build_patient_finder
-from semi_nnunet.data.stage_predictions import require_predictions
+from semi_nnunet.loading.stage_predictions import require_predictions
+from semi_nnunet.loading.steps import StepLoader
 from semi_nnunet.networks.average import find_deep_supervision_modules
 from semi_nnunet.networks.frozen import unwrap_compiled
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
+from semi_nnunet.raw.folds import PatientOf, build_patient_finder
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.training import checkpoints
 from semi_nnunet.training.distributed import Ranks, select_device, without_ddp_wrapper
@@ -63,7 +63,7 @@ class ReproducibleTrainer(nnUNetTrainer):
     """nnU-Net's training of one network, in which each step follows from settings, data and seed.
 
     A subclass defines the steps (``train_step``, ``validation_step``, for the batches of
-    :class:`~semi_nnunet.data.loading.StepDataset`), and may add streams of batches
+    :class:`~semi_nnunet.loading.steps.StepDataset`), and may add streams of batches
     (:meth:`streams`), networks (:meth:`trained_networks`) and state (:meth:`checkpoint_content`,
     :meth:`restore`). A base class of methods is declared with ``is_method=False``.
     """

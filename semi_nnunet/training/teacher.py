@@ -8,7 +8,7 @@ from torch import nn
 from semi_nnunet.core.consistency import probability_dice_loss, probability_mse
 from semi_nnunet.core.ema import EmaTeacher
 from semi_nnunet.core.pseudo_labels import ClassThresholds, hard_pseudo_label
-from semi_nnunet.data.loading import UnlabelledBatch
+from semi_nnunet.loading.steps import UnlabelledBatch
 from semi_nnunet.settings.teacher import (
     ConfidentTeacherSettings,
     ConsistencySettings,

@@ -21,17 +21,22 @@ from semi_nnunet.augment.views import AppearanceView
 from semi_nnunet.core.class_frequencies import FrequencyWeights
 from semi_nnunet.core.losses import DiceAndVoxelLoss
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label, is_foreground
-from semi_nnunet.data.file_bytes import require_complete_image
-from semi_nnunet.data.layout import get_unlabelled_folder
-from semi_nnunet.data.loading import LabelledBatch, StepLoader, UnlabelledBatch, UnlabelledSampling
-from semi_nnunet.data.stage_predictions import (
+from semi_nnunet.evaluation.tables import drop_unannotated
+from semi_nnunet.loading.stage_predictions import (
     list_never_validated,
     predicts_unlabelled,
     require_predictions,
 )
-from semi_nnunet.data.streams import get_loader_dataset, make_unlabelled_loader
-from semi_nnunet.data.unlabelled import UnlabelledDataset, compute_foreground_prior
-from semi_nnunet.evaluation.tables import drop_unannotated
+from semi_nnunet.loading.steps import (
+    LabelledBatch,
+    StepLoader,
+    UnlabelledBatch,
+    UnlabelledSampling,
+    get_loader_dataset,
+    make_unlabelled_loader,
+)
+from semi_nnunet.loading.unlabelled import UnlabelledDataset, compute_foreground_prior
+from semi_nnunet.raw.layout import get_unlabelled_folder
 from semi_nnunet.training.batches import Batches, DeviceBatches, list_batch_cases
 from semi_nnunet.training.cascade import NextStages
 from semi_nnunet.training.checkpoints import LATEST
@@ -48,6 +53,7 @@ from semi_nnunet.training.step import BatchCases, OptimizerStep, Term
 from semi_nnunet.training.unlabelled_pool import UnlabelledPool, UnlabelledSelection
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.seeds import derived_seed
+from semi_nnunet.verify.file_bytes import require_complete_image
 
 __all__ = ["FREQUENCIES", "SemiTrainer", "Term"]
 FREQUENCIES = "class_frequencies"  # the companion that counts the voxels of the classes

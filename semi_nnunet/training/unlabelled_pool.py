@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.data.patients import PatientOf, case_as_patient, exclude_patients_of
-from semi_nnunet.data.unlabelled import LocationPrior, UnlabelledCases
+from semi_nnunet.loading.unlabelled import LocationPrior, UnlabelledCases
+from semi_nnunet.raw.folds import PatientOf, case_as_patient, exclude_patients_of
 from semi_nnunet.training.filtering import ImageFilter
 from semi_nnunet.training.foreground import ForegroundLocator
 from semi_nnunet.training.prediction import CasePredictor

@@ -67,9 +67,9 @@ def compare(
     Raises:
         UserError: a name is unknown, a file cannot be read, or nothing was measured.
     """
-    from semi_nnunet.runs.compare import NothingToCompareError
-    from semi_nnunet.runs.compare import compare_trainings as compare_trainings
     from semi_nnunet.util.errors import printable
+    from semi_nnunet.workflows.compare import NothingToCompareError
+    from semi_nnunet.workflows.compare import compare_trainings as compare_trainings
 
     try:
         text = compare_trainings(

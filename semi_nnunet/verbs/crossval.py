@@ -71,7 +71,7 @@ def crossval(
         UnfinishedError: jobs failed; the reasons were printed.
         UserError: everything that would keep a job from running, before the first one starts.
     """
-    from semi_nnunet.runs.crossval import run_crossval as run_jobs
+    from semi_nnunet.workflows.crossval import run_crossval as run_jobs
 
     is_done = run_jobs(
         dataset,

@@ -24,8 +24,8 @@ def doctor(dataset: OptionalDataset = None) -> int:
     Raises:
         UserError: there is no such data set.
     """
-    from semi_nnunet.data.layout import find_raw_dataset
     from semi_nnunet.discovery.doctor import examine
+    from semi_nnunet.raw.layout import find_raw_dataset
 
     if dataset is not None:
         find_raw_dataset(
@@ -36,7 +36,7 @@ def doctor(dataset: OptionalDataset = None) -> int:
         logger.info(str(finding))
         problems += finding.fix is not None
     if dataset is not None:
-        from semi_nnunet.runs.ready import examine_dataset
+        from semi_nnunet.workflows.ready import examine_dataset
 
         findings, next_commands = examine_dataset(dataset)
         logger.info("\n".join(map(str, findings)))
@@ -46,7 +46,7 @@ def doctor(dataset: OptionalDataset = None) -> int:
     else:
         logger.info("\neverything is in place")
     if next_commands:
-        from semi_nnunet.runs.next_step import format_next_lines
+        from semi_nnunet.workflows.next_step import format_next_lines
 
         logger.info(format_next_lines(next_commands))
     return problems

@@ -63,8 +63,8 @@ def evaluate(
     """
     from semi_nnunet.evaluation.measuring import evaluate_folders as measure_folders
     from semi_nnunet.evaluation.tables import format_class_means
-    from semi_nnunet.runs.next_step import format_next_lines, suggest_after_measuring
     from semi_nnunet.util.errors import printable
+    from semi_nnunet.workflows.next_step import format_next_lines, suggest_after_measuring
 
     measured = measure_folders(
         predictions,

@@ -94,7 +94,7 @@ def model_name(
     Raises:
         UserError: both or neither are given, or there is no such data set.
     """
-    from semi_nnunet.data.layout import resolve_dataset_name
+    from semi_nnunet.raw.layout import resolve_dataset_name
     from semi_nnunet.util.errors import UserError
 
     if model is None:

@@ -17,7 +17,7 @@ from semi_nnunet.verbs.options import (
 )
 
 if TYPE_CHECKING:
-    from semi_nnunet.runs.plan import WrittenPlans
+    from semi_nnunet.workflows.plan import WrittenPlans
 
 logger = logging.getLogger(__name__)
 
@@ -93,8 +93,8 @@ def plan(
         UserError: a name, setting, patch or network does not exist or does not fit.
     """
     from semi_nnunet.planning.shown import format_all_settings, format_decided_settings
-    from semi_nnunet.runs.next_step import suggest_preprocessing, suggest_training
-    from semi_nnunet.runs.plan import plan_dataset as write_settings
+    from semi_nnunet.workflows.next_step import suggest_preprocessing, suggest_training
+    from semi_nnunet.workflows.plan import plan_dataset as write_settings
 
     planned = write_settings(
         dataset,

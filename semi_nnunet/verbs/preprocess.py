@@ -20,7 +20,7 @@ from semi_nnunet.verbs.options import (
 )
 
 if TYPE_CHECKING:
-    from semi_nnunet.runs.prepare import PreparedCounts
+    from semi_nnunet.workflows.prepare import PreparedCounts
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +80,9 @@ def prepare(
         UnfinishedError: shards failed; the reasons were printed.
         UserError: every bad input, in one pass, before anything is written.
     """
-    from semi_nnunet.runs.next_step import suggest_training
-    from semi_nnunet.runs.prepare import list_shards, prepare_shard, preprocess_shard
-    from semi_nnunet.runs.prepare import prepare_dataset as prepare_dataset
+    from semi_nnunet.workflows.next_step import suggest_training
+    from semi_nnunet.workflows.prepare import list_shards, prepare_shard, preprocess_shard
+    from semi_nnunet.workflows.prepare import prepare_dataset as prepare_dataset
 
     jobs = (launcher or Launcher()).for_jobs()
     if jobs.only is not None:  # a process of a cluster, or the worker that it starts

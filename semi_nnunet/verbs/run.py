@@ -18,7 +18,7 @@ from semi_nnunet.verbs.options import (
 )
 
 if TYPE_CHECKING:
-    from semi_nnunet.runs.recipe import Recipe
+    from semi_nnunet.workflows.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 Stage = Literal[
@@ -83,8 +83,8 @@ def run(
     if list:
         list_recipes()
         return None
-    from semi_nnunet.runs.follow import FollowOptions, follow_recipe
     from semi_nnunet.util.errors import UserError
+    from semi_nnunet.workflows.follow import FollowOptions, follow_recipe
 
     if recipe is None or converted is None:
         raise UserError(
@@ -115,7 +115,7 @@ def run(
 
 def list_recipes() -> None:
     """Log the names and titles of all recipes."""
-    from semi_nnunet.runs.recipe_files import find_recipes_folder, list_recipe_titles
+    from semi_nnunet.workflows.recipe_files import find_recipes_folder, list_recipe_titles
 
     recipes = [*list_recipe_titles()]
     width = max((len(name) for name, _ in recipes), default=0)

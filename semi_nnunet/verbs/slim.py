@@ -17,7 +17,7 @@ from semi_nnunet.verbs.options import (
 )
 
 if TYPE_CHECKING:
-    from semi_nnunet.runs.slim import SlimResult
+    from semi_nnunet.workflows.slim import SlimResult
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +68,8 @@ def slim(
             model's network is not one of nnU-Net's, no network meets the goal, or a training
             failed.
     """
-    from semi_nnunet.runs.slim import distil_slim_network as distil_model
     from semi_nnunet.util.errors import printable
+    from semi_nnunet.workflows.slim import distil_slim_network as distil_model
 
     slimmed = distil_model(
         model,

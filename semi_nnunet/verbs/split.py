@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from semi_nnunet.verbs.options import FIRST, MORE, Dataset, NewNumber, RareFlag, one_of, option
 
 if TYPE_CHECKING:
-    from semi_nnunet.data.splitting import Split
+    from semi_nnunet.raw.benchmark_split import Split
 
 logger = logging.getLogger(__name__)
 CASES = one_of()
@@ -63,7 +63,7 @@ def split(
     Raises:
         UserError: a number or list does not fit the cases, or the new data set is something else.
     """
-    from semi_nnunet.data.splitting import split as hide_labels
+    from semi_nnunet.raw.benchmark_split import split as hide_labels
 
     made = hide_labels(
         dataset,

@@ -59,10 +59,10 @@ def train(
         UserError: the trainer, the plans, the configuration, the fold or the device does not exist,
             the data or settings do not fit, or the weights are missing or can execute code.
     """
-    from semi_nnunet.runs.next_step import format_device_option
     from semi_nnunet.runs.process_group import is_first_process
-    from semi_nnunet.runs.train import train_fold as train_fold
     from semi_nnunet.util.command import typed
+    from semi_nnunet.workflows.next_step import format_device_option
+    from semi_nnunet.workflows.train import train_fold as train_fold
 
     folder = train_fold(
         dataset,

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.data.prepare import prepare_for_training
+from semi_nnunet.preprocessing.prepare import prepare_for_training
 
 
 class Copy:

@@ -10,8 +10,8 @@ from typing import Any
 
 from nnunetv2.training.dataloading import nnunet_dataset
 
-from semi_nnunet.data import preprocessing
-from semi_nnunet.data.manifest import Manifest
+from semi_nnunet.preprocessing import cases as preprocessing
+from semi_nnunet.preprocessing.manifest import Manifest
 
 
 def killing_after(calls: int, function: Callable[..., Any]) -> Callable[..., Any]:

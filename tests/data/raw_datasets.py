@@ -12,8 +12,8 @@ import SimpleITK as sitk
 import tifffile
 from PIL import Image
 
-from semi_nnunet.data.integrity import check_dataset, find_dataset_problems
 from semi_nnunet.util.errors import Problem
+from semi_nnunet.verify.integrity import check_dataset, find_dataset_problems
 
 SHAPE = (6, 7, 8)
 

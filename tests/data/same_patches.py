@@ -11,8 +11,8 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.nn import functional as F
 
-from semi_nnunet.data.batched_transforms import BatchedTransforms
-from semi_nnunet.data.loading import make_reproducible
+from semi_nnunet.loading.batched_transforms import BatchedTransforms
+from semi_nnunet.loading.steps import make_reproducible
 from semi_nnunet.util.seeds import seeded
 
 CASES: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ import pytest
 import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from semi_nnunet.data.annotated_classes import (
+from semi_nnunet.raw.classes import (
     AnnotatedClasses,
     find_annotated_case_problems,
     find_annotation_problems,
@@ -21,9 +21,9 @@ from semi_nnunet.data.annotated_classes import (
     has_regions,
     restrict_annotations,
 )
-from semi_nnunet.data.checked import read_reports, write_reports
-from semi_nnunet.data.integrity import check_dataset, find_dataset_problems
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.verify.integrity import check_dataset, find_dataset_problems
+from semi_nnunet.verify.reports import read_reports, write_reports
 from tests.data.copied import Copy
 from tests.data.raw_datasets import SHAPE, describe, only_problem, problems_in, write
 

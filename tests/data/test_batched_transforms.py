@@ -25,8 +25,8 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
 
-from semi_nnunet.data.batched_transforms import BatchedTransforms
-from semi_nnunet.data.loading import select_geometry
+from semi_nnunet.loading.batched_transforms import BatchedTransforms
+from semi_nnunet.loading.steps import select_geometry
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.seeds import seeded
 from tests.data.same_patches import (

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.data import integrity
-from semi_nnunet.data.checked import (
+from semi_nnunet.verify import integrity
+from semi_nnunet.verify.integrity import check_dataset
+from semi_nnunet.verify.reports import (
     CaseReport,
     KnownReports,
     compute_report_source,
     read_reports,
     write_reports,
 )
-from semi_nnunet.data.integrity import check_dataset
 from tests.data.raw_datasets import make, make_tif, truncate, voxels, write
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.data.configurations import (
+from semi_nnunet.raw.plans import (
     is_plans_file,
     list_next_stages,
     read_plans,

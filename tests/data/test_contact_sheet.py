@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semi_nnunet.data.contact_sheet import (
+from semi_nnunet.raw.description import RawDataset
+from semi_nnunet.verify.contact_sheet import (
     PIXELS,
     SheetPanel,
     draw_sheet,
@@ -16,7 +17,6 @@ from semi_nnunet.data.contact_sheet import (
     scale_to_unit,
     write_sheet,
 )
-from semi_nnunet.data.raw_description import RawDataset
 from tests.data.raw_datasets import make, make_png, voxels, write
 
 

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from semi_nnunet.data.checked import CaseReport
-from semi_nnunet.data.domain import Outlier, find_outliers
-from semi_nnunet.data.integrity import check_dataset
-from semi_nnunet.data.raw_description import RawDataset
-from semi_nnunet.data.readers import UNTOLD, Geometry
+from semi_nnunet.raw.description import RawDataset
+from semi_nnunet.raw.readers import UNTOLD, Geometry
 from semi_nnunet.util.errors import Problem
+from semi_nnunet.verify.domain import Outlier, find_outliers
+from semi_nnunet.verify.integrity import check_dataset
+from semi_nnunet.verify.reports import CaseReport
 from tests.data.raw_datasets import SHAPE, describe, make, make_png, voxels, write
 
 MR, CT = ["MR"], ["CT"]

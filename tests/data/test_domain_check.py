@@ -13,11 +13,11 @@ import SimpleITK as sitk
 from PIL import Image
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data.domain import MAX_PRINTED, check_domain
-from semi_nnunet.data.integrity import check_dataset
-from semi_nnunet.data.manifest import Manifest
-from semi_nnunet.data.raw_description import RawDataset
+from semi_nnunet.preprocessing.manifest import Manifest
+from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.verify.domain import MAX_PRINTED, check_domain
+from semi_nnunet.verify.integrity import check_dataset
 from tests.data.copied import Copy, names
 from tests.data.raw_datasets import describe, make, make_png, voxels, write
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from semi_nnunet.data.existing_plans import (
+from semi_nnunet.preprocessing.planning import (
     fingerprint_fits,
     get_default_plans_name,
     read_existing_plans,
 )
-from semi_nnunet.data.raw_description import RawDataset
+from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
 from tests.data.copied import Copy

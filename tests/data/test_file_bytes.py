@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semi_nnunet.data.file_bytes import require_complete_image
-from semi_nnunet.data.integrity import check_dataset
 from semi_nnunet.util.errors import disk_error_message
+from semi_nnunet.verify.file_bytes import require_complete_image
+from semi_nnunet.verify.integrity import check_dataset
 from tests.data.raw_datasets import (
     SHAPE,
     flip_bit,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from semi_nnunet.data.fingerprint import (
+from semi_nnunet.preprocessing.fingerprint import (
     QUANTILES,
     compute_class_facts,
     compute_foreground_slices,
@@ -20,7 +20,7 @@ from semi_nnunet.data.fingerprint import (
     compute_label_facts,
     find_lookalike_classes,
 )
-from semi_nnunet.data.manifest import ManifestEntry
+from semi_nnunet.preprocessing.manifest import ManifestEntry
 
 
 def image(channels: int = 2, seed: int = 0) -> np.ndarray:

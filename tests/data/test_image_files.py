@@ -16,8 +16,8 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReori
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from PIL import Image
 
-from semi_nnunet.data import image_files
-from semi_nnunet.data.readers import UNTOLD
+from semi_nnunet.raw.readers import UNTOLD
+from semi_nnunet.verify import image_files
 from tests.data.raw_datasets import (
     SHAPE,
     describe,

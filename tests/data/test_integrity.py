@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from semi_nnunet.data.checked import CaseReport
-from semi_nnunet.data.image_files import QUANTILES
-from semi_nnunet.data.integrity import (
+from semi_nnunet.verify.image_files import QUANTILES
+from semi_nnunet.verify.integrity import (
     check_dataset,
     find_dataset_problems,
     find_dataset_warnings,
     find_duplicate_problems,
 )
+from semi_nnunet.verify.reports import CaseReport
 from tests.data.raw_datasets import (
     SHAPE,
     label,

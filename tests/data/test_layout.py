@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.data.layout import (
+from semi_nnunet.preprocessing.manifest import get_manifest_file, get_shards_folder
+from semi_nnunet.raw.layout import (
     find_raw_dataset,
     get_preprocessed_dataset,
     get_unlabelled_folder,
@@ -16,7 +17,6 @@ from semi_nnunet.data.layout import (
     resolve_dataset_name,
     was_dataset_made,
 )
-from semi_nnunet.data.manifest import get_manifest_file, get_shards_folder
 from semi_nnunet.util.errors import UserError
 
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")

@@ -24,8 +24,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.data.layout import get_unlabelled_folder
-from semi_nnunet.data.loading import (
+from semi_nnunet.loading.steps import (
     StepDataset,
     StepLoader,
     UnlabelledSampling,
@@ -33,7 +32,8 @@ from semi_nnunet.data.loading import (
     make_reproducible,
     select_geometry,
 )
-from semi_nnunet.data.unlabelled import UnlabelledDataset
+from semi_nnunet.loading.unlabelled import UnlabelledDataset
+from semi_nnunet.raw.layout import get_unlabelled_folder
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.signals import handled
 

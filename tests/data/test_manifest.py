@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.data.manifest import Manifest, ManifestEntry
+from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 
-from semi_nnunet.data import memory_needs
-from semi_nnunet.data.memory_needs import estimate_memory
-from semi_nnunet.data.readers import Geometry
+from semi_nnunet.raw.readers import Geometry
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.memory import GIB
+from semi_nnunet.verify import memory_needs
+from semi_nnunet.verify.memory_needs import estimate_memory
 from tests.data.copied import Copy, names
 from tests.data.raw_datasets import voxels, write
 
@@ -101,8 +101,8 @@ def test_with_unknown_memory_nothing_is_refused(
     copy: Copy, exploding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory_needs, "memory_bytes", lambda: None)
-    monkeypatch.setattr("semi_nnunet.data.prepare.preprocess_labelled", lambda *_: None)
-    monkeypatch.setattr("semi_nnunet.data.unlabelled_shards.preprocess_cases", lambda *_: None)
+    monkeypatch.setattr("semi_nnunet.preprocessing.prepare.preprocess_labelled", lambda *_: None)
+    monkeypatch.setattr("semi_nnunet.preprocessing.shards.preprocess_cases", lambda *_: None)
     assert copy.prepare() == {"2d": (5, 4)}
 
 

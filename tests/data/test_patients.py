@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
-from semi_nnunet.data.patients import (
+from semi_nnunet.raw.folds import (
     build_patient_finder,
     case_as_patient,
     exclude_patients_of,
@@ -21,6 +20,7 @@ from semi_nnunet.data.patients import (
     read_pseudo_labelled_cases,
     save_folds,
 )
+from semi_nnunet.raw.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
 

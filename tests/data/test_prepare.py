@@ -11,10 +11,10 @@ import pytest
 import SimpleITK as sitk
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data import existing_plans
-from semi_nnunet.data.existing_plans import select_configurations
-from semi_nnunet.data.prepare import prepare_for_training
-from semi_nnunet.data.preprocessing import Case, copy_ground_truth
+from semi_nnunet.preprocessing import planning as existing_plans
+from semi_nnunet.preprocessing.cases import Case, copy_ground_truth
+from semi_nnunet.preprocessing.planning import select_configurations
+from semi_nnunet.preprocessing.prepare import prepare_for_training
 from semi_nnunet.util.errors import UserError
 from tests.data.copied import Copy, names
 
@@ -87,7 +87,7 @@ def test_running_again_does_nothing_and_logs_the_stages(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("semi_nnunet.data.preprocessing.preprocess_case", never)
+    monkeypatch.setattr("semi_nnunet.preprocessing.cases.preprocess_case", never)
     assert copy.prepare() == {"2d": (5, 4)}
     out = capsys.readouterr().out
     assert f"checking {copy.raw}" in out and "preprocessing 2d, unlabelled: 4 cases" in out

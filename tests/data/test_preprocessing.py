@@ -18,15 +18,15 @@ import SimpleITK as sitk
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.data import preprocessing
-from semi_nnunet.data.manifest import Manifest, get_manifest_file
-from semi_nnunet.data.preprocessing import (
+from semi_nnunet.preprocessing import cases as preprocessing
+from semi_nnunet.preprocessing.cases import (
     Case,
     PreprocessingSpec,
     adopt_stock_preprocessing,
     preprocess_cases,
 )
-from semi_nnunet.data.raw_description import list_raw_cases
+from semi_nnunet.preprocessing.manifest import Manifest, get_manifest_file
+from semi_nnunet.raw.description import list_raw_cases
 from semi_nnunet.util.errors import DiskError, UserError
 from tests.data.killing import KILLERS
 from tests.data.preprocessed import content, voxels

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from semi_nnunet.data.integrity import check_dataset, find_dataset_problems
-from semi_nnunet.data.raw_description import RawDataset, find_cases, find_misnamed_images
+from semi_nnunet.raw.description import RawDataset, find_cases, find_misnamed_images
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.verify.integrity import check_dataset, find_dataset_problems
 from tests.data.raw_datasets import (
     describe,
     label,

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data.patients import build_patient_finder, exclude_patients_of
-from semi_nnunet.data.splitting import (
+from semi_nnunet.raw.benchmark_split import (
     Split,
     choose_held_out,
     choose_labelled,
@@ -21,6 +20,7 @@ from semi_nnunet.data.splitting import (
     split,
     write_split,
 )
+from semi_nnunet.raw.folds import build_patient_finder, exclude_patients_of
 from semi_nnunet.util.errors import UserError
 from tests.data.split_sources import CASES, make_source, names
 
@@ -154,7 +154,7 @@ def test_an_interrupted_split_is_simply_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, target, hidden = make_source(tmp_path), tmp_path / "Dataset041_New", tmp_path / "hidden"
-    monkeypatch.setattr("semi_nnunet.data.splitting.write_json", lambda *_: 1 / 0)
+    monkeypatch.setattr("semi_nnunet.raw.benchmark_split.write_json", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_split(source, target, ["a"], hidden, False)
     assert not target.exists()

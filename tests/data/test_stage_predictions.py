@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.data.stage_predictions import (
+from semi_nnunet.loading.stage_predictions import (
     find_missing_predictions,
     list_never_validated,
     predicts_unlabelled,

@@ -11,9 +11,9 @@ import pytest
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.data.layout import get_unlabelled_folder
-from semi_nnunet.data.loading import UnlabelledSampling, get_loader_dataset, make_unlabelled_loader
-from semi_nnunet.data.unlabelled import UnlabelledDataset, compute_foreground_prior
+from semi_nnunet.loading.steps import UnlabelledSampling, get_loader_dataset, make_unlabelled_loader
+from semi_nnunet.loading.unlabelled import UnlabelledDataset, compute_foreground_prior
+from semi_nnunet.raw.layout import get_unlabelled_folder
 from semi_nnunet.util.seeds import seeded
 
 

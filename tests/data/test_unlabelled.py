@@ -13,9 +13,9 @@ import pytest
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.data.layout import get_unlabelled_folder
-from semi_nnunet.data.loading import UnlabelledSampling
-from semi_nnunet.data.unlabelled import UnlabelledDataset, compute_foreground_prior
+from semi_nnunet.loading.steps import UnlabelledSampling
+from semi_nnunet.loading.unlabelled import UnlabelledDataset, compute_foreground_prior
+from semi_nnunet.raw.layout import get_unlabelled_folder
 from semi_nnunet.util.seeds import seeded
 
 KINDS = ("labels", "regions", "ignore", "regions_ignore")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data.manifest import Manifest, get_manifest_file
-from semi_nnunet.data.prepare import prepare_for_training, prepare_labelled
-from semi_nnunet.data.preprocessing import Case
-from semi_nnunet.data.unlabelled_shards import (
+from semi_nnunet.preprocessing.cases import Case
+from semi_nnunet.preprocessing.manifest import Manifest, get_manifest_file
+from semi_nnunet.preprocessing.prepare import prepare_for_training, prepare_labelled
+from semi_nnunet.preprocessing.shards import (
     UnlabelledPreprocessing,
     UnlabelledShard,
     find_unfinished_preprocessing_shards,

@@ -14,8 +14,12 @@ from PIL import Image
 from skimage import io
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data.integrity import check_dataset, find_dataset_problems, find_duplicate_problems
-from semi_nnunet.data.patients import build_patient_finder
+from semi_nnunet.raw.folds import build_patient_finder
+from semi_nnunet.verify.integrity import (
+    check_dataset,
+    find_dataset_problems,
+    find_duplicate_problems,
+)
 
 SPACING = (0.5, 0.75, 2.0)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semi_nnunet.data.integrity import find_dataset_problems
+from semi_nnunet.verify.integrity import find_dataset_problems
 from tests.datasets.converting import Converter, cases, counts, read, write_volume
 
 

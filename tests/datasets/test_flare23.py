@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.data.annotated_classes import AnnotatedClasses
 from semi_nnunet.datasets.flare23 import LABELS
+from semi_nnunet.raw.classes import AnnotatedClasses
 from tests.datasets.converting import Converter, cases, counts, write_volume
 
 HELD = {"FLARE23_0001": range(15), "FLARE23_0002": [0, 1, 14], "FLARE23_0003": [0, 2, 13]}

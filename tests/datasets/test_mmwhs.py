@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from semi_nnunet.data.raw_description import RawDataset
 from semi_nnunet.datasets import mmwhs
 from semi_nnunet.datasets.mmwhs import NUMBERS
+from semi_nnunet.raw.description import RawDataset
 from tests.datasets.converting import Converter, cases, counts, read, subsets, write_volume
 
 VALUES = (0, 205, 420, 500, 550, 600, 820, 850)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semi_nnunet.data.file_bytes import BrokenFileError
 from semi_nnunet.datasets.pictures import read_grey, read_masks, read_rgb, resized
+from semi_nnunet.raw.readers import BrokenFileError
 from tests.datasets.converting import write_picture
 
 GREY = np.arange(48, dtype=np.uint8).reshape(8, 6) * 5

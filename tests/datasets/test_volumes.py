@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from semi_nnunet.data.file_bytes import BrokenFileError
 from semi_nnunet.datasets.volumes import (
     frame_of,
     place,
@@ -16,6 +15,7 @@ from semi_nnunet.datasets.volumes import (
     resized_in_plane,
     save_volume,
 )
+from semi_nnunet.raw.readers import BrokenFileError
 
 
 def image_of(array: np.ndarray) -> sitk.Image:

@@ -18,10 +18,10 @@ import numpy as np
 from PIL import Image
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data.file_bytes import scan_raw
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import install_error_hook
 from semi_nnunet.util.files import read_csv
+from semi_nnunet.verify.file_bytes import scan_raw
 from tests.conftest import no_processes
 from tests.forking import context, forked
 from tests.mounting import mount_small

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from semi_nnunet.data import file_bytes
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
+from semi_nnunet.verify import file_bytes
 from tests.data.raw_datasets import make, truncate, voxels, write
 from tests.deploy.test_install import MODEL
 from tests.end_to_end.spoiling import (

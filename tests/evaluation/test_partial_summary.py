@@ -7,8 +7,8 @@ import pytest
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from semi_nnunet.data.annotated_classes import AnnotatedClasses
 from semi_nnunet.evaluation.tables import drop_unannotated
+from semi_nnunet.raw.classes import AnnotatedClasses
 from tests.evaluation.folders import LABELS, REGIONS, folders
 
 

@@ -14,7 +14,6 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data.raw_description import find_cases
 from semi_nnunet.datasets.phantom import LABEL_KINDS
 from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.inference.model import ImagePredictor, PredictionOptions
@@ -24,6 +23,7 @@ from semi_nnunet.inference.predict import (
     load_predictor,
     predict_images,
 )
+from semi_nnunet.raw.description import find_cases
 from semi_nnunet.util.errors import DiskError, UserError
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.util.memory import GIB, at_most, data_bytes

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
+from semi_nnunet.raw.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.training.cost import read_cost
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json

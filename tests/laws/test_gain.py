@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from semi_nnunet.data.prepare import prepare_for_training
 from semi_nnunet.datasets.phantom import write_phantom_dataset
 from semi_nnunet.planning.budget import NetworkSize, shrink_configuration
+from semi_nnunet.preprocessing.prepare import prepare_for_training
 from tests.conftest import PLANS_NAME, PreparedDataset, located, no_processes, write_plans
 from tests.trainers import DEFAULT_MODEL, UNLABELLED_TRAINERS
 

@@ -16,7 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from semi_nnunet.data.batched_transforms import BatchedTransforms
+from semi_nnunet.loading.batched_transforms import BatchedTransforms
 from semi_nnunet.util.seeds import seeded
 from tests.data.same_patches import CASES, batch_of, nnunet_transforms
 from tests.trainers import TRAINERS, WITHOUT_RAMP, each_of, partially_annotated

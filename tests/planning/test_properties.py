@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from semi_nnunet.data.layout import get_unlabelled_folder
-from semi_nnunet.data.manifest import Manifest, ManifestEntry
 from semi_nnunet.discovery.classes import trainer_classes
 from semi_nnunet.planning.properties import DatasetProperties, collect_properties, resolve_settings
+from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
+from semi_nnunet.raw.layout import get_unlabelled_folder
 from semi_nnunet.settings.overrides import merge_layers
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from semi_nnunet.data.manifest import ManifestEntry
+from semi_nnunet.preprocessing.manifest import ManifestEntry
 from semi_nnunet.pseudo_labels.choice import (
     SelectionRule,
     compare_labellings,

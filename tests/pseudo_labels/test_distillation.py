@@ -12,7 +12,6 @@ import SimpleITK as sitk
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data.patients import read_pseudo_labelled_cases
 from semi_nnunet.pseudo_labels.distillation import (
     Distillation,
     find_option_problems,
@@ -21,6 +20,7 @@ from semi_nnunet.pseudo_labels.distillation import (
     make_target,
 )
 from semi_nnunet.pseudo_labels.pool import LabellingRequest
+from semi_nnunet.raw.folds import read_pseudo_labelled_cases
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.util.files import read_json, write_json
 from tests.runs.parsing import parse_command
@@ -199,7 +199,7 @@ def test_all_mistakes_are_reported_together(capsys):
 
 
 def test_the_next_commands_can_be_typed_and_train_the_new_data_set(monkeypatch):
-    monkeypatch.setattr("semi_nnunet.runs.next_step.detect_device", lambda: "cpu")
+    monkeypatch.setattr("semi_nnunet.workflows.next_step.detect_device", lambda: "cpu")
     prepare, train = list_next_commands(Path("raw/Dataset077_New"), None, ["2d"], ["0", "1"])
     parsed = parse_command(prepare)
     assert (parsed.dataset, parsed.plans, parsed.configurations) == ("77", None, None)

@@ -6,14 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from semi_nnunet.data.existing_plans import fingerprint_fits
-from semi_nnunet.data.patients import (
-    build_patient_finder,
-    case_as_patient,
-    find_split_patients,
-    make_folds,
-    read_pseudo_labelled_cases,
-)
+from semi_nnunet.preprocessing.planning import fingerprint_fits
 from semi_nnunet.pseudo_labels.distilled_dataset import (
     add_ignore_label,
     collect_fold_cases,
@@ -27,6 +20,13 @@ from semi_nnunet.pseudo_labels.distilled_dataset import (
     write_pseudo_labelled_cases,
 )
 from semi_nnunet.pseudo_labels.pool import LabellingRequest
+from semi_nnunet.raw.folds import (
+    build_patient_finder,
+    case_as_patient,
+    find_split_patients,
+    make_folds,
+    read_pseudo_labelled_cases,
+)
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 from tests.conftest import no_processes

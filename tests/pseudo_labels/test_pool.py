@@ -17,7 +17,7 @@ import tifffile
 import torch
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.data.manifest import Manifest, ManifestEntry
+from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
 from semi_nnunet.pseudo_labels.pool import (
     LabellingRequest,
     PoolShard,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import semi_nnunet
-from semi_nnunet.cli.main import build_parser
+from tests.runs.parsing import parse_command
 from semi_nnunet.report.background import (
     collect_background,
     collect_method_settings,
@@ -140,7 +140,7 @@ def test_the_commands_make_the_same_trainings_again(tmp_path):
     again = set()
     for words in lines:
         if words[1] == "crossval":
-            parsed = build_parser("crossval").parse_args(words[1:])
+            parsed = parse_command(words)
             assert parsed.plans == "nnUNetPlans"
             again |= {
                 (trainer, configuration, fold, seed)

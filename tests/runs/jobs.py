@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from semi_nnunet.runs.crossval import make_jobs
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.util.files import write_json
+from semi_nnunet.workflows.crossval import make_jobs
 
 BASE, OURS = "SemiBaselineTrainer", "SemiMeanTeacherTrainer"
 TRAINERS = [BASE, OURS]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
-from semi_nnunet.data.patients import case_as_patient
-from semi_nnunet.runs import before_start
-from semi_nnunet.runs.crossval import make_jobs
+from semi_nnunet.raw.folds import case_as_patient
+from semi_nnunet.raw.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.workflows import before_start
+from semi_nnunet.workflows.crossval import make_jobs
 from tests.runs.jobs import OURS, STAGES, TRAINERS, fake_job
 
 

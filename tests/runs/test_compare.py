@@ -11,15 +11,19 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.values import write_values
-from semi_nnunet.runs.compare import NothingToCompareError, compare_trainings, require_trained_names
 from semi_nnunet.runs.trainings import find_jobs, list_metric_tables
 from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.workflows.compare import (
+    NothingToCompareError,
+    compare_trainings,
+    require_trained_names,
+)
 from tests.report.gains import values
 from tests.runs.jobs import BASE, OURS, jobs_of, leave
 
 
 def test_compare_names_untrained_models_and_unmatched_settings(folders, capsys, monkeypatch):
-    monkeypatch.setattr("semi_nnunet.runs.next_step.detect_device", lambda: "cpu")
+    monkeypatch.setattr("semi_nnunet.workflows.next_step.detect_device", lambda: "cpu")
     name = folders.results.name
     base, ours = jobs_of(folders)
     leave(base, epochs=2), leave(ours, epochs=3)

@@ -11,11 +11,11 @@ from functools import partial
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.runs.crossval import make_jobs
 from semi_nnunet.runs.trainings import find_jobs
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.workflows.crossval import make_jobs
 from tests.runs.interrupting import in_a_group, press_ctrl_c_twice
 from tests.runs.jobs import TRAINERS, fake_job
 from tests.runs.tiny import TINY, trainings_with, wait_for

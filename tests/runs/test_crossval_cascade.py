@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.runs.crossval import find_dependencies, make_jobs
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.launching import JobWork
+from semi_nnunet.workflows.crossval import find_dependencies, make_jobs
 from tests.runs.jobs import STAGES, TRAINERS
 
 

@@ -10,7 +10,12 @@ import pytest
 import SimpleITK as sitk
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.runs.ensemble import (
+from semi_nnunet.runs.folders import Folders
+from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.trainings import find_jobs
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.workflows.ensemble import (
     VALIDATION,
     EnsembleMember,
     find_ensemble_problems,
@@ -19,11 +24,6 @@ from semi_nnunet.runs.ensemble import (
     weigh_members,
     write_ensemble,
 )
-from semi_nnunet.runs.folders import Folders
-from semi_nnunet.runs.job import Job
-from semi_nnunet.runs.trainings import find_jobs
-from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import read_json, write_json
 
 TRAINER = "SemiMeanTeacherTrainer"
 

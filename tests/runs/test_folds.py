@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.data.layout import PSEUDO_LABELLED_FILE
-from semi_nnunet.data.patients import MAX_FOLDS, case_as_patient, make_folds
-from semi_nnunet.runs.crossval import make_jobs
+from semi_nnunet.raw.folds import MAX_FOLDS, case_as_patient, make_folds
+from semi_nnunet.raw.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.runs.folds import (
     count_dataset_folds,
     find_fold_problems,
@@ -20,6 +19,7 @@ from semi_nnunet.runs.folds import (
 )
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.workflows.crossval import make_jobs
 
 
 def test_folds_are_of_whole_patients_for_nnunets_own_trainers_too(folders, tmp_path):

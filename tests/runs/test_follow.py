@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.runs.follow import FollowOptions, check_follow_options
-from semi_nnunet.runs.recipe import load_recipe
-from semi_nnunet.runs.recipe_files import STAGES
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json
+from semi_nnunet.workflows.follow import FollowOptions, check_follow_options
+from semi_nnunet.workflows.recipe import load_recipe
+from semi_nnunet.workflows.recipe_files import STAGES
 from tests.datasets.converting import read
 from tests.runs.tiny import trainings_with, wait_for
 from tests.runs.tiny_recipe import RECIPE

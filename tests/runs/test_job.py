@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
-from semi_nnunet.data.patients import case_as_patient
-from semi_nnunet.runs.crossval import make_jobs
+from semi_nnunet.raw.folds import case_as_patient
 from semi_nnunet.runs.job import Job, predict_test_cases, require_step
 from semi_nnunet.runs.local import Resources, run_jobs
 from semi_nnunet.runs.trainings import find_jobs
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
+from semi_nnunet.workflows.crossval import make_jobs
 from tests.runs.jobs import OURS, TRAINERS, fake_job, jobs_of, leave
 
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from semi_nnunet.data.patients import case_as_patient
-from semi_nnunet.runs.matched import CASES, find_mismatches, read_matched_settings
+from semi_nnunet.raw.folds import case_as_patient
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.workflows.matched import CASES, find_mismatches, read_matched_settings
 from tests.runs.jobs import BASE, OURS, jobs_of, leave
 from tests.runs.tiny import TINY
 

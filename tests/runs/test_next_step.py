@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from semi_nnunet.runs.next_step import (
+from semi_nnunet.util.files import write_json
+from semi_nnunet.workflows.next_step import (
     detect_device,
     format_device_option,
     format_next_lines,
@@ -16,7 +17,6 @@ from semi_nnunet.runs.next_step import (
     suggest_preprocessing,
     suggest_training,
 )
-from semi_nnunet.util.files import write_json
 from tests.runs.jobs import BASE, OURS, fake_job, leave
 from tests.runs.parsing import parse_command
 

@@ -10,9 +10,9 @@ import pytest
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning import budget
 from semi_nnunet.planning.label_ceiling import MIN_CEILING
-from semi_nnunet.runs.plan import plan_dataset
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.workflows.plan import plan_dataset
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 
-import semi_nnunet.runs.prepare as module
-from semi_nnunet.data.layout import get_preprocessed_dataset
-from semi_nnunet.data.unlabelled_shards import UnlabelledPreprocessing
+import semi_nnunet.workflows.prepare as module
+from semi_nnunet.preprocessing.shards import UnlabelledPreprocessing
+from semi_nnunet.raw.layout import get_preprocessed_dataset
 from semi_nnunet.runs.launching import JobLauncher, JobWork, run_work
-from semi_nnunet.runs.prepare import list_shards, prepare_dataset, preprocess_shard
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.workflows.prepare import list_shards, prepare_dataset, preprocess_shard
 from tests.conftest import no_processes
 from tests.runs.parsing import parse_command
 
@@ -83,7 +83,7 @@ def test_only_shards_with_missing_cases_are_left(dataset, monkeypatch):
 
 
 def test_the_memory_of_this_machine_matters_only_where_it_does_the_work(dataset, monkeypatch):
-    monkeypatch.setattr("semi_nnunet.data.memory_needs.memory_bytes", lambda: 1000)
+    monkeypatch.setattr("semi_nnunet.verify.memory_needs.memory_bytes", lambda: 1000)
     with no_processes(), pytest.raises(UserError, match="resampling 4 unlabelled images"):
         prepare_dataset(dataset, ["2d"], processes=1)
     with no_processes(), pytest.raises(UserError, match="resampling 4 unlabelled images"):

@@ -8,13 +8,13 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.datasets.phantom import write_phantom_dataset
-from semi_nnunet.runs.ready import examine_dataset
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.workflows.ready import examine_dataset
 
 
 @pytest.fixture(autouse=True)
 def _no_gpu(monkeypatch):
-    monkeypatch.setattr("semi_nnunet.runs.next_step.detect_device", lambda: "cpu")
+    monkeypatch.setattr("semi_nnunet.workflows.next_step.detect_device", lambda: "cpu")
 
 
 def test_raw_images_need_preprocessing(tmp_path, monkeypatch, capsys):

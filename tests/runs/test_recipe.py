@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from semi_nnunet.datasets.converters import CONVERTERS
-from semi_nnunet.runs.recipe import LabelledSubset, format_converter_options, load_recipe
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.workflows.recipe import LabelledSubset, format_converter_options, load_recipe
 from tests.runs.parsing import parse_command
 
 PLANS = sorted((Path(__file__).resolve().parents[2] / "plans").glob("*.json"))

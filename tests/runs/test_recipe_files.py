@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.runs import recipe_files
-from semi_nnunet.runs.recipe_files import find_recipe, find_recipe_files, find_recipes_folder
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.workflows import recipe_files
+from semi_nnunet.workflows.recipe_files import find_recipe, find_recipe_files, find_recipes_folder
 
 PLANS = Path(__file__).resolve().parents[2] / "plans"
 

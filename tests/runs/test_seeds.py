@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from semi_nnunet.runs.crossval import make_jobs
 from semi_nnunet.runs.seeds import (
     find_seed_problems,
     name_seed_plans,
@@ -13,6 +12,7 @@ from semi_nnunet.runs.seeds import (
 )
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.workflows.crossval import make_jobs
 from tests.runs.jobs import TRAINERS
 from tests.runs.tiny import TINY
 

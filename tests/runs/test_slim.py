@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-import semi_nnunet.runs.slim as under_test
+import semi_nnunet.workflows.slim as under_test
 from semi_nnunet.cli.main import main
 from semi_nnunet.planning.slim import SlimNetwork
-from semi_nnunet.runs.slim import STUDENT, scale_learning_rate
 from semi_nnunet.util.files import write_json
+from semi_nnunet.workflows.slim import STUDENT, scale_learning_rate
 from tests.trainers import SHORT, TRAINERS, run_epochs, save_as_trained
 
 

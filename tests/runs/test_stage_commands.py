@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.runs.follow import FollowOptions, build_stage_commands, name_recipe_plans
-from semi_nnunet.runs.recipe import load_recipe
-from semi_nnunet.runs.recipe_files import STAGES
 from semi_nnunet.settings.assignments import parse_assignments
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.workflows.follow import FollowOptions, build_stage_commands, name_recipe_plans
+from semi_nnunet.workflows.recipe import load_recipe
+from semi_nnunet.workflows.recipe_files import STAGES
 from tests.runs.parsing import parse_command
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "plans").glob("*.json"))

@@ -7,20 +7,20 @@ from dataclasses import replace
 from unittest.mock import Mock
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.runs import status
 from semi_nnunet.runs.local import get_failure_file
-from semi_nnunet.runs.next_step import detect_device
-from semi_nnunet.runs.status import (
+from semi_nnunet.training.history import History
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.files import write_json
+from semi_nnunet.util.lock import held
+from semi_nnunet.workflows import status
+from semi_nnunet.workflows.next_step import detect_device
+from semi_nnunet.workflows.status import (
     describe_job,
     estimate_training_seconds,
     extract_reason,
     summarize_jobs,
 )
-from semi_nnunet.runs.status import report_trainings as status_of
-from semi_nnunet.training.history import History
-from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.files import write_json
-from semi_nnunet.util.lock import held
+from semi_nnunet.workflows.status import report_trainings as status_of
 from tests.runs.jobs import OURS, TRAINERS, fake_job
 
 

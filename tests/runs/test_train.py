@@ -10,12 +10,12 @@ import zipfile
 import pytest
 import torch
 
-import semi_nnunet.runs.train as module
+import semi_nnunet.workflows.train as module
 from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.register import trainer_folders
-from semi_nnunet.runs.train import EXTERNAL, train_fold
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
+from semi_nnunet.workflows.train import EXTERNAL, train_fold
 from tests.runs.jobs import BASE, OURS, fake_job
 
 

@@ -8,7 +8,6 @@ import shutil
 import pytest
 
 from semi_nnunet.evaluation.values import Model
-from semi_nnunet.runs.crossval import make_jobs
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.trainings import (
     find_jobs,
@@ -20,6 +19,7 @@ from semi_nnunet.runs.trainings import (
 )
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.lock import held
+from semi_nnunet.workflows.crossval import make_jobs
 from tests.runs.jobs import BASE, OURS, TRAINERS, jobs_of, leave
 
 

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from semi_nnunet.data.loading import StepLoader
+from semi_nnunet.loading.steps import StepLoader
 from semi_nnunet.training.loaders import LoaderWaitLog, describe_waiting
 from tests.trainers import same_weights, weights_of
 

@@ -1,1 +1,0 @@
-"""Raw data, its checks and its preprocessing."""

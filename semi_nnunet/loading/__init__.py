@@ -1,0 +1,1 @@
+"""Loading: a batch is a function of seed, stream, step and rank."""

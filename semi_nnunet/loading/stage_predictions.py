@@ -1,0 +1,52 @@
+"""Predictions of a cascade's first stage that its next stage needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from semi_nnunet.raw.folds import format_names, read_pseudo_labelled_cases
+from semi_nnunet.util.errors import UserError
+
+
+def find_missing_predictions(folder: str | None, cases: Sequence[str]) -> list[str]:
+    """Return the cases without a stored prediction of the previous stage, in ``folder``.
+
+    >>> missing_predictions(None, ["a"])  # a configuration without a previous stage
+    []
+    """
+    if folder is None:
+        return []
+    files = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+    return [case for case in cases if f"{case}.b2nd" not in files]
+
+
+def require_predictions(folder: str | None, cases: Sequence[str], command: str) -> None:
+    """Raise a UserError if predictions of the previous stage are missing.
+
+    Args:
+        folder: of the predictions, None without a previous stage.
+        cases: the cases to be predicted.
+        command: makes the predictions; the fix of the error.
+    """
+    if missing := find_missing_predictions(folder, cases):
+        raise UserError(
+            f"the cascade needs the previous stage's predictions in {folder}, they are missing for "
+            f"{len(missing)} cases: {format_names(missing, 10)}",
+            fix=command,
+        )
+
+
+def predicts_unlabelled(fold: int | str) -> bool:
+    """Return whether a fold's training predicts the unlabelled cases; fold 0 and "all" do."""
+    return str(fold) in ("0", "all")
+
+
+def list_never_validated(preprocessed: Path, fold: int | str) -> list[str]:
+    """Return the training cases that nnU-Net never predicts, as they are in no validation.
+
+    These are the pseudo-labelled cases; none for fold "all", which validates its training cases. A
+    case that a person labelled must be predicted by a fold that was not trained on it.
+    """
+    return [] if str(fold) == "all" else sorted(read_pseudo_labelled_cases(preprocessed))

@@ -1,0 +1,148 @@
+"""Preprocessed unlabelled images as a data set for nnU-Net's data loader."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+from batchgenerators.utilities.file_and_folder_operations import load_pickle
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
+
+from semi_nnunet.preprocessing.manifest import Manifest
+from semi_nnunet.raw.layout import SELECTED_FILE
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json
+
+LocationPrior = Mapping[Any, np.ndarray]
+
+
+def compute_foreground_prior(
+    labelled: nnUNetBaseDataset, cases: Sequence[str], locations_per_class: int = 2000
+) -> dict[Any, np.ndarray]:
+    """Return positions of foreground, relative to the image: class -> (N, 3) in [0, 1).
+
+    Unlabelled images are sampled at these positions of the labelled images.
+
+    Args:
+        locations_per_class: approximate number of positions to keep.
+    """
+    positions: dict[Any, list[np.ndarray]] = {}
+    for case in sorted(cases):
+        data, _, _, properties = labelled.load_case(case)
+        for key, locations in properties["class_locations"].items():
+            if len(locations) and not (isinstance(key, tuple) and -1 in key):
+                step = max(1, len(locations) * len(cases) // locations_per_class)
+                relative = (np.asarray(locations)[::step, 1:] + 0.5) / np.asarray(data.shape[1:])
+                positions.setdefault(key, []).append(relative)
+    return {key: np.concatenate(arrays) for key, arrays in positions.items()}
+
+
+class UnlabelledCases:
+    """The finished unlabelled cases of one configuration.
+
+    Args:
+        folder: the preprocessed folder.
+        command: makes the folder; named in errors.
+    """
+
+    def __init__(self, folder: Path, command: str = "semi_nnunet preprocess"):
+        self.folder, self.command = folder, command
+
+    def present(self) -> list[str]:
+        """Return the finished cases, only selected ones if ``semi_nnunet select`` was used."""
+        return self._filter_selected(sorted(Manifest(self.folder).present()))
+
+    def all(self, labelled: Sequence[str]) -> list[str]:
+        """Return the cases that are :meth:`present`.
+
+        Raises:
+            UserError: there are none, or one of them is also labelled.
+        """
+        cases = self.present()
+        if not cases:
+            raise UserError(
+                f"training on unlabelled images needs some, found none in {self.folder}",
+                fix=f"put them into imagesUn of the raw data set and run {self.command}",
+            )
+        contradictory = sorted(set(labelled).intersection(cases))
+        if contradictory:
+            raise UserError(
+                f"a case must be labelled or unlabelled, not both: {', '.join(contradictory)}",
+                fix=f"remove it from imagesUn or imagesTr and run {self.command} again",
+            )
+        return cases
+
+    def _filter_selected(self, cases: list[str]) -> list[str]:
+        path = self.folder.parent / SELECTED_FILE
+        if not (cases and path.is_file()):
+            return cases
+        selected = set(read_json(path)["cases"])
+        if not selected.intersection(cases):
+            raise UserError(
+                f"none of the {len(selected)} cases in {path} is preprocessed",
+                fix="select again, or semi_nnunet select --undo",
+            )
+        return [case for case in cases if case in selected]
+
+
+class UnlabelledDataset(nnUNetBaseDataset):
+    """Images of a ``*_unlabeled`` folder.
+
+    ``load_case`` returns nnU-Net's four values. The segmentation is a read-only array of zeros that
+    takes no memory and means "inside the image", as nnU-Net's loader pads it with -1.
+
+    Args:
+        folder: the preprocessed folder.
+        cases: the identifiers to use.
+        prior: :func:`compute_foreground_prior`, or {} for uniform sampling.
+        folder_with_segs_from_previous_stage: predictions of a cascade's previous stage, or None.
+        located: case -> positions at which a network sees foreground, relative to the image; if
+            not empty, they replace the prior of the case.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        cases: Sequence[str],
+        prior: LocationPrior,
+        folder_with_segs_from_previous_stage: str | None = None,
+        located: Mapping[str, LocationPrior] | None = None,
+    ):
+        super().__init__(str(folder), list(cases), folder_with_segs_from_previous_stage)
+        self.prior, self.located = prior, located or {}
+        blosc2.set_nthreads(1)
+
+    def load_case(self, identifier: str) -> tuple[Any, np.ndarray, Any, dict[str, Any]]:
+        data = self._open(Path(self.source_folder) / f"{identifier}.b2nd")
+        previous = self.folder_with_segs_from_previous_stage
+        seg_prev = None if previous is None else self._open(Path(previous) / f"{identifier}.b2nd")
+        properties = dict(load_pickle(str(Path(self.source_folder) / f"{identifier}.pkl")))
+        shape = data.shape[1:]
+        properties["class_locations"] = {
+            key: np.c_[np.zeros(len(relative), dtype=int), (relative * shape).astype(int)]
+            for key, relative in (self.located.get(identifier) or self.prior).items()
+        }
+        return data, np.broadcast_to(np.zeros((), dtype=np.int8), (1, *shape)), seg_prev, properties
+
+    @staticmethod
+    def _open(path: Path) -> Any:
+        options = {} if os.name == "nt" else {"mmap_mode": "r"}  # as nnU-Net: not on Windows
+        return blosc2.open(urlpath=str(path), mode="r", dparams={"nthreads": 1}, **options)
+
+    @staticmethod
+    def get_identifiers(folder: str) -> list[str]:
+        names = (path.stem for path in Path(folder).glob("*.b2nd"))
+        return sorted(name for name in names if not name.endswith("_seg"))
+
+    @staticmethod
+    def save_case(
+        data: np.ndarray,
+        seg: np.ndarray,
+        properties: dict[str, Any],
+        output_filename_truncated: str,
+    ) -> None:
+        raise NotImplementedError("semi_nnunet preprocess writes the unlabelled cases")

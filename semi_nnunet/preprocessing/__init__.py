@@ -1,0 +1,1 @@
+"""Preprocessing of a data set for training, in shards if asked for."""

@@ -1,0 +1,341 @@
+"""nnU-Net's preprocessing, case by case: resumable, also for images without labels."""
+
+from __future__ import annotations
+
+import filecmp
+import logging
+import pickle
+import shutil
+import sys
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import blosc2
+from batchgenerators.utilities.file_and_folder_operations import load_pickle
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from tqdm import tqdm
+
+from semi_nnunet.preprocessing.fingerprint import (
+    compute_class_facts,
+    compute_image_facts,
+    compute_label_facts,
+)
+from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry, get_manifest_file
+from semi_nnunet.raw.layout import GROUND_TRUTH
+from semi_nnunet.util.errors import DiskError, Problem, UserError
+from semi_nnunet.util.files import (
+    could_not_write,
+    sha256_of_file,
+    sha256_of_json,
+    write_atomically,
+    writing,
+)
+from semi_nnunet.util.parallel import process_pool
+from semi_nnunet.util.progress import with_progress
+from semi_nnunet.util.shards import Shard
+
+logger = logging.getLogger(__name__)
+LABELLED_ENDINGS = (".pkl", "_seg.b2nd", ".b2nd")  # the image last
+UNLABELLED_ENDINGS = (".pkl", ".b2nd")
+INTACT = "The cases finished earlier are complete and are kept"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case to preprocess.
+
+    Args:
+        name: its identifier.
+        images: the file of each channel.
+        label: the label file, or None for an unlabelled case.
+        content_hash: of the images' voxels, from the integrity check.
+    """
+
+    name: str
+    images: tuple[str, ...]
+    label: str | None
+    content_hash: str
+
+
+@dataclass(frozen=True)
+class PreprocessingSpec:
+    """All that the result of preprocessing depends on, besides the case."""
+
+    plans: dict[str, Any]
+    configuration: str
+    dataset_json: dict[str, Any]
+
+    @property
+    def data_identifier(self) -> str:
+        """Name of the folder of preprocessed cases."""
+        manager = PlansManager(self.plans).get_configuration(self.configuration)
+        return str(manager.data_identifier)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of what the result depends on; network, batch and our settings do not matter."""
+        configuration = PlansManager(self.plans).get_configuration(self.configuration).configuration
+        prefixes = ("spacing", "normalization", "use_mask", "resampling", "preprocessor")
+        relevant = {key: configuration[key] for key in configuration if key.startswith(prefixes)}
+        relevant["transpose_forward"] = self.plans["transpose_forward"]
+        relevant["intensities"] = self.plans["foreground_intensity_properties_per_channel"]
+        relevant["reader"] = self.plans["image_reader_writer"]
+        relevant["labels"] = self.dataset_json["labels"]
+        return sha256_of_json(relevant)[:16]
+
+    def compute_source(self, case: Case) -> str:
+        """Return the hash of a finished case's inputs: images, label and specification."""
+        label = "" if case.label is None else sha256_of_file(case.label)[:16]
+        return f"{case.content_hash[:32]}-{label}-{self.fingerprint}"
+
+
+def log_stage(stage: str) -> None:
+    """Log a stage of the work; on a terminal the progress bars name it."""
+    if not sys.stderr.isatty():
+        logger.info(stage)
+
+
+# ---- one case ----
+
+
+def preprocess_case(
+    case: Case, spec: PreprocessingSpec, folder: Path, aside: Path
+) -> ManifestEntry:
+    """Preprocess one case: write its files aside, then move them to ``folder``, the image last.
+
+    An unlabelled case gets an image and properties, no segmentation.
+
+    Raises:
+        DiskError: its files could not be written; other errors come from the case.
+    """
+    source, aside = spec.compute_source(case), aside / case.name
+    plans = PlansManager(spec.plans)
+    configuration = plans.get_configuration(spec.configuration)
+    preprocessor = configuration.preprocessor_class(verbose=False)
+    is_computed, run_case = False, preprocessor.run_case
+
+    def run_and_note(*arguments: Any, **options: Any) -> Any:
+        nonlocal is_computed
+        result = run_case(*arguments, **options)
+        is_computed = True
+        return result
+
+    preprocessor.run_case = run_and_note
+    shutil.rmtree(aside, ignore_errors=True)
+    with writing(aside, folder, left=INTACT):
+        aside.mkdir(parents=True)
+    endings = UNLABELLED_ENDINGS if case.label is None else LABELLED_ENDINGS
+    names = [f"{case.name}{ending}" for ending in endings]
+    try:
+        preprocessor.run_case_save(
+            str(aside / case.name),
+            list(case.images),
+            case.label,
+            plans,
+            configuration,
+            spec.dataset_json,
+        )
+        facts = _read_facts(aside, case.name, with_label=case.label is not None)
+        for name in names:
+            (aside / name).replace(folder / name)
+        shutil.rmtree(aside)
+    except (OSError, RuntimeError) as error:  # blosc2 raises RuntimeError for any disk error
+        if not is_computed:
+            raise
+        defect = f"the preprocessed {case.name} to {folder}"
+        raise could_not_write(defect, error, folder, left=INTACT) from error
+    return ManifestEntry.of(case.name, source, [folder / name for name in names], facts)
+
+
+def _read_facts(folder: Path, case: str, with_label: bool) -> dict[str, Any]:
+    """Compute the facts of a preprocessed case from its files, for the manifest."""
+    image = blosc2.open(str(folder / f"{case}.b2nd"), mode="r")[:]
+    properties = load_pickle(str(folder / f"{case}.pkl"))
+    facts = compute_image_facts(image, properties)
+    if with_label:
+        facts |= compute_class_facts(image, properties["class_locations"])
+        facts |= compute_label_facts(blosc2.open(str(folder / f"{case}_seg.b2nd"), mode="r")[:])
+    return facts
+
+
+# ---- many cases ----
+
+
+def preprocess_cases(
+    cases: Sequence[Case],
+    spec: PreprocessingSpec,
+    folder: Path,
+    num_processes: int,
+    title: str,
+    shard: Shard | None = None,
+) -> int:
+    """Preprocess the cases that are not finished yet, and remove the files of unknown cases.
+
+    Args:
+        cases: all cases of ``folder``, or of the shard.
+        num_processes: up to 1 means in this process.
+        shard: the part of the folder's cases to work on, None for all.
+
+    Returns:
+        The number of cases that were preprocessed now.
+
+    Raises:
+        UserError: with a problem for every case that failed; the others are finished.
+        DiskError: at once, if the disk is full or not writable.
+    """
+    if shard is None:
+        log_stage(f"preprocessing {title}: {len(cases)} cases")
+    with writing(folder, folder, left=INTACT):
+        folder.mkdir(parents=True, exist_ok=True)
+    sources = {case.name: spec.compute_source(case) for case in cases}
+    finished = {
+        name
+        for name, entry in Manifest(folder).read().items()
+        if sources.get(name) == entry.source and entry.is_intact(folder)
+    }
+    remove_unknown_cases(folder, finished, shard)
+    todo = [case for case in cases if case.name not in finished]
+    aside = folder.with_name(f"{folder.name}.tmp") if shard is None else shard.aside
+    manifest = Manifest(folder, None if shard is None else shard.finished)
+    problems: list[Problem] = []
+    results = _run_all(
+        todo, partial(preprocess_case, spec=spec, folder=folder, aside=aside), num_processes
+    )
+    options = {"total": len(cases), "initial": len(finished), "unit": "case", "disable": None}
+    with tqdm(desc=title, **options) as bar:
+        for case, result in results if shard is None else with_progress(results, len(todo)):
+            if isinstance(result, ManifestEntry):
+                manifest.add(result)
+            elif isinstance(result, DiskError):  # all other cases would fail, too
+                results.close()
+                shutil.rmtree(aside, ignore_errors=True)
+                raise result
+            else:
+                defect = f"preprocessing failed ({type(result).__name__}: {result})"
+                fix = "fix or remove the case, then run again; only unfinished cases are done"
+                if isinstance(result, BrokenProcessPool):
+                    fix = "its process was killed, probably for lack of memory: use -np 1"
+                problems.append(Problem(case.name, defect, fix))
+            bar.update()
+    shutil.rmtree(aside, ignore_errors=True)
+    if problems:
+        failed = f"{len(problems)} of {len(cases)} cases could not be preprocessed"
+        raise UserError(f"{failed} (the others are finished and kept):", problems)
+    return len(todo)
+
+
+def _run_all(
+    cases: Sequence[Case], work: Callable[[Case], ManifestEntry], num_processes: int
+) -> Generator[tuple[Case, ManifestEntry | BaseException], None, None]:
+    """Yield each case with its entry or its error; repeat the cases of killed processes singly."""
+    if num_processes <= 1 or not cases:
+        for case in cases:
+            try:
+                yield case, work(case)
+            except Exception as error:
+                yield case, error
+        return
+    killed: list[Case] = []  # when a process is killed, the pool loses the cases of all others
+    for case, result in _run_in_pool(cases, work, num_processes):
+        if isinstance(result, BrokenProcessPool):
+            killed.append(case)
+        else:
+            yield case, result
+    for number, case in enumerate(killed, start=1):
+        tqdm.write(
+            f"a process was killed: preprocessing {case.name} by itself ({number} of {len(killed)})"
+        )
+        yield from _run_in_pool([case], work, 1)
+
+
+def _run_in_pool(
+    cases: Sequence[Case], work: Callable[[Case], ManifestEntry], num_processes: int
+) -> Iterator[tuple[Case, ManifestEntry | BaseException]]:
+    with process_pool(min(num_processes, len(cases))) as pool:
+        futures = {pool.submit(work, case): case for case in cases}
+        try:
+            for future in as_completed(futures):
+                error = future.exception()
+                yield futures[future], future.result() if error is None else error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def remove_unknown_cases(folder: Path, cases: Collection[str], shard: Shard | None = None) -> None:
+    """Delete the files of cases that are not in ``cases``; with a shard, only cases of the shard.
+
+    They are incomplete or outdated, or their case was removed.
+    """
+    for path in folder.iterdir():
+        name = path.name.removesuffix(".pkl").removesuffix(".b2nd")
+        if shard is not None and not shard.holds(name):
+            continue
+        if path.is_file() and name not in cases and name.removesuffix("_seg") not in cases:
+            path.unlink()
+
+
+# ---- labelled cases ----
+
+
+def preprocess_labelled(
+    cases: Sequence[Case], spec: PreprocessingSpec, preprocessed: Path, num_processes: int
+) -> None:
+    """Preprocess the labelled cases of a configuration; adopt cases that nnU-Net preprocessed."""
+    folder = preprocessed / spec.data_identifier
+    if adopt_stock_preprocessing(cases, spec, folder, preprocessed / GROUND_TRUTH):
+        message = "%s: adopted %d labelled cases that nnU-Net preprocessed"
+        logger.info(message, spec.configuration, len(cases))
+    preprocess_cases(cases, spec, folder, num_processes, f"{spec.configuration}, labelled")
+
+
+def adopt_stock_preprocessing(
+    cases: Sequence[Case], spec: PreprocessingSpec, folder: Path, ground_truth: Path
+) -> bool:
+    """Write the missing manifest of a folder that nnU-Net's own command has preprocessed.
+
+    nnU-Net copies the labels to ``ground_truth`` after all configurations. A folder is adopted only
+    if all labels and readable files of all cases exist, and nothing else.
+
+    Returns:
+        Whether the folder was adopted.
+    """
+    if get_manifest_file(folder).exists() or not folder.is_dir() or not ground_truth.is_dir():
+        return False
+    label_ending = spec.dataset_json["file_ending"]
+    expected = {f"{case.name}{ending}" for case in cases for ending in LABELLED_ENDINGS}
+    if {path.name for path in folder.iterdir()} != expected or any(
+        not (ground_truth / f"{case.name}{label_ending}").is_file() for case in cases
+    ):
+        return False
+    try:
+        facts = {case.name: _read_facts(folder, case.name, with_label=True) for case in cases}
+        for case in cases:
+            blosc2.open(str(folder / f"{case.name}_seg.b2nd"), mode="r")[:]
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        return False  # a file is damaged, so all are made again
+    manifest = Manifest(folder)
+    for case in cases:
+        paths = [folder / f"{case.name}{ending}" for ending in LABELLED_ENDINGS]
+        manifest.add(
+            ManifestEntry.of(case.name, spec.compute_source(case), paths, facts[case.name])
+        )
+    return True
+
+
+def copy_ground_truth(cases: Sequence[Case], folder: Path, file_ending: str) -> None:
+    """Copy new and changed labels to the folder that nnU-Net validates on; remove all others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {f"{case.name}{file_ending}" for case in cases}
+    for path in folder.glob(f"*{file_ending}"):
+        if path.name not in names:
+            path.unlink()
+    for case in cases:
+        source, target = str(case.label), folder / f"{case.name}{file_ending}"
+        if not target.is_file() or not filecmp.cmp(source, target, shallow=False):
+            write_atomically(target, partial(shutil.copyfile, source))

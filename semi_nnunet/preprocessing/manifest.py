@@ -1,0 +1,137 @@
+"""Manifest of a preprocessed folder: the list of its finished cases.
+
+A case's line is written after its files are complete. If several processes share the work
+(semi_nnunet.preprocessing.shards), each writes its own list.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from semi_nnunet.util.files import sha256_of_file, writing
+from semi_nnunet.util.validation import line_as
+
+SizeAndDigest = Annotated[list[Any], Field(min_length=2, max_length=2)]
+
+
+def get_manifest_file(case_folder: str | Path) -> Path:
+    """Return the manifest of a preprocessed folder; it lies next to the folder.
+
+    >>> manifest_file("Dataset042_Hearts/nnUNetPlans_2d").name
+    'nnUNetPlans_2d.manifest.jsonl'
+    """
+    folder = Path(case_folder)
+    return folder.with_name(folder.name + ".manifest.jsonl")
+
+
+def get_shards_folder(case_folder: str | Path) -> Path:
+    """Return the folder of lists, logs and locks of the processes that share the work."""
+    folder = Path(case_folder)
+    return folder.with_name(folder.name + ".parts")
+
+
+@dataclass(frozen=True)
+class ManifestEntry:
+    """One finished case.
+
+    Args:
+        source: hash of images, label and preprocessing that it was made from.
+        files: file name -> [bytes, SHA-256]; at least one.
+        facts: shape, spacing and intensity statistics of the preprocessed image.
+        when: time of its end, in seconds since 1970; the newer of two entries counts.
+    """
+
+    case: str
+    source: str
+    files: Annotated[dict[str, SizeAndDigest], Field(min_length=1)]
+    facts: dict[str, Any] = field(default_factory=dict)
+    when: float = field(default=0.0, compare=False)
+
+    @classmethod
+    def of(
+        cls, case: str, source: str, paths: list[Path], facts: Mapping[str, Any]
+    ) -> ManifestEntry:
+        """Return the entry of a case with the finished files ``paths``."""
+        files: dict[str, list[Any]] = {
+            path.name: [path.stat().st_size, sha256_of_file(path)] for path in paths
+        }
+        return cls(case, source, files, dict(facts), time.time())
+
+    def is_present(self, folder: Path) -> bool:
+        """Return whether every file exists with its size (fast)."""
+        return all(
+            os.path.isfile(path := os.path.join(folder, name)) and os.path.getsize(path) == size
+            for name, (size, _) in self.files.items()
+        )
+
+    def is_intact(self, folder: Path) -> bool:
+        """Return whether every file exists with its checksum (reads all bytes)."""
+        return self.is_present(folder) and all(
+            sha256_of_file(folder / name) == digest for name, (_, digest) in self.files.items()
+        )
+
+
+class Manifest:
+    """The finished cases of ``case_folder``. Only one process at a time may append to a list.
+
+    Torn lines (of a crash) and foreign content are ignored, and their cases are done again.
+
+    Args:
+        case_folder: folder of the files.
+        path: the list to read and append to. None: read all lists, and append to the one next to
+            the folder.
+    """
+
+    def __init__(self, case_folder: str | Path, path: Path | None = None):
+        self.folder = Path(case_folder)
+        self.path = path or get_manifest_file(case_folder)
+        self._reads_one_list = path is not None
+
+    def read(self) -> dict[str, ManifestEntry]:
+        """Return case -> its newest entry."""
+        lists = [self.path]
+        if not self._reads_one_list:
+            lists += sorted(get_shards_folder(self.folder).glob("*.jsonl"))
+        entries: dict[str, ManifestEntry] = {}
+        for path in lists:
+            for case, entry in self._read_list(path).items():
+                if case not in entries or entry.when >= entries[case].when:
+                    entries[case] = entry
+        return entries
+
+    def _read_list(self, path: Path) -> dict[str, ManifestEntry]:
+        """Return case -> its last entry in one list."""
+        entries: dict[str, ManifestEntry] = {}
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                if entry := line_as(ManifestEntry, line):
+                    entries[entry.case] = entry
+        return entries
+
+    def present(self) -> dict[str, ManifestEntry]:
+        """Return the entries whose files all exist."""
+        return {case: entry for case, entry in self.read().items() if entry.is_present(self.folder)}
+
+    def add(self, entry: ManifestEntry) -> None:
+        """Append ``entry`` and flush it to the disk.
+
+        Raises:
+            DiskError: the disk is full or not writable.
+        """
+        with writing(self.path, self.path.parent, left="Its other lines are intact"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a+b") as file:
+                end = file.seek(0, os.SEEK_END)
+                file.seek(max(0, end - 1))
+                torn = end > 0 and file.read(1) != b"\n"
+                file.write((b"\n" if torn else b"") + json.dumps(asdict(entry)).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())

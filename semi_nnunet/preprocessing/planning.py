@@ -1,0 +1,239 @@
+"""nnU-Net's plans of a data set: check existing ones, make missing ones, select configurations.
+
+nnU-Net uses any plans that exist. Plans that were copied from another data set or written by
+another version end in a traceback much later, or train on wrongly preprocessed images.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nnunetv2
+from nnunetv2.experiment_planning.plan_and_preprocess_api import (
+    extract_fingerprints,
+    plan_experiments,
+)
+from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
+from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from semi_nnunet.preprocessing.cases import log_stage
+from semi_nnunet.preprocessing.manifest import Manifest
+from semi_nnunet.raw.classes import ANNOTATED_KEY as ANNOTATED
+from semi_nnunet.raw.description import UNLABELLED_DOMAIN, RawDataset
+from semi_nnunet.raw.folds import PATIENT_KEY as PATIENT
+from semi_nnunet.raw.layout import DATASET_JSON, FINGERPRINT_FILE
+from semi_nnunet.raw.readers import shorten_reason
+from semi_nnunet.util.environment import variable
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
+from semi_nnunet.util.files import read_json, undo, undone_on_failure, write_json, writing
+
+CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
+REQUIRED_KEYS = (
+    "dataset_name", "plans_name", "configurations", "transpose_forward", "image_reader_writer",
+    "experiment_planner_used",
+)  # fmt: skip
+INTENSITIES = (  # of the foreground: the present name, and that of nnU-Net 2.0
+    "foreground_intensity_properties_per_channel",
+    "foreground_intensity_properties_by_modality",
+)
+
+
+def plan_if_needed(
+    raw_dataset: Path | RawDataset,
+    preprocessed: Path,
+    plans_name: str,
+    planner: str,
+    num_processes: int,
+) -> dict[str, Any]:
+    """Return the plans; make nnU-Net's fingerprint and plans if they are missing or outdated.
+
+    Planning again after labelled cases came or went keeps ``plans["semi"]``.
+
+    Raises:
+        UserError: the existing plans belong to another data set or version, or are derived from
+            others (see :mod:`semi_nnunet.cli.plan`) and outdated.
+    """
+    raw = RawDataset.of(raw_dataset)
+    plans_file = preprocessed / f"{plans_name}.json"
+    written = [plans_file, preprocessed / FINGERPRINT_FILE, preprocessed / DATASET_JSON]
+    undo(written)
+    fits = fingerprint_fits(raw, preprocessed)
+    existing = read_existing_plans(plans_file, raw)
+    if existing and fits:
+        return existing
+    if existing and is_derived(existing):
+        raise UserError(
+            f"{plans_file} was derived from other plans, and the labelled cases or dataset.json "
+            f"have changed since",
+            fix=f"semi_nnunet preprocess -d {raw.number} without -p, "
+            f"then make these plans again (semi_nnunet plan)",
+        )
+    log_stage(f"planning {plans_name}")
+    get_default_plans_name(planner)  # raises if there is no such planner
+    with (
+        variable("nnUNet_n_proc_DA", None),  # nnU-Net's planner fails if it is 0
+        writing(f"{plans_name}.json and fingerprint to {preprocessed}", preprocessed),
+    ):
+        preprocessed.mkdir(parents=True, exist_ok=True)
+        with undone_on_failure(written):
+            extract_fingerprints(
+                [raw.number], num_processes=num_processes, clean=not fits, verbose=False
+            )
+            name = plan_experiments([raw.number], planner, overwrite_plans_name=plans_name)
+            plans = dict(read_json(preprocessed / f"{name}.json"))
+            settings = {key: existing[key] for key in ("semi", "semi_planned") if key in existing}
+            if settings:
+                plans |= settings
+                write_json(preprocessed / f"{name}.json", plans)
+    return plans
+
+
+def select_configurations(
+    plans: Mapping[str, Any], configurations: Sequence[str] | None
+) -> list[str]:
+    """Return the configurations to preprocess, one for each kind of data.
+
+    A cascade's second stage, for example, uses the data of 3d_fullres.
+
+    Args:
+        configurations: names; None selects nnU-Net's three, as far as the plans have them.
+
+    Raises:
+        UserError: the plans lack one.
+    """
+    available = plans["configurations"]
+    if configurations is None:
+        configurations = [name for name in CONFIGURATIONS if name in available]
+    if unknown := [name for name in configurations if name not in available]:
+        raise UserError(
+            f"the plans have no configuration {', '.join(unknown)}",
+            fix=f"choose from {', '.join(available)}",
+        )
+    manager = PlansManager(dict(plans))
+    identifiers = {name: manager.get_configuration(name).data_identifier for name in available}
+    owners: dict[str, str] = {}  # a configuration comes after its parent
+    for name, identifier in identifiers.items():
+        owners.setdefault(identifier, name)
+    return list(dict.fromkeys(owners[identifiers[name]] for name in configurations))
+
+
+# ---- do existing plans fit? ----
+
+
+def read_existing_plans(path: Path, raw: RawDataset) -> dict[str, Any]:
+    """Return the plans in a file, {} if it does not exist.
+
+    Raises:
+        UserError: with every reason why the plans do not fit the data set or this nnU-Net.
+    """
+    if not path.is_file():
+        return {}
+    plans = read_json(path)
+    raise_if_any(f"{path} cannot be used:", find_existing_plans_problems(plans, raw, path.name))
+    return dict(plans)
+
+
+def find_existing_plans_problems(plans: Any, raw: RawDataset, file_name: str) -> Iterator[Problem]:
+    """Yield every reason why plans do not fit a data set or this nnU-Net."""
+    fix = f"move it away, then semi_nnunet preprocess -d {raw.number} plans again"
+    if not isinstance(plans, dict):
+        yield Problem(file_name, f"must be an object, got {type(plans).__name__}", fix)
+        return
+    missing = [key for key in REQUIRED_KEYS if key not in plans]
+    missing += [] if any(key in plans for key in INTENSITIES) else INTENSITIES[:1]
+    if missing:
+        defect = f"must have all keys of nnU-Net's planner, but lacks {', '.join(missing)}"
+        yield Problem(file_name, f"{defect}: another version wrote it", fix)
+        return
+    if plans["dataset_name"] != raw.folder.name:
+        defect = f"must be of {raw.folder.name}, got plans of {plans['dataset_name']}"
+        yield Problem(file_name, defect, f"{fix}, or nnUNetv2_move_plans_between_datasets")
+    try:
+        recursive_find_reader_writer_by_name(plans["image_reader_writer"])
+    except Exception as error:  # nnU-Net may raise anything for an unknown name
+        defect = f"must name a reader of this nnU-Net, got {plans['image_reader_writer']!r}"
+        yield Problem(file_name, f"{defect} ({shorten_reason(error)})", fix)
+    manager = PlansManager(dict(plans))
+    for name in plans["configurations"]:
+        try:
+            channels = len(manager.get_configuration(name).normalization_schemes)
+        except (
+            Exception
+        ) as error:  # nnU-Net may raise anything for a configuration it did not write
+            reason = f"{type(error).__name__}: {shorten_reason(error)}"
+            defect = f"its configuration {name} does not fit this nnU-Net ({reason})"
+            yield Problem(file_name, defect, fix)
+            continue
+        if channels != len(raw.channels):
+            defect = f"its configuration {name} must be of the {len(raw.channels)} channels that "
+            yield Problem(file_name, f"{defect}dataset.json declares, got {channels}", fix)
+
+
+def get_default_plans_name(planner: str) -> str:
+    """Return the name under which one of nnU-Net's planners writes its plans.
+
+    >>> default_plans_name("ExperimentPlanner")
+    'nnUNetPlans'
+
+    Raises:
+        UserError: there is no such planner.
+    """
+    folder = os.path.join(nnunetv2.__path__[0], "experiment_planning")
+    planner_class = recursive_find_python_class(folder, planner, "nnunetv2.experiment_planning")
+    parameters = {} if planner_class is None else inspect.signature(planner_class).parameters
+    if "plans_name" not in parameters:
+        raise UserError(
+            f"nnU-Net has no planner {planner!r}", fix="for example -pl nnUNetPlannerResEncM"
+        )
+    return str(parameters["plans_name"].default)
+
+
+def is_derived(plans: Mapping[str, Any]) -> bool:
+    """Return whether plans were made from others: they say so, or use data of another name."""
+    if plans.get("semi_planned", {}).get("from", plans["plans_name"]) != plans["plans_name"]:
+        return True
+    if plans["plans_name"] == get_default_plans_name(plans["experiment_planner_used"]):
+        return False  # the residual encoders' planners use the data of nnUNetPlans
+    identifiers = [c.get("data_identifier") for c in plans["configurations"].values()]
+    prefix = f"{plans['plans_name']}_"
+    return any(identifier and not identifier.startswith(prefix) for identifier in identifiers)
+
+
+def fingerprint_fits(raw_dataset: Path | RawDataset, preprocessed: Path) -> bool:
+    """Return whether nnU-Net's fingerprint was made of the present labelled cases.
+
+    It was not if their number or dataset.json has changed, or if a preprocessed labelled case has
+    lost its label: the hidden label would live on in the intensities of the plans.
+    """
+    fingerprint, description = preprocessed / FINGERPRINT_FILE, preprocessed / DATASET_JSON
+    if not (fingerprint.is_file() and description.is_file()):
+        return False
+    raw = RawDataset.of(raw_dataset)
+    same_number = len(read_json(fingerprint)["spacings"]) == raw.content["numTraining"]
+    old_keys, new_keys = (
+        _keep_planning_keys(content) for content in (read_json(description), raw.content)
+    )
+    return same_number and old_keys == new_keys and list_preprocessed(preprocessed) <= raw.labelled
+
+
+def _keep_planning_keys(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dataset.json without the keys of this package, which do not affect plans."""
+    ours = (PATIENT, UNLABELLED_DOMAIN, ANNOTATED)
+    return {key: value for key, value in description.items() if key not in ours}
+
+
+def list_preprocessed(preprocessed: Path) -> set[str]:
+    """Return the cases that any configuration has preprocessed with their label."""
+    names = (path.name for path in preprocessed.glob("*.manifest.jsonl"))
+    folders = [preprocessed / name.removesuffix(".manifest.jsonl") for name in names]
+    return {
+        case
+        for folder in folders
+        if not folder.name.endswith("_unlabeled")
+        for case in Manifest(folder).present()
+    }

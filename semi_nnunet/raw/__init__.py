@@ -1,0 +1,1 @@
+"""Raw data sets: description, readers, folds and splits."""

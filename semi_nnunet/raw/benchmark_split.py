@@ -1,0 +1,408 @@
+"""Split: a benchmark data set with hidden labels, made from a labelled data set.
+
+Some cases of the source are labelled in the new data set, the others unlabelled.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semi_nnunet.raw.classes import ANNOTATED_KEY as ANNOTATED
+from semi_nnunet.raw.classes import restrict_annotations
+from semi_nnunet.raw.description import find_cases
+from semi_nnunet.raw.folds import PATIENT_KEY as PATIENT
+from semi_nnunet.raw.folds import (
+    PatientOf,
+    build_patient_finder,
+    case_as_patient,
+    exclude_patients_of,
+    find_split_patients,
+    format_names,
+    group_by_patient,
+)
+from semi_nnunet.raw.layout import (
+    DATASET_JSON,
+    SUBSETS_FILE,
+    UNLABELLED_IMAGES,
+    find_raw_dataset,
+    name_new_dataset,
+    was_dataset_made,
+)
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.files import could_not_write, folder_aside, read_json, write_json
+
+RECORD = "split.json"  # in the new data set: the inputs that it was made from
+
+
+@dataclass(frozen=True)
+class Split:
+    """A data set with hidden labels.
+
+    Args:
+        folder: of the data set, in nnUNet_raw.
+        hidden_labels: folder of the labels that are not in it.
+        is_new: False if the same split existed already; then nothing was written.
+        description: the numbers of cases, in words.
+    """
+
+    folder: Path
+    hidden_labels: Path
+    is_new: bool
+    description: str
+
+
+def split(
+    dataset: str,
+    new_id: int,
+    labelled: int | None = None,
+    *,
+    name: str | None = None,
+    case_list: str | Path | None = None,
+    published: bool = False,
+    seed: int = 0,
+    held_out: int | str | Path | None = None,
+    hidden_labels: str | Path | None = None,
+    symlink: bool = False,
+) -> Split:
+    """Make a benchmark data set with hidden labels from a labelled one.
+
+    The chosen cases keep their labels, all other training cases become unlabelled. If dataset.json
+    names patients, whole patients are drawn and held out.
+
+    Args:
+        dataset: number or name of the labelled data set.
+        new_id: number of the new one, from 1 to 999.
+        labelled: how many cases keep their labels; with a file of several lists, the list's name.
+        name: of the new data set; None: the old name and the number of labelled cases.
+        case_list: file with the cases that keep their labels: text, a JSON list, or a JSON object
+            of lists; None: they are drawn.
+        published: take the list of that many cases which a converter found in the literature.
+        held_out: unlabelled cases that become the test cases, to choose settings by: so many,
+            evenly spaced by name, or those of a file; None: the old test cases stay.
+        hidden_labels: folder for the hidden labels; None: next to the new data set.
+        symlink: link to the files instead of copying them.
+
+    Returns:
+        The new data set.
+
+    Raises:
+        UserError: a number or list does not fit the cases, or the new data set is something else.
+    """
+    source = find_raw_dataset(dataset)
+    file = source / SUBSETS_FILE if published else case_list
+    description = read_json(source / DATASET_JSON)
+    patient_of = build_patient_finder(description)
+    cases = list(find_cases(source / "imagesTr", description["file_ending"]))
+    listed = None if file is None else read_case_list(file, labelled)
+    with_label = choose_labelled(cases, labelled, listed, seed, patient_of)
+    tests: Sequence[str] = ()
+    if held_out is not None:
+        is_number = isinstance(held_out, int) or str(held_out).isdecimal()
+        request = int(str(held_out)) if is_number else read_case_list(str(held_out), None)
+        tests = choose_held_out(
+            exclude_patients_of(cases, with_label, patient_of), request, patient_of
+        )
+    default = f"{source.name.split('_', 1)[-1]}{len(with_label)}labelled"
+    target = name_new_dataset(source.parent, new_id, default if name is None else name)
+    hidden = Path(hidden_labels or source.parent / f"hidden_labels_{target.name}")
+    is_new = write_split(source, target, with_label, hidden, symlink, tests)
+    return Split(target, hidden, is_new, describe_subsets(target))
+
+
+def describe_subsets(dataset: Path) -> str:
+    """Return the numbers of cases as "4 in imagesTr, 116 in imagesUn, ..."."""
+    ending = read_json(dataset / DATASET_JSON)["file_ending"]
+    folders = ("imagesTr", UNLABELLED_IMAGES, "imagesTs")
+    return ", ".join(f"{len(find_cases(dataset / name, ending))} in {name}" for name in folders)
+
+
+# ---- choosing the cases ----
+
+
+def choose_labelled(
+    cases: Sequence[str],
+    number: int | None,
+    listed: Sequence[str] | None,
+    seed: int,
+    patient_of: PatientOf = case_as_patient,
+) -> list[str]:
+    """Return the cases that keep their labels.
+
+    >>> choose_labelled(["a", "b", "c", "d"], 2, ["d", "b", "a"], seed=0)
+    ['b', 'd']
+
+    Args:
+        number: how many; None: all listed ones.
+        listed: names; the first ``number`` are used. None: draw whole patients at random, and leave
+            out each patient that would take the total further from ``number``.
+
+    Raises:
+        UserError: neither number nor list, an unknown case, a number that is too large or too
+            small, or a negative seed.
+    """
+    if seed < 0:
+        raise UserError(f"--seed must be 0 or more, got {seed}", fix="correct it")
+    if number is None and listed is None:
+        raise UserError(
+            "some cases must stay labelled", fix="--labelled N draws them, --list FILE names them"
+        )
+    if listed is None:
+        patients = group_by_patient(sorted(cases), patient_of)
+        drawn = [str(name) for name in np.random.default_rng(seed).permutation(sorted(patients))]
+        pool = [case for patient in drawn for case in patients[patient]]
+    else:
+        pool = list(dict.fromkeys(listed))
+        require_known_cases(pool, cases, "the list names cases that imagesTr lacks")
+    if not pool:
+        container, verb = ("imagesTr", "add") if listed is None else ("the list", "name")
+        raise UserError(
+            f"at least one case must stay labelled, {container} is empty", fix=f"{verb} cases there"
+        )
+    if number is not None and not 1 <= number <= len(pool):
+        raise UserError(
+            f"--labelled must be between 1 and {len(pool)}, the cases to choose from, got {number}",
+            fix=f"a {'larger' if number < 1 else 'smaller'} --labelled",
+        )
+    if listed is not None or number is None:
+        return sorted(pool[:number])
+    labelled = list[str]()
+    for patient in drawn:
+        total = len(labelled) + len(patients[patient])
+        if abs(total - number) < abs(len(labelled) - number):
+            labelled += patients[patient]
+    smallest = min(drawn, key=lambda patient: len(patients[patient]))
+    return sorted(labelled or patients[smallest])
+
+
+def choose_held_out(
+    cases: Sequence[str], request: int | Sequence[str], patient_of: PatientOf = case_as_patient
+) -> list[str]:
+    """Return the unlabelled cases that become test cases, to choose settings by.
+
+    >>> choose_held_out(["a", "b", "c", "d"], 2)
+    ['a', 'c']
+
+    Args:
+        cases: cases of patients without a labelled case.
+        request: how many cases, evenly spaced in alphabetical order, or their names. Patients stay
+            whole, so that there may be a few more or fewer than requested.
+
+    Raises:
+        UserError: an unknown case, a number that is too large or too small, or only some cases of a
+            patient.
+    """
+    pool = sorted(cases)
+    if isinstance(request, int):
+        number = request
+    else:
+        headline = (
+            "--held-out names cases that are labelled, of a labelled patient, or do not exist"
+        )
+        require_known_cases(request, pool, headline)
+        number = len(set(request))
+    if not 1 <= number <= len(pool):
+        raise UserError(
+            f"--held-out must be 1 to {len(pool)} of the cases that are not labelled, got {number}",
+            fix="correct it",
+        )
+    if isinstance(request, int):
+        patients = group_by_patient(pool, patient_of)
+        names, sizes = list(patients), np.array([len(group) for group in patients.values()])
+
+        def spaced(count: int) -> np.ndarray:
+            return np.arange(count) * len(names) // count
+
+        totals = {count: int(sizes[spaced(count)].sum()) for count in range(1, len(names) + 1)}
+        best = min(totals, key=lambda count: (abs(totals[count] - number), totals[count], count))
+        return [case for index in spaced(best) for case in patients[names[index]]]
+    torn = find_split_patients({"train": set(pool) - set(request), "val": request}, patient_of)
+    if torn:
+        raise UserError(
+            f"--held-out must name all cases of a patient or none, got some of {format_names(torn)}",
+            fix="add the others",
+        )
+    return sorted(set(request))
+
+
+def require_known_cases(names: Sequence[str], cases: Sequence[str], headline: str) -> None:
+    """Raise a UserError that begins with ``headline`` if some names are not in ``cases``."""
+    allowed = set(cases)
+    if unknown := [name for name in names if name not in allowed]:
+        raise UserError(f"{headline}: {format_names(unknown, 10)}", fix="correct it")
+
+
+def read_case_list(path: str | Path, number: int | None) -> list[str]:
+    """Read case ids from a file: one a line, a JSON list, or a JSON object of such lists.
+
+    Args:
+        number: key of the list in a JSON object; or the object has an object "labelled" of lists
+            with any names, and the list of so many cases is read.
+
+    Raises:
+        UserError: the file is missing, malformed, or ambiguous.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(
+            f"the list {path} does not exist", fix="correct the path, or name the cases by --list"
+        )
+    if path.suffix != ".json":
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [line.strip() for line in lines if line.strip()]
+    content = read_json(path)
+    if isinstance(content, Mapping):
+        content = select_case_list(path, content, number)
+    if not (isinstance(content, list) and all(isinstance(case, str) for case in content)):
+        raise UserError(
+            f"{path} must hold a list of case ids, got {json.dumps(content)[:80]}",
+            fix='write them as ["case_1", "case_2"], or one a line in a .txt file',
+        )
+    return content
+
+
+def select_case_list(path: Path, content: Mapping[str, Any], number: int | None) -> list[str]:
+    """Return the list of so many cases; see :func:`read_case_list`."""
+    lists = [(key, value) for key, value in content.items() if isinstance(value, list)]
+    if isinstance(labelled := content.get("labelled"), Mapping):  # named by percent, for example
+        values = [value for value in labelled.values() if isinstance(value, list)]
+        lists = [(str(len(value)), value) for value in values] or lists
+    if number is None:
+        raise UserError(
+            f"{path} must hold one list of cases here, got an object of several",
+            fix="write the right one into its own file",
+        )
+    matching = [value for key, value in lists if key == str(number)]
+    if not matching:
+        keys = ", ".join(dict(lists)) or "nothing"
+        raise UserError(
+            f"{path} holds lists named {keys}, none named {number}",
+            fix="give one of these as --labelled",
+        )
+    if any(value != matching[0] for value in matching):
+        raise UserError(
+            f"{path} holds {len(matching)} different lists of {number} cases",
+            fix="write the right one into its own file, and give that as --list",
+        )
+    return list(matching[0])
+
+
+# ---- writing the data set ----
+
+
+def write_split(
+    source: Path,
+    target: Path,
+    labelled: Sequence[str],
+    hidden_labels: Path,
+    symlink: bool,
+    held_out: Sequence[str] = (),
+) -> bool:
+    """Write the benchmark data set ``target``.
+
+    Args:
+        labelled: the cases that keep their labels.
+        hidden_labels: a folder outside ``target`` for the labels of cases that become unlabelled.
+        symlink: link to the source's files instead of copying them.
+        held_out: cases that replace the source's test cases; unlabelled images of the same patients
+            are dropped.
+
+    Returns:
+        False if the same split existed already; then nothing is written.
+
+    Raises:
+        UserError: ``target`` is something else, ``hidden_labels`` lies inside it, a label is
+            missing, or a case of ``source`` is labelled and unlabelled.
+    """
+    description = read_json(source / DATASET_JSON)
+    record = {"source": source.name, "labelled": list(labelled)}
+    if held_out:
+        record["held_out"] = list(held_out)
+    record |= {key: description[key] for key in (PATIENT, ANNOTATED) if key in description}
+    if was_dataset_made(target, RECORD, record):
+        return False
+    if target.resolve() in [hidden_labels.resolve(), *hidden_labels.resolve().parents]:
+        raise UserError(
+            f"the hidden labels must lie outside the new data set, got {hidden_labels}",
+            fix="another --hidden-labels",
+        )
+    if "dataset" in description:
+        raise UserError(
+            f"{source}/{DATASET_JSON} lists its files one by one, which split does not support",
+            fix="use the folders imagesTr and labelsTr",
+        )
+    ending = description["file_ending"]
+    cases, unlabelled = (
+        find_cases(source / folder, ending) for folder in ("imagesTr", UNLABELLED_IMAGES)
+    )
+    labels = {case: source / "labelsTr" / f"{case}{ending}" for case in cases}
+    missing = [
+        Problem(f"labelsTr/{path.name}", "the file is absent", "add it, or remove its case")
+        for path in labels.values()
+        if not path.is_file()
+    ]
+    if missing:
+        raise UserError(f"every case of {source} needs a label:", missing)
+    if contradictory := sorted(set(cases) & set(unlabelled)):
+        raise UserError(
+            f"{source} has cases in imagesTr and in {UNLABELLED_IMAGES}: "
+            f"{', '.join(contradictory)}",
+            fix="remove them from one of the two",
+        )
+    with folder_aside(target, "Nothing was split") as aside:
+        put = FileTransfer(symlink)
+        folders = {case: (aside / "imagesTr", aside / "labelsTr") for case in labelled}
+        folders |= {case: (aside / "imagesTs", aside / "labelsTs") for case in held_out}
+        for case, files in cases.items():
+            images, label = folders.get(case, (aside / UNLABELLED_IMAGES, hidden_labels))
+            for file in files:
+                put(Path(file), images)
+            put(labels[case], label)
+        for case in exclude_patients_of(unlabelled, held_out, build_patient_finder(description)):
+            for file in unlabelled[case]:
+                put(Path(file), aside / UNLABELLED_IMAGES)
+        for folder in () if held_out else ("imagesTs", "labelsTs"):
+            for path in sorted((source / folder).glob(f"*{ending}")):
+                put(path, aside / folder)
+        tests = find_cases(aside / "imagesTs", ending)
+        description = restrict_annotations(description, [*labelled, *tests])
+        write_json(aside / DATASET_JSON, {**description, "numTraining": len(labelled)})
+        write_json(aside / RECORD, record)
+    return True
+
+
+class FileTransfer:
+    """Copy or link files into a folder, with the .json file that holds the spacing of a .tif."""
+
+    def __init__(self, symlink: bool):
+        self.symlink = symlink
+
+    def __call__(self, source: Path, folder: Path) -> None:
+        self._put(source, folder)
+        if source.suffix in (".tif", ".tiff"):
+            for stem in (source.stem, re.sub(r"_\d{4}$", "", source.stem)):
+                if (sidecar := source.with_name(f"{stem}.json")).is_file():
+                    self._put(sidecar, folder)
+
+    def _put(self, source: Path, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        target, temporary = folder / source.name, folder / f".{source.name}.tmp"
+        temporary.unlink(missing_ok=True)
+        try:
+            if self.symlink:
+                temporary.symlink_to(source.resolve())
+            else:
+                shutil.copy2(str(source), str(temporary))
+            temporary.replace(target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            if (error.filename, error.filename2) == (str(source), None):
+                raise  # the source cannot be read
+            raise could_not_write(target, error, folder) from error

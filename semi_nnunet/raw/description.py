@@ -1,0 +1,269 @@
+"""A raw data set as described by ``dataset.json`` and the files of each case."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from semi_nnunet.raw.classes import (
+    NON_CLASSES,
+    AnnotatedClasses,
+    find_annotation_problems,
+    get_declared_values,
+)
+from semi_nnunet.raw.folds import find_patient_expression_problems
+from semi_nnunet.raw.layout import DATASET_JSON, UNLABELLED_IMAGES
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
+
+UNLABELLED_DOMAIN = "unlabelled_domain"  # of dataset.json: are unlabelled images of the same kind?
+DOMAINS = ("same", "other")
+IMAGE_ENDINGS = (
+    ".nii.gz", ".nii", ".mha", ".nrrd", ".gipl", ".png", ".bmp", ".tif", ".tiff",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RawCase:
+    """One case of the raw data set.
+
+    Args:
+        subset: "labelled", "unlabelled" or "test".
+        label: its label file, None for unlabelled and test cases.
+        named_by_channel: the images are named CASE_0000, CASE_0001, ...; otherwise dataset.json
+            lists them.
+        unknown_values: values that its label may not hold, as it does not annotate their classes.
+    """
+
+    case: str
+    subset: str
+    images: tuple[str, ...]
+    label: str | None = None
+    named_by_channel: bool = True
+    unknown_values: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """A raw data set, read once. A command makes it with :meth:`of` and passes it on.
+
+    Args:
+        description: content of ``dataset.json``; "channel_names" also replaces the old name
+            "modality".
+        cases: labelled, unlabelled, then test, each sorted by identifier.
+    """
+
+    folder: Path
+    description: dict[str, Any]
+    cases: tuple[RawCase, ...]
+
+    @classmethod
+    def of(cls, raw_dataset: str | Path | RawDataset) -> RawDataset:
+        """Read a folder; return a :class:`RawDataset` unchanged.
+
+        Raises:
+            UserError: ``dataset.json`` cannot be used.
+        """
+        if isinstance(raw_dataset, RawDataset):
+            return raw_dataset
+        description = read_description(raw_dataset)
+        cases = list_raw_cases(raw_dataset, description, UNLABELLED_IMAGES)
+        return cls(Path(raw_dataset), description, tuple(cases))
+
+    @property
+    def number(self) -> int:
+        """Number of the data set in its folder's name."""
+        return int(self.folder.name[7:10])
+
+    @property
+    def labelled(self) -> set[str]:
+        """Identifiers of the labelled cases."""
+        return {case.case for case in self.cases if case.subset == "labelled"}
+
+    @property
+    def channels(self) -> list[str]:
+        """Names of the channels, in the order of nnU-Net's planner."""
+        return [str(name) for name in self.description["channel_names"].values()]
+
+    @property
+    def other_domain(self) -> bool:
+        """Whether the unlabelled images are declared to be of another kind, such as MR and CT."""
+        return bool(self.description.get(UNLABELLED_DOMAIN) == "other")
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """``dataset.json`` as it is, without "channel_names" if the file has the old name."""
+        modality = self.description.get("modality")
+        return {
+            key: value
+            for key, value in self.description.items()
+            if not (key == "channel_names" and value is modality)
+        }
+
+
+# ---- files of cases ----
+
+
+def find_cases(folder: str | Path, file_ending: str) -> dict[str, list[str]]:
+    """Return case -> its sorted channel files, in O(number of files); nnU-Net's own is quadratic.
+
+    Only names such as ``CASE_0000.ending`` count. A missing folder gives {}. A subfolder with such
+    a name counts, too (unpacking may make one), so that the check of its case reports it.
+    """
+    pattern = re.compile(r"(.+)_\d{4}" + re.escape(file_ending), re.DOTALL)
+    cases: dict[str, list[str]] = {}
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    for name in names:
+        if match := pattern.fullmatch(name):
+            cases.setdefault(match[1], []).append(os.path.join(folder, name))
+    return cases
+
+
+def find_misnamed_images(
+    folder: str | Path, cases: Mapping[str, Sequence[str]], endings: Sequence[str] = IMAGE_ENDINGS
+) -> Iterator[Problem]:
+    """Yield a problem for each image that is not named CASE_0000; hidden files are ignored."""
+    images = {os.path.basename(file) for files in cases.values() for file in files}
+    for name in list_files(folder):
+        is_image = name.lower().endswith(tuple(endings)) and not name.startswith(".")
+        if is_image and name not in images:
+            defect = "must be named CASE_0000 and have the ending that the model was trained with"
+            yield Problem(name, defect, "name it so, or convert it")
+
+
+def list_files(folder: str | Path) -> list[str]:
+    """Return the sorted names of files and links, also dangling ones; [] for a missing folder."""
+    if not os.path.isdir(folder):
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if not _is_folder(entry))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether it is a folder or a link to one; follows only links, which may be loops."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def path_within(path: str, root: str) -> str:
+    """Return ``path`` relative to the data set, or unchanged if it lies elsewhere."""
+    relative = os.path.relpath(path, root)
+    return path if relative.startswith("..") else relative
+
+
+def list_raw_cases(
+    raw_dataset: str | Path, description: dict[str, Any], unlabelled: str
+) -> list[RawCase]:
+    """Return all cases: labelled (of imagesTr or listed in ``dataset.json``), unlabelled, test."""
+    root, ending = os.fspath(raw_dataset), description["file_ending"]
+    if "dataset" in description:
+        cases = [_listed_case(root, *item) for item in sorted(description["dataset"].items())]
+    else:
+        cases = [
+            RawCase(case, "labelled", tuple(files), os.path.join(root, "labelsTr", case + ending))
+            for case, files in find_cases(os.path.join(root, "imagesTr"), ending).items()
+        ]
+    if (annotated := AnnotatedClasses.of(description)) is not None:
+        cases = [
+            replace(case, unknown_values=annotated.unknown_values(case.case)) for case in cases
+        ]
+    for subset, folder in (("unlabelled", unlabelled), ("test", "imagesTs")):
+        images = find_cases(os.path.join(root, folder), ending)
+        cases += [RawCase(case, subset, tuple(files)) for case, files in images.items()]
+    return cases
+
+
+def _listed_case(root: str, case: str, entry: dict[str, Any]) -> RawCase:
+    """Return a case of ``dataset.json``, whose paths may hold environment variables."""
+    images, label = (
+        [os.path.normpath(os.path.join(root, os.path.expandvars(str(path)))) for path in paths]
+        for paths in (entry["images"], [entry["label"]])
+    )
+    return RawCase(case, "labelled", tuple(images), label[0], named_by_channel=False)
+
+
+# ---- dataset.json ----
+
+
+def read_description(raw_dataset: str | Path, name: str = DATASET_JSON) -> dict[str, Any]:
+    """Return ``dataset.json``, with "channel_names" even if the file has the old name "modality".
+
+    Raises:
+        UserError: with every problem, if the file is missing, no JSON or incomplete.
+    """
+    path = Path(raw_dataset) / name
+    try:
+        if path.exists() and not path.is_file():  # reading a pipe would never end
+            raise OSError("it must be a file")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        defect = "is absent" if isinstance(error, FileNotFoundError) else f"is not JSON: {error}"
+        fix = "correct the path, or write it as nnU-Net's documentation/dataset_format.md says"
+        raise UserError(f"{path} cannot be used:", [Problem(name, defect, fix)]) from error
+    problems = [replace(problem, where=name) for problem in _find_content_problems(content)]
+    raise_if_any(f"{path} cannot be used:", problems)
+    return {"channel_names": content.get("modality"), **content}
+
+
+def _find_content_problems(content: Any) -> Iterator[Problem]:
+    if not isinstance(content, dict):
+        defect = f"must be an object, got {type(content).__name__}"
+        yield Problem(DATASET_JSON, defect, "rewrite it")
+        return
+    content = {"channel_names": content.get("modality"), **content}
+    required = {"channel_names": dict, "labels": dict, "numTraining": int, "file_ending": str}
+    for key, value_type in required.items():
+        value = content.get(key)
+        if value is None:
+            yield Problem(DATASET_JSON, f"lacks the key {key!r}", "add it")
+        elif not isinstance(value, value_type) or (not value and value_type is not int):
+            defect = f"{key!r} must be a non-empty {value_type.__name__}, got {value!r}"
+            yield Problem(DATASET_JSON, defect, "correct it")
+    if isinstance(content.get("labels"), dict) and content["labels"]:
+        yield from _find_label_problem(content["labels"])
+    yield from _find_listing_problems(content.get("dataset", {}))
+    yield from find_patient_expression_problems(content, DATASET_JSON)
+    yield from find_annotation_problems(content, DATASET_JSON)
+    domain = content.get(UNLABELLED_DOMAIN, DOMAINS[0])
+    if domain not in DOMAINS:
+        defect = f"{UNLABELLED_DOMAIN!r} must be one of {', '.join(DOMAINS)}, got {domain!r}"
+        yield Problem(DATASET_JSON, defect, "correct it, or leave it out: 'same' is the default")
+
+
+def _find_label_problem(labels: dict[str, Any]) -> Iterator[Problem]:
+    fix = 'number them 0, 1, 2, ... with "background": 0 and "ignore", if any, last'
+    defect = ""
+    try:
+        values = sorted(get_declared_values(labels))
+    except (TypeError, ValueError):
+        yield Problem(DATASET_JSON, f"'labels' must map names to whole numbers, got {labels}", fix)
+        return
+    if labels.get("background") != 0:
+        defect = f"the label 'background' must be 0, got {labels.get('background')!r}"
+    elif not set(labels) - {*NON_CLASSES}:
+        defect = f"'labels' must name a class, got {labels}"
+    elif values != list(range(len(values))):
+        defect = f"the labels must be consecutive, got {values}"
+    elif labels.get("ignore", values[-1]) != values[-1]:
+        defect = f"the label 'ignore' must be the highest of {values}"
+    if defect:
+        yield Problem(DATASET_JSON, defect, fix)
+
+
+def _find_listing_problems(listing: Any) -> Iterator[Problem]:
+    fix = 'write {"CASE": {"images": ["path", ...], "label": "path"}}'
+    if not isinstance(listing, dict):
+        yield Problem(DATASET_JSON, "'dataset' must be an object", fix)
+        return
+    for case, entry in listing.items():
+        if (
+            not isinstance(entry, dict)
+            or not isinstance(entry.get("label"), str)
+            or not isinstance(entry.get("images"), list)
+        ):
+            defect = f"'dataset' must give images and label of case {case!r}"
+            yield Problem(DATASET_JSON, defect, fix)

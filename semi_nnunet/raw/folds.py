@@ -1,0 +1,241 @@
+r"""Folds of a data set, and the patients that they keep together.
+
+Two frames of a heart or the slices of a scan are nearly the same picture, so all cases of a patient
+belong in one fold, on one side of a split, and count as one observation. ``dataset.json`` may hold
+a regular expression for the part of a case's identifier that names its patient. It matches from
+the start; if it has a group, the group is the patient::
+
+    "patient": "patient[0-9]+"
+
+Then patient001_ED and patient001_ES belong to patient001. Without the entry every case counts as
+its own patient.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from semi_nnunet.raw.layout import PSEUDO_LABELLED_FILE, SPLITS_FILE
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
+from semi_nnunet.util.files import read_json, write_json
+
+PATIENT_KEY = "patient"  # of dataset.json
+MAX_FOLDS = 5
+
+PatientOf = Callable[[str], str]  # case -> its patient
+Fold = dict[str, list[str]]  # "train" and "val" -> cases
+
+
+# ---- patients ----
+
+
+def build_patient_finder(description: Mapping[str, Any]) -> PatientOf:
+    """Return the function that maps a case to its patient.
+
+    >>> patient_of = patient_finder({"patient": "patient[0-9]+"})
+    >>> patient_of("patient001_ED"), patient_of("volunteer_7")
+    ('patient001', 'volunteer_7')
+
+    Args:
+        description: dataset.json. A case that its expression does not match is its own patient.
+
+    Raises:
+        UserError: the expression is invalid.
+    """
+    problems = find_patient_expression_problems(description, "dataset.json")
+    raise_if_any("dataset.json cannot be used:", problems)
+    if PATIENT_KEY not in description:
+        return case_as_patient
+    return _make_finder(re.compile(description[PATIENT_KEY]))
+
+
+def _make_finder(pattern: re.Pattern[str]) -> PatientOf:
+    return lambda case: match_patient(pattern, case) or case
+
+
+def match_patient(pattern: re.Pattern[str], case: str) -> str:
+    """Return the patient that a pattern finds in the name of a case, or "".
+
+    It is the pattern's group, or the whole match if the group took no part in it.
+    """
+    match = pattern.match(case)
+    if match is None:
+        return ""
+    return match[0] if match[pattern.groups] is None else match[pattern.groups]
+
+
+def case_as_patient(case: str) -> str:
+    """Return the case as its own patient."""
+    return case
+
+
+def group_by_patient(cases: Iterable[str], patient_of: PatientOf) -> dict[str, list[str]]:
+    """Return patient -> its cases, in the order of ``cases``."""
+    groups = defaultdict[str, list[str]](list)
+    for case in cases:
+        groups[patient_of(case)].append(case)
+    return dict(groups)
+
+
+def exclude_patients_of(
+    cases: Iterable[str], excluded: Iterable[str], patient_of: PatientOf
+) -> list[str]:
+    """Return the cases whose patient has no case in ``excluded``."""
+    patients = {patient_of(case) for case in excluded}
+    return [case for case in cases if patient_of(case) not in patients]
+
+
+def find_shared_patients(
+    first: Iterable[str], second: Iterable[str], patient_of: PatientOf
+) -> list[str]:
+    """Return the patients with cases in both collections."""
+    return sorted({patient_of(case) for case in first} & {patient_of(case) for case in second})
+
+
+def find_patient_expression_problems(
+    description: Mapping[str, Any], file_name: str
+) -> Iterator[Problem]:
+    """Yield a problem if the regular expression of dataset.json is invalid."""
+    if PATIENT_KEY not in description:
+        return
+    expression = description[PATIENT_KEY]
+    defect = (
+        f"{PATIENT_KEY!r} must be a regular expression, such as 'patient[0-9]+', got {expression!r}"
+    )
+    try:
+        groups = re.compile(expression).groups
+    except (TypeError, re.error, OverflowError, RecursionError) as error:
+        yield Problem(file_name, f"{defect} ({error})", "correct it")
+        return
+    if groups > 1:
+        defect = f"{PATIENT_KEY!r} must have one group, the patient, or none, got {groups} in {expression!r}"
+        yield Problem(file_name, defect, "write the others as (?:...)")
+
+
+def find_patient_problems(
+    description: Mapping[str, Any], cases: Mapping[str, Sequence[str]], file_name: str
+) -> Iterator[Problem]:
+    """Yield cases without a patient, and training cases of patients that are also tested.
+
+    Args:
+        description: dataset.json with a valid expression, if any.
+        cases: "labelled", "unlabelled" and "test" -> cases.
+    """
+    if PATIENT_KEY not in description:
+        return
+    expression = description[PATIENT_KEY]
+    pattern = re.compile(expression)
+    unmatched = [
+        case for group in cases.values() for case in group if not match_patient(pattern, case)
+    ]
+    if unmatched:
+        defect = f"{PATIENT_KEY!r} must match every case from its start, {expression!r} does not "
+        defect += f"match {format_names(unmatched)}"
+        fix = f'correct it, or add "|.+" if these are patients of their own: "{expression}|.+"'
+        yield Problem(file_name, defect, fix)
+    patient_of = _make_finder(pattern)
+    tested = {patient_of(case) for case in cases["test"]}
+    for subset in ("labelled", "unlabelled"):
+        leaked = [case for case in cases[subset] if patient_of(case) in tested]
+        if leaked:
+            defect = f"{subset} cases are of patients who are also in imagesTs: "
+            fix = "keep all cases of a patient in imagesTs, or none"
+            yield Problem(file_name, defect + format_names(leaked), fix)
+
+
+def format_names(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names and the number of the remaining ones.
+
+    >>> named(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+# ---- folds ----
+
+
+def make_folds(
+    cases: Iterable[str], patient_of: PatientOf, pseudo_labelled: Collection[str] = ()
+) -> list[Fold]:
+    """Make nnU-Net's folds with whole patients.
+
+    Up to five patients get one fold each; a single patient gets none. If every case is its own
+    patient, the folds are those of nnU-Net.
+
+    Args:
+        pseudo_labelled: cases that a model labelled; they are only trained on.
+    """
+    patients = group_by_patient(sorted({*cases} - {*pseudo_labelled}), patient_of)
+    count = count_folds(len(patients))
+    if count == 0:
+        return []
+    from nnunetv2.utilities.crossval_split import generate_crossval_split  # imports scikit-learn
+
+    folds = [
+        {
+            side: sorted(case for patient in fold[side] for case in patients[patient])
+            for side in fold
+        }
+        for fold in generate_crossval_split(list(patients), n_splits=count)
+    ]
+    return [extend_fold(fold, pseudo_labelled, patient_of) for fold in folds]
+
+
+def extend_fold(
+    fold: Mapping[str, Iterable[str]], cases: Iterable[str], patient_of: PatientOf
+) -> Fold:
+    """Return a fold with more training cases, except those of its validation patients."""
+    validation = list(fold["val"])
+    added = exclude_patients_of(sorted(cases), validation, patient_of)
+    return {"train": [*fold["train"], *added], "val": validation}
+
+
+def count_folds(patients: int) -> int:
+    """Return the number of folds that so many labelled patients make."""
+    return min(MAX_FOLDS, patients) if patients > 1 else 0
+
+
+def load_folds(preprocessed: Path) -> list[Fold]:
+    """Return the folds in splits_final.json, [] without that file."""
+    path = preprocessed / SPLITS_FILE
+    return list(read_json(path)) if path.is_file() else []
+
+
+def save_folds(preprocessed: Path, folds: Sequence[Fold]) -> None:
+    """Write splits_final.json, atomically: other processes may read it at the same time."""
+    write_json(preprocessed / SPLITS_FILE, list(folds))
+
+
+def read_pseudo_labelled_cases(preprocessed: str | Path) -> set[str]:
+    """Return the training cases that a model labelled, as ``semi_nnunet distil`` lists them."""
+    path = Path(preprocessed) / PSEUDO_LABELLED_FILE
+    return set(read_json(path)) if path.is_file() else set()
+
+
+def find_split_patients(fold: Mapping[str, Collection[str]], patient_of: PatientOf) -> list[str]:
+    """Return the patients with cases in both the training and the validation of a fold.
+
+    Empty if every case is its own patient; nnU-Net itself warns of cases in both.
+    """
+    return (
+        []
+        if patient_of is case_as_patient
+        else find_shared_patients(fold["train"], fold["val"], patient_of)
+    )
+
+
+def require_whole_patients(
+    path: Path, number: int, fold: Mapping[str, Collection[str]], patient_of: PatientOf
+) -> None:
+    """Raise a UserError if fold ``number`` of the file ``path`` has :func:`find_split_patients`."""
+    if split := find_split_patients(fold, patient_of):
+        raise UserError(
+            f"fold {number} of {path} trains and validates on cases of the same patients: "
+            f"{format_names(split)}",
+            fix="delete that file; new folds keep patients together",
+        )

@@ -1,0 +1,178 @@
+"""Names and places of files: nnU-Net's folders and the files that this package adds to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
+from nnunetv2.utilities.dataset_name_id_conversion import (
+    find_candidate_datasets,
+    maybe_convert_to_dataset_name,
+)
+
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
+from semi_nnunet.util.files import optional_json, read_json
+
+DATASET_JSON = "dataset.json"
+FINGERPRINT_FILE = "dataset_fingerprint.json"
+SPLITS_FILE = "splits_final.json"
+GROUND_TRUTH = "gt_segmentations"  # folder of the labels that nnU-Net validates on
+UNLABELLED_IMAGES = "imagesUn"
+STOCK_TRAINER = "nnUNetTrainer"  # nnU-Net's own
+SUBSETS_FILE = "labelled_subsets.json"  # in a raw data set: published lists of labelled cases
+DISTILLED_FILE = "distil.json"  # in a raw data set: the source of its pseudo-labels
+PSEUDO_LABELLED_FILE = "semi_pseudo_labelled.json"  # the training cases that a model labelled
+SELECTED_FILE = "semi_selected.json"  # the unlabelled cases to train on, unless it is all
+CHECKED_FILE = "semi_checked.jsonl"  # reports of the images in which preprocess found no problem
+METRICS_FILE = "metrics.csv"  # measures of the predictions in the same folder
+SKIPPED_FILE = "semi_skipped.json"  # unlabelled cases that preprocess skips, with the reasons
+
+
+def get_unlabelled_folder(preprocessed_dataset: str | Path, data_identifier: str) -> Path:
+    """Return the folder of preprocessed unlabelled images of one configuration.
+
+    >>> unlabelled_folder("Dataset042_Hearts", "nnUNetPlans_2d").name
+    'nnUNetPlans_2d_unlabeled'
+    """
+    return Path(preprocessed_dataset) / f"{data_identifier}_unlabeled"
+
+
+def require_paths(*names: str) -> None:
+    """Check that nnU-Net's environment variables name folders; create all but the raw one.
+
+    Args:
+        names: of "raw", "preprocessed", "results"; all three if none is given.
+
+    Raises:
+        UserError: with a problem for each wrong variable.
+    """
+    paths = {"raw": nnUNet_raw, "preprocessed": nnUNet_preprocessed, "results": nnUNet_results}
+    problems = []
+    for name in names or paths:
+        variable, value = f"nnUNet_{name}", paths[name].get()
+        if not value:
+            defect, fix = "the environment variable is not set", f"export {variable}=/a/folder"
+            problems.append(Problem(variable, defect, fix))
+        elif value.startswith("~"):  # a folder of that name would be made
+            fix = "write the home folder out, or without quotes, so that the shell does"
+            problems.append(Problem(f"{variable}={value}", "must not begin with ~", fix))
+        elif Path(value).is_dir():
+            raw = nnUNet_raw.get()
+            if name == "preprocessed" and raw and Path(raw).exists() and Path(raw).samefile(value):
+                defect, fix = "must be another folder than nnUNet_raw", "choose another"
+                problems.append(Problem(f"{variable}={value}", defect, fix))
+        elif name == "raw" or Path(value).exists():
+            fix = "create it or correct the variable"
+            problems.append(Problem(f"{variable}={value}", "is no folder", fix))
+        else:
+            Path(value).mkdir(parents=True, exist_ok=True)
+    raise_if_any("nnU-Net's folders are not set up:", problems)
+
+
+def resolve_dataset_name(name_or_id: str) -> str:
+    """Return the full name "DatasetXXX_Name" of a data set given by name or number.
+
+    Raises:
+        UserError: no data set or several have that number.
+    """
+    if name_or_id.startswith("Dataset"):
+        return name_or_id
+    try:
+        number = int(name_or_id)
+    except ValueError:
+        raise UserError(
+            f"a data set is given by its number or its full name, got {name_or_id!r}",
+            fix="for example -d 42 or -d Dataset042_Pancreas",
+        ) from None
+    candidates = [str(name) for name in find_candidate_datasets(number)]
+    if len(candidates) != 1:
+        result = f"several: {', '.join(candidates)}" if candidates else "none"
+        folders = (nnUNet_raw, nnUNet_preprocessed, nnUNet_results)
+        searched = ", ".join(f"{folder.env_var_name}={folder.get()}" for folder in folders)
+        raise UserError(
+            f"exactly one data set must have the number {number}, found {result} (in {searched})",
+            fix=f"name the folder Dataset{number:03d}_SOMETHING in nnUNet_raw, or give its name",
+        )
+    return str(maybe_convert_to_dataset_name(number))
+
+
+def find_raw_dataset(name_or_id: str) -> Path:
+    """Return the raw folder of a data set.
+
+    Raises:
+        UserError: it does not exist.
+    """
+    require_paths("raw")
+    folder = Path(nnUNet_raw.require()) / resolve_dataset_name(name_or_id)
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder} does not exist", fix="put the data set there, or correct -d or nnUNet_raw"
+        )
+    return folder
+
+
+def get_preprocessed_dataset(name_or_id: str) -> Path:
+    """Return the preprocessed folder of a data set, which need not exist yet."""
+    require_paths("preprocessed")
+    return Path(nnUNet_preprocessed.require()) / resolve_dataset_name(name_or_id)
+
+
+def find_number_problems(option: str, number: int) -> Iterator[Problem]:
+    """Yield a problem if no data set can have the number that ``option`` gave."""
+    if not 1 <= number <= 999:
+        yield Problem(option, f"must be a number from 1 to 999, got {number}", "choose another")
+
+
+def name_new_dataset(raw: Path, number: int, name: str, option: str = "-o") -> Path:
+    """Return the folder of a new raw data set; write nothing.
+
+    Args:
+        raw: nnUNet_raw.
+
+    Raises:
+        UserError: number or name is invalid, or another data set has the number.
+    """
+    problems = [*find_number_problems(option, number)]
+    if not name.strip() or "/" in name or "\\" in name:
+        defect = f"must be a name without / and \\, got {name!r}"
+        problems.append(Problem("--name", defect, "choose another"))
+    raise_if_any("There can be no such data set:", problems)
+    target = raw / f"Dataset{number:03d}_{name}"
+    rivals = [path.name for path in raw.glob(f"Dataset{number:03d}_*") if path != target]
+    if rivals:
+        raise UserError(
+            f"the number {number} is taken by {', '.join(rivals)}", fix=f"choose another {option}"
+        )
+    return target
+
+
+def was_dataset_made(target: Path, record_file: str, record: Any) -> bool:
+    """Return whether the data set ``target`` exists already and was made from the same inputs.
+
+    Args:
+        target: folder of the data set.
+        record_file: name of the file in it that records the inputs.
+        record: the content that the file must have.
+
+    Raises:
+        UserError: ``target`` exists and is something else.
+    """
+    if not target.exists():
+        return False
+    path = target / record_file
+    if path.is_file() and read_json(path) == record:
+        return True
+    raise UserError(
+        f"{target} exists already and was not made by this command from the present data",
+        fix="choose another number or name, or remove it",
+    )
+
+
+def read_skipped_cases(preprocessed: Path) -> dict[str, list[str]]:
+    """Return the unlabelled cases that preprocessing skipped (bad ones, outliers) -> the reasons.
+
+    No training sees these cases.
+    """
+    return optional_json(preprocessed / SKIPPED_FILE)

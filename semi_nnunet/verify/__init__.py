@@ -1,0 +1,1 @@
+"""Verification of raw data sets: bytes, images, cases, names, domain and memory."""

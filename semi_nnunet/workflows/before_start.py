@@ -1,0 +1,208 @@
+"""Checks of a cross-validation before its first job starts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from semi_nnunet.discovery.listing import our_trainers
+from semi_nnunet.discovery.names import BASELINE
+from semi_nnunet.discovery.settings import settings_classes
+from semi_nnunet.preprocessing.manifest import Manifest
+from semi_nnunet.raw import classes as annotated_classes
+from semi_nnunet.raw import folds as patients
+from semi_nnunet.raw.folds import read_pseudo_labelled_cases
+from semi_nnunet.raw.layout import get_unlabelled_folder
+from semi_nnunet.runs.folders import ALL, Folders
+from semi_nnunet.runs.job import Job
+from semi_nnunet.settings.common import POOL, SemiSettings
+from semi_nnunet.settings.overrides import collect_given_settings
+from semi_nnunet.util.errors import Problem
+from semi_nnunet.util.files import optional_json, read_json
+
+logger = logging.getLogger(__name__)
+
+
+def find_step_problems(jobs: Sequence[Job], steps: Sequence[str]) -> Iterator[Problem]:
+    """Yield a problem for steps whose input no job has or makes."""
+    if "train" not in steps and not any(job.is_trained for job in jobs):
+        yield Problem(
+            f"--steps {' '.join(steps)}", "none of the jobs is trained", "add the step train"
+        )
+    if "train" in steps and "evaluate" in steps and "predict" not in steps:
+        test_labels = jobs[0].folders.test_labels
+        if test_labels and not all(job.is_tested for job in jobs):
+            message = f"also measures predictions of imagesTs, because {test_labels} exists"
+            yield Problem("--steps evaluate", message, "add the step predict")
+
+
+def find_pretraining_problems(jobs: Sequence[Job], plans: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield trainings that start from pre-trained weights which neither exist nor are scheduled.
+
+    Each configuration is named once.
+    """
+    classes, scheduled, reported = settings_classes(), set(jobs), set[str]()
+    for job in jobs:
+        if job.trainer not in classes or not job.segments or job.has_checkpoint:
+            continue
+        settings = collect_given_settings(
+            plans.get("semi", {}), SemiSettings, classes[job.trainer], job.trainer,
+            job.configuration, list(plans["configurations"]), classes,
+        )  # fmt: skip
+        value, location = settings.get("pretrained", (None, ""))
+        first = job.pretraining
+        is_available = first in scheduled or first.is_trained
+        if value != POOL or is_available or job.configuration in reported:
+            continue
+        reported.add(job.configuration)
+        message = f"pretrained is 'pool', and {first.folder.parent.name} is not trained"
+        yield Problem(location, message, f"add {first.trainer} to -tr")
+
+
+def find_cascade_problems(jobs: Sequence[Job], folds: int) -> Iterator[Problem]:
+    """Yield second stages of a cascade whose first stage is neither trained nor scheduled.
+
+    A fold of the second stage trains on predictions of all cases. The first stages of all folds
+    write them into one folder, each for its own validation cases; fold "all" predicts its training
+    cases.
+    """
+    scheduled, is_complete = set(jobs), dict[Job, bool]()
+
+    def is_ready(stage: Job, fold: str) -> bool:
+        if stage not in is_complete:
+            is_complete[stage] = stage.is_trained and stage.is_validated
+        needs_test = stage.fold == fold and "predict" in stage.steps
+        return is_complete[stage] and (not needs_test or stage.is_tested)
+
+    numbered = [str(fold) for fold in range(folds)]
+    for job in jobs:
+        if (previous := job.previous_stage) is None:
+            continue
+        required, excluded = ([ALL], numbered) if job.fold == ALL else (numbered, [ALL])
+        location, first = f"{job.trainer} {job.configuration}", previous.configuration
+        stages = [replace(previous, fold=fold) for fold in required]
+        if any(stage not in scheduled and not is_ready(stage, job.fold) for stage in stages):
+            message = (
+                f"needs {first} of fold {', '.join(required)} first, including predictions of "
+                f"imagesTs"
+            )
+            yield Problem(
+                location, message, f"-c {first} {job.configuration} -f {' '.join(required)}"
+            )
+        # the first stage of nnU-Net's own trainers predicts no pseudo-labelled cases
+        is_stock_fold = job.trainer not in our_trainers() and job.fold != ALL
+        if is_stock_fold and (cases := read_pseudo_labelled_cases(job.folders.preprocessed)):
+            message = (
+                f"as {first} predicts only the validation cases, not {len(cases)} pseudo-labelled"
+            )
+            yield Problem(job.trainer, message, "-tr SemiBaselineTrainer, or -f all")
+        mixed = [replace(previous, fold=fold) for fold in excluded]
+        if any(stage in scheduled or stage.is_trained for stage in mixed):
+            message = (
+                f"folds {' '.join(numbered)} and 'all' of {first} would overwrite each other's "
+                f"predictions: a network that has seen a case would label it for the others"
+            )
+            yield Problem(
+                location, message, "train them with plans of different names (plan --name)"
+            )
+
+
+def find_description_changes(folders: Folders) -> Iterator[Problem]:
+    """Yield the keys for patients and annotated classes that changed after preprocessing."""
+    raw, preprocessed = (
+        optional_json(folder / "dataset.json") for folder in (folders.raw, folders.preprocessed)
+    )
+    for key in (
+        (patients.PATIENT_KEY, annotated_classes.ANNOTATED_KEY) if raw and preprocessed else ()
+    ):
+        values = raw.get(key), preprocessed.get(key)
+        if values[0] == values[1]:
+            continue
+        message = f"{key!r} has changed since the data set was preprocessed"
+        if key == patients.PATIENT_KEY:
+            texts = ("absent" if value is None else repr(value) for value in values)
+            message = "{!r} is {}, in the preprocessed data set {}".format(key, *texts)
+        fix = f"semi_nnunet preprocess -d {folders.raw.name}"
+        yield Problem(str(folders.raw / "dataset.json"), message, fix)
+
+
+def warn_about_partial_labels(folders: Folders, trainers: Sequence[str]) -> None:
+    """Warn of trainers that ignore partial labels, if the data set has them."""
+    description = optional_json(folders.preprocessed / "dataset.json")
+    stock = [name for name in trainers if name not in our_trainers()]
+    if stock and annotated_classes.has_partial_labels(description):
+        logger.info(
+            f"WARNING: {', '.join(stock)} treats structures that a case does not annotate as "
+            f"background. Fix: compare with {BASELINE}, nnU-Net's training with partial labels"
+        )
+
+
+def find_leaked_patients(jobs: Sequence[Job], patient_of: patients.PatientOf) -> Iterator[Problem]:
+    """Yield finished trainings that saw patients whom their fold validates on now.
+
+    A teacher passes on what it has seen, so the teachers of the jobs are checked, too.
+    """
+    splits = jobs[0].folders.preprocessed / "splits_final.json"
+    folds = dict(enumerate(read_json(splits) if splits.is_file() else ()))
+    numbered = [job for job in jobs if job.fold != ALL and int(job.fold) in folds]
+    candidates = {stage for job in numbered for stage in (job, job.teacher) if stage is not None}
+    for job in sorted((job for job in candidates if job.is_trained), key=str):
+        cases = optional_json(job.folder / "semi_settings.json").get("cases", {})
+        fold = folds[int(job.fold)]
+        outside = {case for group in cases.values() for case in group} - {*fold["train"]}
+        if leaked := patients.find_shared_patients(outside, fold["val"], patient_of):
+            message = f"was trained on cases that {splits.name} now uses for validation: "
+            yield Problem(
+                str(job), message + patients.format_names(leaked), f"move {job.folder} away"
+            )
+
+
+def find_data_problems(
+    folders: Folders,
+    plans: dict[str, Any],
+    plans_name: str,
+    configurations: Sequence[str],
+    trainers: Sequence[str],
+) -> Iterator[Problem]:
+    """Yield configurations that are not preprocessed, or lack unlabelled images.
+
+    Args:
+        plans, plans_name: their content and identifier.
+        trainers: class names; those of nnU-Net need no unlabelled images.
+    """
+    classes, dataset = our_trainers(), folders.preprocessed.name
+    manager = PlansManager(plans)
+    users = [name for name in trainers if name in classes and classes[name].uses_unlabelled]
+    for name in configurations:
+        configuration = manager.get_configuration(name)
+        identifier = configuration.data_identifier
+        command = f"semi_nnunet preprocess -d {dataset} -c {name} -p {plans_name}"
+        folder = folders.preprocessed / identifier
+        if not folder.is_dir():
+            yield Problem(str(folder), f"{name} is not preprocessed", command)
+            continue
+        for stock in sorted({*trainers} - {*classes}):
+            # nnU-Net's trainers fail after the training if data of the next stage are missing
+            for stage in configuration.next_stage_names or ():
+                folder = folders.preprocessed / manager.get_configuration(stage).data_identifier
+                if not folder.is_dir():
+                    fix = f"semi_nnunet preprocess -d {dataset} -c {stage} -p {plans_name}"
+                    yield Problem(str(folder), f"{stock} also predicts for {stage}", fix)
+        unlabelled = get_unlabelled_folder(folders.preprocessed, identifier)
+        if users and not Manifest(unlabelled).present():
+            message = f"{', '.join(users)} needs unlabelled images, found none"
+            yield Problem(str(unlabelled), message, f"put them into imagesUn and run {command}")
+
+
+def find_test_label_problems(folders: Folders) -> Iterator[Problem]:
+    """Yield a problem if some test cases have labels and others do not."""
+    if missing := folders.test_cases_without_labels():
+        message = (
+            f"holds no labels of {len(missing)} cases of imagesTs: {patients.format_names(missing)}"
+        )
+        fix = "add them, move these images elsewhere, or all of labelsTs to predict without metrics"
+        yield Problem(str(folders.test_labels), message, fix)

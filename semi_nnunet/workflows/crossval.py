@@ -1,0 +1,169 @@
+"""Cross-validation: list the jobs, order them, and run the unfinished ones."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from semi_nnunet.discovery.listing import unknown_trainers
+from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
+from semi_nnunet.raw.plans import read_plans
+from semi_nnunet.runs.folders import ALL, Folders, find_folders, load_patient_finder
+from semi_nnunet.runs.folds import (
+    count_dataset_folds,
+    find_fold_problems,
+    list_folds,
+    write_missing_folds,
+)
+from semi_nnunet.runs.job import STEPS, Job
+from semi_nnunet.runs.launching import JobLauncher, JobWork, run_work
+from semi_nnunet.runs.seeds import find_seed_problems, write_seed_plans
+from semi_nnunet.runs.trainings import record_requested_jobs
+from semi_nnunet.util.errors import raise_if_any
+from semi_nnunet.util.names import require_positive, unique, unknown
+from semi_nnunet.workflows.before_start import (
+    find_cascade_problems,
+    find_data_problems,
+    find_description_changes,
+    find_leaked_patients,
+    find_pretraining_problems,
+    find_step_problems,
+    find_test_label_problems,
+    warn_about_partial_labels,
+)
+from semi_nnunet.workflows.matched import find_changed_trainings
+
+logger = logging.getLogger(__name__)
+
+PLANS = "nnUNetPlans"
+TRAINERS = (BASELINE, RECOMMENDED)
+
+
+def run_crossval(
+    dataset: str,
+    configurations: Sequence[str],
+    trainers: Sequence[str] = TRAINERS,
+    *,
+    plans: str = PLANS,
+    folds: Sequence[str] | None = None,
+    seeds: int = 1,
+    npz: bool = False,
+    steps: Sequence[str] = STEPS,
+    launcher: JobLauncher | None = None,
+) -> bool:
+    """Train, predict and measure every trainer x configuration x fold x seed.
+
+    Finished steps are kept. Every job runs nnU-Net's own commands in processes of their own.
+
+    Args:
+        dataset, configurations, trainers, plans, folds, seeds, npz, steps: see
+            :func:`semi_nnunet.crossval`.
+        launcher: where the jobs run; None: on this machine.
+
+    Returns:
+        True if all jobs are done; False if they were handed to a cluster, or if this process ran a
+        single one of them.
+
+    Raises:
+        UnfinishedError: jobs failed; the reasons were printed.
+        UserError: jobs could not run; raised before the first one starts, with all reasons.
+    """
+    require_positive({"--seeds": seeds})
+    launcher, folders = launcher or JobLauncher(), find_folders(dataset)
+    folds = folds or list_folds(folders)
+    jobs = make_jobs(folders, plans, configurations, trainers, folds, seeds, npz, steps)
+    if launcher.only is None:
+        launcher.require_usable()
+        warn_about_partial_labels(folders, trainers)
+        record_requested_jobs(folders, plans, jobs)
+    unfinished = [index for index, job in enumerate(jobs) if not job.is_done]
+    logs = folders.results / "semi_crossval"
+    words = ["crossval", "-d", dataset, "-p", plans, "--seeds", str(seeds), "-c", *configurations]
+    words += ["-tr", *trainers, "-f", *folds, "--steps", *steps, *(["--npz"] if npz else [])]
+    work = JobWork(words, jobs, unfinished, logs, find_dependencies(jobs))
+    finished_count = len(jobs) - len(unfinished)
+    logger.info(f"{folders.results.name}: {len(jobs)} jobs, {finished_count} done before")
+    return run_work(launcher, work)
+
+
+def make_jobs(
+    folders: Folders,
+    plans: str,
+    configurations: Sequence[str],
+    trainers: Sequence[str],
+    folds: Sequence[str],
+    seeds: int,
+    npz: bool = False,
+    steps: Sequence[str] = STEPS,
+) -> list[Job]:
+    """Make a job for every trainer, configuration, fold and seed; write plans for seeds above 0.
+
+    Seed 0 uses the plans themselves, so that a fold trained by hand counts.
+
+    Raises:
+        UserError: jobs could not run, with all reasons.
+    """
+    content = read_plans(folders.preprocessed, plans)
+    configurations, trainers, folds = map(unique, (configurations, trainers, folds))
+    problems = [
+        *unknown_trainers(trainers),
+        *unknown("configuration", configurations, content["configurations"]),
+        *find_description_changes(folders),
+        *find_fold_problems(folders, folds),
+        *unknown("step", steps, STEPS),
+    ]
+    if not problems:
+        problems = [
+            *find_data_problems(folders, content, plans, configurations, trainers),
+            *find_test_label_problems(folders),
+            *(find_seed_problems(content, plans) if seeds > 1 else ()),
+        ]
+    raise_if_any("The cross-validation cannot start:", problems)
+    write_missing_folds(folders, content, configurations, folds)
+    names = [plans, *(write_seed_plans(folders, plans, content, seed) for seed in range(1, seeds))]
+    jobs = [
+        resolve_shared_pretraining(
+            Job(folders, trainer, configuration, fold, seed, name, npz, tuple(steps))
+        )
+        for (seed, name), configuration, fold, trainer in itertools.product(
+            enumerate(names), configurations, folds, trainers
+        )
+    ]
+    jobs = list(dict.fromkeys(jobs))
+    patient_of = load_patient_finder(folders)
+    problems = [
+        *dict.fromkeys(find_cascade_problems(jobs, count_dataset_folds(folders))),
+        *find_step_problems(jobs, steps),
+        *find_changed_trainings(jobs, content, patient_of),
+        *find_leaked_patients(jobs, patient_of),
+        *find_pretraining_problems(jobs, content),
+    ]
+    raise_if_any("The cross-validation cannot start:", problems)
+    return jobs
+
+
+def resolve_shared_pretraining(job: Job) -> Job:
+    """Return the job itself; for pre-training, which all folds share, the job of fold "all"."""
+    return job if job.segments else job.pretraining
+
+
+def find_dependencies(jobs: Sequence[Job]) -> dict[Job, list[Job]]:
+    """Map each job to the jobs that it waits for.
+
+    The second stage of a cascade waits for the first stages of all folds, whose predictions share
+    one folder. A training waits for its teacher and for pre-training.
+    """
+    scheduled, jobs_of_model = set(jobs), defaultdict[Job, list[Job]](list)
+    for job in jobs:
+        jobs_of_model[replace(job, fold=ALL)].append(job)
+    dependencies = {}
+    for job in jobs:
+        previous = job.previous_stage
+        dependencies[job] = list(jobs_of_model[replace(previous, fold=ALL)]) if previous else []
+        dependencies[job] += [
+            first for first in (job.teacher, job.pretraining) if first in scheduled and first != job
+        ]
+    return dependencies

@@ -1,0 +1,285 @@
+"""Ensembles of trainings: the mean of the members' probabilities.
+
+nnU-Net's own ensembling averages them; a member with weight 2 is passed to it twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.ensembling.ensemble import ensemble_folders
+
+from semi_nnunet.evaluation.tables import average_defined
+from semi_nnunet.evaluation.values import Model, credit_absence, read_values
+from semi_nnunet.raw.folds import format_names
+from semi_nnunet.raw.layout import METRICS_FILE
+from semi_nnunet.raw.plans import read_plans
+from semi_nnunet.runs.commands import run_verb
+from semi_nnunet.runs.folders import ALL, TEST_FOLDER, Folders, find_folders
+from semi_nnunet.runs.folders import VALIDATION_FOLDER as VALIDATION
+from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.trainings import find_jobs
+from semi_nnunet.util.command import typed
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
+from semi_nnunet.util.files import folder_aside, read_json, write_json
+from semi_nnunet.util.names import require_positive, unique, unknown
+from semi_nnunet.verify.file_bytes import require_complete_image
+
+logger = logging.getLogger(__name__)
+
+MEMBERS = "members.json"
+
+
+@dataclass(frozen=True)
+class EnsembleMember:
+    """A training and its weight, a whole number."""
+
+    job: Job
+    weight: int
+
+
+def weigh_members(jobs: Sequence[Job], weights: Sequence[str] | None) -> list[EnsembleMember]:
+    """Make members with weights for each training or each model (trainer and configuration).
+
+    Args:
+        weights: whole numbers, one for each model or for each training; None: 1 for all.
+
+    Raises:
+        UserError: the number of weights differs, or a weight is not a whole number above 0.
+    """
+    models = list(dict.fromkeys((job.trainer, job.configuration) for job in jobs))
+    texts = weights or ["1"] * len(models)
+    numbers = [int(text) if text.isdecimal() else 0 for text in texts]
+    if len(numbers) not in (len(models), len(jobs)) or min(numbers, default=1) < 1:
+        names = ", ".join(" ".join(model) for model in models)
+        members = f"; or for each of the {len(jobs)} trainings: {', '.join(map(str, jobs))}"
+        raise UserError(
+            f"--weights must be a whole number from 1 for each of the {len(models)} models, in "
+            f"this order: {names}{members if len(jobs) > len(models) else ''}; got "
+            f"{' '.join(weights or ())}",
+            fix="correct them (4 1 stands for .8 and .2)",
+        )
+    if len(numbers) == len(jobs):
+        return [EnsembleMember(job, number) for job, number in zip(jobs, numbers, strict=True)]
+    weight_of = dict(zip(models, numbers, strict=True))
+    return [EnsembleMember(job, weight_of[job.trainer, job.configuration]) for job in jobs]
+
+
+def group_members(members: Sequence[EnsembleMember], subset: str) -> list[list[EnsembleMember]]:
+    """Group members that predicted the same cases: all for test cases, else those of a fold."""
+    if subset == TEST_FOLDER:
+        return [list(members)] if members[0].job.folders.test_images else []
+    folds = dict.fromkeys(member.job.fold for member in members if member.job.fold != ALL)
+    return [[member for member in members if member.job.fold == fold] for fold in folds]
+
+
+def find_ensemble_problems(members: Sequence[EnsembleMember], subset: str) -> list[Problem]:
+    """Return members without probabilities, and models that are not trained in every fold."""
+    problems = []
+    for group in group_members(members, subset):
+        cases = {m.job: m.job.predicted_cases(subset) for m in group}
+        expected = set().union(*cases.values())
+        for job in cases:
+            missing = set() if subset == VALIDATION else {*job.folders.test_cases()} - cases[job]
+            if missing:
+                message = f"predictions are missing for test cases {format_names(sorted(missing))}"
+                problems.append(Problem(str(job), message, "semi_nnunet crossval ... --npz"))
+                continue
+            stored = {path.stem for path in (job.folder / subset).glob("*.npz")}
+            fix = "semi_nnunet crossval ... --npz predicts them (again), without another training"
+            if not stored:
+                message = "its probabilities were not kept"
+                problems.append(Problem(f"{job}, {subset}", message, fix))
+            elif stored != expected:
+                message = f"lacks the probabilities of {format_names(sorted(expected - stored))}"
+                problems.append(Problem(f"{job}, {subset}", message, fix))
+    if subset != VALIDATION:
+        return problems
+    models_of_folds = [
+        {(m.job.trainer, m.job.configuration, m.job.seed) for m in group}
+        for group in group_members(members, VALIDATION)
+    ]
+    for model in sorted(set().union(*models_of_folds)):
+        if not all(model in models for models in models_of_folds):
+            name = "{} {} seed {}".format(*model)
+            fix = "train the others, or choose trained folds with -f"
+            problems.append(Problem(name, "is not trained in all folds of the ensemble", fix))
+    return problems
+
+
+def write_ensemble(
+    members: Sequence[EnsembleMember], subset: str, out: Path, processes: int
+) -> None:
+    """Write the ensemble's segmentations of the test or the validation cases to ``out``.
+
+    The folder appears only when it is complete.
+
+    Raises:
+        UserError: ``out`` holds other files.
+    """
+    if out.is_dir() and any(out.iterdir()) and not (out / MEMBERS).is_file():
+        raise UserError(f"{out} holds other files, which are kept", fix="choose another -o")
+    folders = members[0].job.folders
+    with folder_aside(out, "No ensemble was written") as temporary:
+        for group in group_members(members, subset):
+            inputs = [str(m.job.folder / subset) for m in group for _ in range(m.weight)]
+            ensemble_folders(
+                inputs,
+                str(temporary),
+                num_processes=processes,
+                dataset_json_file_or_dict=read_json(folders.preprocessed / "dataset.json"),
+                plans_json_file_or_dict=read_plans(folders.preprocessed, group[0].job.plans),
+            )
+        for path in temporary.iterdir():
+            require_complete_image(path)
+        listed = [{"member": str(m.job), "weight": m.weight} for m in members]
+        write_json(temporary / MEMBERS, listed)
+        shutil.rmtree(out, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class EnsembledSubset:
+    """An ensemble's predictions of one set of cases, compared with its members'.
+
+    Args:
+        subset: "validation" or "test".
+        folder: of its segmentations.
+        members: their number.
+        dice: mean Dice of the same cases for each member and the "ensemble", or None for a member
+            that is not measured; {} without labels.
+    """
+
+    subset: str
+    folder: Path
+    members: int
+    dice: dict[str, float | None]
+
+
+def average_members(
+    dataset: str,
+    out: str | Path,
+    *,
+    plans: str = "nnUNetPlans",
+    configurations: Sequence[str] | None = None,
+    trainers: Sequence[str] | None = None,
+    folds: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    weights: Sequence[str] | None = None,
+    processes: int = 2,
+) -> Iterator[EnsembledSubset]:
+    """Average the probabilities that trainings predicted, and measure the result.
+
+    :func:`semi_nnunet.ensemble` documents the arguments.
+
+    Yields:
+        The ensemble of the validation cases, then of imagesTs.
+
+    Raises:
+        UserError: a name is unknown, no training matches, members lack probabilities, or ``out``
+            holds other files.
+    """
+    require_positive({"-np": processes})
+    out = Path(out)
+    folders = find_folders(dataset)
+    selection: dict[str, Sequence[Any] | None] = {
+        "trainer": trainers, "configuration": configurations, "fold": folds, "seed": seeds,
+    }  # fmt: skip
+    members = weigh_members(select_trained_jobs(folders, dataset, plans, selection), weights)
+    problems = [
+        *find_ensemble_problems(members, VALIDATION),
+        *find_ensemble_problems(members, TEST_FOLDER),
+    ]
+    raise_if_any("These cannot be averaged:", problems)
+    subsets = [s for s in (VALIDATION, TEST_FOLDER) if any(group_members(members, s))]
+    if not subsets:
+        raise UserError(
+            "the members predicted nothing that could be averaged: there is no imagesTs, and fold "
+            "'all' has no validation cases",
+            fix="put images into imagesTs and run semi_nnunet crossval again, or choose other "
+            "folds",
+        )
+    references = {VALIDATION: folders.references, TEST_FOLDER: folders.test_labels}
+    for subset in subsets:
+        write_ensemble(members, subset, out / subset, processes)
+        logger.info(f"wrote the mean of {len(members)} members to {out / subset}")
+        dice: dict[str, float | None] = {}
+        if (labels := references[subset]) is not None:
+            words = folders.evaluation_command(out / subset, labels, processes)
+            if run_verb(words):
+                raise UserError(
+                    "the ensemble could not be measured", fix=f"see above; {typed(words)}"
+                )
+            dice = measure_members(members, subset, out / subset)
+        yield EnsembledSubset(subset, out / subset, len(members), dice)
+
+
+def select_trained_jobs(
+    folders: Folders, dataset: str, plans: str, selection: Mapping[str, Sequence[Any] | None]
+) -> list[Job]:
+    """Return the trained jobs that match, in the order of the requested names.
+
+    Args:
+        selection: "trainer", "configuration", "fold" or "seed" -> the requested ones; None: all.
+
+    Raises:
+        UserError: a name was not trained, or no training matches.
+    """
+    trained = [job for job in find_jobs(folders, plans) if job.is_trained]
+    problems = [
+        problem
+        for key, names in selection.items()
+        for problem in unknown(
+            key,
+            [*map(str, names or ())],
+            unique([str(getattr(job, key)) for job in trained]),
+            f"was not trained with {plans}",
+        )
+    ]
+    if trained:
+        raise_if_any("The ensemble cannot be made:", problems)
+    jobs = [
+        job
+        for job in trained
+        if all(names is None or getattr(job, key) in names for key, names in selection.items())
+    ]
+    if not jobs:
+        raise UserError(
+            "no training matches", fix=f"semi_nnunet status -d {dataset} -p {plans} lists them"
+        )
+    orders = [(k, n) for k in ("configuration", "trainer") if (n := selection[k]) is not None]
+    jobs.sort(key=lambda job: [names.index(getattr(job, key)) for key, names in orders])
+    return jobs
+
+
+def measure_members(
+    members: Sequence[EnsembleMember], subset: str, out: Path
+) -> dict[str, float | None]:
+    """Return the Dice of each member and of the ensemble, over the same cases of all folds.
+
+    Returns:
+        Member or "ensemble" -> mean Dice; None for a member without an up-to-date table.
+    """
+    tables: dict[str, list[Path]] = {}
+    stale: list[str] = []
+    for job in (member.job for member in members):
+        model = f"{job.trainer} {job.configuration} seed {job.seed}"
+        if (table := job.tables().get(subset)) is not None:
+            tables.setdefault(model if subset == VALIDATION else str(job), []).append(table)
+            if job.is_stale(subset):  # it does not measure the averaged predictions
+                stale.append(str(table))
+    tables["ensemble"] = [out / METRICS_FILE]
+    # read all at once, so that a class that one member invents counts for all
+    rows = [(Model(name, ""), "", 0, path) for name in tables for path in tables[name]]
+    values, missing = read_values(rows, "dice")
+    values = credit_absence(values, "dice")
+    dice: dict[str, float | None] = {}
+    for name, paths in tables.items():
+        is_absent = any(str(path) in (*missing, *stale) for path in paths)
+        of_member = [value.value for value in values if value.model.trainer == name]
+        dice[name] = None if is_absent else average_defined(of_member)
+    return dice

@@ -1,0 +1,251 @@
+"""Follow a recipe, from the files of a published benchmark to the report.
+
+Each stage is a command that a user could type, and skips finished work.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from semi_nnunet.raw.layout import find_number_problems
+from semi_nnunet.runs.commands import run_stages
+from semi_nnunet.runs.job import STEPS
+from semi_nnunet.settings.assignments import format_assignment
+from semi_nnunet.util.command import Command
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
+from semi_nnunet.util.names import below_one
+from semi_nnunet.workflows.recipe import Recipe, format_converter_options, load_recipe
+from semi_nnunet.workflows.recipe_files import STAGES, find_recipe
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FollowOptions:
+    """The stages of a recipe to follow, with their data sets and devices.
+
+    >>> Following(converted=501, first="compare").selected_stages
+    ('compare', 'report', 'distil', 'slim')
+
+    Args:
+        source: folder of the downloaded files; None if nothing is converted.
+        converted: number of the data set with all labels.
+        split: number of the data set with hidden labels; None if the recipe hides none.
+        distilled: number of the first data set of pseudo-labels; None if the recipe has none.
+        only: the only stage of :data:`~.recipe_files.STAGES` to do; None: all.
+        first: the stage to begin with; None: the first.
+        dry_run: print the commands and run none.
+        device: "cpu", "cuda" or "mps"; None: cuda if there is one.
+        jobs: trainings at a time; None: one for each GPU, one on the CPU.
+        processes: to convert and preprocess with.
+        report: the HTML file; None: the recipe's name, .html, in the working folder.
+    """
+
+    source: Path | None = None
+    converted: int
+    split: int | None = None
+    distilled: int | None = None
+    only: str | None = None
+    first: str | None = None
+    dry_run: bool = False
+    device: str | None = None
+    jobs: int | None = None
+    processes: int = 2
+    report: Path | None = None
+
+    @property
+    def selected_stages(self) -> tuple[str, ...]:
+        """The names of the requested stages."""
+        return (self.only,) if self.only else STAGES[STAGES.index(self.first or STAGES[0]) :]
+
+    @property
+    def used(self) -> str:
+        """The number of the data set to train on."""
+        return str(self.split or self.converted)
+
+
+def follow_recipe(name: str | Path, how: FollowOptions) -> Recipe:
+    """Follow a recipe; every stage is a command that is printed, and skips finished work.
+
+    Args:
+        name: of a recipe that comes with the package, such as "la_4", or the path of a JSON file.
+
+    Returns:
+        The recipe, with the published numbers to compare with.
+
+    Raises:
+        UserError: the recipe is wrong, a folder or number is missing, or a stage failed.
+    """
+    path = find_recipe(name)
+    recipe = load_recipe(path)
+    options = check_follow_options(path, recipe, how)
+    stages = build_stage_commands(recipe, options, name_recipe_plans(path))
+    selected = {stage: stages[stage] for stage in stages if stage in how.selected_stages}
+    commands = [
+        (stage, words)
+        for stage, stage_commands in merge_crossval_steps(selected).items()
+        for words in stage_commands
+    ]
+    if not commands:
+        raise UserError(f"{path} has no stage {how.only}", fix=f"choose from {[*stages]}")
+    logger.info(f"# {recipe.title}")
+    numbered = [
+        (f"{number} of {len(commands)}: {stage}", words)
+        for number, (stage, words) in enumerate(commands, start=1)
+    ]
+    run_stages(numbered, how.dry_run)
+    return recipe
+
+
+def check_follow_options(path: Path, recipe: Recipe, options: FollowOptions) -> FollowOptions:
+    """Check the options, and return them with the path of the report and only a used source.
+
+    Raises:
+        UserError: a folder or number is missing, superfluous or out of range.
+    """
+    problems = [*find_number_problems("-d", options.converted)]
+    if options.split is not None:
+        problems += find_number_problems("-o", options.split)
+    problems += below_one({"--jobs": options.jobs, "-np": options.processes})
+    report = (options.report or Path(path.stem + ".html")).absolute()
+    if report.is_dir() or not report.parent.is_dir():
+        message = f"must be a file in an existing folder, got {report}"
+        problems.append(Problem("--report", message, "create the folder, or correct it"))
+    if recipe.labelled and options.split in (None, options.converted):
+        message = "the recipe hides labels in a new data set, which needs a number of its own"
+        problems.append(Problem("-o", message, "add -o NEW_ID"))
+    if recipe.labelled is None and options.split is not None:
+        problems.append(Problem("-o", "the recipe hides no labels", "leave it out"))
+    problems += find_distilled_problems(recipe, options)
+    converts = STAGES[0] in options.selected_stages
+    if converts and options.source is None:
+        fix = (
+            f"add the folder of the files that semi_nnunet convert {recipe.converter} --help lists"
+        )
+        problems.append(Problem("SRC", "is missing", f"{fix}, or --from split"))
+    raise_if_any("The recipe cannot be followed:", problems)
+    return replace(options, source=options.source if converts else None, report=report)
+
+
+def find_distilled_problems(recipe: Recipe, options: FollowOptions) -> Iterator[Problem]:
+    """Yield a missing, used or superfluous number of the data sets of pseudo-labels."""
+    location, first = "--distilled", options.distilled
+    if recipe.pseudo_labels is None:
+        if first is not None:
+            yield Problem(location, "the recipe has no pseudo labels", "leave it out")
+        return
+    if first is None:
+        message = "the recipe makes a data set of pseudo labels, which needs a number of its own"
+        yield Problem(location, message, f"add {location} NEW_ID")
+        return
+    numbers = range(first, first + recipe.pseudo_labels.rounds)
+    used = {options.converted, options.split}
+    if used & {*numbers} or numbers[0] < 1 or numbers[-1] > 999:
+        message = f"its data sets, {numbers[0]} to {numbers[-1]}, must be new ones from 1 to 999"
+        yield Problem(location, message, "choose another number")
+
+
+def name_recipe_plans(path: Path) -> str:
+    """Return the identifier of a recipe's plans, made of the name of its file.
+
+    Two recipes may use the same data set, and must not share settings or trainings.
+
+    >>> name_recipe_plans(Path("plans/la_4.json"))
+    'nnUNetPlans_la_4'
+
+    Raises:
+        UserError: the name is not valid for plans, or could be that of another recipe's seed.
+    """
+    stem = path.stem
+    if not re.fullmatch("[A-Za-z0-9-]+(_[A-Za-z0-9-]+)*", stem) or re.search(r"_seed\d+$", stem):
+        raise UserError(
+            f"a recipe's file name must consist of letters, digits and -, joined by single _, and "
+            f"not end in _seed1 or the like, as its plans are named after it; got {path.name!r}",
+            fix="rename the file",
+        )
+    return f"nnUNetPlans_{stem}"
+
+
+def build_stage_commands(
+    recipe: Recipe, options: FollowOptions, plans_name: str
+) -> dict[str, list[Command]]:
+    """Return the commands of every stage that the recipe has, in order."""
+    plans, processes = ("-p", plans_name), ("-np", str(options.processes))
+    used, configurations = ("-d", options.used), ("-c", *recipe.configurations)
+    converted = ("-d", str(options.converted))
+    stages: dict[str, list[tuple[str | Path, ...]]] = {}
+    if options.source is not None:
+        converting = (recipe.converter, options.source, *converted, *processes)
+        stages["convert"] = [("convert", *converting, *format_converter_options(recipe.options))]
+    if (labelled := recipe.labelled) is not None:
+        choice = ("--published",) if labelled.published else ("--seed", str(labelled.seed))
+        count = ("--labelled", str(labelled.number))
+        stages["split"] = [("split", *converted, "-o", options.used, *count, *choice)]
+    preprocess = ("preprocess", *used, *configurations, *processes)
+    stages["preprocess"] = [preprocess]
+    plan = ["--name", plans_name, "--reset"]  # of settings that were given earlier
+    plan += ["--budget", recipe.budget] if recipe.budget else []
+    plan += ["--patch", *map(str, recipe.patch)] if recipe.patch else []
+    settings = [format_assignment(key, value) for key, value in recipe.settings.items()]
+    plan += ["--set", *settings] if settings else []
+    stages["plan"] = [("plan", *used, *plan)]
+    if recipe.budget:  # its spacing may differ
+        stages["plan"].append((*preprocess, *plans))
+    resources = ["--device", options.device] if options.device else []
+    resources += ["--jobs", str(options.jobs)] if options.jobs else []
+    crossval = ("crossval", *used, *plans, *configurations, "-tr", *recipe.trainers)
+    repeats = ("-f", *recipe.folds, "--seeds", str(recipe.seeds))
+    for step in STEPS:
+        stages[step] = [(*crossval, *repeats, *resources, "--steps", step)]
+    if len(recipe.trainers) > 1:
+        stages["compare"] = [("compare", *used, *plans)]
+    stages["report"] = [("report", *used, *plans, "-o", options.report or "report.html")]
+    stages |= build_later_commands(recipe, options, plans_name, resources)
+    return {
+        stage: [("semi_nnunet", *words) for words in commands] for stage, commands in stages.items()
+    }
+
+
+def build_later_commands(
+    recipe: Recipe, options: FollowOptions, plans_name: str, resources: Sequence[str]
+) -> dict[str, list[tuple[str | Path, ...]]]:
+    """Return the stages after the report: rounds of pseudo-labels, and a small network."""
+    stages: dict[str, list[tuple[str | Path, ...]]] = {}
+    used, folds, rounds = ("-d", options.used), ("-f", *recipe.folds), recipe.pseudo_labels
+    configuration = recipe.configurations[-1]
+    source, teacher = options.used, None if recipe.slim is None else recipe.slim.trainer
+    if rounds is not None and options.distilled is not None:
+        model = f"{options.used}/{rounds.trainer}__{plans_name}__{configuration}"
+        keep = [str(value).removesuffix(".0") for value in rounds.keep]
+        words = ["-o", str(options.distilled), "-m", model]
+        words += ["--keep", *keep, "--score", rounds.score]
+        words += ["--complete"] if rounds.complete else []
+        words += ["--target", rounds.target, "--target-plans", plans_name]
+        words += ["--target-configuration", configuration, *folds]
+        words += ["--rounds", str(rounds.rounds), "-np", str(options.processes)]
+        stages["distil"] = [("distil", *used, *words, *resources)]
+        source, teacher = str(options.distilled + rounds.rounds - 1), rounds.target
+    if recipe.slim is not None and teacher is not None:
+        model = f"{source}/{teacher}__{plans_name}__{configuration}"
+        share = str(recipe.slim.share)
+        stages["slim"] = [("slim", *used, "-m", model, *folds, "--share", share, *resources)]
+    return stages
+
+
+def merge_crossval_steps(stages: Mapping[str, list[Command]]) -> dict[str, list[Command]]:
+    """Merge the steps of a crossval into one stage, where a failed training stops no other."""
+    steps = [step for step in STEPS if step in stages]
+    if len(steps) < 2:
+        return dict(stages)
+    (first,) = stages[steps[0]]
+    merged: dict[str, list[Command]] = {}
+    for stage, commands in stages.items():
+        if stage not in steps:
+            merged[stage] = commands
+        elif stage == steps[0]:
+            merged[", ".join(steps)] = [(*first[:-1], *steps)]
+    return merged

@@ -1,0 +1,131 @@
+"""Suggest the next command: to plan for this machine, to train, or to measure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from semi_nnunet.discovery.names import RECOMMENDED
+from semi_nnunet.raw.layout import get_preprocessed_dataset
+from semi_nnunet.raw.plans import read_plans
+from semi_nnunet.runs.folders import ALL, find_folders
+from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.trainings import find_jobs
+from semi_nnunet.util.command import Command
+from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import optional_json
+
+
+def suggest_training(dataset: str, plans: str, configuration: str, fold: str = "0") -> list[str]:
+    """Return the commands that train a preprocessed configuration on this machine, in order."""
+    option = "" if plans == "nnUNetPlans" else f" -p {plans}"
+    train = f"nnUNetv2_train {dataset} {configuration} {fold} -tr {RECOMMENDED}"
+    planned = "semi_planned" in read_plans(get_preprocessed_dataset(dataset), plans)
+    if detect_device() != "cpu" or planned:
+        return [" ".join([f"{train}{option}", *map(str, format_device_option())])]
+    return [
+        f"semi_nnunet plan -d {dataset}{option} --budget cpu",
+        f"{train} -p {plans}_cpu -device cpu",
+    ]
+
+
+def suggest_preprocessing(dataset: str, plans: str, configurations: Sequence[str]) -> str:
+    """Return the command that preprocesses configurations of plans.
+
+    >>> to_preprocess("42", "nnUNetPlans", ["2d", "3d_fullres"])
+    'semi_nnunet preprocess -d 42 -p nnUNetPlans -c 2d 3d_fullres'
+    """
+    return f"semi_nnunet preprocess -d {dataset} -p {plans} -c {' '.join(configurations)}"
+
+
+def detect_device() -> str:
+    """Return the device that this machine trains on: "cuda", "mps" or "cpu"."""
+    import torch  # takes seconds, and few callers need it
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def format_device_option(device: str | None = None) -> Command:
+    """Return the option that selects a device in nnU-Net's commands; () for CUDA, their default.
+
+    >>> device_option("cpu")
+    ('-device', 'cpu')
+
+    Args:
+        device: None: this machine's.
+    """
+    device = device or detect_device()
+    return () if device == "cuda" else ("-device", device)
+
+
+def suggest_measuring(jobs: Sequence[Job], plans: str) -> list[str]:
+    """Return the commands that predict and measure trainings where ``compare`` looks for them.
+
+    Args:
+        jobs: of one data set, with these plans or plans of their seeds.
+
+    Returns:
+        A command for all trainings that share folds and seeds; [] if all is measured or nothing is
+        trained. If a training can only be measured on labelled test cases, and there are none, the
+        first line asks for them.
+    """
+    open_jobs = [job for job in jobs if job.is_trained and job.segments and not job.is_measured]
+    if not open_jobs:
+        return []
+    folders, lines = open_jobs[0].folders, []
+    if folders.test_labels is None and any(job.fold == ALL for job in open_jobs):
+        lines.append(
+            f"put labelled test images into imagesTs and labelsTs of {folders.raw}: fold 'all' "
+            f"validates on its training cases"
+        )
+    runs = defaultdict[tuple[str, str], set[tuple[str, int]]](set)  # trainer, configuration
+    for job in open_jobs:
+        runs[job.trainer, job.configuration].add((job.fold, job.seed))
+    trainers_of = defaultdict[tuple[str, frozenset[tuple[str, int]]], list[str]](list)
+    for (trainer, configuration), folds_and_seeds in runs.items():
+        trainers_of[configuration, frozenset(folds_and_seeds)].append(trainer)
+    for (configuration, pairs), trainers in trainers_of.items():
+        folds = sorted({fold for fold, _ in pairs})
+        seeds = max(seed for _, seed in pairs) + 1
+        option = f" --seeds {seeds}" if seeds > 1 else ""
+        lines.append(
+            f"semi_nnunet crossval -d {folders.results.name} -p {plans} -c {configuration} "
+            f"-tr {' '.join(trainers)} -f {' '.join(folds)}{option} --device {detect_device()}"
+        )
+    return lines
+
+
+def suggest_after_measuring(measured: Path) -> list[str]:
+    """Return the commands that compare the trainings that predictions may come from.
+
+    ``nnUNetv2_predict`` copies plans and data set next to its predictions, but not the trainer's
+    name, so that predictions in a user's folder belong to no known training.
+
+    Returns:
+        The commands that measure the trainings with these plans, then the comparison; [] if this
+        machine lacks the data set or a training with these plans.
+    """
+    copied = optional_json(measured / "plans.json")
+    name, plans = copied.get("dataset_name"), copied.get("plans_name")
+    if not (name and plans):
+        return []
+    try:
+        folders = find_folders(str(name))
+    except UserError:  # such as predictions of another machine
+        return []
+    jobs = find_jobs(folders, str(plans))
+    if not any(job.is_trained for job in jobs):
+        return []
+    return [*suggest_measuring(jobs, str(plans)), f"semi_nnunet compare -d {name} -p {plans}"]
+
+
+def format_next_lines(commands: Iterable[str]) -> str:
+    r"""Return commands on lines of their own, for the end of a verb's output.
+
+    >>> next_lines(["semi_nnunet plan -d 42", "semi_nnunet status -d 42"])
+    'next: semi_nnunet plan -d 42\n      semi_nnunet status -d 42'
+    """
+    return "next: " + "\n      ".join(commands)

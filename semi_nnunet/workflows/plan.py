@@ -1,0 +1,237 @@
+"""Plan: write the semi-supervised settings, and other networks, into plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from semi_nnunet.discovery.settings import settings_classes
+from semi_nnunet.planning.architecture import name_architecture_plans
+from semi_nnunet.planning.budget import (
+    CPU_LENGTH,
+    KeepsLabels,
+    name_budget_plans,
+    reject_other_spacings,
+)
+from semi_nnunet.planning.checks import (
+    list_preprocessed_configurations,
+    parse_device,
+    parse_encoder_weights,
+    require_own_network,
+    require_plans_name,
+)
+from semi_nnunet.planning.label_ceiling import load_label_ceiling
+from semi_nnunet.planning.plan import (
+    PlannedRow,
+    apply_architecture,
+    apply_budget,
+    apply_patch,
+    apply_spacing,
+    find_budget_sizes,
+    plan_semi,
+    replace_patch_sizes,
+    reuse_measured_sizes,
+)
+from semi_nnunet.planning.shown import NetworkFacts, describe_networks
+from semi_nnunet.planning.topology import name_patch_plans, name_spacing_plans
+from semi_nnunet.preprocessing.planning import select_configurations
+from semi_nnunet.raw.layout import get_preprocessed_dataset
+from semi_nnunet.raw.plans import read_plans
+from semi_nnunet.settings.assignments import format_assignment, parse_assignments
+from semi_nnunet.settings.overrides import collect_user_layers, merge_layers
+from semi_nnunet.training.checkpoints import to_plain_values
+from semi_nnunet.util.errors import raise_if_any
+from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.names import unknown
+
+# stored in plans, so that planning again measures nothing, and a report can show them
+PLANNING_OPTIONS = (
+    "budget", "device", "sizes", "spacing", "patch", "architecture", "encoder", "weights",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WrittenPlans:
+    """The plans that :func:`plan_dataset` wrote.
+
+    Args:
+        name: their identifier.
+        path: of the file.
+        rows: every setting of every trainer and configuration, with its reason.
+        configurations: the requested ones, else the preprocessed ones.
+        networks: of these configurations.
+        ready: the configurations that are preprocessed with these plans.
+        coarser: the preprocessed configurations whose spacing has changed, so that they must be
+            preprocessed again.
+        keeps_sizes: whether a budget uses sizes that were measured earlier.
+    """
+
+    name: str
+    path: Path
+    rows: list[PlannedRow]
+    configurations: tuple[str, ...]
+    networks: list[NetworkFacts]
+    ready: tuple[str, ...]
+    coarser: tuple[str, ...]
+    keeps_sizes: bool
+
+
+@dataclass
+class PlansDraft:
+    """Plans under construction, with the settings that their networks imply.
+
+    Args:
+        plans: their content.
+        options: of :data:`PLANNING_OPTIONS`, how they were made.
+        length: settings of a budget; settings given earlier override them.
+        required: settings that the networks depend on; they override settings given earlier.
+        keeps_sizes: whether a budget uses sizes that were measured earlier.
+    """
+
+    plans: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
+    length: Mapping[str, Any] = field(default_factory=dict)
+    required: Mapping[str, Any] = field(default_factory=dict)
+    keeps_sizes: bool = False
+
+
+def plan_dataset(
+    dataset: str,
+    *,
+    plans: str = "nnUNetPlans",
+    name: str | None = None,
+    configurations: Sequence[str] | None = None,
+    settings: Mapping[str, Any] | Sequence[str] = (),
+    budget: str | None = None,
+    patch: Sequence[int] | None = None,
+    spacing: Sequence[float] | None = None,
+    architecture: str | None = None,
+    encoder: str = "resnet34",
+    weights: str = "none",
+    device: str = "cpu",
+    reset: bool = False,
+    trainers: Sequence[str] = (),
+) -> WrittenPlans:
+    """Write the semi-supervised settings into the plans, each with its reason.
+
+    Planning again keeps settings that were given earlier or edited by hand, and plans all others.
+
+    Args:
+        settings: setting -> value, where a setting is named KEY, CONFIG.KEY, TRAINER.KEY or
+            TRAINER.CONFIG.KEY; or texts such as "epochs=300".
+        name: of new plans; None: the same plans, or a name made of budget, patch and network.
+        configurations: for a patch, spacing or network, only these; None: all that fit.
+        trainers: names to check, whose settings will be shown.
+        dataset, plans, budget, patch, spacing, architecture, encoder, weights, device, reset: see
+            :func:`semi_nnunet.plan`.
+
+    Raises:
+        UserError: a name, setting, patch or network does not exist, or does not fit.
+    """
+    if name:
+        require_plans_name(name)
+    folder, classes = get_preprocessed_dataset(dataset), settings_classes()
+    start, description = read_plans(folder, plans), read_json(folder / "dataset.json")
+    if isinstance(settings, Mapping):
+        settings = [format_assignment(key, value) for key, value in settings.items()]
+    assigned = parse_assignments(settings)
+    raise_if_any("There are no such settings:", unknown("trainer", trainers, classes))
+    sized = name_patch_plans(name_spacing_plans(name_budget_plans(plans, budget), spacing), patch)
+    name = name or name_architecture_plans(sized, architecture, encoder)
+    exists = name != plans and (folder / f"{name}.json").is_file()
+    earlier = read_plans(folder, name) if exists else {}
+    inherited: dict[str, Any] = {}
+    if not reset:
+        inherited = collect_user_layers(start)
+        inherited = merge_layers(inherited, collect_user_layers(earlier)) if exists else inherited
+    was_ready = list_preprocessed_configurations(start, folder)
+    if budget or spacing or patch or architecture:
+        require_own_network(start, plans)
+    draft, ceiling = PlansDraft(start), load_label_ceiling(start, description, folder)
+    keeps_labels = ceiling.is_kept_at
+    if spacing:
+        draft.plans = apply_spacing(draft.plans, configurations, spacing, name)
+        draft.options["spacing"] = list(spacing)
+        keeps_labels = reject_other_spacings
+    if budget:
+        shrink_draft(draft, description, earlier, name, budget, device, patch, keeps_labels)
+    if patch:
+        draft.plans = apply_patch(draft.plans, configurations, patch)
+        draft.options["patch"] = list(patch)
+    if architecture:
+        replace_draft_network(draft, configurations, architecture, encoder, weights)
+    content = draft.plans
+    if configurations:
+        select_configurations(content, configurations)  # raises if one does not exist
+    content["plans_name"] = name
+    assigned = merge_layers(
+        merge_layers(merge_layers(draft.length, inherited), draft.required), assigned
+    )
+    shown = tuple(configurations or was_ready or content["configurations"])
+    content["semi"], rows = plan_semi(content, description, folder, classes, assigned)
+    planned = {"given": assigned, "semi": content["semi"], "from": plans}
+    if name == plans:  # planned in place: they keep their origin
+        origin = content.get("semi_planned", {})
+        planned |= {key: origin[key] for key in ("from", *PLANNING_OPTIONS) if key in origin}
+    content["semi_planned"] = planned | draft.options
+    networks = describe_networks(content, description, shown, ceiling)
+    path = folder / f"{name}.json"
+    write_json(path, to_plain_values(content))
+    ready = list_preprocessed_configurations(content, folder)
+    return WrittenPlans(
+        name=name,
+        path=path,
+        rows=rows,
+        configurations=shown,
+        networks=networks,
+        ready=tuple(key for key in shown if key in ready),
+        coarser=tuple(key for key in was_ready if key in shown and key not in ready),
+        keeps_sizes=draft.keeps_sizes,
+    )
+
+
+def shrink_draft(
+    draft: PlansDraft,
+    description: Mapping[str, Any],
+    earlier: Mapping[str, Any],
+    name: str,
+    budget: str,
+    device: str,
+    patch: Sequence[int] | None,
+    keeps_labels: KeepsLabels,
+) -> None:
+    """Shrink networks, inputs and length to a budget.
+
+    Raises:
+        UserError: the budget or the device is invalid.
+    """
+    torch_device, options = parse_device(device), {"budget": budget, "device": device}
+    sizes = reuse_measured_sizes(earlier, draft.plans, options)
+    draft.keeps_sizes = sizes is not None
+    if sizes is None:
+        sizes = find_budget_sizes(draft.plans, description, budget, torch_device)
+    fitting = replace_patch_sizes(draft.plans, sizes, patch) if patch else sizes
+    draft.plans = apply_budget(draft.plans, fitting, name, keeps_labels)
+    draft.options |= {**options, "sizes": {key: asdict(size) for key, size in sizes.items()}}
+    draft.length = CPU_LENGTH
+
+
+def replace_draft_network(
+    draft: PlansDraft,
+    configurations: Sequence[str] | None,
+    architecture: str,
+    encoder: str,
+    weights: str,
+) -> None:
+    """Replace the network, and turn deep supervision off, which other networks lack.
+
+    Raises:
+        UserError: the network or its file of weights does not exist, or fits no configuration.
+    """
+    changed = apply_architecture(
+        draft.plans, configurations, architecture, encoder, parse_encoder_weights(weights)
+    )
+    draft.options |= {"architecture": architecture, "encoder": encoder, "weights": weights}
+    draft.required = {key: {"deep_supervision": False} for key in changed}

@@ -1,0 +1,137 @@
+"""Prepare a data set: verify, plan and preprocess it, a large imagesUn in shards on request."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from semi_nnunet.preprocessing import prepare as data
+from semi_nnunet.preprocessing.planning import get_default_plans_name
+from semi_nnunet.preprocessing.shards import UnlabelledPreprocessing, UnlabelledShard
+from semi_nnunet.raw.layout import get_preprocessed_dataset
+from semi_nnunet.runs.launching import JobLauncher, JobWork, run_work
+from semi_nnunet.util.machine import usable_cores
+from semi_nnunet.util.names import require_positive, unique
+
+logger = logging.getLogger(__name__)
+
+MOST_PROCESSES = 8  # starting one takes seconds of a core and 1 GB
+
+
+@dataclass(frozen=True)
+class PreparedCounts:
+    """The cases of a data set that are ready for training.
+
+    Args:
+        plans: identifier of its plans.
+        counts: configuration -> numbers of labelled and unlabelled cases that are ready.
+    """
+
+    plans: str
+    counts: dict[str, tuple[int, int]]
+
+
+def prepare_dataset(
+    dataset: str,
+    configurations: Sequence[str] | None = None,
+    *,
+    plans: str | None = None,
+    planner: str = data.PLANNER,
+    processes: int | None = None,
+    skip_bad: bool = False,
+    skip_outliers: bool = False,
+    shards: int | None = None,
+    launcher: JobLauncher | None = None,
+) -> PreparedCounts | None:
+    """Verify, plan and preprocess a data set with its unlabelled images; finished work is kept.
+
+    Args:
+        processes: workers; None: one for each core, up to 8, or in a shard one for each core.
+        shards: number of shards of imagesUn, each a job; None: the launcher's number of jobs, or no
+            shards if it has none.
+        launcher: where the shards are preprocessed; None: on this machine.
+        dataset, configurations, plans, planner, skip_bad, skip_outliers: see
+            :func:`semi_nnunet.prepare`.
+
+    Returns:
+        The cases that are ready; None if the shards were handed to a cluster.
+
+    Raises:
+        UnfinishedError: shards failed; the reasons were printed.
+        UserError: every bad input, in one pass, before anything is written; or images that need
+            more memory than this machine has, before they are preprocessed on it.
+    """
+    require_positive({"--shards": shards, "-np": processes})
+    launcher = launcher or JobLauncher()
+    count = shards or launcher.jobs
+    if count is None and launcher.launcher != "local":
+        count = 1
+    plans = plans or get_default_plans_name(planner)
+    request = (dataset, configurations, plans, planner, processes or count_usable_processes())
+    is_local = launcher.launcher == "local"
+    shard_jobs = None if count is None else ShardJobs(launcher, processes, is_local)
+    counts = data.prepare_for_training(*request, skip_bad, skip_outliers, count, shard_jobs)
+    return None if counts is None else PreparedCounts(plans, counts)
+
+
+@dataclass
+class ShardJobs:
+    """Run shards of unlabelled cases as jobs, for :func:`semi_nnunet.preprocessing.prepare.prepare_for_training`.
+
+    Args:
+        launcher: where the jobs run.
+        processes: workers of each; None: one for each core.
+        is_local: the jobs run on this machine.
+    """
+
+    launcher: JobLauncher
+    processes: int | None
+    is_local: bool
+
+    def __call__(self, shards: list[UnlabelledShard], unfinished: list[int]) -> bool:
+        """Run or submit the unfinished shards; return whether all are done."""
+        pool = shards[0].pool
+        configurations = unique([shard.pool.configuration for shard in shards])
+        logger.info(f"{len(pool.cases())} unlabelled cases, {len(unfinished)} shards to do")
+        words = ["preprocess", "-d", pool.preprocessed.name, "-p", pool.plans]
+        words += ["-c", *configurations, "--shards", str(shards[0].of)]
+        words += ["-np", str(self.processes)] if self.processes else []
+        jobs = [replace(shard, processes=self.processes) for shard in shards]
+        return run_work(self.launcher, JobWork(words, jobs, unfinished, pool.shards))
+
+
+def count_usable_processes() -> int:
+    """Return the number of cores, at most nnU-Net's 8."""
+    return min(MOST_PROCESSES, usable_cores())
+
+
+def list_shards(
+    dataset: str, plans: str, configurations: Sequence[str], count: int, processes: int | None
+) -> list[UnlabelledShard]:
+    """Return the jobs: ``count`` shards of each configuration."""
+    return [
+        UnlabelledShard(pool, number, count, processes)
+        for name in configurations
+        for pool in [UnlabelledPreprocessing(get_preprocessed_dataset(dataset), plans, name)]
+        for number in range(count)
+    ]
+
+
+def prepare_shard(shards: Sequence[UnlabelledShard], launcher: JobLauncher) -> None:
+    """Prepare one shard in a process of a cluster, which holds its lock and starts the worker.
+
+    Raises:
+        UnfinishedError: it failed.
+    """
+    run_work(launcher, JobWork([], shards, [], shards[0].folder))
+
+
+def preprocess_shard(shard: UnlabelledShard, processes: int | None) -> None:
+    """Preprocess the cases of a shard, as its worker."""
+    count = processes or multiprocessing.cpu_count()
+    if count > 1:
+        os.environ["OMP_NUM_THREADS"] = "1"  # for each process
+    shard.run(count)
