@@ -261,7 +261,7 @@ def rank_models(values: Sequence[Value], metric: str) -> list[tuple[Model, float
 def find_unranked_models(
     values: Iterable[Value], ranked: Sequence[tuple[Model, float]]
 ) -> list[Model]:
-    """Return the models that a :func:`rank_models` dropped, as they share no case with the others."""
+    """Return the models that :func:`rank_models` dropped, as they share no case with others."""
     placed = {model for model, _ in ranked}
     defined = (v for v in values if not math.isnan(v.value))
     return [model for model in group_by_model(defined) if model not in placed]

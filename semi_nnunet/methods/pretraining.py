@@ -10,7 +10,7 @@ on hidden voxels. Differs from the paper: no sparse convolutions; hidden voxels 
 normalised image. The second stage of a cascade, whose input contains predictions, is not
 pre-trained.
 
-It is meant for fold "all". It uses no labels and no test images, but the images of validation cases.
+It is meant for fold "all". It uses no labels and no test images, but images of validation cases.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Prepare a raw data set with ``imagesUn`` for training: verify, plan, preprocess.
 
-Every step may be interrupted; calling :func:`prepare_for_training` again does only the unfinished work.
+Every step may be interrupted; :func:`prepare_for_training` then does only the unfinished work.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def prepare_labelled(
 ) -> PreparedLabelled:
     """Verify all cases, plan, and preprocess the labelled cases.
 
-    Arguments and errors are those of :func:`prepare_for_training`; ``checks_memory`` means that this machine
+    Arguments and errors are those of :func:`prepare_for_training`. ``checks_memory``: this machine
     will preprocess the unlabelled cases, so its memory must suffice.
     """
     require_paths("raw", "preprocessed")

@@ -50,7 +50,7 @@ class LabelCompletion:
         annotated, ending = AnnotatedClasses.of(description), dataset_json["file_ending"]
         if annotated is None:
             raise UserError(
-                f"--complete needs {ANNOTATED_KEY!r} in the dataset.json of the labels or of the model, to "
+                f"--complete needs {ANNOTATED_KEY!r} in dataset.json of labels or model, to "
                 f"know the classes that each case annotates, and neither has it",
                 fix="leave --complete out, or add it",
             )

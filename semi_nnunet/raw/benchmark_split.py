@@ -226,7 +226,8 @@ def choose_held_out(
     torn = find_split_patients({"train": set(pool) - set(request), "val": request}, patient_of)
     if torn:
         raise UserError(
-            f"--held-out must name all cases of a patient or none, got some of {format_names(torn)}",
+            f"--held-out must name all cases of a patient or none, got some of "
+            f"{format_names(torn)}",
             fix="add the others",
         )
     return sorted(set(request))

@@ -26,7 +26,10 @@ from semi_nnunet.raw.folds import format_names
 from semi_nnunet.util.errors import Problem, raise_if_any
 
 ANNOTATED_KEY = "annotated"  # of dataset.json
-EXAMPLE = f'write, for example, "{ANNOTATED_KEY}": {{"case_0001": ["liver", "spleen"], "MSD_*": ["pancreas"]}}'
+EXAMPLE = (
+    f'write, for example, "{ANNOTATED_KEY}": '
+    f'{{"case_0001": ["liver", "spleen"], "MSD_*": ["pancreas"]}}'
+)
 NON_CLASSES = ("background", "ignore")
 
 
@@ -258,7 +261,8 @@ def find_annotated_case_problems(
     everywhere = {name for case in labelled for name in annotated.names(case)}
     missing = [name for name in annotated.classes if name not in everywhere]
     if labelled and missing:
-        defect = f"every class must be annotated in some case, but no case annotates {format_names(missing)}"
+        names = format_names(missing)
+        defect = f"every class must be annotated in some case, but no case annotates {names}"
         yield Problem(
             file_name, defect, f"correct {ANNOTATED_KEY!r}, or remove the class from 'labels'"
         )

@@ -112,7 +112,7 @@ def find_patient_expression_problems(
         yield Problem(file_name, f"{defect} ({error})", "correct it")
         return
     if groups > 1:
-        defect = f"{PATIENT_KEY!r} must have one group, the patient, or none, got {groups} in {expression!r}"
+        defect = f"{PATIENT_KEY!r} must have one group or none, got {groups} in {expression!r}"
         yield Problem(file_name, defect, "write the others as (?:...)")
 
 

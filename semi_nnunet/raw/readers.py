@@ -100,7 +100,8 @@ def read_with_nnunet(
         raise BrokenFileError(reason) from error
     spacing = tuple(float(value) for value in properties["spacing"])
     if array.ndim != 4 or len(spacing) != 3:
-        defect = f"must hold one number per voxel in 2 or 3 dimensions, got {format_numbers(array.shape)}"
+        shape = format_numbers(array.shape)
+        defect = f"must hold one number per voxel in 2 or 3 dimensions, got {shape}"
         raise BrokenFileError(f"{defect} (a vector or 4-D image)", ONE_PER_CHANNEL)
     geometry = _read_geometry(array.shape[1:], spacing, properties)
     return array, geometry, tuple(properties.get("sitk_stuff", {}).get("spacing", ())[:3])

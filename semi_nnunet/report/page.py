@@ -198,7 +198,8 @@ def draw_changes(report: Report, measured: SubsetResults) -> list[tuple[CaseRow,
 
 def draw_change(axis: Axis, row: CaseRow, before: int, after: int, metric: str) -> Markup:
     sign = 1 if higher_is_better(metric) else -1
-    label = f"from {format_value(row.values[before], metric)} to {format_value(row.values[after], metric)}"
+    start, end = (format_value(row.values[name], metric) for name in (before, after))
+    label = f"from {start} to {end}"
     better = sign * row.difference >= 0
     return draw_change_row(axis, row.values[before], row.values[after], better, label)
 

@@ -52,7 +52,8 @@ def draw_scatter(dots: Sequence[Dot], label: str, digits: int = 3) -> Markup:
         y = TOP + height * (1 - upward.percent(dot.y) / 100)
         title = f"{escape(dot.name)}: {dot.y:.{digits}f} at {dot.x:.3g}"
         parts.append(
-            f'<circle class="alone" {format_series_style(dot.place)} cx="{x:.1f}" cy="{y:.1f}" r="5">'
+            f'<circle class="alone" {format_series_style(dot.place)} '
+            f'cx="{x:.1f}" cy="{y:.1f}" r="5">'
             f"<title>{title}</title></circle>"
         )
     return Markup(

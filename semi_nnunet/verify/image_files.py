@@ -166,7 +166,7 @@ def find_non_finite_problem(
 def find_label_value_problem(
     array: np.ndarray, label_values: Collection[int]
 ) -> tuple[str, str] | None:
-    """Check that a label holds only declared values; :func:`find_non_finite_problem` reports NaN and Inf."""
+    """Check that a label holds only declared values; NaN and Inf are reported elsewhere."""
     declared = sorted(label_values)
     unknown = np.unique(array[~np.isin(array, declared)])
     unknown = unknown[np.isfinite(unknown)]

@@ -87,8 +87,9 @@ def find_memory_problem(
     if required <= available:
         return ""
     return (
-        f"for {worst} its {format_numbers(geometry.shape)} voxels of {format_numbers(geometry.spacing)} mm become "
-        f"{format_numbers(shape)} voxels, to which resampling them needs {required / GIB:.1f} GiB of memory,"
+        f"for {worst} its {format_numbers(geometry.shape)} voxels of "
+        f"{format_numbers(geometry.spacing)} mm become {format_numbers(shape)} voxels, to which "
+        f"resampling them needs {required / GIB:.1f} GiB of memory,"
         f" and this machine has {available / GIB:.1f} GiB"
     )
 

@@ -79,7 +79,7 @@ def prepare_dataset(
 
 @dataclass
 class ShardJobs:
-    """Run shards of unlabelled cases as jobs, for :func:`semi_nnunet.preprocessing.prepare.prepare_for_training`.
+    """Run shards of unlabelled cases as jobs, for ``preprocessing.prepare``.
 
     Args:
         launcher: where the jobs run.

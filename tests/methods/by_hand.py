@@ -57,7 +57,7 @@ def partial_dice_ce_by_hand(
     exclusive: bool,
     annotated: np.ndarray,
 ) -> float:
-    """Return the same if only some classes are annotated: the others are background, or no region."""
+    """Return the same for some annotated classes: the others are background, or no region."""
     z, t = logits.detach().double().numpy(), target.double().numpy()
     classes = z.shape[1]
     intersection, predicted, reference = np.zeros(classes), np.zeros(classes), np.zeros(classes)
@@ -90,7 +90,7 @@ def partial_dice_ce_by_hand(
 
 
 def pasted_by_hand(around: torch.Tensor, inside: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
-    """Paste a box of one patch into another, voxel by voxel; a single box is used for all patches."""
+    """Paste a box of one patch into another, voxel by voxel; one box serves all patches."""
     out, boxes = around.clone(), box.expand(len(around), *box.shape[1:])
     for b, *voxel in np.argwhere(boxes[:, 0].numpy()):
         out[(b, slice(None), *voxel)] = inside[(b, slice(None), *voxel)]

@@ -25,7 +25,7 @@ def remember_mixes(trainer) -> list:
 
 
 def target_and_mask(trainer, unlabelled):
-    """Return pseudo labels, and voxels with a confidence of at least .55 in every class that counts."""
+    """Return pseudo labels, and voxels with a confidence of .55 or more in every counted class."""
     probs = trainer.teacher_probs(unlabelled.x_weak)
     if trainer.exclusive:
         sure = probs.max(1, keepdim=True).values >= 0.55

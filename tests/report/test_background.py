@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import semi_nnunet
-from tests.runs.parsing import parse_command
 from semi_nnunet.report.background import (
     collect_background,
     collect_method_settings,
@@ -27,6 +26,7 @@ from semi_nnunet.runs.trainings import find_jobs
 from semi_nnunet.settings.assignments import parse_assignments
 from semi_nnunet.util.files import write_json
 from tests.report.results_tree import BASE, OURS
+from tests.runs.parsing import parse_command
 
 
 def test_a_line_on_every_trainer():

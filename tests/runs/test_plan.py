@@ -103,9 +103,11 @@ def test_a_spacing_is_planned_by_hand(folder):
 
 def test_no_budget_makes_images_coarser_than_the_labels_allow(folder, monkeypatch):
     monkeypatch.setattr(
-        budget, "CPU", {2: budget.NetworkSize(8, 12 * 12, 2), 3: budget.NetworkSize(8, 8**3, 2)}
+        budget,
+        "CPU_SIZES",
+        {2: budget.NetworkSize(8, 12 * 12, 2), 3: budget.NetworkSize(8, 8**3, 2)},
     )
-    monkeypatch.setattr("semi_nnunet.planning.plan.CPU", budget.CPU)
+    monkeypatch.setattr("semi_nnunet.planning.plan.CPU_SIZES", budget.CPU_SIZES)
     planned = plan_dataset(folder.name, budget="cpu")
     for facts in planned.networks:
         assert min(facts.label_ceiling.values()) >= MIN_CEILING
