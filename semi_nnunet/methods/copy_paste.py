@@ -19,39 +19,17 @@ full weight after ``unlabelled_start_steps``, unchanged patches, and the largest
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 
 from semi_nnunet.augment.mixing import TargetPatches, sample_boxes
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label, keep_largest_component
 from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
-from semi_nnunet.settings.schema import published, setting
-from semi_nnunet.settings.teacher import TeacherSettings
+from semi_nnunet.settings.methods import BCPSettings
 from semi_nnunet.training.teacher import TeacherTrainer
 from semi_nnunet.training.trainer import Term
 
 Mixture = list[tuple[float, TargetPatches]]  # weight and mask of each region of mixed patches
-
-
-@dataclass(frozen=True, kw_only=True)
-class BCPSettings(TeacherSettings):
-    box_edge: float = setting(2 / 3, "of the patch (beta, sec. 4.2)", low=0.01, below=1)
-    mixture_weight: float = setting(
-        0.25,
-        "of each mixture; with 0.5 (authors' code) short trainings do not learn the labels",
-        low=0,
-    )
-    pseudo_label_weight: float = setting(0.5, "alpha of eq. 8, of pseudo-labelled voxels", low=0)
-    largest_component: bool = setting(
-        False, "organs may come in several pieces; the paper keeps the largest (LA, ACDC)"
-    )
-    variant: str = published(
-        paper={
-            "mixture_weight": 0.5, "largest_component": True, "appearance_strength": 0.0,
-            "ramp_up": "constant", "follow_reliability": False,
-        }
-    )  # fmt: skip
 
 
 class SemiBCPTrainer(TeacherTrainer):

@@ -13,7 +13,6 @@ paper`` has the weight of Pascal VOC from the first step on; ``ssl4mis`` does no
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,37 +21,8 @@ from torch import nn
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label
 from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
 from semi_nnunet.networks.average import NetworkAverage
-from semi_nnunet.settings.common import CutMixSettings
-from semi_nnunet.settings.schema import published, setting
+from semi_nnunet.settings.methods import RECENT_EPOCHS, CPSSettings
 from semi_nnunet.training.trainer import SemiTrainer, Term
-
-RECENT_EPOCHS = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class CPSSettings(CutMixSettings):
-    cps_weight: float = setting(
-        0.5,
-        "half of a label's weight; with 1 the errors of the other network would count like labels "
-        "(phantom; authors: 1 to 6 on cross-entropy only, SSL4MIS: 0.1)",
-        low=0,
-    )
-    deploy: str = setting(
-        "better",
-        f"by validation Dice, mean of the last {RECENT_EPOCHS} epochs; 'average' is the mean of "
-        "both networks' logits, for which semi_nnunet export writes each network as a fold",
-        choices=("first", "second", "better", "average"),
-    )
-    variant: str = published(
-        paper={
-            "cps_weight": 1.5, "ramp_up": "constant", "unlabelled_start_steps": 0,
-            "follow_reliability": False,
-        },
-        ssl4mis={
-            "cps_weight": 0.1, "cutmix_probability": 0.0, "appearance_strength": 0.0,
-            "unlabelled_start_steps": 0, "follow_reliability": False,
-        },
-    )  # fmt: skip
 
 
 class SemiCPSTrainer(SemiTrainer):

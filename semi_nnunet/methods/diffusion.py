@@ -17,7 +17,6 @@ steps instead of epochs, and no appearance changes of unlabelled patches in ``fi
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,32 +27,8 @@ from semi_nnunet.core.pseudo_labels import hard_pseudo_label
 from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
 from semi_nnunet.networks.diffusion_branches import DiffusionBranches
 from semi_nnunet.networks.label_diffusion import LabelDiffusion
-from semi_nnunet.settings.common import single_network_score
-from semi_nnunet.settings.fidelity import FidelitySettings, paper_or
-from semi_nnunet.settings.schema import setting
+from semi_nnunet.settings.methods import DiffusionSettings
 from semi_nnunet.training.trainer import SemiTrainer, Term
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiffusionSettings(FidelitySettings):
-    sampling_steps: int = paper_or(10, 1, "as good as ten at a tenth of the cost", low=1)
-    sampling_interval_steps: int = setting(1, "xi labels images in every step", low=1)
-    clamped_logits: bool = paper_or(True, False, "DDIM makes them worse; x_0 is b (2 p - 1)")
-    label_scale: float = paper_or(1.0, 0.2, "b: small labels need the image", low=0.01, high=1)
-    time_power: float = paper_or(
-        1.0, 3.0, "t has density t^2, drawn towards T, where sampling starts (1: uniform)", low=1
-    )
-    begins_with_image: bool = paper_or(False, True, "noisy labels start with zero weights")
-    reparameterised: bool = paper_or(True, False, "Gumbel noise and smoothing blur small organs")
-    pseudo_label_weight: float = paper_or(10.0, 1.0, "on nnU-Net's Dice + cross-entropy", low=0)
-    diffusion_labels: bool = setting(True, "false: theta learns only from psi (ablation)")
-    theta_on_labels: bool = paper_or(False, True, "only pseudo labels: lags behind (prototype)")
-    averaging: str = paper_or("both", "none", "theta is no mean", choices=("both", "psi", "none"))
-    averaging_decay: float = setting(0.99, "m (sec. 3.3)", low=0, below=1)
-    normalised_difficulty: bool = paper_or(False, True, "otherwise weights may reach 40")
-    absent_class_dice: float | None = paper_or(0.5, None, "keeps its weight", low=0, high=1)
-    difficulty_horizon_steps: int = setting(50, "A (authors' code)", low=1)
-    filter_score: str = single_network_score()
 
 
 class SemiDiffusionTrainer(SemiTrainer):

@@ -17,7 +17,6 @@ model that was trained on this fold's validation cases, the validation is optimi
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,26 +27,10 @@ from semi_nnunet.deploy.loading import load_networks
 from semi_nnunet.deploy.trained import find_model, require_same_preprocessing
 from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
 from semi_nnunet.networks.frozen import FrozenNetworks
-from semi_nnunet.settings.common import CutMixSettings, single_network_score
-from semi_nnunet.settings.schema import setting
+from semi_nnunet.settings.methods import DistillationSettings
 from semi_nnunet.training.trainer import SemiTrainer, Term
 
 FOLD = "{fold}"  # in the path of a model, replaced by the current fold
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillationSettings(CutMixSettings):
-    models: tuple[str, ...] = setting(
-        (),
-        "the Mean Teacher of these plans and this fold; else as in semi_nnunet pseudo-label -m, "
-        "where {fold} stands for the current fold",
-    )
-    soft_label_weight: float = setting(
-        1.0, "that of labels, because the teacher is trained (Hinton)", low=0
-    )
-    temperature: float = setting(1.0, "of both distributions; above 1 they get softer", low=0.01)
-    unlabelled_start_steps: int = setting(0, "the models are already trained", low=0)
-    filter_score: str = single_network_score()
 
 
 class SemiDistillationTrainer(SemiTrainer):

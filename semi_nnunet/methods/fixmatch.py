@@ -13,27 +13,11 @@ multiplied by the reliability of the network. ``variant paper`` is the paper's e
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
-from semi_nnunet.settings.schema import published, setting
-from semi_nnunet.settings.teacher import ConfidentTeacherSettings
+from semi_nnunet.settings.methods import FixMatchSettings
 from semi_nnunet.training.teacher import ConfidentTeacherTrainer
 from semi_nnunet.training.trainer import Term
-
-
-@dataclass(frozen=True, kw_only=True)
-class FixMatchSettings(ConfidentTeacherSettings):
-    strong_weight: float = setting(
-        0.5, "with 1 (sec. 2.2) pseudo labels count as much as labels (Hippocampus)", low=0
-    )
-    variant: str = published(
-        paper={
-            "strong_weight": 1.0, "class_wise_threshold": False, "ema_decay": 0.0,
-            "cutmix_probability": 0.0, "ramp_up": "constant", "unlabelled_start_steps": 0,
-            "follow_reliability": False,
-        }
-    )  # fmt: skip
 
 
 class SemiFixMatchTrainer(ConfidentTeacherTrainer):

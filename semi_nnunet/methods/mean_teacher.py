@@ -16,33 +16,12 @@ settings of all trainers, and five unlabelled patches for each labelled one).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from semi_nnunet.augment.intensity import add_clamped_noise
 from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
-from semi_nnunet.settings.common import CutMixSettings
-from semi_nnunet.settings.schema import published, setting
-from semi_nnunet.settings.teacher import ConsistencySettings
+from semi_nnunet.settings.methods import MeanTeacherSettings
 from semi_nnunet.training.teacher import ConsistentTeacherTrainer
 from semi_nnunet.training.trainer import Term
-
-PLAIN = {  # consistency from the first step on, without mixing
-    "consistency_dice": 0.0, "cutmix_probability": 0.0, "unlabelled_start_steps": 0,
-    "follow_reliability": False,
-}  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeanTeacherSettings(CutMixSettings, ConsistencySettings):
-    teacher_noise: float = setting(
-        0.0, "sd of noise on the teacher's input, clamped at 2 sd (SSL4MIS: 0.1)", low=0
-    )
-    variant: str = published(
-        ssl4mis=PLAIN
-        | {"appearance_strength": 0.0, "teacher_noise": 0.1, "consistency_weight": 0.1},
-        pancreas=PLAIN | {"consistency_weight": 50.0},
-        oct=PLAIN | {"ema_decay": 0.99, "ema_decay_after_ramp_up": 0.999},
-    )
 
 
 class SemiMeanTeacherTrainer(ConsistentTeacherTrainer):

@@ -17,7 +17,6 @@ geometric views need ``mirror``. ``variant paper`` undoes these differences as f
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import torch
 
@@ -35,34 +34,9 @@ from semi_nnunet.core.partial_labels import merge_probs
 from semi_nnunet.core.processes import all_reduce_mean
 from semi_nnunet.core.pseudo_labels import sharpen
 from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
-from semi_nnunet.settings.schema import published, setting
-from semi_nnunet.settings.teacher import TeacherSettings
+from semi_nnunet.settings.methods import MixMatchSettings
 from semi_nnunet.training.teacher import TeacherTrainer
 from semi_nnunet.training.trainer import Term
-
-
-@dataclass(frozen=True, kw_only=True)
-class MixMatchSettings(TeacherSettings):
-    views: int = setting(2, "K (sec. 3.1)", low=1)
-    temperature: float = setting(0.5, "T (sec. 3.2)", low=0.01, high=1)
-    alpha: float = setting(0.75, "of Beta (sec. 3.3; mixing mixup only)", low=0.01)
-    mixing: str = setting(
-        "cutmix", "each voxel belongs to one image (paper: mixup)", choices=("mixup", "cutmix")
-    )
-    cutmix_edge: float = setting(1 / 3, "of the box (mixing cutmix only)", low=0.01, high=1)
-    guesser: str = setting(
-        "teacher", "less noisy than the student (the paper's)", choices=("teacher", "student")
-    )
-    mixed_labelled_weight: float = setting(1.0, "L_X (eq. 5)", low=0)
-    unlabelled_mse_weight: float = setting(
-        10.0, "lambda_U on dense squared differences, as in Mean Teacher here (CIFAR: 75)", low=0
-    )
-    variant: str = published(
-        paper={
-            "mixing": "mixup", "guesser": "student", "unlabelled_mse_weight": 75.0,
-            "ramp_up": "linear", "unlabelled_start_steps": 0, "follow_reliability": False,
-        }
-    )  # fmt: skip
 
 
 class SemiMixMatchTrainer(TeacherTrainer):

@@ -16,7 +16,6 @@ It is meant for fold "all". It uses no labels and no test images, but images of 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,21 +25,11 @@ from torch import nn
 from semi_nnunet.core.masking import sample_hidden_blocks, score_restoration
 from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
 from semi_nnunet.networks.pretrained import ADAPTATION_KEY, build_adaptation_plan
-from semi_nnunet.settings.common import LOSS, MATCHED, POOL, SemiSettings
-from semi_nnunet.settings.schema import setting
+from semi_nnunet.settings.common import POOL
+from semi_nnunet.settings.methods import PretrainSettings
 from semi_nnunet.training.batches import Batches
 from semi_nnunet.training.trainer import SemiTrainer, Term
 from semi_nnunet.util.errors import UserError
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainSettings(SemiSettings):
-    hidden_share: float = setting(
-        0.6, "of the blocks of a patch (Wald et al.: .6 to .75; He et al.: .75)", low=0, below=1
-    )
-    deep_supervision: bool = setting(
-        False, "images are restored at full resolution", topic=LOSS, scope=MATCHED
-    )
 
 
 class SemiPretrainTrainer(SemiTrainer):

@@ -15,7 +15,6 @@ Mean Teacher; ``variant paper`` undoes that.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -26,31 +25,9 @@ from semi_nnunet.core.ramps import gaussian_ramp
 from semi_nnunet.core.stochastic import add_feature_dropout
 from semi_nnunet.core.uncertainty import entropy, max_entropy
 from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
-from semi_nnunet.settings.common import CutMixSettings
-from semi_nnunet.settings.schema import published, setting
-from semi_nnunet.settings.teacher import ConsistencySettings
+from semi_nnunet.settings.methods import UncertaintyAwareSettings
 from semi_nnunet.training.teacher import ConsistentTeacherTrainer
 from semi_nnunet.training.trainer import Term
-
-
-@dataclass(frozen=True, kw_only=True)
-class UncertaintyAwareSettings(CutMixSettings, ConsistencySettings):
-    stochastic_passes: int = setting(8, "T of the paper, sec. 2.2", low=2)
-    teacher_noise: float = setting(
-        0.1, "sd of the noise on the teacher's input, clamped at 2 sd (authors' code)", low=0
-    )
-    dropout: float = setting(
-        0.5, "of bottleneck channels in the stochastic passes (as in the V-Net)", low=0, below=1
-    )
-    threshold_start: float = setting(
-        0.75, "of the largest entropy; rises to 1 over the training (authors' code)", low=0, high=1
-    )
-    variant: str = published(
-        paper={
-            "consistency_dice": 0.0, "consistency_weight": 0.1, "cutmix_probability": 0.0,
-            "appearance_strength": 0.0, "unlabelled_start_steps": 0, "follow_reliability": False,
-        }
-    )  # fmt: skip
 
 
 class SemiUncertaintyAwareTrainer(ConsistentTeacherTrainer):

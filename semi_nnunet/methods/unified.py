@@ -21,32 +21,15 @@ average, more than any other candidate.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 
 from semi_nnunet.augment.mixing import TargetPatches, sample_boxes
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label
 from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
-from semi_nnunet.settings.common import CutMixSettings
-from semi_nnunet.settings.schema import setting
-from semi_nnunet.settings.teacher import ConsistencySettings
+from semi_nnunet.settings.methods import UnifiedSettings
 from semi_nnunet.training.teacher import ConsistentTeacherTrainer
 from semi_nnunet.training.trainer import Term
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnifiedSettings(CutMixSettings, ConsistencySettings):
-    box_edge: float = setting(
-        1 / 3, "of the patch, so that most of a labelled patch stays", low=0.01, high=1
-    )
-    boxes_weight: float = setting(1.0, "that of labelled patches (tournament)", low=0)
-    unlabelled_gradient_limit: float = setting(
-        2.0, "at the start: learn from many images before the labels are fitted (tournament)", low=0
-    )
-    unlabelled_gradient_limit_at_end: float | None = setting(
-        0.25, "labels are fitted at the end (tournament); none: a constant limit", low=0.001
-    )
 
 
 class SemiUnifiedTrainer(ConsistentTeacherTrainer):

@@ -16,35 +16,15 @@ these differences as far as possible.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 
 from torch import nn
 
 from semi_nnunet.core.stochastic import add_feature_dropout
 from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
-from semi_nnunet.settings.schema import published, setting
-from semi_nnunet.settings.teacher import ConfidentTeacherSettings
+from semi_nnunet.settings.methods import UniMatchSettings
 from semi_nnunet.training.teacher import ConfidentTeacherTrainer
 from semi_nnunet.training.trainer import Term
-
-
-@dataclass(frozen=True, kw_only=True)
-class UniMatchSettings(ConfidentTeacherSettings):
-    strong_weight: float = setting(
-        0.125, "of each strong view: half of eq. 6, which was too much (Hippocampus)", low=0
-    )
-    feature_weight: float = setting(
-        0.25, "of the stream with perturbed features: half of eq. 6, for the same reason", low=0
-    )
-    dropout: float = setting(0.5, "of the channels of every skip (sec. 3.2)", low=0, below=1)
-    variant: str = published(
-        paper={
-            "strong_weight": 0.25, "feature_weight": 0.5, "class_wise_threshold": False,
-            "ema_decay": 0.0, "cutmix_probability": 0.5, "ramp_up": "constant",
-            "unlabelled_start_steps": 0, "follow_reliability": False,
-        }
-    )  # fmt: skip
 
 
 class SemiUniMatchTrainer(ConfidentTeacherTrainer):

@@ -1,4 +1,4 @@
-"""How unsure one is of a whole image."""
+"""Uncertainty of a whole image."""
 
 import numpy as np
 import pytest
@@ -78,12 +78,12 @@ def test_a_large_image_is_not_taken_for_an_uncertain_one():
 
 
 def test_change_is_relative_to_the_foreground():
-    before = torch.zeros(2, 8, 8, dtype=torch.bool)
-    before[0, 2:6, 2:6] = True
-    after = before.clone()
-    after[0, 2, 2:6] = False
-    after[1, 2, 2:6] = True  # four voxels have another class now
-    assert voxel_change([before, after]) == pytest.approx(4 / 16)
-    assert voxel_change([~after, after]) == 1.0
-    mean = (voxel_change([before, after]) + voxel_change([after, before])) / 2
-    assert voxel_change([before, after, before]) == pytest.approx(mean)
+    earlier = torch.zeros(2, 8, 8, dtype=torch.bool)
+    earlier[0, 2:6, 2:6] = True
+    later = earlier.clone()
+    later[0, 2, 2:6] = False
+    later[1, 2, 2:6] = True  # four voxels have another class now
+    assert voxel_change([earlier, later]) == pytest.approx(4 / 16)
+    assert voxel_change([~later, later]) == 1.0
+    mean = (voxel_change([earlier, later]) + voxel_change([later, earlier])) / 2
+    assert voxel_change([earlier, later, earlier]) == pytest.approx(mean)

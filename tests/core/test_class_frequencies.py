@@ -34,7 +34,7 @@ def test_weights_of_averaged_frequencies_as_counted_by_hand():
     assert weights().argmax() == weights.frequencies.argmin()
 
 
-def test_all_classes_alike_at_first_and_where_nothing_is_annotated():
+def test_weights_are_equal_at_first_and_without_annotated_voxels():
     weights = FrequencyWeights(4)
     weights.count(torch.ones(1, 4, 3, 3), torch.zeros(1, 1, 3, 3, dtype=torch.bool))
     assert weights().tolist() == [1.0] * 4

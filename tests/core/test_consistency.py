@@ -102,17 +102,17 @@ def test_probability_dice_loss_of_parts_is_that_of_the_whole_batch():
     mask = torch.rand(4, 1, 6, 6) > 0.3
     sums: list[torch.Tensor] = []
 
-    def note(part: torch.Tensor) -> torch.Tensor:
-        sums.append(part)
-        return part
+    def note(shard: torch.Tensor) -> torch.Tensor:
+        sums.append(shard)
+        return shard
 
-    for part in (slice(0, 2), slice(2, 4)):
-        probability_dice_loss(prediction[part], target[part], mask[part], True, note)
+    for shard in (slice(0, 2), slice(2, 4)):
+        probability_dice_loss(prediction[shard], target[shard], mask[shard], True, note)
     whole = probability_dice_loss(prediction, target, mask)
-    together = probability_dice_loss(
-        prediction[:2], target[:2], mask[:2], True, lambda part: part + sums[1]
+    of_shards = probability_dice_loss(
+        prediction[:2], target[:2], mask[:2], True, lambda shard: shard + sums[1]
     )
-    torch.testing.assert_close(together, whole)
+    torch.testing.assert_close(of_shards, whole)
 
 
 @pytest.mark.parametrize("distance", [probability_mse, probability_dice_loss])
@@ -151,8 +151,8 @@ def test_equal_probabilities_are_at_distance_zero_and_opposite_ones_at_one():
     probs = probabilities((1, 3, 4, 4))
     assert probability_mse(probs, probs).item() == 0
     assert probability_dice_loss(probs, probs).item() == 0  # though they are uncertain
-    left = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
-    assert probability_mse(left, 1 - left).item() == 1
+    onehot = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
+    assert probability_mse(onehot, 1 - onehot).item() == 1
 
 
 @pytest.mark.parametrize("distance", [probability_mse, probability_dice_loss])

@@ -1,4 +1,4 @@
-"""What a prediction gets right, as nnU-Net counts it."""
+"""Voxel counts, compared with those of nnU-Net."""
 
 import pytest
 import torch
@@ -14,12 +14,12 @@ def test_classes_are_counted_as_nnunet_does(shape, ignore):
     logits = torch.randn(2, 4, *shape, generator=generator)
     target = torch.randint(0, 4 if ignore is None else 5, (2, 1, *shape), generator=generator)
     mask = torch.ones_like(target) if ignore is None else (target != ignore).long()
-    said = torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1)
+    predicted = torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1)
     axes = (0, *range(2, logits.ndim))
-    expected = get_tp_fp_fn_tn(said, target * mask, axes=axes, mask=mask.float())[:3]
-    found = count_classes(logits, target.float(), True, ignore)
-    assert torch.equal(found[:3].float(), torch.stack(expected)[:, 1:])
-    assert (found[3] == mask.sum()).all() and found.shape == (4, 3)
+    expected = get_tp_fp_fn_tn(predicted, target * mask, axes=axes, mask=mask.float())[:3]
+    counts = count_classes(logits, target.float(), True, ignore)
+    assert torch.equal(counts[:3].float(), torch.stack(expected)[:, 1:])
+    assert (counts[3] == mask.sum()).all() and counts.shape == (4, 3)
 
 
 @pytest.mark.parametrize("ignore", [None, 3])
@@ -32,14 +32,14 @@ def test_regions_are_counted_as_nnunet_does(ignore):
     mask = torch.ones_like(ignored) if ignore is None else ~ignored
     axes = (0, 2, 3)
     expected = get_tp_fp_fn_tn((logits > 0).float(), regions, axes=axes, mask=mask.float())[:3]
-    found = count_classes(logits, target, False, ignore)
-    assert torch.equal(found[:3].float(), torch.stack(expected))
-    assert (found[3] == mask.sum()).all()
+    counts = count_classes(logits, target, False, ignore)
+    assert torch.equal(counts[:3].float(), torch.stack(expected))
+    assert (counts[3] == mask.sum()).all()
 
 
 @pytest.mark.parametrize("exclusive", [True, False])
 @pytest.mark.parametrize("ignore", [None, 4])
-def test_a_sample_is_counted_for_what_it_annotates_voxel_by_voxel(exclusive, ignore):
+def test_samples_are_counted_only_for_annotated_classes(exclusive, ignore):
     generator = torch.Generator().manual_seed(1)
     annotated = torch.tensor([[True, False, True, True], [True, True, False, False]])
     logits = torch.randn(2, 4, 5, 6, generator=generator)
@@ -58,12 +58,12 @@ def test_a_sample_is_counted_for_what_it_annotates_voxel_by_voxel(exclusive, ign
                     continue
                 for c in range(4):
                     if annotated[sample, c]:
-                        said = z.argmax() == c if exclusive else z[c] > 0
+                        predicted = z.argmax() == c if exclusive else z[c] > 0
                         true = label[0] == c if exclusive else label[c]
-                        hits = torch.stack([said & true, said & ~true, true & ~said])
+                        hits = torch.stack([predicted & true, predicted & ~true, true & ~predicted])
                         expected[:, c] += torch.cat([hits.long(), torch.ones(1).long()])
-    found = count_classes(logits, target, exclusive, ignore, annotated)
-    assert torch.equal(found, expected[:, 1 if exclusive else 0 :])
+    counts = count_classes(logits, target, exclusive, ignore, annotated)
+    assert torch.equal(counts, expected[:, 1 if exclusive else 0 :])
     everything = torch.ones_like(annotated)
     plain = count_classes(logits, target, exclusive, ignore)
     assert torch.equal(count_classes(logits, target, exclusive, ignore, everything), plain)

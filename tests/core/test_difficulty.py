@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from semi_nnunet.core.difficulty import DifficultyWeights, hard_dice
+from semi_nnunet.core.partial_labels import merge_probs
 
 
 @pytest.mark.parametrize("normalised", [True, False])
@@ -16,7 +17,7 @@ def test_weights_equal_a_loop(normalised):
     rng = np.random.default_rng(0)
     for _ in range(25):
         dice = rng.uniform(0.01, 1, 3)
-        found = weights(torch.tensor(dice))
+        result = weights(torch.tensor(dice))
         expected = []
         for k in range(3):
             change, ratio = dice[k] - previous[k], math.log(dice[k] / previous[k])
@@ -27,24 +28,24 @@ def test_weights_equal_a_loop(normalised):
             expected.append(((unlearn[k] + 1e-8) / (learn[k] + 1e-8)) ** 0.2 * low[k])
         expected = np.array(expected)
         expected = expected / expected.mean() if normalised else expected * 3
-        np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(result.numpy(), expected, rtol=0, atol=1e-5)
 
 
-def test_a_class_that_gets_worse_weighs_more_than_one_that_gets_better():
+def test_a_class_with_falling_dice_has_a_larger_weight_than_one_with_rising_dice():
     weights = DifficultyWeights(2)
     for step in range(20):
-        found = weights(torch.tensor([0.2 + 0.03 * step, 0.8 - 0.03 * step]))
-    assert found[1] > found[0]
+        result = weights(torch.tensor([0.2 + 0.03 * step, 0.8 - 0.03 * step]))
+    assert result[1] > result[0]
 
 
 def test_normalised_weights_keep_the_size_of_the_loss():
     weights = DifficultyWeights(3, normalised=True)
     for dice in ([1.0, 0.0, 0.0], [1.0, 0.9, 0.0], [1.0, 0.1, 0.0], [1.0, 1.0, 1.0]):
-        found = weights(torch.tensor(dice))
-        assert torch.isfinite(found).all() and found.mean().item() == pytest.approx(1.0)
+        result = weights(torch.tensor(dice))
+        assert torch.isfinite(result).all() and result.mean().item() == pytest.approx(1.0)
 
 
-def test_dice_counts_the_masks_voxels_alone():
+def test_dice_counts_only_voxels_of_the_mask():
     labels, target = torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)
     labels[0, 1, :2], target[0, 1, 1:3] = 1, 1
     mask = torch.ones(1, 1, 4, 4)
@@ -56,7 +57,7 @@ def test_dice_counts_the_masks_voxels_alone():
 
 
 def test_a_class_seen_in_one_of_ten_batches_is_not_silenced():
-    """It is as difficult as the same class, with the same values, seen in every batch."""
+    """Its averages equal those of the same class, with the same values, in every batch."""
     rare, common = DifficultyWeights(2, normalised=False), DifficultyWeights(2, normalised=False)
     rng = np.random.default_rng(0)
     for step in range(400):
@@ -64,11 +65,23 @@ def test_a_class_seen_in_one_of_ten_batches_is_not_silenced():
         if step % 10 == 0:
             hard = rng.uniform(0.1, 0.3)
             common(torch.tensor([easy, hard]))
-        found = rare(torch.tensor([easy, hard if step % 10 == 0 else math.nan]))
+        result = rare(torch.tensor([easy, hard if step % 10 == 0 else math.nan]))
     assert rare.low[1].item() == pytest.approx(common.low[1].item())
     assert torch.equal(rare.learn[1], common.learn[1])
-    assert found[1] > found[0] and torch.isfinite(found).all()
+    assert result[1] > result[0] and torch.isfinite(result).all()
     silenced = DifficultyWeights(2, normalised=False)  # an absent class taken for an easy one
     for step in range(400):
         silent = silenced(torch.tensor([0.85, rng.uniform(0.1, 0.3) if step % 10 == 0 else 1.0]))
-    assert silent[1] < 0.2 * found[1]
+    assert silent[1] < 0.2 * result[1]
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_dice_counts_only_annotated_classes(exclusive):
+    labels = torch.nn.functional.one_hot(torch.randint(3, (2, 6, 6)), 3).movedim(-1, 1).float()
+    target = labels.roll(1, -1)
+    annotated = torch.tensor([[True, True, False], [True, False, False]])
+    mask = torch.ones(2, 1, 6, 6)
+    dice = hard_dice(labels, target, mask, 0.0, annotated, exclusive)
+    merged = merge_probs(labels, annotated, exclusive)
+    assert torch.equal(dice, hard_dice(merged, target, mask, 0.0))
+    assert dice[2] == 0

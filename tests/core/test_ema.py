@@ -116,10 +116,10 @@ def test_train_keeps_the_teacher_in_evaluation_mode():
 def test_teacher_is_independent_of_the_student():
     student = small_network()
     teacher = EmaTeacher(student)
-    before = copy.deepcopy(teacher.module.state_dict())
+    original = copy.deepcopy(teacher.module.state_dict())
     train_a_little(student)
     for name, value in teacher.module.state_dict().items():
-        assert torch.equal(value, before[name])
+        assert torch.equal(value, original[name])
     mine = {value.data_ptr() for value in teacher.parameters()}
     assert mine.isdisjoint(value.data_ptr() for value in student.parameters())
 

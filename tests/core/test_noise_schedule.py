@@ -47,8 +47,8 @@ def test_schedule_agrees_with_diffusers():
     theirs.set_timesteps(10)  # 900, 800, ... 0
     for time in theirs.timesteps[:-1]:
         their_step = theirs.step(x_0, int(time), x).prev_sample
-        both = [torch.full((2,), int(value)) for value in (time, time - 100)]
-        torch.testing.assert_close(ours.ddim_step(x, x_0, *both), their_step, rtol=0, atol=1e-5)
+        times = [torch.full((2,), int(value)) for value in (time, time - 100)]
+        torch.testing.assert_close(ours.ddim_step(x, x_0, *times), their_step, rtol=0, atol=1e-5)
 
 
 def test_sampling_visits_the_times_of_the_authors():
@@ -59,26 +59,26 @@ def test_sampling_visits_the_times_of_the_authors():
 
 def test_a_perfect_prediction_is_found_in_any_number_of_steps():
     schedule, truth = NoiseSchedule(), torch.randn(2, 3, 6, 6)
-    asked = []
+    steps = []
 
     def predict(x_t, t):
-        asked.append(t.tolist())
+        steps.append(t.tolist())
         return truth
 
     for count in (1, 2, 10):
-        asked.clear()
-        found = schedule.ddim(predict, lambda p: p, torch.randn_like(truth), count)
-        assert torch.equal(found, truth) and len(asked) == count
+        steps.clear()
+        sampled = schedule.ddim(predict, lambda p: p, torch.randn_like(truth), count)
+        assert torch.equal(sampled, truth) and len(steps) == count
 
 
 def test_deterministic_sampling_stays_on_the_line_between_noise_and_truth():
-    """With a perfect prediction, every x_t has the noise that sampling began with."""
+    """With a perfect prediction, every x_t has the noise that sampling started from."""
     schedule = NoiseSchedule()
     x_0, noise = torch.randn(1, 2, 4, 4), torch.randn(1, 2, 4, 4)
     t, t_next = torch.tensor([700]), torch.tensor([200])
-    after = schedule.ddim_step(schedule.q_sample(x_0, t, noise), x_0, t, t_next)
+    result = schedule.ddim_step(schedule.q_sample(x_0, t, noise), x_0, t, t_next)
     expected = schedule.q_sample(x_0, t_next, noise)
-    torch.testing.assert_close(after, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)
 
 
 def test_times_are_uniform_or_drawn_towards_the_end():

@@ -65,7 +65,7 @@ def test_confidence_of_classes_and_regions():
 
 
 def trusted_by_hand(thresholds, tau, probs, mask, exclusive):
-    """Voxel by voxel: a class by its own threshold, "not this region" by that of all."""
+    """Apply thresholds voxel by voxel: that of the class, or tau for "not this region"."""
     trusted = torch.zeros_like(mask)
     for b, y, x in np.ndindex(mask.shape[0], *mask.shape[2:]):
         p = probs[b, :, y, x]
@@ -98,21 +98,21 @@ def test_thresholds_equal_a_loop(exclusive, class_wise):
 
 
 def test_a_small_organ_of_low_confidence_is_not_silenced():
-    """Background is sure of itself, the organ is not: one threshold keeps background alone."""
+    """Background is confident, the organ is not: a common threshold keeps only background."""
     probs = torch.zeros(1, 2, 10, 10)
     probs[:, 0], probs[:, 1] = 0.999, 0.001
     probs[:, :, 4:6, 4:6] = torch.tensor([0.3, 0.7]).view(1, 2, 1, 1)
     mask = torch.ones(1, 1, 10, 10, dtype=torch.bool)
     organ = is_foreground(probs, True)
-    one, each = ClassThresholds(2, 0.95, False), ClassThresholds(2, 0.95, True)
+    common, class_wise = ClassThresholds(2, 0.95, False), ClassThresholds(2, 0.95, True)
     for _ in range(500):
-        one(probs, mask, True), each(probs, mask, True)
-    assert not (one(probs, mask, True) & organ).any()
-    assert each(probs, mask, True)[organ].all()
+        common(probs, mask, True), class_wise(probs, mask, True)
+    assert not (common(probs, mask, True) & organ).any()
+    assert class_wise(probs, mask, True)[organ].all()
 
 
-def test_doubt_about_a_small_region_is_no_label_against_it():
-    """Its own threshold, low as it is not sure of itself, is for finding it alone."""
+def test_an_uncertain_region_is_not_labelled_as_outside():
+    """Its low threshold is only for voxels inside it."""
     probs = torch.zeros(1, 2, 10, 10)
     probs[:, 0], probs[:, 1] = 0.99, 0.001
     probs[:, 1, 4:6, 4:6], probs[:, 1, 6:8, 4:8] = 0.7, 0.45
@@ -142,9 +142,9 @@ def test_largest_component_of_each_patch_and_class(exclusive):
     target[:, 2, 5, 0] = target[:, 2, 6, 1] = 1  # joined by a corner
     if exclusive:
         target[:, 0] = 1 - target[:, 1:].sum(1)
-    kept = keep_largest_component(target, exclusive)
-    assert kept[0, 1].sum() == 9 and kept[1, 1].sum() == 4
-    assert torch.equal(kept[:, 2], target[:, 2])
+    largest = keep_largest_component(target, exclusive)
+    assert largest[0, 1].sum() == 9 and largest[1, 1].sum() == 4
+    assert torch.equal(largest[:, 2], target[:, 2])
     if exclusive:
-        assert torch.equal(kept.sum(1), torch.ones(2, 8, 8))
-    assert target[0, 1].sum() == 13  # the argument stays as it was
+        assert torch.equal(largest.sum(1), torch.ones(2, 8, 8))
+    assert target[0, 1].sum() == 13  # the argument is unchanged

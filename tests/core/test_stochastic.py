@@ -55,7 +55,7 @@ def test_its_passes_differ_and_those_of_the_network_do_not(dimensions):
     assert type(disturbed) is type(network) and disturbed.encoder.encoder is network.encoder
 
 
-def test_it_has_the_weights_of_the_network_whatever_becomes_of_them():
+def test_it_shares_the_weights_of_the_network():
     network = small_unet()
     names, x = [*network.state_dict()], torch.randn(2, 1, 8, 8)
     disturbed = add_feature_dropout(network, 0.5, every_level=True)
@@ -67,7 +67,7 @@ def test_it_has_the_weights_of_the_network_whatever_becomes_of_them():
     torch.manual_seed(1)
     assert torch.equal(disturbed(x), expected)
     disturbed(x).sum().backward()
-    assert all(one.grad is not None for one in network.encoder.parameters())
+    assert all(parameter.grad is not None for parameter in network.encoder.parameters())
 
 
 @pytest.mark.parametrize("every_level", [False, True])
@@ -76,16 +76,16 @@ def test_whole_channels_are_dropped_and_the_rest_rescaled(every_level):
     x = torch.randn(4, 1, 8, 8)
     plain = seen_by_the_decoder(network, x)
     dropped = seen_by_the_decoder(add_feature_dropout(network, 0.5, every_level), x)
-    for level, (before, after) in enumerate(zip(plain, dropped, strict=True)):
+    for level, (original, result) in enumerate(zip(plain, dropped, strict=True)):
         if level < len(plain) - 1 and not every_level:
-            assert torch.equal(before, after)
+            assert torch.equal(original, result)
             continue
-        gone = (after == 0).all((2, 3))
+        gone = (result == 0).all((2, 3))
         assert gone.any() and not gone.all()
-        torch.testing.assert_close(after[~gone], 2 * before[~gone])
+        torch.testing.assert_close(result[~gone], 2 * original[~gone])
 
 
-def test_the_encoder_may_be_inside_a_network_inside():
+def test_the_encoder_may_be_in_a_nested_network():
     class Around(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -118,7 +118,7 @@ def test_samples_lose_different_channels():
     assert not torch.equal(dropped[0], dropped[1])
 
 
-def test_gradients_flow_to_the_kept_channels_alone():
+def test_gradients_flow_only_to_channels_that_are_not_dropped():
     features = torch.ones(1, 50, 2, 2, requires_grad=True)
     dropped = drop_channels(features, 0.5)
     dropped.sum().backward()
@@ -126,22 +126,22 @@ def test_gradients_flow_to_the_kept_channels_alone():
 
 
 def test_a_network_without_an_encoder_is_refused_by_name():
-    with pytest.raises(UserError, match=r"Conv2d.*no 'encoder'.*Fix"):
+    with pytest.raises(UserError, match="Conv2d"):
         add_feature_dropout(torch.nn.Conv2d(1, 1, 1), 0.5)
 
 
-def test_inside_the_block_batch_normalisation_uses_its_statistics_and_keeps_them():
+def test_batch_normalisation_uses_and_keeps_its_statistics_inside_the_block():
     torch.manual_seed(0)
     learning, fixed = nn.BatchNorm2d(2), nn.BatchNorm2d(2).eval()
     network = nn.Sequential(nn.Conv2d(1, 2, 1), learning, nn.Dropout(), fixed)
     x = torch.randn(4, 2, 5, 5)
-    before = learning.running_mean.clone()
+    original = learning.running_mean.clone()
     with freeze_batch_statistics(network, nn.Linear(1, 1)):
-        assert torch.equal(learning(x)[:1], learning(x[:1]))  # whatever else is in the batch
-        assert network[2].training  # dropout goes on
-    assert torch.equal(learning.running_mean, before)
+        assert torch.equal(learning(x)[:1], learning(x[:1]))  # independent of the batch
+        assert network[2].training  # dropout stays active
+    assert torch.equal(learning.running_mean, original)
     with pytest.raises(RuntimeError, match="in the block"), freeze_batch_statistics(network):
         raise RuntimeError("in the block")
     assert learning.training and not fixed.training
     learning(x)
-    assert not torch.equal(learning.running_mean, before)
+    assert not torch.equal(learning.running_mean, original)

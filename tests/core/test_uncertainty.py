@@ -12,9 +12,9 @@ from semi_nnunet.core.uncertainty import entropy, max_entropy
 @pytest.mark.parametrize("channels", [2, 3, 8])
 def test_a_uniform_distribution_has_the_largest_entropy(channels):
     uniform = torch.full((2, channels, 4, 4), 1 / channels)
-    found = entropy(uniform, exclusive=True)
-    assert found.shape == (2, 1, 4, 4)
-    torch.testing.assert_close(found, torch.full_like(found, math.log(channels)), atol=1e-4, rtol=0)
+    nats = entropy(uniform, exclusive=True)
+    assert nats.shape == (2, 1, 4, 4)
+    torch.testing.assert_close(nats, torch.full_like(nats, math.log(channels)), atol=1e-4, rtol=0)
     assert max_entropy(channels, exclusive=True) == pytest.approx(math.log(channels))
 
 
@@ -34,8 +34,8 @@ def test_entropy_of_classes_equals_scipys():
 
 def test_entropy_of_regions_is_the_mean_of_binary_entropies():
     probs = torch.rand(2, 3, 4, 4)
-    both = torch.stack([probs, 1 - probs])
-    expected = torch.tensor(scipy_entropy(both.numpy(), axis=0)).mean(1)
+    binary = torch.stack([probs, 1 - probs])
+    expected = torch.tensor(scipy_entropy(binary.numpy(), axis=0)).mean(1)
     torch.testing.assert_close(entropy(probs, exclusive=False)[:, 0], expected, atol=1e-4, rtol=0)
     undecided = torch.full((1, 3, 2, 2), 0.5)
     assert entropy(undecided, exclusive=False).max().item() == pytest.approx(math.log(2), abs=1e-4)
@@ -45,5 +45,5 @@ def test_entropy_of_regions_is_the_mean_of_binary_entropies():
 def test_entropy_is_finite_and_float32_for_half_precision_at_the_ends():
     probs = torch.tensor([0.0, 1.0, 1e-7, 0.5]).half().view(1, 2, 2)
     for exclusive in (True, False):
-        found = entropy(probs, exclusive)
-        assert found.dtype == torch.float32 and found.isfinite().all()
+        nats = entropy(probs, exclusive)
+        assert nats.dtype == torch.float32 and nats.isfinite().all()

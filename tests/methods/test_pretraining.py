@@ -30,9 +30,7 @@ def pretrained(make_trainer):
 
 
 @pytest.mark.parametrize(("configuration", "channels"), CONFIGURATIONS)
-def test_hidden_voxels_of_labelled_and_unlabelled_images_are_restored(
-    configuration, channels, make_trainer
-):
+def test_hidden_voxels_of_all_images_are_restored(configuration, channels, make_trainer):
     trainer = make_trainer(NAME, configuration, channels=channels, fold="all")
     labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     seen = []

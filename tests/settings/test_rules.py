@@ -7,11 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semi_nnunet.methods.fixmatch import FixMatchSettings
-from semi_nnunet.methods.mean_teacher import MeanTeacherSettings
-from semi_nnunet.methods.unimatch import UniMatchSettings
 from semi_nnunet.settings import rules
 from semi_nnunet.settings.common import SemiSettings
+from semi_nnunet.settings.methods import FixMatchSettings, MeanTeacherSettings, UniMatchSettings
 from semi_nnunet.settings.rules import DatasetProperties
 from semi_nnunet.settings.schema import resolve
 
