@@ -47,7 +47,13 @@ def read_pairs(path: Path) -> list[PairedTraining]:
     for row in rows:
         if row["dice"]:
             plans = row["plans"].split("_seed")[0]
-            training = row["trainer"], row["configuration"], row["fold"], row["seed"], plans
+            training: tuple[str, ...] = (
+                row["trainer"],
+                row["configuration"],
+                row["fold"],
+                row["seed"],
+                plans,
+            )
             dice[training][row["patient"] or row["case"]].append(float(row["dice"]))
     pairs = []
     for training, patients in dice.items():

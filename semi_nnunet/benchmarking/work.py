@@ -1,4 +1,4 @@
-"""What is measured, and trainers that stand before their first step, for that."""
+"""The work of a benchmark, and trainers that are ready for their first step."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from semi_nnunet.discovery.classes import trainer_classes
+from semi_nnunet.discovery.classes import find_trainer_class
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import ALL, find_folders
 from semi_nnunet.training.trainer import SemiTrainer
@@ -24,21 +23,23 @@ from semi_nnunet.util.failures import is_of_memory
 from semi_nnunet.util.files import read_json, write_json
 
 STOCK = "nnUNetTrainer"
-TOO_LARGE = "too little memory for it, also alone. Fix: smaller patches (semi_nnunet plan)"
-IN_FULL = {"ramp_up": "constant", "unlabelled_start_steps": 0}  # every term from the first step on
+TOO_LARGE = (
+    "too little memory, also without other trainers. Fix: smaller patches (semi_nnunet plan)"
+)
+IN_FULL = {"ramp_up": "constant", "unlabelled_start_steps": 0}  # all terms from the first step on
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a training does, and where.
+    """The work of a benchmark, and its device.
 
     Args:
         dataset: number or name.
         configuration: such as "3d_fullres".
         plans: identifier.
-        device: that torch knows.
+        device: of torch.
         threads: of torch on the CPU.
-        rounds: in which every trainer has a step.
+        rounds: steps of every trainer.
     """
 
     dataset: str
@@ -50,65 +51,65 @@ class Work:
 
 
 @contextmanager
-def aside() -> Iterator[None]:
-    """In the block, results go to a temporary folder, and what nnU-Net prints goes nowhere."""
+def silent_scratch_results() -> Iterator[None]:
+    """Redirect results to a temporary folder inside the block, and silence nnU-Net's output."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        open(os.devnull, "w", encoding="utf-8") as nothing,
+        open(os.devnull, "w", encoding="utf-8") as devnull,
         variable("nnUNet_results", folder),
-        redirect_stdout(nothing),
-        redirect_stderr(nothing),
+        redirect_stdout(devnull),
+        redirect_stderr(devnull),
     ):
         yield
 
 
-def ready(work: Work, name: str, **settings: Any) -> Any:
-    """A trainer of fold "all" before its first step; :func:`aside` is around it.
+def start_trainer(work: Work, name: str, **settings: Any) -> Any:
+    """Return a trainer of fold "all" before its first step, inside :func:`silent_scratch_results`.
 
-    Its settings are those of the plans, but for the ramp of the unlabelled terms, which count in
-    full at once. One that needs a trained model has one with random weights, which costs as much.
+    Its settings are those of the plans, except that unlabelled terms have their full weight from
+    the first step on. A trainer that needs a trained model gets random weights, which cost as much.
 
     Args:
-        work: what it trains on.
-        name: of a trainer of ours, or nnU-Net's own.
-        settings: of a trainer of ours, in place of those of the plans.
+        work: of the benchmark.
+        name: of a trainer of ours, of nnU-Net's, or in ``nnUNet_extTrainer``.
+        settings: of a trainer built on ours, instead of those of the plans.
 
     Returns:
-        The trainer; ``train_step(next(dataloader_train))`` is a step of it.
+        The trainer; ``train_step(next(dataloader_train))`` runs a step.
 
     Raises:
-        UserError: it cannot train there; with the reason.
+        UserError: it cannot train on these data.
     """
     folders = find_folders(work.dataset)
     plans = read_plans(folders.preprocessed, work.plans)
     description = read_json(folders.preprocessed / "dataset.json")
-    trainer_class = trainer_classes().get(name, nnUNetTrainer)
-    if taught_by := getattr(trainer_class, "taught_by", None):
-        save_untrained(made(replace(work, device="cpu"), taught_by, plans, description))
-    if torch.device(work.device).type == "cuda":  # as nnU-Net's trainings do
+    if teacher := getattr(find_trainer_class(name), "taught_by", None):
+        save_untrained(build_trainer(replace(work, device="cpu"), teacher, plans, description))
+    if torch.device(work.device).type == "cuda":  # as in nnU-Net's trainings
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
-    trainer = made(work, name, plans, description, **settings)
+    trainer = build_trainer(work, name, plans, description, **settings)
     trainer.plot_network_architecture = lambda: None
     trainer.on_train_start()
     trainer.on_train_epoch_start()
     return trainer
 
 
-def made(
+def build_trainer(
     work: Work, name: str, plans: dict[str, Any], description: dict[str, Any], **settings: Any
 ) -> Any:
-    """A trainer whose unlabelled terms count in full at once."""
+    """Return a trainer whose unlabelled terms have their full weight at once."""
+    trainer_class: Any = find_trainer_class(name)
     plans, device, fold = copy.deepcopy(plans), torch.device(work.device), cast(int, ALL)
-    if name not in trainer_classes():
+    if issubclass(trainer_class, SemiTrainer):
+        own = plans.setdefault("semi", {}).setdefault(name, {})
+        own[work.configuration] = {**own.get(work.configuration, {}), **IN_FULL, **settings}
+    else:
         plans["continue_training"] = False
-        return nnUNetTrainer(plans, work.configuration, fold, description, device)
-    sections = plans.setdefault("semi", {}).setdefault(name, {})
-    sections[work.configuration] = {**sections.get(work.configuration, {}), **IN_FULL, **settings}
-    return trainer_classes()[name](plans, work.configuration, fold, description, device)
+    return trainer_class(plans, work.configuration, fold, description, device)
 
 
 def save_untrained(trainer: SemiTrainer) -> None:
-    """Save a trainer as if its fold were done."""
+    """Save a trainer as if its fold had been trained."""
     trainer.initialize()
     folder = Path(trainer.output_folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,11 +118,11 @@ def save_untrained(trainer: SemiTrainer) -> None:
     write_json(folder.parent / "dataset.json", trainer.dataset_json)
 
 
-def said(error: Exception) -> str:
-    """Why a trainer could not be measured.
+def describe_failure(error: Exception) -> str:
+    """Return why a trainer could not be measured.
 
     Raises:
-        Exception: it is a fault of this program.
+        Exception: the error is a fault of this program.
     """
     if isinstance(error, UserError):
         return str(error)

@@ -97,7 +97,7 @@ def require_usable_folders(inputs: Path, outputs: Path) -> None:
     """Check the folders before anything is loaded.
 
     Raises:
-        UserError: one is not a folder, both are the same, or the second is not writable.
+        UserError: a folder is missing, both are the same, or the second is not writable.
     """
     problems = []
     if not inputs.is_dir():

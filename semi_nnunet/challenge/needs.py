@@ -1,4 +1,4 @@
-"""Find the installed packages that a submission needs: those that its prediction imports.
+"""Find the installed packages that the prediction of a submission imports.
 
 Packages for training, planning, drawing and measuring are left out, so that the image is small.
 Nothing is guessed: a process predicts with the model, and its modules are looked up. PyTorch

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from semi_nnunet.deploy.install import install_models
-from semi_nnunet.deploy.loading import find_trainer_class
+from semi_nnunet.deploy.loading import find_checkpoint_trainer
 from semi_nnunet.deploy.mirrors import load_mirror_choice
 from semi_nnunet.deploy.trained import (
     CHECKPOINT,
@@ -166,7 +166,7 @@ def find_portable_trainer(checkpoint: Mapping[str, Any]) -> str:
     """
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    trainer = find_trainer_class(checkpoint)
+    trainer = find_checkpoint_trainer(checkpoint)
     if trainer.build_network_architecture is nnUNetTrainer.build_network_architecture:
         return STOCK_TRAINER
     if trainer.__module__.startswith("nnunetv2."):

@@ -8,6 +8,7 @@ regions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -141,7 +142,8 @@ class DiceAndVoxelLoss(nn.Module):
             losses.append(
                 self.masked(logits, *pool_target(target, mask, spatial), annotated=pooled)
             )
-        return sum(w * loss for w, loss in zip(scale_weights, losses, strict=True))
+        weighted = [w * loss for w, loss in zip(scale_weights, losses, strict=True)]
+        return sum(weighted[1:], weighted[0])
 
     @property
     def _first(self) -> int:
@@ -286,8 +288,9 @@ def pool_annotated(annotated: torch.Tensor, spatial: Sequence[int]) -> torch.Ten
 
 
 def _pool(values: torch.Tensor, spatial: Sequence[int]) -> torch.Tensor:
-    pool = F.adaptive_avg_pool2d if len(spatial) == 2 else F.adaptive_avg_pool3d
-    return pool(values, tuple(spatial))
+    pool: Any = F.adaptive_avg_pool2d if len(spatial) == 2 else F.adaptive_avg_pool3d
+    pooled: torch.Tensor = pool(values, tuple(spatial))
+    return pooled
 
 
 def normalise_class_weights(weights: Sequence[float] | None) -> torch.Tensor | None:

@@ -163,13 +163,13 @@ def build_empty_network(
             channels, heads, allow_init=True, deep_supervision=False,
         )  # fmt: skip
     else:
-        network = find_trainer_class(checkpoint).build_network_architecture(
+        network = find_checkpoint_trainer(checkpoint).build_network_architecture(
             plans, configuration, channels, heads, enable_deep_supervision=False
         )
     return cast(nn.Module, network)
 
 
-def find_trainer_class(checkpoint: Mapping[str, Any]) -> type[nnUNetTrainer]:
+def find_checkpoint_trainer(checkpoint: Mapping[str, Any]) -> type[nnUNetTrainer]:
     """Return the trainer class that builds the network of a checkpoint.
 
     Raises:

@@ -108,7 +108,7 @@ def find_model(text: str, checkpoint: str = CHECKPOINT) -> TrainedModel:
         checkpoint: name of the file that a fold needs.
 
     Raises:
-        UserError: there is none; lists the folders that were searched.
+        UserError: no model is found; lists the searched folders.
     """
     root = nnUNet_results.get()
     number, _, rest = text.partition("/")
@@ -139,7 +139,7 @@ def find_models(texts: Sequence[str]) -> list[TrainedModel]:
     """Find all models and check that they can label images together.
 
     Raises:
-        UserError: one is missing, or they differ in labels, channels or files; lists all problems.
+        UserError: a model is missing, or they differ in labels, channels or files; lists all problems.
     """
     models = [find_model(text) for text in texts]
     problems = [*find_differences(models), *find_stage_problems(models)]

@@ -42,7 +42,7 @@ def user_trainers() -> dict[str, tuple[Path, type[SemiTrainer]]]:
 
 @cache
 def _import_user_trainers(folders: str) -> dict[str, tuple[Path, type[SemiTrainer]]]:
-    trainers = {}
+    trainers: dict[str, tuple[Path, type[SemiTrainer]]] = {}
     for folder in _user_folders(folders):
         files = _find_classes(folder)
         if any("semi_nnunet" in path.read_text(encoding="utf-8") for path in files.values()):

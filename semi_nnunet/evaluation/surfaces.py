@@ -83,7 +83,8 @@ def weigh_edges(mask: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     middle = [slice(1, -1)] * mask.ndim
     for axis in range(mask.ndim):
         for shifted in (slice(None, -2), slice(2, None)):
-            inner &= padded[(*middle[:axis], shifted, *middle[axis + 1 :])]
+            region = (*middle[:axis], shifted, *middle[axis + 1 :])
+            inner &= padded[region]
     return (mask & ~inner).astype(np.float32)
 
 

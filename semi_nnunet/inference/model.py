@@ -431,7 +431,7 @@ def resize_mask(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def shrink_window(window: Window, divisor: Iterable[int]) -> Window | None:
-    """Return a window that needs about half of the memory, or None if there is none.
+    """Return a window that needs about half of the memory, or None for the smallest one.
 
     >>> shrink_window(Window((96, 160)), divisor=(16, 16)).patch_size
     (96, 80)

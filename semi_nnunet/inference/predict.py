@@ -168,7 +168,7 @@ def load_predictor(
     options: PredictionOptions,
     device: torch.device,
 ) -> ImagePredictor:
-    """Load a model, and the coarse one that finds the foreground if there is one.
+    """Load a model, and optionally the coarse one for finding the foreground.
 
     Raises:
         UserError: a model or its first stage is missing, or the two do not fit together.

@@ -103,7 +103,7 @@ def make_turn(plane: tuple[int, int], quarter_turns: int) -> View:
 
 def change_gamma(x: torch.Tensor, power: float) -> torch.Tensor:
     """Raise grey values, scaled to [0, 1] per channel, to a power; keep mean and deviation."""
-    return map_channels(x, lambda c: match_mean_and_sd(scale_to_unit(c) ** power, c))
+    return map_channels(x, lambda c: match_mean_and_sd(scale_channel_to_unit(c) ** power, c))
 
 
 def blur_image(x: torch.Tensor) -> torch.Tensor:
@@ -121,7 +121,7 @@ def equalize_histogram(x: torch.Tensor) -> torch.Tensor:
     """Make every channel's histogram flat; keep its mean and standard deviation."""
 
     def equalize(c: torch.Tensor) -> torch.Tensor:
-        levels, counts = (scale_to_unit(c) * (LEVELS - 1)).round().long(), np.zeros(LEVELS)
+        levels, counts = (scale_channel_to_unit(c) * (LEVELS - 1)).round().long(), np.zeros(LEVELS)
         present, number = np.unique(levels.numpy(), return_counts=True)
         counts[present] = number
         share = torch.from_numpy(counts.cumsum() / counts.sum()).to(c.dtype)
@@ -135,7 +135,7 @@ def map_channels(x: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]
     return torch.stack([c if c.min() == c.max() else change(c) for c in x.cpu()])
 
 
-def scale_to_unit(c: torch.Tensor) -> torch.Tensor:
+def scale_channel_to_unit(c: torch.Tensor) -> torch.Tensor:
     """Scale a channel from 0 (darkest) to 1 (brightest)."""
     return (c - c.min()) / (c.max() - c.min())
 

@@ -75,7 +75,7 @@ class LabellingRequest:
 
     @cached_property
     def trained(self) -> list[TrainedModel]:
-        """The models; raises UserError if one is missing or they do not fit together."""
+        """The models; raises UserError if a model is missing or they do not fit together."""
         return find_models(self.models)
 
     @property

@@ -17,7 +17,7 @@ from semi_nnunet.evaluation.comparison import (
     describe_verdict,
     group_by_model,
 )
-from semi_nnunet.evaluation.statistics import Difference, judge_difference
+from semi_nnunet.evaluation.statistics import Difference
 from semi_nnunet.evaluation.tables import average_defined
 from semi_nnunet.evaluation.values import (
     Model,
@@ -25,7 +25,6 @@ from semi_nnunet.evaluation.values import (
     Value,
     credit_absence,
     has_defined_value,
-    higher_is_better,
     read_values,
 )
 from semi_nnunet.raw.folds import PatientOf
@@ -192,11 +191,8 @@ def add_differences(
 ) -> list[MetricCell]:
     """The same values with their differences from the baseline."""
     found = [(item.overall, item.p_holm), *(item.classes.get(name) for name in names)]
-    better = higher_is_better(metric)
     return [
-        MetricCell(cell.value, *pair, describe_verdict(judge_difference(*pair), better))
-        if pair
-        else cell
+        MetricCell(cell.value, *pair, describe_verdict(*pair, metric)) if pair else cell
         for cell, pair in zip(cells, found, strict=True)
     ]
 

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from semi_nnunet.evaluation.comparison import ModelComparison, describe_verdict
-from semi_nnunet.evaluation.statistics import Difference, judge_difference
+from semi_nnunet.evaluation.statistics import Difference
 from semi_nnunet.evaluation.values import higher_is_better
 from semi_nnunet.report import wording
 from semi_nnunet.report.charts import (
@@ -152,7 +152,7 @@ def draw_interval_chart(
     axis = choose_axis(ends, (0.0,))
     made = []
     for name, d, p in rows:
-        said = describe_verdict(judge_difference(d, p), higher_is_better(metric))
+        said = describe_verdict(d, p, metric)
         text = f"{format_points(d.mean, metric)}"
         span = "only one"
         if not math.isnan(d.low):

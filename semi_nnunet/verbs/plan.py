@@ -112,7 +112,7 @@ def plan(
         reset=reset,
         trainers=trainers,
     )
-    lines = []
+    lines: list[object] = []
     if planned.keeps_sizes:
         file = f"{planned.name}.json"
         lines += [

@@ -86,7 +86,9 @@ def prepare(
 
     jobs = (launcher or Launcher()).for_jobs()
     if jobs.only is not None:  # a process of a cluster, or the worker that it starts
-        open_shards = list_shards(dataset, plans, configurations, shards, processes)
+        open_shards = list_shards(
+            dataset, plans or "", configurations or (), shards or 0, processes
+        )
         if worker:
             preprocess_shard(open_shards[jobs.only], processes)
         else:

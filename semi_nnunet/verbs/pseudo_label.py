@@ -81,7 +81,7 @@ def pseudo_label(
     options: dict[str, Any] = {"views": list(views), "confidence": confidence, "npz": npz}
     options["complete"] = complete
     jobs = (launcher or Launcher()).for_jobs()
-    if worker:
+    if worker and jobs.only is not None and shards is not None:
         label_shard(
             make_labelling_request(images, out, models, **options), jobs.only, shards, jobs.device
         )

@@ -199,7 +199,10 @@ def _report(rules: _Rules, case: RawCase) -> CaseReport:
     only_background = False
     if case.label is not None:
         file_name = path_within(case.label, rules.root)
-        values = {"label_values": rules.label_values, "unknown_values": case.unknown_values}
+        values: dict[str, Any] = {
+            "label_values": rules.label_values,
+            "unknown_values": case.unknown_values,
+        }
         label = inspect(case.label, file_name, **values)
         problems += [*label.problems, *_find_label_mismatch(file_name, label, names, facts)]
         only_background = label.only_background

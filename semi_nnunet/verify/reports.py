@@ -99,8 +99,11 @@ def read_reports(path: Path) -> KnownReports:
 
 def _parse_report(line: str) -> CaseReport:
     content = json.loads(line)
-    fields = content.pop("geometry").items()
-    geometry = Geometry(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields})
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in content.pop("geometry").items()
+    }
+    geometry = Geometry(**fields)
     quantiles = tuple(map(tuple, content.pop("quantiles")))
     return CaseReport(**content, problems=(), geometry=geometry, quantiles=quantiles)
 

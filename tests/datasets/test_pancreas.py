@@ -100,7 +100,7 @@ def test_an_interrupted_conversion_is_run_again(
         patch.setattr("semi_nnunet.datasets.conversion.write_json", interrupted)
         command = ["convert", "pancreas", str(source), "-d", "700", "--test", "2", "-np", "1"]
         assert main(command) == 130
-    assert "the same command starts anew" in convert.capsys.readouterr().err
+    assert "the same command starts again" in convert.capsys.readouterr().err
     assert not list(convert.raw.glob("Dataset*"))
     convert("pancreas", source, "--test", 2)
 

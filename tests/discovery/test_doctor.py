@@ -86,7 +86,7 @@ def test_cases_that_were_set_aside_are_not_missed(
     for number in range(7):
         (raw / f"imagesUn/{number}_0000.nii.gz").touch()
     assert doctor.dataset(raw, phantom.preprocessed).fix is not None
-    monkeypatch.setattr(doctor, "set_aside", lambda _: {"6": ["is truncated"]})
+    monkeypatch.setattr(doctor, "read_skipped_cases", lambda _: {"6": ["is truncated"]})
     assert doctor.dataset(raw, phantom.preprocessed).fix is None
 
 

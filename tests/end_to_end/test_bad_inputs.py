@@ -367,7 +367,7 @@ ROWS: dict[str, tuple[Refused | Works, ...]] = {
         ),
         Refused(
             planned(as_of_old),
-            {"nnUNetPlans.json": "configuration (2d|3d_fullres) is none of this nnU-Net"},
+            {"nnUNetPlans.json": "configuration (2d|3d_fullres) does not fit this nnU-Net"},
         ),
         Refused(
             planned(lambda plans: {**plans, "image_reader_writer": "NewIO"}),

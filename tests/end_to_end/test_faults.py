@@ -26,26 +26,25 @@ SHOWN_BY = {
         "end_to_end/test_launches.py::test_processes_whose_starter_is_asked_to_leave_save_too",
     ),
     "killed_preprocessing": (
-        "data/test_preprocessing.py::test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one",
-        "data/test_unlabelled_shards.py::test_other_parts_do_what_killed_ones_left",
+        "data/test_preprocessing.py::test_a_killed_run_continues_and_ends_as_an_uninterrupted_one",
+        "data/test_unlabelled_shards.py::test_other_shards_finish_the_work_of_killed_ones",
     ),
     "killed_pseudo_labelling": (
-        "pseudo_labels/test_pool.py::test_what_is_killed_at_any_moment_is_done_once_and_whole",
-        "pseudo_labels/test_pool.py::test_a_kill_at_any_step_of_writing_costs_that_case_alone",
-        "pseudo_labels/test_label.py::test_a_lost_node_costs_nothing_but_time",
+        "pseudo_labels/test_pool.py::test_cases_of_killed_processes_are_labelled_once_and_completely",
+        "pseudo_labels/test_pool.py::test_a_kill_at_any_step_of_writing_costs_only_that_case",
+        "pseudo_labels/test_label.py::test_a_lost_node_costs_only_time",
     ),
     "full_disk": (
         "util/test_files.py::test_a_full_disk_leaves_the_old_file_and_no_temporary",
         "util/test_files.py::test_a_checkpoint_on_a_full_disk_leaves_the_old_one",
-        "data/test_preprocessing.py::test_a_full_disk_is_named_with_the_space_that_is_left",
-        "pseudo_labels/test_pool.py::test_a_full_disk_is_no_bad_image",
-        "cli/test_main.py::test_a_full_or_closed_disk_is_said_without_a_traceback",
+        "data/test_preprocessing.py::test_a_full_disk_is_reported_with_its_free_space",
+        "pseudo_labels/test_pool.py::test_a_full_disk_is_not_blamed_on_the_image",
+        "cli/test_main.py::test_a_full_or_closed_disk_is_no_traceback",
         "end_to_end/test_full_disk.py::test_a_full_disk_is_named_and_costs_nothing_but_time",
         "end_to_end/test_full_disk.py::test_a_training_ends_at_the_checkpoint_that_it_cannot_write"
         "_and_goes_on_from_the_one_before",
         "end_to_end/test_full_disk.py::test_pictures_that_the_disk_does_not_take_cost_no_training",
-        "data/test_file_bytes.py::"
-        "test_an_image_that_the_disk_took_a_part_of_is_an_error_of_the_disk",
+        "data/test_file_bytes.py::test_an_incomplete_written_image_is_a_disk_error",
         "runs/test_commands.py::test_a_log_that_the_disk_does_not_take_costs_nothing",
     ),
     "killed_rank": (
@@ -53,14 +52,14 @@ SHOWN_BY = {
         "end_to_end/test_launches.py::"
         "test_what_one_was_asked_to_leave_goes_on_with_any_number_of_processes",
         "runs/test_process_group.py::"
-        "test_two_machines_train_a_fold_and_go_on_by_themselves_after_a_kill",
+        "test_two_machines_train_a_fold_and_continue_by_themselves_after_a_kill",
     ),
     "killed_loader": (
         "training/test_machine_faults.py::"
         "test_a_killed_worker_ends_the_training_and_names_the_variable_and_the_cases",
     ),
     "killed_preprocessing_worker": (
-        "data/test_preprocessing.py::test_a_killed_worker_takes_only_its_own_case_along",
+        "data/test_preprocessing.py::test_a_killed_worker_only_loses_its_own_case",
     ),
     "not_finite": (
         "laws/test_laws.py::test_i_a_nan_term_stops_training_by_name_and_the_checkpoint_stays",
@@ -76,12 +75,12 @@ SHOWN_BY = {
         "util/test_files.py::test_a_disk_error_is_reported_with_the_fix",
         "end_to_end/test_lost_results.py::"
         "test_a_training_that_loses_its_results_ends_with_a_message_and_goes_on",
-        "runs/test_local.py::test_a_job_whose_folder_cannot_be_made_fails_alone",
+        "runs/test_local.py::test_a_job_without_a_folder_fails_and_the_others_continue",
     ),
     "second_launch": (
         "training/test_one_launch.py::test_a_second_launch_is_told_who_trains_and_removes_nothing",
         "training/test_one_launch.py::test_a_killed_training_holds_nothing_and_its_leftovers_go",
-        "util/test_lock.py::test_without_locks_the_note_of_a_living_process_decides",
+        "util/test_lock.py::test_without_file_locks_the_note_of_a_running_process_decides",
         "runs/test_local.py::test_a_job_that_another_process_works_on_is_left_to_it",
     ),
     "requeued_twice": (
@@ -101,14 +100,14 @@ SHOWN_BY = {
         "training/test_companions.py::test_a_checkpoint_without_a_companion_is_refused",
     ),
     "interrupt": (
-        "cli/test_main.py::test_an_interrupt_says_how_to_go_on",
+        "cli/test_main.py::test_an_interrupt_says_what_the_same_command_does",
         "runs/test_commands.py::test_interruption_ends_the_child_and_its_workers",
         "runs/test_crossval.py::"
-        "test_ctrl_c_pressed_twice_ends_all_processes_and_the_same_command_goes_on",
+        "test_ctrl_c_pressed_twice_ends_all_processes_and_the_same_command_continues",
         "end_to_end/test_kill_and_continue.py::"
         "test_ctrl_c_pressed_twice_ends_the_stock_command_and_its_workers",
         "runs/test_crossval.py::"
-        "test_interrupted_it_ends_its_trainings_and_goes_on_from_the_checkpoint",
+        "test_an_interruption_ends_the_trainings_which_continue_from_the_checkpoint",
     ),
     "no_memory": (
         "training/test_machine_faults.py::"

@@ -94,7 +94,7 @@ def test_what_one_was_asked_to_leave_goes_on_with_any_number_of_processes(
     done = before["current_epoch"] * STEPS + before["semi"]["step_in_epoch"]
     assert before["semi"]["step_in_epoch"] > 0
     ranks = training.finish(count, "--c")
-    warning = f"WARNING: {count} processes go on with what 2 began"
+    warning = f"WARNING: {count} processes continue a training of 2"
     for rank in ranks:
         assert rank.steps == ALL_STEPS[done:] and (warning in rank.said) == (count != 2)
         teacher = torch.load(rank.output.with_suffix(".pth"), weights_only=True)

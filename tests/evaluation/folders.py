@@ -41,4 +41,6 @@ def folders(root: Path, labels: dict = LABELS, ending: str = ".nii.gz") -> tuple
 
 
 def evaluate(predictions: Path, references: Path, *more: str) -> int:
-    return main(["evaluate", "-i", str(predictions), "-r", str(references), "-np", "1", *more])
+    processes = () if "-np" in more else ("-np", "1")
+    words = ["-i", str(predictions), "-r", str(references), *processes, *more]
+    return main(["evaluate", *words])

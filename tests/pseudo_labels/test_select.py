@@ -133,8 +133,8 @@ def test_a_page_that_cannot_be_written_is_reported_before_images_are_labelled(
     words = ["select", "-d", dataset.name, "-m", pool.names[0], "--device", "cpu", "--page"]
     Path("held.csv").mkdir()
     for page, message in (
-        ("gone/page.html", "gone is no folder"),
-        ("held.html", "held.csv: a file"),
+        ("gone/page.html", "folder gone"),
+        ("held.html", "held.csv"),
     ):
         assert main([*words, page]) == 2
         assert message in capsys.readouterr().err

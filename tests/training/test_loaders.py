@@ -34,7 +34,7 @@ def test_the_share_of_labels_by_people_is_that_of_the_setting(
 ):
     pseudo = make_trainer("SemiBaselineTrainer").do_split()[0][1:]
     monkeypatch.setattr(
-        "semi_nnunet.training.loaders.pseudo_labelled_cases", lambda folder: {*pseudo}
+        "semi_nnunet.training.loaders.read_pseudo_labelled_cases", lambda folder: {*pseudo}
     )
     trainer = make_trainer("SemiBaselineTrainer", labelled_share=share)
     assert {case in pseudo for case in draw_cases(trainer, 4)} == {has_pseudo_labels}
