@@ -61,7 +61,7 @@ def probability_dice_loss(
     voxel is added to the size.
 
     The weight of a class is ``sum q^2 / sum q``, the mean of the target's probabilities q weighted
-    by themselves: near 1 for a class that the teacher knows, near 0 for one that it has not
+    by themselves: near 1 for a class that the teacher knows, near 0 for a class it has not
     learned yet. Without it, Dice freezes unlearned classes, because a probability of 2 % where the
     teacher predicts 1 % is as far off as 100 % instead of 50 %: a small organ was never learned
     (docs/results/journal.md).

@@ -54,7 +54,7 @@ class NoiseSchedule(nn.Module):
         return alpha_bar_next.sqrt() * x_0 + (1.0 - alpha_bar_next).sqrt() * noise
 
     def sampling_times(self, count: int) -> list[int]:
-        """Return ``count`` evenly spaced steps from T - 1 to 0; a single one is T - 1."""
+        """Return ``count`` evenly spaced steps from T - 1 to 0; for a count of 1: T - 1."""
         if count == 1:
             return [self.steps - 1]
         return [round(i * (self.steps - 1) / (count - 1)) for i in reversed(range(count))]

@@ -2,8 +2,8 @@
 
 Voxels of a class that was not annotated are labelled background. In such a case "background"
 means background or any of these classes, and its probability is the sum of theirs (marginal loss,
-Shi et al. 2021, arXiv:2007.03868, eq. 4-5). Regions are independent: one that was not annotated is
-left out.
+Shi et al. 2021, arXiv:2007.03868, eq. 4-5). Regions are independent: those without annotation
+are left out.
 
 ``annotated`` is bool, (B, C) for whole samples, or (B, C, *spatial) where samples are mixed; of
 softmax classes the background, channel 0, is always True. None: every sample annotates all.
@@ -69,7 +69,7 @@ def find_certain_voxels(
 
     Returns:
         bool: for classes (B, 1, *spatial), without the background of samples that do not annotate
-        all; for regions (B, C, *spatial), without those that are not annotated.
+        all; for regions (B, C, *spatial), only annotated ones.
     """
     if annotated is None:
         return mask

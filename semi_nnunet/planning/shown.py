@@ -45,7 +45,7 @@ def format_decided_settings(
     Args:
         rows: of :func:`~semi_nnunet.planning.plan.plan_semi`.
         configurations: to be shown.
-        trainers: whose own settings are shown, too; of others, only those that the user gave.
+        trainers: whose own settings are shown, too; of others, only given ones.
     """
     decided = {
         (row.trainer, row.setting, row.configuration): row

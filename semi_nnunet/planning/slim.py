@@ -84,7 +84,7 @@ def count_tiles(configuration: Mapping[str, Any], slices: int) -> int:
 
     Args:
         configuration: of the plans.
-        slices: of the median image, each of which a 2d network sees separately.
+        slices: of the median image; a 2d network sees each separately.
     """
     patch = list(configuration["patch_size"])
     image = [int(edge) for edge in configuration["median_image_size_in_voxels"][-len(patch) :]]

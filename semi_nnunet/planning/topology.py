@@ -89,7 +89,7 @@ def build_planned_network(
         configuration: of plans.
         channels: of the input.
         heads: channels of the output.
-        allow_init: initialise the weights as the plan says; False: PyTorch's own initialisation.
+        allow_init: initialise the weights as planned; False: PyTorch's own initialisation.
     """
     architecture = configuration["architecture"]
     network: nn.Module = get_network_from_plans(

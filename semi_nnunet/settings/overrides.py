@@ -1,4 +1,4 @@
-"""The user's settings: layers of ``plans["semi"]``, of which the more specific one wins::
+"""The user's settings: layers of ``plans["semi"]``; the more specific layer wins::
 
 "semi": {
     "seed": 1,                                              every trainer, every configuration
